@@ -26,7 +26,7 @@ interface Base {
   readonly buffer: Uint8Array
 }
 
-/** Creates one object of a class by itself, and in a chain. */
+/** Creates an object of a class by a single call, and in a chain. */
 interface Maker {
   readonly name: string
   one(base: Base): Disposable

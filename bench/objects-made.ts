@@ -36,13 +36,13 @@ export interface Maker {
 }
 
 /** Releases what was created. */
-export const unmake = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
+export const destroyMade = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
   if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
   else made[Symbol.dispose]()
 }
 
 /** For classes whose creation takes these arguments and the results of `needed`. */
-const bare = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker => ({
+const madeByCall = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker => ({
   class: cls,
   prepare(place) {
     const { carrier } = place
@@ -52,7 +52,7 @@ const bare = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyVa
 })
 
 /** The library's object for it. */
-const held = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
+const madeByLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
   class: cls,
   prepare: ({ device }) => prepare(device),
 })
@@ -78,59 +78,59 @@ const connected = (maker: Maker): Maker => ({
     return () => {
       const qp = one() as number
       const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: place.device.address, psn: 1 })
-      const { responder: answering, requester: asking } = reliableSteps()
+      const { responder, requester } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
-      carrier.call(RcQp, 'modify', qp, { ...rtr, ...answering })
-      carrier.call(RcQp, 'modify', qp, { ...rts, ...asking })
+      carrier.call(RcQp, 'modify', qp, { ...rtr, ...responder })
+      carrier.call(RcQp, 'modify', qp, { ...rts, ...requester })
       return qp
     }
   },
 })
 
 const { LOCAL_WRITE } = AccessFlags.values
-const rc = bare(RcQp, sixteen, queues)
+const rc = madeByCall(RcQp, sixteen, queues)
 
 export const makers = {
-  pd: bare(Pd, {}),
-  mr: bare(Mr, { access: LOCAL_WRITE, length: 64n }, place => {
+  pd: madeByCall(Pd, {}),
+  mr: madeByCall(Mr, { access: LOCAL_WRITE, length: 64n }, place => {
     const start = place.carrier.addressOf(new Uint8Array(64))
     return { ...pdOf(place), start, iova: start }
   }),
-  mw: bare(Mw, { type: MwType.values.TYPE_2 }, pdOf),
-  ah: bare(Ah, { userHandle: 0n }, place => ({
+  mw: madeByCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),
+  ah: madeByCall(Ah, { userHandle: 0n }, place => ({
     ...pdOf(place),
     address: connectSteps(place.path, 1, { qpn: 17, gid: '127.0.0.2', psn: 1 }).rtr.address,
   })),
-  cq: bare(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
-  srq: bare(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
+  cq: madeByCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
+  srq: madeByCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
   rc_qp: rc,
-  'rc_qp 0+0': bare(RcQp, noQueues, queues),
+  'rc_qp 0+0': madeByCall(RcQp, noQueues, queues),
   'rc_qp connected': connected(rc),
-  uc_qp: bare(UcQp, sixteen, queues),
-  ud_qp: bare(UdQp, sixteen, queues),
-  xrc_ini_qp: bare(XrcIniQp, sixteen, place => {
+  uc_qp: madeByCall(UcQp, sixteen, queues),
+  ud_qp: madeByCall(UdQp, sixteen, queues),
+  xrc_ini_qp: madeByCall(XrcIniQp, sixteen, place => {
     const { pd, sendCq } = queues(place)
     return { pd, sendCq }
   }),
-  xrc_tgt_qp: bare(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({
+  xrc_tgt_qp: madeByCall(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({
     xrcd: carrier.call(Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }).object,
   })),
-  'held pd': held(Pd, device => () => device.pd()),
-  'held mr': held(Mr, device => {
+  'held pd': madeByLibrary(Pd, device => () => device.pd()),
+  'held mr': madeByLibrary(Mr, device => {
     const pd = device.pd()
     const buffer = new Uint8Array(64)
     return () => pd.register(buffer)
   }),
-  'held cq': held(Cq, device => () => device.cq({ entries: 16 })),
-  'held srq': held(Srq, device => {
+  'held cq': madeByLibrary(Cq, device => () => device.cq({ entries: 16 })),
+  'held srq': madeByLibrary(Srq, device => {
     const pd = device.pd()
     return () => pd.srq({ maxWr: 16 })
   }),
-  'held ah': held(Ah, device => {
+  'held ah': madeByLibrary(Ah, device => {
     const pd = device.pd()
     return () => pd.addressHandle({ gid: '127.0.0.2' })
   }),
-  'held rc_qp': held(RcQp, device => {
+  'held rc_qp': madeByLibrary(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
     return () => pd.rcQp({ sendCq, maxInlineData: 0 })

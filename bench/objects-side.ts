@@ -10,7 +10,7 @@ import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { createNetwork } from '../src/verbs/local/network.ts'
 import { parseAddress } from '../src/wire/address.ts'
 import { settled } from './memory.ts'
-import { type Made, makers, type ObjectKind, type Place, unmake } from './objects-made.ts'
+import { destroyMade, type Made, makers, type ObjectKind, type Place } from './objects-made.ts'
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
@@ -48,7 +48,7 @@ const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> =>
   const maker = makers[what]
   const before = place()
   const warm = Array.from({ length: WARM_UP }, maker.prepare(before))
-  for (const one of warm.splice(0).reverse()) unmake(before, maker, one)
+  for (const one of warm.splice(0).reverse()) destroyMade(before, maker, one)
   await before.device.close()
   const make = maker.prepare(place())
   // The array of the objects is not counted.

@@ -1,6 +1,6 @@
 /*
- * Connections of TCP over loopback between two processes, one after the other: connected, a byte that says that the
- * server has accepted, closed by the client, then by the server. The reference of connections by librdmacm.
+ * TCP connections over loopback between two processes, one after the other: connect, wait for a byte that the server
+ * sends after accept, close by the client, then by the server. The reference for connections by librdmacm.
  *
  *   tcp_connects COUNT      prints connections per second
  */

@@ -228,8 +228,8 @@ type Side = ReturnType<typeof makeSide>
 /** Maximum microseconds of a turn before the event loop runs. */
 const SLICE = 1000
 
-/** After this many empty polls every queue is polled, as the loop does before it parks. */
-const LOOKS = 32
+/** After this many polls without work every queue is polled, as the loop does before it parks. */
+const POLLS_BEFORE_ALL = 32
 
 /** Polls endlessly, with the event loop in between, until `step` reports the end. */
 const spin = (side: Side, step: () => boolean): Promise<void> =>
@@ -240,7 +240,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
         const end = nowMicroseconds() + SLICE
         for (let now = nowMicroseconds(); now < end; now = nowMicroseconds()) {
           if (side.rxe.poll(now, Where.USED)) idle = 0
-          else if (++idle % LOOKS === 0) side.rxe.poll(now, Where.ALL)
+          else if (++idle % POLLS_BEFORE_ALL === 0) side.rxe.poll(now, Where.ALL)
           else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
@@ -293,7 +293,7 @@ const drive = (side: Side, step: () => boolean): Promise<void> =>
 
 let server: { stop(): Promise<void> } | undefined
 
-const obey = async (side: Side, order: Order): Promise<Answer> => {
+const execute = async (side: Side, order: Order): Promise<Answer> => {
   const [sent, received] = side.cqs
   switch (order.kind) {
     case 'serve': {
@@ -369,12 +369,12 @@ const answer = async (order: Order): Promise<Answer> => {
     side.connect(order.peer)
     return { done: true }
   }
-  return obey(side, order)
+  return execute(side, order)
 }
 
 process.on('message', (order: Order) => {
   answer(order)
     .catch((error: unknown): Answer => ({ failed: String(error) }))
-    .then(said => process.send?.(said))
+    .then(reply => process.send?.(reply))
 })
 process.on('disconnect', () => process.exit(0))

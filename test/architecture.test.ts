@@ -11,7 +11,7 @@ import { repoRoot } from './paths.ts'
 
 interface Folder {
   readonly floor: number
-  /** Folders of src/ that it may import from, beside itself. */
+  /** Other folders of src/ that this folder may import from. */
   readonly imports: readonly string[]
   /** Modules of Node: a list, or all of them. */
   readonly node: readonly string[] | 'all'
@@ -47,8 +47,8 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
 }
 
 const UNTYPED = /[:<,|(]\s*any\b|\bas any\b/
-const LOOKING_AWAY = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
-const TIME_AND_CHANCE =
+const SUPPRESSION = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
+const CLOCKS_AND_RANDOMNESS =
   /\b(?:Date\.now|new Date|performance\.now|Math\.random|setTimeout|setInterval|setImmediate|process\.\w+)\b/
 
 /** The source with comments blanked out, so that words in them do not count; line numbers stay the same. */
@@ -60,13 +60,13 @@ const withoutComments = (source: string): string =>
 
 const PATH = /(?<![\w./<*-])(?:[\w-]+\/)+[\w.-]*\.(?:ts|c|h|mjs|md|txt|json|out)\b/g
 /** Headers of the system, and placeholders for any file. */
-const NOT_OURS = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
+const FOREIGN_FILES = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
 
 /** Files of ours that comments name by a path with a folder, for example `spec/session.ts`. */
 const namedFiles = (source: string): string[] => {
   const code = withoutComments(source)
   const comments = Array.from(source, (char, i) => (code[i] === char ? ' ' : char)).join('')
-  return [...comments.matchAll(PATH)].map(match => match[0]).filter(name => !NOT_OURS.test(name))
+  return [...comments.matchAll(PATH)].map(match => match[0]).filter(name => !FOREIGN_FILES.test(name))
 }
 
 /** Every module that a source names: import and export statements, import(), typeof import() and createRequire()(). */
@@ -103,16 +103,16 @@ const wrongImport = (path: string, module: string): string | undefined => {
 /** One cycle of imports as a list of paths whose last is its first, or undefined. */
 const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | undefined => {
   const done = new Set<string>()
-  const trail: string[] = []
+  const stack: string[] = []
   const visit = (path: string): string[] | undefined => {
-    if (trail.includes(path)) return [...trail.slice(trail.indexOf(path)), path]
+    if (stack.includes(path)) return [...stack.slice(stack.indexOf(path)), path]
     if (done.has(path)) return undefined
-    trail.push(path)
+    stack.push(path)
     for (const next of graph.get(path) ?? []) {
       const cycle = visit(next)
       if (cycle) return cycle
     }
-    trail.pop()
+    stack.pop()
     done.add(path)
     return undefined
   }
@@ -145,10 +145,10 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
       relative.map(module => posix.join(posix.dirname(path), module)),
     )
     const code = withoutComments(source)
-    const clock = rules.timeless && TIME_AND_CHANCE.exec(code)
+    const clock = rules.timeless && CLOCKS_AND_RANDOMNESS.exec(code)
     if (clock) found.push(`${path}: uses ${clock[0]}; time, randomness and process are arguments here`)
-    const away = UNTYPED.exec(code) ?? LOOKING_AWAY.exec(source)
-    if (away) found.push(`${path}: has "${away[0]}"`)
+    const untyped = UNTYPED.exec(code) ?? SUPPRESSION.exec(source)
+    if (untyped) found.push(`${path}: has "${untyped[0]}"`)
   }
   const cycle = findCycle(graph)
   if (cycle) found.push(`imports form a cycle: ${cycle.join(' → ')}`)
@@ -180,7 +180,7 @@ describe('the architecture', () => {
     }
   })
 
-  it('is described in ARCHITECTURE.md, floor by floor', () => {
+  it('has the same floors in ARCHITECTURE.md', () => {
     const text = readFileSync(join(repoRoot, 'ARCHITECTURE.md'), 'utf8')
     const rows = [...text.matchAll(/^\| (\d) \| ([^|]+)\|/gm)]
     const described = rows.flatMap(row => [...row[2].matchAll(/`(\w+)\/`/g)].map(folder => [folder[1], Number(row[1])]))
@@ -190,7 +190,7 @@ describe('the architecture', () => {
     )
   })
 
-  it('is described with paths that exist', () => {
+  it('names only existing paths in README.md, ARCHITECTURE.md and CONTRIBUTING.md', () => {
     for (const document of ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md']) {
       const text = readFileSync(join(repoRoot, document), 'utf8')
       const paths = [...text.matchAll(/`((?:src|shim|native|test|bench|scripts|docs)\/[\w./-]*)`/g)].map(
@@ -200,7 +200,7 @@ describe('the architecture', () => {
     }
   })
 
-  it('is described by comments that name files which exist', () => {
+  it('names only existing files in its comments', () => {
     const named = ['src', 'test', 'shim', 'native', 'bench', 'scripts']
       .flatMap(folder => readSources(folder, ['.ts', '.c', '.h', '.mjs']))
       .flatMap(([path, source]) => namedFiles(source).map(name => ({ path, name })))
@@ -213,7 +213,7 @@ describe('the architecture', () => {
     )
   })
 
-  it('exports only what the package has', () => {
+  it('exports only existing sources', () => {
     const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8')) as {
       exports: Record<string, string>
     }
@@ -228,7 +228,7 @@ describe('the architecture', () => {
 
 describe('the check itself', () => {
   const findIn = (path: string, source: string) => findViolations(new Map([[path, source]]))
-  const refused: readonly (readonly [path: string, source: string, complaint: RegExp])[] = [
+  const refused: readonly (readonly [path: string, source: string, message: RegExp])[] = [
     ['src/wire/a.ts', "import { x } from '../core/b.ts'", /wire\/ may not import from core\//],
     ['src/core/a.ts', "import type { X } from '../wire/b.ts'", /core\/ may not import from wire\//],
     ['src/core/a.ts', "export * from '../transport/b.ts'", /core\/ may not import from transport\//],
@@ -253,11 +253,11 @@ describe('the check itself', () => {
     ['src/host/a.ts', `// @ts-${'ignore'}\nf()`, /has "@ts-/],
     ['src/host/a.ts', `// biome-${'ignore'} lint: x\nf()`, /has "biome-/],
   ]
-  for (const [path, source, complaint] of refused) {
+  for (const [path, source, message] of refused) {
     it(`refuses ${JSON.stringify(source.slice(0, 60))} in ${path}`, () => {
       const found = findIn(path, source)
       assert.equal(found.length, 1, found.join('; '))
-      assert.match(found[0], complaint)
+      assert.match(found[0], message)
     })
   }
 

@@ -118,7 +118,7 @@ static inline void make_end(struct end *end)
     make_end_with(end, small_qp(), 16);
 }
 
-/* The end's queue pair anew, for the calls of ibv_wr_* (ibv_qp_create_send_ops_flags). */
+/* Replaces the end's queue pair by one for the calls of ibv_wr_* (ibv_qp_create_send_ops_flags). */
 static inline void extend(struct end *end, uint64_t operations)
 {
     check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");

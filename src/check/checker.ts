@@ -162,13 +162,13 @@ export class Checker {
   }
 
   #checkSize(cq: KnownObject, call: CheckedCall): void {
-    let most = 0
+    let requests = 0
     for (const user of cq.users) {
-      if (user.uses.get('sendCq') === cq) most += user.sends
-      if (user.uses.get('recvCq') === cq && !user.uses.has('srq')) most += user.receives
+      if (user.uses.get('sendCq') === cq) requests += user.sends
+      if (user.uses.get('recvCq') === cq && !user.uses.has('srq')) requests += user.receives
     }
-    if (cq.size === undefined || most <= cq.size) return
-    const text = `${cq.name} has ${cq.size} entries, and ${most} requests can complete into it`
+    if (cq.size === undefined || requests <= cq.size) return
+    const text = `${cq.name} has ${cq.size} entries, and ${requests} requests can complete into it`
     this.#reporting.find('cq-too-small', call, { text, objects: [cq, ...cq.users] })
   }
 

@@ -53,13 +53,13 @@ const brokenRule = (
         : 'the region, its range or the rights do not fit the window',
     ]
   const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = own.limits
-  const [name, most] = isSend
+  const [name, max] = isSend
     ? ['max_send_sge', maxSendSge]
     : maxSge === undefined
       ? ['max_recv_sge', maxRecvSge]
       : ['max_sge', maxSge]
-  if (most !== undefined && elements > most)
-    return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${most}`]
+  if (max !== undefined && elements > max)
+    return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${max}`]
   if (!isSend) return undefined
   if ((flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
     return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]

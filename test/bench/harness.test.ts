@@ -30,7 +30,7 @@ const values = (...list: number[]) => {
 
 describe('median', () => {
   it('is the middle value, whatever the order', () => assert.equal(median([9, 1, 5]), 5))
-  it('is the mean of the two middle values of an even number', () => assert.equal(median([1, 9, 3, 5]), 4))
+  it('is the mean of the two middle values if their number is even', () => assert.equal(median([1, 9, 3, 5]), 4))
 })
 
 describe('judge', () => {
@@ -80,7 +80,7 @@ describe('measure', () => {
     assert.equal(order.join(''), 'ob ob bo ob bo ob'.replaceAll(' ', ''))
   })
 
-  it('repeats noisy rounds and omits them', async () => {
+  it('repeats noisy rounds and leaves them out of the result', async () => {
     const probes = [noisy, quiet]
     const bench = { ours: values(1, 100, 1), reference: () => 1 }
     const outcome = await measure(row({ prepare: () => bench }), () => probes.shift() ?? quiet, silent)
@@ -103,7 +103,7 @@ describe('measure', () => {
     assert.equal(outcome.verdict, 'floor held')
   })
 
-  it('judges a row by its value despite a reference if the row says so', async () => {
+  it('judges a row by its value, not its ratio, if the row says so', async () => {
     const bench = { ours: () => 0.7, reference: () => 0.5 }
     const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.verdict, 'floor held')

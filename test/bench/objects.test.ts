@@ -15,15 +15,15 @@ const SIDE = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.ur
 
 const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
   const child = fork(SIDE)
-  const over = once(child, 'exit')
+  const exited = once(child, 'exit')
   child.send({ what, count } satisfies ObjectsOrder)
   const [answer] = (await once(child, 'message')) as [ObjectsCost & { failed?: string }]
-  await over
+  await exited
   assert.equal(answer.failed, undefined)
   return answer.bytes
 }
 
-/** So many that the memory of code compiled meanwhile, a few 100 KB, does not matter. */
+/** Enough objects that the memory of code compiled meanwhile, a few 100 KB, does not matter. */
 const MANY = 20_000
 
 /** Bytes per object. 100,000 `rc_qp` take less than 350 MB including the library's objects, `0+0` less than 60 MB. */
@@ -47,13 +47,13 @@ const LIMITS = {
 
 describe('an idle object', { concurrency: 2 }, () => {
   for (const [kind, limit] of Object.entries(LIMITS) as [ObjectKind, number][])
-    it(`${kind} has at most ${limit} bytes`, async () => {
+    it(`${kind} takes at most ${limit} bytes`, async () => {
       const bytes = await bytesOf(kind, MANY)
       assert.ok(bytes <= limit, `${bytes.toFixed(0)} bytes`)
       assert.ok(bytes > 50, `${bytes.toFixed(0)} bytes: the measurement failed`)
     })
 
-  it('costs the same for any number', async () => {
+  it('takes the same number of bytes, however many objects there are', async () => {
     const [few, many] = [await bytesOf('rc_qp', 2000), await bytesOf('rc_qp', 40_000)]
     assert.ok(Math.abs(many / few - 1) < 0.15, `${few.toFixed(0)} bytes of 2,000, ${many.toFixed(0)} of 40,000`)
   })

@@ -5,7 +5,7 @@
  */
 import type { RdmacmCase } from '../system/rdmacm.ts'
 
-/** The programs' release: the machine's, or a newer one in its own folder. */
+/** Where the programs come from: this machine, or a newer Debian release in its own folder. */
 export const userlands = ['Debian 12', 'Debian 13'] as const
 export type Userland = (typeof userlands)[number]
 
@@ -28,10 +28,13 @@ export const isIn = ({ only }: ProgramCase, userland: Userland): boolean => only
 export const titleOf = ({ server, client }: ProgramCase): string =>
   server === undefined ? client : `${server} | ${client}`
 
-export const alone = (client: string, fails?: ProgramCase['fails']): ProgramCase => ({
+export const singleProgram = (client: string, fails?: ProgramCase['fails']): ProgramCase => ({
   client,
   ...(fails !== undefined && { fails }),
 })
 
-/** A case with more properties. */
-export const but = (one: ProgramCase, more: Partial<ProgramCase>): ProgramCase => ({ ...one, ...more })
+/** The case with other or more properties. */
+export const withProperties = (programCase: ProgramCase, more: Partial<ProgramCase>): ProgramCase => ({
+  ...programCase,
+  ...more,
+})

@@ -23,7 +23,7 @@ const commandOf = ({ server, client }: ProgramCase): string =>
     ? code(client)
     : `${code(server)}, ${code(client)}`
 
-/** A row of a table, identical wherever it is generated. */
+/** A row of the page's tables: command, verdicts, reasons. */
 export const rowOf = (one: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
   const reasons = [...new Set(userlands.flatMap(userland => reasonOf(one, userland) ?? []))]
   return `| ${[commandOf(one), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`

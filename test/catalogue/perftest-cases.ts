@@ -49,7 +49,8 @@ const latency = LATENCY.flatMap(program => {
 })
 
 const NO_CM = 'the program does not support it over rdma_cm'
-const GROUP_IPV6 = 'its group is an IPv6 one unless -M names another, which the program refuses with an IPv4 address'
+const GROUP_IPV6 =
+  'its default group is an IPv6 address, which the program refuses with an IPv4 address (-M names another group)'
 const ODP = 'no on-demand paging, as rxe of Linux 6.12'
 
 const asCase = ({ program, args }: MatrixCase): ProgramCase => perftest(program, args.join(' '))

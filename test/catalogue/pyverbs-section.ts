@@ -1,5 +1,5 @@
 /*
- * The section on rdma-core's own pyverbs tests: those that skip themselves here, by their reasons.
+ * The section on rdma-core's own pyverbs tests: which skip themselves here, by reason.
  */
 import type { PyverbsResult } from '../system/pyverbs.ts'
 import { type Userland, userlands } from './cases.ts'
@@ -14,15 +14,15 @@ passes here, and none fails. These skip themselves, for the reason that they giv
 /** A test as the page lists it. */
 export const shortName = (test: string): string => test.replace(/^tests\./, '')
 
-/** Numbers and paths differ from machine to machine. */
-const tidy = (reason: string): string => reason.replaceAll('|', '\\|').trim()
+/** `|` separates the cells of a row. */
+const tableCell = (reason: string): string => reason.replaceAll('|', '\\|').trim()
 
 export const pyverbsSection = (skipped: ReadonlyMap<Userland, Skipped>): string => {
   const rows = userlands.flatMap(userland => {
     const byReason = new Map<string, string[]>()
     for (const { test, reason } of skipped.get(userland) ?? []) {
-      const tests = byReason.get(tidy(reason)) ?? []
-      byReason.set(tidy(reason), tests)
+      const tests = byReason.get(tableCell(reason)) ?? []
+      byReason.set(tableCell(reason), tests)
       tests.push(`\`${shortName(test)}\``)
     }
     return [...byReason].sort().map(([reason, tests]) => `| ${userland} | ${reason} | ${tests.sort().join(', ')} |`)

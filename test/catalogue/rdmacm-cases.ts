@@ -3,7 +3,7 @@
  * types of service, queue pairs of the program's own, many connections, rsockets in every mode.
  */
 import { both, rdmacmCases, udaddy } from '../system/rdmacm.ts'
-import { but, type ProgramCase } from './cases.ts'
+import { type ProgramCase, withProperties } from './cases.ts'
 
 const rping = (server: string, client: string): ProgramCase => ({
   server: `rping -s -p PORT ${server}`,
@@ -45,7 +45,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   rping('-a 0.0.0.0 -C 5 -d', '-a SERVER -C 5 -d'),
   rping('-C 2 -S 65535 -V', '-a SERVER -C 2 -S 65535 -V'),
   rping('-C 3 -S 23 -V', '-a SERVER -C 3 -S 23 -V'),
-  but(rping('-P -q', '-a SERVER -C 3 -V -q'), { endless: true }),
+  withProperties(rping('-P -q', '-a SERVER -C 3 -V -q'), { endless: true }),
   { server: 'ucmatose -p PORT', client: 'ucmatose -s SERVER -p PORT -b CLIENT' },
   six(both('ucmatose', '')),
   six(both('ucmatose', '-f ipv6')),
@@ -76,7 +76,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   mckey('-M 239.77.0.1'),
   mckey('-m 239.77.0.1', '-m 239.77.0.1 -o'),
   { server: 'mckey -m ff0e::7701 -b SERVER6', client: 'mckey -m ff0e::7701 -b SERVER6 -s' },
-  but(mckey('-m 239.77.0.1 -l'), {
+  withProperties(mckey('-m 239.77.0.1 -l'), {
     fails:
       'it requests a queue pair that does not receive its own multicast datagrams (BLOCK_SELF_MCAST_LB), which rxe refuses too',
   }),
@@ -87,15 +87,14 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   {
     server: 'rdma_xserver -p PORT -c x',
     client: 'rdma_xclient -s SERVER -p PORT -c x',
-    fails: 'the server uses the domain of an XRC target, which has none, and crashes; rxe has no XRC',
+    fails: 'the server uses the protection domain of an XRC target QP, which has none, and crashes; rxe has no XRC',
   },
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
-  but(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
-  // Without queue pairs it invents queue pair numbers: if both ends use one device, the numbers must differ, as on
-  // Linux.
-  but(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
-  but(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
+  withProperties(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
+  // Without queue pairs cmtime invents QPNs: if both ends use one device, the QPNs must differ, as on Linux.
+  withProperties(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
+  withProperties(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },
   { server: 'rstream -p PORT -S 65536 -C 20', client: 'rstream -s SERVER -p PORT -S 65536 -C 20' },
   both('rstream', '-S all -C 20 -I 2'),
@@ -113,6 +112,6 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   both('riostream', '-S 4096 -I 20 -C 5 -T n'),
   both('riostream', '-S 4096 -I 20 -C 5 -T v'),
   six(both('riostream', '-S 4096 -I 20 -C 5')),
-  but(both('udpong', '-S 512 -C 20'), { endless: true, fails: NO_GID }),
-  but(both('udpong', '-S 512 -C 20 -T e'), { endless: true, fails: NO_GID }),
+  withProperties(both('udpong', '-S 512 -C 20'), { endless: true, fails: NO_GID }),
+  withProperties(both('udpong', '-S 512 -C 20 -T e'), { endless: true, fails: NO_GID }),
 ]

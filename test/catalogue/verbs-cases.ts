@@ -1,7 +1,7 @@
 /*
  * Programs of ibverbs-utils, infiniband-diags and iproute2 with their options.
  */
-import { alone, type ProgramCase } from './cases.ts'
+import { type ProgramCase, singleProgram } from './cases.ts'
 
 const pair = (program: string, options: string, fails?: string): ProgramCase => ({
   server: `${program} -p PORT ${options}`,
@@ -14,11 +14,11 @@ const TIMESTAMPS = 'no completion timestamps, as rxe'
 const NO_GID = 'RoCE needs a GID (-g), as on rxe'
 
 export const ibverbsPrograms: readonly ProgramCase[] = [
-  alone('ibv_devices'),
-  alone('ibv_devinfo'),
-  alone('ibv_devinfo -v'),
-  alone('ibv_devinfo -l'),
-  alone('ibv_devinfo -d rxe1 -i 1'),
+  singleProgram('ibv_devices'),
+  singleProgram('ibv_devinfo'),
+  singleProgram('ibv_devinfo -v'),
+  singleProgram('ibv_devinfo -l'),
+  singleProgram('ibv_devinfo -d rxe1 -i 1'),
   pair('ibv_rc_pingpong', '-g 1 -n 200'),
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -e -c'),
   pair('ibv_rc_pingpong', '-d rxe2 -g 1 -n 200 -e -c'),
@@ -44,14 +44,14 @@ export const ibverbsPrograms: readonly ProgramCase[] = [
 ]
 
 export const diagsPrograms: readonly ProgramCase[] = [
-  alone('ibstat'),
-  alone('ibstat -l'),
-  alone('ibstat -s'),
-  alone('ibstat -p'),
-  alone('ibstat -v'),
-  alone('ibstat rxe0 1'),
-  alone('ibstatus'),
-  alone('ibstatus rxe0'),
+  singleProgram('ibstat'),
+  singleProgram('ibstat -l'),
+  singleProgram('ibstat -s'),
+  singleProgram('ibstat -p'),
+  singleProgram('ibstat -v'),
+  singleProgram('ibstat rxe0 1'),
+  singleProgram('ibstatus'),
+  singleProgram('ibstatus rxe0'),
 ]
 
 export const iproutePrograms: readonly ProgramCase[] = [
@@ -82,4 +82,4 @@ export const iproutePrograms: readonly ProgramCase[] = [
   'rdma link add rxe9 type rxe netdev lo',
   'rdma dev set rxe9 name mlx5_0',
   'rdma dev show mlx5_0',
-].map(line => alone(line))
+].map(line => singleProgram(line))

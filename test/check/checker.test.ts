@@ -92,7 +92,7 @@ const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   peer: { qpn: peer, address: '::1', state },
 })
 
-test('a stale rkey is told with the place where the region was deregistered, and where the request was posted', () => {
+test('a stale rkey is reported with the place where the region was deregistered, and where the request was posted', () => {
   const { found, create, destroy, fail, connected } = world()
   connected(1, 2)
   connected(2, 1)
@@ -119,7 +119,7 @@ test('a stale rkey is told with the place where the region was deregistered, and
   )
 })
 
-test('the peer that does not answer: its number, type, state, address, MTU and PSN, in this order', () => {
+test('a finding names the peer that does not answer by number, type, state, address, MTU and PSN, in this order', () => {
   const cases: readonly (readonly [string, (w: ReturnType<typeof world>) => void, (number | 'none')?])[] = [
     ['no-peer-qp', () => {}, 'none'],
     ['no-peer-qp', w => w.destroy(w.connected(2, 1))],
@@ -140,7 +140,7 @@ test('the peer that does not answer: its number, type, state, address, MTU and P
   }
 })
 
-test('the finding of a peer in error is that of its first failure', () => {
+test('a peer in error leads to the finding of its first failure', () => {
   const w = world()
   w.connected(1, 2)
   w.connected(2, 1)
@@ -150,7 +150,7 @@ test('the finding of a peer in error is that of its first failure', () => {
   assert.match(w.found[0]!.text, /the peer failed first: /)
 })
 
-test('a connection that does not fit is a warning at its end, unless a failure has told it', () => {
+test('a connection whose ends do not fit is a warning at its end, unless a failure has reported it', () => {
   const silent = world()
   const one = silent.connected(1, 2, { sqPsn: 9 })
   silent.connected(2, 1)
@@ -198,7 +198,7 @@ test('a message whose first packets were duplicates, since the PSN is too low, i
   assert.deepEqual(w.ids(), ['psn-mismatch error'])
 })
 
-test('a pair that connects anew with other PSNs, one end after the other, is no mismatch', () => {
+test('a pair that reconnects with other PSNs, one end after the other, is no mismatch', () => {
   const w = world()
   const one = w.connected(1, 2)
   const two = w.connected(2, 1)
@@ -213,7 +213,7 @@ test('a pair that connects anew with other PSNs, one end after the other, is no 
   assert.deepEqual(w.ids(), [])
 })
 
-test('accesses beyond a region say by how much', () => {
+test('a finding about an access beyond a region has the number of bytes', () => {
   const w = world()
   w.connected(1, 2)
   const range = { key: 0x700, from: 90n, to: 4200n, start: 100n, end: 4196n }
@@ -223,7 +223,7 @@ test('accesses beyond a region say by how much', () => {
   ])
 })
 
-test('repeated findings are counted, one place each', () => {
+test('repeated findings are counted, and reported once for each place', () => {
   const w = world()
   w.connected(1, 2)
   w.connected(3, 2)
@@ -232,7 +232,7 @@ test('repeated findings are counted, one place each', () => {
   assert.deepEqual(w.checker.counts, [3, 1])
 })
 
-test('what many processes of one program do at one place is one finding', () => {
+test('a mistake of many processes of one program at one place is one finding', () => {
   const w = world()
   for (let pid = 1; pid <= 1000; pid++)
     w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
@@ -240,7 +240,7 @@ test('what many processes of one program do at one place is one finding', () => 
   assert.deepEqual(w.checker.counts, [1000, 1])
 })
 
-test('UC accepts any PSN at the begin of a message', () => {
+test('UC accepts any PSN at the start of a message', () => {
   const w = world()
   const one = w.connected(1, 2, { sqPsn: 9 }, 'uc_qp')
   w.connected(2, 1, { pathMtu: 3 }, 'uc_qp')
@@ -248,7 +248,7 @@ test('UC accepts any PSN at the begin of a message', () => {
   assert.deepEqual(w.ids(), [])
 })
 
-test('an event of a queue pair whose peer is elsewhere is a finding, unless its CQ tells it', () => {
+test('an event of a queue pair whose peer is elsewhere is a finding, unless its CQ reports it', () => {
   const w = world()
   w.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
   w.fail({ what: 'event', qpn: 1, event: 1, cause: because('COMPLETION_LOST', { cq: 1, entries: 4 }) })
@@ -283,7 +283,7 @@ test('handles count in each context, and a renamed device keeps its objects', ()
   )
 })
 
-test('a resized CQ and a region that was registered anew have their new size', () => {
+test('a resized CQ and a region that was registered again have their new size', () => {
   const w = world()
   const cq = w.create('cq', { cqe: 1 }, { cqe: 1 })
   w.call({ class: 'cq', method: 'modify', object: cq, args: { cqe: 8 }, out: { cqe: 8 } })
@@ -310,7 +310,7 @@ test('flushed requests, notes, and events of a queue pair whose request failed a
   assert.deepEqual(w.ids(), [])
 })
 
-test('objects that a program leaves are leaks, with the place of their creation; a removed device leaks none', () => {
+test('objects that a program does not destroy are leaks, with the place of their creation; a removed device leaks none', () => {
   const w = world()
   const pd = w.create('pd')
   const mr = w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
@@ -329,7 +329,7 @@ test('a refused destroy names what uses the object', () => {
   assert.match(w.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
-test('refused arguments are told with their reason, probes are not', () => {
+test('refused arguments are reported with their reason, probes are not', () => {
   const w = world()
   w.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   w.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })

@@ -17,7 +17,7 @@ import {
 } from '../../src/uapi/session-codec.ts'
 
 /** A simulated daemon: `answer` puts messages into the buffer and sends them. */
-type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void
+type Answer = (request: Request, send: (length: number) => void, hangUp: () => void) => void
 
 describe('a tool’s session', () => {
   let folder: string
@@ -62,11 +62,11 @@ describe('a tool’s session', () => {
     return socket
   }
 
-  const hello: Answer = (request, say) => say(writeHelloReply(out, request, { error: 0, root: '/r' }))
+  const hello: Answer = (request, send) => send(writeHelloReply(out, request, { error: 0, root: '/r' }))
   const orHello =
     (tool: Answer): Answer =>
-    (request, say, hangUp) =>
-      (request.type === MessageType.HELLO ? hello : tool)(request, say, hangUp)
+    (request, send, hangUp) =>
+      (request.type === MessageType.HELLO ? hello : tool)(request, send, hangUp)
 
   beforeEach(() => {
     folder = privateFolder()
@@ -77,7 +77,7 @@ describe('a tool’s session', () => {
     removeFolder(folder)
   })
 
-  it('says at which socket there is no daemon', async () => {
+  it('names the socket where no daemon listens', async () => {
     await assert.rejects(openSession(join(folder, 'none')), error => {
       assert.ok(error instanceof NoDaemonError)
       assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon --socket \/.*none`$/)
@@ -86,14 +86,14 @@ describe('a tool’s session', () => {
   })
 
   it('treats a daemon that disconnects before it answers as absent', async () => {
-    await assert.rejects(openSession(serve((_request, _say, hangUp) => hangUp())), NoDaemonError)
+    await assert.rejects(openSession(serve((_request, _send, hangUp) => hangUp())), NoDaemonError)
   })
 
   it('refuses a daemon of another version', async () => {
-    const socket = serve((request, say) => {
+    const socket = serve((request, send) => {
       const length = writeHelloReply(out, request, { error: 0, root: '/r' })
       out.view.setUint32(Messages.header.size, 77, true)
-      say(length)
+      send(length)
     })
     const own = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)
     await assert.rejects(openSession(socket), own)
@@ -101,7 +101,7 @@ describe('a tool’s session', () => {
 
   it('reports why a daemon refuses', async () => {
     const refusing = (error: number): string =>
-      serve((request, say) => say(writeHelloReply(out, request, { error, root: '' })))
+      serve((request, send) => send(writeHelloReply(out, request, { error, root: '' })))
     await assert.rejects(openSession(refusing(71)), /refused the session: EPROTO/)
     stop()
     const user = process.geteuid?.()
@@ -111,13 +111,13 @@ describe('a tool’s session', () => {
   })
 
   it('works although the daemon may not access its memory', async () => {
-    const socket = serve((request, say) => say(writeHelloReply(out, request, { error: 13, root: '' })))
+    const socket = serve((request, send) => send(writeHelloReply(out, request, { error: 13, root: '' })))
     const client = await openSession(socket)
     client.close()
   })
 
   it('refuses malformed messages', async () => {
-    const socket = serve((_request, say) => say(20))
+    const socket = serve((_request, send) => send(20))
     await assert.rejects(openSession(socket), /sent an invalid message: /)
   })
 
@@ -126,14 +126,14 @@ describe('a tool’s session', () => {
     const record = (pid: number): string => JSON.stringify({ pid })
     const client = await openSession(
       serve(
-        orHello((request, say) => {
+        orHello((request, send) => {
           const { what } = JSON.parse(request.text) as { what: string }
-          say(writeTrace(out, record(1)))
-          say(writeTrace(out, record(2)))
+          send(writeTrace(out, record(1)))
+          send(writeTrace(out, record(2)))
           const text =
             what === 'config' ? '{"config":{"devices":[],"fault":"","link":"memory"}}' : '{"error":"not today"}'
-          say(writeToolReply(out, request, text))
-          say(writeTrace(out, record(3)))
+          send(writeToolReply(out, request, text))
+          send(writeTrace(out, record(3)))
         }),
       ),
       { onTrace: ({ pid }) => seen.push(pid) },
@@ -147,8 +147,8 @@ describe('a tool’s session', () => {
     await assert.rejects(client.stat(), NoDaemonError)
   })
 
-  it('ends with the daemon, and so do its requests', async () => {
-    const client = await openSession(serve(orHello((_request, _say, hangUp) => hangUp())))
+  it('closes when the daemon ends, and its requests fail', async () => {
+    const client = await openSession(serve(orHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
     await client.ended
   })

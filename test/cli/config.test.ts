@@ -24,7 +24,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('survives it with path=packets, torment and without a memory limit', async () => {
+  it('survives a round trip with path=packets, torment and without a memory limit', async () => {
     const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12' }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)

@@ -24,7 +24,7 @@ test('no problem is reported for system programs, scripts, and files that are no
   assert.equal(preloadProblem('/usr/bin/env', ['A=1', 'true']), undefined)
 })
 
-test('a static program, one for another processor, and truncated files', t => {
+test('a static program and one for another processor are reported; a truncated file is not', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'main.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')
@@ -39,7 +39,7 @@ test('a static program, one for another processor, and truncated files', t => {
   assert.equal(preloadProblem(foreign, []), undefined)
 })
 
-test('an emptied environment and another user', () => {
+test('an environment emptied by env is reported; a set-uid program of this user is not', () => {
   for (const args of [['-i', 'true'], ['-'], ['--ignore-environment', 'true'], ['-vi']])
     assert.match(preloadProblem('/usr/bin/env', args) ?? '', /environment/)
   const own = join(folder, 'set-id')
@@ -48,7 +48,7 @@ test('an emptied environment and another user', () => {
   assert.equal(preloadProblem(own, []), undefined, 'of this user')
 })
 
-test('scripts, and programs that launchers and shells start', t => {
+test('interpreters of scripts, and programs that launchers and shells start, are checked too', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'none.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')

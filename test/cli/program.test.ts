@@ -82,7 +82,7 @@ describe('a program that runs', () => {
 })
 
 describe('the environment of a program', { skip: lacking() }, () => {
-  it('has library and socket, keeps other preloaded libraries, and has no duplicates', () => {
+  it('names the library and the socket, keeps other preloaded libraries, and has no duplicates', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
     process.env.USERDMA_TAG = 'old'
     const env = programEnvironment('/run/sock')

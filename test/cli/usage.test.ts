@@ -5,7 +5,7 @@ import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
-/** Wrong usage, the exit status, and the message on standard error; standard output stays empty. */
+/** Wrong usage, the exit status, and the message on standard error. Standard output stays empty. */
 const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],
@@ -76,7 +76,7 @@ describe('wrong usage is reported', () => {
       assert.equal(found.status, status)
     })
 
-  it('a socket path that is a file, and one that is too long', async t => {
+  it('daemon --socket with a path of a regular file, or a path that is too long', async t => {
     const folder = temporaryFolder(t)
     const file = join(folder, 'file')
     writeFileSync(file, 'mine')
@@ -103,14 +103,14 @@ describe('help', () => {
   })
 })
 
-describe('the reader of the output exits', () => {
+describe('if the reader of the output exits', () => {
   const example = join(repoRoot, 'dist', 'examples', 'ping-pong.js')
   for (const [name, program, ...args] of [
     ['help', userdma, '--help'],
     ['schema', userdma, 'schema', '--json'],
     ['an example', process.execPath, example, '10'],
   ])
-    it(`and ${name} ends silently`, async t => {
+    it(`${name} ends silently`, async t => {
       const { child, ended } = start(t, program, args, { env: cleanEnvironment() })
       child.stdout?.destroy()
       const { status, stderr } = await ended

@@ -22,7 +22,7 @@ describe('userdma stat --watch', () => {
     assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
   })
 
-  it('takes seconds, 1 by default', () => {
+  it('takes the interval in seconds, 1 by default', () => {
     assert.equal(watchSeconds(true), 1)
     assert.equal(watchSeconds('.5'), 0.5)
     assert.equal(watchSeconds('3600'), 3600)

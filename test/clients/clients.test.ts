@@ -32,14 +32,14 @@ const watchClients = ({ clients }: Core, fails: (client: string, device: Device)
 }
 
 /** A host on which all clients have started. */
-const begun = (host: Host): Host => {
+const startAll = (host: Host): Host => {
   for (const name of clientNames) host.clients.use(name)
   return host
 }
 
 const PORT = 7471
 
-it('is that of the table, whichever is used first', () => {
+it('clients are started in the order of the table, whichever is used first', () => {
   assert.deepEqual(clientNames, ['mad', 'rdma_cm', 'ipoib'])
   const world = new World()
   const { core, clients } = world.host()
@@ -50,18 +50,18 @@ it('is that of the table, whichever is used first', () => {
   )
 })
 
-it('is kept for devices added and removed under load', () => {
+it('clients keep their order for devices that are added and removed under load', () => {
   const { world, a, b } = twoHosts('drop=1%,seed=3')
-  const seen = watchClients(begun(a).core)
-  begun(b)
+  const seen = watchClients(startAll(a).core)
+  startAll(b)
   const one = new Stack(a.devices.get('rxe1')!.device, '10.9.0.1')
   const other = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
   const [udp, sink] = [one.udp(), other.udp(9)]
   const listener = b.listen(ip4(2, PORT))
   for (let round = 0; round < 50; round++) {
-    const coming = a.plug(9)
+    const added = a.plug(9)
     assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
-    const stack = new Stack(coming, '10.9.0.9')
+    const stack = new Stack(added, '10.9.0.9')
     stack.echo().send('10.9.0.2', 1, Uint8Array.of(1))
     a.connect(ip4(2, PORT), 0x100 + round)
     for (let i = 0; i < 8; i++) udp.send('10.9.0.2', 9, new Uint8Array(1000))
@@ -79,7 +79,7 @@ it('is kept for devices added and removed under load', () => {
 it('a client that fails on a device does not affect the others', () => {
   for (const name of clientNames) {
     const world = new World()
-    const host = begun(world.host())
+    const host = startAll(world.host())
     const seen = watchClients(host.core, (client, device) => client === name && device.name === 'rxe9')
     host.plug(9)
     assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
@@ -118,9 +118,9 @@ it('a client that fails to start does not affect the others, and is retried', ()
   stack.close()
 })
 
-it('they stop in reverse order, and devices continue without them', () => {
+it('clients stop in reverse order, and devices continue without them', () => {
   const { world, a, b } = twoHosts()
-  begun(b)
+  startAll(b)
   const { active } = establish(world, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])
   assert.equal(active.state, 'CONNECT')
   const stack = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')

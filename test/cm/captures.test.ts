@@ -40,20 +40,20 @@ for (const capture of captures)
 const derived = { REQ: 'localAckTimeout', REP: 'targetAckDelay', DREQ: 'remoteQpn' } as const
 
 test('a recording with a changed field fails', () => {
-  let twins = 0
+  let mutants = 0
   for (const recorded of captures.map(messagesIn))
     for (const [i, { from, message }] of recorded.entries()) {
       const field = derived[message.name as keyof typeof derived]
       if (field === undefined) continue
       const record = message as unknown as Record<string, number>
-      const twin = recorded.with(i, { ...recorded[i]!, message: { ...message, [field]: record[field]! ^ 1 } })
+      const mutant = recorded.with(i, { ...recorded[i]!, message: { ...message, [field]: record[field]! ^ 1 } })
       assert.ok(
-        replay(twin, from).some(difference => difference.field === field),
+        replay(mutant, from).some(difference => difference.field === field),
         `${message.name} ${field}`,
       )
-      twins++
+      mutants++
     }
-  assert.ok(twins > 50, `${twins} twins`)
+  assert.ok(mutants > 50, `${mutants} twins`)
 })
 
 test('each permitted difference is explained in docs/reference/conformance.md', () => {

@@ -22,13 +22,13 @@ const one = (host: Host) => {
   assert.equal(events.length, 1, events.map(({ name }) => name).join())
   return events[0]!
 }
-const start = (over = {}): CmConnection => {
+const start = (overrides = {}): CmConnection => {
   const active = pair.a.engine.create(pathTo(1, 2))
-  pair.a.engine.connect(active, request(0x11, over), pair.now)
+  pair.a.engine.connect(active, request(0x11, overrides), pair.now)
   return active
 }
-const requested = (over = {}): [CmConnection, CmConnection] => {
-  const active = start(over)
+const requested = (overrides = {}): [CmConnection, CmConnection] => {
+  const active = start(overrides)
   pair.exchange()
   return [active, one(pair.b).connection]
 }
@@ -96,7 +96,7 @@ describe('a connection', () => {
     assert.equal(parsed(pair.collect())[0]!.tid, dreq!.tid)
   })
 
-  test('both sides disconnect at once', () => {
+  test('both sides disconnect at the same time', () => {
     const [active, passive] = established(pair)
     pair.a.engine.disconnect(active, pair.now)
     pair.b.engine.disconnect(passive, pair.now)
@@ -108,7 +108,7 @@ describe('a connection', () => {
     assert.equal(passive.state, 'TIMEWAIT')
   })
 
-  test('both sides connect to each other at once: two connections', () => {
+  test('both sides connect to each other at the same time: two connections', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -134,7 +134,7 @@ describe('a connection', () => {
     )
   })
 
-  test('both sides connect to each other at once, and the queue pair of the first request answers the second: refused', () => {
+  test('both sides connect to each other at the same time; an answer with the queue pair of the own request is refused', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
@@ -144,7 +144,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
   })
 
-  test('both sides connect to each other at once without a listener: both are rejected', () => {
+  test('both sides connect to each other at the same time, without a listener: both are rejected', () => {
     pair = new Pair()
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -194,7 +194,7 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.resent.REQ, 15)
   })
 
-  test('many messages that are due at once are sent in parts', () => {
+  test('many messages due at the same time are sent in several turns', () => {
     for (let i = 0; i < 200; i++) start({ qpn: 0x100 + i })
     pair.lose()
     const due = pair.a.engine.nextTimeout()
@@ -232,7 +232,7 @@ describe('losses', () => {
     assert.deepEqual(names(pair.b), ['REP_ERROR'])
   })
 
-  test('a duplicate REQ is answered with the waiting REP, and with nothing before', () => {
+  test('a duplicate REQ is answered with the REP if the consumer has replied, otherwise not at all', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
@@ -293,38 +293,41 @@ describe('losses', () => {
   })
 })
 
-describe('a peer that asks for patience with MRAs', () => {
+describe('a peer that answers with MRAs', () => {
   const LONGEST = 31
 
   /** Each message of the waiting host is answered with an MRA; returns the number of messages and the time in total. */
-  const stall = (host: Host, mra: CmDraft<'MRA'>): { messages: number; wait: number } => {
+  const answerWithMras = (host: Host, mra: CmDraft<'MRA'>): { messages: number; wait: number } => {
     pair.lose()
-    const begin = pair.now
+    const startTime = pair.now
     let messages = 1
     for (inject(host, mra); host.engine.nextTimeout() < Number.POSITIVE_INFINITY; inject(host, mra)) {
       pair.now = host.engine.nextTimeout()
       host.engine.onTimeout(pair.now)
       messages += pair.lose().filter(name => name !== 'REJ').length
     }
-    return { messages, wait: Math.round(pair.now - begin) }
+    return { messages, wait: Math.round(pair.now - startTime) }
   }
   const longest = (tries: number, ackTimeout: number): number =>
     Math.round(tries * (fromExponent(LONGEST) + fromExponent(ackTimeout)))
 
-  test('the active side waits as long as its retries say, each the longest time once', () => {
+  test('the active side waits for its number of retries, the longest time for each', () => {
     const active = start()
     const mra = { name: 'MRA', tid: 1n, localId: 5, remoteId: active.localId, message: cmAnswered.REQ } as const
-    assert.deepEqual(stall(pair.a, { ...mra, serviceTimeout: LONGEST }), { messages: 16, wait: longest(16, 17) })
+    assert.deepEqual(answerWithMras(pair.a, { ...mra, serviceTimeout: LONGEST }), {
+      messages: 16,
+      wait: longest(16, 17),
+    })
     assert.deepEqual(names(pair.a), ['MRA_RECEIVED', 'REQ_ERROR'])
     assert.equal(active.state, 'IDLE')
   })
 
-  test('so does the passive side', () => {
+  test('the passive side waits for its number of retries, the longest time for each', () => {
     const [active, passive] = requested({ maxCmRetries: 3 })
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     const ids = { localId: active.localId, remoteId: passive.localId, message: cmAnswered.REP }
     const { ackTimeout } = passive.agreed
-    assert.deepEqual(stall(pair.b, { name: 'MRA', tid: 1n, ...ids, serviceTimeout: LONGEST }), {
+    assert.deepEqual(answerWithMras(pair.b, { name: 'MRA', tid: 1n, ...ids, serviceTimeout: LONGEST }), {
       messages: 4,
       wait: longest(4, ackTimeout),
     })
@@ -362,7 +365,7 @@ describe('refusals', () => {
     assert.equal(pair.b.engine.size, 0)
   })
 
-  for (const [what, over, reason] of [
+  for (const [what, overrides, reason] of [
     ['a service without a listener, before anything else', { serviceId: 1n, pathMtu: 6 }, rejReason.INVALID_SERVICE_ID],
     ['an unknown transport', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
     ['an extended transport other than XRC', { transportType: 3 }, rejReason.INVALID_TRANSPORT_TYPE],
@@ -381,7 +384,7 @@ describe('refusals', () => {
       const [req] = parsed(pair.collect())
       pair.lose()
       assert.ok(req?.name === 'REQ')
-      inject(pair.b, { ...req, ...over })
+      inject(pair.b, { ...req, ...overrides })
       const [rej] = parsed(pair.collect())
       assert.ok(rej?.name === 'REJ' && rej.message === cmAnswered.REQ && rej.localId === 0)
       const named = rej.infoLength === 0 ? undefined : rej.info.subarray(0, rej.infoLength)
@@ -445,17 +448,17 @@ describe('refusals', () => {
   test('a queue pair that is already connected: the old connection is stale', () => {
     const [, passive] = established(pair)
     // The peer has rebooted and connects again with the same queue pair.
-    const anew = new Host(1, 3)
-    const active = anew.engine.create(pathTo(1, 2))
-    anew.engine.connect(active, request(0x11), pair.now)
-    pair.b.engine.onMad(anew.engine.pollTransmit()!.mad, pathTo(2, 1), pair.now)
+    const restarted = new Host(1, 3)
+    const active = restarted.engine.create(pathTo(1, 2))
+    restarted.engine.connect(active, request(0x11), pair.now)
+    pair.b.engine.onMad(restarted.engine.pollTransmit()!.mad, pathTo(2, 1), pair.now)
     const answers = pair.collect()
     assert.deepEqual(
       parsed(answers).map(({ name }) => name),
       ['REJ', 'DREQ'],
     )
-    for (const { mad } of answers) anew.engine.onMad(mad, pathTo(1, 2), pair.now)
-    const { message } = one(anew)
+    for (const { mad } of answers) restarted.engine.onMad(mad, pathTo(1, 2), pair.now)
+    const { message } = one(restarted)
     assert.ok(message?.name === 'REJ' && message.reason === rejReason.STALE_CONN)
     assert.equal(active.state, 'TIMEWAIT')
     assert.equal(passive.state, 'DREQ_SENT')
@@ -554,7 +557,7 @@ describe('resolution of a service id', () => {
   })
 })
 
-describe('lying peers', () => {
+describe('peers that send false values', () => {
   test('a DREQ or RTU with a wrong id or queue pair changes nothing', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 1n, localId: active.localId, remoteId: passive.localId }
@@ -565,9 +568,9 @@ describe('lying peers', () => {
   })
 
   test('a REJ for a timeout names our id unless its sender may not know it', () => {
-    const about = { reason: rejReason.TIMEOUT, message: cmAnswered.OTHER, info: caGuidBytes(1), infoLength: 8 }
+    const timeoutFields = { reason: rejReason.TIMEOUT, message: cmAnswered.OTHER, info: caGuidBytes(1), infoLength: 8 }
     const [active, passive] = established(pair)
-    const rej = { name: 'REJ', tid: 1n, localId: active.localId, ...about } as const
+    const rej = { name: 'REJ', tid: 1n, localId: active.localId, ...timeoutFields } as const
     inject(pair.b, { ...rej, remoteId: 0 })
     inject(pair.b, { ...rej, remoteId: passive.localId ^ 1 })
     assert.equal(passive.state, 'ESTABLISHED')
@@ -582,18 +585,18 @@ describe('lying peers', () => {
     assert.equal(waiting.state, 'IDLE')
   })
 
-  test('a peer that names the CA GUID and the ids of another takes nothing from it', () => {
+  test("a peer that sends the CA GUID and ids of another does not affect the other's connection", () => {
     start()
     const [req] = parsed(pair.collect())
     assert.ok(req?.name === 'REQ')
-    // The stranger is first, and has its own connection.
+    // The other peer's request arrives first, and has its own connection.
     inject(pair.b, { ...req, localGid: gid(3) }, pathTo(2, 3))
     const forged = one(pair.b).connection
     pair.exchange()
     const { name, connection } = one(pair.b)
     assert.equal(name, 'REQ_RECEIVED')
     assert.notEqual(connection, forged)
-    // A retransmission from another address is another request, whose GID is not the sender's.
+    // A retransmission from another address is another request, which is refused because its GID is not the sender's.
     inject(pair.b, req, pathTo(2, 4))
     const [rej] = parsed(pair.collect())
     assert.ok(rej?.name === 'REJ' && rej.reason === rejReason.INVALID_GID)
@@ -634,13 +637,13 @@ describe('lying peers', () => {
     assert.deepEqual(pair.lose(), [])
   })
 
-  test('two listeners on one service id', () => {
+  test('two listeners may have one service id only on different devices', () => {
     assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
     pair.b.engine.listen(SERVICE + 1n, { device: 3 })
     pair.b.engine.listen(SERVICE + 1n, { device: 4 })
   })
 
-  test('a listener on a range of service ids, beside those on one', () => {
+  test('a listener on a range of service ids excludes others within the range', () => {
     const { engine } = pair.b
     const range = engine.listen(0x2000n, { serviceMask: ~0xffn & 0xffff_ffff_ffff_ffffn })
     assert.throws(() => engine.listen(0x2012n), /has a listener/)
@@ -684,12 +687,12 @@ describe('queue pairs of connections', () => {
     pair.a.engine.connect(pair.a.engine.create(pathTo(1, 2)), request(0x11), pair.now)
   })
 
-  test('QPNs that are no queue pair may be named by several connections', () => {
+  test('QPNs that are no queue pair here may be used by several connections', () => {
     established(pair, [0, 0])
     established(pair, [0, 0])
   })
 
-  test('stay in TIMEWAIT for at most 8.6 s, whatever ACK timeout the peer names', () => {
+  test('a connection stays in TIMEWAIT for at most 8.6 s, whatever ACK timeout the peer requests', () => {
     const [, passive] = established(pair)
     passive.agreed.ackTimeout = 31
     pair.b.engine.destroy(passive, 0)

@@ -63,17 +63,17 @@ const messageFor = ({ number }: Host, connection: CmConnection, name: CmMessageN
   const { localId } = connection
   const remoteId = connection.remoteId || 0x77
   const isUnanswered = connection.state === 'REQ_SENT' || connection.state === 'MRA_REQ_RCVD'
-  // The other side's DREQ has a transaction of its own; in TIMEWAIT it is a repetition.
+  // The other side's DREQ has a transaction of its own; in TIMEWAIT it is a duplicate of the first DREQ.
   const tid = name === 'DREQ' && connection.state !== 'TIMEWAIT' ? 0x99n : connection.tid || 0x99n
   const ids = { tid, localId: remoteId, remoteId: localId }
-  const about = { caGuid: BigInt(0x100 + peer), qpn: 0x55, startingPsn: 9 }
+  const senderFields = { caGuid: BigInt(0x100 + peer), qpn: 0x55, startingPsn: 9 }
   switch (name) {
     case 'REQ': {
       const gids = { localGid: gid(peer), remoteGid: gid(number) }
-      return { ...plainRequest, name, tid, localId: remoteId, ...about, ...gids, serviceId: SERVICE + 1n }
+      return { ...plainRequest, name, tid, localId: remoteId, ...senderFields, ...gids, serviceId: SERVICE + 1n }
     }
     case 'REP':
-      return { name, ...ids, ...about }
+      return { name, ...ids, ...senderFields }
     case 'MRA':
       return { name, ...ids, message: isUnanswered ? cmAnswered.REQ : cmAnswered.REP, serviceTimeout: 20 }
     case 'REJ': {

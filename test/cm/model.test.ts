@@ -20,7 +20,7 @@ class World {
   readonly hosts: Host[] = []
   readonly wire: OnWire[] = []
   /** Connections of a consumer that are not destroyed, by host. */
-  readonly held: Set<CmConnection>[] = []
+  readonly live: Set<CmConnection>[] = []
   readonly timewaitEnd = new Map<CmConnection, number>()
   qpn = 0x10
   established = 0
@@ -30,12 +30,12 @@ class World {
     for (let i = 1; i <= HOSTS; i++) this.boot(i)
   }
 
-  below(n: number): number {
+  randomInt(n: number): number {
     return this.random() % n
   }
 
   pick<T>(list: readonly T[]): T | undefined {
-    return list[this.below(Math.max(1, list.length))]
+    return list[this.randomInt(Math.max(1, list.length))]
   }
 
   /** A restarted host, without its earlier state. */
@@ -43,7 +43,7 @@ class World {
     const host = new Host(number, this.random())
     host.engine.listen(SERVICE, { backlog: 4 })
     this.hosts[number - 1] = host
-    this.held[number - 1] = new Set()
+    this.live[number - 1] = new Set()
   }
 
   collect(): void {
@@ -57,14 +57,14 @@ class World {
           assert.ok(this.now >= (this.timewaitEnd.get(connection) ?? 0), 'TIMEWAIT ended early')
           this.timewaitEnd.delete(connection)
         } else assert.ok(!connection.destroyed, `${name} for a destroyed connection`)
-        if (!connection.destroyed) this.held[index]?.add(connection)
+        if (!connection.destroyed) this.live[index]?.add(connection)
         if (connection.state === 'ESTABLISHED') this.established++
       }
-      for (const connection of this.held[index] ?? []) this.noteRest(connection)
+      for (const connection of this.live[index] ?? []) this.recordTimewait(connection)
     })
   }
 
-  noteRest(connection: CmConnection): void {
+  recordTimewait(connection: CmConnection): void {
     if (connection.state !== 'TIMEWAIT' || this.timewaitEnd.has(connection)) return
     this.timewaitEnd.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
   }
@@ -88,7 +88,7 @@ class World {
   /** The other end, if its consumer still has it. */
   peerOf({ path, remoteId }: CmConnection): CmConnection | undefined {
     const peer = path.remoteGid[15] ?? 0
-    return [...(this.held[peer - 1] ?? [])].find(({ localId }) => localId === remoteId)
+    return [...(this.live[peer - 1] ?? [])].find(({ localId }) => localId === remoteId)
   }
 
   /** A consumer's action that its connection's state allows. */
@@ -96,13 +96,13 @@ class World {
     const { engine } = host
     // Actions that build a connection are chosen more often than those that end it.
     const commands = Object.keys(cmStates[connection.state].command)
-    const forward = commands.filter(name => name === 'REQ' || name === 'REP' || name === 'RTU')
-    const command = this.pick([...commands, ...forward, ...forward, ...forward])
+    const building = commands.filter(name => name === 'REQ' || name === 'REP' || name === 'RTU')
+    const command = this.pick([...commands, ...building, ...building, ...building])
     switch (command) {
       case 'REQ': {
-        const peer = 1 + ((host.number + this.below(HOSTS - 1)) % HOSTS)
+        const peer = 1 + ((host.number + this.randomInt(HOSTS - 1)) % HOSTS)
         const path = pathTo(host.number, peer)
-        engine.connect(connection, request(this.qpn++, { path, maxCmRetries: this.below(3) }), this.now)
+        engine.connect(connection, request(this.qpn++, { path, maxCmRetries: this.randomInt(3) }), this.now)
         break
       }
       case 'SIDR_REQ': {
@@ -111,10 +111,10 @@ class World {
         break
       }
       case 'SIDR_REP':
-        engine.resolved(connection, { status: this.below(3), qpn: 5, qkey: 6 })
+        engine.resolved(connection, { status: this.randomInt(3), qpn: 5, qkey: 6 })
         break
       case 'MRA':
-        engine.delay(connection, this.below(22))
+        engine.delay(connection, this.randomInt(22))
         break
       case 'REP':
         engine.reply(connection, offer(this.qpn++), this.now)
@@ -135,33 +135,33 @@ class World {
       case 'DREP':
         engine.confirmDisconnect(connection, this.now)
     }
-    this.noteRest(connection)
+    this.recordTimewait(connection)
   }
 
   destroy(host: Host, connection: CmConnection): void {
     host.engine.destroy(connection, this.now)
-    this.noteRest(connection)
-    this.held[host.number - 1]?.delete(connection)
+    this.recordTimewait(connection)
+    this.live[host.number - 1]?.delete(connection)
   }
 
   step(faults: boolean): void {
     const host = this.pick(this.hosts)!
-    const held = [...(this.held[host.number - 1] ?? [])].filter(({ destroyed }) => !destroyed)
-    const connection = this.pick(held)
-    const dice = this.below(100)
-    if (dice < 15) this.held[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
+    const live = [...(this.live[host.number - 1] ?? [])].filter(({ destroyed }) => !destroyed)
+    const connection = this.pick(live)
+    const dice = this.randomInt(100)
+    if (dice < 15) this.live[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
     else if (dice < 45 && connection) this.act(host, connection)
-    else if (dice < 80) this.deliver(faults ? this.below(Math.max(1, this.wire.length)) : 0)
+    else if (dice < 80) this.deliver(faults ? this.randomInt(Math.max(1, this.wire.length)) : 0)
     else if (dice < 84 && connection) this.destroy(host, connection)
     else if (dice < 88) this.expire()
     else if (faults && dice < 93) {
-      this.wire.splice(this.below(Math.max(1, this.wire.length)), 1)
-    } else if (faults && dice < 98) this.deliver(this.below(Math.max(1, this.wire.length)), true)
-    else if (faults && dice === 99 && this.below(20) === 0) {
+      this.wire.splice(this.randomInt(Math.max(1, this.wire.length)), 1)
+    } else if (faults && dice < 98) this.deliver(this.randomInt(Math.max(1, this.wire.length)), true)
+    else if (faults && dice === 99 && this.randomInt(20) === 0) {
       this.boot(host.number)
     }
     this.collect()
-    const ids = held.map(({ localId }) => localId).filter(id => id !== 0)
+    const ids = live.map(({ localId }) => localId).filter(id => id !== 0)
     assert.equal(new Set(ids).size, ids.length)
   }
 
@@ -179,7 +179,7 @@ class World {
   /** Both ends of every established connection name each other. */
   checkAgreement(): void {
     this.hosts.forEach((host, index) => {
-      for (const connection of this.held[index] ?? []) {
+      for (const connection of this.live[index] ?? []) {
         if (connection.state !== 'ESTABLISHED') continue
         const other = this.peerOf(connection)
         const what = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
@@ -195,7 +195,7 @@ class World {
 
   end(): void {
     this.hosts.forEach((host, index) => {
-      for (const connection of [...(this.held[index] ?? [])]) this.destroy(host, connection)
+      for (const connection of [...(this.live[index] ?? [])]) this.destroy(host, connection)
     })
     this.settle()
     for (const { engine, number } of this.hosts) assert.equal(engine.size, 0, `host ${number} has connections left`)
@@ -225,18 +225,18 @@ const each = (name: string, steps: number, faults: boolean): void => {
   })
 }
 
-each('a network without losses', 1500, false)
-each('a network that loses, duplicates and reorders, and hosts that restart', 1500, true)
+each('without losses both ends agree, and nothing is left', 1500, false)
+each('with losses, duplicates, reordering and restarted hosts nothing is left', 1500, true)
 
-test('hostile messages: random fields with existing ids do no harm', () => {
+test('hostile messages (random fields with existing ids) do no harm', () => {
   const world = new World(7)
   for (let step = 0; step < 3000; step++) {
     world.step(true)
     const [message] = world.wire
-    if (message === undefined || world.below(3) > 0) continue
+    if (message === undefined || world.randomInt(3) > 0) continue
     const mad = Uint8Array.from(message.mad)
-    for (let i = 0; i < 3; i++) mad[24 + world.below(232)] = world.below(256)
-    mad[17] = 0x10 + world.below(11)
+    for (let i = 0; i < 3; i++) mad[24 + world.randomInt(232)] = world.randomInt(256)
+    mad[17] = 0x10 + world.randomInt(11)
     if (parseCm(mad)) world.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), world.now)
     world.collect()
   }

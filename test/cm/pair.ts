@@ -120,7 +120,7 @@ export const offer = (qpn: number): CmOffer => ({
   srq: true,
 })
 
-export const request = (qpn: number, over: Partial<CmRequest> = {}): CmRequest => ({
+export const request = (qpn: number, overrides: Partial<CmRequest> = {}): CmRequest => ({
   ...offer(qpn),
   path: pathTo(1, 2),
   serviceId: SERVICE,
@@ -130,7 +130,7 @@ export const request = (qpn: number, over: Partial<CmRequest> = {}): CmRequest =
   localResponseTimeout: 20,
   maxCmRetries: 15,
   privateData: Uint8Array.of(1, 2, 3),
-  ...over,
+  ...overrides,
 })
 
 /** The messages on the wire as records. */

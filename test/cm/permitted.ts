@@ -35,12 +35,12 @@ export const permitted: readonly Row[] = [
 /** The row that permits a difference. */
 export const rowFor = (capture: string, side: Side, { number, field, recorded, ours }: Difference): Row | undefined =>
   permitted.find(row => {
-    const [theirs, own] = row.fields[field] ?? []
+    const [recordedValue, ourValue] = row.fields[field] ?? []
     return (
       row.capture === capture &&
       row.side === side &&
       row.packets.includes(number) &&
-      theirs === recorded &&
-      own === ours
+      recordedValue === recorded &&
+      ourValue === ours
     )
   })

@@ -43,7 +43,7 @@ export interface Difference {
   readonly ours: string
 }
 
-type Of<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>
+type MessageOf<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>
 
 /** Linux 6.1: packet life time 18 and an ACK delay of 15. */
 const LIFE_TIME = 18
@@ -75,7 +75,7 @@ class Replay {
   constructor(all: readonly RecordedMessage[], side: Side) {
     this.#side = side
     this.#all = all
-    const own = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)?.message as Of<'REQ'>
+    const own = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)?.message as MessageOf<'REQ'>
     this.#engine = new CmEngine({
       random: randomFrom(5),
       caGuid: () => own?.caGuid ?? 0n,
@@ -94,7 +94,7 @@ class Replay {
   }
 
   /** Whether the recorded consumer listened on the service of a request. */
-  #isServed(request: CmMessage): request is Of<'REQ' | 'SIDR_REQ'> {
+  #isServed(request: CmMessage): request is MessageOf<'REQ' | 'SIDR_REQ'> {
     if (request.name === 'SIDR_REQ')
       return this.#all.some(
         ({ message }) => message.name === 'SIDR_REP' && message.requestId === request.requestId && message.status === 0,
@@ -110,7 +110,7 @@ class Replay {
     )
   }
 
-  #listen({ serviceId }: Of<'REQ' | 'SIDR_REQ'>): void {
+  #listen({ serviceId }: MessageOf<'REQ' | 'SIDR_REQ'>): void {
     try {
       this.#engine.listen(serviceId)
     } catch {
@@ -118,7 +118,7 @@ class Replay {
     }
   }
 
-  #pathOf(req: Of<'REQ'>): CmPath {
+  #pathOf(req: MessageOf<'REQ'>): CmPath {
     const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit, sl } = req
     const active = this.#all.some(({ from, message }) => from === this.#side && message === req)
     const ends = active ? { localGid, remoteGid } : { localGid: remoteGid, remoteGid: localGid }
@@ -130,7 +130,7 @@ class Replay {
   #path(message: CmMessage): CmPath {
     if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
     const ids = ID_FIELDS.slice(1).flatMap(field =>
-      field in message ? [(message as Of<'RTU'>)[field as 'localId']] : [],
+      field in message ? [(message as MessageOf<'RTU'>)[field as 'localId']] : [],
     )
     const known = ids.flatMap(id => this.#paths.get(id) ?? [])[0]
     if (known !== undefined && 'localId' in message) this.#paths.set(message.localId, known)
@@ -161,32 +161,32 @@ class Replay {
 
   #receive({ number, message, lost }: RecordedMessage): void {
     const path = this.#path(message)
-    if (message.name === 'DREQ' || message.name === 'DREP') this.#crossing(number, message)
+    if (message.name === 'DREQ' || message.name === 'DREP') this.#sendCrossing(number, message)
     if (lost) return
     this.#engine.onMad(emitCm(this.#translated(message)), path, this.#now)
-    for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#hear(event)
+    for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#onEvent(event)
     this.#collect()
     const next = this.#all.find(entry => entry.number > number && entry.from === this.#side)
     for (const [i, { name }] of [...this.#waiting].entries())
       if (next === undefined || i > 0 || next.message.name !== name) {
-        this.#note(0, 'packet', '-', name)
+        this.#addDifference(0, 'packet', '-', name)
         this.#waiting.splice(i, 1)
       }
   }
 
-  #hear({ name, connection, message }: CmEvent): void {
-    if (name === 'REQ_RECEIVED') this.#requests.set((message as Of<'REQ'>).localId, connection)
-    if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as Of<'SIDR_REQ'>).requestId, connection)
+  #onEvent({ name, connection, message }: CmEvent): void {
+    if (name === 'REQ_RECEIVED') this.#requests.set((message as MessageOf<'REQ'>).localId, connection)
+    if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as MessageOf<'SIDR_REQ'>).requestId, connection)
   }
 
   /** Both sides may send this closing message before they receive the other's. */
-  #crossing(number: number, { name, remoteId }: Of<'DREQ' | 'DREP'>): void {
+  #sendCrossing(number: number, { name, remoteId }: MessageOf<'DREQ' | 'DREP'>): void {
     const own = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,
     )
     const connection = this.#connections.get(remoteId)
-    const may = connection?.state === (name === 'DREQ' ? 'ESTABLISHED' : 'DREQ_RCVD')
-    if (own === undefined || own.number < number || !may) return
+    const isPossible = connection?.state === (name === 'DREQ' ? 'ESTABLISHED' : 'DREQ_RCVD')
+    if (own === undefined || own.number < number || !isPossible) return
     this.#command(own.message)
     this.#collect()
   }
@@ -195,7 +195,7 @@ class Replay {
     this.#path(message)
     const key = ['REQ', 'SIDR_REQ'].includes(message.name)
       ? `${message.name} ${'localId' in message ? message.localId : message.tid}`
-      : `${message.name} ${text((message as Of<'RTU'>).localId)} ${text((message as Of<'RTU'>).remoteId)} ${message.tid}`
+      : `${message.name} ${text((message as MessageOf<'RTU'>).localId)} ${text((message as MessageOf<'RTU'>).remoteId)} ${message.tid}`
     const before = this.#sentAt.get(key)
     if (this.#waiting.length === 0 && before === undefined) {
       this.#command(message)
@@ -210,29 +210,30 @@ class Replay {
     }
     const sent = this.#waiting.shift()
     if (sent === undefined) {
-      this.#note(number, 'packet', message.name, '-')
+      this.#addDifference(number, 'packet', message.name, '-')
       return
     }
-    this.#learn(message, sent)
+    this.#recordIds(message, sent)
     const expected = this.#translated(message) as unknown as Record<string, unknown>
     const ours = sent as unknown as Record<string, unknown>
     for (const field of new Set([...Object.keys(expected), ...Object.keys(ours)]))
       if (text(expected[field]) !== text(ours[field]))
-        this.#note(number, field, text(expected[field]), text(ours[field]))
+        this.#addDifference(number, field, text(expected[field]), text(ours[field]))
     if (waited && before) {
-      const [recorded, mine] = [time - before.recorded, this.#now - before.ours]
-      if (Math.abs(mine / recorded - 1) > TIMER_TOLERANCE) this.#note(number, 'wait', seconds(recorded), seconds(mine))
+      const [recorded, waitedHere] = [time - before.recorded, this.#now - before.ours]
+      if (Math.abs(waitedHere / recorded - 1) > TIMER_TOLERANCE)
+        this.#addDifference(number, 'wait', seconds(recorded), seconds(waitedHere))
     }
     this.#sentAt.set(key, { recorded: time, ours: this.#now })
   }
 
-  #note(number: number, field: string, recorded: string, ours: string): void {
+  #addDifference(number: number, field: string, recorded: string, ours: string): void {
     this.differences.push({ number, field, recorded, ours })
   }
 
   /** Our ids for the recorded ones that this side chose. */
-  #learn(recorded: CmMessage, sent: CmMessage): void {
-    const isPeers = (id: unknown): boolean =>
+  #recordIds(recorded: CmMessage, sent: CmMessage): void {
+    const isPeerValue = (id: unknown): boolean =>
       this.#all.some(
         ({ from, message }) => from !== this.#side && Object.values(message).some(value => value === id && value !== 0),
       )
@@ -240,7 +241,8 @@ class Replay {
       const [theirs, ours] = [recorded, sent].map(
         message => (message as unknown as Record<string, bigint | number>)[field],
       )
-      const isAnswer = field !== 'localId' && isPeers(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
+      const isAnswer =
+        field !== 'localId' && isPeerValue(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
       if (theirs && ours !== undefined && !isAnswer && !this.#ours.has(theirs)) this.#ours.set(theirs, ours)
     }
   }
@@ -251,10 +253,7 @@ class Replay {
     return found
   }
 
-  /**
-   * The recorded consumer's action for the first message of its kind; none for an answer that is sent without a
-   * consumer.
-   */
+  /** The action of the recorded consumer for a message. A REJ or SIDR_REP that is sent without a consumer has none. */
   #command(message: CmMessage): void {
     const engine = this.#engine
     const now = this.#now

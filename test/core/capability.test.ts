@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { affiliate, type Caller, driverClass, invokeNow } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
-import { bench, cap, errnoOf, testDriver, testLines } from './fixture.ts'
+import { cap, errnoOf, openTestDevice, testDriver, testLines } from './fixture.ts'
 
 const { flow: Flow, ud_qp: UdQp, raw_packet_qp: RawPacketQp, pd: Pd, cq: Cq, interface: Interface } = Classes
 
@@ -26,7 +26,7 @@ const lines = [
 const others = testLines.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
 
 const setUp = (with_: readonly (typeof testLines)[number][] = [...others, ...lines]) => {
-  const b = bench({}, testDriver(with_))
+  const b = openTestDevice({}, testDriver(with_))
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
   return { ...b, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }
@@ -75,7 +75,7 @@ test('a chain does not bypass the check', () => {
   assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
 })
 
-test('a device without flow steering or raw packets reports that first, to every caller', () => {
+test('a device without flow steering or raw packets refuses them with EOPNOTSUPP, with and without CAP_NET_RAW', () => {
   const { context, caller, qp } = setUp(
     others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )
@@ -92,7 +92,7 @@ test('a device without flow steering or raw packets reports that first, to every
   }
 })
 
-test('controlled Q_Keys need CAP_NET_RAW, unless the system permits all', () => {
+test('controlled Q_Keys need CAP_NET_RAW, unless the system permits them to every user', () => {
   const { context, caller, qp, device } = setUp()
   const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
   const set = (qkey: number, has: boolean | undefined): string =>

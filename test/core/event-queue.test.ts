@@ -16,14 +16,14 @@ import {
 } from '../../src/core/index.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { AsyncEventType, EventKind } from '../../src/spec/enums.ts'
-import { bench, cap, errnoOf, install } from './fixture.ts'
+import { cap, errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { cq: Cq, rc_qp: RcQp, pd: Pd, comp_channel: CompChannel, async_fd: AsyncFd, event_queue: Queue } = Classes
 const { COMPLETION } = EventKind.values
 const { QP_FATAL, COMM_EST, CQ_ERR, PORT_ERR, DEVICE_FATAL } = AsyncEventType.values
 
 const setUp = () => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller } = b
   const newQueue = () => install(b, invokeNow(context, Queue, 'create', 0, {}, caller))
   const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
@@ -138,7 +138,7 @@ test('a destroyed object drops its unread events, and so does a queue', () => {
   assert.equal(invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out.compEvents, 2)
 })
 
-test('the device’s removal is the last event, and then reads end', () => {
+test('the device’s removal is the last event of a queue', () => {
   const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
   const unreadQueue = newQueue()
@@ -156,7 +156,7 @@ test('the device’s removal is the last event, and then reads end', () => {
   assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 
-test('mistakes are refused: no object, two objects, attaching twice, another queue, an unknown port', () => {
+test('mistakes are refused: no object, two objects, an object attached twice or to another queue, an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
   const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
@@ -174,22 +174,22 @@ test('mistakes are refused: no object, two objects, attaching twice, another que
   detach(queue, { port: 1 })
 })
 
-test('a descriptor that is closed detaches its sources, without a look at the other objects of its context', () => {
+test('closing a descriptor detaches its sources without visiting the other objects of its context', () => {
   const { core, context, newQueue, channel, cq, attach, read, complete } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
   attach(queue, { cookie: 1n, cq: cq.handle })
   const { slots } = context.handles
-  let looks = 0
+  let accesses = 0
   const counted = new Proxy(slots, {
     get(target, key, receiver) {
-      looks++
+      accesses++
       return Reflect.get(target, key, receiver)
     },
   })
   Object.defineProperty(context.handles, 'slots', { value: counted })
   closeDescriptor(core, channel.handle)
   closeDescriptor(core, queue.handle)
-  assert.ok(looks < slots.length, `${looks} looks`)
+  assert.ok(accesses < slots.length, `${accesses} accesses`)
   Object.defineProperty(context.handles, 'slots', { value: slots })
   attach(other, { cookie: 2n, cq: cq.handle })
   complete()

@@ -57,9 +57,9 @@ test('a refused key', () => {
   is('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)
   is('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
   removeRegion(table, region)
-  const was = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
-  is('RKEY_DEREGISTERED', `rkey ${k} ${was}`, key, REMOTE_READ)
-  is('LKEY_DEREGISTERED', `lkey ${k} ${was}`, key, 0)
+  const description = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
+  is('RKEY_DEREGISTERED', `rkey ${k} ${description}`, key, REMOTE_READ)
+  is('LKEY_DEREGISTERED', `lkey ${k} ${description}`, key, 0)
   const readOnly = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
   is('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
 })

@@ -101,7 +101,7 @@ export const testCaller = (): TestCaller => {
   }
 }
 
-export interface Bench {
+export interface TestSetup {
   readonly core: Core
   readonly device: Device<TestState>
   readonly context: Context
@@ -110,7 +110,10 @@ export interface Bench {
 }
 
 /** A core with one device and one open context. */
-export const bench = (options: Partial<DeviceDescription<TestState>> = {}, driver = testDriver()): Bench => {
+export const openTestDevice = (
+  options: Partial<DeviceDescription<TestState>> = {},
+  driver = testDriver(),
+): TestSetup => {
   const core = createCore()
   const device = register(core, describeDevice('test0', driver, options))
   const context = openContext(device as Device, { opened: true })
@@ -129,10 +132,10 @@ export const errnoOf = (call: () => unknown): string => {
 }
 
 /** A result's first descriptor as a descriptor number of the caller (the same number). */
-export const install = (bench: Bench, result: { descriptors?: readonly { object: number }[] }): FdObject => {
+export const install = (setup: TestSetup, result: { descriptors?: readonly { object: number }[] }): FdObject => {
   const number = result.descriptors![0].object
-  bench.caller.fds.set(number, number)
-  return bench.core.descriptors.get(number)!
+  setup.caller.fds.set(number, number)
+  return setup.core.descriptors.get(number)!
 }
 
 export const cap = { maxSendWr: 16, maxRecvWr: 16, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }

@@ -7,10 +7,10 @@ import { type DriverClass, driverClass, invokeNow, register } from '../../src/co
 import { Classes } from '../../src/spec/classes.ts'
 import { declare } from '../../src/spec/schema/description.ts'
 import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema/schema.ts'
-import { bench, describeDevice, testDriver, testLines } from './fixture.ts'
+import { describeDevice, openTestDevice, testDriver, testLines } from './fixture.ts'
 
 const described = (lines: readonly DriverClass[]): ObjectClass[] => {
-  const { context, caller } = bench({}, testDriver(lines))
+  const { context, caller } = openTestDevice({}, testDriver(lines))
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
@@ -51,7 +51,7 @@ test('attributes naming objects of classes that the device lacks are not describ
   )
   assert.deepEqual([methods('event_queue').attach.in.wq, methods('device').open.out.asyncFd], [undefined, undefined])
   assert.ok(methods('event_queue').attach.in.rc_qp)
-  const { core, context, caller } = bench({}, testDriver(lines))
+  const { core, context, caller } = openTestDevice({}, testDriver(lines))
   const queue = { cqe: 1, userHandle: 0n, compVector: 0 }
   assert.throws(() => invokeNow(context, Classes.cq, 'create', 0, { ...queue, asyncFd: 1 }, caller), {
     code: 'EOPNOTSUPP',

@@ -8,7 +8,7 @@ import { type Driver, driverClass, invokeNow, withLinkVariants } from '../../src
 import { Classes } from '../../src/spec/classes.ts'
 import { absentOn, type LinkName, Links } from '../../src/spec/links.ts'
 import { declare } from '../../src/spec/schema/description.ts'
-import { bench, type TestState, testDriver } from './fixture.ts'
+import { openTestDevice, type TestState, testDriver } from './fixture.ts'
 
 const { ah: Ah, pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
@@ -20,7 +20,7 @@ const ethernet = {
 
 const on = (link: LinkName | undefined) => {
   const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
-  const b = bench({}, driver)
+  const b = openTestDevice({}, driver)
   const described = declare(invokeNow(b.context, Interface, 'query', 0, {}, b.caller).out)
   const has = (cls: string, method: string) => {
     const found = described.find(({ name }) => name === cls)?.methods[method]
@@ -29,7 +29,7 @@ const on = (link: LinkName | undefined) => {
   return { ...b, has }
 }
 
-test('each link has its own addresses, iWARP none', () => {
+test('each link has its own addresses, and iWARP has none', () => {
   for (const [link, expected] of [
     ['ib', ['ibAddress']],
     ['roce', ['address']],
@@ -73,7 +73,7 @@ test("an address handle needs its link's address, for one and for a thousand (R2
     })
     const others = testDriver().classes.filter(({ class: cls }) => cls !== Ah)
     const driver: Driver<TestState> = { ...testDriver([...others, ah]), link }
-    const { context, caller } = bench({}, driver)
+    const { context, caller } = openTestDevice({}, driver)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
     const create = (args: object) =>
       invokeNow(context, Ah, 'create', 0, { pd, userHandle: 0n, ...args } as never, caller)
@@ -95,15 +95,15 @@ test('devices with equal drivers but different links share no table', () => {
 
 test('a method may differ by link: a version of its own, or none', () => {
   const answers = (name: string) => () => {
-    ran.push(name)
+    called.push(name)
     return {}
   }
-  let ran: string[] = []
+  let called: string[] = []
   const line = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answers('all'), destroy: answers('all') }), {
     ib: { create: answers('ib') },
     opa: {
       create(call, object, args, core) {
-        ran.push('opa')
+        called.push('opa')
         return core(call, object, args)
       },
       destroy: null,
@@ -117,16 +117,16 @@ test('a method may differ by link: a version of its own, or none', () => {
     ['opa', ['opa', 'EOPNOTSUPP']],
     [undefined, ['all', 'all']],
   ] as const) {
-    ran = []
+    called = []
     const driver: Driver<TestState> = { ...testDriver([...others, line]), ...(link !== undefined && { link }) }
-    const { context, caller, device } = bench({}, driver)
+    const { context, caller, device } = openTestDevice({}, driver)
     const { object = 0 } = invokeNow(context, Pd, 'create', 0, {}, caller)
     try {
       invokeNow(context, Pd, 'destroy', object, {}, caller)
     } catch (error) {
-      ran.push((error as { code: string }).code)
+      called.push((error as { code: string }).code)
     }
-    assert.deepEqual(ran, expected, link)
+    assert.deepEqual(called, expected, link)
     tables.add(device.shared)
   }
   assert.equal(tables.size, 4)

@@ -16,7 +16,7 @@ import {
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import type { ObjectClass } from '../../src/spec/schema/schema.ts'
-import { bench, cap, errnoOf } from './fixture.ts'
+import { cap, errnoOf, openTestDevice } from './fixture.ts'
 
 interface ModelObject {
   readonly class: string
@@ -48,7 +48,7 @@ const step: fc.Arbitrary<Step> = fc.record({ what, c: fc.nat(5), a: fc.nat(12), 
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
-  const b = bench()
+  const b = openTestDevice()
   const { core, device, caller } = b
   const address = BigInt(caller.memory.add(new Uint8Array(4096)))
   const stale = new Set<number>()

@@ -8,14 +8,14 @@ import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { In } from '../../src/spec/schema/schema.ts'
-import { bench, errnoOf } from './fixture.ts'
+import { errnoOf, openTestDevice } from './fixture.ts'
 
 const { mr: Mr, pd: Pd } = Classes
 const { FILE, NULL, IMPLICIT, DEVICE } = MrKind.values
 const { LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = AccessFlags.values
 
 const setUp = () => {
-  const b = bench()
+  const b = openTestDevice()
   const file = new Uint8Array(8192)
   const files = { open: 0, closed: 0 }
   const caller = {
@@ -65,7 +65,7 @@ const room = (size: number): Bytes => {
   return { address: 0, bytes, view: new DataView(bytes.buffer) }
 }
 
-test('pages of a file, from an offset on, at any address; the file is released with the region', () => {
+test('a region of a file has its pages from an offset on, at any address; the file is released with the region', () => {
   const { file, files, create, destroy, query, spaceOf, find } = setUp()
   file.fill(3, 4096)
   const { object, out } = create({ kind: FILE, file: 5, start: 4096n, iova: 0x7_0000_1000n })
@@ -81,7 +81,7 @@ test('pages of a file, from an offset on, at any address; the file is released w
   assert.deepEqual(files, { open: 1, closed: 1 })
 })
 
-test('a refused file is released, and so is one whose pages do not exist', () => {
+test('a refused file is released, also if only its pages do not exist', () => {
   const { context, device, files, create, caller } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
@@ -104,7 +104,7 @@ test('a refused file is released, and so is one whose pages do not exist', () =>
   assert.equal(device.memory.live, 0)
 })
 
-test('null region: writes are discarded, reads are zero', () => {
+test('a null region discards writes and reads as zero', () => {
   const { create, destroy, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: NULL, iova: 0x5000n, length: 100n })
   assert.deepEqual(
@@ -123,7 +123,7 @@ test('null region: writes are discarded, reads are zero', () => {
   destroy(object!)
 })
 
-test('whole address space: memory mapped later is accessible, at its own address', () => {
+test('in a region of the whole address space, memory mapped later is accessible at its own address', () => {
   const { caller, create, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: IMPLICIT, start: 77n, length: 1n, iova: 3n })
   assert.equal(query(object!).kind, IMPLICIT)
@@ -138,7 +138,7 @@ test('whole address space: memory mapped later is accessible, at its own address
   assert.notEqual(spaceOf(row).read(hi, lo + 4096, to, 0, 64, 64, 64), 0)
 })
 
-test('other kinds cannot be moved; rights may change', () => {
+test('regions of other kinds cannot be moved; their rights may change', () => {
   const { create, modify, query, find } = setUp()
   for (const kind of [NULL, IMPLICIT]) {
     const { object, out } = create({ kind })

@@ -13,14 +13,14 @@ import {
   setGid,
 } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
-import { bench, errnoOf, install } from './fixture.ts'
+import { errnoOf, install, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
-test('GID entries: filled ones are returned, empty ones are ENODATA, those beyond the table EINVAL', () => {
-  const { device, context, caller } = bench()
+test('filled GID entries are returned, empty ones are ENODATA, those beyond the table EINVAL', () => {
+  const { device, context, caller } = openTestDevice()
   const [{ gids }] = device.ports
   setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
   const query = (index: number) => invokeNow(context, Port, 'queryGidEntry', 1, { index }, caller).out.entry
@@ -46,7 +46,7 @@ test('GID entries: filled ones are returned, empty ones are ENODATA, those beyon
 })
 
 test('a GID is found by its bytes, and by its type on request', () => {
-  const { device } = bench()
+  const { device } = openTestDevice()
   const [{ gids }] = device.ports
   const bytes = gid(1)
   setGid(gids, 2, { gid: bytes, type: 1, ifindex: 0 })
@@ -57,7 +57,7 @@ test('a GID is found by its bytes, and by its type on request', () => {
 })
 
 test('the GID table of the device has the valid entries of all ports, up to the room given', () => {
-  const { device, context, caller } = bench()
+  const { device, context, caller } = openTestDevice()
   setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
   setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
   const table = (args: { max?: number }) => invokeNow(context, Device, 'queryGidTable', 0, args, caller).out.entries
@@ -75,8 +75,8 @@ test('the GID table of the device has the valid entries of all ports, up to the 
   )
 })
 
-test('handles of a class, newest first, up to the room given', () => {
-  const { device, context, caller } = bench()
+test('a query returns the handles of a class, newest first, up to the room given', () => {
+  const { device, context, caller } = openTestDevice()
   const handles = (ids: number[], max?: number) =>
     invokeNow(
       context,
@@ -99,7 +99,7 @@ test('handles of a class, newest first, up to the room given', () => {
 })
 
 test("a query returns a copy of the driver's description", () => {
-  const { device, context, caller } = bench()
+  const { device, context, caller } = openTestDevice()
   const { attributes, extended } = invokeNow(context, Device, 'query', 0, {}, caller).out
   assert.deepEqual([attributes, extended], [device.attributes, device.extended])
   attributes.maxQp = 99
@@ -108,8 +108,8 @@ test("a query returns a copy of the driver's description", () => {
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
 })
 
-test('event descriptors: their sources, the number of waiting events, and which one is the default', () => {
-  const b = bench()
+test('a query of event descriptors returns their sources, the number of waiting events, and which one is the default', () => {
+  const b = openTestDevice()
   const { context, caller } = b
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>
     install(b, invokeNow(context, cls as typeof AsyncFd, 'create', 0, {}, caller))
@@ -119,22 +119,22 @@ test('event descriptors: their sources, the number of waiting events, and which 
     return context.handles.slots[invokeNow(context, Cq, 'create', 0, args, caller).object!]!
   }
   const [one, two] = [cq(channel), cq(channel)]
-  const ask = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, of: FdObject) =>
+  const query = <C extends typeof CompChannel | typeof AsyncFd | typeof EventQueue>(cls: C, of: FdObject) =>
     ({ ...invokeNow(context, cls as typeof EventQueue, 'query', of.handle, {}, caller).out }) as object
   for (const done of [one, one, two]) {
     arm(done, false)
     completed(done.events!, false)
   }
   raiseObjectEvent(two, 0)
-  assert.deepEqual(ask(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
-  assert.deepEqual(ask(CompChannel, other), { cqs: [], unread: 0 })
-  assert.deepEqual(ask(AsyncFd, first), { unread: 1, isDefault: 1 })
-  assert.deepEqual(ask(AsyncFd, second), { unread: 0, isDefault: 0 })
+  assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 3 })
+  assert.deepEqual(query(CompChannel, other), { cqs: [], unread: 0 })
+  assert.deepEqual(query(AsyncFd, first), { unread: 1, isDefault: 1 })
+  assert.deepEqual(query(AsyncFd, second), { unread: 0, isDefault: 0 })
   readEvents(channel, 2)
   invokeNow(context, EventQueue, 'attach', queue.handle, { cookie: 9n, cq: two.handle }, caller)
   arm(two, false)
   completed(two.events!, false)
   const attached = [{ cookie: 9n, object: two.handle, class: Cq.id }]
-  assert.deepEqual(ask(EventQueue, queue), { attached, unread: 1 })
-  assert.deepEqual(ask(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 1 })
+  assert.deepEqual(query(EventQueue, queue), { attached, unread: 1 })
+  assert.deepEqual(query(CompChannel, channel), { cqs: [{ handle: 0 }, { handle: 1 }], unread: 1 })
 })

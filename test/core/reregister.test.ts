@@ -7,13 +7,13 @@ import { test } from 'node:test'
 import { addressLo, bindWindow, invokeNow, resolve } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../src/spec/enums.ts'
-import { bench, errnoOf } from './fixture.ts'
+import { errnoOf, openTestDevice } from './fixture.ts'
 
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values
 
 const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller, device } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -37,7 +37,7 @@ test('rights change, and with them the rkey', () => {
   assert.ok(reach(first, 8192, REMOTE_WRITE) >= 0)
 })
 
-test('the address changes: to other memory, or another address for the same memory', () => {
+test('the address changes, to other memory or for the same memory', () => {
   const { modify, reach, first, second, device } = setUp()
   modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
   assert.equal(reach(first, 1, 0), -1)
@@ -58,7 +58,7 @@ test('the protection domain changes, and the new one is busy instead of the old 
   assert.equal(destroy(0), 'ok')
 })
 
-test('all at once; a zero-based region keeps its address', () => {
+test('rights, address and domain change together; a zero-based region keeps its address', () => {
   const { modify, reach, second } = setUp()
   const translation = { start: second, length: 4096n, iova: second }
   modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
@@ -80,7 +80,7 @@ test('a refused call changes nothing', () => {
   assert.ok(reach(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
 })
 
-test('a region with windows does not change', () => {
+test('a region with windows cannot be changed', () => {
   const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
   const window = (mw.out as { rkey: number }).rkey

@@ -60,7 +60,9 @@ const next = objectClass('sheet', 0x7000, {
 const strict = objectClass('sheet', 0x7000, {
   methods: { ...next.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
 })
-const gone = objectClass('ruler', 0x7001, { methods: { query: method(QUERY, { in: {}, out: { length: u32(64) } }) } })
+const removedClass = objectClass('ruler', 0x7001, {
+  methods: { query: method(QUERY, { in: {}, out: { length: u32(64) } }) },
+})
 
 interface Size {
   readonly length: number
@@ -106,7 +108,7 @@ const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (me
 }
 
 /** The result for a client that knows `cls`: the results, or the error with its message. */
-const ask = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
+const callAs = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
   const call = { class: cls, methodName: name, method: cls.methods[name], object: 0, args }
   let answered: Uint8Array | undefined
   try {
@@ -130,37 +132,40 @@ const size = { length: 2, width: 3 }
 test('an old client on a newer device: known calls work, except for answers that have grown', () => {
   const device = deviceOf(next)
   const wantsArea = { rooms: { size: 0 } }
-  assert.deepEqual(ask(device, old, 'create', { size }, wantsArea), { area: 6 })
+  assert.deepEqual(callAs(device, old, 'create', { size }, wantsArea), { area: 6 })
   assert.equal(
-    ask(device, old, 'create', { size }),
+    callAs(device, old, 'create', { size }),
     'ENOSPC sheet.create: attribute size: it needs 12 bytes, there is room for 8',
   )
 })
 
 test('an old client on a newer device: a new mandatory attribute and a removed class are refused', () => {
   const device = deviceOf(strict)
-  ask(device, old, 'create', { size }, { rooms: { size: 0 } })
-  assert.equal(ask(device, old, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
-  assert.equal(ask(device, gone, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
+  callAs(device, old, 'create', { size }, { rooms: { size: 0 } })
+  assert.equal(callAs(device, old, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
+  assert.equal(callAs(device, removedClass, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
 })
 
 test('a new client on an older device: missing features are refused, and ignored where the client allows it', () => {
   const device = deviceOf(old)
   const tall = { ...size, height: 4 }
   const flat = { ...size, height: 0 }
-  assert.deepEqual(ask(device, next, 'create', { size: flat }), { area: 6, size: flat })
-  assert.match(String(ask(device, next, 'create', { size: tall })), /^E2BIG sheet\.create: attribute size: it has 12/)
+  assert.deepEqual(callAs(device, next, 'create', { size: flat }), { area: 6, size: flat })
+  assert.match(
+    String(callAs(device, next, 'create', { size: tall })),
+    /^E2BIG sheet\.create: attribute size: it has 12/,
+  )
   assert.equal(
-    ask(device, next, 'create', { size: flat, colour: 1 }),
+    callAs(device, next, 'create', { size: flat, colour: 1 }),
     'EPROTONOSUPPORT sheet.create: the mandatory attribute 0x2 is unknown',
   )
-  assert.deepEqual(ask(device, next, 'create', { size: flat, colour: 1 }, { ignorable: ['colour'] }), {
+  assert.deepEqual(callAs(device, next, 'create', { size: flat, colour: 1 }, { ignorable: ['colour'] }), {
     area: 6,
     size: flat,
   })
-  assert.equal(ask(device, next, 'fold', {}), 'EOPNOTSUPP class sheet of this device has no method 32')
+  assert.equal(callAs(device, next, 'fold', {}), 'EOPNOTSUPP class sheet of this device has no method 32')
   assert.equal(
-    ask(device, strict, 'query', { unit: 1 }),
+    callAs(device, strict, 'query', { unit: 1 }),
     'EPROTONOSUPPORT sheet.query: the mandatory attribute 0x1 is unknown',
   )
 })
@@ -173,7 +178,7 @@ const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
 
 test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(next)
-  assert.deepEqual(ask(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
+  assert.deepEqual(callAs(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
     area: 7,
     size: { ...size, height: 0 },
     folds: 3,
@@ -187,13 +192,13 @@ test('a client that queries the device first gets longer and shorter answers', (
       }),
     },
   })
-  assert.deepEqual(ask(older, agreed(older, lenient, 'create'), 'create', { size: { ...size, height: 0 } }), {
+  assert.deepEqual(callAs(older, agreed(older, lenient, 'create'), 'create', { size: { ...size, height: 0 } }), {
     area: 6,
     size: { ...size, height: 0 },
   })
 })
 
-test('it knows before the call what the device lacks', () => {
+test('a client that queries the device first knows before a call what the device lacks', () => {
   const older = deviceOf(old)
   const message = (cls: ObjectClass, name: string): string => {
     try {
@@ -209,7 +214,7 @@ test('it knows before the call what the device lacks', () => {
     'EOPNOTSUPP sheet.create: the device does not return folds; its release is too old',
   )
   assert.equal(message(next, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
-  assert.equal(message(gone, 'query'), 'EOPNOTSUPP this device has no ruler.query')
+  assert.equal(message(removedClass, 'query'), 'EOPNOTSUPP this device has no ruler.query')
   assert.equal(message(strict, 'query'), 'agreed')
   assert.equal(agreed(older, next, 'query'), agreed(older, next, 'query'))
 })

@@ -38,7 +38,7 @@ interface Gate {
   /** Whether the next handler waits. */
   waits: boolean
   /** The driver's objects of each class. */
-  readonly held: Set<number>
+  readonly live: Set<number>
 }
 
 const pass = async (gate: Gate): Promise<void> => {
@@ -51,11 +51,11 @@ const pass = async (gate: Gate): Promise<void> => {
 /** The test driver's lines with handlers that may wait. */
 const waitingLines = (gate: Gate): DriverClass[] => {
   const take = (id: number): void => {
-    assert.ok(!gate.held.has(id), 'made twice')
-    gate.held.add(id)
+    assert.ok(!gate.live.has(id), 'made twice')
+    gate.live.add(id)
   }
   const drop = (id: number): void => {
-    assert.ok(gate.held.delete(id), 'released twice')
+    assert.ok(gate.live.delete(id), 'released twice')
   }
   const create =
     (inner: AnyHandler): AnyHandler =>
@@ -94,7 +94,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
 }
 
 const setUp = () => {
-  const gate: Gate = { pending: [], waits: false, held: new Set() }
+  const gate: Gate = { pending: [], waits: false, live: new Set() }
   const core = createCore()
   const device = register(core, describeDevice('test0', testDriver(waitingLines(gate)))) as Device
   const caller = testCaller()
@@ -162,7 +162,7 @@ const call = (world: World, context: Context, random: RandomSource): void => {
   }
 }
 
-/** All promise callbacks have run. */
+/** Waits until all promise callbacks have run. */
 const turn = (): Promise<void> => new Promise(done => setImmediate(done))
 
 const compare = ({ core, gate, device, contexts }: World): void => {
@@ -180,7 +180,7 @@ const compare = ({ core, gate, device, contexts }: World): void => {
     for (const parent of object.parents) assert.notEqual(parent.life, Lifecycle.GONE, 'it needs a destroyed object')
   }
   const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
-  assert.deepEqual([...gate.held].sort(), own.map(({ id }) => id).sort())
+  assert.deepEqual([...gate.live].sort(), own.map(({ id }) => id).sort())
   assert.equal(
     Object.values(device.counts).reduce((sum, n) => sum + n, 0),
     objects.length,
@@ -205,7 +205,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
       closeDescriptor(core, fd)
     } else if (what < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
-      // A chain continues in the way in which it started.
+      // The next entries of a chain may wait or not.
       gate.waits = random.hits(0.5)
       end(random.hits(0.7))
     } else call(world, context, random)
@@ -221,7 +221,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
   }
   await Promise.all(running)
   const { objects, descriptors, waiting, faults } = stat(core)
-  assert.deepEqual([objects, descriptors, waiting, faults, gate.held.size, device.memory.live], [0, 0, 0, 0, 0, 0])
+  assert.deepEqual([objects, descriptors, waiting, faults, gate.live.size, device.memory.live], [0, 0, 0, 0, 0, 0])
 }
 
 test('asynchronous calls in any order leave a consistent state', async () => {
@@ -229,7 +229,7 @@ test('asynchronous calls in any order leave a consistent state', async () => {
   await fc.assert(fc.asyncProperty(steps, run), { numRuns: 150 })
 })
 
-test('a caller that cannot wait gets an error at once, and no later result', async () => {
+test('a caller that cannot wait gets an error immediately, and no later result', async () => {
   const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
   const lines = testLines.map(line => (line.class === Pd ? waiting : line))
   const context = openContext(register(createCore(), describeDevice('test0', testDriver(lines))), { opened: true })

@@ -11,7 +11,7 @@ import { daemonOf, dial } from './client.ts'
 const folder = scratchFolder()
 const REFUSED = -Errno.ENOSPC
 
-test('a process has at most 4096 stacks, each id once; a later session of it begins anew', async t => {
+test('a process has at most 4096 stacks, each id once; its next session starts from zero', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()

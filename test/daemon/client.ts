@@ -50,7 +50,7 @@ export interface ReceivedReply extends Reply {
 
 export interface Client {
   /** Length or -errno. */
-  say(bytes: Uint8Array, fds?: readonly number[]): number
+  send(bytes: Uint8Array, fds?: readonly number[]): number
   /** The next message; undefined if the session has ended. */
   next(): Promise<ReceivedReply | undefined>
   hello(): Promise<ReceivedReply>
@@ -130,19 +130,19 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
 
   const self: Client = {
     memory,
-    say: (bytes, fds = []) => send(fd, bytes, fds),
+    send: (bytes, fds = []) => send(fd, bytes, fds),
     next: () => {
       if (received.length > 0) return Promise.resolve(received.shift())
       if (ended) return Promise.resolve(undefined)
       return new Promise(done => waiters.push(done))
     },
     async hello() {
-      const reply = await ask(writeHello(outgoing, {}))
+      const reply = await exchange(writeHello(outgoing, {}))
       self.keep(reply.descriptors)
       return reply
     },
-    open: (node = 0) => ask(writeRequest(outgoing, 'OPEN', {}, { node })),
-    attach: number => ask(writeRequest(outgoing, 'ATTACH', { fd: number })),
+    open: (node = 0) => exchange(writeRequest(outgoing, 'OPEN', {}, { node })),
+    attach: number => exchange(writeRequest(outgoing, 'ATTACH', { fd: number })),
     async context(node = 0) {
       const { error, context, descriptors } = await self.open(node)
       assert.equal(error, 0)
@@ -153,12 +153,12 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       return context
     },
     ioctl: async (context, request, argument) => {
-      const { ret, descriptors } = await ask(writeRequest(outgoing, 'IOCTL', { context }, { request, argument }))
+      const { ret, descriptors } = await exchange(writeRequest(outgoing, 'IOCTL', { context }, { request, argument }))
       self.keep(descriptors)
       return Number(ret)
     },
     write: async (context, buffer, length) => {
-      const { ret, descriptors } = await ask(writeRequest(outgoing, 'WRITE', { context }, { buffer, length }))
+      const { ret, descriptors } = await exchange(writeRequest(outgoing, 'WRITE', { context }, { buffer, length }))
       self.keep(descriptors)
       return Number(ret)
     },
@@ -171,28 +171,28 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       body.forEach((word, i) => {
         memory.view.setUint32(length - 4 * body.length + 4 * i, word, true)
       })
-      const { ret, descriptors } = await ask(
+      const { ret, descriptors } = await exchange(
         writeRequest(outgoing, 'WRITE', { context }, { buffer: BigInt(memory.address), length: BigInt(length) }),
       )
       const response = Array.from({ length: words }, (_, i) => memory.u32[RESPONSE / 4 + i])
       return { ret: Number(ret), response, fds: descriptors }
     },
     ioctlOn: async (number, request, argument) =>
-      Number((await ask(writeRequest(outgoing, 'IOCTL', { fd: number }, { request, argument }))).ret),
+      Number((await exchange(writeRequest(outgoing, 'IOCTL', { fd: number }, { request, argument }))).ret),
     writeOn: async (number, buffer, length) =>
-      Number((await ask(writeRequest(outgoing, 'WRITE', { fd: number }, { buffer, length }))).ret),
+      Number((await exchange(writeRequest(outgoing, 'WRITE', { fd: number }, { buffer, length }))).ret),
     mapOn: (number, offset, length, context = 0) =>
-      ask(writeRequest(outgoing, 'MAP', { fd: number, context }, { offset, length, protection: 3 })),
+      exchange(writeRequest(outgoing, 'MAP', { fd: number, context }, { offset, length, protection: 3 })),
     netlink: (number, operation, extra, argument) =>
-      ask(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
-    refresh: () => ask(writeRequest(outgoing, 'REFRESH', {})),
+      exchange(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
+    refresh: () => exchange(writeRequest(outgoing, 'REFRESH', {})),
     refused: async (context, stack, body) =>
-      Number((await ask(writeRequest(outgoing, 'REFUSED', { context, stack }, body))).ret),
+      Number((await exchange(writeRequest(outgoing, 'REFUSED', { context, stack }, body))).ret),
     stack: async (id, frames) =>
-      Number((await ask(writeRequest(outgoing, 'STACK', { pid: process.pid }, { id, frames }))).ret),
+      Number((await exchange(writeRequest(outgoing, 'STACK', { pid: process.pid }, { id, frames }))).ret),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)
-      return JSON.parse((await ask(writeTool(outgoing, {}, text), fds)).text) as ToolReply
+      return JSON.parse((await exchange(writeTool(outgoing, {}, text), fds)).text) as ToolReply
     },
     async stat() {
       const reply = await self.tool({ what: 'stat' })
@@ -209,8 +209,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       for (const one of kept.splice(0)) close(one)
     },
   }
-  const ask = async (length: number, fds: readonly number[] = []): Promise<ReceivedReply> => {
-    assert.ok(self.say(outgoing.bytes.slice(0, length), fds) > 0)
+  const exchange = async (length: number, fds: readonly number[] = []): Promise<ReceivedReply> => {
+    assert.ok(self.send(outgoing.bytes.slice(0, length), fds) > 0)
     const message = await self.next()
     assert.ok(message, 'the session ended before the answer')
     return message

@@ -25,7 +25,7 @@ const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, DEALLOC_PD: 4 } as const
 
 /** A log; each line has the message and the stack. */
-const journal = () => {
+const makeLog = () => {
   const lines: string[] = []
   const log = (...words: unknown[]): void => {
     lines.push(words.map(word => (word instanceof Error ? word.stack : String(word))).join(' '))
@@ -34,17 +34,17 @@ const journal = () => {
 }
 
 /** An error that reaches the process fails the test. */
-const noStray = (t: TestContext): void => {
-  const stray = (error: unknown): void => assert.fail(`an error reached the process: ${String(error)}`)
+const failOnUncaught = (t: TestContext): void => {
+  const onUncaught = (error: unknown): void => assert.fail(`an error reached the process: ${String(error)}`)
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
-    process.on(event, stray)
-    t.after(() => process.off(event, stray))
+    process.on(event, onUncaught)
+    t.after(() => process.off(event, onUncaught))
   }
 }
 
 let daemons = 0
 const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>): Promise<Daemon> => {
-  noStray(t)
+  failOnUncaught(t)
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
     config: {
@@ -59,7 +59,7 @@ const daemonWith = async (t: TestContext, parts: Partial<DaemonParts>): Promise<
   return daemon
 }
 
-const greeted = async (t: TestContext, daemon: Daemon): Promise<Client> => {
+const connect = async (t: TestContext, daemon: Daemon): Promise<Client> => {
   const client = dial(t, daemon)
   await client.hello()
   return client
@@ -72,7 +72,7 @@ const isServed = async (client: Client, context: number): Promise<void> => {
 
 for (const where of ['poll', 'nextTimeout'] as const)
   test(`a device whose ${where} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
-    const { lines, log } = journal()
+    const { lines, log } = makeLog()
     let broken = false
     const daemon = await daemonWith(t, {
       log,
@@ -96,7 +96,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
         return device
       },
     })
-    const client = await greeted(t, daemon)
+    const client = await connect(t, daemon)
     const healthy = await client.context(0)
     const { context, descriptors } = await client.open(1)
     client.keep(descriptors)
@@ -123,7 +123,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
   })
 
 test('a call that throws answers EIO, immediately or later; its session and others continue', async t => {
-  const { lines, log } = journal()
+  const { lines, log } = makeLog()
   let fault: 'none' | 'throws' | 'rejects' = 'none'
   const daemon = await daemonWith(t, {
     log,
@@ -132,8 +132,8 @@ test('a call that throws answers EIO, immediately or later; its session and othe
       return fault === 'rejects' ? Promise.reject(new Error('injected into a promise')) : dispatch(...args)
     },
   })
-  const client = await greeted(t, daemon)
-  const other = await greeted(t, daemon)
+  const client = await connect(t, daemon)
+  const other = await connect(t, daemon)
   const context = await client.context(0)
   const others = await other.context(0)
   for (const kind of ['throws', 'rejects'] as const) {
@@ -148,7 +148,7 @@ test('a call that throws answers EIO, immediately or later; its session and othe
 })
 
 test('a message that hits a bug in the daemon ends only its session', async t => {
-  const { lines, log } = journal()
+  const { lines, log } = makeLog()
   let broken = false
   const daemon = await daemonWith(t, {
     log,
@@ -163,9 +163,9 @@ test('a message that hits a bug in the daemon ends only its session', async t =>
       }
     },
   })
-  const other = await greeted(t, daemon)
+  const other = await connect(t, daemon)
   const others = await other.context(0)
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   broken = true
   await assert.rejects(client.stat())
   broken = false
@@ -222,38 +222,38 @@ test('stop ends the loop, whatever throws', async () => {
 })
 
 test('errors in a timer and in a doorbell are logged, and the context still ends', async t => {
-  noStray(t)
-  const { lines, log } = journal()
+  failOnUncaught(t)
+  const { lines, log } = makeLog()
   const m = machine(1)
-  let looks = 0
+  let calls = 0
   let seen = (): void => {}
   const contexts = createContexts(
     createRingPool(),
     () => {},
     () => {
-      looks++
+      calls++
       seen()
       throw new Error('injected into the following step')
     },
     createContainment(log),
   )
-  const look = (): Promise<void> =>
+  const nextCall = (): Promise<void> =>
     new Promise(done => {
       seen = done
     })
   const { open, doorbell } = contexts.open(m.devices[0].device, 0, unbounded)
   const held = open.memory.share()
-  const rung = look()
+  const doorbellCall = nextCall()
   closeSync(doorbell)
-  await rung
-  const timed = look()
-  await timed
+  await doorbellCall
+  const timerCall = nextCall()
+  await timerCall
   closeSync(held)
-  while (contexts.count > 0) await look()
+  while (contexts.count > 0) await nextCall()
   await new Promise(setImmediate)
   assert.match(lines[0], /a doorbell: Error: injected/)
   assert.match(lines[1], /without doorbells: Error: injected/)
-  assert.ok(looks >= 3)
+  assert.ok(calls >= 3)
 })
 
 test('a device is removed completely although its driver throws', () => {
@@ -268,7 +268,7 @@ test('a device is removed completely although its driver throws', () => {
 })
 
 test('a repeated error is logged at its 1st, 2nd, 4th … occurrence', () => {
-  const { lines, log } = journal()
+  const { lines, log } = makeLog()
   const containment = createContainment(log)
   const guarded = containment.guard('a test', () => {
     throw new Error('again')

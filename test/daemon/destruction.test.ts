@@ -14,7 +14,7 @@ import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
-import { say } from './ucma.ts'
+import { writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
@@ -45,7 +45,7 @@ const setUp = async (t: TestContext) => {
   return { daemon, core }
 }
 
-const greeted = async (t: TestContext, daemon: { readonly socket: string }): Promise<Client> => {
+const connect = async (t: TestContext, daemon: { readonly socket: string }): Promise<Client> => {
   const client = dial(t, daemon)
   await client.hello()
   return client
@@ -77,7 +77,7 @@ const deviceOf = (core: Core, name: string): Device => {
 test('a program exits: a few of its objects are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   await withPds(client, 0)
   client.close()
   const max = await maxInTurn(() => device.counts.pd)
@@ -87,7 +87,7 @@ test('a program exits: a few of its objects are destroyed in each turn', async t
 test('other clients are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
-  const [client, neighbour, next] = [await greeted(t, daemon), await greeted(t, daemon), await greeted(t, daemon)]
+  const [client, neighbour, next] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
   const theirs = await neighbour.context(1)
   await withPds(client, 0)
   client.close()
@@ -100,7 +100,7 @@ test('other clients are served meanwhile, and the user’s next open finds all o
 test('a removed device: a few of its objects are destroyed in each turn, and its name can be used again', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   const context = await withPds(client, 0)
   const removed = client.tool({ what: 'device', remove: 'rxe0' })
   const max = await maxInTurn(() => device.counts.pd)
@@ -115,13 +115,13 @@ test('a removed device: a few of its objects are destroyed in each turn, and its
 
 test('an rdma_cm channel with many identifiers: a few are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
-  const client = await greeted(t, daemon)
-  const other = await greeted(t, daemon)
+  const client = await connect(t, daemon)
+  const other = await connect(t, daemon)
   const { descriptors } = await client.open(CM_NODE)
   client.keep(descriptors)
   const fd = descriptors[0]!
   const [TCP, at] = [0x106, 8]
-  for (let i = 0; i < MANY; i++) assert.equal((await say({ client, fd }, 0, 24, at, [[16, TCP]])).result, 32)
+  for (let i = 0; i < MANY; i++) assert.equal((await writeCommand({ client, fd }, 0, 24, at, [[16, TCP]])).result, 32)
   const { counts } = systemDevice(core)
   assert.equal(counts.cm_id, MANY)
   client.close()
@@ -132,7 +132,7 @@ test('an rdma_cm channel with many identifiers: a few are destroyed in each turn
 
 test('a program with many event descriptors: a few are closed in each turn', async t => {
   const { daemon, core } = await setUp(t)
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   const context = await client.context(0)
   for (let i = 0; i < MANY; i++) client.keep((await client.command(context, Command.CREATE_CHANNEL, [], 1)).fds)
   assert.ok(core.descriptors.size >= MANY)

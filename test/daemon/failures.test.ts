@@ -22,7 +22,7 @@ const failure: Failure = {
   cause: because('LKEY_UNKNOWN', { key: 0x753 }),
 }
 
-const bench = () => {
+const setUp = () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
   const lines: string[] = []
@@ -38,7 +38,7 @@ const bench = () => {
 }
 
 test('a failure is a line of the log, with the process, and a record for tools', () => {
-  const { device, lines, posted, reports } = bench()
+  const { device, lines, posted, reports } = setUp()
   const context = openContext(device, { opened: true })
   reports.own(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
   reportFailure(failure, device, context)
@@ -51,14 +51,14 @@ test('a failure is a line of the log, with the process, and a record for tools',
 })
 
 test('expected errors are not logged', () => {
-  const { device, lines, posted } = bench()
+  const { device, lines, posted } = setUp()
   reportFailure({ ...failure, cause: because('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)
   assert.equal(posted.length, 1)
 })
 
 test('one client’s flood of failures is rate-limited with a count of the omitted ones; others are logged', () => {
-  const { device, lines, clock, reports } = bench()
+  const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { opened: true })
     reports.own(context, { pid, command: `program${pid}`, tag: '' })
@@ -79,7 +79,7 @@ test('one client’s flood of failures is rate-limited with a count of the omitt
 })
 
 test('all clients together are limited too', () => {
-  const { device, lines, reports } = bench()
+  const { device, lines, reports } = setUp()
   for (let pid = 1; pid <= 30; pid++) {
     const context = openContext(device, { opened: true })
     reports.own(context, { pid, command: 'program', tag: '' })

@@ -21,14 +21,14 @@ const takeAll = (share: FdQuota): { readonly taken: number; readonly code: strin
 
 test('a process gets a quarter of all, over all its sessions; the message says how many and what to do', () => {
   const shares = createFdQuotas(200, OWNER)
-  const giveBack = shares.of(1, OWNER).take(10)
+  const release = shares.of(1, OWNER).take(10)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
   assert.throws(() => shares.of(1, OWNER).take(1), {
     code: 'EMFILE',
     message: /^process 1 uses 50 descriptors of the daemon and may use 50; the daemon has 200 .*close some, or start/,
   })
-  giveBack()
-  giveBack()
+  release()
+  release()
   assert.equal(shares.held, 40)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
@@ -54,21 +54,21 @@ test('a user other than the daemon’s own gets half of all, however many proces
 
 test('random use never exceeds the total, and nothing is lost', () => {
   const steps = fc.array(
-    fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), back: fc.nat(9) }),
+    fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), releases: fc.nat(9) }),
   )
   fc.assert(
     fc.property(fc.nat(300), steps, (room, all) => {
       const shares = createFdQuotas(room, OWNER)
       let held: (() => void)[] = []
-      for (const { pid, uid, count, back } of all) {
+      for (const { pid, uid, count, releases } of all) {
         try {
           held.push(shares.of(pid, uid).take(count))
         } catch {
-          for (const giveBack of held.splice(0, back)) giveBack()
+          for (const release of held.splice(0, releases)) release()
         }
         assert.ok(shares.held <= room)
       }
-      for (const giveBack of held.splice(0)) giveBack()
+      for (const release of held.splice(0)) release()
       held = []
       assert.equal(shares.held, 0)
       assert.equal(takeAll(shares.of(9, OWNER)).taken, Math.min(room, Math.max(16, Math.floor(room / 4))))

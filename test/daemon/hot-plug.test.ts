@@ -21,7 +21,7 @@ const rxe1 = { name: 'rxe1', address: '127.0.0.2' }
 const ctx0 = { name: 'ctx0', address: '' }
 const ASYNC_EVENT = 16
 
-const greeted = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
+const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
   const client = dial(t, daemon)
   await client.hello()
   return client
@@ -29,7 +29,7 @@ const greeted = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof 
 
 test('devices are added and removed with their files; names and nodes are reused', async t => {
   const daemon = await daemonOf(t, folder)
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   const tree = (path: string): string => join(`${daemon.socket}.tree`, path)
   assert.deepEqual(await client.tool({ what: 'device', add: rxe1 }), { devices: [rxe0, { ...rxe1, node: 1 }] })
   assert.deepEqual(await client.tool({ what: 'device', add: ctx0 }), {
@@ -55,7 +55,7 @@ test('devices are added and removed with their files; names and nodes are reused
 })
 
 test('impossible changes are refused, and change nothing', async t => {
-  const client = await greeted(t, await daemonOf(t, folder))
+  const client = await connect(t, await daemonOf(t, folder))
   for (const request of [
     { add: { name: 'rxe0', address: '127.0.0.9' } },
     { add: { name: 'rxe9', address: '127.0.0.1' } },
@@ -70,7 +70,7 @@ test('impossible changes are refused, and change nothing', async t => {
 
 test('a context of a removed device answers EIO, its events say why, and nothing of it is left', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   const { context, descriptors } = await client.open(1)
   client.keep(descriptors)
   const { fds } = await client.command(context, 0, [], 2)
@@ -84,32 +84,32 @@ test('a context of a removed device answers EIO, its events say why, and nothing
   assert.equal(event.length, ASYNC_EVENT)
   assert.equal(event.readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end of events')
   client.close()
-  const last = await greeted(t, daemon)
+  const last = await connect(t, daemon)
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
 })
 
 /** A ctx device, a context on it and a descriptor of its driver. */
 const driverOf = async (t: Parameters<typeof dial>[0]) => {
   const daemon = await daemonOf(t, folder)
-  const client = await greeted(t, daemon)
+  const client = await connect(t, daemon)
   await client.tool({ what: 'device', add: ctx0 })
   const context = await client.context(1)
   const { driver_ops: Ops } = Classes
-  const ask = async (name: string) => {
+  const openInterface = async (name: string) => {
     const args = { name: new TextEncoder().encode(name) }
     client.memory.bytes.set(
       encodeCall({ class: Ops, methodName: 'create', method: Ops.methods.create, object: 0, args }),
     )
     return client.ioctl(context, ioctlRequest(4), BigInt(client.memory.address))
   }
-  return { daemon, client, context, ask }
+  return { daemon, client, context, openInterface }
 }
 
 test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are refused', async t => {
-  const { client, context, ask } = await driverOf(t)
-  assert.equal(await ask('ctx.userdma.9'), -Errno.ENOENT)
+  const { client, context, openInterface } = await driverOf(t)
+  assert.equal(await openInterface('ctx.userdma.9'), -Errno.ENOENT)
   const before = new Set(readdirSync('/proc/self/fd'))
-  assert.equal(await ask(CtxInterface.V1), 0)
+  assert.equal(await openInterface(CtxInterface.V1), 0)
   const sockets = readdirSync('/proc/self/fd').filter(number => !before.has(number))
   const answers: number[] = []
   const at = BigInt(client.memory.address)

@@ -14,15 +14,15 @@ import { ParkedPage } from '../../src/spec/session.ts'
 import type { Engine } from '../../src/transport/engine.ts'
 import { testRings } from '../drivers/rxe/provider.ts'
 
-const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
+const setUp = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const loop = createLoop(words, [device], turn)
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
-test('parked at the start, awake while it polls, parked when idle', async () => {
+test('the loop is parked at the start, awake while it polls, and parked when idle', async () => {
   const seen: number[] = []
-  const { loop, parked } = bench({
+  const { loop, parked } = setUp({
     poll: () => {
       seen.push(parked())
       return seen.length < 3
@@ -46,7 +46,7 @@ test('parked at the start, awake while it polls, parked when idle', async () => 
 test('work found by the poll after parking is done, and the loop is awake for it', () => {
   let late = 0
   const seen: number[] = []
-  const { loop, parked } = bench({
+  const { loop, parked } = setUp({
     poll: () => {
       seen.push(parked())
       // A program that read the word earlier posts just as the loop parks.
@@ -70,7 +70,7 @@ test('a deadline that is near or past is left to the timer, and calls are answer
   for (const due of [100, 0, -1000]) {
     const begin = nowMicroseconds()
     let polls = 0
-    const { loop, parked } = bench({
+    const { loop, parked } = setUp({
       poll: () => {
         assert.ok(++polls < 10_000, 'the loop waits by itself')
         return false
@@ -85,7 +85,7 @@ test('a deadline that is near or past is left to the timer, and calls are answer
 
 test('a kick from inside the loop or after stop does nothing', () => {
   let polls = 0
-  const { loop } = bench({
+  const { loop } = setUp({
     poll: () => {
       polls++
       loop.kick()
@@ -103,7 +103,7 @@ test('a kick from inside the loop or after stop does nothing', () => {
 test('a busy loop is never parked, and lets the event loop run', async () => {
   let busy = true
   let polls = 0
-  const { loop, parked } = bench({
+  const { loop, parked } = setUp({
     poll: () => {
       polls++
       return busy
@@ -131,7 +131,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
 test('a device’s timer calls it back, never early, and an earlier deadline is not missed', async () => {
   let due = Number.POSITIVE_INFINITY
   let fired: (late: number) => void = () => {}
-  const { loop } = bench({
+  const { loop } = setUp({
     poll: now => {
       if (now < due) return false
       const late = now - due
@@ -151,7 +151,7 @@ test('a device’s timer calls it back, never early, and an earlier deadline is 
   due = nowMicroseconds() + 3600e6
   loop.kick()
   assert.ok((await wait(2000)) >= 0)
-  // A deadline beyond the timer's range must not fire at once.
+  // A deadline beyond the timer's range must not fire immediately.
   due = nowMicroseconds() + 1e16
   loop.kick()
   loop.stop()
@@ -159,7 +159,7 @@ test('a device’s timer calls it back, never early, and an earlier deadline is 
 
 test('each start of polling counts a turn', () => {
   let turns = 0
-  const { loop } = bench({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
+  const { loop } = setUp({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
   loop.kick()
   loop.kick()
   assert.equal(turns, 2)
@@ -167,26 +167,26 @@ test('each start of polling counts a turn', () => {
 })
 
 test('advance does the device’s own work, and polls no idle queue', () => {
-  const looked: Where[] = []
-  const { loop, parked } = bench({
-    poll: (_now, where) => looked.push(where) < 4,
+  const polled: Where[] = []
+  const { loop, parked } = setUp({
+    poll: (_now, where) => polled.push(where) < 4,
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
   loop.advance()
-  assert.deepEqual(looked, [Where.CHANGED, Where.CHANGED, Where.CHANGED, Where.CHANGED])
+  assert.deepEqual(polled, [Where.CHANGED, Where.CHANGED, Where.CHANGED, Where.CHANGED])
   assert.equal(parked(), 1)
   loop.stop()
 })
 
 test('advance yields to the loop after a few turns', async () => {
-  const looked: Where[] = []
-  const { loop, parked } = bench({
-    poll: (_now, where) => looked.push(where) < 20,
+  const polled: Where[] = []
+  const { loop, parked } = setUp({
+    poll: (_now, where) => polled.push(where) < 20,
     nextTimeout: () => Number.POSITIVE_INFINITY,
   })
   loop.advance()
   while (parked() === 0) await new Promise(setImmediate)
-  assert.ok(looked.length >= 20 && looked.includes(Where.USED) && looked.at(-1) === Where.BEGIN)
+  assert.ok(polled.length >= 20 && polled.includes(Where.USED) && polled.at(-1) === Where.BEGIN)
   loop.stop()
 })
 
@@ -209,7 +209,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
   const posts = createPostScan(counted, engine, () => false)
   for (let row = 0; row < COUNT; row++) posts.look(row)
   posts.scan(Where.CHANGED)
-  const { loop, parked } = bench({
+  const { loop, parked } = setUp({
     poll: (_now, where) => posts.scan(where),
     isUnfinished: posts.isUnfinished,
     nextTimeout: () => Number.POSITIVE_INFINITY,

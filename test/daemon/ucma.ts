@@ -12,7 +12,7 @@ export interface Channel {
 }
 
 /** Writes a command to a channel of which `client` has a descriptor; the pointer to its response is at `at`. */
-export const say = async (
+export const writeCommand = async (
   { client, fd }: Channel,
   number: number,
   size: number,

@@ -17,7 +17,7 @@ export interface ApiPage {
 const INTRO = `# The library: reference
 
 Made from the types and their comments by \`npm run docs\`; [the guide](../start/library.md) shows how the parts go
-together. Lengths are in bytes and times as each says. Whatever is refused throws an \`RdmaError\`.
+together. Lengths are in bytes; each time is given with its unit. A refused call throws an \`RdmaError\`.
 
 `
 
@@ -47,7 +47,7 @@ export const apiPage = (): ApiPage | undefined => {
   if (module === undefined) throw new Error(`${entry} is not a module: build first`)
 
   const undocumented: string[] = []
-  const said = (symbol: TypeScript.Symbol | undefined, name: string): string => {
+  const docOf = (symbol: TypeScript.Symbol | undefined, name: string): string => {
     const text = symbol === undefined ? '' : ts.displayPartsToString(symbol.getDocumentationComment(checker))
     if (text === '') undocumented.push(name)
     return oneLine(text)
@@ -65,7 +65,7 @@ export const apiPage = (): ApiPage | undefined => {
       .filter(member => !isHidden(member))
       .map(member => {
         const symbol = member.name && checker.getSymbolAtLocation(member.name)
-        return `- \`${printed(member).replace(/;$/, '')}\`\n  ${said(symbol, `${name}.${member.name?.getText() ?? '?'}`)}`
+        return `- \`${printed(member).replace(/;$/, '')}\`\n  ${docOf(symbol, `${name}.${member.name?.getText() ?? '?'}`)}`
       })
     return rows.length === 0 ? '' : `\n${rows.join('\n')}\n`
   }
@@ -85,7 +85,7 @@ export const apiPage = (): ApiPage | undefined => {
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .map(symbol => {
       const parts = (symbol.declarations ?? []).map(declaration => declared(symbol.name, declaration))
-      return `## ${symbol.name}\n\n${said(symbol, symbol.name)}\n${parts.join('')}`
+      return `## ${symbol.name}\n\n${docOf(symbol, symbol.name)}\n${parts.join('')}`
     })
   return { text: `${INTRO}${sections.join('\n')}`, undocumented }
 }

@@ -38,8 +38,8 @@ const diagram = (): string => {
 
 test('the diagram is drawn from the table', () => {
   const page = readFileSync(path, 'utf8')
-  const drawn = page.replace(/```mermaid[\s\S]*?```/, diagram())
-  if (process.env.UPDATE_GOLDEN) writeFileSync(path, drawn)
-  assert.equal(page, drawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager redraws it')
+  const redrawn = page.replace(/```mermaid[\s\S]*?```/, diagram())
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, redrawn)
+  assert.equal(page, redrawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager redraws it')
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/connection-manager\.md\)/)
 })

@@ -18,7 +18,7 @@ test('the page of Linux’s calls is current, and the index links to it', () => 
   assert.equal(
     readFileSync(path, 'utf8'),
     page,
-    'UPDATE_GOLDEN=1 npm test -- linux-abi writes docs/reference/linux-abi.md anew',
+    'UPDATE_GOLDEN=1 npm test -- linux-abi regenerates docs/reference/linux-abi.md',
   )
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/linux-abi\.md\)/)
 })

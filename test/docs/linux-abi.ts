@@ -78,7 +78,7 @@ dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, 
 libibverbs tries the command. What newer kernels number is refused in the same way, but for \`REG_MR\`.
 
 The column "rxe" says whether the soft device has the methods; what it lacks is declared, and answers as above. "Linux"
-says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-otherwise)
+says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-differently)
 has the whole list.
 
 Netlink has a table of its own, with all commands of Linux 6.12.
@@ -99,8 +99,8 @@ const LIBRARY_ONLY = [
 ]
 
 /** Calls of test/programs/every_*.c whose result differs from that on Linux's rxe. */
-const otherwise = (): string[] => [
-  '## Where Linux’s rxe answers otherwise',
+const differences = (): string[] => [
+  '## Where Linux’s rxe answers differently',
   '',
   `${onLinux.length} answers of Linux 6.12's rxe are recorded, and compared with those here. These differ:`,
   '',
@@ -166,7 +166,7 @@ export const linuxAbiPage = (has: Has): string => {
     ),
     '',
     ...LIBRARY_ONLY,
-    ...otherwise(),
+    ...differences(),
     ...netlink(),
     '## Commands of rdma_cm',
     '',

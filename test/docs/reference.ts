@@ -72,8 +72,8 @@ const attributeRows = (
     attribute,
     comment: words.attribute(method.name, attribute.name) ?? '',
   }))
-  const added = additions.flatMap(({ driver, method: theirs }) =>
-    theirs[direction]
+  const added = additions.flatMap(({ driver, method: driverMethod }) =>
+    driverMethod[direction]
       .filter(({ id }) => id >= 0x8000)
       .map(attribute => ({ attribute, comment: `of driver ${driver}` })),
   )
@@ -89,12 +89,12 @@ const attributeRows = (
 
 const structs = (method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
   const own: readonly JsonAttribute[] = [...method.in, ...method.out]
-  const added = additions.flatMap(({ method: theirs }) =>
-    [...theirs.in, ...theirs.out].filter(({ id }) => id >= 0x8000),
+  const added = additions.flatMap(({ method: driverMethod }) =>
+    [...driverMethod.in, ...driverMethod.out].filter(({ id }) => id >= 0x8000),
   )
-  const all = [...own, ...added].filter(({ name, type }, i, these) => {
+  const all = [...own, ...added].filter(({ name, type }, i, list) => {
     const same = (one: JsonAttribute): boolean => one.name === name && JSON.stringify(one.type) === JSON.stringify(type)
-    return these.findIndex(same) === i
+    return list.findIndex(same) === i
   })
   return all.flatMap(({ name, type }) =>
     type.kind === 'record' || type.kind === 'list'
@@ -130,22 +130,22 @@ const errorsOf = (cls: JsonClass, { call, in: into, out }: JsonMethod): string[]
   if (into.some(({ type }) => type.kind === 'record'))
     errors.push('E2BIG: a record is longer than known and its rest is not zero')
   if (call === DESTROY) errors.push('EBUSY: other objects or calls still use it')
-  if (creates && cls.identity === 'handle') errors.push('EINVAL: the device has its most objects of this class')
+  if (creates && cls.identity === 'handle') errors.push('EINVAL: the device has its maximum of objects of this class')
   if (out.length > 0) errors.push('ENOSPC: too little room for an output')
   return errors
 }
 
-const twinsOf = (className: string, method: string): string[] =>
+const linuxNamesOf = (className: string, method: string): string[] =>
   linuxCalls
     .filter(call => call.method === method && call.classes.includes(className))
     .map(({ dialect, name }) => `${dialect} ${code(name)}`)
 
 const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions: readonly Addition[]): string[] => {
-  const twins = twinsOf(cls.name, method.name)
+  const names = linuxNamesOf(cls.name, method.name)
   const facts = [
     `Call ${callText(method.call)}.`,
     ...(method.drivers?.join() === cls.drivers?.join() ? [] : [`Drivers: ${driversText(method.drivers ?? [])}.`]),
-    ...(twins.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${twins.join(', ')}.`]),
+    ...(names.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${names.join(', ')}.`]),
     ...(method.needs ? [`The caller must have CAP_${method.needs}; else EPERM.`] : []),
     ...(method.undoable ? ['The entries of a chain with UNDO may name any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
@@ -286,8 +286,10 @@ export const referencePages = (): ReadonlyMap<string, string> => {
     classes: schemaOf([...shared.byName.values()].map(one => one.class)).classes,
   }))
   const additions = (cls: string) => (name: string) =>
-    devices.flatMap(({ driver, classes: theirs }): Addition[] => {
-      const method = theirs.find(one => one.name === cls && one.id < 0x8000)?.methods.find(one => one.name === name)
+    devices.flatMap(({ driver, classes: driverClasses }): Addition[] => {
+      const method = driverClasses
+        .find(one => one.name === cls && one.id < 0x8000)
+        ?.methods.find(one => one.name === name)
       return method === undefined ? [] : [{ driver, method }]
     })
   const textOf = (lines: readonly string[]): string =>

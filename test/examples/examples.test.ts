@@ -34,39 +34,39 @@ test('examples import only the package’s exports', () => {
     assert.ok(entries.includes(module), `${driver}: ${module}`)
 })
 
-test('ping-pong: under 60 lines, and it plays all rounds', () => {
+test('ping-pong has less than 60 lines, and plays all rounds', () => {
   assert.match(run('ping-pong', ['200', '100']), /^200 round trips of 100 bytes, [\d.]+ µs each\n$/)
   assert.ok(readFileSync(join(repoRoot, 'examples', 'ping-pong.ts'), 'utf8').split('\n').length < 60)
 })
 
-test('key-value: all keys are found by one-sided reads', () => {
+test('key-value finds all keys by RDMA READs', () => {
   const output = run('key-value', ['300'])
   assert.match(output, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)
   assert.match(output, /\nkey 7 is "another value", key x is undefined\n$/)
 })
 
-test('connect-by-address: clients read the server’s memory', () => {
+test('clients of connect-by-address read the server’s memory', () => {
   assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
 })
 
-test('ping: two stacks ping each other, and every byte arrives over a lossy link', () => {
+test('two stacks of ping answer each other, and every byte arrives over a lossy link', () => {
   assert.match(
     run('ping', ['2%', '100000']),
     /^10 pings answered, the fastest in \d+ µs\n100000 bytes are there, in 72 datagrams of which \d+ were sent again\n$/,
   )
 })
 
-test('network-double: a user’s test passes', () => {
+test('the user’s test of network-double passes', () => {
   const output = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(output, /# pass 3\n# fail 0\n/)
 })
 
-test('checked: a user’s tests find mistakes', () => {
+test('the user’s tests of checked find mistakes', () => {
   const output = run('checked.test', [], ['--enable-source-maps', '--test', '--test-reporter=tap'])
   assert.match(output, /# pass 2\n# fail 0\n/)
 })
 
-test('many-connections: 1,000 queue pairs are served from one loop', () => {
+test('many-connections serves 1,000 queue pairs from one event loop', () => {
   assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
 })
 
@@ -74,20 +74,20 @@ test('many-connections: 1,000 queue pairs are served from one loop', () => {
 const chained =
   /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was made: rc_qp\.create: maxSendWr/
 
-test('chained-set-up: one call creates all objects, here and in a daemon', async t => {
+test('chained-set-up creates all objects in one call, here and in a daemon', async t => {
   assert.match(run('chained-set-up', ['20']), chained)
   if (!hasNative()) return
   const { socket } = await startDaemon(t)
   assert.match(run('chained-set-up', ['50', socket]), chained)
 })
 
-test('decode-pcap: a capture of Linux packet by packet', () => {
+test('decode-pcap prints a capture of Linux packet by packet', () => {
   const output = run('decode-pcap', [fixture('wire', 'atomics.pcap')])
   assert.match(output, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
   assert.match(output, /\n {5}0 {2}with a wrong ICRC\n$/)
 })
 
-test('ctx-messages: messages between contexts of a device without verbs', () => {
+test('ctx-messages exchanges messages between contexts of a device without verbs', () => {
   const output = run('ctx-messages').trim().split('\n')
   assert.deepEqual(output.slice(0, 3), [
     'context 0 got "contexts", tag 0, from context 1',

@@ -7,9 +7,9 @@ import { type Profiler, Session } from 'node:inspector'
 
 export interface Coverage {
   /** Characters of code that ran since the last call and never before. */
-  look(): number
+  preview(): number
   /** The same without recording them: they count again the next time. */
-  peek(): number
+  countNew(): number
   /** Characters that have run. */
   total(): number
   stop(): void
@@ -24,7 +24,7 @@ interface Script {
 export const watchCoverage = (part: string): Coverage => {
   const session = new Session()
   session.connect()
-  const ask = <T>(method: string, parameters: object = {}): T => {
+  const callInspector = <T>(method: string, parameters: object = {}): T => {
     let answer: T | undefined
     session.post(method, parameters, (error, result) => {
       if (error) throw error
@@ -32,13 +32,13 @@ export const watchCoverage = (part: string): Coverage => {
     })
     return answer as T
   }
-  ask('Profiler.enable')
-  ask('Profiler.startPreciseCoverage', { callCount: true, detailed: true })
+  callInspector('Profiler.enable')
+  callInspector('Profiler.startPreciseCoverage', { callCount: true, detailed: true })
   const scripts = new Map<string, Script>()
   let known = 0
 
   /** Marks the executed ranges; an inner range comes after its outer one. */
-  const paint = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
+  const markExecuted = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
     const end = functions.reduce((max, { ranges }) => Math.max(max, ranges[0].endOffset), 0)
     if (end > script.seen.length) {
       const seen = new Uint8Array(end)
@@ -50,35 +50,35 @@ export const watchCoverage = (part: string): Coverage => {
       for (const { startOffset, endOffset, count } of ranges) script.now.fill(count > 0 ? 1 : 0, startOffset, endOffset)
   }
   const take = (note: boolean): number => {
-    const { result } = ask<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
-    let fresh = 0
+    const { result } = callInspector<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
+    let newlyCovered = 0
     for (const { url, functions } of result) {
       if (!url.includes(part)) continue
       const script = scripts.get(url) ?? { seen: new Uint8Array(0), now: new Uint8Array(0) }
       scripts.set(url, script)
-      paint(script, functions)
+      markExecuted(script, functions)
       const { seen, now } = script
       for (const { ranges } of functions) {
         const { startOffset, endOffset, count } = ranges[0]
         if (count === 0) continue
         for (let i = startOffset; i < endOffset; i++) {
           if (now[i] === 0 || seen[i] !== 0) continue
-          fresh++
+          newlyCovered++
           if (note) seen[i] = 1
         }
       }
       now.fill(0)
     }
-    if (note) known += fresh
-    return fresh
+    if (note) known += newlyCovered
+    return newlyCovered
   }
   take(true)
   return {
-    look: () => take(true),
-    peek: () => take(false),
+    preview: () => take(true),
+    countNew: () => take(false),
     total: () => known,
     stop() {
-      ask('Profiler.stopPreciseCoverage')
+      callInspector('Profiler.stopPreciseCoverage')
       session.disconnect()
     },
   }

@@ -241,7 +241,7 @@ const umad: Target = {
       world.settle()
     }
     for (const { context } of files) closeContext(context)
-    world.rest()
+    world.runTimers()
     assert.deepEqual([stat(host.core).faults, stat(host.core).descriptors, device.counts.mad_agent ?? 0], [0, 0, 0])
   },
 }

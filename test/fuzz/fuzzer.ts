@@ -39,7 +39,7 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
   try {
     names = readdirSync(folderOf(target)).sort()
   } catch {
-    // a target without a corpus yet
+    // A target that has no corpus yet.
   }
   return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
 }
@@ -61,7 +61,7 @@ export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): vo
 /** Runs one input; a failure is a `Finding`. */
 export const runInput = (target: Target, bytes: Uint8Array, feature: (number: number) => void = () => {}): void => {
   try {
-    // a copy in its own buffer: reading past the end fails
+    // A copy in its own buffer, so that reading past the end fails.
     target.run(bytes.slice(), feature)
   } catch (error) {
     throw new Finding(target, bytes, error)
@@ -89,7 +89,7 @@ export const fuzz = (
   const kept: Uint8Array[] = []
   const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
   if (start.length === 0) start.push(new Uint8Array(1))
-  coverage.peek() // code that making the seeds reached does not count
+  coverage.countNew() // code that the seeds reached does not count
   let executions = 0
   /** Runs an input; true if it showed a new feature. */
   const execute = (bytes: Uint8Array): boolean => {
@@ -103,24 +103,24 @@ export const fuzz = (
   }
   for (const bytes of start) {
     const isNew = execute(bytes)
-    if (coverage.look() > 0 || isNew) keep(bytes)
+    if (coverage.preview() > 0 || isNew) keep(bytes)
   }
   const pool = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(start))
   /** From inputs that together reach new code, keeps those that reach it: runs them again, in halves. */
   const narrow = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {
-      if (coverage.look() > 0) keep(inputs[0])
+      if (coverage.preview() > 0) keep(inputs[0])
       return
     }
-    if (coverage.peek() === 0) return
+    if (coverage.countNew() === 0) return
     narrow(inputs.slice(0, inputs.length >> 1))
     narrow(inputs.slice(inputs.length >> 1))
   }
   while (more(executions)) {
     const batch = Array.from({ length: BATCH }, () => mutate(pool(), pool(), target.split, random))
     for (const bytes of batch) if (execute(bytes)) keep(bytes)
-    if (coverage.peek() > 0) narrow(batch)
+    if (coverage.countNew() > 0) narrow(batch)
   }
   return { executions, features: features.size, kept }
 }
@@ -131,5 +131,5 @@ export const minimise = (target: Target, inputs: readonly Uint8Array[], coverage
     .sort((a, b) => a.length - b.length)
     .filter(bytes => {
       runInput(target, bytes)
-      return coverage.look() > 0
+      return coverage.preview() > 0
     })

@@ -128,12 +128,12 @@ export const ipTarget: Target = {
       const before = { ...ip.counters }
       ip.receive(packet, link.now)
       for (const { bytes: sent } of link.collect().splice(0)) assert.ok(sent.length <= MTU + ENCAPSULATION_BYTES)
-      const fate = Object.keys(before).findIndex(
+      const outcome = Object.keys(before).findIndex(
         name => name !== 'received' && ip.counters[name as keyof typeof before] !== before[name as keyof typeof before],
       )
       const { neighbours, waiting } = ip.counts
       assert.ok(neighbours <= NeighbourLimits.entries && waiting <= NeighbourLimits.waiting)
-      feature((fate + 1) | (Math.min(neighbours, 15) << 4) | (Math.min(waiting, 15) << 8))
+      feature((outcome + 1) | (Math.min(neighbours, 15) << 4) | (Math.min(waiting, 15) << 8))
       if ((flags & LATER) !== 0) {
         link.now += HOUR
         ip.onTimeout(link.now)

@@ -28,7 +28,7 @@ const inPlace =
     if (bytes.length > 0) edit(bytes, random.int(bytes.length), random)
     return bytes
   }
-const stretch = (bytes: Uint8Array, random: RandomSource): [number, number] => {
+const randomRange = (bytes: Uint8Array, random: RandomSource): [number, number] => {
   const from = random.int(bytes.length + 1)
   return [from, from + random.int(Math.min(64, bytes.length - from) + 1)]
 }
@@ -45,11 +45,11 @@ const changes: readonly Change[] = [
       bytes[at + i] = value >>> (8 * (little ? i : width - 1 - i))
   }),
   (bytes, _other, random) => {
-    const [from, to] = stretch(bytes, random)
+    const [from, to] = randomRange(bytes, random)
     return joined(bytes.subarray(0, from), bytes.subarray(to))
   },
   (bytes, _other, random) => {
-    const [from, to] = stretch(bytes, random)
+    const [from, to] = randomRange(bytes, random)
     const at = random.int(bytes.length + 1)
     return joined(bytes.subarray(0, at), bytes.subarray(from, to), bytes.subarray(at))
   },
@@ -60,7 +60,7 @@ const changes: readonly Change[] = [
     return joined(bytes.subarray(0, at), fresh, bytes.subarray(at))
   },
   (bytes, other, random) => {
-    const [from, to] = stretch(other, random)
+    const [from, to] = randomRange(other, random)
     const at = random.int(bytes.length + 1)
     return joined(bytes.subarray(0, at), other.subarray(from, to), bytes.subarray(at + (to - from)))
   },

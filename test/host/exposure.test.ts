@@ -27,7 +27,7 @@ test('a folder that only its user can write to is safe, also below one like /tmp
   assert.equal(exposure(join(folder, 'link')), undefined)
 })
 
-test('one that others may write to is not safe, sticky or not, nor is a folder below one without the sticky bit', () => {
+test('a folder that others may write to is not safe, sticky or not, nor is a folder below one without the sticky bit', () => {
   for (const mode of [0o777, 0o1777, 0o770, 0o1770]) {
     const path = make('open', mode)
     const shown = `0${mode.toString(8)}`.slice(-4)

@@ -1,6 +1,6 @@
 /*
- * Which memory root's daemon may access of another user's program: the address space that connected, as long as its
- * user could access it too, and never that of a program that it becomes by exec.
+ * Memory of another user's program that root's daemon may access: only the address space that connected, and only
+ * while its user could access it too. After an exec, the program has another address space.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'

@@ -8,12 +8,12 @@ import type { PeerCalls } from './peer.ts'
 
 export interface Peer {
   readonly pid: number
-  ask<K extends keyof PeerCalls>(call: K, ask: PeerCalls[K]['ask']): Promise<PeerCalls[K]['answer']>
+  request<K extends keyof PeerCalls>(call: K, request: PeerCalls[K]['request']): Promise<PeerCalls[K]['answer']>
   /** Kills the process and waits until it is gone (reaped). */
   kill(): Promise<void>
 }
 
-const gone = async (child: ChildProcess): Promise<void> => {
+const exited = async (child: ChildProcess): Promise<void> => {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exit = once(child, 'exit')
   child.kill('SIGKILL')
@@ -24,15 +24,15 @@ export const startPeer = (): Peer => {
   const child = fork(fileURLToPath(new URL('./peer.js', import.meta.url)))
   return {
     pid: child.pid ?? 0,
-    async ask(call, ask) {
+    async request(call, request) {
       const answer = once(child, 'message')
-      child.send({ call, ask })
+      child.send({ call, request })
       const [value] = await Promise.race([
         answer,
         once(child, 'exit').then(() => Promise.reject(new Error(`the peer ended before it answered "${call}"`))),
       ])
       return value
     },
-    kill: () => gone(child),
+    kill: () => exited(child),
   }
 }

@@ -11,19 +11,19 @@ import { close, connect, send } from '../../src/host/net/sockets.ts'
 /** Orders of a peer, and its answers. */
 export interface PeerCalls {
   /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
-  arena: { ask: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
+  arena: { request: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
   /** Reads bytes of the arena. */
-  read: { ask: { offset: number; length: number }; answer: { bytes: number[] } }
+  read: { request: { offset: number; length: number }; answer: { bytes: number[] } }
   /** Maps untouched pages without backing memory. */
-  fresh: { ask: { bytes: number }; answer: { address: number } }
+  fresh: { request: { bytes: number }; answer: { address: number } }
   /** Writes a byte of these. */
-  touch: { ask: { offset: number }; answer: object }
+  touch: { request: { offset: number }; answer: object }
   /** Unmaps all of these. */
-  drop: { ask: object; answer: object }
+  drop: { request: object; answer: object }
   /** Creates a memory file with the text and keeps it open. */
-  file: { ask: { text: string }; answer: { fd: number; ino: number } }
+  file: { request: { text: string }; answer: { fd: number; ino: number } }
   /** Connects, sends one message and (if asked) a memory file's descriptor. */
-  say: { ask: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
+  sendMessage: { request: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
 }
 
 const sys = libcFunctions({
@@ -36,7 +36,7 @@ let arena: Arena | undefined
 let fresh: Arena | undefined
 const MADV_DONTNEED = 4
 
-const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCalls[K]['answer'] } = {
+const handlers: { [K in keyof PeerCalls]: (request: PeerCalls[K]['request']) => PeerCalls[K]['answer'] } = {
   arena({ bytes, protect, protection = 1 }) {
     arena = mapArena(bytes)
     for (let i = 0; i < arena.length; i++) arena.bytes[i] = i % 251
@@ -66,7 +66,7 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
     sys().pwrite(fd, text, text.length, 0)
     return { fd, ino: fileIdentity(fd).ino }
   },
-  say({ path, text, withFile }) {
+  sendMessage({ path, text, withFile }) {
     const fd = connect(path)
     const file = createMemfd('said', text.length)
     sys().pwrite(file, text, text.length, 0)
@@ -78,6 +78,6 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
   },
 }
 
-process.on('message', ({ call, ask }: { call: keyof PeerCalls; ask: never }) => {
-  process.send?.(handlers[call](ask))
+process.on('message', ({ call, request }: { call: keyof PeerCalls; request: never }) => {
+  process.send?.(handlers[call](request))
 })

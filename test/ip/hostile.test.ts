@@ -29,7 +29,7 @@ const victim = (family: 4 | 6) => {
   const link = new Link()
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   const host = link.add(`${base}1`)
-  const { got } = host.socket(UDP, PORT)
+  const { received: got } = host.socket(UDP, PORT)
   const addresses = { source: address(`${base}9`), destination: address(`${base}1`), hopLimit: 64 }
   const datagram = { sourcePort: 1, destinationPort: PORT, payload: Uint8Array.of(1, 2, 3) }
   const wrap = (packet: Parameters<typeof emitIp>[0]): Uint8Array =>
@@ -39,8 +39,8 @@ const victim = (family: 4 | 6) => {
   return { link, host, base, got, addresses, datagram, wrap, udp, echo }
 }
 
-/** The host's counters after one packet. */
-const fateOf = (host: Host, bytes: Uint8Array): string[] => {
+/** The drop counters that one packet increments. */
+const dropReasons = (host: Host, bytes: Uint8Array): string[] => {
   const before = { ...host.ip.counters }
   host.ip.receive(bytes, 1)
   return (Object.keys(before) as (keyof IpCounters)[]).filter(
@@ -48,7 +48,7 @@ const fateOf = (host: Host, bytes: Uint8Array): string[] => {
   )
 }
 
-/** It had no effect. */
+/** Asserts that no packet had an effect. */
 const assertUntouched = ({ link, host, got }: ReturnType<typeof victim>): void => {
   assert.deepEqual(link.collect(), [])
   assert.deepEqual([got.length, host.ip.counts.neighbours, host.ip.counts.waiting], [0, 0, 0])
@@ -72,15 +72,15 @@ const arp = (fields: Partial<Parameters<typeof emitArp>[0]> = {}): Uint8Array =>
 
 for (const family of [4, 6] as const)
   describe(`IPv${family}`, () => {
-    it('truncated packets', () => {
+    it('drops truncated packets', () => {
       const self = victim(family)
       for (const whole of [self.udp, self.echo])
         for (let length = 0; length < whole.length; length++)
-          assert.deepEqual(fateOf(self.host, whole.subarray(0, length)), ['malformed'], `${length} bytes`)
+          assert.deepEqual(dropReasons(self.host, whole.subarray(0, length)), ['malformed'], `${length} bytes`)
       assertUntouched(self)
     })
 
-    it('packets with any one bit flipped are dropped, or are for another host', () => {
+    it('drops packets with any one bit flipped, or they are for another host', () => {
       const self = victim(family)
       for (const whole of [self.udp, self.echo])
         for (let bit = 0; bit < whole.length * 8; bit++) {
@@ -88,13 +88,13 @@ for (const family of [4, 6] as const)
           // The encapsulation has two reserved bytes; IPv6 protects neither traffic class, flow label nor hop limit.
           if (at === 2 || at === 3) continue
           if (family === 6 && (at === 11 || (at >= 4 && at < 8))) continue
-          const [fate] = fateOf(self.host, changed(whole, at, whole[at]! ^ (1 << (bit & 7))))
-          assert.ok(fate !== undefined && fate !== 'delivered', `byte ${at}, bit ${bit & 7}: ${fate}`)
+          const [reason] = dropReasons(self.host, changed(whole, at, whole[at]! ^ (1 << (bit & 7))))
+          assert.ok(reason !== undefined && reason !== 'delivered', `byte ${at}, bit ${bit & 7}: ${reason}`)
         }
       assertUntouched(self)
     })
 
-    it('fragments', () => {
+    it('drops fragments', () => {
       const self = victim(family)
       const ip = self.udp.subarray(ENCAPSULATION_BYTES)
       if (family === 4)
@@ -107,13 +107,13 @@ for (const family of [4, 6] as const)
           let sum = 0
           for (let i = 0; i < 20; i += 2) sum += view.getUint16(i)
           view.setUint16(10, ~((sum & 0xffff) + (sum >>> 16)))
-          assert.deepEqual(fateOf(self.host, encapsulated(EtherType.IPV4, copy)), ['fragment'])
+          assert.deepEqual(dropReasons(self.host, encapsulated(EtherType.IPV4, copy)), ['fragment'])
         }
-      else assert.deepEqual(fateOf(self.host, encapsulated(EtherType.IPV6, changed(ip, 6, 44))), ['fragment'])
+      else assert.deepEqual(dropReasons(self.host, encapsulated(EtherType.IPV6, changed(ip, 6, 44))), ['fragment'])
       assertUntouched(self)
     })
 
-    it('impossible source addresses', () => {
+    it('drops impossible source addresses', () => {
       const self = victim(family)
       const sources =
         family === 4
@@ -121,32 +121,32 @@ for (const family of [4, 6] as const)
           : ['::', '::1', 'ff02::1', 'fd00:8::1']
       for (const source of sources) {
         const from = { ...self.addresses, source: address(source) }
-        const [fate] = fateOf(self.host, self.wrap(udpPacket(from, self.datagram)))
-        assert.ok(fate === 'foreign' || fate === 'malformed', `${source}: ${fate}`)
+        const [reason] = dropReasons(self.host, self.wrap(udpPacket(from, self.datagram)))
+        assert.ok(reason === 'foreign' || reason === 'malformed', `${source}: ${reason}`)
         const body = new Uint8Array(8)
-        fateOf(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
+        dropReasons(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
       }
-      // Its source is this host's address: to a group it may be the host's own packet, which comes back.
+      // The packet has this host's own address as its source. To a group it may be the host's own packet, looped back.
       const own = { ...self.addresses, source: self.addresses.destination }
       const toAll = { ...own, destination: address('10.9.0.255') }
-      if (family === 4) assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(toAll, self.datagram))), [])
-      assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(own, self.datagram))), ['foreign'])
+      if (family === 4) assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(toAll, self.datagram))), [])
+      assert.deepEqual(dropReasons(self.host, self.wrap(udpPacket(own, self.datagram))), ['foreign'])
       const echo = { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(8) }
-      assert.deepEqual(fateOf(self.host, self.wrap(icmpPacket(own, echo))), ['foreign'])
+      assert.deepEqual(dropReasons(self.host, self.wrap(icmpPacket(own, echo))), ['foreign'])
       assertUntouched(self)
     })
 
-    it('unsupported protocols, and unsolicited replies', () => {
+    it('drops unsupported protocols, and unsolicited replies', () => {
       const self = victim(family)
       const packet = { ...self.addresses, protocol: 6, payload: new Uint8Array(40) }
-      assert.deepEqual(fateOf(self.host, self.wrap(packet)), ['foreign'])
+      assert.deepEqual(dropReasons(self.host, self.wrap(packet)), ['foreign'])
       const reply = { type: family === 4 ? 0 : 129, code: 0, body: new Uint8Array(8) }
-      assert.deepEqual(fateOf(self.host, self.wrap(icmpPacket(self.addresses, reply))), ['unclaimed'])
-      assert.deepEqual(fateOf(self.host, encapsulated(0x8035, new Uint8Array(60))), ['foreign'])
+      assert.deepEqual(dropReasons(self.host, self.wrap(icmpPacket(self.addresses, reply))), ['unclaimed'])
+      assert.deepEqual(dropReasons(self.host, encapsulated(0x8035, new Uint8Array(60))), ['foreign'])
       assertUntouched(self)
     })
 
-    it('echo requests from nonexistent hosts use bounded memory', () => {
+    it('uses bounded memory for echo requests from nonexistent hosts', () => {
       const self = victim(family)
       for (let i = 2; i < 250; i++)
         for (let n = 0; n < 40; n++) {
@@ -162,38 +162,38 @@ for (const family of [4, 6] as const)
   })
 
 describe('ARP', () => {
-  it('truncated messages, and those of another link or protocol, or without a queue pair', () => {
+  it('drops truncated messages, and those of another link or protocol, or without a queue pair', () => {
     const self = victim(4)
     const whole = arp()
     for (let length = 0; length < whole.length; length++)
-      assert.deepEqual(fateOf(self.host, whole.subarray(0, length)), ['malformed'])
+      assert.deepEqual(dropReasons(self.host, whole.subarray(0, length)), ['malformed'])
     // Hardware type, protocol, lengths of addresses.
-    for (const at of [4, 5, 6, 7, 8, 9]) assert.deepEqual(fateOf(self.host, changed(whole, at, 99)), ['malformed'])
+    for (const at of [4, 5, 6, 7, 8, 9]) assert.deepEqual(dropReasons(self.host, changed(whole, at, 99)), ['malformed'])
     for (const senderLink of [
       { ...peerLink, qpn: 0 },
       { ...peerLink, qpn: 0xff_ffff },
       { ...peerLink, gid: address('ff12::1') },
     ])
-      assert.deepEqual(fateOf(self.host, arp({ senderLink })), ['malformed'])
+      assert.deepEqual(dropReasons(self.host, arp({ senderLink })), ['malformed'])
     assertUntouched(self)
   })
 
-  it('impossible source addresses, and this host itself', () => {
+  it("drops impossible source addresses, and the host's own", () => {
     const self = victim(4)
     for (const sender of ['10.9.0.1', '10.9.0.255', '255.255.255.255', '224.0.0.1', '10.8.0.9'])
-      assert.deepEqual(fateOf(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
+      assert.deepEqual(dropReasons(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
     assertUntouched(self)
   })
 
-  it('unsolicited replies, and requests for others, add no neighbour', () => {
+  it('adds no neighbour for unsolicited replies, and requests for others', () => {
     const self = victim(4)
-    fateOf(self.host, arp({ operation: ArpOperation.REPLY }))
-    fateOf(self.host, arp({ target: address('10.9.0.2') }))
-    fateOf(self.host, arp({ operation: 77 }))
+    dropReasons(self.host, arp({ operation: ArpOperation.REPLY }))
+    dropReasons(self.host, arp({ target: address('10.9.0.2') }))
+    dropReasons(self.host, arp({ operation: 77 }))
     assertUntouched(self)
   })
 
-  it('requests from very many hosts are answered, and few are cached', () => {
+  it('answers requests from very many hosts, and caches few', () => {
     const link = new Link()
     const host = link.add('10.0.0.1', 8)
     let answers = 0
@@ -204,31 +204,31 @@ describe('ARP', () => {
     assert.deepEqual([answers, host.ip.counts.neighbours], [5000, 1024])
   })
 
-  it('a host without an address may send requests, and is not cached', () => {
+  it('answers a host without an address, and does not cache it', () => {
     const self = victim(4)
-    assert.deepEqual(fateOf(self.host, arp({ sender: address('0.0.0.0') })), [])
+    assert.deepEqual(dropReasons(self.host, arp({ sender: address('0.0.0.0') })), [])
     assert.equal(self.link.collect().length, 1)
     assert.equal(self.host.ip.counts.neighbours, 0)
   })
 })
 
-describe('a full neighbour cache', () => {
-  const stranger = (i: number): Uint8Array => address(`10.1.${i >> 8}.${i & 255}`)
+describe('a flood that fills the neighbour cache', () => {
+  const unknownHost = (i: number): Uint8Array => address(`10.1.${i >> 8}.${i & 255}`)
   const target = address('10.0.0.1')
-  /** Who asks for the victim's address. */
-  const asking = (i: number): Uint8Array => arp({ sender: stranger(i), target })
-  /** Who wants an echo, and does not exist. */
-  const pinging = (i: number): Uint8Array => {
-    const addresses = { source: stranger(i), destination: target, hopLimit: 64 }
+  /** A request for the victim's address. */
+  const arpRequest = (i: number): Uint8Array => arp({ sender: unknownHost(i), target })
+  /** An echo request from a host that does not exist. */
+  const echoRequest = (i: number): Uint8Array => {
+    const addresses = { source: unknownHost(i), destination: target, hopLimit: 64 }
     return encapsulated(EtherType.IPV4, emitIp(icmpPacket(addresses, { type: 8, code: 0, body: new Uint8Array(8) }), 0))
   }
 
   for (const [name, filling, during] of [
-    ['of hosts that ask', asking, asking],
-    ['of hosts that ask, while absent ones want echoes', asking, pinging],
-    ['of absent hosts that want echoes', pinging, pinging],
+    ['of ARP requests', arpRequest, arpRequest],
+    ['of ARP requests, then of echo requests from absent hosts', arpRequest, echoRequest],
+    ['of echo requests from absent hosts', echoRequest, echoRequest],
   ] as const)
-    it(`${name} keeps no neighbour from being found`, () => {
+    it(`${name} does not prevent the discovery of a neighbour`, () => {
       const link = new Link()
       const [victim, other] = [link.add('10.0.0.1', 8), link.add('10.0.0.2', 8)]
       let sent = 0
@@ -237,9 +237,9 @@ describe('a full neighbour cache', () => {
       }
       flood(filling, 5000)
       link.collect().length = 0
-      const { got } = other.socket(UDP, PORT)
+      const { received: got } = other.socket(UDP, PORT)
       const { socket } = victim.socket(UDP)
-      // The first datagram may be lost among those that wait.
+      // The first datagram may be dropped from the queue of those that wait for an address.
       for (let tries = 0; tries < 2; tries++) {
         victim.ip.send(socket, { address: address('10.0.0.2'), port: PORT }, Uint8Array.of(5), link.now)
         const solicitations = link.collect().splice(0)
@@ -265,7 +265,7 @@ describe('neighbour discovery', () => {
       ...fields,
     })
 
-  it('messages from behind a router, of another code, with endless options, or without a queue pair', () => {
+  it('drops messages from behind a router, of another code, with endless options, or without a queue pair', () => {
     const self = victim(6)
     const wrong = [
       solicitation(self, body(), 254),
@@ -276,28 +276,31 @@ describe('neighbour discovery', () => {
       solicitation(self, changed(body(), 21, 200)),
       solicitation(self, body({ link: { ...peerLink, qpn: 0xff_ffff } })),
     ]
-    for (const packet of wrong) assert.deepEqual(fateOf(self.host, packet), ['malformed'])
+    for (const packet of wrong) assert.deepEqual(dropReasons(self.host, packet), ['malformed'])
     assertUntouched(self)
   })
 
-  it('unsolicited advertisements add no neighbour', () => {
+  it('adds no neighbour for unsolicited advertisements', () => {
     const self = victim(6)
     const type = NeighbourMessage.ADVERTISEMENT
     const message = emitDiscovery({ type, flags: 0x60, target: address('fd00:9::9'), link: peerLink })
-    fateOf(self.host, self.wrap(icmpPacket({ ...self.addresses, hopLimit: 255 }, { type, code: 0, body: message })))
+    dropReasons(
+      self.host,
+      self.wrap(icmpPacket({ ...self.addresses, hopLimit: 255 }, { type, code: 0, body: message })),
+    )
     assertUntouched(self)
   })
 
-  it('a host without an address is answered, but not cached', () => {
+  it('answers a host without an address, and does not cache it', () => {
     const self = victim(6)
-    const nameless = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
-    const packet = icmpPacket(nameless, {
+    const withoutSource = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
+    const packet = icmpPacket(withoutSource, {
       type: NeighbourMessage.SOLICITATION,
       code: 0,
       body: body({ link: undefined }),
     })
     assert.equal(packet.protocol, IpProtocolNumber.ICMPV6)
-    assert.deepEqual(fateOf(self.host, self.wrap(packet)), [])
+    assert.deepEqual(dropReasons(self.host, self.wrap(packet)), [])
     const [answer] = self.link.collect()
     assert.equal(answer?.to.qpn, 0xff_ffff, 'to all nodes')
     assert.equal(self.host.ip.counts.neighbours, 0)

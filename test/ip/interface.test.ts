@@ -36,7 +36,7 @@ for (const family of [4, 6] as const) {
   describe(`IPv${family}`, () => {
     it('finds a neighbour with one solicitation, and pings it', () => {
       const { link, a, b } = two(family)
-      const { socket, got } = a.socket(ICMP)
+      const { socket, received: got } = a.socket(ICMP)
       a.ip.send(socket, { address: b.ip.prefix.address, port: 7 }, bytes(1, 2, 3), link.now)
       const [first, ...more] = link.collect()
       assert.equal(more.length, 0)
@@ -64,7 +64,7 @@ for (const family of [4, 6] as const) {
       for (const length of [0, 1, maxBytes]) a.ip.send(sender.socket, to, payload.subarray(0, length), link.now)
       link.settle()
       assert.deepEqual(
-        receiver.got.map(({ from, payload: one }) => [addressText(from.address), from.port, one.length]),
+        receiver.received.map(({ from, payload: one }) => [addressText(from.address), from.port, one.length]),
         [0, 1, maxBytes].map(length => [addressText(a.ip.prefix.address), 1000, length]),
       )
       assert.equal(
@@ -81,17 +81,17 @@ for (const family of [4, 6] as const) {
       const { socket } = a.socket(UDP)
       const start = link.now
       for (let i = 0; i < 5; i++) a.ip.send(socket, { address: address(`${base}77`), port: 9 }, bytes(i), link.now)
-      let asked = link.collect().length
+      let solicitations = link.collect().length
       link.settle()
-      while (link.tick()) asked++
-      assert.equal(asked, 3 + 1, 'three solicitations; the last tick gives up')
+      while (link.tick()) solicitations++
+      assert.equal(solicitations, 3 + 1, 'three solicitations; the last tick gives up')
       assert.equal(link.now - start, 3 * SECOND)
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
     })
 
     it('probes a stale neighbour, and notices a change', () => {
       const { link, a, b, base } = two(family)
-      const { socket, got } = a.socket(ICMP)
+      const { socket, received: got } = a.socket(ICMP)
       const ping = (): number => {
         const before = got.length
         a.ip.send(socket, { address: b.ip.prefix.address, port: 0 }, bytes(), link.now)
@@ -125,7 +125,7 @@ for (const family of [4, 6] as const) {
       assert.ok(b.groups.has(addressText(multicastLink(group, PKEY).gid)))
       send(5000)
       send(5001)
-      assert.deepEqual([member.got.length, bystander.got.length], [1, 0])
+      assert.deepEqual([member.received.length, bystander.received.length], [1, 0])
       assert.equal(
         codeOf(() => b.ip.join(member.socket, group)),
         'EADDRINUSE',
@@ -147,7 +147,7 @@ for (const family of [4, 6] as const) {
       const [sender, receiver] = [a.socket(UDP), a.socket(UDP, 53)]
       a.ip.send(echo.socket, { address: a.ip.prefix.address, port: 1 }, bytes(5), link.now)
       a.ip.send(sender.socket, { address: a.ip.prefix.address, port: 53 }, bytes(6), link.now)
-      assert.deepEqual([echo.got.length, receiver.got.length, link.collect().length], [1, 1, 0])
+      assert.deepEqual([echo.received.length, receiver.received.length, link.collect().length], [1, 1, 0])
     })
 
     it('leaves nothing after shutdown', () => {
@@ -186,7 +186,7 @@ describe('an interface', () => {
       a.ip.send(echo.socket, { address: address(text), port: 1 }, bytes(1), link.now)
       link.settle()
     }
-    assert.deepEqual([...receivers.map(({ got }) => got.length), echo.got.length], [2, 2, 0])
+    assert.deepEqual([...receivers.map(({ received: got }) => got.length), echo.received.length], [2, 2, 0])
   })
 
   it('refuses addresses that no host of a link has', () => {
@@ -250,7 +250,7 @@ describe('an interface', () => {
   it('keeps its neighbours despite solicitations for very many unused addresses', () => {
     const link = new Link()
     const [a, b] = [link.add('10.9.0.1', 8), link.add('10.9.0.2', 8)]
-    const { socket, got } = a.socket(ICMP)
+    const { socket, received: got } = a.socket(ICMP)
     const ping = (text: string): void => {
       a.ip.send(socket, { address: address(text), port: 0 }, bytes(), link.now)
       link.settle()

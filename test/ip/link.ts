@@ -45,19 +45,22 @@ export class Host {
 
   /** A socket that keeps received datagrams. */
   socket(protocol: 1 | 17, port = 0) {
-    const got: { readonly from: IpEnd; readonly payload: Uint8Array }[] = []
-    return { socket: this.ip.open(protocol, port, (from, payload) => got.push({ from, payload })), got }
+    const received: { readonly from: IpEnd; readonly payload: Uint8Array }[] = []
+    return {
+      socket: this.ip.open(protocol, port, (from, payload) => received.push({ from, payload })),
+      received: received,
+    }
   }
 }
 
 export class Link {
   now = 1
-  #made = 0
+  #hostCount = 0
   readonly hosts: Host[] = []
   readonly wire: OnWire[] = []
 
   add(text: string, prefixLength?: number): Host {
-    const host = new Host(text, ++this.#made, prefixLength)
+    const host = new Host(text, ++this.#hostCount, prefixLength)
     this.hosts.push(host)
     return host
   }

@@ -45,7 +45,7 @@ describe('an agent', () => {
     pair.a.engine.onMad(foreign, path, 0)
     pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
     assert.equal(pair.a.received.length, 0)
-    // A response may come from another port than the request's destination.
+    // A response may come from another port than the one the request was sent to.
     pair.a.engine.onMad(response, { ...path, remoteGid: gid(9) }, 0)
     assert.equal(pair.a.received.length, 1)
   })

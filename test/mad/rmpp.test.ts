@@ -11,7 +11,7 @@ import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentTe
 const { GET_TABLE, RESPONSE } = MadMethod
 const RESPONSE_TABLE = GET_TABLE | RESPONSE
 /** Data of a segment of subnet administration. */
-const ROOM = 200
+const SEGMENT_BYTES = 200
 const SA = 3
 
 /** Delivers everything; returns what was on the wire, in order. */
@@ -26,11 +26,11 @@ const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): str
 }
 
 /** The headers of the received message are those of its first segment. */
-const assertWhole = (came: Uint8Array | undefined, message: Uint8Array): void => {
-  assert.ok(came)
-  assert.equal(came.length, message.length)
-  assert.deepEqual(came.subarray(SA_HEADERS), message.subarray(SA_HEADERS))
-  assert.deepEqual(came.subarray(0, 8), message.subarray(0, 8))
+const assertWhole = (received: Uint8Array | undefined, message: Uint8Array): void => {
+  assert.ok(received)
+  assert.equal(received.length, message.length)
+  assert.deepEqual(received.subarray(SA_HEADERS), message.subarray(SA_HEADERS))
+  assert.deepEqual(received.subarray(0, 8), message.subarray(0, 8))
 }
 
 describe('a transfer', () => {
@@ -38,7 +38,7 @@ describe('a transfer', () => {
     const pair = new Pair()
     pair.send(pair.b, plainMad(SA, GET_TABLE, 7), SECOND, 0, 'request')
     pair.settle()
-    const message = longMessage(RESPONSE_TABLE, 7, 3 * ROOM + 10)
+    const message = longMessage(RESPONSE_TABLE, 7, 3 * SEGMENT_BYTES + 10)
     message[11] = pair.b.host
     pair.send(pair.a, message, 0)
     assert.deepEqual(script(pair), [
@@ -55,7 +55,7 @@ describe('a transfer', () => {
   })
 
   it('is one segment if the message fits, also an empty one', () => {
-    for (const length of [0, 1, ROOM]) {
+    for (const length of [0, 1, SEGMENT_BYTES]) {
       const pair = new Pair()
       const message = longMessage(GET_TABLE, 7, length)
       pair.send(pair.a, message, 0)
@@ -66,7 +66,7 @@ describe('a transfer', () => {
 
   it('opens its window by 64 segments when it is used up', () => {
     const pair = new Pair()
-    pair.send(pair.a, longMessage(GET_TABLE, 7, 140 * ROOM), 0)
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 140 * SEGMENT_BYTES), 0)
     assert.deepEqual(
       script(pair).filter(line => line.includes('ACK')),
       ['← ACK 1 window 65', '← ACK 65 window 129', '← ACK 129 window 193', '← ACK 140 window 193'],
@@ -75,7 +75,7 @@ describe('a transfer', () => {
 
   it('retransmits from the last acknowledged segment when no ACK arrives in 2 seconds', () => {
     const pair = new Pair()
-    const message = longMessage(GET_TABLE, 7, 3 * ROOM)
+    const message = longMessage(GET_TABLE, 7, 3 * SEGMENT_BYTES)
     pair.send(pair.a, message, 0, 1)
     let lost = 0
     const isLost = (one: OnWire) => segmentText(one) === 'DATA 2' && lost++ === 0
@@ -94,15 +94,15 @@ describe('a transfer', () => {
 
   it('fails without an ACK after the last retry; progress resets the count', () => {
     const pair = new Pair()
-    pair.send(pair.a, longMessage(GET_TABLE, 7, ROOM), 0, 2)
+    pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 0, 2)
     do script(pair, () => true)
     while (pair.a.ended.length === 0 && pair.tick())
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 6 * SECOND])
   })
 
-  it('sends at most 64 segments at once, whatever window the peer allows, and the rest immediately when it is called again', () => {
+  it('sends at most 64 segments per call, whatever window the peer allows, and the next ones with the next call', () => {
     const pair = new Pair()
-    pair.send(pair.a, longMessage(GET_TABLE, 7, 200 * ROOM), 0, 0)
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 200 * SEGMENT_BYTES), 0, 0)
     const first = pair.wire.splice(0)[0]!
     const ack = { type: RmppType.ACK, segment: 1, lengthOrWindow: 0xffff_ffff }
     pair.deliver({ to: pair.a, mad: answerRmpp(first.mad, ack) })
@@ -115,7 +115,7 @@ describe('a transfer', () => {
 
   it('is not prolonged by repeated ACKs', () => {
     const pair = new Pair()
-    pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * ROOM), 0, 1)
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * SEGMENT_BYTES), 0, 1)
     const first = pair.wire.splice(0)[0]!
     const ack = answerRmpp(first.mad, { type: RmppType.ACK, segment: 1, lengthOrWindow: 2 })
     for (let i = 0; i < 9 && pair.a.ended.length === 0; i++) {
@@ -127,8 +127,8 @@ describe('a transfer', () => {
 
   it("announces the window in the sender's response", () => {
     const pair = new Pair()
-    const asked = longMessage(GET_TABLE, 7, 2 * ROOM)
-    pair.send(pair.a, asked, 10 * SECOND)
+    const request = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
+    pair.send(pair.a, request, 10 * SECOND)
     assert.deepEqual(script(pair), [
       '→ DATA 1 first of 440',
       '← ACK 1 window 65',
@@ -136,7 +136,7 @@ describe('a transfer', () => {
       '← ACK 2 window 65',
       '→ ACK 0 window 1',
     ])
-    const response = longMessage(RESPONSE_TABLE, 7, 2 * ROOM)
+    const response = longMessage(RESPONSE_TABLE, 7, 2 * SEGMENT_BYTES)
     response[11] = pair.a.host
     pair.send(pair.b, response, 0, 0, 'response')
     assert.equal(script(pair).at(-1), '→ ACK 2 window 65')
@@ -165,7 +165,7 @@ describe('a transfer', () => {
 })
 
 describe('protocol errors', () => {
-  const begin = (length = 3 * ROOM) => {
+  const startTransfer = (length = 3 * SEGMENT_BYTES) => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, length), 0, 3)
     const [first] = pair.wire.splice(0) as [OnWire]
@@ -186,7 +186,7 @@ describe('protocol errors', () => {
   ]
   for (const [what, fields, status] of cases)
     it(`${what} is answered with ABORT ${status}, and ends the transfer`, () => {
-      const { pair, first, path } = begin()
+      const { pair, first, path } = startTransfer()
       pair.a.engine.onMad(answerRmpp(first.mad, fields), path, 0)
       assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${status}`])
       assert.deepEqual(pair.a.ended, [['message', 'aborted']])
@@ -197,7 +197,7 @@ describe('protocol errors', () => {
       [RmppType.STOP, RmppStatus.RESX],
       [RmppType.ABORT, RmppStatus.TOO_MANY_RETRIES],
     ] as const) {
-      const { pair, first, path } = begin()
+      const { pair, first, path } = startTransfer()
       pair.a.engine.onMad(answerRmpp(first.mad, { type, status }), path, 0)
       assert.deepEqual([pair.wire, pair.a.ended], [[], [['message', 'aborted']]])
     }
@@ -208,7 +208,7 @@ describe('protocol errors', () => {
       [2, 3],
       [1, 1],
     ] as const) {
-      const { pair, first } = begin()
+      const { pair, first } = startTransfer()
       const mad = first.mad.slice()
       mad[31] = segment
       mad[26] = flags
@@ -218,37 +218,37 @@ describe('protocol errors', () => {
   })
 
   it('segments beyond the window, and of unknown transfers, are dropped', () => {
-    const { pair, first } = begin()
-    const beyond = first.mad.slice()
-    beyond[26] = 1
-    beyond[31] = 200
-    pair.deliver({ to: pair.b, mad: beyond })
+    const { pair, first } = startTransfer()
+    const beyondWindow = first.mad.slice()
+    beyondWindow[26] = 1
+    beyondWindow[31] = 200
+    pair.deliver({ to: pair.b, mad: beyondWindow })
     assert.equal(pair.wire.length, 0)
     pair.deliver(first)
     pair.wire.length = 0
-    pair.deliver({ to: pair.b, mad: beyond })
+    pair.deliver({ to: pair.b, mad: beyondWindow })
     assert.equal(pair.wire.length, 0)
   })
 
   it('many unfinished messages of one peer do not exclude those of other peers: one of them is aborted', () => {
-    const { pair } = begin()
+    const { pair } = startTransfer()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
-    const half = (tid: number, remoteGid: Uint8Array) => {
+    const deliverFirst = (tid: number, remoteGid: Uint8Array) => {
       const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: 3, segment: 1 })
       new DataView(first.buffer).setUint32(12, tid)
       pair.b.engine.onMad(first, { ...path, remoteGid }, 0)
       return pair.wire.splice(0).map(segmentText)
     }
-    for (let tid = 0; tid < 256; tid++) assert.deepEqual(half(tid, gid(3)), ['ACK 1 window 65'])
-    assert.deepEqual(half(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
-    assert.deepEqual(half(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
+    for (let tid = 0; tid < 256; tid++) assert.deepEqual(deliverFirst(tid, gid(3)), ['ACK 1 window 65'])
+    assert.deepEqual(deliverFirst(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
+    assert.deepEqual(deliverFirst(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
     // The newest of them is aborted, the first one is kept.
-    assert.deepEqual(half(0, gid(3)), ['ACK 1 window 65'])
-    assert.deepEqual(half(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
+    assert.deepEqual(deliverFirst(0, gid(3)), ['ACK 1 window 65'])
+    assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
-  it('a message that is incomplete after 40 seconds is ended with ABORT, too many of them with STOP', () => {
-    const { pair, first } = begin()
+  it('a message that is incomplete after 40 seconds is ended with ABORT; beyond 256 messages one is ended with STOP', () => {
+    const { pair, first } = startTransfer()
     pair.deliver(first)
     pair.wire.length = 0
     pair.now = 40 * SECOND
@@ -263,7 +263,7 @@ describe('protocol errors', () => {
   })
 
   it('a message of more than 1.5 MiB is stopped', () => {
-    const { pair, first } = begin()
+    const { pair, first } = startTransfer()
     let stopped = 0
     const segment = first.mad.slice()
     const view = new DataView(segment.buffer)

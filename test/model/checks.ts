@@ -2,8 +2,9 @@
  * Invariants of the model test at every completion, at every written byte and at the end of a pair's life: each request
  * completes exactly once, in order, with the expected status; a completion's contents are true at that moment; memory
  * changes only where an outstanding request allows it, and to its bytes; in the end memory is the result of the
- * successful requests, and perhaps of the beginning of the next. The outcome is open (`Pair.loose`) once an attacker
- * knew everything that a receiver can check; then only order, exactly-once and the bounds of memory are checked.
+ * successful requests, and perhaps of the beginning of the next. The outcome is unpredictable
+ * (`Pair.unpredictableBecause`) once an attacker knew everything that a receiver can check; then only order,
+ * exactly-once and the bounds of memory are checked.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
@@ -28,17 +29,17 @@ const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
 /** Results that a good network would not produce, but that are allowed. */
-export const createTally = () => ({
+export const createStatistics = () => ({
   succeeded: 0,
   failed: 0,
   flushed: 0,
   messages: 0,
   lost: 0,
-  loose: 0,
+  unpredictable: 0,
   lives: 0,
   attacks: 0,
 })
-export type Tally = ReturnType<typeof createTally>
+export type Statistics = ReturnType<typeof createStatistics>
 
 /** Before a datagram's payload. */
 const ROUTE_BYTES = 40
@@ -46,7 +47,7 @@ const ROUTE_BYTES = 40
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
 /** Unreliable queue pairs have SQE, in which only the send queue is in error. */
 const isInError = (end: End): boolean => stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
-const about = (end: End, operation: Operation): string =>
+const nameOf = (end: End, operation: Operation): string =>
   `${end.name} request ${operation.request.id} (${operation.kind})`
 
 const totalOf = (request: SendRequest): number =>
@@ -71,102 +72,102 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array, what: () => string
 // ---- sends ----
 
 /** A request succeeded: applies its effect. */
-const succeeded = (end: End, operation: Operation, tally: Tally): void => {
+const succeeded = (end: End, operation: Operation, statistics: Statistics): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
-  tally.succeeded++
+  statistics.succeeded++
   end.succeeded++
   if (message !== undefined) (operation.to ?? peer).transmitted++
   if (operation.binds?.live) end.usableWindows.push(operation.binds)
-  if (pair.openReason !== undefined) return
-  if (operation.binds !== undefined) assert.ok(operation.binds.live, `${about(end, operation)}: it is not bound`)
+  if (pair.unpredictableBecause !== undefined) return
+  if (operation.binds !== undefined) assert.ok(operation.binds.live, `${nameOf(end, operation)}: it is not bound`)
   if (operation.invalidates !== undefined)
-    assert.ok(!operation.invalidates.live, `${about(end, operation)}: the key is still valid`)
-  assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} succeeded, although it cannot`)
+    assert.ok(!operation.invalidates.live, `${nameOf(end, operation)}: the key is still valid`)
+  assert.ok(operation.fatal === 'no' || operation.maySucceed, `${nameOf(end, operation)} succeeded, although it cannot`)
   if (operation.fatal !== 'no' || !isReliable(pair)) return
   if (message !== undefined)
-    assert.ok(peer.arrived > operation.place!, `${about(end, operation)} completed before its message arrived`)
+    assert.ok(peer.arrived > operation.messageIndex!, `${nameOf(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
     peer.base.set(write.data, write.at - peer.areas.target)
     const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
-    if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => about(end, operation))
+    if (!later) assertSame(memoryOf(peer, write.at, write.data.length), write.data, () => nameOf(end, operation))
   }
   if (read !== undefined && read.length > 0)
-    assertSame(memoryOf(end, request.sges[0].at, read.length), read, () => about(end, operation))
+    assertSame(memoryOf(end, request.sges[0].at, read.length), read, () => nameOf(end, operation))
   if (atomic !== undefined) {
-    assert.equal(atomic.executed, 1, `${about(end, operation)} was executed ${atomic.executed} times`)
+    assert.equal(atomic.executed, 1, `${nameOf(end, operation)} was executed ${atomic.executed} times`)
     const result = end.host.memory.words.getBigUint64(request.sges[0].at, true)
-    assert.equal(result, atomic.before, `${about(end, operation)}: its result`)
+    assert.equal(result, atomic.before, `${nameOf(end, operation)}: its result`)
   }
 }
 
 /** The first request that fails, and the statuses allowed. */
-const failed = (end: End, operation: Operation, status: number, tally: Tally): void => {
+const failed = (end: End, operation: Operation, status: number, statistics: Statistics): void => {
   const { peer, pair } = end
   end.failed = true
   pair.failing = true
-  tally.failed++
-  if (pair.openReason !== undefined) return
-  const what = `${about(end, operation)} has status ${status}`
+  statistics.failed++
+  if (pair.unpredictableBecause !== undefined) return
+  const what = `${nameOf(end, operation)} has status ${status}`
   if (status === WR_FLUSH_ERR) {
     assert.ok(end.forcedError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
     // a peer in the error state does not answer; otherwise the network exhausted the retries
-    if (stateOf(peer) !== ERR) tally.lost++
+    if (stateOf(peer) !== ERR) statistics.lost++
   }
 }
 
-const nextSend = (end: End): void => {
+const retireSend = (end: End): void => {
   end.ackedPsns += psnsOf(end, end.sends[end.done++])
 }
 
-/** Unsignaled requests before `id` that have completed. */
-const passUnsignaled = (end: End, id: number, tally: Tally): void => {
+/** Completes the unsignaled requests before `id`. */
+const completeUnsignaled = (end: End, id: number, statistics: Statistics): void => {
   while (end.done < id) {
-    const silent = end.sends[end.done]
-    const visible = end.failed || end.pair.signalAll || (silent.request.flags & SIGNALED) !== 0
-    assert.ok(!visible, `${about(end, silent)} has no completion`)
-    succeeded(end, silent, tally)
-    nextSend(end)
+    const operation = end.sends[end.done]
+    const hasCompletion = end.failed || end.pair.signalAll || (operation.request.flags & SIGNALED) !== 0
+    assert.ok(!hasCompletion, `${nameOf(end, operation)} has no completion`)
+    succeeded(end, operation, statistics)
+    retireSend(end)
   }
 }
 
-/** The queue is empty: requests without a completion succeeded silently. */
-export const finishSilent = (end: End, tally: Tally): void => {
-  if (!end.failed && end.host.queues[end.row].sends.length === 0) passUnsignaled(end, end.sends.length, tally)
+/** The queue is empty: the remaining requests have no completion and succeeded. */
+export const completeTrailing = (end: End, statistics: Statistics): void => {
+  if (!end.failed && end.host.queues[end.row].sends.length === 0) completeUnsignaled(end, end.sends.length, statistics)
 }
 
-export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
+export const onSendCompleted = (end: End, c: Completed, statistics: Statistics): void => {
   const operation = end.sends[c.id]
   assert.ok(
     operation !== undefined && c.id >= end.done,
     `${end.name}: request ${c.id} completes out of order, after ${end.done - 1}`,
   )
   assert.equal(c.qpn, end.qpn)
-  passUnsignaled(end, c.id, tally)
+  completeUnsignaled(end, c.id, statistics)
   if (c.status === SUCCESS) {
-    assert.ok(!end.failed, `${about(end, operation)} succeeds after one that failed`)
+    assert.ok(!end.failed, `${nameOf(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
-    assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${about(end, operation)} has a completion`)
+    assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${nameOf(end, operation)} has a completion`)
     assert.equal(c.opcode, sendOperations[opcode].completion)
     // a FLUSH reports the requested length
     const { compare } = operation.request
     assert.equal(c.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
-    succeeded(end, operation, tally)
+    succeeded(end, operation, statistics)
   } else if (end.failed) {
-    assert.equal(c.status, WR_FLUSH_ERR, `${about(end, operation)} after one that failed`)
-    tally.flushed++
-  } else failed(end, operation, c.status, tally)
+    assert.equal(c.status, WR_FLUSH_ERR, `${nameOf(end, operation)} after one that failed`)
+    statistics.flushed++
+  } else failed(end, operation, c.status, statistics)
   if (c.status !== SUCCESS) assert.ok(c.solicited)
   // the failing request completes just before the state changes
-  if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${about(end, operation)} is flushed`)
-  nextSend(end)
+  if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${nameOf(end, operation)} is flushed`)
+  retireSend(end)
 }
 
 // ---- receives ----
 
-export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void => {
+export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistics): void => {
   const request = end.receives[end.received]
   assert.equal(c.id, request?.id, `${end.name}: receive requests complete in order`)
   assert.equal(c.qpn, end.qpn)
@@ -179,33 +180,35 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
     end.receiveFailed = true
     if (c.status === WR_FLUSH_ERR) return
     assert.ok(first, `${what} has status ${c.status} after one that failed`)
-    if (end.pair.openReason !== undefined) return
+    if (end.pair.unpredictableBecause !== undefined) return
     const { peer } = end
-    const bad = peer.sends[peer.fatalAt]
-    const expected = bad?.message?.status ?? LOC_ACCESS_ERR
+    const failing = peer.sends[peer.fatalAt]
+    const expected = failing?.message?.status ?? LOC_ACCESS_ERR
     assert.ok(
-      bad !== undefined && c.status === expected,
+      failing !== undefined && c.status === expected,
       `${what} has status ${c.status}, although no request was wrong`,
     )
-    if (bad.message !== undefined) assert.equal(bad.place, end.arrived, `${what}: messages before it are missing`)
+    if (failing.message !== undefined)
+      assert.equal(failing.messageIndex, end.arrived, `${what}: messages before it are missing`)
     return
   }
   assert.ok(!end.receiveFailed, `${what} succeeds after one that failed`)
-  tally.messages++
+  statistics.messages++
   if (!isReliable(end.pair)) {
     end.arrived++
     const known =
-      end.pair.openReason !== undefined ||
+      end.pair.unpredictableBecause !== undefined ||
       // usually one of the newest
-      end.past.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !== undefined
+      end.sentOperations.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !==
+        undefined
     assert.ok(known, `${what} is not a message that was sent`)
     return
   }
   const operation = end.incoming[end.arrived++]
-  if (end.pair.openReason !== undefined) return
+  if (end.pair.unpredictableBecause !== undefined) return
   assert.ok(operation !== undefined, `${what}: this message was not sent`)
   const wrong = wrongMessage(end, operation, request, c)
-  assert.equal(wrong, undefined, `${what} of ${about(end.peer, operation)}`)
+  assert.equal(wrong, undefined, `${what} of ${nameOf(end.peer, operation)}`)
   assert.ok(operation.request.id >= end.peer.succeeded, `${what}: after its request completed`)
 }
 
@@ -240,7 +243,7 @@ export const onEvent = (end: End, type: number): void => {
     assert.ok(pair.shared && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
     return
   }
-  const explained = pair.openReason !== undefined || peer.fatalAt < peer.sends.length
+  const explained = pair.unpredictableBecause !== undefined || peer.fatalAt < peer.sends.length
   assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, although no request was wrong`)
 }
 
@@ -264,13 +267,13 @@ const wroteLocal = (end: End, at: number, length: number): void => {
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }
 
-/** Target bytes of `end`: contents of the peer's WRITEs in flight. Adjacent bytes may be written at once. */
+/** Target bytes of `end`: contents of the peer's WRITEs in flight. Adjacent bytes may be written in one step. */
 const wroteTarget = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
   const writes = isReliable(end.pair)
     ? peer.sends.slice(peer.succeeded, Math.min(peer.sends.length, peer.fatalAt))
-    : end.past.map(one => one.operation)
+    : end.sentOperations.map(one => one.operation)
   let from = at
   while (from < at + length) {
     let reached = from
@@ -281,10 +284,7 @@ const wroteTarget = (end: End, at: number, length: number): void => {
       while (to < limit && bytes[to] === write.data[to - write.at]) to++
       if (to > reached) reached = to
     }
-    assert.ok(
-      reached > from,
-      `${end.name}: byte ${from - end.areas.target} of the target is not one that was to be written`,
-    )
+    assert.ok(reached > from, `${end.name}: byte ${from - end.areas.target} of the target was written unexpectedly`)
     from = reached
   }
 }
@@ -293,7 +293,7 @@ export const onWrote = (end: End, region: Region, at: number, length: number): v
   if (region === end.local) wroteLocal(end, at, length)
   else {
     assert.ok(region === end.target || region.window, `${end.name}: a write through a key for reading`)
-    if (end.pair.openReason === undefined) wroteTarget(end, at, length)
+    if (end.pair.unpredictableBecause === undefined) wroteTarget(end, at, length)
   }
 }
 
@@ -301,10 +301,10 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   assert.ok(region === end.target, `${end.name}: an atomic through a key for reading`)
   const after = end.host.memory.words.getBigUint64(at, true)
   const index = (at - end.areas.words) / 8
-  if (end.pair.openReason === undefined) {
+  if (end.pair.unpredictableBecause === undefined) {
     const operation = end.atomics[end.executed]
     assert.ok(operation !== undefined, `${end.name}: an atomic that was not requested`)
-    const what = about(end.peer, operation)
+    const what = nameOf(end.peer, operation)
     const { request } = operation
     assert.ok(request.id >= end.peer.succeeded && request.id < end.peer.fatalAt, `${what} is executed too late`)
     assert.equal(at, request.remote, `${what} is executed on another word, or another atomic twice`)
@@ -320,25 +320,26 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
 }
 
 /** Requests in flight, or executed although an earlier one fails. */
-const started = (end: End): Operation[] => {
-  const bad = end.sends[end.fatalAt]
-  return end.sends.slice(end.succeeded, bad?.fatal === 'local' ? end.fatalAt : end.sends.length)
+const inFlight = (end: End): Operation[] => {
+  const failing = end.sends[end.fatalAt]
+  return end.sends.slice(end.succeeded, failing?.fatal === 'local' ? end.fatalAt : end.sends.length)
 }
 
 export const onBound = (end: End, region: Region): void =>
   assert.ok(
-    started(end).some(operation => operation.binds === region),
+    inFlight(end).some(operation => operation.binds === region),
     `${end.name}: a bound window that no request names`,
   )
 
 export const onInvalidated = (end: End, region: Region): void => {
-  if (started(end).some(operation => operation.invalidates === region) || end.pair.openReason !== undefined) return
+  if (inFlight(end).some(operation => operation.invalidates === region) || end.pair.unpredictableBecause !== undefined)
+    return
   const expected = end.incoming[end.arrived]?.message?.invalidates
   assert.equal(region.key, expected, `${end.name}: an invalidated key that the next message does not name`)
 }
 
 /** Whether the target is the result of the successful requests and of part of the next ones. */
-const isTargetRight = (end: End): boolean => {
+const isTargetExpected = (end: End): boolean => {
   const { peer, pair } = end
   const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
   const image = end.base.slice()
@@ -355,9 +356,9 @@ const isTargetRight = (end: End): boolean => {
 }
 
 /** At the end of a life. `flushed`: the end went through the error state, so all requests must have completed. */
-export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
+export const checkEnd = (end: End, flushed: boolean, statistics: Statistics): void => {
   const { pair, host } = end
-  finishSilent(end, tally)
+  completeTrailing(end, statistics)
   if (flushed) {
     assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
     const { sends, receives } = host.queues[end.row]
@@ -367,19 +368,22 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
     assert.equal(receives.length, left, `${end.name}: receive requests that were never consumed`)
     assert.equal(end.received + left, end.receives.length, `${end.name}: receive requests that never complete`)
   }
-  if (pair.openReason !== undefined) return
+  if (pair.unpredictableBecause !== undefined) return
   // some are lost, and some find no receive WQE, but not nearly all
-  const few = !isReliable(pair) && end.transmitted >= 60 && end.arrived < end.transmitted / 10
-  assert.ok(!few, `${end.name}: ${end.arrived} of ${end.transmitted} messages have arrived`)
-  assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target differs from the result of the requests`)
+  const isLossTooHigh = !isReliable(pair) && end.transmitted >= 60 && end.arrived < end.transmitted / 10
+  assert.ok(!isLossTooHigh, `${end.name}: ${end.arrived} of ${end.transmitted} messages have arrived`)
+  assert.ok(
+    !isReliable(pair) || isTargetExpected(end),
+    `${end.name}: the target differs from the result of the requests`,
+  )
   for (let i = 0; i < WORDS; i++)
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
 }
 
 /** After only successes: the target is the result of everything posted. */
-export const checkFinished = (pair: Pair, tally: Tally): void => {
-  for (const end of pair.ends) finishSilent(end, tally)
-  if (pair.openReason !== undefined || pair.failing || !isReliable(pair)) return
+export const checkFinished = (pair: Pair, statistics: Statistics): void => {
+  for (const end of pair.ends) completeTrailing(end, statistics)
+  if (pair.unpredictableBecause !== undefined || pair.failing || !isReliable(pair)) return
   for (const end of pair.ends) {
     const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
     assertSame(memory, end.planned, () => `${end.name}: the target at the end`)

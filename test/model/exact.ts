@@ -1,7 +1,7 @@
 /*
  * An attacker with full knowledge, against an idle RC queue pair: the exact effect of its packet is known. A packet
  * that is right in everything that the receiver can check takes effect, once; a packet that is wrong in one field has
- * no effect, or moves the queue pair to ERR. Afterwards the two ends disagree about PSNs, so the pair's life ends.
+ * no effect, or moves the queue pair to ERR. Afterwards the two ends have different PSNs, so the pair's life ends.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -72,8 +72,8 @@ export const attack = (end: End, random: RandomSource) => {
   if (isAtomic) spec.swap = ADDED
   chosen.change?.(spec, end, random)
   const before = engine.query(end.row)
-  const look = () => memory.bytes.slice(end.areas.target, end.areas.target + TARGET_BYTES + 8 * WORDS)
-  const image = look()
+  const readTarget = () => memory.bytes.slice(end.areas.target, end.areas.target + TARGET_BYTES + 8 * WORDS)
+  const image = readTarget()
   const { received } = end
   const hasReceive = end.host.queues[end.row].receives.length > 0
   return {
@@ -81,15 +81,20 @@ export const attack = (end: End, random: RandomSource) => {
     bytes: packet(chosen.packet, before.rqPsn + chosen.psn, spec, end.qpn),
     check(): void {
       const after = engine.query(end.row)
-      const taken = ['write', 'word', 'read'].includes(chosen.effect) || (chosen.effect === 'message' && hasReceive)
+      const isAccepted =
+        ['write', 'word', 'read'].includes(chosen.effect) || (chosen.effect === 'message' && hasReceive)
       const view = new DataView(image.buffer)
       if (chosen.effect === 'write') image.set(data, offset)
       if (chosen.effect === 'word')
         view.setBigUint64(offset, BigInt.asUintN(64, view.getBigUint64(offset, true) + ADDED), true)
-      assert.ok(Buffer.compare(look(), image) === 0, `${end.name}: ${chosen.name}: the target`)
+      assert.ok(Buffer.compare(readTarget(), image) === 0, `${end.name}: ${chosen.name}: the target`)
       assert.equal(after.state === ERR, chosen.effect === 'error', `${end.name}: ${chosen.name}: state ${after.state}`)
       if (chosen.effect === 'error') return
-      assert.equal(after.rqPsn, (before.rqPsn + (taken ? 1 : 0)) & 0xff_ffff, `${end.name}: ${chosen.name}: next PSN`)
+      assert.equal(
+        after.rqPsn,
+        (before.rqPsn + (isAccepted ? 1 : 0)) & 0xff_ffff,
+        `${end.name}: ${chosen.name}: next PSN`,
+      )
       assert.equal(end.received, received + (chosen.effect === 'message' && hasReceive ? 1 : 0), chosen.name)
       if (end.received === received) return
       const { at } = end.receives[received].sges[0]
@@ -98,5 +103,5 @@ export const attack = (end: End, random: RandomSource) => {
   }
 }
 
-/** Whether the state of an end makes the outcome certain. */
+/** Whether the state of an end makes the effect of an attack known. */
 export const canBeAttacked = (end: End): boolean => [RTS, SQD].includes(end.host.engine.query(end.row).state as 3 | 4)

@@ -1,7 +1,7 @@
 /*
  * The attacker of the model test: forges packets from observed ones. Most are wrong in a field that the receiver
  * checks, and must have no effect; some are right in everything (PSN, queue pair, source, key), and may take effect:
- * `opens` decides before the delivery whether the outcome becomes open. When in doubt it says open.
+ * before the delivery `whyUnpredictable` decides whether the outcome becomes unpredictable. When in doubt it says so.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
@@ -47,11 +47,11 @@ interface Mutation {
   readonly name: string
   readonly weight: number
   /** Changes the packet in place, or returns another one. */
-  play(packet: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined
+  apply(packet: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined
 }
 
 const change =
-  (edit: (bytes: Uint8Array, random: RandomSource) => unknown): Mutation['play'] =>
+  (edit: (bytes: Uint8Array, random: RandomSource) => unknown): Mutation['apply'] =>
   (packet, _knowledge, random) => {
     edit(packet.bytes, random)
     return packet
@@ -64,7 +64,7 @@ const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offse
     else put32(bytes, at + offset, random.hits(0.5) ? random.u32() : random.int(64))
   })
 /** The PSN that the receiver expects. */
-const rightPsn: Mutation['play'] = (packet, { find }) => {
+const expectedPsn: Mutation['apply'] = (packet, { find }) => {
   const end = find(packet.to, qpnOf(packet.bytes))
   if (end === undefined) return undefined
   const flags = opcodeFlags[packet.bytes[0]]
@@ -74,49 +74,49 @@ const rightPsn: Mutation['play'] = (packet, { find }) => {
 }
 
 const mutations: readonly Mutation[] = [
-  { name: 'same', weight: 2, play: packet => packet },
+  { name: 'same', weight: 2, apply: packet => packet },
   {
     name: 'near PSN',
     weight: 6,
-    play: change((bytes, random) => put24(bytes, 9, psnOf(bytes) + random.int(64) - 32)),
+    apply: change((bytes, random) => put24(bytes, 9, psnOf(bytes) + random.int(64) - 32)),
   },
-  { name: 'any PSN', weight: 6, play: change((bytes, random) => put24(bytes, 9, random.u32())) },
-  { name: 'right PSN', weight: 4, play: rightPsn },
+  { name: 'any PSN', weight: 6, apply: change((bytes, random) => put24(bytes, 9, random.u32())) },
+  { name: 'right PSN', weight: 4, apply: expectedPsn },
   {
     name: 'other queue pair',
     weight: 4,
-    play: (packet, { ends }, random) => {
+    apply: (packet, { ends }, random) => {
       const end = random.pick(ends)
       put24(packet.bytes, 5, end.qpn)
       return { ...packet, to: end.node, from: end.peer.node }
     },
   },
-  { name: 'any queue pair', weight: 1, play: change((bytes, random) => put24(bytes, 5, random.u32())) },
+  { name: 'any queue pair', weight: 1, apply: change((bytes, random) => put24(bytes, 5, random.u32())) },
   {
     name: 'other source',
     weight: 4,
-    play: (packet, { nodes }, random) => ({ ...packet, from: random.int(nodes) }),
+    apply: (packet, { nodes }, random) => ({ ...packet, from: random.int(nodes) }),
   },
-  { name: 'rkey', weight: 3, play: inHeader('RETH', 8, 32) },
-  { name: 'address', weight: 3, play: inHeader('RETH', 4, 32) },
-  { name: 'length', weight: 3, play: inHeader('RETH', 12, 32) },
-  { name: "atomic's key", weight: 2, play: inHeader('AtomicETH', 8, 32) },
-  { name: 'invalidated key', weight: 1, play: inHeader('IETH', 0, 32) },
-  { name: 'Q_Key', weight: 2, play: inHeader('DETH', 0, 32) },
-  { name: 'syndrome', weight: 3, play: inHeader('AETH', 0, 8) },
-  { name: 'opcode', weight: 4, play: change((bytes, random) => bytes.fill(random.u32(), 0, 1)) },
+  { name: 'rkey', weight: 3, apply: inHeader('RETH', 8, 32) },
+  { name: 'address', weight: 3, apply: inHeader('RETH', 4, 32) },
+  { name: 'length', weight: 3, apply: inHeader('RETH', 12, 32) },
+  { name: "atomic's key", weight: 2, apply: inHeader('AtomicETH', 8, 32) },
+  { name: 'invalidated key', weight: 1, apply: inHeader('IETH', 0, 32) },
+  { name: 'Q_Key', weight: 2, apply: inHeader('DETH', 0, 32) },
+  { name: 'syndrome', weight: 3, apply: inHeader('AETH', 0, 8) },
+  { name: 'opcode', weight: 4, apply: change((bytes, random) => bytes.fill(random.u32(), 0, 1)) },
   {
     name: 'opcode of the same service',
     weight: 4,
-    play: change((bytes, random) => bytes.fill((bytes[0] & TRANSPORT_MASK) | random.int(0x20), 0, 1)),
+    apply: change((bytes, random) => bytes.fill((bytes[0] & TRANSPORT_MASK) | random.int(0x20), 0, 1)),
   },
-  { name: 'flags, pad, version', weight: 3, play: change((bytes, random) => bytes.fill(random.u32(), 1, 2)) },
-  { name: 'P_Key', weight: 2, play: change((bytes, random) => bytes.fill(random.u32(), 2, 3 + random.int(2))) },
-  { name: 'ackReq', weight: 1, play: change(bytes => bytes.fill(bytes[8] ^ 0x80, 8, 9)) },
+  { name: 'flags, pad, version', weight: 3, apply: change((bytes, random) => bytes.fill(random.u32(), 1, 2)) },
+  { name: 'P_Key', weight: 2, apply: change((bytes, random) => bytes.fill(random.u32(), 2, 3 + random.int(2))) },
+  { name: 'ackReq', weight: 1, apply: change(bytes => bytes.fill(bytes[8] ^ 0x80, 8, 9)) },
   {
     name: 'shorter',
     weight: 2,
-    play: (packet, _, random) => ({
+    apply: (packet, _, random) => ({
       ...packet,
       bytes: packet.bytes.slice(0, 16 + (random.int(packet.bytes.length - 15) & ~3)),
     }),
@@ -124,7 +124,7 @@ const mutations: readonly Mutation[] = [
   {
     name: 'longer',
     weight: 2,
-    play: (packet, _, random) => {
+    apply: (packet, _, random) => {
       const bytes = new Uint8Array(packet.bytes.length + 4 * random.int(8))
       bytes.set(packet.bytes)
       return { ...packet, bytes }
@@ -136,12 +136,15 @@ const mutations: readonly Mutation[] = [
 export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
   for (let left = 1 + random.int(2); left > 0 && packet !== undefined; left--)
-    packet = random.weighted(mutations).play(packet, knowledge, random)
+    packet = random.weighted(mutations).apply(packet, knowledge, random)
   return packet
 }
 
-/** Why a forged packet, about to be delivered to `end`, opens the outcome; undefined if it must have no effect. */
-export const opens = (packet: Packet, end: End): string | undefined => {
+/**
+ * Why a forged packet that is about to be delivered to `end` makes the outcome unpredictable; undefined if it must have
+ * no effect.
+ */
+export const whyUnpredictable = (packet: Packet, end: End): string | undefined => {
   const { bytes, from } = packet
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   if (checkPacket(view, 0, bytes.length) !== 0) return undefined
@@ -162,13 +165,13 @@ export const opens = (packet: Packet, end: End): string | undefined => {
     if (!isReliable(end.pair)) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
     // a duplicate READ with other arguments gets another response
     const { peer } = end
-    const behind = (psn - peer.psn) & PSN_MASK
-    const out = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK
-    if ((flags & OP_READ) !== 0 && behind >= peer.ackedPsns && behind < out) return `${name} again`
+    const distance = (psn - peer.psn) & PSN_MASK
+    const outstanding = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK
+    if ((flags & OP_READ) !== 0 && distance >= peer.ackedPsns && distance < outstanding) return `${name} again`
   }
   if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD)) {
-    const behind = (psn - end.psn) & PSN_MASK
-    if (behind >= end.ackedPsns && behind < ((sqPsn - end.psn) & PSN_MASK)) return `${name} for a request in flight`
+    const distance = (psn - end.psn) & PSN_MASK
+    if (distance >= end.ackedPsns && distance < ((sqPsn - end.psn) & PSN_MASK)) return `${name} for a request in flight`
   }
   return undefined
 }

@@ -21,11 +21,11 @@ export interface Quality {
   readonly forge: number
 }
 
-const calm = { drop: 0, duplicate: 0, reorder: 0, corrupt: 0, replay: 0, forge: 0 }
+const noFaults = { drop: 0, duplicate: 0, reorder: 0, corrupt: 0, replay: 0, forge: 0 }
 export const qualities: readonly Quality[] = [
-  { name: 'calm', weight: 2, ...calm },
-  { name: 'lossy', weight: 4, ...calm, drop: 0.02, duplicate: 0.02, reorder: 0.03, corrupt: 0.01 },
-  { name: 'hostile', weight: 3, ...calm, drop: 0.01, duplicate: 0.02, corrupt: 0.02, replay: 0.05, forge: 0.02 },
+  { name: 'calm', weight: 2, ...noFaults },
+  { name: 'lossy', weight: 4, ...noFaults, drop: 0.02, duplicate: 0.02, reorder: 0.03, corrupt: 0.01 },
+  { name: 'hostile', weight: 3, ...noFaults, drop: 0.01, duplicate: 0.02, corrupt: 0.02, replay: 0.05, forge: 0.02 },
   { name: 'storm', weight: 1, drop: 0.06, duplicate: 0.1, reorder: 0.2, corrupt: 0.03, replay: 0.1, forge: 0.05 },
 ]
 
@@ -54,7 +54,7 @@ export interface LinkHooks {
   deliver(to: number, from: number, packets: readonly Uint8Array[]): void
   /** A forged packet with a correct ICRC is about to be delivered. */
   forged(packet: Packet): void
-  /** Forges a packet from an observed one; undefined: none. */
+  /** Forges a packet from an observed one; undefined if it cannot. */
   forge(seen: Packet): Packet | undefined
 }
 
@@ -93,7 +93,7 @@ const createHeap = () => {
 }
 
 /** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
-const UNCOVERED = 4
+const UNCOVERED_BYTE = 4
 /** RC_FLUSH; XRC's has the standard ICRC. */
 const FLUSH = 0x1c
 
@@ -115,20 +115,20 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
   const seen: Packet[] = []
   let order = 0
   let quality = qualities[0]
-  const counts = { sent: 0, dropped: 0, spoilt: 0, replayed: 0, forged: 0 }
+  const counts = { sent: 0, dropped: 0, corrupted: 0, replayed: 0, forged: 0 }
 
-  const fly = (packet: Packet, at: number, forged = false): void => {
+  const schedule = (packet: Packet, at: number, forged = false): void => {
     push({ ...packet, at, order: order++, forged })
   }
   /** Flips one to three bits; true if the ICRC covers one of them. */
-  const spoil = (bytes: Uint8Array): boolean => {
+  const corrupt = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let left = 1 + random.int(3); left > 0; left--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
     // a FLUSH of RC has the ICRC of rxe, which covers that byte as well
     const isFlush = before[0] === FLUSH
-    return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED || isFlush))
+    return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED_BYTE || isFlush))
   }
-  const isRight = ({ from, to, bytes }: Omit<Packet, 'number'>): boolean =>
+  const isIcrcRight = ({ from, to, bytes }: Omit<Packet, 'number'>): boolean =>
     verifyIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
 
   const self = {
@@ -142,7 +142,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
     },
     /** When the next packet arrives; Infinity if none is in flight. */
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
-    /** The number of the oldest packet that may still arrive, in flight or remembered. */
+    /** The number of the oldest packet that may still arrive, in flight or kept for replay. */
     oldest: (): number =>
       heap.reduce((oldest, { number }) => Math.min(oldest, number), Math.max(0, counts.sent - MEMORY)),
     /** A sender's packet, with room for its ICRC. */
@@ -150,19 +150,19 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes, number: counts.sent }
       seen[counts.sent++ % MEMORY] = packet
-      const late = random.hits(quality.reorder) ? LATENCY * (1 + 4 * (random.int(100) / 100)) : 0
+      const extraDelay = random.hits(quality.reorder) ? LATENCY * (1 + 4 * (random.int(100) / 100)) : 0
       if (random.hits(quality.drop)) counts.dropped++
       else if (random.hits(quality.corrupt)) {
         const bad = bytes.slice()
-        const covered = spoil(bad)
-        assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
-        counts.spoilt++
-        fly({ ...packet, bytes: bad }, self.now + LATENCY + late)
-      } else fly(packet, self.now + LATENCY + late)
-      if (random.hits(quality.duplicate)) fly(packet, self.now + LATENCY * (1 + random.int(20)))
+        const covered = corrupt(bad)
+        assert.equal(isIcrcRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
+        counts.corrupted++
+        schedule({ ...packet, bytes: bad }, self.now + LATENCY + extraDelay)
+      } else schedule(packet, self.now + LATENCY + extraDelay)
+      if (random.hits(quality.duplicate)) schedule(packet, self.now + LATENCY * (1 + random.int(20)))
       if (random.hits(quality.replay)) {
         counts.replayed++
-        fly(random.pick(seen), self.now + LATENCY + random.int(100))
+        schedule(random.pick(seen), self.now + LATENCY + random.int(100))
       }
       if (random.hits(quality.forge)) {
         const forged = hooks.forge(random.pick(seen))
@@ -173,7 +173,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
     inject(packet: Packet, delay: number): void {
       sealIcrc(arenaOver(packet.bytes), 0, packet.bytes.length, flows[packet.from][packet.to], 0)
       counts.forged++
-      fly(packet, self.now + delay, true)
+      schedule(packet, self.now + delay, true)
     },
     /** Delivers everything that is due, with runs as long as possible. */
     deliver(): void {
@@ -187,13 +187,13 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
       }
       while (heap.length > 0 && heap[0].at <= self.now) {
         const packet = pop()
-        if (!isRight(packet)) continue
+        if (!isIcrcRight(packet)) continue
         if (packet.forged) {
           flush()
           hooks.forged(packet)
         }
         const head = run[0]
-        const joins =
+        const joinsRun =
           head !== undefined &&
           !packet.forged &&
           head.to === packet.to &&
@@ -201,7 +201,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
           run.length < MAX_IN_RUN &&
           run[run.length - 1].bytes.length === head.bytes.length &&
           packet.bytes.length <= head.bytes.length
-        if (!joins) flush()
+        if (!joinsRun) flush()
         run.push(packet)
         if (packet.forged) flush()
       }

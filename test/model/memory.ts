@@ -26,7 +26,7 @@ export interface Region {
 }
 
 /** Called after the bytes have changed. */
-export interface Watcher {
+export interface Observer {
   wrote(region: Region, at: number, length: number): void
   atomic(region: Region, at: number, before: bigint): void
   bound(region: Region): void
@@ -42,7 +42,7 @@ export const addressLo = (offset: number): number => (BASE_LO + offset) >>> 0
 export type ClientMemory = ReturnType<typeof createMemory>
 
 /** `size` bytes of memory, all guard until areas are allocated. */
-export const createMemory = (size: number, watcher: Watcher) => {
+export const createMemory = (size: number, observer: Observer) => {
   const bytes = new Uint8Array(size).fill(GUARD)
   const words = new DataView(bytes.buffer)
   const regions: Region[] = []
@@ -88,7 +88,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
       assert.ok((regions[region].access & (Access.LOCAL_WRITE | Access.REMOTE_WRITE)) !== 0, 'a read-only region')
       for (let left = total, piece = at, to = start; left > 0; left -= chunk, to += chunk, piece += stride)
         bytes.set(from.bytes.subarray(piece, piece + Math.min(left, chunk)), to)
-      watcher.wrote(regions[region], start, total)
+      observer.wrote(regions[region], start, total)
       return 0
     },
     vanished: () => false,
@@ -101,7 +101,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
         words.setUint32(at, swapLo, true)
         words.setUint32(at + 4, swapHi, true)
       }
-      watcher.atomic(regions[region], at, before)
+      observer.atomic(regions[region], at, before)
       return 0
     },
     fetchAdd(region, hi, lo, addHi, addLo, original) {
@@ -110,7 +110,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
       words.setBigUint64(at, BigInt.asUintN(64, before + ((BigInt(addHi) << 32n) | BigInt(addLo))), true)
-      watcher.atomic(regions[region], at, before)
+      observer.atomic(regions[region], at, before)
       return 0
     },
     bindWindow(pd, _qp, words, at) {
@@ -120,14 +120,14 @@ export const createMemory = (size: number, watcher: Watcher) => {
       region.length = words[at + BindMw.LENGTH_LO]
       region.access = words[at + BindMw.ACCESS]
       region.live = true
-      watcher.bound(region)
+      observer.bound(region)
       return true
     },
     invalidate(pd, _qp, key) {
       const region = windowOf(pd, key, true)
       if (region === undefined) return WcStatus.values.LOC_QP_OP_ERR
       region.live = false
-      watcher.invalidated(region)
+      observer.invalidated(region)
       return 0
     },
   }

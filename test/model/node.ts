@@ -15,7 +15,7 @@ import {
   type WorkSource,
 } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
-import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } from './memory.ts'
+import { addressHi, addressLo, type ClientMemory, createMemory, type Observer } from './memory.ts'
 import type { RandomSource } from './random.ts'
 
 export interface Element {
@@ -88,11 +88,11 @@ export interface QpSpec {
   readonly srqn?: number | undefined
 }
 
-export interface NodeHooks extends Watcher {
+export interface NodeHooks extends Observer {
   /** `cq` is the CQ of the queue pair. */
   completed(cq: number, completion: Completed): void
   event(row: number, type: number): void
-  /** Packets leave: bytes are a copy, with room for the ICRC. */
+  /** A packet leaves. `bytes` is a copy, with room for the ICRC. */
   sent(bytes: Uint8Array, flow: number): void
 }
 
@@ -289,7 +289,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
     },
     receive(packets, rowOf, peer, now) {
       if (arrivals.bytes.length < 64 + packets.length * packets[0].length + ROUTE_ROOM)
-        throw new Error('too many packets at once')
+        throw new Error('too many packets in one run')
       const size = packets[0].length
       let end = 64
       for (const bytes of packets) {

@@ -21,30 +21,30 @@ interface Kind {
   readonly weight: number
   readonly make: make.Make
   /** Not limited to reliable connections. */
-  readonly everywhere?: true
+  readonly allServices?: true
 }
 
 const kinds: readonly Kind[] = [
-  { name: 'SEND', weight: 20, make: make.send(false), everywhere: true },
-  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), everywhere: true },
+  { name: 'SEND', weight: 20, make: make.send(false), allServices: true },
+  { name: 'SEND_WITH_IMM', weight: 10, make: make.send(true), allServices: true },
   { name: 'SEND_WITH_INV', weight: 4, make: make.sendInvalidate(true) },
-  { name: 'WRITE', weight: 25, make: make.write(false), everywhere: true },
-  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), everywhere: true },
+  { name: 'WRITE', weight: 25, make: make.write(false), allServices: true },
+  { name: 'WRITE_WITH_IMM', weight: 10, make: make.write(true), allServices: true },
   { name: 'READ', weight: 12, make: make.read(false) },
   { name: 'READ back', weight: 8, make: make.read(true) },
   { name: 'CMP_AND_SWP', weight: 6, make: make.atomic(true) },
   { name: 'FETCH_AND_ADD', weight: 6, make: make.atomic(false) },
   { name: 'ATOMIC_WRITE', weight: 5, make: make.atomicWrite },
   { name: 'FLUSH', weight: 4, make: make.flush(flushPlacement.GLOBAL) },
-  { name: 'BIND_MW', weight: 3, make: make.bindWindow, everywhere: true },
-  { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, everywhere: true },
+  { name: 'BIND_MW', weight: 3, make: make.bindWindow, allServices: true },
+  { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, allServices: true },
 ]
 
-/** Another request, made invalid so that the peer refuses it. */
-const remotely =
-  (wellMade: make.Make, status: number, change: (end: End, random: RandomSource) => Partial<SendRequest>): make.Make =>
+/** A valid request, changed so that the peer refuses it. */
+const refusedByPeer =
+  (valid: make.Make, status: number, change: (end: End, random: RandomSource) => Partial<SendRequest>): make.Make =>
   (end, random) => {
-    const operation = wellMade(end, random)
+    const operation = valid(end, random)
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
@@ -61,29 +61,29 @@ const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.ta
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
 /** A request that fails locally. */
-const locally =
+const failedLocally =
   (kind: string, status: number, request: (end: End, random: RandomSource) => SendRequest): make.Make =>
   (end, random) => ({ kind, request: request(end, random), fatal: 'local', statuses: [status] })
 
-const sendOfWrongKey = locally('SEND with a wrong key', LOC_PROT_ERR, (end, random) => {
+const sendWithWrongKey = failedLocally('SEND with a wrong key', LOC_PROT_ERR, (end, random) => {
   const length = 1 + make.lengthOf(end, random)
   const key = random.pick([badKey(random), end.peer.sourceKey])
   return plain(end, random, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
 })
-const readIntoSource = locally('READ into memory without the right', LOC_PROT_ERR, (end, random) =>
+const readIntoReadOnly = failedLocally('READ into read-only memory', LOC_PROT_ERR, (end, random) =>
   plain(end, random, wr.RDMA_READ, {
     sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, random), key: end.sourceKey }],
     remote: end.peer.areas.source,
     rkey: end.peer.sourceKey,
   }),
 )
-const nonsense = locally('unknown opcode', LOC_QP_OP_ERR, (end, random) =>
+const unknownOpcode = failedLocally('unknown opcode', LOC_QP_OP_ERR, (end, random) =>
   plain(end, random, random.pick([100, 200, 255, 0x7fff_ffff])),
 )
-const invalidateNothing = locally('LOCAL_INV of a wrong key', LOC_QP_OP_ERR, (end, random) =>
+const invalidateWrongKey = failedLocally('LOCAL_INV of a wrong key', LOC_QP_OP_ERR, (end, random) =>
   plain(end, random, wr.LOCAL_INV, { imm: random.pick([badKey(random), end.target.key]) }),
 )
-const bindNothing = locally('BIND_MW of a wrong key', MW_BIND_ERR, (end, random) => {
+const bindWrongKey = failedLocally('BIND_MW of a wrong key', MW_BIND_ERR, (end, random) => {
   const bind = { window: random.pick([badKey(random), end.target.key]), at: end.areas.target, length: 8, access: 0 }
   return plain(end, random, wr.BIND_MW, { bind })
 })
@@ -101,56 +101,66 @@ const tooLong: make.Make = (end, random) => {
 
 /** Operations that end the life of the pair, or put the send queue in error. */
 const fatalKinds: readonly Kind[] = [
-  { name: 'WRITE, wrong key', weight: 2, make: remotely(make.write(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'WRITE, read-only key', weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
-  { name: "WRITE, the peer's private key", weight: 1, make: remotely(make.write(true), REM_ACCESS_ERR, privateKey) },
-  { name: "WRITE, another domain's key", weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, ownKey) },
-  { name: 'WRITE, outside', weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, outside) },
-  { name: 'READ, wrong key', weight: 1, make: remotely(make.read(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'READ, private key', weight: 1, make: remotely(make.read(false), REM_ACCESS_ERR, privateKey) },
-  { name: 'atomic, read-only key', weight: 1, make: remotely(make.atomic(false), REM_ACCESS_ERR, readOnlyKey) },
-  { name: 'atomic, misaligned', weight: 1, make: remotely(make.atomic(true), REM_INV_REQ_ERR, misaligned) },
-  { name: 'ATOMIC_WRITE, read-only key', weight: 1, make: remotely(make.atomicWrite, REM_ACCESS_ERR, readOnlyKey) },
-  { name: 'ATOMIC_WRITE, misaligned', weight: 1, make: remotely(make.atomicWrite, REM_INV_REQ_ERR, misaligned) },
+  { name: 'WRITE, wrong key', weight: 2, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey) },
+  { name: 'WRITE, read-only key', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
+  {
+    name: "WRITE, the peer's private key",
+    weight: 1,
+    make: refusedByPeer(make.write(true), REM_ACCESS_ERR, privateKey),
+  },
+  { name: "WRITE, another domain's key", weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, ownKey) },
+  { name: 'WRITE, outside', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, outside) },
+  { name: 'READ, wrong key', weight: 1, make: refusedByPeer(make.read(false), REM_ACCESS_ERR, wrongKey) },
+  { name: 'READ, private key', weight: 1, make: refusedByPeer(make.read(false), REM_ACCESS_ERR, privateKey) },
+  { name: 'atomic, read-only key', weight: 1, make: refusedByPeer(make.atomic(false), REM_ACCESS_ERR, readOnlyKey) },
+  { name: 'atomic, misaligned', weight: 1, make: refusedByPeer(make.atomic(true), REM_INV_REQ_ERR, misaligned) },
+  {
+    name: 'ATOMIC_WRITE, read-only key',
+    weight: 1,
+    make: refusedByPeer(make.atomicWrite, REM_ACCESS_ERR, readOnlyKey),
+  },
+  { name: 'ATOMIC_WRITE, misaligned', weight: 1, make: refusedByPeer(make.atomicWrite, REM_INV_REQ_ERR, misaligned) },
   { name: 'FLUSH, persistent', weight: 1, make: make.flush(flushPlacement.PERSISTENT) },
   { name: 'SEND that is too long', weight: 2, make: tooLong },
   { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate(false) },
-  { name: 'SEND with a wrong key', weight: 2, make: sendOfWrongKey, everywhere: true },
-  { name: 'READ into memory without the right', weight: 1, make: readIntoSource },
-  { name: 'unknown opcode', weight: 1, make: nonsense, everywhere: true },
-  { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateNothing, everywhere: true },
-  { name: 'BIND_MW of a wrong key', weight: 1, make: bindNothing, everywhere: true },
+  { name: 'SEND with a wrong key', weight: 2, make: sendWithWrongKey, allServices: true },
+  { name: 'READ into read-only memory', weight: 1, make: readIntoReadOnly },
+  { name: 'unknown opcode', weight: 1, make: unknownOpcode, allServices: true },
+  { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateWrongKey, allServices: true },
+  { name: 'BIND_MW of a wrong key', weight: 1, make: bindWrongKey, allServices: true },
 ]
 
-/** Requests that a reliable service would refuse. Here they have no effect, and the sender is not notified. */
-const unheard =
+/** Requests that a reliable service would refuse. Unreliable services ignore them, and the sender is not notified. */
+const ignoredByPeer =
   (refused: make.Make): make.Make =>
   (end, random) => {
     const made = refused(end, random)
-    return made && { kind: `unheard ${made.kind}`, request: made.request, fatal: 'no', statuses: [] }
+    return made && { kind: `ignored ${made.kind}`, request: made.request, fatal: 'no', statuses: [] }
   }
 const unreliableKinds: readonly Kind[] = [
-  ...kinds.filter(kind => kind.everywhere),
-  { name: 'WRITE, wrong key', weight: 1, make: unheard(remotely(make.write(false), 0, wrongKey)) },
-  { name: 'WRITE, outside', weight: 1, make: unheard(remotely(make.write(false), 0, outside)) },
-  { name: 'WRITE, private key', weight: 1, make: unheard(remotely(make.write(false), 0, privateKey)) },
-  { name: 'SEND that is too long', weight: 1, make: unheard(tooLong) },
+  ...kinds.filter(kind => kind.allServices),
+  { name: 'WRITE, wrong key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, wrongKey)) },
+  { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, outside)) },
+  { name: 'WRITE, private key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, privateKey)) },
+  { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
 /** Requests that this service lacks. */
-const refusedHere =
-  (known: make.Make): make.Make =>
+const unsupported =
+  (request: make.Make): make.Make =>
   (end, random) => {
-    const made = known(end, random)
-    return made && { kind: `${made.kind}, here`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
+    const made = request(end, random)
+    return (
+      made && { kind: `${made.kind}, unsupported`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
+    )
   }
 /** Operations of reliable connections only. */
 const unreliableFatalKinds: readonly Kind[] = [
-  ...fatalKinds.filter(kind => kind.everywhere),
+  ...fatalKinds.filter(kind => kind.allServices),
   ...kinds
-    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.everywhere)
+    .filter(kind => /READ|AND|ATOMIC|FLUSH|INV$/.test(kind.name) && !kind.allServices)
     .map(kind => ({
       ...kind,
-      make: refusedHere(kind.make),
+      make: unsupported(kind.make),
     })),
 ]
 
@@ -162,12 +172,12 @@ const datagramKinds: readonly Kind[] = [
 /** Of a connection's requests, datagrams have only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
   ...unreliableFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
-  { name: 'WRITE', weight: 1, make: refusedHere(make.write(false)) },
-  { name: 'WRITE_WITH_IMM', weight: 1, make: refusedHere(make.write(true)) },
+  { name: 'WRITE', weight: 1, make: unsupported(make.write(false)) },
+  { name: 'WRITE_WITH_IMM', weight: 1, make: unsupported(make.write(true)) },
 ]
 
 /** To an SRQ outside the target's domain. */
-const elsewhere: make.Make = (end, random) => {
+const sendToUnknownSrq: make.Make = (end, random) => {
   const request = plain(end, random, wr.SEND)
   const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << 8)
   return {
@@ -177,7 +187,7 @@ const elsewhere: make.Make = (end, random) => {
     statuses: [REM_INV_REQ_ERR],
   }
 }
-const xrcFatalKinds = [...fatalKinds, { name: 'SEND to an unknown SRQ', weight: 4, make: elsewhere }]
+const xrcFatalKinds = [...fatalKinds, { name: 'SEND to an unknown SRQ', weight: 4, make: sendToUnknownSrq }]
 
 /** Valid and invalid operations by service. */
 const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: readonly Kind[]]>> = {
@@ -195,8 +205,8 @@ export const chooseKind = (end: End, fatal: boolean, random: RandomSource): Kind
 export const post = (end: End, kind: Kind, random: RandomSource): Operation | undefined => {
   const made = kind.make(end, random)
   if (made === undefined) return undefined
-  const changes = made.write !== undefined || made.atomic !== undefined
-  const fenced = changes && end.fenceTo >= end.done
+  const changesTarget = made.write !== undefined || made.atomic !== undefined
+  const fenced = changesTarget && end.fenceTo >= end.done
   const { peer } = end
   const { flags } = made.request
   // an XRC request without an SRQ of its own uses the peer's
@@ -204,13 +214,13 @@ export const post = (end: End, kind: Kind, random: RandomSource): Operation | un
   const operation = { ...made, request: { ...made.request, flags: flags | (fenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
   if (operation.fatal !== 'no' && end.fatalAt === Number.POSITIVE_INFINITY) end.fatalAt = operation.request.id
-  if (operation.message !== undefined) operation.place = peer.incoming.push(operation) - 1
+  if (operation.message !== undefined) operation.messageIndex = peer.incoming.push(operation) - 1
   if (operation.write !== undefined) peer.planned.set(operation.write.data, operation.write.at - peer.areas.target)
   if (operation.atomic !== undefined) peer.atomics.push(operation)
-  const travels = operation.message !== undefined || operation.write !== undefined
-  if (!isReliable(end.pair) && operation.fatal === 'no' && travels) {
+  const reachesPeer = operation.message !== undefined || operation.write !== undefined
+  if (!isReliable(end.pair) && operation.fatal === 'no' && reachesPeer) {
     const to = operation.to ?? peer
-    to.past.push({ operation, from: end, before: undefined })
+    to.sentOperations.push({ operation, from: end, before: undefined })
   }
   end.host.queues[end.row].sends.push(operation.request)
   return operation

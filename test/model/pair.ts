@@ -18,10 +18,10 @@ export interface Operation {
   readonly statuses: readonly number[]
   /** A datagram: the destination; undefined: the peer. */
   readonly to?: End
-  /** It may succeed here although the peer is in error because of it. */
-  readonly mayPass?: boolean
+  /** It may still succeed although it puts the peer in error. */
+  readonly maySucceed?: boolean
   /** Index of its message among those for the peer. */
-  place?: number
+  messageIndex?: number
   /** It consumes a receive WQE of the peer. `opcode`: the completion's; `status`: of the receive. */
   readonly message?: {
     readonly data: Uint8Array
@@ -44,7 +44,7 @@ export interface Operation {
 }
 
 /** A posted operation of an unreliable service. */
-export interface PastOperation {
+export interface SentOperation {
   readonly operation: Operation
   readonly from: End
   /** All its packets have lower numbers in the network; undefined while more may be sent. */
@@ -126,11 +126,11 @@ export interface End {
   fatalAt: number
   ackedPsns: number
   receiveFailed: boolean
-  /** Windows of this life, and those of them bound for the peer. */
+  /** Windows of this life; the second list has those that are bound for the peer. */
   ownWindows: Region[]
   usableWindows: Region[]
   /** Unreliable: operations posted to this end, in all lives, whose packets may still arrive. */
-  past: PastOperation[]
+  sentOperations: SentOperation[]
 }
 
 export interface Pair {
@@ -144,8 +144,8 @@ export interface Pair {
   maxSge: number
   signalAll: boolean
   life: number
-  /** Why the outcome is open: an attacker knew everything that a receiver can check. */
-  openReason: string | undefined
+  /** Why the outcome is unpredictable: an attacker knew everything that a receiver can check. */
+  unpredictableBecause: string | undefined
   /** Turns until it ends, -1 while it lives. */
   turnsToEnd: number
   /** Nothing is posted until everything has completed. */
@@ -205,7 +205,7 @@ export const createEnd = (
     base: new Uint8Array(TARGET_BYTES),
     planned: new Uint8Array(TARGET_BYTES),
     words: new BigUint64Array(WORDS),
-    past: [],
+    sentOperations: [],
   }
   // `createPair` connects peer and pair
   return beginLife(end as unknown as End)
@@ -253,7 +253,7 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
     maxSge: 4,
     signalAll: false,
     life: 0,
-    openReason: undefined,
+    unpredictableBecause: undefined,
     turnsToEnd: -1,
     isSettling: false,
     failing: false,
@@ -281,11 +281,11 @@ export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_
 export const outstanding = (end: End): number => end.sends.length - end.done
 
 /**
- * Forgets operations that can no longer take effect: the network has sent `sent` packets, and delivers none before
- * `oldest`.
+ * Forgets operations that can no longer take effect: the network has sent `sent` packets, and will deliver none before
+ * number `oldest`.
  */
-export const forgetPast = (end: End, sent: number, oldest: number): void => {
-  end.past = end.past.filter(one => {
+export const forgetSent = (end: End, sent: number, oldest: number): void => {
+  end.sentOperations = end.sentOperations.filter(one => {
     const { id } = one.operation.request
     const isOver = id < one.from.done || one.from.sends[id] !== one.operation
     if (isOver) one.before ??= sent
@@ -315,7 +315,7 @@ const connectDatagrams = (pair: Pair, random: RandomSource): void => {
 /** RESET to RTS, both ends, with random attributes. PSNs are far from those of the previous life. */
 export const connect = (pair: Pair, random: RandomSource): void => {
   pair.life++
-  pair.openReason = undefined
+  pair.unpredictableBecause = undefined
   pair.turnsToEnd = -1
   pair.isSettling = false
   pair.failing = false

@@ -306,6 +306,6 @@ export const sendInvalidate =
       request: plain(end, random, wr.SEND_WITH_INV, { ...more, imm: key }),
       message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
       // the data arrived, so the sender may see success
-      ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),
+      ...(known ? none : ({ fatal: 'remote', maySucceed: true, statuses: [] } as const)),
     }
   }

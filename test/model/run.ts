@@ -26,9 +26,11 @@ export const runModel = (seed: number, operations: number) => {
   try {
     world.run(operations)
   } catch (error) {
-    const why = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    const again = `USERDMA_MODEL_SEED=${seed} USERDMA_MODEL_OPERATIONS=${operations} npm test -- model/model`
-    throw new Error(`${why}\nseed ${seed}; again: ${again}\nat ${world.now} µs, last:\n  ${world.lines.join('\n  ')}`)
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const command = `USERDMA_MODEL_SEED=${seed} USERDMA_MODEL_OPERATIONS=${operations} npm test -- model/model`
+    throw new Error(
+      `${text}\nseed ${seed}; again: ${command}\nat ${world.now} µs, last:\n  ${world.lines.join('\n  ')}`,
+    )
   }
-  return world.tally
+  return world.statistics
 }

@@ -9,7 +9,7 @@ import { Service } from '../../src/spec/wire/services.ts'
 import {
   checkEnd,
   checkFinished,
-  createTally,
+  createStatistics,
   onAtomic,
   onBound,
   onEvent,
@@ -19,7 +19,7 @@ import {
   onWrote,
 } from './checks.ts'
 import { attack, canBeAttacked } from './exact.ts'
-import { forge, opens, qpnOf } from './forge.ts'
+import { forge, qpnOf, whyUnpredictable } from './forge.ts'
 import { createLink, type Link, qualities } from './link.ts'
 import { createNode, type ModelNode } from './node.ts'
 import { chooseKind, post, postReceive } from './operations.ts'
@@ -32,7 +32,7 @@ import {
   createPair,
   END_BYTES,
   type End,
-  forgetPast,
+  forgetSent,
   isFinished,
   isReliable,
   outstanding,
@@ -60,17 +60,17 @@ export interface WorldOptions {
 const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
 /** Maximum requests in flight per end. */
-const MAX_OUT = 24
-const KEPT_LINES = 60
+const MAX_OUTSTANDING = 24
+const MAX_LOG_LINES = 60
 /** µs; ACK timeouts are 1 to 4 ms. */
-const LONGEST_SLEEP = 10_000
+const MAX_SLEEP = 10_000
 
 export const createWorld = (options: WorldOptions) => {
   const random = createRandomSource(options.seed)
-  const tally = createTally()
+  const statistics = createStatistics()
   const lines: string[] = []
-  const say = (line: string): void => {
-    if (lines.length >= KEPT_LINES) lines.shift()
+  const log = (line: string): void => {
+    if (lines.length >= MAX_LOG_LINES) lines.shift()
     lines.push(line)
   }
   const pairs: Pair[] = []
@@ -93,12 +93,12 @@ export const createWorld = (options: WorldOptions) => {
       },
       forged(packet) {
         const end = byQpn[packet.to].get(qpnOf(packet.bytes))
-        const why = end === undefined ? undefined : opens(packet, end)
-        if (end === undefined || why === undefined || end.pair.openReason !== undefined) return
-        end.pair.openReason = why
-        tally.loose++
+        const reason = end === undefined ? undefined : whyUnpredictable(packet, end)
+        if (end === undefined || reason === undefined || end.pair.unpredictableBecause !== undefined) return
+        end.pair.unpredictableBecause = reason
+        statistics.unpredictable++
         if (end.pair.turnsToEnd < 0) end.pair.turnsToEnd = 5 + random.int(30)
-        say(`${end.name}: open from now on, ${why}`)
+        log(`${end.name}: unpredictable from now on: ${reason}`)
       },
       forge: seen => forge(seen, { ends, nodes: options.nodes, find: (node, qpn) => byQpn[node].get(qpn) }, random),
     },
@@ -128,13 +128,13 @@ export const createWorld = (options: WorldOptions) => {
         invalidated: region => onInvalidated(endOf(region.pd), region),
         completed(cq, c) {
           const end = ends[cq >> 1]
-          say(`${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${c.id & 0xff_ffff}: status ${c.status}`)
-          if ((cq & 1) === 0) onSendCompleted(end, c, tally)
-          else onReceiveCompleted(end, c, tally)
+          log(`${end.name} ${(cq & 1) === 0 ? 'request' : 'receive'} ${c.id & 0xff_ffff}: status ${c.status}`)
+          if ((cq & 1) === 0) onSendCompleted(end, c, statistics)
+          else onReceiveCompleted(end, c, statistics)
         },
         event(row, type) {
           const end = ends.find(one => one.node === index && one.row === row)!
-          say(`${end.name}: event ${type}`)
+          log(`${end.name}: event ${type}`)
           onEvent(end, type)
         },
         sent: (bytes, flow) => link.send(index, flow, bytes),
@@ -190,10 +190,10 @@ export const createWorld = (options: WorldOptions) => {
     connect(pair, random)
   }
   /** Memory that no end may write: it never changes. */
-  const still = nodes.map(node => node.memory.bytes.slice())
-  const checkStill = (): void => {
+  const unwritable = nodes.map(node => node.memory.bytes.slice())
+  const checkUnwritable = (): void => {
     nodes.forEach((node, i) => {
-      const expected = still[i]
+      const expected = unwritable[i]
       for (const end of ends)
         if (end.node === i)
           for (const { offset, length } of [end.target, end.local])
@@ -205,26 +205,28 @@ export const createWorld = (options: WorldOptions) => {
   // ---- events of a pair ----
 
   const stateOf = (end: End): number => end.host.engine.query(end.row).state
-  const ring = (end: End): void => end.host.engine.onDoorbell(end.row)
+  const ringDoorbell = (end: End): void => end.host.engine.onDoorbell(end.row)
 
   const toError = (end: End): void => {
     end.forcedError = true
     end.pair.failing = true
     end.host.engine.modify(end.row, ERR, {})
   }
-  /** Posts in the error state are flushed at once. */
+  /** Posts in the error state are flushed immediately. */
   const postInError = (end: End): void => {
     for (let left = canSend(end) ? random.int(3) : 0; left > 0; left--) {
       post(end, chooseKind(end, false, random), random)
-      ring(end)
+      ringDoorbell(end)
     }
     if (canReceive(end) && random.hits(0.5) && postReceive(end, random)) end.host.engine.onReceiveScan(end.row)
   }
 
   /** The end of a life, and the start of the next. */
-  const renew = (pair: Pair): void => {
-    say(`pair ${pair.name}: life ${pair.life} ends${pair.openReason === undefined ? '' : `, open: ${pair.openReason}`}`)
-    tally.lives++
+  const restart = (pair: Pair): void => {
+    log(
+      `pair ${pair.name}: life ${pair.life} ends${pair.unpredictableBecause === undefined ? '' : `, unpredictable: ${pair.unpredictableBecause}`}`,
+    )
+    statistics.lives++
     for (const end of pair.ends) {
       const flushed = stateOf(end) === ERR || random.hits(0.5)
       if (flushed) {
@@ -232,13 +234,13 @@ export const createWorld = (options: WorldOptions) => {
         postInError(end)
       }
       nodes[end.node].transmit(now)
-      checkEnd(end, flushed, tally)
+      checkEnd(end, flushed, statistics)
     }
-    const again = random.hits(0.3)
+    const recreate = random.hits(0.3)
     for (const end of pair.ends) {
       const { engine } = end.host
       byQpn[end.node].delete(end.qpn)
-      if (again) engine.destroy(end.row)
+      if (recreate) engine.destroy(end.row)
       else {
         engine.modify(end.row, RESET, {})
         byQpn[end.node].set(end.qpn, end)
@@ -246,30 +248,30 @@ export const createWorld = (options: WorldOptions) => {
       }
       beginLife(end)
     }
-    if (again) createQps(pair)
+    if (recreate) createQps(pair)
     connect(pair, random)
   }
 
-  const postSome = (end: End): number => {
+  const postRequests = (end: End): number => {
     let posted = 0
-    for (let left = 1 + random.int(4); left > 0 && outstanding(end) < MAX_OUT; left--) {
+    for (let left = 1 + random.int(4); left > 0 && outstanding(end) < MAX_OUTSTANDING; left--) {
       const fatal = end.pair.turnsToEnd < 0 && random.hits(0.006)
       const operation = post(end, chooseKind(end, fatal, random), random)
       if (operation === undefined) continue
       posted++
-      say(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
+      log(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
       if (operation.fatal !== 'no') {
         if (isReliable(end.pair)) end.pair.turnsToEnd = 2000
         break
       }
     }
-    if (posted > 0) ring(end)
+    if (posted > 0) ringDoorbell(end)
     return posted
   }
 
   /** Leaving SQE discards everything before it. */
   const recover = (end: End): void => {
-    say(`${end.name} recovers`)
+    log(`${end.name} recovers`)
     end.failed = false
     end.fatalAt = Number.POSITIVE_INFINITY
     end.host.engine.modify(end.row, RTS, {})
@@ -280,12 +282,12 @@ export const createWorld = (options: WorldOptions) => {
     const end = random.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
     link.deliver()
-    if (pair.openReason !== undefined || !pair.ends.every(canBeAttacked)) return
+    if (pair.unpredictableBecause !== undefined || !pair.ends.every(canBeAttacked)) return
     const { name, bytes, check } = attack(end, random)
-    say(`${end.name} is attacked: ${name}`)
-    pair.openReason = name
+    log(`${end.name} is attacked: ${name}`)
+    pair.unpredictableBecause = name
     pair.turnsToEnd = 1 + random.int(3)
-    tally.attacks++
+    statistics.attacks++
     link.inject({ from: end.peer.node, to: end.node, bytes, number: link.counts.sent }, 0)
     link.deliver()
     check()
@@ -306,23 +308,23 @@ export const createWorld = (options: WorldOptions) => {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {})
       }
-      const dies = pair.isSettling || (pair.turnsToEnd >= 0 && pair.openReason === undefined)
-      if (posting && canSend(end) && !dies && state !== ERR && random.hits(0.6)) posted += postSome(end)
+      const isEnding = pair.isSettling || (pair.turnsToEnd >= 0 && pair.unpredictableBecause === undefined)
+      if (posting && canSend(end) && !isEnding && state !== ERR && random.hits(0.6)) posted += postRequests(end)
     }
     if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = 2000
     if (isFinished(pair)) {
-      checkFinished(pair, tally)
-      const strict = pair.service === Service.RC && pair.openReason === undefined && pair.turnsToEnd < 0
+      checkFinished(pair, statistics)
+      const strict = pair.service === Service.RC && pair.unpredictableBecause === undefined && pair.turnsToEnd < 0
       if (posting && strict && pair.isSettling) attackIdle(pair)
       pair.isSettling = false
       if (pair.turnsToEnd > 10) pair.turnsToEnd = 10
     }
     if (pair.turnsToEnd > 0) pair.turnsToEnd--
-    if (pair.turnsToEnd === 0) renew(pair)
+    if (pair.turnsToEnd === 0) restart(pair)
     else if (posting && random.hits(0.0005)) {
-      say(`pair ${pair.name}: ended at random`)
+      log(`pair ${pair.name}: ended at random`)
       if (random.hits(0.5)) toError(random.pick(pair.ends))
-      else renew(pair)
+      else restart(pair)
     }
     return posted
   }
@@ -335,7 +337,7 @@ export const createWorld = (options: WorldOptions) => {
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return full
     // sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them
-    now = Math.max(now, next) + (random.hits(0.003) ? random.int(LONGEST_SLEEP) : 0)
+    now = Math.max(now, next) + (random.hits(0.003) ? random.int(MAX_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
     link.deliver()
@@ -343,7 +345,7 @@ export const createWorld = (options: WorldOptions) => {
   }
 
   return {
-    tally,
+    statistics,
     link,
     nodes,
     ends,
@@ -357,9 +359,9 @@ export const createWorld = (options: WorldOptions) => {
       for (let turns = 0; left > 0; turns++) {
         if (turns % 400 === 0) {
           link.change(random.weighted(qualities))
-          say(`the network is ${link.quality.name}`)
-          checkStill()
-          for (const end of ends) forgetPast(end, link.counts.sent, link.oldest())
+          log(`the network is ${link.quality.name}`)
+          checkUnwritable()
+          for (const end of ends) forgetSent(end, link.counts.sent, link.oldest())
         }
         left -= turn(random.pick(pairs), true)
         if (random.hits(0.7)) step()
@@ -373,8 +375,8 @@ export const createWorld = (options: WorldOptions) => {
         turn(random.pick(pairs), false)
         step()
       }
-      for (const pair of pairs) checkFinished(pair, tally)
-      checkStill()
+      for (const pair of pairs) checkFinished(pair, statistics)
+      checkUnwritable()
       for (const end of ends) end.host.engine.modify(end.row, RESET, {})
       for (const { engine } of nodes) {
         const { queuePairs, poolWords } = engine.stat()
@@ -383,8 +385,8 @@ export const createWorld = (options: WorldOptions) => {
       }
       // eight losses in a row are rare, even in a storm
       assert.ok(
-        tally.lost <= operations / 5000,
-        `${tally.lost} requests exceeded their retries, although the receiver existed`,
+        statistics.lost <= operations / 5000,
+        `${statistics.lost} requests exceeded their retries, although the receiver existed`,
       )
     },
   }

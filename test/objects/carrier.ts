@@ -47,8 +47,8 @@ export type Op =
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
   /** Device events, only where `Facts.acts`. */
-  | { readonly do: 'complete'; readonly thing: ModelObject; readonly solicited: boolean }
-  | { readonly do: 'raise'; readonly thing: ModelObject; readonly type: number }
+  | { readonly do: 'complete'; readonly modelObject: ModelObject; readonly solicited: boolean }
+  | { readonly do: 'raise'; readonly modelObject: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
   | { readonly do: 'bind'; readonly window: ModelObject; readonly region: ModelObject }
   /** Compares everything with the reference. */
@@ -64,7 +64,7 @@ export interface Answer {
 
 /** Values of a call for that carrier. */
 export interface Facts {
-  readonly acts: boolean
+  readonly raisesEvents: boolean
   /** 4096 bytes of a process's memory. */
   address(process: Process): bigint
   gid(device: ModelDevice): Uint8Array

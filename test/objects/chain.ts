@@ -39,11 +39,11 @@ const resolve = (
   for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {
     const entry = refs[name]
     if (entry === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
-    const thing = made[entry]
-    if (thing === undefined) return 'EINVAL'
-    if (thing.gone) return 'ENOENT'
-    if (thing.class !== of.class) return 'EINVAL'
-    resolved[name] = of.kind === 'fd' ? UNNUMBERED + entry : thing.handle
+    const modelObject = made[entry]
+    if (modelObject === undefined) return 'EINVAL'
+    if (modelObject.gone) return 'ENOENT'
+    if (modelObject.class !== of.class) return 'EINVAL'
+    resolved[name] = of.kind === 'fd' ? UNNUMBERED + entry : modelObject.handle
   }
   return resolved
 }
@@ -55,10 +55,10 @@ const one = (names: Names, entry: Entry, made: readonly (ModelObject | undefined
   const { cls, methodName, from } = entry
   if (from === undefined) return perform(names, cls, methodName, entry.object, args)
   if (isCreate(cls.methods[methodName])) return refused('EINVAL')
-  const thing = made[from]
-  if (thing === undefined) return refused('EINVAL')
-  if (thing.gone) return refused('ENOENT')
-  return perform(names, cls, methodName, thing.class === cls.name ? thing : thing.handle, args)
+  const modelObject = made[from]
+  if (modelObject === undefined) return refused('EINVAL')
+  if (modelObject.gone) return refused('ENOENT')
+  return perform(names, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
 }
 
 export const performChain = (names: Names, entries: readonly Entry[], undo: boolean): ChainResult => {
@@ -75,21 +75,24 @@ export const performChain = (names: Names, entries: readonly Entry[], undo: bool
   for (const entry of entries) {
     const outcome = one({ ...names, fds }, entry, made)
     if (outcome.code === 'ok') {
-      made.push(outcome.thing)
+      made.push(outcome.modelObject)
       outcomes.push(outcome)
-      if (outcome.thing?.handle === -1) fds.set(UNNUMBERED + made.length - 1, outcome.thing)
+      if (outcome.modelObject?.handle === -1) fds.set(UNNUMBERED + made.length - 1, outcome.modelObject)
       continue
     }
-    if (undo) takeBack(names, outcomes)
+    if (undo) undoOutcomes(names, outcomes)
     return ended('ok', Errno[outcome.code as keyof typeof Errno])
   }
   return ended('ok')
 }
 
-const takeBack = ({ opening }: Names, outcomes: readonly Outcome[]): void => {
-  const all = outcomes.flatMap(({ thing, also = [] }) => [...(thing === undefined ? [] : [thing]), ...also])
-  for (const thing of all.sort((a, b) => b.id - a.id)) {
-    if (opening.asyncFd === thing) opening.asyncFd = undefined
-    forget(thing)
+const undoOutcomes = ({ opening }: Names, outcomes: readonly Outcome[]): void => {
+  const all = outcomes.flatMap(({ modelObject, others = [] }) => [
+    ...(modelObject === undefined ? [] : [modelObject]),
+    ...others,
+  ])
+  for (const modelObject of all.sort((a, b) => b.id - a.id)) {
+    if (opening.asyncFd === modelObject) opening.asyncFd = undefined
+    forget(modelObject)
   }
 }

@@ -96,7 +96,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     assert.fail('the devices still have work after many polls')
   }
 
-  const begin = (process: Process): Own => {
+  const createProcess = (process: Process): Own => {
     const memory = createLocalSpace()
     const fds = new Map<number, number>()
     const caller: Caller = {
@@ -139,9 +139,9 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     }
   }
 
-  const objectOf = (thing: ModelObject): CoreObject => {
-    const { slots } = contexts.get(thing.home)!.handles
-    const object = thing.handle >= 0 ? slots[thing.handle] : objects.get(thing)
+  const objectOf = (modelObject: ModelObject): CoreObject => {
+    const { slots } = contexts.get(modelObject.home)!.handles
+    const object = modelObject.handle >= 0 ? slots[modelObject.handle] : objects.get(modelObject)
     assert.ok(object)
     return object
   }
@@ -151,18 +151,22 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     assert.equal(handles.count, opening.handles.size, 'handles')
     assert.equal(descriptors.size, opening.descriptors.size, 'descriptors')
     const unread = [...opening.descriptors].flatMap(fd => fd.unread)
-    for (const [handle, thing] of opening.handles) {
+    for (const [handle, modelObject] of opening.handles) {
       const object = handles.slots[handle]
-      assert.equal(object?.class.name, thing.class)
-      assert.equal(object?.uses, uses(thing), `uses of ${thing.class} ${handle}`)
+      assert.equal(object?.class.name, modelObject.class)
+      assert.equal(object?.uses, uses(modelObject), `uses of ${modelObject.class} ${handle}`)
       if (object?.events === undefined) continue
-      const mine = unread.filter(({ source }) => source === thing)
+      const mine = unread.filter(({ source }) => source === modelObject)
       const completions = mine.filter(({ type }) => type === COMPLETION).length
       const { events } = object
       assert.deepEqual(
         [events.more?.completions ?? 0, events.more?.asyncs ?? 0, events.armed],
-        [thing.read.completions + completions, thing.read.asyncs + mine.length - completions, thing.armed],
-        `events of ${thing.class} ${handle}`,
+        [
+          modelObject.read.completions + completions,
+          modelObject.read.asyncs + mine.length - completions,
+          modelObject.armed,
+        ],
+        `events of ${modelObject.class} ${handle}`,
       )
     }
   }
@@ -180,7 +184,8 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     for (const device of present) {
       const counts: Record<string, number> = {}
       for (const { handles, descriptors: fds } of device.openings)
-        for (const thing of [...handles.values(), ...fds]) counts[thing.class] = (counts[thing.class] ?? 0) + 1
+        for (const modelObject of [...handles.values(), ...fds])
+          counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
       assert.deepEqual(counted[device.name].objects, counts)
       const { memory } = (devices.get(device) as RxeDevice).device
       assert.equal(memory.live, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
@@ -198,10 +203,10 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const perform = (op: Op): Answer => {
     switch (op.do) {
       case 'start':
-        begin(op.process)
+        createProcess(op.process)
         return OK
       case 'fork': {
-        const child = begin(op.child)
+        const child = createProcess(op.child)
         for (const [fd, number] of own(op.parent).fds) child.fds.set(fd, number)
         return { ...OK, fds: [...op.parent.fds.keys()] }
       }
@@ -265,10 +270,10 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         settle()
         return OK
       case 'complete':
-        completed(objectOf(op.thing).events!, op.solicited)
+        completed(objectOf(op.modelObject).events!, op.solicited)
         return OK
       case 'raise':
-        for (const object of [objectOf(op.thing)]) raiseObjectEvent(object, op.type)
+        for (const object of [objectOf(op.modelObject)]) raiseObjectEvent(object, op.type)
         return OK
       case 'port':
         raisePort((devices.get(op.device) as RxeDevice).device as Device, 1, op.type)
@@ -290,7 +295,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     }
   }
   const facts: Facts = {
-    acts: true,
+    raisesEvents: true,
     files: FILES,
     address: process => own(process).address,
     gid: ({ name }) => gidOf(name),

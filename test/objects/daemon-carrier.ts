@@ -31,14 +31,14 @@ const AREA = 0x4000
 const AREA_BYTES = 0x4000
 const REGION = 0x8000
 
-interface Share {
+interface OpenContext {
   readonly context: number
   /** The memory file, and the doorbell socket that keeps the context open. */
   readonly fds: readonly number[]
 }
-interface Own {
+interface ProcessState {
   readonly client: Client
-  readonly openings: Map<Opening, Share>
+  readonly openings: Map<Opening, OpenContext>
 }
 
 const addressOf = (name: string): number => 1 + Number(name.at(-1))
@@ -57,13 +57,13 @@ export const daemonCarrier = async (
     for (const fd of files) close(fd)
   })
   const outgoing = messageBuffer()
-  const processes = new Map<Process, Own>()
+  const processes = new Map<Process, ProcessState>()
   const nodes = new Map<string, number>()
   /** Objects that the daemon must have. */
   let descriptors = 0
   let contexts = 0
 
-  const own = (process: Process): Own => processes.get(process) as Own
+  const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
   const copyOf = (fd: number): number => {
     const copy = pidfdGetfd(self, fd)
     assert.ok(copy >= 0)
@@ -71,15 +71,15 @@ export const daemonCarrier = async (
   }
   const settled = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
 
-  const begin = async (process: Process): Promise<Own> => {
+  const connect = async (process: Process): Promise<ProcessState> => {
     const client = dial(t, daemon)
     await client.hello()
-    const made = { client, openings: new Map<Opening, Share>() }
+    const made = { client, openings: new Map<Opening, OpenContext>() }
     processes.set(process, made)
     return made
   }
 
-  const say = async (
+  const sendCall = async (
     client: Client,
     from: object,
     call: Call,
@@ -92,7 +92,7 @@ export const daemonCarrier = async (
       request: ioctlRequest(call.method.call),
       argument: BigInt(memory.address + MESSAGE),
     })
-    assert.ok(client.say(outgoing.bytes.slice(0, length)) > 0)
+    assert.ok(client.send(outgoing.bytes.slice(0, length)) > 0)
     const reply = await client.next()
     assert.ok(reply, 'the session ended before the answer')
     return { ...reply, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
@@ -109,12 +109,12 @@ export const daemonCarrier = async (
   const perform = async (op: Op): Promise<Answer> => {
     switch (op.do) {
       case 'start':
-        await begin(op.process)
+        await connect(op.process)
         return OK
       case 'fork': {
-        const child = await begin(op.child)
+        const child = await connect(op.child)
         for (const opening of op.parent.openings) {
-          const [file] = (own(op.parent).openings.get(opening) as Share).fds
+          const [file] = (stateOf(op.parent).openings.get(opening) as OpenContext).fds
           const mine = copyOf(file)
           const { error, context, descriptors: doorbells } = await child.client.attach(mine)
           assert.equal(error, 0)
@@ -123,22 +123,22 @@ export const daemonCarrier = async (
         return { ...OK, fds: [...op.parent.fds.keys()].map(copyOf) }
       }
       case 'end':
-        own(op.process).client.close()
+        stateOf(op.process).client.close()
         processes.delete(op.process)
         return OK
       case 'open': {
-        const { client, openings } = own(op.process)
+        const { client, openings } = stateOf(op.process)
         const { error, context, descriptors: fds } = await client.open(nodes.get(op.opening.device.name))
         assert.equal(error, 0)
         openings.set(op.opening, { context, fds })
         contexts++
-        const { ret } = await say(client, { context }, callOf(DeviceClass, 'open', 0, {}))
+        const { ret } = await sendCall(client, { context }, callOf(DeviceClass, 'open', 0, {}))
         assert.equal(ret, 0n)
         return OK
       }
       case 'close': {
-        const { openings } = own(op.process)
-        for (const fd of (openings.get(op.opening) as Share).fds) close(fd)
+        const { openings } = stateOf(op.process)
+        for (const fd of (openings.get(op.opening) as OpenContext).fds) close(fd)
         openings.delete(op.opening)
         if (op.opening.holders === 0) contexts--
         await settled()
@@ -152,18 +152,18 @@ export const daemonCarrier = async (
         await settled()
         return OK
       case 'call': {
-        const { client, openings } = own(op.process)
+        const { client, openings } = stateOf(op.process)
         const call = callOf(op.cls, op.methodName, op.object, op.args)
         const from = op.fd === undefined ? { context: openings.get(op.opening)?.context } : { fd: op.fd }
-        const { ret, message, descriptors: fds } = await say(client, from, call)
+        const { ret, message, descriptors: fds } = await sendCall(client, from, call)
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
-        // The event loop has handled it.
+        // The reply to this comes after the event loop has handled the call.
         if (op.methodName === 'modify') await client.stat()
         return { code: 'ok', ...decodeResult(call, message), fds }
       }
       case 'chain': {
-        const { client, openings } = own(op.process)
+        const { client, openings } = stateOf(op.process)
         const { memory } = client
         const entries = chainBytes(op.entries)
         memory.bytes.set(entries, AREA)
@@ -173,7 +173,7 @@ export const daemonCarrier = async (
           ret,
           message,
           descriptors: fds,
-        } = await say(client, { context: openings.get(op.opening)?.context }, call, {
+        } = await sendCall(client, { context: openings.get(op.opening)?.context }, call, {
           elsewhere: { entries: at },
           rooms: { results: { address: at, length: AREA_BYTES } },
         })
@@ -222,9 +222,9 @@ export const daemonCarrier = async (
     }
   }
   const facts: Facts = {
-    acts: false,
+    raisesEvents: false,
     files,
-    address: process => BigInt(own(process).client.memory.address + REGION),
+    address: process => BigInt(stateOf(process).client.memory.address + REGION),
     gid: ({ name }) => ipv4(127, 0, 0, addressOf(name)),
   }
   return { facts, perform }
@@ -233,6 +233,7 @@ export const daemonCarrier = async (
 const countsOf = ({ openings }: ModelDevice): Record<string, number> => {
   const counts: Record<string, number> = {}
   for (const { handles, descriptors } of openings)
-    for (const thing of [...handles.values(), ...descriptors]) counts[thing.class] = (counts[thing.class] ?? 0) + 1
+    for (const modelObject of [...handles.values(), ...descriptors])
+      counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
   return counts
 }

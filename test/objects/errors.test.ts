@@ -50,8 +50,8 @@ const createObjects = () => {
   return { m, one, names, classes: wanted.concat(['device', 'port', 'interface'].map(name => schema.className(name)!)) }
 }
 
-const bench = createObjects()
-const { m, one, names } = bench
+const objects = createObjects()
+const { m, one, names } = objects
 const handleOf = (cls: string): number => [...names.handles].find(([, name]) => name === cls)![0]
 const fdOf = (cls: string): number => [...names.fds].find(([, name]) => name === cls)![0]
 const isThere = (cls: string): boolean => [...names.handles.values(), ...names.fds.values()].includes(cls)
@@ -84,9 +84,9 @@ const make = (call: number, bytes: Uint8Array, context: Context = one.context, f
   return answerOf(dispatch(context, decodeIoctl, [ioctlRequest(call), AT], one.caller, fd))
 }
 
-const assertRefused = ({ ret, reason }: Answer, { title, code, says }: Omit<Wrong, 'bytes'>): void => {
+const assertRefused = ({ ret, reason }: Answer, { title, code, message }: Omit<Wrong, 'bytes'>): void => {
   assert.equal(`${title}: ${ret < 0 ? errnoName(-ret) : 'ok'}`, `${title}: ${code}`, reason)
-  assert.match(reason ?? '', says, title)
+  assert.match(reason ?? '', message, title)
 }
 
 /** The number of the descriptor's object, for methods of descriptors. */
@@ -97,7 +97,7 @@ const descriptorOf = ({ identity, name }: ObjectClass, call: number): number | u
 const canBeNamed = ({ kind, ...of }: Kind): boolean =>
   (kind !== 'ref' && kind !== 'fd') || isThere((of as { class: string }).class)
 
-const allMethods = bench.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
+const allMethods = objects.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
 
 describe('mistakes in a call of the object dialect are reported', () => {
   for (const [cls, methodName] of allMethods)
@@ -107,10 +107,10 @@ describe('mistakes in a call of the object dialect are reported', () => {
       const call = goodCall(cls, methodName)
       const wrongValues = [
         ...Object.entries(method.in).flatMap(([name, { of }]) =>
-          canBeNamed(of) ? wrongInput(bench, goodCall(cls, methodName, name), name) : [],
+          canBeNamed(of) ? wrongInput(objects, goodCall(cls, methodName, name), name) : [],
         ),
         ...Object.keys(method.out).flatMap(name => wrongOutput(call, name)),
-        ...wrongCalls(bench, call),
+        ...wrongCalls(objects, call),
       ]
       assert.ok(wrongValues.length >= 4)
       const fd = descriptorOf(cls, method.call)
@@ -176,14 +176,14 @@ it('before the context is opened every call is EINVAL, and after device removal 
     if (call.methodName === 'open') continue
     const fd = descriptorOf(cls, call.method.call)
     const title = `${cls.name}.${call.methodName}`
-    const says = /the descriptor has no context yet: call device\.open first|not open yet/
-    assertRefused(make(call.method.call, encodeCall(call), closed, fd), { title, code: 'EINVAL', says })
+    const message = /the descriptor has no context yet: call device\.open first|not open yet/
+    assertRefused(make(call.method.call, encodeCall(call), closed, fd), { title, code: 'EINVAL', message })
   }
   unregister(one.p.rxe.device as Device)
   for (const [cls, call] of calls) {
     const fd = descriptorOf(cls, call.method.call)
     const title = `${cls.name}.${call.methodName}`
-    const gone = { title, code: 'EIO', says: /the context was closed, or device rxe0 removed/ }
-    assertRefused(make(call.method.call, encodeCall(call), one.context, fd), gone)
+    const expected = { title, code: 'EIO', message: /the context was closed, or device rxe0 removed/ }
+    assertRefused(make(call.method.call, encodeCall(call), one.context, fd), expected)
   }
 })

@@ -25,7 +25,7 @@ import {
 
 export type { DialectName }
 
-export interface Tally {
+export interface Results {
   /** Successful calls, and calls by errno. */
   readonly [outcome: string]: number
 }
@@ -55,7 +55,7 @@ const setUp = () => {
 }
 
 /** Sends `count` messages of a dialect. Returns their results. */
-export const hostileRun = (dialect: DialectName, seed: number, count: number): Tally => {
+export const hostileRun = (dialect: DialectName, seed: number, count: number): Results => {
   const random = createRandomSource(seed)
   const { m, honest, programs } = setUp()
   const tally: Record<string, number> = {}

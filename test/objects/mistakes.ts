@@ -1,7 +1,7 @@
 /*
  * Every possible mistake in a call of the object dialect, from its method's declaration: for each attribute violations
- * of its kind and limits, for each output too little room, and mistakes of the call as a whole. One at a time, each
- * with the expected errno and message.
+ * of its kind and limits, for each output too little room, and mistakes of the call as a whole. Each call has one
+ * mistake, and its expected errno and message.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'
@@ -15,7 +15,7 @@ import { isCreate, type Names } from './plausible.ts'
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
 
 /** Where calls are made: the objects that they may name. */
-export interface Bench {
+export interface CallTarget {
   readonly names: Names
 }
 
@@ -26,7 +26,7 @@ export const notOf = (there: ReadonlyMap<number, string>, cls: string): number =
 export interface Wrong {
   readonly title: string
   readonly code: string
-  readonly says: RegExp
+  readonly message: RegExp
   readonly bytes: Uint8Array
 }
 
@@ -50,15 +50,15 @@ const withAttribute = (
   flags?: number,
 ): Uint8Array => {
   const item = find(bytes, id, isOut)
-  const own = new Uint8Array(payload === undefined ? 0 : ATTRIBUTE + pad(payload.length))
+  const attribute = new Uint8Array(payload === undefined ? 0 : ATTRIBUTE + pad(payload.length))
   if (payload !== undefined) {
-    viewOf(own).setUint16(0, ATTRIBUTE + payload.length, true)
-    viewOf(own).setUint16(2, id, true)
-    viewOf(own).setUint32(4, flags ?? item.flags, true)
-    own.set(payload, ATTRIBUTE)
+    viewOf(attribute).setUint16(0, ATTRIBUTE + payload.length, true)
+    viewOf(attribute).setUint16(2, id, true)
+    viewOf(attribute).setUint32(4, flags ?? item.flags, true)
+    attribute.set(payload, ATTRIBUTE)
   }
   const after = item.at + pad(ATTRIBUTE + item.length)
-  const changed = new Uint8Array(Buffer.concat([bytes.subarray(0, item.at), own, bytes.subarray(after)]))
+  const changed = new Uint8Array(Buffer.concat([bytes.subarray(0, item.at), attribute, bytes.subarray(after)]))
   viewOf(changed).setUint16(0, changed.length, true)
   return changed
 }
@@ -68,7 +68,7 @@ const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 interface WrongValue {
   readonly title: string
   readonly code: string
-  readonly says: string
+  readonly message: string
   readonly payload: Uint8Array
   readonly flags?: number
 }
@@ -79,10 +79,10 @@ const number = (value: number, size: number): Uint8Array => {
   return bytes.subarray(0, size)
 }
 
-const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValue[] => {
+const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): WrongValue[] => {
   const found: WrongValue[] = []
-  const add = (title: string, code: string, says: string, bytes: Uint8Array): void => {
-    found.push({ title, code, says, payload: bytes })
+  const add = (title: string, code: string, message: string, bytes: Uint8Array): void => {
+    found.push({ title, code, message, payload: bytes })
   }
   switch (of.kind) {
     case 'u8':
@@ -105,13 +105,13 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
       break
     }
     case 'ref': {
-      add('gone', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
+      add('no such object', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
       const other = notOf(names.handles, of.class)
       add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, number(other, 4))
       found.push({
-        title: 'an entry',
+        title: 'a reference to a chain entry',
         code: 'EINVAL',
-        says: 'this is not a chain',
+        message: 'this is not a chain',
         payload,
         flags: MANDATORY | CHAINED,
       })
@@ -136,7 +136,12 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
           whole.set(wrong.payload, field.offset)
-          found.push({ ...wrong, title: `${name}: ${wrong.title}`, says: `\\.${name}: ${wrong.says}`, payload: whole })
+          found.push({
+            ...wrong,
+            title: `${name}: ${wrong.title}`,
+            message: `\\.${name}: ${wrong.message}`,
+            payload: whole,
+          })
         }
       return found
     }
@@ -157,16 +162,16 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
 }
 
 /** Every possible mistake in one input. */
-export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
+export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, of, optional } = call.method.in[name]
   const bytes = encodeCall(call)
   const payload = payloadOf(of, call.args[name]!)
   const path = `${cls.name}\\.${methodName}: attribute ${name}`
-  const found: Wrong[] = wrongValues(bench, of, payload).map(({ title, code, says, payload: wrong, flags }) => ({
+  const found: Wrong[] = wrongValues(target, of, payload).map(({ title, code, message, payload: wrong, flags }) => ({
     title: `${name}: ${title}`,
     code,
-    says: new RegExp(`^${path}${says.startsWith('\\.') ? '' : ': .*'}${says}`),
+    message: new RegExp(`^${path}${message.startsWith('\\.') ? '' : ': .*'}${message}`),
     bytes: withAttribute(bytes, id, false, wrong, flags),
   }))
   const where = `^${cls.name}\\.${methodName}: attribute 0x${id.toString(16)}`
@@ -174,42 +179,42 @@ export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
     found.push({
       title: `${name} missing`,
       code: 'EINVAL',
-      says: new RegExp(`^${path} is missing$`),
+      message: new RegExp(`^${path} is missing$`),
       bytes: withAttribute(bytes, id, false),
     })
-  const also = { code: 'EINVAL' }
+  const refused = { code: 'EINVAL' }
   const twice = new Uint8Array(Buffer.concat([bytes, bytes.subarray(16)]))
   viewOf(twice).setUint16(0, twice.length, true)
-  const wild = new Uint8Array(16)
-  viewOf(wild).setBigUint64(0, 0xdead_0000n, true)
-  viewOf(wild).setBigUint64(8, BigInt(payload.length), true)
+  const unmapped = new Uint8Array(16)
+  viewOf(unmapped).setBigUint64(0, 0xdead_0000n, true)
+  viewOf(unmapped).setBigUint64(8, BigInt(payload.length), true)
   found.push(
-    { ...also, title: `${name} twice`, says: /attribute 0x[0-9a-f]+ is passed twice$/, bytes: twice },
+    { ...refused, title: `${name} twice`, message: /attribute 0x[0-9a-f]+ is passed twice$/, bytes: twice },
     {
-      ...also,
+      ...refused,
       title: `${name} as output`,
-      says: new RegExp(`${where} goes in, not out`),
+      message: new RegExp(`${where} goes in, not out`),
       bytes: withAttribute(bytes, id, false, payload, OUT),
     },
     {
-      ...also,
+      ...refused,
       title: `${name} with unknown flags`,
-      says: new RegExp(`${where} has unknown flags 0x40`),
+      message: new RegExp(`${where} has unknown flags 0x40`),
       bytes: withAttribute(bytes, id, false, payload, 0x40),
     },
     {
-      ...also,
-      title: `${name} half indirect`,
-      says: /an indirect payload must have 16 bytes and has 4/,
+      ...refused,
+      title: `${name} indirect with 4 bytes`,
+      message: /an indirect payload must have 16 bytes and has 4/,
       bytes: withAttribute(bytes, id, false, new Uint8Array(4), INDIRECT),
     },
   )
   if (payload.length > 0)
     found.push({
-      title: `${name} nowhere`,
+      title: `${name} at an unmapped address`,
       code: 'EFAULT',
-      says: /address 0xdead0000/,
-      bytes: withAttribute(bytes, id, false, wild, INDIRECT),
+      message: /address 0xdead0000/,
+      bytes: withAttribute(bytes, id, false, unmapped, INDIRECT),
     })
   return found
 }
@@ -225,14 +230,14 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
     {
       title: `${name}: too little room`,
       code: 'ENOSPC',
-      says: new RegExp(`^${path}: it needs ${sizeOf(of)} bytes, there is room for 0`),
+      message: new RegExp(`^${path}: it needs ${sizeOf(of)} bytes, there is room for 0`),
       bytes: withAttribute(bytes, id, true, new Uint8Array(0)),
     },
   ]
 }
 
 /** Every possible mistake in a call outside its attributes. */
-export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
+export const wrongCalls = ({ names }: CallTarget, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)
   const where = `^${cls.name}\\.${methodName}: `
@@ -251,35 +256,40 @@ export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
     {
       title: 'an unknown attribute',
       code: 'EPROTONOSUPPORT',
-      says: new RegExp(`${where}the mandatory attribute 0x7eee is unknown`),
+      message: new RegExp(`${where}the mandatory attribute 0x7eee is unknown`),
       bytes: longer,
     },
     {
       title: 'unknown flags',
       code: 'EOPNOTSUPP',
-      says: new RegExp(`${where}op_ctrl or flags of the header are unknown`),
+      message: new RegExp(`${where}op_ctrl or flags of the header are unknown`),
       bytes: changed(view => view.setUint32(12, 8, true)),
     },
     {
       title: 'an unknown class',
       code: 'EOPNOTSUPP',
-      says: /this device has no class 32000/,
+      message: /this device has no class 32000/,
       bytes: changed(view => view.setUint16(2, 32_000, true)),
     },
     {
       title: 'an impossible length',
       code: 'EINVAL',
-      says: /the message says that it has \d+ bytes|at least 16 bytes/,
+      message: /the message says that it has \d+ bytes|at least 16 bytes/,
       bytes: changed(view => view.setUint16(0, 17, true)),
     },
   ]
-  const object = (title: string, code: string, says: string, number: number): void => {
-    found.push({ title, code, says: new RegExp(where + says), bytes: changed(view => view.setUint32(4, number, true)) })
+  const object = (title: string, code: string, message: string, number: number): void => {
+    found.push({
+      title,
+      code,
+      message: new RegExp(where + message),
+      bytes: changed(view => view.setUint32(4, number, true)),
+    })
   }
   if (isCreate(call.method.call))
     object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for an object to be created', 3)
   else if (cls.identity === 'handle') {
-    object('gone', 'ENOENT', 'there is no object with handle 4000', 4000)
+    object('no such object', 'ENOENT', 'there is no object with handle 4000', 4000)
     object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(names.handles, cls.name))
   } else if (cls.identity === 'fixed')
     object(

@@ -111,13 +111,13 @@ const record = (names: Names, fields: Fields): AnyRecord =>
   Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(names, name, of)]))
 
 /** Optional attributes are rare: most of them request special behaviour. */
-const SELDOM = 0.12
+const OPTIONAL_SHARE = 0.12
 
 const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {
   const { random } = names
   const { in: attributes } = cls.methods[methodName]
   const all = random.hits(0.1)
-  const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : SELDOM
+  const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : OPTIONAL_SHARE
   return Object.fromEntries(
     Object.entries(attributes)
       .filter(([, { optional }]) => !optional || all || random.hits(share))

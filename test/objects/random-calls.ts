@@ -37,22 +37,22 @@ const ABSENT = 4000
 
 /** A handle of the class, usually; else any, or an unused one. */
 const handleOf = ({ random, opening }: CallSite, cls: string): number => {
-  const right = [...opening.handles].filter(([, thing]) => thing.class === cls)
+  const right = [...opening.handles].filter(([, modelObject]) => modelObject.class === cls)
   if (right.length > 0 && random.hits(0.93)) return random.pick(right)[0]
   const any = [...opening.handles.keys()]
   return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT
 }
 
-const fdsOf = ({ process }: CallSite, is: (thing: ModelObject) => boolean): number[] =>
-  [...process.fds].flatMap(([fd, thing]) => (is(thing) ? [fd] : []))
+const fdsOf = ({ process }: CallSite, is: (modelObject: ModelObject) => boolean): number[] =>
+  [...process.fds].flatMap(([fd, modelObject]) => (is(modelObject) ? [fd] : []))
 
 /** A descriptor of a class, usually of this context. */
-const fdOf = (scene: CallSite, cls: string): number | undefined => {
-  const { random, opening } = scene
+const fdOf = (site: CallSite, cls: string): number | undefined => {
+  const { random, opening } = site
   if (random.hits(0.5)) return undefined
-  const right = fdsOf(scene, thing => thing.class === cls && thing.home === opening)
+  const right = fdsOf(site, modelObject => modelObject.class === cls && modelObject.home === opening)
   if (right.length > 0 && random.hits(0.95)) return random.pick(right)
-  const any = fdsOf(scene, () => true)
+  const any = fdsOf(site, () => true)
   return any.length === 0 || random.hits(0.7) ? undefined : random.pick(any)
 }
 
@@ -80,12 +80,12 @@ const gid = (random: RandomSource): Uint8Array => {
 }
 
 /** Values for the attributes that a transition needs. */
-const transition: Readonly<Record<string, (scene: CallSite) => number | AnyValues>> = {
+const transition: Readonly<Record<string, (site: CallSite) => number | AnyValues>> = {
   pkeyIndex: () => 0,
   port: () => 1,
   accessFlags: () => 15,
   qkey: () => 0x11,
-  address: scene => ({ ...address(scene), port: 1 }),
+  address: site => ({ ...address(site), port: 1 }),
   pathMtu: () => 3,
   destQpn: () => 17,
   rqPsn: () => 5,
@@ -100,8 +100,8 @@ const transition: Readonly<Record<string, (scene: CallSite) => number | AnyValue
 
 const { RESET, RTS, SQD } = QpState.values
 
-const modifyQp = (scene: CallSite, cls: string, target: ModelObject | undefined): AnyValues => {
-  const { random } = scene
+const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined): AnyValues => {
+  const { random } = site
   const names = Object.entries(QpState.values)
   const from = target?.qp?.state ?? RESET
   // Usually the next state.
@@ -113,80 +113,80 @@ const modifyQp = (scene: CallSite, cls: string, target: ModelObject | undefined)
   const needed = rows[nameOf(from)]?.[nameOf(to)]?.required ?? []
   return {
     state: to,
-    ...Object.fromEntries(needed.map(name => [name, transition[name](scene)])),
+    ...Object.fromEntries(needed.map(name => [name, transition[name](site)])),
     ...(from === RTS && to === SQD && { enSqdAsyncNotify: random.int(2) }),
   } as AnyValues
 }
 
-const source = (scene: CallSite): AnyValues => {
-  const { random } = scene
+const source = (site: CallSite): AnyValues => {
+  const { random } = site
   const one = (): AnyValues => {
-    const which = random.int(8)
-    if (which === 0) return { device: 1 }
-    if (which === 1) return { port: random.hits(0.8) ? 1 : 2 }
+    const choice = random.int(8)
+    if (choice === 0) return { device: 1 }
+    if (choice === 1) return { port: random.hits(0.8) ? 1 : 2 }
     const cls = random.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
-    return { [cls]: handleOf(scene, cls) }
+    return { [cls]: handleOf(site, cls) }
   }
   return random.hits(0.95) ? one() : { ...one(), ...one() }
 }
 
-type Maker = (scene: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
+type Maker = (site: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
 
-const qpNames = (scene: CallSite): AnyValues => ({ pd: handleOf(scene, 'pd'), sendCq: handleOf(scene, 'cq') })
-const connected: Maker = scene => ({
-  ...qpNames(scene),
-  recvCq: handleOf(scene, 'cq'),
+const qpNames = (site: CallSite): AnyValues => ({ pd: handleOf(site, 'pd'), sendCq: handleOf(site, 'cq') })
+const connected: Maker = site => ({
+  ...qpNames(site),
+  recvCq: handleOf(site, 'cq'),
   cap,
   userHandle: userHandle(),
-  asyncFd: fdOf(scene, 'async_fd'),
-  ...(scene.random.hits(0.3) && { srq: handleOf(scene, 'srq') }),
+  asyncFd: fdOf(site, 'async_fd'),
+  ...(site.random.hits(0.3) && { srq: handleOf(site, 'srq') }),
 })
-const queue: Maker = scene => ({
-  pd: handleOf(scene, 'pd'),
+const queue: Maker = site => ({
+  pd: handleOf(site, 'pd'),
   maxWr: 7,
   maxSge: 1,
   limit: 0,
   userHandle: userHandle(),
-  asyncFd: fdOf(scene, 'async_fd'),
+  asyncFd: fdOf(site, 'async_fd'),
 })
 const modifyQueue: Maker = ({ random }) => ({ limit: random.int(9) })
-const modify: Maker = (scene, target, cls) => modifyQp(scene, cls, target)
+const modify: Maker = (site, target, cls) => modifyQp(site, cls, target)
 const membership: Maker = ({ random }) => ({ gid: gid(random), mlid: 0xc000 + random.int(2) })
 
 /** Arguments of the methods that the test calls; unlisted methods have none. */
 const makers: Readonly<Record<string, Maker>> = {
-  'pd.createAhs': scene => ({ addresses: Array.from({ length: scene.random.int(4) }, () => address(scene)) }),
-  'pd.destroyAhs': scene => ({
-    handles: Array.from({ length: scene.random.int(3) }, () => ({ handle: handleOf(scene, 'ah') })),
+  'pd.createAhs': site => ({ addresses: Array.from({ length: site.random.int(4) }, () => address(site)) }),
+  'pd.destroyAhs': site => ({
+    handles: Array.from({ length: site.random.int(3) }, () => ({ handle: handleOf(site, 'ah') })),
   }),
-  'mr.create': scene => {
-    const start = scene.facts.address(scene.process)
+  'mr.create': site => {
+    const start = site.facts.address(site.process)
     // With MW_BIND (16).
-    return { pd: handleOf(scene, 'pd'), start, length: 64n, iova: start, access: 31 }
+    return { pd: handleOf(site, 'pd'), start, length: 64n, iova: start, access: 31 }
   },
-  'mr.modify': scene => ({
-    ...(scene.random.hits(0.6) && { pd: handleOf(scene, 'pd') }),
-    ...(scene.random.hits(0.6) && { access: 31 }),
+  'mr.modify': site => ({
+    ...(site.random.hits(0.6) && { pd: handleOf(site, 'pd') }),
+    ...(site.random.hits(0.6) && { access: 31 }),
   }),
-  'mw.create': scene => ({ pd: handleOf(scene, 'pd'), type: MwType.values.TYPE_1 }),
-  'ah.create': scene => ({ pd: handleOf(scene, 'pd'), address: address(scene), userHandle: 0n }),
-  'ah.modify': scene => ({ address: address(scene) }),
-  'cq.create': scene => ({
+  'mw.create': site => ({ pd: handleOf(site, 'pd'), type: MwType.values.TYPE_1 }),
+  'ah.create': site => ({ pd: handleOf(site, 'pd'), address: address(site), userHandle: 0n }),
+  'ah.modify': site => ({ address: address(site) }),
+  'cq.create': site => ({
     cqe: 3,
     userHandle: userHandle(),
-    compVector: scene.random.hits(0.95) ? scene.random.int(2) : 2,
-    channel: fdOf(scene, 'comp_channel'),
-    asyncFd: fdOf(scene, 'async_fd'),
-    ...(scene.random.hits(0.2) && { kind: CqKind.values.COUNTING }),
+    compVector: site.random.hits(0.95) ? site.random.int(2) : 2,
+    channel: fdOf(site, 'comp_channel'),
+    asyncFd: fdOf(site, 'async_fd'),
+    ...(site.random.hits(0.2) && { kind: CqKind.values.COUNTING }),
   }),
   'cq.modify': ({ random }) => ({ ...(random.hits(0.7) && { cqe: 1 + random.int(9) }) }),
   'cq.reqNotify': ({ random }) => ({ solicitedOnly: random.int(2) }),
   'srq.create': queue,
   'srq.modify': modifyQueue,
-  'xrc_srq.create': (scene, ...rest) => ({
-    ...queue(scene, ...rest),
-    xrcd: handleOf(scene, 'xrcd'),
-    cq: handleOf(scene, 'cq'),
+  'xrc_srq.create': (site, ...rest) => ({
+    ...queue(site, ...rest),
+    xrcd: handleOf(site, 'xrcd'),
+    cq: handleOf(site, 'cq'),
   }),
   'xrc_srq.modify': modifyQueue,
   'xrcd.create': ({ random, facts }) => ({
@@ -205,27 +205,27 @@ const makers: Readonly<Record<string, Maker>> = {
   'ud_qp.modify': modify,
   'ud_qp.attachMcast': membership,
   'ud_qp.detachMcast': membership,
-  'xrc_ini_qp.create': scene => ({ ...qpNames(scene), cap, userHandle: userHandle() }),
+  'xrc_ini_qp.create': site => ({ ...qpNames(site), cap, userHandle: userHandle() }),
   'xrc_ini_qp.modify': modify,
-  'xrc_tgt_qp.create': scene => {
-    const numbers = [...scene.opening.device.openings].flatMap(({ handles }) =>
+  'xrc_tgt_qp.create': site => {
+    const numbers = [...site.opening.device.openings].flatMap(({ handles }) =>
       [...handles.values()].flatMap(({ class: cls, qp }) => (cls === 'xrc_tgt_qp' && qp ? [qp.qpn] : [])),
     )
-    const again = numbers.length > 0 && scene.random.hits(0.5)
+    const again = numbers.length > 0 && site.random.hits(0.5)
     return {
-      xrcd: handleOf(scene, 'xrcd'),
+      xrcd: handleOf(site, 'xrcd'),
       userHandle: userHandle(),
-      ...(again ? { qpNum: scene.random.pick(numbers) } : scene.random.hits(0.1) && { qpNum: 0xfffff }),
+      ...(again ? { qpNum: site.random.pick(numbers) } : site.random.hits(0.1) && { qpNum: 0xfffff }),
     }
   },
   'xrc_tgt_qp.modify': modify,
-  'event_queue.attach': scene => ({ cookie: userHandle(), ...source(scene) }),
-  'event_queue.detach': (scene, target) => {
-    const mine = [...scene.opening.handles.values()].filter(
+  'event_queue.attach': site => ({ cookie: userHandle(), ...source(site) }),
+  'event_queue.detach': (site, target) => {
+    const attachedObjects = [...site.opening.handles.values()].filter(
       ({ attached }) => attached !== undefined && attached.queue === target,
     )
-    if (mine.length === 0 || scene.random.hits(0.2)) return source(scene)
-    const { class: cls, handle } = scene.random.pick(mine)
+    if (attachedObjects.length === 0 || site.random.hits(0.2)) return source(site)
+    const { class: cls, handle } = site.random.pick(attachedObjects)
     return { [cls]: handle }
   },
   'event_queue.getEvents': ({ random }) => ({ max: random.hits(0.5) ? 1 : MAX_EVENTS >> 6 }),
@@ -241,13 +241,13 @@ const compact = (args: AnyValues): AnyValues =>
 
 /** Arguments for a call on `target`. In a chain some references name entries. */
 export const drawArguments = (
-  scene: CallSite,
+  site: CallSite,
   cls: ObjectClass,
   method: string,
   target: ModelObject | undefined,
 ): Drawn => {
-  const { random, planned } = scene
-  const args = compact(makers[`${cls.name}.${method}`]?.(scene, target, cls.name) ?? {})
+  const { random, planned } = site
+  const args = compact(makers[`${cls.name}.${method}`]?.(site, target, cls.name) ?? {})
   const refs: Record<string, number> = {}
   if (planned === undefined) return { args, refs }
   for (const [name, { of }] of Object.entries(cls.methods[method].in)) {
@@ -291,7 +291,7 @@ export interface DrawnCall extends Drawn {
 
 /** Whether there is an object of each class that the call needs. */
 const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weighted): boolean => {
-  const there = new Set([...[...opening.handles.values()].map(thing => thing.class), ...planned])
+  const there = new Set([...[...opening.handles.values()].map(modelObject => modelObject.class), ...planned])
   const needed = Object.values(cls.methods[method].in).flatMap(({ of, optional }) =>
     of.kind === 'ref' && !optional ? [of.class] : [],
   )
@@ -300,39 +300,45 @@ const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weight
 }
 
 /** Usually a possible one of these. */
-const choose = (scene: CallSite, from: readonly Weighted[]): Weighted => {
-  const possible = from.filter(one => isPossible(scene, one))
-  return scene.random.weighted(possible.length > 0 && scene.random.hits(0.96) ? possible : from)
+const choose = (site: CallSite, from: readonly Weighted[]): Weighted => {
+  const possible = from.filter(one => isPossible(site, one))
+  return site.random.weighted(possible.length > 0 && site.random.hits(0.96) ? possible : from)
 }
 
 /** A call on a context: of any class of the device. */
-export const drawCall = (scene: CallSite): DrawnCall => {
-  const { cls, method } = choose(scene, onContext)
+export const drawCall = (site: CallSite): DrawnCall => {
+  const { cls, method } = choose(site, onContext)
   const creates = isCreate(cls.methods[method])
   // Usually the handle's class, because the call names the class.
-  const object = creates || cls.identity !== 'handle' ? 0 : handleOf(scene, cls.name)
-  return { cls, method, object, ...drawArguments(scene, cls, method, scene.opening.handles.get(object)) }
+  const object = creates || cls.identity !== 'handle' ? 0 : handleOf(site, cls.name)
+  return { cls, method, object, ...drawArguments(site, cls, method, site.opening.handles.get(object)) }
 }
 
 /** A call on a descriptor of the process; undefined if it has none. */
-export const drawOnDescriptor = (scene: CallSite): DrawnCall | undefined => {
-  const { random, process } = scene
+export const drawOnDescriptor = (site: CallSite): DrawnCall | undefined => {
+  const { random, process } = site
   if (process.fds.size === 0) return undefined
-  const full = [...process.fds].filter(([, thing]) => thing.unread.length > 0)
-  const [fd, thing] = random.pick(full.length > 0 && random.hits(0.6) ? full : [...process.fds])
-  const fitting = onDescriptors.filter(({ cls }) => cls.name === thing.class || random.hits(0.02))
+  const full = [...process.fds].filter(([, modelObject]) => modelObject.unread.length > 0)
+  const [fd, modelObject] = random.pick(full.length > 0 && random.hits(0.6) ? full : [...process.fds])
+  const fitting = onDescriptors.filter(({ cls }) => cls.name === modelObject.class || random.hits(0.02))
   const { cls, method } = random.weighted(fitting)
-  return { cls, method, object: 0, fd, ...drawArguments({ ...scene, opening: thing.home }, cls, method, thing) }
+  return {
+    cls,
+    method,
+    object: 0,
+    fd,
+    ...drawArguments({ ...site, opening: modelObject.home }, cls, method, modelObject),
+  }
 }
 
 /** A chain of up to eight calls. */
-export const drawChain = (scene: CallSite): { entries: Entry[]; undo: boolean } => {
-  const { random } = scene
+export const drawChain = (site: CallSite): { entries: Entry[]; undo: boolean } => {
+  const { random } = site
   const undo = random.hits(0.6)
   const planned: (string | undefined)[] = []
   const entries: Entry[] = []
   for (let left = 1 + random.int(8); left > 0; left--) {
-    const inChain = { ...scene, planned }
+    const inChain = { ...site, planned }
     const onMade = planned.some(name => name !== undefined) && random.hits(0.35)
     if (onMade) {
       const from = random.pick([...planned.keys()].filter(i => planned[i] !== undefined))
@@ -353,9 +359,9 @@ export const drawChain = (scene: CallSite): { entries: Entry[]; undo: boolean } 
 }
 
 const creates = onContext.filter(({ method }) => method === 'create')
-const drawCreate = (scene: CallSite): DrawnCall => {
-  const { cls, method } = choose(scene, creates)
-  return { cls, method, object: 0, ...drawArguments(scene, cls, method, undefined) }
+const drawCreate = (site: CallSite): DrawnCall => {
+  const { cls, method } = choose(site, creates)
+  return { cls, method, object: 0, ...drawArguments(site, cls, method, undefined) }
 }
 
 export const onErrorOf = (undo: boolean): number => (undo ? ChainErrors.values.UNDO : ChainErrors.values.STOP)

@@ -79,7 +79,7 @@ export interface ModelDevice {
   alive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
-  /** Used keys, none of which is reused soon. */
+  /** Used keys. A key must not be reused soon. */
   readonly stale: Set<number>
 }
 
@@ -113,12 +113,12 @@ const lowest = (handles: ReadonlyMap<number, unknown>): number => {
 }
 
 /** A new object that names `parents`. */
-export const newThing = (
+export const newObject = (
   home: Opening,
   cls: ObjectClass,
   named: Readonly<Record<string, ModelObject | undefined>>,
 ): ModelObject => {
-  const thing: ModelObject = {
+  const modelObject: ModelObject = {
     id: ++made,
     userHandle: 0n,
     class: cls.name,
@@ -136,16 +136,19 @@ export const newThing = (
     ports: new Map(),
     groups: new Set(),
   }
-  if (cls.identity === 'fd') home.descriptors.add(thing)
-  else home.handles.set(thing.handle, thing)
-  return thing
+  if (cls.identity === 'fd') home.descriptors.add(modelObject)
+  else home.handles.set(modelObject.handle, modelObject)
+  return modelObject
 }
 
-export const everything = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
+export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
 /** How many objects need this one, counting each reference. */
-export const uses = (thing: ModelObject): number =>
-  everything(thing.home).reduce((n, { parents }) => n + parents.filter(parent => parent === thing).length, 0)
+export const uses = (modelObject: ModelObject): number =>
+  allObjects(modelObject.home).reduce(
+    (n, { parents }) => n + parents.filter(parent => parent === modelObject).length,
+    0,
+  )
 
 // ---- events ----
 
@@ -153,13 +156,13 @@ const post = (fd: ModelObject | undefined, event: Event): void => {
   if (fd !== undefined && !fd.closed && !fd.gone) fd.unread.push(event)
 }
 
-export const raise = (thing: ModelObject, type: number): void =>
-  post(thing.attached?.queue ?? thing.asyncFd, { source: thing, type })
+export const raise = (modelObject: ModelObject, type: number): void =>
+  post(modelObject.attached?.queue ?? modelObject.asyncFd, { source: modelObject, type })
 
-export const complete = (thing: ModelObject, solicited: boolean): void => {
-  if (thing.armed === 0 || (thing.armed === 1 && !solicited)) return
-  thing.armed = 0
-  post(thing.attached?.queue ?? thing.channel, { source: thing, type: COMPLETION })
+export const complete = (modelObject: ModelObject, solicited: boolean): void => {
+  if (modelObject.armed === 0 || (modelObject.armed === 1 && !solicited)) return
+  modelObject.armed = 0
+  post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 
 /** An event of a device or one of its ports; `source` as in `Event`: listeners have that attached. */
@@ -174,9 +177,9 @@ const withdraw = (fd: ModelObject | undefined, source: ModelObject | number): vo
   fd.unread.splice(0, fd.unread.length, ...kept)
 }
 
-export const detach = (thing: ModelObject): void => {
-  withdraw(thing.attached?.queue, thing)
-  thing.attached = undefined
+export const detach = (modelObject: ModelObject): void => {
+  withdraw(modelObject.attached?.queue, modelObject)
+  modelObject.attached = undefined
 }
 
 export const detachPort = (queue: ModelObject, port: number): void => {
@@ -197,37 +200,38 @@ export const readEvent = (fd: ModelObject): Event | undefined => {
 // ---- destruction ----
 
 /** Destroys the object; a closed descriptor is destroyed with its last user. */
-export const forget = (thing: ModelObject): void => {
-  if (thing.gone) return
-  thing.gone = true
-  const { home, parents } = thing
-  for (const fd of home.descriptors) withdraw(fd, thing)
-  if (thing.class === 'comp_channel' || thing.class === 'async_fd' || thing.class === 'event_queue') {
-    home.descriptors.delete(thing)
-    silence(thing)
-  } else home.handles.delete(thing.handle)
-  if (thing.key !== undefined) home.device.stale.add(thing.key)
-  const { domain, qp } = thing
-  if (thing.class === 'xrcd' && domain !== undefined && --domain.openers === 0 && domain.file !== undefined)
+export const forget = (modelObject: ModelObject): void => {
+  if (modelObject.gone) return
+  modelObject.gone = true
+  const { home, parents } = modelObject
+  for (const fd of home.descriptors) withdraw(fd, modelObject)
+  if (modelObject.class === 'comp_channel' || modelObject.class === 'async_fd' || modelObject.class === 'event_queue') {
+    home.descriptors.delete(modelObject)
+    closeQueue(modelObject)
+  } else home.handles.delete(modelObject.handle)
+  if (modelObject.key !== undefined) home.device.stale.add(modelObject.key)
+  const { domain, qp } = modelObject
+  if (modelObject.class === 'xrcd' && domain !== undefined && --domain.openers === 0 && domain.file !== undefined)
     home.device.domains.delete(domain.file)
   if (qp !== undefined) {
-    qp.openers.splice(qp.openers.indexOf(thing), 1)
+    qp.openers.splice(qp.openers.indexOf(modelObject), 1)
     if (qp.openers.length === 0) domain?.targets.delete(qp.qpn)
   }
   for (const parent of parents) if (parent.closed && uses(parent) === 0) forget(parent)
 }
 
-/** A descriptor reports no more: attached objects report to their former listeners again. */
-const silence = (fd: ModelObject): void => {
+/** A descriptor is closed: attached objects notify their former listeners again. */
+const closeQueue = (fd: ModelObject): void => {
   fd.closed = true
   fd.unread.length = 0
-  for (const thing of fd.home.handles.values()) if (thing.attached?.queue === fd) thing.attached = undefined
+  for (const modelObject of fd.home.handles.values())
+    if (modelObject.attached?.queue === fd) modelObject.attached = undefined
 }
 
 /** The last copy of a descriptor is closed. */
 export const closeFd = (fd: ModelObject): void => {
   if (fd.gone || fd.closed) return
-  silence(fd)
+  closeQueue(fd)
   if (uses(fd) === 0) forget(fd)
 }
 
@@ -235,11 +239,11 @@ export const closeFd = (fd: ModelObject): void => {
 export const endOpening = (opening: Opening): void => {
   opening.ended = true
   opening.device.openings.delete(opening)
-  const all = everything(opening).sort((a, b) => b.id - a.id)
-  for (const thing of all.filter(thing => thing.handle >= 0)) forget(thing)
-  for (const thing of all) {
-    thing.gone = true
-    opening.descriptors.delete(thing)
+  const all = allObjects(opening).sort((a, b) => b.id - a.id)
+  for (const modelObject of all.filter(modelObject => modelObject.handle >= 0)) forget(modelObject)
+  for (const modelObject of all) {
+    modelObject.gone = true
+    opening.descriptors.delete(modelObject)
   }
 }
 

@@ -19,7 +19,7 @@ import {
   lookUp,
   type ModelObject,
   type Names,
-  newThing,
+  newObject,
   type Opening,
   type QpFacts,
   raise,
@@ -27,7 +27,7 @@ import {
   uses,
 } from './reference.ts'
 
-interface Asked {
+interface CheckedCall {
   readonly names: Names
   readonly opening: Opening
   readonly cls: ObjectClass
@@ -37,9 +37,9 @@ interface Asked {
 
 interface Rule {
   /** Refusals beyond names and uses; changes nothing. */
-  refuse?(asked: Asked, thing: ModelObject | undefined): Code | undefined
+  refuse?(call: CheckedCall, modelObject: ModelObject | undefined): Code | undefined
   /** The effect of the call; returns the predictable results. */
-  does?(asked: Asked, thing: ModelObject): AnyValues | undefined
+  apply?(call: CheckedCall, modelObject: ModelObject): AnyValues | undefined
 }
 
 export interface Outcome {
@@ -47,8 +47,8 @@ export interface Outcome {
   /** Predictable results. */
   readonly out: AnyValues
   /** The created object and any others. */
-  readonly thing?: ModelObject
-  readonly also?: readonly ModelObject[]
+  readonly modelObject?: ModelObject
+  readonly others?: readonly ModelObject[]
 }
 
 const { CREAT, EXCL } = XrcdFlags.values
@@ -57,10 +57,10 @@ const { RESET, ERR, RTS, SQD } = QpState.values
 
 // ---- classes ----
 
-const destroyed = (_asked: Asked, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
+const destroyed = (_call: CheckedCall, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
 
 /** A valid address of this device; a test invalidates it with another port. */
-const isGood = (address: unknown): boolean => (address as { port: number }).port === 1
+const isValidAddress = (address: unknown): boolean => (address as { port: number }).port === 1
 
 const xrcd: Readonly<Record<string, Rule>> = {
   create: {
@@ -69,20 +69,20 @@ const xrcd: Readonly<Record<string, Rule>> = {
       if (there === undefined && !((flags as number) & CREAT)) return 'EAGAIN'
       return there !== undefined && (flags as number) & EXCL ? 'EINVAL' : undefined
     },
-    does({ opening: { device }, args }, thing) {
+    apply({ opening: { device }, args }, modelObject) {
       const file = args.file as number | undefined
       const there = file === undefined ? undefined : device.domains.get(file)
       const domain: Domain = there ?? { file, openers: 0, targets: new Map() }
       domain.openers++
       if (file !== undefined) device.domains.set(file, domain)
-      thing.domain = domain
+      modelObject.domain = domain
       return {}
     },
   },
   query: {
-    does(_asked, thing) {
-      const { file, openers } = thing.domain as Domain
-      return { shared: file === undefined ? 0 : 1, openers, users: uses(thing) }
+    apply(_call, modelObject) {
+      const { file, openers } = modelObject.domain as Domain
+      return { shared: file === undefined ? 0 : 1, openers, users: uses(modelObject) }
     },
   },
   destroy: {},
@@ -90,21 +90,21 @@ const xrcd: Readonly<Record<string, Rule>> = {
 
 const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> => ({
   create: {
-    does({ args }, thing) {
-      thing.userHandle = args.userHandle as bigint
-      thing.qp = { state: RESET, qpn: 0, openers: [thing] }
+    apply({ args }, modelObject) {
+      modelObject.userHandle = args.userHandle as bigint
+      modelObject.qp = { state: RESET, qpn: 0, openers: [modelObject] }
       return {}
     },
   },
-  query: { does: (_asked, thing) => ({ state: thing.qp!.state }) },
+  query: { apply: (_call, modelObject) => ({ state: modelObject.qp!.state }) },
   modify: {
-    refuse({ args }, thing) {
-      const { state } = thing!.qp!
+    refuse({ args }, modelObject) {
+      const { state } = modelObject!.qp!
       const to = args.state as number
       return checkTransition(QpTypes[name], state, to, Object.keys(args)) === undefined ? undefined : 'EINVAL'
     },
-    does({ args }, thing) {
-      const facts = thing.qp as QpFacts
+    apply({ args }, modelObject) {
+      const facts = modelObject.qp as QpFacts
       const before = facts.state
       facts.state = args.state as number
       for (const one of facts.openers) {
@@ -115,8 +115,8 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
     },
   },
   destroy: {
-    refuse: (_asked, thing) => (thing!.groups.size > 0 ? 'EBUSY' : undefined),
-    does: destroyed,
+    refuse: (_call, modelObject) => (modelObject!.groups.size > 0 ? 'EBUSY' : undefined),
+    apply: destroyed,
   },
 })
 
@@ -124,9 +124,9 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
 const sharesReceives = ({ class: name, parents }: ModelObject): boolean =>
   name === 'xrc_tgt_qp' || parents.some(parent => parent.class === 'srq')
 
-const membership = ({ args }: Asked): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
+const membership = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
 
-const sourceOf = ({ args, named: names }: Asked): ModelObject | number | Code => {
+const sourceOf = ({ args, named: names }: CheckedCall): ModelObject | number | Code => {
   const objects = Object.values(names).filter(one => one !== undefined)
   const given = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
   if (given !== 1 || ((args.port as number | undefined) ?? 1) > 1) return 'EINVAL'
@@ -135,22 +135,22 @@ const sourceOf = ({ args, named: names }: Asked): ModelObject | number | Code =>
 
 const shared: Readonly<Record<string, Rule>> = {
   create: {
-    does({ args }, thing) {
-      thing.userHandle = args.userHandle as bigint
-      thing.limit = 0
+    apply({ args }, modelObject) {
+      modelObject.userHandle = args.userHandle as bigint
+      modelObject.limit = 0
       return {}
     },
   },
-  query: { does: (_asked, { limit }) => ({ limit }) },
+  query: { apply: (_call, { limit }) => ({ limit }) },
   modify: {
     // The queue has 7 requests, and is not resized here.
     refuse: ({ args }) => ((args.limit as number) > 7 ? 'EINVAL' : undefined),
-    does({ args }, thing) {
-      thing.limit = args.limit as number
+    apply({ args }, modelObject) {
+      modelObject.limit = args.limit as number
       return {}
     },
   },
-  destroy: { does: destroyed },
+  destroy: { apply: destroyed },
 }
 
 const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
@@ -158,7 +158,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     create: {},
     destroy: {},
     createAhs: {
-      refuse: ({ args }) => ((args.addresses as object[]).every(isGood) ? undefined : 'EINVAL'),
+      refuse: ({ args }) => ((args.addresses as object[]).every(isValidAddress) ? undefined : 'EINVAL'),
     },
     destroyAhs: {
       refuse({ names, args }, pd) {
@@ -171,7 +171,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         }
         return undefined
       },
-      does({ opening, args }) {
+      apply({ opening, args }) {
         for (const { handle } of args.handles as { handle: number }[]) forget(opening.handles.get(handle)!)
         return {}
       },
@@ -179,11 +179,11 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   mr: {
     create: {},
-    query: { does: (_asked, { key }) => ({ lkey: key }) },
+    query: { apply: (_call, { key }) => ({ lkey: key }) },
     modify: {
       refuse: ({ args, opening }, mr) =>
         args.pd === undefined && args.access === undefined ? 'EINVAL' : boundTo(opening, mr) > 0 ? 'EBUSY' : undefined,
-      does({ named: { pd } }, mr) {
+      apply({ named: { pd } }, mr) {
         if (pd !== undefined) mr.parents = [pd]
         return { lkey: mr.key }
       },
@@ -192,21 +192,21 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   mw: { create: {}, destroy: {} },
   ah: {
-    create: { refuse: ({ args }) => (isGood(args.address) ? undefined : 'EINVAL') },
+    create: { refuse: ({ args }) => (isValidAddress(args.address) ? undefined : 'EINVAL') },
     query: {},
-    modify: { refuse: ({ args }) => (isGood(args.address) ? undefined : 'EINVAL') },
+    modify: { refuse: ({ args }) => (isValidAddress(args.address) ? undefined : 'EINVAL') },
     destroy: {},
   },
   cq: {
     create: {
       refuse: ({ args }) => ((args.compVector as number) > 1 ? 'EINVAL' : undefined),
-      does({ args }, thing) {
-        thing.userHandle = args.userHandle as bigint
-        thing.counting = args.kind === CqKind.values.COUNTING
+      apply({ args }, modelObject) {
+        modelObject.userHandle = args.userHandle as bigint
+        modelObject.counting = args.kind === CqKind.values.COUNTING
         return {}
       },
     },
-    query: { does: () => ({ completions: 0n, errors: 0n }) },
+    query: { apply: () => ({ completions: 0n, errors: 0n }) },
     modify: {
       refuse: ({ args }, cq) =>
         args.cqe === undefined
@@ -218,12 +218,12 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
             : undefined,
     },
     reqNotify: {
-      does({ args }, cq) {
+      apply({ args }, cq) {
         if (cq.armed !== 2) cq.armed = args.solicitedOnly === 0 ? 2 : 1
         return {}
       },
     },
-    destroy: { does: (_asked, { read }) => ({ compEvents: read.completions, asyncEvents: read.asyncs }) },
+    destroy: { apply: (_call, { read }) => ({ compEvents: read.completions, asyncEvents: read.asyncs }) },
   },
   srq: shared,
   xrc_srq: shared,
@@ -233,15 +233,15 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     ...qp('ud_qp'),
     attachMcast: {
       refuse: ({ args }) => ((args.gid as Uint8Array)[0] === 0xff ? undefined : 'EINVAL'),
-      does(asked, { groups }) {
-        groups.add(membership(asked))
+      apply(call, { groups }) {
+        groups.add(membership(call))
         return {}
       },
     },
     detachMcast: {
-      refuse: (asked, thing) => (thing!.groups.has(membership(asked)) ? undefined : 'EINVAL'),
-      does(asked, { groups }) {
-        groups.delete(membership(asked))
+      refuse: (call, modelObject) => (modelObject!.groups.has(membership(call)) ? undefined : 'EINVAL'),
+      apply(call, { groups }) {
+        groups.delete(membership(call))
         return {}
       },
     },
@@ -251,13 +251,13 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     create: {
       refuse: ({ args, named: { xrcd: domain } }) =>
         args.qpNum === undefined || domain!.domain!.targets.has(args.qpNum as number) ? undefined : 'EINVAL',
-      does({ args, named: { xrcd: opened } }, thing) {
-        thing.userHandle = args.userHandle as bigint
+      apply({ args, named: { xrcd: opened } }, modelObject) {
+        modelObject.userHandle = args.userHandle as bigint
         const domain = opened!.domain as Domain
-        thing.domain = domain
+        modelObject.domain = domain
         const there = args.qpNum === undefined ? undefined : domain.targets.get(args.qpNum as number)
-        thing.qp = there ?? { state: RESET, qpn: 0, openers: [] }
-        thing.qp.openers.push(thing)
+        modelObject.qp = there ?? { state: RESET, qpn: 0, openers: [] }
+        modelObject.qp.openers.push(modelObject)
         return there === undefined ? {} : { qpNum: there.qpn }
       },
     },
@@ -265,7 +265,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   comp_channel: {
     create: {},
     query: {
-      does({ opening: { handles } }, fd) {
+      apply({ opening: { handles } }, fd) {
         const cqs = [...handles.values()].filter(one => one.class === 'cq' && one.channel === fd)
         return {
           cqs: cqs.map(({ handle }) => ({ handle })).sort((a, b) => a.handle - b.handle),
@@ -274,21 +274,21 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       },
     },
     getEvent: {
-      refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
-      does: (_asked, fd) => ({ userHandle: (readEvent(fd)!.source as ModelObject).userHandle }),
+      refuse: (_call, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
+      apply: (_call, fd) => ({ userHandle: (readEvent(fd)!.source as ModelObject).userHandle }),
     },
   },
   async_fd: {
     create: {
-      does({ opening }, fd) {
+      apply({ opening }, fd) {
         opening.asyncFd ??= fd
         return {}
       },
     },
-    query: { does: ({ opening }, fd) => ({ unread: fd.unread.length, isDefault: opening.asyncFd === fd ? 1 : 0 }) },
+    query: { apply: ({ opening }, fd) => ({ unread: fd.unread.length, isDefault: opening.asyncFd === fd ? 1 : 0 }) },
     getEvent: {
-      refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
-      does(_asked, fd) {
+      refuse: (_call, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
+      apply(_call, fd) {
         const { source, type } = readEvent(fd)!
         return { element: typeof source === 'number' ? BigInt(source) : source.userHandle, type }
       },
@@ -296,39 +296,39 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   event_queue: {
     create: {},
-    query: { does: (_asked, { unread }) => ({ unread: unread.length }) },
+    query: { apply: (_call, { unread }) => ({ unread: unread.length }) },
     attach: {
-      refuse(asked, queue) {
-        const source = sourceOf(asked)
+      refuse(call, queue) {
+        const source = sourceOf(call)
         if (typeof source === 'string') return source
         const taken = typeof source === 'number' ? queue!.ports.has(source) : source.attached !== undefined
         return taken ? 'EBUSY' : undefined
       },
-      does(asked, queue) {
-        const source = sourceOf(asked) as ModelObject | number
-        const cookie = asked.args.cookie as bigint
+      apply(call, queue) {
+        const source = sourceOf(call) as ModelObject | number
+        const cookie = call.args.cookie as bigint
         if (typeof source === 'number') queue.ports.set(source, cookie)
         else source.attached = { queue, cookie }
         return {}
       },
     },
     detach: {
-      refuse(asked, queue) {
-        const source = sourceOf(asked)
+      refuse(call, queue) {
+        const source = sourceOf(call)
         if (typeof source === 'string') return source
         const isThere = typeof source === 'number' ? queue!.ports.has(source) : source.attached?.queue === queue
         return isThere ? undefined : 'ENOENT'
       },
-      does(asked, queue) {
-        const source = sourceOf(asked) as ModelObject | number
+      apply(call, queue) {
+        const source = sourceOf(call) as ModelObject | number
         if (typeof source === 'number') detachPort(queue, source)
         else detach(source)
         return {}
       },
     },
     getEvents: {
-      refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
-      does({ args }, fd) {
+      refuse: (_call, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
+      apply({ args }, fd) {
         const count = Math.min(args.max as number, fd.unread.length)
         return { events: Array.from({ length: count }, () => asRecord(fd)) }
       },
@@ -336,7 +336,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
   device: {
     queryHandles: {
-      does({ opening: { handles }, args }) {
+      apply({ opening: { handles }, args }) {
         const ids = (args.classes as { id: number }[]).map(({ id }) => id)
         const found = [...handles.values()].filter(one => ids.includes(ClassId[one.class as keyof typeof ClassId]))
         return { handles: found.sort((a, b) => b.id - a.id).map(({ handle }) => ({ handle })) }
@@ -350,12 +350,12 @@ const boundTo = ({ handles }: Opening, mr: ModelObject | undefined): number =>
 
 const asRecord = (fd: ModelObject) => {
   const { source, type } = fd.unread[0]
-  const about =
+  const element =
     typeof source === 'number'
       ? { cookie: fd.ports.get(source), object: source, class: source === 0 ? ClassId.device : ClassId.port }
       : { cookie: source.attached?.cookie, object: source.handle, class: ClassId[source.class as keyof typeof ClassId] }
   readEvent(fd)
-  return { ...about, type, reserved: 0 } as unknown as { [name: string]: number | bigint }
+  return { ...element, type, reserved: 0 } as unknown as { [name: string]: number | bigint }
 }
 
 /** The result of read(2) on a descriptor: the oldest event in bytes. */
@@ -395,24 +395,24 @@ export const perform = (
   if (!opening.device.alive || opening.ended) return refused('EIO')
   const found = lookUp(names, method, args)
   if (typeof found === 'string') return refused(found)
-  const asked: Asked = { names, opening, cls, args, named: found }
+  const call: CheckedCall = { names, opening, cls, args, named: found }
   if (isCreate(method)) {
-    const code = rule.refuse?.(asked, undefined)
+    const code = rule.refuse?.(call, undefined)
     if (code !== undefined) return refused(code)
-    const thing = newThing(opening, cls, found)
-    return { code: 'ok', out: rule.does?.(asked, thing) ?? {}, thing }
+    const modelObject = newObject(opening, cls, found)
+    return { code: 'ok', out: rule.apply?.(call, modelObject) ?? {}, modelObject }
   }
-  if (cls.identity === 'fixed') return { code: 'ok', out: rule.does?.(asked, undefined as never) ?? {} }
-  const thing = typeof object === 'number' ? byHandle(names, object, cls.name) : object
-  if (typeof thing === 'string') return refused(thing)
-  if (thing.class !== cls.name) return refused(thing.handle < 0 ? 'EBADF' : 'EINVAL')
-  if (isDestroy(method) && uses(thing) > 0) return refused('EBUSY')
-  const code = rule.refuse?.(asked, thing)
+  if (cls.identity === 'fixed') return { code: 'ok', out: rule.apply?.(call, undefined as never) ?? {} }
+  const modelObject = typeof object === 'number' ? byHandle(names, object, cls.name) : object
+  if (typeof modelObject === 'string') return refused(modelObject)
+  if (modelObject.class !== cls.name) return refused(modelObject.handle < 0 ? 'EBADF' : 'EINVAL')
+  if (isDestroy(method) && uses(modelObject) > 0) return refused('EBUSY')
+  const code = rule.refuse?.(call, modelObject)
   if (code !== undefined) return refused(code)
-  const out = rule.does?.(asked, thing) ?? {}
-  if (isDestroy(method)) forget(thing)
+  const out = rule.apply?.(call, modelObject) ?? {}
+  if (isDestroy(method)) forget(modelObject)
   if (methodName !== 'createAhs') return { code: 'ok', out }
   const ah = { name: 'ah', identity: 'handle' } as ObjectClass
-  const also = (args.addresses as object[]).map(() => newThing(opening, ah, { pd: thing }))
-  return { code: 'ok', out: { handles: also.map(({ handle }) => ({ handle })) }, also }
+  const others = (args.addresses as object[]).map(() => newObject(opening, ah, { pd: modelObject }))
+  return { code: 'ok', out: { handles: others.map(({ handle }) => ({ handle })) }, others }
 }

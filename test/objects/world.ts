@@ -42,48 +42,51 @@ interface World {
 
 // ---- calls ----
 
-/** Values known to both sides. A value that the reference does not know yet (a key, in a chain) is undefined there. */
-const assertOut = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
+/**
+ * Compares values that both sides know. A value that the reference does not know yet (a key, in a chain) is undefined
+ * in `expected`.
+ */
+const assertResults = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
   for (const [name, value] of Object.entries(expected))
     if (value !== undefined) assert.deepEqual(actual[name], value, `${where}: ${name}`)
 }
 
-/** Takes over values that only the real side knows: keys and numbers. */
-const learn = (thing: ModelObject, out: Answer['out'], where: string): void => {
+/** Records numbers that only the real side chooses: keys and QPNs. */
+const recordNumbers = (modelObject: ModelObject, out: Answer['out'], where: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
-    assert.ok(!thing.home.device.stale.has(key), `${where}: key ${key} was used twice`)
-    thing.key = key
+    assert.ok(!modelObject.home.device.stale.has(key), `${where}: key ${key} was used twice`)
+    modelObject.key = key
   }
-  if (thing.qp !== undefined && thing.qp.qpn === 0) {
-    thing.qp.qpn = out.qpNum as number
-    thing.domain?.targets.set(thing.qp.qpn, thing.qp)
+  if (modelObject.qp !== undefined && modelObject.qp.qpn === 0) {
+    modelObject.qp.qpn = out.qpNum as number
+    modelObject.domain?.targets.set(modelObject.qp.qpn, modelObject.qp)
   }
 }
 
 const compareCall = (process: Process, expected: Outcome, actual: Answer, where: string): void => {
   assert.equal(actual.code, expected.code, where)
   if (expected.code !== 'ok') return
-  assertOut(expected.out, actual.out, where)
-  const { thing } = expected
-  if (thing === undefined) return
-  learn(thing, actual.out, where)
-  if (thing.handle >= 0) assert.equal(actual.object, thing.handle, `${where}: handle`)
+  assertResults(expected.out, actual.out, where)
+  const { modelObject } = expected
+  if (modelObject === undefined) return
+  recordNumbers(modelObject, actual.out, where)
+  if (modelObject.handle >= 0) assert.equal(actual.object, modelObject.handle, `${where}: handle`)
   else {
     assert.equal(actual.fds.length, 1, `${where}: descriptors`)
-    process.fds.set(actual.fds[0], thing)
+    process.fds.set(actual.fds[0], modelObject)
   }
 }
 
-function* call(scene: CallSite, onDescriptor: boolean): Run {
-  const { process, opening } = scene
-  const drawn = onDescriptor ? drawOnDescriptor(scene) : drawCall(scene)
+function* call(site: CallSite, onDescriptor: boolean): Run {
+  const { process, opening } = site
+  const drawn = onDescriptor ? drawOnDescriptor(site) : drawCall(site)
   if (drawn === undefined) return
   const { cls, method, object, args, fd } = drawn
-  const thing = fd === undefined ? undefined : process.fds.get(fd)
-  const home = thing?.home ?? opening
+  const modelObject = fd === undefined ? undefined : process.fds.get(fd)
+  const home = modelObject?.home ?? opening
   const names = { opening: home, fds: process.fds }
-  const expected = perform(names, cls, method, thing ?? object, args)
+  const expected = perform(names, cls, method, modelObject ?? object, args)
   const actual = yield {
     do: 'call',
     process,
@@ -97,25 +100,25 @@ function* call(scene: CallSite, onDescriptor: boolean): Run {
   compareCall(process, expected, actual, `${cls.name}.${method} ${fd === undefined ? object : `on ${fd}`}`)
 }
 
-function* chain(scene: CallSite): Run {
-  const { process, opening } = scene
-  const { entries, undo } = drawChain(scene)
+function* chain(site: CallSite): Run {
+  const { process, opening } = site
+  const { entries, undo } = drawChain(site)
   const expected = performChain({ opening, fds: process.fds }, entries, undo)
   const actual = yield { do: 'chain', process, opening, entries, undo }
   const where = `chain${undo ? ' (undo)' : ''} ${entries.map(nameOf).join(', ')}`
   assert.equal(actual.code, expected.code, where)
   if (expected.code !== 'ok') return
-  assertOut({ done: expected.done, error: expected.error }, actual.out, where)
+  assertResults({ done: expected.done, error: expected.error }, actual.out, where)
   if (undo && expected.error !== 0) return
   const fds = [...actual.fds]
-  const outs = actual.out.entries as unknown as readonly Answer[]
-  expected.outcomes.forEach(({ thing, out }, i) => {
-    assertOut(out, outs[i].out, `${where}: entry ${i}`)
-    if (thing === undefined) return
-    if (thing.handle < 0) process.fds.set(fds.shift() as number, thing)
-    else assert.equal(outs[i].object, thing.handle, `${where}: handle of entry ${i}`)
+  const results = actual.out.entries as unknown as readonly Answer[]
+  expected.outcomes.forEach(({ modelObject, out }, i) => {
+    assertResults(out, results[i].out, `${where}: entry ${i}`)
+    if (modelObject === undefined) return
+    if (modelObject.handle < 0) process.fds.set(fds.shift() as number, modelObject)
+    else assert.equal(results[i].object, modelObject.handle, `${where}: handle of entry ${i}`)
     // An entry's own answer reports its later changes.
-    learn(thing, outs[i].out, where)
+    recordNumbers(modelObject, results[i].out, where)
   })
   assert.equal(fds.length, 0, `${where}: descriptors`)
 }
@@ -124,14 +127,14 @@ const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
 
 // ---- processes ----
 
-const copies = ({ processes }: World, thing: ModelObject): number =>
-  processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === thing).length, 0)
+const copies = ({ processes }: World, modelObject: ModelObject): number =>
+  processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === modelObject).length, 0)
 
 function* closeOne(world: World, process: Process, fd: number): Run {
-  const thing = process.fds.get(fd) as ModelObject
-  const last = copies(world, thing) === 1
+  const modelObject = process.fds.get(fd) as ModelObject
+  const last = copies(world, modelObject) === 1
   process.fds.delete(fd)
-  if (last) closeFd(thing)
+  if (last) closeFd(modelObject)
   yield { do: 'closeFd', process, fd, last }
 }
 
@@ -151,20 +154,20 @@ function* end(world: World, process: Process): Run {
 
 function* readOne({ random, facts, process }: CallSite): Run {
   // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
-  const fds = [...process.fds].filter(([, { gone }]) => facts.acts || !gone)
+  const fds = [...process.fds].filter(([, { gone }]) => facts.raisesEvents || !gone)
   const full = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
-  const [fd, thing] = random.pick(full.length > 0 && random.hits(0.8) ? full : fds)
-  const expected = readRecord(thing)
+  const [fd, modelObject] = random.pick(full.length > 0 && random.hits(0.8) ? full : fds)
+  const expected = readRecord(modelObject)
   const { code, out } = yield { do: 'read', process, fd }
-  assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${thing.class} ${fd}`)
+  assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${modelObject.class} ${fd}`)
 }
 
 function* fork(world: World, parent: Process): Run {
   const child: Process = { fds: new Map(), openings: new Set(parent.openings) }
   const { fds } = yield { do: 'fork', parent, child }
-  ;[...parent.fds.values()].forEach((thing, i) => {
-    child.fds.set(fds[i], thing)
+  ;[...parent.fds.values()].forEach((modelObject, i) => {
+    child.fds.set(fds[i], modelObject)
   })
   for (const opening of child.openings) opening.holders++
   world.processes.push(child)
@@ -184,42 +187,42 @@ function* start(world: World): Run {
 
 // ---- device events ----
 
-const thingsOf = ({ devices }: World, classes: readonly string[]): ModelObject[] =>
+const objectsOf = ({ devices }: World, classes: readonly string[]): ModelObject[] =>
   devices.flatMap(device =>
     [...(device?.openings ?? [])].flatMap(({ handles }) =>
-      [...handles.values()].filter(thing => classes.includes(thing.class)),
+      [...handles.values()].filter(modelObject => classes.includes(modelObject.class)),
     ),
   )
 
-function* act(world: World, { random }: CallSite): Run {
-  const which = random.int(10)
-  if (which < 6) {
-    const armed = thingsOf(world, ['cq']).filter(
+function* raiseEvent(world: World, { random }: CallSite): Run {
+  const choice = random.int(10)
+  if (choice < 6) {
+    const armed = objectsOf(world, ['cq']).filter(
       ({ armed, channel, attached }) => random.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
     )
     if (armed.length === 0) return
-    const thing = random.pick(armed)
+    const modelObject = random.pick(armed)
     const solicited = random.hits(0.5)
-    complete(thing, solicited)
-    yield { do: 'complete', thing, solicited }
-  } else if (which < 8) {
-    const sources = thingsOf(world, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
+    complete(modelObject, solicited)
+    yield { do: 'complete', modelObject, solicited }
+  } else if (choice < 8) {
+    const sources = objectsOf(world, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
     if (sources.length === 0) return
-    const thing = random.pick(sources)
+    const modelObject = random.pick(sources)
     const type = random.pick([CQ_ERR, QP_FATAL, COMM_EST])
-    raise(thing, type)
-    yield { do: 'raise', thing, type }
-  } else if (which < 9) {
+    raise(modelObject, type)
+    yield { do: 'raise', modelObject, type }
+  } else if (choice < 9) {
     const device = random.pick(world.devices.filter(one => one !== undefined))
     const type = random.pick([PORT_ACTIVE, PORT_ERR])
     raisePort(device, 1, type)
     yield { do: 'port', device, type }
   } else {
-    const windows = thingsOf(world, ['mw'])
+    const windows = objectsOf(world, ['mw'])
     if (windows.length === 0) return
     const window = random.pick(windows)
     const [pd] = window.parents
-    const regions = thingsOf(world, ['mr']).filter(({ parents }) => parents[0] === pd)
+    const regions = objectsOf(world, ['mr']).filter(({ parents }) => parents[0] === pd)
     if (regions.length === 0) return
     const region = random.pick(regions)
     window.bound = region
@@ -270,29 +273,29 @@ function* step(world: World, seed: number): Run {
     return
   }
   // A process whose device was removed has few possible actions.
-  const living = [...process.openings].filter(one => !one.ended)
-  const wants = living.length === 0 || what === 'open'
-  if (process.openings.size === 0 || (wants && process.openings.size < MAX_OPENINGS)) {
+  const openOnes = [...process.openings].filter(one => !one.ended)
+  const shouldOpen = openOnes.length === 0 || what === 'open'
+  if (process.openings.size === 0 || (shouldOpen && process.openings.size < MAX_OPENINGS)) {
     yield* open(process, random.pick(there))
     return
   }
-  const opening = random.pick(living.length > 0 && random.hits(0.95) ? living : [...process.openings])
-  const scene: CallSite = { random, facts, process, opening }
-  if (what === 'call') yield* call(scene, false)
-  else if (what === 'chain') yield* chain(scene)
-  else if (what === 'on descriptor') yield* call(scene, true)
-  else if (what === 'read') yield* readOne(scene)
-  else if (what === 'act' && facts.acts) yield* act(world, scene)
+  const opening = random.pick(openOnes.length > 0 && random.hits(0.95) ? openOnes : [...process.openings])
+  const site: CallSite = { random, facts, process, opening }
+  if (what === 'call') yield* call(site, false)
+  else if (what === 'chain') yield* chain(site)
+  else if (what === 'on descriptor') yield* call(site, true)
+  else if (what === 'read') yield* readOne(site)
+  else if (what === 'act' && facts.raisesEvents) yield* raiseEvent(world, site)
   else if (what === 'close') yield* closeOpening(process, opening)
   else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(world, process)
   else if (what === 'end' && processes.length > 1) yield* end(world, process)
   else if (process.fds.size > 0 && what === 'close descriptor')
     yield* closeOne(world, process, random.pick([...process.fds.keys()]))
   else if (process.fds.size > 0 && what === 'copy') {
-    const [fd, thing] = random.pick([...process.fds])
+    const [fd, modelObject] = random.pick([...process.fds])
     const to = random.pick(processes)
     const { fds } = yield { do: 'copy', from: process, fd, to }
-    to.fds.set(fds[0], thing)
+    to.fds.set(fds[0], modelObject)
   }
 }
 

@@ -89,55 +89,55 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
   const shared = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
 
-  const begin = (within: Scope, program: string, args: readonly string[], limit = LIMIT): Running =>
-    start(within, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
-  const exec = (within: Scope, program: string, args: readonly string[]): Promise<Finished> =>
-    begin(within, program, args).ended
-  const command = async (within: Scope, what: string, line: string): Promise<string> => {
-    const { status, stdout, stderr } = await exec(within, 'bash', ['-c', line])
+  const startProgram = (testScope: Scope, program: string, args: readonly string[], limit = LIMIT): Running =>
+    start(testScope, script, ['exec', '-t', String(limit), '--', program, ...args], { env, limit: (limit + 10) * 1000 })
+  const exec = (testScope: Scope, program: string, args: readonly string[]): Promise<Finished> =>
+    startProgram(testScope, program, args).ended
+  const command = async (testScope: Scope, what: string, line: string): Promise<string> => {
+    const { status, stdout, stderr } = await exec(testScope, 'bash', ['-c', line])
     if (status !== 0) throw new Error(`${what}: status ${status} in the guest: ${stderr}`)
     return stdout
   }
-  const until = (within: Scope, otherwise: string, found: string): Promise<string> =>
-    command(within, otherwise, `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`)
-  const untilUsed = (within: Scope, port: number, found: string): Promise<string> =>
-    until(within, `nothing listens on port ${port}`, found)
+  const until = (testScope: Scope, otherwise: string, found: string): Promise<string> =>
+    command(testScope, otherwise, `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`)
+  const untilUsed = (testScope: Scope, port: number, found: string): Promise<string> =>
+    until(testScope, `nothing listens on port ${port}`, found)
   const counterFile = (name: string): string => `/sys/class/infiniband/rxe0/ports/1/${name}`
   const copied = new Map<string, string>()
   return {
     netns,
     exec,
-    start: begin,
-    startHere: (within, program, args, programEnv, limit = LIMIT) =>
-      start(within, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
-    async copy(within, program) {
+    start: startProgram,
+    startHere: (testScope, program, args, programEnv, limit = LIMIT) =>
+      start(testScope, 'ip', ['netns', 'exec', netns, program, ...args], { env: programEnv, limit: limit * 1000 }),
+    async copy(testScope, program) {
       const name = basename(program)
       const there = copied.get(program) ?? `/tmp/${name}`
       if (copied.has(program)) return there
       copyFileSync(program, join(shared, name))
-      await command(within, `copying ${name}`, `cp /host/${name} ${there}`)
+      await command(testScope, `copying ${name}`, `cp /host/${name} ${there}`)
       copied.set(program, there)
       return there
     },
-    async untilListening(within, port) {
+    async untilListening(testScope, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      await untilUsed(within, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
+      await untilUsed(testScope, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
     },
-    untilConnectable: (within, port) =>
-      untilUsed(within, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
-    async counter(within, name) {
-      return Number(await command(within, name, `cat ${counterFile(name)}`))
+    untilConnectable: (testScope, port) =>
+      untilUsed(testScope, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
+    async counter(testScope, name) {
+      return Number(await command(testScope, name, `cat ${counterFile(name)}`))
     },
-    untilCounted: (within, name, above) =>
-      until(within, `${name} stays at ${above}`, `test $(cat ${counterFile(name)}) -gt ${above}`),
-    signal: (within, program, signal) =>
+    untilCounted: (testScope, name, above) =>
+      until(testScope, `${name} stays at ${above}`, `test $(cat ${counterFile(name)}) -gt ${above}`),
+    signal: (testScope, program, signal) =>
       command(
-        within,
+        testScope,
         signal,
         `grep -lxs ${program} /proc/[0-9]*/comm | while IFS=/ read -r _ _ pid _; do kill -${signal} $pid; done`,
       ),
-    withItsLibraries(within, program) {
-      const folder = temporaryFolder(within)
+    withItsLibraries(testScope, program) {
+      const folder = temporaryFolder(testScope)
       const packages = ['libc6', 'libibverbs1', 'ibverbs-providers', 'libnl-3-200', 'libnl-route-3-200']
       const { status, stderr } = spawnSync(script, ['unpack', folder, ...packages], { env, encoding: 'utf8' })
       if (status !== 0) throw new Error(`the guest's libraries: ${stderr}`)
@@ -147,23 +147,23 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       const linker = join(libraries, 'ld-linux-x86-64.so.2')
       return [linker, '--library-path', libraries, '--preload', provider, program]
     },
-    async joinGroup(within, group) {
+    async joinGroup(testScope, group) {
       const prefix = group.includes(':') ? 128 : 32
       const address = `${group}/${prefix} dev eth0`
-      await command(within, 'joining', `ip address add ${address} autojoin`)
-      within.after(() => command(scope, 'leaving', `ip address delete ${address}`))
+      await command(testScope, 'joining', `ip address add ${address} autojoin`)
+      testScope.after(() => command(scope, 'leaving', `ip address delete ${address}`))
     },
-    async lose(within, percent) {
-      await command(within, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)
+    async lose(testScope, percent) {
+      await command(testScope, 'tc', `tc qdisc replace dev eth0 root netem limit 20000 loss ${percent}%`)
     },
   }
 }
 
 /** Waits until process `pid` of another network namespace listens on a TCP port, or `ended` resolves. */
 export const untilListeningThere = async (pid: number, port: number, ended: Promise<unknown>): Promise<boolean> => {
-  let over = false
+  let hasEnded = false
   void ended.then(() => {
-    over = true
+    hasEnded = true
   })
   const pattern = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, '0')} 0+:0000 0A`)
   for (;;) {
@@ -172,7 +172,7 @@ export const untilListeningThere = async (pid: number, port: number, ended: Prom
     } catch {
       return false
     }
-    if (over) return false
+    if (hasEnded) return false
     await new Promise(resolve => setTimeout(resolve, 10))
   }
 }

@@ -85,13 +85,13 @@ const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<voi
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.printed(/ready/)
   const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
-  const ask = async (bytes: string): Promise<string> => {
+  const requestBytes = async (bytes: string): Promise<string> => {
     const index = guestServes ? 1 : GUEST_GID[6]
     const { stdout, stderr } = await start(guestServes, 'client', 'rxe0', gid, bytes, '3', String(index)).ended
     return stdout + stderr
   }
-  for (const bytes of [0, 217, 50_000]) assert.equal(await ask(String(bytes)), `${bytes} bytes\n`)
-  assert.equal(await ask('stop'), '')
+  for (const bytes of [0, 217, 50_000]) assert.equal(await requestBytes(String(bytes)), `${bytes} bytes\n`)
+  assert.equal(await requestBytes('stop'), '')
 }
 
 const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
@@ -128,7 +128,7 @@ const runOwn = async (
   return pair
 }
 
-/** A case of rdma_cm. */
+/** Runs a case of rdma_cm. */
 const runConnection = async (
   t: TestContext,
   { guest, daemon, version, guestServes }: Ends,
@@ -155,7 +155,7 @@ const runConnection = async (
   assertGoodRdmacm(one, await finishRdmacm(one, server, client))
 }
 
-/** A server that is stopped while its client connects: the client asks again, is told to wait by an MRA, and waits. */
+/** A server is stopped while its client connects: the client repeats its request, gets an MRA, and waits. */
 const answerLate = async (t: TestContext, { guest, daemon, version, guestServes }: Ends): Promise<void> => {
   const port = ++lastPort
   const args = ['-a', guestServes ? GUEST[version] : HOST[version], '-p', String(port), '-C', '1']
@@ -200,7 +200,7 @@ export interface PeerPlan {
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
   /** Connections while both sides lose this percentage of their packets. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
-  /** Servers that take longer than their clients wait. */
+  /** IP versions with servers that answer later than their clients wait. */
   readonly lateAnswers: readonly Version[]
   /** IP versions, bytes each way and loss rates of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
@@ -216,7 +216,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
   void describe(plan.kernel, { skip }, () => {
     const suite = suiteScope()
     let guest: Guest
-    /** Why there is none, on a machine where it could not be built. */
+    /** Why there is no guest, on a machine where it could not be built. */
     let problem: string | undefined
     before(async () => {
       try {
@@ -309,13 +309,13 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     }
 
     for (const version of plan.lateAnswers)
-      withDaemon(`answers that come late, over IPv${version}`, version, { counts: false }, test => {
+      withDaemon(`delayed answers, over IPv${version}`, version, { counts: false }, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), (t, ends) => answerLate(t, { ...ends, guestServes }))
       })
 
     for (const version of plan.outcomes)
-      withDaemon(`requests without the right, over IPv${version}`, version, { counts: false }, test => {
+      withDaemon(`requests without access rights, over IPv${version}`, version, { counts: false }, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), async (t, ends) => {
             const { client, server } = await runOwn(t, { ...ends, guestServes }, { name: 'outcomes', limit: 100 })
@@ -327,8 +327,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       withDaemon(`FLUSH and ATOMIC WRITE over IPv${version}`, version, {}, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), async (t, ends) => {
-            const which = { name: 'persist', limit: 100, itsLibraries: true }
-            const { client } = await runOwn(t, { ...ends, guestServes }, which)
+            const program = { name: 'persist', limit: 100, itsLibraries: true }
+            const { client } = await runOwn(t, { ...ends, guestServes }, program)
             assert.match(client.stdout, /each there before its number\n.*beyond the region.*\n.*without that right/)
           })
       })

@@ -132,8 +132,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
           if (wrong.includes(run.arena.view.getUint32(at + 8) & 0xffffff)) run.arena.bytes[at + 20] ^= 4
         }
       }
-      const fates: TappedRun['outcome'][] = []
-      b.tap = run => fates.push(...Array.from({ length: run.count }, () => run.outcome))
+      const outcomes: TappedRun['outcome'][] = []
+      b.tap = run => outcomes.push(...Array.from({ length: run.count }, () => run.outcome))
       let errors = 0
       for (wrong of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
         sendRun(a, flow, 0, 12)
@@ -142,8 +142,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
         errors += wrong.length
         assert.equal(b.counters.icrcErrors, errors)
       }
-      assert.equal(fates.filter(fate => fate === 'wrong icrc').length, errors)
-      assert.equal(fates.length, 48)
+      assert.equal(outcomes.filter(outcome => outcome === 'wrong icrc').length, errors)
+      assert.equal(outcomes.length, 48)
     })
 
     it('sends packets corrupted behind their ICRC, which the receiver detects', async () => {
@@ -250,11 +250,11 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       for (let i = 0; i < 2; i++) {
-        const woken = new Promise<void>(resolve => {
+        const wake = new Promise<void>(resolve => {
           b.wake = resolve
         })
         sendRun(a, flow, i, 1)
-        await woken
+        await wake
         assert.deepEqual(psns(await collect(b, 1)), [i])
       }
     })

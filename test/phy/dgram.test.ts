@@ -16,12 +16,12 @@ import { loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
 import { collect, flowBetween, psns, receiveAll, sendRun } from './helpers.ts'
 
-const foreign: string[] = []
+const foreignAddresses: string[] = []
 const attach = (n: number): DgramPort => {
   const port = createDgramPort({
     mtu: 65536,
     interfaceName: 'lo',
-    onForeign: address => foreign.push(addressText(address)),
+    onForeign: address => foreignAddresses.push(addressText(address)),
   })
   port.addAddress(loopback(n))
   return port
@@ -37,7 +37,7 @@ describe('node:dgram', () => {
   after(close)
   const pair = (): readonly [DgramPort, DgramPort] => {
     close()
-    foreign.length = 0
+    foreignAddresses.length = 0
     const [a, b] = [attach(1), attach(2)]
     open.push(a, b)
     return [a, b]
@@ -45,21 +45,21 @@ describe('node:dgram', () => {
 
   it('refuses packets with a standard ICRC, and reports the source once', async () => {
     const [a, b] = pair()
-    const stranger = createSocket('udp4')
-    await new Promise<void>(resolve => stranger.bind(4791, addressText(loopback(3)), resolve))
+    const foreignSocket = createSocket('udp4')
+    await new Promise<void>(resolve => foreignSocket.bind(4791, addressText(loopback(3)), resolve))
     const arena = plainArena(64)
     const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
     for (const identification of [0, 0x1234]) {
       putBth(arena.view, 0, 4, 0, 0xffff, 17, 1)
       sealIcrc(arena, 0, 64, flow, identification)
-      await new Promise(resolve => stranger.send(arena.bytes.slice(), 4791, addressText(loopback(2)), resolve))
+      await new Promise(resolve => foreignSocket.send(arena.bytes.slice(), 4791, addressText(loopback(2)), resolve))
     }
-    await new Promise<void>(resolve => stranger.close(resolve))
+    await new Promise<void>(resolve => foreignSocket.close(resolve))
     const own = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, own, 7, 1)
     assert.deepEqual(psns(await collect(b, 1)), [7])
     assert.deepEqual([b.counters.foreignPackets, b.counters.icrcErrors], [2, 0])
-    assert.deepEqual(foreign, [addressText(loopback(3))])
+    assert.deepEqual(foreignAddresses, [addressText(loopback(3))])
   })
 
   it('sends packets that no UDP port accepts, whatever their length', { skip: !hasNative() }, async () => {
@@ -106,10 +106,10 @@ describe('node:dgram', () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, flow, 0, 1, 66000)
-    const stranger = createSocket('udp4')
+    const foreignSocket = createSocket('udp4')
     for (const length of [0, 1, 15, 16, 5000])
-      await new Promise(resolve => stranger.send(new Uint8Array(length), 4791, addressText(loopback(2)), resolve))
-    stranger.close()
+      await new Promise(resolve => foreignSocket.send(new Uint8Array(length), 4791, addressText(loopback(2)), resolve))
+    foreignSocket.close()
     sendRun(a, flow, 1, 1)
     assert.deepEqual(psns(await collect(b, 1)), [1])
     assert.deepEqual([a.counters.sendErrors, a.counters.lastSendError], [1, 90])

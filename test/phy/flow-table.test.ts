@@ -22,7 +22,7 @@ const record: fc.Arbitrary<FlowAddress> = fc.record({
   hopLimit: small,
   flowLabel: small,
 })
-const steps = fc.array(fc.record({ record, close: fc.boolean(), spoil: fc.boolean() }), { maxLength: 40 })
+const steps = fc.array(fc.record({ record, close: fc.boolean(), changeRecord: fc.boolean() }), { maxLength: 40 })
 const textOf = ({ source, destination, ...more }: FlowAddress): string =>
   JSON.stringify([[...source], [...destination], more])
 
@@ -31,12 +31,12 @@ test('a flow has the record that it was opened with', () => {
     fc.property(steps, all => {
       const table = createFlowTable()
       const open: { flow: number; text: string; base: number }[] = []
-      for (const { record: given, close, spoil } of all) {
+      for (const { record: given, close, changeRecord } of all) {
         if (close) for (const { flow } of open.splice(0, 2)) table.close(1, flow)
         const text = textOf(given)
         const { base } = makeFlow({ ...given, destinationPort: ROCE_UDP_PORT })
         open.push({ flow: table.open(1, given), text, base })
-        if (spoil) given.destination.fill(9)
+        if (changeRecord) given.destination.fill(9)
         for (const one of open) {
           assert.equal(textOf(table.recordOf(one.flow)), one.text)
           assert.equal(table.icrcFlowOf(one.flow).base, one.base)

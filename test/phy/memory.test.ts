@@ -299,14 +299,14 @@ describe('memory link', () => {
   it('wakes a device when a run arrives at an empty port', () => {
     const [a, b] = ports(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-    let woken = 0
-    b.wake = () => woken++
+    let wakeUps = 0
+    b.wake = () => wakeUps++
     sendRun(a, flow, 0, 1)
     sendRun(a, flow, 1, 1)
-    assert.equal(woken, 1)
+    assert.equal(wakeUps, 1)
     receiveAll(b)
     sendRun(a, flow, 2, 1)
-    assert.equal(woken, 2)
+    assert.equal(wakeUps, 2)
   })
 
   it('closing a port drops waiting runs and leaks nothing', () => {

@@ -38,11 +38,11 @@ static void check(const char *what, int got, int wanted)
 
 /* ---- posting ---- */
 
-UNUSED static void post_receive(int who, uint64_t id, uint32_t length)
+UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
 {
-    struct ibv_sge sge = {(uintptr_t)ends[who].buffer, length, ends[who].mr->lkey};
+    struct ibv_sge sge = {(uintptr_t)ends[side].buffer, length, ends[side].mr->lkey};
     struct ibv_recv_wr wr = {.wr_id = id, .sg_list = &sge, .num_sge = 1}, *bad;
-    const int error = ibv_post_recv(ends[who].qp, &wr, &bad);
+    const int error = ibv_post_recv(ends[side].qp, &wr, &bad);
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
@@ -69,32 +69,32 @@ static const char *running = "start";
 static uint64_t awaited;
 
 /* Waits for the next completion of an end, which must have this status; returns its wr_id. */
-static uint64_t wait_for_any(int who, int status)
+static uint64_t wait_for_any(int side, int status)
 {
     struct ibv_wc wc;
     char what[64];
-    while (next_completion(&ends[who], &wc) == 0)
+    while (next_completion(&ends[side], &wc) == 0)
         ;
     const char *kind = wc.wr_id >= 100 ? "receive" : "request";
-    snprintf(what, sizeof what, "end %d, status of %s %u", who, kind, (unsigned)wc.wr_id);
+    snprintf(what, sizeof what, "end %d, status of %s %u", side, kind, (unsigned)wc.wr_id);
     check(what, wc.status, status);
     return wc.wr_id;
 }
 
-UNUSED static void wait_for(int who, uint64_t id, int status)
+UNUSED static void wait_for(int side, uint64_t id, int status)
 {
     awaited = id;
-    const uint64_t found = wait_for_any(who, status);
+    const uint64_t found = wait_for_any(side, status);
     if (found != id)
         differs("wr_id", (int)found, (int)id);
 }
 
-UNUSED static void check_state(int who, enum ibv_qp_state wanted)
+UNUSED static void check_state(int side, enum ibv_qp_state wanted)
 {
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
-    NEED(ibv_query_qp(ends[who].qp, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
-    check(who ? "state of end 1" : "state of end 0", attr.qp_state, wanted);
+    NEED(ibv_query_qp(ends[side].qp, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    check(side ? "state of end 1" : "state of end 0", attr.qp_state, wanted);
 }
 
 static void on_alarm(int number)
@@ -108,18 +108,18 @@ static bool run_case(const struct test_case *test, unsigned i)
 {
     running = test->name;
     right = true;
-    for (int who = 0; who < 2; who++)
-        create_endpoint(&ends[who], context, &options, LENGTH, 1000 * i + 77 * (unsigned)who);
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
+    for (int side = 0; side < 2; side++)
+        create_endpoint(&ends[side], context, &options, LENGTH, 1000 * i + 77 * (unsigned)side);
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
     }
     test->run();
-    for (int who = 0; who < 2; who++) {
+    for (int side = 0; side < 2; side++) {
         struct ibv_wc wc;
-        if (ibv_poll_cq(ends[who].cq, 1, &wc) != 0)
+        if (ibv_poll_cq(ends[side].cq, 1, &wc) != 0)
             differs("an additional completion, wr_id", (int)wc.wr_id, -1);
-        destroy_endpoint(&ends[who]);
+        destroy_endpoint(&ends[side]);
     }
     printf("%s: %s\n", test->name, right ? "right" : "WRONG");
     return right;

@@ -73,7 +73,7 @@ static void *poster(void *unused)
 
 static atomic_int handled;
 
-/* In a thread that is in no call of verbs. */
+/* The thread is not within a call of libibverbs. */
 static void on_signal(int number)
 {
     handled += number == SIGUSR1;
@@ -104,7 +104,7 @@ static int threads(void)
     return destroy_pair(&one, &other);
 }
 
-/* ---- constructor: a library's constructor makes a call, while another thread makes its first call at some place ---- */
+/* ---- constructor: a library's constructor makes a call while another thread makes its first call ---- */
 
 static atomic_int caller;
 
@@ -118,7 +118,7 @@ static void *call_once(void *pd)
 
 static pthread_t thread;
 
-/* Called by the constructor, which has the loader's lock, once the other thread waits for that, or has ended. */
+/* Called by the constructor, which has the loader's lock, when the other thread waits for that lock or has ended. */
 static void in_constructor(void)
 {
     struct ibv_pd *pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");

@@ -3,7 +3,7 @@
  * interface or an older one, and uses the descriptor's ioctl, write, read, poll, epoll and mmap.
  *
  *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000)
- *   contexts wait             holds a context, and reports when the device is removed
+ *   contexts wait             uses a context until the device is removed, and reports the removal
  *   contexts measure          the cost of calls on the descriptor
  *
  * The first wrong answer is printed, and the exit status is 1.
@@ -184,7 +184,7 @@ static void wait_for_message(void)
     EXPECT(load(HEADER_PRODUCER) - load(HEADER_CONSUMER) > 0);
 }
 
-/* The next message, waiting for it; its tag. */
+/* Receives the next message, waiting if there is none; returns its tag. */
 static uint64_t receive_message(uint32_t kind, uint32_t length)
 {
     const uint32_t at = load(HEADER_CONSUMER);
@@ -209,7 +209,7 @@ static uint32_t length_of(unsigned i)
 }
 
 /* One side: sends `count` messages to `peer` and receives as many; then one expected message each way. */
-static void converse(uint32_t peer, unsigned count, int in, int out)
+static void exchange_messages(uint32_t peer, unsigned count, int in, int out)
 {
     for (unsigned i = 0; i < count; i++) {
         send_message(peer, i, length_of(i));
@@ -219,7 +219,7 @@ static void converse(uint32_t peer, unsigned count, int in, int out)
     EXPECT(ioctl(ops, EXPECT_MESSAGE, &expect) == 0);
     REFUSED(ioctl(ops, EXPECT_MESSAGE, &expect), EBUSY);
     char go = 1;
-    EXPECT(write(out, &go, 1) == 1 && read(in, &go, 1) == 1); /* the peer expects it now */
+    EXPECT(write(out, &go, 1) == 1 && read(in, &go, 1) == 1); /* the peer has announced its buffer */
     message = (struct message){.to = peer, .flags = 1, .slot = 2, .tag = 7};
     for (uint32_t at = 0; at < 4000; at += 1000) {
         message.offset = at;
@@ -232,18 +232,18 @@ static void converse(uint32_t peer, unsigned count, int in, int out)
 
 static void exchange(unsigned count)
 {
-    int up[2], down[2];
-    EXPECT(pipe(up) == 0 && pipe(down) == 0);
+    int from_child[2], to_child[2];
+    EXPECT(pipe(from_child) == 0 && pipe(to_child) == 0);
     fflush(stdout);
     const pid_t child = fork();
     EXPECT(child >= 0);
     begin();
-    const int in = child ? up[0] : down[0], out = child ? down[1] : up[1];
+    const int in = child ? from_child[0] : to_child[0], out = child ? to_child[1] : from_child[1];
     uint32_t peer;
     EXPECT(write(out, &info.number, sizeof peer) == sizeof peer && read(in, &peer, sizeof peer) == sizeof peer);
-    converse(peer, count, in, out);
+    exchange_messages(peer, count, in, out);
     char done = 1;
-    EXPECT(write(out, &done, 1) == 1 && read(in, &done, 1) == 1); /* neither ends before the other is done */
+    EXPECT(write(out, &done, 1) == 1 && read(in, &done, 1) == 1); /* each waits until the other is done */
     if (!child)
         _exit(0);
     int status;
@@ -270,14 +270,14 @@ static struct msghdr *rights(int fd)
     return &header;
 }
 
-/* The possible first calls of the other program; everything else follows. */
+/* Possible first calls of the other program; the other calls follow. */
 enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
 
 /*
  * A program started with another program's descriptor, or with a socket over which it receives one. A message to itself
  * shows that write(2) reaches the driver.
  */
-static void use_given(int given, bool over_socket, int first, uint32_t number)
+static void use_passed(int given, bool over_socket, int first, uint32_t number)
 {
     struct info again;
     if (over_socket) {
@@ -292,7 +292,7 @@ static void use_given(int given, bool over_socket, int first, uint32_t number)
     case FIRST_IOCTL: EXPECT(ioctl(ops, INFO, &again) == 0 && again.number == number); break;
     case FIRST_WRITE: REFUSED((int)write(ops, &message, 3), EINVAL); break;
     case FIRST_MAP: break;
-    case FIRST_READ: REFUSED((int)read(ops, &again, 1), EINVAL); break; /* a record is there, and stays whole */
+    case FIRST_READ: REFUSED((int)read(ops, &again, 1), EINVAL); break; /* a short read leaves the record */
     case FIRST_POLL: EXPECT(poll(&readable, 1, 0) == 1); break;
     }
     memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ops, 0);
@@ -303,11 +303,11 @@ static void use_given(int given, bool over_socket, int first, uint32_t number)
     REFUSED((int)write(ops, &message, HEAD), ENXIO);
     int pair[2];
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* one of its own is its own */
+    REFUSED(ioctl(pair[0], INFO, &info), ENOTTY); /* the receiver's own sockets are not forwarded */
     EXPECT(write(pair[0], "x", 1) == 1);
 }
 
-static void give_away(int fd)
+static void pass_descriptor(int fd)
 {
     for (int i = 0; i < 2 * FIRSTS; i++) {
         int pair[2], status;
@@ -334,15 +334,15 @@ static void give_away(int fd)
 
 /* ---- the descriptor ---- */
 
-static void behaves_as_a_file(void)
+static void check_file_operations(void)
 {
     struct record record;
     struct info again;
-    void *volatile nowhere = (void *)16;
+    void *volatile unmapped = (void *)16;
     REFUSED(ioctl(ops, _IO(0xc7, 99)), ENOTTY);
-    REFUSED(ioctl(ops, INFO, nowhere), EFAULT);
+    REFUSED(ioctl(ops, INFO, unmapped), EFAULT);
     REFUSED((int)write(ops, &message, 3), EINVAL);
-    REFUSED((int)write(ops, nowhere, 100), EFAULT);
+    REFUSED((int)write(ops, unmapped, 100), EFAULT);
     message = (struct message){.to = 4711};
     REFUSED((int)write(ops, &message, HEAD), ENXIO);
     EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 4096) == MAP_FAILED && errno == EINVAL);
@@ -363,7 +363,7 @@ static void behaves_as_a_file(void)
     }
     int status;
     EXPECT(waitpid(child, &status, 0) == child && status == 0);
-    give_away(copy);
+    pass_descriptor(copy);
     EXPECT(epoll_wait(epoll, &event, 1, 20000) == 1 && read(copy, &record, sizeof record) == sizeof record);
     EXPECT(record.number == info.number && record.producer == load(HEADER_PRODUCER));
     EXPECT(close(ops) == 0);
@@ -387,21 +387,21 @@ static void wait_for_removal(void)
     begin();
     printf("ready\n");
     fflush(stdout);
-    struct pollfd hung = {.fd = ops, .events = POLLIN};
+    struct pollfd hang_up = {.fd = ops, .events = POLLIN};
     struct record record;
-    EXPECT(poll(&hung, 1, -1) == 1);
+    EXPECT(poll(&hang_up, 1, -1) == 1);
     REFUSED((int)read(ops, &record, sizeof record), EIO);
     REFUSED(ioctl(ops, INFO, &info), EIO);
     REFUSED((int)write(ops, &message, HEAD), EIO);
     EXPECT(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ops, 0) == MAP_FAILED && errno == EIO);
     uint32_t ignored;
     EXPECT(call(1, 2, 0, NULL, &ignored) == -1 && errno == EIO);
-    memory[4096] = 1; /* what was mapped can be touched */
+    memory[4096] = 1; /* the mapping stays accessible */
     EXPECT(close(ops) == 0 && close(device) == 0);
     device = ops = -1;
     printf("removed\n");
     fflush(stdout);
-    EXPECT(getchar() == 'g'); /* it has come back */
+    EXPECT(getchar() == 'g'); /* the device was added again */
     begin();
     printf("again\n");
 }
@@ -456,9 +456,9 @@ int main(int argc, char **argv)
         measure();
     } else if (strcmp(what, "messages") == 0) {
         exchange(argc > 2 ? (unsigned)atoi(argv[2]) : 1000);
-        behaves_as_a_file();
+        check_file_operations();
     } else if (strcmp(what, "given") == 0 && argc > 5) {
-        use_given(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
+        use_passed(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), (unsigned)atoi(argv[5]));
     } else {
         printf("usage: %s [messages N | wait | measure]\n", argv[0]);
         return 1;

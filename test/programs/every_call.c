@@ -209,8 +209,8 @@ static void others(void)
 {
     open_context();
     uint32_t pd = alloc_pd(), cq = some_cq(), qp;
-    struct qp_wish wish = wish_of(4, pd, cq);
-    qp_create(&wish, &qp);
+    struct qp_spec spec = spec_of(4, pd, cq);
+    qp_create(&spec, &qp);
     struct {
         struct ib_uverbs_create_flow flow;
         uint8_t specs[64];

@@ -1,6 +1,6 @@
 /*
- * Every command of an rdma_cm file in every state of an identifier, and how it ends: one line each, the same on every
- * machine with one RoCE device. Nothing of librdmacm is used: what it would refuse reaches the kernel here.
+ * Every command of an rdma_cm file in every state of an identifier, and its result: one line each, the same on every
+ * machine with one RoCE device. librdmacm is not used: it would refuse some of these commands before the kernel.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
-/* Milliseconds in which an event comes, if one does. */
-#define PATIENCE 3000
-#define NOWHERE 16 /* an address that no program has */
+/* Milliseconds to wait for an event. */
+#define MAX_WAIT_MS 3000
+#define UNMAPPED 16 /* an unmapped address */
 /* The user-space headers leave these to librdmacm. */
 enum { ROUTE_RESOLVED = 2, CONNECT_REQUEST = 4, ESTABLISHED = 9, MULTICAST_JOIN = 12 };
 
@@ -53,7 +53,7 @@ static int open_channel(void)
     return fd;
 }
 
-/* The write of a command; `out`: the room that its header names. */
+/* Writes a command; `out`: the response size that its header announces. */
 static long command(int number, const void *body, size_t length, size_t out)
 {
     struct {
@@ -181,7 +181,7 @@ static long listen_on(uint32_t id, int backlog)
     return SAY(LISTEN, in, 0);
 }
 
-/* Queue pair numbers, of which no two are the same. */
+/* Queue pair numbers, each used once. */
 static uint32_t next_qp = 0x4000;
 
 static struct rdma_ucm_conn_param parameters(int data)
@@ -334,7 +334,7 @@ static long get_event(void)
 static uint32_t expect_event(const char *when)
 {
     struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    if (poll(&wanted, 1, PATIENCE) != 1 || get_event() < 0) {
+    if (poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0) {
         printf("  event %s: none\n", when);
         return 0;
     }
@@ -358,7 +358,7 @@ static uint32_t expect_event(const char *when)
     return event.id;
 }
 
-/* ---- what is tried ---- */
+/* ---- the commands and their variants ---- */
 
 static void lengths(void)
 {
@@ -376,11 +376,11 @@ static void lengths(void)
     step(get_event(), "GET_EVENT of none");
     char byte;
     step(read(channel, &byte, 1), "read");
-    struct rdma_ucm_create_id in = {.response = NOWHERE, .ps = RDMA_PS_TCP, .qp_type = IBV_QPT_RC};
+    struct rdma_ucm_create_id in = {.response = UNMAPPED, .ps = RDMA_PS_TCP, .qp_type = IBV_QPT_RC};
     step(SAY(CREATE_ID, in, 4), "CREATE_ID with a bad response");
-    struct rdma_ucm_query ask = {.response = NOWHERE, .id = id_of(RDMA_PS_TCP)};
+    struct rdma_ucm_query ask = {.response = UNMAPPED, .id = id_of(RDMA_PS_TCP)};
     step(SAY(QUERY, ask, sizeof found), "QUERY with a bad response");
-    struct rdma_ucm_destroy_id end = {.response = NOWHERE, .id = made};
+    struct rdma_ucm_destroy_id end = {.response = UNMAPPED, .id = made};
     step(SAY(DESTROY_ID, end, 4), "DESTROY_ID with a bad response");
     step(destroy(made), "DESTROY_ID again");
 }
@@ -395,7 +395,7 @@ static void creations(void)
                 destroy(made);
 }
 
-/* Every command on an identifier in a state that none of them changes. */
+/* Every command on an identifier that leaves its state unchanged. */
 static void refusals(const char *state, uint32_t id)
 {
     if (strcmp(state, "listening") != 0)
@@ -457,7 +457,7 @@ static void options(const char *state, int space)
     uint32_t id = id_of(space);
     const uint8_t big = 32;
     step(option(id, 0, 3, &big, 1), "%s, space %#x: ACK_TIMEOUT of 32", state, space);
-    step(option(id, 0, 0, (void *)NOWHERE, 1), "%s, space %#x: TOS at a bad address", state, space);
+    step(option(id, 0, 0, (void *)UNMAPPED, 1), "%s, space %#x: TOS at a bad address", state, space);
     destroy(id);
 }
 
@@ -591,8 +591,8 @@ static uint32_t routed_to(int space, int port)
 {
     uint32_t id = id_of(space);
     struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    if (resolve(id, NULL, at("own", port)) < 0 || poll(&wanted, 1, PATIENCE) != 1 || get_event() < 0 ||
-        resolve_route(id) < 0 || poll(&wanted, 1, PATIENCE) != 1 || get_event() < 0 ||
+    if (resolve(id, NULL, at("own", port)) < 0 || poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0 ||
+        resolve_route(id) < 0 || poll(&wanted, 1, MAX_WAIT_MS) != 1 || get_event() < 0 ||
         event.event != ROUTE_RESOLVED)
         stop("RESOLVE");
     return id;
@@ -660,7 +660,7 @@ static void connections(void)
     step(disconnect(client), "DISCONNECT again");
     step(connect_to(client, 0), "CONNECT of a disconnected one");
     step(init_qp(client, 3), "disconnected: INIT_QP_ATTR 3");
-    /* TIMEWAIT may be over by now: no number of events. */
+    /* TIMEWAIT may have ended by now, so the number of events is not printed. */
     step(destroy(client), "DESTROY_ID of the client");
     step(destroy(server), "DESTROY_ID of the server");
     client = routed_to(RDMA_PS_TCP, 7002);
@@ -674,7 +674,7 @@ static void endings(void)
     uint32_t listener = listener_on(RDMA_PS_TCP, 7003);
     static const char *const ends[] = {"requested", "answered", "established"};
     for (size_t i = 0; i < LENGTH(ends); i++)
-        for (int who = 0; who < 2; who++) {
+        for (int side = 0; side < 2; side++) {
             uint32_t client = routed_to(RDMA_PS_TCP, 7003);
             connect_to(client, 0);
             uint32_t server = expect_event("of the listener");
@@ -686,9 +686,9 @@ static void endings(void)
                 accept_with(client, 0, false);
                 expect_event("of the server");
             }
-            step(destroy(who ? client : server), "DESTROY_ID of the %s that is %s", who ? "client" : "server", ends[i]);
+            step(destroy(side ? client : server), "DESTROY_ID of the %s that is %s", side ? "client" : "server", ends[i]);
             expect_event("of its peer");
-            destroy(who ? server : client);
+            destroy(side ? server : client);
         }
     uint32_t client = routed_to(RDMA_PS_TCP, 7003);
     connect_to(client, 0);
@@ -702,7 +702,7 @@ static void endings(void)
     client = routed_to(RDMA_PS_TCP, 7003);
     connect_to(client, 0);
     struct pollfd wanted = {.fd = channel, .events = POLLIN};
-    poll(&wanted, 1, PATIENCE);
+    poll(&wanted, 1, MAX_WAIT_MS);
     step(destroy(listener), "DESTROY_ID of a listener with an unread request");
     printf("  events %d\n", reported);
     expect_event("of the client");
@@ -714,7 +714,7 @@ static void datagrams(int space, int port)
     uint32_t idle = id_of(space);
     step(bind_to(idle, at("own", port)), "space %#x: BIND", space);
     destroy(idle);
-    if (space == RDMA_PS_IPOIB) /* that is all on RoCE */
+    if (space == RDMA_PS_IPOIB) /* RoCE allows only BIND */
         return;
     uint32_t listener = listener_on(space, port), client = routed_to(space, port);
     for (int state = 0; state < 4; state++)
@@ -767,7 +767,7 @@ static void datagrams(int space, int port)
     }
     for (int flags = 0; flags < 2; flags++) {
         struct sockaddr_storage group = at("239.77.0.1", 0);
-        struct rdma_ucm_join_mcast in = {.response = NOWHERE, .id = client, .addr_size = 16, .join_flags = flags};
+        struct rdma_ucm_join_mcast in = {.response = UNMAPPED, .id = client, .addr_size = 16, .join_flags = flags};
         memcpy(&in.addr, &group, sizeof in.addr);
         step(SAY(JOIN_MCAST, in, 4), "space %#x: JOIN_MCAST with a bad response", space);
     }
@@ -793,7 +793,7 @@ static void migration(void)
     expect_event("of it");
     resolve_route(id);
     struct pollfd wanted = {.fd = first, .events = POLLIN};
-    poll(&wanted, 1, PATIENCE);
+    poll(&wanted, 1, MAX_WAIT_MS);
     channel = second;
     step(destroy(id), "DESTROY_ID by another channel");
     step(query(id, 0), "QUERY by another channel");
@@ -809,7 +809,7 @@ static void migration(void)
     printf("  events %d\n", reported);
     step(migrate(id, first), "MIGRATE_ID to its own channel");
     printf("  events %d\n", reported);
-    struct rdma_ucm_migrate_id in = {.response = NOWHERE, .id = id, .fd = first};
+    struct rdma_ucm_migrate_id in = {.response = UNMAPPED, .id = id, .fd = first};
     step(SAY(MIGRATE_ID, in, 4), "MIGRATE_ID with a bad response");
     step(close(second), "close of the other channel");
     step(migrate(id, second), "MIGRATE_ID from a closed channel");

@@ -98,12 +98,13 @@ static void regions(void)
 static void completion_queues(void)
 {
     for (int bit = 0; bit < 14; bit++) {
-        struct ibv_cq_init_attr_ex wish = {.cqe = 10, .wc_flags = 1ull << bit};
-        MADE(ibv_create_cq_ex(context, &wish), "ibv_create_cq_ex, completions with %#x", 1 << bit);
+        struct ibv_cq_init_attr_ex init_attr = {.cqe = 10, .wc_flags = 1ull << bit};
+        MADE(ibv_create_cq_ex(context, &init_attr), "ibv_create_cq_ex, completions with %#x", 1 << bit);
     }
     for (int bit = 0; bit < 3; bit++) {
-        struct ibv_cq_init_attr_ex wish = {.cqe = 10, .comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS, .flags = 1u << bit};
-        MADE(ibv_create_cq_ex(context, &wish), "ibv_create_cq_ex, flags %#x", 1 << bit);
+        struct ibv_cq_init_attr_ex init_attr = {
+            .cqe = 10, .comp_mask = IBV_CQ_INIT_ATTR_MASK_FLAGS, .flags = 1u << bit};
+        MADE(ibv_create_cq_ex(context, &init_attr), "ibv_create_cq_ex, flags %#x", 1 << bit);
     }
     struct ibv_cq_init_attr_ex parented = {.cqe = 10, .comp_mask = IBV_CQ_INIT_ATTR_MASK_PD, .parent_domain = pd};
     MADE(ibv_create_cq_ex(context, &parented), "ibv_create_cq_ex of a domain");
@@ -116,23 +117,23 @@ static void completion_queues(void)
 static void queue_pairs(void)
 {
     for (int type = 2; type <= 10; type++) {
-        struct ibv_qp_init_attr wish = {
+        struct ibv_qp_init_attr init_attr = {
             .qp_type = type, .send_cq = cq, .recv_cq = cq, .cap = {.max_send_wr = 1, .max_send_sge = 1}};
-        MADE(ibv_create_qp(pd, &wish), "ibv_create_qp type %d", type);
+        MADE(ibv_create_qp(pd, &init_attr), "ibv_create_qp type %d", type);
     }
     /* Older libraries have no FLUSH and ATOMIC WRITE: bits 11 and 12. */
     for (int bit = 0; bit < 11; bit++) {
-        struct ibv_qp_init_attr_ex wish = {.qp_type = IBV_QPT_RC,
+        struct ibv_qp_init_attr_ex init_attr = {.qp_type = IBV_QPT_RC,
                                            .send_cq = cq,
                                            .recv_cq = cq,
                                            .cap = {.max_send_wr = 1, .max_send_sge = 1},
                                            .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
                                            .pd = pd,
                                            .send_ops_flags = 1ull << bit};
-        MADE(ibv_create_qp_ex(context, &wish), "ibv_create_qp_ex, operations %#x", 1 << bit);
+        MADE(ibv_create_qp_ex(context, &init_attr), "ibv_create_qp_ex, operations %#x", 1 << bit);
     }
     for (int bit = 0; bit < 8; bit++) {
-        struct ibv_qp_init_attr_ex wish = {.qp_type = IBV_QPT_UD,
+        struct ibv_qp_init_attr_ex init_attr = {.qp_type = IBV_QPT_UD,
                                            .send_cq = cq,
                                            .recv_cq = cq,
                                            .cap = {.max_send_wr = 1, .max_send_sge = 1},
@@ -140,7 +141,7 @@ static void queue_pairs(void)
                                            .pd = pd};
         if (1 << bit == IBV_QP_INIT_ATTR_RX_HASH || 1 << bit == IBV_QP_INIT_ATTR_IND_TABLE)
             continue;
-        MADE(ibv_create_qp_ex(context, &wish), "ibv_create_qp_ex, mask %#x", 1 << bit);
+        MADE(ibv_create_qp_ex(context, &init_attr), "ibv_create_qp_ex, mask %#x", 1 << bit);
     }
     struct ibv_qp_init_attr init = {
         .qp_type = IBV_QPT_UD, .send_cq = cq, .recv_cq = cq, .cap = {.max_send_wr = 1, .max_send_sge = 1}};
@@ -165,11 +166,11 @@ static void queue_pairs(void)
     struct ibv_rwq_ind_table_init_attr table = {0};
     MADE(ibv_create_rwq_ind_table(context, &table), "ibv_create_rwq_ind_table");
     for (int type = 0; type < 3; type++) {
-        struct ibv_srq_init_attr_ex wish = {.attr = {.max_wr = 10, .max_sge = 1},
+        struct ibv_srq_init_attr_ex init_attr = {.attr = {.max_wr = 10, .max_sge = 1},
                                             .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD,
                                             .srq_type = type,
                                             .pd = pd};
-        struct ibv_srq *srq = ibv_create_srq_ex(context, &wish);
+        struct ibv_srq *srq = ibv_create_srq_ex(context, &init_attr);
         if (!MADE(srq, "ibv_create_srq_ex type %d", type))
             continue;
         uint32_t number;

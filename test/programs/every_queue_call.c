@@ -72,41 +72,41 @@ static void queue_pairs(void)
     open_context();
     uint32_t pd = alloc_pd(), cq = some_cq(), qp;
     for (int type = 0; type < 12; type++) {
-        struct qp_wish wish = wish_of(type, pd, cq);
-        step(qp_create(&wish, &qp), "QP_CREATE type %d", type);
+        struct qp_spec spec = spec_of(type, pd, cq);
+        step(qp_create(&spec, &qp), "QP_CREATE type %d", type);
     }
-    struct qp_wish driver_type = wish_of(0xff, pd, cq);
+    struct qp_spec driver_type = spec_of(0xff, pd, cq);
     step(qp_create(&driver_type, &qp), "QP_CREATE type 255");
     for (int type = 2; type <= 4; type++)
         for (int bit = 0; bit < 32; bit++) {
-            struct qp_wish wish = wish_of(type, pd, cq);
-            wish.flags = 1u << bit;
-            step(qp_create(&wish, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
+            struct qp_spec spec = spec_of(type, pd, cq);
+            spec.flags = 1u << bit;
+            step(qp_create(&spec, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
         }
-    struct qp_wish wish = wish_of(2, pd, cq);
-    wish.source = 5;
-    step(qp_create(&wish, &qp), "QP_CREATE with a source QPN");
-    wish = wish_of(2, pd, cq);
-    wish.pd = -1;
-    step(qp_create(&wish, &qp), "QP_CREATE without a PD");
-    wish = wish_of(2, pd, cq);
-    wish.recv = -1;
-    step(qp_create(&wish, &qp), "QP_CREATE without a receive CQ");
-    wish = wish_of(2, pd, cq);
-    wish.send = -1;
-    step(qp_create(&wish, &qp), "QP_CREATE without a send CQ");
-    wish = wish_of(2, pd, cq);
-    wish.srq = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE with an SRQ that does not exist");
-    wish = wish_of(2, pd, cq);
-    wish.srq = pd;
-    step(qp_create(&wish, &qp), "QP_CREATE with a PD as SRQ");
-    wish = wish_of(2, pd, cq);
-    wish.table = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE with an indirection table that does not exist");
-    wish = wish_of(9, pd, cq);
-    wish.xrcd = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE XRC target, domain that does not exist");
+    struct qp_spec spec = spec_of(2, pd, cq);
+    spec.source = 5;
+    step(qp_create(&spec, &qp), "QP_CREATE with a source QPN");
+    spec = spec_of(2, pd, cq);
+    spec.pd = -1;
+    step(qp_create(&spec, &qp), "QP_CREATE without a PD");
+    spec = spec_of(2, pd, cq);
+    spec.recv = -1;
+    step(qp_create(&spec, &qp), "QP_CREATE without a receive CQ");
+    spec = spec_of(2, pd, cq);
+    spec.send = -1;
+    step(qp_create(&spec, &qp), "QP_CREATE without a send CQ");
+    spec = spec_of(2, pd, cq);
+    spec.srq = 999;
+    step(qp_create(&spec, &qp), "QP_CREATE with an SRQ that does not exist");
+    spec = spec_of(2, pd, cq);
+    spec.srq = pd;
+    step(qp_create(&spec, &qp), "QP_CREATE with a PD as SRQ");
+    spec = spec_of(2, pd, cq);
+    spec.table = 999;
+    step(qp_create(&spec, &qp), "QP_CREATE with an indirection table that does not exist");
+    spec = spec_of(9, pd, cq);
+    spec.xrcd = 999;
+    step(qp_create(&spec, &qp), "QP_CREATE XRC target, domain that does not exist");
     static const struct {
         const char *what;
         struct ib_uverbs_qp_cap cap;
@@ -121,9 +121,9 @@ static void queue_pairs(void)
                 {"513 bytes inline", {.max_send_wr = 1, .max_inline_data = 513}},
                 {"4096 bytes inline", {.max_send_wr = 1, .max_inline_data = 4096}}};
     for (size_t i = 0; i < LENGTH(caps); i++) {
-        wish = wish_of(2, pd, cq);
-        wish.cap = caps[i].cap;
-        step(qp_create(&wish, &qp), "QP_CREATE %s", caps[i].what);
+        spec = spec_of(2, pd, cq);
+        spec.cap = caps[i].cap;
+        step(qp_create(&spec, &qp), "QP_CREATE %s", caps[i].what);
     }
     for (int bit = 0; bit < 16; bit++) {
         struct ib_uverbs_ex_create_qp in = {.pd_handle = pd,
@@ -156,8 +156,8 @@ static void queue_pairs(void)
     struct ib_uverbs_create_qp_resp opened = {0};
     step(INVOKE(IB_USER_VERBS_CMD_OPEN_QP, open_in, opened), "OPEN_QP of RC");
 
-    wish = wish_of(4, pd, cq);
-    qp_create(&wish, &qp);
+    spec = spec_of(4, pd, cq);
+    qp_create(&spec, &qp);
     static const struct {
         const char *what;
         uint8_t gid[16];
@@ -173,8 +173,8 @@ static void queue_pairs(void)
             step(INVOKE_NO_OUT(attach ? IB_USER_VERBS_CMD_ATTACH_MCAST : IB_USER_VERBS_CMD_DETACH_MCAST, in),
                  "%s_MCAST %s", attach ? "ATTACH" : "DETACH", groups[i].what);
         }
-    wish = wish_of(2, pd, cq);
-    qp_create(&wish, &qp);
+    spec = spec_of(2, pd, cq);
+    qp_create(&spec, &qp);
     struct ib_uverbs_attach_mcast of_rc = {.qp_handle = qp, .gid = {0xff, 0x0e, [15] = 7}};
     step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_ATTACH_MCAST, of_rc), "ATTACH_MCAST of RC");
 

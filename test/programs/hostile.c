@@ -50,7 +50,7 @@ static struct template {
 static unsigned template_count;
 static bool recording;
 
-static uint8_t *scratch, *read_only, *nothing;
+static uint8_t *scratch, *read_only, *unmapped;
 static uint32_t *rings;
 static int device;
 static uint32_t keys[2];
@@ -61,7 +61,7 @@ static unsigned long outcomes[256];
 
 static uint64_t state;
 
-static uint64_t draw(void)
+static uint64_t random64(void)
 {
     uint64_t x = state += 0x9e3779b97f4a7c15u;
     x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
@@ -71,7 +71,7 @@ static uint64_t draw(void)
 
 static uint32_t below(uint32_t limit)
 {
-    return (uint32_t)(draw() % limit);
+    return (uint32_t)(random64() % limit);
 }
 
 static bool one_in(uint32_t n)
@@ -84,10 +84,10 @@ static uint64_t pointer(void)
     switch (below(12)) {
     case 0: return 0;
     case 1: return below(8192);
-    case 2: return (uintptr_t)nothing + below(4096);
-    case 3: return (uintptr_t)nothing - 1 - below(32); /* runs from scratch into nothing */
+    case 2: return (uintptr_t)unmapped + below(4096);
+    case 3: return (uintptr_t)unmapped - 1 - below(32); /* crosses from scratch into the unmapped page */
     case 4: return (uintptr_t)read_only + below(64);
-    case 5: return draw();
+    case 5: return random64();
     case 6: return 0xffffffffffff0000u + below(65536);
     default: return (uintptr_t)scratch + below(SCRATCH / 2);
     }
@@ -96,23 +96,23 @@ static uint64_t pointer(void)
 /* A number that is a limit or has a meaning in some field. */
 static uint64_t number(void)
 {
-    static const uint64_t edges[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
+    static const uint64_t limits[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
                                      1ull << 32, 1ull << 40, 1ull << 63, ~0ull};
     switch (below(7)) {
-    case 0: return edges[below(sizeof edges / sizeof edges[0])];
+    case 0: return limits[below(sizeof limits / sizeof limits[0])];
     case 1: return below(16);
     case 2: return keys[below(2)];
     case 3: return qp_handles[below(2)];
     case 4: return pointer();
     case 5: return below(4096);
-    default: return draw() >> below(64);
+    default: return random64() >> below(64);
     }
 }
 
-static void noise(uint8_t *bytes, size_t length)
+static void random_bytes(uint8_t *bytes, size_t length)
 {
     for (size_t i = 0; i < length; i += 8) {
-        const uint64_t word = one_in(3) ? draw() : number();
+        const uint64_t word = one_in(3) ? random64() : number();
         memcpy(bytes + i, &word, length - i < 8 ? length - i : 8);
     }
 }
@@ -155,7 +155,7 @@ int ioctl(int fd, unsigned long request, ...)
 
 /* ---- calls ---- */
 
-static void note(long result)
+static void count_outcome(long result)
 {
     outcomes[result >= 0 ? 0 : errno < 256 ? errno : 255]++;
 }
@@ -165,7 +165,7 @@ static void note(long result)
  * execute garbage in their rings write to scratch at any time: bounds of our own accesses are never read from there
  * twice.
  */
-static struct message *lay_out(const struct template *template)
+static struct message *copy_template(const struct template *template)
 {
     struct message *message = (struct message *)scratch;
     *message = template->message;
@@ -220,16 +220,16 @@ static void mutate(struct message *message)
 
 static void mutated_ioctl(void)
 {
-    struct message *message = lay_out(&templates[below(template_count)]);
+    struct message *message = copy_template(&templates[below(template_count)]);
     for (uint32_t i = below(4); i > 0; i--)
         mutate(message);
-    note(ioctl(device, VERBS_IOCTL, one_in(50) ? (void *)(uintptr_t)pointer() : message));
+    count_outcome(ioctl(device, VERBS_IOCTL, one_in(50) ? (void *)(uintptr_t)pointer() : message));
 }
 
-static void noisy_ioctl(void)
+static void random_ioctl(void)
 {
     struct message *message = (struct message *)scratch;
-    noise(scratch, sizeof *message);
+    random_bytes(scratch, sizeof *message);
     const uint16_t count = (uint16_t)below(ATTRIBUTES);
     message->header = (struct ioctl_header){.object = (uint16_t)below(20),
                                             .method = (uint16_t)below(8),
@@ -240,36 +240,36 @@ static void noisy_ioctl(void)
         message->attributes[i] = (struct ioctl_attribute){
             (uint16_t)(one_in(4) ? 4096 + below(2) : below(16)), (uint16_t)(one_in(2) ? below(64) : 8),
             (uint16_t)below(3), 0, one_in(2) ? pointer() : number()};
-    note(ioctl(device, VERBS_IOCTL, message));
+    count_outcome(ioctl(device, VERBS_IOCTL, message));
 }
 
-static void noisy_object_call(void)
+static void random_object_call(void)
 {
     struct {
         uint16_t length, class;
         uint32_t object, op_ctrl, flags;
-    } header = {.class = (uint16_t)(one_in(8) ? draw() : below(18)), .object = one_in(2) ? 0 : (uint32_t)number()};
+    } header = {.class = (uint16_t)(one_in(8) ? random64() : below(18)), .object = one_in(2) ? 0 : (uint32_t)number()};
     uint16_t at = sizeof header;
     for (uint32_t i = below(6); i > 0; i--) {
         const uint16_t payload = (uint16_t)(one_in(3) ? below(80) : 4u << below(3));
         const uint16_t attribute[2] = {(uint16_t)(8 + payload), (uint16_t)(one_in(3) ? 64 + below(4) : 1 + below(8))};
-        const uint32_t flags = one_in(10) ? (uint32_t)draw() : below(16);
-        noise(scratch + at + 8, payload);
+        const uint32_t flags = one_in(10) ? (uint32_t)random64() : below(16);
+        random_bytes(scratch + at + 8, payload);
         memcpy(scratch + at, attribute, 4);
         memcpy(scratch + at + 4, &flags, 4);
         at += 8 + (payload + 7) / 8 * 8;
     }
     header.length = one_in(10) ? (uint16_t)number() : at;
     memcpy(scratch, &header, sizeof header);
-    note(ioctl(device, _IOWR(0xdb, one_in(4) ? below(256) : below(6), uint64_t),
+    count_outcome(ioctl(device, _IOWR(0xdb, one_in(4) ? below(256) : below(6), uint64_t),
                one_in(30) ? (void *)(uintptr_t)pointer() : scratch));
 }
 
-static void noisy_write(void)
+static void random_write(void)
 {
     static const uint32_t lengths[] = {0, 1, 4, 7, 8, 12, 16, 24, 31, 33, 40, 48, 64, 120, 4096};
     const uint32_t length = lengths[below(sizeof lengths / sizeof lengths[0])];
-    noise(scratch, 4096);
+    random_bytes(scratch, 4096);
     const uint32_t command = (one_in(8) ? 0x80000000u : 0) | below(40);
     const uint16_t words[2] = {(uint16_t)(one_in(3) ? number() : length / 4),
                                (uint16_t)(one_in(3) ? number() : below(64))};
@@ -277,7 +277,7 @@ static void noisy_write(void)
     memcpy(scratch, &command, 4);
     memcpy(scratch + 4, words, 4);
     memcpy(scratch + 8, &response, 8);
-    note(write(device, one_in(20) ? (void *)(uintptr_t)pointer() : scratch, length));
+    count_outcome(write(device, one_in(20) ? (void *)(uintptr_t)pointer() : scratch, length));
 }
 
 static void doorbell(void)
@@ -292,11 +292,11 @@ static void doorbell(void)
         command[6] = (uint32_t)number();
         command[7] = (uint32_t)number();
     }
-    note(write(device, command, sizeof command));
+    count_outcome(write(device, command, sizeof command));
 }
 
 /* Random bytes in the rings; preferably in their headers, indices and first elements. */
-static void scribble(void)
+static void corrupt_rings(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {
         const uint32_t page = 1 + below(one_in(4) ? RINGS / 4096 - 1 : 24);
@@ -305,16 +305,17 @@ static void scribble(void)
         case 0: at[32] = (uint32_t)number(); break;
         case 1: at[64] = (uint32_t)number(); break;
         case 2: at[below(2)] = (uint32_t)number(); break;
-        default: noise((uint8_t *)(at + 96 + below(900)), 8 * (1 + below(3)));
+        default: random_bytes((uint8_t *)(at + 96 + below(900)), 8 * (1 + below(3)));
         }
     }
 }
 
-static void odd_request(void)
+static void random_request(void)
 {
     static const unsigned long requests[] = {0x1b00, 0x1b02,     0xc0181b02, 0x5401,
                                              0xdb00, 0x4008db00, 0x541b,     0xc0181b03};
-    note(ioctl(device, one_in(3) ? 0x1b00 | (draw() & 0xffff00ff) : requests[below(8)], (void *)(uintptr_t)pointer()));
+    count_outcome(ioctl(device, one_in(3) ? 0x1b00 | (random64() & 0xffff00ff) : requests[below(8)],
+                        (void *)(uintptr_t)pointer()));
 }
 
 /* ---- a context to attack ---- */
@@ -326,7 +327,7 @@ static void set_up(void)
     static struct endpoint ends[2];
     struct ibv_context *context = open_named(options.device);
     for (int i = 0; i < 2; i++)
-        create_endpoint(&ends[i], context, &options, SCRATCH, (uint32_t)draw());
+        create_endpoint(&ends[i], context, &options, SCRATCH, (uint32_t)random64());
     for (int i = 0; i < 2; i++) {
         const struct address peer = address_of(&ends[!i]);
         struct ibv_qp_attr attr;
@@ -365,26 +366,26 @@ int main(int argc, char **argv)
     scratch = mmap(NULL, SCRATCH + 4096, both, flags, -1, 0);
     read_only = mmap(NULL, 4096, PROT_READ, flags, -1, 0);
     NEED(scratch != MAP_FAILED && read_only != MAP_FAILED, "mmap: %s", strerror(errno));
-    nothing = scratch + SCRATCH;
-    mprotect(nothing, 4096, PROT_NONE);
+    unmapped = scratch + SCRATCH;
+    mprotect(unmapped, 4096, PROT_NONE);
 
     recording = true;
     const int first = dup(0);
     close(first);
     for (long i = 0; i < calls; i++) {
         if (i % CALLS_PER_CONTEXT == 0) {
-            /* Everything that the last context left: descriptors, objects, rings in any state. */
+            /* Closes everything that the last context left: descriptors, objects, rings in any state. */
             if (device)
                 close_range((unsigned)first, ~0u, 0);
             set_up();
             recording = false;
         }
         switch (below(12)) {
-        case 0: case 1: noisy_ioctl(); break;
-        case 2: case 3: noisy_object_call(); break;
-        case 4: noisy_write(); break;
-        case 5: odd_request(); break;
-        case 6: scribble(); doorbell(); break;
+        case 0: case 1: random_ioctl(); break;
+        case 2: case 3: random_object_call(); break;
+        case 4: random_write(); break;
+        case 5: random_request(); break;
+        case 6: corrupt_rings(); doorbell(); break;
         case 7: doorbell(); break;
         default: mutated_ioctl();
         }

@@ -4,7 +4,7 @@
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and exists longer than the exec
  *   identity victim                   prints "victim UID"; at the end of its input prints whether its page is "intact"
- *   identity alone                    prints "ready"; for each line turns being dumpable off and on, and prints "done"
+ *   identity alone                    prints "ready"; for each line switches PR_SET_DUMPABLE off or on, and prints "done"
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -20,7 +20,7 @@
 #define PLACE ((char *)0x2000000000)
 #define PAGE 4096
 
-static void say(const char *text)
+static void print_line(const char *text)
 {
     puts(text);
     fflush(stdout);
@@ -64,17 +64,17 @@ int main(int argc, char **argv)
             continue;
         for (int i = 0; i < PAGE; i++)
             if (mine[i] != 's')
-                return say("overwritten"), 1;
-        return say("intact"), 0;
+                return print_line("overwritten"), 1;
+        return print_line("intact"), 0;
     }
     if (strcmp(mode, "alone") != 0 && strcmp(mode, "client") != 0)
-        return say("usage: identity client [keep] PROGRAM | identity victim | identity alone"), 1;
+        return print_line("usage: identity client [keep] PROGRAM | identity victim | identity alone"), 1;
     page('c');
-    say("ready");
+    print_line("ready");
     if (strcmp(mode, "alone") == 0) {
         for (int dumpable = 0; line(); dumpable = !dumpable) {
             prctl(PR_SET_DUMPABLE, dumpable);
-            say("done");
+            print_line("done");
         }
         return 0;
     }

@@ -3,7 +3,7 @@
  * queries it (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. These are the kernel calls of
  * ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
  *
- *   imported share [USER]  both at the same time, the importer as that user; it ends before the exporter
+ *   imported share [USER]  both at the same time, the importer as that user; the importer exits first
  *   imported outlive       the exporter is killed first
  *   imported take …        the importer
  *
@@ -25,17 +25,17 @@ struct region {
     uint64_t address;
 };
 
-static void say(int socket, const struct region *region)
+static void send_region(int socket, const struct region *region)
 {
     NEED(write(socket, region, sizeof *region) == sizeof *region, "write: %s", strerror(errno));
 }
 
-static void hear(int socket, struct region *region)
+static void receive_region(int socket, struct region *region)
 {
     NEED(read(socket, region, sizeof *region) == sizeof *region, "the other has ended");
 }
 
-static void is(int error, int expected, const char *what)
+static void expect_error(int error, int expected, const char *what)
 {
     NEED(error == expected, "%s: %s, and not %s", what, name_of(error), name_of(expected));
 }
@@ -66,7 +66,7 @@ static uint32_t protection_domains(void)
     add(&message, UVERBS_ATTR_INFO_OBJECT_ID, 8, UVERBS_OBJECT_PD);
     add_pointer(&message, UVERBS_ATTR_INFO_TOTAL_HANDLES, &total, sizeof total);
     add_pointer(&message, UVERBS_ATTR_INFO_HANDLES_LIST, handles, sizeof handles);
-    is(call(&message), 0, "INFO_HANDLES");
+    expect_error(call(&message), 0, "INFO_HANDLES");
     return total;
 }
 
@@ -88,7 +88,7 @@ static void connect_to_itself(uint32_t qp)
     add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_GID_INDEX, 8, 1);
     add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, 0);
     add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
-    is(call(&message), 0, "QUERY_GID_ENTRY");
+    expect_error(call(&message), 0, "QUERY_GID_ENTRY");
     struct ib_uverbs_modify_qp step = {.qp_handle = qp,
                                        .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
                                        .dest_qp_num = qp_number,
@@ -113,7 +113,7 @@ static void connect_to_itself(uint32_t qp)
     for (size_t i = 0; i < LENGTH(steps); i++) {
         step.qp_state = steps[i].state;
         step.attr_mask = IBV_QP_STATE | steps[i].attributes;
-        is(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, step), 0, "MODIFY_QP");
+        expect_error(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, step), 0, "MODIFY_QP");
     }
 }
 
@@ -121,12 +121,12 @@ static void connect_to_itself(uint32_t qp)
  * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
  * the other, with the other program's protection domain.
  */
-static void write_by_own_queues(uint32_t protection, const struct region *own, uint8_t *memory)
+static void write_by_mapped_queues(uint32_t protection, const struct region *own, uint8_t *memory)
 {
     uint32_t completions = some_cq(), qp;
     struct rxe_queue_buf *done = map(&cq_queue.mi);
-    struct qp_wish wish = wish_of(IBV_QPT_RC, protection, completions);
-    is(qp_create(&wish, &qp), 0, "QP_CREATE");
+    struct qp_spec spec = spec_of(IBV_QPT_RC, protection, completions);
+    expect_error(qp_create(&spec, &qp), 0, "QP_CREATE");
     struct rxe_queue_buf *send = map(&qp_queues.sq_mi);
     connect_to_itself(qp);
     struct rxe_send_wqe *wqe = (struct rxe_send_wqe *)send->data;
@@ -141,11 +141,11 @@ static void write_by_own_queues(uint32_t protection, const struct region *own, u
     struct {
         struct ib_uverbs_cmd_hdr header;
         struct ib_uverbs_post_send body;
-    } bell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof bell / 4, 1},
+    } doorbell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof doorbell / 4, 1},
               {.qp_handle = qp, .wqe_size = sizeof(struct ib_uverbs_send_wr)}};
     struct ib_uverbs_post_send_resp bad;
-    bell.body.response = (uintptr_t)&bad;
-    NEED(write(device, &bell, sizeof bell) == sizeof bell, "the doorbell: %s", strerror(errno));
+    doorbell.body.response = (uintptr_t)&bad;
+    NEED(write(device, &doorbell, sizeof doorbell) == sizeof doorbell, "the doorbell: %s", strerror(errno));
     while (__atomic_load_n(&done->producer_index, __ATOMIC_ACQUIRE) == 0)
         ;
     const struct ib_uverbs_wc *wc = (const struct ib_uverbs_wc *)done->data;
@@ -153,14 +153,15 @@ static void write_by_own_queues(uint32_t protection, const struct region *own, u
     NEED(memory[PAGE - 1] == ANSWER, "the importer's WRITE is not here");
     memset(memory, PATTERN, PAGE);
     struct ib_uverbs_destroy_cq_resp events;
-    is(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, completions), EINVAL, "CQ_DESTROY without its response");
+    expect_error(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, completions), EINVAL,
+                 "CQ_DESTROY without its response");
     struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_DESTROY);
     add(&message, UVERBS_ATTR_DESTROY_QP_HANDLE, 0, qp);
     add_pointer(&message, UVERBS_ATTR_DESTROY_QP_RESP, &events, 4);
-    is(call(&message), 0, "QP_DESTROY");
+    expect_error(call(&message), 0, "QP_DESTROY");
 }
 
-static void see(const struct region *given)
+static void check_region(const struct region *given)
 {
     struct region found = {0};
     uint32_t vectors = 0;
@@ -168,57 +169,57 @@ static void see(const struct region *given)
     struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_CONTEXT);
     add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_NUM_COMP_VECTORS, &vectors, sizeof vectors);
     add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_CORE_SUPPORT, &support, sizeof support);
-    is(call(&message), 0, "QUERY_CONTEXT");
+    expect_error(call(&message), 0, "QUERY_CONTEXT");
     NEED(vectors == given->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
          "%u vectors, support %lx", vectors, (unsigned long)support);
-    is(query_mr(given->handle, &found), 0, "QUERY_MR");
+    expect_error(query_mr(given->handle, &found), 0, "QUERY_MR");
     NEED(found.lkey == given->lkey && found.rkey == given->rkey && found.address == given->address,
          "the region is another one");
-    is(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
-    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    expect_error(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
     message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
     add(&message, UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE, 0, 0);
-    is(call(&message), 0, "ASYNC_EVENT_ALLOC");
+    expect_error(call(&message), 0, "ASYNC_EVENT_ALLOC");
 }
 
 /* Without the descriptor the same handles name other objects. */
-static void see_nothing_of_others(const struct region *given)
+static void check_new_context(const struct region *given)
 {
     const int imported = device;
     struct region found;
     device = -1;
     open_context();
     NEED(protection_domains() == 0, "PDs in a new context");
-    is(query_mr(given->handle, &found), ENOENT, "QUERY_MR in another context");
+    expect_error(query_mr(given->handle, &found), ENOENT, "QUERY_MR in another context");
     close(device);
     device = imported;
 }
 
-static void take(int socket, const char *how)
+static void import_context(int socket, const char *how)
 {
     struct region given, own;
     pass(socket, &device, 1, true);
-    hear(socket, &given);
+    receive_region(socket, &given);
     if (strcmp(how, "outlive") == 0) {
         char byte;
         NEED(read(socket, &byte, 1) == 0, "the exporter is there");
-        see(&given);
+        check_region(&given);
         alloc_pd();
         NEED(protection_domains() == 4, "%u PDs", protection_domains());
         return;
     }
-    see(&given);
-    see_nothing_of_others(&given);
+    check_region(&given);
+    check_new_context(&given);
     /* A region of our memory, in the other program's PD; our own PD in its context. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
     own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
-    is(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
-    is(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
-    write_by_own_queues(given.pd, &own, memory);
-    is(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
-    say(socket, &own);
-    hear(socket, &given);
+    expect_error(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
+    expect_error(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
+    write_by_mapped_queues(given.pd, &own, memory);
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
+    send_region(socket, &own);
+    receive_region(socket, &given);
     NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
     /* The library's unimport makes no kernel call: only the descriptor is closed. */
     close(device);
@@ -241,33 +242,33 @@ static enum ibv_wc_status transfer(struct endpoint *end, enum ibv_wr_opcode opco
     return wc.status;
 }
 
-static void share(int socket, pid_t importer, struct endpoint *from, const struct region *given)
+static void check_shared(int socket, pid_t importer, struct endpoint *from, const struct region *given)
 {
     struct region theirs, found;
     int status;
-    hear(socket, &theirs);
+    receive_region(socket, &theirs);
     NEED(protection_domains() == 4, "%u PDs", protection_domains());
-    is(query_mr(given->spare, &found), ENOENT, "the region that the importer has destroyed");
-    is(query_mr(theirs.handle, &found), 0, "the importer's region");
+    expect_error(query_mr(given->spare, &found), ENOENT, "the region that the importer has destroyed");
+    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region");
     NEED(found.rkey == theirs.rkey, "the importer's region is another one");
     NEED(transfer(from, IBV_WR_RDMA_READ, &theirs) == IBV_WC_SUCCESS, "READ of the importer's memory");
     NEED(from->buffer[0] == PATTERN && from->buffer[PAGE - 1] == PATTERN, "the importer's bytes are others");
     memset(from->buffer, ANSWER, PAGE);
     NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
-    say(socket, given);
+    send_region(socket, given);
     NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
     /* The importer's objects stay, since they belong to the context. */
-    is(query_mr(given->handle, &found), 0, "our region after the importer's end");
-    is(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
-    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
-    is(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.handle), 0, "the importer's region");
-    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
+    expect_error(query_mr(given->handle, &found), 0, "our region after the importer's end");
+    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.handle), 0, "the importer's region");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
 }
 
 int main(int argc, char **argv)
 {
     if (argc == 4 && strcmp(argv[1], "take") == 0) {
-        take(atoi(argv[3]), argv[2]);
+        import_context(atoi(argv[3]), argv[2]);
         return 0;
     }
     NEED(argc > 1 && strstr("share outlive", argv[1]), "usage: %s share [USER] | outlive", argv[0]);
@@ -291,10 +292,10 @@ int main(int argc, char **argv)
                                  .vectors = (uint32_t)context->num_comp_vectors,
                                  .address = (uintptr_t)to.buffer};
     fflush(stdout);
-    const pid_t other = fork();
-    NEED(other >= 0, "fork: %s", strerror(errno));
+    const pid_t child_pid = fork();
+    NEED(child_pid >= 0, "fork: %s", strerror(errno));
     /* For `outlive` the process that is killed is the child. */
-    if ((other == 0) != outlive) {
+    if ((child_pid == 0) != outlive) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);
         close(pair[1]);
@@ -306,10 +307,10 @@ int main(int argc, char **argv)
     }
     close(pair[0]);
     pass(pair[1], &device, 1, false);
-    say(pair[1], &given);
+    send_region(pair[1], &given);
     if (outlive)
         raise(SIGKILL);
-    share(pair[1], other, &from, &given);
+    check_shared(pair[1], child_pid, &from, &given);
     NEED(ibv_dealloc_pd(pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
     destroy_endpoint(&from);
     destroy_endpoint(&to);

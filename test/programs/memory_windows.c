@@ -10,7 +10,7 @@
 #define _GNU_SOURCE
 #include "cases.h"
 
-#define PART 4096 /* where a window begins, and its length */
+#define PART 4096 /* offset and length of a window */
 #define FLUSH_GLOBAL (1 << 8)
 #define WR_FLUSH 14
 #define WC_FLUSH 8
@@ -54,14 +54,14 @@ static void bind1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t le
     check("the key changes with a bind", mw->rkey != before, 1);
 }
 
-static void post_to(int who, struct ibv_send_wr *wr)
+static void post_to(int side, struct ibv_send_wr *wr)
 {
     struct ibv_send_wr *bad;
-    const int error = ibv_post_send(ends[who].qp, wr, &bad);
+    const int error = ibv_post_send(ends[side].qp, wr, &bad);
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Type 2: the binder chooses the low byte; returns the new key. */
+/* Type 2: the program chooses the low byte; returns the new key. */
 static uint32_t bind2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access, int flags)
 {
     struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED | flags};
@@ -91,10 +91,10 @@ static void send_invalidate(uint64_t id, uint32_t rkey)
     post_to(0, &wr);
 }
 
-static struct ibv_wc completion(int who, uint64_t id, int status)
+static struct ibv_wc completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
-    while (next_completion(&ends[who], &wc) == 0)
+    while (next_completion(&ends[side], &wc) == 0)
         ;
     check("wr_id", (int)wc.wr_id, (int)id);
     check("status", wc.status, status);
@@ -307,28 +307,28 @@ static void remote_invalidate_region(void)
 
 static void extended(unsigned operations)
 {
-    for (int who = 0; who < 2; who++) {
+    for (int side = 0; side < 2; side++) {
         struct ibv_qp_init_attr_ex init = {
-            .send_cq = ends[who].cq,
-            .recv_cq = ends[who].cq,
+            .send_cq = ends[side].cq,
+            .recv_cq = ends[side].cq,
             .cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1},
             .qp_type = IBV_QPT_RC,
             .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
-            .pd = ends[who].pd,
+            .pd = ends[side].pd,
             .send_ops_flags = operations,
         };
-        NEED(ibv_destroy_qp(ends[who].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
-        ends[who].qp = ibv_create_qp_ex(context, &init);
-        NEED(ends[who].qp, "ibv_create_qp_ex: %s", strerror(errno));
+        NEED(ibv_destroy_qp(ends[side].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+        ends[side].qp = ibv_create_qp_ex(context, &init);
+        NEED(ends[side].qp, "ibv_create_qp_ex: %s", strerror(errno));
         struct ibv_qp_attr attr = {
             .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = peer_rights | FLUSH_GLOBAL};
-        NEED(ibv_modify_qp(ends[who].qp, &attr,
+        NEED(ibv_modify_qp(ends[side].qp, &attr,
                            IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
              "to INIT: %s", strerror(errno));
     }
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
     }
 }
 

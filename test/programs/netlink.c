@@ -48,7 +48,7 @@ static struct sockaddr_nl name_of(int fd)
 }
 
 /* The answer is queued when the send returns. */
-static void ask_system(int fd)
+static void query_system(int fd)
 {
     const struct nlmsghdr ask = request(SYS_GET, 0);
     union answer answer;
@@ -63,7 +63,7 @@ static void ask_system(int fd)
     FAILS(recv(fd, &answer, sizeof answer, MSG_DONTWAIT), EAGAIN);
 }
 
-static void names(void)
+static void check_names(void)
 {
     int first = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, RDMA), second = socket(AF_NETLINK, SOCK_DGRAM, RDMA);
     EXPECT(first >= 0 && second >= 0);
@@ -88,7 +88,7 @@ static void names(void)
     socklen_t length = sizeof name;
     EXPECT(getpeername(third, (struct sockaddr *)&name, &length) == 0 && name.nl_family == AF_NETLINK && name.nl_pid == 0);
     close(first);
-    ask_system(third);
+    query_system(third);
     close(third);
     close(second);
     FAILS(socket(AF_NETLINK, SOCK_STREAM, RDMA), ESOCKTNOSUPPORT);
@@ -107,7 +107,7 @@ static int set_option(int fd, int option, int value)
     return setsockopt(fd, SOL_NETLINK, option, &value, sizeof value);
 }
 
-static void refusal(int fd, bool capped, bool has_text)
+static void check_refusal(int fd, bool capped, bool has_text)
 {
     struct {
         struct nlmsghdr header;
@@ -124,7 +124,7 @@ static void refusal(int fd, bool capped, bool has_text)
     EXPECT(has_text ? length > 52 : length == (capped ? 36 : 52));
 }
 
-static void options(void)
+static void check_options(void)
 {
     const int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, RDMA);
     EXPECT(fcntl(fd, F_GETFL) & O_NONBLOCK);
@@ -149,13 +149,13 @@ static void options(void)
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
     FAILS(send(fd, &room, sizeof room, MSG_OOB), EOPNOTSUPP);
     FAILS(ioctl(fd, FIONREAD, &bytes), ENOTTY);
-    refusal(fd, false, false);
+    check_refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
-    refusal(fd, true, false);
+    check_refusal(fd, true, false);
     EXPECT(set_option(fd, NETLINK_EXT_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_EXT_ACK) == 1);
-    refusal(fd, true, true);
+    check_refusal(fd, true, true);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 0) == 0 && set_option(fd, NETLINK_EXT_ACK, 0) == 0);
-    refusal(fd, false, false);
+    check_refusal(fd, false, false);
     /* The sender is the kernel, also for programs that request credentials. */
     const int on = 1;
     const struct nlmsghdr ask = request(SYS_GET, 0);
@@ -166,10 +166,10 @@ static void options(void)
     EXPECT(setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
     EXPECT(write(fd, &ask, sizeof ask) == sizeof ask && recvmsg(fd, &message, 0) > 0);
     const struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    struct ucred who = {.pid = -1};
+    struct ucred credentials = {.pid = -1};
     EXPECT(c && c->cmsg_type == SCM_CREDENTIALS);
-    memcpy(&who, CMSG_DATA(c), sizeof who);
-    EXPECT(who.pid == 0 && who.uid == 0 && who.gid == 0);
+    memcpy(&credentials, CMSG_DATA(c), sizeof credentials);
+    EXPECT(credentials.pid == 0 && credentials.uid == 0 && credentials.gid == 0);
     close(fd);
 }
 
@@ -203,17 +203,17 @@ static void sending_and_receiving(void)
                                   {.msg_hdr = {.msg_iov = &parts[1], .msg_iovlen = 1}}};
     EXPECT(sendmmsg(fd, messages, 2, 0) == 2 && messages[0].msg_len == sizeof ask && messages[1].msg_len == sizeof ask);
     char room[3][4096];
-    struct sockaddr_nl names[3];
+    struct sockaddr_nl senders[3];
     for (int i = 0; i < 3; i++) {
         parts[i] = (struct iovec){room[i], sizeof room[i]};
         messages[i] = (struct mmsghdr){.msg_hdr = {
-            .msg_iov = &parts[i], .msg_iovlen = 1, .msg_name = &names[i], .msg_namelen = sizeof names[i]}};
+            .msg_iov = &parts[i], .msg_iovlen = 1, .msg_name = &senders[i], .msg_namelen = sizeof senders[i]}};
     }
     EXPECT(recvmmsg(fd, messages, 3, MSG_DONTWAIT, NULL) == 3);
     EXPECT(((struct nlmsghdr *)room[0])->nlmsg_type == SYS_GET && ((struct nlmsghdr *)room[1])->nlmsg_type == GET);
     EXPECT(((struct nlmsghdr *)room[2])->nlmsg_type == NLMSG_DONE);
     for (int i = 0; i < 3; i++)
-        EXPECT(messages[i].msg_hdr.msg_namelen == sizeof names[i] && names[i].nl_pid == 0);
+        EXPECT(messages[i].msg_hdr.msg_namelen == sizeof senders[i] && senders[i].nl_pid == 0);
     EXPECT(send(fd, two, sizeof two, 0) == sizeof two);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
@@ -232,7 +232,7 @@ static void sending_and_receiving(void)
     close(fd);
 }
 
-static void pass(int to, int fd)
+static void send_fd(int to, int fd)
 {
     union {
         struct cmsghdr header;
@@ -245,7 +245,7 @@ static void pass(int to, int fd)
     EXPECT(sendmsg(to, &message, 0) == 1);
 }
 
-static int take(int from)
+static int receive_fd(int from)
 {
     char byte, room[CMSG_SPACE(sizeof(int))];
     struct iovec vector = {&byte, 1};
@@ -256,30 +256,30 @@ static int take(int from)
     return fd;
 }
 
-static void ends_well(pid_t child)
+static void expect_exit_0(pid_t child)
 {
     int status;
     EXPECT(child > 0 && waitpid(child, &status, 0) == child && status == 0);
 }
 
-static void copies(const char *self)
+static void check_copies(const char *self)
 {
     int pair[2], fd = socket(AF_NETLINK, SOCK_RAW, RDMA);
-    ask_system(fd);
+    query_system(fd);
     const uint32_t port = name_of(fd).nl_pid;
     const int copy = dup(fd);
     close(fd);
-    ask_system(copy);
+    query_system(copy);
     EXPECT(dup2(copy, 77) == 77 && name_of(77).nl_pid == port);
-    ends_well(fork() ?: (ask_system(77), _exit(0), 0));
-    ask_system(copy);
+    expect_exit_0(fork() ?: (query_system(77), _exit(0), 0));
+    query_system(copy);
     char number[16];
     snprintf(number, sizeof number, "%d", copy);
-    ends_well(fork() ?: (execl(self, self, "child", number, NULL), 0));
+    expect_exit_0(fork() ?: (execl(self, self, "child", number, NULL), 0));
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    pass(pair[0], copy);
+    send_fd(pair[0], copy);
     snprintf(number, sizeof number, "%d", pair[1]);
-    ends_well(fork() ?: (execl(self, self, "take", number, NULL), 0));
+    expect_exit_0(fork() ?: (execl(self, self, "take", number, NULL), 0));
     close(copy);
     close(77);
     close(pair[0]);
@@ -287,7 +287,7 @@ static void copies(const char *self)
 }
 
 /* Sockets of other protocols and families are not ours. */
-static void others(void)
+static void check_other_sockets(void)
 {
     const int fd = socket(AF_NETLINK, SOCK_RAW, 0), unix_fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd >= 0) {
@@ -303,22 +303,22 @@ static void others(void)
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "child") == 0) {
-        ask_system(atoi(argv[2]));
+        query_system(atoi(argv[2]));
         return 0;
     }
     if (argc == 3 && strcmp(argv[1], "take") == 0) {
-        const int fd = take(atoi(argv[2]));
-        ask_system(fd);
+        const int fd = receive_fd(atoi(argv[2]));
+        query_system(fd);
         close(fd);
         return 0;
     }
     if (argc != 1)
         fail("usage: netlink");
-    names();
-    options();
+    check_names();
+    check_options();
     sending_and_receiving();
-    copies(argv[0]);
-    others();
+    check_copies(argv[0]);
+    check_other_sockets();
     puts("right");
     return 0;
 }

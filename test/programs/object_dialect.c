@@ -218,7 +218,7 @@ static int begin_cq(uint32_t cqe, int channel)
         add_u32(3, (uint32_t)channel);
     add_u32(4, 0);
     add_out(64, 4);
-    add_out(0x8000, 16); /* rxe's: where the ring lies */
+    add_out(0x8000, 16); /* rxe's attribute: offset of the ring */
     return call(CREATE);
 }
 
@@ -389,7 +389,7 @@ static void system_wide(void)
     begin(PD, 0);
     REFUSED(call_on(system, CREATE), EOPNOTSUPP);
     begin(SYSTEM, 0);
-    REFUSED(call(QUERY), EOPNOTSUPP); /* of a device with hardware */
+    REFUSED(call(QUERY), EOPNOTSUPP); /* of a hardware device */
     EXPECT(close(system) == 0);
 }
 

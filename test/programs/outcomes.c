@@ -47,7 +47,7 @@ static const struct scenario scenarios[] = {
     {"write_imm_no_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, NO_RECEIVE, 1},
     {"late_receive", IBV_WR_SEND, 20000, RIGHT, LATE_RECEIVE, 7},
     {"write_imm_late_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, LATE_RECEIVE, 7},
-    {"nobody_answers", IBV_WR_SEND, 64, RIGHT, GONE, 0},
+    {"no_answer", IBV_WR_SEND, 64, RIGHT, GONE, 0},
 };
 
 static struct endpoint end;

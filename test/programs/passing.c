@@ -21,7 +21,7 @@
 
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
 
-/* ALLOC_PD by write(2), which a memory file would accept silently. */
+/* ALLOC_PD by write(2); a plain memory file would accept the bytes without an error. */
 static void allocate_pd(int device)
 {
     uint32_t handle = 0xdead, command[4] = {3, 4 | 1 << 16};
@@ -33,7 +33,7 @@ static void allocate_pd(int device)
 /* The receiver's possible first calls, each alone on a freshly opened device. */
 enum { FIRST_IMPORT, FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
-/* No daemon serves us: every call has its specific errno, never that of a memory file or a socket. */
+/* No daemon serves this user: every call has its own errno, never that of a memory file or a socket. */
 static void find_nobody(const int *fds)
 {
     char text[64];

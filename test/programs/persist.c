@@ -137,7 +137,7 @@ static void write_blocks(int peer)
 
 /* ---- the server ---- */
 
-static void see_blocks(int peer)
+static void check_blocks(int peer)
 {
     const uint64_t *word = (uint64_t *)end.buffer;
     uint8_t *right = malloc(block);
@@ -220,7 +220,7 @@ int main(int argc, char **argv)
     if (host)
         write_blocks(peer);
     else
-        see_blocks(peer);
+        check_blocks(peer);
     part(peer);
     printf("%lu blocks of %zu bytes, each there before its number\n", (unsigned long)blocks, block);
 

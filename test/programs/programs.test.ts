@@ -39,6 +39,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   fork_safe: [['-q'], /usage: .*fork_safe/],
   stalling: [['-q'], /usage: .*stalling/],
   check_cases: [['-q'], /usage: .*check_cases/],
+  torment_cases: [['-q'], /usage: torment_cases/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],

@@ -1,6 +1,6 @@
 /*
- * A program whose receive requests are all in an SRQ, when its device is removed: what it can still read, what its
- * queue reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
+ * A program whose receive requests are all in an SRQ, when its device is removed: which completions it can still poll,
+ * what its CQ reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
  *
  *   removal [-d DEVICE]      prints "ready" and waits for a line of input; by then the device is removed. It then checks and cleans up.
  *
@@ -23,8 +23,8 @@ static void set_up(const char *device)
     options.device = device;
     options.events = true;
     struct ibv_context *context = open_named(options.device);
-    for (int who = 0; who < 2; who++)
-        create_endpoint(&ends[who], context, &options, 4096, 100 + (uint32_t)who);
+    for (int side = 0; side < 2; side++)
+        create_endpoint(&ends[side], context, &options, 4096, 100 + (uint32_t)side);
     /* The receiver's queue pair, and its SRQ; the first message reaches the limit. */
     struct ibv_srq_init_attr wanted = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
     srq = ibv_create_srq(ends[1].pd, &wanted);
@@ -40,9 +40,9 @@ static void set_up(const char *device)
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
     NEED(ibv_modify_qp(ends[1].qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
          "to INIT: %s", strerror(errno));
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
     }
     for (uint64_t id = 0; id < REQUESTS; id++) {
         struct ibv_sge sge = {(uintptr_t)ends[1].buffer + id * CHUNK, CHUNK, ends[1].mr->lkey};
@@ -56,8 +56,8 @@ static void set_up(const char *device)
 /* One message: it causes a completion event and a limit event, which stay unread. */
 static void send_one(void)
 {
-    for (int who = 0; who < 2; who++)
-        NEED(ibv_req_notify_cq(ends[who].cq, 0) == 0, "ibv_req_notify_cq: %s", strerror(errno));
+    for (int side = 0; side < 2; side++)
+        NEED(ibv_req_notify_cq(ends[side].cq, 0) == 0, "ibv_req_notify_cq: %s", strerror(errno));
     struct ibv_sge sge = {(uintptr_t)ends[0].buffer, 8, ends[0].mr->lkey};
     struct ibv_send_wr wr = {
         .wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED}, *bad;
@@ -74,7 +74,7 @@ static void look(void)
     struct ibv_context *context = ends[1].context;
     struct ibv_async_event event;
     NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
-    NEED(event.event_type == IBV_EVENT_DEVICE_FATAL, "event %d, not that of a device that is gone", event.event_type);
+    NEED(event.event_type == IBV_EVENT_DEVICE_FATAL, "event %d instead of IBV_EVENT_DEVICE_FATAL", event.event_type);
     ibv_ack_async_event(&event);
     NEED(ibv_get_async_event(context, &event) < 0 && errno == EIO, "after the last event: %s", strerror(errno));
     struct ibv_cq *cq;
@@ -83,7 +83,7 @@ static void look(void)
         NEED(fcntl(ends[1].channel->fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
         NEED(ibv_get_cq_event(ends[1].channel, &cq, &own) < 0 && errno == EIO, "ibv_get_cq_event: %s", strerror(errno));
     }
-    /* Earlier receives can be polled; then comes the error, without a flushed request. */
+    /* Earlier receives can be polled; then the poll returns the error, without a flushed request. */
     struct ibv_wc wc;
     int found;
     NEED(ibv_poll_cq(ends[1].cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS && wc.wr_id == 100, "no completion");
@@ -99,11 +99,11 @@ static void clean_up(void)
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
     NEED(ibv_destroy_qp(ends[0].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
-    for (int who = 0; who < 2; who++) {
-        NEED(ibv_destroy_cq(ends[who].cq) == 0, "ibv_destroy_cq: %s", strerror(errno));
-        NEED(ibv_destroy_comp_channel(ends[who].channel) == 0, "ibv_destroy_comp_channel: %s", strerror(errno));
-        NEED(ibv_dereg_mr(ends[who].mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
-        NEED(ibv_dealloc_pd(ends[who].pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
+    for (int side = 0; side < 2; side++) {
+        NEED(ibv_destroy_cq(ends[side].cq) == 0, "ibv_destroy_cq: %s", strerror(errno));
+        NEED(ibv_destroy_comp_channel(ends[side].channel) == 0, "ibv_destroy_comp_channel: %s", strerror(errno));
+        NEED(ibv_dereg_mr(ends[side].mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+        NEED(ibv_dealloc_pd(ends[side].pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
     }
     NEED(ibv_close_device(ends[0].context) == 0, "ibv_close_device: %s", strerror(errno));
 }

@@ -15,19 +15,19 @@
 
 #define CHUNK 1024 /* every receive request has its own piece of the buffer */
 
-static struct ibv_qp *make_qp(int who, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
+static struct ibv_qp *make_qp(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
 {
     struct ibv_qp_init_attr_ex init = {
-        .send_cq = ends[who].cq,
-        .recv_cq = ends[who].cq,
+        .send_cq = ends[side].cq,
+        .recv_cq = ends[side].cq,
         .srq = srq,
         .cap = {.max_send_wr = QUEUE, .max_recv_wr = srq || xrcd ? 0 : 4, .max_send_sge = 1, .max_recv_sge = 1},
         .qp_type = type,
         .comp_mask = xrcd ? IBV_QP_INIT_ATTR_XRCD : IBV_QP_INIT_ATTR_PD,
-        .pd = ends[who].pd,
+        .pd = ends[side].pd,
         .xrcd = xrcd,
     };
-    struct ibv_qp *qp = ibv_create_qp_ex(ends[who].context, &init);
+    struct ibv_qp *qp = ibv_create_qp_ex(ends[side].context, &init);
     NEED(qp, "ibv_create_qp_ex: %s", strerror(errno));
     struct ibv_qp_attr attr = {
         .qp_state = IBV_QPS_INIT,
@@ -39,10 +39,10 @@ static struct ibv_qp *make_qp(int who, enum ibv_qp_type type, struct ibv_srq *sr
     return qp;
 }
 
-static void join_one(int who, struct ibv_qp *qp, struct ibv_qp *peer)
+static void join_one(int side, struct ibv_qp *qp, struct ibv_qp *peer)
 {
-    struct endpoint end = ends[who];
-    struct address address = address_of(&ends[!who]);
+    struct endpoint end = ends[side];
+    struct address address = address_of(&ends[!side]);
     end.qp = qp;
     address.qpn = peer->qp_num;
     connect_to(&end, &address, &options);
@@ -111,11 +111,11 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
     send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
 }
 
-static struct ibv_wc completion(int who, uint64_t id, int status)
+static struct ibv_wc completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
     awaited = id;
-    while (next_completion(&ends[who], &wc) == 0)
+    while (next_completion(&ends[side], &wc) == 0)
         ;
     check("wr_id", (int)wc.wr_id, (int)id);
     check("status", wc.status, status);

@@ -1,6 +1,6 @@
 /*
- * A file system in user space that leaves some requests unanswered (root), and a lock of the program's own address space
- * that is never released: for programs that block the process that serves them.
+ * For programs that block the process that serves them: a file system in user space that leaves some requests
+ * unanswered (root), and a lock of the program's own address space that is never released.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H
@@ -19,7 +19,7 @@
 
 #define LENGTH 16384
 
-/* Does nothing without a user. */
+/* Becomes this user. Without one nothing changes. */
 static void become(const char *user)
 {
     if (!user)
@@ -96,16 +96,16 @@ static void *file_mapping(const char *user, int times, int flags)
     return memory;
 }
 
-/* Threads that are about to sleep in the kernel, and those that may. */
-static _Atomic pid_t sleeper[2];
-static atomic_int turn;
+/* Threads that are about to sleep in the kernel. `may_lock`: the second one may take the lock. */
+static _Atomic pid_t sleeping_thread[2];
+static atomic_int may_lock;
 
-/* A read that holds the lock meanwhile; page faults do not hold it. */
+/* A read that holds the lock of the address space. Page faults do not hold it. */
 static void *hold_lock(void *memory)
 {
     char byte;
     const int self = open("/proc/self/mem", O_RDONLY);
-    sleeper[0] = gettid();
+    sleeping_thread[0] = gettid();
     const ssize_t got = pread(self, &byte, 1, (off_t)(uintptr_t)memory);
     fail("/proc/self/mem has answered: %zd, %s", got, strerror(errno));
 }
@@ -113,9 +113,9 @@ static void *hold_lock(void *memory)
 /* A waiting writer blocks later readers. */
 static void *wait_for_lock(void *nothing)
 {
-    while (turn == 0)
+    while (may_lock == 0)
         sched_yield();
-    sleeper[1] = gettid();
+    sleeping_thread[1] = gettid();
     mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return nothing;
 }
@@ -138,9 +138,9 @@ static void lock_address_space(void *memory)
     pthread_t reader, writer;
     NEED(pthread_create(&writer, NULL, wait_for_lock, NULL) == 0, "pthread_create");
     NEED(pthread_create(&reader, NULL, hold_lock, memory) == 0, "pthread_create");
-    wait_until_asleep(&sleeper[0]);
-    turn = 1;
-    wait_until_asleep(&sleeper[1]);
+    wait_until_asleep(&sleeping_thread[0]);
+    may_lock = 1;
+    wait_until_asleep(&sleeping_thread[1]);
 }
 
 #endif

@@ -27,7 +27,7 @@ static void *anonymous(void)
 }
 
 /* From now on the missing pages of `memory` are never provided. */
-static void neglect(void *memory)
+static void register_missing(void *memory)
 {
     const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     NEED(fd >= 0, "cannot: userfaultfd: %s", strerror(errno));
@@ -39,7 +39,7 @@ static void neglect(void *memory)
 
 static void *synchronise(void *memory)
 {
-    sleeper[0] = gettid();
+    sleeping_thread[0] = gettid();
     msync(memory, LENGTH, MS_SYNC);
     fail("msync has returned");
 }
@@ -49,7 +49,7 @@ static void write_back(void *memory)
 {
     pthread_t thread;
     NEED(pthread_create(&thread, NULL, synchronise, memory) == 0, "pthread_create");
-    wait_until_asleep(&sleeper[0]);
+    wait_until_asleep(&sleeping_thread[0]);
 }
 
 static void write_to(struct endpoint *end, const void *memory, const struct ibv_mr *mr)
@@ -75,17 +75,18 @@ int main(int count, char **arguments)
 {
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
-    const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
+    const bool answer_once = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
     const bool descriptor = strcmp(kind, "descriptor") == 0;
     const bool lock = strcmp(kind, "lock") == 0, dirty = strcmp(kind, "dirty") == 0;
-    NEED(late || argument || lock || descriptor || dirty || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
+    NEED(answer_once || argument || lock || descriptor || dirty || strcmp(kind, "fuse") == 0 ||
+             strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
-    const bool fuse = late || lock || descriptor || dirty || strcmp(kind, "fuse") == 0;
+    const bool fuse = answer_once || lock || descriptor || dirty || strcmp(kind, "fuse") == 0;
     if (descriptor)
         attributes_valid = 0;
-    void *memory = fuse ? file_mapping(user, dirty ? 100 : late, dirty ? MAP_SHARED : MAP_PRIVATE) : anonymous();
+    void *memory = fuse ? file_mapping(user, dirty ? 100 : answer_once, dirty ? MAP_SHARED : MAP_PRIVATE) : anonymous();
     if (!fuse)
-        neglect(memory);
+        register_missing(memory);
     become(user);
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
@@ -114,7 +115,7 @@ int main(int count, char **arguments)
             write_to(&from, memory, mr);
             write_back(memory);
         }
-        if (late) {
+        if (answer_once) {
             write_to(&from, memory, mr);
             NEED(madvise(memory, LENGTH, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
             NEED(posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise: %s", strerror(errno));
@@ -125,7 +126,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First, because threads that still wait for it could not end. */
+    /* First the server: threads that wait for it could not end. */
     if (server)
         kill(server, SIGKILL);
     return 0;

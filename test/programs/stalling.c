@@ -1,16 +1,16 @@
 /*
- * A client without the preload library that tries to keep the daemon waiting by what it passes or shows to it. It says
- * "sent", and lives on until its standard input ends.
+ * A client without the preload library that tries to block the daemon by files and processes that it makes the
+ * daemon access. It prints "sent", and runs until its standard input ends.
  *
- *   stalling passed      HELLO carries a file of a file system that never answers its close
- *   stalling queued      so does a message that the daemon never reads, behind one that ends the session
- *   stalling attached    ATTACH shows such a file
- *   stalling linger      HELLO carries the last descriptor of a TCP connection that waits long for its peer when closed
- *   stalling doorbell    a doorbell carries that
- *   stalling written     the file that HELLO carries is locked by a write that waits for its bytes, when a call answers
- *   stalling exec        programs that connect and never end their exec, because of such a lock
- *   stalling shown       such a program's session goes on in another process, which shows a descriptor of it
- *   stalling mapped      or registers memory of it; its calls' arguments lie in a file
+ *   stalling passed      HELLO has a file of a file system that never answers its close
+ *   stalling queued      such a file is in a message that the daemon never reads, behind one that ends the session
+ *   stalling attached    ATTACH names such a file
+ *   stalling linger      HELLO has the last descriptor of a TCP connection whose close waits long for its peer
+ *   stalling doorbell    a doorbell has that descriptor
+ *   stalling written     the file that HELLO has is locked by a write that never ends, when a call is answered
+ *   stalling exec        programs that connect and whose exec never ends, because of such a lock
+ *   stalling shown       another process uses the session of such a program, and sends ATTACH for a descriptor of it
+ *   stalling mapped      another process registers memory of such a program; the arguments of its calls are in a file
  *
  * A second argument is the number of the user that it becomes before it connects.
  */
@@ -29,7 +29,7 @@
 
 enum { EXECS = 40, NOTHING = -1, PASSED_BYTES = 65536 };
 
-static int dial(void)
+static int connect_session(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *path = getenv(USERDMA_ENV_SOCKET);
@@ -40,8 +40,8 @@ static int dial(void)
     return session;
 }
 
-/* Sends bytes with a descriptor, unless that is NOTHING: whether the kernel took them. */
-static bool pass(int to, const void *bytes, size_t length, int fd)
+/* Sends bytes, with a descriptor unless `fd` is NOTHING. Returns whether the kernel accepted them. */
+static bool send_with_fd(int to, const void *bytes, size_t length, int fd)
 {
     union {
         struct cmsghdr header;
@@ -57,7 +57,8 @@ static bool pass(int to, const void *bytes, size_t length, int fd)
     return sendmsg(to, &message, MSG_NOSIGNAL) == (ssize_t)length;
 }
 
-static bool tell(int session, uint32_t type, struct userdma_header header, const void *body, size_t length, int fd)
+static bool send_message(int session, uint32_t type, struct userdma_header header, const void *body, size_t length,
+                         int fd)
 {
     uint8_t message[sizeof header + 256];
     header.type = type;
@@ -65,17 +66,17 @@ static bool tell(int session, uint32_t type, struct userdma_header header, const
     memcpy(message, &header, sizeof header);
     if (length)
         memcpy(message + sizeof header, body, length);
-    return pass(session, message, header.size, fd);
+    return send_with_fd(session, message, header.size, fd);
 }
 
-static bool hello(int session, int fd)
+static bool send_hello(int session, int fd)
 {
-    const struct userdma_hello hello = {.version = USERDMA_SESSION_VERSION};
-    return tell(session, USERDMA_HELLO, (struct userdma_header){0}, &hello, sizeof hello, fd);
+    const struct userdma_hello send_hello = {.version = USERDMA_SESSION_VERSION};
+    return send_message(session, USERDMA_HELLO, (struct userdma_header){0}, &send_hello, sizeof send_hello, fd);
 }
 
 /* Receives a reply's body, and the last of its descriptors. */
-static int hear(int session, void *body, size_t length)
+static int receive_reply(int session, void *body, size_t length)
 {
     struct userdma_header header;
     char control[256];
@@ -90,49 +91,49 @@ static int hear(int session, void *body, size_t length)
     return fd;
 }
 
-static void greet(int session, int fd)
+static void exchange_hello(int session, int fd)
 {
     struct userdma_hello_reply reply;
-    NEED(hello(session, fd), "HELLO: %s", strerror(errno));
-    hear(session, &reply, sizeof reply);
+    NEED(send_hello(session, fd), "HELLO: %s", strerror(errno));
+    receive_reply(session, &reply, sizeof reply);
     NEED(reply.error == 0, "HELLO: %s", strerror(reply.error));
 }
 
-/* Opens the first device: its context's number; `doorbell` is its socket. */
+/* Opens the first device. Returns its context's number; `doorbell` becomes its socket. */
 static uint32_t open_device(int session, int *doorbell)
 {
     const struct userdma_open open = {0};
     struct userdma_open_reply reply;
-    NEED(tell(session, USERDMA_OPEN, (struct userdma_header){0}, &open, sizeof open, NOTHING), "OPEN");
-    *doorbell = hear(session, &reply, sizeof reply);
+    NEED(send_message(session, USERDMA_OPEN, (struct userdma_header){0}, &open, sizeof open, NOTHING), "OPEN");
+    *doorbell = receive_reply(session, &reply, sizeof reply);
     NEED(reply.error == 0, "OPEN: %s", strerror(reply.error));
     return reply.context;
 }
 
-/* Our end of a TCP connection whose peer reads nothing of the much that was sent: a close waits ten minutes for it. */
-static int lingering(void)
+/* One end of a TCP connection with much unread data at the other end, so that a close waits ten minutes. */
+static int lingering_socket(void)
 {
-    static const char much[1 << 16];
+    static const char data[1 << 16];
     const struct linger linger = {1, 600};
     const int size = 4096;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
-    const int server = socket(AF_INET, SOCK_STREAM, 0), ours = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    const int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     setsockopt(server, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     NEED(bind(server, (struct sockaddr *)&address, length) == 0 && listen(server, 1) == 0 &&
              getsockname(server, (struct sockaddr *)&address, &length) == 0,
          "a TCP server: %s", strerror(errno));
-    connect(ours, (struct sockaddr *)&address, length);
+    connect(client, (struct sockaddr *)&address, length);
     NEED(accept(server, NULL, NULL) >= 0, "accept: %s", strerror(errno));
-    while (send(ours, much, sizeof much, 0) > 0)
+    while (send(client, data, sizeof data, 0) > 0)
         continue;
-    NEED(setsockopt(ours, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0, "SO_LINGER");
-    return ours;
+    NEED(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0, "SO_LINGER");
+    return client;
 }
 
-static uint8_t *room;
+static uint8_t *passed_bytes;
 
-/* A write command whose words of core and response lie in the passed file: the first word of the response. */
+/* Makes a write command whose message and response are in the passed file. Returns the first word of the response. */
 static uint32_t command(int session, uint32_t context, uint32_t number, const void *body, size_t length, bool wait)
 {
     enum { RESPONSE = 4096 };
@@ -142,16 +143,17 @@ static uint32_t command(int session, uint32_t context, uint32_t number, const vo
     const struct userdma_write write = {0, sizeof head + 8 + length};
     struct userdma_call_reply reply;
     uint32_t first;
-    memcpy(room, &head, sizeof head);
-    memcpy(room + sizeof head, &response, 8);
-    memcpy(room + sizeof head + 8, body, length);
-    NEED(tell(session, USERDMA_WRITE, (struct userdma_header){.context = context}, &write, sizeof write, NOTHING),
+    memcpy(passed_bytes, &head, sizeof head);
+    memcpy(passed_bytes + sizeof head, &response, 8);
+    memcpy(passed_bytes + sizeof head + 8, body, length);
+    NEED(send_message(session, USERDMA_WRITE, (struct userdma_header){.context = context}, &write, sizeof write,
+                      NOTHING),
          "WRITE: %s", strerror(errno));
     if (!wait)
         return 0;
-    hear(session, &reply, sizeof reply);
+    receive_reply(session, &reply, sizeof reply);
     NEED(reply.ret > 0, "command %u: %s", number, strerror(-(int)reply.ret));
-    memcpy(&first, room + RESPONSE, sizeof first);
+    memcpy(&first, passed_bytes + RESPONSE, sizeof first);
     return first;
 }
 
@@ -163,14 +165,14 @@ static void make_passed_file(void)
     NEED(passed >= 0 && ftruncate(passed, PASSED_BYTES) == 0 &&
              fcntl(passed, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0,
          "a memory file: %s", strerror(errno));
-    room = mmap(NULL, PASSED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, passed, 0);
-    NEED(room != MAP_FAILED, "mmap: %s", strerror(errno));
+    passed_bytes = mmap(NULL, PASSED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, passed, 0);
+    NEED(passed_bytes != MAP_FAILED, "mmap: %s", strerror(errno));
 }
 
-/* Writes to the passed file what it cannot read, and holds the file's lock meanwhile. */
+/* Writes from memory that cannot be read to the passed file, whose lock it holds meanwhile. */
 static void *write_slowly(void *slow)
 {
-    sleeper[0] = gettid();
+    sleeping_thread[0] = gettid();
     pwrite(passed, slow, 64, PASSED_BYTES / 2);
     fail("the file has been written");
 }
@@ -178,35 +180,35 @@ static void *write_slowly(void *slow)
 static void answer_into_locked_file(void *slow)
 {
     pthread_t thread;
-    const int session = dial();
+    const int session = connect_session();
     int doorbell;
-    greet(session, passed);
+    exchange_hello(session, passed);
     const uint32_t context = open_device(session, &doorbell);
     NEED(pthread_create(&thread, NULL, write_slowly, slow) == 0, "pthread_create");
-    wait_until_asleep(&sleeper[0]);
+    wait_until_asleep(&sleeping_thread[0]);
     command(session, context, IB_USER_VERBS_CMD_GET_CONTEXT, NULL, 0, false);
 }
 
-static void greet_alone(int session)
+static void prepare_session(int session)
 {
-    greet(session, NOTHING);
+    exchange_hello(session, NOTHING);
 }
 
-static void show_descriptor(int session)
+static void send_attach(int session)
 {
-    tell(session, USERDMA_ATTACH, (struct userdma_header){.fd = 0}, NULL, 0, NOTHING);
+    send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = 0}, NULL, 0, NOTHING);
 }
 
-/* What the session of a program that waits in its exec has. */
-static uint32_t its_context, its_pd;
+/* The context and PD of the session of a program that waits in its exec. */
+static uint32_t exec_context, exec_pd;
 
 static void prepare_registration(int session)
 {
     int doorbell;
-    greet(session, passed);
-    its_context = open_device(session, &doorbell);
-    command(session, its_context, IB_USER_VERBS_CMD_GET_CONTEXT, NULL, 0, true);
-    its_pd = command(session, its_context, IB_USER_VERBS_CMD_ALLOC_PD, NULL, 0, true);
+    exchange_hello(session, passed);
+    exec_context = open_device(session, &doorbell);
+    command(session, exec_context, IB_USER_VERBS_CMD_GET_CONTEXT, NULL, 0, true);
+    exec_pd = command(session, exec_context, IB_USER_VERBS_CMD_ALLOC_PD, NULL, 0, true);
 }
 
 static void register_memory(int session)
@@ -214,20 +216,20 @@ static void register_memory(int session)
     const struct {
         uint64_t start, length, hca_va;
         uint32_t pd, access;
-    } region = {(uintptr_t)room, 4096, (uintptr_t)room, its_pd, IB_UVERBS_ACCESS_LOCAL_WRITE};
-    command(session, its_context, IB_USER_VERBS_CMD_REG_MR, &region, sizeof region, false);
+    } region = {(uintptr_t)passed_bytes, 4096, (uintptr_t)passed_bytes, exec_pd, IB_UVERBS_ACCESS_LOCAL_WRITE};
+    command(session, exec_context, IB_USER_VERBS_CMD_REG_MR, &region, sizeof region, false);
 }
 
-/* Its stack is there before the lock is held. */
+/* The stack is touched before the lock is held. */
 static char stacks[EXECS + 1][65536];
 static atomic_bool is_prepared;
-/* What it does before its exec, and what we do during it; or nothing. */
-static void (*prepare)(int session), (*attack)(int session);
+/* `prepare`: steps of the program before its exec. `act`: steps on its session during the exec. */
+static void (*prepare)(int session), (*act)(int session);
 static int sessions[EXECS];
 
 static int connect_and_exec(void *session)
 {
-    *(int *)session = dial();
+    *(int *)session = connect_session();
     if (prepare)
         prepare(*(int *)session);
     is_prepared = true;
@@ -235,7 +237,7 @@ static int connect_and_exec(void *session)
     return 1;
 }
 
-/* A process that shares our address space, and waits in the middle of its exec. */
+/* A process that shares this address space, and waits in its exec. */
 static pid_t start_exec(int i)
 {
     is_prepared = false;
@@ -244,7 +246,7 @@ static pid_t start_exec(int i)
     return pid;
 }
 
-/* Whether it waits in its exec; false if it got through. */
+/* Whether the process waits in its exec; false if the exec has ended. */
 static bool waits_in_exec(pid_t pid)
 {
     char path[64], status[512];
@@ -280,50 +282,50 @@ int main(int count, char **arguments)
     printf("ready\n");
     if (strcmp(kind, "passed") == 0) {
         kill(server, SIGSTOP);
-        NEED(hello(dial(), file), "HELLO: %s", strerror(errno));
+        NEED(send_hello(connect_session(), file), "HELLO: %s", strerror(errno));
     } else if (strcmp(kind, "queued") == 0) {
-        const int session = dial(), last = lingering();
-        pass(session, "?", 1, NOTHING);
-        if (pass(session, "?", 1, last))
+        const int session = connect_session(), last = lingering_socket();
+        send_with_fd(session, "?", 1, NOTHING);
+        if (send_with_fd(session, "?", 1, last))
             close(last);
     } else if (strcmp(kind, "attached") == 0) {
-        const int session = dial();
+        const int session = connect_session();
         kill(server, SIGSTOP);
-        greet(session, NOTHING);
-        tell(session, USERDMA_ATTACH, (struct userdma_header){.fd = file}, NULL, 0, NOTHING);
+        exchange_hello(session, NOTHING);
+        send_message(session, USERDMA_ATTACH, (struct userdma_header){.fd = file}, NULL, 0, NOTHING);
     } else if (strcmp(kind, "linger") == 0) {
-        const int session = dial(), last = lingering();
-        NEED(hello(session, last), "HELLO: %s", strerror(errno));
+        const int session = connect_session(), last = lingering_socket();
+        NEED(send_hello(session, last), "HELLO: %s", strerror(errno));
         close(last);
     } else if (strcmp(kind, "doorbell") == 0) {
-        const int session = dial(), last = lingering();
+        const int session = connect_session(), last = lingering_socket();
         int doorbell;
         const int off = 0;
         NEED(setsockopt(socket(AF_UNIX, SOCK_SEQPACKET, 0), SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof off) == 0,
              "cannot: before Linux 6.16 every socket takes descriptors");
-        greet(session, NOTHING);
+        exchange_hello(session, NOTHING);
         open_device(session, &doorbell);
-        if (pass(doorbell, "bell", 4, last))
+        if (send_with_fd(doorbell, "bell", 4, last))
             close(last);
     } else if (strcmp(kind, "written") == 0) {
         answer_into_locked_file(slow);
     } else {
         if (strcmp(kind, "shown") == 0) {
-            prepare = greet_alone;
-            attack = show_descriptor;
+            prepare = prepare_session;
+            act = send_attach;
         } else if (strcmp(kind, "mapped") == 0) {
             prepare = prepare_registration;
-            attack = register_memory;
+            act = register_memory;
         }
         memset(stacks, 1, sizeof stacks);
-        /* While the lock is held no page can be missing. */
+        /* While the lock is held, page faults would block. */
         if (prepare)
-            prepare(dial());
+            prepare(connect_session());
         lock_address_space(slow);
-        for (int i = 0, waiting = 0; i < EXECS && !(waiting && attack); i++) {
+        for (int i = 0, waiting = 0; i < EXECS && !(waiting && act); i++) {
             waiting = waits_in_exec(start_exec(i));
-            if (waiting && attack)
-                attack(sessions[i]);
+            if (waiting && act)
+                act(sessions[i]);
         }
     }
     printf("sent\n");
@@ -331,7 +333,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First: whatever still waits for it could not end. */
+    /* First the server: threads that wait for it could not end. */
     if (server)
         kill(server, SIGKILL);
     return 0;

@@ -66,7 +66,7 @@ static void on_alarm(int number)
         _exit(3);
 }
 
-/* The program exits with status 3 if it still runs after this time. */
+/* Exits with status 3 if the program still runs after this time. */
 UNUSED static void give_up_after(unsigned seconds)
 {
     signal(SIGALRM, on_alarm);

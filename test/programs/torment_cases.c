@@ -134,5 +134,5 @@ int main(int count, char **arguments)
             return status;
         }
     fprintf(stderr, "usage: torment_cases last-byte|last-byte-right|order|order-right|event|event-right\n");
-    return 2;
+    return 1;
 }

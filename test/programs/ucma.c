@@ -8,7 +8,7 @@
  *   use FD                            later lines write to that one
  *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
  *   poll                              whether the channel is readable now, by poll(2), select(2) and epoll(7): 0 or 7
- *   fork                              a child runs the steps that follow; the parent waits for its end and goes on
+ *   fork                              a child runs the steps that follow; the parent waits for its exit
  *   exit                              this process ends, without an answer
  *   raw LENGTH HEX                    writes these bytes with LENGTH as the length
  */
@@ -73,7 +73,7 @@ int main(int argc, char **argv)
     }
     static char line[4 * MAX_BYTES], hex[2 * MAX_BYTES + 1];
     static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
-    setvbuf(stdin, NULL, _IONBF, 0); /* a child goes on where its parent stopped */
+    setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
     while (fgets(line, sizeof line, stdin)) {
         int number, at, out;
         long length;

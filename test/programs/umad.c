@@ -122,7 +122,7 @@ int main(int argc, char **argv)
         return 1;
     }
     int wrong = 0;
-    setvbuf(stdin, NULL, _IONBF, 0); /* a child goes on where its parent stopped */
+    setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
     while (wrong == 0 && fgets(line, sizeof line, stdin))
         wrong = step();
     return wrong;

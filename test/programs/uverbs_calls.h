@@ -218,38 +218,38 @@ UNUSED static uint32_t some_cq(void)
     return handle;
 }
 
-struct qp_wish {
+struct qp_spec {
     uint64_t type;
     int64_t pd, send, recv, srq, xrcd, table;
     int64_t flags, source;
     struct ib_uverbs_qp_cap cap;
 };
 
-UNUSED static int qp_create(const struct qp_wish *wish, uint32_t *handle)
+UNUSED static int qp_create(const struct qp_spec *spec, uint32_t *handle)
 {
     uint32_t number = 0;
-    struct ib_uverbs_qp_cap cap = wish->cap;
+    struct ib_uverbs_qp_cap cap = spec->cap;
     struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_CREATE);
     struct ib_uverbs_attr *created = add(&message, UVERBS_ATTR_CREATE_QP_HANDLE, 0, 0);
-    if (wish->xrcd >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_XRCD_HANDLE, 0, wish->xrcd);
-    if (wish->pd >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_PD_HANDLE, 0, wish->pd);
-    if (wish->srq >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_SRQ_HANDLE, 0, wish->srq);
-    if (wish->send >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_SEND_CQ_HANDLE, 0, wish->send);
-    if (wish->recv >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_RECV_CQ_HANDLE, 0, wish->recv);
-    if (wish->table >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_IND_TABLE_HANDLE, 0, wish->table);
+    if (spec->xrcd >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_XRCD_HANDLE, 0, spec->xrcd);
+    if (spec->pd >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_PD_HANDLE, 0, spec->pd);
+    if (spec->srq >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_SRQ_HANDLE, 0, spec->srq);
+    if (spec->send >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_SEND_CQ_HANDLE, 0, spec->send);
+    if (spec->recv >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_RECV_CQ_HANDLE, 0, spec->recv);
+    if (spec->table >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_IND_TABLE_HANDLE, 0, spec->table);
     add(&message, UVERBS_ATTR_CREATE_QP_USER_HANDLE, 8, 7);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_CAP, &cap, sizeof cap);
-    add(&message, UVERBS_ATTR_CREATE_QP_TYPE, 8, wish->type);
-    if (wish->flags >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_FLAGS, 4, wish->flags);
-    if (wish->source >= 0)
-        add(&message, UVERBS_ATTR_CREATE_QP_SOURCE_QPN, 4, wish->source);
+    add(&message, UVERBS_ATTR_CREATE_QP_TYPE, 8, spec->type);
+    if (spec->flags >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_FLAGS, 4, spec->flags);
+    if (spec->source >= 0)
+        add(&message, UVERBS_ATTR_CREATE_QP_SOURCE_QPN, 4, spec->source);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_CAP, &cap, sizeof cap);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_QP_NUM, &number, sizeof number);
     add_pointer(&message, UVERBS_ATTR_UHW_OUT, &qp_queues, sizeof qp_queues);
@@ -259,9 +259,9 @@ UNUSED static int qp_create(const struct qp_wish *wish, uint32_t *handle)
     return error;
 }
 
-UNUSED static struct qp_wish wish_of(uint64_t type, uint32_t pd, uint32_t cq)
+UNUSED static struct qp_spec spec_of(uint64_t type, uint32_t pd, uint32_t cq)
 {
-    return (struct qp_wish){.type = type,
+    return (struct qp_spec){.type = type,
                             .pd = pd,
                             .send = cq,
                             .recv = cq,

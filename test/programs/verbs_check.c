@@ -26,17 +26,17 @@ enum kind { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, KIN
 static const char *const kind_names[KINDS] = {"send", "send_imm", "write", "write_imm",
                                               "read", "cmp_swap", "fetch_add"};
 
-struct piece {
+struct element {
     uint32_t at, length;
 };
 
 /* One operation of the script. Offsets are within the slot. */
 struct operation {
     enum kind kind;
-    int from; /* the end that starts it */
+    int from; /* the end that posts it */
     uint32_t size;
     int local_count, far_count;
-    struct piece local[MAX_SGE], far[MAX_SGE]; /* far: of the receive, or one piece */
+    struct element local[MAX_SGE], far[MAX_SGE]; /* far: of the receive WQE, or one element */
     bool is_inline, signaled;
     uint32_t immediate;
     uint64_t compare, swap;
@@ -51,7 +51,7 @@ static bool verbose;
 
 static struct endpoint ends[2];
 static struct address addresses[2];
-static bool is_mine[2];
+static bool is_local[2];
 static uint8_t *models[2];
 static int peer_socket = -1;
 
@@ -71,7 +71,7 @@ static uint32_t below(uint32_t limit)
 
 /* ---- the script ---- */
 
-static uint32_t draw_size(void)
+static uint32_t random_size(void)
 {
     const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest;
     uint32_t size;
@@ -98,49 +98,49 @@ static uint32_t draw_size(void)
  * Splits `size` bytes into scatter/gather elements with gaps between them; none for 0, and none is empty (hardware
  * reads that as 2 GiB).
  */
-static int draw_pieces(struct piece *pieces, uint32_t size)
+static int random_elements(struct element *elements, uint32_t size)
 {
     const int max = 1 + (int)below(MAX_SGE);
     uint32_t at = below(32);
     int count = 0;
     while (size > 0) {
         const uint32_t length = count == max - 1 ? size : 1 + below(size);
-        pieces[count++] = (struct piece){at, length};
+        elements[count++] = (struct element){at, length};
         at += length + below(17);
         size -= length;
     }
     return count;
 }
 
-static void draw_operation(struct operation *op)
+static void random_operation(struct operation *op)
 {
     *op = (struct operation){.kind = (enum kind)below(KINDS), .from = (int)below(2), .immediate = (uint32_t)draw()};
     op->signaled = below(2);
     if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
         op->size = 8;
         op->local_count = op->far_count = 1;
-        op->local[0] = (struct piece){below(64), 8};
-        op->far[0] = (struct piece){8 * below(8), 8};
-        op->compare = below(2) ? draw() : 0; /* 0: what is there, filled in later */
+        op->local[0] = (struct element){below(64), 8};
+        op->far[0] = (struct element){8 * below(8), 8};
+        op->compare = below(2) ? draw() : 0; /* 0: the current value, filled in later */
         op->swap = draw();
         return;
     }
-    op->size = draw_size();
-    op->local_count = draw_pieces(op->local, op->size);
+    op->size = random_size();
+    op->local_count = random_elements(op->local, op->size);
     if (op->kind == SEND || op->kind == SEND_IMM) {
         /* The receive's scatter/gather list: long enough, often longer. */
-        op->far_count = draw_pieces(op->far, op->size);
+        op->far_count = random_elements(op->far, op->size);
         if (op->far_count > 0)
             op->far[op->far_count - 1].length += below(9);
     } else {
         op->far_count = 1;
-        op->far[0] = (struct piece){below(32), op->size};
+        op->far[0] = (struct element){below(32), op->size};
     }
     op->is_inline = op->kind != READ && op->size <= 32 && below(2);
 }
 
 /* Copies `size` bytes between scatter/gather lists. */
-static void copy_pieces(uint8_t *to, const struct piece *into, const uint8_t *from, const struct piece *out_of,
+static void copy_elements(uint8_t *to, const struct element *into, const uint8_t *from, const struct element *out_of,
                         uint32_t size)
 {
     uint32_t in_used = 0, out_used = 0;
@@ -168,7 +168,7 @@ static void apply(struct operation *op, int slot)
     uint64_t old;
     switch (op->kind) {
     case READ:
-        copy_pieces(local, op->local, far, op->far, op->size);
+        copy_elements(local, op->local, far, op->far, op->size);
         break;
     case COMPARE_SWAP:
     case FETCH_ADD:
@@ -180,7 +180,7 @@ static void apply(struct operation *op, int slot)
         memcpy(far + op->far[0].at, &fresh, 8);
         break;
     default:
-        copy_pieces(far, op->far, local, op->local, op->size);
+        copy_elements(far, op->far, local, op->local, op->size);
     }
 }
 
@@ -191,11 +191,11 @@ static bool receives(const struct operation *op)
     return op->kind == SEND || op->kind == SEND_IMM || op->kind == WRITE_IMM;
 }
 
-static void list_pieces(struct ibv_sge *sge, const struct endpoint *end, int slot, const struct piece *pieces,
+static void fill_sges(struct ibv_sge *sge, const struct endpoint *end, int slot, const struct element *elements,
                         int count)
 {
     for (int i = 0; i < count; i++)
-        sge[i] = (struct ibv_sge){(uintptr_t)end->buffer + slot * slot_size + pieces[i].at, pieces[i].length,
+        sge[i] = (struct ibv_sge){(uintptr_t)end->buffer + slot * slot_size + elements[i].at, elements[i].length,
                                   end->mr->lkey};
 }
 
@@ -204,7 +204,7 @@ static void post_receive(const struct endpoint *end, const struct operation *op,
     struct ibv_sge sge[MAX_SGE];
     /* WRITE with immediate consumes a receive, and leaves its buffer unchanged. */
     const bool buffer = op->kind != WRITE_IMM;
-    list_pieces(sge, end, slot, op->far, op->far_count);
+    fill_sges(sge, end, slot, op->far, op->far_count);
     struct ibv_recv_wr *bad, wr = {.wr_id = 1000 + (uint64_t)slot, .sg_list = sge};
     wr.num_sge = buffer ? op->far_count : 0;
     const int error = ibv_post_recv(end->qp, &wr, &bad);
@@ -218,7 +218,7 @@ static void post_operation(const struct endpoint *end, const struct operation *o
                                                       IBV_WR_RDMA_READ, IBV_WR_ATOMIC_CMP_AND_SWP,
                                                       IBV_WR_ATOMIC_FETCH_AND_ADD};
     struct ibv_sge sge[MAX_SGE];
-    list_pieces(sge, end, slot, op->local, op->local_count);
+    fill_sges(sge, end, slot, op->local, op->local_count);
     const struct address *far = &addresses[!op->from];
     const uint64_t far_address = far->buffer + slot * slot_size + op->far[0].at;
     struct ibv_send_wr wr = {
@@ -246,17 +246,17 @@ static void post_operation(const struct endpoint *end, const struct operation *o
 
 /* ---- completions ---- */
 
-static void check_completion(const struct ibv_wc *wc, const struct operation *batch, int who, int slot)
+static void check_completion(const struct ibv_wc *wc, const struct operation *batch, int side, int slot)
 {
     static const enum ibv_wc_opcode opcodes[KINDS] = {IBV_WC_SEND,       IBV_WC_SEND,      IBV_WC_RDMA_WRITE,
                                                       IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_COMP_SWAP,
                                                       IBV_WC_FETCH_ADD};
     const struct operation *op = &batch[slot];
-    const bool received = op->from != who;
+    const bool received = op->from != side;
     const char *name = kind_names[op->kind];
     NEED(wc->status == IBV_WC_SUCCESS, "%s of %u bytes: %s %s (vendor 0x%x)", name, op->size,
          received ? "received with" : "completed with", ibv_wc_status_str(wc->status), wc->vendor_err);
-    NEED(wc->qp_num == ends[who].qp->qp_num, "%s: completion of QP 0x%x", name, wc->qp_num);
+    NEED(wc->qp_num == ends[side].qp->qp_num, "%s: completion of QP 0x%x", name, wc->qp_num);
     if (!received) {
         NEED(wc->opcode == opcodes[op->kind], "%s: completion opcode %d", name, wc->opcode);
         NEED((op->kind != READ && op->kind < COMPARE_SWAP) || wc->byte_len == op->size, "%s: byte_len %u, not %u", name,
@@ -273,11 +273,11 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
 }
 
 /* The slots of an end's completions in their required order: `received` or its own. */
-static int expected_slots(const struct operation *batch, int who, bool received, int *slots)
+static int expected_slots(const struct operation *batch, int side, bool received, int *slots)
 {
     int count = 0;
     for (int i = 0; i < BATCH; i++)
-        if (received ? batch[i].from != who && receives(&batch[i]) : batch[i].from == who && batch[i].signaled)
+        if (received ? batch[i].from != side && receives(&batch[i]) : batch[i].from == side && batch[i].signaled)
             slots[count++] = i;
     return count;
 }
@@ -291,18 +291,18 @@ static void take_completions(const struct operation *batch)
 {
     struct waiting waiting[2] = {0};
     int left = 0;
-    for (int who = 0; who < 2; who++)
-        for (int r = 0; is_mine[who] && r < 2; r++) {
-            waiting[who].count[r] = expected_slots(batch, who, r, waiting[who].slots[r]);
-            left += waiting[who].count[r];
+    for (int side = 0; side < 2; side++)
+        for (int r = 0; is_local[side] && r < 2; r++) {
+            waiting[side].count[r] = expected_slots(batch, side, r, waiting[side].slots[r]);
+            left += waiting[side].count[r];
         }
     while (left > 0)
-        for (int who = 0; who < 2; who++) {
-            struct waiting *w = &waiting[who];
+        for (int side = 0; side < 2; side++) {
+            struct waiting *w = &waiting[side];
             struct ibv_wc wc;
             /* With both ends in one process an end without work would wait for events that never arrive. */
             const bool idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
-            if (!is_mine[who] || idle || next_completion(&ends[who], &wc) == 0)
+            if (!is_local[side] || idle || next_completion(&ends[side], &wc) == 0)
                 continue;
             const int r = wc.wr_id >= 1000;
             NEED(w->done[r] < w->count[r], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
@@ -313,11 +313,11 @@ static void take_completions(const struct operation *batch)
                 NEED(slot == w->slots[r][w->done[r]], "completion of slot %d before %d", slot, w->slots[r][w->done[r]]);
             w->done[r]++;
             left--;
-            check_completion(&wc, batch, who, slot);
+            check_completion(&wc, batch, side, slot);
         }
 }
 
-/* ---- both sides at the same point ---- */
+/* ---- synchronisation of the two sides ---- */
 
 static void barrier(uint32_t step)
 {
@@ -330,16 +330,16 @@ static void barrier(uint32_t step)
 
 static void compare(const struct operation *batch, long number)
 {
-    for (int who = 0; who < 2; who++) {
-        if (!is_mine[who] || memcmp(ends[who].buffer, models[who], total) == 0)
+    for (int side = 0; side < 2; side++) {
+        if (!is_local[side] || memcmp(ends[side].buffer, models[side], total) == 0)
             continue;
         size_t at = 0;
-        while (ends[who].buffer[at] == models[who][at])
+        while (ends[side].buffer[at] == models[side][at])
             at++;
         const int slot = (int)(at / slot_size);
         const struct operation *op = &batch[slot];
-        fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, who,
-             slot, at % slot_size, ends[who].buffer[at], models[who][at], kind_names[op->kind], op->size, op->from);
+        fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, side,
+             slot, at % slot_size, ends[side].buffer[at], models[side][at], kind_names[op->kind], op->size, op->from);
     }
 }
 
@@ -351,32 +351,32 @@ static void run(void)
     for (long number = 0; done < operations; number++) {
         int last[2] = {-1, -1};
         for (int i = 0; i < BATCH; i++) {
-            draw_operation(&batch[i]);
+            random_operation(&batch[i]);
             last[batch[i].from] = i;
             counts[batch[i].kind]++;
             bytes += batch[i].size;
             done++;
         }
-        for (int who = 0; who < 2; who++) {
+        for (int side = 0; side < 2; side++) {
             /* The last operation of each end is signaled: its completion implies those before it. */
-            if (last[who] >= 0)
-                batch[last[who]].signaled = true;
-            fill(models[who], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)who + 1)));
-            if (is_mine[who])
-                memcpy(ends[who].buffer, models[who], total);
+            if (last[side] >= 0)
+                batch[last[side]].signaled = true;
+            fill(models[side], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));
+            if (is_local[side])
+                memcpy(ends[side].buffer, models[side], total);
         }
         for (int i = 0; i < BATCH; i++) {
             if (verbose)
-                printf("%ld.%d: end %d %s %u bytes, %d to %d pieces%s\n", number, i, batch[i].from,
+                printf("%ld.%d: end %d %s %u bytes, %d to %d elements%s\n", number, i, batch[i].from,
                        kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].far_count,
                        batch[i].is_inline ? ", inline" : "");
             apply(&batch[i], i);
-            if (receives(&batch[i]) && is_mine[!batch[i].from])
+            if (receives(&batch[i]) && is_local[!batch[i].from])
                 post_receive(&ends[!batch[i].from], &batch[i], i);
         }
         barrier((uint32_t)(2 * number + 1));
         for (int i = 0; i < BATCH; i++)
-            if (is_mine[batch[i].from])
+            if (is_local[batch[i].from])
                 post_operation(&ends[batch[i].from], &batch[i], i);
         take_completions(batch);
         barrier((uint32_t)(2 * number + 2));
@@ -393,7 +393,7 @@ static void run(void)
 int main(int argc, char **argv)
 {
     const char *port = "18515", *second = NULL;
-    bool alone = false;
+    bool in_one_process = false;
     unsigned patience = 60;
     options = default_options;
     for (int c; (c = getopt(argc, argv, "d:x:g:p:m:s:n:S:t:e1v")) != -1;) {
@@ -408,7 +408,7 @@ int main(int argc, char **argv)
         case 'S': seed = strtoull(optarg, NULL, 0); break;
         case 't': patience = (unsigned)atoi(optarg); break;
         case 'e': options.events = true; break;
-        case '1': alone = true; break;
+        case '1': in_one_process = true; break;
         case 'v': verbose = true; break;
         default:
             fail("usage: %s [-d DEVICE] [-x DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-s LARGEST]\n"
@@ -423,34 +423,34 @@ int main(int argc, char **argv)
     give_up_after(patience);
 
     const char *host = optind < argc ? argv[optind] : NULL;
-    const int me = host ? 1 : 0;
-    for (int who = 0; who < 2; who++) {
-        is_mine[who] = alone || who == me;
-        models[who] = malloc(total);
-        NEED(models[who], "no memory for %zu bytes", total);
-        if (!is_mine[who])
+    const int own_side = host ? 1 : 0;
+    for (int side = 0; side < 2; side++) {
+        is_local[side] = in_one_process || side == own_side;
+        models[side] = malloc(total);
+        NEED(models[side], "no memory for %zu bytes", total);
+        if (!is_local[side])
             continue;
-        const bool shared = who == 1 && alone && !second;
+        const bool shared = side == 1 && in_one_process && !second;
         struct ibv_context *context =
-            shared ? ends[0].context : open_named(who == 1 && second ? second : options.device);
-        create_endpoint(&ends[who], context, &options, total, (uint32_t)mix(seed + 77 + (uint64_t)who));
-        addresses[who] = address_of(&ends[who]);
+            shared ? ends[0].context : open_named(side == 1 && second ? second : options.device);
+        create_endpoint(&ends[side], context, &options, total, (uint32_t)mix(seed + 77 + (uint64_t)side));
+        addresses[side] = address_of(&ends[side]);
     }
-    if (!alone) {
+    if (!in_one_process) {
         peer_socket = host ? dial(host, port) : serve(port);
-        exchange(peer_socket, &addresses[me], &addresses[!me], sizeof addresses[0]);
+        exchange(peer_socket, &addresses[own_side], &addresses[!own_side], sizeof addresses[0]);
     }
-    for (int who = 0; who < 2; who++)
-        if (is_mine[who])
-            connect_to(&ends[who], &addresses[!who], &options);
+    for (int side = 0; side < 2; side++)
+        if (is_local[side])
+            connect_to(&ends[side], &addresses[!side], &options);
     barrier(0);
     run();
     barrier(~0u);
-    for (int who = 0; who < 2; who++)
-        if (is_mine[who])
-            destroy_endpoint(&ends[who]);
-    for (int who = 1; who >= 0; who--)
-        if (is_mine[who] && (who == 0 || ends[1].context != ends[0].context))
-            NEED(ibv_close_device(ends[who].context) == 0, "ibv_close_device: %s", strerror(errno));
+    for (int side = 0; side < 2; side++)
+        if (is_local[side])
+            destroy_endpoint(&ends[side]);
+    for (int side = 1; side >= 0; side--)
+        if (is_local[side] && (side == 0 || ends[1].context != ends[0].context))
+            NEED(ibv_close_device(ends[side].context) == 0, "ibv_close_device: %s", strerror(errno));
     return 0;
 }

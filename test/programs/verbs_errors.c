@@ -135,7 +135,7 @@ static void no_receive(void)
     first_fails(IBV_WC_RNR_RETRY_EXC_ERR);
 }
 
-static void nobody_answers(void)
+static void no_answer(void)
 {
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     ends[1].qp = NULL;
@@ -161,15 +161,15 @@ static void reset(void)
 {
     write_bad_rkey();
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
-    for (int who = 0; who < 2; who++) {
-        NEED(ibv_modify_qp(ends[who].qp, &attr, IBV_QP_STATE) == 0, "to RESET: %s", strerror(errno));
-        check_state(who, IBV_QPS_RESET);
-        NEED(ibv_destroy_qp(ends[who].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
-        create_qp(&ends[who]);
+    for (int side = 0; side < 2; side++) {
+        NEED(ibv_modify_qp(ends[side].qp, &attr, IBV_QP_STATE) == 0, "to RESET: %s", strerror(errno));
+        check_state(side, IBV_QPS_RESET);
+        NEED(ibv_destroy_qp(ends[side].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+        create_qp(&ends[side]);
     }
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
     }
     post_receive(1, 100, 64);
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
@@ -202,12 +202,12 @@ static void not_ready(void)
     struct ibv_sge sge = {(uintptr_t)ends[0].buffer, 64, ends[0].mr->lkey};
     struct ibv_send_wr wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND}, *bad = NULL;
     check("ibv_post_send in INIT", ibv_post_send(ends[0].qp, &wr, &bad), EINVAL);
-    check("the request refused is the first", bad == &wr, 1);
+    check("bad_wr is the first request", bad == &wr, 1);
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
     create_qp(&ends[1]);
-    for (int who = 0; who < 2; who++) {
-        const struct address peer = address_of(&ends[!who]);
-        connect_to(&ends[who], &peer, &options);
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
     }
     post_receive(1, 100, 64);
     post(1, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
@@ -228,7 +228,7 @@ static const struct test_case cases[] = {
     {"bad_lkey", bad_lkey},
     {"receive_bad_lkey", receive_bad_lkey},
     {"no_receive", no_receive},
-    {"nobody_answers", nobody_answers},
+    {"no_answer", no_answer},
     {"flush", flush},
     {"reset", reset},
     {"not_ready", not_ready},

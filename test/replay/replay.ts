@@ -79,7 +79,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys; below it is checked whether there is an rkey.
+  // Keys; what follows also checks that there is an rkey exactly if Linux has one.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -106,7 +106,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   'rc_qp.create': QP_CHOSEN,
   'uc_qp.create': QP_CHOSEN,
   'ud_qp.create': QP_CHOSEN,
-  // The number by which requests name it.
+  // The number that requests use for it.
   'ah.create': [[0x1001, 0, 4]],
 }
 
@@ -327,9 +327,9 @@ export const replay = (
       if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
         continue
       const now = memory.copyIn(data, before.length)
-      const then = after ?? before
-      assert.equal(mask(now, chosen, id), mask(then, chosen, id), `${where} ${method}: memory of attribute ${id}`)
-      if (method === 'mr.create' && id === 1) sameKeys(now, then, where)
+      const recorded = after ?? before
+      assert.equal(mask(now, chosen, id), mask(recorded, chosen, id), `${where} ${method}: memory of attribute ${id}`)
+      if (method === 'mr.create' && id === 1) sameKeys(now, recorded, where)
     }
   }
 
@@ -369,12 +369,12 @@ export const replay = (
 }
 
 /** The keys correspond, though their numbers differ. */
-const sameKeys = (now: Uint8Array, then: Uint8Array, where: string): void => {
+const sameKeys = (now: Uint8Array, recorded: Uint8Array, where: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     const lkey = view.getUint32(4, true)
     const rkey = view.getUint32(8, true)
     return `${lkey !== 0} ${rkey === 0 ? 'none' : rkey === lkey}`
   }
-  assert.equal(shape(now), shape(then), `${where}: keys`)
+  assert.equal(shape(now), shape(recorded), `${where}: keys`)
 }

@@ -45,12 +45,12 @@ test('what `npm start` needs is built although tests are broken', () => {
 
   writeFileSync(source, "import '../src/spec/session.ts'\n")
   writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return 0; }\n')
-  const mended = build(folder, '--for', 'test')
-  assert.equal(mended.status, 0, mended.output)
+  const repaired = build(folder, '--for', 'test')
+  assert.equal(repaired.status, 0, repaired.output)
   assert.ok(existsSync(join(folder, 'dist', 'test', 'broken.test.js')))
 })
 
-test('a purpose that does not exist is refused', () => {
+test('an unknown purpose is refused', () => {
   const { status, output } = build(repoRoot, '--for', 'fun')
   assert.equal(status, 1)
   assert.equal(output, 'userdma: usage: node scripts/build.mjs [--for start|test|long|bench]; got: --for fun\n')

@@ -60,7 +60,7 @@ const Order = {
 } as const
 
 /**
- * EVENT_BEHIND writes the descriptor number BEHIND bytes after the call's argument. A write of WRITE_BEHIND bytes is
+ * EVENT_BEHIND stores the descriptor number BEHIND bytes after the call's argument. A write of WRITE_BEHIND bytes is
  * answered in the same way, BEHIND bytes after its buffer.
  */
 const BEHIND = 64n
@@ -90,8 +90,8 @@ export interface FakeDaemon {
   readonly log: string[]
   readonly contexts: ReadonlyMap<number, Context>
   sessions(): number
-  /** Closes everything at once, as in a crash. */
-  die(): void
+  /** Closes all its descriptors, as when a daemon crashes. */
+  crash(): void
 }
 
 const RDEV = (231 << 8) | 192
@@ -248,7 +248,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         close(context.events.pop()!)
         return answer(0)
       case Order.DIE:
-        die()
+        crash()
         return 0
       case Order.CONTEXTS:
         return answerLater(() => contexts.size)
@@ -353,7 +353,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   })
 
   let alive = true
-  const die = (): void => {
+  const crash = (): void => {
     if (!alive) return
     alive = false
     listening.stop()
@@ -365,5 +365,5 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     if (netlink !== undefined) close(netlink)
   }
 
-  return { socket, log, contexts, sessions: () => sessions.size, die }
+  return { socket, log, contexts, sessions: () => sessions.size, crash: crash }
 }

@@ -39,9 +39,9 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
 /** Scenarios of scenarios.c that need only a daemon, and their titles. */
 export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
-  relative_paths: 'relative paths lead to devices as absolute ones do',
+  relative_paths: 'relative paths lead to devices, as absolute ones do',
   walks: 'functions that walk over many files find devices',
-  written: 'attributes can be read, and few written',
+  written: 'attributes can be read, and only a few can be written',
   device: 'a device node opens as a character device whose calls are forwarded',
   bell: 'the doorbell rings only while the daemon is parked',
   events: "event descriptors read like Linux's",
@@ -54,7 +54,7 @@ export const scenarioTitles = {
   exec_events: 'numbers of event descriptors inherited by exec are free after close',
   passed_and_closed: 'numbers of passed descriptors are free after close',
   left_by_longjmp: 'a call abandoned by siglongjmp blocks no others',
-  bare_calls: 'system calls by number reach devices as those by name do',
+  bare_calls: 'system calls by number reach devices, as functions of the C library do',
   spawns: 'a context inherited and duplicated by posix_spawn works in the child',
   vforks: 'a vfork child does not affect its parent',
   passed: 'a passed descriptor works in the receiver',

@@ -11,7 +11,7 @@ static void no_daemon(void)
     FAILS(stat("/sys/class/infiniband", &st), ENOENT);
     EXPECT(!opendir("/sys/class/infiniband_verbs") && errno == ENOENT);
     FAILS(open(NODE, O_RDWR), ENOENT);
-    child_ends_well(fork() ?: (open(NODE, O_RDWR), _exit(0), 0));
+    expect_exit_0(fork() ?: (open(NODE, O_RDWR), _exit(0), 0));
 }
 
 static void inert(void)
@@ -24,8 +24,8 @@ static void inert(void)
 
 /* ---- netlink ---- */
 
-/* Answers come from the kernel, whichever process is at the other end. */
-static void hear_sevens(int fd, size_t length)
+/* Expects a datagram of bytes 7 from the kernel's address, although the daemon sent it. */
+static void expect_datagram(int fd, size_t length)
 {
     char bytes[64];
     struct sockaddr_nl from;
@@ -51,16 +51,16 @@ static void netlink(void)
     length = sizeof number;
     EXPECT(getsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &number, &length) == 0 && number == NETLINK_CAP_ACK);
     EXPECT(send(fd, bytes, 20, 0) == 20);
-    hear_sevens(copy, 20);
+    expect_datagram(copy, 20);
     EXPECT(close(fd) == 0);
     EXPECT(sendto(copy, bytes, 21, 0, (struct sockaddr *)&kernel, sizeof kernel) == 21);
-    hear_sevens(copy, 21);
+    expect_datagram(copy, 21);
     struct iovec vector[2] = {{bytes, 10}, {bytes + 10, 12}};
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = 2};
     EXPECT(sendmsg(copy, &message, 0) == 22 && writev(copy, vector, 2) == 22 && write(copy, bytes, 23) == 23);
-    hear_sevens(copy, 22);
-    hear_sevens(copy, 22);
-    hear_sevens(copy, 23);
+    expect_datagram(copy, 22);
+    expect_datagram(copy, 22);
+    expect_datagram(copy, 23);
     EXPECT(close(copy) == 0);
     reuse(copy);
     /* Other protocols and families are the kernel's. */
@@ -96,7 +96,7 @@ static void device(void)
     FAILS(lseek(fd, 0, SEEK_SET), ESPIPE);
     FAILS(lseek64(fd, 0, SEEK_CUR), ESPIPE);
     EXPECT(write(fd, bytes, 24) == 24);
-    EXPECT(write(fd, bytes, 32) == 32); /* of a doorbell's size, but none: forwarded */
+    EXPECT(write(fd, bytes, 32) == 32); /* as long as a doorbell, but another command: forwarded */
     struct iovec vector = {bytes, 16};
     EXPECT(writev(fd, &vector, 1) == 16);
     FAILS(ftruncate(fd, 0), EPERM);
@@ -150,9 +150,9 @@ static void events(void)
     EXPECT(order(fd, EVENT_8, (unsigned long)&wide) == 0 && wide == 4);
     EXPECT(order(fd, EVENT_4, (unsigned long)narrow) == 0 && narrow[0] == 5 && narrow[1] == -1);
     FAILS(order(fd, EVENT_4, 64), EFAULT);
-    FAILS(fcntl(6, F_GETFD), EBADF); /* nothing left of the one that could not be told */
+    FAILS(fcntl(6, F_GETFD), EBADF); /* the descriptor whose number could not be stored is closed */
     int channel = narrow[0];
-    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* the third's end */
+    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0); /* closes the daemon's end of the third one */
     EXPECT((fcntl(channel, F_GETFD) & FD_CLOEXEC) && !(fcntl(channel, F_GETFL) & O_NONBLOCK));
     char bytes[16] = {0};
     EXPECT(order(fd, RECORD, 8) == 0);
@@ -183,9 +183,9 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
-/* ---- a daemon that tries to store where no call expects it ---- */
+/* ---- a daemon that stores where no call expects it ---- */
 
-#define BEHIND 16 /* EVENT_BEHIND, and an answer to a write of 40 bytes, in words of 4 bytes */
+#define BEHIND 16 /* words of 4 bytes: EVENT_BEHIND, and the answer to a write of 40 bytes, store there */
 
 static void stray_stores(void)
 {
@@ -220,7 +220,7 @@ static void stray_stores(void)
     FAILS(write(fd, &command, 40), EIO);
     for (int i = 0; i < 2 * BEHIND; i++)
         EXPECT(words[i] == 0 && (i >= 8 || command.behind[i] == 0));
-    FAILS(fcntl(next, F_GETFD), EBADF); /* nothing is left of what came along */
+    FAILS(fcntl(next, F_GETFD), EBADF); /* the descriptors that were received are closed */
 
     command.out_words = 2;
     EXPECT(write(fd, &command, 40) == 0 && command.behind[0] == next);
@@ -252,7 +252,7 @@ static void death(void)
     FAILS(open(NODE, O_RDWR), ENOENT);
     FAILS(access("/sys/class/infiniband", F_OK), ENOENT);
     FAILS(order(fd, ECHO, 1), EIO);
-    child_ends_well(fork() ?: (order(fd, ECHO, 1) == -1 && errno == EIO ? _exit(0) : _exit(1), 0));
+    expect_exit_0(fork() ?: (order(fd, ECHO, 1) == -1 && errno == EIO ? _exit(0) : _exit(1), 0));
     EXPECT(close(fd) == 0 && open("/dev/null", O_RDONLY) == fd);
 }
 
@@ -262,7 +262,7 @@ static void silence(void)
     int fd = open_device();
     alarm(1);
     order(fd, HOLD, 0);
-    EXPECT(!"an answer");
+    EXPECT(!"the daemon answered");
 }
 
 /* ---- verbs ---- */
@@ -303,7 +303,7 @@ static void poll_through(struct ibv_context *context)
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == -1 && ibv_poll_cq(&cq, 1, &wc) == -1);
     EXPECT(ibv_start_poll(cq_ex, &none) == EIO);
     *found = 1;
-    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* what has arrived is still delivered */
+    EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* completions that have arrived are still delivered */
 }
 
 static void verbs(const char *library, bool global)

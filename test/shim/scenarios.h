@@ -50,20 +50,20 @@
 #define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
 
 enum order {
-    ECHO = 1,      /* answers the argument */
+    ECHO = 1,      /* returns the argument */
     FAIL,          /* fails with the argument as errno */
-    EVENT_4,       /* makes an event descriptor, its number of 4 bytes at the argument's address */
-    EVENT_8,       /* the same with 8 bytes */
-    PARK,          /* the parked word becomes the argument */
-    RECORD,        /* sends a record of so many bytes on the last event descriptor */
-    HANG_UP_EVENT, /* closes the daemon's end of it */
+    EVENT_4,       /* creates an event descriptor; stores its number in 4 bytes at the argument's address */
+    EVENT_8,       /* the same, in 8 bytes */
+    PARK,          /* sets the parked word to the argument */
+    RECORD,        /* sends a record of this many bytes on the last event descriptor */
+    HANG_UP_EVENT, /* closes the daemon's end of the last event descriptor */
     DIE,           /* the daemon dies without an answer */
-    CONTEXTS,      /* answers how many contexts live */
-    TOKENS,        /* how many doorbells rang on this context */
-    LAST_TOKEN,    /* what the last one said */
-    SESSIONS,      /* how many processes are connected */
+    CONTEXTS,      /* returns the number of contexts */
+    TOKENS,        /* returns the number of doorbells on this context */
+    LAST_TOKEN,    /* returns the token of the last doorbell */
+    SESSIONS,      /* returns the number of connected processes */
     HOLD,          /* is never answered */
-    EVENT_BEHIND,  /* makes an event descriptor, its number of 4 bytes 64 bytes behind the argument */
+    EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes behind the argument */
 };
 
 UNUSED static long order(int fd, enum order number, unsigned long argument)
@@ -88,7 +88,7 @@ UNUSED static int hidden_count(void)
     return count;
 }
 
-UNUSED static void child_ends_well(pid_t pid)
+UNUSED static void expect_exit_0(pid_t pid)
 {
     int status;
     EXPECT(pid > 0 && waitpid(pid, &status, 0) == pid);

@@ -59,7 +59,7 @@ void spawns(void)
     char *arguments[] = {(char *)self, "spawned", "3", "30", NULL};
     pid_t child;
     EXPECT(posix_spawn(&child, self, &actions, NULL, arguments, environ) == 0);
-    child_ends_well(child);
+    expect_exit_0(child);
     EXPECT(order(fd, ECHO, 5) == 5 && order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
 }
 

@@ -120,11 +120,11 @@ void forks(void)
             EXPECT(close(fd) == 0);
             _exit(0);
         }
-        child_ends_well(grandchild);
+        expect_exit_0(grandchild);
         EXPECT(order(fd, ECHO, 9) == 9);
         _exit(0);
     }
-    child_ends_well(pid);
+    expect_exit_0(pid);
     EXPECT(order(fd, ECHO, 1) == 1 && order(fd, CONTEXTS, 0) == 1 && order(fd, SESSIONS, 0) == 1);
     /* A child keeps the context that its parent closes. */
     int go[2], watcher = open_device();
@@ -138,7 +138,7 @@ void forks(void)
         _exit(0);
     }
     EXPECT(close(fd) == 0 && order(watcher, CONTEXTS, 0) == 2 && write(go[1], "", 1) == 1);
-    child_ends_well(pid);
+    expect_exit_0(pid);
     EXPECT(order(watcher, CONTEXTS, 0) == 1);
 }
 
@@ -148,7 +148,7 @@ const char *self;
 void inherited(const char *number, const char *left)
 {
     int fd = atoi(number);
-    EXPECT(hidden_count() == 1); /* its doorbell socket came along */
+    EXPECT(hidden_count() == 1); /* its doorbell socket was inherited too */
     EXPECT(write(fd, doorbell(1), 32) == 32 && order(fd, ECHO, 44) == 44 && hidden_count() == 2);
     struct stat st;
     EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
@@ -188,7 +188,9 @@ static int open_event(int fd)
     return channel;
 }
 
-/* After exec: event descriptors and a context, before any query to the daemon; each number is reused. */
+/*
+ * After exec, before any request to the daemon: event descriptors and a context are closed, and each number is reused.
+ */
 void inherited_events(const char *number, const char *context)
 {
     int fd = atoi(number), copy = dup(fd), to = dup2(fd, 60);
@@ -225,7 +227,7 @@ void vforks(void)
         execl(self, self, "inherited", number, "2", NULL);
         _exit(9);
     }
-    child_ends_well(pid);
+    expect_exit_0(pid);
     EXPECT(order(fd, ECHO, 3) == 3 && order(kept, ECHO, 4) == 4);
     EXPECT(close(fd) == 0 && order(kept, CONTEXTS, 0) == 1 && hidden_count() == 2);
 }
@@ -270,7 +272,7 @@ static void first_calls(int fd, int which)
         EXPECT(close(fd) == 0 && write(copy, doorbell(1), 32) == 32 && dup2(copy, fd) == fd && close(copy) == 0);
         break;
     }
-    case 7: child_ends_well(fork() ?: (first_calls(fd, 1), _exit(0), 0)); break;
+    case 7: expect_exit_0(fork() ?: (first_calls(fd, 1), _exit(0), 0)); break;
     }
     EXPECT(order(fd, ECHO, 22) == 22);
 }
@@ -304,9 +306,9 @@ void passed(void)
         pass(pair[1], event, false, NULL);
         EXPECT(read(pair[1], &byte, 1) == 1);
         EXPECT(close(fd) == 0 && close(event) == 0 && write(pair[1], "", 1) == 1);
-        child_ends_well(pid);
+        expect_exit_0(pid);
     }
-    /* Another's memory file is no context, whichever way it arrives. */
+    /* Another's memory file is no context, however it is received. */
     int other = memfd_create("userdma-contextual", 0);
     FAILS(order(other, ECHO, 1), ENOTTY);
     int forged = memfd_create("userdma-context", 0), pair[2], received;
@@ -315,14 +317,17 @@ void passed(void)
     pass(pair[0], -1, true, &received);
     EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
-    /* Nor is a socket, even if it has a timeout. */
+    /* A socket is no context either, even if it has a timeout. */
     EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
     pass(pair[0], pair[0], false, NULL);
     pass(pair[1], -1, true, &received);
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/* The daemon does not serve us: each call on a received context reports so, and leaves its file unchanged. */
+/*
+ * The daemon does not serve this user: each call on a received context reports that, and leaves the context's file
+ * unchanged.
+ */
 /* A receiver that never queries the daemon: the numbers that it received and closed are free. */
 void passed_and_closed(void)
 {
@@ -341,7 +346,7 @@ void passed_and_closed(void)
     event = open_event(fd);
     pass(pair[1], fd, false, NULL);
     pass(pair[1], event, false, NULL);
-    child_ends_well(pid);
+    expect_exit_0(pid);
 }
 
 void not_served(void)
@@ -412,7 +417,7 @@ void threads(void)
         EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
     /* Forks while other threads hold any locks. */
     for (int i = 0; i < 20; i++)
-        child_ends_well(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
+        expect_exit_0(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_join(thread[i], NULL) == 0);
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
@@ -444,7 +449,7 @@ void left_by_longjmp(void)
         if (sigsetjmp(back, saves) == 0) {
             alarm(1);
             order(fd, HOLD, 0);
-            EXPECT(!"an answer");
+            EXPECT(!"the daemon answered");
         }
         int cancel;
         sigset_t mask, alarms;

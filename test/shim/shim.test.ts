@@ -45,7 +45,7 @@ const run = async (
     })
     return { ...ended, daemon }
   } finally {
-    daemon.die()
+    daemon.crash()
   }
 }
 

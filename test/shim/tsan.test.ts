@@ -15,10 +15,10 @@ import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPo
 
 const folder = scratchFolder()
 
-/** It runs signal handlers later, with its own masks. */
-const WITHOUT: readonly string[] = ['left_by_longjmp']
+/** ThreadSanitizer runs signal handlers later, with its own masks. */
+const EXCLUDED: readonly string[] = ['left_by_longjmp']
 
-/** It does not understand fences; the doorbell's fence is no lock. */
+/** ThreadSanitizer does not understand fences, and the doorbell's fence is no lock. */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
 
 const runtime = (): string | undefined => {
@@ -42,7 +42,7 @@ const build = (t: TestContext): typeof built => {
 }
 
 for (const [name, title] of Object.entries(scenarioTitles))
-  if (!WITHOUT.includes(name))
+  if (!EXCLUDED.includes(name))
     test(`without a race: ${title}`, async t => {
       if (!shimIsPossible(t)) return
       const made = build(t)
@@ -55,11 +55,11 @@ for (const [name, title] of Object.entries(scenarioTitles))
           PATH: process.env.PATH,
           LD_PRELOAD: made.preload,
           USERDMA_SOCKET: daemon.socket,
-          // A process that forks besides threads continues, as permitted; the child joins no thread of its parent's.
+          // A process with threads that forks is not killed; the child joins no thread of its parent.
           TSAN_OPTIONS: 'die_after_fork=0:report_thread_leaks=0',
         })
         assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
       } finally {
-        daemon.die()
+        daemon.crash()
       }
     })

@@ -78,9 +78,9 @@ new Worker("require(\\"worker_threads\\").parentPort.postMessage(7)", { eval: tr
 const both = async (program: string, args: readonly string[], t: { name: string }) => {
   const at = mkdtempSync(join(folder, 'run-'))
   const plain = { PATH: process.env.PATH, TZ: 'UTC', LC_ALL: 'C', GIT_COMMITTER_DATE: '@0 +0000' }
-  const under = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(at, 'nobody') }
+  const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(at, 'nobody') }
   const results = []
-  for (const [name, env] of Object.entries({ plain, under })) {
+  for (const [name, env] of Object.entries({ plain, withShim })) {
     // The same folder name for both, since programs print it.
     const cwd = join(at, name, 'x')
     mkdirSync(cwd, { recursive: true })
@@ -101,7 +101,7 @@ for (const [title, [tool, script]] of Object.entries(commands)) {
 }
 
 /** A program that handles its descriptors in more unusual ways than shells do. */
-const ROUGH = `
+const UNUSUAL = `
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -158,9 +158,9 @@ int main(void)
 
 test('unchanged: a program that closes, copies and spawns unusually', async t => {
   if (!shimIsPossible(t)) return
-  const source = join(folder, 'rough.c')
-  writeFileSync(source, ROUGH)
-  const { status, stdout } = await both(compileC(join(folder, 'rough'), [source]), [], t)
+  const source = join(folder, 'unusual.c')
+  writeFileSync(source, UNUSUAL)
+  const { status, stdout } = await both(compileC(join(folder, 'unusual'), [source]), [], t)
   assert.equal(status, 5)
   assert.match(stdout, /from vfork.*spawned/s)
 })
@@ -183,7 +183,7 @@ const others = {
 } as const
 
 for (const [name, title] of Object.entries(others))
-  test(title, async t => {
+  test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t)) return
     const other = compileC(
       join(folder, `${name}.so`),

@@ -59,7 +59,7 @@ export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
 export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, anyValue(of)])), PLAIN)
 
-/** Values for a set of attributes: optional ones may be missing, with `all` none is. */
+/** Values for a set of attributes: optional ones may be missing, with `all` they are all present. */
 export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
   const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
   return fc

@@ -17,12 +17,12 @@ import { repoRoot } from '../paths.ts'
 const namesIn = (folder: CounterFolder): string[] =>
   portCounterFiles.filter(one => one.folder === folder).map(({ name }) => name)
 
-/** Of a Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, but for `lifespan`. */
+/** Counters of Linux 6.1 with rdma_rxe: /sys/class/infiniband/rxe0/ports/1/hw_counters, but for `lifespan`. */
 const rxe =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
 
-/** Of Linux's ports whose management has the counters of 64 bits (Documentation/ABI/stable/sysfs-class-infiniband). */
+/** Counters of Linux's ports with 64-bit counters in their performance management (Documentation/ABI/stable/sysfs-class-infiniband). */
 const pma =
   'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
   'multicast_rcv_packets multicast_xmit_packets port_rcv_constraint_errors port_rcv_data port_rcv_errors ' +

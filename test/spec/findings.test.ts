@@ -11,7 +11,7 @@ import { repoRoot } from '../paths.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')
 
-test('every cause that is an error belongs to one finding, and a note to a note or to none', () => {
+test('an error cause belongs to one finding, a note cause to one note or to no finding', () => {
   const counts = new Map<string, number>()
   for (const id of findingIds)
     for (const cause of findings[id].causes ?? []) counts.set(cause, (counts.get(cause) ?? 0) + 1)
@@ -33,7 +33,7 @@ test('every finding has a program with the fault in marked lines, and the same p
   }
 })
 
-test('sentences are not ended, so that they can be joined', () => {
+test('sentences have no full stop, so that they can be joined', () => {
   for (const id of findingIds) {
     assert.doesNotMatch(findings[id].title, /[.!]$/, id)
     assert.doesNotMatch(findings[id].advice, /[.!]$/, id)

@@ -107,14 +107,14 @@ describe('checkTransition', () => {
     [RTS, 7, ['state'], /QP state 7 does not exist/],
     [RTS, SQE, ['state'], /cannot go from RTS to SQE/],
   ]
-  for (const [from, to, attributes, complaint, current] of refused)
+  for (const [from, to, attributes, message, current] of refused)
     it(`refuses ${states[from]} to ${to} with ${attributes.join(', ')}`, () =>
-      assert.match(checkTransition('RC', from, to, attributes, current) ?? 'nothing', complaint))
+      assert.match(checkTransition('RC', from, to, attributes, current) ?? 'nothing', message))
 })
 
 describe('isTransition', () => {
   const names = ['state', 'address', 'linkAddress', ...Object.keys(RcQp.methods.modify.in), 'unknown']
-  // numbers that are not states too
+  // Also numbers that are not states.
   const number = fc.oneof({ weight: 7, arbitrary: fc.nat(7) }, { weight: 1, arbitrary: fc.nat(70) })
   const type = fc.constantFrom(...(Object.keys(qpTransitions) as QpTypeName[]))
   const given = fc.shuffledSubarray(names.filter(name => name !== 'curState'))

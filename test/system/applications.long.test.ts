@@ -25,8 +25,8 @@ interface Application {
   readonly server: string
   /** Clients that run one after the other. */
   readonly clients: readonly string[]
-  /** How the server shows that it is ready: it listens on an rdma_cm port or a TCP port, or prints a line. */
-  readonly meets: 'rdma_cm' | 'tcp' | RegExp
+  /** When the server is ready: it listens on an rdma_cm port or a TCP port, or prints a line. */
+  readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
   /** The server keeps listening: it is stopped after the clients. */
   readonly endless?: true
   readonly env?: NodeJS.ProcessEnv
@@ -37,21 +37,21 @@ const fio = (verb: string): Application => {
   return {
     server: `${job} --rw=read --iodepth=16`,
     clients: [`${job} --hostname=ADDRESS --verb=${verb} --rw=write --iodepth=4`],
-    meets: 'rdma_cm',
+    readyBy: 'rdma_cm',
   }
 }
 
 const fabric = (provider: string, endpoint: string, env: NodeJS.ProcessEnv = {}): Application => ({
   server: `fi_pingpong -p ${provider} -e ${endpoint} -I 10 -B PORT`,
   clients: [`fi_pingpong -p ${provider} -e ${endpoint} -I 10 -P PORT ADDRESS`],
-  meets: 'tcp',
+  readyBy: 'tcp',
   env,
 })
 
 const ucx = (test: string, transports: string, bytes = 4096): Application => ({
   server: 'ucx_perftest -p PORT',
   clients: [`ucx_perftest -p PORT -n 100 -w 10 -s ${bytes} -t ${test} ADDRESS`],
-  meets: 'tcp',
+  readyBy: 'tcp',
   env: { UCX_TLS: transports, UCX_NET_DEVICES: 'rxe0:1' },
 })
 
@@ -68,7 +68,7 @@ const applications: Readonly<Record<string, Application>> = {
       ...['rc_bw', 'rc_lat', 'rc_bi_bw', 'rc_rdma_read_bw', 'rc_rdma_write_lat', 'rc_rdma_write_poll_lat'],
       ...['rc_compare_swap_mr', 'ver_rc_fetch_add'],
     ].map(test => `qperf -lp PORT -cm 1 -t 1 ADDRESS ${test}`),
-    meets: 'tcp',
+    readyBy: 'tcp',
     endless: true,
   },
   'libfabric, connected': fabric('verbs', 'msg'),
@@ -87,7 +87,7 @@ const applications: Readonly<Record<string, Application>> = {
   uDAPL: {
     server: 'dtest -P lo -b 65536 -B 10',
     clients: ['dtest -P lo -b 65536 -B 10 -h ADDRESS'],
-    meets: /waiting for client connection/,
+    readyBy: /waiting for client connection/,
     env: { DAT_OVERRIDE: 'FOLDER/dat.conf' },
   },
 }
@@ -101,7 +101,7 @@ describe('applications', () => {
     daemon = await startDaemon(suite)
   })
 
-  for (const [name, { server: serverLine, clients, meets, endless, env }] of Object.entries(applications))
+  for (const [name, { server: serverLine, clients, readyBy, endless, env }] of Object.entries(applications))
     it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
       const folder = temporaryFolder(t)
       writeFileSync(join(folder, 'dat.conf'), DAT)
@@ -116,14 +116,14 @@ describe('applications', () => {
       }
       const { listeners } = (await daemon.stat()).connections
       const server = begin(serverLine)
-      if (meets instanceof RegExp) await server.printed(meets)
-      else if (meets === 'tcp') await untilListening(port, server.ended)
+      if (readyBy instanceof RegExp) await server.printed(readyBy)
+      else if (readyBy === 'tcp') await untilListening(port, server.ended)
       else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
       for (const line of clients) {
         const { status, signal, stdout, stderr } = await begin(line).ended
-        const said = `${line}: status ${status}, signal ${signal}\n${stdout}${stderr}server:\n${server.output()}`
-        assert.equal(status, 0, said)
-        assert.doesNotMatch(stdout, /FAILED/, said)
+        const output = `${line}: status ${status}, signal ${signal}\n${stdout}${stderr}server:\n${server.output()}`
+        assert.equal(status, 0, output)
+        assert.doesNotMatch(stdout, /FAILED/, output)
       }
       if (endless) server.child.kill('SIGTERM')
       const { status, stdout, stderr } = await server.ended
@@ -139,7 +139,7 @@ describe('applications', () => {
     writeFileSync(join(folder, 'bytes'), bytes)
     const port = await freePort()
     const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
-    // Not a python3 wrapper script: its shell would create the first sockets.
+    // The interpreter itself, not a python3 wrapper script, whose shell would create the first sockets.
     const python = findTool('python3')!
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
     await server.printed(/Serving HTTP/)

@@ -1,6 +1,5 @@
 /*
- * Control calls of one program and of others: a program that calls repeatedly is served fast and does not starve
- * others.
+ * Control calls of several programs: a program that calls in a loop is served fast and does not starve others.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,7 +11,7 @@ test('programs that call in a loop do not starve others', { skip: lacking(calls)
   const daemon = await startDaemon(t)
   const { env } = daemon
   const endless = [1, 2].map(() => start(t, calls, ['endless'], { env }))
-  for (const { printed: said } of endless) await said(/asking/)
+  for (const { printed } of endless) await printed(/asking/)
   const { status, stdout, stderr } = await run(t, calls, ['100'], { env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
   assert.match(stdout, /^[\d.]+ usec\/call\n$/)

@@ -61,7 +61,7 @@ interface FindingJson {
 /** Linux keeps as many bytes of a command's name. */
 const COMM = 15
 
-/** Runs a shell script under `userdma check`, and answers its findings of all severities. */
+/** Runs a shell script under `userdma check`, and returns its findings of all severities. */
 const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(
@@ -213,7 +213,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     )
   })
 
-  it('an output that fails is told once, and the program goes on', async t => {
+  it('an output that cannot be written is reported once, and the program continues', async t => {
     const script = `${built('unknown-lkey')}; ${built('leak')}; echo over`
     for (const options of [
       ['-o', '/dev/full'],
@@ -263,7 +263,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(stdout, 'loaded\n')
   })
 
-  it('a program that replaces itself has the stacks of both', async t => {
+  it('a program that calls exec has the stacks of both programs', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} exec`)
     const stacks = found.map(({ moments: [moment] }) => moment?.frames.map(frame => frame.function) ?? [])
     assert.equal(stacks.length, 2)
@@ -271,7 +271,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.notDeepEqual(stacks[0], stacks[1])
   })
 
-  it('a library where another one was before has its own stacks', { skip: lacking('cc') }, async t => {
+  it('a library at the address of an unloaded one has its own stacks', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     const libraries = ['one', 'two'].map(name => {
       const source = join(folder, `${name}.c`)
@@ -289,7 +289,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.deepEqual(['entry_one', 'entry_two'].map(timesOf), [5, 5])
   })
 
-  it('forged notes about posts spoil the stacks of that program only', async t => {
+  it('forged records of posts affect only the stacks of that program', async t => {
     const { found, stderr } = await checkScript(
       t,
       `${ownProgram('check_cases')} forged; ${built('unknown-lkey')}; true`,
@@ -301,7 +301,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assertFound('unknown-lkey', found)
   })
 
-  it('a static program, and one that calls no verbs, are not called right', { skip: lacking('cc') }, async t => {
+  it('a static program and a program without verbs are not reported as correct', { skip: lacking('cc') }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
     const program = compileC(join(folder, 'alone'), [join(folder, 'main.c')], ['-static'])
@@ -322,7 +322,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(status, 130)
   })
 
-  it('a program that goes on after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
+  it('a program that continues after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
     const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
     const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
     assert.match(
@@ -361,16 +361,19 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   })
 
   it('explains findings, statuses, events and vendor errors', async t => {
-    const said = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
-    assert.match(await said('check', '--explain'), /^stale-rkey +error +the rkey is of memory that was deregistered$/m)
-    assert.match(await said('check', '--explain', 'leak'), /^leak \(warning\): /)
-    assert.match(await said('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. peer-not-ready: [\s\S]*no-answer: /)
-    assert.match(await said('explain', 'GENERAL_ERR'), /userdma never reports it\n\n.*vendor_err/)
-    assert.match(await said('explain', 'WR_FLUSH_ERR'), /first completion of this queue pair/)
-    assert.match(await said('explain', 'rnr_retry_exc'), /no-receive-posted/)
-    assert.match(await said('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
-    assert.match(await said('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
-    assert.match(await said('explain', 'COMM_EST'), /not an error by itself/)
+    const outputOf = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
+    assert.match(
+      await outputOf('check', '--explain'),
+      /^stale-rkey +error +the rkey is of memory that was deregistered$/m,
+    )
+    assert.match(await outputOf('check', '--explain', 'leak'), /^leak \(warning\): /)
+    assert.match(await outputOf('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. peer-not-ready: [\s\S]*no-answer: /)
+    assert.match(await outputOf('explain', 'GENERAL_ERR'), /userdma never reports it\n\n.*vendor_err/)
+    assert.match(await outputOf('explain', 'WR_FLUSH_ERR'), /first completion of this queue pair/)
+    assert.match(await outputOf('explain', 'rnr_retry_exc'), /no-receive-posted/)
+    assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
+    assert.match(await outputOf('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
+    assert.match(await outputOf('explain', 'COMM_EST'), /not an error by itself/)
   })
 })
 

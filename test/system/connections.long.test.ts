@@ -1,5 +1,5 @@
 /*
- * Very many programs of rdma_cm that are killed (test/system/killed-rdmacm.ts), and very many requests that end at once.
+ * Very many programs of rdma_cm that are killed (test/system/killed-rdmacm.ts), and very many requests that end at the same time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -67,9 +67,9 @@ describe('programs', { skip: missing }, () => {
     const id = await client.create()
     assert.ok((await client.resolve(id, PORT)) >= 0)
     assert.ok((await client.connect(id, QUEUE_PAIR, { vendorId: 0x15b3, attrMod: 7 })) >= 0)
-    const asked = await server.until('CONNECT_REQUEST')
-    assert.deepEqual(asked.ece, { vendorId: 0x15b3, attrMod: 7 })
-    assert.ok((await server.accept(asked.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
+    const request = await server.until('CONNECT_REQUEST')
+    assert.deepEqual(request.ece, { vendorId: 0x15b3, attrMod: 7 })
+    assert.ok((await server.accept(request.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
     assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
@@ -77,7 +77,7 @@ describe('programs', { skip: missing }, () => {
 })
 
 describe('an event', { skip: missing }, () => {
-  it('is kept when it is read into a bad buffer, and read by the next call', async t => {
+  it('is kept if the read has a bad buffer, and is returned by the next read', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -103,8 +103,8 @@ describe('an event', { skip: missing }, () => {
   })
 })
 
-describe('a request whose peer is gone', { skip: missing }, () => {
-  it('has no event, which could not be assigned; to accept it fails, as on Linux', async t => {
+describe('a request whose peer has ended', { skip: missing }, () => {
+  it('raises no event, because it has no uid yet; accepting it fails, as on Linux', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -119,7 +119,7 @@ describe('a request whose peer is gone', { skip: missing }, () => {
     const id = await request(QUEUE_PAIR)
     const first = await server.until('CONNECT_REQUEST')
     await client.destroy(id)
-    // The next request comes after the end of the first one.
+    // The next request is sent after the previous client has ended.
     await request(QUEUE_PAIR + 1)
     let event = await server.event()
     while (event === undefined) event = await server.event()
@@ -132,10 +132,10 @@ describe('a request whose peer is gone', { skip: missing }, () => {
 })
 
 describe('a channel', { skip: missing }, () => {
-  it('is readable by poll, select and epoll while an event is there; a child uses it like its parent', async t => {
+  it('is readable by poll, select and epoll while an event is queued; a child uses it like its parent', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
-    const readable = async () => (await client.say('poll')).result
+    const readable = async () => (await client.step('poll')).result
     const listener = await server.create()
     await server.bind(listener, PORT)
     await server.listen(listener)
@@ -145,9 +145,9 @@ describe('a channel', { skip: missing }, () => {
     assert.equal(await readable(), 7)
     assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
     assert.equal(await readable(), 7)
-    // While a request is in flight a child takes over: it reads what its parent has not, and connects.
+    // While a request is in flight a child takes over: it reads the events that its parent has not read, and connects.
     assert.ok((await client.connect(id, QUEUE_PAIR)) >= 0)
-    await client.say('fork')
+    await client.step('fork')
     assert.equal((await client.event())?.name, 'ROUTE_RESOLVED')
     const { id: request } = await server.until('CONNECT_REQUEST')
     assert.ok((await server.accept(request, QUEUE_PAIR + 1)) >= 0)
@@ -155,8 +155,8 @@ describe('a channel', { skip: missing }, () => {
     assert.ok((await client.accept(id)) >= 0)
     await server.until('ESTABLISHED')
     const own = await client.create(5n)
-    // The child ends; what it has made is the channel's, which its parent has.
-    assert.equal((await client.say('exit')).result, 0)
+    // The child ends. Its identifiers belong to the channel, which the parent still has.
+    assert.equal((await client.step('exit')).result, 0)
     assert.equal(await readable(), 0)
     assert.ok((await client.disconnect(id)) >= 0)
     await server.until('DISCONNECTED')
@@ -169,7 +169,7 @@ describe('a channel', { skip: missing }, () => {
 })
 
 describe('an identifier', { skip: missing }, () => {
-  it('may be destroyed after each step of a connection, by either end first; nothing is left', async t => {
+  it('may be destroyed after each step of a connection, by either end first, and nothing is left', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -198,7 +198,7 @@ describe('an identifier', { skip: missing }, () => {
         const destroyServer = async () => request === undefined || server.destroy(request)
         const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
         for (const destroy of order) await destroy()
-        // An unread request, of a client that has ended: it is there nevertheless, as on Linux.
+        // An unread request of a client that has ended: the event is queued nevertheless, as on Linux.
         if (last === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
       }
     await client.close()
@@ -260,7 +260,7 @@ describe('a program that rejects', { skip: missing }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
-    for (const [reason, told] of [
+    for (const [reason, reported] of [
       [0, 28],
       [28, 28],
       [35, 35],
@@ -271,7 +271,7 @@ describe('a program that rejects', { skip: missing }, () => {
       const { id: request } = await program.until('CONNECT_REQUEST')
       assert.equal(await program.reject(request, 8), EINVAL)
       assert.ok((await program.reject(request, reason)) >= 0)
-      assert.equal((await program.until('REJECTED')).status, told)
+      assert.equal((await program.until('REJECTED')).status, reported)
       for (const one of [request, id]) await program.destroy(one)
     }
     await program.close()
@@ -279,7 +279,7 @@ describe('a program that rejects', { skip: missing }, () => {
   })
 })
 
-describe('dead programs', { skip: missing }, () => {
+describe('killed and stopped programs', { skip: missing }, () => {
   it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
     await dieInEveryState(t, await startDaemon(t), 8)
   })
@@ -296,7 +296,7 @@ describe('dead programs', { skip: missing }, () => {
     }
   })
 
-  it('that are stopped do not block others: requests beyond their backlog are dropped, other listeners continue', async t => {
+  it('do not block others: requests beyond the backlog of a stopped program are dropped, and other listeners continue', async t => {
     const daemon = await startDaemon(t)
     const stopped = await UcmaProgram.start(t, daemon)
     const other = await UcmaProgram.start(t, daemon)
@@ -335,15 +335,15 @@ describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () 
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const id = await program.create()
-    const ask = async () => {
+    const request = async () => {
       const body = new DataView(new ArrayBuffer(16))
       body.setUint32(8, id, true)
       return program.write(5, body, 0, 208)
     }
-    const before = await ask()
+    const before = await request()
     assert.deepEqual([before.result, before.view.getUint32(192, true)], [24, 0])
     await program.resolve(id, PORT)
-    const { result, view } = await ask()
+    const { result, view } = await request()
     const bytes = Buffer.from(view.buffer)
     const sockaddr = (at: number): unknown[] => [
       view.getUint16(at, true),
@@ -359,7 +359,7 @@ describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () 
     const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
     const path = bytes.subarray(8, 72)
     assert.deepEqual([path.subarray(0, 16), path.subarray(16, 32)], [gid, gid])
-    // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors that say "exactly", packet life time.
+    // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors "exactly", packet life time.
     assert.equal(path.readUInt32LE(44), 1)
     assert.ok(path.readUInt32LE(48) >= 3)
     assert.deepEqual(

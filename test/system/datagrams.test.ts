@@ -81,10 +81,10 @@ describe('unreliable services', {
     assertGood(server)
   })
 
-  it('our own program: headers, replies, groups, drops, errors', async t => {
+  it('a program sends with headers, replies, groups, drops and errors', async t => {
     assertGood(await run(t, own, ['-d', 'rxe0', '-x', 'rxe1', '-g', '1'], { env: daemon.env }))
   })
-  it('the same over UDP, and the trace names its calls', async t => {
+  it('the same over UDP, and the trace has its calls', async t => {
     const devices = [81, 82].flatMap((n, i) => ['--device', `rxe${i}@${loopbackText(n)}`])
     const args = ['trace', '--private', '--link', 'udp', ...devices, '--', own, '-d', 'rxe0', '-x', 'rxe1', '-g', '1']
     const finished = await run(t, userdma, args)

@@ -62,7 +62,7 @@ describe('device programs', { skip: lacking('ibv_devinfo', 'ibv_devices') }, () 
     ])
   })
 
-  it('sees no device after the daemon has exited, and prints why', async t => {
+  it('a program sees no device after the daemon has exited, and prints why', async t => {
     const daemon = await startDaemon(t, { devices: ONE_DEVICE })
     daemon.running.child.kill('SIGTERM')
     assert.equal((await daemon.running.ended).status, 0)

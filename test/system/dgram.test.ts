@@ -9,12 +9,12 @@ import { isEmpty, lacking, type Scope, startDaemon, type TestDaemon } from './pr
 
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw')
 
-const begin = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
+const startEnd = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
   startDaemon(scope, { devices: [`rxe0@${loopbackText(n)}`], link })
 
 describe('--link dgram', { skip }, () => {
   it('carries data between programs of two daemons', async t => {
-    const [a, b] = [await begin(t, 1, 'dgram'), await begin(t, 2, 'dgram')]
+    const [a, b] = [await startEnd(t, 1, 'dgram'), await startEnd(t, 2, 'dgram')]
     for (const args of [['-c'], ['-e', '-s', '100000', '-m', '4096']])
       assertGoodPair(await runPair(t, a, ['-g', '1', '-n', '100', ...args], { clientDaemon: b }))
     const bulk = ['-x', '1', '-F', '-s', '65536', '-n', '200']
@@ -27,7 +27,7 @@ describe('--link dgram', { skip }, () => {
   })
 
   it('refuses a daemon with --link udp with a message', async t => {
-    const [a, b] = [await begin(t, 3, 'dgram'), await begin(t, 4, 'udp')]
+    const [a, b] = [await startEnd(t, 3, 'dgram'), await startEnd(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
     await a.running.printed(
       /rxe0 refuses packets from 127\.\S+: .*--link dgram speaks to --link dgram only; use --link udp/,

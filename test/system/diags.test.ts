@@ -35,7 +35,7 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
   })
 
   const OPEN_FAILS = /mad_rpc_open_port: client_register for mgmt 1 failed\n/
-  const refusals: readonly (readonly [tool: string, args: readonly string[], status: number, said: RegExp])[] = [
+  const refusals: readonly (readonly [tool: string, args: readonly string[], status: number, message: RegExp])[] = [
     ['ibping', ['-c1', '1'], 0, /_do_madrpc: send failed; Invalid argument\n.*_do_madrpc failed; dport \(Lid 1\)/],
     ['ibping', ['-G', '0x1234'], 255, /sa_rpc_call: only lid routes are supported\n/],
     ['saquery', [], 255, /sa_get_handle: No SM\/SA found on port/],
@@ -44,10 +44,10 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
     ['smpquery', ['nodeinfo', '1'], 255, OPEN_FAILS],
     ['ibaddr', [], 255, OPEN_FAILS],
   ]
-  for (const [tool, args, expected, said] of refusals)
+  for (const [tool, args, expected, message] of refusals)
     it(`${[tool, ...args].join(' ')} fails without LIDs and SMI`, { skip: lacking(tool) }, async t => {
       const { status, stdout, stderr } = await run(t, tool, args, { env: daemon.env })
       assert.equal(status, expected, stdout + stderr)
-      assert.match(stdout + stderr, said)
+      assert.match(stdout + stderr, message)
     })
 })

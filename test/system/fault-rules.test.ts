@@ -47,15 +47,15 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('are changed during a transfer, which then completes', async t => {
-    // Slow enough that the transfer would take half a minute.
+    // So slow that the transfer would take half a minute.
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'rate=1mbit' })
     const fault = (...args: string[]) => runUserdma(t, ['fault', ...args, '--socket', daemon.socket])
     const pair = await startPair(t, daemon, ['-g', '1', '-c', '-s', '2048', '-n', '2000'], {
       devices: ['rxe0', 'rxe1'],
     })
     const client = await clientOf(t, daemon)
-    const until = async (fits: (faults: readonly FaultStat[]) => boolean): Promise<void> => {
-      while (!fits(await client.faults()));
+    const until = async (isReached: (faults: readonly FaultStat[]) => boolean): Promise<void> => {
+      while (!isReached(await client.faults()));
     }
     await until(([rate]) => rate.matched > 10)
     const set = await fault('set', 'drop=10%,seed=3', 'device=rxe0,rate=1mbit')

@@ -4,8 +4,8 @@ import { caseName, type PingpongCase, runCase } from './pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from './programs.ts'
 
 /**
- * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms; therefore few and long messages, where
- * the next packet reveals most losses.
+ * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms. So messages are few and long: the next
+ * packet reveals most losses.
  */
 const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
   [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],

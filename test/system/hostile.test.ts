@@ -43,7 +43,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     await daemon.settled(isEmpty)
   })
 
-  it('gets only its share of a daemon’s few descriptors, and others can still get theirs', async t => {
+  it('gets only its share of a daemon’s few descriptors, and other clients can still get theirs', async t => {
     const small = await startDaemon(t, { descriptors: 300 })
     const greedy = await open({ socket: small.socket })
     t.after(() => greedy.close())
@@ -58,7 +58,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
     assertGoodPair(await pair.ended())
     await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
-    // The descriptors that it releases are available to it again, once the daemon has noticed.
+    // Once the daemon has noticed that descriptors are released, the client can get them again.
     const before = taken.length
     for (const queue of taken.splice(0, 5)) queue.close()
     for (const deadline = Date.now() + 10_000; taken.length < before; ) {
@@ -68,7 +68,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     assert.doesNotMatch(small.running.output(), /unforeseen|Error/)
   })
 
-  it('has caused no exception in the daemon', () => {
+  it('causes no exception in the daemon', () => {
     assert.equal(daemon.running.child.exitCode, null)
     assert.doesNotMatch(daemon.running.output(), /unforeseen|Error/)
   })

@@ -15,7 +15,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       assert.ok(objectsOf(busy.devices) >= 8, JSON.stringify(busy))
       pair.client.child.kill('SIGKILL')
       await pair.client.ended
-      // The other end waits forever, or gives up when its message is not acknowledged.
+      // The other end waits forever, or fails when its message is not acknowledged.
       await daemon.settled(({ contexts }) => contexts < 2)
       pair.server.child.kill('SIGKILL')
       await pair.server.ended
@@ -35,8 +35,8 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     await daemon.settled(isEmpty)
   })
 
-  // A polling program gets an error from the poll, one that sleeps in a read of its channel from that read; the next
-  // doorbell may report it to either.
+  // A polling program gets an error from the poll. One that sleeps gets it from the read of its channel, or from the
+  // next doorbell.
   for (const [name, args, message] of [
     ['polls', ENDLESS, /poll CQ failed -1|Couldn't post/],
     ['waits for events', [...ENDLESS, '-e'], /Failed to get cq_event|poll CQ failed -1|Couldn't post|Couldn't request/],

@@ -6,7 +6,10 @@ import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from './programs.ts'
 import { UcmaProgram } from './ucma.ts'
 
-/** The state in which a program dies, and the event that its peer gets; '': none, for Linux has none for a request. */
+/**
+ * The state in which a program is killed, and the event that its peer gets; '' if there is none, as on Linux for a
+ * request.
+ */
 const deaths = {
   'with an unread request': 'REJECTED',
   'before its request is answered': '',
@@ -54,7 +57,7 @@ interface Ports {
   next: number
 }
 
-/** Runs one program for each way to end, `rounds` times; afterwards nothing is left. */
+/** Kills one program in each of these ways, `rounds` times; afterwards nothing is left. */
 export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }

@@ -67,7 +67,7 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
     assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
   })
 
-  it('in a namespace of dlmopen find no devices, and a line says so', async t => {
+  it('libraries loaded by dlmopen into a namespace find no devices, and a line says so', async t => {
     assert.deepEqual(await load(t, 'dlmopen', join(lib, 'plugin.so')), {
       stdout: '0\n',
       stderr: `userdma: ${lib}/plugin.so will find no devices: dlmopen loads it into a namespace without the preload library\n`,

@@ -105,14 +105,14 @@ export type Two = readonly [TestDaemon, TestDaemon]
 
 /** A daemon with one device at each end. */
 export const startTwo = async (scope: Scope, { addresses, link, fault, netns }: Network): Promise<Two> => {
-  const begin = (i: 0 | 1): Promise<TestDaemon> =>
+  const startEnd = (i: 0 | 1): Promise<TestDaemon> =>
     startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
       link,
       ...(fault !== undefined && { fault }),
       ...(netns && { netns: netns[i] }),
     })
-  return [await begin(0), await begin(1)]
+  return [await startEnd(0), await startEnd(1)]
 }
 
 /** Runs a case, with the client at the second daemon. */

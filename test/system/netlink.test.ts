@@ -59,41 +59,45 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     showsIdentifiers(t, recordings),
   )
 
-  it('adds, renames and deletes devices, and says why it cannot', async t => {
+  it('adds, renames and deletes devices, and prints the reason of a refusal', async t => {
     const daemon = await startDaemon(t)
-    const says = async (command: string, status: number, pattern: RegExp): Promise<void> => {
+    const assertOutput = async (command: string, status: number, pattern: RegExp): Promise<void> => {
       const ours = await shell(t, daemon, command)
       assert.match(ours.output, pattern, command)
       assert.equal(ours.status, status, command)
     }
-    await says(
+    await assertOutput(
       'rdma link add rxe1 type rxe netdev lo',
       1,
       /^Error: interface lo has a device already, rxe0\.\nerror: File exists$/m,
     )
-    await says('rdma link add rxe1 type rxe netdev nosuch', 1, /no interface nosuch\.\nerror: No such device$/m)
-    await says(
+    await assertOutput('rdma link add rxe1 type rxe netdev nosuch', 1, /no interface nosuch\.\nerror: No such device$/m)
+    await assertOutput(
       'rdma link add rxe1 type nosuch netdev lo',
       1,
       /no devices of type "nosuch".*\nerror: Invalid argument$/m,
     )
-    await says('rdma link add r%d type rxe netdev lo', 1, /device name "r%d".*\nerror: Invalid argument$/m)
-    await says('rdma link del nosuch', 1, /^Wrong device name - nosuch$/m)
-    await says('rdma dev set rxe0 name rxe0', 0, /^$/)
-    await says('rdma dev set rxe0 name a/b', 1, /error: Invalid argument/)
-    await says('rdma dev set rxe0 name mlx5_0', 0, /^$/)
-    await says('ls /sys/class/infiniband; cat /sys/class/infiniband_verbs/uverbs0/ibdev', 0, /^mlx5_0\nmlx5_0\n$/)
-    await says('cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/sent_pkts', 0, /^0\n$/)
-    await says('ibv_devinfo -d mlx5_0', 0, /^hca_id:\tmlx5_0$/m)
-    await says(
+    await assertOutput('rdma link add r%d type rxe netdev lo', 1, /device name "r%d".*\nerror: Invalid argument$/m)
+    await assertOutput('rdma link del nosuch', 1, /^Wrong device name - nosuch$/m)
+    await assertOutput('rdma dev set rxe0 name rxe0', 0, /^$/)
+    await assertOutput('rdma dev set rxe0 name a/b', 1, /error: Invalid argument/)
+    await assertOutput('rdma dev set rxe0 name mlx5_0', 0, /^$/)
+    await assertOutput(
+      'ls /sys/class/infiniband; cat /sys/class/infiniband_verbs/uverbs0/ibdev',
+      0,
+      /^mlx5_0\nmlx5_0\n$/,
+    )
+    await assertOutput('cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/sent_pkts', 0, /^0\n$/)
+    await assertOutput('ibv_devinfo -d mlx5_0', 0, /^hca_id:\tmlx5_0$/m)
+    await assertOutput(
       'rdma system set netns exclusive',
       1,
       /same for all network namespaces.*\nerror: Operation not supported$/m,
     )
-    await says('rdma link del mlx5_0', 0, /^$/)
-    await says('rdma dev; ls /sys/class/infiniband', 0, /^$/)
-    await says('rdma link add rxe0 type rxe netdev lo', 0, /^$/)
-    await says('rdma link', 0, /^link rxe0\/1 state ACTIVE physical_state LINK_UP netdev lo $/m)
+    await assertOutput('rdma link del mlx5_0', 0, /^$/)
+    await assertOutput('rdma dev; ls /sys/class/infiniband', 0, /^$/)
+    await assertOutput('rdma link add rxe0 type rxe netdev lo', 0, /^$/)
+    await assertOutput('rdma link', 0, /^link rxe0\/1 state ACTIVE physical_state LINK_UP netdev lo $/m)
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
   })
 
@@ -176,9 +180,9 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     await startServers(t, daemon)
     const client = dial(t, daemon)
     await client.hello()
-    const talk = await openTestSocket(client)
+    const socket = await openTestSocket(client)
     const all = recorded('nldev-6.12.abilog.gz')
-    const [qp] = (await talk.ask('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
+    const [qp] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
     const [, first] = (attributeOf(qp, 'RES_QP') as Entries)[0]
     const qpn = attributeOf(first as Entries, 'RES_LQPN') as number
     let compared = 0
@@ -191,10 +195,10 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
         ([name, value]): Entry => (name === 'RES_LQPN' ? [name, qpn] : [name, value]),
       )
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
-      assert.equal(await talk.send(datagram), datagram.length)
+      assert.equal(await socket.send(datagram), datagram.length)
       const answer = all.slice(at + 1, end < 0 ? undefined : end)
       // The program did not read some answers completely.
-      const answers = talk.received().slice(0, answer.length)
+      const answers = socket.received().slice(0, answer.length)
       assert.deepEqual(answerOf(answers), answerOf(answer), request.command)
       compared++
     }
@@ -209,13 +213,13 @@ describe('the interface of a device', () => {
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
     const client = dial(t, daemon)
     await client.hello()
-    const talk = await openTestSocket(client)
-    assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    const socket = await openTestSocket(client)
+    assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
     const events: string[] = []
     const shown = async (last: string): Promise<void> => {
       while (events.at(-1) !== last) {
         await client.stat()
-        for (const { body } of talk.received()) {
+        for (const { body } of socket.received()) {
           const entries = decodeAttributes(body)
           const type = attributeOf(entries, 'EVENT_TYPE')
           const [name] = Object.entries(MonitorEvent).find(([, number]) => number === type) ?? ['?']

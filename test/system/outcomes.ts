@@ -1,6 +1,6 @@
 /*
- * The output of test/programs/outcomes at each end, case by case: with userdma as the responder as the InfiniBand
- * specification says, with Linux's rxe as that behaves (docs/reference/conformance.md lists the departures).
+ * The output of test/programs/outcomes at each end, case by case: with userdma as the responder it follows the
+ * InfiniBand specification, with Linux's rxe its behaviour (docs/reference/conformance.md lists the differences).
  */
 import assert from 'node:assert/strict'
 
@@ -43,13 +43,13 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
   write_imm_no_receive: notReady,
   late_receive: good,
   write_imm_late_receive: good,
-  nobody_answers: failed('transport retry counter exceeded', 'state 7'),
+  no_answer: failed('transport retry counter exceeded', 'state 7'),
 })
 
 /** Compares the output of both ends. */
-export const assertOutcomes = (responder: Responder, requesterSaid: string, responderSaid: string): void => {
+export const assertOutcomes = (responder: Responder, requesterOutput: string, responderOutput: string): void => {
   const expected = Object.entries(outcomes(responder))
   const lines = (end: keyof Outcome): string => expected.map(([name, one]) => `${name}: ${one[end]}\n`).join('')
-  assert.equal(requesterSaid, lines('requester'), 'the requester, if both ends exit with status 0')
-  assert.equal(responderSaid, lines('responder'), 'the responder')
+  assert.equal(requesterOutput, lines('requester'), 'the requester, if both ends exit with status 0')
+  assert.equal(responderOutput, lines('responder'), 'the responder')
 }

@@ -13,7 +13,7 @@ const OTHER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
-  it('work from the first call on, whichever it is, and leave nothing behind', async t => {
+  it('work from the first call on, whichever call it is, and leave nothing behind', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, passing, [], { env: daemon.env })
     assert.equal(stderr, '')
@@ -33,11 +33,11 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
 })
 
 describe('a context used by two programs', { skip: lacking(imported) }, () => {
-  it('shares its objects with both and no others; they remain when one of them exits', async t => {
+  it('shares only its own objects, with both programs; they remain when one of them exits', async t => {
     const daemon = await startDaemon(t)
-    for (const how of ['share', 'outlive']) {
-      const { status, stdout, stderr } = await run(t, imported, [how], { env: daemon.env })
-      assert.deepEqual([status, stdout, stderr], [0, how === 'share' ? 'shared\n' : '', ''])
+    for (const mode of ['share', 'outlive']) {
+      const { status, stdout, stderr } = await run(t, imported, [mode], { env: daemon.env })
+      assert.deepEqual([status, stdout, stderr], [0, mode === 'share' ? 'shared\n' : '', ''])
       await daemon.settled(isEmpty)
     }
   })

@@ -52,7 +52,7 @@ describe('perftest', { skip: lacking('ib_write_bw', 'ib_atomic_lat') }, () => {
         assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
         assert.doesNotMatch(stdout + stderr, /error|fail/i)
       }
-      // Its figures may be 0: on a busy machine perftest gives up measuring the CPU frequency.
+      // The bandwidth may be 0: on a busy machine perftest cannot measure the CPU frequency.
       assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
     })
   })

@@ -16,7 +16,7 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-s', '1027', '-m', '256', '-n', '1200', '-r', '10', '-c']))
   })
 
-  it('runs ten pairs at once', async t => {
+  it('runs ten pairs at the same time', async t => {
     const one = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: false }
     await Promise.all(
       Array.from({ length: 10 }, (_, i) => runCase(t, daemon, { ...one, events: i % 2 === 1, twoDevices: i > 4 }, 100)),

@@ -104,15 +104,20 @@ export const startPair = async (
 ): Promise<StartedPair> => {
   const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'], limit, portOption = '-p' } = options
   const port = await freePort()
-  const begin = (device: string, own: readonly string[], more: readonly string[], { env }: TestDaemon): Running =>
+  const startProgram = (
+    device: string,
+    own: readonly string[],
+    more: readonly string[],
+    { env }: TestDaemon,
+  ): Running =>
     start(scope, program, ['-d', device, ...own, portOption, String(port), ...more], {
       env,
       ...(limit !== undefined && { limit }),
     })
-  const server = begin(devices[0], args, [], daemon)
+  const server = startProgram(devices[0], args, [], daemon)
   if (!(await untilListening(port, server.ended)))
     assert.fail(`${program} ended before it listened:\n${server.output()}`)
-  const client = begin(devices[1], options.clientArgs ?? args, ['localhost'], options.clientDaemon ?? daemon)
+  const client = startProgram(devices[1], options.clientArgs ?? args, ['localhost'], options.clientDaemon ?? daemon)
   return {
     server,
     client,
@@ -131,7 +136,7 @@ export const runPair = async (
   options: PairOptions = {},
 ): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
 
-/** Both exited with status 0, and neither saw wrong data. */
+/** Asserts that both exited with status 0, and that neither received wrong data. */
 export const assertGoodPair = ({ server, client }: Pair): void => {
   for (const [name, { status, signal, stdout, stderr }] of Object.entries({ client, server })) {
     assert.equal(status, 0, `${name}: status ${status}, signal ${signal}\n${stdout}${stderr}`)

@@ -29,8 +29,8 @@ export interface Scope {
 }
 
 /**
- * A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would run at the end of
- * the hook).
+ * A scope for a whole file or `describe`. Call it there, and use it in its `before`, where `after` would run at the end
+ * of the hook.
  */
 export const suiteScope = (): Scope => {
   const bodies: (() => unknown)[] = []
@@ -95,7 +95,7 @@ export const start = (
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], ...rest })
   let stdout = ''
   let stderr = ''
-  let over = false
+  let hasEnded = false
   let late = false
   const watchers = new Set<() => void>()
   const changed = (): void => {
@@ -120,7 +120,7 @@ export const start = (
   const timer = setTimeout(() => {
     late = true
     kill()
-    // A process that still holds the other ends must not block us.
+    // Another process may still have the other ends of the pipes, and must not block this test.
     child.stdout?.destroy()
     child.stderr?.destroy()
   }, limit)
@@ -129,13 +129,13 @@ export const start = (
     child.once('error', reject)
     child.once('close', (status, signal) => {
       clearTimeout(timer)
-      over = true
+      hasEnded = true
       changed()
       if (late) reject(new Error(`${command} did not end within ${limit} ms; its output:\n${stdout}${stderr}`))
       else resolve({ status, signal, stdout, stderr })
     })
   })
-  // A caller that awaits it gets the failure; others are not affected.
+  // The caller that awaits it gets the failure; otherwise it is ignored.
   ended.catch(() => {})
   scope.after(kill)
   return {
@@ -147,7 +147,7 @@ export const start = (
         const look = (): void => {
           const match = pattern.exec(stdout) ?? pattern.exec(stderr)
           if (match) resolve(match)
-          else if (over)
+          else if (hasEnded)
             reject(new Error(`${command} ended without printing ${pattern}; its output:\n${stdout}${stderr}`))
           else return
           watchers.delete(look)
@@ -184,7 +184,7 @@ export interface TestDaemon {
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
   /** Polls until the numbers match or time runs out: objects end when the daemon notices that their process has. */
-  settled(fits: (stat: Stat) => boolean): Promise<Stat>
+  settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 
 /** One device, two devices of one daemon. */
@@ -203,7 +203,7 @@ export interface DaemonSettings {
   readonly guest?: number
   /** More options of `userdma daemon`. */
   readonly options?: readonly string[]
-  /** Milliseconds that it may run. */
+  /** Its time limit in milliseconds. */
   readonly limit?: number
 }
 
@@ -246,11 +246,11 @@ export const startDaemon = async (
     pid: running.child.pid ?? 0,
     env: programEnvironment(socket),
     stat,
-    async settled(fits) {
+    async settled(isReached) {
       const deadline = Date.now() + 60_000
       for (;;) {
         const found = await stat()
-        if (fits(found)) return found
+        if (isReached(found)) return found
         assert.ok(Date.now() < deadline, `the daemon still has objects: ${JSON.stringify(found, null, 2)}`)
       }
     },

@@ -96,9 +96,9 @@ export const showsObjects = async (t: Scope, recordings: string, path?: string):
   const first = all.findIndex(({ command }) => command.startsWith('rdma link add'))
   // Version 6.1 prints a stale errno, left behind by attributes that it does not know.
   const different = recordings === '6.1' ? /^rdma (?:system set netns|statistic set)/ : /^rdma system set netns/
-  const alike = all.slice(0, first).filter(({ command }) => !different.test(command))
-  assert.ok(alike.length > 50)
-  await compare(t, daemon, alike, path)
+  const sameOutput = all.slice(0, first).filter(({ command }) => !different.test(command))
+  assert.ok(sameOutput.length > 50)
+  await compare(t, daemon, sameOutput, path)
   const { output: list } = await shell(t, daemon, 'rdma res show qp', path)
   for (const pid of pids) assert.match(list, new RegExp(` pid ${pid} comm ibv_`))
   const { output: sums } = await shell(t, daemon, 'rdma res', path)

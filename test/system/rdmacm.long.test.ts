@@ -31,27 +31,27 @@ describe('thousands of connections by librdmacm', { skip: lacking('cmtime') }, (
 
 it('10,000 connections of the library in one process', async () => {
   const network = createNetwork()
-  const [near, far] = [await open({ network }), await open({ network })]
-  const server = await listen('rdma://0.0.0.0:7471', { device: near })
+  const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
+  const server = await listen('rdma://0.0.0.0:7471', { device: serverDevice })
   const accepted: Promise<Connection>[] = []
   const serving = (async () => {
     for await (const request of server) accepted.push(request.accept())
   })()
-  const url = `rdma://${near.address}:${server.port}`
+  const url = `rdma://${serverDevice.address}:${server.port}`
   const made: Connection[] = []
-  const lane = async (): Promise<void> => {
-    for (let i = 0; i < 100; i++) made.push(await connect(url, { device: far }))
+  const connectHundred = async (): Promise<void> => {
+    for (let i = 0; i < 100; i++) made.push(await connect(url, { device: clientDevice }))
   }
-  await Promise.all(Array.from({ length: 100 }, lane))
-  const theirs = await Promise.all(accepted)
-  assert.deepEqual([made.length, theirs.length], [10_000, 10_000])
+  await Promise.all(Array.from({ length: 100 }, connectHundred))
+  const serverSide = await Promise.all(accepted)
+  assert.deepEqual([made.length, serverSide.length], [10_000, 10_000])
   await made[5000]!.qp.ping()
-  const ends = theirs.map(({ closed }) => closed)
+  const ends = serverSide.map(({ closed }) => closed)
   for (const connection of made) await connection.close()
   assert.ok((await Promise.all(ends)).every(why => why === 'peer'))
-  for (const connection of theirs) await connection.close()
+  for (const connection of serverSide) await connection.close()
   await server.close()
   await serving
-  await near.close()
-  await far.close()
+  await serverDevice.close()
+  await clientDevice.close()
 })

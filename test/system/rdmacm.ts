@@ -21,9 +21,9 @@ export interface RdmacmCase {
   /** The server keeps listening: it is stopped after the client. */
   readonly endless?: true
   /**
-   * The server listens anew between two connections of one client (perftest -R), so that a fast client may find no
-   * listener: then the case is repeated. With Linux's rxe it is the same: a server whose second rdma_listen comes 0.3 s
-   * late ends its client with REJECTED, error 8, whose own retry then crashes (perftest 25.01).
+   * The server listens again between two connections of one client (perftest -R), so a fast client may find no
+   * listener; then the case is repeated. It is the same with Linux's rxe: if the server's second rdma_listen is 0.3 s
+   * late, its client ends with REJECTED, error 8, and the client's own retry crashes (perftest 25.01).
    */
   readonly listensTwice?: true
   /** Exit statuses of successful clients, besides 0. */
@@ -147,12 +147,12 @@ const untilReady = async (daemon: TestDaemon, line: string, port: number, before
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
   // rsockets of datagrams: no objects in the daemon before the first message.
   if (program === 'udpong') return
-  const fits = {
+  const isReady = {
     // It creates an address handle for each group that it has joined.
     mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
   }[program]
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
-  await Promise.race([daemon.settled(fits ?? listens), ended])
+  await Promise.race([daemon.settled(isReady ?? listens), ended])
 }
 
 /** Starts a program; `LD_PRELOAD=LIBRARY` before it preloads that library behind ours. */
@@ -170,7 +170,9 @@ export const startLine = (
   return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
 }
 
-/** Waits until both sides have ended; a server that would wait for more clients, or for one that failed, is ended. */
+/**
+ * Waits until both sides have ended. A server is stopped if it would wait for more clients, or if its client failed.
+ */
 export const finishRdmacm = async (
   { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
   server: Running,
@@ -193,14 +195,14 @@ export const startRdmacm = async (
 ): Promise<() => Promise<RdmacmResult>> => {
   const port = await freePort()
   const given = { ...options, values: { ...options.values, PORT: String(port) } }
-  // A listener of an ended server must not count as one of before.
+  // Listeners of servers that have ended do not count.
   const before = await daemon.settled(hasOnlyLiving)
   const server = startLine(scope, daemon, one.server, given)
   await untilReady(daemon, one.server, port, before, server.ended)
   return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, given))
 }
 
-/** Both sides succeeded. */
+/** Asserts that both sides succeeded. */
 export const assertGoodRdmacm = (
   { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
   { server, client }: RdmacmResult,

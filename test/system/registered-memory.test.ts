@@ -10,7 +10,7 @@ const skip = lacking(program)
 
 describe('a region whose memory was unmapped', { skip }, () => {
   for (const how of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
-    it(`fails from then on, and later mappings at its address are not changed (${how})`, async t => {
+    it(`fails after the unmap, and later mappings at its address are not changed (${how})`, async t => {
       const daemon = await startDaemon(t)
       const { stdout, stderr, status } = await run(t, program, [how], { env: daemon.env })
       if (/^cannot: /.test(stderr)) {
@@ -35,12 +35,12 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']
     const { stdout } = await run(t, shell, args, { env: daemon.env })
-    return { said: stdout, log: daemon.running.output() }
+    return { output: stdout, log: daemon.running.output() }
   }
 
   it('counts every region, and a registration beyond it is ENOMEM', async t => {
-    const { said, log } = await register(t, 256)
-    assert.equal(said, '4, then Cannot allocate memory\nafter one less one more\n')
+    const { output, log } = await register(t, 256)
+    assert.equal(output, '4, then Cannot allocate memory\nafter one less one more\n')
     assert.match(
       log,
       /process \d+ may lock 262144 bytes \(RLIMIT_MEMLOCK\), has registered 262144 and requests 65536 more: raise the limit \(ulimit -l\), or start the daemon with --ignore-memlock\n$/,
@@ -48,11 +48,11 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
   })
 
   it('a limit of 0 is EPERM', async t => {
-    assert.equal((await register(t, 0)).said, '0, then Operation not permitted\n')
+    assert.equal((await register(t, 0)).output, '0, then Operation not permitted\n')
   })
 
   it('does not limit with --ignore-memlock', async t => {
-    assert.equal((await register(t, 256, '--ignore-memlock')).said, '64, then enough\nafter one less one more\n')
+    assert.equal((await register(t, 256, '--ignore-memlock')).output, '64, then enough\nafter one less one more\n')
   })
 
   it('does not limit with CAP_IPC_LOCK', { skip: UNPRIVILEGED.length === 0 && 'needs root' }, async t => {

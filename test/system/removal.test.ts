@@ -1,6 +1,6 @@
 /*
- * A device is removed while programs load it (R23): each of them notices and exits, whether it polls, waits for events,
- * or has only posted shared receive requests, which are not flushed. Programs on other devices:
+ * A device is removed while programs use it (R23): each program notices and exits, whether it polls, waits for events,
+ * or has only posted shared receive requests, which are not flushed. For programs on other devices see
  * test/drivers/rxe/removal.test.ts.
  */
 import assert from 'node:assert/strict'
@@ -45,7 +45,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         const pair = await startPair(t, daemon, [...args, '-n', WITHOUT_END], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
         await remove(t, daemon, 'rxe1')
-        // Only the client's of the two devices is removed. Its peer waits for a message, as for a dead machine, and is
+        // Only the client's device is removed. Its peer waits for a message, as if a machine had failed, and is
         // stopped.
         const { server, client } = await pair.ended()
         for (const { status, signal, stderr } of devices[0] === 'rxe1' ? [server, client] : [client]) {
@@ -59,7 +59,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
 const removal = ownProgram('removal')
 
 describe('a device removed with shared receive requests', { skip: lacking(removal) }, () => {
-  it('flushes none, drops the events of its objects, and the program notices and cleans up', async t => {
+  it('flushes none of them, drops the events of its objects, and the program notices and cleans up', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
     const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })

@@ -46,19 +46,19 @@ for (const { name, hosts, fault } of networks)
     })
 
     /** Starts the server; the returned function runs the client. */
-    const begin = (scope: Scope, one: RdmacmCase) =>
+    const startServer = (scope: Scope, one: RdmacmCase) =>
       startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER, RSOCKETS: library! } })
 
     for (const one of verifying)
       it(one.client.replace(echo, 'echo'), async t => {
-        const finish = await begin(t, one)
+        const finish = await startServer(t, one)
         assertGoodRdmacm(one, await finish())
       })
 
     it('all of them concurrently', async t => {
       const started: (() => Promise<void>)[] = []
       for (const one of verifying) {
-        const finish = await begin(t, one)
+        const finish = await startServer(t, one)
         started.push(async () => assertGoodRdmacm(one, await finish()))
       }
       await Promise.all(started.map(finish => finish()))

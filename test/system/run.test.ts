@@ -104,7 +104,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const { env } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
-    // The daemon, started by the holder, outlives this program, whose pipes it does not hold.
+    // The holder's daemon outlives this pipeline, and has none of its pipes open.
     const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
     assert.equal(stdout, 'quick\n')
     holder.child.stdin?.end('x\n')
@@ -125,9 +125,9 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await holder.ended).status, 0)
   })
 
-  it('starts one daemon even when many programs start at once', async t => {
+  it('starts one daemon even when many programs start at the same time', async t => {
     const { env, socket } = freshUser(t)
-    // Each waits until all are connected, so that the first daemon is still there when the last one comes.
+    // Each program waits until all are connected, so that the first daemon still runs when the last one starts.
     const folder = temporaryFolder(t)
     const script = `touch "${folder}/$$"; while [ "$(ls "${folder}" | wc -l)" -lt 6 ]; do :; done; "${userdma}" stat --json`
     const found = await Promise.all(Array.from({ length: 6 }, () => runUserdma(t, ['run', ...shell(script)], { env })))
@@ -180,7 +180,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('says so when the daemon exits while the program runs', async t => {
+  it('prints a message if the daemon exits while the program runs', async t => {
     const tmp = temporaryFolder(t)
     const env = cleanEnvironment({ TMPDIR: tmp })
     const script = `kill -9 $("${userdma}" stat --json | sed -n 's/^  "pid": \\([0-9]*\\),/\\1/p'); "${userdma}" stat`
@@ -190,7 +190,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('can be nested', async t => {
+  it('can be run within a program of `userdma run`', async t => {
     const { env } = freshUser(t)
     const { status, stdout } = await runUserdma(
       t,
@@ -328,7 +328,7 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('connects two queue pairs in one process if the programs are missing, and says so', async t => {
+  it('connects two queue pairs in one process if the programs are missing, and prints that', async t => {
     const folder = temporaryFolder(t)
     await run(t, 'ln', ['-s', process.execPath, join(folder, 'node')])
     const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: { PATH: folder } })

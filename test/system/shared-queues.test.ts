@@ -116,7 +116,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
   it('with loss', async t => {
     const bad = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
     await clients(t, bad, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
-    // Not ibv_srq_pingpong: one end exits when it is done, and the other may still wait for a lost ACK.
+    // Not ibv_srq_pingpong: one end exits as soon as it has finished, and the other may still wait for a lost ACK.
     const args = ['-x', '1', '-F', '--use-srq', '-q', '4', '-n', '100', '-s', '5000']
     const { server, client } = await runPair(t, bad, args, { program: 'ib_send_bw' })
     assertGood(client)

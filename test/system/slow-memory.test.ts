@@ -27,7 +27,7 @@ const NOBODY = 65534
 
 const SLOW = /remote operation error, vendor_err 0x50c/
 
-/** A guest's DMA goes through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages at once. */
+/** A guest's DMA goes through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages immediately. */
 const cases: readonly { kind: string; guest?: number; printed: RegExp; cutOff: boolean }[] = [
   { kind: 'fuse', printed: SLOW, cutOff: true },
   { kind: 'userfaultfd', printed: SLOW, cutOff: true },
@@ -60,7 +60,7 @@ const stuckMoversOf = (daemon: number): number =>
     }
   }).length
 
-/** The daemon works for others, and stops when told to. */
+/** Checks that the daemon serves other programs, and stops on SIGTERM. */
 const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
   const { sentPackets } = (await daemon.stat()).devices[0].transport
   await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
@@ -106,7 +106,7 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
-/** By what a guest passes, shows or connects with (test/programs/stalling.c). */
+/** A guest delays the daemon by what it passes, shows or connects with (test/programs/stalling.c). */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const cutOffStalls = ['written', 'shown', 'mapped']
 

@@ -1,14 +1,14 @@
 /*
- * Our own programs, controlled by a test step by step: a line on their input, a line with the result and bytes as the
- * answer (test/programs/ucma.c, test/programs/umad.c).
+ * Programs of test/programs that a test controls step by step: each line on their input is one step, which they answer
+ * with a line of a result and bytes (test/programs/ucma.c, test/programs/umad.c).
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { type Running, type Scope, start, type TestDaemon } from './programs.ts'
 
-export interface Said {
-  /** As of the system call, or minus an errno. */
+export interface StepResult {
+  /** The return value of the system call, or minus an errno. */
   readonly result: number
   readonly view: DataView
 }
@@ -17,7 +17,7 @@ export class StepProgram {
   readonly running: Running
   readonly #lines: AsyncIterator<string>
 
-  /** `user`: the program's user. */
+  /** `user`: the user that the program runs as. */
   constructor(t: Scope, program: string, daemon: TestDaemon, user?: number) {
     const own = user === undefined ? {} : { uid: user, gid: user }
     this.running = start(t, program, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...own })
@@ -26,7 +26,7 @@ export class StepProgram {
     this.#lines = createInterface({ input: stdout })[Symbol.asyncIterator]()
   }
 
-  async say(line: string): Promise<Said> {
+  async step(line: string): Promise<StepResult> {
     this.running.child.stdin?.write(`${line}\n`)
     const { value, done } = await this.#lines.next()
     assert.ok(!done, `the program ended before it answered ${line}`)

@@ -80,7 +80,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(calls, /async_fd\.create\(\) = 0 \{object fd \d+\} </)
   })
 
-  it('shows more on request', async t => {
+  it('shows more details on request', async t => {
     const daemon = await startDaemon(t)
     const query = async (...options: string[]): Promise<string> => {
       const { stderr } = await run(t, userdma, ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo'])
@@ -222,7 +222,7 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
       assert.equal(client.status, 0, client.stdout + client.stderr)
       await server.ended
       const lines = await tshark(t, pcap, '-Y', 'infiniband.mad.mgmtclass == 7')
-      // On a busy machine a message may come twice.
+      // On a busy machine a message may be retransmitted.
       assert.deepEqual(
         [...new Set(lines.map(line => /CM: (\w+)/.exec(line)?.[1]))],
         ['ConnectRequest', 'ConnectReply', 'ReadyToUse', 'DisconnectRequest', 'DisconnectReply'],
@@ -254,8 +254,8 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
       // 0x600000 is a warning. Over IPv6 tshark warns of a UDP checksum of 0, which RoCE uses there too.
       const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
-      const odd = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
-      assert.deepEqual(odd, [''])
+      const output = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
+      assert.deepEqual(output, [''])
       const summary = await verify(t, pcap)
       assert.match(
         summary,

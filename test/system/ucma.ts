@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
 import { ownProgram, type Scope, type TestDaemon } from './programs.ts'
-import { type Said, StepProgram } from './steps.ts'
+import { StepProgram, type StepResult } from './steps.ts'
 
 export const UCMA_PROGRAM = ownProgram('ucma')
 
@@ -44,12 +44,12 @@ export class UcmaProgram extends StepProgram {
   /** With a channel; `user`: the program's user. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
     const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
-    assert.ok((await self.say('open')).result >= 0)
+    assert.ok((await self.step('open')).result >= 0)
     return self
   }
 
-  write(number: number, view: DataView, at = -1, out = 0): Promise<Said> {
-    return this.say(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
+  write(number: number, view: DataView, at = -1, out = 0): Promise<StepResult> {
+    return this.step(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
   }
 
   async create(userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): Promise<number> {
@@ -105,7 +105,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(6, view)).result
   }
 
-  /** Without a queue pair: confirms the reply to our own request. */
+  /** Confirms the reply to a request of this program, which has no queue pair. */
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
@@ -151,7 +151,7 @@ export class UcmaProgram extends StepProgram {
     message.setUint16(4, 8, true)
     message.setUint16(6, 336, true)
     message.setBigUint64(8, address, true)
-    return (await this.say(`raw 16 ${bytesOf(message).toString('hex')}`)).result
+    return (await this.step(`raw 16 ${bytesOf(message).toString('hex')}`)).result
   }
 
   /** Waits for an event, skipping the ones before it. */

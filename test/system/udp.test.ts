@@ -41,7 +41,7 @@ const startTwo = async (
   addresses: readonly [string, string],
   more: { link?: string; fault?: string; netns?: readonly [string, string] } = {},
 ): Promise<Two> => {
-  const begin = (i: 0 | 1): Promise<TestDaemon> => {
+  const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
     const { link = 'udp', fault, netns } = more
     return startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
@@ -50,7 +50,7 @@ const startTwo = async (
       ...(netns && { netns: netns[i] }),
     })
   }
-  return [await begin(0), await begin(1)]
+  return [await startEnd(0), await startEnd(1)]
 }
 
 const portOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
@@ -134,7 +134,7 @@ describe('two daemons on loopback', { skip }, () => {
     for (const daemon of two) await daemon.settled(isEmpty)
   })
 
-  it('devices of one daemon reach each other, and themselves', async t => {
+  it('devices of one daemon send to each other, and to themselves', async t => {
     const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
     const daemon = await startDaemon(t, { devices, link: 'udp' })
     await runCase(t, daemon, { ...one(65536, 4096), twoDevices: true })
@@ -151,7 +151,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.match(stdout, /active_mtu:\s+4096/)
   })
 
-  it('lists the available addresses when one is missing', async t => {
+  it('lists the available addresses if the address of a device is missing', async t => {
     const { status, stderr, stdout } = await runUserdma(t, [
       ...['daemon', '--link', 'udp', '--device', 'rxe0@203.0.113.9', '--socket', join(temporaryFolder(t), 's')],
     ])
@@ -159,7 +159,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.deepEqual([status, stdout], [1, ''])
   })
 
-  it('says that the port is in use', async t => {
+  it('reports that the port is in use', async t => {
     const device = `rxe0@${loopbackText(52)}`
     await startDaemon(t, { devices: [device], link: 'udp' })
     const { status, stderr } = await runUserdma(t, [
@@ -169,7 +169,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.equal(status, 1)
   })
 
-  it('is not joined by a program that requests another link', async t => {
+  it('is not used by a program that requests another link', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(53)}`], link: 'udp' })
     const refused = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'memory', '--', 'true'])
     assert.match(refused.stderr, /has link udp, not memory; use --private/)
@@ -206,12 +206,12 @@ const untilCaptured = async (path: string, count: number): Promise<void> => {
       clearTimeout(limit)
       resolve()
     }
-    const look = (): void => {
+    const checkCapture = (): void => {
       if (captured() >= count) end()
     }
-    const watcher = watch(path, look)
+    const watcher = watch(path, checkCapture)
     const limit = setTimeout(end, 10_000)
-    look()
+    checkCapture()
   })
 }
 
@@ -230,10 +230,10 @@ describe('two network namespaces', { skip }, () => {
       const netns = twoNamespaces(t, mtu, hardware)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
       const two = await startTwo(t, addresses, { link, netns })
-      const best = mtu === 1500 ? 1024 : 4096
+      const activeMtu = mtu === 1500 ? 1024 : 4096
       const { stdout } = await run(t, 'ibv_devinfo', [], { env: two[0].env })
-      assert.match(stdout, new RegExp(`active_mtu:\\s+${best} `))
-      await runCase(t, two[0], one(65536, best, true), 50, two[1])
+      assert.match(stdout, new RegExp(`active_mtu:\\s+${activeMtu} `))
+      await runCase(t, two[0], one(65536, activeMtu, true), 50, two[1])
       await runCase(t, two[1], one(4096, 256), 50, two[0])
       await checked(t, two)
       await perftest(t, two, 'ib_write_bw', '-s', '65536', '-n', '200')
@@ -286,11 +286,11 @@ describe('two network namespaces', { skip }, () => {
         const lines = stdout.trimEnd().split('\n')
         for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/, stderr)
         assert.equal(lines.length, sentPackets + receivedPackets)
-        const odd = await run(t, 'tshark', ['-r', pcap, '-Y', '_ws.malformed'])
-        assert.equal(odd.stdout, '')
+        const malformed = await run(t, 'tshark', ['-r', pcap, '-Y', '_ws.malformed'])
+        assert.equal(malformed.stdout, '')
         const verified = await run(t, 'python3', [fixture('wire', 'verify.py'), pcap])
         assert.match(verified.stdout, new RegExp(`ICRC right in ${lines.length}\\n`), verified.stderr)
-        // A virtual interface leaves UDP checksums to offload hardware that does not exist.
+        // A virtual interface offloads UDP checksums to hardware that does not exist.
         const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
         assert.deepEqual(errors, [])
         assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)

@@ -41,7 +41,7 @@ describe('umad files', { skip: missing }, () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  it('have nodes as on Linux 6.12: for one user, and none of the subnet manager', async t => {
+  it('exist as on Linux 6.12: for one user, without those of the subnet manager', async t => {
     const { stdout } = await run(
       t,
       'sh',
@@ -95,11 +95,11 @@ describe('umad files', { skip: missing }, () => {
     for (const [what, registration, answer] of cases) assert.equal(await program.register(registration), answer, what)
     assert.deepEqual(await program.registered({ flags: 3 }), { agent: EINVAL, flags: 1 })
     assert.deepEqual(
-      [(await program.say('unregister 0')).result, (await program.say('unregister 0')).result],
+      [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
       [0, EINVAL],
     )
-    assert.equal((await program.say('unregister 40')).result, EINVAL)
-    assert.equal((await program.say('pkeys')).result, EINVAL)
+    assert.equal((await program.step('unregister 40')).result, EINVAL)
+    assert.equal((await program.step('pkeys')).result, EINVAL)
     // The lowest free number; 32 in all.
     for (const agent of [0, ...Array.from({ length: 23 }, (_, i) => i + 9)])
       assert.equal(await program.register({}), agent)
@@ -107,7 +107,7 @@ describe('umad files', { skip: missing }, () => {
 
     // Another file of the same port: a port's methods belong to one agent.
     assert.ok((await program.open(0)) >= 0)
-    assert.deepEqual([(await program.say('pkeys')).result, (await program.say('pkeys')).result], [0, 0])
+    assert.deepEqual([(await program.step('pkeys')).result, (await program.step('pkeys')).result], [0, 0])
     assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
     assert.ok((await program.open(1)) >= 0)
     assert.equal(await program.register({ ...pm, methods: [SET] }), 0)
@@ -118,12 +118,12 @@ describe('umad files', { skip: missing }, () => {
     const program = await UmadProgram.start(t, daemon)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
     const long = madOf({ mgmtClass: PERFORMANCE, method: GET }, 300)
-    assert.equal((await program.say('poll 0')).view.getUint16(0, true), 4)
+    assert.equal((await program.step('poll 0')).view.getUint16(0, true), 4)
     assert.deepEqual([await program.read(), await program.read(10)], [EAGAIN, EINVAL])
-    assert.equal((await program.say('ioctl 0')).result, ENOTTY)
-    assert.equal((await program.say(`ioctl ${(0x1b << 8) | 77}`)).result, ENOTTY)
+    assert.equal((await program.step('ioctl 0')).result, ENOTTY)
+    assert.equal((await program.step(`ioctl ${(0x1b << 8) | 77}`)).result, ENOTTY)
     assert.equal(await program.send({ data }), EIO)
-    assert.equal((await program.say('write 20 00')).result, EINVAL)
+    assert.equal((await program.step('write 20 00')).result, EINVAL)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const send = async (message: Partial<Parameters<UmadProgram['send']>[0]>) => program.send({ data, ...message })
     assert.equal(await send({ agent: 32 }), EINVAL)
@@ -142,7 +142,7 @@ describe('umad files', { skip: missing }, () => {
     ack.set([1, 2, 1], 24)
     assert.equal(await send({ agent: 1, data: ack }), EINVAL)
     assert.equal(await send({ agent: 1, data: ack.subarray(0, 60) }), 124)
-    assert.equal((await program.say('open /dev/infiniband/umad7')).result, ENXIO)
+    assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENXIO)
     await program.close()
   })
 
@@ -170,14 +170,14 @@ describe('umad files', { skip: missing }, () => {
     assert.deepEqual([agent, status, answer], [0, 0, response])
     // A second response matches no request; another method has no agent, and Send gets no response.
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
-    const unheard = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
-    assert.equal(await client.send({ data: unheard, timeout: 20, retries: 2 }), 320)
-    assert.equal((await client.say('poll 30000')).result, 1)
+    const unregistered = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
+    assert.equal(await client.send({ data: unregistered, timeout: 20, retries: 2 }), 320)
+    assert.equal((await client.step('poll 30000')).result, 1)
     assert.deepEqual([await client.read(64), await client.read(87)], [EINVAL, EINVAL])
     const late = await client.read(88)
     assert.ok(typeof late === 'object')
     assert.deepEqual([late.status, late.gid, late.data.length], [ETIMEDOUT, ipGid(2), 24])
-    assert.deepEqual(late.data.subarray(12), unheard.subarray(12, 24))
+    assert.deepEqual(late.data.subarray(12), unregistered.subarray(12, 24))
     assert.equal(await client.read(), EAGAIN)
     for (const one of [client, server]) await one.close()
   })
@@ -185,7 +185,7 @@ describe('umad files', { skip: missing }, () => {
   it('answer unclaimed Get and Set: performance counters, and otherwise an error status', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({}), 0)
-    const ask = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
+    const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
       const data = madOf({ mgmtClass, method, attribute, version: mgmtClass === COMMUNICATION ? 2 : 1 })
       data[65] = 1
       assert.equal(await program.send({ data, timeout: 10_000 }), 320)
@@ -194,10 +194,10 @@ describe('umad files', { skip: missing }, () => {
       return answer
     }
     const statusOf = (mad: Uint8Array) => Buffer.from(mad).readUInt16BE(4)
-    const info = await ask(PERFORMANCE, GET, 1)
+    const info = await request(PERFORMANCE, GET, 1)
     assert.deepEqual([statusOf(info), info[64], info[65]], [0, 1, 1])
-    const counters = Buffer.from(await ask(PERFORMANCE, GET, 0x12))
-    const extended = Buffer.from(await ask(PERFORMANCE, GET, 0x1d))
+    const counters = Buffer.from(await request(PERFORMANCE, GET, 0x12))
+    const extended = Buffer.from(await request(PERFORMANCE, GET, 0x1d))
     assert.deepEqual([statusOf(counters), counters[65]], [0, 1])
     // Packets received, including the request.
     assert.ok(counters.readUInt32BE(100) >= 2)
@@ -209,7 +209,7 @@ describe('umad files', { skip: missing }, () => {
       [COMMUNICATION, GET, 1],
       [VENDOR, SET, 1],
     ] as const)
-      assert.equal(statusOf(await ask(mgmtClass, method, attribute)), 0x0c)
+      assert.equal(statusOf(await request(mgmtClass, method, attribute)), 0x0c)
     // Other methods than Get and Set, and subnet management, get no response.
     for (const [mgmtClass, method] of [
       [PERFORMANCE, TRAP],
@@ -234,7 +234,7 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('give the agent of each message, and keep messages of closed agents', async t => {
+  it('return the agent of each message, and keep messages of closed agents', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1)
     assert.equal(await client.register({}), 0)
@@ -243,8 +243,8 @@ describe('umad files', { skip: missing }, () => {
     for (const method of [SET, GET, SET])
       assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method, oui: OUI }) }), 320)
     assert.equal((await server.receive()).agent, 1)
-    assert.equal((await server.say('poll 30000')).result, 1)
-    assert.equal((await server.say('unregister 0')).result, 0)
+    assert.equal((await server.step('poll 30000')).result, 1)
+    assert.equal((await server.step('unregister 0')).result, 0)
     assert.deepEqual([(await server.receive()).agent, (await server.receive()).agent], [0, 1])
     for (const one of [client, server]) await one.close()
   })
@@ -256,11 +256,11 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
     for (const attribute of [1, 2])
       assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), 320)
-    assert.equal((await server.say('poll 30000')).result, 1)
-    for (let tries = 0; tries < 3; tries++) assert.equal((await server.say('fault 320')).result, EFAULT)
+    assert.equal((await server.step('poll 30000')).result, 1)
+    for (let tries = 0; tries < 3; tries++) assert.equal((await server.step('fault 320')).result, EFAULT)
     for (const attribute of [1, 2]) assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(16), attribute)
     assert.equal(await server.read(), EAGAIN)
-    assert.equal((await server.say('poll 1')).result, 0)
+    assert.equal((await server.step('poll 1')).result, 0)
     for (const one of [client, server]) await one.close()
   })
 
@@ -291,7 +291,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
     assert.equal(await program.send({ data, timeout: 10_000 }), 320)
-    assert.equal((await program.say('fork')).result, 0)
+    assert.equal((await program.step('fork')).result, 0)
     assert.equal((await program.receive()).status, 0)
     assert.equal(await program.send({ data, timeout: 10_000 }), 320)
     assert.equal((await program.receive()).status, 0)
@@ -351,8 +351,8 @@ describe('umad files under failures', { skip: missing }, () => {
     assert.equal(status, 0, stderr)
     assert.equal(await read, EIO)
     assert.deepEqual([await program.read(), await program.send({ data }), await program.register({})], [EIO, EIO, EIO])
-    assert.equal((await program.say('poll 30000')).result, 1)
-    assert.equal((await program.say('open /dev/infiniband/umad1')).result, ENXIO)
+    assert.equal((await program.step('poll 30000')).result, 1)
+    assert.equal((await program.step('open /dev/infiniband/umad1')).result, ENXIO)
     assert.equal(await program.open(0), 4)
     assert.equal(await program.register({}), 0)
     for (const one of [program, waiting]) await one.close()
@@ -365,12 +365,12 @@ describe('umad files under failures', { skip: missing }, () => {
     assert.equal(await survivor.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     for (let round = 0; round < 20; round++) {
       const victim = await UmadProgram.start(t, daemon, 1)
-      // The same method each time: the last agent no longer exists.
+      // The same method each time, which the agent of the last program no longer has.
       assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
       const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
       assert.equal(await survivor.send({ data }), 320)
       assert.equal(await victim.send({ data: madOf({ mgmtClass: VENDOR, method: TRAP }), timeout: 60_000 }), 320)
-      assert.equal((await victim.say('poll 30000')).result, 1)
+      assert.equal((await victim.step('poll 30000')).result, 1)
       victim.running.child.kill(round % 2 === 0 ? 'SIGKILL' : 'SIGSTOP')
       victim.running.child.kill('SIGKILL')
       await daemon.settled(({ sessions }) => sessions === 1)
@@ -383,7 +383,7 @@ describe('umad files under failures', { skip: missing }, () => {
   it("are refused to guests of root's daemon", { skip: noGuests }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
-    assert.equal((await guest.say('open /dev/infiniband/umad0')).result, EACCES)
+    assert.equal((await guest.step('open /dev/infiniband/umad0')).result, EACCES)
     await guest.close()
   })
 })

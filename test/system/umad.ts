@@ -88,7 +88,7 @@ export class UmadProgram extends StepProgram {
   }
 
   async open(node: number, how = ''): Promise<number> {
-    return (await this.say(`open /dev/infiniband/umad${node} ${how}`)).result
+    return (await this.step(`open /dev/infiniband/umad${node} ${how}`)).result
   }
 
   /** The agent's number, or minus an errno. */
@@ -96,7 +96,7 @@ export class UmadProgram extends StepProgram {
     return (await this.registered(registration)).agent
   }
 
-  /** REGISTER_AGENT2, with the flags that came back. */
+  /** REGISTER_AGENT2; also returns the flags. */
   async registered(registration: Registration): Promise<{ readonly agent: number; readonly flags: number }> {
     const { qpn = 1, mgmtClass = 0, version = 0, flags = 0, methods = [], oui = 0, rmpp = 0 } = registration
     const bytes = new Uint8Array(RegisterAgent2.bytes)
@@ -108,7 +108,7 @@ export class UmadProgram extends StepProgram {
     bytes.set(maskOf(methods), RegisterAgent2.methods)
     view.setUint32(RegisterAgent2.oui, oui, true)
     bytes[RegisterAgent2.rmppVersion] = rmpp
-    const { result, view: out } = await this.say(`register2 ${hex(bytes)}`)
+    const { result, view: out } = await this.step(`register2 ${hex(bytes)}`)
     const agent = result < 0 ? result : out.getUint32(RegisterAgent2.id, true)
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
@@ -120,7 +120,7 @@ export class UmadProgram extends StepProgram {
     bytes[RegisterAgent.qpn] = qpn
     bytes[RegisterAgent.mgmtClass] = mgmtClass
     bytes[RegisterAgent.classVersion] = version
-    const { result, view } = await this.say(`register ${hex(bytes)}`)
+    const { result, view } = await this.step(`register ${hex(bytes)}`)
     return result < 0 ? result : view.getUint32(RegisterAgent.id, true)
   }
 
@@ -136,12 +136,12 @@ export class UmadProgram extends StepProgram {
     bytes[UmadHeader.gidIndex] = gidIndex
     bytes.set(gid, UmadHeader.gid)
     bytes.set(data, this.header)
-    return (await this.say(`write ${bytes.length} ${hex(bytes)}`)).result
+    return (await this.step(`write ${bytes.length} ${hex(bytes)}`)).result
   }
 
   /** The result of a read of `room` bytes; minus an errno. */
   async read(room = this.header + MAD_BYTES): Promise<Received | number> {
-    const { result, view } = await this.say(`read ${room}`)
+    const { result, view } = await this.step(`read ${room}`)
     if (result < 0) return result
     const bytes = new Uint8Array(view.buffer)
     return {
@@ -156,7 +156,7 @@ export class UmadProgram extends StepProgram {
 
   /** Waits for a message and reads it. */
   async receive(room?: number): Promise<Received> {
-    assert.equal((await this.say('poll 30000')).result, 1)
+    assert.equal((await this.step('poll 30000')).result, 1)
     const received = await this.read(room)
     assert.ok(typeof received === 'object', `read: ${String(received)}`)
     return received

@@ -51,8 +51,8 @@ const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []):
   return socket
 }
 
-/** A program that looks for devices; `prefix` decides its user. */
-const look = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
+/** A program that looks for devices. `prefix`: the command that selects its user. */
+const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
   const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
@@ -70,8 +70,8 @@ const TURNED_AWAY = `does not serve user ${NOBODY}; root's daemon does if it is 
 describe("root's daemon", { skip: oneUserOnly() }, () => {
   it('serves root only', async t => {
     const socket = await daemonOf(t, 0)
-    assert.equal((await look(t, socket)).stdout, 'True\n')
-    const program = await look(t, socket, ...nobody)
+    assert.equal((await findDevices(t, socket)).stdout, 'True\n')
+    const program = await findDevices(t, socket, ...nobody)
     assert.deepEqual(
       { ...program, signal: null },
       { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n` },
@@ -91,7 +91,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     for (const name of ['nobody', String(NOBODY)]) {
       const socket = await daemonOf(t, 0, ['--allow-user', name])
       for (const prefix of [[], nobody]) {
-        const { stdout, stderr } = await look(t, socket, ...prefix)
+        const { stdout, stderr } = await findDevices(t, socket, ...prefix)
         assert.deepEqual([stdout, stderr], ['True\n', ''])
       }
       const stat = await asOtherUser(t, ['stat', '--socket', socket])
@@ -103,8 +103,8 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 
   it('serves only the members of a group with --allow-group', async t => {
     const socket = await daemonOf(t, 0, ['--allow-group', String(GROUP)])
-    assert.equal((await look(t, socket, ...member)).stdout, 'True\n')
-    const program = await look(t, socket, ...nobody)
+    assert.equal((await findDevices(t, socket, ...member)).stdout, 'True\n')
+    const program = await findDevices(t, socket, ...nobody)
     assert.deepEqual(
       [program.stdout, program.stderr],
       ['False\n', `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n`],
@@ -115,9 +115,9 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 
   it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
     if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
-    const shared = await look(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
+    const shared = await findDevices(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
-    const closed = await look(t, await daemonOf(t, NOBODY), ...outside)
+    const closed = await findDevices(t, await daemonOf(t, NOBODY), ...outside)
     assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
   })
 
@@ -131,7 +131,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   it('is not trusted: programs find no device, tools and the library say whose it is', async t => {
     const socket = await daemonOf(t, NOBODY)
-    const program = await look(t, socket)
+    const program = await findDevices(t, socket)
     assert.equal(program.stdout, 'False\n')
     assert.equal(
       program.stderr,

@@ -8,16 +8,16 @@ import { lacking, ownProgram, run, startDaemon } from './programs.ts'
 const program = ownProgram('initialised')
 
 describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
-  for (const [how, errors] of [
+  for (const [mode, errors] of [
     ['recv', false],
     ['extended', false],
     ['read', false],
     ['write', false],
     ['beyond', true],
   ] as const)
-    it(`bytes that have ${errors ? 'not ' : ''}arrived are ${errors ? 'un' : ''}initialised (${how})`, async t => {
+    it(`bytes that have ${errors ? 'not ' : ''}arrived are ${errors ? 'un' : ''}initialised (${mode})`, async t => {
       const daemon = await startDaemon(t)
-      const { stdout, stderr, status } = await run(t, 'valgrind', ['--error-exitcode=9', program, how], {
+      const { stdout, stderr, status } = await run(t, 'valgrind', ['--error-exitcode=9', program, mode], {
         env: daemon.env,
       })
       assert.equal(stdout, 'arrived\n', stderr)

@@ -64,7 +64,7 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
     assertGood(await run(t, ownProgram('fork_safe'), ['-d', 'rxe0'], { env: daemon.env }))
   })
 
-  it('memory windows, invalidation, ATOMIC WRITE and FLUSH', async t => {
+  it('memory windows, invalidation, ATOMIC WRITE and FLUSH have their results and errors', async t => {
     assertGood(await run(t, ownProgram('memory_windows'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
@@ -98,7 +98,7 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   }
 })
 
-describe('the object dialect from C', { skip: lacking(ownProgram('object_dialect')) }, () => {
+describe('the object dialect is usable from C', { skip: lacking(ownProgram('object_dialect')) }, () => {
   it('opens the device and makes calls without any library', async t => {
     const daemon = await startDaemon(t)
     assertGood(await run(t, ownProgram('object_dialect'), [], { env: daemon.env }))

@@ -143,11 +143,11 @@ describe('call lines', () => {
       callLine({ ...base, call: unknown, ret: -95 }),
       /ioctl\(class 30583, call 9, [0-9a-f]+\) = -1 EOPNOTSUPP/,
     )
-    const odd = recordOf(Cq, Cq.methods.modify, 1, [
+    const unknownAttribute = recordOf(Cq, Cq.methods.modify, 1, [
       [1, '0000'],
       [77, 'aabb'],
     ])
-    assert.match(callLine(odd), /cq\.modify\(object 1, cqe 0000, attribute 0x4d aabb\) = 0/)
+    assert.match(callLine(unknownAttribute), /cq\.modify\(object 1, cqe 0000, attribute 0x4d aabb\) = 0/)
     const long = recordOf(Cq, Cq.methods.modify, 1, [[77, 'aa'.repeat(40)]])
     assert.match(callLine(long), /attribute 0x4d (aa){32}… \(40 bytes\)\)/)
     assert.match(callLine(long, { verbose: true }), /attribute 0x4d (aa){40}\)/)

@@ -148,22 +148,22 @@ describe('a chain', () => {
     )
   })
 
-  it('that is malformed stays bytes; so does one with an unknown class', () => {
+  it('that is malformed is shown as bytes; so is one with an unknown class', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
-    const strange = entries.slice()
-    strange[10] = 0x77
-    strange[11] = 0x77
-    assert.match(callLine(recordOf(strange, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
+    const unknownEntries = entries.slice()
+    unknownEntries[10] = 0x77
+    unknownEntries[11] = 0x77
+    assert.match(callLine(recordOf(unknownEntries, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
   })
 
   it('never throws when modified', () => {
     const change = fc.array(fc.tuple(fc.nat(entries.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
     fc.assert(
-      fc.property(change, change, fc.nat(9), (asked, came, done) => {
-        const [ask, came64] = [entries.slice(), answered(entries, outcomes)]
-        for (const [at, byte] of asked) ask[at] = byte
-        for (const [at, byte] of came) came64[at] = byte
-        const record = recordOf(ask, { results: came64, done, error: done })
+      fc.property(change, change, fc.nat(9), (messageChange, answerChange, done) => {
+        const [message, answer] = [entries.slice(), answered(entries, outcomes)]
+        for (const [at, byte] of messageChange) message[at] = byte
+        for (const [at, byte] of answerChange) answer[at] = byte
+        const record = recordOf(message, { results: answer, done, error: done })
         assert.ok(callLine(record).length < 20_000)
         JSON.stringify(callJson(record))
       }),

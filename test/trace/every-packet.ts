@@ -92,7 +92,7 @@ const perform = (
   services: readonly [number, number],
   specs: readonly SendSpec[],
   receives: boolean,
-  gone = false,
+  unmapped = false,
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
   // letters: heuristic dissectors take other contents for protocols
@@ -112,10 +112,10 @@ const perform = (
   for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
   // a key for each SEND with invalidate
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
-  if (gone) nodes[1].faults.write = GONE
-  const pump = (): void => {
-    for (let some = true; some; ) {
-      some = false
+  if (unmapped) nodes[1].faults.write = GONE
+  const exchange = (): void => {
+    for (let progress = true; progress; ) {
+      progress = false
       for (const [from, node] of nodes.entries()) {
         node.transmit(0)
         const sent = node.sent.splice(0)
@@ -123,7 +123,7 @@ const perform = (
         for (const { bytes } of sent) {
           all.push({ from: from as 0 | 1, bytes })
           nodes[to].inject(rows[to], bytes, 0)
-          some = true
+          progress = true
         }
         nodes[to].endBurst(0)
       }
@@ -132,7 +132,7 @@ const perform = (
   for (const spec of specs) {
     if (receives) nodes[1].postReceive(rows[1], { id: 1, sges: [{ at: 0x4000, length: BUFFER }] })
     nodes[0].post(rows[0], spec)
-    pump()
+    exchange()
   }
   return all
 }

@@ -9,7 +9,7 @@ import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
 
 const records = recordsOf('ibv_rc_pingpong.client.abilog')
-const lasting = (what: RegExp, duration: number): TraceRecord => {
+const withDuration = (what: RegExp, duration: number): TraceRecord => {
   const found = records.find(({ call }) => call !== undefined && what.test(classesOf({ ...records[0], call })[0]))
   assert.ok(found)
   return { ...found, duration }
@@ -20,7 +20,8 @@ delete (refused as { call?: unknown }).call
 describe('a summary', () => {
   it('lists the longest calls first, and the total at the end', () => {
     const summary = createSummary()
-    for (const record of [lasting(/^pd$/, 10), lasting(/^mr$/, 75), refused, lasting(/^pd$/, 10)]) summary.add(record)
+    for (const record of [withDuration(/^pd$/, 10), withDuration(/^mr$/, 75), refused, withDuration(/^pd$/, 10)])
+      summary.add(record)
     assert.deepEqual(summaryText(summary).split('\n'), [
       '% time     seconds  usecs/call     calls    errors method',
       '------ ----------- ----------- --------- --------- ------------------------',
@@ -40,7 +41,7 @@ describe('a summary', () => {
     })
   })
 
-  it('of no calls is a table, and lost calls are reported', () => {
+  it('of no calls is an empty table; calls that were not traced are reported', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
     summary.add({ ...records[0], lost: 4 }, false)
@@ -64,7 +65,7 @@ describe('a summary', () => {
 
 describe('a selection', () => {
   it('by class includes a refused call for each class that it may concern', () => {
-    const mr = lasting(/^mr$/, 1)
+    const mr = withDuration(/^mr$/, 1)
     assert.ok(isSelected(mr, {}))
     assert.ok(isSelected(mr, { classes: new Set(['pd', 'mr']) }))
     assert.ok(!isSelected(mr, { classes: new Set(['pd']) }))

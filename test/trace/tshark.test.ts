@@ -25,7 +25,7 @@ import { everyPacket } from './every-packet.ts'
 const SERVICES = ['RC', 'UC', 'UD', 'XRC']
 
 /** Newer than the tshark of Debian 12, which may lack their names and headers. `packetLine` has them. */
-const YOUNG = /_(FLUSH|ATOMIC_WRITE)$/
+const NEW_OPCODES = /_(FLUSH|ATOMIC_WRITE)$/
 /** tshark has the names of XRC's opcodes, but shows the headers after their BTH as bytes. */
 const HEADERS_UNKNOWN = /^XRC_|_(FLUSH|ATOMIC_WRITE)$/
 
@@ -202,7 +202,7 @@ describe('tshark', { skip }, () => {
     assert.equal(names.length, packets.length)
     for (const [i, { payload }] of packets.entries()) {
       const opcode = opcodeByNumber[payload[0]]!
-      if (YOUNG.test(opcode.name) && names[i][1] === 'Unknown') continue
+      if (NEW_OPCODES.test(opcode.name) && names[i][1] === 'Unknown') continue
       assert.equal(names[i][1].toLowerCase(), wiresharkName(opcode), `packet ${i + 1}`)
     }
   })

@@ -120,7 +120,7 @@ describe('a queue pair in error', () => {
     )
     assert.deepEqual(other.node.reported, [])
   })
-  it('is flushed with the cause that its device gives', () => {
+  it('is flushed with the cause that its device reports', () => {
     const t = startScript()
     t.receives(1, 8)
     t.node.engine.modify(t.row, ERR, {}, because('DEVICE_REMOVED', {}))

@@ -79,18 +79,18 @@ describe('a sender of datagrams', () => {
     assert.deepEqual(t.completions(), ['1 0 30', '2 0 1000', '3 0 1024', '4 0 0'])
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('sends its own Q_Key where the request’s has the top bit', () => {
+  it('sends its own Q_Key if the top bit of the request’s Q_Key is set', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND, ...to(0x22, 3, 0x8000_0000) })
     assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 12345678 from 17 @0 flow 3 [0]'])
   })
-  it('puts datagrams of one flow and length into one run', () => {
+  it('puts datagrams of the same flow and length into one run', () => {
     const t = start()
     t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND, ...to(0x22), ...sge(id, 64) })))
     t.sent()
     assert.equal(new Set(t.node.sent.map(({ run }) => run)).size, 1)
   })
-  it('does not send more than the path MTU; the request completes with success', () => {
+  it('completes a datagram longer than the path MTU with success, without sending it', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND, ...to(0x22), ...sge(0, MTU + 1) }, { id: 2, opcode: SEND, ...to(0x22) })
     assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 55 from 17 @0 flow 3 [0]'])
@@ -139,7 +139,7 @@ describe('a receiver of datagrams', () => {
     assert.equal((memory[22] << 8) | memory[23], 28 + 12 + 8 + 101 + 3 + 4)
     assert.deepEqual(memory.slice(40, 141), data(101))
     assert.equal(memory[141], 0)
-    assert.equal(t.node.calls.writes, 2, 'one DMA write each')
+    assert.equal(t.node.calls.writes, 2, 'one DMA write for each')
     assert.deepEqual(t.sent(), [])
   })
   it('reports in the service level that a datagram is IPv6', () => {

@@ -64,7 +64,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
       )
   }
   while (wire.step()) {}
-  // a requester in error tells its peer nothing: the test moves that side to error
+  // A requester in error does not notify its peer, so the test moves the peer to error.
   for (let i = 0; i < count; i++) nodes[1].engine.modify(i, 6, {})
   const lossless = link.drop === undefined
   for (let i = 0; i < count; i++) {
@@ -105,6 +105,6 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
 
 describe('one mistake on each connection', () => {
   it('ends the connection as the specification says', () => run(1, 120, {}))
-  it('ends it over a bad link too, with every request completed once', () =>
+  it('ends a connection over a bad link too, with every request completed once', () =>
     run(2, 300, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }))
 })

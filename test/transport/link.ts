@@ -38,7 +38,7 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
   const rowOf: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0
-  const fly = (to: number, bytes: Uint8Array, delay: number): void => {
+  const schedule = (to: number, bytes: Uint8Array, delay: number): void => {
     inFlight.push({ at: now + delay, order: order++, to, bytes })
   }
   const send = (from: number): void => {
@@ -47,9 +47,9 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     for (const { bytes } of node.sent) {
       const to = 1 - from
       if (random() < (options.drop ?? 0) || random() < (options.corrupt ?? 0)) continue
-      const held = random() < (options.reorder ?? 0) ? latency * (1 + random() * 4) : 0
-      fly(to, bytes, latency + held)
-      if (random() < (options.duplicate ?? 0)) fly(to, bytes, latency * (1 + random() * 20))
+      const delay = random() < (options.reorder ?? 0) ? latency * (1 + random() * 4) : 0
+      schedule(to, bytes, latency + delay)
+      if (random() < (options.duplicate ?? 0)) schedule(to, bytes, latency * (1 + random() * 20))
     }
     node.sent.length = 0
   }

@@ -10,13 +10,13 @@ import { packet, RQ, startScript } from './script.ts'
 describe('a run of packets', () => {
   const full = { payload: MTU }
   /** A WRITE of `count` packets to 0x9000; the first has arrived. */
-  const begun = (count: number, ...args: Parameters<typeof startScript>) => {
+  const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
     const t = start(...args)
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
   it('that continues a WRITE is written contiguously with its first packet', () => {
-    const t = begun(6)
+    const t = startMessage(6)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
     t.request('WRITE_LAST', 5, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@5 msn 1'])
@@ -25,45 +25,50 @@ describe('a run of packets', () => {
     assert.equal(t.node.engine.counters.receivedPackets, 6)
   })
   it('may contain the last packet of a message and the next message', () => {
-    const t = begun(3)
+    const t = startMessage(3)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_LAST', 2, full], ['SEND_ONLY', 3, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
     assert.deepEqual(t.completions(), ['100 ok recv 1024'])
     assert.deepEqual(inMemory(t, 0x9000 + 2 * MTU, MTU), data(MTU))
   })
   it('is acknowledged if any of its packets requests it', () => {
-    const t = begun(5)
+    const t = startMessage(5)
     t.run(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
   })
   it('with a gap is accepted up to the gap', () => {
-    const t = begun(9)
+    const t = startMessage(9)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 4, full], ['WRITE_MIDDLE', 5, full])
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@3 msn 0'])
     t.run(['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
   })
   it('with duplicates is accepted from the first new packet', () => {
-    const t = begun(9)
+    const t = startMessage(9)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     t.run(['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
     assert.equal(t.node.engine.counters.duplicateRequests, 1)
   })
   it('that continues past the end of its message is an invalid request', () => {
-    const t = begun(3)
+    const t = startMessage(3)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
   it('may contain packets of another kind, which are handled one by one', () => {
-    const t = begun(9)
-    const odd = { ...full, pkey: 0x1234 }
-    t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, odd], ['WRITE_MIDDLE', 2, full], ['SEND_MIDDLE', 3, full])
+    const t = startMessage(9)
+    const otherPkey = { ...full, pkey: 0x1234 }
+    t.run(
+      ['WRITE_MIDDLE', 1, full],
+      ['WRITE_MIDDLE', 2, otherPkey],
+      ['WRITE_MIDDLE', 2, full],
+      ['SEND_MIDDLE', 3, full],
+    )
     assertRefused(t, ['NAK(INVALID_REQUEST)@3 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
     assert.equal(t.node.engine.counters.dropped, 1)
   })
   it('may be for several queue pairs', () => {
-    const t = begun(9)
+    const t = startMessage(9)
     const other = t.node.createQp(0x33)
     t.node.connect(other, { destQpn: 0x44, rqPsn: RQ + 2, peer: 0 })
     const run = [packet('WRITE_MIDDLE', RQ + 1, full), packet('WRITE_MIDDLE', RQ + 2, full, 0x33)]
@@ -71,15 +76,15 @@ describe('a run of packets', () => {
     assert.equal(t.node.engine.query(t.row).rqPsn, RQ + 2)
     assert.equal(t.node.engine.query(other).state, ERR, 'a MIDDLE without a FIRST')
   })
-  it('from another peer is dropped', () => {
-    const t = begun(4)
+  it("from another queue pair's peer is dropped", () => {
+    const t = startMessage(4)
     const stray = [1, 2].map(psn => packet('WRITE_MIDDLE', RQ + psn, full))
     t.node.injectRun(stray, () => t.row, 0, 5)
     assert.equal(t.node.engine.counters.dropped, 2)
     assert.deepEqual(t.sent(), [])
   })
   it('into a deregistered region is refused at its first packet', () => {
-    const t = begun(5)
+    const t = startMessage(5)
     t.node.endBurst(0)
     t.node.regions.splice(0, 1)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
@@ -92,7 +97,7 @@ describe('a run of READ responses', () => {
   const middles = (from: number, to: number) =>
     Array.from({ length: to - from + 1 }, (_, i) => ['READ_RESP_MIDDLE', from + i, full] as const)
   /** A READ of `count` packets into 0x9000; the first has arrived. */
-  const begun = (count: number, ...args: Parameters<typeof startScript>) => {
+  const startMessage = (count: number, ...args: Parameters<typeof startScript>) => {
     const t = startScript(...args)
     t.post({ id: 1, opcode: READ, ...sge(0x9000, count * MTU) })
     t.sent()
@@ -100,7 +105,7 @@ describe('a run of READ responses', () => {
     return t
   }
   it('is written contiguously with the first one', () => {
-    const t = begun(6)
+    const t = startMessage(6)
     t.responses(...middles(1, 4))
     assert.deepEqual(t.completions(), [])
     t.response('READ_RESP_LAST', 5, full)
@@ -111,7 +116,7 @@ describe('a run of READ responses', () => {
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
   it('may contain the end of a READ and the next one', () => {
-    const t = begun(4)
+    const t = startMessage(4)
     t.post({ id: 2, opcode: READ, ...sge(0x1000, 2 * MTU) })
     t.sent()
     t.responses(...middles(1, 2))
@@ -137,7 +142,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(got, Array.from({ length: 6 }, () => [...data(MTU)]).flat())
   })
   it('with a gap is accepted up to the gap, and the rest is read again', () => {
-    const t = begun(6)
+    const t = startMessage(6)
     t.responses(['READ_RESP_MIDDLE', 1, full], ['READ_RESP_MIDDLE', 2, full], ['READ_RESP_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), [`READ_REQUEST@3 ackreq reth +${3 * MTU}:${3 * MTU}`])
     t.responses(['READ_RESP_FIRST', 3, full])
@@ -163,7 +168,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
   it('into a deregistered region ends the READ', () => {
-    const t = begun(5)
+    const t = startMessage(5)
     t.node.endBurst(0)
     t.node.regions.splice(0)
     t.responses(...middles(1, 3))

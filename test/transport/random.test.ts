@@ -117,7 +117,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       spec.opcode = 4
       spec.remote = from
       spec.sges = split(to, length)
-      // the next READ waits: no other may follow to the same address
+      // The next READ waits, because no other may follow to the same address.
       spec.flags = flags | 1 | 2
       check = () => assert.deepEqual(slice(side, to, length), slice(peer, from, length), `READ ${id}`)
     } else {

@@ -170,7 +170,7 @@ export const startScript = (
         () => row,
         now,
       ),
-    /** The same for responses, PSNs relative to SQ. */
+    /** Several responses of the peer as one run, PSNs relative to SQ. */
     responses: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, SQ + psn, spec)),

@@ -36,7 +36,7 @@ describe('SQD', () => {
     t.node.engine.modify(t.row, RTS, {})
     assert.deepEqual(t.sent(), ['SEND_ONLY@3 ackreq', 'SEND_ONLY@4 ackreq'])
   })
-  it('with nothing in flight drains at once', () => {
+  it('with nothing in flight drains immediately', () => {
     const t = startScript()
     t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
@@ -64,7 +64,7 @@ describe('attributes', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
-  it('change in SQD: max_dest_rd_atomic, without loss of its resources', () => {
+  it('change in SQD: max_dest_rd_atomic, and its resources are kept', () => {
     for (const [count, expected] of [
       [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
@@ -111,7 +111,7 @@ describe('an error', () => {
       true,
     )
   })
-  it('of INIT and RTR flushes too', () => {
+  it('of queue pairs in INIT and RTR flushes too', () => {
     for (const state of [INIT, RTR]) {
       const t = startScript()
       t.node.engine.modify(t.row, RESET, {})
@@ -180,7 +180,7 @@ describe('rows', () => {
     assert.equal(t.node.engine.query(row).state, RESET)
     assert.deepEqual(t.completions(), [])
   })
-  it('of hundreds of queue pairs keep their traffic apart', () => {
+  it('of hundreds of queue pairs do not mix their traffic', () => {
     const random = createRandom(5)
     const nodes: [TestNode, TestNode] = [createNode(), createNode()]
     const wire = joinNodes(nodes, { drop: 0.02, duplicate: 0.02, reorder: 0.05 }, random)
@@ -260,7 +260,7 @@ describe('a hostile program', () => {
       assert.ok(statuses.length <= 3 && statuses.every(status => status > 0))
     }
   })
-  it('that posts faster than its requests are flushed blocks no other queue pair', () => {
+  it('that posts faster than its requests are flushed does not block other queue pairs', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {
@@ -282,7 +282,7 @@ describe('a hostile program', () => {
     engine.destroy(row)
     assert.equal(engine.pollTransmit(sink, 0), false)
   })
-  it('that posts without end is served within the window', () => {
+  it('that posts endlessly is served within the window', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {

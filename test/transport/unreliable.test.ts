@@ -94,7 +94,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('whose memory is deregistered within a message: error, and no more of it is sent', () => {
+  it('stops a message whose memory is deregistered within it, and goes to error', () => {
     const t = start({ maxBytes: 2200 })
     t.node.port.room = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
@@ -105,7 +105,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, SQE)
   })
-  it('drains at once, as nothing is outstanding', () => {
+  it('drains immediately, because nothing is outstanding', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -266,7 +266,7 @@ describe('a responder of UC', () => {
     ['a length that is not the payload’s', 'WRITE_ONLY', { payload: 4, dmaLen: 8 }],
     ['a packet longer than the path MTU', 'SEND_ONLY', { payload: MTU + 4 }],
     ['a FIRST that is not full', 'SEND_FIRST', { payload: MTU - 4 }],
-    ['a message longer than the buffer', 'SEND_ONLY', { payload: 700 }],
+    ['a message that is longer than the buffer', 'SEND_ONLY', { payload: 700 }],
   ]
   for (const [what, name, spec] of silent)
     it(`drops ${what} silently, without an error`, () => {
@@ -288,7 +288,7 @@ describe('a responder of UC', () => {
     assert.equal(t.state, ERR)
     assert.deepEqual(t.sent(), [])
   })
-  it('accepts no packets of RC, and RC none of UC', () => {
+  it('drops packets of RC, as RC drops packets of UC', () => {
     const t = receiving()
     t.request('SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(t.completions(), [])

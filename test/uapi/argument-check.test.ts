@@ -53,19 +53,19 @@ const number = fc.oneof(
   fc.integer({ min: -1, max: 10 }),
   fc.constantFrom(255, 256, 65535, 65536, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 0.5, NaN, Infinity, -0),
 )
-const odd = fc.constantFrom(undefined, null, '1', true, {}, [], [1])
+const otherTypes = fc.constantFrom(undefined, null, '1', true, {}, [], [1])
 const big = fc.constantFrom(0n, 1n, -1n, (1n << 64n) - 1n, 1n << 64n)
 const item = fc.record(
   {
-    inner: fc.oneof(odd, fc.record({ a: number }, { requiredKeys: [], noNullPrototype: true })),
-    gid: fc.oneof(bytesOf, odd),
+    inner: fc.oneof(otherTypes, fc.record({ a: number }, { requiredKeys: [], noNullPrototype: true })),
+    gid: fc.oneof(bytesOf, otherTypes),
     number,
     more: number,
   },
   { requiredKeys: ['gid', 'number'], noNullPrototype: true },
 )
 const right = fc.constant({ number: 2, gid: new Uint8Array(4), inner: { a: 0 } })
-const value = fc.oneof(number, odd, big, bytesOf, item, right, fc.array(fc.oneof(right, item), { maxLength: 3 }))
+const value = fc.oneof(number, otherTypes, big, bytesOf, item, right, fc.array(fc.oneof(right, item), { maxLength: 3 }))
 const names = fc.shuffledSubarray([...Object.keys(attributes), 'unknown', 'toString', '__proto__'])
 const plainly: Record<string, unknown> = {
   ...{ small: 1, plain: 5, wide: 1n, state: 2, gaps: 7, mtu: 5, access: 3, some: new Uint8Array(2), pd: 4, channel: 3 },
@@ -115,12 +115,12 @@ it('ignores unknown fields of a record, but not unknown arguments', () => {
 
 it('does not accept what it cannot check: accessors of a class', () => {
   const shape = shapeOf(attributes)
-  class Given {
+  class Accessors {
     readonly small = 1
     readonly pd = 1
     get plain(): number {
       return -1
     }
   }
-  assert.equal(hasRightArguments(shape, new Given()), false)
+  assert.equal(hasRightArguments(shape, new Accessors()), false)
 })

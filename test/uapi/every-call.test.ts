@@ -43,7 +43,7 @@ const isMapped = ({ method, carries }: LinuxCall): boolean => method !== undefin
 const titleOf = ({ dialect, name }: LinuxCall): string => `${dialect} ${name}`
 
 describe('names and numbers', () => {
-  it('of every command are those of the headers', () => {
+  it('of every command agree with the headers', () => {
     const plain = commands.filter(({ number }) => number < EXTENDED)
     const extended = commands.filter(({ number }) => number >= EXTENDED)
     assert.deepEqual(
@@ -56,7 +56,7 @@ describe('names and numbers', () => {
     )
   })
 
-  it('of every object, method and attribute are those of the headers', () => {
+  it('of every object, method and attribute agree with the headers', () => {
     assert.deepEqual(
       Object.entries(LinuxObject).map(([name, number]) => `${number} ${name}`),
       factsOf('object'),
@@ -142,14 +142,14 @@ const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
     .filter(({ mandatory }) => mandatory)
     .map(({ id, kind, min }) => attribute(id, min, kind === 'handle' ? PD : min > 8 ? Number(ARENA) : 0))
 
-type Try = (bytes: readonly number[]) => Decoded | Answer
+type Decode = (bytes: readonly number[]) => Decoded | Answer
 const memoryOf = (bytes: readonly number[]) => {
   const memory = arena()
   memory.map(AT, Uint8Array.from(bytes))
   return fakeView(memory, new Map([[PD, 'pd']]))
 }
-const byWrite: Try = bytes => decodeWrite(memoryOf(bytes), AT, bytes.length)
-const byIoctl: Try = bytes => decodeVerbsIoctl(memoryOf(bytes), RDMA_VERBS_IOCTL, AT)
+const byWrite: Decode = bytes => decodeWrite(memoryOf(bytes), AT, bytes.length)
+const byIoctl: Decode = bytes => decodeVerbsIoctl(memoryOf(bytes), RDMA_VERBS_IOCTL, AT)
 
 const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }: LinuxCall): void => {
   assert.ok(isAnswer(decoded), name)
@@ -175,7 +175,7 @@ describe('absent calls', () => {
       }
     })
 
-  it('calls that Linux does not number either', () => {
+  it('refuses numbers that Linux does not use', () => {
     for (const number of [41, 200, EXTENDED + 58, EXTENDED + 2]) {
       const decoded = byWrite([...u32(number), ...u16(2), ...u16(0)])
       assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EOPNOTSUPP')
@@ -203,8 +203,12 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   it('survive the object dialect with any arguments', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
-        const asked = [attribute(0, 8, Number(object)), attribute(1, 4, ADDRESS), attribute(2, 4 * count, ADDRESS + 8)]
-        survives(message(0, 1, ...asked), 'queryHandles')
+        const attributes = [
+          attribute(0, 8, Number(object)),
+          attribute(1, 4, ADDRESS),
+          attribute(2, 4 * count, ADDRESS + 8),
+        ]
+        survives(message(0, 1, ...attributes), 'queryHandles')
       }
     for (const size of [24, 32, 40])
       for (const count of [1, 9, 100]) {

@@ -16,7 +16,7 @@ import type { AnyRecord, AnyValues } from '../../src/spec/schema/schema.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
 import { decodeWriteBytes } from '../../src/uapi/linux/write.ts'
-import { bench, cap, type TestState, testDriver, testLines } from '../core/fixture.ts'
+import { cap, openTestDevice, type TestState, testDriver, testLines } from '../core/fixture.ts'
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
 const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
@@ -42,7 +42,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
     return handlers === undefined ? line : driverClass(line.class, { ...line.handlers, ...handlers } as never)
   })
   const driver: Driver<TestState> = { ...testDriver(classes), id, link }
-  const b = bench({}, driver)
+  const b = openTestDevice({}, driver)
   const make = (cls: typeof Pd | typeof Cq | typeof RcQp, args: object) =>
     invokeNow(b.context, cls, 'create', 0, args as never, b.caller).object as number
   const pd = make(Pd, {})

@@ -10,13 +10,13 @@ import { type LoggedIoctl, type LoggedWrite, memoryBefore, readAbilog } from './
 import { fakeView } from './fake-view.ts'
 import { decodeLogged, recordedResult } from './recorded.ts'
 
-interface Seen {
+interface DecodedCall {
   readonly name: string
   readonly decoded: Decoded
   readonly logged: LoggedIoctl | LoggedWrite
 }
 
-const seen = (log: string): Seen[] => {
+const readCalls = (log: string): DecodedCall[] => {
   const handles = new Map([
     [0, 'pd'],
     [1, 'mr'],
@@ -24,7 +24,7 @@ const seen = (log: string): Seen[] => {
     [3, 'rc_qp'],
   ])
   const view = fakeView(undefined, handles)
-  const all: Seen[] = []
+  const all: DecodedCall[] = []
   for (const logged of readAbilog(log)) {
     if (logged.kind !== 'ioctl' && logged.kind !== 'write') continue
     view.hasContext = !(logged.kind === 'ioctl' && logged.object === 0 && logged.method === 3)
@@ -35,8 +35,8 @@ const seen = (log: string): Seen[] => {
   return all
 }
 
-const pingpong = seen('ibv_rc_pingpong_events.client.abilog')
-const named = (name: string): Seen[] => pingpong.filter(s => s.name === name)
+const pingpong = readCalls('ibv_rc_pingpong_events.client.abilog')
+const named = (name: string): DecodedCall[] => pingpong.filter(s => s.name === name)
 const gid = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
 test('the calls of ibv_rc_pingpong -e, in order', () => {
@@ -164,7 +164,7 @@ test('destroying: seven completion events were read', () => {
 })
 
 test('ibv_devinfo: device and port as the program printed them', () => {
-  const all = seen('ibv_devinfo.abilog.gz')
+  const all = readCalls('ibv_devinfo.abilog.gz')
   const device = all.find(s => s.name === 'device.query')!
   const { attributes, extended } = recordedResult(device.decoded.call, device.logged).result.out as unknown as {
     attributes: AnyRecord

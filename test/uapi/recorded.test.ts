@@ -97,11 +97,11 @@ for (const name of PROGRAM_LOGS) {
       if (logged.errno !== 0) continue
       const { result, numbers } = recordedResult(call, logged)
       const { message } = there.answer(result)
-      const back = decodeResult(call, message)
+      const decodedResult = decodeResult(call, message)
       // The carrier inserts the descriptor numbers.
-      for (const attribute of numbers.keys()) delete back.out[attribute]
-      assert.deepEqual(back.out, result.out, `${where}: result`)
-      if (result.object !== undefined) assert.equal(back.object, result.object, `${where}: handle`)
+      for (const attribute of numbers.keys()) delete decodedResult.out[attribute]
+      assert.deepEqual(decodedResult.out, result.out, `${where}: result`)
+      if (result.object !== undefined) assert.equal(decodedResult.object, result.object, `${where}: handle`)
     }
   })
 
@@ -167,14 +167,14 @@ test('a MODIFY_QP without its legacy part is the same call', () => {
   for (const { logged, view, decoded } of replay('ibv_rc_pingpong.client.abilog')) {
     if (isAnswer(decoded) || decoded.call.methodName !== 'modify' || logged.kind !== 'ioctl') continue
     const { parts } = unpackLegacy(decoded.legacy()!)
-    const blank = [1, 0, parts.length, 0].concat(
+    const zeroed = [1, 0, parts.length, 0].concat(
       ...parts.map((part, i) => {
         const bytes = i === 0 ? part : new Uint8Array(part.length)
         return [part.length & 0xff, part.length >> 8, 0, 0, ...bytes]
       }),
     )
-    blank[0] = EntryPoint.IOCTL
-    const image = encodeLinux(decoded.call, Uint8Array.from(blank))
+    zeroed[0] = EntryPoint.IOCTL
+    const image = encodeLinux(decoded.call, Uint8Array.from(zeroed))
     view.memory = fakeMemory()
     view.memory.map(MESSAGE_AT, image.bytes)
     for (const { address, bytes } of image.memory) view.memory.map(address, bytes)

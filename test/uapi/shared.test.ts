@@ -70,14 +70,14 @@ test('MODIFY_SRQ: the mask selects attributes; the answer is written to the addr
   size.decoded.answer({ out: { queue: { offset: 0x5000n, size: 0x3000 } } })
   assert.deepEqual([...size.view.copyIn(ARENA + 64n, 16)], [...u64(0x5000n), ...u32(0x3000), ...u32(0)])
 
-  const nowhere = write(33, modify(1, ...u64(0x10n)))
-  assert.ok(!isAnswer(nowhere.decoded))
-  assert.equal(nowhere.decoded.answer({ out: { queue: { offset: 0n, size: 1 } } }).ret, -14)
+  const badResponse = write(33, modify(1, ...u64(0x10n)))
+  assert.ok(!isAnswer(badResponse.decoded))
+  assert.equal(badResponse.decoded.answer({ out: { queue: { offset: 0n, size: 1 } } }).ret, -14)
   assert.equal(errorOf(write(33, modify(1)).decoded), 'EINVAL')
   assert.equal(errorOf(write(33, modify(4, ...pointer)).decoded), 'EOPNOTSUPP')
 })
 
-test('QUERY_SRQ and DESTROY_SRQ are about the class of their handle', () => {
+test('QUERY_SRQ and DESTROY_SRQ are methods of the class of their handle', () => {
   for (const [handle, name] of [
     [2, 'srq'],
     [4, 'xrc_srq'],
@@ -91,7 +91,7 @@ test('QUERY_SRQ and DESTROY_SRQ are about the class of their handle', () => {
     }
 })
 
-test('OPEN_XRCD: a negative descriptor means none, and only two flags are used', () => {
+test('OPEN_XRCD: a negative descriptor means none, and only two flags exist', () => {
   const open = (fd: number, flags: number) =>
     callOf(write(37, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })

@@ -95,11 +95,11 @@ test('both ways refuse with the same messages and leave nothing behind', async (
     return 'nothing'
   }
   for (const [what, wrong] of Object.entries(bad)) {
-    const straight = refusalOf(wrong)
+    const direct = refusalOf(wrong)
     const { out, bytes } = watched(base, () => refusalOf(wrong))
-    assert.notEqual(straight, 'nothing', what)
+    assert.notEqual(direct, 'nothing', what)
     assert.ok(bytes > 0, what)
-    assert.equal(straight, out, what)
+    assert.equal(direct, out, what)
   }
   await base.device.close()
 })
@@ -112,12 +112,12 @@ test('both ways create the same objects', async () => {
       const qp = chain.rcQp(pd, { sendCq: cq })
       return { qp: chain.call(RcQp, 'query', {}, qp), own: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), given: pd }
     })
-  const straight = build() as { own: { qpn: number }; given: object }
+  const direct = build() as { own: { qpn: number }; given: object }
   const { out, bytes } = watched(base, build)
   assert.ok(bytes > 0)
-  assert.deepEqual((out as { qp: object }).qp, (straight as unknown as { qp: object }).qp)
-  assert.equal(straight.given, pd)
-  assert.notEqual(straight.own.qpn, (out as typeof straight).own.qpn)
+  assert.deepEqual((out as { qp: object }).qp, (direct as unknown as { qp: object }).qp)
+  assert.equal(direct.given, pd)
+  assert.notEqual(direct.own.qpn, (out as typeof direct).own.qpn)
   await device.close()
 })
 

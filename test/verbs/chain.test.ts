@@ -8,21 +8,21 @@ import { RdmaError } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, place } from './endpoints.ts'
 
 eachCarrier(openTwo => {
-  test('one chain creates a whole endpoint, which works', async () => {
+  test('one chain creates both queues, regions and queue pairs, which work', async () => {
     const [one, two] = await openTwo()
     const buffer = new Uint8Array(64)
     const made = one.chain(chain => {
       const pd = chain.pd()
       const cq = chain.cq({ entries: 100 })
       const qps = Array.from({ length: 50 }, () => chain.rcQp(pd, { sendCq: cq }))
-      const asked = chain.call(RcQp, 'query', {}, qps[7])
-      return { pd, cq, qps, asked, mr: chain.register(pd, buffer), much: { more: [chain.srq(pd)] }, count: 50 }
+      const attributes = chain.call(RcQp, 'query', {}, qps[7])
+      return { pd, cq, qps, attributes, mr: chain.register(pd, buffer), nested: { more: [chain.srq(pd)] }, count: 50 }
     })
     assert.equal(made.qps.length, 50)
     assert.equal(made.count, 50)
-    assert.equal(made.asked.state, 0)
+    assert.equal(made.attributes.state, 0)
     assert.equal(new Set(made.qps.map(({ qpn }) => qpn)).size, 50)
-    assert.ok(made.much.more[0].maxWr > 0)
+    assert.ok(made.nested.more[0].maxWr > 0)
     const b = place(two)
     const to = b.pd.rcQp({ sendCq: b.cq })
     made.qps[49].connect(to.endpoint)
@@ -35,12 +35,12 @@ eachCarrier(openTwo => {
     assert.equal(b.buffer[0], 99)
     for (const qp of made.qps) qp.close()
     made.mr.close()
-    made.much.more[0].close()
+    made.nested.more[0].close()
     made.pd.close()
     await closeAll({ device: one }, b)
   })
 
-  test('a failed chain leaves nothing, and names the refused call', async () => {
+  test('a failed chain leaves no objects, and its error names the refused call', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
     const buffer = new Uint8Array(8)
@@ -73,7 +73,7 @@ eachCarrier(openTwo => {
     await closeAll({ device: one }, { device: two })
   })
 
-  test('many address handles at once, all or none', async () => {
+  test('one call creates many address handles, or none of them', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
     const to = Array.from({ length: 10_000 }, (_, i) => ({ gid: `10.0.${i >> 8}.${i & 255}` }))

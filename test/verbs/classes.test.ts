@@ -36,9 +36,9 @@ eachCarrier(openTwo => {
     const sender = senderOf(b.buffer.subarray(0, GRH_BYTES))
     assert.deepEqual(sender, { gid: from.endpoint.gid, trafficClass: 32 })
 
-    const back = { ah: b.pd.addressHandle(sender), qpn: got.sourceQpn, qkey: from.endpoint.qkey }
+    const destination = { ah: b.pd.addressHandle(sender), qpn: got.sourceQpn, qkey: from.endpoint.qkey }
     from.receive(a.mr.slice(), 2)
-    to.send(b.mr.slice(40, 3), back)
+    to.send(b.mr.slice(40, 3), destination)
     assert.equal(await line(a.cq), '2 RECV')
     assert.deepEqual([...a.buffer.subarray(40, 43)], [7, 8, 9])
     await closeAll(a, b)
@@ -136,7 +136,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('FLUSH and ATOMIC WRITE', async () => {
+  test('FLUSH and ATOMIC WRITE complete, and the peer has the data', async () => {
     const { a, b } = await pair(openTwo)
     a.qp.write(Uint8Array.of(9), b.mr.remote(16, 1), { signaled: false })
     a.qp.flush(b.mr.remote(16, 8), { id: 1 })

@@ -37,9 +37,9 @@ const nextOf = async (server: Server): Promise<ConnectionRequest> => {
 
 /** Both ends of a connection to `server`. */
 const pair = async (server: Server, url: string, device: Device): Promise<[here: Connection, there: Connection]> => {
-  const asking = connect(url, { device, privateData: bytes('asks') })
+  const connecting = connect(url, { device, privateData: bytes('asks') })
   const there = await (await nextOf(server)).accept({ privateData: bytes('answers') })
-  return [await asking, there]
+  return [await connecting, there]
 }
 
 const connectionTests = (openTwo: OpenTwo): void => {
@@ -78,7 +78,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('receives posted during preparation miss no message', async () => {
     let received: Promise<{ readonly bytes: number }> | undefined
-    const asking = connect(url, {
+    const connecting = connect(url, {
       device: two,
       prepare: qp => {
         received = qp.receive()
@@ -86,7 +86,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     })
     const there = await (await nextOf(server)).accept()
     await there.qp.send([])
-    const here = await asking
+    const here = await connecting
     assert.equal((await received)?.bytes, 0)
     await here.close()
     await there.close()
@@ -94,9 +94,9 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('a queue pair uses the program’s completion queue', async () => {
     const cq = two.cq()
-    const asking = connect(url, { device: two, qp: { sendCq: cq } })
+    const connecting = connect(url, { device: two, qp: { sendCq: cq } })
     const there = await (await nextOf(server)).accept()
-    const here = await asking
+    const here = await connecting
     const received = there.qp.receive()
     here.qp.send([], { id: 7 })
     assert.equal((await next(cq)).id, 7)
@@ -107,11 +107,11 @@ const connectionTests = (openTwo: OpenTwo): void => {
   })
 
   it('a rejection carries its reason and private data', async () => {
-    const asking = connect(url, { device: two })
+    const connecting = connect(url, { device: two })
     const request = await nextOf(server)
     request.reject({ privateData: bytes('full') })
     assert.throws(() => request.reject(), { code: 'EINVAL' })
-    await assert.rejects(asking, error => {
+    await assert.rejects(connecting, error => {
       assert.ok(error instanceof ConnectionError)
       assert.deepEqual(
         [error.code, error.reject, text(error.privateData)],
@@ -122,8 +122,8 @@ const connectionTests = (openTwo: OpenTwo): void => {
   })
 
   it('a connection without a listener is rejected', async () => {
-    const nowhere = `rdma://${one.address}:${server.port === 65535 ? 1 : server.port + 1}`
-    await assert.rejects(connect(nowhere, { device: two }), {
+    const unusedUrl = `rdma://${one.address}:${server.port === 65535 ? 1 : server.port + 1}`
+    await assert.rejects(connect(unusedUrl, { device: two }), {
       code: 'ECONNREFUSED',
       reject: rejReason.INVALID_SERVICE_ID,
     })
@@ -135,10 +135,10 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('a signal ends the wait, and the peer sees the connection end', async () => {
     const controller = new AbortController()
-    const asking = connect(url, { device: two, signal: controller.signal })
+    const connecting = connect(url, { device: two, signal: controller.signal })
     const request = await nextOf(server)
     controller.abort(new Error('enough'))
-    await assert.rejects(asking, /enough/)
+    await assert.rejects(connecting, /enough/)
     await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
   })
 
@@ -179,24 +179,24 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
   it('closing a server rejects pending requests, and an address of another device has no listener', async () => {
     const other = await listen(`rdma://${one.address}:0`, { device: one })
-    const asking = connect(`rdma://${one.address}:${other.port}`, { device: two })
-    const refused = assert.rejects(asking, { code: 'ECONNREFUSED' })
+    const connecting = connect(`rdma://${one.address}:${other.port}`, { device: two })
+    const refused = assert.rejects(connecting, { code: 'ECONNREFUSED' })
     const { value: request } = await other[Symbol.asyncIterator]().next()
-    const also = assert.rejects(connect(`rdma://${one.address}:${other.port}`, { device: two }), {
+    const secondRefused = assert.rejects(connect(`rdma://${one.address}:${other.port}`, { device: two }), {
       code: 'ECONNREFUSED',
     })
     request.reject()
     await refused
     await other.close()
-    await also
+    await secondRefused
   })
 
   it('a signal works at every step', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()
-    const asking = connect(url, { device: two, signal: controller.signal })
+    const connecting = connect(url, { device: two, signal: controller.signal })
     controller.abort(ended)
-    await assert.rejects(asking, ended)
+    await assert.rejects(connecting, ended)
     const during = new AbortController()
     const prepare = (): void => during.abort(ended)
     await assert.rejects(connect(url, { device: two, signal: during.signal, prepare }), ended)
@@ -223,11 +223,11 @@ const connectionTests = (openTwo: OpenTwo): void => {
   })
 
   it('a reason too long for a REJ is refused before anything is sent', async () => {
-    const asking = connect(url, { device: two })
+    const connecting = connect(url, { device: two })
     const request = await nextOf(server)
     assert.throws(() => request.reject({ reason: 70_000 }), { code: 'EINVAL', message: /reason 70000: it is 1 to 255/ })
     request.reject({ reason: 42 })
-    await assert.rejects(asking, { reject: 42 })
+    await assert.rejects(connecting, { reject: 42 })
   })
 
   it('mistakes are refused with a message', async () => {
@@ -246,7 +246,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await refuses(listen(url, { device: one, backlog: -1 }), /backlog -1/)
   })
 
-  it('200 at once', async () => {
+  it('200 clients connect at the same time', async () => {
     const accepting = (async () => {
       for (let i = 0; i < 200; i++) await (await (await nextOf(server)).accept()).close()
     })()
@@ -263,14 +263,14 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
 eachCarrier(connectionTests)
 
-it('a peer that rejects what is established ends the connection', async () => {
+it('a REJ of the peer ends an established connection', async () => {
   const network = createNetwork()
   const [one, two] = [await open({ network }), await open({ network })]
   const channel = one.create(CmChannel)
   const listener = one.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
   listener.bind({ address: emitAddress(ipAddress(parseAddress(one.address)!, 7471)) })
   listener.listen({ backlog: 1 })
-  const asking = connect(`rdma://${one.address}:7471`, { device: two })
+  const connecting = connect(`rdma://${one.address}:7471`, { device: two })
   const queue = one.eventQueue()
   one.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
   await queue.wait()
@@ -278,7 +278,7 @@ it('a peer that rejects what is established ends the connection', async () => {
   // The RTU is lost, so this side may still reject.
   network.setFaults(`device=${two.name},dir=sent,qp=1,drop=100%`)
   one.call(CmId, 'accept', { parameters: parametersOf(0x1234), userHandle: 0n }, request)
-  const connection = await asking
+  const connection = await connecting
   const received = connection.qp.receive(connection.pd.register(new Uint8Array(8)).slice())
   network.setFaults('')
   one.call(CmId, 'reject', { privateData: new Uint8Array(0), reason: rejReason.CONSUMER_DEFINED }, request)

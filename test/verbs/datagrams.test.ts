@@ -15,11 +15,11 @@ import { plainMad } from '../mad/pair.ts'
 
 test("an agent queries the other device's counters", async () => {
   const network = createNetwork()
-  await using asking = await open({ network, address: '10.0.0.1' })
-  await using _asked = await open({ network, address: '10.0.0.2' })
-  using channel = asking.create(Classes.mad_channel, {})
+  await using device = await open({ network, address: '10.0.0.1' })
+  await using _queried = await open({ network, address: '10.0.0.2' })
+  using channel = device.create(Classes.mad_channel, {})
   const registration = { channel: channel.handle, mgmtClass: MadClass.PERFORMANCE, classVersion: 1 }
-  using agent = asking.create(Classes.mad_agent, { ...registration, methods: new Uint8Array(0) })
+  using agent = device.create(Classes.mad_agent, { ...registration, methods: new Uint8Array(0) })
   const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
   const data = plainMad(MadClass.PERFORMANCE, MadMethod.GET, 1)
   data[17] = CLASS_PORT_INFO

@@ -51,7 +51,7 @@ const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
 }
 
 const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
-  test('an interface by name, its calls, its memory and its records', async () => {
+  test('an interface is opened by name, and its calls, memory and records work', async () => {
     const device = await opened('ctx0')
     assert.deepEqual(device.driverInterfaces(), Object.values(CtxInterface))
     assert.deepEqual([device.supports('rc_qp'), device.supports('ctx_context', 'send')], [false, true])
@@ -92,7 +92,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
     await device.close()
   })
 
-  test('an older interface as a fallback; the provider channel; missing interfaces', async () => {
+  test('an older interface is a fallback; the provider channel is opened; missing interfaces are refused', async () => {
     const device = await opened('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)
@@ -113,7 +113,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
     await device.close()
   })
 
-  test('a common class and a private one of another driver; methods by their class', async () => {
+  test('generic methods create and call objects of a private class, alone and in a chain', async () => {
     const device = await opened('null0')
     const pd = device.pd()
     const sink = device.create(Sink, { pd: pd.handle })
@@ -142,24 +142,24 @@ describe('in this process', () => {
   const remove = network.addDevice(core => createNullDevice(core, 'null0'))
   testsOfCarrier(name => open({ network, device: name }))
 
-  test('two programs in one process share a soft device; an open device is removed', async () => {
+  test('two programs in one process share a soft device; an open device can be removed', async () => {
     const one = await open({ network })
     const again = await open({ network, device: one.name })
     assert.equal(again.address, one.address)
     assert.equal(again.pd().handle, 0)
     await again.close()
     assert.ok(one.counters().transport)
-    const gone = await open({ network, device: 'null0' })
+    const removed = await open({ network, device: 'null0' })
     const events = (async () => {
-      for await (const { type } of gone.events()) return type
+      for await (const { type } of removed.events()) return type
       return undefined
     })()
     await Promise.resolve()
     remove()
     remove()
     assert.equal(await events, 'DEVICE_FATAL')
-    assert.throws(() => gone.pd(), { code: 'EIO' })
-    await gone.close()
+    assert.throws(() => removed.pd(), { code: 'EIO' })
+    await removed.close()
     await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0, rxe0/ })
     assert.throws(() => network.addDevice(core => createCtxDevice(core, 'ctx0')), { code: 'EEXIST' })
     await one.close()
@@ -175,7 +175,7 @@ describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
   })
   testsOfCarrier(name => open({ socket, device: name }))
-  test('all classes that the library has methods for are refused there with a message', async () => {
+  test('classes of the library that the device lacks are refused with a hint', async () => {
     const device = await open({ socket, device: 'null0' })
     assert.equal(device.address, '')
     for (const make of [() => device.cq(), () => device.eventQueue(), () => device.create(Classes.dm, {} as never)])

@@ -8,9 +8,9 @@ import { closeAll, next, openTwoHere, pair } from './endpoints.ts'
 
 test('messages and their answers need no turn of the event loop', async () => {
   const { a, b } = await pair()
-  let turned = false
+  let isNextTurn = false
   setImmediate(() => {
-    turned = true
+    isNextTurn = true
   })
   for (let i = 0; i < 20; i++) {
     b.qp.receive(b.mr.slice())
@@ -20,7 +20,7 @@ test('messages and their answers need no turn of the event loop', async () => {
     b.qp.send(b.mr.slice(0, 8), { signaled: false })
     await next(a.cq)
   }
-  assert.equal(turned, false)
+  assert.equal(isNextTurn, false)
   await closeAll(a, b)
 })
 
@@ -58,22 +58,22 @@ test('polling alone drives retries: time advances without the event loop', async
 test('a threshold’s timeout covers work done without a turn of the event loop', async () => {
   const { a, b } = await pair()
   a.cq.moderate({ completions: 9, microseconds: 500 })
-  const woken = a.cq.wait({ signal: AbortSignal.timeout(5000) })
+  const waiting = a.cq.wait({ signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
-  await woken
+  await waiting
   assert.ok(a.cq.poll())
   await closeAll(a, b)
 })
 
 test('a threshold’s timeout covers a completion that was queued before the threshold was set', async () => {
   const { a, b } = await pair()
-  const woken = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
+  const waiting = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
   await new Promise(setImmediate)
   a.cq.arm({ completions: 9, microseconds: 500 })
-  await woken
+  await waiting
   assert.ok(a.cq.poll())
   await closeAll(a, b)
 })

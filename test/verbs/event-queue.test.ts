@@ -70,8 +70,8 @@ eachCarrier(openTwo => {
     assert.throws(() => other.detach(a.cq), { code: 'ENOENT', method: 'detach' })
     assert.throws(() => events.attach(a.pd), { code: 'EINVAL', reason: /not an object of this device that has events/ })
     assert.throws(() => events.attach({ port: 9 }), { code: 'EINVAL', attribute: 'port', reason: /ports 1 to 1/ })
-    const stranger = two.cq()
-    assert.throws(() => events.attach(stranger), { code: 'EINVAL' })
+    const foreignCq = two.cq()
+    assert.throws(() => events.attach(foreignCq), { code: 'EINVAL' })
     await closeAll(a, { device: two })
   })
 
@@ -89,9 +89,9 @@ eachCarrier(openTwo => {
     await closed
     for await (const _ of events) assert.fail('it is closed')
     const last = two.eventQueue()
-    const gone = last.wait()
+    const waiting = last.wait()
     await two.close()
-    await gone
+    await waiting
     for await (const _ of last) assert.fail('the device is closed')
     await one.close()
   })

@@ -72,7 +72,7 @@ const smiQp = (device: Device) => {
   return pd.smiQp({ sendCq: cq })
 }
 /** Classes that no device of the project has. */
-const WITHOUT_WORDS = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
+const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
 const GENERIC = 'no device of the project supports it: device.create, device.call'
 const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
 const DATAGRAMS = ['mad_channel', 'mad_agent']
@@ -88,7 +88,7 @@ const reasonRows = (names: readonly string[], reason: string) =>
   )
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
-  ...reasonRows(WITHOUT_WORDS, GENERIC),
+  ...reasonRows(UNSUPPORTED, GENERIC),
   ...reasonRows(DATAGRAMS, FOR_ANY),
   ...reasonRows(CONNECTIONS, RDMA_CM),
   interface: {

@@ -132,7 +132,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a network lasts for any number of devices, 64 at once', async () => {
+test('a network serves any number of devices, 64 at the same time', async () => {
   const network = createNetwork()
   for (let i = 0; i < 600; i++) await (await open({ network })).close()
   const devices = []
@@ -158,7 +158,7 @@ test('options of `open` of a wrong type, or that do not fit the network, are ref
   await (await open({ network, link: 'memory' })).close()
 })
 
-test('a method called without its object says so', async () => {
+test('a method that is called without its object throws an error about it', async () => {
   const device = await open()
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
@@ -185,7 +185,7 @@ test('a long message does not starve other queue pairs', async () => {
   const to = b.pd.register(target, { remoteWrite: true })
   a.qp.write(from.slice(), to.remote(), { id: 1 })
   /** MiB received, and the maximum in one turn of the event loop. */
-  let come = 0
+  let received = 0
   let maxInTurn = 0
   let isDone = false
   const done = line(a.cq).then(text => {
@@ -194,12 +194,12 @@ test('a long message does not starve other queue pairs', async () => {
   })
   while (!isDone) {
     await nextTurn()
-    const before = come
-    while (target[come << 20] === 1) come++
-    maxInTurn = Math.max(maxInTurn, come - before)
+    const before = received
+    while (target[received << 20] === 1) received++
+    maxInTurn = Math.max(maxInTurn, received - before)
   }
   assert.equal(await done, '1 RDMA_WRITE')
-  assert.equal(come, mebibytes)
+  assert.equal(received, mebibytes)
   // what the fastest memory can copy in a millisecond
   assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)

@@ -44,7 +44,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a datagram queue pair is created in RTS; any type in any state before it', async () => {
+  test('a datagram queue pair is created in RTS, and one of any type in an earlier state', async () => {
     const [a, b] = await places()
     const to = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
     assert.deepEqual([to.state, to.endpoint.qkey], ['RTS', 77])

@@ -181,7 +181,7 @@ describe('IP over devices of this process', () => {
     await two.close()
   })
 
-  it('a device without datagrams for clients says so', async () => {
+  it('a device without datagrams for clients refuses interfaces with the reason', async () => {
     const network = createNetwork()
     const { createCtxDevice } = await import('../../src/drivers/index.ts')
     network.addDevice(core => createCtxDevice(core, 'ctx0'))

@@ -1,6 +1,6 @@
 /*
- * The two ring layouts: the engines see the same words for every request the library posts, and completions decode
- * alike; compact rings hold as many requests as they have slots, and their indices wrap at 2^31.
+ * The two ring layouts: the engines read the same words for every request that the library posts, and completions are
+ * decoded alike; compact rings hold as many requests as they have slots, and their indices wrap at 2^31.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -44,11 +44,11 @@ import {
 } from '../../src/verbs/ring.ts'
 import { plainArena } from '../../src/wire/arena.ts'
 
-const PIECES = 3
+const MAX_SGE = 3
 const INLINE = 64
-const memories = { rxe: () => mappedRings(findableMemory()), compact: () => slabRings() }
-type Name = keyof typeof memories
-const names = Object.keys(memories) as Name[]
+const layouts = { rxe: () => mappedRings(findableMemory()), compact: () => slabRings() }
+type Name = keyof typeof layouts
+const names = Object.keys(layouts) as Name[]
 
 /** The program's side of a device's ring. */
 const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing => {
@@ -58,8 +58,8 @@ const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing
 
 /** A send queue of four requests, both sides; for datagrams if `toFlow` is given. */
 const sendQueue = (name: Name, toFlow?: number) => {
-  const memory = memories[name]()
-  const send = createSendQueue(memory, 4, PIECES, INLINE)
+  const memory = layouts[name]()
+  const send = createSendQueue(memory, 4, MAX_SGE, INLINE)
   const destinations =
     toFlow === undefined
       ? undefined
@@ -70,7 +70,7 @@ const sendQueue = (name: Name, toFlow?: number) => {
           release: () => {},
           close: () => {},
         }
-  const receive = createReceiveQueue(memory, 4, PIECES)
+  const receive = createReceiveQueue(memory, 4, MAX_SGE)
   const work = ringWork([{ send, receive, destinations }])
   return { send, receive, ring: programSide(send.ring), receiveRing: programSide(receive.ring), work }
 }
@@ -78,7 +78,7 @@ const sendQueue = (name: Name, toFlow?: number) => {
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
 const slice = fc.record({ hi: u32, lo: u32, length: fc.nat(0x100_0000), lkey: u32 })
-const local = fc.oneof(slice, fc.array(slice, { maxLength: PIECES }), fc.constant(undefined))
+const local = fc.oneof(slice, fc.array(slice, { maxLength: MAX_SGE }), fc.constant(undefined))
 const request = fc.record({
   opcode: fc.constantFrom(...Object.values(WrOpcode.values)),
   id: fc.nat({ max: Number.MAX_SAFE_INTEGER }),
@@ -168,7 +168,7 @@ describe('requests', () => {
       )
     })
 
-  it('of receives become the same words too', () => {
+  it('of receives of both layouts become the same words', () => {
     fc.assert(
       fc.property(fc.array(fc.record({ id: fc.nat({ max: 2 ** 53 - 1 }), local }), { maxLength: 12 }), requests => {
         const queues = names.map(name => sendQueue(name))
@@ -188,11 +188,11 @@ describe('requests', () => {
 })
 
 describe('rings', () => {
-  it('have the requested capacity; compact ones exactly that, at any index', () => {
+  it('have the requested capacity at any index; compact ones have exactly that', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 64 }), u32, (elements, start) => {
         for (const name of names) {
-          const ring = createRing(memories[name](), elements, 64)
+          const ring = createRing(layouts[name](), elements, 64)
           storeProducer(ring, start)
           storeConsumer(ring, start)
           const program = programSide(ring, start)
@@ -213,7 +213,7 @@ describe('rings', () => {
 
 describe('a queue pair', () => {
   for (const rings of ['compact', 'rxe'] as const)
-    it(`holds as many requests as it says, with ${rings} rings`, async () => {
+    it(`has room for as many requests as it reports, with ${rings} rings`, async () => {
       const device = await open({ rings })
       const cq = device.cq({ entries: 64 })
       const qp = device.pd().rcQp({ sendCq: cq, maxSendWr: 16, maxRecvWr: 0 })
@@ -234,7 +234,7 @@ describe('completions', () => {
     fc.assert(
       fc.property(fc.array(one, { maxLength: 40 }), completions => {
         const queues = names.map(name => {
-          const cq = createCqRing(memories[name](), 4, CqKind.values.EXTENDED)
+          const cq = createCqRing(layouts[name](), 4, CqKind.values.EXTENDED)
           const ring = programSide(cq.ring)
           return { cq, ring, cursor: new CompletionCursor(ring, true) }
         })

@@ -49,15 +49,15 @@ for (const [link, name, list] of [
     assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: GID, lid: 3, psn: 0 })
     qp.connect({ ...qp.endpoint, lid: 9 }, { sl: 2 })
     qp.connect({ ...qp.endpoint, lid: 9 }, { global: true, srcPathBits: 1 })
-    const near = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
-    const far = { ...near, dgid: gid, isGlobal: 1, srcPathBits: 1 }
+    const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
+    const routed = { ...local, dgid: gid, isGlobal: 1, srcPathBits: 1 }
     assert.deepEqual(passed.splice(0), [
-      { call: 'rc_qp.modify', [name]: { ...near, sl: 2 } },
-      { call: 'rc_qp.modify', [name]: far },
+      { call: 'rc_qp.modify', [name]: { ...local, sl: 2 } },
+      { call: 'rc_qp.modify', [name]: routed },
     ])
     // Created connected, with one call.
     pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
-    assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: near })
+    assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: local })
 
     const ud = pd.udQp({ sendCq: cq })
     assert.equal(ud.endpoint.lid, 3)
@@ -65,11 +65,11 @@ for (const [link, name, list] of [
     ah.modify({ lid: 9, gid: GID, global: true, srcPathBits: 1 })
     assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
     assert.deepEqual(passed, [
-      { call: 'ah.create', [name]: near },
-      { call: 'ah.modify', [name]: far },
-      { call: 'pd.createAhs', [list]: [near, near] },
-      { call: 'ah.create', [name]: near },
-      { call: 'ah.create', [name]: near },
+      { call: 'ah.create', [name]: local },
+      { call: 'ah.modify', [name]: routed },
+      { call: 'pd.createAhs', [list]: [local, local] },
+      { call: 'ah.create', [name]: local },
+      { call: 'ah.create', [name]: local },
     ])
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
@@ -81,7 +81,7 @@ for (const [link, name, list] of [
     )
   })
 
-test('roce: a GID, and an explicit MAC address and VLAN', async () => {
+test('roce: a peer is known by its GID, and by an explicit MAC address and VLAN', async () => {
   const { device, pd, cq, passed } = await on('roce')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
@@ -104,7 +104,7 @@ test('roce: a GID, and an explicit MAC address and VLAN', async () => {
   refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
 })
 
-test('iwarp: addresses belong to the connection', async () => {
+test('iwarp: a queue pair has no address; the connection has it', async () => {
   const { device, pd, cq, passed } = await on('iwarp')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })

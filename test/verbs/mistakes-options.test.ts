@@ -149,14 +149,14 @@ eachCarrier(openTwo => {
     refuses('pd.destroyAhs', /^the address handle is closed/, () => own.pd.closeAddressHandles([foreign.ah]))
     const closed = here.pd()
     const { handle } = closed
-    const gone = here.xrcd()
+    const closedXrcd = here.xrcd()
     closed.close()
-    gone.close()
+    closedXrcd.close()
     const [newer, another] = [here.pd(), here.xrcd()]
     assert.equal(newer.handle, handle)
     refuses('pd.register', not('pd'), () => closed.register(new Uint8Array(8)))
     refuses('rc_qp.create', not('pd'), () => closed.rcQp({ sendCq: own.cq }))
-    refuses('xrc_tgt_qp.create', not('xrcd'), () => gone.target())
+    refuses('xrc_tgt_qp.create', not('xrcd'), () => closedXrcd.target())
     newer.register(new Uint8Array(8)).close()
     another.target().close()
     for (const device of two) await device.close()

@@ -78,30 +78,30 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     const { qp, pd, cq } = a
     const [slice, remote] = [a.mr.slice(0, 8), b.mr.remote(8, 8)]
-    const strange = untyped<{ readonly id?: number }>({ id: 1, signalled: false })
+    const misspelled = untyped<{ readonly id?: number }>({ id: 1, signalled: false })
     const unknown = /^options: "signalled" is unknown$/
     const common = 'there are id, signaled, solicited, fence'
     assert.equal(
-      refuses('qp.send', unknown, () => qp.send(slice, strange)),
+      refuses('qp.send', unknown, () => qp.send(slice, misspelled)),
       `${common}, immediate, invalidate`,
     )
     assert.equal(
-      refuses('qp.write', unknown, () => qp.write(slice, remote, strange)),
+      refuses('qp.write', unknown, () => qp.write(slice, remote, misspelled)),
       `${common}, immediate`,
     )
     assert.equal(
-      refuses('qp.flush', unknown, () => qp.flush(remote, strange)),
+      refuses('qp.flush', unknown, () => qp.flush(remote, misspelled)),
       `${common}, persistent, wholeRegion`,
     )
     assert.equal(
-      refuses('qp.read', unknown, () => qp.read(slice, remote, strange)),
+      refuses('qp.read', unknown, () => qp.read(slice, remote, misspelled)),
       common,
     )
-    refuses('qp.fetchAdd', unknown, () => qp.fetchAdd(slice, remote, 1n, strange))
-    refuses('qp.compareSwap', unknown, () => qp.compareSwap(slice, remote, 1n, 1n, strange))
-    refuses('qp.atomicWrite', unknown, () => qp.atomicWrite(remote, 1n, strange))
-    refuses('qp.invalidate', unknown, () => qp.invalidate(pd.window(), strange))
-    refuses('qp.bind', unknown, () => qp.bind(pd.window(), { region: a.mr }, strange))
+    refuses('qp.fetchAdd', unknown, () => qp.fetchAdd(slice, remote, 1n, misspelled))
+    refuses('qp.compareSwap', unknown, () => qp.compareSwap(slice, remote, 1n, 1n, misspelled))
+    refuses('qp.atomicWrite', unknown, () => qp.atomicWrite(remote, 1n, misspelled))
+    refuses('qp.invalidate', unknown, () => qp.invalidate(pd.window(), misspelled))
+    refuses('qp.bind', unknown, () => qp.bind(pd.window(), { region: a.mr }, misspelled))
     refuses('qp.write', /^options: "invalidate" is unknown$/, () => qp.write(slice, remote, untyped({ invalidate: 5 })))
     refuses('qp.send', /^options: "toString" is unknown$/, () => qp.send(slice, untyped({ toString: 5 })))
     refuses('qp.send', /^options: "srqNumber" is unknown$/, () => qp.send(slice, untyped({ srqNumber: 5 })))
@@ -112,10 +112,10 @@ eachCarrier(openTwo => {
     refuses('qp.send', /^options: "invalidate" is unknown$/, () => uc.send(slice, untyped({ invalidate: 5 })))
     const ud = pd.udQp({ sendCq: cq, active: true })
     const to = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
-    refuses('qp.send', unknown, () => ud.send(slice, to, strange))
+    refuses('qp.send', unknown, () => ud.send(slice, to, misspelled))
     const xrc = pd.xrcInitiator({ sendCq: cq })
     assert.match(
-      refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...strange })),
+      refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...misspelled })),
       /, srqNumber$/,
     )
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])

@@ -69,10 +69,10 @@ eachCarrier(openTwo => {
     qp.connect({ qpn: 5, gid: other.address, psn: 0 })
     qp.send(slice)
     await device.close()
-    const gone = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or removed' }
-    assert.throws(() => qp.send(slice), { ...gone, call: 'qp.send' })
-    assert.throws(() => qp.receive(slice), { ...gone, call: 'qp.receive' })
-    assert.throws(() => srq.receive(slice), { ...gone, call: 'srq.receive' })
+    const closedDevice = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or removed' }
+    assert.throws(() => qp.send(slice), { ...closedDevice, call: 'qp.send' })
+    assert.throws(() => qp.receive(slice), { ...closedDevice, call: 'qp.receive' })
+    assert.throws(() => srq.receive(slice), { ...closedDevice, call: 'srq.receive' })
     assert.equal(qp.pending, 0, 'no engine processes the request')
     await other.close()
   })

@@ -53,13 +53,13 @@ eachCarrier(openTwo => {
     assert.deepEqual([...a.buffer.subarray(0, 4)], [0, 0, 0, 0])
 
     const [from, to] = [new Uint8Array(100).fill(4), new Uint8Array(100)]
-    const mine = a.pd.wholeRegion()
-    const theirs = b.pd.wholeRegion({ remoteWrite: true })
-    a.qp.write(mine.slice(from, 10, 50), theirs.remote(to, 20, 50), { id: 3 })
+    const local = a.pd.wholeRegion()
+    const remote = b.pd.wholeRegion({ remoteWrite: true })
+    a.qp.write(local.slice(from, 10, 50), remote.remote(to, 20, 50), { id: 3 })
     assert.equal(await line(a.cq), '3 RDMA_WRITE')
     assert.deepEqual([to[19], to[20], to[69], to[70]], [0, 4, 4, 0])
-    assert.throws(() => mine.slice(from, 90, 20), { code: 'EINVAL' })
-    mine.close()
+    assert.throws(() => local.slice(from, 90, 20), { code: 'EINVAL' })
+    local.close()
     await closeAll(a, b)
   })
 

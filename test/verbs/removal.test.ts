@@ -41,14 +41,14 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
       for await (const { type } of b.device.events()) types.push(type)
       return types
     }
-    const walked = walk()
+    const walking = walk()
     const events = listen()
     a.qp.send(a.mr.slice(0, 8), { id: 1 })
     await a.cq.wait()
     const { status, stderr } = await runUserdma(t, ['device', 'remove', 'rxe1', '--socket', socket])
     assert.equal(status, 0, stderr)
 
-    const { names, end: last } = await walked
+    const { names, end: last } = await walking
     assert.deepEqual(names, ['SUCCESS', ...Array(RECEIVES - 1).fill('WR_FLUSH_ERR')])
     assert.ok(last instanceof RdmaError && last.code === 'EIO', String(last))
     assert.deepEqual(await events, ['DEVICE_FATAL'])

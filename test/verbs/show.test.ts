@@ -61,7 +61,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('networks, the system-wide device and objects of drivers do so too', async () => {
+test('networks, the system-wide device and objects of drivers show their attributes too', async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
   await using device = await open({ network, device: 'ctx0' })

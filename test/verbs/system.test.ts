@@ -45,7 +45,7 @@ test('devices of this process are listed, with events as they are added and remo
   assert.equal(changes.length, 3)
 })
 
-test('it names the owner of its devices, and reports no events once it is closed', () => {
+test('the system-wide device names the owner of its devices, and reports no events once it is closed', () => {
   const refused = (body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
   refused(() => openSystem({}), 'EINVAL', /say whose devices/)
@@ -78,7 +78,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     using system = openSystem({ socket: daemon.socket })
     const changes: DeviceChange[] = []
-    const came = (count: number) =>
+    const nextEvents = (count: number) =>
       new Promise<void>(done => {
         const stop = system.onChange(() => {
           if (changes.length < count) return
@@ -91,7 +91,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
       assert.deepEqual([status, stderr], [0, ''])
     }
-    const all = came(2)
+    const all = nextEvents(2)
     await command('add', 'ctx0')
     assert.deepEqual(
       system

@@ -108,7 +108,7 @@ test('a chain creates objects that refer to each other', () =>
     assert.ok(pd.handle >= 0)
   }))
 
-test('their events are delivered to an event queue', () =>
+test('events of these classes are delivered to an event queue', () =>
   place(async on => {
     const events = on.device.eventQueue()
     const queue = wq(on)

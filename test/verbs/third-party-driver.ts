@@ -259,8 +259,9 @@ const tableClass = driverClass<typeof rwq_ind_table, readonly CoreObject<Wq>[]>(
 
 const flowClass = driverClass<typeof flow, Rule>(flow, {
   create(call, object, { rawQp, udQp, counters: set, type, priority, port, specs }) {
-    const strange = specs.find(spec => places[spec.type] === undefined)
-    if (strange !== undefined) throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${strange.type}`)
+    const unknownSpec = specs.find(spec => places[spec.type] === undefined)
+    if (unknownSpec !== undefined)
+      throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${unknownSpec.type}`)
     const qp = (rawQp ?? udQp) as CoreObject<Qp>
     object.state = { type, priority, port, specs, qp, counters: set as CoreObject<bigint[]> | undefined }
     stateOf(call).rules.add(object.state)

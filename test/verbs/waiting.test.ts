@@ -82,7 +82,7 @@ const opened = async () => {
     live: () => live,
     /** Resumes all waiting calls, and everything that follows. */
     async pass(error?: CallError) {
-      for (const go of pending.splice(0)) go(error)
+      for (const resume of pending.splice(0)) resume(error)
       await new Promise(setImmediate)
     },
   }

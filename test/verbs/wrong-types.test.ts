@@ -13,7 +13,7 @@ const { createNetwork, open, openSystem, RdmaError } = userdma
 type Method = (this: unknown, ...args: unknown[]) => unknown
 const WRONG = [undefined, null, 5, -1, 1.5, 'x', {}, [], true, 2n ** 70n, () => {}, Symbol('x')]
 
-/** All objects that a program can have, each created anew; closed with the devices. */
+/** All objects that a program can have, created for each test; closed with the devices. */
 const createAll = async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
@@ -96,7 +96,7 @@ const isRaw = (error: unknown): boolean => error instanceof Error && !(error ins
 
 const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))
 
-test('a method called without its object says so', async () => {
+test('a method that is called without its object throws an error about it', async () => {
   const { objects, close } = await createAll()
   const raw: string[] = []
   for (const [name, object] of Object.entries(objects))

@@ -28,7 +28,7 @@ const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 
 
 /** An arena that claims an address, and an engine that computes by address, as native code would. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
-const engineOver = (arena: Arena, spoil = 0): CrcEngine & { calls: number } => ({
+const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => ({
   name: 'test',
   minLength: 100,
   calls: 0,
@@ -36,7 +36,7 @@ const engineOver = (arena: Arena, spoil = 0): CrcEngine & { calls: number } => (
     this.calls++
     const at = address - arena.address
     return (
-      (zlibCrc32(arena.bytes.subarray(at, at + length), seed) ^ (length === 777 || length === 200 ? spoil : 0)) >>> 0
+      (zlibCrc32(arena.bytes.subarray(at, at + length), seed) ^ (length === 777 || length === 200 ? error : 0)) >>> 0
     )
   },
 })

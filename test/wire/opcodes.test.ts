@@ -22,10 +22,10 @@ test('opcodes and headers are those of the independent list', () => {
     const wanted = listed.get(name)
     assert.ok(wanted, name)
     // That list lacks XRCETH.
-    const mine = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
+    const ours = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
     if (name.startsWith('XRC_') && role === 'request') assert.equal(list[0], 'XRCETH')
     assert.deepEqual(
-      mine.map(header => `${header}:${headers[header].bytes}`),
+      ours.map(header => `${header}:${headers[header].bytes}`),
       wanted.list,
       name,
     )

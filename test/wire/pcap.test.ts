@@ -1,4 +1,4 @@
-/* Capture files, made by hand: both pcap byte orders and time units, pcapng's blocks, and damage. */
+/* Capture files made by hand: both byte orders and time units of pcap, the blocks of pcapng, and damaged files. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { readCapture } from '../../src/wire/pcap.ts'

@@ -112,20 +112,20 @@ export const createUdpSending = (
    */
   const resendRefused = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
-    const packet = packetSizes[slot]
-    const count = Math.ceil(bytes / packet)
+    const packetBytes = packetSizes[slot]
+    const count = Math.ceil(bytes / packetBytes)
     if (count <= FEWER_PACKETS || errno !== EINVAL) {
       sendSingly(socket, slot, 0, bytes, errno)
       return
     }
     messagePackets = FEWER_PACKETS
     for (let i = 0; i < count; i += FEWER_PACKETS) {
-      const some = Math.min(FEWER_PACKETS, count - i)
-      const from = i * packet
-      const length = Math.min(some * packet, bytes - from)
+      const packets = Math.min(FEWER_PACKETS, count - i)
+      const from = i * packetBytes
+      const length = Math.min(packets * packetBytes, bytes - from)
       const at = offsets[slot] + from
-      seal(at, packet, some, length - (some - 1) * packet, flowsOf[slot])
-      put(SPARE, at, length, flowsOf[slot], some > 1 ? packet : 0)
+      seal(at, packetBytes, packets, length - (packets - 1) * packetBytes, flowsOf[slot])
+      put(SPARE, at, length, flowsOf[slot], packets > 1 ? packetBytes : 0)
       counters.sendCalls++
       const result = send(socket, SPARE, 1)
       if (result < 0) sendSingly(socket, slot, from, length, -result)
@@ -153,10 +153,10 @@ export const createUdpSending = (
     }
   }
 
-  const setBlocked = (now: boolean): void => {
-    if (blocked === now) return
-    blocked = now
-    onBlocked(now)
+  const setBlocked = (value: boolean): void => {
+    if (blocked === value) return
+    blocked = value
+    onBlocked(value)
   }
 
   const sendQueued = (): boolean => {
@@ -207,14 +207,14 @@ export const createUdpSending = (
     queued++
     flows.hold(flow)
     if (count > 1) counters.cutMessages++
-    const look = tap()
-    if (look === null) return
+    const observe = tap()
+    if (observe === null) return
     tapped.offset = offset
     tapped.packetBytes = packet
     tapped.count = count
     tapped.lastBytes = last
     tapped.flow = flows.recordOf(flow)
-    look(tapped)
+    observe(tapped)
   }
 
   return {
@@ -245,9 +245,9 @@ export const createUdpSending = (
       const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
       const maxPackets = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
       for (let i = 0; i < count; i += maxPackets) {
-        const now = Math.min(maxPackets, count - i)
-        const lastNow = i + now === count ? last : size
-        queueMessage(offset + i * size, now === 1 ? lastNow : size, now, lastNow, flow)
+        const packets = Math.min(maxPackets, count - i)
+        const lastBytes = i + packets === count ? last : size
+        queueMessage(offset + i * size, packets === 1 ? lastBytes : size, packets, lastBytes, flow)
       }
       queuedPackets += count
     },

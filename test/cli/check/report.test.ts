@@ -22,7 +22,7 @@ const finding: Finding = {
   objects: [{ name: 'MR 0x700', history: [{ what: 'registered', time: 2_000_000, stack: [] }] }],
 }
 
-test('text for people', () => {
+test('text output has the finding, its stacks, objects and advice', () => {
   assert.equal(
     findingText(finding, createSymbols()),
     `userdma check: error stale-rkey: process 7 (client), rxe0: QP 0x11 WRITE wr_id 5: REM_ACCESS_ERR
@@ -37,16 +37,16 @@ test('text for people', () => {
   )
 })
 
-test('what programs name has no control characters on a terminal', () => {
-  const odd = 'a\x1b[31m\x9b2J\nuserdma check: error'
+test('control characters in names of a program are not printed', () => {
+  const hostileText = 'a\x1b[31m\x9b2J\nuserdma check: error'
   const text = findingText(
     {
       ...finding,
-      text: odd,
-      details: [odd],
-      program: { pid: 7, command: odd },
-      moments: [{ what: 'posted', time: 0, stack: [odd] }],
-      objects: [{ name: odd, history: [{ what: 'created', time: 0, stack: [odd] }] }],
+      text: hostileText,
+      details: [hostileText],
+      program: { pid: 7, command: hostileText },
+      moments: [{ what: 'posted', time: 0, stack: [hostileText] }],
+      objects: [{ name: hostileText, history: [{ what: 'created', time: 0, stack: [hostileText] }] }],
     },
     createSymbols(),
   )
@@ -55,19 +55,19 @@ test('what programs name has no control characters on a terminal', () => {
   assert.equal(text.split('\n').filter(line => line.startsWith('userdma check:')).length, 1)
 })
 
-test('SARIF has URIs of files', () => {
-  const odd = { ...finding, moments: [{ what: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
-  const [run] = sarifLog([[odd, 1]], createSymbols(), '1').runs
+test('URIs in SARIF are encoded', () => {
+  const special = { ...finding, moments: [{ what: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
+  const [run] = sarifLog([[special, 1]], createSymbols(), '1').runs
   assert.equal(run?.results[0]?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/a%20b/50%25%23%3F.ts')
 })
 
-test('JSON has frames in place of addresses, and the count', () => {
+test('JSON has frames instead of addresses, and the number of repetitions', () => {
   const { moments, count } = findingJson(finding, createSymbols(), 3)
   assert.equal(count, 3)
   assert.deepEqual(moments[0]?.frames[0], { function: 'post', file: '/app/client.ts', line: 42 })
 })
 
-test('SARIF: a rule for each id, a result for each finding, with its place', () => {
+test('SARIF has a rule for each id, and a result with its place for each finding', () => {
   const log = sarifLog(
     [
       [finding, 2],
@@ -90,7 +90,7 @@ test('SARIF: a rule for each id, a result for each finding, with its place', () 
   assert.equal(run?.results[1]?.locations, undefined)
 })
 
-test('a file without symbols keeps its name and the symbol that the program knew', () => {
+test('a frame of a file without symbols keeps the file name and the symbol that the program gave', () => {
   const [frame] = createSymbols().framesOf(['/no/such/libibverbs.so.1+0x10 ibv_post_send'])
   assert.deepEqual(frame, { function: 'ibv_post_send', object: '/no/such/libibverbs.so.1' })
 })

@@ -11,7 +11,7 @@ const block = (...lines: string[]): string => `# a comment\n{\n  known\n  ${line
 const isSuppressed = (id: string, ...lines: string[]): boolean =>
   suppressionOf(parseSuppressions(block(...lines), 'f.supp'), id, frames) !== undefined
 
-test('a block matches the id, and its frames the innermost ones in order', () => {
+test('a block suppresses findings with its id whose innermost frames match in order', () => {
   const cases: readonly (readonly [boolean, ...string[]])[] = [
     [true, 'stale-rkey'],
     [true, '*'],
@@ -31,7 +31,7 @@ test('a block matches the id, and its frames the innermost ones in order', () =>
     assert.equal(isSuppressed('stale-rkey', ...lines), expected, lines.join(' '))
 })
 
-test('what is wrong with a file is told with its line', () => {
+test('an error of a suppression file names its line', () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
     [block('no-such'), /^f\.supp:5: there is no finding "no-such"/],

@@ -1,5 +1,5 @@
 /*
- * Files of frames, as hostile programs may name them.
+ * Frames whose file names a hostile program has chosen.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -22,7 +22,7 @@ const build = () => {
   return { program, address: `0x${address.replace(/^0+/, '')}` }
 }
 
-test('the name of a file is never an option, or a file of options', { skip: lacking }, () => {
+test('a file name is never read as an option or as a file of options', { skip: lacking }, () => {
   const { program, address } = build()
   const functionOf = (object: string): string | undefined =>
     createSymbols().framesOf([`${object}+${address} symbol`])[0]?.function
@@ -33,7 +33,7 @@ test('the name of a file is never an option, or a file of options', { skip: lack
   assert.equal(functionOf('--help'), 'symbol')
 })
 
-test('a file that is no regular one, or has an impossible name, is not opened', { skip: lacking }, () => {
+test('a file that is not regular, or has an impossible name, is not opened', { skip: lacking }, () => {
   const fifo = join(folder, 'fifo')
   spawnSync('mkfifo', [fifo])
   for (const object of [fifo, folder, '/dev/zero', `/${'x'.repeat(4000)}`, 'x\0y'])

@@ -60,8 +60,8 @@ describe('userdma schema', { skip: lacking() }, () => {
 
   it('prints a device’s own description', async t => {
     const { socket } = await startDaemon(t)
-    const ask = (...args: string[]) => runUserdma(t, ['schema', '--device', ...args, '--socket', socket])
-    const { status, stdout, stderr } = await ask('rxe0', '--json')
+    const runSchema = (...args: string[]) => runUserdma(t, ['schema', '--device', ...args, '--socket', socket])
+    const { status, stdout, stderr } = await runSchema('rxe0', '--json')
     assert.deepEqual([status, stderr], [0, ''])
     const schema = JSON.parse(stdout) as Schema
     assert.equal(schema.device, 'rxe0')
@@ -71,8 +71,11 @@ describe('userdma schema', { skip: lacking() }, () => {
     // Including the driver's additions.
     const { out } = schema.classes.find(({ name }) => name === 'cq')!.methods.find(({ name }) => name === 'create')!
     assert.ok(out.some(({ id }) => id >= 0x8000))
-    assert.match((await ask('rxe0')).stdout, /^class rc_qp \(16\), named by handles\n {2}create \(0, common 0\)\n/m)
-    const wrong = await ask('rxe9')
+    assert.match(
+      (await runSchema('rxe0')).stdout,
+      /^class rc_qp \(16\), named by handles\n {2}create \(0, common 0\)\n/m,
+    )
+    const wrong = await runSchema('rxe9')
     assert.equal(wrong.status, 1)
     assert.match(wrong.stderr, /^userdma: open: there is no device rxe9; there are: rxe0/)
   })

@@ -29,7 +29,7 @@ const deviceOf = (host: Host, last: number) => {
   return rxe.device
 }
 
-/** No IP objects are left on a host's devices. */
+/** Asserts that the hosts' devices have no IP objects left. */
 const assertNothingLeft = ({ clients, devices }: Host): void => {
   assert.equal(clients.use('ipoib').size, 0)
   assert.equal(clients.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -167,7 +167,7 @@ describe('a removed device', () => {
     ])
     udp.close()
     one.close()
-    world.rest()
+    world.runTimers()
     // The address can be used again.
     const again = new Stack(a.plug(1), `${base}1`)
     const socket = again.echo()
@@ -179,7 +179,7 @@ describe('a removed device', () => {
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-  it('and returns a thousand times, leaving no objects', () => {
+  it('can be removed and added a thousand times, and leaves no objects', () => {
     const { world, a, b, base, other } = two()
     const flows = () => world.link.stat().flows
     other.udp(1)
@@ -191,7 +191,7 @@ describe('a removed device', () => {
       a.unplug(9)
       if (i === 10) before = flows()
     }
-    world.rest()
+    world.runTimers()
     assert.ok(flows() <= before, `${flows()} flows, ${before} initially`)
     assert.equal(other.query().neighbours, 1)
     a.unplug(1)

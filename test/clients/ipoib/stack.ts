@@ -74,9 +74,9 @@ export class Stack {
   readonly number: number
   readonly facts: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
-  constructor(device: Device, own: string, prefixLength?: number, account?: MemoryAccount) {
+  constructor(device: Device, localAddress: string, prefixLength?: number, account?: MemoryAccount) {
     this.context = openContext(device, { opened: true, ...(account && { account }) })
-    const args = { address: address(own), ...(prefixLength !== undefined && { prefixLength }) }
+    const args = { address: address(localAddress), ...(prefixLength !== undefined && { prefixLength }) }
     const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
     assert.ok(object !== undefined)
     this.number = object

@@ -49,7 +49,7 @@ const pathTo = (from: number, to: number): MadAddress => ({
   hopLimit: 64,
 })
 
-const begin = () => {
+const setUp = () => {
   const { world, a, b } = twoHosts()
   const [first, second] = [a.devices.get('rxe1')!.device, b.devices.get('rxe2')!.device]
   const send = ({ agent }: Listening, mad: Uint8Array): void => {
@@ -65,7 +65,7 @@ const refuses = (code: number, body: () => unknown): void => {
 
 describe('the MAD layer', () => {
   it('delivers requests to the agent of their class, version and method, and responses to the requester', () => {
-    const { a, b, first, second, send } = begin()
+    const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
     const sets = listen(b.mads, second, SUBNET_ADMINISTRATION, [SET])
@@ -84,8 +84,8 @@ describe('the MAD layer', () => {
     assert.equal(new DataView(client.received[1]!.buffer).getUint16(4), 0x0c)
   })
 
-  it('gets nothing of another partition, and counts it', () => {
-    const { world, a, b, first, second } = begin()
+  it('drops datagrams of another partition, and counts them', () => {
+    const { world, a, b, first, second } = setUp()
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
     for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
       a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, pkey), { ...pathTo(1, 2), pkey })
@@ -95,7 +95,7 @@ describe('the MAD layer', () => {
   })
 
   it('answers unclaimed Get and Set, and nothing else', () => {
-    const { a, first, send } = begin()
+    const { a, first, send } = setUp()
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
     send(client, plainMad(COMMUNICATION, MadMethod.TRAP, 2))
@@ -110,7 +110,7 @@ describe('the MAD layer', () => {
   })
 
   it('has one agent for a method of a port; closing the agent frees the method', () => {
-    const { a, b, first, second, send } = begin()
+    const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
     refuses(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
@@ -125,8 +125,8 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('does a bounded part of the due work at once, of each agent in turn', () => {
-    const { a, first, world } = begin()
+  it('does a bounded part of the due work per turn, for each agent in rotation', () => {
+    const { a, first, world } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
@@ -150,7 +150,7 @@ describe('the MAD layer', () => {
   })
 
   it('ends with its device, and starts again on another one', () => {
-    const { world, a, b, first } = begin()
+    const { world, a, b, first } = setUp()
     const { agent } = listen(a.mads, first)
     a.unplug(1)
     refuses(Errno.EIO, () =>
@@ -161,7 +161,7 @@ describe('the MAD layer', () => {
     again.agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
     world.settle()
     assert.equal(again.received.length, 1)
-    world.rest()
+    world.runTimers()
     assert.equal(b.mads.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 })
@@ -181,12 +181,12 @@ describe('the classes of management datagrams', () => {
   }
 
   it('require CAP_NET_RAW', () => {
-    const { first } = begin()
+    const { first } = setUp()
     refuses(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
   })
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
-    const { world, first } = begin()
+    const { world, first } = setUp()
     const { context, callerWithoutMemory, make } = channelOf(first)
     const channel = make()
     const fd = findDescriptor(first.core, channel)
@@ -224,7 +224,7 @@ describe('the classes of management datagrams', () => {
   })
 
   it('charge sends and unread messages to the memory quota of the program', () => {
-    const { world, first } = begin()
+    const { world, first } = setUp()
     let charged = 0
     const limit = 100_000
     const account: MemoryAccount = {
@@ -252,7 +252,7 @@ describe('the classes of management datagrams', () => {
       for (; sent < 1000; sent++) send(sent)
     })
     assert.equal(charged, before + sent * 256)
-    world.rest()
+    world.runTimers()
     // Each left an unread header.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)

@@ -156,7 +156,7 @@ describe('a channel', () => {
     world.settle()
     client.accept(active)
     client.names(here)
-    // One more unread request.
+    // A second request stays unread.
     client.connect(here, ip4(2, PORT), 0x12)
     world.settle()
     client.names(here)
@@ -186,13 +186,13 @@ describe('a channel', () => {
     server.accept(first, 0x21)
     server.accept(second, 0x22)
     closeContext(client.context)
-    world.rest()
+    world.runTimers()
     assert.deepEqual([server.names(before).length > 0, server.names(after).length > 0], [true, true])
     assert.equal(server.destroy(listener), 3)
     end()
   })
 
-  it('that is not read queues few events per identifier: calls that would add more are refused', () => {
+  it('that is not read queues few events per identifier; calls that would add more are refused', () => {
     const { client, end } = two()
     const channel = client.channel()
     const id = client.create(channel)

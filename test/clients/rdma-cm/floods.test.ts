@@ -74,7 +74,7 @@ describe('a flood', () => {
     ['one peer', () => 7n],
     ['many peers', (i: number) => 0x1000n + BigInt(i)],
   ] as const)
-    it(`of requests from ${name} creates as many as the backlog allows; other listeners continue`, () => {
+    it(`of requests from ${name} creates as many identifiers as the backlog allows; other listeners continue`, () => {
       const { world, a, b } = twoHosts()
       const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG })
       const other = b.listen(ip4(2, PORT + 1))
@@ -91,7 +91,7 @@ describe('a flood', () => {
       assertNothingLeft(world)
     })
 
-  it('of SIDR requests creates no more', () => {
+  it('of SIDR requests creates as many identifiers as the backlog allows', () => {
     const { world, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG, portSpace: UDP })
     const send = sender(world, a)
@@ -120,7 +120,7 @@ describe('a flood', () => {
     assertNothingLeft(world)
   })
 
-  it('of random bytes, also of the right class, does no harm', () => {
+  it('of random bytes, with or without the header of a CM message, has no effect', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const send = sender(world, a)
@@ -138,7 +138,7 @@ describe('a flood', () => {
 })
 
 describe('a listener', () => {
-  it('hears no request for another kind of queue pair: it is rejected, as by Linux', () => {
+  it('gets no request for another type of queue pair: the request is rejected, as by Linux', () => {
     const { world, a, b } = twoHosts()
     const connected = b.listen(ip4(2, PORT))
     const datagrams = b.listen(ip4(2, PORT), { portSpace: UDP })
@@ -164,15 +164,15 @@ describe('a connection', () => {
     const send = sender(world, a)
     const random = randomFrom(9)
     for (let i = 0; i < 2000; i++) {
-      const guess = { tid: BigInt(random()), localId: random(), remoteId: localId }
-      send(emitCm({ name: 'DREQ', ...guess, remoteQpn: 0x22 }))
-      send(emitCm({ name: 'REJ', ...guess, message: 2, reason: 4 }))
-      send(emitCm({ name: 'DREQ', ...guess, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
+      const guessedId = { tid: BigInt(random()), localId: random(), remoteId: localId }
+      send(emitCm({ name: 'DREQ', ...guessedId, remoteQpn: 0x22 }))
+      send(emitCm({ name: 'REJ', ...guessedId, message: 2, reason: 4 }))
+      send(emitCm({ name: 'DREQ', ...guessedId, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
     }
-    // Nor by a program on the same host that names its queue pair.
-    const intruder = a.create()
-    a.resolve(intruder, ip4(2, PORT))
-    assert.throws(() => a.cm.connect(intruder, parametersOf(0x11)), /queue pair 17 is connected already/)
+    // A program on the same host that names the queue pair cannot end it either.
+    const otherProgram = a.create()
+    a.resolve(otherProgram, ip4(2, PORT))
+    assert.throws(() => a.cm.connect(otherProgram, parametersOf(0x11)), /queue pair 17 is connected already/)
     world.settle()
     assert.deepEqual([active.connection?.state, passive.connection?.state], ['ESTABLISHED', 'ESTABLISHED'])
   })

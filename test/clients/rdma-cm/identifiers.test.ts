@@ -32,7 +32,7 @@ const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean
   return id
 }
 
-/** The long jobs of a host from now on; `run` runs them. */
+/** Collects the long jobs of a host from now on, which the test then runs. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { run } = core
@@ -58,7 +58,7 @@ describe('a connection', () => {
     b.cm.disconnect(passive)
     world.settle()
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED'])
-    world.rest()
+    world.runTimers()
     assert.deepEqual([a.eventNames(active), b.eventNames(passive)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
@@ -76,7 +76,7 @@ describe('a connection', () => {
     world.settle()
     a.cm.disconnect(active)
     b.cm.disconnect(passive)
-    world.rest()
+    world.runTimers()
     assert.deepEqual(
       [a.eventNames(active), b.eventNames(passive)],
       [
@@ -168,7 +168,7 @@ describe('a connection', () => {
     const { world, a, b } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
     b.unplug(2)
-    world.rest()
+    world.runTimers()
     const { name, details } = a.take(active).at(-1)!
     assert.deepEqual([name, details.status], ['UNREACHABLE', -110])
     a.cm.destroy(active)
@@ -291,7 +291,7 @@ describe('listeners', () => {
       assert.equal(requests.length, only ? 1 : 2)
       for (const id of active) a.cm.destroy(id)
       for (const id of [listener, ...requests]) b.cm.destroy(id)
-      world.rest()
+      world.runTimers()
     }
     assertNothingLeft(world)
   })
@@ -449,7 +449,7 @@ describe('a removed device', () => {
       assert.equal(errnoOf(use), 'EINVAL')
     // A peer detects that a host is silent only when it sends to it.
     a.cm.disconnect(active)
-    world.rest()
+    world.runTimers()
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
     const again = a.connect(ip4(3, PORT), 0x12)
     world.settle()
@@ -505,7 +505,7 @@ describe('a bond failover', () => {
     assertNothingLeft(world)
   })
 
-  it('gives ADDR_CHANGE to identifiers bound before; connections continue', () => {
+  it('gives ADDR_CHANGE to identifiers bound before it; connections continue', () => {
     const { world, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
@@ -519,7 +519,7 @@ describe('a bond failover', () => {
     a.cm.hardwareAddress(device, second)
     assert.deepEqual(a.eventNames(active), ['ADDR_CHANGE'])
     const late = bound(a, ip4(1, PORT + 2))
-    // Migrated back: it still knows its connection, but not the later one.
+    // The first MAC again: the older connection was made with it, the later identifier with the other.
     a.cm.hardwareAddress(device, first)
     assert.deepEqual([a.eventNames(active), a.eventNames(late), a.eventNames(early)], [[], ['ADDR_CHANGE'], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
@@ -565,7 +565,7 @@ describe('a neighbour that gets another MAC', () => {
     )
     assert.deepEqual(eventNames(), [[], [], [], []])
     assert.deepEqual(change(2, 'bb'), [[], [], [], []])
-    // The system asked for this one after the route was resolved.
+    // The neighbour's MAC was resolved after the route: this is the first one.
     assert.deepEqual(change(3, 'cc'), [[], [], [], []])
     assert.deepEqual(change(3, 'dd'), [[], ['UNREACHABLE'], [], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
@@ -606,8 +606,8 @@ describe('datagrams', () => {
       b.cm.destroy(request)
       a.cm.connect(active, parametersOf(0))
     }
-    b.refusing = true
-    world.rest()
+    b.refusesRequests = true
+    world.runTimers()
     assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
     a.cm.destroy(active)
     for (const request of b.requests(listener)) b.cm.destroy(request)
@@ -616,8 +616,8 @@ describe('datagrams', () => {
   })
 })
 
-describe('hosts', () => {
-  it('may be three on one network', () => {
+describe('three hosts', () => {
+  it('can connect in a ring on one network', () => {
     const world = new World()
     const hosts = [1, 2, 3].map(last => {
       const host = world.host()

@@ -10,30 +10,40 @@ import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createRandomSource } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, World } from './world.ts'
 
-type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | 'down' | 'rejected' | 'over' | 'failed'
+type Stage =
+  | 'requested'
+  | 'replied'
+  | 'incoming'
+  | 'accepted'
+  | 'established'
+  | 'disconnecting'
+  | 'disconnected'
+  | 'rejected'
+  | 'closed'
+  | 'failed'
 
-const ended = { DISCONNECTED: 'down', REJECTED: 'rejected' } as const
+const ended = { DISCONNECTED: 'disconnected', REJECTED: 'rejected' } as const
 
 /** The events that an identifier may get in each stage, and the stage that follows. */
 const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
-  asked: { CONNECT_RESPONSE: 'answered', REJECTED: 'failed', UNREACHABLE: 'failed' },
-  answered: { REJECTED: 'rejected' },
-  request: { REJECTED: 'failed' },
-  waiting: { ESTABLISHED: 'up', DISCONNECTED: 'down', REJECTED: 'failed', UNREACHABLE: 'failed' },
-  up: ended,
-  leaving: ended,
-  down: { TIMEWAIT_EXIT: 'over' },
+  requested: { CONNECT_RESPONSE: 'replied', REJECTED: 'failed', UNREACHABLE: 'failed' },
+  replied: { REJECTED: 'rejected' },
+  incoming: { REJECTED: 'failed' },
+  accepted: { ESTABLISHED: 'established', DISCONNECTED: 'disconnected', REJECTED: 'failed', UNREACHABLE: 'failed' },
+  established: ended,
+  disconnecting: ended,
+  disconnected: { TIMEWAIT_EXIT: 'closed' },
   // As on Linux, the end of TIMEWAIT is not reported after a rejection.
   rejected: {},
-  over: {},
+  closed: {},
   failed: {},
 }
 
-/** Stages in which nothing follows, and stages without a running timer. */
-const ENDED: readonly Stage[] = ['rejected', 'over', 'failed']
-const LASTING: readonly Stage[] = ['up', ...ENDED]
-/** Stages that wait for the consumer, whose peer has given up and has sent its message once. */
-const UNTOLD: readonly Stage[] = ['request', 'answered']
+/** Stages in which no event follows, and stages without a running timer. */
+const ENDED: readonly Stage[] = ['rejected', 'closed', 'failed']
+const LASTING: readonly Stage[] = ['established', ...ENDED]
+/** Stages that wait for the consumer. The peer may have given up, and its only REJ may be lost. */
+const PEER_GAVE_UP: readonly Stage[] = ['incoming', 'replied']
 
 interface ModelId {
   readonly id: Identifier
@@ -46,9 +56,9 @@ interface ModelId {
 const HOSTS = 3
 const PORT = 7471
 const BACKLOG = 16
-const MAX_THINGS = 60
+const MAX_IDENTIFIERS = 60
 /** Longer than any TIMEWAIT. Microseconds. */
-const REST = 9_000_000
+const TIMEWAIT_BOUND = 9_000_000
 
 export class CmModel {
   readonly #world = new World()
@@ -57,7 +67,7 @@ export class CmModel {
   readonly #modelIds = new Map<Identifier, ModelId>()
   readonly #listeners: Identifier[] = []
   /** Queue pairs in TIMEWAIT, with the time at which each may be reused, earliest first. */
-  readonly #resting: { readonly qpn: number; readonly until: number }[] = []
+  readonly #inTimewait: { readonly qpn: number; readonly until: number }[] = []
   #nextQpn = 0x100
   connections = 0
 
@@ -72,22 +82,22 @@ export class CmModel {
   }
 
   #qpn(): number {
-    const [first] = this.#resting
+    const [first] = this.#inTimewait
     if (first === undefined || first.until > this.#world.now) return this.#nextQpn++
-    this.#resting.shift()
+    this.#inTimewait.shift()
     return first.qpn
   }
 
   /** The queue pair enters TIMEWAIT, whatever the state of its connection. */
   #release(modelId: ModelId): void {
-    if (modelId.qpn !== 0) this.#resting.push({ qpn: modelId.qpn, until: this.#world.now + REST })
+    if (modelId.qpn !== 0) this.#inTimewait.push({ qpn: modelId.qpn, until: this.#world.now + TIMEWAIT_BOUND })
     modelId.qpn = 0
   }
 
   #onEvent({ id, name, details, request }: ReportedEvent, host: Host): void {
     if (name === 'ADDR_RESOLVED' || name === 'ROUTE_RESOLVED') return
     if (request !== undefined) {
-      this.#modelIds.set(request, { id: request, host, isActive: false, qpn: 0, stage: 'request' })
+      this.#modelIds.set(request, { id: request, host, isActive: false, qpn: 0, stage: 'incoming' })
       return
     }
     const modelId = this.#modelIds.get(id)
@@ -97,8 +107,8 @@ export class CmModel {
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
     assert.ok(!isStale || this.#loses, 'a queue pair after TIMEWAIT is still in use')
     modelId.stage = isStale ? 'rejected' : to
-    if (to === 'up') this.connections++
-    if (to === 'failed' || to === 'over') this.#release(modelId)
+    if (to === 'established') this.connections++
+    if (to === 'failed' || to === 'closed') this.#release(modelId)
     // Programs confirm a disconnect when its event arrives.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
   }
@@ -116,7 +126,7 @@ export class CmModel {
     const id = host.create()
     const to = 1 + this.#random.int(HOSTS)
     host.resolve(id, ip4(to, this.#random.hits(0.95) ? PORT : PORT + 1))
-    const modelId: ModelId = { id, host, isActive: true, qpn: this.#qpn(), stage: 'asked' }
+    const modelId: ModelId = { id, host, isActive: true, qpn: this.#qpn(), stage: 'requested' }
     host.cm.connect(id, parametersOf(modelId.qpn))
     this.#modelIds.set(id, modelId)
   }
@@ -125,7 +135,7 @@ export class CmModel {
   #act(modelId: ModelId): void {
     const { id, host } = modelId
     const { cm } = host
-    if (modelId.stage === 'request') {
+    if (modelId.stage === 'incoming') {
       if (this.#random.hits(0.1)) {
         cm.reject(id, Uint8Array.of(1), rejReason.CONSUMER_DEFINED)
         modelId.stage = 'failed'
@@ -133,22 +143,22 @@ export class CmModel {
       }
       modelId.qpn = this.#qpn()
       cm.accept(id, parametersOf(modelId.qpn))
-      modelId.stage = 'waiting'
-    } else if (modelId.stage === 'answered') {
+      modelId.stage = 'accepted'
+    } else if (modelId.stage === 'replied') {
       if (this.#random.hits(0.9)) {
         cm.accept(id, undefined)
-        modelId.stage = 'up'
+        modelId.stage = 'established'
         this.connections++
       } else this.#destroy(modelId)
-    } else if (modelId.stage === 'up') {
+    } else if (modelId.stage === 'established') {
       if (this.#random.hits(0.6)) {
         cm.disconnect(id)
-        modelId.stage = 'leaving'
+        modelId.stage = 'disconnecting'
       } else this.#destroy(modelId)
     } else if (modelId.stage === 'failed' && modelId.isActive && this.#random.hits(0.5)) {
       modelId.qpn = this.#qpn()
       cm.connect(id, parametersOf(modelId.qpn))
-      modelId.stage = 'asked'
+      modelId.stage = 'requested'
     } else if (ENDED.includes(modelId.stage)) this.#destroy(modelId)
   }
 
@@ -158,8 +168,8 @@ export class CmModel {
     this.#release(modelId)
   }
 
-  /** Destroys everything of a host's program, as when it is killed; a new program listens then. */
-  #die(host: Host): void {
+  /** Destroys all identifiers of a host's program, as when it is killed; its successor listens again. */
+  #killProgram(host: Host): void {
     for (const modelId of [...this.#modelIds.values()]) if (modelId.host === host) this.#destroy(modelId)
     const index = this.#world.hosts.indexOf(host)
     host.cm.destroy(this.#listeners[index]!)
@@ -169,10 +179,10 @@ export class CmModel {
   step(): void {
     const modelIds = [...this.#modelIds.values()]
     const dice = this.#random.int(1000)
-    if (dice < 250 && modelIds.length < MAX_THINGS) this.#connect(this.#random.pick(this.#world.hosts))
+    if (dice < 250 && modelIds.length < MAX_IDENTIFIERS) this.#connect(this.#random.pick(this.#world.hosts))
     else if (dice < 850 && modelIds.length > 0) this.#act(this.#random.pick(modelIds))
     else if (dice < 870 && modelIds.length > 0) this.#destroy(this.#random.pick(modelIds))
-    else if (dice < 872) this.#die(this.#random.pick(this.#world.hosts))
+    else if (dice < 872) this.#killProgram(this.#random.pick(this.#world.hosts))
     else this.#world.tick()
     this.#settle()
   }
@@ -185,9 +195,9 @@ export class CmModel {
       this.#settle()
     }
     for (const modelId of this.#modelIds.values()) {
-      const isLost = this.#loses && UNTOLD.includes(modelId.stage)
+      const isLost = this.#loses && PEER_GAVE_UP.includes(modelId.stage)
       assert.ok(isLost || LASTING.includes(modelId.stage), `at the end an identifier is ${modelId.stage}`)
-      if (modelId.stage === 'up' && !this.#loses) this.#assertPeer(modelId)
+      if (modelId.stage === 'established' && !this.#loses) this.#assertPeer(modelId)
     }
     for (const modelId of [...this.#modelIds.values()]) this.#destroy(modelId)
     this.#world.hosts.forEach(({ cm }, i) => {
@@ -202,7 +212,7 @@ export class CmModel {
     const { localId, remoteId } = id.connection!
     const peer = [...this.#modelIds.values()].find(other => other.id.connection?.localId === remoteId)
     assert.ok(peer, 'a connection has no other end')
-    assert.deepEqual([peer.stage, peer.id.connection?.remoteId], ['up', localId])
+    assert.deepEqual([peer.stage, peer.id.connection?.remoteId], ['established', localId])
   }
 }
 

@@ -69,7 +69,7 @@ const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
 const PRIMARY = 0x2b
 
 describe('a path set by the program', () => {
-  it('is the route: the request is sent along it and carries it', () => {
+  it('is the route: the request is sent along it and contains it', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const id = a.create()
@@ -77,7 +77,7 @@ describe('a path set by the program', () => {
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
     assert.equal(set(a, id, IB, IB_PATH, pathOption(1)), 'EINVAL')
-    // The first path that is primary and bidirectional counts.
+    // The first path that is primary and bidirectional is used.
     const both = Uint8Array.of(...pathOption(1), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
     assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
@@ -97,7 +97,7 @@ describe('a path set by the program', () => {
     assertNothingLeft(world)
   })
 
-  it('is in the partition of the device', () => {
+  it('must be in the partition of the device', () => {
     const { a } = twoHosts()
     const id = a.create()
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
@@ -111,7 +111,7 @@ describe('a path set by the program', () => {
     a.cm.destroy(id)
   })
 
-  it('starts at an address of the device', () => {
+  it('must start at an address of the device', () => {
     const { a } = twoHosts()
     const id = a.create()
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
@@ -133,9 +133,9 @@ describe('vendors', () => {
     a.resolve(active, ip4(2, PORT))
     a.cm.connect(active, parametersOf(0x11))
     world.settle()
-    const [asked] = b.take(listener)
-    assert.deepEqual(asked?.details.ece, { vendorId: 0x12_3456, attrMod: 0xdead_beef })
-    const passive = asked?.request
+    const [request] = b.take(listener)
+    assert.deepEqual(request?.details.ece, { vendorId: 0x12_3456, attrMod: 0xdead_beef })
+    const passive = request?.request
     assert.ok(passive)
     passive.ece = { vendorId: 0x65_4321, attrMod: 1 }
     b.cm.accept(passive, parametersOf(0x22))

@@ -57,7 +57,7 @@ class Consumer implements IdOwner {
     readonly portSpace: number
     readonly qpType: number
   }): Identifier | undefined {
-    return this.#host.refusing ? undefined : this.#host.create(portSpace, qpType)
+    return this.#host.refusesRequests ? undefined : this.#host.create(portSpace, qpType)
   }
 }
 
@@ -73,14 +73,14 @@ export class Host {
   readonly reported: ReportedEvent[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #world: World
-  /** Makes the consumer refuse an identifier for each request. */
-  refusing = false
+  /** The consumer accepts no new identifiers: requests are rejected. */
+  refusesRequests = false
 
-  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>, beginsAtOnce: boolean) {
+  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
     this.#world = world
     this.core = createCore({ classes: classesWithClients(() => this.clients), random: randomFrom(seed) })
     this.clients = new Clients(this.core, { now: () => world.now, random: randomFrom(seed + 1), ...more })
-    if (beginsAtOnce) this.clients.use('rdma_cm')
+    if (startsRdmaCm) this.clients.use('rdma_cm')
   }
 
   get mads(): MadLayer {
@@ -163,9 +163,9 @@ export class World {
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
 
-  /** `beginsAtOnce`: rdma_cm starts immediately, before any device exists. */
-  host(more: Partial<RdmaCmEnvironment> = {}, beginsAtOnce = true): Host {
-    const host = new Host(this, 2 * this.hosts.length + 1, more, beginsAtOnce)
+  /** `startsRdmaCm`: rdma_cm is started immediately, before any device exists. */
+  host(more: Partial<RdmaCmEnvironment> = {}, startsRdmaCm = true): Host {
+    const host = new Host(this, 2 * this.hosts.length + 1, more, startsRdmaCm)
     this.hosts.push(host)
     return host
   }
@@ -197,7 +197,7 @@ export class World {
   }
 
   /** Runs until no timer is left. */
-  rest(): void {
+  runTimers(): void {
     this.settle()
     for (let turn = 0; this.tick(); turn++) assert.ok(turn < 10_000_000, 'timers do not end')
   }
@@ -241,6 +241,6 @@ export const establish = (
 
 /** Asserts that no objects are left. */
 export const assertNothingLeft = (world: World): void => {
-  world.rest()
+  world.runTimers()
   for (const { cm } of world.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })
 }

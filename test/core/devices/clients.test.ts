@@ -23,7 +23,7 @@ import {
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
-import { bench, describeDevice, errnoOf } from '../fixture.ts'
+import { describeDevice, errnoOf, openTestDevice } from '../fixture.ts'
 
 const subsystem = () => {
   const core = createCore()
@@ -44,7 +44,7 @@ const subsystem = () => {
   return { core, log, plug, client, seen }
 }
 
-test('registering reports existing devices, unregistering remaining ones, both within the call', () => {
+test('a client is notified of existing devices when it registers, and of remaining ones when it unregisters, within the call', () => {
   const { core, plug, client, seen } = subsystem()
   const one = plug('d1')
   plug('d2')
@@ -59,7 +59,7 @@ test('registering reports existing devices, unregistering remaining ones, both w
   assert.equal(seen(), '')
 })
 
-test('a new device calls add in order of registration; a removed one calls remove in reverse order', () => {
+test('add is called in order of registration when a device is added, remove in reverse order when one is removed', () => {
   const { core, plug, client, seen } = subsystem()
   for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
   const device = plug('d1')
@@ -89,7 +89,7 @@ test('in remove the device answers EIO, and the client can release its objects',
     name: 'a',
     add(device) {
       const context = openContext(device, { opened: true })
-      const { caller } = bench()
+      const { caller } = openTestDevice()
       invokeNow(context, Classes.pd, 'create', 0, {}, caller)
       live = () => device.counts.pd
       this.remove = () => {
@@ -106,7 +106,7 @@ test('in remove the device answers EIO, and the client can release its objects',
   assert.deepEqual([codes, live()], [['EIO'], 0])
 })
 
-test('a client that throws: at registration it is not registered, later the others continue', () => {
+test('a client that throws at registration is not registered; one that throws later does not affect the others', () => {
   const { core, plug, client, seen } = subsystem()
   const device = plug('d1')
   const broken = { ...client('b'), add: () => assert.fail('no room') }
@@ -221,7 +221,7 @@ test('a handler that throws is counted, the others are called', () => {
 })
 
 test("handlers passed at an object's creation are called for its events, with the context given (R33)", () => {
-  const { context, caller } = bench()
+  const { context, caller } = openTestDevice()
   const events: string[] = []
   const handlers = {
     completion: (userHandle: bigint) => void events.push(`completion ${userHandle}`),
@@ -241,7 +241,7 @@ test("handlers passed at an object's creation are called for its events, with th
 })
 
 test("an object's handler that throws is counted, and the device continues (R33)", () => {
-  const { context, caller } = bench()
+  const { context, caller } = openTestDevice()
   const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
   invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })
   const cq = context.handles.slots[0]!

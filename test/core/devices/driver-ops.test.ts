@@ -20,7 +20,7 @@ import {
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import { type Bench, bench, errnoOf, install, testDriver } from '../fixture.ts'
+import { errnoOf, install, openTestDevice, type TestSetup, testDriver } from '../fixture.ts'
 
 const { device: Device, driver_ops: Ops, pd: Pd } = Classes
 
@@ -43,25 +43,25 @@ const domains = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
   close: ({ fd }) => log.push(`close ${fd.state.own.pds.length}`),
 })
 
-const setUp = (): Bench & { readonly closes: string[] } => {
+const setUp = (): TestSetup & { readonly closes: string[] } => {
   const closes: string[] = []
   const interfaces = { 'test.userdma.2': domains(closes), 'test.userdma.1': {}, test: domains(closes) } as Record<
     string,
     DriverOps
   >
   const driver: Driver<{ log: string[] }> = { ...testDriver(), interfaces }
-  return { ...bench({}, driver), closes }
+  return { ...openTestDevice({}, driver), closes }
 }
 
-const open = (b: Bench, text: string) => install(b, invokeNow(b.context, Ops, 'create', 0, name(text), b.caller))
+const open = (b: TestSetup, text: string) => install(b, invokeNow(b.context, Ops, 'create', 0, name(text), b.caller))
 
 test('interfaces are listed newest first, and opened by their versioned names (R28)', () => {
   const b = setUp()
   const { names } = invokeNow(b.context, Device, 'queryDriverOps', 0, {}, b.caller).out
   assert.equal(new TextDecoder().decode(names), 'test.userdma.2\0test.userdma.1\0test\0')
   const fd = open(b, 'test.userdma.1')
-  const asked = invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out
-  assert.equal(new TextDecoder().decode(asked.name), 'test.userdma.1')
+  const queried = invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out
+  assert.equal(new TextDecoder().decode(queried.name), 'test.userdma.1')
 })
 
 test('an unknown name is ENOENT and the error lists the existing ones; without any interface it is EOPNOTSUPP', () => {
@@ -72,7 +72,7 @@ test('an unknown name is ENOENT and the error lists the existing ones; without a
       ({ code, message }: CallError) =>
         code === 'ENOENT' && /it has test.userdma.2, test.userdma.1, test$/.test(message),
     )
-  const none = bench()
+  const none = openTestDevice()
   assert.equal(
     errnoOf(() => open(none, 'test.userdma.1')),
     'EOPNOTSUPP',
@@ -80,7 +80,7 @@ test('an unknown name is ENOENT and the error lists the existing ones; without a
   assert.equal(stat(b.core).descriptors + stat(none.core).descriptors, 0)
 })
 
-test('without a name it is the provider channel, the interface named like the driver (R30)', () => {
+test('without a name the interface named like the driver is opened, which is the provider channel (R30)', () => {
   const b = setUp()
   const fd = install(b, invokeNow(b.context, Ops, 'create', 0, {}, b.caller))
   assert.equal(new TextDecoder().decode(invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out.name), 'test')
@@ -143,7 +143,7 @@ test('mmap needs whole existing pages', () => {
     )
 })
 
-test('an interface without a call answers as a Linux file without it, and so does another class', () => {
+test('an operation that an interface lacks returns the errno of a Linux file that lacks it; so does an object of another class', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.1')
   const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))
@@ -156,11 +156,11 @@ test('an interface without a call answers as a Linux file without it, and so doe
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])
 })
 
-test('once the context closes or the device is removed, calls are EIO and the descriptor hangs up', () => {
+test('after the context is closed or the device removed, calls are EIO and the descriptor hangs up', () => {
   for (const end of [
-    (b: Bench) => closeContext(b.context),
-    (b: Bench) => unregister(b.device),
-    (b: Bench) => invokeNow(b.context, Ops, 'destroy', [...b.caller.fds.keys()][0], {}, b.caller),
+    (b: TestSetup) => closeContext(b.context),
+    (b: TestSetup) => unregister(b.device),
+    (b: TestSetup) => invokeNow(b.context, Ops, 'destroy', [...b.caller.fds.keys()][0], {}, b.caller),
   ]) {
     const b = setUp()
     const fd = open(b, 'test.userdma.2')

@@ -17,7 +17,7 @@ import {
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { objectClass } from '../../../src/spec/schema/schema.ts'
-import { bench, cap, describeDevice, errnoOf, install, testCaller, testDriver, testLines } from '../fixture.ts'
+import { cap, describeDevice, errnoOf, install, openTestDevice, testCaller, testDriver, testLines } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, async_fd: AsyncFd, device: Device } = Classes
 
@@ -39,8 +39,8 @@ test('a device has a unique name while it is registered', () => {
   assert.throws(() => register(core, describeDevice('two', testDriver(), { ports: [] })), /physPortCnt is 1, but 0/)
 })
 
-test('a device is renamed, and clients continue to use it', () => {
-  const { core, device, context, caller } = bench()
+test('a device is renamed while clients use it', () => {
+  const { core, device, context, caller } = openTestDevice()
   register(core, describeDevice('other'))
   const before = device.name
   renameDevice(device, before)
@@ -72,14 +72,14 @@ test('devices of one driver share their tables, and release them (R20)', () => {
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
 })
 
-test('a removed device: EIO, objects destroyed in order in every context, the driver called last', () => {
+test('removing a device destroys the objects of each context in order, then calls the driver; later calls are EIO', () => {
   const order: string[] = []
   const driver = {
     ...testDriver(),
     closed: () => order.push('closed'),
     removed: () => order.push('removed'),
   }
-  const b = bench({}, driver)
+  const b = openTestDevice({}, driver)
   const { core, device, context, caller, log } = b
   const contexts = [context, openContext(device, { opened: true })]
   for (const each of contexts) {
@@ -110,7 +110,7 @@ test('a removed device: EIO, objects destroyed in order in every context, the dr
 
 test('a device removed during a call leaves nothing of the call', () => {
   for (const what of ['create', 'destroy'] as const) {
-    const { core, device, context, caller, log } = bench()
+    const { core, device, context, caller, log } = openTestDevice()
     const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
     invokeNow(context, Cq, 'create', 0, cq, caller)
     addHook(device, { pre: ({ entry, why }) => why === 'call' && entry.name === what && unregister(device) })
@@ -126,7 +126,7 @@ test('a device removed during a call leaves nothing of the call', () => {
 
 test('contexts of a removed device close newest first', () => {
   const ended: number[] = []
-  const { device, context } = bench({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })
+  const { device, context } = openTestDevice({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })
   const others = [openContext(device), openContext(device)]
   unregister(device)
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
@@ -148,7 +148,7 @@ test('a device with only private classes has no verbs (R29)', () => {
 // ---- hooks (R24) ----
 
 test('hooks see calls before and after, with their object and their result', async () => {
-  const { device, context, caller } = bench()
+  const { device, context, caller } = openTestDevice()
   const seen: string[] = []
   const hook = (name: string): Hook => ({
     pre: ({ entry }, object) => seen.push(`${name} pre ${entry.class.name}.${entry.name} ${object.handle}`),
@@ -177,7 +177,7 @@ test('hooks see calls before and after, with their object and their result', asy
 })
 
 test('without hooks a device uses the shared table again', () => {
-  const { device } = bench()
+  const { device } = openTestDevice()
   const remove = addHook(device, { pre() {} })
   assert.notEqual(device.table, device.shared)
   remove()
@@ -185,7 +185,7 @@ test('without hooks a device uses the shared table again', () => {
 })
 
 test("a call refused by a hook leaves nothing; core's own destroys cannot be refused", () => {
-  const b = bench()
+  const b = openTestDevice()
   const { core, device, context, caller, log } = b
   invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)
   const failed: unknown[] = []
@@ -216,7 +216,7 @@ test('a hook sees the end of an asynchronous call', async () => {
       throw new CallError('EBUSY', 'no')
     },
   })
-  const { device, context, caller } = bench(
+  const { device, context, caller } = openTestDevice(
     {},
     testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))),
   )
@@ -228,7 +228,7 @@ test('a hook sees the end of an asynchronous call', async () => {
 })
 
 test('statistics count live objects', () => {
-  const { core, context, caller, device } = bench()
+  const { core, context, caller, device } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Device, 'query', 0, {}, caller)
   addHook(device, { pre() {} })

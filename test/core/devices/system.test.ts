@@ -38,7 +38,7 @@ const system = () => {
   return { core, device, context, query, names: () => query().devices.map(({ name }) => text(name)) }
 }
 
-test('it has the global classes, and needs no opening call', () => {
+test('the system-wide device has the global classes, and needs no opening call', () => {
   const { core, context, names } = system()
   assert.deepEqual(names(), [])
   const described = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
@@ -59,13 +59,13 @@ test('it has the global classes, and needs no opening call', () => {
   assert.equal(systemDevice(core), context.device)
 })
 
-test('it reports each device with the facts that a library needs to find its driver', () => {
+test('the system-wide device reports each device with the facts that a library needs to find its driver', () => {
   const { core, query } = system()
   const nodeGuid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
   register(core, describeDevice('a', { ...testDriver(), abi: 3, nodeType: NodeType.values.RNIC }, { attributes }))
   register(core, describeDevice('b', testDriver([driverClass(Classes.pd), driverClass(Classes.interface)])))
-  const { devices, classes: had } = query()
+  const { devices, classes: globalClasses } = query()
   assert.deepEqual(
     devices.map(row => ({ ...row, name: text(row.name), driver: text(row.driver) })),
     [
@@ -94,10 +94,10 @@ test('it reports each device with the facts that a library needs to find its dri
     ],
   )
   assert.deepEqual(
-    had.filter(({ index }) => index === 1).map(row => row.class),
+    globalClasses.filter(({ index }) => index === 1).map(row => row.class),
     [Classes.interface.id, Classes.pd.id],
   )
-  assert.equal(had.filter(({ index }) => index === 0).length, testLines.length)
+  assert.equal(globalClasses.filter(({ index }) => index === 0).length, testLines.length)
 })
 
 test('a removed device returns its index, and the next device gets the lowest free one', () => {
@@ -152,7 +152,7 @@ test('changes are events: every listener gets each, in order, until it closes', 
   assert.deepEqual([left.contexts, left.descriptors, left.objects], [0, 0, 0])
 })
 
-test('an event queue to which it is attached gets the changes, with the index as object', () => {
+test("an event queue to which the system-wide device is attached gets the changes, with the device's index as object", () => {
   const { core, context } = system()
   const made = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
   const queue = made.descriptors![0].object
@@ -170,7 +170,7 @@ test('an event queue to which it is attached gets the changes, with the index as
   )
 })
 
-test('a core without listeners keeps no state for it', () => {
+test('a core without listeners keeps no state for the system-wide device', () => {
   const core = createCore()
   unregister(register(core, describeDevice('a')))
   assert.equal(core.system, undefined)

@@ -12,7 +12,7 @@ import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { type ChainEntry, chainEntries, encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
 import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
 import { decodeObject } from '../../../src/uapi/object/dialect.ts'
-import { type Bench, bench, cap, errnoOf } from '../fixture.ts'
+import { cap, errnoOf, openTestDevice, type TestSetup } from '../fixture.ts'
 
 const { interface: Interface, pd: Pd, mr: Mr, cq: Cq, rc_qp: RcQp, comp_channel: Channel, async_fd: AsyncFd } = Classes
 const { STOP, UNDO } = ChainErrors.values
@@ -33,18 +33,18 @@ const cq = (cqe = 4) => link(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 
 const qp = (pdEntry: number, cqEntry: number) =>
   link(RcQp, 'create', { cap, userHandle: 2n }, { refs: { pd: pdEntry, sendCq: cqEntry, recvCq: cqEntry } })
 
-const run = ({ context, caller }: Bench, links: readonly Link[], onError: number = STOP) => {
+const run = ({ context, caller }: TestSetup, links: readonly Link[], onError: number = STOP) => {
   const { out } = invokeNow(context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, caller)
   const reason = out.reason === undefined ? undefined : new TextDecoder().decode(out.reason)
   return { ...out, reason, entries: chainEntries(out.results) }
 }
 const handleOf = (entry: ChainEntry): number =>
   new DataView(entry.message.buffer, entry.message.byteOffset).getUint32(4, true)
-const live = ({ context }: Bench): string[] =>
+const live = ({ context }: TestSetup): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
 test('later entries use objects of earlier ones, and each has an answer', () => {
-  const b = bench()
+  const b = openTestDevice()
   const { done, error, entries } = run(b, [pd(), cq(), qp(0, 1), pd()])
   assert.deepEqual([done, error, live(b)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
   assert.deepEqual(entries.map(handleOf), [0, 1, 2, 3])
@@ -57,7 +57,7 @@ test('later entries use objects of earlier ones, and each has an answer', () => 
 })
 
 test('a method can be called on an object that the chain created', () => {
-  const b = bench()
+  const b = openTestDevice()
   const { done, error } = run(b, [cq(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { object: 0 })])
   assert.deepEqual([done, error, b.context.handles.slots[0]?.events?.armed], [2, 0, 2])
   assert.equal(run(b, [cq(), link(Cq, 'destroy', {}, { object: 0 }), pd()]).done, 3)
@@ -65,15 +65,15 @@ test('a method can be called on an object that the chain created', () => {
 })
 
 test('the first failure stops the chain: earlier results stay, later entries do not run', () => {
-  const b = bench()
+  const b = openTestDevice()
   const { done, error, reason, entries } = run(b, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
   assert.deepEqual([done, error, live(b)], [1, Errno.ENOENT, ['pd 0']])
   assert.match(reason ?? '', /pd\.destroy: there is no object with handle 77/)
   assert.equal(entries[2].message[12], 0, 'not answered')
 })
 
-test('UNDO leaves nothing of a failed chain, in reverse order', () => {
-  const b = bench()
+test('UNDO destroys all objects of a failed chain, in reverse order', () => {
+  const b = openTestDevice()
   const before = live(b)
   const { done, error } = run(b, [pd(), cq(), qp(0, 1), link(Channel, 'create', {}), pd(), qp(3, 1)], UNDO)
   assert.deepEqual([done, error, live(b)], [5, Errno.EINVAL, before])
@@ -81,16 +81,16 @@ test('UNDO leaves nothing of a failed chain, in reverse order', () => {
   assert.equal(b.context.descriptors.size, 0)
 })
 
-test('UNDO follows dependencies: a region moved to a newer domain is destroyed before it', () => {
-  const b = bench()
+test('UNDO follows dependencies: a region that was moved to a newer protection domain is destroyed before that domain', () => {
+  const b = openTestDevice()
   const start = BigInt(b.caller.memory.add(new Uint8Array(64)))
-  const gone: string[] = []
+  const destroyed: string[] = []
   addHook(b.device as Device, {
     method: 'destroy',
     post(_call, object, _args, _out, error) {
       if (object === undefined || error !== undefined) return
       const { class: cls, handle, parents } = object
-      gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
+      destroyed.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
     },
   })
   const mr = link(Mr, 'create', { start, length: 64n, iova: start, access: 1 }, { refs: { pd: 0 } })
@@ -98,11 +98,11 @@ test('UNDO follows dependencies: a region moved to a newer domain is destroyed b
   const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(b)], [4, []])
   // Each is destroyed while its dependency exists.
-  assert.deepEqual(gone, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
+  assert.deepEqual(destroyed, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
-test('UNDO refuses, before the first entry runs, what could not be undone', () => {
-  const b = bench()
+test('UNDO refuses entries that cannot be undone, before the first entry runs', () => {
+  const b = openTestDevice()
   run(b, [cq()])
   assert.throws(
     () => run(b, [pd(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { handle: 0 })], UNDO),
@@ -111,19 +111,19 @@ test('UNDO refuses, before the first entry runs, what could not be undone', () =
   assert.deepEqual(live(b), ['cq 0'])
   assert.equal(run(b, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
   const { device: Device, port: Port } = Classes
-  const asks = [
+  const cases = [
     link(Device, 'queryGidTable', {}),
     link(Device, 'queryHandles', { classes: [{ id: Cq.id }] }),
     link(Device, 'queryDriverOps', {}),
     link(Device, 'queryClock', {}),
   ]
-  assert.equal(run(b, asks, UNDO).done, 4)
+  assert.equal(run(b, cases, UNDO).done, 4)
   assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
-test('invalid references: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
+test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
   const codes = (links: Link[]) => {
-    const { done, error, reason } = run(bench(), links)
+    const { done, error, reason } = run(openTestDevice(), links)
     return `${done} ${error} ${reason}`
   }
   assert.match(codes([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain did not create an object/)
@@ -140,11 +140,11 @@ test('invalid references: to a later entry, to one that created nothing, to a de
   assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
 })
 
-test('an entry is named only in chains, and only by references', () => {
-  const b = bench()
+test('entries are named only in chains, and only by references', () => {
+  const b = openTestDevice()
   const marked = encodeChain([pd(), cq(), qp(0, 1)])
-  const alone = chainEntries(marked)[2].message
-  const memory = new Map([[4096n, alone]])
+  const message = chainEntries(marked)[2].message
+  const memory = new Map([[4096n, message]])
   const caller = { ...b.caller, copyIn: (address: bigint, length: number) => memory.get(address)!.slice(0, length) }
   const answer = dispatch(b.context, decodeObject, [0, 4096n], caller)
   assert.ok(!(answer instanceof Promise))
@@ -156,13 +156,13 @@ test('an entry is named only in chains, and only by references', () => {
 
 test('a chain in a chain is refused', () => {
   const inner = link(Interface, 'chain', { entries: encodeChain([pd()]), onError: STOP })
-  const { done, error, reason } = run(bench(), [pd(), inner])
+  const { done, error, reason } = run(openTestDevice(), [pd(), inner])
   assert.deepEqual([done, error], [1, Errno.EINVAL])
   assert.match(reason ?? '', /a chain in a chain/)
 })
 
 /** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
-const asProgram = (b: Bench, links: readonly Link[], writable = true) => {
+const asProgram = (b: TestSetup, links: readonly Link[], writable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
@@ -187,8 +187,8 @@ const asProgram = (b: Bench, links: readonly Link[], writable = true) => {
   return { answer, entries: chainEntries(memory.get(at)!), at }
 }
 
-test('descriptors are used within the chain and installed where their entries lie', () => {
-  const b = bench()
+test('descriptors are usable within the chain, and installed in the messages of their entries', () => {
+  const b = openTestDevice()
   const withChannel = link(
     Cq,
     'create',
@@ -211,7 +211,7 @@ test('descriptors are used within the chain and installed where their entries li
   assert.deepEqual([events?.to.channel?.id, events?.to.asyncFd?.id], numbers)
 })
 
-test('any bytes as a chain are refused or run, without other effects', () => {
+test('a chain of any bytes is refused or runs, without other effects', () => {
   const good = encodeChain([pd(), cq(), qp(0, 1), link(Cq, 'reqNotify', { solicitedOnly: 1 }, { object: 1 })])
   fc.assert(
     fc.property(
@@ -219,7 +219,7 @@ test('any bytes as a chain are refused or run, without other effects', () => {
       fc.nat(good.length),
       fc.constantFrom(STOP, UNDO),
       (changes, length, onError) => {
-        const b = bench()
+        const b = openTestDevice()
         const entries = good.slice(0, length)
         for (const [at, value] of changes) if (at < length) entries[at] = value
         const code = errnoOf(() => {

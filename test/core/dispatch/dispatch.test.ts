@@ -18,7 +18,7 @@ import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { Answer, Result } from '../../../src/uapi/call.ts'
-import { bench, testDriver, testLines } from '../fixture.ts'
+import { openTestDevice, testDriver, testLines } from '../fixture.ts'
 
 interface Message {
   readonly class: string
@@ -46,7 +46,7 @@ const plain: Dialect<[Message]> = (view, { class: name, method, object, args, lo
 }
 
 const setUp = (driver = testDriver()) => {
-  const b = bench({}, driver)
+  const b = openTestDevice({}, driver)
   const call = (message: Message, descriptor?: number) => dispatch(b.context, plain, [message], b.caller, descriptor)
   const ret = (message: Message) => (call(message) as Answer).ret
   return { ...b, call, ret }

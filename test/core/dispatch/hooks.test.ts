@@ -19,7 +19,7 @@ import { ChainErrors } from '../../../src/spec/classes/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { encodeChain } from '../../../src/uapi/object/chain.ts'
-import { bench, errnoOf, testCaller } from '../fixture.ts'
+import { errnoOf, openTestDevice, testCaller } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, interface: Interface } = Classes
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
@@ -29,14 +29,14 @@ const quota = (className: string, max: number): Hook => ({
   class: className,
   method: 'create',
   pre({ context }) {
-    const held = context.handles.slots.filter(object => object?.class.name === className).length
+    const live = context.handles.slots.filter(object => object?.class.name === className).length
     // The new object already has its handle.
-    if (held > max) throw new CallError('ENOMEM', `${className}: this context may have ${max}`)
+    if (live > max) throw new CallError('ENOMEM', `${className}: this context may have ${max}`)
   },
 })
 
-test('a policy: each context has a limit of domains, and a context may be denied a class', () => {
-  const { device, context, caller } = bench()
+test('a policy limits the protection domains of each context, and denies a class to one context', () => {
+  const { device, context, caller } = openTestDevice()
   const other = openContext(device, { opened: true })
   addHook(device, quota('pd', 2))
   addHook(device, {
@@ -59,8 +59,8 @@ test('a policy: each context has a limit of domains, and a context may be denied
   )
 })
 
-test('it applies to the calls of a chain too: the refused entry is reported', () => {
-  const { core, device, context, caller } = bench()
+test('a policy applies to the calls of a chain too: the refused entry is reported', () => {
+  const { core, device, context, caller } = openTestDevice()
   addHook(device, quota('pd', 2))
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
   const entries = encodeChain([{ call }, { call }, { call }])
@@ -76,7 +76,7 @@ test('it applies to the calls of a chain too: the refused entry is reported', ()
 test('faults can be injected into any call: the caller gets the error, nothing is left, and other calls work', () => {
   fc.assert(
     fc.property(fc.infiniteStream(fc.boolean()), faults => {
-      const { core, device, context, caller, log } = bench()
+      const { core, device, context, caller, log } = openTestDevice()
       let injected = 0
       addHook(device, {
         pre() {
@@ -86,7 +86,7 @@ test('faults can be injected into any call: the caller gets the error, nothing i
         },
       })
       let refused = 0
-      const trying = (call: () => { object?: number }): number => {
+      const attempt = (call: () => { object?: number }): number => {
         for (;;)
           try {
             return call().object ?? 0
@@ -96,12 +96,12 @@ test('faults can be injected into any call: the caller gets the error, nothing i
           }
       }
       const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-      const pd = trying(() => invokeNow(context, Pd, 'create', 0, {}, caller))
-      const queue = trying(() => invokeNow(context, Cq, 'create', 0, cq, caller))
+      const pd = attempt(() => invokeNow(context, Pd, 'create', 0, {}, caller))
+      const queue = attempt(() => invokeNow(context, Cq, 'create', 0, cq, caller))
       const args = { pd, sendCq: queue, recvCq: queue, cap, userHandle: 0n }
-      const qp = trying(() => invokeNow(context, RcQp, 'create', 0, args, caller))
+      const qp = attempt(() => invokeNow(context, RcQp, 'create', 0, args, caller))
       assert.deepEqual([pd, queue, qp], [0, 1, 2], 'refused calls keep no handle')
-      trying(() => invokeNow(context, RcQp, 'destroy', qp, {}, caller))
+      attempt(() => invokeNow(context, RcQp, 'destroy', qp, {}, caller))
       assert.equal(refused, injected)
       closeContext(context)
       assert.deepEqual([stat(core).objects, core.faults, log], [0, 0, ['call rc_qp 2', 'close cq 1']])
@@ -110,8 +110,8 @@ test('faults can be injected into any call: the caller gets the error, nothing i
   )
 })
 
-test('hooks see private classes and a driver’s descriptors like all others', () => {
-  const { core, caller } = bench()
+test('hooks see the calls of private classes and of a driver’s descriptors', () => {
+  const { core, caller } = openTestDevice()
   const seen: string[] = []
   const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
   const sinks = openContext(createNullDevice(core, 'null0'), { opened: true })
@@ -126,7 +126,7 @@ test('hooks see private classes and a driver’s descriptors like all others', (
 })
 
 test("a post-hook cannot change a call's result", () => {
-  const { core, device, context, caller } = bench()
+  const { core, device, context, caller } = openTestDevice()
   addHook(device, {
     post() {
       throw new CallError('EIO', 'too late')
@@ -140,8 +140,8 @@ test("a post-hook cannot change a call's result", () => {
   )
 })
 
-test('a post-hook sees every call once, also one refused for its arguments or its object', () => {
-  const { device, context, caller } = bench()
+test('a post-hook sees every call once, also those refused for their arguments or their object', () => {
+  const { device, context, caller } = openTestDevice()
   const before: string[] = []
   const ended: unknown[] = []
   const stop = addHook(device, {
@@ -175,7 +175,7 @@ test('a post-hook sees every call once, also one refused for its arguments or it
 })
 
 test('a post-hook of a refused destroy has the object that is in use', () => {
-  const { device, context, caller } = bench()
+  const { device, context, caller } = openTestDevice()
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object ?? -1
   const queue = invokeNow(context, Cq, 'create', 0, cq, caller).object ?? -1
   const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
@@ -190,8 +190,8 @@ test('a post-hook of a refused destroy has the object that is in use', () => {
   assert.equal((seen[1] as CallError).code, 'EBUSY')
 })
 
-test('a call in bytes that is refused for an object is seen too', () => {
-  const { device, context, caller } = bench()
+test('a post-hook sees an entry of a chain that is refused for its object', () => {
+  const { device, context, caller } = openTestDevice()
   const seen: string[] = []
   addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })
   const call = { class: Pd, methodName: 'destroy', method: Pd.methods.destroy, object: 7, args: {} }

@@ -13,7 +13,7 @@ import {
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
-import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, testDriver, testLines } from '../fixture.ts'
 
 const {
   pd: Pd,
@@ -32,8 +32,8 @@ const replaceLine = (line: ReturnType<typeof driverClass>) =>
 
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
 
-test('handles: one number space for all classes, the lowest free from 0', () => {
-  const { context, caller } = bench()
+test('handles of all classes share one number space; a new one is the lowest free number from 0 on', () => {
+  const { context, caller } = openTestDevice()
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 0)
   assert.equal(invokeNow(context, Cq, 'create', 0, cq, caller).object, 1)
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 2)
@@ -41,8 +41,8 @@ test('handles: one number space for all classes, the lowest free from 0', () => 
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
 })
 
-test('a wrong handle: of another class EINVAL, unused ENOENT, in use EBUSY', () => {
-  const b = bench()
+test('a handle of another class is EINVAL, an unused one ENOENT; destroying an object in use is EBUSY', () => {
+  const b = openTestDevice()
   const { context, caller } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -79,7 +79,7 @@ test('a wrong handle: of another class EINVAL, unused ENOENT, in use EBUSY', () 
 })
 
 test('handles of one context are invalid in another', () => {
-  const { context, device, caller } = bench()
+  const { context, device, caller } = openTestDevice()
   const other = openContext(device, { opened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.equal(
@@ -89,8 +89,8 @@ test('handles of one context are invalid in another', () => {
   assert.equal(invokeNow(other, Pd, 'create', 0, {}, caller).object, 0)
 })
 
-test('device is object 0, ports are numbered, both are outside the handles', () => {
-  const { context, caller } = bench()
+test('the device is object 0 and ports have their numbers; neither uses a handle', () => {
+  const { context, caller } = openTestDevice()
   assert.equal(invokeNow(context, Device, 'query', 0, {}, caller).out.attributes.physPortCnt, 1)
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.gidTblLen, 8)
   assert.equal(
@@ -105,12 +105,12 @@ test('device is object 0, ports are numbered, both are outside the handles', () 
 })
 
 test('a method or class that the device lacks is EOPNOTSUPP', () => {
-  const { context, caller } = bench()
+  const { context, caller } = openTestDevice()
   assert.equal(
     errnoOf(() => invokeNow(context, Cq, 'query', 0, {}, caller)),
     'EOPNOTSUPP',
   )
-  const few = bench({}, testDriver(testLines.filter(line => line.class.name !== 'rc_qp')))
+  const few = openTestDevice({}, testDriver(testLines.filter(line => line.class.name !== 'rc_qp')))
   assert.equal(
     errnoOf(() => invokeNow(few.context, RcQp, 'destroy', 0, {}, few.caller)),
     'EOPNOTSUPP',
@@ -118,7 +118,7 @@ test('a method or class that the device lacks is EOPNOTSUPP', () => {
 })
 
 test('arguments are checked: missing, out of range, of another type', () => {
-  const { context, caller } = bench()
+  const { context, caller } = openTestDevice()
   const wrong = (args: object) => {
     try {
       invokeNow(context, Cq, 'create', 0, args as typeof cq, caller)
@@ -149,8 +149,8 @@ test('arguments are checked: missing, out of range, of another type', () => {
   )
 })
 
-test('names from Object.prototype are not methods and not attributes', () => {
-  const { core, context, caller } = bench()
+test('names from Object.prototype are neither methods nor attributes', () => {
+  const { core, context, caller } = openTestDevice()
   const call = (method: string, args: unknown) =>
     errnoOf(() => invokeNow(context, Pd, method as never, 0, args as never, caller))
   for (const name of ['constructor', 'toString', '__proto__', 'polish']) {
@@ -162,7 +162,7 @@ test('names from Object.prototype are not methods and not attributes', () => {
 })
 
 test('records, lists, bytes and 64-bit numbers are checked too, with the path to the wrong value', () => {
-  const { context, caller } = bench()
+  const { context, caller } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
   const wrong = (cls: ObjectClass, method: string, args: object): unknown => {
@@ -194,8 +194,8 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   assert.equal(wrong(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
 })
 
-test('before the context is opened every call is EINVAL, a second opening too', () => {
-  const b = bench()
+test('before the context is opened every call is EINVAL; so is a second opening', () => {
+  const b = openTestDevice()
   const context = openContext(b.device)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, b.caller)),
@@ -213,25 +213,25 @@ test('before the context is opened every call is EINVAL, a second opening too', 
 })
 
 test('an opening that fails after core’s part leaves no descriptor, and can be repeated', () => {
-  let willing = false
+  let isAllowed = false
   const line = driverClass(Device, {
     open(call, object, args, core) {
       const answer = core(call, object, args)
-      if (!willing) throw new CallError('ENOMEM', 'no rings')
+      if (!isAllowed) throw new CallError('ENOMEM', 'no rings')
       return answer
     },
   })
-  const b = bench({}, replaceLine(line))
+  const b = openTestDevice({}, replaceLine(line))
   const context = openContext(b.device)
   const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
   assert.equal(errnoOf(open), 'ENOMEM')
   assert.deepEqual([context.opened, context.asyncFd, stat(b.core).descriptors], [false, undefined, 0])
-  willing = true
+  isAllowed = true
   assert.equal(open().descriptors?.[0].object, context.asyncFd?.handle)
 })
 
-test('an fd object is created as a descriptor, outside the handles, and named by it (R37)', () => {
-  const b = bench()
+test('an object of a class with descriptors is named by its descriptor and has no handle (R37)', () => {
+  const b = openTestDevice()
   const { context, caller } = b
   const created = invokeNow(context, CompChannel, 'create', 0, {}, caller)
   assert.equal(created.object, undefined)
@@ -261,7 +261,7 @@ test('a create handler that throws leaves nothing behind', () => {
       throw new CallError('ENOMEM', 'no')
     },
   })
-  const b = bench({}, replaceLine(line))
+  const b = openTestDevice({}, replaceLine(line))
   assert.equal(
     errnoOf(() => invokeNow(b.context, Pd, 'create', 0, {}, b.caller)),
     'ENOMEM',
@@ -275,7 +275,7 @@ test('an override receives core’s version, and core’s answers EOPNOTSUPP whe
     create: (call, object, args, core) => core(call, object, args),
     reqNotify: (call, object, args, core) => core(call, object, args),
   })
-  const b = bench({}, replaceLine(line))
+  const b = openTestDevice({}, replaceLine(line))
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'create', 0, cq, b.caller)),
     'EOPNOTSUPP',
@@ -283,20 +283,20 @@ test('an override receives core’s version, and core’s answers EOPNOTSUPP whe
 })
 
 test('a refused destroy leaves its object alive', () => {
-  let willing = false
+  let isAllowed = false
   const line = driverClass(Pd, {
     destroy: () => {
-      if (!willing) throw new CallError('EBUSY', 'not now')
+      if (!isAllowed) throw new CallError('EBUSY', 'not now')
       return {}
     },
   })
-  const { context, caller } = bench({}, replaceLine(line))
+  const { context, caller } = openTestDevice({}, replaceLine(line))
   invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'EBUSY',
   )
-  willing = true
+  isAllowed = true
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
     'ok',
@@ -308,7 +308,7 @@ test('a refused destroy leaves its object alive', () => {
 })
 
 test('a class has as many objects as the device allows', () => {
-  const { context, device, caller } = bench({ limits: { pd: 2 } })
+  const { context, device, caller } = openTestDevice({ limits: { pd: 2 } })
   const other = openContext(device, { opened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(other, Pd, 'create', 0, {}, caller)
@@ -323,8 +323,8 @@ test('a class has as many objects as the device allows', () => {
   )
 })
 
-test('classes may share a limit: a device has so many queue pairs, whatever their types (Linux: max_qp)', () => {
-  const { context, device, caller } = bench({ limits: { 'pd cq': 3, cq2: 1 } })
+test('classes may share a limit: a device limits its queue pairs of all types together (Linux: max_qp)', () => {
+  const { context, device, caller } = openTestDevice({ limits: { 'pd cq': 3, cq2: 1 } })
   const other = openContext(device, { opened: true })
   const cq = { cqe: 1, userHandle: 0n, compVector: 0 }
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -360,7 +360,7 @@ const rejection = async (promise: unknown): Promise<string | undefined> => {
   }
 }
 
-test('an asynchronous handler pins its objects, and its new object does not exist before it ends', async () => {
+test('an asynchronous handler keeps its objects busy, and its new object does not exist before it ends', async () => {
   const { opened, release } = gate()
   const line = driverClass(RcQp, {
     create: async () => {
@@ -368,7 +368,7 @@ test('an asynchronous handler pins its objects, and its new object does not exis
       return { cap, qpNum: 5 }
     },
   })
-  const b = bench({}, replaceLine(line))
+  const b = openTestDevice({}, replaceLine(line))
   const { context, caller } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -399,7 +399,7 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
       throw new CallError('EBUSY', 'still draining')
     },
   })
-  const { context, caller } = bench({}, replaceLine(line))
+  const { context, caller } = openTestDevice({}, replaceLine(line))
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const destroyed = invoke(context, Pd, 'destroy', 0, {}, caller)
   assert.equal(
@@ -412,8 +412,8 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
 })
 
 for (const [name, end] of [
-  ['its client is closed', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
-  ['its device is removed', ({ device }: ReturnType<typeof bench>) => unregister(device)],
+  ['its client is closed', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
+  ['its device is removed', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
 ] as const)
   test(`an asynchronous handler during the notification of ${name} answers EIO, and leaves nothing`, async () => {
     const released: string[] = []
@@ -425,7 +425,7 @@ for (const [name, end] of [
         return {}
       },
     })
-    const b = bench({}, replaceLine(line))
+    const b = openTestDevice({}, replaceLine(line))
     const created = invoke(b.context, Pd, 'create', 0, {}, b.caller)
     end(b)
     assert.equal(await rejection(created), 'EIO')

@@ -19,12 +19,12 @@ import {
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
-import { bench, cap, errnoOf, install } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 
 const setUp = () => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller } = b
   const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
@@ -59,7 +59,7 @@ test('arming raises exactly one event for the next completion (R35)', () => {
   assert.equal(waiting(channel), 'EAGAIN')
 })
 
-test('armed for solicited completions, only those raise an event; a later weaker arming changes nothing', () => {
+test('armed for solicited completions, only those raise an event; arming again for fewer completions changes nothing', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 1)
@@ -177,35 +177,35 @@ test('events of a port can be read after their context is closed; events of obje
   assert.equal(waiting(asyncFd), 'EIO')
 })
 
-test('a sink is not asked about an element without events, and is asked once for all when its descriptor is closed', () => {
+test('a sink is not queried for an object without events, and once for all objects when its descriptor is closed', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
-  const asked: unknown[] = []
+  const queried: unknown[] = []
   attachSink(channel, {
     post() {},
     withdraw: element => {
-      asked.push(element)
+      queried.push(element)
       return []
     },
     unread: () => 0,
     take: limit => {
-      asked.push(limit)
+      queried.push(limit)
       return []
     },
     end() {},
   })
-  const [quiet, ...loud] = [newCq(1n), newCq(2n), newCq(3n), newCq(4n)]
-  for (const { handle, events } of loud) {
+  const [withoutEvents, ...withEvents] = [newCq(1n), newCq(2n), newCq(3n), newCq(4n)]
+  for (const { handle, events } of withEvents) {
     notify(handle, 0)
     completed(events!, false)
   }
-  assert.deepEqual(destroy(quiet!.handle), { compEvents: 0, asyncEvents: 0 })
-  assert.deepEqual(destroy(loud[0]!.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(destroy(withoutEvents!.handle), { compEvents: 0, asyncEvents: 0 })
+  assert.deepEqual(destroy(withEvents[0]!.handle), { compEvents: 1, asyncEvents: 0 })
   closeDescriptor(core, channel.handle)
-  assert.deepEqual(destroy(loud[1]!.handle), { compEvents: 1, asyncEvents: 0 })
-  assert.deepEqual(asked, [loud[0]!.events, Number.POSITIVE_INFINITY])
+  assert.deepEqual(destroy(withEvents[1]!.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(queried, [withEvents[0]!.events, Number.POSITIVE_INFINITY])
 })
 
-test('a carrier’s sink takes over waiting events, and core asks it which ones were read', () => {
+test('a carrier’s sink takes over waiting events, and core queries which of them were read', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -234,7 +234,7 @@ test('a carrier’s sink takes over waiting events, and core asks it which ones 
   assert.equal(ended, 1)
 })
 
-test('a queue that is not read stays bounded, and still wakes its reader for every element', () => {
+test("the events of one object in a queue that is not read are bounded, and another object's event still arrives", () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [busy, late] = [newCq(1n), newCq(2n)]
   const fire = (cq: typeof busy) => {
@@ -250,22 +250,22 @@ test('a queue that is not read stays bounded, and still wakes its reader for eve
 })
 
 test('a waiter on a queue is woken by an event and by its end', () => {
-  let woken = 0
+  let wakeUps = 0
   const b = setUp()
   attachSink(
     b.channel,
-    createEventQueue(() => woken++),
+    createEventQueue(() => wakeUps++),
   )
   const cq = b.newCq(1n)
   b.notify(cq.handle, 0)
   completed(cq.events!, false)
-  assert.equal(woken, 1)
+  assert.equal(wakeUps, 1)
   closeContext(b.context)
-  assert.equal(woken, 2)
+  assert.equal(wakeUps, 2)
   // A sink attached later gets an error.
   attachSink(
     b.asyncFd,
-    createEventQueue(() => woken++),
+    createEventQueue(() => wakeUps++),
   )
-  assert.equal(woken, 3)
+  assert.equal(wakeUps, 3)
 })

@@ -66,7 +66,7 @@ test('an event is raised after a number of completions', () => {
   }
 })
 
-test('or a number of microseconds after the first of them, whichever is earlier', () => {
+test('an event is raised a period after the first completion, if the number is not reached before', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { count: 2, period: 50 })
@@ -84,13 +84,13 @@ test('or a number of microseconds after the first of them, whichever is earlier'
   completed(cq.events!, false)
   completed(cq.events!, false)
   assert.equal(events(), 1)
-  // The period of the event raised by count ends without another one.
+  // No second event is raised at the end of the period.
   wait(50)
   assert.equal(events(), 0)
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
 })
 
-test('one arming may have a threshold of its own, and only solicited completions may count', () => {
+test('an arming may have a threshold of its own, and may count only solicited completions', () => {
   const { newCq, notify, events } = setUp()
   const cq = newCq()
   notify(cq.handle, { count: 2 }, 1)
@@ -104,7 +104,7 @@ test('one arming may have a threshold of its own, and only solicited completions
   assert.equal(events(), 1)
 })
 
-test('an armed request is never weakened: its count stays, and later requests only advance it', () => {
+test('an armed request is never weakened: settings and requests that follow only advance its event', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   const { handle } = cq
@@ -179,12 +179,12 @@ test('random armings, thresholds and completions: an event is raised when the fi
   /** Requests of one CQ: every rule since it was armed, and the times of completions since. */
   const model = () => ({
     rule: { count: 0, period: 0 },
-    asked: [] as { count: number; period: number }[],
+    armings: [] as { count: number; period: number }[],
     at: [] as number[],
   })
   type Model = ReturnType<typeof model>
-  const isDue = ({ asked, at }: Model, now: number): boolean =>
-    asked.some(
+  const isDue = ({ armings, at }: Model, now: number): boolean =>
+    armings.some(
       ({ count, period }) =>
         at.length > 0 &&
         ((count === 0 && period === 0) || (count > 0 && at.length >= count) || (period > 0 && at[0] + period <= now)),
@@ -195,10 +195,10 @@ test('random armings, thresholds and completions: an event is raised when the fi
       const cqs = [newCq(), newCq(), newCq()]
       const models = cqs.map(model)
       let expected = 0
-      const look = (one: Model): void => {
+      const expectIfDue = (one: Model): void => {
         if (!isDue(one, clock.now)) return
         expected++
-        Object.assign(one, { asked: [], at: [] })
+        Object.assign(one, { armings: [], at: [] })
       }
       for (const [which, what] of steps) {
         const one = models[which]
@@ -207,19 +207,19 @@ test('random armings, thresholds and completions: an event is raised when the fi
         else if ('set' in what) {
           set(handle, what.set)
           one.rule = what.set
-          if (one.asked.length > 0) one.asked.push(one.rule)
+          if (one.armings.length > 0) one.armings.push(one.rule)
         } else if ('arm' in what) {
           notify(handle, what.arm ?? {})
-          one.asked.push(what.arm ?? one.rule)
+          one.armings.push(what.arm ?? one.rule)
         } else
           for (let i = 0; i < what.complete; i++) {
             completed(source!, false)
-            if (one.asked.length > 0) one.at.push(clock.now)
-            look(one)
+            if (one.armings.length > 0) one.at.push(clock.now)
+            expectIfDue(one)
           }
         // An event by time is noticed when the clock is read.
         wait(0)
-        for (const each of models) look(each)
+        for (const each of models) expectIfDue(each)
         assert.equal(events(), expected)
         expected = 0
       }

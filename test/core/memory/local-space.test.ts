@@ -53,7 +53,7 @@ test('bytes move within one buffer like memmove', () => {
       const buffer = new ArrayBuffer(2 * maxSize + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
-      // two views of it: the mover does not see that they share it
+      // Two views of one buffer, which the copy cannot recognise.
       const half = (offset: number): Bytes => ({
         address: 0,
         bytes: new Uint8Array(buffer, offset),

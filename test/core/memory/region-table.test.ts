@@ -7,14 +7,14 @@ import { addRegion, createMemoryTable, findBuffer, relocateRegion } from '../../
 import { removeRegion } from '../../../src/core/memory/windows.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AccessFlags } from '../../../src/spec/enums.ts'
-import { bench, errnoOf } from '../fixture.ts'
+import { errnoOf, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, mr: Mr } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, ON_DEMAND, ZERO_BASED } = AccessFlags.values
 const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
 const setUp = () => {
-  const b = bench()
+  const b = openTestDevice()
   invokeNow(b.context, Pd, 'create', 0, {}, b.caller)
   const base = BigInt(b.caller.memory.add(new Uint8Array(16384)))
   const register = (start: bigint, length: bigint, iova: bigint, access: number, pd = 0) =>
@@ -56,7 +56,7 @@ test('rkey is lkey where there is remote access, else 0; query returns it again'
   assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
 })
 
-test('a region keeps its protection domain busy, and its key ends with the region', () => {
+test('a region keeps its protection domain busy, and its key is invalid after it is destroyed', () => {
   const { base, register, context, device, caller } = setUp()
   const { object, out } = register(base, 4096n, base, ALL)
   const pd = context.handles.slots[0]!.id
@@ -79,12 +79,12 @@ test('a region keeps its protection domain busy, and its key ends with the regio
 
 test('the caller’s memory decides whether pages permit the access', () => {
   const b = setUp()
-  const asked: unknown[] = []
-  const memory = { ...noMemory, check: (...args: unknown[]) => asked.push(args) > 0 }
+  const calls: unknown[] = []
+  const memory = { ...noMemory, check: (...args: unknown[]) => calls.push(args) > 0 }
   const caller = { ...b.caller, memory }
   const args = { pd: 0, start: 0xffff_1234_5000n, length: 10n, iova: 0x5000n }
   for (const access of [0, REMOTE_READ, LOCAL_WRITE]) invokeNow(b.context, Mr, 'create', 0, { ...args, access }, caller)
-  assert.deepEqual(asked, [
+  assert.deepEqual(calls, [
     [0xffff, 0x12345000, 10, false],
     [0xffff, 0x12345000, 10, false],
     [0xffff, 0x12345000, 10, true],
@@ -97,32 +97,32 @@ test('resolve agrees with arithmetic in BigInt', () => {
     fc.bigInt(0n, 0x3000n),
     fc.bigInt(2n ** 64n - 0x3000n, 2n ** 64n - 1n),
   )
-  const near = fc.integer({ min: -3, max: 3 })
+  const offset = fc.integer({ min: -3, max: 3 })
   fc.assert(
     fc.property(
       u64,
       u64,
       fc.nat(0x2000),
       fc.nat(0x2000),
-      near,
+      offset,
       fc.nat(15),
       fc.nat(15),
-      (iova, far, length, size, step, has, asks) => {
+      (iova, anywhere, length, size, step, granted, requested) => {
         fc.pre(iova + BigInt(length) < 2n ** 64n)
         const table = createMemoryTable(() => 0)
         const start = 0xffff_fff0n
-        const row = addRegion(table, 3, start, iova, length, has, noMemory)
-        const edges = [iova, iova + BigInt(length) - BigInt(size), far].map(
+        const row = addRegion(table, 3, start, iova, length, granted, noMemory)
+        const edges = [iova, iova + BigInt(length) - BigInt(size), anywhere].map(
           x => (x + BigInt(step)) & 0xffff_ffff_ffff_ffffn,
         )
         for (const address of edges) {
           const inside = address >= iova && address + BigInt(size) <= iova + BigInt(length)
           const [hi, lo] = [Number(address >> 32n), Number(address & 0xffffffffn)]
-          const found = resolve(table, 3, table.key[row], hi, lo, size, asks, 17)
-          assert.equal(found, inside && (has & asks) === asks ? row : -1)
+          const found = resolve(table, 3, table.key[row], hi, lo, size, requested, 17)
+          assert.equal(found, inside && (granted & requested) === requested ? row : -1)
           if (!inside) continue
-          const place = (BigInt(addressHi(table, row, hi, lo)) << 32n) | BigInt(addressLo(table, row, lo))
-          assert.equal(place, start + address - iova)
+          const translated = (BigInt(addressHi(table, row, hi, lo)) << 32n) | BigInt(addressLo(table, row, lo))
+          assert.equal(translated, start + address - iova)
         }
       },
     ),
@@ -151,7 +151,7 @@ test('a lookup result is reused while the region exists with its rights, and no 
       const rows: number[] = []
       /** Keys of all regions ever registered. */
       const keys: number[] = []
-      const [found, wanted] = [new Float64Array(1), new Float64Array(1)]
+      const [found, expected] = [new Float64Array(1), new Float64Array(1)]
       for (const { do: what, pick, range, rights } of steps) {
         const from = Math.max(range.at, 0)
         const length = Math.min(range.length, SIZE - from)
@@ -174,9 +174,9 @@ test('a lookup result is reused while the region exists with its rights, and no 
           const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
           const pd = range.length & 3
           const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
-          const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, wanted)
+          const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, expected)
           assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), there)
-          if (there !== undefined) assert.equal(found[0], wanted[0])
+          if (there !== undefined) assert.equal(found[0], expected[0])
         }
       }
     }),
@@ -192,17 +192,17 @@ test('the buffer of a region that is destroyed or moved is not retained', () => 
   const found = new Float64Array(1)
   const find = (at: bigint) =>
     findBuffer(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
-  const held = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
-  assert.ok(find(one) !== undefined && held() === 1)
+  const retained = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
+  assert.ok(find(one) !== undefined && retained() === 1)
   relocateRegion(table, row, two, two, 64, space)
-  assert.equal(held(), 0)
-  assert.ok(find(one) === undefined && find(two) !== undefined && held() === 1)
+  assert.equal(retained(), 0)
+  assert.ok(find(one) === undefined && find(two) !== undefined && retained() === 1)
   removeRegion(table, row)
-  assert.equal(held(), 0)
+  assert.equal(retained(), 0)
   assert.equal(find(two), undefined)
 })
 
-test('a freed key is not reused within 70,000 registrations beside live ones', () => {
+test('a freed key is not reused within 70,000 registrations', () => {
   const table = createMemoryTable(() => 0)
   const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))
   const seen = new Set<number>()
@@ -217,11 +217,11 @@ test('a freed key is not reused within 70,000 registrations beside live ones', (
   for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
   assert.equal(table.live, 3)
   assert.ok(table.rows <= 4)
-  // Those of the live regions, and the next key.
+  // The page of the live regions and the page of the next key.
   assert.equal(table.pages.filter(page => page !== undefined).length, 2)
 })
 
-test('after all indices were used they are reused in turn, except those in use, with another key byte', () => {
+test('after all indices were used, free ones are reused in order, with another key byte', () => {
   const table = createMemoryTable(() => 0)
   const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
@@ -239,7 +239,7 @@ test('after all indices were used they are reused in turn, except those in use, 
   assert.equal(table.pages.filter(page => page !== undefined).length, 1)
 })
 
-test('many regions: rows grow, every key finds its own', () => {
+test('the table grows, and every key of many regions finds its own region', () => {
   const table = createMemoryTable(() => 0)
   const rows = Array.from({ length: 1000 }, (_, i) => addRegion(table, i, BigInt(i), 0n, i, 1, noMemory))
   for (const [i, row] of rows.entries()) {

@@ -20,7 +20,7 @@ import {
 } from '../../../src/core/memory/windows.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
-import { bench, errnoOf } from '../fixture.ts'
+import { errnoOf, openTestDevice } from '../fixture.ts'
 
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_GLOBAL } = AccessFlags.values
@@ -97,7 +97,7 @@ test('type 1 is for every queue pair of its domain, type 2 for the one that boun
   assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
 })
 
-test('type 1: a bind replaces the previous one, length 0 unbinds, and the old key is stale', () => {
+test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, and the old key is stale', () => {
   const { bind, reach, table, window, region } = setUp(TYPE_1)
   bind()
   const old = table.key[window]
@@ -112,7 +112,7 @@ test('type 1: a bind replaces the previous one, length 0 unbinds, and the old ke
   assert.equal(table.bound[region], 0)
 })
 
-test('type 2: bound only when free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
+test('a type 2 window is bound only when it is free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
   const { bind, reach } = setUp(TYPE_2)
   assert.equal(bind({ lengthLo: 0 }), false)
   assert.equal(bind(), true)
@@ -120,7 +120,7 @@ test('type 2: bound only when free (o10-37.2.30), never with length 0 (o10-37.2.
   assert.equal(reach(LO + 100, 50), true, 'a refused bind changes nothing')
 })
 
-test('requirements of a bind on region, domain and rights (C10-72 to C10-75)', () => {
+test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
   for (const type of [TYPE_1, TYPE_2]) {
     const free = setUp(type)
     assert.equal(free.bind({}, QP, PD + 1), false, 'queue pair of another domain')
@@ -142,7 +142,7 @@ test('requirements of a bind on region, domain and rights (C10-72 to C10-75)', (
   assert.equal(bind({ lkey: table.key[other], hi: 0, lo: 0 }), false, 'region of another domain')
 })
 
-test('zero-based windows: type 2 only (o10-36.2.2), addresses count from the first byte', () => {
+test('only a type 2 window may be zero-based (o10-36.2.2); its addresses count from its first byte', () => {
   assert.equal(setUp(TYPE_1).bind({ access: REMOTE_READ | ZERO_BASED }), false)
   const { bind, table, window } = setUp(TYPE_2)
   assert.equal(bind({ access: REMOTE_READ | ZERO_BASED }), true)
@@ -152,7 +152,7 @@ test('zero-based windows: type 2 only (o10-36.2.2), addresses count from the fir
   assert.equal(addressLo(table, window, 3), 0x1234_5000 + 103)
 })
 
-test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-37.2.26)', () => {
+test('only a type 2 window that is bound to this queue pair can be invalidated (o10-37.2.26)', () => {
   const one = setUp(TYPE_1)
   one.bind()
   assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOTHING)
@@ -196,8 +196,8 @@ test('destroying a region ends the rights of the windows bound to it', () => {
   assert.equal(table.live, 0)
 })
 
-test('class mw: allocation, query, and a region that is busy while windows are bound', () => {
-  const { context, caller, device } = bench()
+test('class mw: allocation and query; a region is busy while windows are bound to it', () => {
+  const { context, caller, device } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const start = BigInt(caller.memory.add(new Uint8Array(8192)))
   const mr = invokeNow(
@@ -239,7 +239,7 @@ test('class mw: allocation, query, and a region that is busy while windows are b
 })
 
 test('closing a context ends regions and bound windows in any order', () => {
-  const { context, caller, device, core } = bench()
+  const { context, caller, device, core } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const start = BigInt(caller.memory.add(new Uint8Array(8192)))
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: TYPE_1 }, caller)

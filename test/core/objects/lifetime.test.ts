@@ -11,13 +11,13 @@ import {
   stat,
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, testDriver, testLines } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
-test('a closing context destroys everything, objects before those that they depend on', () => {
-  const b = bench()
+test('closing a context destroys everything, objects before those that they depend on', () => {
+  const b = openTestDevice()
   const { context, caller, log } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
   for (let i = 0; i < 2; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -30,8 +30,8 @@ test('a closing context destroys everything, objects before those that they depe
   closeContext(context)
 })
 
-test('the order is that of dependency, not of creation: a later dependency counts', () => {
-  const { context, caller, log } = bench()
+test('objects are destroyed in order of dependency, not of creation, also if the dependency is newer', () => {
+  const { context, caller, log } = openTestDevice()
   for (let i = 0; i < 3; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
   const [first, second, third] = context.handles.slots
   addParent(first!, third!)
@@ -54,7 +54,7 @@ test('handlers that throw, and even cyclic dependencies, do not stop the destruc
       throw new Error('a bug')
     },
   })
-  const b = bench({}, testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
+  const b = openTestDevice({}, testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
   const { context, caller } = b
   for (let i = 0; i < 4; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   const [first, second] = context.handles.slots
@@ -66,7 +66,7 @@ test('handlers that throw, and even cyclic dependencies, do not stop the destruc
 })
 
 test("a CQ keeps its channel after the channel's descriptor is closed, and both are destroyed together", () => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller, core } = b
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   invokeNow(context, Cq, 'create', 0, { ...cq, channel: channel.handle }, caller)
@@ -83,7 +83,7 @@ test("a CQ keeps its channel after the channel's descriptor is closed, and both 
 })
 
 test('an unused descriptor is destroyed when it is closed; all are destroyed with their context', () => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller, core } = b
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
   install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
@@ -94,7 +94,7 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
 })
 
 test('ten thousand objects are created and destroyed, and a closing context leaves others alone', () => {
-  const b = bench()
+  const b = openTestDevice()
   const { context, caller, core, device } = b
   const other = openContext(device, { opened: true })
   invokeNow(other, Pd, 'create', 0, {}, caller)

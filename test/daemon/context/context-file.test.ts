@@ -114,7 +114,7 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
     const { offset } = pieces[3]
     memory.free(pieces[3])
     assert.equal(memory.allocate(2 ** 31).offset, offset)
-    // Smaller ones fit beside them.
+    // Smaller areas still fit.
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))
 

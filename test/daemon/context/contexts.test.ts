@@ -16,7 +16,7 @@ import { unbounded } from '../unbounded.ts'
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
-const bench = () => {
+const setUp = () => {
   const m = machine(1)
   const pool = createRingPool()
   let waiters: (() => void)[] = []
@@ -35,7 +35,7 @@ const bench = () => {
     contexts,
     tokens,
     /** The next time that a program rings the doorbell or closes it. */
-    rung: () => new Promise<void>(done => waiters.push(done)),
+    nextRing: () => new Promise<void>(done => waiters.push(done)),
     forget: () => {
       waiters = []
     },
@@ -45,7 +45,7 @@ const bench = () => {
 test('closing the last doorbell ends the context, its objects and its memory; closing others does not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
-  const b = bench()
+  const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const second = b.contexts.addDoorbell(open, unbounded)
   const copy = pidfdGetfd(self, second)
@@ -55,11 +55,11 @@ test('closing the last doorbell ends the context, its objects and its memory; cl
   assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, several of which share a mapping')
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [1, 1, 1])
   close(second)
-  const first = b.rung()
+  const first = b.nextRing()
   close(doorbell)
   await first
   assert.equal(b.contexts.byNumber(open.number), open, 'a copy exists')
-  const last = b.rung()
+  const last = b.nextRing()
   close(copy)
   await last
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [0, 0, 0])
@@ -70,36 +70,36 @@ test('closing the last doorbell ends the context, its objects and its memory; cl
 })
 
 test('a context whose file is held survives without doorbells, gets new ones, and ends with the file', async () => {
-  const b = bench()
+  const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const held = open.memory.share()
-  const left = b.rung()
+  const left = b.nextRing()
   close(doorbell)
   await left
   assert.equal(b.contexts.byNumber(open.number), open, 'in transit to another program')
   const again = b.contexts.addDoorbell(open, unbounded)
   // The next poll finds the doorbell.
-  await b.rung()
+  await b.nextRing()
   close(held)
   assert.equal(b.contexts.count, 1, 'the doorbell is sufficient')
   const kept = open.memory.share()
-  const adrift = b.rung()
+  const closed = b.nextRing()
   close(again)
-  await adrift
-  await b.rung()
+  await closed
+  await b.nextRing()
   assert.equal(b.contexts.count, 1, 'no process has closed it')
   close(kept)
-  while (b.contexts.count > 0) await b.rung()
+  while (b.contexts.count > 0) await b.nextRing()
   b.contexts.closeAll()
 })
 
-test('a context that no program holds ends at once on demand', async () => {
-  const b = bench()
+test('a context that no program holds can be ended immediately', async () => {
+  const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const file = open.memory.share()
-  const rung = b.rung()
+  const nextRing = b.nextRing()
   close(doorbell)
-  await rung
+  await nextRing
   b.contexts.endUnheld()
   assert.equal(b.contexts.count, 1)
   close(file)
@@ -108,19 +108,19 @@ test('a context that no program holds ends at once on demand', async () => {
 })
 
 test('a token of any size rings the doorbell; context numbers are not reused', async () => {
-  const b = bench()
+  const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
-    const rung = b.rung()
+    const nextRing = b.nextRing()
     assert.equal(sendSmall(doorbell, new Uint8Array(size)), size)
-    await rung
+    await nextRing
     assert.equal(b.contexts.count, 1)
   }
   assert.deepEqual(b.tokens, [0], 'the handle in a complete token')
   // More than one read takes.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
-  await b.rung()
-  await b.rung()
+  await b.nextRing()
+  await b.nextRing()
   b.contexts.closeAll()
   assert.equal(b.contexts.count, 0)
   const again = b.contexts.open(b.device, 0, unbounded)
@@ -131,14 +131,14 @@ test('a token of any size rings the doorbell; context numbers are not reused', a
 })
 
 test('only the memory file itself identifies a context', () => {
-  const b = bench()
+  const b = setUp()
   const one = b.contexts.open(b.device, 0, unbounded)
   const two = b.contexts.open(b.device, 0, unbounded)
   assert.equal(b.contexts.byFile(one.open.memory.fd), one.open)
   assert.equal(b.contexts.byFile(two.open.memory.fd), two.open)
-  const impostor = createMemfd('userdma-context', 2 ** 30)
-  for (const fd of [impostor, one.doorbell, 0, -1]) assert.equal(b.contexts.byFile(fd), undefined)
-  close(impostor)
+  const similarFile = createMemfd('userdma-context', 2 ** 30)
+  for (const fd of [similarFile, one.doorbell, 0, -1]) assert.equal(b.contexts.byFile(fd), undefined)
+  close(similarFile)
   const { fd } = one.open.memory
   b.contexts.closeAll()
   assert.equal(b.contexts.byFile(fd), undefined)
@@ -146,7 +146,7 @@ test('only the memory file itself identifies a context', () => {
 })
 
 test('opening a removed device fails and leaves nothing', () => {
-  const b = bench()
+  const b = setUp()
   const before = openDescriptors()
   unregister(b.device)
   for (let i = 0; i < 5; i++) assert.throws(() => b.contexts.open(b.device, 0, unbounded), { code: 'EIO' })

@@ -39,7 +39,7 @@ const record = (of: Affiliation, number = 0): EventRecord => {
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-interface Bench {
+interface Setup {
   readonly socket: EventSocket
   /** The program's copy of its end. */
   readonly theirs: number
@@ -52,7 +52,7 @@ interface Bench {
 }
 
 /** The program is this process: its descriptor is a duplicate, as if passed by SCM_RIGHTS. */
-const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
+const setUp = ({ passed = true }: { passed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   let hangUps = 0
   const socket = createEventSocket(
@@ -102,7 +102,7 @@ const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
 }
 
 test('a record is one packet with exactly its bytes', () => {
-  const b = bench()
+  const b = setUp()
   const a = element(0x1122334455667788n)
   b.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
   b.socket.post(record(a, 5))
@@ -120,8 +120,8 @@ for (const passed of [true, false])
     )
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), steps => {
-        const b = bench({ passed })
-        // Two elements with the same handle are still told apart.
+        const b = setUp({ passed })
+        // Two elements with the same handle are distinguished.
         const elements = [element(1n), element(2n), element(2n)]
         let expected: { of: number; bytes: string }[] = []
         let number = 0
@@ -157,7 +157,7 @@ for (const passed of [true, false])
   })
 
 test('records with the same bytes are distinguished by their position', () => {
-  const b = bench()
+  const b = setUp()
   const [a, c] = [element(7n), element(7n)]
   for (const of of [a, c, a, c, c]) b.socket.post(record(of))
   b.read(2)
@@ -168,7 +168,7 @@ test('records with the same bytes are distinguished by their position', () => {
 })
 
 test('a full socket: everything arrives in order once the program reads, and counts stay exact', async () => {
-  const b = bench()
+  const b = setUp()
   const [a, c] = [element(1n), element(2n)]
   const sent: string[] = []
   for (let i = 0; i < 3000; i++) {
@@ -184,7 +184,7 @@ test('a full socket: everything arrives in order once the program reads, and cou
 })
 
 test('a program that always leaves something unread does not make the daemon remember all that it has read', () => {
-  const b = bench()
+  const b = setUp()
   const a = element(1n)
   b.socket.post(record(a, 0))
   for (let i = 1; i < 20_000; i++) {
@@ -196,7 +196,7 @@ test('a program that always leaves something unread does not make the daemon rem
 })
 
 test('a program that never reads costs bounded memory, and dropped events count as never raised', () => {
-  const b = bench()
+  const b = setUp()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
     eventStateOf(a).asyncs++
@@ -214,7 +214,7 @@ test('a program that never reads costs bounded memory, and dropped events count 
 
 test('closing the last copy is reported once, and later calls are harmless', async () => {
   let notify = (): void => {}
-  const gone = new Promise<void>(done => {
+  const closed = new Promise<void>(done => {
     notify = done
   })
   const socket = createEventSocket(
@@ -226,7 +226,7 @@ test('closing the last copy is reported once, and later calls are harmless', asy
   )
   socket.post(record(element(1n)))
   socket.passed()
-  await gone
+  await closed
   socket.post(record(element(1n)))
   assert.equal(socket.withdraw(element(1n)).length, 0)
   socket.end()
@@ -234,7 +234,7 @@ test('closing the last copy is reported once, and later calls are harmless', asy
 })
 
 test('end of file comes after the sent records', () => {
-  const b = bench()
+  const b = setUp()
   const a = element(3n)
   b.socket.post(record(a))
   b.socket.end()
@@ -248,7 +248,7 @@ const loopTurns = (): number =>
   (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
 
 test('a program that shuts its end down instead of reading causes no busy loop', async () => {
-  const b = bench()
+  const b = setUp()
   shutdown(b.theirs, 'read')
   b.socket.post(record(element(1n)))
   // A watch for writability would fire in every turn of the event loop: a broken socket is always writable.
@@ -260,7 +260,7 @@ test('a program that shuts its end down instead of reading causes no busy loop',
 })
 
 test('events taken by a method are no longer read, the rest is, in order (R39)', () => {
-  const b = bench()
+  const b = setUp()
   const a = element(1n)
   for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
   assert.deepEqual(b.read(1), [hex(record(a, 0).bytes)])
@@ -285,7 +285,7 @@ test('events can be withdrawn only while some process holds the program’s end'
   const a = element(1n)
   socket.post(record(a))
   assert.equal(socket.withdraw(a).length, 0)
-  // Process 1 has none, whether or not its descriptors can be listed.
+  // Process 1 does not hold the end; its descriptors may be unreadable.
   const init = openProcess(1) as ProcessHandle
   holders.push(init, self)
   await socket.reach?.()
@@ -297,7 +297,7 @@ test('events can be withdrawn only while some process holds the program’s end'
 })
 
 /** A program with `many` other descriptors, whose end no call has ever named. */
-const unseen = (t: TestContext, many: number) => {
+const createUnnamedEnd = (t: TestContext, many: number) => {
   const self = openProcess(process.pid) as ProcessHandle
   let turns = 0
   const slices = createSlices(() => {
@@ -318,8 +318,8 @@ const unseen = (t: TestContext, many: number) => {
   return { socket, theirs, turns: () => turns }
 }
 
-test('the end of a program with few descriptors is found at once, and its number is remembered', t => {
-  const { socket } = unseen(t, 0)
+test('the end of a program with few descriptors is found immediately, and its number is remembered', t => {
+  const { socket } = createUnnamedEnd(t, 0)
   const a = element(1n)
   assert.equal(socket.reach?.(), undefined, 'no record is unread')
   socket.post(record(a))
@@ -329,7 +329,7 @@ test('the end of a program with few descriptors is found at once, and its number
 
 test('the end of a program with many descriptors is searched in slices, one per turn of the event loop', async t => {
   const many = 20 * FDS_PER_SLICE
-  const { socket, turns } = unseen(t, many)
+  const { socket, turns } = createUnnamedEnd(t, many)
   const a = element(1n)
   socket.post(record(a))
   const found = socket.reach?.()
@@ -345,8 +345,8 @@ test('the end of a program with many descriptors is searched in slices, one per 
   assert.equal(turns(), after)
 })
 
-test('an end that a call has named is not searched; one that has got another number is', async t => {
-  const { socket, theirs, turns } = unseen(t, 2 * FDS_PER_SLICE)
+test('an end that a call has named is not searched, unless its number has changed', async t => {
+  const { socket, theirs, turns } = createUnnamedEnd(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)
   socket.seen(self, theirs)

@@ -12,22 +12,22 @@ import { daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 
-const bench = (name: string) => {
+const setUp = (name: string) => {
   const root = join(folder, name)
   mkdirSync(root)
   const engine = { sentPackets: 3 }
   const port = { sentBytes: 4000 }
   let time = 0
-  let asked = 0
+  let reads = 0
   const counted = () => {
-    asked++
+    reads++
     return { engine, port }
   }
   const files = createCounterFiles(root, [{ name: 'rxe0', counted }], () => time)
   const path = (file: string): string => join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1', file)
   return {
     ...{ files, engine, port, path },
-    asked: () => asked,
+    reads: () => reads,
     read: (file: string): string => readFileSync(path(file), 'utf8'),
     at: (milliseconds: number): void => {
       time = milliseconds
@@ -37,7 +37,7 @@ const bench = (name: string) => {
 }
 
 test('every counter has a file that all users may read and none may write', () => {
-  const b = bench('a')
+  const b = setUp('a')
   for (const part of ['hw_counters', 'counters'] as const) {
     const names = portCounterFiles.filter(one => one.folder === part).map(({ name }) => name)
     const extra = part === 'hw_counters' ? ['lifespan'] : []
@@ -51,7 +51,7 @@ test('every counter has a file that all users may read and none may write', () =
 })
 
 test('values are as of the last refresh, and unchanged ones are not written', () => {
-  const b = bench('b')
+  const b = setUp('b')
   const same = statSync(b.path('counters/port_xmit_data')).ino
   const before = statSync(b.path('hw_counters/sent_pkts')).ino
   b.engine.sentPackets = 12345678901
@@ -63,13 +63,13 @@ test('values are as of the last refresh, and unchanged ones are not written', ()
 })
 
 test('a value younger than lifespan is not refreshed; programs may change lifespan', () => {
-  const b = bench('c')
+  const b = setUp('c')
   b.engine.sentPackets = 4
   b.at(9)
   assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
   b.at(10)
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
-  assert.equal(b.asked(), 2)
+  assert.equal(b.reads(), 2)
   writeFileSync(b.path('hw_counters/lifespan'), '0\n')
   b.engine.sentPackets = 5
   b.at(10)
@@ -88,7 +88,7 @@ test('a value younger than lifespan is not refreshed; programs may change lifesp
 })
 
 test('a value that cannot be written has no file until it can', () => {
-  const b = bench('d')
+  const b = setUp('d')
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
   b.engine.sentPackets = 4
@@ -101,7 +101,7 @@ test('a value that cannot be written has no file until it can', () => {
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
 })
 
-test('a daemon refreshes them when a client asks, and continues when its tree is removed', async t => {
+test('a daemon refreshes its counter files when a client asks, and continues when its tree is removed', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const { root } = await client.hello()

@@ -83,7 +83,7 @@ test('a session passes one file, its calls are at offsets in it, and it is close
   const client = dial(t, daemon)
   const hello = async (fd: number): Promise<ReceivedReply> => {
     const buffer = messageBuffer()
-    assert.ok(client.say(buffer.bytes.slice(0, writeHello(buffer, {})), [fd]) > 0)
+    assert.ok(client.send(buffer.bytes.slice(0, writeHello(buffer, {})), [fd]) > 0)
     const reply = await client.next()
     assert.ok(reply)
     for (const one of reply.descriptors) close(one)

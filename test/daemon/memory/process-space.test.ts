@@ -28,7 +28,7 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
 const READ_ONLY = 3
 
 test('registration checks that every page is mapped and writable', async () => {
-  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   const check = (from: number, length: number, writable: boolean) =>
     space.check(hi(address + from), lo(address + from), length, writable)
@@ -49,7 +49,7 @@ test('registration checks that every page is mapped and writable', async () => {
 })
 
 test('copies obey page protection, and atomics are those of the verbs', async () => {
-  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   const local = mapArena(8 * PAGE)
   assert.equal(space.read(hi(address), lo(address), local, 0, 100, 200, 250), 0)
@@ -69,7 +69,7 @@ test('copies obey page protection, and atomics are those of the verbs', async ()
   local.u32[1] = 7
   assert.equal(space.write(hi(address), lo(address), local, 0, 8, 8, 8), 0)
   const value = async (): Promise<string> =>
-    Buffer.from((await peer.ask('read', { offset: 0, length: 8 })).bytes).toString('hex')
+    Buffer.from((await peer.request('read', { offset: 0, length: 8 })).bytes).toString('hex')
   assert.equal(space.fetchAdd(hi(address), lo(address), 0xffffffff, 1, original), 0)
   assert.deepEqual([...original], [0xffffffff, 7])
   assert.equal(await value(), '0000000007000000', '64-bit sum with carry, modulo 2^64')
@@ -85,11 +85,11 @@ test('copies obey page protection, and atomics are those of the verbs', async ()
 })
 
 test('structs of a call are copied in and out, or the call is EFAULT', async () => {
-  const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   assert.deepEqual([...space.copyIn(BigInt(address) + 250n, 3)], [250, 0, 1])
   space.copyOut(BigInt(address) + 1n, Uint8Array.of(5, 6))
-  assert.deepEqual((await peer.ask('read', { offset: 0, length: 4 })).bytes, [0, 5, 6, 3])
+  assert.deepEqual((await peer.request('read', { offset: 0, length: 4 })).bytes, [0, 5, 6, 3])
   for (const at of [0n, 0x10n, 1n << 56n, (1n << 63n) + 5n, (1n << 64n) - 1n]) {
     assert.throws(() => space.copyIn(at, 8), { code: 'EFAULT' })
     assert.throws(() => space.copyOut(at, new Uint8Array(8)), { code: 'EFAULT' })
@@ -102,7 +102,7 @@ test('structs of a call are copied in and out, or the call is EFAULT', async () 
 
 test('an exited process: nothing can be copied from this turn on', async () => {
   const other = startPeer()
-  const { address } = await other.ask('arena', { bytes: PAGE })
+  const { address } = await other.request('arena', { bytes: PAGE })
   let turn = 1
   const { space, handle } = spaceOf(other.pid, () => turn)
   const local = mapArena(PAGE)
@@ -121,7 +121,7 @@ test('an exited process: nothing can be copied from this turn on', async () => {
 })
 
 test('a closed space faults although the process still runs', async () => {
-  const { address } = await peer.ask('arena', { bytes: PAGE })
+  const { address } = await peer.request('arena', { bytes: PAGE })
   const { space, handle } = spaceOf(peer.pid)
   space.close()
   assert.equal(space.read(hi(address), lo(address), mapArena(PAGE), 0, 8, 8, 8), Errno.ESRCH)
@@ -133,7 +133,7 @@ test('mappings are queried again in each turn', async () => {
   let turn = 0
   const { space, handle } = spaceOf(peer.pid, () => turn)
   assert.equal(space.check(0, 0x10, 1, false), false)
-  const { address } = await peer.ask('arena', { bytes: 4 * PAGE })
+  const { address } = await peer.request('arena', { bytes: 4 * PAGE })
   const isThere = () => space.check(hi(address), lo(address), 4 * PAGE, true)
   turn++
   assert.equal(isThere(), true)

@@ -26,10 +26,10 @@ const { DUMP, ACK, REQUEST } = NlmsgFlags
 const ALLOC_PD = 3
 const CREATE_CQ = 18
 
-const begin = async (t: TestContext, devices?: string[]): Promise<{ client: Client; talk: NetlinkTestSocket }> => {
+const setUp = async (t: TestContext, devices?: string[]): Promise<{ client: Client; socket: NetlinkTestSocket }> => {
   const client = dial(t, await daemonOf(t, folder, devices))
   await client.hello()
-  return { client, talk: await openTestSocket(client) }
+  return { client, socket: await openTestSocket(client) }
 }
 
 /** The entries of a table in an answer. */
@@ -40,17 +40,17 @@ const names = ({ entries }: Answer): unknown[] => entries.map(message => attribu
 
 describe('devices', () => {
   it('are listed, and found by index', async t => {
-    const { talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
-    assert.deepEqual(names(await talk.ask('GET', [], DUMP)), ['rxe0', 'rxe1'])
-    assert.deepEqual(names(await talk.ask('GET', [['DEV_INDEX', 1]])), ['rxe1'])
-    assert.deepEqual(await talk.ask('GET', [['DEV_INDEX', 2]]), { errno: Errno.EINVAL, entries: [] })
-    assert.deepEqual(await talk.ask('GET'), { errno: Errno.EINVAL, entries: [] })
-    const [port] = (await talk.ask('PORT_GET', [['DEV_INDEX', 0]], DUMP)).entries
+    const { socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
+    assert.deepEqual(names(await socket.request('GET', [], DUMP)), ['rxe0', 'rxe1'])
+    assert.deepEqual(names(await socket.request('GET', [['DEV_INDEX', 1]])), ['rxe1'])
+    assert.deepEqual(await socket.request('GET', [['DEV_INDEX', 2]]), { errno: Errno.EINVAL, entries: [] })
+    assert.deepEqual(await socket.request('GET'), { errno: Errno.EINVAL, entries: [] })
+    const [port] = (await socket.request('PORT_GET', [['DEV_INDEX', 0]], DUMP)).entries
     assert.deepEqual(
       [attributeOf(port, 'PORT_INDEX'), attributeOf(port, 'PORT_STATE'), attributeOf(port, 'NDEV_NAME')],
       [1, 4, 'lo'],
     )
-    const beyond = await talk.ask('PORT_GET', [
+    const beyond = await socket.request('PORT_GET', [
       ['DEV_INDEX', 0],
       ['PORT_INDEX', 2],
     ])
@@ -58,8 +58,8 @@ describe('devices', () => {
   })
 
   it('have nodes by type: the driver’s name, and whether there is a node', async t => {
-    const { talk } = await begin(t)
-    const node = (type: string, ...more: Entries) => talk.ask('GET_CHARDEV', [['CHARDEV_TYPE', type], ...more])
+    const { socket } = await setUp(t)
+    const node = (type: string, ...more: Entries) => socket.request('GET_CHARDEV', [['CHARDEV_TYPE', type], ...more])
     const { entries } = await node('uverbs', ['DEV_INDEX', 0])
     assert.deepEqual(entries, [
       [
@@ -91,12 +91,12 @@ describe('devices', () => {
   })
 
   it('are added, renamed and removed, and members of the group are notified as on Linux', async t => {
-    const { client, talk } = await begin(t)
+    const { client, socket } = await setUp(t)
     const listener = await openTestSocket(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
-    assert.deepEqual(names(await talk.ask('NEWLINK', [])), [])
+    assert.deepEqual(names(await socket.request('NEWLINK', [])), [])
     const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
-      (await talk.ask(command, attributes, ACK)).errno
+      (await socket.request(command, attributes, ACK)).errno
     const link: Entries = [
       ['LINK_TYPE', 'rxe'],
       ['NDEV_NAME', 'lo'],
@@ -130,13 +130,13 @@ describe('devices', () => {
   })
 
   it('keep their faults when they are renamed', async t => {
-    const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
+    const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const rules = async (set?: string) => {
       const reply = await client.tool({ what: 'fault', ...(set !== undefined && { set }) })
       return 'faults' in reply && reply.faults.map(({ rule }) => rule)
     }
     assert.deepEqual(await rules('device=rxe1,drop=1%'), ['device=rxe1,drop=0.01'])
-    const renamed = await talk.ask(
+    const renamed = await socket.request(
       'SET',
       [
         ['DEV_INDEX', 1],
@@ -149,45 +149,46 @@ describe('devices', () => {
   })
 
   it('let all programs use controlled Q_Keys when the system setting says so', async t => {
-    const { talk } = await begin(t)
+    const { socket } = await setUp(t)
     const mode = async (): Promise<unknown> =>
-      attributeOf((await talk.ask('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')
+      attributeOf((await socket.request('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')
     const set = async (value: number): Promise<number> =>
-      (await talk.ask('SYS_SET', [['SYS_PRIVILEGED_QKEY_MODE', value]], ACK)).errno
+      (await socket.request('SYS_SET', [['SYS_PRIVILEGED_QKEY_MODE', value]], ACK)).errno
     assert.equal(await mode(), 0)
     assert.equal(await set(1), 0)
     assert.equal(await mode(), 1)
     assert.equal(await set(2), Errno.EINVAL)
     assert.equal(await set(0), 0)
     assert.equal(await mode(), 0)
-    assert.equal((await talk.ask('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
+    assert.equal((await socket.request('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
   })
 
   it('store the mode of queue pair counters, and never bind any', async t => {
-    const { talk } = await begin(t)
+    const { socket } = await setUp(t)
     const place: Entries = [
       ['DEV_INDEX', 0],
       ['PORT_INDEX', 1],
     ]
     const ofQps: Entries = [...place, ['STAT_RES', NldevAttributes.RES_QP.number]]
     const mode = async (): Promise<unknown[]> => {
-      const { entries } = await talk.ask('STAT_GET', [...ofQps, ['STAT_MODE', 0]])
+      const { entries } = await socket.request('STAT_GET', [...ofQps, ['STAT_MODE', 0]])
       return [attributeOf(entries[0], 'STAT_MODE'), attributeOf(entries[0], 'STAT_AUTO_MODE_MASK')]
     }
     const set = async (mask: number): Promise<number> =>
-      (await talk.ask('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]])).errno
+      (await socket.request('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]]))
+        .errno
     assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
     assert.equal(await set(CounterMask.PID), 0)
     assert.deepEqual(await mode(), [CounterMode.AUTO, CounterMask.PID])
     assert.equal(await set(4), Errno.EINVAL)
     const bind = async (): Promise<number> =>
-      (await talk.ask('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.MANUAL], ['RES_LQPN', 999]])).errno
+      (await socket.request('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.MANUAL], ['RES_LQPN', 999]])).errno
     assert.equal(await bind(), Errno.EINVAL)
     assert.equal(await set(0), 0)
     assert.equal(await bind(), Errno.ENOENT)
     assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
-    const values = attributeOf((await talk.ask('STAT_GET', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
-    const known = attributeOf((await talk.ask('STAT_GET_STATUS', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
+    const values = attributeOf((await socket.request('STAT_GET', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
+    const known = attributeOf((await socket.request('STAT_GET_STATUS', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
     const counterNames = (list: Entries) =>
       list.map(([, entry]) => attributeOf((entry as { flagged: Entries }).flagged, 'STAT_HWCOUNTER_ENTRY_NAME'))
     assert.ok(counterNames(values).includes('sent_pkts'))
@@ -197,33 +198,33 @@ describe('devices', () => {
 
 describe('objects', () => {
   it('are listed with their context and process, and counted', async t => {
-    const { client, talk } = await begin(t)
+    const { client, socket } = await setUp(t)
     const context = await client.context()
     const pds = [await client.command(context, ALLOC_PD, [], 1), await client.command(context, ALLOC_PD, [], 1)]
     assert.deepEqual(
       pds.map(({ ret }) => ret > 0),
       [true, true],
     )
-    const list = entriesOf(await talk.ask('RES_PD_GET', [['DEV_INDEX', 0]], DUMP), 'RES_PD')
+    const list = entriesOf(await socket.request('RES_PD_GET', [['DEV_INDEX', 0]], DUMP), 'RES_PD')
     assert.equal(list.length, 2)
     for (const pd of list) assert.equal(attributeOf(pd, 'RES_PID'), process.pid)
     const id = attributeOf(list[1], 'RES_PDN') as number
-    const { entries } = await talk.ask('RES_PD_GET', [
+    const { entries } = await socket.request('RES_PD_GET', [
       ['DEV_INDEX', 0],
       ['RES_PDN', id],
     ])
     assert.equal(attributeOf(entries[0], 'RES_PDN'), id)
     const wrong = async (...attributes: Entries): Promise<number> =>
-      (await talk.ask('RES_PD_GET', [['DEV_INDEX', 0], ...attributes])).errno
+      (await socket.request('RES_PD_GET', [['DEV_INDEX', 0], ...attributes])).errno
     assert.equal(await wrong(['RES_PDN', id + 1000]), Errno.ENOENT)
     assert.equal(await wrong(['RES_PDN', id], ['PORT_INDEX', 1]), Errno.EINVAL)
     assert.equal(await wrong(), Errno.EINVAL)
-    const contexts = entriesOf(await talk.ask('RES_CTX_GET', [['DEV_INDEX', 0]], DUMP), 'RES_CTX')
+    const contexts = entriesOf(await socket.request('RES_CTX_GET', [['DEV_INDEX', 0]], DUMP), 'RES_CTX')
     assert.deepEqual(
       contexts.map(one => attributeOf(one, 'RES_CTXN')),
       [attributeOf(list[0], 'RES_CTXN')],
     )
-    const [summary] = (await talk.ask('RES_GET', [], DUMP)).entries
+    const [summary] = (await socket.request('RES_GET', [], DUMP)).entries
     const counts = (attributeOf(summary, 'RES_SUMMARY') as Entries).map(([, entry]) => entry as Entries)
     assert.deepEqual(
       counts.map(entry => [attributeOf(entry, 'RES_SUMMARY_ENTRY_NAME'), attributeOf(entry, 'RES_SUMMARY_ENTRY_CURR')]),
@@ -232,19 +233,19 @@ describe('objects', () => {
   })
 
   it('are dumped in any number, in datagrams that fit, each once, while others are answered', async t => {
-    const { client, talk } = await begin(t)
+    const { client, socket } = await setUp(t)
     const context = await client.context()
     const count = 1500
     for (let i = 0; i < count; i++) await client.command(context, ALLOC_PD, [], 1)
     const other = await openTestSocket(client)
     const request = requestOf('RES_PD_GET', [['DEV_INDEX', 0]], DUMP)
     const twice = Buffer.concat([request, request])
-    assert.equal(await talk.send(twice), twice.length)
-    assert.deepEqual(names(await other.ask('GET', [], DUMP)), ['rxe0'])
-    const messages = talk.received()
+    assert.equal(await socket.send(twice), twice.length)
+    assert.deepEqual(names(await other.request('GET', [], DUMP)), ['rxe0'])
+    const messages = socket.received()
     while (messages.at(-1)?.type !== NlmsgType.DONE) {
       await new Promise(setImmediate)
-      messages.push(...talk.received())
+      messages.push(...socket.received())
     }
     // A second dump while the first is in progress is EBUSY, as on Linux.
     const refused = messages.filter(({ type }) => type === NlmsgType.ERROR)
@@ -262,58 +263,58 @@ describe('objects', () => {
 })
 
 describe('a program that misbehaves', () => {
-  it('and reads no answers loses them, gets an error, and blocks no others', async t => {
-    const { client, talk } = await begin(t)
+  it('loses answers that it does not read, gets an error, and blocks no others', async t => {
+    const { client, socket } = await setUp(t)
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
-    for (let i = 0; i < 20; i++) assert.equal(await talk.send(datagram), datagram.length)
-    const first = talk.received()
+    for (let i = 0; i < 20; i++) assert.equal(await socket.send(datagram), datagram.length)
+    const first = socket.received()
     assert.ok(first.length > 0 && first.length < 64 * 20)
     await eventually(client, () => true)
-    const [overrun] = talk.received()
+    const [overrun] = socket.received()
     assert.equal(overrun.type, NlmsgType.OVERRUN)
-    assert.deepEqual(await talk.ask('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
+    assert.deepEqual(await socket.request('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
   })
 
-  it('sends directly, without the preload library, and is answered too', async t => {
-    const { client, talk } = await begin(t)
+  it('gets answers too if it sends without the preload library', async t => {
+    const { client, socket } = await setUp(t)
     const request = requestOf('GET', [], DUMP)
-    assert.equal(talk.sendDirectly(request), request.length)
+    assert.equal(socket.sendDirectly(request), request.length)
     await eventually(client, () => true)
-    assert.equal(talk.received().length, 2)
-    assert.ok((await talk.call('NAME')) > 0, 'it is bound')
+    assert.equal(socket.received().length, 2)
+    assert.ok((await socket.call('NAME')) > 0, 'it is bound')
   })
 
-  it('names no socket, an unknown operation, invalid memory, too many bytes', async t => {
-    const { client, talk } = await begin(t)
+  it('is refused an unknown socket or operation, invalid memory, and too many bytes', async t => {
+    const { client, socket } = await setUp(t)
     assert.equal((await client.netlink(0, 3, 0, 0n)).ret, BigInt(-Errno.EBADF))
-    assert.equal((await client.netlink(talk.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
-    assert.equal(await talk.call('SEND', 16, 4096n), -Errno.EFAULT)
-    assert.equal(await talk.call('SEND', 65537, BigInt(client.memory.address)), -Errno.EMSGSIZE)
-    assert.equal(await talk.call('SET', 77, 1n), -Errno.ENOPROTOOPT)
-    assert.equal(await talk.call('GET', 77), -Errno.ENOPROTOOPT)
-    assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
+    assert.equal((await client.netlink(socket.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
+    assert.equal(await socket.call('SEND', 16, 4096n), -Errno.EFAULT)
+    assert.equal(await socket.call('SEND', 65537, BigInt(client.memory.address)), -Errno.EMSGSIZE)
+    assert.equal(await socket.call('SET', 77, 1n), -Errno.ENOPROTOOPT)
+    assert.equal(await socket.call('GET', 77), -Errno.ENOPROTOOPT)
+    assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
   })
 
   it('is refused what Linux refuses: dumps of commands without one, unknown types, non-requests', async t => {
-    const { talk } = await begin(t)
-    assert.equal((await talk.ask('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
-    assert.equal((await talk.ask('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
-    const odd = requestOf('GET', [], DUMP)
-    new DataView(odd.buffer).setUint16(4, nldevType(63), true)
-    await talk.send(odd)
-    assert.deepEqual(talk.received().map(errnoOf), [Errno.EINVAL])
+    const { socket } = await setUp(t)
+    assert.equal((await socket.request('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
+    assert.equal((await socket.request('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
+    const invalid = requestOf('GET', [], DUMP)
+    new DataView(invalid.buffer).setUint16(4, nldevType(63), true)
+    await socket.send(invalid)
+    assert.deepEqual(socket.received().map(errnoOf), [Errno.EINVAL])
     const silent = requestOf('GET', [], DUMP)
     new DataView(silent.buffer).setUint16(6, DUMP, true)
-    await talk.send(silent)
-    assert.deepEqual(talk.received(), [], 'without the flag of a request')
+    await socket.send(silent)
+    assert.deepEqual(socket.received(), [], 'without the flag of a request')
     new DataView(silent.buffer).setUint16(6, DUMP | ACK, true)
-    await talk.send(silent)
-    assert.deepEqual(talk.received().map(errnoOf), [0])
+    await socket.send(silent)
+    assert.deepEqual(socket.received().map(errnoOf), [0])
   })
 
-  it('sends random bytes: each request gets one result, and the daemon continues', async t => {
-    const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
+  it('gets one result for each request in random bytes, and the daemon continues', async t => {
+    const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
     assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
     const body = fc.uint8Array({ maxLength: 64 })
@@ -321,7 +322,7 @@ describe('a program that misbehaves', () => {
       command: fc.constantFrom(...Object.values(NldevCommands).map(({ number }) => number), 0, 8, 63),
       flags: fc.constantFrom(0, DUMP, ACK, DUMP | ACK),
       body,
-      lie: fc.constantFrom(0, 0, 0, 1, 1000, -17),
+      lengthError: fc.constantFrom(0, 0, 0, 1, 1000, -17),
     })
     await fc.assert(
       fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 4 }), async all => {
@@ -329,21 +330,21 @@ describe('a program that misbehaves', () => {
           all.map(one => {
             const bytes = new Uint8Array((16 + one.body.length + 3) & ~3)
             const view = new DataView(bytes.buffer)
-            view.setUint32(0, Math.max(0, 16 + one.body.length + one.lie), true)
+            view.setUint32(0, Math.max(0, 16 + one.body.length + one.lengthError), true)
             view.setUint16(4, nldevType(one.command), true)
             view.setUint16(6, REQUEST | one.flags, true)
             bytes.set(one.body, 16)
             return bytes
           }),
         )
-        assert.equal(await talk.send(datagram), datagram.length)
-        talk.received()
+        assert.equal(await socket.send(datagram), datagram.length)
+        socket.received()
       }),
       { numRuns: 300 },
     )
     await eventually(client, () => true)
-    talk.received()
-    assert.equal((await talk.ask('SYS_GET')).errno, 0)
+    socket.received()
+    assert.equal((await socket.request('SYS_GET')).errno, 0)
   })
 })
 
@@ -353,9 +354,9 @@ it('a socket exists until its last copy is closed, and then releases its port an
   const watcher = dial(t, daemon)
   await client.hello()
   await watcher.hello()
-  const talk = await openTestSocket(client)
-  assert.equal(await talk.call('BIND', 0, 0n), 0)
-  assert.equal(await talk.call('NAME'), process.pid)
+  const socket = await openTestSocket(client)
+  assert.equal(await socket.call('BIND', 0, 0n), 0)
+  assert.equal(await socket.call('NAME'), process.pid)
   assert.equal((await watcher.stat()).descriptors, 1)
   client.close()
   await eventually(watcher, ({ descriptors }) => descriptors === 0)

@@ -27,7 +27,7 @@ export interface NetlinkTestSocket {
   /** All messages received. */
   received(): Message[]
   /** Sends a request and returns the answer; dumps to their end. */
-  ask(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
+  request(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
 }
 
 export interface Answer {
@@ -61,13 +61,13 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
   assert.equal(descriptors.length, 1)
   client.keep(descriptors)
   const [fd] = descriptors
-  const talk: NetlinkTestSocket = {
+  const socket: NetlinkTestSocket = {
     fd,
     call: async (operation, extra = 0, argument = 0n) =>
       Number((await client.netlink(fd, NetlinkOperation[operation], extra, argument)).ret),
     send(datagram) {
       client.memory.bytes.set(datagram)
-      return talk.call('SEND', datagram.length, BigInt(client.memory.address))
+      return socket.call('SEND', datagram.length, BigInt(client.memory.address))
     },
     sendDirectly: datagram => sendSmall(fd, datagram),
     received() {
@@ -79,14 +79,14 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
         messages.push(...readMessages(BUFFER.slice(0, length)))
       }
     },
-    async ask(command, attributes = [], flags = 0) {
+    async request(command, attributes = [], flags = 0) {
       const request = requestOf(command, attributes, flags)
-      assert.equal(await talk.send(request), request.length)
-      const messages = talk.received()
+      assert.equal(await socket.send(request), request.length)
+      const messages = socket.received()
       // A dump continues as it is read.
       while (messages.length === 0 || !endsAnswer(messages[messages.length - 1])) {
         await new Promise(setImmediate)
-        messages.push(...talk.received())
+        messages.push(...socket.received())
       }
       const control = messages.filter(({ type }) => type < NlmsgType.FIRST)
       return {
@@ -95,7 +95,7 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
       }
     },
   }
-  return talk
+  return socket
 }
 
 /** The value of an attribute; for nested ones the attributes inside. */

@@ -45,8 +45,8 @@ const bystander = async (t: TestContext, daemon: Daemon) => {
   return {
     client,
     context,
-    /** Still served, and all its objects exist. */
-    async isWell(): Promise<void> {
+    /** Asserts that it is still served, and that all its objects exist. */
+    async assertServed(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
       assert.deepEqual([ret, response], [16, [1]])
       assert.equal((await client.command(context, Command.DEALLOC_PD, [1])).ret, 12)
@@ -88,15 +88,15 @@ test('malformed messages end only their session', async t => {
         : []),
     ]),
   ]
-  for (const greeted of [false, true])
+  for (const hasHello of [false, true])
     for (const [what, bytes] of wrong) {
       const client = dial(t, daemon)
-      if (greeted) assert.equal((await client.hello()).error, 0)
-      assert.ok(client.say(bytes) > 0)
-      assert.equal(await client.next(), undefined, `${what}, ${greeted ? 'after' : 'before'} HELLO`)
+      if (hasHello) assert.equal((await client.hello()).error, 0)
+      assert.ok(client.send(bytes) > 0)
+      assert.equal(await client.next(), undefined, `${what}, ${hasHello ? 'after' : 'before'} HELLO`)
       client.close()
     }
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('before HELLO nothing is answered', async t => {
@@ -110,7 +110,7 @@ test('before HELLO nothing is answered', async t => {
   ]
   for (const bytes of right) {
     const client = dial(t, daemon)
-    client.say(bytes)
+    client.send(bytes)
     assert.equal(await client.next(), undefined)
     client.close()
   }
@@ -121,10 +121,10 @@ test('another protocol version is refused with our version, and its later messag
   const client = dial(t, daemon)
   const hello = message(MessageType.HELLO, HEADER + Messages.hello.size)
   new DataView(hello.buffer).setUint32(HEADER, 99, true)
-  client.say(hello)
+  client.send(hello)
   const reply = await client.next()
   assert.deepEqual([reply?.error, reply?.descriptors.length], [Errno.EPROTO, 0])
-  client.say(message(MessageType.OPEN, HEADER + Messages.open.size))
+  client.send(message(MessageType.OPEN, HEADER + Messages.open.size))
   assert.equal(await client.next(), undefined)
 })
 
@@ -133,29 +133,33 @@ test('random messages, before and after HELLO', async t => {
   const other = await bystander(t, daemon)
   const type = fc.oneof(fc.constantFrom(...Object.values(MessageType)), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
   const body = fc.uint8Array({ maxLength: 120 })
-  const some = fc.record({ type, body, honest: fc.boolean(), context: fc.nat(3) })
+  const randomMessage = fc.record({ type, body, hasRightSize: fc.boolean(), context: fc.nat(3) })
   await fc.assert(
-    fc.asyncProperty(fc.array(some, { minLength: 1, maxLength: 8 }), fc.boolean(), async (messages, greeted) => {
-      const client = dial(t, daemon)
-      if (greeted) await client.hello()
-      for (const { type, body, honest, context } of messages) {
-        const bytes = message(type, HEADER + body.length, { context, ...(honest ? {} : { size: body.length }) })
-        bytes.set(body, HEADER)
-        client.say(bytes)
-      }
-      // The bystander's answer comes after all of these have been handled.
-      await other.client.stat()
-      for (let reply = client.next(); ; reply = client.next()) {
-        const one = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
-        if (one === undefined || one === 'quiet') break
-        for (const fd of one.descriptors) close(fd)
-      }
-      client.close()
-    }),
+    fc.asyncProperty(
+      fc.array(randomMessage, { minLength: 1, maxLength: 8 }),
+      fc.boolean(),
+      async (messages, hasHello) => {
+        const client = dial(t, daemon)
+        if (hasHello) await client.hello()
+        for (const { type, body, hasRightSize, context } of messages) {
+          const bytes = message(type, HEADER + body.length, { context, ...(hasRightSize ? {} : { size: body.length }) })
+          bytes.set(body, HEADER)
+          client.send(bytes)
+        }
+        // The bystander's answer comes after all of these have been handled.
+        await other.client.stat()
+        for (let reply = client.next(); ; reply = client.next()) {
+          const one = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
+          if (one === undefined || one === 'quiet') break
+          for (const fd of one.descriptors) close(fd)
+        }
+        client.close()
+      },
+    ),
     { numRuns: 150 },
   )
   await eventually(other.client, ({ contexts, sessions }) => contexts === 1 && sessions === 0)
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('contexts of others cannot be used by their numbers', async t => {
@@ -167,13 +171,17 @@ test('contexts of others cannot be used by their numbers', async t => {
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EBADF)
     assert.equal(await client.ioctl(context, RDMA_VERBS_IOCTL, 0n), -Errno.EBADF)
   }
-  const mine = await client.context()
-  assert.notEqual(mine, other.context)
-  assert.equal((await client.command(mine, Command.DEALLOC_PD, [0])).ret, -Errno.ENOENT, 'handles are per context')
+  const ownContext = await client.context()
+  assert.notEqual(ownContext, other.context)
+  assert.equal(
+    (await client.command(ownContext, Command.DEALLOC_PD, [0])).ret,
+    -Errno.ENOENT,
+    'handles are per context',
+  )
   assert.equal((await client.command(other.context, Command.DEALLOC_PD, [0])).ret, -Errno.EBADF)
   client.close()
   await eventually(other.client, ({ contexts }) => contexts === 1)
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('a context may be used by a client that passes its memory file, and with no other descriptor', async t => {
@@ -186,10 +194,10 @@ test('a context may be used by a client that passes its memory file, and with no
   const [file, doorbell] = descriptors
   const client = dial(t, daemon)
   await client.hello()
-  const impostor = createMemfd('userdma-context', 2 ** 30)
+  const similarFile = createMemfd('userdma-context', 2 ** 30)
   const plain = openSync('/dev/null', 'r')
   for (const [fd, errno] of [
-    [impostor, Errno.ENODEV],
+    [similarFile, Errno.ENODEV],
     [plain, Errno.ENODEV],
     [doorbell, Errno.ENODEV],
     [0, Errno.ENODEV],
@@ -197,7 +205,7 @@ test('a context may be used by a client that passes its memory file, and with no
     [2 ** 31 - 1, Errno.EBADF],
   ])
     assert.equal((await client.attach(fd)).error, errno, `descriptor ${fd}`)
-  closeSync(impostor)
+  closeSync(similarFile)
   closeSync(plain)
   assert.equal((await client.command(context, 0, [], 2)).ret, -Errno.EBADF)
   const attached = await client.attach(file)
@@ -211,7 +219,7 @@ test('a context may be used by a client that passes its memory file, and with no
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
   client.close()
   await eventually(other.client, ({ contexts }) => contexts === 1)
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('nodes that do not exist are refused', async t => {
@@ -245,7 +253,7 @@ test('wild pointers and lengths are refused as Linux refuses them', async t => {
       fc.boolean(),
       fc.nat(60),
       u64,
-      async (bytes, isWrite, command, far) => {
+      async (bytes, isWrite, command, address) => {
         const { memory } = client
         memory.bytes.set(bytes)
         if (isWrite) {
@@ -255,7 +263,7 @@ test('wild pointers and lengths are refused as Linux refuses them', async t => {
         } else {
           memory.view.setUint16(0, bytes.length, true)
           memory.view.setUint16(2, command, true)
-          memory.view.setBigUint64(32, far, true)
+          memory.view.setBigUint64(32, address, true)
           await client.ioctl(context, RDMA_VERBS_IOCTL, at)
           await client.ioctl(context, 0xc008db00 | command, at)
         }
@@ -265,7 +273,7 @@ test('wild pointers and lengths are refused as Linux refuses them', async t => {
   )
   client.close()
   await eventually(other.client, ({ contexts }) => contexts === 1)
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('unexpected descriptors are closed', async t => {
@@ -275,7 +283,7 @@ test('unexpected descriptors are closed', async t => {
   const extra = openSync('/dev/null', 'r')
   const before = openDescriptors()
   for (let i = 0; i < 5; i++) {
-    client.say(message(MessageType.OPEN, HEADER + Messages.open.size, { fill: 0xff }), [extra, extra, extra])
+    client.send(message(MessageType.OPEN, HEADER + Messages.open.size, { fill: 0xff }), [extra, extra, extra])
     assert.equal((await client.next())?.error, Errno.ENXIO)
     assert.ok('error' in (await client.tool('{}', [extra, extra])))
     assert.ok('stat' in (await client.tool({ what: 'stat' }, [extra])))
@@ -287,11 +295,11 @@ test('unexpected descriptors are closed', async t => {
   }
   await eventually(client, ({ sessions }) => sessions === 0)
   assert.equal(openDescriptors(), before)
-  const greedy = dial(t, daemon)
-  await greedy.hello()
-  greedy.say(message(MessageType.ATTACH), new Array(SessionLimits.descriptors + 1).fill(extra))
-  assert.equal(await greedy.next(), undefined, 'more than a message may carry')
-  greedy.close()
+  const sender = dial(t, daemon)
+  await sender.hello()
+  sender.send(message(MessageType.ATTACH), new Array(SessionLimits.descriptors + 1).fill(extra))
+  assert.equal(await sender.next(), undefined, 'more than a message may carry')
+  sender.close()
   assert.equal(openDescriptors(), before)
   closeSync(extra)
 })
@@ -377,13 +385,13 @@ test('a client that sends requests and never reads is disconnected', async t => 
   const other = await bystander(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
-  const ask = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
+  const request = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
   // No turn of the event loop in between: nothing is read meanwhile.
   let sent = 0
-  while (client.say(ask) > 0) sent++
+  while (client.send(request) > 0) sent++
   assert.ok(sent > 10)
   await other.client.stat()
-  await other.isWell()
+  await other.assertServed()
 })
 
 test('a daemon that stops closes everything, and its clients notice', async t => {

@@ -11,7 +11,7 @@ import { CM_NODE } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/index.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
-import { type Channel, say } from '../ucma.ts'
+import { type Channel, writeCommand } from '../ucma.ts'
 
 const folder = scratchFolder()
 const [ENOENT, EINVAL] = [-2, -22]
@@ -31,17 +31,17 @@ const program = async (t: TestContext, daemon: Daemon): Promise<Channel> => {
 }
 
 const create = async (channel: Channel): Promise<number> => {
-  const { result, response } = await say(channel, 0, 24, 8, [[16, TCP]])
+  const { result, response } = await writeCommand(channel, 0, 24, 8, [[16, TCP]])
   assert.equal(result, 32)
   return response
 }
 const destroy = async (channel: Channel, id: number): Promise<number> =>
-  (await say(channel, 1, 16, 0, [[8, id]])).result
+  (await writeCommand(channel, 1, 16, 0, [[8, id]])).result
 const DESTROYED = 24
 /** Migrates an identifier of the channel behind `from` to `channel`. */
 const migrate = async (channel: Channel, id: number, from: number): Promise<number> =>
   (
-    await say(channel, 18, 16, 0, [
+    await writeCommand(channel, 18, 16, 0, [
       [8, id],
       [12, from],
     ])

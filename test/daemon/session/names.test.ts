@@ -18,11 +18,12 @@ import { daemonOf } from '../client.ts'
 const folder = scratchFolder()
 
 /**
- * Opens a device, prints its pid, waits for the file `go`, and exits right after a call, without reading its answer.
+ * Opens a device, prints its pid, waits until the file `startFile` exists, and exits right after a call, without
+ * reading its answer.
  */
 const CALLER = `
 import { existsSync } from 'node:fs'
-const [clients, codec, socket, go] = process.argv.slice(1)
+const [clients, codec, socket, startFile] = process.argv.slice(1)
 const { dial } = await import(clients)
 const { messageBuffer, writeRequest } = await import(codec)
 process.title = 'caller'
@@ -33,8 +34,8 @@ const buffer = messageBuffer()
 const address = BigInt(client.memory.address)
 const length = writeRequest(buffer, 'WRITE', { context, pid: process.pid }, { buffer: address, length: 16n })
 console.log(process.pid)
-while (!existsSync(go));
-client.say(buffer.bytes.subarray(0, length))
+while (!existsSync(startFile));
+client.send(buffer.bytes.subarray(0, length))
 process.exit()
 `
 
@@ -49,13 +50,13 @@ test('a call of a program that has ended is traced with its name', { skip: !hasN
   t.after(() => tool.close())
   await tool.trace('')
   const module = (path: string): string => pathToFileURL(join(repoRoot, 'dist', path)).href
-  const go = join(folder, 'go')
-  const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, go]
+  const startFile = join(folder, 'go')
+  const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, startFile]
   // The shell reaps it; /proc shows that while this process blocks.
   const shell = spawn('sh', ['-c', '"$0" --input-type=module -e "$@"; true', process.execPath, CALLER, ...args])
   const ended = once(shell, 'close')
   const [pid] = (await once(shell.stdout.setEncoding('utf8'), 'data')) as [string]
-  writeFileSync(go, '')
+  writeFileSync(startFile, '')
   while (existsSync(`/proc/${pid.trim()}/comm`));
   await ended
   await tool.stat()

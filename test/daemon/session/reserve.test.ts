@@ -33,12 +33,12 @@ const takeAll = (t: TestContext): (() => void) => {
     } catch {
       break
     }
-  const give = (): void => {
+  const release = (): void => {
     set(soft!)
     for (const fd of taken.splice(0)) closeSync(fd)
   }
-  t.after(give)
-  return give
+  t.after(release)
+  return release
 }
 
 test('a connection without free descriptors is refused with EMFILE and logged; later ones are served again', async t => {
@@ -52,7 +52,7 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
   t.after(() => daemon.close())
   // Connected, but not accepted yet.
   const clients = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
-  const give = takeAll(t)
+  const release = takeAll(t)
   for (const client of clients) {
     assert.equal((await client.hello()).error, Errno.EMFILE)
     assert.equal(await client.next(), undefined, 'the connection is hung up')
@@ -61,7 +61,7 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
     lines.map(line => /no descriptors left.*EMFILE(, 2 so far)?; end some programs.*ulimit -n/.test(line)),
     [true, true],
   )
-  give()
+  release()
   const late = dial(t, daemon)
   assert.equal((await late.hello()).error, 0)
 })

@@ -94,7 +94,7 @@ test('captures: a descriptor of a writable file is required; one subscription ea
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
-  const ask = async (fds: number[]): Promise<string> => {
+  const request = async (fds: number[]): Promise<string> => {
     const reply = await client.tool({ what: 'trace', tag: '', pcap: true }, fds)
     return 'error' in reply ? reply.error : Object.keys(reply)[0]
   }
@@ -102,18 +102,18 @@ test('captures: a descriptor of a writable file is required; one subscription ea
   const good = openSync(path, 'w')
   const readOnly = openSync(path, 'r')
   const other = openSync('/dev/null', 'w')
-  assert.match(await ask([]), /needs the descriptor/)
-  assert.match(await ask([other]), /regular file only/)
-  assert.match(await ask([readOnly]), /cannot be written.*EBADF/)
-  assert.equal(await ask([good]), 'tracing')
-  assert.match(await ask([good]), /already/)
+  assert.match(await request([]), /needs the descriptor/)
+  assert.match(await request([other]), /regular file only/)
+  assert.match(await request([readOnly]), /cannot be written.*EBADF/)
+  assert.equal(await request([good]), 'tracing')
+  assert.match(await request([good]), /already/)
   assert.equal(readFileSync(path).readUInt32LE(0), 0x0a0d0d0a, 'a section header')
   for (const fd of [good, readOnly, other]) closeSync(fd)
 })
 
-// ---- the desk alone ----
+// ---- requests without a daemon ----
 
-const alone = (trusted: boolean) => {
+const createRequests = (trusted: boolean) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
@@ -129,21 +129,21 @@ const alone = (trusted: boolean) => {
   const buffer = messageBuffer()
   const records: string[] = []
   let wanted = false
-  let room = Number.POSITIVE_INFINITY
+  let freeMessages = Number.POSITIVE_INFINITY
   const read = (length: number): string => {
     assert.ok(length > 0, 'a message has a length')
     const reply = newReply()
     assert.equal(readReply(buffer, length, reply), undefined)
     return reply.text
   }
-  const desk = createToolRequests(daemon, {
+  const requests = createToolRequests(daemon, {
     buffer,
     trusted,
     user: 0,
     reply: length => records.push(read(length)),
     send: length => {
-      if (room <= 0) return false
-      room--
+      if (freeMessages <= 0) return false
+      freeMessages--
       records.push(read(length))
       return true
     },
@@ -152,15 +152,15 @@ const alone = (trusted: boolean) => {
     },
   })
   return {
-    desk,
+    requests,
     subscribers,
     records,
     wanted: () => wanted,
-    setRoom: (value: number) => {
-      room = value
+    setFreeMessages: (value: number) => {
+      freeMessages = value
     },
-    ask(request: unknown): ToolReply {
-      desk.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
+    request(request: unknown): ToolReply {
+      requests.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
       return JSON.parse(records.pop() as string) as ToolReply
     },
     record: (more: Partial<TraceRecord>): void => {
@@ -183,27 +183,27 @@ const alone = (trusted: boolean) => {
 const trace = { what: 'trace', tag: '', pcap: false }
 
 test('only the daemon’s own user may trace calls of all users', () => {
-  const stranger = alone(false)
-  const reply = stranger.ask(trace)
+  const stranger = createRequests(false)
+  const reply = stranger.request(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
   for (const what of ['findings', 'counts'])
-    assert.deepEqual(stranger.ask({ what }), { error: 'only the user of this daemon may see findings' })
-  const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
+    assert.deepEqual(stranger.request({ what }), { error: 'only the user of this daemon may see findings' })
+  const fault = stranger.request({ what: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
-  assert.ok('config' in stranger.ask({ what: 'config' }), 'any user may make the other requests')
+  assert.ok('config' in stranger.request({ what: 'config' }), 'any user may make the other requests')
 })
 
 test('a slow tool gets its records later, in order, and lost ones are counted', () => {
-  const b = alone(true)
-  assert.ok('tracing' in b.ask(trace))
+  const b = createRequests(true)
+  assert.ok('tracing' in b.request(trace))
   b.record({ ret: 0 })
-  b.setRoom(0)
+  b.setFreeMessages(0)
   for (let i = 1; i <= 10_050; i++) b.record({ ret: i })
   assert.equal(b.wanted(), true)
   assert.equal(b.records.length, 1)
-  b.setRoom(Number.POSITIVE_INFINITY)
-  b.desk.onWritable()
+  b.setFreeMessages(Number.POSITIVE_INFINITY)
+  b.requests.onWritable()
   assert.equal(b.wanted(), false)
   b.record({ ret: 20_000 })
   const got = b.records.map(text => JSON.parse(text) as TraceRecord)
@@ -215,13 +215,13 @@ test('a slow tool gets its records later, in order, and lost ones are counted', 
     got.map(({ lost }) => lost).filter(lost => lost !== undefined),
     [50],
   )
-  b.desk.close()
+  b.requests.close()
   assert.equal(b.subscribers.size, 0)
 })
 
 test('a call too long for one message comes in parts; a longer one without its bytes', () => {
-  const b = alone(true)
-  b.ask(trace)
+  const b = createRequests(true)
+  b.request(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })
   b.record({ ret: 5, call: call(70_000) })
   b.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })

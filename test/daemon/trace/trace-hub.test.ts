@@ -10,7 +10,7 @@ import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
 const view = {} as CallerView
 
-/** A dialect that answers at once, with this number of new descriptors. */
+/** A dialect that answers immediately, with this number of new descriptors. */
 const answering =
   (...attributes: string[]): Dialect<[]> =>
   () => {
@@ -28,7 +28,7 @@ const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[]
   return records
 }
 
-test('a call is reported at once, to the subscribers of its program', () => {
+test('a call is reported immediately, to the subscribers of its program', () => {
   const hub = createTraceHub(() => 0)
   const dialect = answering()
   assert.equal(

@@ -101,7 +101,7 @@ test('declarations of spec/ are not sent again', () => {
     assert.equal(recordOf(call, outcome).call?.declared, undefined)
 })
 
-test('long values are sent beside the messages, and are shown like others', () => {
+test('long values are sent outside the messages, and are shown like others', () => {
   const data = new Uint8Array(60_000).fill(0xab)
   const record = recordOf(callOf('sink', 'take', 3, { data }), { out: {} })
   assert.equal(record.call?.memory?.length, 1)

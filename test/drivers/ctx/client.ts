@@ -87,7 +87,7 @@ export interface Client {
   readonly fd: FdObject
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
-  /** `slot`: the bytes are a fragment of an expected message. */
+  /** Accepts fragments of an expected message in `slot`. */
   send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
   /** The next readable record. */
   readRecord(): RecordOf<typeof CtxRecord>
@@ -99,8 +99,8 @@ export const openClient = (core: Core, device: string, name: string): Client => 
   if (found === undefined) throw new Error(`no device ${device}`)
   const context = openContext(found, { opened: true })
   const caller = flatCaller()
-  const asked = { name: new TextEncoder().encode(name) }
-  const made = invokeNow(context, Classes.driver_ops, 'create', 0, asked, caller)
+  const args = { name: new TextEncoder().encode(name) }
+  const made = invokeNow(context, Classes.driver_ops, 'create', 0, args, caller)
   const fd = core.descriptors.get(made.descriptors?.[0].object as number) as FdObject
   const ioctl = (request: number, argument = new Uint8Array(64)): Uint8Array => {
     caller.bytes.set(argument)

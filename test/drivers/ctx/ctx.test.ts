@@ -87,7 +87,7 @@ test('an expected message arrives in fragments at its announced address, with on
   )
 })
 
-test('a full queue, a stopped receiver, a foreign key, too long a message: the sender gets the error', () => {
+test('the sender gets the error of a full queue, a stopped receiver, a foreign key, and a message that is too long', () => {
   const { core, a, b } = pair()
   const { number } = b.mapped.info
   const send = (length = 1) => errnoOf(() => a.send(number, 0n, bytes(length)))
@@ -110,7 +110,7 @@ test('a full queue, a stopped receiver, a foreign key, too long a message: the s
     )
 })
 
-test('arming notifies once of the next message, and at once if one waits', () => {
+test('an armed context is notified of the next message once, and immediately if one waits', () => {
   const { a, b } = pair()
   const { number } = b.mapped.info
   a.send(number, 0n, bytes(1))
@@ -141,7 +141,7 @@ test('reset empties the queues and drops announcements', () => {
   assert.equal(receive(b.mapped)?.tag, 3n)
 })
 
-test('the older interface lacks expected messages, and a program falls back to eager ones', () => {
+test('the older interface lacks expected messages, and a program uses eager ones instead', () => {
   const { core, b } = pair()
   assert.equal(
     errnoOf(() => openClient(core, 'ctx0', 'ctx.userdma.3')),

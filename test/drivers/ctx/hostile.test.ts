@@ -54,14 +54,14 @@ const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => 
   }
 }
 
-interface Intruder {
+interface Attacker {
   readonly context: Context
   readonly caller: Caller & { readonly bytes: Uint8Array }
   readonly memory: ReturnType<typeof limitedMemory>
   readonly fds: Map<number, FdObject>
 }
 
-const namesOf = ({ context, fds }: Intruder, random: RandomSource): Names => ({
+const namesOf = ({ context, fds }: Attacker, random: RandomSource): Names => ({
   random,
   classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
   handles: new Map(context.handles.slots.flatMap(one => (one === undefined ? [] : [[one.handle, one.class.name]]))),
@@ -71,7 +71,7 @@ const namesOf = ({ context, fds }: Intruder, random: RandomSource): Names => ({
 })
 
 /** A message of the object dialect, usually mutated. */
-const say = (one: Intruder, random: RandomSource): string => {
+const sendMessage = (one: Attacker, random: RandomSource): string => {
   const { context, caller, fds } = one
   const call = plausibleCall(namesOf(one, random))
   const bytes = encodeCall(call)
@@ -88,7 +88,7 @@ const say = (one: Intruder, random: RandomSource): string => {
 }
 
 /** A call that only a driver's descriptor has. */
-const tryOps = ({ caller, fds }: Intruder, random: RandomSource): string => {
+const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string => {
   if (fds.size === 0) return 'none'
   const fd = random.pick([...fds.values()])
   const number = () => (random.hits(0.8) ? random.int(4) : random.u32())
@@ -127,8 +127,8 @@ const tryOps = ({ caller, fds }: Intruder, random: RandomSource): string => {
   }
 }
 
-/** Impossible counts in the client's queue words. */
-const scribble = ({ memory }: Intruder, random: RandomSource): string => {
+/** Writes impossible counts into the client's queue words. */
+const corruptQueueWords = ({ memory }: Attacker, random: RandomSource): string => {
   if (memory.live.size > 0) {
     const { words, at } = random.pick([...memory.live])
     words[(at >> 2) + random.int(4)] = random.hits(0.5) ? random.int(8) : random.u32() | 0
@@ -140,24 +140,27 @@ const run = (seed: number): Record<string, number> => {
   const random = createRandomSource(seed)
   const core = createCore()
   const device = createCtxDevice(core, 'ctx0')
-  const honest = () => {
+  const createHonest = () => {
     const client = openClient(core, 'ctx0', CtxInterface.V2)
     const shape = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 64, jobKey: 77, handle: 0 }
     client.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [shape]))
     return { ...client, mapped: client.map() }
   }
-  const [a, b] = [honest(), honest()]
+  const [a, b] = [createHonest(), createHonest()]
   const before = JSON.stringify(stat(core).devices)
-  const tally: Record<string, number> = {}
+  const outcomes: Record<string, number> = {}
   for (let round = 0; round < ROUNDS; round++) {
     const memory = limitedMemory()
     const context = openContext(device as never, { opened: true, mapped: memory }) as Context
     const fds = new Map<number, FdObject>()
     const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }
-    const one: Intruder = { context, caller, memory, fds }
+    const one: Attacker = { context, caller, memory, fds }
     for (let left = CALLS; left > 0; left--) {
-      const outcome = random.pick([say, say, tryOps, tryOps, scribble])(one, random)
-      tally[outcome] = (tally[outcome] ?? 0) + 1
+      const outcome = random.pick([sendMessage, sendMessage, callDescriptor, callDescriptor, corruptQueueWords])(
+        one,
+        random,
+      )
+      outcomes[outcome] = (outcomes[outcome] ?? 0) + 1
       if (fds.size > 0 && random.hits(0.05)) {
         const fd = random.pick([...fds.keys()])
         fds.delete(fd)
@@ -172,18 +175,18 @@ const run = (seed: number): Record<string, number> => {
     )
     const data = Uint8Array.from({ length: 64 }, () => random.int(256))
     a.send(b.mapped.info.number, BigInt(round), data)
-    const { data: come, tag } = receive(b.mapped) ?? assert.fail('a message of an honest client was lost')
-    assert.deepEqual([come, tag], [data, BigInt(round)])
+    const { data: received, tag } = receive(b.mapped) ?? assert.fail('a message of an honest client was lost')
+    assert.deepEqual([received, tag], [data, BigInt(round)])
   }
   for (const { context } of [a, b]) closeContext(context)
   assert.equal(stat(core).objects, 0)
-  return tally
+  return outcomes
 }
 
 describe('hostile clients of a ctx device', () => {
   for (const seed of [1, 2])
     it(`affect no other client, seed ${seed}`, () => {
-      const tally = run(seed)
-      assert.ok(tally.ok > 400 && tally.EINVAL > 100, JSON.stringify(tally))
+      const outcomes = run(seed)
+      assert.ok(outcomes.ok > 400 && outcomes.EINVAL > 100, JSON.stringify(outcomes))
     })
 })

@@ -11,12 +11,12 @@ import { repoRoot } from '../../paths.ts'
 
 const { pd: Pd, rc_qp: RcQp, interface: Interface } = Classes
 
-test('it is at most 70 lines', () => {
+test('the driver has at most 70 lines', () => {
   const source = readFileSync(join(repoRoot, 'src/drivers/null/device.ts'), 'utf8')
   assert.ok(source.split('\n').length - 1 <= 70)
 })
 
-test('it accepts bytes and counts them; domains are core’s; it supports nothing else', () => {
+test('the device accepts bytes and counts them, core has its protection domains, and everything else is refused', () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
   const context = openContext(device, { opened: true })
@@ -42,7 +42,7 @@ test('it accepts bytes and counts them; domains are core’s; it supports nothin
   assert.equal(core.devices.size, 0)
 })
 
-test('what it supports is discoverable, its private class included (R13)', () => {
+test('a program can query what the device supports, its private class included (R13)', () => {
   const context = openContext(createNullDevice(createCore(), 'null0'), { opened: true })
   const found = declare(invokeNow(context, Interface, 'query', 0, {}, testCaller()).out)
   assert.deepEqual(

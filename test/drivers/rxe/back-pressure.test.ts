@@ -56,13 +56,13 @@ interface Sender {
 }
 
 /** Two programs on two devices, with queue pairs of every service between them and all the objects that they need. */
-const world = (m: ReturnType<typeof machine>) => {
-  const things: TestObject[] = []
+const setUp = (m: ReturnType<typeof machine>) => {
+  const objects: TestObject[] = []
   const senders: Sender[] = []
   const receivers: { readonly ring: Mapped; readonly mr: Region }[] = []
   const programs = [program(m, 0), program(m, 1)]
   const add = (p: Program, cls: ObjectClass, handle: number): number => {
-    things.push({ p, cls, handle })
+    objects.push({ p, cls, handle })
     return handle
   }
   const sides = programs.map(p => {
@@ -146,15 +146,15 @@ const world = (m: ReturnType<typeof machine>) => {
         }),
     })
   }
-  return { things, senders, receivers, programs }
+  return { objects, senders, receivers, programs }
 }
 
 type Step =
-  | { readonly do: 'post'; readonly which: number; readonly count: number; readonly length: number }
-  | { readonly do: 'flood'; readonly which: number; readonly length: number }
-  | { readonly do: 'receive'; readonly which: number }
+  | { readonly do: 'post'; readonly index: number; readonly count: number; readonly length: number }
+  | { readonly do: 'flood'; readonly index: number; readonly length: number }
+  | { readonly do: 'receive'; readonly index: number }
   | { readonly do: 'poll'; readonly device: number }
-  | { readonly do: 'destroy' | 'error' | 'reset' | 'drain'; readonly which: number }
+  | { readonly do: 'destroy' | 'error' | 'reset' | 'drain'; readonly index: number }
   | { readonly do: 'tick' }
   | { readonly do: 'remove' }
 
@@ -163,7 +163,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 10,
     arbitrary: fc.record({
       do: fc.constant('post' as const),
-      which: fc.nat(),
+      index: fc.nat(),
       count: fc.oneof(fc.integer({ min: 1, max: 15 }), fc.constant(127)),
       length: fc.integer({ min: 1, max: 30_000 }),
     }),
@@ -172,17 +172,17 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 3,
     arbitrary: fc.record({
       do: fc.constant('flood' as const),
-      which: fc.nat(),
+      index: fc.nat(),
       length: fc.integer({ min: 1, max: 1000 }),
     }),
   },
-  { weight: 4, arbitrary: fc.record({ do: fc.constant('receive' as const), which: fc.nat() }) },
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('receive' as const), index: fc.nat() }) },
   { weight: 8, arbitrary: fc.record({ do: fc.constant('poll' as const), device: fc.nat(1) }) },
   {
     weight: 8,
     arbitrary: fc.record({
       do: fc.constantFrom('destroy' as const, 'destroy' as const, 'error' as const, 'reset' as const, 'drain' as const),
-      which: fc.nat(),
+      index: fc.nat(),
     }),
   },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('tick' as const) }) },
@@ -193,21 +193,21 @@ const STATES = { error: Qps.ERR, reset: Qps.RESET, drain: Qps.SQD } as const
 
 const play = (steps: readonly Step[], route: Path, windowBytes: number | undefined): void => {
   const m = machine(2, '', route, windowBytes)
-  const { things, senders, receivers, programs } = world(m)
-  const at = <T>(list: readonly T[], which: number): T => list[which % list.length]
+  const { objects, senders, receivers, programs } = setUp(m)
+  const at = <T>(list: readonly T[], index: number): T => list[index % list.length]
   let removed = false
   for (const one of steps) {
-    if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.which).post(one.length)
+    if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.index).post(one.length)
     else if (one.do === 'flood') {
       // One by one: each takes a buffer of the port, and none is returned, so later posts wait.
-      const sender = at(senders, one.which)
+      const sender = at(senders, one.index)
       for (let i = 0; i < BUFFERS; i++) {
         sender.post(one.length)
-        m.devices[one.which & 1].poll(m.now)
+        m.devices[one.index & 1].poll(m.now)
       }
       for (let i = 0; i < 20; i++) sender.post(one.length)
     } else if (one.do === 'receive') {
-      const { ring, mr } = at(receivers, one.which)
+      const { ring, mr } = at(receivers, one.index)
       postReceive(ring, 9n, [piece(mr, 32768, 30_000)])
     } else if (one.do === 'poll') m.devices[one.device].poll(m.now)
     else if (one.do === 'tick') m.tick()
@@ -215,11 +215,11 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
       if (!removed) unregister(m.devices[1].device)
       removed = true
     } else if (one.do === 'destroy') {
-      const { p, cls, handle } = at(things, one.which)
+      const { p, cls, handle } = at(objects, one.index)
       const errno = errnoOf(() => invokeNow(p.context, cls as typeof Pd, 'destroy', handle, {}, p.caller))
       assert.ok(['ok', 'EBUSY', 'ENOENT', 'EINVAL', 'EIO'].includes(errno), `${cls.name}.destroy: ${errno}`)
     } else {
-      const { p, cls, handle } = at(things, one.which)
+      const { p, cls, handle } = at(objects, one.index)
       if (!cls.name.endsWith('_qp')) continue
       const state = STATES[one.do]
       const errno = errnoOf(() => invokeNow(p.context, cls as typeof RcQp, 'modify', handle, { state }, p.caller))

@@ -29,14 +29,15 @@ const messages = {
 type MessageName = keyof typeof messages
 
 /** Armings in order, each with the completions that then raise an event. */
-const armings: Readonly<Record<string, { readonly calls: readonly number[]; readonly makes: readonly MessageName[] }>> =
-  {
-    none: { calls: [], makes: [] },
-    next: { calls: [0], makes: ['plain', 'solicited', 'failing'] },
-    solicited: { calls: [1], makes: ['solicited', 'failing'] },
-    'solicited, then next': { calls: [1, 0], makes: ['plain', 'solicited', 'failing'] },
-    'next, then solicited': { calls: [0, 1], makes: ['plain', 'solicited', 'failing'] },
-  }
+const armings: Readonly<
+  Record<string, { readonly calls: readonly number[]; readonly raises: readonly MessageName[] }>
+> = {
+  none: { calls: [], raises: [] },
+  next: { calls: [0], raises: ['plain', 'solicited', 'failing'] },
+  solicited: { calls: [1], raises: ['solicited', 'failing'] },
+  'solicited, then next': { calls: [1, 0], raises: ['plain', 'solicited', 'failing'] },
+  'next, then solicited': { calls: [0, 1], raises: ['plain', 'solicited', 'failing'] },
+}
 
 const setUp = () => {
   const m = machine()
@@ -46,15 +47,15 @@ const setUp = () => {
   const to = register(receiver, 4096)
   return { m, sender, receiver, channels, from, to }
 }
-type Bench = ReturnType<typeof setUp>
+type Setup = ReturnType<typeof setUp>
 
-const ask = (p: Program, handle: number, solicitedOnly: number): void => {
+const requestNotify = (p: Program, handle: number, solicitedOnly: number): void => {
   invokeNow(p.context, Cq, 'reqNotify', handle, { solicitedOnly }, p.caller)
 }
 
 /** A receiver's CQ, and a connection that completes to it. */
 const connect = (
-  { m, sender, receiver, channels, from, to }: Bench,
+  { m, sender, receiver, channels, from, to }: Setup,
   more: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
 ) => {
   const { context, caller, rings } = receiver
@@ -74,7 +75,7 @@ const connect = (
   join(here, there)
   return {
     cq,
-    arm: (solicitedOnly: number) => ask(receiver, cq.handle, solicitedOnly),
+    arm: (solicitedOnly: number) => requestNotify(receiver, cq.handle, solicitedOnly),
     send(name: MessageName) {
       const { bytes, flags } = messages[name]
       postReceive(there.receive, 1n, [{ address: to.address, length: 128, lkey: to.lkey }])
@@ -101,13 +102,13 @@ describe('every combination', () => {
         const b = setUp()
         const { channels } = b
         let cookie = 1n
-        for (const [arming, { calls, makes }] of Object.entries(armings))
+        for (const [arming, { calls, raises }] of Object.entries(armings))
           for (const name of Object.keys(messages) as MessageName[]) {
             const one = connect(b, { vector, cookie: ++cookie, ...(channel && { channel }) })
             assert.equal(one.vector(), vector)
             for (const solicitedOnly of calls) one.arm(solicitedOnly)
             one.send(name)
-            const expected = channel !== undefined && makes.includes(name) ? [cookie] : []
+            const expected = channel !== undefined && raises.includes(name) ? [cookie] : []
             const where = `armed: ${arming}, ${name}`
             for (const other of ['A', 'B'] as const)
               assert.deepEqual(readAll(channels[other].queue), other === channel ? expected : [], where)
@@ -137,7 +138,7 @@ test('any number of CQs share a vector and a channel, and each counts its own re
     }
   const isOnB = (i: number): boolean => i % 3 === 0
   const onA = all.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
-  // Reads one round of events of the first channel and half of the next; none of the other channel.
+  // Reads one event of each CQ of the first channel and four more, and none of the other channel.
   const read = readAll(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
   all.forEach((one, i) => {

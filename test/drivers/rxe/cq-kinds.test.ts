@@ -44,32 +44,32 @@ const pairWith = (m: Machine, kind: number, channel = false) => {
   const [a, b] = [program(m, 0), program(m, 1)]
   const cq = makeCq(a, 63)
   const events = channel ? makeChannel(b) : undefined
-  const theirs = makeKind(b, kind, events?.fd)
-  const [near, far] = [makeQp(a, cq), makeQp(b, theirs)]
-  join(near, far)
+  const cqOfKind = makeKind(b, kind, events?.fd)
+  const [sender, receiver] = [makeQp(a, cq), makeQp(b, cqOfKind)]
+  join(sender, receiver)
   const [from, to] = [register(a, 64), register(b, 64)]
   const send = (count: number) => {
     for (let i = 0; i < count; i++) {
-      postReceive(far.receive, BigInt(i), [piece(to, 0, 64)])
-      postSend(near.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 8)] })
+      postReceive(receiver.receive, BigInt(i), [piece(to, 0, 64)])
+      postSend(sender.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 8)] })
       m.settle()
       completions(cq)
     }
   }
-  return { a, b, theirs, events, send, far }
+  return { a, b, cqOfKind, events, send, receiver }
 }
 
 test('a counting CQ counts more completions than any ring holds, and never overruns', () => {
   const m = machine()
-  const { a, b, theirs, send } = pairWith(m, COUNTING)
+  const { a, b, cqOfKind, send } = pairWith(m, COUNTING)
   send(100)
-  const { kind, completions: count, errors, compVector } = query(b, theirs)
+  const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
   // The program reads the count at the offset of a ring's producer index.
   const { area, head } = m.devices[1].state.cqs.get(0).state.ring
   assert.equal(area.view.getUint32(head + RingHeader.PRODUCER, true), 100)
   assert.equal(
-    errnoOf(() => invokeNow(b.context, Cq, 'modify', theirs.handle, { cqe: 100 }, b.caller)),
+    errnoOf(() => invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { cqe: 100 }, b.caller)),
     'EINVAL',
   )
   a.close()
@@ -77,24 +77,24 @@ test('a counting CQ counts more completions than any ring holds, and never overr
   assertNothingLeft(m, [a, b])
 })
 
-test('it raises events, at thresholds too, and counts failures', () => {
+test('a counting CQ raises events, at thresholds too, and counts failures', () => {
   const m = machine()
-  const { b, theirs, events, send, far } = pairWith(m, COUNTING, true)
-  const notify = () => invokeNow(b.context, Cq, 'reqNotify', theirs.handle, { solicitedOnly: 0 }, b.caller)
-  invokeNow(b.context, Cq, 'modify', theirs.handle, { count: 4 }, b.caller)
+  const { b, cqOfKind, events, send, receiver } = pairWith(m, COUNTING, true)
+  const notify = () => invokeNow(b.context, Cq, 'reqNotify', cqOfKind.handle, { solicitedOnly: 0 }, b.caller)
+  invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { count: 4 }, b.caller)
   notify()
   send(3)
   assert.equal(events?.queue.queue.length, 0)
   send(1)
   assert.equal(events?.queue.queue.length, 1)
-  postReceive(far.receive, 9n, [])
-  invokeNow(b.context, RcQp, 'modify', far.handle, { state: 6 }, b.caller)
+  postReceive(receiver.receive, 9n, [])
+  invokeNow(b.context, RcQp, 'modify', receiver.handle, { state: 6 }, b.caller)
   m.settle()
-  const { completions: all, errors, count, period } = query(b, theirs)
+  const { completions: all, errors, count, period } = query(b, cqOfKind)
   assert.deepEqual([all, errors, count, period], [5n, 1n, 4, 0])
 })
 
-test('the count wraps at 2^32 in the ring, and continues in the query', () => {
+test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the query', () => {
   const cq = createCqRing(slabRings(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
   const words = new Uint32Array(16)
@@ -105,7 +105,7 @@ test('the count wraps at 2^32 in the ring, and continues in the query', () => {
 
 test('an extended CQ has a timestamp per completion, in nanoseconds of the device’s clock', () => {
   const m = machine()
-  const { theirs, send } = pairWith(m, EXTENDED)
+  const { cqOfKind, send } = pairWith(m, EXTENDED)
   m.now = 5_000_000.25
   send(1)
   const { ring } = m.devices[1].state.cqs.get(0).state
@@ -113,7 +113,7 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   m.now += 1
   send(1)
   assert.equal(ring.area.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
-  assert.equal(completions(theirs).length, 2)
+  assert.equal(completions(cqOfKind).length, 2)
 })
 
 test('vectors and channels are independent: each combination of both, none, and shared ones (R34)', () => {

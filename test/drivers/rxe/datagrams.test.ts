@@ -227,7 +227,7 @@ describe('address handles', () => {
       [0, 0, 2],
     )
   })
-  it('and queue pairs leave nothing behind', () => {
+  it('and their queue pairs leave nothing behind', () => {
     const { m, a, b } = pair()
     ah(a.p, gidOf(b))
     for (let i = 0; i < 100; i++) {
@@ -350,7 +350,7 @@ describe('a multicast group', () => {
     ])
     for (const one of [b, c]) assert.deepEqual(polled(one), [[100, 0, 104, a.qpn]])
     assert.deepEqual(polled(outside), [])
-    assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the group is the destination in the header')
+    assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the header has the group as its destination')
     assert.equal(detach(b), 'ok')
     sendTo(a, 0xff_ffff, ah(a.p, GROUP).number)
     m.settle()
@@ -382,7 +382,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
   })
-  it('follows Linux: attaching twice is one membership, with another LID a second one; EINVAL, EBUSY', () => {
+  it('follows Linux: attaching twice is one membership, another LID a second one; wrong calls are EINVAL and EBUSY', () => {
     const { a } = pair()
     assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
     assert.equal(attach(a), 'ok')

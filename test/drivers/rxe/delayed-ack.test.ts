@@ -26,7 +26,7 @@ describe('the turn after a message', () => {
   it('sends acknowledgement and response together', () => {
     const { m, a, b, sent } = start(0x4_0000)
     assert.equal(m.devices[1].poll(0), true, 'more work is pending')
-    assert.equal(completions(b.cq).length, 1, 'delivers the message to the program at once')
+    assert.equal(completions(b.cq).length, 1, 'delivers the message to the program immediately')
     assert.equal(sent(), 0)
     postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [piece(b.mr, 0, 64)], flags: Flag.SIGNALED })
     m.devices[1].poll(0)

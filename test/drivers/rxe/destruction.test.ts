@@ -12,7 +12,7 @@ import { assertNothingLeft, join, modify, Qps, query } from './machine.ts'
 import { completions, end, pair, pattern, piece, SIZE } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
-test('a destroyed peer: packets to it are dropped, and retries are exceeded', () => {
+test('packets to a destroyed peer are dropped, and the sender exceeds its retries', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, {
     opcode: Wr.WRITE,
@@ -98,7 +98,7 @@ test('a closed context is destroyed in steps; its queue pairs send nothing from 
   )
 })
 
-test('a device removed while one of its contexts closes: each object is destroyed once, and both get their events', () => {
+test('when a device is removed while one of its contexts closes, each object is destroyed once, and both get their events', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -119,7 +119,7 @@ test('a device removed while one of its contexts closes: each object is destroye
   assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
 
-test('a removed device closes its contexts; the other one continues', () => {
+test('when a device is removed its contexts are closed, and the other device continues', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
   m.devices[0].poll(m.now)

@@ -49,10 +49,10 @@ for (const devices of [
       { id: 101, status: 0, opcode: 128, bytes: 100 },
     ])
     assert.deepEqual(
-      received.map(({ qpn, flags, imm, port }) => ({ qpn, with: flags & 2, imm, port })),
+      received.map(({ qpn, flags, imm, port }) => ({ qpn, withImm: flags & 2, imm, port })),
       [
-        { qpn: b.qp.qpn, with: 0, imm: received[0].imm, port: 1 },
-        { qpn: b.qp.qpn, with: 2, imm: 0x01020304, port: 1 },
+        { qpn: b.qp.qpn, withImm: 0, imm: received[0].imm, port: 1 },
+        { qpn: b.qp.qpn, withImm: 2, imm: 0x01020304, port: 1 },
       ],
     )
     const sent = [...a.mr.bytes.subarray(10, 3010), ...a.mr.bytes.subarray(20000, 24001)]
@@ -103,9 +103,9 @@ for (const devices of [
 
   test(`${where}: CMP_SWAP and FETCH_ADD`, () => {
     const { m, a, b } = pair(devices)
-    const far = new DataView(b.mr.bytes.buffer)
-    far.setBigUint64(8, 0xffff_ffff_ffff_fff0n, true)
-    const ask = (id: bigint, opcode: number, compareAdd: bigint, swap = 0n) =>
+    const remoteView = new DataView(b.mr.bytes.buffer)
+    remoteView.setBigUint64(8, 0xffff_ffff_ffff_fff0n, true)
+    const postAtomic = (id: bigint, opcode: number, compareAdd: bigint, swap = 0n) =>
       postSend(a.qp.send, {
         opcode,
         id,
@@ -115,9 +115,9 @@ for (const devices of [
         remote: b.mr.address + 8,
         rkey: b.mr.rkey,
       })
-    ask(1n, Wr.FAA, 0x20n)
-    ask(2n, Wr.CAS, 0x10n, 77n)
-    ask(3n, Wr.CAS, 0x10n, 88n)
+    postAtomic(1n, Wr.FAA, 0x20n)
+    postAtomic(2n, Wr.CAS, 0x10n, 77n)
+    postAtomic(3n, Wr.CAS, 0x10n, 88n)
     m.settle()
     assert.deepEqual(
       completions(a.cq).map(({ id, status, opcode }) => [id, status, opcode]),
@@ -127,12 +127,12 @@ for (const devices of [
         [3, 0, 3],
       ],
     )
-    const near = new DataView(a.mr.bytes.buffer)
+    const localView = new DataView(a.mr.bytes.buffer)
     assert.deepEqual(
-      [8, 16, 24].map(at => near.getBigUint64(at, true)),
+      [8, 16, 24].map(at => localView.getBigUint64(at, true)),
       [0xffff_ffff_ffff_fff0n, 0x10n, 77n],
     )
-    assert.equal(far.getBigUint64(8, true), 77n)
+    assert.equal(remoteView.getBigUint64(8, true), 77n)
   })
 }
 
@@ -251,7 +251,7 @@ test('requests wait until RTS, and SQD stops new ones', () => {
     completions(a.cq).map(({ id, status }) => [id, status]),
     [[1, 0]],
   )
-  assert.equal(completions(b.cq).length, 1, 'a receiver in RTR serves')
+  assert.equal(completions(b.cq).length, 1, 'a receiver in RTR responds')
   modify(a.qp, { state: Qps.SQD })
   postSend(a.qp.send, { opcode: Wr.SEND, id: 3n })
   postReceive(b.qp.receive, 4n, [])
@@ -293,7 +293,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   modify(a, { state: Qps.ERR })
   postReceive(a.receive, 1n, [])
   m.settle()
-  assert.equal(channel.queue.queue.length, 3, 'a failed one counts as solicited')
+  assert.equal(channel.queue.queue.length, 3, 'a failed completion counts as solicited')
   // None of the three events was read: destroy reports that and discards them.
   invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
   const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out

@@ -46,9 +46,9 @@ const scripted = (id: CauseName): Raise => {
 
 /** The failures that another script reports. */
 const script =
-  (play: (t: ReturnType<typeof startScript>) => void, ...how: Parameters<typeof startScript>): Raise =>
+  (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
   () => {
-    const t = startScript(...how)
+    const t = startScript(...options)
     play(t)
     t.sent()
     return t.node.reported.map(cause => cause.id)

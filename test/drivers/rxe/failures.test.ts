@@ -97,8 +97,8 @@ describe('a peer that does not answer', () => {
     return first.replace(/^.*?: /, '')
   }
   it('does not exist, or is in a state that accepts nothing', () => {
-    const gone = failedFor(({ b }) => invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller))
-    assert.match(gone, /^RETRY_EXC_ERR: no answer: sent 8 times, retry_cnt is 7; there is no QP 0x\w+ at 127.0.0.2$/)
+    const missing = failedFor(({ b }) => invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller))
+    assert.match(missing, /^RETRY_EXC_ERR: no answer: sent 8 times, retry_cnt is 7; there is no QP 0x\w+ at 127.0.0.2$/)
     const reset = failedFor(({ b }) => modify(b.qp, { state: Qps.RESET }))
     assert.match(reset, /retry_cnt is 7; peer QP 0x\w+ at 127.0.0.2 is in RESET$/)
     const init = failedFor(({ b }) => {

@@ -35,24 +35,24 @@ const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
 const MORE_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
 /** A hostile program: two connected queue pairs, one CQ, some memory; `shares`: the queue pairs share an SRQ. */
-const intruder = (m: Machine, device: number, shares = false) => {
+const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
-  const srq = shares ? makeSrq(p) : undefined
+  const srq = sharesSrq ? makeSrq(p) : undefined
   const make = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
   const qps = [make(), make()] as const
   join(qps[0], qps[1])
   return { p, cq, srq, qps, mr: register(p, 8192) }
 }
-type Intruder = ReturnType<typeof intruder>
+type Attacker = ReturnType<typeof createAttacker>
 
 /** Any number, usually a plausible one. */
 const number = (random: RandomSource): number => (random.hits(0.7) ? random.int(20) : random.u32())
-const anyKey = ({ mr }: Intruder, random: RandomSource): number =>
+const anyKey = ({ mr }: Attacker, random: RandomSource): number =>
   random.hits(0.7) ? random.pick([mr.lkey, mr.rkey]) : random.u32()
 
 /** Actions of a hostile program, by name. */
-const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, random: RandomSource) => void>> = {
+const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: RandomSource) => void>> = {
   'garbage in a ring': (one, qp, random) => {
     const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
     const from = RingHeader.DATA + random.int(view.byteLength - RingHeader.DATA)
@@ -87,7 +87,7 @@ const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, random: Random
     })
   },
   'a request, spoilt': (one, qp, random) => {
-    tricks['a request'](one, qp, random)
+    actions['a request'](one, qp, random)
     const { view, log2, mask } = qp.send
     const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
     const fields = Object.values(SendWqe)
@@ -123,22 +123,22 @@ const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, random: Random
     else if (state === Qps.SQD) modify(qp, { state: Qps.RTS })
   },
 }
-const names = Object.keys(tricks)
+const names = Object.keys(actions)
 
 const run = (seed: number, operations: number): void => {
   const random = createRandomSource(seed)
   const m = machine()
   const honest = [end(m, 0), end(m, 1)] as const
   join(honest[0].qp, honest[1].qp)
-  const intruders = [intruder(m, 0), intruder(m, 1), intruder(m, 0, true)]
-  const programs = [...honest.map(({ p }) => p), ...intruders.map(({ p }) => p)]
+  const attackers = [createAttacker(m, 0), createAttacker(m, 1), createAttacker(m, 0, true)]
+  const programs = [...honest.map(({ p }) => p), ...attackers.map(({ p }) => p)]
   const last: string[] = []
   try {
     for (let i = 0; i < operations; i++) {
-      const one = random.pick(intruders)
+      const one = random.pick(attackers)
       const name = random.pick(names)
       last.push(name)
-      tricks[name](one, random.pick(one.qps), random)
+      actions[name](one, random.pick(one.qps), random)
       if (random.hits(0.5)) m.settle()
       if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {

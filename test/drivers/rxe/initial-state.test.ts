@@ -37,7 +37,7 @@ type Create = In<typeof RcQp.methods.create>
 
 const peer = ipv4(127, 0, 0, 2)
 
-const bench = () => {
+const setUp = () => {
   const m = machine()
   const p = program(m)
   const cq = makeCq(p)
@@ -54,7 +54,7 @@ const everything = (): Partial<Create> => {
 }
 
 test('one call creates a queue pair that sends, with all attributes of three transitions', () => {
-  const { p, base, create, queryOf } = bench()
+  const { p, base, create, queryOf } = setUp()
   const made = create(everything())
   const { out } = invokeNow(p.context, RcQp, 'create', 0, base, p.caller)
   const plain = p.context.handles.slots.findLast(object => object?.class.name === 'rc_qp')!
@@ -71,8 +71,8 @@ test('one call creates a queue pair that sends, with all attributes of three tra
   assert.equal(queryOf(create({ ...everything(), state: Qps.SQD }).object!).state, Qps.SQD)
 })
 
-test('it sends like one that was modified step by step', () => {
-  const { m, p, cq, create } = bench()
+test('a queue pair created in RTS sends like one that was modified step by step', () => {
+  const { m, p, cq, create } = setUp()
   const far = program(m, 1)
   const farCq = makeCq(far)
   const there = makeQp(far, farCq)
@@ -96,8 +96,8 @@ test('it sends like one that was modified step by step', () => {
   assert.deepEqual(to.bytes, from.bytes)
 })
 
-test('a refusal has a message and leaves nothing: an impossible path of states, a value, a route', () => {
-  const { m, p, create } = bench()
+test('an impossible path of states, value or route is refused with a message and leaves nothing', () => {
+  const { m, p, create } = setUp()
   const before = stat(m.core).objects
   const numbers = m.devices[0].state.qpns.count()
   const refused = (args: Partial<Create>, message: RegExp, code = 'EINVAL') => {
@@ -126,7 +126,7 @@ test('a refusal has a message and leaves nothing: an impossible path of states, 
 })
 
 test('each type has its own transitions', () => {
-  const { p, base } = bench()
+  const { p, base } = setUp()
   const ud = { ...base, state: Qps.RTS, pkeyIndex: 0, port: 1, qkey: 0x1111, sqPsn: 7 }
   const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
   const { state, qkey, sqPsn } = invokeNow(p.context, UdQp, 'query', object!, {}, p.caller).out
@@ -141,7 +141,7 @@ test('each type has its own transitions', () => {
 })
 
 test('a LID on a RoCE queue pair is refused with a message, through the library and in messages', () => {
-  const { p, create } = bench()
+  const { p, create } = setUp()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = everything()
   const message =

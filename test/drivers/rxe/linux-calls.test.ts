@@ -75,7 +75,7 @@ test('a method that the device lacks is refused with the same error text in a me
   )
   assert.ok(missing.some(({ cls, name }) => `${cls.name}.${name}` === 'flow.create'))
   for (const { cls, name } of missing) {
-    const says = `this device has no ${cls.name}.${name}`
+    const text = `this device has no ${cls.name}.${name}`
     const { call } = cls.methods[name]
     const message = new Uint8Array(16)
     const view = new DataView(message.buffer)
@@ -85,16 +85,16 @@ test('a method that the device lacks is refused with the same error text in a me
     memory.map(AT, message)
     const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
     const { ret, reason } = dispatch(p.context, decodeObject, [call, AT], caller) as Answer
-    assert.deepEqual([errnoName(-ret), reason], ['EOPNOTSUPP', says])
+    assert.deepEqual([errnoName(-ret), reason], ['EOPNOTSUPP', text])
 
     const entries = new Uint8Array(24)
     entries[0] = call
     entries[4] = 16
     entries.set(message, 8)
     const { out } = invokeNow(p.context, Interface, 'chain', 0, { entries, onError: 0 }, p.caller)
-    assert.deepEqual([errnoName(out.error), new TextDecoder().decode(out.reason)], ['EOPNOTSUPP', says])
+    assert.deepEqual([errnoName(out.error), new TextDecoder().decode(out.reason)], ['EOPNOTSUPP', text])
 
-    assert.throws(() => invokeNow(p.context, cls, name, 0, {}, p.caller), { code: 'EOPNOTSUPP', message: says })
+    assert.throws(() => invokeNow(p.context, cls, name, 0, {}, p.caller), { code: 'EOPNOTSUPP', message: text })
   }
 })
 
@@ -103,7 +103,7 @@ test('a method that needs an object of a class that the device lacks', () => {
   assert.equal(run(p, 'ioctl', bare(call)), 'EPROTONOSUPPORT DM_MR_REG: this device has no objects of class dm')
 })
 
-test('supported methods answer otherwise', () => {
+test('supported methods have other results', () => {
   for (const call of linuxCalls.filter(({ classes, method }) => method && classes.some(name => has(name, method))))
     if (call.name !== 'MR.DM_MR_REG')
       assert.doesNotMatch(run(p, call.dialect, bare(call)), /this device has no/, call.name)

@@ -1,6 +1,6 @@
 /*
- * Invalidations and binds on the soft device: the result of a wrong key, locally and at the peer, with packets and
- * without.
+ * Invalidations and binds on the soft device: the effect of a wrong key at the requester and at the peer, with packets
+ * and without.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -32,7 +32,7 @@ const bindAll = (window: number, mr: { readonly lkey: number; readonly address: 
 })
 
 /** Two queue pairs of `b`, each connected to one of `a`, and a type 2 window bound to the first. */
-const bench = (path: Path) => {
+const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
@@ -57,7 +57,7 @@ for (const path of ['packets', 'direct'] as const)
         [1, 'bound', MW_BIND_ERR],
         [1, 'unknown', LOC_QP_OP_ERR],
       ] as const) {
-        const { m, cqB, to, rkey } = bench(path)
+        const { m, cqB, to, rkey } = setUp(path)
         postSend(to[i].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
         m.settle()
         assert.deepEqual(
@@ -68,7 +68,7 @@ for (const path of ['packets', 'direct'] as const)
       }
     })
     it('a SEND with invalidate of a bad key is not acknowledged', () => {
-      const { m, cqA, cqB, from, to, rkey, mr, local } = bench(path)
+      const { m, cqA, cqB, from, to, rkey, mr, local } = setUp(path)
       postReceive(to[1].receive, 7n, [piece(mr, 1024, 100)])
       postSend(from[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [piece(local, 0, 10)] })
       m.settle()

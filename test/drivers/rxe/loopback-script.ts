@@ -39,7 +39,7 @@ export type Kind = 'RC' | 'UC' | 'XRC' | 'SRQ'
 export const AREA = 0x3_0000
 const SOURCE = 0
 const TARGET = AREA
-const ANSWERS = 2 * AREA
+const RESULTS = 2 * AREA
 const MESSAGES = 3 * AREA
 const WORDS = 4 * AREA
 const BYTES = 4 * AREA + 0x1000
@@ -77,8 +77,8 @@ export interface World {
   readonly devices: readonly [number, number]
   readonly mtu: number
   readonly rnrRetry: number
-  readonly reads: number
-  readonly answers: number
+  readonly maxRdAtomic: number
+  readonly readResources: number
   readonly steps: readonly Step[]
 }
 
@@ -150,7 +150,7 @@ const side = (m: Machine, kind: Kind, device: number, first: boolean): Side => {
 }
 
 const connect = (world: World, sides: readonly [Side, Side]): void => {
-  const { kind, mtu, rnrRetry, reads, answers } = world
+  const { kind, mtu, rnrRetry, maxRdAtomic, readResources } = world
   if (kind === 'XRC') {
     const as = (one: Side) => ({ program: one.p, handle: one.handle, qpn: one.qpn })
     joinXrc({ ...as(sides[0]), cap: cap(), send: sides[0].send!, receive: sides[0].send! }, as(sides[1]), 0x10f)
@@ -160,8 +160,8 @@ const connect = (world: World, sides: readonly [Side, Side]): void => {
   for (const [i, one] of sides.entries()) {
     const peer = sides[1 - i]
     const { maxDestRdAtomic, minRnrTimer, ...bare } = toRtr(peer.qpn, gid(peer.p), { pathMtu: mtu })
-    const rtr = kind === 'UC' ? bare : { ...bare, maxDestRdAtomic: answers, minRnrTimer: 2 + i }
-    const rts = kind === 'UC' ? { state: 3, sqPsn: 100 } : toRts({ rnrRetry, maxRdAtomic: reads })
+    const rtr = kind === 'UC' ? bare : { ...bare, maxDestRdAtomic: readResources, minRnrTimer: 2 + i }
+    const rts = kind === 'UC' ? { state: 3, sqPsn: 100 } : toRts({ rnrRetry, maxRdAtomic })
     const access = kind === 'UC' ? 3 : 0x10f
     for (const change of [toInit({ accessFlags: access }), rtr, rts])
       invokeNow(one.p.context, one.cls!, 'modify', one.handle, change, one.p.caller)
@@ -180,9 +180,9 @@ const pieces = (one: Side, at: number, length: number, split: number, wrong: boo
       ]
 }
 
-const REACHING: readonly number[] = [wr.RDMA_READ, wr.ATOMIC_CMP_AND_SWP, wr.ATOMIC_FETCH_AND_ADD]
+const READING_OPCODES: readonly number[] = [wr.RDMA_READ, wr.ATOMIC_CMP_AND_SWP, wr.ATOMIC_FETCH_AND_ADD]
 
-/** Posts a step's request in a ring. */
+/** A step's request as the program posts it. */
 const requestOf = (one: Side, peer: Side, r: Request): SendRequest => {
   const atomic = r.opcode === wr.ATOMIC_CMP_AND_SWP || r.opcode === wr.ATOMIC_FETCH_AND_ADD
   const word = atomic || r.opcode === wr.ATOMIC_WRITE
@@ -192,26 +192,34 @@ const requestOf = (one: Side, peer: Side, r: Request): SendRequest => {
     ? WORDS + (r.to % 64) * 8
     : (r.opcode === wr.RDMA_READ ? SOURCE : TARGET) + (r.to % (AREA - length))
   const outside = r.wrong === 2 ? BYTES - offset : 0
-  const odd = r.wrong === 4 ? 4 : 0
+  const misalignment = r.wrong === 4 ? 4 : 0
   const key = r.opcode === wr.SEND_WITH_INV ? peer.window : r.value
-  const inline = r.opcode === wr.ATOMIC_WRITE || (r.inline && length <= 64 && !REACHING.includes(r.opcode))
+  const inline = r.opcode === wr.ATOMIC_WRITE || (r.inline && length <= 64 && !READING_OPCODES.includes(r.opcode))
   return {
     opcode: r.opcode,
     id: BigInt(one.posted++),
     flags: (r.flags & (Flag.FENCE | Flag.SIGNALED | Flag.SOLICITED)) | (peer.srqn << 8),
     imm: key,
-    remote: peer.mr.address + offset + outside + odd,
+    remote: peer.mr.address + offset + outside + misalignment,
     rkey: r.wrong === 1 ? peer.mr.rkey ^ 0x300 : peer.mr.rkey,
     compareAdd: BigInt(r.value & 3),
     swap: BigInt(r.value >>> 8),
     ...(inline
       ? { inline: one.mr.bytes.slice(from, from + length) }
-      : { sges: pieces(one, (REACHING.includes(r.opcode) ? ANSWERS : SOURCE) + from, length, r.split, r.wrong === 3) }),
+      : {
+          sges: pieces(
+            one,
+            (READING_OPCODES.includes(r.opcode) ? RESULTS : SOURCE) + from,
+            length,
+            r.split,
+            r.wrong === 3,
+          ),
+        }),
   }
 }
 
 /** A FLUSH of the request's range; BIND_MW and LOCAL_INV of the side's own window. */
-const postOther = (one: Side, peer: Side, r: Request): void => {
+const postWithoutData = (one: Side, peer: Side, r: Request): void => {
   const ring = one.send!
   const { opcode } = r
   writeSend(ring, { ...requestOf(one, peer, { ...r, inline: false }), imm: one.window })
@@ -233,7 +241,7 @@ const postOther = (one: Side, peer: Side, r: Request): void => {
   ring.producer = (ring.producer + 1) & ring.mask
 }
 
-const OTHERS: readonly number[] = [wr.FLUSH, wr.BIND_MW, wr.LOCAL_INV]
+const WITHOUT_DATA: readonly number[] = [wr.FLUSH, wr.BIND_MW, wr.LOCAL_INV]
 
 const wait = (m: Machine, microseconds: number): void => {
   const until = m.now + microseconds
@@ -245,8 +253,8 @@ const wait = (m: Machine, microseconds: number): void => {
 const RNR_STEP = 10
 
 /**
- * Each side posts at different times: which of two timers with the same expiry acts first is not specified, and so
- * neither is which of two queue pairs that both fail sends once more.
+ * Posts of each side are at different times, because it is not specified which of two timers with the same expiry acts
+ * first. So it is also unspecified which of two failing queue pairs retransmits once more.
  */
 const waitForTurn = (m: Machine, side: number): void => {
   const turn = (side * RNR_STEP) / 2
@@ -274,14 +282,14 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
     // a local operation may run before earlier requests are acknowledged: here it waits for them
     const isLocal = request.opcode === wr.BIND_MW || request.opcode === wr.LOCAL_INV
     if (isLocal && one.send.producer !== one.send.consumer) continue
-    if (OTHERS.includes(request.opcode)) postOther(one, sides[1 - step.side], request)
+    if (WITHOUT_DATA.includes(request.opcode)) postWithoutData(one, sides[1 - step.side], request)
     else postSend(one.send, requestOf(one, sides[1 - step.side], request))
   }
   m.settle()
 }
 
 /** Keys and numbers of objects are equal on both machines; addresses too. */
-const seenOf = (one: Side) => {
+const resultsOf = (one: Side) => {
   // the order of the two directions of a CQ that serves both is unspecified
   const [mixed, receives] = [pollAll(one.sendCq.ring), pollAll(one.receiveCq.ring)]
   const sent = mixed.filter(({ opcode }) => (opcode & RECV) === 0)
@@ -293,7 +301,15 @@ const seenOf = (one: Side) => {
   }
 }
 
-const ALIKE = ['sends', 'receives', 'sentRnr', 'receivedRnr', 'rnrRetryExceeded', 'retryExceeded', 'retries'] as const
+const EQUAL_COUNTERS = [
+  'sends',
+  'receives',
+  'sentRnr',
+  'receivedRnr',
+  'rnrRetryExceeded',
+  'retryExceeded',
+  'retries',
+] as const
 
 /** Runs a script on a machine of one kind; returns the visible results step by step, and the runs of packets sent. */
 export const play = (world: World, path: Path) => {
@@ -310,10 +326,10 @@ export const play = (world: World, path: Path) => {
   }
   const seen = world.steps.map(step => {
     doStep(m, sides, step)
-    return sides.map(seenOf)
+    return sides.map(resultsOf)
   })
   const engines = m.devices.map(({ state }) => state.engine().counters)
-  const counters = engines.map(all => Object.fromEntries(ALIKE.map(name => [name, all[name]])))
+  const counters = engines.map(all => Object.fromEntries(EQUAL_COUNTERS.map(name => [name, all[name]])))
   const all = m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
   const psns = sides.map(
     one => one.cls && m.devices[world.devices[sides.indexOf(one)]].state.engine().query(rowOf(one)),

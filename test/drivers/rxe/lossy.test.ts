@@ -29,13 +29,13 @@ test('a long READ over a lossy link is not repeated to its end after each loss',
 })
 
 test('nothing is retransmitted when the process slept past the ACK timeout', () => {
-  for (const asleep of [70_000, 5_000_000]) {
+  for (const sleepTime of [70_000, 5_000_000]) {
     const { m, a, b } = pair()
     assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
     assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
     // the packet is in flight, and the other device has not polled yet
     assert.ok(m.devices[0].poll(m.now))
-    m.now += asleep
+    m.now += sleepTime
     m.settle()
     assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
     assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)

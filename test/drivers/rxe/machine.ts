@@ -72,8 +72,8 @@ export const machine = (
     devices: Array.from({ length: count }, (_, i) => {
       const plain = identify(ipv4(127, 0, 0, i + 1), { name: 'lo', index: 1 })
       const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
-      const bare = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
-      const port = withFaults(bare, `rxe${i}`, parseFaults(fault))
+      const attached = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
+      const port = withFaults(attached, `rxe${i}`, parseFaults(fault))
       return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment })
     }),
     settle() {

@@ -12,7 +12,7 @@ import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import { encodeChain, type Link } from '../../../src/uapi/object/chain.ts'
 import { assertNothingLeft, ipv4, machine, path, program } from './machine.ts'
 
-const bench = () => {
+const setUp = () => {
   const m = machine()
   const p = program(m)
   const create = (addresses: ReturnType<typeof path>[], pd = p.pd) =>
@@ -23,8 +23,8 @@ const bench = () => {
 }
 const peers = (count: number) => Array.from({ length: count }, (_, i) => path(ipv4(10, 0, i >> 8, i & 0xff)))
 
-test('10,000 in one call, each with its own handle and number, and all destroyed by another', () => {
-  const { m, p, create, destroy } = bench()
+test('one call creates 10,000 address handles, each with its own handle and number, and another destroys them', () => {
+  const { m, p, create, destroy } = setUp()
   const { out } = create(peers(10_000))
   const { numbers } = out as unknown as { numbers: { number: number }[] }
   assert.equal(new Set(out.handles.map(({ handle }) => handle)).size, 10_000)
@@ -40,8 +40,8 @@ test('10,000 in one call, each with its own handle and number, and all destroyed
   assertNothingLeft(m, [p])
 })
 
-test('all are created or none, and all are destroyed or none', () => {
-  const { m, p, create, destroy } = bench()
+test('all address handles of a call are created or none, and all are destroyed or none', () => {
+  const { m, p, create, destroy } = setUp()
   const { ahs } = m.devices[0].state
   assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
     code: 'EINVAL',
@@ -61,7 +61,7 @@ test('all are created or none, and all are destroyed or none', () => {
 })
 
 test('hooks see a call for each, and may refuse it', () => {
-  const { m, p, create } = bench()
+  const { m, p, create } = setUp()
   let seen = 0
   const remove = addHook(p.rxe.device, {
     class: 'ah',
@@ -76,8 +76,8 @@ test('hooks see a call for each, and may refuse it', () => {
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
 
-test('handles created in a chain are undone with it, and so are those whose numbers cannot be returned for lack of room', () => {
-  const { m, p } = bench()
+test('a failed chain destroys the address handles it created; so does a call whose output has no room for their numbers', () => {
+  const { m, p } = setUp()
   const { UNDO, STOP } = ChainErrors.values
   const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
     call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },

@@ -17,7 +17,7 @@ const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
   const sges = [{ ...piece(mr, 0, 8), lkey }]
   assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
 }
-/** Three requests: the first one fails at once, the others are flushed. */
+/** Three requests: the first one fails immediately, the others are flushed. */
 const failThree = (end: End): void => {
   for (let i = 0; i < 3; i++) send(end, 0xbad)
 }

@@ -31,7 +31,7 @@ const { DEVICE_FATAL } = AsyncEventType.values
 const [WR_FLUSH_ERR, RETRY_EXC_ERR] = [5, 12]
 
 /** Posts requests of several kinds in both directions, with the given number of sends and receives at each end. */
-const load = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
+const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
   const count = 8
   for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
     for (let i = 0; i < count; i++) {
@@ -57,18 +57,18 @@ const run = (turns: number, seed: number): void => {
   const m = machine(3)
   const pair = [end(m, 0), end(m, 1)] as const
   join(pair[0].qp, pair[1].qp)
-  const within = [end(m, 1), end(m, 1)] as const
-  join(within[0].qp, within[1].qp)
+  const inside = [end(m, 1), end(m, 1)] as const
+  join(inside[0].qp, inside[1].qp)
   const others = [end(m, 0), end(m, 2)] as const
   join(others[0].qp, others[1].qp)
-  const count = load(pair, random)
-  load(within, random)
+  const count = postAll(pair, random)
+  postAll(inside, random)
   for (let turn = 0; turn < turns; turn++) m.devices[turn % 3].poll(m.now)
 
-  const [gone] = (m.devices as RxeDevice[]).splice(1, 1)
-  unregister(gone.device)
+  const [removed] = (m.devices as RxeDevice[]).splice(1, 1)
+  unregister(removed.device)
 
-  for (const { p, cq } of [pair[1], ...within]) {
+  for (const { p, cq } of [pair[1], ...inside]) {
     const done = completions(cq)
     // Every posted send and receive has completed.
     assert.deepEqual(
@@ -98,17 +98,17 @@ const run = (turns: number, seed: number): void => {
   )
   assert.ok(statuses.filter(status => status === RETRY_EXC_ERR).length <= 1)
   exchange(m, others[0], others[1], seed)
-  for (const { p } of [...pair, ...within, ...others]) p.close()
+  for (const { p } of [...pair, ...inside, ...others]) p.close()
   assertNothingLeft(
     m,
-    [...pair, ...within, ...others].map(({ p }) => p),
+    [...pair, ...inside, ...others].map(({ p }) => p),
   )
-  assert.equal(gone.device.memory.live, 0)
+  assert.equal(removed.device.memory.live, 0)
 }
 
 describe('a device removed in the middle of an exchange', () => {
   for (const seed of [1, 2])
-    it(`ends its users' requests at every point of it, seed ${seed}`, () => {
+    it(`ends all requests of its users, whenever it is removed, seed ${seed}`, () => {
       for (let turns = 0; turns < 40; turns++) run(turns, seed)
     })
 
@@ -122,11 +122,11 @@ describe('a device removed in the middle of an exchange', () => {
     const mr = register(p, 4096)
     postReceive(qp.receive, 1n, [{ address: mr.address, length: 64, lkey: mr.lkey }])
     invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
-    let woken = 0
+    let wakeUps = 0
     queue.end = () => {
-      woken++
+      wakeUps++
     }
     unregister(m.devices[0].device)
-    assert.equal(woken, 1)
+    assert.equal(wakeUps, 1)
   })
 })

@@ -14,7 +14,7 @@ const LOC_PROT_ERR = 4
 const REM_ACCESS_ERR = 10
 const WR_FLUSH_ERR = 5
 
-const bench = (path: Path) => {
+const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
   const cq = makeCq(a)
@@ -49,7 +49,7 @@ for (const path of ['packets', 'direct'] as const)
       const isAtomic = length === 8
       it(`${name} with a wrong local key: the peer executes it, and then the request fails`, () => {
         for (const wrong of ['key', 'right', 'second element'] as const) {
-          const { m, cq, from, to, here, readOnly, there } = bench(path)
+          const { m, cq, from, to, here, readOnly, there } = setUp(path)
           const good = piece(here, 0, length)
           const bad = wrong === 'right' ? piece(readOnly, 0, length) : { ...good, lkey: here.lkey ^ 0x100 }
           const half = length / 2
@@ -84,7 +84,7 @@ for (const path of ['packets', 'direct'] as const)
         }
       })
       it(`${name} with a wrong local and a wrong remote key is refused by the peer`, () => {
-        const { m, cq, from, to, here, there } = bench(path)
+        const { m, cq, from, to, here, there } = setUp(path)
         const sges = [{ ...piece(here, 0, length), lkey: 0x9999 }]
         postSend(from.send, { opcode, id: 1n, sges, remote: there.address, rkey: there.rkey ^ 0x100, ...more })
         m.settle()

@@ -42,7 +42,7 @@ test('slots: removing twice is an internal error', () => {
   assert.throws(() => slots.remove(0), /free/)
 })
 
-test('QP numbers: from 17 on, in turn, unique while alive, 24 bits', () => {
+test('QP numbers are assigned in order from 17 on, are unique while in use, and have 24 bits', () => {
   const numbers = createNumbers(FIRST_QPN)
   const first = numbers.take()
   assert.equal(first, 17)
@@ -63,7 +63,7 @@ test('QP numbers: from 17 on, in turn, unique while alive, 24 bits', () => {
   assert.equal(numbers.take(), 19, '18 lives')
 })
 
-test('QP numbers start at the random offset, and wrap from any', () => {
+test('QP numbers start at the random offset, and wrap from any start', () => {
   const first = (offset: number): number => createNumbers(FIRST_QPN, offset).take()
   assert.equal(first(1000), 1017)
   assert.equal(first(0xffff_ffff), 17 + (0xffff_ffff % (0xfffffe - 17 + 1)))

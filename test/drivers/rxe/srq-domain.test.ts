@@ -17,7 +17,7 @@ const LOC_ACCESS_ERR = 8
 const REM_OP_ERR = 11
 const REM_ACCESS_ERR = 10
 
-const bench = (path: Path) => {
+const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
@@ -38,7 +38,7 @@ for (const path of ['packets', 'direct'] as const)
       ['two elements and several packets', 3000, 2],
     ] as const) {
       it(`memory of the queue's domain is written: ${what}`, () => {
-        const { m, a, b, cqA, cqB, srq, from, mr, ofQueue } = bench(path)
+        const { m, a, b, cqA, cqB, srq, from, mr, ofQueue } = setUp(path)
         const sges = pieces === 1 ? [piece(ofQueue, 0, 4000)] : [piece(ofQueue, 0, 1500), piece(ofQueue, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
         assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [piece(mr, 0, length)] }))
@@ -56,7 +56,7 @@ for (const path of ['packets', 'direct'] as const)
         assertNothingLeft(m, [a, b])
       })
       it(`memory of the queue pair's own domain is not: ${what}`, () => {
-        const { m, cqA, cqB, srq, from, mr, ofQueuePair } = bench(path)
+        const { m, cqA, cqB, srq, from, mr, ofQueuePair } = setUp(path)
         const sges =
           pieces === 1 ? [piece(ofQueuePair, 0, 4000)] : [piece(ofQueuePair, 0, 1500), piece(ofQueuePair, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
@@ -72,7 +72,7 @@ for (const path of ['packets', 'direct'] as const)
         ['ofQueuePair', 0],
         ['ofQueue', REM_ACCESS_ERR],
       ] as const) {
-        const t = bench(path)
+        const t = setUp(path)
         const { m, cqA, cqB, srq, from, to, mr } = t
         postReceive(srq.ring, 5n, [piece(t.ofQueue, 4096, 100)])
         const remote = { remote: t[key].address, rkey: t[key].rkey }

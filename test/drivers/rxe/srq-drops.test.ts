@@ -35,7 +35,7 @@ const make = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: Test
 }
 
 /** Two programs; the second one's SRQ has requests of `length` bytes with ids from 1 on. */
-const bench = (fault: string) => {
+const setUp = (fault: string) => {
   const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
@@ -50,7 +50,7 @@ const bench = (fault: string) => {
 }
 
 test('a WQE consumed by an incomplete UC message serves the next message of its queue pair', () => {
-  const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('opcode=UC_SEND_LAST,drop=100%')
+  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('opcode=UC_SEND_LAST,drop=100%')
   const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
   const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
     const modify = (args: Parameters<typeof invokeNow<typeof UcQp, 'modify'>>[4]): void => {
@@ -71,22 +71,22 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: 9n, sges: [piece(mrA, 0, length)] }))
     m.settle()
   }
-  const came = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
+  const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
   receives(5, 4096)
   send(0, MTU + 1)
-  assert.deepEqual(came(), [])
+  assert.deepEqual(received(), [])
   // other queue pairs take the next WQE; this one's next message takes none, however often messages are lost
   send(1, 10)
-  assert.deepEqual(came(), [[2, 0, 10]])
+  assert.deepEqual(received(), [[2, 0, 10]])
   send(0, MTU + 2)
   send(0, 20)
-  assert.deepEqual(came(), [[1, 0, 20]])
+  assert.deepEqual(received(), [[1, 0, 20]])
   // in error it is flushed, and LAST_WQE_REACHED follows
   send(0, MTU + 1)
   b.async.queue.length = 0
   invokeNow(b.context, UcQp, 'modify', to[0].handle, { state: Qps.ERR }, b.caller)
   m.settle()
-  assert.deepEqual(came(), [[3, WR_FLUSH_ERR, 0]])
+  assert.deepEqual(received(), [[3, WR_FLUSH_ERR, 0]])
   assert.deepEqual(
     b.async.queue.map(({ type }) => type),
     [LAST_WQE_REACHED],
@@ -96,11 +96,11 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   invokeNow(b.context, UcQp, 'modify', to[1].handle, { state: Qps.RESET }, b.caller)
   connect(b, to[1], from[1].qpn, gid(a))
   send(1, 30)
-  assert.deepEqual(came(), [[5, 0, 30]])
+  assert.deepEqual(received(), [[5, 0, 30]])
 })
 
 test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {
-  const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('')
+  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('')
   const ready = (p: Program, qp: Qp): Qp => {
     const modify = (args: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {
       invokeNow(p.context, UdQp, 'modify', qp.handle, args, p.caller)
@@ -120,15 +120,15 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
     assert.ok(postSend(from.send, { ...request, to: { qpn: to[i].qpn, qkey: QKEY, ah } }))
     m.settle()
   }
-  const came = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
+  const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
   receives(1, 100)
   receives(2, 1000)
   send(0, 61)
-  assert.deepEqual(came(), [])
+  assert.deepEqual(received(), [])
   send(1, 61)
-  assert.deepEqual(came(), [[2, 0, 101]])
+  assert.deepEqual(received(), [[2, 0, 101]])
   send(0, 60)
-  assert.deepEqual(came(), [[1, 0, 100]])
+  assert.deepEqual(received(), [[1, 0, 100]])
   send(0, 61)
-  assert.deepEqual(came(), [[3, 0, 101]])
+  assert.deepEqual(received(), [[3, 0, 101]])
 })

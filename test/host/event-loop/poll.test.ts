@@ -160,7 +160,7 @@ test('one callback may stop another that is ready in the same turn', async t => 
   assert.equal(calls, 1)
 })
 
-test('a hang-up is readable and reads as the end; an error is readable and reads as itself', async t => {
+test('a hang-up is readable, and the read returns the end; an error is readable, and the read returns it', async t => {
   const [a, b] = socketPair()
   let seen = -1
   await new Promise<void>(resolve => {

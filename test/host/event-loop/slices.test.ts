@@ -14,7 +14,7 @@ const fail = (error: unknown): never => {
   throw error
 }
 
-test('a turn has a number of slices, shared by all jobs in turns; the first turn is the current one', async () => {
+test('a number of slices runs in each turn of the event loop, of all jobs in rotation; the first ones run in the current turn', async () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 3)
   slices.begin(job('a', 5, seen), fail)
@@ -52,7 +52,7 @@ test('a job that throws is reported, and the others continue', async () => {
   assert.deepEqual([errors, seen], [['Error: a bug'], ['b']])
 })
 
-test('jobs that start other jobs, and running all to completion', () => {
+test('jobs may start other jobs, and all can be run to completion', () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 1)
   slices.begin(

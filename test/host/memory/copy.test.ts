@@ -27,7 +27,7 @@ test('a local space with a copier copies what one without copies, and nothing el
       fc.nat(5000),
       fc.nat(300),
       fc.boolean(),
-      (chunk, gap, wanted, start, at, outwards) => {
+      (chunk, gap, wanted, start, at, isRead) => {
         const total = Math.min(wanted, chunk * Math.floor(60_000 / (chunk + gap)))
         const results = [copier, undefined].map(by => {
           const space = createLocalSpace(by)
@@ -35,7 +35,7 @@ test('a local space with a copier copies what one without copies, and nothing el
           const address = space.add(memory) + start
           bytes.set(random(bytes.length, 1))
           const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
-          const move = outwards ? space.read : space.write
+          const move = isRead ? space.read : space.write
           assert.equal(move(hi, lo, arena, at, chunk, chunk + gap, total), 0)
           return [memory, bytes.slice()]
         })

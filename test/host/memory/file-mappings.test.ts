@@ -1,5 +1,5 @@
 /*
- * Distinguishes shared mappings of disk files from those of memory files, with each kernel interface.
+ * Shared mappings of disk files are distinguished from those of memory files, by each kernel interface.
  */
 import assert from 'node:assert/strict'
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
@@ -22,7 +22,7 @@ const PAGE = 4096
 const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
 const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is on no file system that this test knows`
 
-for (const [how, ask] of [
+for (const [how, query] of [
   ['one by one', mappingAt],
   ['by text', (): 'unsupported' => 'unsupported'],
 ] as const)
@@ -33,7 +33,7 @@ for (const [how, ask] of [
     writeFileSync(path, Buffer.alloc(2 * PAGE))
     const files = [openSync(path, 'r+'), createMemfd('mapped', 2 * PAGE)]
     const places = files.map(fd => sys().mmap(0, 2 * PAGE, PROT_READ_WRITE, MAP_SHARED, fd, 0))
-    const mappings = fileMappings(process.pid, ask)
+    const mappings = fileMappings(process.pid, query)
     const waits = places.map(address => mappings.mayWait(address + 100, address + PAGE + 100, 0))
     assert.deepEqual(waits, [true, false])
     const [onDisk = 0] = places

@@ -29,19 +29,19 @@ const handleOf = (pid: number): ProcessHandle => {
 }
 
 test('touched pages are present, others are not; results age', { skip }, async () => {
-  const { address } = await peer.ask('arena', { bytes: 8 * PAGE })
+  const { address } = await peer.request('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
   assert.equal(pages.holds(hi(address), lo(address), 8 * PAGE, 0), true)
   assert.equal(pages.holds(hi(address), lo(address) + 100, 1, 0), true)
-  const { address: fresh } = await peer.ask('fresh', { bytes: 4 * PAGE })
+  const { address: fresh } = await peer.request('fresh', { bytes: 4 * PAGE })
   const holds = (offset: number, length: number, now: number): boolean =>
     pages.holds(hi(fresh), lo(fresh) + offset, length, now)
   assert.equal(holds(0, 1, 0), false)
-  await peer.ask('touch', { offset: PAGE })
+  await peer.request('touch', { offset: PAGE })
   assert.equal(holds(PAGE, PAGE, 0), true)
   assert.equal(holds(2 * PAGE - 1, 2, 0), false, 'the second page is not present')
-  await peer.ask('drop', {})
+  await peer.request('drop', {})
   assert.equal(holds(PAGE, PAGE, 500), true, 'pages are not queried again so soon')
   assert.equal(holds(PAGE, PAGE, 5000), false)
   pages.close()
@@ -50,7 +50,7 @@ test('touched pages are present, others are not; results age', { skip }, async (
 test('first touches: bytes in elements, both ways, up to the first page that does not permit it', {
   skip,
 }, async () => {
-  const { address } = await peer.ask('fresh', { bytes: 700 * PAGE })
+  const { address } = await peer.request('fresh', { bytes: 700 * PAGE })
   const handle = handleOf(peer.pid)
   const moves = createMoves(handle)
   const local = mapArena(1024 * PAGE)
@@ -58,11 +58,11 @@ test('first touches: bytes in elements, both ways, up to the first page that doe
   // 300 elements of 5000 bytes every 6000: more than a mover's buffer.
   const total = 299 * 5000 + 77
   assert.equal(moves.write(hi(address), lo(address), local, 10, 5000, 6000, total, 0), total)
-  const back = mapArena(1024 * PAGE)
-  assert.equal(moves.read(hi(address), lo(address), back, 3, 5000, 7000, total, 0), total)
+  const target = mapArena(1024 * PAGE)
+  assert.equal(moves.read(hi(address), lo(address), target, 3, 5000, 7000, total, 0), total)
   for (let i = 0; i < total; i += 997) {
     const piece = Math.floor(i / 5000)
-    assert.equal(back.bytes[3 + piece * 7000 + (i % 5000)], (10 + piece * 6000 + (i % 5000)) % 253, `byte ${i}`)
+    assert.equal(target.bytes[3 + piece * 7000 + (i % 5000)], (10 + piece * 6000 + (i % 5000)) % 253, `byte ${i}`)
   }
   const end = address + 700 * PAGE
   assert.equal(moves.write(hi(end - PAGE), lo(end - PAGE), local, 0, 2 * PAGE, 2 * PAGE, 2 * PAGE, 0), PAGE)
@@ -72,7 +72,7 @@ test('first touches: bytes in elements, both ways, up to the first page that doe
 
 test('a killed mover is replaced; an exited process is reported', { skip }, async () => {
   const other = startPeer()
-  const { address } = await other.ask('fresh', { bytes: PAGE })
+  const { address } = await other.request('fresh', { bytes: PAGE })
   const mover = createMover()
   assert.ok(mover)
   const local = mapArena(PAGE)
@@ -82,6 +82,6 @@ test('a killed mover is replaced; an exited process is reported', { skip }, asyn
   await other.kill()
   assert.equal(write(), -ESRCH)
   mover.close()
-  assert.equal(write(), -ESRCH, 'closed: the next copy starts a new one')
+  assert.equal(write(), -ESRCH, 'after close the next copy starts a new mover')
   mover.close()
 })

@@ -44,7 +44,7 @@ const opened = (pid: number): ProcessHandle => {
 const words = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address % 2 ** 32]
 
 before(async () => {
-  remote = (await peer.ask('arena', { bytes: SIZE, protect: READ_ONLY })).address
+  remote = (await peer.request('arena', { bytes: SIZE, protect: READ_ONLY })).address
   handle = opened(peer.pid)
 })
 
@@ -58,7 +58,7 @@ test('reads and writes another process', async () => {
   for (let i = 0; i < 300; i++) assert.equal(local.bytes[64 + i], (1000 + i) % 251)
   local.bytes.set([9, 8, 7], 0)
   assert.equal(writeAt(handle, remote + 10, local, 0, 3), 3)
-  assert.deepEqual((await peer.ask('read', { offset: 9, length: 5 })).bytes, [9, 9, 8, 7, 13])
+  assert.deepEqual((await peer.request('read', { offset: 9, length: 5 })).bytes, [9, 9, 8, 7, 13])
   local.bytes.set([10, 11, 12], 0)
   writeAt(handle, remote + 10, local, 0, 3)
 })
@@ -98,7 +98,7 @@ test('writes from elements, over more than one system call', async () => {
   const [chunk, stride, pieces, at] = [3, 7, 2500, 8 * PAGE]
   for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
   assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, pieces * chunk - 1), pieces * chunk - 1)
-  const { bytes } = await peer.ask('read', { offset: at, length: pieces * chunk })
+  const { bytes } = await peer.request('read', { offset: at, length: pieces * chunk })
   const expected = bytes.map((_, i) => (5 + Math.floor(i / chunk) * stride + (i % chunk)) % 253)
   expected[expected.length - 1] = (at + expected.length - 1) % 251
   assert.deepEqual(bytes, expected)
@@ -112,7 +112,7 @@ test('a page without permission: -EFAULT at its start, the bytes before it other
   assert.equal(readAt(handle, remote + READ_ONLY, local, 0, 8), 8)
   local.bytes.fill(1)
   assert.equal(writeAt(handle, remote + READ_ONLY - 100, local, 0, 300), 100)
-  const { bytes } = await peer.ask('read', { offset: READ_ONLY - 101, length: 103 })
+  const { bytes } = await peer.request('read', { offset: READ_ONLY - 101, length: 103 })
   assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
   assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
   // Elements: the fault lies in the second system call, and the first one's bytes are reported.
@@ -159,7 +159,7 @@ test('zero bytes return 0, and elements outside the arena are an internal error'
   assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
 })
 
-test('the own process works too', () => {
+test('the process itself can be read and written too', () => {
   const own = opened(process.pid)
   const other = mapArena(PAGE)
   other.bytes.set([1, 2, 3])
@@ -177,7 +177,7 @@ const found = (target: string): number | undefined => {
 }
 
 test('descriptors of the process: duplicate, name, find', async () => {
-  const { fd, ino } = await peer.ask('file', { text: 'content' })
+  const { fd, ino } = await peer.request('file', { text: 'content' })
   const duplicate = pidfdGetfd(handle, fd)
   assert.equal(fileIdentity(duplicate).ino, ino)
   close(duplicate)
@@ -190,7 +190,7 @@ test('descriptors of the process: duplicate, name, find', async () => {
   assert.equal(commandName(peer.pid), commandName(process.pid))
 })
 
-test('a process of another user: the kernel refuses, nothing else does', {
+test('only the kernel refuses access to a process of another user', {
   skip: process.getuid?.() === 0 && 'root may',
 }, () => {
   const init = opened(1)
@@ -216,7 +216,7 @@ test('whether a process permits access to its memory is known without one of its
 
 test('a dead process is not the same, and cannot be opened, read or queried', async () => {
   const killed = startPeer()
-  const { address } = await killed.ask('arena', { bytes: PAGE })
+  const { address } = await killed.request('arena', { bytes: PAGE })
   const held = opened(killed.pid)
   assert.equal(isSame(held), true)
   await killed.kill()
@@ -246,8 +246,8 @@ test('a process after exec is not the same', async () => {
 })
 
 test("a process has the kernel's capabilities for it, and an exited one has none", () => {
-  const says = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
+  const capabilities = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
   for (let number = 0; number < 41; number++)
-    assert.equal(hasCapability(process.pid, number), ((says >> BigInt(number)) & 1n) === 1n)
+    assert.equal(hasCapability(process.pid, number), ((capabilities >> BigInt(number)) & 1n) === 1n)
   assert.equal(hasCapability(0x7fffffff, 13), false)
 })

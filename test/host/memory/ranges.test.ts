@@ -21,7 +21,7 @@ const peer = startPeer()
 let base = 0
 
 before(async () => {
-  base = (await peer.ask('arena', { bytes: PAGES * PAGE, protect: READ_ONLY * PAGE, protection: 1 })).address
+  base = (await peer.request('arena', { bytes: PAGES * PAGE, protect: READ_ONLY * PAGE, protection: 1 })).address
 })
 after(() => peer.kill())
 
@@ -35,14 +35,14 @@ const guestOf = (pid: number): Guest | undefined => {
   return handle.guest
 }
 
-const ways = {
+const readers = {
   text: textRanges,
   ioctl: queriedRanges,
   'text, read by a mover': (pid: number) => textRanges(pid, guestOf(pid)),
   'ioctl, made by a mover': (pid: number) => queriedRanges(pid, guestOf(pid)),
 }
 
-for (const [name, open] of Object.entries(ways))
+for (const [name, open] of Object.entries(readers))
   test(`mapped ranges, by ${name}`, t => {
     const ranges = open(peer.pid)
     if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
@@ -59,7 +59,7 @@ for (const [name, open] of Object.entries(ways))
     ranges.close()
   })
 
-test('both ways agree on any range of the process', t => {
+test('both ways agree about any range of the process', t => {
   const text = textRanges(peer.pid)
   const queried = queriedRanges(peer.pid)
   if (queried === undefined) return t.skip('this kernel answers no queries of mappings')
@@ -92,9 +92,9 @@ test('both ways agree on any range of the process', t => {
 test('text is read once per turn, and again in the next', async () => {
   const other = startPeer()
   const ranges = textRanges(other.pid)
-  const { address } = await other.ask('arena', { bytes: PAGE })
+  const { address } = await other.request('arena', { bytes: PAGE })
   assert.equal(ranges.permits(address, address + PAGE, READ, 1), true)
-  const second = (await other.ask('arena', { bytes: 64 * PAGE, protect: 0, protection: 0 })).address
+  const second = (await other.request('arena', { bytes: 64 * PAGE, protect: 0, protection: 0 })).address
   assert.equal(ranges.permits(second, second + PAGE, READ, 2), false)
   await other.kill()
   assert.equal(ranges.permits(address, address + PAGE, READ, 2), true, 'as it was')
@@ -102,9 +102,9 @@ test('text is read once per turn, and again in the next', async () => {
   ranges.close()
 })
 
-test('an exiting process has no mappings, and no PID has none', async () => {
+test('an exited process and an unused PID have no mappings', async () => {
   const other = startPeer()
-  const { address } = await other.ask('arena', { bytes: PAGE })
+  const { address } = await other.request('arena', { bytes: PAGE })
   const ranges = mappedRanges(other.pid)
   assert.equal(ranges.permits(address, address + PAGE, READ | WRITE, 1), true)
   await other.kill()
@@ -123,7 +123,7 @@ const sys = libcFunctions({
   munmap: 'int munmap(int64_t a, uint64_t n)',
 })
 
-for (const [name, open] of Object.entries(ways))
+for (const [name, open] of Object.entries(readers))
   test(`a scan of very many mappings runs in slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
@@ -131,21 +131,21 @@ for (const [name, open] of Object.entries(ways))
     const start = sys().mmap(0, MANY * PAGE, PROT.READ, 0x22, -1, 0) as number
     for (let i = 0; i < MANY; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
     const end = start + MANY * PAGE
-    const look = (rights: number, turn: number): { slices: number; answer: boolean } => {
+    const query = (rights: number, turn: number): { slices: number; answer: boolean } => {
       const job = own.look(start, end, rights, () => turn)
       for (let slices = 0; ; slices++) {
         const { done, value } = job.next()
         if (done) return { slices, answer: value }
       }
     }
-    const { slices, answer } = look(READ, 1)
+    const { slices, answer } = query(READ, 1)
     assert.equal(answer, true)
     assert.ok(slices >= MANY / Math.max(SLICE.queries, SLICE.bytes / 40), `${slices} slices`)
-    assert.equal(look(WRITE, 2).answer, false)
+    assert.equal(query(WRITE, 2).answer, false)
     assert.equal(own.permits(start, end, READ, 1), true)
     assert.equal(own.permits(start, end, WRITE, 2), false)
     // A result stays valid within its turn.
-    look(READ, 3)
+    query(READ, 3)
     sys().munmap(start, MANY * PAGE)
     assert.equal(own.permits(start, end, READ, 3), true)
     assert.equal(own.permits(start, end, READ, 4), false)

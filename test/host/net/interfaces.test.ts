@@ -108,22 +108,22 @@ describe('interfaces', () => {
     const { table, changes } = startTable()
     const [NEW, GONE] = [28, 29]
     const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
-    const say = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
+    const notify = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
       void table.apply(neighbourMessage(type, 3, address, mac))
     const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
     const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
-    say(NEW, four)
+    notify(NEW, four)
     assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the system asks for it')
-    for (const last of [1, 1, 2]) say(NEW, four, mac(last))
-    say(NEW, four)
+    for (const last of [1, 1, 2]) notify(NEW, four, mac(last))
+    notify(NEW, four)
     assert.equal(table.neighbourOf(3, key), text(mac(2)))
-    say(NEW, six, mac(3))
+    notify(NEW, six, mac(3))
     assert.deepEqual(changes, [
       `3 ${text(key)} at ${text(mac(1))}`,
       `3 ${text(key)} at ${text(mac(2))}`,
       `3 ${text(six)} at ${text(mac(3))}`,
     ])
-    say(GONE, four, mac(2))
+    notify(GONE, four, mac(2))
     assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
     table.begin()
     table.end()
@@ -148,8 +148,11 @@ describe('interfaces', () => {
     // Only now is that address usable.
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
     assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the removal of an interface')
-    const gone = change('gone')
-    assert.ok(gone.includes(`${v0.index} gone`) && gone.includes(`-${mapped(10, 99, 0, 1)}`), gone.join(', '))
+    const changesOfRemoval = change('gone')
+    assert.ok(
+      changesOfRemoval.includes(`${v0.index} gone`) && changesOfRemoval.includes(`-${mapped(10, 99, 0, 1)}`),
+      changesOfRemoval.join(', '),
+    )
     assert.equal(table.links.has(v0.index), false)
     assert.deepEqual(table.addresses(v0.index), [])
   })
@@ -172,12 +175,12 @@ describe('interfaces', () => {
     const whole = recorded.map(({ datagram }) => datagram)
     const mutated = fc
       .record({
-        which: fc.nat(whole.length - 1),
+        index: fc.nat(whole.length - 1),
         at: fc.array(fc.tuple(fc.nat(2000), fc.nat(255)), { maxLength: 8 }),
         length: fc.nat(5000),
       })
-      .map(({ which, at, length }) => {
-        const bytes = whole[which].slice(0, length)
+      .map(({ index, at, length }) => {
+        const bytes = whole[index].slice(0, length)
         for (const [place, value] of at) if (place < bytes.length) bytes[place] = value
         return bytes
       })

@@ -225,7 +225,7 @@ test('a process connects: its credentials, its message and its file', async t =>
     await peer.kill()
     close(server)
   })
-  const { sent, ino } = await peer.ask('say', { path, text: 'hello there', withFile: true })
+  const { sent, ino } = await peer.request('sendMessage', { path, text: 'hello there', withFile: true })
   assert.equal(sent, 11)
   const fd = accept(server)
   assert.deepEqual(peerCredentials(fd), { pid: peer.pid, uid: process.getuid?.(), gid: process.getgid?.() })
@@ -246,9 +246,11 @@ test('a process connects: its credentials, its message and its file', async t =>
 })
 
 const needsMover =
-  nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received at once'
+  nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received directly'
 
-test('of the descriptors of an untrusted peer only a memory file that comes alone arrives', { skip: needsMover }, t => {
+test('from an untrusted peer a descriptor is received only if it is a memory file and the only one', {
+  skip: needsMover,
+}, t => {
   const [b, a] = pair(t)
   const memory = createMemfd('userdma-test', 4096)
   const plain = openSync('/dev/null', 'r')

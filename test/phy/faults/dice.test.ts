@@ -95,12 +95,12 @@ describe('decisions of fault rules', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
     const mixed = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
-    const alone = actionsOf(diceOf(rule), acks)
-    assert.deepEqual(actionsOf(diceOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), alone)
-    const among = actionsOf(diceOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
+    const aloneActions = actionsOf(diceOf(rule), acks)
+    assert.deepEqual(actionsOf(diceOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), aloneActions)
+    const mixedActions = actionsOf(diceOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
     assert.deepEqual(
-      among.filter((_, i) => mixed[i].opcode === RC_ACKNOWLEDGE),
-      alone,
+      mixedActions.filter((_, i) => mixed[i].opcode === RC_ACKNOWLEDGE),
+      aloneActions,
     )
   })
 

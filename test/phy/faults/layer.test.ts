@@ -10,14 +10,14 @@ import { emptyRun, type Port } from '../../../src/phy/port.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { flowBetween, ipv4, ports, psns, type ReceivedPacket, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
 
-interface Bench {
+interface Setup {
   link: MemorySwitch
   from: Port
   to: FaultPort
   flow: number
 }
 
-const bench = (spec: FaultRule | string): Bench => {
+const setUp = (spec: FaultRule | string): Setup => {
   const link = smallSwitch(16, 16)
   const [from, inner] = ports(link, 2)
   const to = withFaults(inner, 'rxe1', typeof spec === 'string' ? parseFaults(spec) : [spec])
@@ -27,7 +27,7 @@ const bench = (spec: FaultRule | string): Bench => {
 /**
  * Sends packets 0 … total - 1 in runs of the given sizes, repeated; returns everything that arrived after all timers.
  */
-const transfer = ({ from, to, flow }: Bench, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
+const transfer = ({ from, to, flow }: Setup, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
   const got: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
     const count = Math.min(sizes[i % sizes.length], total - psn)
@@ -48,7 +48,7 @@ const range = (count: number): number[] => Array.from({ length: count }, (_, i) 
 
 describe('faults', () => {
   it('with all rates 0 drops, duplicates, reorders and corrupts nothing', () => {
-    const b = bench(noFaults)
+    const b = setUp(noFaults)
     sendRun(b.from, b.flow, 0, 20)
     const run = emptyRun()
     assert.ok(b.to.receive(run))
@@ -67,7 +67,7 @@ describe('faults', () => {
       ['reorder', 'reordered'],
       ['corrupt', 'corrupted'],
     ] as const) {
-      const b = bench(`${name}=0.05,seed=7`)
+      const b = setUp(`${name}=0.05,seed=7`)
       const got = transfer(b, total)
       const hits = b.to.faults[counter]
       // Five standard deviations around the mean of 500.
@@ -88,11 +88,11 @@ describe('faults', () => {
 
   it('the same seed gives the same faults, however packets are cut into runs; another seed different ones', () => {
     const spec = 'drop=0.05,dup=0.05,reorder=0.05,corrupt=0.05,seed=11'
-    const once = psns(transfer(bench(spec), 3000, [16]))
-    assert.deepEqual(psns(transfer(bench(spec), 3000, [16])), once)
-    assert.deepEqual(psns(transfer(bench(spec), 3000, [1])), once)
-    assert.deepEqual(psns(transfer(bench(spec), 3000, [3, 16, 1, 7])), once)
-    assert.notDeepEqual(psns(transfer(bench(spec.replace('11', '12')), 3000, [16])), once)
+    const once = psns(transfer(setUp(spec), 3000, [16]))
+    assert.deepEqual(psns(transfer(setUp(spec), 3000, [16])), once)
+    assert.deepEqual(psns(transfer(setUp(spec), 3000, [1])), once)
+    assert.deepEqual(psns(transfer(setUp(spec), 3000, [3, 16, 1, 7])), once)
+    assert.notDeepEqual(psns(transfer(setUp(spec.replace('11', '12')), 3000, [16])), once)
   })
 
   it('every packet arrives unchanged, once or twice, or is counted as lost', () => {
@@ -110,9 +110,9 @@ describe('faults', () => {
     fc.assert(
       fc.property(usable, fc.array(fc.integer({ min: 1, max: 16 }), { minLength: 1, maxLength: 5 }), (s, sizes) => {
         const total = 60
-        const clean = transfer(bench(noFaults), total, sizes)
+        const clean = transfer(setUp(noFaults), total, sizes)
         const sent = new Map(clean.map(g => [g.psn, g]))
-        const b = bench(s)
+        const b = setUp(s)
         const got = transfer(b, total, sizes)
         const { dropped, duplicated, overflowed } = b.to.faults
         for (const g of got) {
@@ -134,7 +134,7 @@ describe('faults', () => {
   })
 
   it('no packet is overtaken by more than a few', () => {
-    const got = psns(transfer(bench('reorder=0.2,seed=3'), 5000))
+    const got = psns(transfer(setUp('reorder=0.2,seed=3'), 5000))
     let max = 0
     got.forEach((psn, i) => {
       max = Math.max(max, got.slice(0, i).filter(earlier => earlier > psn).length)
@@ -143,7 +143,7 @@ describe('faults', () => {
   })
 
   it('a reordered packet that no other packet passes arrives when its delay expires', () => {
-    const b = bench('reorder=1')
+    const b = setUp('reorder=1')
     sendRun(b.from, b.flow, 5, 1)
     assert.deepEqual(receiveAll(b.to), [])
     assert.equal(
@@ -154,18 +154,18 @@ describe('faults', () => {
     b.to.onTimeout(70)
     assert.deepEqual(receiveAll(b.to), [])
     assert.equal(b.to.nextTimeout(), 1070)
-    let woken = 0
-    b.to.wake = () => woken++
+    let wakeUps = 0
+    b.to.wake = () => wakeUps++
     b.to.onTimeout(1069)
-    assert.equal(woken, 0)
+    assert.equal(wakeUps, 0)
     b.to.onTimeout(1070)
-    assert.equal(woken, 1)
+    assert.equal(wakeUps, 1)
     assert.deepEqual(psns(receiveAll(b.to)), [5])
     assert.equal(b.to.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 
   it('delay holds every packet for its time and keeps the order', () => {
-    const b = bench('delay=2')
+    const b = setUp('delay=2')
     sendRun(b.from, b.flow, 0, 3)
     assert.deepEqual(receiveAll(b.to), [])
     b.to.onTimeout(100)
@@ -181,8 +181,8 @@ describe('faults', () => {
   })
 
   it('jitter spreads the delay over its range, which changes the order', () => {
-    const held = (): Bench => {
-      const b = bench('delay=5,jitter=3,seed=2')
+    const held = (): Setup => {
+      const b = setUp('delay=5,jitter=3,seed=2')
       sendRun(b.from, b.flow, 0, 30)
       receiveAll(b.to)
       b.to.onTimeout(0)
@@ -209,7 +209,7 @@ describe('faults', () => {
   })
 
   it('a change of faults applies to the rest of a run being delivered', () => {
-    const b = bench('drop=0.3,seed=4')
+    const b = setUp('drop=0.3,seed=4')
     sendRun(b.from, b.flow, 0, 30)
     const run = emptyRun()
     assert.ok(b.to.receive(run))
@@ -221,7 +221,7 @@ describe('faults', () => {
   })
 
   it('delayed packets beyond the delay queue’s room are lost and counted', () => {
-    const b = bench('delay=1000')
+    const b = setUp('delay=1000')
     for (let i = 0; i < 80; i++) {
       sendRun(b.from, b.flow, i * 16, 16)
       receiveAll(b.to)
@@ -235,14 +235,14 @@ describe('faults', () => {
   })
 
   it('can be changed during traffic; held packets are then delivered', () => {
-    const b = bench('delay=1000')
+    const b = setUp('delay=1000')
     sendRun(b.from, b.flow, 0, 2)
     assert.deepEqual(receiveAll(b.to), [])
     assert.ok(b.link.stat().runs > 0)
-    let woken = 0
-    b.to.wake = () => woken++
+    let wakeUps = 0
+    b.to.wake = () => wakeUps++
     b.to.setFaults([])
-    assert.equal(woken, 1)
+    assert.equal(wakeUps, 1)
     sendRun(b.from, b.flow, 2, 2)
     assert.deepEqual(psns(receiveAll(b.to)), [0, 1, 2, 3])
     assert.equal(b.link.stat().runs, 0, 'the room of held packets is freed')
@@ -264,7 +264,7 @@ describe('faults', () => {
   })
 
   it('a tap sees what happens to every packet', () => {
-    const b = bench('drop=0.2,dup=0.2,corrupt=0.2,reorder=0.2,seed=5')
+    const b = setUp('drop=0.2,dup=0.2,corrupt=0.2,reorder=0.2,seed=5')
     const seen: Record<string, number> = {}
     const remove = addTap(b.to, run => {
       assert.equal(run.direction, 'received')

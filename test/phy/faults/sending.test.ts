@@ -9,14 +9,14 @@ import { emptyRun, type Port } from '../../../src/phy/port.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { flowBetween, ipv4, ports, psns, type ReceivedPacket, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
 
-interface Bench {
+interface Setup {
   link: MemorySwitch
   from: FaultPort
   to: Port
   flow: number
 }
 
-const bench = (spec: string): Bench => {
+const setUp = (spec: string): Setup => {
   const link = smallSwitch(16, 64, 'demand')
   const [inner, to] = ports(link, 2)
   const from = withFaults(inner, 'rxe0', parseFaults(spec))
@@ -26,7 +26,7 @@ const bench = (spec: string): Bench => {
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 /** Advances time from timeout to timeout until there is none; returns what arrived. */
-const wait = ({ from, to }: Bench): ReceivedPacket[] => {
+const wait = ({ from, to }: Setup): ReceivedPacket[] => {
   const got: ReceivedPacket[] = []
   for (let now = 0; from.nextTimeout() < Infinity; ) {
     now = Math.max(now, from.nextTimeout())
@@ -36,7 +36,7 @@ const wait = ({ from, to }: Bench): ReceivedPacket[] => {
   return got
 }
 
-const transfer = (b: Bench, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
+const transfer = (b: Setup, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
   const got: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
     const count = Math.min(sizes[i % sizes.length], total - psn)
@@ -49,7 +49,7 @@ const transfer = (b: Bench, total: number, sizes: readonly number[] = [16]): Rec
 
 describe('faults on sent packets', () => {
   it('runs without a fault stay whole', () => {
-    const b = bench('dir=sent,opcode=UD_*,drop=1')
+    const b = setUp('dir=sent,opcode=UD_*,drop=1')
     sendRun(b.from, b.flow, 0, 20)
     const run = emptyRun()
     assert.ok(b.to.receive(run))
@@ -58,7 +58,7 @@ describe('faults on sent packets', () => {
   })
 
   it('rules for received packets do not apply', () => {
-    assert.deepEqual(psns(transfer(bench('drop=1,dup=1'), 40)), range(40))
+    assert.deepEqual(psns(transfer(setUp('drop=1,dup=1'), 40)), range(40))
   })
 
   it('each fault happens about as often as requested', () => {
@@ -69,7 +69,7 @@ describe('faults on sent packets', () => {
       ['reorder', 'reordered'],
       ['corrupt', 'corrupted'],
     ] as const) {
-      const b = bench(`dir=sent,${name}=0.1,seed=7`)
+      const b = setUp(`dir=sent,${name}=0.1,seed=7`)
       const got = transfer(b, total, [16, 5, 1])
       const hits = b.from.faults[counter]
       assert.ok(hits > 300 && hits < 500, `${name}: ${hits}`)
@@ -94,10 +94,10 @@ describe('faults on sent packets', () => {
     fc.assert(
       fc.property(rule, sizes, fc.constantFrom('', ',rate=10mbit'), fc.nat(), (r, sizes, rate, seed) => {
         const total = 80
-        const b = bench(
+        const b = setUp(
           `dir=sent,drop=${r.drop},dup=${r.dup},reorder=${r.reorder},delay=${r.delay},seed=${seed}${rate}`,
         )
-        const clean = new Map(transfer(bench(''), total, sizes).map(g => [g.psn, g]))
+        const clean = new Map(transfer(setUp(''), total, sizes).map(g => [g.psn, g]))
         const got = transfer(b, total, sizes)
         const { dropped, duplicated, overflowed } = b.from.faults
         assert.equal(overflowed, 0)
@@ -111,7 +111,7 @@ describe('faults on sent packets', () => {
   })
 
   it('a delayed packet leaves on time, even if its flow was closed meanwhile', () => {
-    const b = bench('dir=sent,delay=2ms')
+    const b = setUp('dir=sent,delay=2ms')
     sendRun(b.from, b.flow, 0, 3)
     b.from.closeFlow(b.flow)
     assert.equal(b.from.nextTimeout(), 0)
@@ -127,7 +127,7 @@ describe('faults on sent packets', () => {
 
   it('a rate spreads packets over time, headers included, and packets beyond the queue are lost', () => {
     // 64 bytes and 28 of IP and UDP: 92 µs each.
-    const b = bench('dir=sent,rate=8mbit')
+    const b = setUp('dir=sent,rate=8mbit')
     sendRun(b.from, b.flow, 0, 15)
     b.from.onTimeout(0)
     const arrivals: [time: number, psn: number][] = []
@@ -147,12 +147,12 @@ describe('faults on sent packets', () => {
   })
 
   it('can be changed during traffic; held packets are sent with the next turn', () => {
-    const b = bench('dir=both,delay=1s')
+    const b = setUp('dir=both,delay=1s')
     sendRun(b.from, b.flow, 0, 2)
-    let woken = 0
-    b.from.wake = () => woken++
+    let wakeUps = 0
+    b.from.wake = () => wakeUps++
     b.from.setFaults([])
-    assert.equal(woken, 1)
+    assert.equal(wakeUps, 1)
     b.from.flush()
     assert.deepEqual(psns(receiveAll(b.to)), [0, 1])
     assert.equal(b.from.nextTimeout(), Infinity)
@@ -181,7 +181,7 @@ describe('faults on sent packets', () => {
   })
 
   it('a tap sees each packet when it leaves, with its ICRC', () => {
-    const b = bench('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
+    const b = setUp('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
     let seen = 0
     const remove = addTap(b.from, run => {
       assert.equal(run.direction, 'sent')

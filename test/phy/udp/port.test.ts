@@ -39,22 +39,22 @@ describe('UDP', { skip }, () => {
   }
 
   it('segments runs to a peer once its identifications count from 0, not before', async () => {
-    const [a, b, there, back] = pair()
-    sendRun(a, there, 0, 10, 1040)
+    const [a, b, toB, toA] = pair()
+    sendRun(a, toB, 0, 10, 1040)
     assert.equal(a.counters.cutMessages, 0)
     await collect(b, 10)
-    sendRun(b, back, 0, 1)
+    sendRun(b, toA, 0, 1)
     await collect(a, 1)
-    sendRun(a, there, 10, 64, 4112)
+    sendRun(a, toB, 10, 64, 4112)
     assert.equal(a.counters.cutMessages, 5, '15 packets of 4112 bytes in each 65,000')
     await collect(b, 64)
-    sendRun(a, there, 74, 60, 272)
+    sendRun(a, toB, 74, 60, 272)
     assert.equal(a.counters.cutMessages, 6, '60 packets in a message')
     const run = emptyRun()
     await collect(b, 60, run)
     assert.equal(run.count, 60, 'they arrive joined')
     b.requireSeal(1)
-    sendRun(a, there, 134, 20, 4112)
+    sendRun(a, toB, 134, 20, 4112)
     assert.deepEqual(
       (await collect(b, 20)).map(g => g.identification),
       Array.from({ length: 20 }, (_, i) => i % 15),
@@ -64,34 +64,34 @@ describe('UDP', { skip }, () => {
   })
 
   it('reuses the same few buffers, however many packets wait', async () => {
-    const [a, b, there, back] = pair()
-    sendRun(b, back, 0, 1)
+    const [a, b, toB, toA] = pair()
+    sendRun(b, toA, 0, 1)
     await collect(a, 1)
-    for (let i = 0; i < 8; i++) sendRun(a, there, 15 * i, 15, 4112)
+    for (let i = 0; i < 8; i++) sendRun(a, toB, 15 * i, 15, 4112)
     const places = new Set<number>()
     const run = emptyRun()
     for (let turn = 0; turn < 4; turn++) {
       while (b.receive(run)) places.add(run.offset)
       b.release()
-      for (let i = 0; i < 3; i++) sendRun(a, there, 120 + 45 * turn + 15 * i, 15, 4112)
+      for (let i = 0; i < 3; i++) sendRun(a, toB, 120 + 45 * turn + 15 * i, 15, 4112)
     }
     assert.equal(places.size, 8, 'those of a turn, two system calls')
   })
 
   it('never segments when told not to', async () => {
-    const [a, b, there, back] = pair({ cut: 'never' })
-    sendRun(b, back, 0, 1)
+    const [a, b, toB, toA] = pair({ cut: 'never' })
+    sendRun(b, toA, 0, 1)
     await collect(a, 1)
-    sendRun(a, there, 0, 64, 4112)
+    sendRun(a, toB, 0, 64, 4112)
     await collect(b, 64)
     assert.equal(a.counters.cutMessages, 0)
   })
 
-  it('does not assume either for a later peer with the same number', async () => {
-    const [a, b, there, back] = pair()
-    sendRun(b, back, 0, 1)
+  it('does not segment for a later peer with the same number', async () => {
+    const [a, b, toB, toA] = pair()
+    sendRun(b, toA, 0, 1)
     await collect(a, 1)
-    a.closeFlow(there)
+    a.closeFlow(toB)
     const again = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, again, 0, 2)
     assert.equal(a.counters.cutMessages, 0)
@@ -100,7 +100,7 @@ describe('UDP', { skip }, () => {
 
   it('accepts packets with unpredictable identifications, and counts them', async () => {
     const [, b] = pair()
-    const stranger = openUdpSocket(loopback(3), 4791)
+    const foreignSocket = openUdpSocket(loopback(3), 4791)
     const batches = createUdpBatches({ staging: 4096, messages: 8, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)
     const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
@@ -112,9 +112,9 @@ describe('UDP', { skip }, () => {
       sealIcrc(batches.arena, 64 * i, 64, flow, identification)
       batches.putMessage(i, 64 * i, 64, 0, 0, 0, 0)
     }
-    assert.equal(batches.send(stranger, 0, identifications.length), identifications.length)
+    assert.equal(batches.send(foreignSocket, 0, identifications.length), identifications.length)
     const got = await collect(b, identifications.length)
-    closeUdpSocket(stranger)
+    closeUdpSocket(foreignSocket)
     assert.deepEqual(
       got.map(g => g.identification),
       identifications,
@@ -124,28 +124,28 @@ describe('UDP', { skip }, () => {
   })
 
   it('continues after datagrams that are not packets', async () => {
-    const [a, b, there] = pair()
-    const stranger = openUdpSocket(loopback(3), 0)
+    const [a, b, toB] = pair()
+    const foreignSocket = openUdpSocket(loopback(3), 0)
     const batches = createUdpBatches({ staging: 70000, messages: 8, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)
     for (const [i, length] of [0, 1, 15, 16, 65507].entries()) batches.putMessage(i, 0, length, 0, 0, 0, 0)
-    assert.equal(batches.send(stranger, 0, 5), 5)
-    closeUdpSocket(stranger)
-    sendRun(a, there, 9, 1)
+    assert.equal(batches.send(foreignSocket, 0, 5), 5)
+    closeUdpSocket(foreignSocket)
+    sendRun(a, toB, 9, 1)
     assert.deepEqual(psns(await collect(b, 1)), [9])
     assert.equal(b.counters.icrcErrors, 4)
     assert.equal(b.counters.dropped, 1, 'the empty one')
   })
 
   it("drops packets that exceed the interface's MTU, and counts them", async () => {
-    const [a, b, there, back] = pair()
-    sendRun(b, back, 0, 1)
+    const [a, b, toB, toA] = pair()
+    sendRun(b, toA, 0, 1)
     await collect(a, 1)
     // One datagram of more than 65,507 bytes: EMSGSIZE, as for one beyond the path MTU.
-    sendRun(a, there, 0, 2, 66000)
+    sendRun(a, toB, 0, 2, 66000)
     assert.equal(a.counters.dropped, 2)
     assert.equal(a.counters.lastSendError, 90)
-    sendRun(a, there, 5, 1)
+    sendRun(a, toB, 5, 1)
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
@@ -163,13 +163,13 @@ describe('UDP', { skip }, () => {
   })
 
   it('drops packets from a removed address', async () => {
-    const [a, b, there] = pair()
+    const [a, b, toB] = pair()
     a.removeAddress(loopback(1))
-    sendRun(a, there, 0, 5)
+    sendRun(a, toB, 0, 5)
     assert.deepEqual([a.counters.dropped, a.counters.lastSendError], [5, 99])
     assert.throws(() => a.openFlow(flowBetween(loopback(1), loopback(2))), /has no address .*; it has none/)
     a.addAddress(loopback(1))
-    sendRun(a, there, 5, 1)
+    sendRun(a, toB, 5, 1)
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
@@ -219,7 +219,7 @@ describe('UDP', { skip }, () => {
     const [, b] = pair()
     const batches = createUdpBatches({ staging: 4096, messages: 256, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)
-    const stranger = openUdpSocket(loopback(3), 4791)
+    const foreignSocket = openUdpSocket(loopback(3), 4791)
     const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
     putBth(batches.arena.view, 0, 4, 0, 0xffff, 17, 1)
     sealIcrc(batches.arena, 0, 64, flow, 0)
@@ -227,10 +227,10 @@ describe('UDP', { skip }, () => {
     // Hop limit and traffic class count as part of a sender: 5,000 of them.
     for (let hops = 1; hops <= 20; hops++) {
       for (let i = 0; i < 250; i++) batches.putMessage(i, 0, 64, 0, 0, hops, i)
-      assert.equal(batches.send(stranger, 0, 250), 250)
+      assert.equal(batches.send(foreignSocket, 0, 250), 250)
       received += (await collect(b, 250)).length
     }
-    closeUdpSocket(stranger)
+    closeUdpSocket(foreignSocket)
     assert.equal(received, 5000)
   })
 

@@ -11,10 +11,10 @@ import { declare, describe } from '../../../src/spec/schema/description.ts'
 import { CREATE, enumeration, enumOf, method, objectClass, u32 } from '../../../src/spec/schema/schema.ts'
 import { classesOf, schemaOf } from '../../../src/spec/schema/schema-json.ts'
 
-const travel = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
+const throughJson = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
 
 test('all classes survive encoding and decoding as JSON', () => {
-  assert.deepEqual(classesOf(travel(schemaOf(classes))), classes)
+  assert.deepEqual(classesOf(throughJson(schemaOf(classes))), classes)
 })
 
 test("a device's description makes the same JSON as its declarations", () => {
@@ -75,7 +75,7 @@ test('a schema with any part changed is valid, or refused with EINVAL', () => {
       fc.nat(20),
       fc.constantFrom<unknown>(undefined, null, -1, 1.5, 'x', [], {}, true, 7),
       (at, key, value) => {
-        const copy = travel(schemaOf(classes))
+        const copy = throughJson(schemaOf(classes))
         const node = nodesOf(copy)[at]
         const keys = Object.keys(node)
         if (keys.length > 0) node[keys[key % keys.length]] = value
@@ -94,7 +94,7 @@ test('a schema with any part changed is valid, or refused with EINVAL', () => {
 
 test('refusals name the place', () => {
   const wrong = (change: (schema: Node[]) => void): RegExp | string => {
-    const copy = travel(schemaOf(classes.filter(({ name }) => name === 'pd'))) as Node
+    const copy = throughJson(schemaOf(classes.filter(({ name }) => name === 'pd'))) as Node
     change([copy, ...(copy.classes as Node[])])
     try {
       classesOf(copy)

@@ -140,28 +140,28 @@ describe('a message of the object dialect', () => {
   })
 
   it('shows what it cannot decode as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
-    const strange = encodeCall(cq)
-    const view = new DataView(strange.buffer)
+    const unknownBytes = encodeCall(cq)
+    const view = new DataView(unknownBytes.buffer)
     view.setUint16(18, 0x77, true)
     view.setUint32(36, 0x21, true)
     view.setUint16(48, 11, true)
     view.setUint16(64, 4, true)
     view.setUint32(8, 3, true)
-    const lines = linesOf(recordOf(CREATE, strange))
+    const lines = linesOf(recordOf(CREATE, unknownBytes))
     assert.match(lines[0], / op_ctrl 3, flags 0$/)
     assert.deepEqual(lines.slice(1), [
       '  attribute 0x77 mandatory, 4 bytes: 64000000',
       '  userHandle 0x2 mandatory 0x20, 8 bytes: 0700000000000000 = 7',
       '  channel 0x3 mandatory, 3 bytes: 050000 (undecodable)',
-      `  undecodable ${Buffer.from(strange.subarray(64, 96)).toString('hex')}… (56 bytes)`,
+      `  undecodable ${Buffer.from(unknownBytes.subarray(64, 96)).toString('hex')}… (56 bytes)`,
     ])
     view.setUint16(2, 999, true)
     assert.match(
-      linesOf(recordOf(CREATE, strange))[0],
+      linesOf(recordOf(CREATE, unknownBytes))[0],
       /^object unknown at 0x100000, 120 bytes: length 120, class 999, /,
     )
-    assert.deepEqual(linesOf(recordOf(CREATE, strange.fill(8, 0, 1).subarray(0, 8))), [
-      `object at 0x100000, 8 bytes: ${Buffer.from(strange.subarray(0, 8)).toString('hex')}`,
+    assert.deepEqual(linesOf(recordOf(CREATE, unknownBytes.fill(8, 0, 1).subarray(0, 8))), [
+      `object at 0x100000, 8 bytes: ${Buffer.from(unknownBytes.subarray(0, 8)).toString('hex')}`,
     ])
   })
 })
@@ -273,8 +273,11 @@ describe('the bytes of calls', () => {
     const { raw } = chainRecord
     assert.ok(raw)
     fc.assert(
-      fc.property(change, change, fc.boolean(), (asked, came, verbose) => {
-        const pieces = { in: raw.in.map(one => changed(one, asked)), out: raw.out.map(one => changed(one, came)) }
+      fc.property(change, change, fc.boolean(), (messageChange, answerChange, verbose) => {
+        const pieces = {
+          in: raw.in.map(one => changed(one, messageChange)),
+          out: raw.out.map(one => changed(one, answerChange)),
+        }
         const record = { ...chainRecord, raw: pieces }
         assert.ok(callLine(record, { abi: true, verbose }).length < 100_000)
         JSON.stringify(callJson(record))

@@ -75,7 +75,7 @@ describe('bytes of a call', () => {
     assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
   })
 
-  it('are exactly those of the program', () => {
+  it('are exactly the bytes of the program', () => {
     const written = readAbilog('raw.abilog').filter(call => call.kind === 'write')
     const hex = new Set(written.map(({ data }) => Buffer.from(data).toString('hex')))
     const records = recordsOf('raw.abilog').filter(({ dialect, raw }) => dialect === 'write' && raw!.in.length > 0)
@@ -130,10 +130,10 @@ describe('bytes of a call', () => {
 
   it('never throw for damaged or truncated bytes of a real call', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
-    const damage = fc.record({ which: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
+    const damage = fc.record({ index: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
     fc.assert(
-      fc.property(damage, ({ which, piece, at, byte, cut }) => {
-        const record = records[which % records.length]
+      fc.property(damage, ({ index, piece, at, byte, cut }) => {
+        const record = records[index % records.length]
         const read = [...(record.raw?.in ?? [])]
         if (read.length === 0) return
         const [address, base64, length] = read[piece % read.length]

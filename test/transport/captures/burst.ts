@@ -11,7 +11,7 @@ import type { TestNode } from '../node.ts'
 export const createBurst = (node: TestNode) => {
   let row = -1
   let run: Uint8Array[] = []
-  let some = false
+  let hasPackets = false
   const deliver = (now: number): void => {
     if (run.length > 0) node.injectRun(run, () => row, now)
     run = []
@@ -24,17 +24,17 @@ export const createBurst = (node: TestNode) => {
         deliver(now)
       row = to
       run.push(bytes)
-      some = true
+      hasPackets = true
     },
-    /** The next packet opens another run. */
+    /** The next packet starts another run. */
     cut: deliver,
     /** Ends the burst; false if it is empty. */
     finish(now: number): boolean {
       deliver(now)
-      if (some) node.endBurst(now)
-      const came = some
-      some = false
-      return came
+      if (hasPackets) node.endBurst(now)
+      const hadPackets = hasPackets
+      hasPackets = false
+      return hadPackets
     },
   }
 }

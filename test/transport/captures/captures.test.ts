@@ -29,7 +29,7 @@ const captures = readdirSync(fixture('wire'))
 const used = new Set<Row>()
 const usedOutcomes = new Set<unknown>()
 /** Mutated recordings that failed the comparison; a low count means that no mutants were made. */
-let twinsFound = 0
+let mutantsFound = 0
 const MIN_MUTANTS = 3000
 
 /** Every difference of a replay, as sentences. */
@@ -42,8 +42,8 @@ const faultsOf = (
   coalesced = false,
 ): string[] => {
   const differences = compareStreams(recorded, performance, permitFor(conversation.name, side, used), coalesced)
-  const outcomes = outcomeFaults(conversation, side, facts, performance).filter(says => {
-    const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.says === says)
+  const outcomes = outcomeFaults(conversation, side, facts, performance).filter(text => {
+    const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.text === text)
     usedOutcomes.add(row)
     return row === undefined
   })
@@ -90,10 +90,10 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
       })
 
       test(`${what}: mutated recordings fail`, () => {
-        const twins = recordedMutants(name, recorded, isExempt(name, side))
-        for (const [twin, streams] of twins)
-          assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, twin)
-        twinsFound += twins.length
+        const mutants = recordedMutants(name, recorded, isExempt(name, side))
+        for (const [mutant, streams] of mutants)
+          assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, mutant)
+        mutantsFound += mutants.length
       })
 
       test(`${what}: mutated input fails`, () => {
@@ -101,10 +101,10 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         const incoming = performance.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared
         const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
-        const visible = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
-        for (const [twin, handed] of deliveredMutants(conversation, side, visible)) {
-          const changed = play(conversation, pairs, side, facts, { handed })
-          assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, twin)
+        const checked = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
+        for (const [mutant, deliver] of deliveredMutants(conversation, side, checked)) {
+          const changed = play(conversation, pairs, side, facts, { deliver })
+          assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, mutant)
         }
       })
     }
@@ -112,7 +112,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
 }
 
 after(() => {
-  assert.ok(twinsFound >= MIN_MUTANTS, `${twinsFound} twins`)
+  assert.ok(mutantsFound >= MIN_MUTANTS, `${mutantsFound} twins`)
   assert.deepEqual(
     permitted.filter(row => !used.has(row)),
     [],

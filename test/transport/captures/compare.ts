@@ -67,13 +67,13 @@ export const recordedStreams = (
   return qpns.map(qpn => {
     const pair = pairs.find(p => qpnOn(p, side) === qpn)!
     const peer = peerOf(pair, side)
-    const mine = entries.filter(e => e.from === side && e.packet.BTH.destQp === peer)
-    const requests = mine.filter(e => isRequest(e.packet))
+    const sentPackets = entries.filter(e => e.from === side && e.packet.BTH.destQp === peer)
+    const requests = sentPackets.filter(e => isRequest(e.packet))
     return {
       qpn,
-      answers: mine
+      answers: sentPackets
         .filter(e => !isRequest(e.packet))
-        .map(e => ({ packet: e.packet, timing: 'at once', waited: 0, number: e.number })),
+        .map(e => ({ packet: e.packet, timing: 'immediate', waited: 0, number: e.number })),
       requests: requests.map((e, i) => ({
         packet: e.packet,
         number: e.number,
@@ -97,19 +97,19 @@ const timingOf = (
 ): { timing: Timing; waited: number } => {
   const at = entries.indexOf(entry)
   const previous = entries[at - 1]
-  const atOnce = { timing: 'at once', waited: 0 } as const
-  if (before === undefined || previous === undefined) return atOnce
+  const immediate = { timing: 'immediate', waited: 0 } as const
+  if (before === undefined || previous === undefined) return immediate
   const psns = isRead(before.packet) ? Math.max(1, Math.ceil(field(before.packet, 'RETH', 'dmaLen') / pair.mtu)) : 1
   const isNew = psnDistance(before.packet.BTH.psn, entry.packet.BTH.psn) === psns
   const waited = entry.time - before.time
-  if (isNew) return atOnce
+  if (isNew) return immediate
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
     const minWait = rnrMicroseconds(field(rnr.packet, 'AETH', 'syndrome') & 31) * 0.9
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
   const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
-  return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : atOnce
+  return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : immediate
 }
 
 /**
@@ -137,12 +137,12 @@ const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 24)
 /** The differences between two packets; empty if they are equal. */
 export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
   const theirs = fieldsOf(recorded.packet)
-  const mine = fieldsOf(ours.packet)
-  const paths = new Set([...theirs.keys(), ...mine.keys()])
+  const ourFields = fieldsOf(ours.packet)
+  const paths = new Set([...theirs.keys(), ...ourFields.keys()])
   const found: FieldDifference[] = []
   for (const path of paths) {
     const a = theirs.get(path) ?? '-'
-    const b = mine.get(path) ?? '-'
+    const b = ourFields.get(path) ?? '-'
     if (a !== b) found.push({ path, recorded: a, ours: b })
   }
   if (recorded.timing !== ours.timing) found.push({ path: 'timing', recorded: recorded.timing, ours: ours.timing })
@@ -166,10 +166,10 @@ export const compareStreams = (
 ): Difference[] =>
   recorded.flatMap(stream => {
     const ours = performance.ends.find(end => end.qpn === stream.qpn)!.stream
-    const few = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
+    const comparable = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
       coalesced ? withoutAcknowledgements(list) : list
     return [
-      ...compareLists(stream.qpn, 'answers', few(stream.answers), few(ours.answers), permit),
+      ...compareLists(stream.qpn, 'answers', comparable(stream.answers), comparable(ours.answers), permit),
       ...compareLists(stream.qpn, 'requests', stream.requests, ours.requests, permit),
     ]
   })
@@ -190,14 +190,15 @@ export const compareLists = (
   let j = 0
   while (i < recorded.length || j < ours.length) {
     const theirs = recorded[i]
-    const mine = ours[j]
-    const fields = theirs === undefined || mine === undefined ? absent(theirs, mine) : differingFields(theirs, mine)
+    const ourPacket = ours[j]
+    const fields =
+      theirs === undefined || ourPacket === undefined ? absent(theirs, ourPacket) : differingFields(theirs, ourPacket)
     if (fields.length === 0) {
       i++
       j++
       continue
     }
-    const difference = { qpn, kind, recorded: theirs, ours: mine, fields }
+    const difference = { qpn, kind, recorded: theirs, ours: ourPacket, fields }
     const allowed = permit(difference)
     if (allowed === undefined) found.push(difference)
     i += allowed?.recorded ?? 1
@@ -206,8 +207,8 @@ export const compareLists = (
   return found
 }
 
-const absent = (theirs: Recorded | undefined, mine: Sent | undefined): FieldDifference[] => [
-  { path: 'packet', recorded: theirs?.packet.name ?? '-', ours: mine?.packet.name ?? '-' },
+const absent = (theirs: Recorded | undefined, ourPacket: Sent | undefined): FieldDifference[] => [
+  { path: 'packet', recorded: theirs?.packet.name ?? '-', ours: ourPacket?.packet.name ?? '-' },
 ]
 
 const describePacket = (packet: WellFormedPacket): string => {
@@ -219,6 +220,6 @@ const describePacket = (packet: WellFormedPacket): string => {
 /** A difference as a sentence. */
 export const describeDifference = ({ qpn, kind, recorded, ours, fields }: Difference): string => {
   const theirs = recorded === undefined ? 'nothing' : `packet ${recorded.number} ${describePacket(recorded.packet)}`
-  const mine = ours === undefined ? 'nothing' : describePacket(ours.packet)
-  return `QP ${qpn}, ${kind}: ${theirs}; ours: ${mine}; ${fields.map(f => `${f.path}: ${short(f.recorded)} ≠ ${short(f.ours)}`).join('; ')}`
+  const ourText = ours === undefined ? 'nothing' : describePacket(ours.packet)
+  return `QP ${qpn}, ${kind}: ${theirs}; ours: ${ourText}; ${fields.map(f => `${f.path}: ${short(f.recorded)} ≠ ${short(f.ours)}`).join('; ')}`
 }

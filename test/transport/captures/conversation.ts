@@ -1,7 +1,7 @@
 /*
  * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs are connected.
  * Everything is derived from the packets; side 0 sent first, unless an address identifies it as the server
- * (test/fixtures/wire/ORIGIN.md). This file knows no engine.
+ * (test/fixtures/wire/ORIGIN.md). This file does not depend on the engine.
  */
 import { readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'

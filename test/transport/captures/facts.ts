@@ -33,7 +33,7 @@ export interface Facts {
   readonly givesUp?: boolean
   /** A side's queue pair is destroyed from this packet of the file on. */
   readonly destroyed?: { readonly side: Side; readonly from: number }
-  /** The program of a side rewrites the memory that the peer reads: the contents come from the recorded responses. */
+  /** This side's program rewrites the memory that the peer reads: the contents come from the recorded responses. */
   readonly programWrites?: boolean
   /** Additional ibv_access_flags of memory and queue pairs. */
   readonly access?: number

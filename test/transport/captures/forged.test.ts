@@ -56,8 +56,8 @@ for (const linux of ['6.1', '6.12'] as const) {
         const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
         const isExempt = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
         const stream = { qpn: 0, answers: c.replies, requests: [] }
-        for (const [twin, [{ answers }]] of recordedMutants(c.name, [stream], isExempt))
-          assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, twin)
+        for (const [mutant, [{ answers }]] of recordedMutants(c.name, [stream], isExempt))
+          assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, mutant)
         if (departure?.after === undefined)
           for (const [from, to] of [
             ['word ', 'word 1'],
@@ -105,8 +105,8 @@ describe('malformed packets, which were not captured', () => {
     test(name, () => {
       const { replies, after: end } = run('6.1', name, [packets[name]])
       const expected = tableOf('Linux 6.1.192').find(c => c.name === name)!
-      const departs = malformedDepartures.some(d => d.name === name)
-      assert.equal(plainAfter(expected.after) !== end, departs)
+      const hasDeparture = malformedDepartures.some(d => d.name === name)
+      assert.equal(plainAfter(expected.after) !== end, hasDeparture)
       assert.deepEqual({ replies, end }, { replies: [], end: 'state 3 rq_psn 0x000200; word 5' })
     })
   }

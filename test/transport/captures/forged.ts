@@ -21,14 +21,14 @@ import type { Sent } from './play.ts'
 export type Linux = '6.1' | '6.12'
 
 /** A row of the table. */
-export interface Told {
+export interface TableRow {
   readonly name: string
   readonly sent: number
   /** Completions, state and word, in the table's form. */
   readonly after: string
 }
 
-export interface Case extends Told {
+export interface Case extends TableRow {
   /** The packets, with addresses. */
   readonly frames: readonly Ipv4Frame[]
   readonly replies: readonly Recorded[]
@@ -48,7 +48,7 @@ const OTHER_OFFSETS: Readonly<Record<string, number>> = {
 }
 
 /** A table of responder.md, by the start of its heading. */
-export const tableOf = (heading: string): Told[] => {
+export const tableOf = (heading: string): TableRow[] => {
   const text = readFileSync(fixture('wire', 'responder.md'), 'utf8')
   const part = text.split('\n## ').find(section => section.startsWith(heading))!
   return part
@@ -65,7 +65,7 @@ export const tableOf = (heading: string): Told[] => {
 /** Malformed cases are only in the table. */
 export const notCaptured = ['bad_icrc', 'short_packet', 'pad_more_than_body']
 
-const casesOf = (linux: Linux): Told[] => {
+const casesOf = (linux: Linux): TableRow[] => {
   const old = tableOf('Linux 6.1.192').filter(c => !notCaptured.includes(c.name))
   if (linux === '6.1') return old
   const changed = tableOf('Linux 6.12.117')
@@ -85,7 +85,7 @@ export const readCases = (linux: Linux): Case[] => {
     .map(p => parseFrame(p.bytes))
     .filter(isIpv4)
   let at = 0
-  return casesOf(linux).map(told => {
+  return casesOf(linux).map(row => {
     const sent: Ipv4Frame[] = []
     const replies: Recorded[] = []
     for (; at < frames.length; at++) {
@@ -93,11 +93,11 @@ export const readCases = (linux: Linux): Case[] => {
       if (frame.destination.join() === ATTACKER.join()) {
         const packet = parsePacket(frame.payload)
         if (packet.kind === 'opaque') throw new Error(`reply ${at + 1} is not a valid packet`)
-        replies.push({ packet, timing: 'at once', waited: 0, number: at + 1 })
-      } else if (sent.length < told.sent) sent.push(frame)
+        replies.push({ packet, timing: 'immediate', waited: 0, number: at + 1 })
+      } else if (sent.length < row.sent) sent.push(frame)
       else break
     }
-    return { ...told, frames: sent, replies }
+    return { ...row, frames: sent, replies }
   })
 }
 
@@ -164,7 +164,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   const replies = node.sent.map(({ bytes }): Sent => {
     const packet = parsePacket(bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
-    return { packet: packet as WellFormedPacket, timing: 'at once', waited: 0, at: 0 }
+    return { packet: packet as WellFormedPacket, timing: 'immediate', waited: 0, at: 0 }
   })
   const { state, rqPsn } = node.engine.query(row)
   const hex = rqPsn.toString(16).padStart(6, '0')

@@ -32,18 +32,20 @@ export const readLog = (name: string, side: Side): Log => {
   const lines = readFileSync(fixture('wire', 'logs', `${name}.log`), 'utf8')
     .split('\n')
     .filter(line => line.startsWith(mark))
-  const me = lines.map(line => /qpn (\S+) psn (\S+) rkey (\S+) addr (\S+);/.exec(line)).find(found => found !== null)
-  if (me === undefined) throw new Error(`logs/${name}.log does not say what side ${side} is`)
+  const endpoint = lines
+    .map(line => /qpn (\S+) psn (\S+) rkey (\S+) addr (\S+);/.exec(line))
+    .find(found => found !== null)
+  if (endpoint === undefined) throw new Error(`logs/${name}.log does not say what side ${side} is`)
   const state = lines.map(line => /qp state (\d)/.exec(line)).find(found => found !== null)
   const completions = lines.flatMap(line => {
     const wc = /status (\d+) .* opcode (\d+) len (\d+) imm (\S+) flags (\d+)/.exec(line)
     return wc === null ? [] : [{ status: +wc[1], opcode: +wc[2], bytes: +wc[3], imm: Number(wc[4]), flags: +wc[5] }]
   })
   return {
-    qpn: Number(me[1]),
-    psn: Number(me[2]),
-    rkey: Number(me[3]),
-    address: BigInt(me[4]),
+    qpn: Number(endpoint[1]),
+    psn: Number(endpoint[2]),
+    rkey: Number(endpoint[3]),
+    address: BigInt(endpoint[4]),
     completions,
     ...(state !== undefined && { state: +state[1] }),
   }

@@ -111,13 +111,13 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   const keys = regions.map(r => r.key)
   for (const { key, address, length, message, refused } of accesses) {
     if (refused || length === 0 || keys.includes(key)) continue
-    grant(regions, key, space.locate(address), length, rightOf(message.flags))
+    coverAccess(regions, key, space.locate(address), length, rightOf(message.flags))
   }
   return { space, regions, content: contentOf(conversation, accesses, space) }
 }
 
-/** One region per key, covering every access with it; another region where packed addresses are not adjacent. */
-const grant = (regions: Region[], key: number, offset: number, length: number, access: number): void => {
+/** One region per key, which covers every access with the key. */
+const coverAccess = (regions: Region[], key: number, offset: number, length: number, access: number): void => {
   const region = regions.find(r => r.key === key)
   if (region === undefined) {
     regions.push({ key, pd: 1, offset, length, access })
@@ -141,7 +141,7 @@ interface Access {
 const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
   const content = new Uint8Array(space.bytes)
   const known = new Uint8Array(space.bytes)
-  const learn = (at: number, bytes: Uint8Array): void => {
+  const addInitial = (at: number, bytes: Uint8Array): void => {
     for (let i = 0; i < bytes.length; i++) if (known[at + i] === 0) content[at + i] = bytes[i]
     known.fill(1, at, at + bytes.length)
   }
@@ -152,13 +152,14 @@ const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space
         known.fill(1, space.locate(access.address), space.locate(access.address) + access.length)
       const answer = answerTo(entry, pair, message)
       if (answer < 0) continue
-      if ((message.flags & OP_READ) !== 0) learn(space.locate(access.address) + answer * pair.mtu, entry.packet.payload)
+      if ((message.flags & OP_READ) !== 0)
+        addInitial(space.locate(access.address) + answer * pair.mtu, entry.packet.payload)
       else if ((message.flags & OP_ATOMIC) !== 0) {
         const word = new Uint8Array(8)
         const { AtomicAckETH } = headersOf(entry.packet)
         if (AtomicAckETH === undefined) continue
         new DataView(word.buffer).setBigUint64(0, BigInt(AtomicAckETH.origRemDt), true)
-        learn(space.locate(access.address), word)
+        addInitial(space.locate(access.address), word)
       }
     }
   }

@@ -48,7 +48,7 @@ const plainChanges: Readonly<Record<string, Change>> = {
     return withPacket(r, { payload })
   },
   'payload length': r => withPacket(r, { payload: Uint8Array.from([...r.packet.payload, 0]) }),
-  timing: r => ({ ...r, timing: r.timing === 'at once' ? 'after the ACK timeout' : 'at once' }),
+  timing: r => ({ ...r, timing: r.timing === 'immediate' ? 'after the ACK timeout' : 'immediate' }),
 }
 
 /** Every field that occurs in the list. */
@@ -70,41 +70,41 @@ const same = (a: Recorded, b: Recorded): boolean =>
 export type Exempt = (recorded: Recorded, what: string) => boolean
 
 /** Mutants of one list of packets. */
-const mutantsOf = (list: readonly Recorded[], spared: Exempt, salt: string): [string, Recorded[]][] => {
-  const positionsFor = (what: string): number[] => list.flatMap((r, i) => (spared(r, what) ? [] : [i]))
+const mutantsOf = (list: readonly Recorded[], isExempt: Exempt, seed: string): [string, Recorded[]][] => {
+  const positionsFor = (what: string): number[] => list.flatMap((r, i) => (isExempt(r, what) ? [] : [i]))
   const positions = positionsFor('packet')
-  const twins: [string, Recorded[]][] = []
-  const pick = (what: string, among: readonly number[]): number | undefined => among[hash(salt + what) % among.length]
+  const mutants: [string, Recorded[]][] = []
+  const pick = (what: string, from: readonly number[]): number | undefined => from[hash(seed + what) % from.length]
   for (const [what, change] of Object.entries(changesFor(list))) {
     const at = pick(
       what,
       positionsFor(what).filter(i => change(list[i]) !== undefined),
     )
     if (at === undefined) continue
-    twins.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
+    mutants.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
   }
   const missing = pick('missing', positions)
-  if (missing !== undefined) twins.push([`packet ${list[missing].number} missing`, list.toSpliced(missing, 1)])
+  if (missing !== undefined) mutants.push([`packet ${list[missing].number} missing`, list.toSpliced(missing, 1)])
   const twice = pick('doubled', positions)
-  if (twice !== undefined) twins.push([`packet ${list[twice].number} doubled`, list.toSpliced(twice, 0, list[twice])])
+  if (twice !== undefined) mutants.push([`packet ${list[twice].number} doubled`, list.toSpliced(twice, 0, list[twice])])
   const moved = pick(
     'moved',
     positions.filter(i => positions.includes(i + 1) && !same(list[i], list[i + 1])),
   )
   if (moved !== undefined)
-    twins.push([`packet ${list[moved].number} later`, list.with(moved, list[moved + 1]).with(moved + 1, list[moved])])
-  return twins
+    mutants.push([`packet ${list[moved].number} later`, list.with(moved, list[moved + 1]).with(moved + 1, list[moved])])
+  return mutants
 }
 
 /** Mutants of the recorded packets of a side, each with its name. */
 export const recordedMutants = (
   name: string,
   streams: readonly RecordedStream[],
-  spared: Exempt,
+  isExempt: Exempt,
 ): [string, RecordedStream[]][] =>
   streams.flatMap((stream, s) =>
     (['answers', 'requests'] as const).flatMap((kind: StreamKind) =>
-      mutantsOf(stream[kind], spared, name + kind).map(([what, list]): [string, RecordedStream[]] => [
+      mutantsOf(stream[kind], isExempt, name + kind).map(([what, list]): [string, RecordedStream[]] => [
         `QP ${stream.qpn}, ${kind}: ${what}`,
         streams.with(s, { ...stream, [kind]: list }),
       ]),
@@ -120,27 +120,27 @@ export const deliveredMutants = (
   side: Side,
   incoming: readonly Message[],
 ): [string, PacketToDeliver][] => {
-  const handed = entries.filter(e => e.from !== side && !e.lost)
-  const twins: [string, PacketToDeliver][] = []
-  const twin = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
-    if (entry !== undefined) twins.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])
+  const delivered = entries.filter(e => e.from !== side && !e.lost)
+  const mutants: [string, PacketToDeliver][] = []
+  const addMutant = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
+    if (entry !== undefined) mutants.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])
   }
-  twin(
+  addMutant(
     'without request',
-    handed.find(e => isRequest(e.packet)),
+    delivered.find(e => isRequest(e.packet)),
     () => undefined,
   )
-  twin(
+  addMutant(
     'without response',
-    handed.findLast(e => !isRequest(e.packet)),
+    delivered.findLast(e => !isRequest(e.packet)),
     () => undefined,
   )
   const taken = incoming.filter(m => m.completeAt !== Number.POSITIVE_INFINITY)
   const loaded = taken.findLast(m => m.entry.packet.payload.length > 0 && !m.entry.lost)?.entry
-  twin('other payload in request', loaded, e => {
+  addMutant('other payload in request', loaded, e => {
     const bytes = e.bytes.slice()
     bytes[bytes.length - ICRC_BYTES - (-e.packet.payload.length & 3) - 1] ^= 0x20
     return bytes
   })
-  return twins
+  return mutants
 }

@@ -39,11 +39,11 @@ export const outcomeFaults = (
 ): string[] => {
   const { node, ends } = performance
   const faults = ends.flatMap(end => {
-    const mine = node.cqes.filter(c => c.qpn === end.qpn)
-    return [...receiveFaults(end, mine, node.memory), ...sendFaults(conversation, end, mine, node.memory)]
+    const cqes = node.cqes.filter(c => c.qpn === end.qpn)
+    return [...receiveFaults(end, cqes, node.memory), ...sendFaults(conversation, end, cqes, node.memory)]
   })
   const { dropped, outOfSequence } = node.engine.counters
-  const isReliable = ends.some(end => reliableService[(end.asks ?? end.asked)!.service] !== 0)
+  const isReliable = ends.some(end => reliableService[(end.asRequester ?? end.asResponder)!.service] !== 0)
   if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were not accepted`)
   faults.push(...performance.early, ...writeFaults(performance, facts))
   if (facts.log === true && facts.destroyed?.side !== side) {
@@ -58,8 +58,8 @@ export const outcomeFaults = (
 
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
-  const route = routeBytes((end.asked ?? end.asks)!)
-  const isReliable = reliableService[(end.asked ?? end.asks)!.service] !== 0
+  const route = routeBytes((end.asResponder ?? end.asRequester)!)
+  const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
   const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.arrives))
   const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
   if (received.length < wanted && !cqes.some(c => c.cq === RECV_CQ && c.status !== SUCCESS))
@@ -84,11 +84,11 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
 }
 
 /** The data of the last responses to a READ or atomic, by address. */
-const brought = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
+const responseData = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {
-    if (entry.lost || end.asks === undefined) continue
-    const index = answerTo(entry, end.asks, message)
+    if (entry.lost || end.asRequester === undefined) continue
+    const index = answerTo(entry, end.asRequester, message)
     if (index < 0) continue
     const { AtomicAckETH } = headersOf(entry.packet)
     if (AtomicAckETH === undefined) bytes.set(entry.packet.payload, index * mtu)
@@ -98,13 +98,13 @@ const brought = ({ entries }: Conversation, end: Work, message: Message, mtu: nu
 }
 
 const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] =>
-  end.posted.flatMap(({ message, place, signaled }, k) => {
+  end.posted.flatMap(({ message, resultAt: place, signaled }, k) => {
     const cqe = cqes.filter(c => c.cq !== RECV_CQ && c.id === k)
     const complete = message.completeAt !== Number.POSITIVE_INFINITY
     if (complete && signaled && cqe.length !== 1) return [`request ${k}: ${cqe.length} completions`]
     if (!complete && cqe.some(c => c.status === SUCCESS)) return [`request ${k}: complete without an acknowledgement`]
     if (!complete || cqe[0]?.status !== SUCCESS || (message.flags & (OP_READ | OP_ATOMIC)) === 0) return []
-    const wanted = brought(conversation, end, message, end.asks!.mtu)
+    const wanted = responseData(conversation, end, message, end.asRequester!.mtu)
     if (hex(memory.subarray(place, place + message.length)) === hex(wanted)) return []
     return [`request ${k}: its data differs from the responses`]
   })

@@ -30,7 +30,7 @@ export interface Pair {
 }
 
 export const UNKNOWN_QPN = 0xabcd
-const USUAL_MTU = 1024
+const DEFAULT_MTU = 1024
 
 const CONNECTED = { RC: Service.RC, UC: Service.UC } as const
 type ConnectedName = keyof typeof CONNECTED
@@ -62,7 +62,7 @@ const datagramsOf = (entries: readonly Entry[]): Pair[] => {
     const isKnown = pairs.some(
       p => p.requester === from && p.requesterQpn === requesterQpn && p.responderQpn === responderQpn,
     )
-    const pair = { service: Service.UD, requester: from, requesterQpn, responderQpn, firstPsn, mtu: USUAL_MTU }
+    const pair = { service: Service.UD, requester: from, requesterQpn, responderQpn, firstPsn, mtu: DEFAULT_MTU }
     if (!isKnown) pairs.push(pair)
   }
   return pairs
@@ -74,29 +74,30 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
   const pairs: Pair[] = []
   const taken = new Set<number>()
   for (const server of qpns(1)) {
-    const asked = to(1, server)
+    const requests = to(1, server)
     const isPartner = (qpn: number): boolean =>
-      !taken.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : answers(asked, to(0, qpn)))
+      !taken.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : answers(requests, to(0, qpn)))
     const client = qpns(0).find(isPartner) ?? UNKNOWN_QPN
     taken.add(client)
     const answered = to(0, client)
-    const mtu = mtuOf(asked) ?? mtuOf(answered) ?? USUAL_MTU
+    const mtu = mtuOf(requests) ?? mtuOf(answered) ?? DEFAULT_MTU
     const direction = (requester: Side, requesterQpn: number, responderQpn: number, sent: readonly Entry[]): void => {
       const first = sent.find(e => isRequest(e.packet))
       if (first === undefined) return
       const service = CONNECTED[name]
       pairs.push({ service, requester, requesterQpn, responderQpn, firstPsn: first.packet.BTH.psn, mtu })
     }
-    direction(0, client, server, asked)
+    direction(0, client, server, requests)
     direction(1, server, client, answered)
   }
   return pairs
 }
 
 /** Whether responses among `there` answer the requests in `here`, or the reverse. */
-const answers = (here: readonly Entry[], there: readonly Entry[]): boolean => fits(here, there) && fits(there, here)
+const answers = (here: readonly Entry[], there: readonly Entry[]): boolean =>
+  matchPsns(here, there) && matchPsns(there, here)
 
-const fits = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
+const matchPsns = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
   const requests = sent.filter(e => isRequest(e.packet))
   const responses = received.filter(e => isResponse(e.packet))
   if (requests.length === 0) return responses.length === 0

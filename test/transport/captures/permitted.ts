@@ -26,7 +26,7 @@ const MADS = 'management datagrams'
 const LATE_RESEND = {
   side: 0,
   stream: 'requests',
-  fields: { timing: ['after the ACK timeout', 'at once'] },
+  fields: { timing: ['after the ACK timeout', 'immediate'] },
   clause: '9.7.5.2, 9.7.6',
 } as const
 
@@ -74,7 +74,7 @@ export const permitted: readonly Row[] = [
     capture: 'loss_read_responses',
     packets: [10, 15],
     clause: '9.7.6',
-    reason: 'a gap in the responses of a READ shows a loss: we repeat the READ at once, rxe after its timeout',
+    reason: 'a gap in the responses of a READ shows a loss: we repeat the READ immediately, rxe after its timeout',
   },
   {
     capture: 'retry_exceeded',
@@ -117,11 +117,11 @@ export const permitted: readonly Row[] = [
 ]
 
 /** Permitted sentences of outcome.ts, for the reasons of the rows above. */
-export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly says: string }[] = [
-  { capture: 'nak_operation_too_long', side: 1, says: 'completion 0: status 1, the program had 2' },
-  { capture: 'nak_operation_too_long_multi', side: 1, says: 'completion 0: status 1, the program had 2' },
-  { capture: 'memory_window_type1', side: 1, says: 'WRITE 1: its data is not in memory' },
-  { capture: 'memory_window_type1', side: 1, says: 'the state is 6, the program says 3' },
+export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly text: string }[] = [
+  { capture: 'nak_operation_too_long', side: 1, text: 'completion 0: status 1, the program had 2' },
+  { capture: 'nak_operation_too_long_multi', side: 1, text: 'completion 0: status 1, the program had 2' },
+  { capture: 'memory_window_type1', side: 1, text: 'WRITE 1: its data is not in memory' },
+  { capture: 'memory_window_type1', side: 1, text: 'the state is 6, the program says 3' },
 ]
 
 /** Whether mutants skip `field` of a packet because a row for this side covers it. */

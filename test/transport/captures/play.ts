@@ -28,8 +28,8 @@ import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 
-/** Whether a packet was sent at once or after a wait. */
-export type Timing = 'at once' | 'after the RNR timer' | 'after the ACK timeout'
+/** Whether a packet was sent immediately or after a wait. */
+export type Timing = 'immediate' | 'after the RNR timer' | 'after the ACK timeout'
 
 export interface Sent {
   readonly packet: WellFormedPacket
@@ -53,8 +53,8 @@ export interface Work {
   readonly qpn: number
   readonly stream: Stream
   /** The direction in which this side is the requester, and the one in which it is the responder. */
-  readonly asks: Pair | undefined
-  readonly asked: Pair | undefined
+  readonly asRequester: Pair | undefined
+  readonly asResponder: Pair | undefined
   readonly posted: readonly Posted[]
   /** Addresses of receive buffers. */
   readonly receives: readonly { readonly at: number; readonly length: number }[]
@@ -66,7 +66,7 @@ export interface Performance {
   readonly node: TestNode
   readonly memory: SideMemory
   readonly ends: readonly Work[]
-  /** Packets that it sent too early, as sentences. */
+  /** Packets that our engine sent too early, as sentences. */
   readonly early: readonly string[]
 }
 
@@ -76,13 +76,13 @@ const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 const ROUTE_BYTES = 40
 /** Access flags: write, read, atomic. */
 const REMOTE_ACCESS = 14
-const USUAL_TIMEOUT = 14
-const USUAL_RNR_TIMER = 12
-const USUAL_RD_ATOMIC = 16
+const DEFAULT_TIMEOUT = 14
+const DEFAULT_RNR_TIMER = 12
+const DEFAULT_RD_ATOMIC = 16
 
 export interface Posted {
   readonly message: Message
-  readonly place: number
+  readonly resultAt: number
   readonly signaled: boolean
 }
 
@@ -90,7 +90,7 @@ interface End extends Work {
   readonly toPost: Message[]
   readonly posted: Posted[]
   /** Requests that our engine sent before the recording did. */
-  readonly ahead: Sent[]
+  readonly early: Sent[]
   readonly receives: { readonly at: number; readonly length: number }[]
   readonly toReceive: number[]
 }
@@ -111,14 +111,14 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
   const nak = conversation.entries.find(
     e => e.from === side && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20,
   )
-  return nak === undefined ? USUAL_RNR_TIMER : field(nak.packet, 'AETH', 'syndrome') & 31
+  return nak === undefined ? DEFAULT_RNR_TIMER : field(nak.packet, 'AETH', 'syndrome') & 31
 }
 
 /** The packet that our engine receives for a recorded one; undefined if withheld. */
 export type PacketToDeliver = (entry: Entry) => Uint8Array | undefined
 
 export interface PlayOptions {
-  readonly handed?: PacketToDeliver
+  readonly deliver?: PacketToDeliver
   /** Recorded packets with no packet of `side` between them form one burst, with runs as long as possible. */
   readonly inBursts?: boolean
 }
@@ -129,7 +129,7 @@ export const play = (
   pairs: readonly Pair[],
   side: Side,
   facts: Facts,
-  { handed = entry => entry.bytes, inBursts = false }: PlayOptions = {},
+  { deliver = entry => entry.bytes, inBursts = false }: PlayOptions = {},
 ): Performance => {
   const { entries } = conversation
   const memory = memoryOf(conversation, pairs, side, facts)
@@ -159,7 +159,7 @@ export const play = (
   let at = 0
   let seen = 0
   /** One packet, if the engine has one to send. */
-  const pull = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
+  const sendOne = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
     node.port.room = 1
     node.transmit(now)
     node.port.room = 0
@@ -168,16 +168,16 @@ export const play = (
     seen++
     const packet = parsePacket(fresh.bytes)
     if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
-    const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === packet.BTH.destQp)
+    const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === packet.BTH.destQp)
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited, at } }
   }
   /** All due responses; a request sent meanwhile is kept until the recording has it. */
   const drain = (timing: Timing, waited: number): boolean => {
-    for (let some = pull(timing, waited); some !== undefined; some = pull(timing, waited)) {
-      const { end, sent } = some
+    for (let next = sendOne(timing, waited); next !== undefined; next = sendOne(timing, waited)) {
+      const { end, sent } = next
       if (isRequest(sent.packet)) {
-        end.ahead.push(sent)
+        end.early.push(sent)
         return true
       }
       end.stream.answers.push(sent)
@@ -185,8 +185,8 @@ export const play = (
     return false
   }
   const request = (end: End): void => {
-    if (end.ahead.length === 0) drain('at once', 0)
-    if (end.ahead.length === 0) {
+    if (end.early.length === 0) drain('immediate', 0)
+    if (end.early.length === 0) {
       const due = node.engine.nextTimeout()
       if (due !== Number.POSITIVE_INFINITY) {
         const waited = due - now
@@ -196,56 +196,56 @@ export const play = (
         drain(timing, waited)
       }
     }
-    const sent = end.ahead.shift()
+    const sent = end.early.shift()
     if (sent !== undefined) end.stream.requests.push(sent)
   }
   /** The data that the recorded program wrote before a READ, from its responses. */
   const refresh = (entry: Entry, end: End): void => {
     const message = end.incoming.find(m => m.entry === entry)!
-    const place = space.locate(remoteOf(message)!.address)
+    const resultAt = space.locate(remoteOf(message)!.address)
     for (const answer of entries) {
-      const index = answerTo(answer, end.asked!, message)
-      if (index >= 0) node.memory.set(answer.packet.payload, place + index * end.asked!.mtu)
+      const index = answerTo(answer, end.asResponder!, message)
+      if (index >= 0) node.memory.set(answer.packet.payload, resultAt + index * end.asResponder!.mtu)
     }
   }
   const early: string[] = []
   const burst = createBurst(node)
   const finishBurst = (): void => {
-    if (burst.finish(now)) drain('at once', 0)
+    if (burst.finish(now)) drain('immediate', 0)
   }
   for (const [i, entry] of entries.entries()) {
     at = entry.number
     if (entry.from === side) {
       finishBurst()
-      const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === entry.packet.BTH.destQp)
+      const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === entry.packet.BTH.destQp)
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, take)
       request(end)
     } else if (!entry.lost && !isDestroyed(facts, side, entry)) {
       const end = endOf(entry.packet.BTH.destQp)
-      const bytes = handed(entry)
+      const bytes = deliver(entry)
       if (end === undefined || bytes === undefined) continue
       // a receive WQE is posted once the earlier ones are consumed
       if (mayReceive(entry)) burst.cut(now)
       if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
       if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
-      if (facts.postedAtOnce === true && drain('at once', 0)) early.push(`packet ${at} was not expected`)
+      if (facts.postedAtOnce === true && drain('immediate', 0)) early.push(`packet ${at} was not expected`)
       if (inBursts) burst.add(end.row, bytes, now)
       else {
         node.inject(end.row, bytes, now)
         node.endBurst(now)
-        drain('at once', 0)
+        drain('immediate', 0)
       }
     }
   }
   finishBurst()
-  while (drain('at once', 0)) {}
+  while (drain('immediate', 0)) {}
   if (facts.givesUp === true && side === 0) {
     now = node.engine.nextTimeout()
     node.engine.onTimeout(now)
     while (drain('after the ACK timeout', 0)) {}
   }
-  for (const end of ends) end.stream.requests.push(...end.ahead)
+  for (const end of ends) end.stream.requests.push(...end.early)
   return { node, memory, ends, early }
 }
 
@@ -263,34 +263,34 @@ const joinEnds = (
 ): End[] => {
   const qpns = [...new Set(pairs.map(pair => qpnOn(pair, side)))]
   return qpns.map(qpn => {
-    const asks = pairs.find(p => p.requester === side && qpnOn(p, side) === qpn)
-    const asked = pairs.find(p => p.requester !== side && qpnOn(p, side) === qpn)
-    const pair = (asks ?? asked)!
+    const asRequester = pairs.find(p => p.requester === side && qpnOn(p, side) === qpn)
+    const asResponder = pairs.find(p => p.requester !== side && qpnOn(p, side) === qpn)
+    const pair = (asRequester ?? asResponder)!
     const row = node.createQp(qpn, { service: pair.service, maxSge: 1 })
     node.connect(row, {
       destQpn: peerOf(pair, side),
       access: REMOTE_ACCESS | (facts.access ?? 0),
       pathMtu: pair.mtu,
-      sqPsn: asks?.firstPsn ?? 0,
-      rqPsn: asked?.firstPsn ?? 0,
-      timeout: facts.timeout ?? USUAL_TIMEOUT,
+      sqPsn: asRequester?.firstPsn ?? 0,
+      rqPsn: asResponder?.firstPsn ?? 0,
+      timeout: facts.timeout ?? DEFAULT_TIMEOUT,
       retryCnt: facts.retryCnt ?? 7,
       rnrRetry: facts.rnrRetry ?? 7,
       minRnrTimer: rnrTimerOf(conversation, side),
-      maxRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
-      maxDestRdAtomic: facts.rdAtomic ?? USUAL_RD_ATOMIC,
+      maxRdAtomic: facts.rdAtomic ?? DEFAULT_RD_ATOMIC,
+      maxDestRdAtomic: facts.rdAtomic ?? DEFAULT_RD_ATOMIC,
       qkey: qkeyOf(conversation, pair),
     })
     return {
       row,
       qpn,
       stream: { qpn, answers: [], requests: [] },
-      asks,
-      asked,
-      toPost: asks === undefined ? [] : messagesOf(conversation, asks),
-      incoming: asked === undefined ? [] : messagesOf(conversation, asked),
+      asRequester,
+      asResponder,
+      toPost: asRequester === undefined ? [] : messagesOf(conversation, asRequester),
+      incoming: asResponder === undefined ? [] : messagesOf(conversation, asResponder),
       posted: [],
-      ahead: [],
+      early: [],
       receives: [],
       toReceive: side === 1 ? [...(facts.receives ?? [])] : [],
     }
@@ -304,12 +304,12 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
     const message = end.toPost[0]
     if (message === undefined || (message.postedAt > i && facts.postedAtOnce !== true)) break
     end.toPost.shift()
-    const place = take(message.length)
-    node.memory.set(message.payload, place)
+    const resultAt = take(message.length)
+    node.memory.set(message.payload, resultAt)
     const fence = facts.fences?.includes(end.posted.length) === true ? FENCE : 0
     const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
     const remote = remoteOf(message)
-    const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: place, length: message.length }]
+    const sges: SgeSpec[] = message.length === 0 ? [] : [{ at: resultAt, length: message.length }]
     const { AtomicETH, FETH, RETH, DETH } = headersOf(message.entry.packet)
     const swap = BigInt(AtomicETH?.swapDt ?? 0)
     const compare = BigInt(AtomicETH?.cmpDt ?? 0)
@@ -328,7 +328,7 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
         swap: BigInt(FETH.plt) | (BigInt(FETH.sel) << 32n),
       }),
     })
-    end.posted.push({ message, place, signaled: signaled !== 0 })
+    end.posted.push({ message, resultAt, signaled: signaled !== 0 })
   }
   if (specs.length > 0) node.post(end.row, ...specs)
 }
@@ -348,7 +348,7 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
       e =>
         e.from !== entries[i].from &&
         !isRequest(e.packet) &&
-        e.packet.BTH.destQp === peerOf(end.asked!, otherSide(end.asked!.requester)),
+        e.packet.BTH.destQp === peerOf(end.asResponder!, otherSide(end.asResponder!.requester)),
     )
   if (answer === undefined || answer.packet.name !== 'RC_ACKNOWLEDGE') return false
   const syndrome = field(answer.packet, 'AETH', 'syndrome')
@@ -362,7 +362,7 @@ export const routeBytes = (pair: Pair): number => (pair.service === Service.UD ?
 const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
-  const length = end.toReceive.shift() ?? (next?.length ?? 0) + routeBytes(end.asked!)
+  const length = end.toReceive.shift() ?? (next?.length ?? 0) + routeBytes(end.asResponder!)
   const at = take(length)
   node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
   end.receives.push({ at, length })

@@ -96,7 +96,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
   })
-  it('lets the program post again at once: a polled completion has freed its slot', () => {
+  it('is polled, and then the program can post into its slot immediately', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -324,7 +324,7 @@ describe('a peer that does not answer', () => {
       engine.onTimeout(now)
       assert.deepEqual(t.sent(), [])
       assert.equal(engine.nextTimeout(), now + more)
-      // late a second time: no more grace
+      // Late for the second time: the timeout is not extended again.
       now += more + 7
       engine.onTimeout(now)
       t.node.transmit(now)
@@ -388,7 +388,7 @@ describe('a lost response', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual(t.sent(), ['FETCH_ADD@1 ackreq +0 swap 0 cmp 0', 'SEND_ONLY@2 ackreq'])
     t.response('ACKNOWLEDGE', 2)
-    assert.deepEqual(t.sent(), [], 'one retransmission until there is progress')
+    assert.deepEqual(t.sent(), [], 'only one retransmission until there is progress')
     t.response('ATOMIC_ACK', 1)
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])

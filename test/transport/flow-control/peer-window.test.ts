@@ -14,7 +14,7 @@ const WINDOW = 8 * (MTU + 64)
 const SUCCESS = 0
 
 /** `count` connected pairs of queue pairs; those in `dead` have no responder and time out. */
-const start = (count: number, dead: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
+const start = (count: number, unreachable: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
   const options = { windowBytes: WINDOW, sharedWindowBytes: BUDGET, boundReads: true, memoryBytes: 0x4_0000, ...more }
   const nodes = [createNode(options), createNode(options)] as const
   const joined = joinNodes(nodes, link, createRandom(1))
@@ -22,8 +22,8 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     const own = nodes.map((node, side) => node.createQp(0x100 * (side + 1) + i))
     nodes.forEach((node, side) => {
       joined.bind(side, 0x100 * (side + 1) + i, own[side])
-      const timeout = dead.includes(i) ? 0 : 14
-      if (side === 0 || !dead.includes(i)) node.connect(own[side], { destQpn: 0x100 * (2 - side) + i, timeout })
+      const timeout = unreachable.includes(i) ? 0 : 14
+      if (side === 0 || !unreachable.includes(i)) node.connect(own[side], { destQpn: 0x100 * (2 - side) + i, timeout })
     })
     return own[0]
   })
@@ -34,10 +34,10 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
   const transmit = first.transmit
   first.transmit = now => {
     transmit(now)
-    const under = [...joined.inFlight.filter(({ to }) => to === 1), ...first.sent]
+    const inFlight = [...joined.inFlight.filter(({ to }) => to === 1), ...first.sent]
     peak = Math.max(
       peak,
-      under.reduce((sum, { bytes }) => sum + bytes.length - 16 + 64, 0),
+      inFlight.reduce((sum, { bytes }) => sum + bytes.length - 16 + 64, 0),
     )
   }
   return {
@@ -46,12 +46,12 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     node: nodes[0],
     joined,
     peak: () => peak,
-    forget: () => {
+    resetPeak: () => {
       peak = 0
     },
     /** Steps until `enough` completions arrive, or nothing is left to do. */
-    run: (enough: number, until?: number): void => {
-      while (cqes.length < enough && joined.step(until)) {}
+    run: (count: number, until?: number): void => {
+      while (cqes.length < count && joined.step(until)) {}
     },
   }
 }
@@ -72,7 +72,7 @@ describe('a window shared by queue pairs', () => {
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
-  it('gives a single QP all that its own window allows', () => {
+  it('does not limit a single QP below its own window', () => {
     const t = start(1)
     t.node.post(t.rows[0], write(1, 64 * MTU))
     t.run(1)
@@ -100,9 +100,9 @@ describe('a window shared by queue pairs', () => {
   })
 
   it('is not blocked by queue pairs whose peer does not answer', () => {
-    const dead = [0, 1, 2, 3]
-    const t = start(8, dead)
-    for (const i of dead) t.node.post(t.rows[i], write(i, 64 * MTU))
+    const unreachable = [0, 1, 2, 3]
+    const t = start(8, unreachable)
+    for (const i of unreachable) t.node.post(t.rows[i], write(i, 64 * MTU))
     t.run(1, 1000)
     assert.equal(t.cqes.length, 0)
     for (const row of t.rows.slice(4)) t.node.post(row, write(row, 20 * MTU))
@@ -112,8 +112,8 @@ describe('a window shared by queue pairs', () => {
   })
 
   it('is free again when queue pairs are destroyed, reset or in error', () => {
-    const dead = [0, 1, 2, 3]
-    const t = start(8, dead)
+    const unreachable = [0, 1, 2, 3]
+    const t = start(8, unreachable)
     for (const row of t.rows) t.node.post(row, write(row, 12 * MTU))
     t.joined.step(0)
     t.node.engine.destroy(t.rows[0])
@@ -137,7 +137,7 @@ describe('a window shared by queue pairs', () => {
     const t = start(30, [], large, link)
     /** Each QP writes `packets` packets `times` times; returns the peak of bytes in flight. */
     const round = (packets: number, times: number): number => {
-      t.forget()
+      t.resetPeak()
       for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
       t.run(t.cqes.length + 30 * times)
       return t.peak()
@@ -150,14 +150,14 @@ describe('a window shared by queue pairs', () => {
     for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
     t.run(Number.POSITIVE_INFINITY, t.joined.now + 100_000)
     link.drop = 0
-    t.forget()
+    t.resetPeak()
     t.run(t.cqes.length + 30)
     assert.ok(t.peak() < 0xb_0000, `${t.peak()}: it is halved once, although many QPs lost packets`)
     assert.ok(t.peak() > 0x4_0000, `${t.peak()}: it is not reduced further`)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 
-  it('keeps the turn of a QP that finds the port full', () => {
+  it('keeps its turn for a QP that finds the port full', () => {
     const t = start(10)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))
     t.node.port.room = 2

@@ -36,7 +36,7 @@ const withKey = (key: number) => {
 }
 
 describe('a local request', () => {
-  it('alone completes at once, without a packet', () => {
+  it('alone completes immediately, without a packet', () => {
     const t = startScript()
     t.post(bind(1))
     assert.deepEqual(t.sent(), [])
@@ -79,14 +79,14 @@ describe('a local request', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok'])
   })
-  it('behind a READ completes with its response', () => {
+  it("behind a READ completes when the READ's response has arrived", () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 4) }, bind(2))
     t.sent()
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('thousands in a row yield the turn and continue', () => {
+  it('yields the turn after thousands in a row, and continues', () => {
     const t = startScript()
     t.post(...Array.from({ length: 5000 }, (_, i) => bind(i)), write(5000))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
@@ -139,7 +139,7 @@ describe('fences', () => {
     assert.deepEqual(t.node.invalidated, [KEY])
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('without a fence LOCAL_INV waits for nothing', () => {
+  it('a LOCAL_INV without a fence waits for no request', () => {
     const t = withKey(KEY)
     t.post(write(1), invalidate(2, KEY))
     t.sent()
@@ -162,7 +162,7 @@ describe('a refused local request', () => {
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
       assert.equal(t.state, ERR)
     })
-  it('executed but not completed when the queue pair fails: flushed', () => {
+  it('if it is executed but not completed when the queue pair fails, it is flushed', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, 4) }, bind(2), write(3))
     t.sent()
@@ -171,7 +171,7 @@ describe('a refused local request', () => {
   })
 })
 
-it('among other requests over a bad link: each runs once, in order, and completes in order', () => {
+it('requests among others over a bad link: each runs once, in order, and completes in order', () => {
   const random = createRandom(7)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = joinNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)

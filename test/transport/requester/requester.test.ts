@@ -106,7 +106,7 @@ describe('packets of a message', () => {
     assert.deepEqual(joined(t), inline)
     assert.equal(t.node.calls.reads, 0)
   })
-  it('are read from memory at once and form runs of equal packets, with a WRITE FIRST in a run of its own', () => {
+  it('are read from memory in one step and form runs of equal packets, with a WRITE FIRST in a run of its own', () => {
     for (const [opcode, runs] of [
       [SEND, 1],
       [WRITE, 2],
@@ -138,8 +138,8 @@ describe('packets of a message', () => {
     t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
     const sent = t.sent()
     assert.equal(sent.length, 16)
-    const asked = sent.map((p, i) => (p.includes('ackreq') ? i : -1)).filter(i => i >= 0)
-    assert.deepEqual(asked, [3, 7, 11, 15])
+    const ackReqs = sent.map((p, i) => (p.includes('ackreq') ? i : -1)).filter(i => i >= 0)
+    assert.deepEqual(ackReqs, [3, 7, 11, 15])
     t.response('ACKNOWLEDGE', 7)
     assert.equal(t.sent().length, 8)
     t.response('ACKNOWLEDGE', 23)
@@ -241,18 +241,18 @@ describe('a local error', () => {
       [READ, 'READ_RESP_ONLY', { payload: 8 }],
       [FAA, 'ATOMIC_ACK', {}],
     ] as const)
-      for (const says of ['LOC_PROT', 'REM_ACCESS']) {
+      for (const status of ['LOC_PROT', 'REM_ACCESS']) {
         const t = startScript()
         t.post(good(1), { id: 2, opcode, sges: [{ at: 0, length: 8, key: 0xbad }] }, good(3))
         assert.equal(t.sent().length, 3)
         t.response('ACKNOWLEDGE', 0)
         assert.deepEqual(t.completions(), ['1 ok'])
-        if (says === 'LOC_PROT') t.response(answer, 1, more)
+        if (status === 'LOC_PROT') t.response(answer, 1, more)
         else t.response('ACKNOWLEDGE', 1, { syndrome: NAK.ACCESS })
-        assert.deepEqual(t.completions(), [`2 ${says}`, '3 FLUSH'])
+        assert.deepEqual(t.completions(), [`2 ${status}`, '3 FLUSH'])
       }
   })
-  it('alone completes at once', () => {
+  it('alone completes immediately', () => {
     const t = startScript()
     t.post({ id: 2, opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }], flags: 0 })
     assert.deepEqual(t.sent(), [])
@@ -291,12 +291,12 @@ describe('READs in parts', () => {
   it('request half a window at a time, and at most one window in flight', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
-    const ask = (psn: number, packets: number, bytes = packets * MTU): string =>
+    const readRequest = (psn: number, packets: number, bytes = packets * MTU): string =>
       `READ_REQUEST@${psn} ackreq reth +${9 + psn * MTU}:${bytes}`
-    assert.deepEqual(t.sent(), [ask(0, 2), ask(2, 2)])
+    assert.deepEqual(t.sent(), [readRequest(0, 2), readRequest(2, 2)])
     t.response('READ_RESP_FIRST', 0, { payload: MTU })
     t.response('READ_RESP_LAST', 1, { payload: MTU })
-    assert.deepEqual(t.sent(), [ask(4, 1, MTU - 10), 'SEND_ONLY@5 ackreq'])
+    assert.deepEqual(t.sent(), [readRequest(4, 1, MTU - 10), 'SEND_ONLY@5 ackreq'])
     t.response('READ_RESP_FIRST', 2, { payload: MTU })
     t.response('READ_RESP_LAST', 3, { payload: MTU })
     assert.deepEqual(t.completions(), [])
@@ -305,7 +305,7 @@ describe('READs in parts', () => {
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('count as several in flight', () => {
+  it('count as several READs in flight', () => {
     const t = startScript({ maxRdAtomic: 1 }, bounded)
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) })
     assert.equal(t.sent().length, 1)

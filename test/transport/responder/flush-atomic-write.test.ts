@@ -177,7 +177,12 @@ describe('the responder: FLUSH', () => {
     ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: 14 }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     ['persistent, which the queue pair allows but no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
-    ['global and persistent, likewise', { plt: 3, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
+    [
+      'global and persistent, which the queue pair allows but no region',
+      { plt: 3, dmaLen: 8 },
+      'REMOTE_ACCESS',
+      PERSISTING,
+    ],
     ['with a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', PERSISTING],
     ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],

@@ -77,7 +77,7 @@ describe('a SEND', () => {
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
     assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
-    assert.deepEqual(t.sent(), [], 'nor is its retransmission')
+    assert.deepEqual(t.sent(), [], 'its retransmission is not acknowledged either')
   })
   it('longer than the buffer is an invalid request, and a local length error at the responder', () => {
     const t = startScript()
@@ -109,7 +109,7 @@ describe('a SEND', () => {
     t.node.faults.write = 14
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
-  it('into memory of a program that has ended is not answered, nor is a READ of it', () => {
+  it('into memory of a program that has ended is not answered, and neither is a READ of it', () => {
     for (const [opcode, more] of [
       ['SEND_ONLY', { payload: 10 }],
       ['WRITE_ONLY', { payload: 10 }],
@@ -275,7 +275,7 @@ describe('a WRITE', () => {
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 0'], flushed(100, 107), ['QP_ACCESS_ERR'])
     assert.equal(t.node.memory[0x9000 + MTU], 0)
   })
-  it('before a refused request is in memory', () => {
+  it('data of requests before a refused one is in memory', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 2 })
     t.request('WRITE_LAST', 1, { payload: 2 })
@@ -404,7 +404,7 @@ describe('a PSN', () => {
   })
 })
 
-describe('packets dropped without an answer', () => {
+describe('unexpected packets', () => {
   const dropped: [string, (t: Script) => void][] = [
     ['another partition', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, pkey: 0x1234 })],
     ['another version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],
@@ -422,7 +422,7 @@ describe('packets dropped without an answer', () => {
     ['a stray READ response', t => t.response('READ_RESP_ONLY', 0, { payload: 4 })],
   ]
   for (const [what, act] of dropped)
-    it(`about ${what}`, () => {
+    it(`are dropped without an answer: ${what}`, () => {
       const t = start()
       act(t)
       assert.deepEqual(t.sent(), [])
@@ -432,7 +432,7 @@ describe('packets dropped without an answer', () => {
       t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, migReq: true, pkey: 0x7fff })
       assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
     })
-  it('in INIT, and in error once the NAK is out', () => {
+  it('are dropped in INIT, and in error after the NAK', () => {
     const t = start()
     t.request('SEND_LAST', 0, { payload: 1 })
     assert.equal(t.sent().length, 1)

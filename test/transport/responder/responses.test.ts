@@ -65,7 +65,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
   })
-  it('acknowledges earlier requests; later ones are acknowledged after it', () => {
+  it('is answered after the ACK of earlier requests; later requests are acknowledged after it', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     t.request('READ_REQUEST', 1, { dmaLen: 5 })
@@ -119,7 +119,7 @@ describe('a READ', () => {
       ['QP_REQ_ERR'],
     )
   })
-  it('may follow when earlier ones are answered; its resource may be that of a duplicate not answered yet', () => {
+  it('may follow when earlier ones are answered; it may take the resource of a duplicate that is not answered yet', () => {
     const t = start({ maxDestRdAtomic: 1 })
     for (let i = 0; i < 5; i++) {
       t.request('READ_REQUEST', i, { dmaLen: 1 })
@@ -149,12 +149,12 @@ describe('a READ', () => {
     t.node.port.room = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
-  it('is read as fast as the port has room, in turns with other QPs', () => {
+  it('is answered as fast as the port has room, in turns with other QPs', () => {
     const t = start({}, { maxBytes: 2 * (MTU + 20) })
     t.node.port.room = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
     assert.equal(t.sent().length, 2)
-    assert.equal(t.node.calls.reads, 1, 'the first response and the following ones at once')
+    assert.equal(t.node.calls.reads, 1, 'the first response, and the following ones in one turn')
     t.node.port.room = 1
     assert.equal(t.sent().length, 2)
     t.node.port.room = 100
@@ -177,7 +177,7 @@ describe('an atomic', () => {
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', `ATOMIC_ACK@1 msn 2 = ${0x1234_5678_9abc_def0n}`])
     assert.equal(word(t), 0x1234_5678_9abc_def0n)
   })
-  it('duplicate gets the same response without effect, and none once its resource was reused', () => {
+  it('duplicate gets the same response without effect, and no response once its resource was reused', () => {
     const t = start()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
     assert.equal(t.state, ERR, 'the fifth exceeds four')

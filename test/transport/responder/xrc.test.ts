@@ -59,7 +59,7 @@ test('READs and atomics name it too; their responses have no XRCETH', () => {
   assert.deepEqual(inMemory(t, 0, 100), data(100))
 })
 
-test('retransmissions name it again', () => {
+test('retransmissions name the SRQ again', () => {
   const t = initiator()
   t.post({ id: 1, opcode: SEND, flags: TO, ...sge(0, 2 * MTU) })
   const first = t.sent()
@@ -159,7 +159,7 @@ test('an SRQ destroyed in the middle of a message ends it: nothing completes, an
   assert.deepEqual(t.completions(), [])
 })
 
-test('an initiator answers no request, a target takes no response', () => {
+test('an initiator answers no request, and a target accepts no response', () => {
   const ini = initiator()
   const before = ini.node.engine.counters.dropped
   ini.request('XRC_SEND_ONLY', 0, { payload: 4, ackReq: true })

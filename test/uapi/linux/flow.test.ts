@@ -237,8 +237,8 @@ test('a rule without a Linux spec is not encoded; a legacy part of another rule 
     encodings({ ...call, args: { ...args, specs: [{ ...one, type: IB }] } }, rxeSchema.driverId, ARENA),
     [],
   )
-  const eleven = { ...args, specs: new Array(10).fill(one), counters: COUNTERS }
-  assert.deepEqual(encodings({ ...call, args: eleven }, rxeSchema.driverId, ARENA), [])
+  const elevenSpecs = { ...args, specs: new Array(10).fill(one), counters: COUNTERS }
+  assert.deepEqual(encodings({ ...call, args: elevenSpecs }, rxeSchema.driverId, ARENA), [])
 
   const { decoded } = decode(rule({ specs: [spec(COUNT, [...u32(COUNTERS), ...u32(0)])] }))
   assert.ok(!isAnswer(decoded))

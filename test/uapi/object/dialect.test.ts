@@ -73,9 +73,9 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
         assert.deepEqual(there.call, call)
         assert.deepEqual(there.legacy, legacy ?? undefined)
         const { message: answered } = there.answer(result)
-        const back = decodeResult(call, answered)
-        assert.deepEqual(back.out, result.out)
-        if (cls.identity === 'handle') assert.equal(back.object, result.object)
+        const decodedResult = decodeResult(call, answered)
+        assert.deepEqual(decodedResult.out, result.out)
+        if (cls.identity === 'handle') assert.equal(decodedResult.object, result.object)
         // The same bytes: a call has only one encoding.
         assert.deepEqual(encodeCall(there.call, legacy === null ? {} : { legacy }), message)
       }),

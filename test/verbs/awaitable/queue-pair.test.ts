@@ -66,9 +66,9 @@ eachCarrier(openTwo => {
 
   test('a failed request rejects with status, opcode and the peer’s answer; later ones name it as their cause', async () => {
     const { a, b, close } = await pair(openTwo)
-    const gone = b.pd.register(new Uint8Array(8), { remoteWrite: true })
-    const remote = gone.remote()
-    gone.close()
+    const deregistered = b.pd.register(new Uint8Array(8), { remoteWrite: true })
+    const remote = deregistered.remote()
+    deregistered.close()
     const bad = failureOf(a.qp.write(Uint8Array.of(1), remote))
     const flushed = failureOf(a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1)))
     const error = await bad
@@ -113,7 +113,7 @@ eachCarrier(openTwo => {
     await nextTurn()
   })
 
-  test('a full queue rejects; a window keeps as many in flight as the queue holds', async () => {
+  test('a full queue rejects requests; a window keeps as many requests in flight as the queue holds', async () => {
     const { a, b, close } = await pair(openTwo)
     const room = Array.from({ length: 17 }, () => a.qp.receive())
     const full = await failureOf(room[16])

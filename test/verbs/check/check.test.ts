@@ -153,7 +153,7 @@ describe('a checked device', () => {
     assert.deepEqual(finding && linesOf(finding), marked('leak'))
   })
 
-  it('counts repetitions, and tells each finding once', async () => {
+  it('reports each finding once, and counts repetitions', async () => {
     let told = 0
     const { a, b } = await checkedPair({ notes: true, onFinding: () => told++ })
     for (let i = 0; i < 3; i++) assert.throws(() => a.pd.close(), { code: 'EBUSY' })
@@ -228,7 +228,7 @@ describe('close() of a checked device', () => {
     assert.throws(() => device.pd())
   })
 
-  it('rejects from the severity of failOn on; ignored findings are none', async () => {
+  it('rejects if a finding that is not ignored has at least the severity failOn', async () => {
     await (await withFault({ ...all, failOn: 'never' })).close()
     const ignoring = await withFault({ ...all, ignore: ['unknown-rkey', 'leak'] })
     await ignoring.close()

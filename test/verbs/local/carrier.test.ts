@@ -35,7 +35,7 @@ test('posting, polling and reading completions allocate almost nothing', async (
   // the cost of a round.
   const limit = 1000 * 350
   let min = Number.POSITIVE_INFINITY
-  for (let stretch = 0; stretch < 200 && min >= limit; stretch++) {
+  for (let run = 0; run < 200 && min >= limit; run++) {
     const before = process.memoryUsage().heapUsed
     for (let i = 0; i < 1000; i++) round()
     const grown = process.memoryUsage().heapUsed - before
@@ -58,9 +58,9 @@ test('polling and reading queued completions allocates nothing', async () => {
   const { completion } = cq
   let sum = 0
   let min = Number.POSITIVE_INFINITY
-  let stretches = 0
+  let runs = 0
   // A number beyond a small integer costs 16 bytes until V8 has compiled its reader, late on a busy machine.
-  for (; stretches < 100 && min >= MANY; stretches++) {
+  for (; runs < 100 && min >= MANY; runs++) {
     for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
     await cq.wait()
     while (from.pending > 0) a.cq.poll()
@@ -71,7 +71,7 @@ test('polling and reading queued completions allocates nothing', async () => {
     if (grown >= 0) min = Math.min(min, grown)
     cq.poll()
   }
-  assert.equal(sum, stretches * (MANY - 1))
+  assert.equal(sum, runs * (MANY - 1))
   assert.ok(min < MANY, `${min} bytes for ${MANY} completions`)
   for (const qp of [from, to]) qp.close()
   cq.close()
@@ -83,19 +83,19 @@ test('polling an empty queue allocates nothing while a timer runs', async () => 
   const lost = a.pd.rcQp({ sendCq: a.device.cq() })
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
   lost.send(new Uint8Array(8))
-  const LOOKS = 20_000
+  const POLLS = 20_000
   // One poll in 32 reads the clock, which allocates some numbers, more before V8 has compiled it; an object per poll
   // would be at least 16 bytes.
-  const limit = 8 * LOOKS
+  const limit = 8 * POLLS
   let found = 0
   let min = Number.POSITIVE_INFINITY
-  for (let stretch = 0; stretch < 200 && min >= limit; stretch++) {
+  for (let run = 0; run < 200 && min >= limit; run++) {
     const before = process.memoryUsage().heapUsed
-    for (let i = 0; i < LOOKS; i++) if (a.cq.poll()) found++
+    for (let i = 0; i < POLLS; i++) if (a.cq.poll()) found++
     const grown = process.memoryUsage().heapUsed - before
     if (grown >= 0) min = Math.min(min, grown)
   }
   assert.equal(found, 0)
-  assert.ok(min < limit, `${min} bytes for ${LOOKS} looks`)
+  assert.ok(min < limit, `${min} bytes for ${POLLS} polls`)
   await closeAll(a, b)
 })

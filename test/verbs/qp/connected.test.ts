@@ -172,15 +172,15 @@ eachCarrier(openTwo => {
 
   test('a waiter for solicited completions is not woken by others', async () => {
     const { a, b } = await pair(openTwo)
-    let woken = false
+    let isWoken = false
     for (let id = 1; id <= 2; id++) b.qp.receive(b.mr.slice(), id)
     const waiting = b.cq.wait({ solicitedOnly: true }).then(() => {
-      woken = true
+      isWoken = true
     })
     await new Promise(setImmediate)
     a.qp.send(Uint8Array.of(1))
     await next(a.cq)
-    assert.equal(woken, false)
+    assert.equal(isWoken, false)
     a.qp.send(Uint8Array.of(2), { solicited: true })
     await waiting
     assert.deepEqual([(await next(b.cq)).id, (await next(b.cq)).id], [1, 2])

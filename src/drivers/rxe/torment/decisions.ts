@@ -60,9 +60,9 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
       acts: () => share > 0 && random() < share && count < most,
       below: below => random() % below,
       wait: () => {
-        const most = Math.max(longest / (1 + waits++ / HALVING), 2)
+        const max = Math.max(longest / (1 + waits++ / HALVING), 2)
         const place = (random() + 1) / WORDS
-        return Math.ceil(random() < WORDS / 2 ? most * place : most ** place)
+        return Math.ceil(random() < WORDS / 2 ? max * place : max ** place)
       },
     }
   }

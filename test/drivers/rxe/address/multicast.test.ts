@@ -5,7 +5,7 @@ import type { Port } from '../../../../src/phy/port.ts'
 import { address } from '../../../ip/link.ts'
 import { errnoOf } from '../machine.ts'
 
-it('a group that is full of programs takes queue pairs of core, which are not counted', () => {
+it("a group with its maximum of programs' queue pairs still accepts queue pairs of core, which are not counted", () => {
   const port: Pick<Port, 'joinGroup' | 'leaveGroup'> = { joinGroup: () => {}, leaveGroup: () => {} }
   const groups = createGroups(port, { groups: 8, members: 2, memberships: 100 })
   const gid = address('239.255.255.255')

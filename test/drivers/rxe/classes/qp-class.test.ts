@@ -31,7 +31,7 @@ import {
   toRts,
 } from '../machine.ts'
 
-const bench = () => {
+const setUp = () => {
   const m = machine()
   const p = program(m)
   const cq = makeCq(p)
@@ -54,7 +54,7 @@ const inState = (qp: TestQp, state: number): TestQp => {
 }
 
 test('create returns the recorded sizes: those requested, and the inline data that fits into the SGE space', () => {
-  const { p, cq } = bench()
+  const { p, cq } = setUp()
   const answered = (more: Partial<Cap>) => makeQp(p, cq, { cap: more }).cap
   const one = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
   assert.deepEqual(answered(one), { ...one, maxInlineData: 16 })
@@ -64,7 +64,7 @@ test('create returns the recorded sizes: those requested, and the inline data th
 })
 
 test('create refuses values above the limits, and leaves nothing behind', () => {
-  const { m, p, cq } = bench()
+  const { m, p, cq } = setUp()
   const { maxQpWr, maxSge, maxInline } = Limits
   for (const [field, max] of [
     ['maxSendWr', maxQpWr],
@@ -88,7 +88,7 @@ test('create refuses values above the limits, and leaves nothing behind', () => 
 })
 
 test('a create without memory for either ring leaves nothing behind', () => {
-  const { m, p, cq } = bench()
+  const { m, p, cq } = setUp()
   const before = p.rings.live.size
   for (const left of [0, 1]) {
     p.rings.left = left
@@ -113,7 +113,7 @@ test('a create without memory for either ring leaves nothing behind', () => {
 })
 
 test('create refuses wrong and unknown handles; a queue in use is busy', () => {
-  const { p, cq, qp } = bench()
+  const { p, cq, qp } = setUp()
   assert.equal(
     errnoOf(() => makeQp(p, { ...cq, handle: 99 })),
     'ENOENT',
@@ -135,7 +135,7 @@ test('create refuses wrong and unknown handles; a queue in use is busy', () => {
 })
 
 test('completion queues: limits, vectors, and what a resize refuses', () => {
-  const { p, cq } = bench()
+  const { p, cq } = setUp()
   const create = (cqe: number, compVector = 0) =>
     errnoOf(() => invokeNow(p.context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector }, p.caller))
   assert.equal(create(0), 'EINVAL')
@@ -155,7 +155,7 @@ test('completion queues: limits, vectors, and what a resize refuses', () => {
 })
 
 test('query returns RESET as recorded, and each state with the attributes set', () => {
-  const { qp } = bench()
+  const { qp } = setUp()
   const q = qp()
   const reset = query(q)
   assert.equal(reset.state, Qps.RESET)
@@ -193,8 +193,8 @@ test('query returns RESET as recorded, and each state with the attributes set', 
   assert.deepEqual(query(q), reset, 'as new')
 })
 
-test("query: later changes to the program's own bytes change nothing", () => {
-  const { qp } = bench()
+test("a query is not affected by later changes of the program's own bytes", () => {
+  const { qp } = setUp()
   const q = inState(qp(), Qps.INIT)
   const dgid = peer.slice()
   modify(q, toRtr(42, dgid))
@@ -202,7 +202,7 @@ test("query: later changes to the program's own bytes change nothing", () => {
   assert.deepEqual(query(q).address.dgid, peer)
 })
 
-test('transitions: from every state to every state, with exactly the required attributes', () => {
+test('all transitions from every state to every state are accepted with exactly the required attributes, or refused', () => {
   const needed: Readonly<Record<number, Modify>> = {
     [Qps.INIT]: toInit(),
     [Qps.RTR]: toRtr(42, peer),
@@ -216,7 +216,7 @@ test('transitions: from every state to every state, with exactly the required at
     [Qps.SQD]: [Qps.RESET, Qps.RTS, Qps.SQD, Qps.ERR],
     [Qps.ERR]: [Qps.RESET, Qps.ERR],
   }
-  const { m, p, qp } = bench()
+  const { m, p, qp } = setUp()
   for (const from of Object.keys(legal).map(Number))
     for (const to of Object.values(Qps)) {
       const q = inState(qp(), from)
@@ -234,8 +234,8 @@ test('transitions: from every state to every state, with exactly the required at
   assertNothingLeft(m, [p])
 })
 
-test('transitions refuse missing and superfluous attributes and a wrong claim, and change nothing', () => {
-  const { qp } = bench()
+test('transitions with missing or superfluous attributes or a wrong current state are refused, and change nothing', () => {
+  const { qp } = setUp()
   const steps = [
     [Qps.RESET, toInit()],
     [Qps.INIT, toRtr(42, peer)],
@@ -265,7 +265,7 @@ test('transitions refuse missing and superfluous attributes and a wrong claim, a
 })
 
 test('values out of range', () => {
-  const { qp } = bench()
+  const { qp } = setUp()
   const init = qp()
   assert.equal(
     errnoOf(() => modify(init, toInit({ port: 2 }))),
@@ -305,8 +305,8 @@ test('values out of range', () => {
   assert.equal(query(rtr).state, Qps.RTR)
 })
 
-test('paths: empty GID index, no global route, other port, families that differ', () => {
-  const { m, qp } = bench()
+test('paths with an empty GID index, without a global route, on another port, or of two families are refused', () => {
+  const { m, qp } = setUp()
   const q = inState(qp(), Qps.INIT)
   const to = (address: NonNullable<Modify['address']>) => errnoOf(() => modify(q, toRtr(42, peer, { address })))
   assert.equal(to(path(peer, { sgidIndex: 200 })), 'ENODATA')
@@ -320,8 +320,8 @@ test('paths: empty GID index, no global route, other port, families that differ'
   assert.equal(m.link.stat().flows, 1)
 })
 
-test('alternate paths are unsupported: the device does not list them and says why', () => {
-  const { p, qp } = bench()
+test('alternate paths are unsupported: the device does not list them, and refuses them with the reason', () => {
+  const { p, qp } = setUp()
   const q = inState(qp(), Qps.INIT)
   const alternatePath = { ...path(peer), altPort: 1, pkeyIndex: 0, timeout: 0 }
   assert.throws(() => modify(q, toRtr(42, peer, { alternatePath })), {
@@ -346,7 +346,7 @@ test('alternate paths are unsupported: the device does not list them and says wh
 })
 
 test('queue pairs of all types count towards maxQp of the device', () => {
-  const { p } = bench()
+  const { p } = setUp()
   const { limits, attributes, shared } = p.rxe.device
   const limit = limits.get('rc_qp')
   assert.equal(limit?.max, attributes.maxQp)
@@ -355,7 +355,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
 })
 
 test('a flow exists as long as its path: changed in SQD, kept in RESET, destroyed with the QP', () => {
-  const { m, p, qp } = bench()
+  const { m, p, qp } = setUp()
   const q = inState(qp(), Qps.SQD)
   modify(q, { address: path(ipv4(127, 0, 0, 3)) })
   assert.equal(m.link.stat().flows, 1)
@@ -370,7 +370,7 @@ test('a flow exists as long as its path: changed in SQD, kept in RESET, destroye
 })
 
 test('the doorbell call refuses requests in its arguments', () => {
-  const { p, qp } = bench()
+  const { p, qp } = setUp()
   const q = inState(qp(), Qps.RTS)
   const ring = (wrCount?: number) =>
     errnoOf(() => invokeNow(p.context, RcQp, 'postSend', q.handle, wrCount === undefined ? {} : { wrCount }, p.caller))
@@ -378,7 +378,7 @@ test('the doorbell call refuses requests in its arguments', () => {
 })
 
 test('idle devices do no work, however many queue pairs they have', () => {
-  const { m, p, cq } = bench()
+  const { m, p, cq } = setUp()
   for (let i = 0; i < 150; i++) makeQp(p, cq, { cap: { maxSendWr: 1, maxRecvWr: 1 } })
   m.settle()
   for (const device of m.devices) assert.equal(device.poll(0), false)

@@ -28,7 +28,7 @@ const SRQ_LIMIT_REACHED = 15
 const LAST_WQE_REACHED = 16
 
 /** Two senders on one device, and two queue pairs with one SRQ on the other. */
-const bench = () => {
+const setUp = () => {
   const m = machine()
   const a = program(m, 0)
   const b = program(m, 1)
@@ -57,7 +57,7 @@ const bench = () => {
 }
 
 test('messages consume WQEs in the order of their first packets, whatever the queue pair', () => {
-  const { b, cqB, to, receive, send, close } = bench()
+  const { b, cqB, to, receive, send, close } = setUp()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
   assert.deepEqual(
@@ -69,7 +69,7 @@ test('messages consume WQEs in the order of their first packets, whatever the qu
 })
 
 test('an empty SRQ makes senders wait, and a later post serves them', () => {
-  const { m, cqB, receive, send, close } = bench()
+  const { m, cqB, receive, send, close } = setUp()
   send(0, 1)
   assert.deepEqual(completions(cqB), [])
   receive(5)
@@ -82,7 +82,7 @@ test('an empty SRQ makes senders wait, and a later post serves them', () => {
 })
 
 test('the limit event is raised once', () => {
-  const { srq, receive, send, asyncs, close } = bench()
+  const { srq, receive, send, asyncs, close } = setUp()
   for (const id of [1, 2, 3, 4, 5]) receive(id)
   modifySrq(srq, { limit: 4 })
   send(0, 1)
@@ -96,7 +96,7 @@ test('the limit event is raised once', () => {
 })
 
 test('a resize keeps the posted WQEs; senders notice nothing', () => {
-  const { b, cqB, srq, receive, send, close } = bench()
+  const { b, cqB, srq, receive, send, close } = setUp()
   for (const id of [1, 2, 3]) receive(id)
   send(0, 1)
   modifySrq(srq, { maxWr: 50 })
@@ -114,7 +114,7 @@ test('a resize keeps the posted WQEs; senders notice nothing', () => {
 })
 
 test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACHED', () => {
-  const { cqB, to, receive, send, asyncs, close } = bench()
+  const { cqB, to, receive, send, asyncs, close } = setUp()
   for (const id of [1, 2]) receive(id)
   modify(to[0], { state: Qps.ERR })
   assert.deepEqual(asyncs(), [[LAST_WQE_REACHED, 1]])
@@ -134,7 +134,7 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
 })
 
 test('a queue pair with an SRQ has no receive queue of its own', () => {
-  const { to, close } = bench()
+  const { to, close } = setUp()
   const { cap } = query(to[0])
   assert.deepEqual([cap.maxRecvWr, cap.maxRecvSge], [0, 0])
   assert.deepEqual(to[0].cap.maxRecvWr, 15)
@@ -142,7 +142,7 @@ test('a queue pair with an SRQ has no receive queue of its own', () => {
 })
 
 test('an SRQ in use cannot be destroyed', () => {
-  const { b, srq, to, close } = bench()
+  const { b, srq, to, close } = setUp()
   const destroy = () => invokeNow(b.context, Srq, 'destroy', srq.handle, {}, b.caller)
   assert.equal(errnoOf(destroy), 'EBUSY')
   for (const qp of to) invokeNow(b.context, RcQp, 'destroy', qp.handle, {}, b.caller)
@@ -150,7 +150,7 @@ test('an SRQ in use cannot be destroyed', () => {
   close()
 })
 
-test('sizes and limits are those of the device', () => {
+test('sizes and limits are refused beyond those of the device', () => {
   const m = machine()
   const p = program(m)
   const { maxSrqWr, maxSrqSge } = Limits

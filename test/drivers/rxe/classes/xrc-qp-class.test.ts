@@ -33,7 +33,7 @@ const REM_INV_REQ_ERR = 9
 const REM_ACCESS_ERR = 10
 
 /** A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. */
-const bench = () => {
+const setUp = () => {
   const m = machine()
   const a = program(m, 0)
   const b = program(m, 1)
@@ -64,7 +64,7 @@ const bench = () => {
 const asyncs = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
 
 test('a request consumes from the SRQ that it names and completes to its CQ, with the target’s number', () => {
-  const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = bench()
+  const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = setUp()
   receive(srq, 1)
   mrA.bytes.fill(9, 0, 50)
   send(srq.number)
@@ -81,7 +81,7 @@ test('a request consumes from the SRQ that it names and completes to its CQ, wit
 })
 
 test('the SRQ that a request names decides the protection domain', () => {
-  const { b, cqA, cqC, mrB, srq, other, send, receive, close } = bench()
+  const { b, cqA, cqC, mrB, srq, other, send, receive, close } = setUp()
   const write = { opcode: Wr.WRITE, remote: mrB.address, rkey: mrB.rkey }
   send(srq.number, write)
   assert.deepEqual(
@@ -101,7 +101,7 @@ test('the SRQ that a request names decides the protection domain', () => {
 })
 
 test('concurrent READs of two protection domains each use the domain of their SRQ', () => {
-  const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = bench()
+  const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = setUp()
   const mrOther = register({ ...b, pd: otherPd }, 4096)
   mrB.bytes.fill(3)
   mrOther.bytes.fill(4)
@@ -122,7 +122,7 @@ test('concurrent READs of two protection domains each use the domain of their SR
 
 test('an unknown SRQ, one of another domain and a destroyed one are invalid requests', () => {
   for (const kind of ['none', 'another', 'gone'] as const) {
-    const { b, cqA, cqB, srq, send, close } = bench()
+    const { b, cqA, cqB, srq, send, close } = setUp()
     let number = 0x77
     if (kind === 'another') number = makeXrcSrq(b, openDomain(b), cqB).number
     if (kind === 'gone') {
@@ -172,7 +172,7 @@ test('a domain belongs to its file, and exists as long as a context has it open'
 })
 
 test('a target is one queue pair for all processes that opened it, and exists until the last one closes it', () => {
-  const { m, b, cqA, ini, tgt, send, close } = bench()
+  const { m, b, cqA, ini, tgt, send, close } = setUp()
   const c = program(m, 1)
   const cq = makeCq(c)
   const mr = register(c, 4096)
@@ -220,7 +220,7 @@ test('events of a target go to all processes that opened it', () => {
 })
 
 test('a destroyed SRQ is an invalid request, and its WQEs leave nothing behind', () => {
-  const { b, cqA, cqB, srq, mrA, receive, send, close } = bench()
+  const { b, cqA, cqB, srq, mrA, receive, send, close } = setUp()
   receive(srq, 1, 8192)
   send(srq.number, { sges: [piece(mrA, 0, 3000)] })
   assert.equal(completions(cqB).length, 1)
@@ -235,7 +235,7 @@ test('a destroyed SRQ is an invalid request, and its WQEs leave nothing behind',
 })
 
 test('attributes that a type lacks cannot be passed', () => {
-  const { b, tgt, close } = bench()
+  const { b, tgt, close } = setUp()
   assert.equal('recvCq' in XrcTgtQp.methods.create.in, false)
   assert.equal('retryCnt' in XrcTgtQp.methods.modify.in, false)
   assert.throws(() => invokeNow(b.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.RESET, port: 1 }, b.caller), {

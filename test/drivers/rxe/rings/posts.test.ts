@@ -15,7 +15,7 @@ import {
 import type { Engine } from '../../../../src/transport/engine.ts'
 import { testRings } from '../provider.ts'
 
-const bench = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner) => {
+const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
   const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
     ...(ownerOf && { owner: ownerOf(row) }),
@@ -41,7 +41,7 @@ const bench = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner)
 }
 
 test('a full scan finds every post, once', () => {
-  const { rings, scan, send } = bench(200)
+  const { rings, scan, send } = setUp(200)
   assert.deepEqual(scan(Where.ALL), [])
   send(150, 1)
   storeProducer(rings[3]!.receive.ring, 2)
@@ -52,7 +52,7 @@ test('a full scan finds every post, once', () => {
 
 test('a round of slices finds every post, and begins where the previous slice ended', () => {
   const count = 3 * SLICE_ROWS - 10
-  const { posts, scan, send } = bench(count)
+  const { posts, scan, send } = setUp(count)
   assert.equal(posts.isUnfinished(), false)
   for (const row of [0, SLICE_ROWS, count - 1]) send(row, 1)
   assert.deepEqual(scan(Where.BEGIN), ['send 0'])
@@ -70,8 +70,8 @@ test('a round of slices finds every post, and begins where the previous slice en
   assert.deepEqual(scan(Where.ALL), ['send 7'])
 })
 
-test('a used queue is polled between scans until it has been idle for a while', () => {
-  const { scan, send } = bench(3)
+test('a recently used queue is polled between full scans until it has been idle for a while', () => {
+  const { scan, send } = setUp(3)
   for (let i = 0; i < 20; i++) scan(Where.ALL)
   send(1, 1)
   assert.deepEqual(scan(Where.USED), [], 'not yet marked as used')
@@ -88,7 +88,7 @@ test('a used queue is polled between scans until it has been idle for a while', 
 })
 
 test('a queue that is used before the first full scan is marked as used', () => {
-  const { scan, posts, send } = bench(2)
+  const { scan, posts, send } = setUp(2)
   send(1, 1)
   posts.look(1)
   scan(Where.CHANGED)
@@ -97,7 +97,7 @@ test('a queue that is used before the first full scan is marked as used', () => 
 })
 
 test('a changed queue is polled by every scan, whatever its indices, and counts as no work if nothing is posted', () => {
-  const { rings, posts, scan, send } = bench(2)
+  const { rings, posts, scan, send } = setUp(2)
   posts.look(1)
   posts.look(1)
   assert.deepEqual(scan(Where.CHANGED, true), ['receive 1', 'send 1'])
@@ -109,8 +109,8 @@ test('a changed queue is polled by every scan, whatever its indices, and counts 
   assert.deepEqual(scan(Where.USED), [], 'destroyed in the meantime')
 })
 
-test('an index that wrapped a ring of two slots while the engine took requests itself is a new post', () => {
-  const { rings, scan, send } = bench(1, 1)
+test('a new post is found although its index has wrapped a ring of two slots and the engine took requests itself', () => {
+  const { rings, scan, send } = setUp(1, 1)
   const { loadSend, takeReceive } = ringWork(rings)
   const block = new Uint32Array(64)
   const receive = (to: number) => storeProducer(rings[0]!.receive.ring, to)
@@ -118,7 +118,7 @@ test('an index that wrapped a ring of two slots while the engine took requests i
   receive(1)
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
   assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
-  // The second ones arrive before the engine is done, which finds them without a poll.
+  // The second posts arrive while the engine works, which finds them without a poll.
   send(0, 2)
   receive(2)
   assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))
@@ -131,7 +131,7 @@ test('an index that wrapped a ring of two slots while the engine took requests i
 
 test('a post of a context with windows waits for a check of that context’s queues only', () => {
   const [withWindows, without] = [{ windows: 1 }, { windows: 0 }]
-  const { rings, posts, scan, send } = bench(30, 15, row => (row % 2 === 0 ? withWindows : without))
+  const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : without))
   for (const row of [0, 6, 7]) send(row, 1)
   posts.look(0)
   assert.deepEqual(scan(Where.CHANGED), ['receive 0', 'send 0', 'send 6'])

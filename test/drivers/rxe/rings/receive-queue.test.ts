@@ -16,7 +16,7 @@ import { isIntact, mapRing, postReceive, type TestRings, testRings } from '../pr
 
 const SGES = 2
 
-const bench = (requests = 7) => {
+const setUp = (requests = 7) => {
   const memory = testRings()
   const limitEvents = { times: 0 }
   const queue = createReceiveQueue(memory, requests, SGES, () => {
@@ -39,7 +39,7 @@ const post = (ring: ReturnType<typeof mapRing>, ...ids: number[]): void => {
 }
 
 test('the limit event is raised once, when fewer are left, and the limit is then 0', () => {
-  const { queue, ring, take, limitEvents } = bench()
+  const { queue, ring, take, limitEvents } = setUp()
   post(ring, 1, 2, 3, 4, 5)
   queue.limit = 3
   take()
@@ -53,7 +53,7 @@ test('the limit event is raised once, when fewer are left, and the limit is then
   assert.equal(limitEvents.times, 1)
 })
 
-test('a queue of one queue pair raises no limit event', () => {
+test('a receive queue of one queue pair raises no limit event', () => {
   const queue = createReceiveQueue(testRings(), 3, 1)
   assert.equal(queue.shared, false)
   assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).shared, true)
@@ -66,7 +66,7 @@ const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolea
   return true
 }
 
-test('random posts, receives and resizes: each request is consumed once, in order, complete', () => {
+test('random posts, receives and resizes: each request is consumed once, in order, whole', () => {
   const step = fc.oneof(
     fc.record({ post: fc.integer({ min: 1, max: 5 }) }),
     fc.record({ take: fc.integer({ min: 1, max: 5 }) }),
@@ -74,7 +74,7 @@ test('random posts, receives and resizes: each request is consumed once, in orde
   )
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
-      const b = bench(4)
+      const b = setUp(4)
       const { memory, queue, into } = b
       let { ring } = b
       const waiting: number[] = []
@@ -110,7 +110,7 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
       u32,
       fc.integer({ min: 1, max: 30 }),
       (noise, to, n) => {
-        const { memory, queue, take, into, limitEvents } = bench(3)
+        const { memory, queue, take, into, limitEvents } = setUp(3)
         queue.limit = 3
         for (let round = 0; round < 3; round++) {
           const { area: piece } = queue.ring

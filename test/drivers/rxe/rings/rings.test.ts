@@ -70,13 +70,13 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 }
 
-test('a ring holds the requested number, in power-of-two elements of at least 64 bytes', () => {
+test('a ring holds the requested number of requests, in power-of-two elements of at least 64 bytes', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
       assert.equal(ring.mask, ringMask(rxeLayout, elements))
       assert.ok(ring.mask >= elements && (ring.mask & (ring.mask + 1)) === 0)
-      assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'no larger than needed')
+      assert.ok(elements === 0 || ring.mask < 2 * elements + 1, 'the number of elements is not larger than needed')
       assert.ok(2 ** ring.log2 >= Math.max(64, bytes))
       assert.ok(bytes <= 64 ? ring.log2 === 6 : 2 ** ring.log2 < 2 * bytes)
       assert.ok(RingHeader.DATA + (ring.mask + 1) * 2 ** ring.log2 <= ring.area.length)
@@ -84,7 +84,7 @@ test('a ring holds the requested number, in power-of-two elements of at least 64
   )
 })
 
-test('any index, whatever the program writes, stays inside the ring', () => {
+test('any index that a program writes stays inside the ring', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 0, max: 300 }),
@@ -101,7 +101,7 @@ test('any index, whatever the program writes, stays inside the ring', () => {
             ring.area.view.setInt32(piece.at + place, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)
           assert.ok(loadConsumer(ring) <= ring.mask && loadConsumer(ring) >= 0)
-          assert.equal(elementAt(ring, index), at, 'mask and size are our own copies')
+          assert.equal(elementAt(ring, index), at, 'mask and size are copies that the program cannot change')
         }
       },
     ),

@@ -31,7 +31,7 @@ const ROW = 3
 const MARGIN = 8
 const MARK = 0xa5a5a5a5
 
-interface Bench {
+interface Setup {
   readonly rings: QpRings
   readonly work: WorkSource
   readonly send: Mapped
@@ -40,7 +40,7 @@ interface Bench {
   take(): Uint32Array | undefined
 }
 
-const bench = (elements = 7): Bench => {
+const setUp = (elements = 7): Setup => {
   const memory = testRings()
   const send = createSendQueue(memory, elements, MAX_SGE, INLINE)
   const receive = createReceiveQueue(memory, elements, MAX_SGE)
@@ -75,7 +75,7 @@ const bench = (elements = 7): Bench => {
 }
 
 const post = (request: SendRequest): Uint32Array => {
-  const b = bench()
+  const b = setUp()
   assert.ok(postSend(b.send, request))
   const words = b.load(0)
   assert.ok(words)
@@ -126,7 +126,7 @@ for (const [name, opcode] of Object.entries(Wr)) {
 }
 
 test('immediate data is big-endian, the key to invalidate is in host order', () => {
-  const b = bench()
+  const b = setUp()
   writeSend(b.send, { opcode: Wr.SEND_IMM, imm: 0x01020304 })
   const at = RingHeader.DATA + SendWqe.IMM
   assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [1, 2, 3, 4])
@@ -154,7 +154,7 @@ test('elements that sum to more than 2^31 bytes are a length error, and their su
 
 test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGEs say', () => {
   const loaded = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
-    const b = bench()
+    const b = setUp()
     writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, count: MAX_SGE + 7 })
     fill(b.send.view, RingHeader.DATA)
     b.send.producer = 1
@@ -190,7 +190,7 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGE
 
 test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () => {
   const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
-  const b = bench()
+  const b = setUp()
   writeSend(b.send, { opcode: 15, inline: data, rkey: 0xbeef, claimed: 0xffff_ffff })
   b.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
   b.send.producer = 1
@@ -202,7 +202,7 @@ test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () =>
   assert.deepEqual(arena.bytes.slice(4, 12), data)
 })
 
-test('too many elements, unknown opcodes', () => {
+test('too many elements and unknown opcodes are refused', () => {
   assert.equal(post({ opcode: Wr.SEND, count: MAX_SGE + 1 })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
   assert.equal(post({ opcode: Wr.SEND, count: 0xffffffff })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
   for (const opcode of [10, 11, 12, 13, 16, 31, 32, 64, 0x80000000, 0xffffffff])
@@ -217,7 +217,7 @@ test('a refused request keeps its identifier for the completion', () => {
 
 test('inline data: up to the limit, with or without its flag, copied in chunks', () => {
   const data = Uint8Array.from({ length: INLINE }, (_, i) => i + 1)
-  const b = bench()
+  const b = setUp()
   postSend(b.send, { opcode: Wr.SEND, inline: data })
   const words = b.load(0)!
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH], words[Send.REFUSED]], [0, INLINE, 0])
@@ -238,7 +238,7 @@ test('inline data: up to the limit, with or without its flag, copied in chunks',
 })
 
 test('requests are found by number around the ring, but only posted ones', () => {
-  const b = bench(3)
+  const b = setUp(3)
   let index = 0xffff_fff0 // numbers count modulo 2^32, and so do the slots
   b.send.producer = index & b.send.mask
   b.send.consumer = b.send.producer
@@ -253,8 +253,8 @@ test('requests are found by number around the ring, but only posted ones', () =>
   }
 })
 
-test('receive requests are consumed once, in order, and their slots are free at once', () => {
-  const b = bench(3)
+test('receive requests are consumed once, in order, and their slots are free immediately', () => {
+  const b = setUp(3)
   for (let round = 0; round < 20; round++) {
     assert.equal(b.take(), undefined)
     assert.ok(postReceive(b.receive, BigInt(2 * round), sges))
@@ -269,7 +269,7 @@ test('receive requests are consumed once, in order, and their slots are free at 
 })
 
 test('a receive request with more SGEs than the queue allows is a buffer of zero bytes', () => {
-  const b = bench()
+  const b = setUp()
   postReceive(b.receive, 1n, sges, MAX_SGE + 1)
   const words = b.take()!
   assert.deepEqual([words[Receive.SGES], words[Receive.LENGTH], words[Receive.ID_LO]], [0, 0, 1])
@@ -286,7 +286,7 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
       fc.array(u32, { minLength: 1, maxLength: 8 }),
       u32,
       (noise, indices, seed) => {
-        const b = bench(3)
+        const b = setUp(3)
         for (const { area: piece } of [b.rings.send.ring, b.rings.receive.ring])
           for (let at = 0; at < piece.length; at += 4)
             piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
@@ -325,7 +325,7 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
 })
 
 test('a reset empties both queues for device and program', () => {
-  const b = bench()
+  const b = setUp()
   for (let i = 0; i < 3; i++) {
     postSend(b.send, { opcode: Wr.SEND })
     postReceive(b.receive, 0n, [])

@@ -279,8 +279,8 @@ describe('a seed', () => {
 })
 
 describe('limits and packets', () => {
-  const seedWith = (kind: TormentKind, least: number): number => {
-    for (let seed = 0; ; seed++) if (tormentOf(seed, plainArena(64)).decisions.share(kind) >= least) return seed
+  const seedWith = (kind: TormentKind, minShare: number): number => {
+    for (let seed = 0; ; seed++) if (tormentOf(seed, plainArena(64)).decisions.share(kind) >= minShare) return seed
   }
   it('a CQ has exactly the entries that were asked for, also when it is resized', () => {
     const torment = tormentOf(seedWith('limit', 1), plainArena(4096))
