@@ -1,0 +1,75 @@
+/*
+ * Vector clocks over queues. A clock says which requests of each queue are over, as far as one thread, or one message,
+ * can know. Of each queue it has two counts:
+ *
+ * - `done`: the requests before it have completed, and a completion that says so was polled;
+ * - `placed`: a message behind them was received, so what they send has left its buffers and has arrived. READs and
+ *   atomics before a message may still be outstanding (IBA 10.8.3.3).
+ *
+ * `acquired` covers everything else that orders threads, pipes and mutexes for example: all that any thread knew at that
+ * time is known. A clock that is shared is not changed; `own` makes a copy.
+ */
+
+/** Queues with counts of their own. Of further queues everybody knows what anybody knows. */
+export const MAX_SLOTS = 256
+
+export class Clock {
+  /** Microseconds. */
+  acquired: number
+  isShared = false
+  #done: Float64Array
+  #placed: Float64Array
+
+  constructor(acquired: number, done = new Float64Array(0), placed = done) {
+    this.acquired = acquired
+    this.#done = done
+    this.#placed = placed
+  }
+
+  /** This clock, or a copy if it is shared. */
+  get own(): Clock {
+    return this.isShared ? new Clock(this.acquired, this.#done.slice(), this.#placed.slice()) : this
+  }
+
+  done(slot: number): number {
+    return this.#done[slot] ?? 0
+  }
+
+  placed(slot: number): number {
+    return this.#placed[slot] ?? 0
+  }
+
+  raiseDone(slot: number, count: number): void {
+    this.#fit(slot + 1)
+    if (count > this.#done[slot]!) this.#done[slot] = count
+  }
+
+  raisePlaced(slot: number, count: number): void {
+    this.#fit(slot + 1)
+    if (count > this.#placed[slot]!) this.#placed[slot] = count
+  }
+
+  /** Learns all that the other clock knows. */
+  join(other: Clock): void {
+    if (other.acquired > this.acquired) this.acquired = other.acquired
+    const { length } = other.#done
+    this.#fit(length)
+    for (let i = 0; i < length; i++) {
+      if (other.#done[i]! > this.#done[i]!) this.#done[i] = other.#done[i]!
+      if (other.#placed[i]! > this.#placed[i]!) this.#placed[i] = other.#placed[i]!
+    }
+  }
+
+  #fit(length: number): void {
+    if (length <= this.#done.length) return
+    const size = Math.max(4, 2 ** Math.ceil(Math.log2(length)))
+    const grown = (from: Float64Array): Float64Array => {
+      const to = new Float64Array(size)
+      to.set(from)
+      return to
+    }
+    const [done, placed] = [grown(this.#done), grown(this.#placed)]
+    this.#done = done
+    this.#placed = placed
+  }
+}

@@ -1,0 +1,125 @@
+/*
+ * The race engine by scripts in virtual time: the cases modelled on RMARaceBench, what is proven, and its bounds.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { MAX_SLOTS } from '../../../src/check/races/clock.ts'
+import { MAX_CLOCKS, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
+import { AccessKind } from '../../../src/check/races/shadow.ts'
+import { cases } from './cases.ts'
+import { type Place, script } from './script.ts'
+
+const far: Place = [3, 0x3000, 64]
+const own: Place = [1, 0x1000, 64]
+const own2: Place = [1, 0x2000, 64]
+
+const found = ({ run }: (typeof cases)[number]): string[] => {
+  const steps = script()
+  run(steps)
+  return [...new Set(steps.races.map(({ id }) => id))]
+}
+
+describe('races: cases modelled on RMARaceBench', () => {
+  for (const one of cases) it(one.name, () => assert.deepEqual(found(one), one.race === undefined ? [] : [one.race]))
+
+  it('are at least 60, and the verdict is right in 95 % of them', () => {
+    const right = cases.filter(one => found(one).length > 0 === (one.race !== undefined))
+    assert.ok(cases.length >= 60)
+    assert.ok(right.length / cases.length >= 0.95, `${right.length} of ${cases.length}`)
+  })
+})
+
+describe('races', () => {
+  it('are proven if the second request was posted before the first one began', () => {
+    const s = script()
+    s.write(1, s.qp(), undefined, far, { isLate: true })
+    s.write(2, s.qp(), undefined, far, { isLate: true })
+    s.fetch()
+    assert.deepEqual(s.found, ['race!'])
+  })
+
+  it('are proven if one thread posts both before the first one is over', () => {
+    const s = script()
+    s.write(1, s.qp(), undefined, far)
+    s.write(1, s.qp(), undefined, far)
+    assert.deepEqual(s.found, ['race!'])
+  })
+
+  it('are not proven if the thread may have learnt that the first one is over', () => {
+    const over = script()
+    over.end(over.write(1, over.qp(), undefined, far))
+    over.write(1, over.qp(), undefined, far)
+    assert.deepEqual(over.found, ['race'])
+    const told = script()
+    told.write(1, told.qp(), undefined, far)
+    told.meet(1)
+    told.write(1, told.qp(), undefined, far)
+    assert.deepEqual(told.found, ['race'])
+    const other = script()
+    other.write(1, other.qp(), undefined, far)
+    other.write(2, other.qp(), undefined, far)
+    assert.deepEqual(other.found, ['race'])
+  })
+
+  it('name both requests and the bytes that both access', () => {
+    const s = script()
+    s.write(1, s.qp(), undefined, [3, 0x3000, 64])
+    s.read(2, s.qp(), [3, 0x3020, 64], own)
+    const [{ first, second, start, end } = assert.fail()] = s.races
+    assert.deepEqual([first.request.info, second.request.info], ['WRITE', 'READ'])
+    assert.deepEqual([start, end], [0x3020, 0x3040])
+  })
+
+  it('a pair of requests is told once, however many intervals it meets in', () => {
+    const s = script()
+    const qp = s.qp()
+    s.write(1, qp, undefined, [3, 0x3000, 64])
+    s.poll(1, s.read(1, qp, [3, 0x3010, 8], own))
+    s.write(2, s.qp(), undefined, [3, 0x3000, 64])
+    assert.equal(s.races.length, 2)
+  })
+
+  it('queues beyond the counts of clocks: what anybody knows is known', () => {
+    const s = script()
+    for (let i = 0; i < MAX_SLOTS; i++) s.qp()
+    s.write(2, s.qp(), undefined, [3, 0x9000, 8])
+    const qp = s.qp()
+    const one = s.write(1, qp, undefined, far)
+    s.write(1, s.qp(), undefined, far)
+    assert.equal(s.races.length, 1)
+    s.poll(1, one)
+    s.write(2, qp, own2, far)
+    assert.equal(s.races.length, 2)
+  })
+
+  it('counts of a queue that is gone go to another one, without its knowledge', () => {
+    const s = script()
+    const gone = s.qp()
+    s.poll(1, s.send(1, gone), s.send(1, gone))
+    s.engine.close(gone.sends)
+    s.write(1, s.qp(), undefined, far)
+    s.write(1, s.qp(), undefined, far)
+    assert.equal(s.races.length, 1)
+  })
+
+  it('memory is bounded: the intervals touched longest ago go first', () => {
+    const engine = new Races<string>(() => {}, 1000)
+    engine.open(1, true)
+    const region = { isGone: false }
+    for (let i = 0; i < 3000; i++) {
+      const stamp = engine.post(1, i, 0)
+      const range = { space: i % 3, start: i * 16, end: i * 16 + 8, kind: AccessKind.WRITE, region }
+      engine.fetch(1, stamp, { kind: 'WRITE', isFenced: false, ranges: [range], info: '' }, i)
+    }
+    assert.ok(engine.dropped >= 2000 && engine.dropped < 3000, String(engine.dropped))
+  })
+
+  it('requests that nobody polls are forgotten, and cause no alarm', () => {
+    const s = script()
+    const [qp, other] = [s.qp(), s.qp()]
+    s.write(1, qp, undefined, far)
+    for (let i = 0; i < Math.max(MAX_IN_FLIGHT, MAX_CLOCKS); i++) s.send(1, qp)
+    s.write(1, other, undefined, far)
+    assert.deepEqual(s.found, [])
+  })
+})
