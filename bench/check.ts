@@ -6,11 +6,11 @@ import { roundTrip } from './pingpong.ts'
 import { type Daemon, needProgram, startDaemon } from './processes.ts'
 import { writeBandwidth } from './write-bw.ts'
 
-const compare = async (measure: (daemon: Daemon) => Promise<number>): Promise<Bench> => {
+const compare = async (measure: (daemon: Daemon) => Promise<number>, races = false): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   needProgram('ib_write_bw', 'perftest')
   const plain = await startDaemon()
-  const checking = await startDaemon({ check: true }).catch(async error => {
+  const checking = await startDaemon({ check: true, races }).catch(async error => {
     await plain.stop()
     throw error
   })
@@ -37,6 +37,17 @@ export const checkRows: readonly Row[] = [
     floor: 3,
     aim: 1.5,
     prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS)),
+  },
+  {
+    name: 'check races pingpong',
+    quantity: 'ibv_rc_pingpong 64 B under userdma check --races',
+    unit: 'µs',
+    better: 'lower',
+    cores: 2,
+    reference: 'the same under userdma run',
+    floor: 5,
+    aim: 3,
+    prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS), true),
   },
   {
     name: 'check write_bw',

@@ -119,7 +119,7 @@ export interface Daemon {
 }
 
 /** A daemon with its default device on a private socket. */
-export const startDaemon = async ({ check = false } = {}): Promise<Daemon> => {
+export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
   const daemon = start(process.execPath, [cli, 'daemon', '--socket', socket, ...(check ? ['--check'] : [])])
@@ -132,7 +132,16 @@ export const startDaemon = async ({ check = false } = {}): Promise<Daemon> => {
     throw daemon.problem('the daemon did not start')
   }
   const run = (program: string, args: readonly (string | number)[]): Started =>
-    start(process.execPath, [cli, check ? 'check' : 'run', '--socket', socket, '--', program, ...args.map(String)])
+    start(process.execPath, [
+      cli,
+      check ? 'check' : 'run',
+      ...(races ? ['--races'] : []),
+      '--socket',
+      socket,
+      '--',
+      program,
+      ...args.map(String),
+    ])
   return {
     pid: daemon.pid,
     socket,

@@ -10,6 +10,7 @@
  *   shim/protocol.h                      session protocol for C, generated from src/spec/session.ts
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
+ *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
  *   build/programs/NAME                  test programs (test/programs/NAME.c)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
@@ -137,6 +138,14 @@ const targets = purpose =>
       libraries: ['-ldl', '-lpthread'],
       needs: VERBS,
       without: 'only programs in TypeScript can use the device',
+    },
+    {
+      output: 'native/libuserdma_waits.so',
+      sources: sourcesIn('shim/waits', '.c'),
+      headers: 'shim/waits',
+      flags: [...WARNINGS, ...SHARED],
+      libraries: ['-ldl', '-lpthread'],
+      without: '`userdma check --races` does not run',
     },
     ...(purpose === 'start' ? [] : testTargets()),
   ].filter(target => target.sources.length > 0)

@@ -313,6 +313,9 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     }
     if (UNLIKELY(shim_valgrind))
         valgrind_mark_locked(&guard);
+    /* An event of a connection tells what the peer has done. */
+    if (UNLIKELY(shim_events) && fd_kind(fd) == FD_CM)
+        events_waited();
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
     return result < 0 ? -1 : result;

@@ -146,6 +146,7 @@ __attribute__((constructor)) void shim_init(void)
     shim_traced = tag && tag[0];
     valgrind_detect();
     stacks_detect();
+    events_detect();
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);

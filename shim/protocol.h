@@ -36,6 +36,7 @@
 #define USERDMA_HELLO_REASONS 1u
 #define USERDMA_HELLO_UNMAPPING 2u
 #define USERDMA_HELLO_WRITTEN 4u
+#define USERDMA_HELLO_EVENTS 8u
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
@@ -88,6 +89,14 @@
 #define USERDMA_POST_RECEIVE 2u
 #define USERDMA_POST_SHARED 3u
 #define USERDMA_POST_BATCH 4u
+
+/* The event log, and kinds of its entries. */
+#define USERDMA_EVENT_LOG_OFFSET 0xfffc00000u
+#define USERDMA_EVENT_LOG_FIRST_ENTRY 4096u
+#define USERDMA_EVENT_LOG_ENTRIES 16384u
+#define USERDMA_EVENT_LOG_BYTES 0x400000u
+#define USERDMA_EVENT_POLL 8u
+#define USERDMA_EVENT_REFUSED 16u
 
 struct userdma_header {
     uint32_t type;
@@ -179,6 +188,27 @@ struct userdma_post {
     uint64_t reserved;
 };
 _Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
+
+struct userdma_event {
+    uint64_t sequence;
+    uint64_t time;
+    uint64_t acquired;
+    uint64_t wr_id;
+    uint32_t pid;
+    uint32_t tid;
+    uint32_t kind;
+    uint32_t number;
+    uint32_t count;
+    uint32_t stack;
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct userdma_event) == 64, "layout of struct userdma_event");
+
+struct userdma_event_log {
+    uint64_t head;
+    uint64_t tail;
+};
+_Static_assert(sizeof(struct userdma_event_log) == 16, "layout of struct userdma_event_log");
 
 struct userdma_refused {
     uint64_t wr_id;

@@ -496,6 +496,8 @@ static int greet(const struct shim_guard *guard)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
     if (shim_valgrind)
         request.hello.wants |= USERDMA_HELLO_WRITTEN;
+    if (shim_events)
+        request.hello.wants |= USERDMA_HELLO_EVENTS;
     int error = exchange(&request, sizeof request.hello, unmapping, &reply, guard);
     if (error)
         return error;

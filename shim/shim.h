@@ -20,7 +20,9 @@
  *   verbs.c        the provider's polling functions, wrapped
  *   stacks.c       stacks of calls and posts, for `userdma check`
  *   refused.c      what is reported of refused posts
- *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the two)
+ *   events.c       logs of `userdma check` in a context's file: where requests were posted, what threads did in order
+ *   batches.c      sizes of batches of ibv_wr_*
+ *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the four)
  *
  * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
  * allocated; in a child that shares our memory (vfork) our descriptors are handled by raw system calls.
@@ -139,6 +141,8 @@ void valgrind_detect(void);
 void valgrind_mark(void);
 /* Stacks of calls and posts are recorded (stacks.c). */
 extern bool shim_stacks;
+/* The event log is written too (events.c). */
+extern bool shim_events;
 /* The current folder may be in the daemon's tree: relative paths may lead to counters. */
 extern bool shim_in_tree;
 
@@ -165,6 +169,19 @@ void stack_fork(void);
 /* Reports a request that was refused when it was posted. Preserves errno. */
 struct userdma_refused;
 void stack_refused(int fd, const struct userdma_refused *refused);
+
+/* ---- events.c ---- */
+
+/* After stacks_detect. */
+void events_detect(void);
+/* Maps the logs of a context, if they are not mapped yet; without effect if that is not possible. */
+void events_open(int fd);
+/* The post log, NULL if it is not mapped. */
+struct userdma_post *events_post_log(int fd);
+/* One entry of the event log, as in protocol.h. Posts: before the device can see them. */
+void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);
+/* This thread has waited for others, by other means than RDMA. */
+void events_waited(void);
 
 /* ---- early.c ---- */
 

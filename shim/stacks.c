@@ -1,7 +1,7 @@
 /*
  * Stacks of calls and posts, for `userdma check` (USERDMA_STACKS): where the program made them. A stack is sent to the
  * daemon once (STACK), and has a number from then on. Calls carry the number in their header; posts, which make no
- * call, note it in the context's file (the post log), by one pwrite(2) each.
+ * call, note it in the context's file (the post log, events.c).
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -42,7 +42,7 @@ static pid_t known_pid;
 void stacks_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
-    shim_stacks = shim_active && wanted && strcmp(wanted, "1") == 0;
+    shim_stacks = shim_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
     /* The first call loads the unwinder. */
     void *frame;
     if (shim_stacks)
@@ -204,9 +204,12 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     const int saved = errno;
     const struct userdma_post post = {
         .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)getpid(), .stack = stack};
-    const off64_t at = (off64_t)USERDMA_POST_LOG_OFFSET + (off64_t)post_slot(queue, number, wr_id) * (off64_t)sizeof post;
-    if (stack != 0)
-        REAL(pwrite64)(fd, &post, sizeof post, at);
+    const uint32_t slot = post_slot(queue, number, wr_id);
+    struct userdma_post *log = events_post_log(fd);
+    if (stack != 0 && LIKELY(log != NULL))
+        log[slot] = post;
+    else if (stack != 0)
+        REAL(pwrite64)(fd, &post, sizeof post, (off64_t)USERDMA_POST_LOG_OFFSET + (off64_t)slot * (off64_t)sizeof post);
     errno = saved;
 }
 

@@ -76,19 +76,33 @@ static bool idle(const struct ibv_context *context)
     return false;
 }
 
+static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
+{
+    if (UNLIKELY(shim_events) && found > 0)
+        events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, (uint32_t)found, wc[found - 1].wr_id, 0);
+    return found;
+}
+
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
     int found = original(cq, entries, wc);
     if (UNLIKELY(shim_valgrind) && found > 0)
         valgrind_mark();
     if (LIKELY(found != 0) || !idle(cq->context))
-        return found;
+        return polled(cq, found, wc);
     /* Requests flushed before the end have completed by now. */
     found = original(cq, entries, wc);
     if (found != 0)
-        return found;
+        return polled(cq, found, wc);
     errno = EIO;
     return -1;
+}
+
+static int polled_one(const struct ibv_cq_ex *cq, int result)
+{
+    if (UNLIKELY(shim_events) && result == 0)
+        events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);
+    return result;
 }
 
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
@@ -97,18 +111,18 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
     if (UNLIKELY(shim_valgrind) && result == 0)
         valgrind_mark();
     if (LIKELY(result != ENOENT) || !idle(cq->context))
-        return result;
-    result = original(cq, attributes);
+        return polled_one(cq, result);
+    result = polled_one(cq, original(cq, attributes));
     return result == ENOENT ? EIO : result;
 }
 
-/* Wrapped under valgrind only. */
+/* Wrapped under valgrind, and if events are recorded. */
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
     int result = original(cq);
-    if (result == 0)
+    if (shim_valgrind && result == 0)
         valgrind_mark();
-    return result;
+    return polled_one(cq, result);
 }
 
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
@@ -123,18 +137,46 @@ static bool can_send(const struct ibv_qp *qp)
     return qp->state >= IBV_QPS_RTS;
 }
 
+static uint32_t count_sends(const struct ibv_send_wr *list)
+{
+    uint32_t count = 0;
+    for (; list; list = list->next)
+        count++;
+    return count;
+}
+
+static uint32_t count_receives(const struct ibv_recv_wr *list)
+{
+    uint32_t count = 0;
+    for (; list; list = list->next)
+        count++;
+    return count;
+}
+
 static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list)
 {
+    const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events) && list)
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, count_sends(list), list->wr_id, stack);
     for (; list; list = list->next)
-        stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+        stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
 }
 
 static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list)
 {
     const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events) && list)
+        events_note(fd, queue, number, count_receives(list), list->wr_id, stack);
     for (; list; list = list->next)
         stack_note_post(fd, queue, number, list->wr_id, stack);
+}
+
+/* Requests that were noted were refused, `bad` and all behind it. */
+static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
+{
+    if (UNLIKELY(shim_events) && count > 0)
+        events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
 }
 
 /* Wrapped only if stacks are recorded. */
@@ -144,7 +186,10 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int fd = qp->context->cmd_fd;
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
     const int error = original(qp, list, bad);
-    return error == 0 ? 0 : refused_receive(qp, *bad, error);
+    if (error == 0)
+        return 0;
+    note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(*bad));
+    return refused_receive(qp, *bad, error);
 }
 
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
@@ -152,7 +197,10 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
 {
     note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
     const int error = original(srq, list, bad);
-    return error == 0 ? 0 : refused_shared(srq, *bad, error);
+    if (error == 0)
+        return 0;
+    note_refused(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, count_receives(*bad));
+    return refused_shared(srq, *bad, error);
 }
 
 /* Posting by a provider or by xrc.c. */
@@ -175,7 +223,10 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         return post_sends(original, qp, list, bad);
     note_sends(qp, list);
     const int error = post_sends(original, qp, list, bad);
-    return error == 0 ? 0 : refused_send(qp, *bad, error);
+    if (error == 0)
+        return 0;
+    note_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count_sends(*bad));
+    return refused_send(qp, *bad, error);
 }
 
 /* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
@@ -188,20 +239,33 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
         const uint32_t stack = stack_here();
+        if (shim_events)
+            events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
+                        stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
     const int error = original(qp);
-    return LIKELY(error == 0 || !shim_stacks) ? error : refused_request(&qp->qp_base, qp->wr_id, error);
+    if (LIKELY(error == 0 || !shim_stacks))
+        return error;
+    note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
+    return refused_request(&qp->qp_base, qp->wr_id, error);
 }
 
 /* Posted by the provider itself. Wrapped only if stacks are recorded. */
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
-    stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack_here());
+    const int fd = qp->context->cmd_fd;
+    const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events))
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, 1, bind->wr_id, stack);
+    stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack);
     const int error = original(qp, mw, bind);
+    if (error == 0)
+        return 0;
+    note_refused(fd, USERDMA_POST_SEND, qp->qp_num, 1);
     const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
-    return error == 0 ? 0 : refused_send(qp, &posted, error);
+    return refused_send(qp, &posted, error);
 }
 
 #define SLOT(n)                                                                                                        \
@@ -288,7 +352,7 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     struct ibv_cq_ex *cq = original(context, attributes);
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
-    if (cq && shim_valgrind)
+    if (cq && (shim_valgrind || shim_events))
         WRAP(cq->next_poll, next_poll_of, next_poll_wrapper);
     return cq;
 }
@@ -302,6 +366,8 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
+        if (UNLIKELY(shim_events))
+            batch_watch(extended);
     }
     return qp;
 }
@@ -312,6 +378,7 @@ static struct ibv_context *wrap(struct ibv_context *context)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
     if (UNLIKELY(shim_stacks)) {
+        events_open(context->cmd_fd);
         WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
         WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
         WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);

@@ -1,6 +1,6 @@
 /*
- * Interface between verbs.c, which replaces functions in the operation tables of contexts, xrc.c
- * and refused.c.
+ * Interface between verbs.c, which replaces functions in the operation tables of contexts, xrc.c, refused.c
+ * and batches.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -22,5 +22,10 @@ int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int e
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
 /* A request of which only the number is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
+
+/* Counts the requests that are built by ibv_wr_* on a new queue pair. */
+void batch_watch(struct ibv_qp_ex *qp);
+/* Requests since ibv_wr_start, called by ibv_wr_complete in the same thread; 0: unknown. */
+uint32_t batch_size(const struct ibv_qp_ex *qp);
 
 #endif

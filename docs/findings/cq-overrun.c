@@ -10,11 +10,15 @@ int main(void)
     make_end_with(&one, init, FAULT_OR(1, 128)); /* FAULT */
     make_end(&other);
     connect_ends(&one, &other);
+    struct ibv_sge from = all_of(&one), into = all_of(&one), back = all_of(&other);
+    from.length = into.length = back.length = SIZE / 2;
+    into.addr += SIZE / 2;
+    back.addr += SIZE / 2;
     for (int i = 0; i <= (one.cq->cqe < 40 ? one.cq->cqe : 40); i++)
-        post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+        post(&one, IBV_WR_RDMA_WRITE, from, address_of(&other), other.mr->rkey);
     /* A message in the other direction comes after them. */
-    post_receive(&one, all_of(&one));
-    post(&other, IBV_WR_SEND, all_of(&other), 0, 0);
+    post_receive(&one, into);
+    post(&other, IBV_WR_SEND, back, 0, 0);
     completion(&other);
     return destroy_pair(&one, &other);
 }

@@ -15,6 +15,7 @@ import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit
 import { createDatagrams } from './datagrams.ts'
 import type { CheckedCall, CheckedFailure, RefusedAttempt } from './events.ts'
 import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
+import { createRaceTopic, type RaceTopic } from './races/topic.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { MAX_NAMED, type Place, Reporting } from './reporting.ts'
 import { type BeginningCall, noSources, requestsTo, type Topic, type TopicSources, World } from './topic.ts'
@@ -81,6 +82,7 @@ export class Checker {
   readonly requests: RequestWatcher
   /** Calls so far. */
   calls = 0
+  readonly races: RaceTopic | undefined
   readonly #objects = new KnownObjects()
   readonly #deviceWith: DeviceWithGid
   readonly #reporting: Reporting
@@ -90,7 +92,8 @@ export class Checker {
     this.#deviceWith = deviceWith
     this.#reporting = new Reporting(report)
     const world = new World(this.#objects, this.#reporting, deviceWith, sources)
-    this.#topics = topics.map(create => create(world))
+    this.races = sources.races && createRaceTopic(world, sources.races)
+    this.#topics = [...topics.map(create => create(world)), ...(this.races ? [this.races] : [])]
     this.requests = requestsTo(this.#objects, this.#topics)
   }
 

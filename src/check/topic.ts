@@ -10,6 +10,7 @@ import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import type { CheckedCall } from './events.ts'
 import type { KnownObject, KnownObjects } from './objects.ts'
+import type { RaceSources } from './races/sources.ts'
 import type { Draft, Place, Reporting } from './reporting.ts'
 
 /** What only the carrier of calls knows; contexts and devices by their numbers. */
@@ -23,6 +24,8 @@ export interface TopicSources {
   readonly like?: readonly AdapterName[]
   /** Bytes that a process may lock (RLIMIT_MEMLOCK). */
   lockLimit?(program: Program): number
+  /** Absent: races are not looked for. */
+  readonly races?: RaceSources
 }
 
 export const noSources: TopicSources = { now: () => 0, deviceName: () => '', postStack: () => [] }

@@ -109,6 +109,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('-o, --output <file>', 'write the findings to this file instead of standard error')
       .option('--json', 'print one JSON object per finding')
       .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
+      .option('--races', 'look for requests that access the same bytes without order; programs are slower')
       .option('--notes', 'print notes too, not only warnings and errors')
       .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
       .option(LIKE, LIKE_HELP)
@@ -127,6 +128,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma check --fail-on warning --suppressions rdma.supp --sarif findings.sarif -- ./my-test',
           'userdma check --torment-search 100 -- ./my-test',
           'userdma check --like mlx5,irdma -- ./my-test',
+          'userdma check --races -- ./my-test',
           'userdma check --explain stale-rkey',
         ),
       )

@@ -20,9 +20,9 @@ export const packageRoot = findRoot()
 /** The entry module for a new process of the command line. */
 export const mainModule = join(dirname(here), `main${here.endsWith('.ts') ? '.ts' : '.js'}`)
 
-/** The path of the preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
-export const shimLibrary = (): string => {
-  const path = join(packageRoot, 'build', 'native', 'libuserdma_shim.so')
+/** The path of a preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
+const preloadLibrary = (name: string): string => {
+  const path = join(packageRoot, 'build', 'native', name)
   if (!existsSync(path))
     throw new Error(
       `the preload library ${path} is not built; run \`npm run build\` in ${packageRoot} (it needs a C compiler and libibverbs-dev)`,
@@ -33,6 +33,12 @@ export const shimLibrary = (): string => {
     )
   return path
 }
+
+/** The library that makes the devices visible. Throws as `preloadLibrary`. */
+export const shimLibrary = (): string => preloadLibrary('libuserdma_shim.so')
+
+/** The library that sees threads wait, for the search for races. Throws as `preloadLibrary`. */
+export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
 /** Creates a folder that only this user can enter. Throws an Error if the temporary folder is not writable. */
 export const privateFolder = (): string => {

@@ -7,7 +7,7 @@ import { accessSync, closeSync, constants, openSync, type Stats, statSync } from
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../spec/session.ts'
-import { shimLibrary } from './places.ts'
+import { shimLibrary, waitsLibrary } from './places.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
@@ -20,7 +20,7 @@ export class ProgramError extends Error {
   }
 }
 
-const isShim = (path: string): boolean => path.endsWith('/libuserdma_shim.so')
+const isShim = (path: string): boolean => /\/libuserdma_(?:shim|waits)\.so$/.test(path)
 const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
 /** The environment without the preload library, for our own processes. */
@@ -32,25 +32,33 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
 
 /**
  * What the preload library reports about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
- * of calls and posts.
+ * of calls and posts; `events`: and the order of posts and polls.
  */
 export interface Recording {
   readonly tag?: string | undefined
   readonly stacks?: boolean
+  readonly events?: boolean
 }
 
 /**
  * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if the preload
  * library is missing.
  */
-export const programEnvironment = (socket: string, { tag, stacks = false }: Recording = {}): NodeJS.ProcessEnv => {
+export const programEnvironment = (
+  socket: string,
+  { tag, stacks = false, events = false }: Recording = {},
+): NodeJS.ProcessEnv => {
   const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
   return {
     ...env,
-    LD_PRELOAD: [shimLibrary(), ...preloads(env).filter(path => !isShim(path))].join(':'),
+    LD_PRELOAD: [
+      ...(events ? [waitsLibrary()] : []),
+      shimLibrary(),
+      ...preloads(env).filter(path => !isShim(path)),
+    ].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
-    ...(stacks && { [SessionEnv.stacks]: '1' }),
+    ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
   }
 }
 

@@ -12,6 +12,7 @@ import type { AdapterName } from '../spec/adapters.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
+import { createEventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
 /** Limits per process: frames of a stack, stacks, and approximate bytes. The shim sends fewer. */
@@ -23,6 +24,8 @@ const MAX_BYTES = 2 ** 24
  */
 const MAX_PROCESSES = 256
 const MAX_TOTAL = 2 ** 27
+/** Milliseconds after which logs of programs that post little are read. */
+const JOIN_MS = 100
 /** Bytes charged for a frame in addition to its text. */
 const FRAME = 32
 
@@ -50,6 +53,8 @@ export interface CheckDesk {
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
   /** FORK of a process. */
   forked(pid: number, stack: Stack): void
+  /** A program writes event logs. */
+  watchEvents(): void
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void
   /** How often each finding was found, by its number − 1; and the number of distinct findings beyond the limit. */
@@ -89,11 +94,11 @@ export const createCheckDesk = (
 
   const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NONE
 
-  /** The stack of a process that uses the context of process `owner`. */
-  const declaredStack = (owner: number, declared: number, id: number): Stack => {
-    if (stacks.get(owner)?.declared === declared) return stackOf(owner, id)
-    for (const process of stacks.values()) if (process.declared === declared) return process.byId.get(id) ?? NONE
-    return NONE
+  /** The process that calls itself `declared` and uses the context of `owner`; −1: unknown. */
+  const processOf = (owner: number, declared: number): number => {
+    if (stacks.get(owner)?.declared === declared) return owner
+    for (const [pid, one] of stacks) if (one.declared === declared) return pid
+    return -1
   }
 
   const postStack = (context: Context, queue: number, number: number, wrId: bigint): Stack => {
@@ -108,7 +113,7 @@ export const createCheckDesk = (
       post.getUint32(field('queue'), true) === queue &&
       post.getUint32(field('number'), true) === number
     return matches
-      ? declaredStack(owner.pid, post.getUint32(field('pid'), true), post.getUint32(field('stack'), true))
+      ? stackOf(processOf(owner.pid, post.getUint32(field('pid'), true)), post.getUint32(field('stack'), true))
       : NONE
   }
 
@@ -121,6 +126,8 @@ export const createCheckDesk = (
     found.push(finding)
     for (const receive of receivers) receive(finding)
   }
+  const logs = createEventLogs(core, contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
+  let isLogged = false
   const checker = createChecker(core, report, {
     now,
     watches: context => programOf(context) !== undefined,
@@ -132,6 +139,7 @@ export const createCheckDesk = (
     postStack,
     like,
     lockLimit: ({ pid }) => lockLimit(pid),
+    events: { stackOf, read: logs.read },
   })
 
   const desk: CheckDesk = {
@@ -165,12 +173,19 @@ export const createCheckDesk = (
       checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })
     },
     forked: (pid, stack) => checker.forked(pid, stack),
+    watchEvents() {
+      if (isLogged) return
+      isLogged = true
+      checker.races?.begin()
+      setInterval(() => checker.races?.join(), JOIN_MS).unref()
+    },
     subscribe(receive) {
       for (const finding of found) receive(finding)
       receivers.add(receive)
       return () => receivers.delete(receive)
     },
     get counts() {
+      checker.races?.join()
       return checker.counts
     },
     get dropped() {

@@ -397,6 +397,35 @@ const table = {
     causes: ['UNACKNOWLEDGED'],
   },
 
+  // ---- order of accesses (--races) ----
+  race: {
+    severity: 'error',
+    title: 'two requests access the same bytes, at least one writes, and nothing orders them',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). A later request comes after an earlier one only if its poster knows that the earlier one is over: it has polled its completion, or has been told by a message, an atomic, or otherwise by a thread that has. An error if the second request was posted before the first was over; a warning if the first was over by then and nothing that userdma sees says so: the program may know it from memory that it polls.',
+    advice:
+      'poll the completion of the first request before the second is posted; if another thread or process posts it, tell that one after the poll',
+  },
+  'read-then-write-unfenced': {
+    severity: 'error',
+    title: 'a READ is followed by a request that changes what it reads, without fence',
+    why: 'A READ or atomic may still be executed when a later SEND, WRITE or atomic of its queue is; with IBV_SEND_FENCE the later one waits until the earlier ones are over (IBA 10.8.3.3).',
+    advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
+  },
+  'buffer-reused': {
+    severity: 'error',
+    title: 'a buffer was given to a request while another one still uses it, and one of them writes to it',
+    why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). What was read by RDMA is there after the completion, also for later requests of the same queue unless they are fenced.',
+    advice:
+      'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in one that sends what a READ fetches',
+  },
+  'atomic-mixed-with-write': {
+    severity: 'warning',
+    title: 'a WRITE, or a READ of more than the word, meets an atomic, and nothing orders them',
+    why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
+    advice:
+      'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
+  },
+
   // ---- objects ----
   'destroy-busy': {
     severity: 'warning',

@@ -47,7 +47,10 @@
 
 export const SESSION_VERSION = 3
 
-/** Environment variables: the path of a client's session socket, the tag of a traced program, and `1` to record stacks. */
+/**
+ * Environment variables: the path of a client's session socket, the tag of a traced program, and what it records of
+ * itself: `1` stacks, `2` also the event log.
+ */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG', stacks: 'USERDMA_STACKS' } as const
 
 export const MessageType = {
@@ -195,6 +198,27 @@ export const Messages = {
     ['reserved', 'u64'],
   ),
   /**
+   * An entry of the event log (`EventLog`). `sequence`: its number + 1, written last. `time`, and `acquired`, when the
+   * thread began or last waited for others by other means than RDMA: nanoseconds of CLOCK_MONOTONIC. `kind`: EventKind.
+   * `number`: of the queue, as in `post`, or the handle of the CQ. `count`: requests or completions; 0: unknown. `wrId`:
+   * of the first request, or of the last completion.
+   */
+  event: layout(
+    ['sequence', 'u64'],
+    ['time', 'u64'],
+    ['acquired', 'u64'],
+    ['wrId', 'u64'],
+    ['pid', 'u32'],
+    ['tid', 'u32'],
+    ['kind', 'u32'],
+    ['number', 'u32'],
+    ['count', 'u32'],
+    ['stack', 'u32'],
+    ['reserved', 'u64'],
+  ),
+  /** The begin of the event log: `head` entries were claimed by programs, `tail` were read by the daemon. */
+  eventLog: layout(['head', 'u64'], ['tail', 'u64']),
+  /**
    * queue, number: as in `post`; error: a positive errno; state: the queue pair's, as libibverbs knows it. The request,
    * all 0 if it is not known: `opcode` (ibv_wr_opcode), `flags` (ibv_send_flags), scatter/gather elements and their
    * bytes, the low bits of the remote address of an atomic.
@@ -241,9 +265,10 @@ export const Exchanges = {
 
 /**
  * Bits of `hello.wants`. UNMAPPING: the attached descriptor is a new userfaultfd of the program, which tells the daemon
- * what the program unmaps, and not a memory file. WRITTEN: the daemon records where it writes.
+ * what the program unmaps, and not a memory file. WRITTEN: the daemon records where it writes. EVENTS: the client writes
+ * the event log of its contexts.
  */
-export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4 } as const
+export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as const
 
 /** Bits of `open.wants`: the client supports packed rings, because it finds their elements through their headers. */
 export const OpenWants = { PACKED_RINGS: 1 } as const
@@ -300,6 +325,19 @@ export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } a
  * `postSlot` gives; a later post replaces an earlier one. Written only by clients that record stacks.
  */
 export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
+
+/**
+ * What programs do, in order: a ring of `event`s in the context's memory file, behind an `eventLog`. A program that
+ * finds the ring full waits a moment, then overwrites. Written only by clients that record events. `bytes`: up to the
+ * end of the post log, which clients map with it.
+ */
+export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 2 ** 14, bytes: 2 ** 22 } as const
+
+/**
+ * Posts, by their queues (PostQueue); polls of a CQ that found completions; and posts that were refused after they were
+ * noted, `REFUSED` | PostQueue.
+ */
+export const EventKind = { POLL: 8, REFUSED: 16 } as const
 
 /** RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last ibv_wr_complete, whatever wr_id. */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const

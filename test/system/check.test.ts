@@ -11,6 +11,7 @@ import type { FindingId } from '../../src/spec/findings.ts'
 import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, findTool } from '../tools.ts'
+import { checkScript, type FindingJson } from './checking.ts'
 import {
   cleanEnvironment,
   freePort,
@@ -18,7 +19,6 @@ import {
   ownProgram,
   run,
   runUserdma,
-  type Scope,
   start,
   startDaemon,
   temporaryFolder,
@@ -39,39 +39,8 @@ __attribute__((constructor)) static void begin(void)
 }
 `
 
-interface FrameJson {
-  readonly function: string
-  readonly object?: string
-  readonly file?: string
-  readonly line?: number
-}
-interface MomentJson {
-  readonly frames: readonly FrameJson[]
-}
-interface FindingJson {
-  readonly id: FindingId
-  readonly severity: string
-  readonly text: string
-  readonly count: number
-  readonly program: { readonly command: string }
-  readonly moments: readonly MomentJson[]
-  readonly objects: readonly { readonly history: readonly MomentJson[] }[]
-}
-
 /** Linux keeps as many bytes of a command's name. */
 const COMM = 15
-
-/** Runs a shell script under `userdma check`, and returns its findings of all severities. */
-const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
-  const output = join(temporaryFolder(scope), 'findings')
-  const { status, stdout, stderr } = await runUserdma(
-    scope,
-    ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
-    { env: cleanEnvironment(env) },
-  )
-  const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
-  return { status, stdout, stderr, found: lines.map(line => JSON.parse(line) as FindingJson) }
-}
 
 const linesOf = ({ moments, objects }: FindingJson): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
@@ -104,14 +73,16 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
 
 describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
   it('finds the fault of each program, with its line', async t => {
-    const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`)
+    const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`, ['--races'])
     for (const id of ids) assertFound(id, found)
     assert.equal(status, 65)
   })
 
   it('finds nothing in the same programs without their faults', async t => {
     const all = [...ids, ...special]
-    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`)
+    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`, [
+      '--races',
+    ])
     assert.deepEqual(
       found.map(({ id, text }) => `${id}: ${text}`),
       [],

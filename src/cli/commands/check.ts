@@ -13,7 +13,7 @@ import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { packageVersion, shimLibrary } from '../places.ts'
+import { packageVersion, shimLibrary, waitsLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -22,6 +22,7 @@ export interface CheckOptions extends JoinOptions {
   readonly json?: boolean
   readonly sarif?: string
   readonly notes?: boolean
+  readonly races?: boolean
   readonly failOn?: string
   /** Paths of files. */
   readonly suppressions?: readonly string[]
@@ -68,6 +69,7 @@ export const findingJudge = (
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
+  if (options.races) waitsLibrary()
   const symbols = createSymbols()
   const judge = findingJudge(options, symbols)
   const output = openOutput(options.output)
@@ -90,7 +92,7 @@ export const check = async (program: string, args: readonly string[], options: C
   let status = 1
   try {
     await joined.client.findings()
-    status = await runUnder(joined, program, args, { stacks: true })
+    status = await runUnder(joined, program, args, { stacks: true, events: options.races === true })
     // Messages stay in order: all findings of the program precede this reply.
     const { counts, dropped, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()

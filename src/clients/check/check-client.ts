@@ -4,6 +4,7 @@
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
+import type { RaceSources } from '../../check/races/sources.ts'
 import type { BeginningCall, TopicSources } from '../../check/topic.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
@@ -13,6 +14,7 @@ import type { CallContext, Context, Core, Device, Hook, RequestLook } from '../.
 import { CallError } from '../../spec/errno.ts'
 import type { Finding, Program, Stack } from '../../spec/findings.ts'
 import { addressText } from '../../wire/address.ts'
+import { keyMemory } from './key-memory.ts'
 
 /** Facts that only the server of the calls knows. */
 export interface CheckSources extends Pick<TopicSources, 'like' | 'lockLimit'> {
@@ -26,6 +28,8 @@ export interface CheckSources extends Pick<TopicSources, 'like' | 'lockLimit'> {
   callStack(): () => Stack
   /** The stack of the post of a request, by its queue, the queue's number and the wr_id. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
+  /** Logs of what programs do in order; absent: races are not looked for. */
+  readonly events?: Omit<RaceSources, 'memoryOf'>
 }
 
 /** Index of the first device with a port whose GID table matches. */
@@ -112,7 +116,8 @@ const topicSources = (core: Core, { now, postStack, like, lockLimit }: CheckSour
 
 /** A checker of what contexts of a core do, as long as the core exists. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
-  const checker = new Checker(deviceWithGid(core), report, topicSources(core, sources))
+  const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
+  const checker = new Checker(deviceWithGid(core), report, { ...topicSources(core, sources), ...(races && { races }) })
   registerClient(core, {
     name: 'check',
     add(device) {

@@ -25,7 +25,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ContextFile, PostLog } from '../../spec/session.ts'
+import { ContextFile, EventLog } from '../../spec/session.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -81,10 +81,10 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const addChunk = (length: number): Chunk => {
     let offset = holes.get(length)?.pop()
     if (offset === undefined) {
-      if (next + length > PostLog.offset)
+      if (next + length > EventLog.offset)
         throw new CallError(
           'ENOMEM',
-          `a ring of ${length} bytes: the rings of one context have at most ${PostLog.offset} bytes`,
+          `a ring of ${length} bytes: the rings of one context have at most ${EventLog.offset} bytes`,
         )
       offset = next
       next += length

@@ -250,6 +250,7 @@ const serve = (
     client.tag = request.tag
     client.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) space.recordWritten()
+    if ((request.wants & HelloWants.EVENTS) !== 0 && standing === 'owner') daemon.check?.watchEvents()
     greeted = request.version === SESSION_VERSION
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }

@@ -1,0 +1,265 @@
+/*
+ * A second preload library, for `userdma check --races`: tells the first one when a thread has waited for other threads
+ * or programs, and when it makes a thread. Interposed are the ways to wait that do not go through RDMA: reading from
+ * sockets and pipes, mutexes, condition variables, semaphores, barriers, joins, and ends of processes. It is a library
+ * of its own, so that programs that are not checked do not take this detour.
+ *
+ * Locks that libraries of RDMA take inside say nothing about the program's threads.
+ */
+#define _GNU_SOURCE
+#undef _FORTIFY_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Of the first library (shim/events.c); absent if it is not loaded. */
+__attribute__((weak, visibility("default"))) void userdma_waited(int fd);
+__attribute__((weak, visibility("default"))) void userdma_makes_thread(void);
+
+static void waited(int fd)
+{
+    const int saved = errno;
+    if (userdma_waited)
+        userdma_waited(fd);
+    errno = saved;
+}
+
+/* The next library's function, looked up once. */
+#define NEXT(name)                                                                                                     \
+    ({                                                                                                                 \
+        static __typeof__(&name) next_##name;                                                                          \
+        if (!__atomic_load_n(&next_##name, __ATOMIC_RELAXED))                                                          \
+            __atomic_store_n(&next_##name, (__typeof__(&name))dlsym(RTLD_NEXT, #name), __ATOMIC_RELAXED);              \
+        next_##name;                                                                                                   \
+    })
+
+/* The same of functions of condition variables, whose first version some C libraries answer to dlsym. */
+#define NEXT_CONDITION(name)                                                                                           \
+    ({                                                                                                                 \
+        static __typeof__(&name) next_##name;                                                                          \
+        if (!__atomic_load_n(&next_##name, __ATOMIC_RELAXED)) {                                                        \
+            void *found = dlvsym(RTLD_NEXT, #name, "GLIBC_2.3.2");                                                     \
+            found = found ? found : dlsym(RTLD_NEXT, #name);                                                           \
+            __atomic_store_n(&next_##name, (__typeof__(&name))found, __ATOMIC_RELAXED);                                \
+        }                                                                                                              \
+        next_##name;                                                                                                   \
+    })
+
+/* ---- callers ---- */
+
+#define MAX_CALLERS 1024
+/* By return address; the lowest bit is set for callers in libraries of RDMA. */
+static uintptr_t callers[MAX_CALLERS];
+
+static bool is_rdma_library(const char *path)
+{
+    const char *name = path ? strrchr(path, '/') : NULL;
+    name = name ? name + 1 : path;
+    return name && (strncmp(name, "libibverbs", 10) == 0 || strncmp(name, "librxe", 6) == 0 ||
+                    strncmp(name, "librdmacm", 9) == 0 || strncmp(name, "libuserdma", 10) == 0);
+}
+
+static bool is_of_rdma(void *address)
+{
+    const uintptr_t caller = (uintptr_t)address << 1;
+    uintptr_t *slot = &callers[((uintptr_t)address >> 2) % MAX_CALLERS];
+    const uintptr_t known = __atomic_load_n(slot, __ATOMIC_RELAXED);
+    if ((known & ~(uintptr_t)1) == caller)
+        return known & 1;
+    Dl_info info;
+    const bool is_rdma = dladdr(address, &info) && is_rdma_library(info.dli_fname);
+    __atomic_store_n(slot, caller | is_rdma, __ATOMIC_RELAXED);
+    return is_rdma;
+}
+
+/* Returns what a function of threads returns, and notes that it has waited. */
+#define LOCKED(call)                                                                                                   \
+    do {                                                                                                               \
+        const int answer = (call);                                                                                     \
+        if (answer == 0 && !is_of_rdma(__builtin_return_address(0)))                                                   \
+            waited(-1);                                                                                                \
+        return answer;                                                                                                 \
+    } while (0)
+
+/* ---- threads ---- */
+
+EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    if (userdma_makes_thread)
+        userdma_makes_thread();
+    return NEXT(pthread_create)(thread, attributes, run, argument);
+}
+
+EXPORT int pthread_join(pthread_t thread, void **result)
+{
+    LOCKED(NEXT(pthread_join)(thread, result));
+}
+
+EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
+{
+    LOCKED(NEXT(pthread_mutex_lock)(mutex));
+}
+
+EXPORT int pthread_mutex_trylock(pthread_mutex_t *mutex)
+{
+    LOCKED(NEXT(pthread_mutex_trylock)(mutex));
+}
+
+EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_mutex_timedlock)(mutex, until));
+}
+
+EXPORT int pthread_spin_lock(pthread_spinlock_t *lock)
+{
+    LOCKED(NEXT(pthread_spin_lock)(lock));
+}
+
+EXPORT int pthread_spin_trylock(pthread_spinlock_t *lock)
+{
+    LOCKED(NEXT(pthread_spin_trylock)(lock));
+}
+
+EXPORT int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
+{
+    LOCKED(NEXT(pthread_rwlock_rdlock)(lock));
+}
+
+EXPORT int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
+{
+    LOCKED(NEXT(pthread_rwlock_wrlock)(lock));
+}
+
+EXPORT int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+{
+    LOCKED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
+}
+
+EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *until)
+{
+    LOCKED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, until));
+}
+
+EXPORT int pthread_barrier_wait(pthread_barrier_t *barrier)
+{
+    /* One thread of each round gets PTHREAD_BARRIER_SERIAL_THREAD. */
+    const int result = NEXT(pthread_barrier_wait)(barrier);
+    waited(-1);
+    return result;
+}
+
+EXPORT int sem_wait(sem_t *semaphore)
+{
+    LOCKED(NEXT(sem_wait)(semaphore));
+}
+
+EXPORT int sem_trywait(sem_t *semaphore)
+{
+    LOCKED(NEXT(sem_trywait)(semaphore));
+}
+
+EXPORT int sem_timedwait(sem_t *semaphore, const struct timespec *until)
+{
+    LOCKED(NEXT(sem_timedwait)(semaphore, until));
+}
+
+/* ---- processes ---- */
+
+EXPORT pid_t wait(int *status)
+{
+    const pid_t pid = NEXT(wait)(status);
+    waited(-1);
+    return pid;
+}
+
+EXPORT pid_t waitpid(pid_t child, int *status, int options)
+{
+    const pid_t pid = NEXT(waitpid)(child, status, options);
+    waited(-1);
+    return pid;
+}
+
+EXPORT pid_t wait4(pid_t child, int *status, int options, struct rusage *usage)
+{
+    const pid_t pid = NEXT(wait4)(child, status, options, usage);
+    waited(-1);
+    return pid;
+}
+
+EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    const int result = NEXT(waitid)(type, id, info, options);
+    waited(-1);
+    return result;
+}
+
+/* ---- sockets and pipes ---- */
+
+/* The functions of the first library are next. */
+#define RECEIVED(type, fd, call)                                                                                       \
+    do {                                                                                                               \
+        const type result = (call);                                                                                    \
+        if (result >= 0)                                                                                               \
+            waited(fd);                                                                                                \
+        return result;                                                                                                 \
+    } while (0)
+
+EXPORT ssize_t read(int fd, void *buffer, size_t count)
+{
+    RECEIVED(ssize_t, fd, NEXT(read)(fd, buffer, count));
+}
+
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
+ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
+{
+    RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, room));
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    RECEIVED(ssize_t, fd, NEXT(readv)(fd, vector, count));
+}
+
+EXPORT ssize_t recv(int fd, void *buffer, size_t count, int flags)
+{
+    RECEIVED(ssize_t, fd, NEXT(recv)(fd, buffer, count, flags));
+}
+
+EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags);
+ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags)
+{
+    RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, room, flags));
+}
+
+EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
+{
+    RECEIVED(ssize_t, fd, NEXT(recvfrom)(fd, buffer, count, flags, from, length));
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    RECEIVED(ssize_t, fd, NEXT(recvmsg)(fd, message, flags));
+}
+
+EXPORT int accept(int fd, struct sockaddr *from, socklen_t *length)
+{
+    RECEIVED(int, fd, NEXT(accept)(fd, from, length));
+}
+
+EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *length, int flags)
+{
+    RECEIVED(int, fd, NEXT(accept4)(fd, from, length, flags));
+}

@@ -1,0 +1,340 @@
+/*
+ * Joins what devices see of requests with what programs log (the event log, spec/session.ts), and feeds the race engine
+ * in one order: the k-th request of a queue is the k-th post, and the k-th completion of a CQ the k-th that was polled.
+ *
+ * Both come in batches. What devices have seen so far has its posts in the logs read after it, since programs log a post
+ * before the device can see it; and a poll before anything that it makes possible.
+ *
+ * Requests that nobody logged, of programs without the event log, are left out, and so is a queue some of whose posts
+ * were lost.
+ */
+import type { WorkRequest } from '../../spec/requests.ts'
+import { EventKind, PostQueue } from '../../spec/session.ts'
+import type { NewRequest, Races, Request, Stamp } from './races.ts'
+import type { Range } from './shadow.ts'
+
+/** An entry of an event log; times in microseconds of one clock. */
+export interface LoggedEvent {
+  readonly time: number
+  readonly acquired: number
+  readonly wrId: bigint
+  /** The process, and its thread. */
+  readonly process: number
+  readonly thread: number
+  /** PostQueue, or EventKind. */
+  readonly kind: number
+  readonly context: number
+  /** Of the queue pair, or the handle of the SRQ or CQ. */
+  readonly number: number
+  /** Of requests or completions; 0: unknown. */
+  readonly count: number
+  readonly stack: number
+}
+
+/** A request, with where it was posted. */
+export interface Posted {
+  readonly request: WorkRequest
+  readonly process: number
+  readonly stack: number
+}
+
+/** What a device sees; times in microseconds of the clock of the logs. */
+export interface SeenRequest {
+  readonly request: WorkRequest
+  readonly context: number
+  readonly time: number
+  readonly kind: NewRequest<Posted>['kind']
+  readonly isFenced: boolean
+  readonly ranges: readonly Range[]
+  /** Of a send: a completion means that the peer has it. */
+  readonly isReliable: boolean
+}
+
+export interface SeenCompletion {
+  readonly request: WorkRequest
+  readonly time: number
+  readonly cq: number
+  /** Of a receive that a message has filled: the queue pair, what sent it if that is known, and where it is. */
+  readonly filled?:
+    | { readonly qp: number; readonly message: WorkRequest | undefined; readonly ranges: readonly Range[] }
+    | undefined
+}
+
+type Seen =
+  | { readonly what: 'send' | 'receive'; readonly of: SeenRequest }
+  | { readonly what: 'end'; readonly of: { readonly request: WorkRequest; readonly time: number } }
+  | { readonly what: 'completion'; readonly of: SeenCompletion }
+
+/** Posts of one call that the device has not seen. */
+interface Posts {
+  readonly stamp: Stamp
+  readonly process: number
+  readonly stack: number
+  /** Of a single request. */
+  readonly wrId: bigint | undefined
+  left: number
+}
+
+interface PostedQueue {
+  posts: Posts[]
+  isLost: boolean
+}
+
+interface Completed {
+  readonly request: Request<Posted> | undefined
+  readonly wrId: bigint
+}
+
+/** Clocks of devices and programs are read a little apart. */
+const SLACK = 20
+/** How far the order of threads in the log may differ from that in the queue. */
+const MAX_REORDERED = 64
+/** Completions of a CQ that the log does not mention. */
+const MAX_UNPOLLED = 65536
+/** Threads that are known; those that were quiet longest are forgotten. */
+const MAX_THREADS = 4096
+
+const sendsOf = (owner: number): number => owner * 2
+const messagesOf = (qp: number): number => qp * 2 + 1
+const queueKey = (queue: number, number: number): number => number * 4 + queue
+
+export class RaceFeed {
+  /** Requests that were joined with their posts, and those that were left out since their posts are unknown. */
+  joined = 0
+  unlogged = 0
+  readonly #races: Races<Posted>
+  #seen: Seen[] = []
+  /** Entries of logs that are too young. */
+  #later: LoggedEvent[] = []
+  /** By context, then queue. */
+  readonly #posted = new Map<number, Map<number, PostedQueue>>()
+  readonly #requests = new WeakMap<WorkRequest, Request<Posted>>()
+  /** Posts of receives that no message has filled. */
+  readonly #receives = new WeakMap<WorkRequest, Posts>()
+  readonly #open = new Set<number>()
+  readonly #cqs = new Map<number, Completed[]>()
+  readonly #threads = new Map<string, number>()
+  #threadNumbers = 0
+  readonly #cqOf: (context: number, handle: number) => number | undefined
+
+  /** `cqOf`: the CQ with a handle, as completions name it. */
+  constructor(races: Races<Posted>, cqOf: (context: number, handle: number) => number | undefined) {
+    this.#races = races
+    this.#cqOf = cqOf
+  }
+
+  /** What devices have seen, not yet joined. */
+  get pending(): number {
+    return this.#seen.length
+  }
+
+  send(of: SeenRequest): void {
+    this.#seen.push({ what: 'send', of })
+  }
+
+  receive(of: SeenRequest): void {
+    this.#seen.push({ what: 'receive', of })
+  }
+
+  end(request: WorkRequest, time: number): void {
+    this.#seen.push({ what: 'end', of: { request, time } })
+  }
+
+  completion(of: SeenCompletion): void {
+    this.#seen.push({ what: 'completion', of })
+  }
+
+  /**
+   * Joins all that devices have seen with entries that were read from the logs since, begun at time `begun`: later
+   * entries wait for the next time, since another log may lack what comes before them.
+   */
+  join(entries: readonly LoggedEvent[], begun: number): void {
+    const all = [...this.#later, ...entries].sort((a, b) => a.time - b.time)
+    const seen = this.#seen
+    this.#seen = []
+    let at = 0
+    const seeNext = (): boolean => {
+      const next = seen[at]
+      if (next === undefined) return false
+      at++
+      this.#see(next)
+      return true
+    }
+    let done = 0
+    for (; done < all.length && all[done]!.time <= begun; done++) {
+      const entry = all[done]!
+      while (at < seen.length && seen[at]!.of.time < entry.time - SLACK) seeNext()
+      if ((entry.kind & EventKind.REFUSED) !== 0) this.#refused(entry)
+      else if (entry.kind === EventKind.POLL) this.#polled(entry, seeNext)
+      else this.#noted(entry)
+    }
+    this.#later = all.slice(done)
+    while (seeNext());
+  }
+
+  /** A queue pair or shared queue was reset or destroyed; all before was joined. */
+  forget(owner: number, context: number, number: number): void {
+    for (const id of [sendsOf(owner), messagesOf(owner)]) if (this.#open.delete(id)) this.#races.close(id)
+    const queues = this.#posted.get(context)
+    for (const queue of [PostQueue.SEND, PostQueue.RECEIVE, PostQueue.SHARED]) queues?.delete(queueKey(queue, number))
+    if (queues?.size === 0) this.#posted.delete(context)
+  }
+
+  forgetCq(id: number): void {
+    this.#cqs.delete(id)
+    this.#races.closeCq(id)
+  }
+
+  /** Entries of a context's log were overwritten. */
+  lost(context: number): void {
+    for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
+  }
+
+  // ---- what programs log ----
+
+  #threadOf({ process, thread }: LoggedEvent): number {
+    const key = `${process} ${thread}`
+    let number = this.#threads.get(key)
+    if (number === undefined) {
+      number = ++this.#threadNumbers
+      for (const [oldest, gone] of this.#threads) {
+        if (this.#threads.size < MAX_THREADS) break
+        this.#threads.delete(oldest)
+        this.#races.endThread(gone)
+      }
+    } else this.#threads.delete(key)
+    this.#threads.set(key, number)
+    return number
+  }
+
+  #queueOf(context: number, queue: number, number: number): PostedQueue {
+    let queues = this.#posted.get(context)
+    if (queues === undefined) {
+      queues = new Map()
+      this.#posted.set(context, queues)
+    }
+    const key = queueKey(queue, number)
+    let posted = queues.get(key)
+    if (posted === undefined) {
+      posted = { posts: [], isLost: false }
+      queues.set(key, posted)
+    }
+    return posted
+  }
+
+  #noted(entry: LoggedEvent): void {
+    const { context, kind, number, count, time, acquired, process, stack, wrId } = entry
+    const queue = this.#queueOf(context, kind, number)
+    if (count === 0) queue.isLost = true
+    else {
+      const stamp = this.#races.post(this.#threadOf(entry), time, acquired)
+      queue.posts.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, left: count })
+    }
+  }
+
+  /** The last posts of this thread were refused. */
+  #refused(entry: LoggedEvent): void {
+    const { posts } = this.#queueOf(entry.context, entry.kind & ~EventKind.REFUSED, entry.number)
+    const thread = this.#threadOf(entry)
+    let { count } = entry
+    for (let i = posts.length - 1; i >= 0 && count > 0; i--) {
+      const one = posts[i]!
+      if (one.stamp.thread !== thread) continue
+      const refused = Math.min(count, one.left)
+      one.left -= refused
+      count -= refused
+      if (one.left === 0) posts.splice(i, 1)
+    }
+  }
+
+  #polled(entry: LoggedEvent, seeNext: () => boolean): void {
+    const id = this.#cqOf(entry.context, entry.number)
+    if (id === undefined) return
+    const has = (count: number): boolean => (this.#cqs.get(id)?.length ?? 0) >= count
+    // The device reports a completion just after the program can see it.
+    while (!has(entry.count) && seeNext());
+    const all = this.#cqs.get(id)
+    if (all === undefined) return
+    let until = Math.min(entry.count, all.length)
+    // Another thread's poll, which came first, is behind this one in the log.
+    if (all[until - 1]?.wrId !== entry.wrId) {
+      const limit = Math.min(all.length, until + MAX_REORDERED)
+      for (let i = until; i < limit; i++) if (all[i]!.wrId === entry.wrId) until = i + 1
+    }
+    const polled = all.slice(0, until).flatMap(({ request }) => (request === undefined ? [] : [request]))
+    all.splice(0, entry.count)
+    this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
+  }
+
+  // ---- what devices see ----
+
+  #see(seen: Seen): void {
+    if (seen.what === 'send') this.#send(seen.of)
+    else if (seen.what === 'receive') this.#receive(seen.of)
+    else if (seen.what === 'completion') this.#complete(seen.of)
+    else {
+      const request = this.#requests.get(seen.of.request)
+      if (request !== undefined) this.#races.end(request, seen.of.time)
+    }
+  }
+
+  /** The post of the next request of a queue. */
+  #take({ context, request: { queue, number, wrId } }: SeenRequest): Posts | undefined {
+    const posted = this.#queueOf(context, queue, number)
+    const { posts } = posted
+    if (posts.length === 0) posted.isLost = true
+    if (posted.isLost) {
+      this.unlogged++
+      return undefined
+    }
+    this.joined++
+    const isOther = (one: Posts): boolean => one.wrId !== undefined && one.wrId !== wrId
+    const own = posts.slice(0, MAX_REORDERED).findIndex(one => !isOther(one))
+    const at = Math.max(own, 0)
+    const post = posts[at]!
+    post.left--
+    if (post.left === 0) posts.splice(at, 1)
+    return post
+  }
+
+  #ensure(id: number, isReliable: boolean): void {
+    if (this.#open.has(id)) return
+    this.#open.add(id)
+    this.#races.open(id, isReliable)
+  }
+
+  #send(of: SeenRequest): void {
+    const post = this.#take(of)
+    if (post === undefined) return
+    const { request, kind, isFenced, ranges, time, isReliable } = of
+    const id = sendsOf(request.owner)
+    this.#ensure(id, isReliable)
+    const { process, stack } = post
+    const made = this.#races.fetch(id, post.stamp, { kind, isFenced, ranges, info: { request, process, stack } }, time)
+    if (made !== undefined) this.#requests.set(request, made)
+  }
+
+  #receive(of: SeenRequest): void {
+    const post = this.#take(of)
+    if (post !== undefined) this.#receives.set(of.request, post)
+  }
+
+  #complete({ request, cq, filled, time }: SeenCompletion): void {
+    let made = this.#requests.get(request)
+    const post = this.#receives.get(request)
+    if (filled !== undefined && post !== undefined) {
+      const { qp, message, ranges } = filled
+      const { process, stack } = post
+      this.#ensure(messagesOf(qp), true)
+      const what = { kind: 'RECEIVE', isFenced: false, ranges, info: { request, process, stack } } as const
+      made = this.#races.receive(messagesOf(qp), post.stamp, message && this.#requests.get(message), what, time)
+    }
+    let all = this.#cqs.get(cq)
+    if (all === undefined) {
+      all = []
+      this.#cqs.set(cq, all)
+    }
+    if (all.length === MAX_UNPOLLED) all.splice(0, MAX_UNPOLLED / 2)
+    all.push({ request: made, wrId: request.wrId })
+  }
+}

@@ -1,0 +1,227 @@
+/*
+ * Races as a topic of the checker: requests of devices and logs of programs go to the engine, and races become findings
+ * with both stacks. Nothing happens until a program writes an event log.
+ */
+import { requestName } from '../../spec/causes.ts'
+import type { FindingId, Stack } from '../../spec/findings.ts'
+import type { RequestElement, WorkRequest } from '../../spec/requests.ts'
+import { PostQueue } from '../../spec/session.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import { type KnownObject, moment, typeOf } from '../objects.ts'
+import type { Topic, World } from '../topic.ts'
+import { type Posted, RaceFeed } from './feed.ts'
+import type { RequestKind } from './order.ts'
+import { type Race, Races, type Request } from './races.ts'
+import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
+import type { RaceSources } from './sources.ts'
+
+export interface RaceTopic extends Topic {
+  /** A program writes an event log: from now on. */
+  begin(): void
+  /** Joins all that is known; findings come from here. */
+  join(): void
+}
+
+/** Requests and completions that are joined at once. */
+const BATCH = 512
+
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.values
+
+interface Operation {
+  readonly kind: RequestKind
+  /** What it does with the poster's memory and with the peer's. */
+  readonly local: number
+  readonly remote: number
+}
+
+const write: Operation = { kind: 'WRITE', local: AccessKind.SOURCE, remote: AccessKind.WRITE }
+const send: Operation = { kind: 'SEND', local: AccessKind.SOURCE, remote: AccessKind.READ }
+const atomic: Operation = { kind: 'ATOMIC', local: AccessKind.RESULT, remote: AccessKind.ATOMIC }
+const operations: ReadonlyMap<number, Operation> = new Map([
+  [RDMA_WRITE, write],
+  [RDMA_WRITE_WITH_IMM, write],
+  [SEND, send],
+  [SEND_WITH_IMM, send],
+  [SEND_WITH_INV, send],
+  [RDMA_READ, { kind: 'READ', local: AccessKind.RESULT, remote: AccessKind.READ }],
+  [ATOMIC_CMP_AND_SWP, atomic],
+  [ATOMIC_FETCH_AND_ADD, atomic],
+  [ATOMIC_WRITE, { ...atomic, local: AccessKind.SOURCE }],
+])
+
+interface KnownRegion extends Region {
+  readonly object: KnownObject | undefined
+}
+
+const isReliable = (qp: KnownObject): boolean => typeOf(qp) === 'RC' || typeOf(qp) === 'XRC'
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+
+const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
+
+export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic => {
+  const { objects } = world
+  let isOn = false
+  /** By device, then lkey. */
+  const regions = new Map<number, Map<number, KnownRegion>>()
+
+  const regionOf = (device: number, lkey: number): KnownRegion => {
+    let ofDevice = regions.get(device)
+    if (ofDevice === undefined) {
+      ofDevice = new Map()
+      regions.set(device, ofDevice)
+    }
+    let region = ofDevice.get(lkey)
+    if (region === undefined) {
+      region = { isGone: false, object: objects.region(device, lkey) }
+      ofDevice.set(lkey, region)
+    }
+    return region
+  }
+
+  const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range[] => {
+    const memory = length === 0 ? undefined : sources.memoryOf(device, key)
+    if (memory === undefined) return []
+    const start = address + memory.shift
+    return [{ space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) }]
+  }
+
+  /** The first `bytes` of scatter/gather elements. */
+  const elementRanges = (device: number, elements: readonly RequestElement[], bytes: number, kind: number): Range[] => {
+    let left = bytes
+    return elements.flatMap(({ address, length, lkey }) => {
+      const used = Math.min(length, left)
+      left -= used
+      return rangeOf(device, lkey, address, used, kind)
+    })
+  }
+
+  const sendRanges = (qp: KnownObject, { elements, remote, length }: WorkRequest, operation: Operation): Range[] => {
+    const bytes = operation.kind === 'ATOMIC' ? 8 : length
+    const local = elementRanges(qp.device, elements, bytes, operation.local)
+    const peer = remote && qp.qp.address && world.deviceWith(qp.qp.address.dgid)
+    if (remote === undefined || peer === undefined) return local
+    return [...local, ...rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)]
+  }
+
+  // ---- findings ----
+
+  const ownerOf = ({ info }: Request<Posted>): KnownObject | undefined => objects.find(info.request.owner)
+
+  const accessText = (access: Access<Request<Posted>>): string => {
+    const { request, start, end } = access
+    const owner = ownerOf(request)
+    const { program } = (access.region as KnownRegion).object ?? {}
+    const verb = ['reads', 'writes', 'reads', 'writes', 'changes'][access.kind]!
+    const where = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
+    const who = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
+    return `${who}, wr_id ${request.info.request.wrId}, ${verb} ${end - start} bytes at ${hex(start)}${where}`
+  }
+
+  const rules: Readonly<Record<Race<Posted>['id'], string>> = {
+    race: 'nothing orders them',
+    'read-then-write-unfenced': 'the second has no fence, and the first was not known to be over',
+    'atomic-mixed-with-write': 'one is atomic, the other is not, and nothing orders them',
+    'buffer-reused': 'the first was not known to be over',
+  }
+
+  const stackOf = ({ info: { process, stack } }: Request<Posted>): Stack => sources.stackOf(process, stack)
+
+  const report = ({ id, isProven, first, second, start, end }: Race<Posted>): void => {
+    const [earlier, later] = [first.request, second.request]
+    const owner = ownerOf(later)
+    if (owner === undefined) return
+    const names = `${nameOf(later.info.request)} of ${owner.name} and ${nameOf(earlier.info.request)} of ${ownerOf(earlier)?.name ?? 'a queue pair that is gone'}`
+    const finding: FindingId = id
+    world.find(
+      finding,
+      { ...world.placeOf(owner, stackOf(later)), what: `posted the ${nameOf(later.info.request)}` },
+      {
+        text: `${names} access the same ${end - start} bytes: ${rules[id]}`,
+        ...(!isProven && { severity: 'warning' as const }),
+        details: [
+          `first:  ${accessText(first)}`,
+          `second: ${accessText(second)}`,
+          isProven
+            ? 'the second was posted before the first was over'
+            : 'the first may have been over, but nothing that userdma sees says so to the thread that posted the second',
+        ],
+        moments: [moment(`posted the ${nameOf(earlier.info.request)}`, earlier.posted, stackOf(earlier))],
+        objects: [owner, ownerOf(earlier), (second.region as KnownRegion).object],
+      },
+    )
+  }
+
+  const races = new Races<Posted>(report)
+  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id)
+
+  const join = (): void => {
+    if (!isOn) return
+    const begun = world.sources.now()
+    const { entries, lost } = sources.read()
+    for (const context of lost) feed.lost(context)
+    feed.join(entries, begun)
+  }
+  const added = (): void => {
+    if (feed.pending >= BATCH) join()
+  }
+
+  return {
+    begin() {
+      isOn = true
+    },
+    join,
+    posted(request) {
+      const owner = isOn ? objects.find(request.owner) : undefined
+      if (owner === undefined) return
+      const seen = { request, context: owner.context, time: world.sources.now(), isFenced: false, isReliable: true }
+      if (request.queue === PostQueue.SEND) {
+        const operation = operations.get(request.opcode)
+        const ranges = operation === undefined ? [] : sendRanges(owner, request, operation)
+        const isFenced = (request.flags & SendFlags.values.FENCE) !== 0
+        feed.send({ ...seen, kind: operation?.kind ?? 'OTHER', isFenced, ranges, isReliable: isReliable(owner) })
+      } else feed.receive({ ...seen, kind: 'RECEIVE', ranges: [] })
+      added()
+    },
+    ended(request) {
+      if (!isOn) return
+      feed.end(request, world.sources.now())
+      added()
+    },
+    completed(request, { cq, count, status, bytes, qp, message }) {
+      if (!isOn || count === 0) return
+      const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
+      const owner = isFilled ? objects.find(qp) : undefined
+      // A WRITE with immediate data takes a receive and leaves its buffer.
+      const isEmpty = message?.opcode === RDMA_WRITE_WITH_IMM
+      const filled = owner && {
+        qp,
+        message,
+        ranges: isEmpty ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
+      }
+      feed.completion({ request, time: world.sources.now(), cq, filled })
+      added()
+    },
+    forgotten(id) {
+      const owner = isOn ? objects.find(id) : undefined
+      if (owner === undefined) return
+      join()
+      feed.forget(id, owner.context, owner.qpn ?? owner.handle)
+    },
+    called({ class: name, method, refused }, object) {
+      if (!isOn || refused !== undefined) return
+      if (name === 'cq' && method === 'destroy') {
+        join()
+        feed.forgetCq(object.id)
+      }
+      // Registered anew, it may be other memory.
+      if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
+      const { lkey } = object
+      const region = lkey === undefined ? undefined : regions.get(object.device)?.get(lkey)
+      if (region === undefined || lkey === undefined) return
+      region.isGone = true
+      regions.get(object.device)?.delete(lkey)
+    },
+  }
+}

@@ -1,0 +1,33 @@
+/*
+ * Where the memory of a key is, for the checker: regions, and windows bound to them.
+ */
+import type { KeyedMemory } from '../../check/races/sources.ts'
+import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
+import type { Core, Device } from '../../core/model.ts'
+import { TWO_32 } from '../../spec/memory.ts'
+
+/** A look-up by the number of the device and a key; undefined for keys without memory. */
+export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMemory | undefined) => {
+  const numbers = new WeakMap<object, number>()
+  let last = 0
+  let recent: Device | undefined
+  return (index, key) => {
+    if (recent?.index !== index || !recent.alive)
+      recent = [...core.devices.values()].find(device => device.index === index)
+    if (recent === undefined) return undefined
+    const { memory } = recent
+    const row = rowAt(memory, key >>> 8)
+    if (row < 0 || memory.key[row] !== key) return undefined
+    const space = memory.spaces[memory.space[row]!]
+    if (space === undefined) return undefined
+    let number = numbers.get(space)
+    if (number === undefined) {
+      number = ++last
+      numbers.set(space, number)
+    }
+    const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!
+    const iova = memory.iovaHi[row]! * TWO_32 + memory.iovaLo[row]!
+    const region = memory.kind[row] === KeyKind.REGION ? key : memory.key[memory.bound[row]!]!
+    return { space: number, shift: start - iova, region }
+  }
+}

@@ -1,0 +1,234 @@
+/*
+ * Joining logs of programs with what devices see, by scripts: which post and which poll is whose.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { type LoggedEvent, type Posted, RaceFeed } from '../../../src/check/races/feed.ts'
+import { type Race, Races } from '../../../src/check/races/races.ts'
+import { AccessKind } from '../../../src/check/races/shadow.ts'
+import type { WorkRequest } from '../../../src/spec/requests.ts'
+import { EventKind, PostQueue } from '../../../src/spec/session.ts'
+
+const { POLL, REFUSED } = EventKind
+const { SEND, RECEIVE } = PostQueue
+/** The CQ of handle h has this id. */
+const CQ = 1000
+
+const world = () => {
+  const races: Race<Posted>[] = []
+  const feed = new RaceFeed(new Races<Posted>(race => races.push(race)), (_, handle) => CQ + handle)
+  const region = { isGone: false }
+  let logged: LoggedEvent[] = []
+  let time = 1000
+  let ids = 0
+  const tick = (): number => {
+    time += 100
+    return time
+  }
+  const counts = new Map<string, number>()
+  const log = (thread: number, kind: number, number: number, count = 1, wrId = 0n, at = tick()): void => {
+    const stack = thread * 10
+    logged.push({ time: at, acquired: 0, wrId, process: 1, thread, kind, context: 1, number, count, stack })
+  }
+  const request = (queue: number, qp: number, wrId: bigint): WorkRequest => {
+    const key = `${queue} ${qp}`
+    const index = counts.get(key) ?? 0
+    counts.set(key, index + 1)
+    return {
+      id: ++ids,
+      time,
+      owner: qp,
+      queue,
+      number: qp,
+      index,
+      wrId,
+      opcode: queue === SEND ? 0 : -1,
+      flags: 0,
+      isSignaled: true,
+      length: 8,
+      elements: [],
+      remote: undefined,
+      destQpn: undefined,
+    }
+  }
+  const world = {
+    races,
+    feed,
+    log,
+    /** The device fetches a WRITE to one place. */
+    write(qp: number, wrId = 0n): WorkRequest {
+      const made = request(SEND, qp, wrId)
+      const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
+      const of = {
+        request: made,
+        context: 1,
+        kind: 'WRITE',
+        isFenced: false,
+        ranges: [range],
+        isReliable: true,
+      } as const
+      feed.send({ ...of, time: tick() })
+      return made
+    },
+    receive(qp: number): WorkRequest {
+      const made = request(RECEIVE, qp, 0n)
+      const of = { request: made, context: 1, kind: 'RECEIVE', isFenced: false, ranges: [], isReliable: true } as const
+      feed.receive({ ...of, time: tick() })
+      return made
+    },
+    complete(made: WorkRequest, handle: number, message?: WorkRequest): void {
+      const filled = made.queue === SEND ? undefined : { qp: made.owner, message, ranges: [] }
+      feed.completion({ request: made, time: tick(), cq: CQ + handle, filled })
+    },
+    join(begun = Number.POSITIVE_INFINITY): void {
+      feed.join(logged, begun)
+      logged = []
+    },
+    now: () => time,
+  }
+  return world
+}
+
+describe('races: logs and devices', () => {
+  it('each request has the stack of its post, whichever thread made it', () => {
+    const { log, write, join, races } = world()
+    log(1, SEND, 5)
+    log(2, SEND, 6)
+    write(5)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
+      [[10, 20]],
+    )
+  })
+
+  it('a completion that was polled orders what its thread posts then', () => {
+    const { log, write, complete, join, races } = world()
+    log(1, SEND, 5)
+    complete(write(5), 1)
+    log(1, POLL, 1)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+
+  it('a poll is logged before the device has reported the completion', () => {
+    const { log, write, complete, join, races, now } = world()
+    log(1, SEND, 5)
+    const one = write(5)
+    const polled = now() + 50
+    complete(one, 1)
+    log(1, POLL, 1, 1, 0n, polled)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+
+  it('a thread that polls later and logs earlier has its own completion', () => {
+    const { log, write, complete, join, races } = world()
+    log(1, SEND, 5)
+    log(1, SEND, 7)
+    const [one, other] = [write(7, 70n), write(5, 50n)]
+    races.length = 0
+    complete(one, 1)
+    complete(other, 1)
+    // Thread 2 has polled the second one.
+    log(2, POLL, 1, 1, 50n)
+    log(2, SEND, 6)
+    write(6)
+    log(1, POLL, 1, 1, 70n)
+    join()
+    assert.deepEqual(
+      races.map(({ second }) => second.request.info.stack),
+      [10],
+    )
+  })
+
+  it('a list is one post, and a request that was refused is none', () => {
+    const { log, write, complete, join, races } = world()
+    log(1, SEND, 5, 3)
+    log(1, REFUSED | SEND, 5, 1)
+    const all = [write(5), write(5)]
+    for (const one of all) complete(one, 1)
+    log(1, POLL, 1, 2)
+    log(2, SEND, 5)
+    write(5)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ first, second }) => [first.request.info.stack, second.request.info.stack]),
+      [[20, 10]],
+    )
+  })
+
+  it('requests of threads that post at once are told apart by wr_id', () => {
+    const { log, write, join, races } = world()
+    log(1, SEND, 5, 1, 1n)
+    log(2, SEND, 5, 1, 2n)
+    write(5, 2n)
+    log(3, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ first }) => first.request.info.stack),
+      [20],
+    )
+  })
+
+  it('a message orders its receiver', () => {
+    const { log, write, receive, complete, join, races } = world()
+    log(2, RECEIVE, 15)
+    const taken = receive(15)
+    log(1, SEND, 5)
+    complete(taken, 2, write(5))
+    log(2, POLL, 2)
+    log(2, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+
+  it('requests without a post in the log are left out, and those behind them', () => {
+    const { feed, log, write, join, races } = world()
+    write(5)
+    join()
+    log(1, SEND, 5)
+    write(5)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual([races.length, feed.unlogged, feed.joined], [0, 2, 1])
+  })
+
+  it('a queue some of whose posts were lost or not counted is left out until it is reset', () => {
+    const { feed, log, write, join, races } = world()
+    log(1, SEND, 6)
+    write(6)
+    log(1, SEND, 5, 0)
+    write(5)
+    join()
+    feed.lost(1)
+    feed.forget(5, 1, 5)
+    log(1, SEND, 5)
+    write(5)
+    join()
+    assert.deepEqual([races.length, feed.unlogged], [1, 1])
+  })
+
+  it('entries that are younger than the reading wait, since what they follow from may not have been read', () => {
+    const { log, write, complete, join, races, now } = world()
+    log(1, SEND, 5)
+    complete(write(5), 1)
+    const begun = now()
+    log(2, SEND, 6)
+    join(begun)
+    log(2, POLL, 1, 1, 0n, begun + 10)
+    write(6)
+    join()
+    assert.deepEqual(races, [])
+  })
+})
