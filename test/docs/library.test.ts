@@ -18,10 +18,9 @@ test('the program on the library’s page runs and prints what the page shows', 
   assert.ok(blocks.length >= 8)
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
   const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
-  const promised = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
-  assert.equal(promised.length, 11)
-  for (const line of promised)
-    assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
+  const shown = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
+  assert.equal(shown.length, 11)
+  for (const line of shown) assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
 })
 
 test('the program on the first page runs', () => {

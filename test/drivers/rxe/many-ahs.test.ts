@@ -60,7 +60,7 @@ test('all address handles of a call are created or none, and all are destroyed o
   assert.deepEqual(create([]).out.handles, [])
 })
 
-test('hooks see a call for each, and may refuse it', () => {
+test('hooks are called for each address handle, and may refuse it', () => {
   const { m, p, create } = setUp()
   let seen = 0
   const remove = addHook(p.rxe.device, {

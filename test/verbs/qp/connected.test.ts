@@ -155,7 +155,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('closing: objects by `using`, a device with all that is on it', async () => {
+  test('`using` closes objects, and closing a device closes all its objects', async () => {
     const [device, other] = await openTwo()
     {
       using pd = device.pd()
@@ -187,7 +187,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a device’s attributes; a wait for its events ends by a signal or with the device', async () => {
+  test('a device shows its attributes, and a wait for its events ends by a signal or with the device', async () => {
     const { a, b } = await pair(openTwo)
     const { device } = a
     assert.equal(
