@@ -117,7 +117,7 @@ const tcpPairs = async () => {
   const server = createServer(socket => ends.push(socket)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const beside = async (): Promise<number> => {
+  const reference = async (): Promise<number> => {
     const start = performance.now()
     const near = Array.from({ length: CONNECTIONS }, () => connect(port, '127.0.0.1'))
     await Promise.all(near.map(socket => once(socket, 'connect')))
@@ -129,7 +129,7 @@ const tcpPairs = async () => {
     await Promise.all(closed)
     return rate
   }
-  return { beside, close: () => server.close() }
+  return { reference: reference, close: () => server.close() }
 }
 
 const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
@@ -148,7 +148,7 @@ const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
       await pairs.close?.()
       tcp.close()
     }
-    return { ...pairs, reference: tcp.beside, close }
+    return { ...pairs, reference: tcp.reference, close }
   },
 })
 

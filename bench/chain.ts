@@ -14,10 +14,10 @@ import {
 import { type Bench, median, type Row } from './harness.ts'
 import { startDaemon } from './processes.ts'
 
-/** Objects per chain, and repetitions of a measurement: with a daemon, and in the process, which is faster. */
+/** Objects per chain, and repetitions of a measurement: with a daemon, and in the process, where calls are faster. */
 const OBJECTS = 100
 const REPEATS = 20
-const REPEATS_HERE = 400
+const REPEATS_IN_PROCESS = 400
 
 interface Base {
   readonly device: Device
@@ -99,7 +99,7 @@ const common = { unit: 'objects/s', better: 'higher', reference: `${OBJECTS} sin
 const onDaemon = (maker: Maker): Row => ({
   ...common,
   name: `chain ${maker.name}`,
-  quantity: `${maker.name}s made by a chain of ${OBJECTS}`,
+  quantity: `${maker.name}s created by a chain of ${OBJECTS}`,
   cores: 2,
   floor: 5,
   aim: 8,
@@ -111,12 +111,12 @@ const onDaemon = (maker: Maker): Row => ({
 
 const inProcess = (maker: Maker): Row => ({
   ...common,
-  name: `chain here ${maker.name}`,
-  quantity: `${maker.name}s in the process made by a chain of ${OBJECTS}`,
+  name: `chain in process ${maker.name}`,
+  quantity: `${maker.name}s created in the process by a chain of ${OBJECTS}`,
   cores: 1,
   floor: 0.9,
   aim: 1,
-  prepare: async () => prepare(await open({ network: createNetwork() }), REPEATS_HERE, maker, async () => {}),
+  prepare: async () => prepare(await open({ network: createNetwork() }), REPEATS_IN_PROCESS, maker, async () => {}),
 })
 
 export const chainRows: readonly Row[] = [...makers.map(onDaemon), ...makers.map(inProcess)]

@@ -1,5 +1,5 @@
 /*
- * Rows "check": what `userdma check` costs unmodified programs, compared with the same programs under `userdma run`.
+ * Rows "check": unmodified programs under `userdma check`, compared with the same programs under `userdma run`.
  */
 import type { Bench, Row } from './harness.ts'
 import { roundTrip } from './pingpong.ts'

@@ -19,15 +19,17 @@ export const startChild = <Order>(script: string, prefix: readonly string[] = []
   const file = fileURLToPath(new URL(script, import.meta.url))
   const [command, ...args] = [...prefix, process.execPath, file]
   const child: ChildProcess = spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe', 'ipc'] })
-  let said = ''
+  let output = ''
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    said += text
+    output += text
   })
-  const over = once(child, 'exit')
+  const exited = once(child, 'exit')
   const hear = async <A>(): Promise<A> => {
-    const message = await Promise.race([once(child, 'message'), over.then(() => undefined)])
+    const message = await Promise.race([once(child, 'message'), exited.then(() => undefined)])
     if (message === undefined)
-      throw new Unavailable(`${script} ended with ${child.exitCode}: ${said.trim().split('\n').slice(-3).join(' | ')}`)
+      throw new Unavailable(
+        `${script} ended with ${child.exitCode}: ${output.trim().split('\n').slice(-3).join(' | ')}`,
+      )
     const [answer] = message as [A & { failed?: string }]
     if (answer.failed !== undefined) throw new Unavailable(`${script}: ${answer.failed}`)
     return answer
@@ -41,7 +43,7 @@ export const startChild = <Order>(script: string, prefix: readonly string[] = []
     },
     async stop() {
       if (child.connected) child.disconnect()
-      await over
+      await exited
     },
   }
 }

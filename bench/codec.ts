@@ -81,7 +81,7 @@ const decodeWithBuffer: Body = times => {
   return sum
 }
 
-const sides = (ours: Body, beside: Body): Bench => ({ ours: perCall(ours), reference: perCall(beside) })
+const sides = (ours: Body, reference: Body): Bench => ({ ours: perCall(ours), reference: perCall(reference) })
 
 export const codecRows: readonly Row[] = [
   {

@@ -35,12 +35,12 @@ const compare = (size: number): Bench => {
     for (let i = 0; i < times; i++) sum ^= icrcOf(arena, 0, size + ICRC_BYTES, flow, i & 0xffff)
     return sum
   }
-  const beside: Body = times => {
+  const reference: Body = times => {
     let sum = 0
     for (let i = 0; i < times; i++) sum ^= crc32(covered, i)
     return sum
   }
-  return { ours: perCall(ours), reference: perCall(beside), note: `engine: ${crcEngineName()}` }
+  return { ours: perCall(ours), reference: perCall(reference), note: `engine: ${crcEngineName()}` }
 }
 
 export const icrcRows: readonly Row[] = [64, 1024, 4096].map(size => ({

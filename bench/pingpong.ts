@@ -12,9 +12,9 @@ const TRIAL = 300
 
 /** Microseconds per round trip of ibv_rc_pingpong. */
 export const roundTrip = async (daemon: Daemon, size: number, iterations: number): Promise<number> => {
-  const said = await runPair(daemon, 'ibv_rc_pingpong', '-g', 1, '-s', size, '-n', iterations)
-  const found = /= ([\d.]+) usec\/iter/.exec(said)
-  if (!found) throw new Unavailable(`ibv_rc_pingpong printed no time: ${said}`)
+  const output = await runPair(daemon, 'ibv_rc_pingpong', '-g', 1, '-s', size, '-n', iterations)
+  const found = /= ([\d.]+) usec\/iter/.exec(output)
+  if (!found) throw new Unavailable(`ibv_rc_pingpong printed no time: ${output}`)
   return Number(found[1])
 }
 
@@ -22,7 +22,7 @@ const compare = async (size: number): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   const daemon = await startDaemon()
   const ours = (iterations: number): Promise<number> => roundTrip(daemon, size, iterations)
-  const beside = (iterations: number): Promise<number> => runTwin('unix_pingpong', size, iterations)
+  const reference = (iterations: number): Promise<number> => runTwin('unix_pingpong', size, iterations)
   try {
     const enough = async (side: (iterations: number) => Promise<number>): Promise<number> => {
       let iterations = TRIAL
@@ -33,10 +33,10 @@ const compare = async (size: number): Promise<Bench> => {
       return iterations
     }
     const ourIterations = await enough(ours)
-    const theirIterations = await enough(beside)
+    const theirIterations = await enough(reference)
     return {
       ours: () => ours(ourIterations),
-      reference: () => beside(theirIterations),
+      reference: () => reference(theirIterations),
       note: `${ourIterations} and ${theirIterations} round trips a round`,
       close: () => daemon.stop(),
     }

@@ -52,16 +52,16 @@ interface Started extends Running {
 const start = (command: string, args: readonly string[]): Started => {
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const ended = once(child, 'close')
-  let said = ''
+  let output = ''
   for (const stream of [child.stdout, child.stderr]) {
     stream.setEncoding('utf8').on('data', (text: string) => {
-      said += text
+      output += text
     })
   }
   const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null
   const problem = (what: string): Unavailable => {
     const status = isOver() ? `ended with ${child.exitCode ?? child.signalCode}` : 'still runs'
-    return new Unavailable(`${what}; it ${status} and said: ${said.trim().split('\n').slice(-4).join(' | ')}`)
+    return new Unavailable(`${what}; it ${status} and said: ${output.trim().split('\n').slice(-4).join(' | ')}`)
   }
   return {
     pid: child.pid ?? 0,
@@ -72,11 +72,11 @@ const start = (command: string, args: readonly string[]): Started => {
       await ended
       clearTimeout(timer)
       if (child.exitCode !== 0) throw problem(`${args.join(' ')} failed`)
-      return said
+      return output
     },
     async prints(text) {
-      while (!said.includes(text) && !isOver()) await Promise.race([once(child.stdout, 'data'), ended])
-      return said.includes(text)
+      while (!output.includes(text) && !isOver()) await Promise.race([once(child.stdout, 'data'), ended])
+      return output.includes(text)
     },
     async stop() {
       if (!isOver()) child.kill('SIGTERM')
@@ -169,9 +169,9 @@ export const runPair = async (
   const port = await freePort()
   const server = await daemon.runServer(port, program, ...args, '-p', port)
   try {
-    const said = await daemon.run(program, ...args, '-p', port, '127.0.0.1').finished()
+    const output = await daemon.run(program, ...args, '-p', port, '127.0.0.1').finished()
     await server.finished()
-    return said
+    return output
   } finally {
     await server.stop()
   }

@@ -127,14 +127,14 @@ const iperf = async (size: number): Promise<number> => {
     await Promise.race([once(server.stdout, 'data'), once(server, 'close')])
     const args = ['-c', '127.0.0.1', '-p', String(port), '-l', String(size), '-t', String(IPERF_SECONDS), '-J']
     const client = spawn('iperf3', args, { stdio: ['ignore', 'pipe', 'ignore'] })
-    let said = ''
+    let output = ''
     client.stdout.setEncoding('utf8').on('data', (text: string) => {
-      said += text
+      output += text
     })
     await once(client, 'close')
-    const found = JSON.parse(said) as { end?: { sum_received?: { bits_per_second: number } } }
+    const found = JSON.parse(output) as { end?: { sum_received?: { bits_per_second: number } } }
     const bits = found.end?.sum_received?.bits_per_second
-    if (bits === undefined) throw new Unavailable(`iperf3 failed: ${said.slice(0, 200)}`)
+    if (bits === undefined) throw new Unavailable(`iperf3 failed: ${output.slice(0, 200)}`)
     return bits / 8e9
   } finally {
     server.kill()
@@ -175,11 +175,11 @@ const ROUND = { auto: 1e9, never: 1e8 }
 
 const bandwidth = async (
   { operation, size, mtu, cut = 'auto', qps = 1, drive = 'spin' }: Bandwidth,
-  beside: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
+  measureReference: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
 ): Promise<Bench> => {
   const bytes = ROUND[cut]
   const messages = Math.ceil(bytes / size)
-  const reference = await beside(bytes)
+  const reference = await measureReference(bytes)
   const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64, drive })
   return {
     ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
@@ -193,7 +193,7 @@ const bandwidthRow = (
   what: Bandwidth,
   reference: string,
   limits: { floor: number; aim: number },
-  beside: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
+  measureReference: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
   own?: string,
 ): Row => {
   const how = what.cut === 'never' ? ', packet by packet' : ''
@@ -206,7 +206,7 @@ const bandwidthRow = (
     reference,
     ...limits,
     cores: 2,
-    prepare: () => bandwidth(what, beside),
+    prepare: () => bandwidth(what, measureReference),
   }
 }
 

@@ -16,9 +16,9 @@ const iterationsOf = (size: number): number => Math.round(TARGET_BYTES / size)
 /** GB/s of ib_write_bw. */
 export const writeBandwidth = async (daemon: Daemon, size: number): Promise<number> => {
   const args = ['-d', 'rxe0', '-x', 1, '-F', '-s', size, '-n', iterationsOf(size)]
-  const said = await runPair(daemon, 'ib_write_bw', ...args)
-  const found = NUMBERS.exec(said)
-  if (!found) throw new Unavailable(`ib_write_bw printed no bandwidth: ${said}`)
+  const output = await runPair(daemon, 'ib_write_bw', ...args)
+  const found = NUMBERS.exec(output)
+  if (!found) throw new Unavailable(`ib_write_bw printed no bandwidth: ${output}`)
   return (Number(found[1]) * MEBI) / 1e9
 }
 

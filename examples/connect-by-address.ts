@@ -25,8 +25,8 @@ const serve = async (server: Server): Promise<void> => {
 const read = async (url: string, device?: Device): Promise<string> => {
   const connection = await connect(url, device && { device })
   // The private data is padded with zeros.
-  const said = Buffer.from(connection.privateData).toString().replace(/\0+$/, '')
-  const from = remoteMemory(JSON.parse(said))
+  const text = Buffer.from(connection.privateData).toString().replace(/\0+$/, '')
+  const from = remoteMemory(JSON.parse(text))
   const into = Buffer.alloc(from.length)
   await connection.qp.read(connection.pd.register(into).slice(), from)
   await connection.close()

@@ -23,9 +23,9 @@ console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times
 network.setFaults(`drop=${loss},seed=1`)
 
 /** Answers each datagram with its number, until no datagram arrives any more. */
-const serve = async (socket: UdpSocket, over: AbortSignal): Promise<void> => {
+const serve = async (socket: UdpSocket, ended: AbortSignal): Promise<void> => {
   for await (const { payload, address, port } of socket) {
-    if (over.aborted) return
+    if (ended.aborted) return
     socket.send(payload.subarray(0, 4), { address, port })
   }
 }
@@ -57,12 +57,12 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
 }
 
 const server = right.udp({ port: 7 })
-const over = new AbortController()
-const serving = serve(server, over.signal)
+const ended = new AbortController()
+const serving = serve(server, ended.signal)
 const chunks = Math.ceil(Number(total) / CHUNK)
 const sent = await send(left.udp(), chunks)
 console.log(`${total} bytes are there, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
-over.abort()
+ended.abort()
 server.close()
 await serving
 await near.close()

@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const here = fileURLToPath(import.meta.url)
+const thisFile = fileURLToPath(import.meta.url)
 
 const findRoot = (): string => {
-  let at = dirname(here)
+  let at = dirname(thisFile)
   while (!existsSync(join(at, 'package.json')) && dirname(at) !== at) at = dirname(at)
   return at
 }
@@ -18,7 +18,7 @@ const findRoot = (): string => {
 export const packageRoot = findRoot()
 
 /** The entry module for a new process of the command line. */
-export const mainModule = join(dirname(here), `main${here.endsWith('.ts') ? '.ts' : '.js'}`)
+export const mainModule = join(dirname(thisFile), `main${thisFile.endsWith('.ts') ? '.ts' : '.js'}`)
 
 /** The path of a preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
 const preloadLibrary = (name: string): string => {

@@ -16,7 +16,7 @@ export interface Entry {
   readonly kind: 'call' | 'packet'
   /** Microseconds since 1970. */
   readonly time: number
-  readonly who: string
+  readonly program: string
   readonly text: string
   /** The last packet of a message at its receiver. */
   readonly acknowledges: boolean
@@ -54,7 +54,7 @@ export const timeline = (
     (record): Entry => ({
       kind: 'call',
       time: record.time * 1000,
-      who: nameOf(record.pid),
+      program: nameOf(record.pid),
       text: callText(record),
       acknowledges: false,
     }),
@@ -65,7 +65,7 @@ export const timeline = (
     return {
       kind: 'packet',
       time,
-      who: `${nameOf(from)} → ${nameOf(to)}`,
+      program: `${nameOf(from)} → ${nameOf(to)}`,
       text: packetLine(packet),
       acknowledges: packet.kind !== 'opaque' && packet.name === 'RC_ACKNOWLEDGE',
     }

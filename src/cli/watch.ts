@@ -39,16 +39,16 @@ export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number)
 /** Prints until the daemon ends or the output is closed. */
 const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
   let last = await client.stat()
-  let over = false
+  let isEnded = false
   const end = (): void => {
-    over = true
+    isEnded = true
   }
   client.ended.then(end)
   const unread = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
   unread.then(end)
   for (let time = performance.now(); ; ) {
     await Promise.race([client.ended, unread, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
-    if (over) return
+    if (isEnded) return
     const stat = await client.stat()
     const now = performance.now()
     const lines = json

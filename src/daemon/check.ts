@@ -133,7 +133,7 @@ export const createCheckDesk = (
     watches: context => programOf(context) !== undefined,
     program: programOf,
     callStack() {
-      const stack = desk.calling ?? NONE
+      const stack = requests.calling ?? NONE
       return () => stack
     },
     postStack,
@@ -142,7 +142,7 @@ export const createCheckDesk = (
     events: { stackOf, read: logs.read },
   })
 
-  const desk: CheckDesk = {
+  const requests: CheckDesk = {
     calling: undefined,
     define(session, { pid, declared }, id, frames) {
       let own = stacks.get(pid)
@@ -195,5 +195,5 @@ export const createCheckDesk = (
       return checker.calls
     },
   }
-  return desk
+  return requests
 }

@@ -88,9 +88,9 @@ export const createFailureReports = (
     const [oldest] = clients.keys()
     if (oldest !== undefined && clients.size === MAX_CLIENTS) leave(oldest)
     const name = owner === undefined ? 'devices' : `process ${pid} (${owner.command})`
-    const made = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
-    clients.set(pid, made)
-    return made
+    const client = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
+    clients.set(pid, client)
+    return client
   }
   const logLine = (owner: Owner | undefined, line: string): void => {
     const time = now()

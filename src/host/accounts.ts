@@ -20,8 +20,8 @@ const ROOM = 1 << 20
 /** The id of an account; undefined if no account has that name. Throws an Error with a message. */
 export const accountNumber = (kind: 'user' | 'group', name: string): number | undefined => {
   const { address, u32 } = mapArena(TEXT + ROOM)
-  const look = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r
-  const error = look(name, address, address + TEXT, ROOM, address + FOUND)
+  const lookUp = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r
+  const error = lookUp(name, address, address + TEXT, ROOM, address + FOUND)
   if (error !== 0) throw new Error(`${kind} "${name}" cannot be looked up (${errnoName(error)})`)
   return u32[FOUND >> 2] === 0 && u32[(FOUND >> 2) + 1] === 0 ? undefined : u32[NUMBER >> 2]
 }

@@ -82,11 +82,11 @@ const subjectText = (failure: Failure): string => {
 /** The reason, which is the part of the line after the subject. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, ofPeer, root, faultDrops } = failure
-  const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
+  const owner = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
   const why = root === undefined ? '' : ` (${failureText(root)})`
   const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
   const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
-  return `${whose}${causeText(cause)}${where}${faults}${why}`
+  return `${owner}${causeText(cause)}${where}${faults}${why}`
 }
 
 /** The line of a failure, without the process and without a full stop. */

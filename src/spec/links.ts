@@ -19,7 +19,7 @@ interface Link {
   /** The link's attribute of each role; RoCE's have the names of the roles. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
   /** Optional attributes beside the address record, given together with an attribute of role `address`. */
-  readonly beside: readonly string[]
+  readonly optional: readonly string[]
   readonly because: string
 }
 
@@ -27,20 +27,20 @@ export const Links: Readonly<Record<LinkName, Link>> = {
   ib: {
     title: 'InfiniBand',
     attributes: { address: 'ibAddress', addresses: 'ibAddresses', alternatePath: 'ibAlternatePath' },
-    beside: [],
+    optional: [],
     because: 'a path has a LID, and a global route if isGlobal',
   },
   roce: {
     title: 'RoCE',
     attributes: { address: 'address', addresses: 'addresses', alternatePath: 'alternatePath' },
-    beside: ['dmac', 'vlan'],
+    optional: ['dmac', 'vlan'],
     because: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
   },
-  iwarp: { title: 'iWARP', attributes: {}, beside: [], because: 'the connection has the addresses' },
+  iwarp: { title: 'iWARP', attributes: {}, optional: [], because: 'the connection has the addresses' },
   opa: {
     title: 'Omni-Path',
     attributes: { address: 'opaAddress', addresses: 'opaAddresses', alternatePath: 'opaAlternatePath' },
-    beside: [],
+    optional: [],
     because: 'a LID has 32 bits',
   },
 }
@@ -53,13 +53,15 @@ export const addressRoles: ReadonlyMap<string, AddressRole> = new Map(
 )
 
 /** The optional attributes beside an address, of all links. */
-export const besideAddresses: ReadonlySet<string> = new Set(Object.values(Links).flatMap(({ beside }) => beside))
+export const optionalOfAddresses: ReadonlySet<string> = new Set(
+  Object.values(Links).flatMap(({ optional }) => optional),
+)
 
 /** Attributes that devices of this link lack, in every method of every class. */
 export const absentOn = (link: LinkName): readonly string[] => {
-  const { attributes, beside } = Links[link]
-  const own = [...Object.values(attributes), ...beside]
-  return [...addressRoles.keys(), ...besideAddresses].filter(name => !own.includes(name))
+  const { attributes, optional } = Links[link]
+  const own = [...Object.values(attributes), ...optional]
+  return [...addressRoles.keys(), ...optionalOfAddresses].filter(name => !own.includes(name))
 }
 
 /** The sentence for a caller that passes one of them. */

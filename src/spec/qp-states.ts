@@ -6,7 +6,7 @@
  * table.
  */
 import { QpState } from './enums.ts'
-import { addressRoles, besideAddresses } from './links.ts'
+import { addressRoles, optionalOfAddresses } from './links.ts'
 
 export type QpStateName = keyof typeof QpState.values
 
@@ -18,17 +18,17 @@ export interface Transition {
 type Transitions = Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>>
 
 /** Optional attributes of transitions of a connected type after RTR. */
-const anyTime = {
+const laterOptions = {
   RC: ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'],
   UC: ['accessFlags', 'alternatePath', 'pathMigState'],
 } as const
 const path = ['address', 'pathMtu', 'destQpn', 'rqPsn'] as const
 const initial = ['pkeyIndex', 'port', 'accessFlags'] as const
 const retries = ['timeout', 'retryCnt', 'rnrRetry'] as const
-/** INIT to RTR of connected types. */
-const changes = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
+/** Optional attributes of INIT to RTR of connected types. */
+const rtrOptions = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
 
-/** Only required, or only optional attributes. */
+/** A transition with only required, or only optional attributes. */
 const needs = (...required: string[]): Transition => ({ required, optional: [] })
 const takes = (...optional: string[]): Transition => ({ required: [], optional })
 
@@ -48,22 +48,22 @@ export const qpTransitions = {
     RESET: { INIT: needs(...initial) },
     INIT: {
       INIT: takes(...initial),
-      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: changes },
+      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: rtrOptions },
     },
-    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...anyTime.RC] } },
-    RTS: { RTS: takes('curState', ...anyTime.RC), SQD: takes('enSqdAsyncNotify') },
+    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...laterOptions.RC] } },
+    RTS: { RTS: takes('curState', ...laterOptions.RC), SQD: takes('enSqdAsyncNotify') },
     SQD: {
-      RTS: takes('curState', ...anyTime.RC),
-      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'maxDestRdAtomic', 'pkeyIndex', ...anyTime.RC),
+      RTS: takes('curState', ...laterOptions.RC),
+      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'maxDestRdAtomic', 'pkeyIndex', ...laterOptions.RC),
     },
     SQE: { RTS: needs() },
   },
   UC: {
     RESET: { INIT: needs(...initial) },
-    INIT: { INIT: takes(...initial), RTR: { required: path, optional: changes } },
-    RTR: { RTS: { required: ['sqPsn'], optional: ['curState', ...anyTime.UC] } },
-    RTS: { RTS: takes('curState', ...anyTime.UC), SQD: takes('enSqdAsyncNotify') },
-    SQD: { RTS: takes('curState', ...anyTime.UC), SQD: takes('address', 'pkeyIndex', ...anyTime.UC) },
+    INIT: { INIT: takes(...initial), RTR: { required: path, optional: rtrOptions } },
+    RTR: { RTS: { required: ['sqPsn'], optional: ['curState', ...laterOptions.UC] } },
+    RTS: { RTS: takes('curState', ...laterOptions.UC), SQD: takes('enSqdAsyncNotify') },
+    SQD: { RTS: takes('curState', ...laterOptions.UC), SQD: takes('address', 'pkeyIndex', ...laterOptions.UC) },
     SQE: { RTS: takes('curState', 'accessFlags') },
   },
   UD: datagram('pkeyIndex', 'port', 'qkey'),
@@ -93,12 +93,12 @@ export const qpTransitions = {
   /** The initiator has a requester only, the target a responder only. */
   XRC_INI: {
     RESET: { INIT: needs(...initial) },
-    INIT: { INIT: takes(...initial), RTR: { required: path, optional: changes } },
-    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...anyTime.UC] } },
-    RTS: { RTS: takes('curState', ...anyTime.UC), SQD: takes('enSqdAsyncNotify') },
+    INIT: { INIT: takes(...initial), RTR: { required: path, optional: rtrOptions } },
+    RTR: { RTS: { required: [...retries, 'sqPsn', 'maxRdAtomic'], optional: ['curState', ...laterOptions.UC] } },
+    RTS: { RTS: takes('curState', ...laterOptions.UC), SQD: takes('enSqdAsyncNotify') },
     SQD: {
-      RTS: takes('curState', ...anyTime.UC),
-      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'pkeyIndex', ...anyTime.UC),
+      RTS: takes('curState', ...laterOptions.UC),
+      SQD: takes('port', 'address', ...retries, 'maxRdAtomic', 'pkeyIndex', ...laterOptions.UC),
     },
     SQE: { RTS: needs() },
   },
@@ -106,13 +106,13 @@ export const qpTransitions = {
     RESET: { INIT: needs(...initial) },
     INIT: {
       INIT: takes(...initial),
-      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: changes },
+      RTR: { required: [...path, 'maxDestRdAtomic', 'minRnrTimer'], optional: rtrOptions },
     },
-    RTR: { RTS: { required: ['timeout', 'sqPsn'], optional: ['curState', ...anyTime.RC] } },
-    RTS: { RTS: takes('curState', ...anyTime.RC), SQD: takes('enSqdAsyncNotify') },
+    RTR: { RTS: { required: ['timeout', 'sqPsn'], optional: ['curState', ...laterOptions.RC] } },
+    RTS: { RTS: takes('curState', ...laterOptions.RC), SQD: takes('enSqdAsyncNotify') },
     SQD: {
-      RTS: takes('curState', ...anyTime.RC),
-      SQD: takes('port', 'address', 'timeout', 'maxDestRdAtomic', 'pkeyIndex', ...anyTime.RC),
+      RTS: takes('curState', ...laterOptions.RC),
+      SQD: takes('port', 'address', 'timeout', 'maxDestRdAtomic', 'pkeyIndex', ...laterOptions.RC),
     },
     SQE: { RTS: needs() },
   },
@@ -127,21 +127,21 @@ const nameOf = (state: number): QpStateName | undefined => byNumber.get(state)
 /** The states that a program may give in `curState`. */
 const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
-const none: Transition = { required: [], optional: [] }
+const noAttributes: Transition = { required: [], optional: [] }
 
-/** Each link has its own address attributes: the table has their roles. */
-const inTable = (name: string): string => addressRoles.get(name) ?? name
+/** The table's name of an attribute: for an address attribute of a link, its role. */
+const tableName = (name: string): string => addressRoles.get(name) ?? name
 
-/** The table's attribute for this one: attributes beside an address follow the address. */
-const takenWith = (name: string): string => (besideAddresses.has(name) ? 'address' : inTable(name))
+/** The table's attribute by which a step is found: optional attributes of an address go with the address. */
+const stepAttribute = (name: string): string => (optionalOfAddresses.has(name) ? 'address' : tableName(name))
 
 /** The row of the table; undefined for an illegal transition. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
-  to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
+  to === 'RESET' || to === 'ERR' ? noAttributes : (qpTransitions[type] as Transitions)[from]?.[to]
 
-/** Bits of an address of any link, and of the attributes beside one; the bits of required attributes are below. */
+/** Bits of an address of any link, and of its optional attributes; the bits of required attributes are below. */
 const ADDRESS = 1 << 29
-const BESIDE = 1 << 30
+const OPTIONAL = 1 << 30
 
 /** A row of the table as bits: one for each required attribute, none for the optional ones. */
 interface Row {
@@ -158,7 +158,7 @@ const compileRow = ({ required, optional }: Transition): Row => {
     const bit = bits.get(role)
     if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
   }
-  if (bits.has('address')) for (const name of besideAddresses) bits.set(name, BESIDE)
+  if (bits.has('address')) for (const name of optionalOfAddresses) bits.set(name, OPTIONAL)
   // `checkTransition` compares the program's claim with the actual state.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
@@ -196,14 +196,14 @@ export const isTransition = (
 ): boolean => {
   const row = rowOf(type, from, to)
   if (row === null) return false
-  let there = 0
+  let present = 0
   for (const name in args) {
     if (args[name] === undefined) continue
     const bit = row.bits.get(name)
     if (bit === undefined) return false
-    there |= bit
+    present |= bit
   }
-  return (there & (ADDRESS - 1)) === row.needed && (there & (ADDRESS | BESIDE)) !== BESIDE
+  return (present & (ADDRESS - 1)) === row.needed && (present & (ADDRESS | OPTIONAL)) !== OPTIONAL
 }
 
 /**
@@ -223,8 +223,8 @@ export const checkTransition = (
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
   const requested = transitionOf(type, before, after)
-  const given = new Set(attributes.filter(name => !besideAddresses.has(name)).map(inTable))
-  const alone = given.has('address') ? undefined : attributes.find(name => besideAddresses.has(name))
+  const given = new Set(attributes.filter(name => !optionalOfAddresses.has(name)).map(tableName))
+  const alone = given.has('address') ? undefined : attributes.find(name => optionalOfAddresses.has(name))
   if (alone !== undefined) return `${alone} is part of the destination: give it together with address`
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {
@@ -248,15 +248,15 @@ export const checkTransition = (
   return undefined
 }
 
-/** One step on the way from RESET. */
+/** One transition on the way from RESET. */
 export interface Step {
   /** Number of the state after it. */
   readonly state: number
   readonly attributes: readonly string[]
 }
 
-/** The states that a new queue pair can be created in. */
-const WAY: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
+/** The states in which a new queue pair can be created, in the order in which it passes them. */
+const STATES_FROM_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
 /** Recently computed plans: programs create many queue pairs in the same way. Cleared when it grows large. */
 const plans = new Map<string, readonly Step[] | string>()
@@ -285,26 +285,26 @@ export const planTransitions = (
 const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[] | string => {
   const target = nameOf(to)
   if (target === 'RESET' && given.length === 0) return []
-  const steps = target === undefined ? [] : WAY.slice(0, WAY.indexOf(target) + 1)
+  const steps = target === undefined ? [] : STATES_FROM_RESET.slice(0, STATES_FROM_RESET.indexOf(target) + 1)
   if (steps.length === 0)
-    return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${WAY.join(', ')}`
-  const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? none)
-  const left = new Set(given)
+    return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${STATES_FROM_RESET.join(', ')}`
+  const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? noAttributes)
+  const remaining = new Set(given)
   const plan: Step[] = []
   for (const [i, { required, optional }] of rows.entries()) {
     const before = i === 0 ? 'RESET' : steps[i - 1]!
     const after = steps[i]!
     const isNeededLater = (name: string): boolean => rows.slice(i + 1).some(row => row.required.includes(name))
-    const taken = [...left].filter(name => {
-      const row = takenWith(name)
+    const taken = [...remaining].filter(name => {
+      const row = stepAttribute(name)
       return required.includes(row) || (optional.includes(row) && !isNeededLater(row))
     })
-    for (const name of taken) left.delete(name)
+    for (const name of taken) remaining.delete(name)
     const why = checkTransition(type, QpState.values[before], QpState.values[after], taken)
     if (why !== undefined) return why
     plan.push({ state: QpState.values[after], attributes: taken })
   }
-  if (left.size > 0)
-    return `no transition of a ${type} queue pair on the way to ${target} takes ${[...left].join(', ')}`
+  if (remaining.size > 0)
+    return `no transition of a ${type} queue pair on the way to ${target} takes ${[...remaining].join(', ')}`
   return plan
 }

@@ -62,8 +62,8 @@ export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRe
     const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
     const memory = pointed(index, 'in')
     const written = pointed(index, 'out')
-    const beside = { memory, written, declared: record.call?.declared }
-    return { entry, call: decodeMessages(classId, number, message, answer, maxBytes, beside) }
+    const context = { memory, written, declared: record.call?.declared }
+    return { entry, call: decodeMessages(classId, number, message, answer, maxBytes, context) }
   })
   const failed = Number(error ?? 0)
   const why = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined
@@ -88,9 +88,10 @@ const entryText = ({ entry, call }: DecodedEntry, style: Style): string => {
     return `(class ${entry.classId}, call ${entry.call}, ${bytesText(entry.message, style.bytes)})`
   }
   const object = objectOf(call)
-  const who = entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]
+  const target =
+    entry.ref !== undefined ? [`object entry ${entry.ref}`] : object === undefined ? [] : [`object ${object}`]
   const args = attributesText(call.in, call.args, style)
-  return `${call.class.name}.${call.name}(${[...who, ...args, ...call.args.rest].join(', ')})`
+  return `${call.class.name}.${call.name}(${[...target, ...args, ...call.args.rest].join(', ')})`
 }
 
 const resultText = ({ call }: DecodedEntry, style: Style): string => {

@@ -53,13 +53,13 @@ const ago = (from: number, to: number): string => {
 /** A finding as lines. */
 export const findingText = (finding: Finding, symbols: Symbols): string => {
   const { id, severity, text, details, program, device, time, moments, objects } = finding
-  const who = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
+  const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
   const historyLine = ({ what, time: when, stack }: Moment): string => {
     const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
     return `    ${what}${when < time ? ` ${ago(when, time)}` : ''}${callers && `: ${callers}`}`
   }
   const lines = [
-    `userdma check: ${severity} ${id}: ${who}: ${text}`,
+    `userdma check: ${severity} ${id}: ${subject}: ${text}`,
     ...details.map(line => `    ${line}`),
     ...moments
       .filter(({ stack }) => stack.length > 0)

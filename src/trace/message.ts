@@ -40,9 +40,9 @@ export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => 
     case 'blob':
       return bytes.slice()
     case 'record': {
-      const whole = new Uint8Array(Math.max(recordSize(of.fields), bytes.length))
-      whole.set(bytes)
-      return readRecord(viewOf(whole), 0, of.fields, '')
+      const extended = new Uint8Array(Math.max(recordSize(of.fields), bytes.length))
+      extended.set(bytes)
+      return readRecord(viewOf(extended), 0, of.fields, '')
     }
     case 'list': {
       const size = recordSize(of.fields)
@@ -92,14 +92,14 @@ export const readMessage = (
       const name = known?.name ?? `attribute 0x${id.toString(16)}`
       const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && room.length >= INDIRECT
       const address = isIndirect ? view.getBigUint64(from, true) : 0n
-      const there = isIndirect ? memory.get(address) : undefined
-      if (isIndirect && there === undefined)
+      const piece = isIndirect ? memory.get(address) : undefined
+      if (isIndirect && piece === undefined)
         rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(from + 8, true)}`)
       else {
         // The upper half of an answer's flags is the number of bytes written.
         const written = flags >>> WRITTEN
         const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
-        const payload = there ?? inPlace
+        const payload = piece ?? inPlace
         const value = known === undefined ? undefined : readValue(known.of, payload)
         if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, maxBytes)}`)
         else {

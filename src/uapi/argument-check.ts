@@ -72,7 +72,7 @@ const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
 
 const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** The limits of a kind, for `isRight`. */
+/** The limits of a kind, for `isValid`. */
 export const checkOf = (of: Kind, strict = false): Check => {
   switch (of.kind) {
     case 'u8':
@@ -120,11 +120,11 @@ export const isValid = (check: Check, value: unknown): boolean => {
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.min && value.length <= check.max
     case RECORD:
-      return hasRightArguments(check.shape as ArgumentShape, value)
+      return hasValidArguments(check.shape as ArgumentShape, value)
     case LIST: {
       if (!Array.isArray(value) || value.length > check.max) return false
       for (let i = 0; i < value.length; i++)
-        if (!hasRightArguments(check.shape as ArgumentShape, value[i])) return false
+        if (!hasValidArguments(check.shape as ArgumentShape, value[i])) return false
       return true
     }
   }
@@ -148,7 +148,7 @@ export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attribu
  * Whether all required members are present and every value is valid (as `problemOf`, not strict). For object literals
  * only: accessors of a class are not seen.
  */
-export const hasRightArguments = (shape: ArgumentShape, values: unknown): boolean => {
+export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
   // reading the prototype itself costs as much as all the rest
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
   let missing = shape.required

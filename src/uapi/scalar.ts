@@ -97,7 +97,7 @@ const textOf = (value: unknown): string => {
 }
 
 const notBytes = (value: unknown, size: string): string =>
-  value instanceof Uint8Array ? `: ${value.length} bytes, it has ${size}` : `: it is a Uint8Array of ${size} bytes`
+  value instanceof Uint8Array ? `: ${value.length} bytes, must be ${size}` : `: must be a Uint8Array of ${size} bytes`
 
 const noNumber = (value: unknown, max: number): string | undefined =>
   typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
@@ -122,7 +122,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'enum': {
       if (valuesOf(of.of).has(value as number)) return undefined
       const names = Object.entries(of.of.values).map(([name, n]) => `${n} ${name}`)
-      return `: ${textOf(value)} is no ${of.of.name} (${names.join(', ')})`
+      return `: ${textOf(value)} is not a value of ${of.of.name} (${names.join(', ')})`
     }
     case 'flags': {
       const problem = noNumber(value, 2 ** (8 * of.width) - 1)
@@ -143,7 +143,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'blob':
       return value instanceof Uint8Array && value.length <= of.max ? undefined : notBytes(value, `at most ${of.max}`)
     case 'record': {
-      if (typeof value !== 'object' || value === null) return ': it is a record'
+      if (typeof value !== 'object' || value === null) return ': must be a record'
       for (const name in of.fields) {
         const problem = problemOf(of.fields[name]!.of, (value as Readonly<Record<string, unknown>>)[name], strict)
         if (problem !== undefined) return `.${name}${problem}`
@@ -151,7 +151,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
       return undefined
     }
     case 'list': {
-      if (!Array.isArray(value) || value.length > of.max) return `: it is a list of at most ${of.max} records`
+      if (!Array.isArray(value) || value.length > of.max) return `: must be a list of at most ${of.max} records`
       const item: Kind = { kind: 'record', fields: of.fields }
       for (let i = 0; i < value.length; i++) {
         const problem = problemOf(item, value[i], strict)

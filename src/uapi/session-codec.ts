@@ -209,7 +209,7 @@ const putHeader = ({ view }: MessageBuffer, type: number, size: number, from: Pa
 const headerFault = (view: DataView, length: number): string | undefined => {
   if (length < HEADER) return `a message of ${length} bytes; the header alone has ${HEADER}`
   const claimed = view.getUint32(SIZE, true)
-  if (claimed !== length) return `a message of ${length} bytes says that it has ${claimed}`
+  if (claimed !== length) return `a message of ${length} bytes has length ${claimed} in its header`
   return undefined
 }
 
@@ -383,7 +383,7 @@ export const readReply = (buffer: MessageBuffer, length: number, into: Reply): s
   if (body.name !== 'callReply') return undefined
   const end = CALL_REPLY + into.installCount * INSTALL
   if (length < end || (length > end && into.ret >= 0n))
-    return `a reply of ${length} bytes says that it has ${into.installCount} installs`
+    return `a reply of ${length} bytes announces ${into.installCount} installs`
   into.text = getText(bytes, end, length)
   into.installs = into.installCount === 0 ? NO_INSTALLS : getInstalls(view, into.installCount)
   return undefined

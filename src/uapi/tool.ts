@@ -298,8 +298,8 @@ export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
       begun += text.slice(1)
       return undefined
     }
-    const whole = begun + text
+    const joined = begun + text
     begun = ''
-    return JSON.parse(whole) as ToolRecord
+    return JSON.parse(joined) as ToolRecord
   }
 }

@@ -53,7 +53,7 @@ export type Addressing = Partial<
 const HOP_LIMIT = 64
 
 export const noAddress = (call: string, gid: unknown): RdmaError =>
-  invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'it is text: "192.0.2.7", "2001:db8::1"')
+  invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'give text: "192.0.2.7", "2001:db8::1"')
 
 /** The last parsed address: consecutive paths often have one address in common. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
@@ -80,7 +80,7 @@ const requireLink = (call: string, name: string, value: unknown, link: LinkName)
 const macOf = (call: string, text: string): Uint8Array => {
   const parts = typeof text === 'string' && /^[\da-f]{2}(:[\da-f]{2}){5}$/i.test(text) ? text.split(':') : undefined
   if (parts === undefined)
-    throw invalidArgument(call, `dmac ${formatValue(text)} is not a MAC address`, 'it is text: "02:00:00:00:00:01"')
+    throw invalidArgument(call, `dmac ${formatValue(text)} is not a MAC address`, 'give text: "02:00:00:00:00:01"')
   return Uint8Array.from(parts, part => Number.parseInt(part, 16))
 }
 

@@ -254,7 +254,7 @@ export const createDevice = (
     // Collects from now on, not only from the first request for an event.
     const mail = createMailbox<DeviceEvent>(kit, 'device')
     const stop = onEvent(mail.put)
-    const walk = async function* (): AsyncGenerator<DeviceEvent> {
+    const iterate = async function* (): AsyncGenerator<DeviceEvent> {
       try {
         for await (const event of mail.arrivals(options)) {
           // Handlers of a closed device are not called.
@@ -266,7 +266,7 @@ export const createDevice = (
         mail.end()
       }
     }
-    return walk()
+    return iterate()
   }
   const numberOf = (call: string, cls: ObjectClass, method: string, args: object, object: Named | number): number => {
     checkClass(call, cls)
@@ -298,9 +298,9 @@ export const createDevice = (
     life.isOpen = false
     handlers.clear()
     for (const one of sources.values()) if (one !== undefined) detachRings(one, carrier.layout)
-    const gone = carrier.close()
+    const closed = carrier.close()
     waiters.wakeAll()
-    await gone
+    await closed
     checked?.end()
   }
   const device: Device = {

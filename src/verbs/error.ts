@@ -162,7 +162,7 @@ export const checkFunction = (call: string, what: string, value: unknown): void 
 /** Checks that a value is one of the allowed ones. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
-    throw invalidArgument(call, `${option} ${formatValue(value)}: it is ${choices.join(', ')}`)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not one of ${choices.join(', ')}`)
 }
 
 /** The error to throw: core's refusal becomes an RdmaError. */

@@ -117,7 +117,7 @@ const addressOf = (call: string, text: string): Uint8Array => {
 
 const checkInteger = (call: string, option: string, value: number, min: number, max: number): void => {
   if (!Number.isInteger(value) || value < min || value > max)
-    throw invalidArgument(call, `${option} ${formatValue(value)}: it is an integer from ${min} to ${max}`)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not an integer from ${min} to ${max}`)
 }
 
 /** A socket of either protocol; `poll`, `wait`, `arrivals` and `close` as in `UdpSocket`. */
@@ -128,15 +128,15 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
   let isEnded = false
   let current = handle
   const wake = (): void => waiters.wake(number)
-  const over = (): void => {
+  const markEnded = (): void => {
     isEnded = true
     waiters.remove(number)
   }
   // A record announces that data has arrived; the data stays at the device until it is taken.
-  carrier.descriptors.read(handle, 8, wake, over)
+  carrier.descriptors.read(handle, 8, wake, markEnded)
   const close = descriptorCloser(carrier, SocketClass, handle, () => {
     current = CLOSED
-    over()
+    markEnded()
   })
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, current, args)
   const call = anyCall as typeof carrier.call

@@ -76,16 +76,16 @@ export const objectPlan = <C extends ObjectClass>(
   const { carrier } = kit
   checkClass(call, cls)
   const { create } = cls.methods
-  if (args !== undefined) checkRecord(`${cls.name}.create`, 'its arguments', args, 'give {} where there are none')
+  if (args !== undefined) checkRecord(`${cls.name}.create`, 'its arguments', args, 'give {} if there are none')
   if (create === undefined)
-    throw invalidArgument(`${cls.name}.create`, 'objects of this class are there already', 'use device.call')
+    throw invalidArgument(`${cls.name}.create`, 'objects of this class exist already', 'use device.call')
   const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined
   return {
     class: cls,
     args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
     made({ object: handle, out }) {
       const isDestroyed = cls.methods.destroy !== undefined
-      const over = (): void => {
+      const release = (): void => {
         if (own.handle === CLOSED) return
         if (cls.identity === 'fd') carrier.descriptors.close(handle)
         source?.forget()
@@ -95,12 +95,12 @@ export const objectPlan = <C extends ObjectClass>(
       const close = (): void => {
         if (own.handle === CLOSED) return
         if (isDestroyed) destroy(carrier, cls, handle)
-        over()
+        release()
       }
       const closeAsync = async (): Promise<void> => {
         if (own.handle === CLOSED) return
         if (isDestroyed) await destroyAsync(carrier, cls, handle)
-        over()
+        release()
       }
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')

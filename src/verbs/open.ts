@@ -148,7 +148,7 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
     if (value !== undefined && typeof value !== 'string')
       throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
   if (socket !== undefined && socket !== true && typeof socket !== 'string')
-    throw invalidArgument('open', `socket ${formatValue(socket)}: it is a path, or true for the user's own daemon`)
+    throw invalidArgument('open', `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)
   const { check = (network as LocalNetwork | undefined)?.check } = options
   const start = check === undefined || check === false ? undefined : await checkStarter(check)

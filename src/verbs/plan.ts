@@ -28,7 +28,7 @@ export type KindOf<T> = T extends Kind<infer N> ? N : never
 
 /** The handle of a closed object: the number may belong to another object now. Carriers refuse it. */
 export const CLOSED = -0x40000000
-export const isClosed = (call: string): RdmaError => invalidArgument(call, 'it is closed')
+export const isClosed = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
 
 /** Properties of the device that queue pairs need. */
 export interface PathFacts {

@@ -256,24 +256,24 @@ const enumerationsPage = (enumerations: Readonly<Record<string, Readonly<Record<
 
 const INDEX = `# Reference
 
-Every class of the object model: its methods, what goes in and comes out, with types, limits, errors, and the calls of
-Linux that are the same. These pages are made from the declarations in \`src/spec/\` and the comments beside them;
-\`npm run docs\` makes them anew. \`userdma schema\` prints the same data, of a device too; as JSON: [schema](../schema.md).
-[Linux's calls](../linux-abi.md) has the other direction.
+Every class of the object model: its methods with inputs and outputs, their types, limits and errors, and the equivalent
+calls of Linux. \`npm run docs\` generates these pages from the declarations in \`src/spec/\` and their comments.
+\`userdma schema\` prints the same data, also of a device, and as JSON ([schema](../schema.md)). [Linux's
+calls](../linux-abi.md) has the other direction.
 
-An attribute that is not marked optional must be there: without it a call is EINVAL. Sizes and offsets are in bytes.
+Attributes that are not marked optional are required: without them a call is EINVAL. Sizes and offsets are in bytes.
 
 ## Errors of every call
 
 | error | when |
 |---|---|
 | EOPNOTSUPP | the device has no such class or method |
-| EINVAL | the message is malformed, an attribute is missing or is no value of its type; the context is not open yet |
-| EPROTONOSUPPORT | an attribute that the device does not know, and that it must not ignore |
-| EFAULT | memory of the caller that the message points to is not there |
-| EIO | the device is gone, or the context is closed |
+| EINVAL | the message is malformed, an attribute is missing or its value is invalid; the context is not open yet |
+| EPROTONOSUPPORT | the device does not know a mandatory attribute |
+| EFAULT | the message points to memory that the caller does not have |
+| EIO | the device was removed, or the context is closed |
 
-In the library each is an \`RdmaError\` with the reason as a sentence.
+In the library each is an \`RdmaError\` with the reason.
 
 ## Classes
 `

@@ -18,7 +18,7 @@ export interface Kind {
 }
 
 const remove = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: '' }))
-/** A statement less: what it declares stays unused. */
+/** Replaces a statement by an empty one. */
 const skip = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: ';' }))
 const change = (text: string, ranges: readonly Range[], to: (value: string) => string): Edit[] =>
   ranges.map(range => ({ ...range, text: to(text.slice(range.from, range.to)) }))

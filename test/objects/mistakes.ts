@@ -95,7 +95,7 @@ const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): Wron
       break
     }
     case 'enum':
-      add('no such value', 'EINVAL', `77 is no ${of.of.name}`, number(77, of.width))
+      add('no such value', 'EINVAL', `77 is not a value of ${of.of.name}`, number(77, of.width))
       break
     case 'flags': {
       const all = Object.values(of.of.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
@@ -193,7 +193,7 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
     {
       ...refused,
       title: `${name} as output`,
-      message: new RegExp(`${where} goes in, not out`),
+      message: new RegExp(`${where} is an input, not an output`),
       bytes: withAttribute(bytes, id, false, payload, OUT),
     },
     {
@@ -274,7 +274,7 @@ export const wrongCalls = ({ names }: CallTarget, call: Call): Wrong[] => {
     {
       title: 'an impossible length',
       code: 'EINVAL',
-      message: /the message says that it has \d+ bytes|at least 16 bytes/,
+      message: /the header has length \d+|at least 16 bytes/,
       bytes: changed(view => view.setUint16(0, 17, true)),
     },
   ]

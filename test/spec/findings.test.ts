@@ -56,7 +56,7 @@ const page = (): string =>
     'Errors: something failed or cannot work. Warnings: it works here, and leaks or fails elsewhere. Notes are printed with',
     '`--notes`.',
     '',
-    '| finding | severity | what it is |',
+    '| finding | severity | meaning |',
     '|---|---|---|',
     ...findingIds.map(id => `| [\`${id}\`](#${id}) | ${findings[id].severity} | ${findings[id].title} |`),
     ...findingIds.flatMap(id => {

@@ -24,7 +24,7 @@ import {
   u32,
   u64,
 } from '../../src/spec/schema/schema.ts'
-import { checkOf, hasRightArguments, isValid, shapeOf } from '../../src/uapi/argument-check.ts'
+import { checkOf, hasValidArguments, isValid, shapeOf } from '../../src/uapi/argument-check.ts'
 import { problemOf } from '../../src/uapi/scalar.ts'
 
 const gaps = enumeration('gaps', { LOW: 1, HIGH: 7 })
@@ -88,7 +88,7 @@ it('accepts arguments without a problem, and nothing else', () => {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],
           enumerable: true,
         })
-      assert.equal(hasRightArguments(shape, args), isFine(args))
+      assert.equal(hasValidArguments(shape, args), isFine(args))
     }),
     { numRuns: 3000 },
   )
@@ -109,8 +109,8 @@ it('accepts a value without a problem, and no other, strict or not', () => {
 it('ignores unknown fields of a record, but not unknown arguments', () => {
   const shape = shapeOf(attributes)
   const one = { ...(plainly.one as object), more: 1 }
-  assert.ok(hasRightArguments(shape, { small: 1, pd: 1, one }))
-  assert.equal(hasRightArguments(shape, { small: 1, pd: 1, more: 1 }), false)
+  assert.ok(hasValidArguments(shape, { small: 1, pd: 1, one }))
+  assert.equal(hasValidArguments(shape, { small: 1, pd: 1, more: 1 }), false)
 })
 
 it('does not accept what it cannot check: accessors of a class', () => {
@@ -122,5 +122,5 @@ it('does not accept what it cannot check: accessors of a class', () => {
       return -1
     }
   }
-  assert.equal(hasRightArguments(shape, new Accessors()), false)
+  assert.equal(hasValidArguments(shape, new Accessors()), false)
 })

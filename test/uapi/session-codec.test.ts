@@ -194,7 +194,7 @@ test('garbage is refused with a message and never throws', () => {
     }),
   )
   const length = writeRequest(buffer, 'IOCTL', {}, { request: 1, argument: 2n })
-  assert.match(readRequest(buffer, length - 1, into) ?? '', /47 bytes says that it has 48/)
+  assert.match(readRequest(buffer, length - 1, into) ?? '', /47 bytes has length 48 in its header/)
   buffer.view.setUint32(4, length - 8, true)
   assert.match(readRequest(buffer, length - 8, into) ?? '', /type 4 has 40 bytes; 48 are right/)
   assert.match(readRequest(buffer, 8, into) ?? '', /8 bytes; the header alone has 32/)

@@ -117,7 +117,7 @@ eachCarrier(openTwo => {
     const newer = device.cq()
     assert.equal(await walk, 0)
     for await (const _ of cq) assert.fail('there is nothing')
-    await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'it is closed' })
+    await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'the object is closed' })
     newer.close()
     await device.close()
     await other.close()

@@ -84,7 +84,7 @@ eachCarrier(openTwo => {
     assert.equal(ready.state, 'INIT')
     assert.match(
       messageOf(() => a.qp.modify(untyped({ state: 'RESTE' }))),
-      /"RESTE" is no qp_state \(0 RESET, 1 INIT/,
+      /"RESTE" is not a value of qp_state \(0 RESET, 1 INIT/,
     )
     const again = b.pd.rcQp({ sendCq: b.cq })
     again.connect(a.qp.endpoint)

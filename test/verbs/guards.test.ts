@@ -150,7 +150,7 @@ test('options of `open` of a wrong type, or that do not fit the network, are ref
   await refusedWith({ address: 5 }, /address 5 is not a string/)
   await refusedWith({ name: {} }, /name an object is not a string/)
   await refusedWith({ device: 7 }, /device 7 is not a string/)
-  await refusedWith({ socket: 7 }, /socket 7: it is a path/)
+  await refusedWith({ socket: 7 }, /socket 7 is not a path/)
   await refusedWith({ network: {} }, /network an object is not a network/)
   await refusedWith({ network: null }, /network null is not a network/)
   await refusedWith({ link: 'wire' }, /link "wire"/)

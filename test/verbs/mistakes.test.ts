@@ -38,18 +38,20 @@ eachCarrier(openTwo => {
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
       refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped(buffer)))
     pd.register(Buffer.alloc(8)).close()
-    refuses('cq.create', /^kind "timd": it is entries, timed, counting$/, () =>
+    refuses('cq.create', /^kind "timd" is not one of entries, timed, counting$/, () =>
       device.cq(untyped<CqOptions>({ kind: 'timd' })),
     )
     const qp = pd.rcQp({ sendCq: device.cq() })
     const ud = pd.udQp({ sendCq: device.cq() })
     const attach = (gid: unknown) => () => device.call(Classes.ud_qp, 'attachMcast', untyped({ gid, mlid: 0 }), ud)
-    refuses('ud_qp.attachMcast', /^attribute gid: it is a Uint8Array of 16 bytes$/, attach('224.0.0.1'))
-    refuses('ud_qp.attachMcast', /^attribute gid: 4 bytes, it has 16$/, attach(new Uint8Array(4)))
+    refuses('ud_qp.attachMcast', /^attribute gid: must be a Uint8Array of 16 bytes$/, attach('224.0.0.1'))
+    refuses('ud_qp.attachMcast', /^attribute gid: 4 bytes, must be 16$/, attach(new Uint8Array(4)))
     const create = (address: unknown) => () => device.create(Classes.ah, untyped({ pd: pd.handle, address }))
-    refuses('ah.create', /^attribute address: it is a record$/, create(null))
-    refuses('ah.create', /^attribute address\.dgid: it is a Uint8Array of 16 bytes$/, create({}))
-    refuses('rc_qp.modify', /^attribute state: "RST" is no qp_state/, () => qp.modify(untyped({ state: 'RST' })))
+    refuses('ah.create', /^attribute address: must be a record$/, create(null))
+    refuses('ah.create', /^attribute address\.dgid: must be a Uint8Array of 16 bytes$/, create({}))
+    refuses('rc_qp.modify', /^attribute state: "RST" is not a value of qp_state/, () =>
+      qp.modify(untyped({ state: 'RST' })),
+    )
     refuses('qp.connect', /^gid undefined is not an address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
     assert.equal(qp.state, 'RESET')
     await device.close()
@@ -79,10 +81,10 @@ eachCarrier(openTwo => {
 })
 
 test('impossible networks and devices are refused', async () => {
-  refuses('createNetwork', /^link "upd": it is memory, udp, udp-plain, dgram$/, () =>
+  refuses('createNetwork', /^link "upd" is not one of memory, udp, udp-plain, dgram$/, () =>
     createNetwork(untyped({ link: 'upd' })),
   )
-  refuses('createNetwork', /^path "x": it is direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
+  refuses('createNetwork', /^path "x" is not one of direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
   refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
   const network = createNetwork()
   refuses('network.setFaults', /^fault undefined is not a string$/, () => network.setFaults(untyped(undefined)))
@@ -90,7 +92,7 @@ test('impossible networks and devices are refused', async () => {
   await assert.rejects(open({ network, address: '127.0.0.9' }), {
     name: 'RdmaError',
     code: 'EADDRINUSE',
-    reason: 'rxe0 of this network has 127.0.0.9',
+    reason: 'address: "127.0.0.9" is the address of rxe0 on this network',
   })
   for (const [call, what, body] of [
     ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
@@ -108,9 +110,11 @@ test('a value of a wrong type is quoted in the message', async () => {
   const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]
   const shown = ['10n', 'Symbol\\(s\\)', 'a function', 'a list', 'a Uint8Array', 'null', '1.5']
   for (const [i, value] of values.entries()) {
-    refuses('cq.create', new RegExp(`^kind ${shown[i]}: it is entries`), () => device.cq(untyped({ kind: value })))
+    refuses('cq.create', new RegExp(`^kind ${shown[i]} is not one of entries`), () =>
+      device.cq(untyped({ kind: value })),
+    )
     const gid = () => pd.addressHandle(untyped({ gid: value }))
-    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^it is text/)
+    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^give text/)
   }
   await device.close()
 })

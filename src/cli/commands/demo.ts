@@ -137,7 +137,7 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   const entries = timeline(records, capture, names)
   const shown = firstMessages(entries, MESSAGES)
   const start = entries[0]?.time ?? 0
-  for (const { kind, time, who, text } of shown) {
+  for (const { kind, time, program: who, text } of shown) {
     const at = ((time - start) / 1000).toFixed(3).padStart(9)
     cut(`${at}  ${who.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
   }

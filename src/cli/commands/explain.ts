@@ -29,19 +29,21 @@ const causeLine = (name: CauseName): string => {
 
 const isStatus = (name: StatusName | EventName): name is StatusName => Object.hasOwn(statuses, name)
 
-/** Of a completion status or event: what it means, and its findings and causes, likeliest first. */
+/** The page of a completion status or event: its meaning, findings and causes, likeliest first. */
 const statusPage = (name: StatusName | EventName): string[] => {
-  const fits = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
+  const isCause = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
   const ids = findingsOf(name)
-  const notes = (Object.keys(causes) as CauseName[]).filter(cause => fits(cause) && findingOfCause(cause) === undefined)
+  const notes = (Object.keys(causes) as CauseName[]).filter(
+    cause => isCause(cause) && findingOfCause(cause) === undefined,
+  )
   const order = ids.length > 0 ? 'look for these, in this order' : undefined
-  const none = notes.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
+  const noFindings = notes.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
   return [
-    `${name}: ${order ?? none}`,
+    `${name}: ${order ?? noFindings}`,
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
     ...ids.flatMap((id, i) => {
       const { title, advice, causes: from = [] } = findings[id]
-      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...from.filter(fits).map(causeLine)]
+      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...from.filter(isCause).map(causeLine)]
     }),
     ...(notes.length > 0 ? ['', ...notes.map(causeLine)] : []),
   ]

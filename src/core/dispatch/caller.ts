@@ -6,9 +6,9 @@ import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
 /** `who`: the subject of the EFAULT message. Descriptors are core's own numbers. */
-export const callerWithoutMemory = (who: string): Caller => {
+export const callerWithoutMemory = (owner: string): Caller => {
   const refuse = (): never => {
-    throw new CallError('EFAULT', `${who} has no memory that arguments could point to`)
+    throw new CallError('EFAULT', `${owner} has no memory that arguments could point to`)
   }
   return { memory: noMemory, copyIn: refuse, copyOut: refuse, descriptor: number => number }
 }

@@ -196,7 +196,7 @@ export const runChain = (
           return result
             .then(answered)
             .catch(failed)
-            .then(over => over ?? runFrom(index + 1))
+            .then(stopped => stopped ?? runFrom(index + 1))
         answered(result)
       } catch (error) {
         return failed(error)

@@ -144,8 +144,8 @@ const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>
 const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
   const [into, out] = [attributesWithoutClass(method.in, has), attributesWithoutClass(method.out, has)]
   if (into.length + out.length === 0) return method
-  const without = (attributes: Attributes, gone: typeof into): Attributes =>
-    Object.fromEntries(Object.entries(attributes).filter(([name]) => !gone.some(([one]) => one === name)))
+  const without = (attributes: Attributes, removed: typeof into): Attributes =>
+    Object.fromEntries(Object.entries(attributes).filter(([name]) => !removed.some(([one]) => one === name)))
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const [name, { id }, cls] of into)
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: this device has no class ${cls}` }

@@ -20,7 +20,7 @@ import {
   type Out,
 } from '../../spec/schema/schema.ts'
 import { unknownAttribute } from '../../spec/schema/versions.ts'
-import { hasRightArguments, type ReferenceAttribute } from '../../uapi/argument-check.ts'
+import { hasValidArguments, type ReferenceAttribute } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
 import { handleEvents, reachEvents } from '../events/events.ts'
@@ -331,7 +331,7 @@ const checkedArguments = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
     )
-  if (!hasRightArguments(entry.shape, args)) {
+  if (!hasValidArguments(entry.shape, args)) {
     checkPresence(entry, args)
     check(entry, args)
   }

@@ -26,10 +26,10 @@ export const undoWhenDone = (
   others: readonly (CoreObject | undefined)[] = [],
 ): void => {
   const { descriptors: known } = context.device.core
-  const over = (result?: Result): void => {
+  const undo = (result?: Result): void => {
     const more = [...(result?.descriptors ?? []).map(({ object }) => known.get(object))] as CoreObject[]
     const own = result && recordCreated(context, result, more)
     undoObjects(context, [...others, own, ...more])
   }
-  call.then(over, () => over())
+  call.then(undo, () => undo())
 }

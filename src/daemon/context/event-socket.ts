@@ -79,7 +79,7 @@ export const createEventSocket = (
   let isPeerEndOpen = true
   let closed = false
   /** We have closed the socket, or the program its end: nothing is sent or searched any more. */
-  let over = false
+  let isEnded = false
   /** Records that were sent and may be unread, oldest first; then records that were not sent yet. */
   let sent: EventRecord[] = []
   let waiting: EventRecord[] = []
@@ -111,8 +111,8 @@ export const createEventSocket = (
     ),
   )
   const markOver = (): void => {
-    if (over) return
-    over = true
+    if (isEnded) return
+    isEnded = true
     // Stopping the watcher takes longer: `close` does it.
     watcher.update({})
     hungUp()
@@ -214,13 +214,13 @@ export const createEventSocket = (
 
   /** Withdraws all unread records, oldest first; afterwards only this object has them. */
   const takeAll = (): EventRecord[] => {
-    if (over) return []
+    if (isEnded) return []
     const all = [...unread(), ...waiting]
     waiting = []
     return all
   }
   const sendAgain = (records: EventRecord[]): void => {
-    if (over) return
+    if (isEnded) return
     waiting = records
     push()
   }
@@ -233,7 +233,7 @@ export const createEventSocket = (
       isPeerEndOpen = false
     },
     post(event) {
-      if (over || (waiting.length >= MAX_WAITING && !mayWaitBeyondLimit(event))) return
+      if (isEnded || (waiting.length >= MAX_WAITING && !mayWaitBeyondLimit(event))) return
       waiting.push(event)
       push()
     },
@@ -241,7 +241,7 @@ export const createEventSocket = (
       place = { process, number }
     },
     reach() {
-      if (over || isAllRead() || isPeerEndFound()) return undefined
+      if (isEnded || isAllRead() || isPeerEndFound()) return undefined
       const job = search()
       // Most programs have few descriptors, so the first slice suffices.
       return job.next().done ? undefined : slices.run(job)
@@ -254,7 +254,7 @@ export const createEventSocket = (
       return withdrawn
     },
     unread() {
-      if (over) return 0
+      if (isEnded) return 0
       // Counting removes nothing: a concurrent reader still gets its records.
       let bytes = isAllRead() ? 0 : (withPeerEnd(unreadBytes) ?? 0)
       let count = 0
@@ -262,7 +262,7 @@ export const createEventSocket = (
       return count + waiting.length
     },
     take(limit) {
-      if (over) return []
+      if (isEnded) return []
       const taken = takeOldest(limit)
       taken.push(...waiting.splice(0, limit - taken.length))
       push()
@@ -274,7 +274,7 @@ export const createEventSocket = (
     close() {
       if (closed) return
       closed = true
-      over = true
+      isEnded = true
       watcher.stop()
       close(ownEnd)
       this.passed()

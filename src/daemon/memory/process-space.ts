@@ -69,24 +69,24 @@ export const createProcessSpace = (
   const held = createHeldRanges(handle, options)
   let written: WrittenRanges | undefined
   const moves = createMoves(handle)
-  let checked = -1
-  /** Turn of the last check. */
+  /** Turn and time of the last check of the process, and its result. */
+  let checkedTurn = -1
   let now = 0
-  let same = true
+  let isSameProcess = true
   let stalled = false
   let closed = false
   let ranges: MappedRanges | undefined
-  const alive = (): boolean => {
+  const isAlive = (): boolean => {
     if (closed) return false
-    if (checked !== turn()) {
-      checked = turn()
+    if (checkedTurn !== turn()) {
+      checkedTurn = turn()
       now = nowMicroseconds()
-      same = isSame(handle)
+      isSameProcess = isSame(handle)
     }
-    return same
+    return isSameProcess
   }
   /** 0, or the errno with which copies fail. */
-  const refusalErrno = (): number => (stalled ? Errno.ETIMEDOUT : alive() ? 0 : Errno.ESRCH)
+  const refusalErrno = (): number => (stalled ? Errno.ETIMEDOUT : isAlive() ? 0 : Errno.ESRCH)
   const errnoOf = (moved: number, total: number): number => {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
@@ -100,7 +100,7 @@ export const createProcessSpace = (
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
   /** The ranges of the process, if it is alive and the addresses are below USER_END. */
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
-    if (!alive() || start + length > USER_END) return undefined
+    if (!isAlive() || start + length > USER_END) return undefined
     if (ranges === undefined) {
       ranges = mappedRanges(handle.pid, handle.guest)
       // The file just opened belongs to the right process only if that still exists.
@@ -117,9 +117,9 @@ export const createProcessSpace = (
     },
     prepareCheck(hi, lo, length, writable) {
       const start = hi * TWO_32 + lo
-      const look = rangesFor(start, length)?.look(start, start + length, rightsOf(writable), turn)
+      const search = rangesFor(start, length)?.search(start, start + length, rightsOf(writable), turn)
       // Most programs have few mappings, so the first slice suffices.
-      return look === undefined || look.next().done ? undefined : slices.run(look)
+      return search === undefined || search.next().done ? undefined : slices.run(search)
     },
     hold(hi, lo, length, isShared, lost) {
       const release = held.hold(hi * TWO_32 + lo, length, lost)

@@ -211,7 +211,7 @@ const serve = (
   const opening = createNodeOpening(client)
   const calls = createSessionCalls(client)
 
-  const desk = createToolRequests(daemon, {
+  const toolRequests = createToolRequests(daemon, {
     buffer: outgoing,
     reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
@@ -295,7 +295,7 @@ const serve = (
     else if (request.type === MessageType.REFUSED) notePostRefusal()
     else if (request.type === MessageType.FORK) noteFork()
     else if (request.type === MessageType.NETLINK) calls.netlink()
-    else if (request.type === MessageType.TOOL) desk.handle(request, fds)
+    else if (request.type === MessageType.TOOL) toolRequests.handle(request, fds)
     else calls.call()
   }
 
@@ -332,7 +332,7 @@ const serve = (
   }
 
   const onReady = (readable: boolean, writable: boolean): void => {
-    if (writable) desk.onWritable()
+    if (writable) toolRequests.onWritable()
     if (readable) onReadable()
   }
   // An exception outside a call leaves the session in an unknown state, so it is closed.
@@ -351,7 +351,7 @@ const serve = (
         () => calls.settleTrace(),
         () => watcher.stop(),
         () => (standing === 'owner' ? close : closeElsewhere)(fd),
-        () => desk.close(),
+        () => toolRequests.close(),
         () => daemon.destroyWaits.drop(caller),
         () => daemon.failures.leave(process.pid),
         () => space.close(),

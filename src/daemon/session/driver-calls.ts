@@ -36,7 +36,7 @@ export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {
     // Traces include the memory that the driver reads and writes.
-    const seen: Caller = {
+    const recorded: Caller = {
       ...caller,
       copyIn: (address, length) => view.copyIn(address, length),
       copyOut: (address, bytes) => view.copyOut(address, bytes),
@@ -46,10 +46,10 @@ export const driverDialect =
     try {
       const ret =
         type === MessageType.IOCTL
-          ? opsIoctl(fd, seen, request, argument)
+          ? opsIoctl(fd, recorded, request, argument)
           : type === MessageType.WRITE
-            ? opsWrite(fd, seen, buffer, Number(length))
-            : opsMap(fd, seen, Number(offset), Number(length), (protection & WRITABLE) !== 0).offset
+            ? opsWrite(fd, recorded, buffer, Number(length))
+            : opsMap(fd, recorded, Number(offset), Number(length), (protection & WRITABLE) !== 0).offset
       return { ret, installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error

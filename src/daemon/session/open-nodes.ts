@@ -1,6 +1,6 @@
 /*
- * OPEN and ATTACH of a session: opens uverbs nodes, rdma_cm channels and umad files, and gives access to contexts whose
- * memory file the client shows.
+ * OPEN and ATTACH of a session: opens uverbs nodes, rdma_cm channels and umad files, and attaches contexts of which
+ * the client has the memory file.
  */
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
@@ -27,7 +27,7 @@ const MAX_CONTEXTS = 256
 export interface NodeOpening {
   /** Opens the node of the request. */
   open(): void
-  /** The caller shows a descriptor. If it is the memory file of a context, the session may use that context. */
+  /** Attaches the context whose memory file is the descriptor in the request. */
   attach(): void
 }
 
@@ -102,7 +102,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
   }
 
-  /** Opens a umad file of a device: only for the daemon's own user, as the modes of Linux's nodes. */
+  /** Opens a umad file of a device: only for the daemon's own user, like Linux's nodes with mode 0600. */
   const openMads = (): void => {
     const { node } = request
     const device = daemon.devices.atNode(node - UMAD_NODES)

@@ -58,9 +58,12 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const address = addressText(dgid)
     for (const device of deviceOf().core.devices.values()) {
       if (device.driver !== deviceOf().driver || findGid(device.ports[0].gids, dgid) < 0) continue
-      const theirs = device.state as RxeState
-      const there = theirs.qpns.rowOf(qpn)
-      return { peer: { qpn, address, state: there < 0 ? 'none' : theirs.engine().stateOf(there) }, state: theirs }
+      const peerState = device.state as RxeState
+      const peerRow = peerState.qpns.rowOf(qpn)
+      return {
+        peer: { qpn, address, state: peerRow < 0 ? 'none' : peerState.engine().stateOf(peerRow) },
+        state: peerState,
+      }
     }
     return { peer: { qpn, address }, state: undefined }
   }
@@ -73,10 +76,11 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
   const about = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
     const object = objectOf(row)
     if (object === undefined) return
-    const whole: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
+    const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
     // an event repeats a failure that a request has reported
-    if (!isNote(whole) && whole.what !== 'drop' && lasts.get(row)?.cause !== whole.cause) lasts.set(row, whole)
-    report(whole, object.context)
+    if (!isNote(complete) && complete.what !== 'drop' && lasts.get(row)?.cause !== complete.cause)
+      lasts.set(row, complete)
+    report(complete, object.context)
   }
 
   return {

@@ -41,7 +41,7 @@ export interface Guest {
   readMaps(offset: number, room: Room): number
   /** A memory file that the process shares with us as `fd`: a write of its own may hold the file's lock. */
   file(fd: number): GuestFile
-  /** A duplicate of its descriptor, which must be a memory file, or that socket; or -errno, -EINVAL for another file. */
+  /** A duplicate of its descriptor, which must be a memory file or `socket`; or -errno, -EINVAL for another file. */
   descriptor(number: number, socket?: FileIdentity): number
   close(): void
 }
@@ -93,16 +93,16 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     const room = { arena: workArena(), at: 0, length: path.length }
     return within(patience => mover.call(MoverCall.OPEN, -1, flags, room, patience))
   }
-  const onMaps = (what: number, value: number, room: Room): number => {
+  const callOnMaps = (call: number, value: number, room: Room): number => {
     if (mapsIn !== mover.incarnation) {
       maps = open('maps', O_RDONLY_CLOEXEC)
       mapsIn = maps < 0 ? -1 : mover.incarnation
     }
-    return maps < 0 ? maps : within(patience => mover.call(what, maps, value, room, patience))
+    return maps < 0 ? maps : within(patience => mover.call(call, maps, value, room, patience))
   }
 
-  /** Whether a descriptor of the mover is a memory file, or that socket. */
-  const isHarmless = (fd: number, socket: FileIdentity | undefined): boolean => {
+  /** Whether a descriptor of the mover is a memory file, or `socket`. */
+  const isAccepted = (fd: number, socket: FileIdentity | undefined): boolean => {
     if (socket === undefined) return within(patience => mover.call(MoverCall.SEALS, fd, 0, undefined, patience)) >= 0
     const room = { arena: workArena(), at: 0, length: Statx.BYTES }
     if (within(patience => mover.call(MoverCall.STAT, fd, STATX_INO, room, patience)) < 0) return false
@@ -121,18 +121,18 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     openMemory() {
       const opened = open('mem', O_RDWR_CLOEXEC)
       mem = opened < 0 ? opened : mover.take(opened)
-      // All later processes of the mover have it with our number.
+      // All later processes of the mover inherit our descriptor, with its number.
       mover.close()
       if (mem >= 0) kept[1] = mem
       return mem
     },
     move: (write, ...what) => within(patience => mover.move(write, -1, mem, ...what, patience)),
-    askMaps: (request, room) => onMaps(MoverCall.IOCTL, request, room),
-    readMaps: (offset, room) => onMaps(MoverCall.READ, offset, room),
+    askMaps: (request, room) => callOnMaps(MoverCall.IOCTL, request, room),
+    readMaps: (offset, room) => callOnMaps(MoverCall.READ, offset, room),
     descriptor(number, socket) {
       const fd = within(patience => mover.call(MoverCall.GETFD, pidfd, number, undefined, patience))
       if (fd < 0) return fd
-      const taken = isHarmless(fd, socket) ? mover.take(fd) : -EINVAL
+      const taken = isAccepted(fd, socket) ? mover.take(fd) : -EINVAL
       // The mover's copy is closed when the mover ends, which may have to wait.
       mover.close(taken === -EINVAL)
       return taken
@@ -148,11 +148,11 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
         return copy
       }
       const batch = (write: boolean, length: number, position: number): number => {
-        const there = renew()
+        const moverFd = renew()
         const [high, low] = [Math.floor(position / TWO_32), position % TWO_32]
-        if (there < 0) return there
+        if (moverFd < 0) return moverFd
         return within(patience =>
-          mover.move(write, -1, there, high, low, workArena(), 0, length, length, length, patience),
+          mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, patience),
         )
       }
       return {

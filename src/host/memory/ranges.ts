@@ -53,7 +53,7 @@ export interface MappedRanges {
    * Answers like `permits`, in slices, for programs with very many mappings: yields between them. `turn` is called at
    * the end, and `permits` then gives the same answer in that turn.
    */
-  look(start: number, end: number, rights: number, turn: () => number): Generator<undefined, boolean>
+  search(start: number, end: number, rights: number, turn: () => number): Generator<undefined, boolean>
   close(): void
 }
 
@@ -161,9 +161,9 @@ const permit = (ranges: readonly number[], start: number, end: number, rights: n
 }
 
 /** Runs a generator to its end immediately. */
-const atOnce = <T>(look: Generator<undefined, T>): T => {
+const atOnce = <T>(search: Generator<undefined, T>): T => {
   for (;;) {
-    const { done, value } = look.next()
+    const { done, value } = search.next()
     if (done) return value
   }
 }
@@ -171,7 +171,7 @@ const atOnce = <T>(look: Generator<undefined, T>): T => {
 /** By the text of the maps file, which every Linux has. */
 export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   let ranges: readonly number[] = []
-  let asked = -1
+  let queries = -1
   /** Reads the ranges, for the turn in which that is finished; false for a process that has ended. */
   function* renew(turn: () => number): Generator<undefined, boolean> {
     let file: MapsFile | undefined
@@ -183,18 +183,18 @@ export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
     } finally {
       file?.close()
     }
-    asked = turn()
+    queries = turn()
     return true
   }
   return {
     permits: (start, end, rights, turn) =>
-      (asked === turn || atOnce(renew(() => turn))) && permit(ranges, start, end, rights),
-    *look(start, end, rights, turn) {
-      return (asked === turn() || (yield* renew(turn))) && permit(ranges, start, end, rights)
+      (queries === turn || atOnce(renew(() => turn))) && permit(ranges, start, end, rights),
+    *search(start, end, rights, turn) {
+      return (queries === turn() || (yield* renew(turn))) && permit(ranges, start, end, rights)
     },
     close() {
       ranges = []
-      asked = -1
+      queries = -1
     },
   }
 }
@@ -219,11 +219,11 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
     const { u32 } = workArena()
     let reached = start
     // At least one query: far beyond user space a Number's end can equal its start.
-    for (let asked = 1; ; asked++) {
+    for (let queries = 1; ; queries++) {
       if (query(file, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
       reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
       if (reached >= end) return true
-      if (asked % SLICE.queries === 0) yield
+      if (queries % SLICE.queries === 0) yield
     }
   }
   /** Result of a query, valid for its turn. */
@@ -235,7 +235,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
         return found.permits
       return atOnce(walk(start, end, rights))
     },
-    *look(start, end, rights, turn) {
+    *search(start, end, rights, turn) {
       const permits = yield* walk(start, end, rights)
       known = { start, end, rights, turn: turn(), permits }
       return permits

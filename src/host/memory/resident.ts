@@ -49,7 +49,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
   const since = new Float64Array(KNOWN)
   const files = fileMappings(pid)
 
-  const look = (first: number, last: number, now: number): boolean => {
+  const query = (first: number, last: number, now: number): boolean => {
     arena ??= mapArena(BATCH * ENTRY)
     const { address, u32 } = arena
     let all = true
@@ -81,7 +81,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
       for (let i = 0; i < count; i++) {
         const slot = (low + i) & (KNOWN - 1)
         if (known[slot] !== base + low + i || now - since[slot] > VALID)
-          return look(base + low, base + low + count - 1, now)
+          return query(base + low, base + low + count - 1, now)
       }
       return true
     },

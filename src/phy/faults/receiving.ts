@@ -67,11 +67,11 @@ export const createFaultyReceiving = (
 
   const tapped = emptyTappedRun(arena, 'received')
   const showTap = (outcome: TapOutcome, run: ReceivedRun): void => {
-    const look = tap()
-    if (look === null) return
+    const observe = tap()
+    if (observe === null) return
     const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
     Object.assign(tapped, { outcome, offset, packetBytes, count, lastBytes, flow, identification })
-    look(tapped)
+    observe(tapped)
   }
   const lengthOf = (packet: number): number => (packet === packets - 1 ? inner.lastBytes : inner.packetBytes)
   const offsetOf = (packet: number): number => inner.offset + packet * inner.packetBytes

@@ -155,8 +155,8 @@ export const createUdpReceiving = (
 
   const tapped = emptyTappedRun(arena, 'received')
   const show = (outcome: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
-    const look = tap()
-    if (look === null) return
+    const observe = tap()
+    if (observe === null) return
     tapped.outcome = outcome
     tapped.offset = placeOf(buffer, from)
     tapped.packetBytes = segments[buffer]
@@ -164,7 +164,7 @@ export const createUdpReceiving = (
     tapped.lastBytes = lengthOf(buffer, from + count - 1)
     tapped.flow = senders.recordOf(senderOf[buffer])
     tapped.identification = identification
-    look(tapped)
+    observe(tapped)
   }
 
   /** Delivers the packets with correct ICRCs from `packet` on; false if the first is wrong, which is counted. */

@@ -30,7 +30,7 @@ export interface UdpSending {
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void
-  /** A new flow: the socket that it leaves from. */
+  /** Assigns a new flow to a socket. */
   addFlow(flow: number, socket: number): void
   /** Sends what is queued; false if the sockets are full. */
   sendQueued(): boolean
@@ -50,8 +50,8 @@ const MESSAGE_PACKETS = 124
 const FEWER_PACKETS = 62
 const MESSAGE_BYTES = 65000
 /**
- * After so many datagrams the queue is sent before the turn ends, so that the receiver can start while many small ones
- * are built.
+ * After this many datagrams the queue is sent before the turn ends, so that the receiver can start while further small
+ * datagrams are built.
  */
 export const FLUSH_EARLY_PACKETS = 62
 
@@ -65,14 +65,14 @@ export const createUdpSending = (
     /** Whether UDP_SEGMENT may be used. */
     readonly cut: boolean
     readonly tap: () => PortTap | null
-    /** The sockets are full. */
+    /** Called when the sockets become full, and when they are no longer full. */
     readonly onBlocked: (blocked: boolean) => void
   },
 ): UdpSending => {
   const { tap, onBlocked } = options
   let cuts = options.cut
   let messagePackets = MESSAGE_PACKETS
-  /** By flow: which socket it leaves from. */
+  /** By flow: its socket. */
   const socketOf = new Int32Array(FLOWS)
   /** Messages waiting to be sent: [sent, queued). */
   const offsets = new Int32Array(MESSAGES)

@@ -20,8 +20,8 @@ const merged = (known: Kind, own: Kind): Kind =>
 const outOf = (path: string, known: Attributes, own: Attributes): Attributes => {
   const all: Record<string, Attribute> = { ...own }
   for (const [name, attribute] of Object.entries(known)) {
-    const theirs = own[name]
-    if (theirs !== undefined) all[name] = { ...theirs, of: merged(attribute.of, theirs.of) }
+    const deviceMember = own[name]
+    if (deviceMember !== undefined) all[name] = { ...deviceMember, of: merged(attribute.of, deviceMember.of) }
     else if (!attribute.optional)
       throw new CallError('EOPNOTSUPP', `${path}: the device does not return ${name}; its release is too old`)
   }
@@ -37,20 +37,24 @@ const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefin
 /** The class with which to call method `name`. Throws CallError EOPNOTSUPP with a message if it cannot be called. */
 export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
   const path = `${known.name}.${name}`
-  const mine = ownMethod(known, name)
-  const theirs = ownMethod(own, name)
-  if (own === undefined || theirs === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
-  if (mine === undefined) return own
-  let byOwn = agreed.get(mine)
+  const knownMethod = ownMethod(known, name)
+  const deviceMember = ownMethod(own, name)
+  if (own === undefined || deviceMember === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
+  if (knownMethod === undefined) return own
+  let byOwn = agreed.get(knownMethod)
   if (byOwn === undefined) {
     byOwn = new WeakMap()
-    agreed.set(mine, byOwn)
+    agreed.set(knownMethod, byOwn)
   }
-  let cls = byOwn.get(theirs)
+  let cls = byOwn.get(deviceMember)
   if (cls === undefined) {
-    const method = { ...theirs, in: { ...theirs.in, ...mine.in }, out: outOf(path, mine.out, theirs.out) }
+    const method = {
+      ...deviceMember,
+      in: { ...deviceMember.in, ...knownMethod.in },
+      out: outOf(path, knownMethod.out, deviceMember.out),
+    }
     cls = { ...own, methods: { [name]: method } }
-    byOwn.set(theirs, cls)
+    byOwn.set(deviceMember, cls)
   }
   return cls
 }

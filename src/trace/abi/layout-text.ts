@@ -178,12 +178,12 @@ const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, reques
       return found
     },
   }
-  const lay = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
+  const split = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
     splitMessage({ ...source, bytes, length, answered } satisfies Source)
-  const request = lay(message, false)
-  const back = request === undefined ? undefined : out.find(({ address }) => address === message.address)
-  const answer = back === undefined ? undefined : lay(back, true)
-  if (back !== undefined && answer !== undefined) used.add(back)
+  const request = split(message, false)
+  const answerPiece = request === undefined ? undefined : out.find(({ address }) => address === message.address)
+  const answer = answerPiece === undefined ? undefined : split(answerPiece, true)
+  if (answerPiece !== undefined && answer !== undefined) used.add(answerPiece)
   const others = (all: readonly Piece[]): Piece[] => all.filter(one => !used.has(one))
   return { request, answer, others: { in: others(pieces), out: others(out) } }
 }
@@ -205,7 +205,7 @@ export const objectLines = (
           `object ${request.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(request)}`,
           ...indented(bodyLines(request, false, style)),
         ]
-  const back =
+  const answerPiece =
     answer === undefined
       ? []
       : [
@@ -214,7 +214,7 @@ export const objectLines = (
         ]
   return [
     ...head,
-    ...indented(back),
+    ...indented(answerPiece),
     ...others.in.map(piece => `  in ${placeText(piece, style)}`),
     ...others.out.map(piece => `  out ${placeText(piece, style)}`),
   ]

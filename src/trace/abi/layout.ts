@@ -49,7 +49,7 @@ export interface AttributeLayout {
 }
 
 export interface MessageParts {
-  /** `class.method`; what is unknown is a number.  */
+  /** `class.method`; the number of what is unknown. */
   readonly name: string
   readonly call: number | undefined
   readonly length: number
@@ -79,13 +79,13 @@ export interface ChainParts {
 const PREFIX = /^entry \d+ of the chain, at \d+: /
 
 /** The chain in `bytes`. A nested chain is shown as bytes, because one that points to itself would never end. */
-const layChain = (source: Source, bytes: Uint8Array, length: number): ChainParts => {
+const chainParts = (source: Source, bytes: Uint8Array, length: number): ChainParts => {
   const { entries, end, error } = readableEntries(bytes)
   const isCut = length > bytes.length
   return {
     entries: entries.map(entry => {
       const { message, call } = entry
-      return { entry, message: layHeaded({ ...source, bytes: message, length: message.length, call }, false) }
+      return { entry, message: messageParts({ ...source, bytes: message, length: message.length, call }, false) }
     }),
     rest: bytes.subarray(end),
     restLength: length - end,
@@ -94,7 +94,7 @@ const layChain = (source: Source, bytes: Uint8Array, length: number): ChainParts
 }
 
 /** The parts of a message that has a header. */
-const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
+const messageParts = (source: Source, mayChain: boolean): MessageParts => {
   const { bytes, call, answered, declared } = source
   const view = viewOf(bytes)
   const classId = view.getUint16(2, true)
@@ -115,12 +115,12 @@ const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
     const address = isIndirect ? view.getBigUint64(payload, true) : undefined
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length
     const written = isOut && !isIndirect ? flags >>> WRITTEN : 0
-    const isThere = !isOut || (answered && isFilled)
-    const there = address === undefined || !isThere ? undefined : source.piece(address, isOut)
+    const isPresent = !isOut || (answered && isFilled)
+    const piece = address === undefined || !isPresent ? undefined : source.piece(address, isOut)
     const inPlace = isOut && written <= length ? written : length
     const value =
-      address !== undefined ? there?.bytes : isThere ? bytes.subarray(payload, payload + inPlace) : undefined
-    const isWhole = value !== undefined && (there === undefined || there.length === value.length)
+      address !== undefined ? piece?.bytes : isPresent ? bytes.subarray(payload, payload + inPlace) : undefined
+    const isWhole = value !== undefined && (piece === undefined || piece.length === value.length)
     const holdsChain = isChain && value !== undefined && (name === 'entries' || name === 'results')
     return {
       name,
@@ -133,7 +133,7 @@ const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
       written,
       bytes: value,
       value: of === undefined || value === undefined || !isWhole ? undefined : readValue(of, value),
-      chain: holdsChain ? layChain(source, value, there?.length ?? value.length) : undefined,
+      chain: holdsChain ? chainParts(source, value, piece?.length ?? value.length) : undefined,
     }
   })
   const length = view.getUint16(0, true)
@@ -155,4 +155,4 @@ const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
 
 /** Undefined if there are fewer bytes than a header. */
 export const splitMessage = (source: Source): MessageParts | undefined =>
-  source.bytes.length < HEADER ? undefined : layHeaded(source, true)
+  source.bytes.length < HEADER ? undefined : messageParts(source, true)

@@ -231,19 +231,19 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   const t = s.peerState as EngineState
-  const there = s.peerRow * QP.WORDS
+  const peerBase = s.peerRow * QP.WORDS
   if (inPart === 0 && !beginReadPart(s, t, row, request, done, partEnd))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   const why = bytes === 0 ? DmaResult.OK : locateRemote(s, t, request, done * mtu, bytes)
   if (why !== DmaResult.OK) {
     const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
-    nakAt(t, s.peerRow, t.rows[there + QP.RESP_EPSN], syndrome, takeCause(t))
+    nakAt(t, s.peerRow, t.rows[peerBase + QP.RESP_EPSN], syndrome, takeCause(t))
     return onSliceTaken(s, row, request, packets, 0, 0, false, now)
   }
   const v = t.rows
   const endsPart = done + packets === partEnd
-  v[there + QP.RESP_EPSN] = (v[there + QP.RESP_EPSN] + packets) & PSN_MASK
-  if (endsPart) v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + 1) & PSN_MASK
+  v[peerBase + QP.RESP_EPSN] = (v[peerBase + QP.RESP_EPSN] + packets) & PSN_MASK
+  if (endsPart) v[peerBase + QP.RESP_MSN] = (v[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
   // The first and the last response of a part have an AETH.
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
@@ -362,12 +362,12 @@ const onSliceTaken = (
   now: number,
 ): number => {
   const t = s.peerState as EngineState
-  const there = s.peerRow * QP.WORDS
+  const peerBase = s.peerRow * QP.WORDS
   const base = row * QP.WORDS
-  if ((t.rows[there + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
-    t.rows[there + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
+  if ((t.rows[peerBase + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
+    t.rows[peerBase + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
     countInbound(s, 1, ACK_BYTES)
-    onSliceNak(s, row, packets, t.rows[there + QP.RESP_NAK_SYNDROME], t.rows[there + QP.RESP_NAK_PSN], now)
+    onSliceNak(s, row, packets, t.rows[peerBase + QP.RESP_NAK_SYNDROME], t.rows[peerBase + QP.RESP_NAK_PSN], now)
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
@@ -407,10 +407,10 @@ const admits = (t: EngineState, other: number, psn: number, kind: number, starts
 /** UC: counts the packets after the one with which the responder dropped the message as received. */
 const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
-  const there = other * QP.WORDS
+  const peerBase = other * QP.WORDS
   // The packet that failed is counted already.
   for (let i = taken + 1; i < packets; i++) {
-    if (v[there + QP.STATE] === ERR) t.counters.dropped++
+    if (v[peerBase + QP.STATE] === ERR) t.counters.dropped++
     else admits(t, other, psnAdd(psn, i), kind, false)
   }
 }

@@ -19,7 +19,7 @@ const SRQN_SHIFT = 8
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
-/** Writes these headers. `bits`: as of putBth. */
+/** Writes the headers. `bits`: the flags of `putBth`. */
 export const putRequestHeader = (
   view: DataView,
   at: number,

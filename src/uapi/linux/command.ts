@@ -119,9 +119,9 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   let { request } = envelope
   const tail = request.subarray(Math.min(layout.size, request.length))
   if (request.length < layout.size) {
-    const whole = new Uint8Array(layout.size)
-    whole.set(request)
-    request = whole
+    const padded = new Uint8Array(layout.size)
+    padded.set(request)
+    request = padded
   } else if (layout.tail === undefined && !isZero(tail))
     throw new CallError('EOPNOTSUPP', `${command.name}: bytes after the ${layout.size} of its struct are not 0`)
 

@@ -72,16 +72,16 @@ export const encodeAttributes = (entries: Entries): Uint8Array => {
     const isFlagged = typeof value === 'object' && 'flagged' in value
     return { type: number | (isFlagged ? NLA_F_NESTED : 0), bytes: payload(kind, value) }
   })
-  const whole = new Uint8Array(parts.reduce((sum, { bytes }) => sum + padded(HEADER + bytes.length), 0))
-  const view = viewOf(whole)
+  const encoded = new Uint8Array(parts.reduce((sum, { bytes }) => sum + padded(HEADER + bytes.length), 0))
+  const view = viewOf(encoded)
   let at = 0
   for (const { type, bytes } of parts) {
     view.setUint16(at, HEADER + bytes.length, true)
     view.setUint16(at + 2, type, true)
-    whole.set(bytes, at + HEADER)
+    encoded.set(bytes, at + HEADER)
     at += padded(HEADER + bytes.length)
   }
-  return whole
+  return encoded
 }
 
 // ---- reading ----

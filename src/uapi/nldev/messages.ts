@@ -72,15 +72,15 @@ export const writeAcknowledgement = (
   port: number,
   { errno, reason, capped }: Acknowledgement,
 ): Uint8Array => {
-  const whole = errno !== 0 && !capped
+  const repeatsRequest = errno !== 0 && !capped
   const repeated = writeMessage(request)
-  const copied = whole ? repeated : repeated.subarray(0, MESSAGE_HEADER)
+  const copied = repeatsRequest ? repeated : repeated.subarray(0, MESSAGE_HEADER)
   const extra = reason === undefined ? new Uint8Array() : sentence(reason)
   const body = new Uint8Array(4 + padded(copied.length) + extra.length)
   viewOf(body).setInt32(0, -errno, true)
   body.set(copied, 4)
   body.set(extra, 4 + padded(copied.length))
-  const flags = (whole ? 0 : NlmsgFlags.CAPPED) | (extra.length > 0 ? NlmsgFlags.ACK_TLVS : 0)
+  const flags = (repeatsRequest ? 0 : NlmsgFlags.CAPPED) | (extra.length > 0 ? NlmsgFlags.ACK_TLVS : 0)
   return writeMessage({ type: NlmsgType.ERROR, flags, sequence: request.sequence, port, body })
 }
 

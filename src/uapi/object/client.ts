@@ -7,7 +7,7 @@ import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
 import { checkKnown } from '../../spec/schema/versions.ts'
-import { hasRightArguments } from '../argument-check.ts'
+import { hasValidArguments } from '../argument-check.ts'
 import type { Call, Result } from '../call.ts'
 import { checkValue, viewOf, writeBytes } from '../scalar.ts'
 import {
@@ -34,7 +34,7 @@ export type OutputRoom = number | { readonly address: bigint; readonly length: n
 /** Default room for outputs of variable length. */
 const LIST_ROOM = 1024
 
-/** Inputs that do not fit in the message go where `place` puts them. */
+/** Contents of a message beyond the call. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
   /** By attribute; by default every output gets room, lists and blobs 1 KiB. `0`: not requested. */
@@ -48,8 +48,8 @@ export interface EncodeOptions {
 /** The chain entries, by attribute, whose objects a call names instead of its arguments. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
-/** The options of a call without any. */
-const NONE: EncodeOptions = {}
+/** No options. */
+const NO_OPTIONS: EncodeOptions = {}
 
 const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
   const isMany = of.kind === 'list' || of.kind === 'blob'
@@ -65,10 +65,10 @@ const tooLong = (where: string, length: number): CallError =>
  * Bytes of a call's message. Arguments outside their limits are refused here; the server refuses unknown bits of flags.
  * Throws CallError EINVAL, and EMSGSIZE beyond 65,528 bytes.
  */
-export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: ChainedRefs): number => {
+export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, refs?: ChainedRefs): number => {
   const { where, inputs, outputs, shape } = methodOfCall(call)
-  const isRight = refs === undefined && hasRightArguments(shape, call.args)
-  if (!isRight) checkKnown(where, call.method, call.args)
+  const isValid = refs === undefined && hasValidArguments(shape, call.args)
+  if (!isValid) checkKnown(where, call.method, call.args)
   let length = HEADER
   for (const { name, path, attribute } of inputs) {
     const { of, optional } = attribute
@@ -77,7 +77,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: 
       if (optional) continue
       throw new CallError('EINVAL', `${path} is missing`)
     }
-    if (!isRight) checkValue(path, of, value)
+    if (!isValid) checkValue(path, of, value)
     length += ATTRIBUTE + (options.elsewhere?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
   }
   for (const slot of outputs) {
@@ -95,7 +95,7 @@ export const writeMessage = (
   start: number,
   length: number,
   call: Call,
-  options: EncodeOptions = NONE,
+  options: EncodeOptions = NO_OPTIONS,
   refs?: ChainedRefs,
 ): void => {
   const { inputs, outputs } = methodOfCall(call)
@@ -139,7 +139,7 @@ export const writeMessage = (
 }
 
 /** The message of a call. Throws as `messageLength`. */
-export const encodeCall = (call: Call, options: EncodeOptions = NONE): Uint8Array => {
+export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uint8Array => {
   const message = new Uint8Array(messageLength(call, options))
   writeMessage(viewOf(message), 0, message.length, call, options)
   return message

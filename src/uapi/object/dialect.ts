@@ -183,7 +183,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   if (length < HEADER || length > bytes.length || length % 8 !== 0)
     throw new CallError(
       'EINVAL',
-      `the message says that it has ${length} bytes; a multiple of 8 from ${HEADER} to ${bytes.length} is right`,
+      `the header has length ${length}, allowed is a multiple of 8 from ${HEADER} to ${bytes.length}`,
     )
   const classId = header.getUint16(2, true)
   const cls = view.schema.classById(classId)
@@ -229,7 +229,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
       else if ((isOut ? named.in : named.out).has(id))
         throw new CallError(
           'EINVAL',
-          `${where}: attribute 0x${id.toString(16)} goes ${isOut ? 'in' : 'out'}, not ${isOut ? 'out' : 'in'}`,
+          `${where}: attribute 0x${id.toString(16)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
         )
       // A known attribute that can never apply to this device: refused even if marked optional.
       const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)

@@ -8,11 +8,11 @@ import type { ProgramRing } from '../ring.ts'
 
 /** Records the posts of a checked device (`open({ check })`). `queue`: PostQueue; `number`: as in the post log. */
 export interface PostWatch {
-  /** A work queue is mapped at `place`. */
+  /** Starts to watch a work queue, whose ring is at `place`. */
   watch(queue: number, number: number, place: RingPlace, ring: ProgramRing): void
-  /** The work queue is not used any more. */
+  /** Ends the watch: the work queue is not used any more. */
   forget(place: RingPlace): void
-  /** A post was refused with `error`, a positive errno, in this state of its queue pair. */
+  /** Reports a post that was refused with `error`, a positive errno, in this state of its queue pair. */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
 }
 
@@ -27,7 +27,7 @@ export interface Checked {
   readonly posts: PostWatch
   /** The findings about the device. */
   readonly findings: readonly CountedFinding[]
-  /** The device is closed. Throws FindingsError. */
+  /** Ends the check when the device is closed. Throws FindingsError. */
   end(): void
 }
 

@@ -31,13 +31,13 @@ const names: KnownOptions<CheckOptions> = { onFinding: true, failOn: true, notes
 export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
   if (check === true) return {}
   if (typeof check !== 'object' || check === null)
-    throw invalidArgument(call, `check ${formatValue(check)}: it is true, false or an object of options`)
+    throw invalidArgument(call, `check ${formatValue(check)} is not true, false or an object of options`)
   checkOptions(call, 'check', check, names)
   const { onFinding, failOn, notes, ignore, like } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, [...severities, 'never'])
   if (notes !== undefined && typeof notes !== 'boolean')
-    throw invalidArgument(call, `check.notes ${formatValue(notes)}: it is true or false`)
+    throw invalidArgument(call, `check.notes ${formatValue(notes)} is not true or false`)
   for (const [name, list] of Object.entries({ ignore, like }))
     if (list !== undefined && !Array.isArray(list))
       throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`)

@@ -20,7 +20,7 @@ export const checkRecord = (call: string, what: string, value: unknown, hint: st
 /** Checks that `options` is an object with known properties only. Throws RdmaError EINVAL. */
 export const checkOptions = (call: string, what: string, options: object | undefined, known: object): void => {
   if (typeof options !== 'object' || options === null)
-    checkRecord(call, what, options, `it is an object with ${Object.keys(known).join(', ')}`)
+    checkRecord(call, what, options, `give an object with ${Object.keys(known).join(', ')}`)
   for (const name in options)
     if (!Object.hasOwn(known, name) && (options as Readonly<Record<string, unknown>>)[name] !== undefined)
       throw invalidArgument(call, `${what}: "${name}" is unknown`, `there are ${Object.keys(known).join(', ')}`)

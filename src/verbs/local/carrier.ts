@@ -88,14 +88,14 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
     }
     signal.addEventListener('abort', aborted, { once: true })
     // The result has been returned, so it must not be undone.
-    const over = (): void => signal.removeEventListener('abort', aborted)
+    const stopListening = (): void => signal.removeEventListener('abort', aborted)
     call.then(
       result => {
-        over()
+        stopListening()
         resolve(result)
       },
       error => {
-        over()
+        stopListening()
         reject(error)
       },
     )

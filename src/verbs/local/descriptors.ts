@@ -20,9 +20,9 @@ const BATCH = 256
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
   const move = (way: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
     if (bytes.length === 0) return
-    const here = { address: 0, bytes, view: viewOf(bytes) }
+    const place = { address: 0, bytes, view: viewOf(bytes) }
     const [hi, lo] = [Number(address >> 32n), Number(address % BigInt(TWO_32))]
-    if (memory[way](hi, lo, here, 0, bytes.length, bytes.length, bytes.length) !== 0)
+    if (memory[way](hi, lo, place, 0, bytes.length, bytes.length, bytes.length) !== 0)
       throw new CallError('EFAULT', `no buffer has the ${bytes.length} bytes at 0x${address.toString(16)}`)
   }
   return {

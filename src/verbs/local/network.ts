@@ -360,7 +360,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
     const taken = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
-    if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
+    if (taken !== undefined)
+      throw refused(
+        'EADDRINUSE',
+        'open',
+        `address: ${formatValue(address)} is the address of ${taken.device.name} on this network`,
+      )
     if (memory !== undefined) {
       if (memory.stat().ports === MAX_DEVICES)
         throw refused(

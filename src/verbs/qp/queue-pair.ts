@@ -284,7 +284,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 
   modify(changes: Modification<C>): void {
-    checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "it is an object, { state: 'RESET' } for example")
+    checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "give an object, { state: 'RESET' } for example")
     const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
     this.kit.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args

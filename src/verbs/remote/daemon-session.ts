@@ -88,25 +88,25 @@ const newSession = (socket: string): Session & { join(): Session } => {
     close(fd)
     if (sessions.get(socket) === session) sessions.delete(socket)
   }
-  const gone = (call: string, why = `the daemon at ${socket} (process ${pid}) is gone`): RdmaError => {
+  const ended = (call: string, why = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
     end()
     return refused('EIO', call, why)
   }
   const exchange = (call: string, write: Parameters<Session['ask']>[1], passing: readonly number[] = []): Answer => {
-    if (!alive) throw gone(call)
+    if (!alive) throw ended(call)
     serial = (serial + 1) >>> 0
     const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
-    if (send(fd, buffer.bytes.subarray(0, length), passing) < 0) throw gone(call)
+    if (send(fd, buffer.bytes.subarray(0, length), passing) < 0) throw ended(call)
     const reply = newReply()
     for (;;) {
       const { length: got, fds } = recv(fd, buffer.bytes)
       if (got === -EAGAIN) {
-        if (!waitReadable(fd, PATIENCE)) throw gone(call, `the daemon at ${socket} does not answer`)
+        if (!waitReadable(fd, PATIENCE)) throw ended(call, `the daemon at ${socket} does not answer`)
         continue
       }
-      if (got <= 0) throw gone(call)
+      if (got <= 0) throw ended(call)
       const fault = readReply(buffer, got, reply)
-      if (fault !== undefined) throw gone(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
+      if (fault !== undefined) throw ended(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
       if (reply.serial === serial && (reply.type & MessageType.REPLY) !== 0) return { reply, fds }
       for (const one of fds) close(one)
     }
@@ -164,12 +164,13 @@ const newSession = (socket: string): Session & { join(): Session } => {
   }
   try {
     if (reply.version !== SESSION_VERSION)
-      throw gone(
+      throw ended(
         'open',
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
-    if (reply.error === Errno.EPERM) throw gone('open', notServed(socket))
-    if (reply.error !== 0) throw gone('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
+    if (reply.error === Errno.EPERM) throw ended('open', notServed(socket))
+    if (reply.error !== 0)
+      throw ended('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     page = mapReadOnly(fds[0]!, ParkedPage.bytes)
   } finally {
     for (const one of fds) close(one)

@@ -48,11 +48,11 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
   }
   return {
     read(fd, maxBytes, take, ended) {
-      const over = (): void => {
+      const markEnded = (): void => {
         lost()
         ended()
       }
-      keep(fd, readRecords(fd, maxBytes, take, over))
+      keep(fd, readRecords(fd, maxBytes, take, markEnded))
     },
     watch: (fd, ready) => keep(fd, watch(fd, { readable: true }, ready)),
     ioctl(fd, request, argument) {

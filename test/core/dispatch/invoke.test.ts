@@ -178,7 +178,7 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
     wrong(Cq, 'create', { ...cq, userHandle: 1 }),
     'cq.create: attribute userHandle: 1 is not a 64-bit number',
   )
-  assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: it is a record')
+  assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: must be a record')
   assert.equal(
     wrong(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
     'rc_qp.create: attribute cap.maxSendWr: "x" is not a whole number from 0 to 4294967295',
@@ -189,7 +189,7 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   )
   assert.match(
     String(wrong(Interface, 'chain', { entries: 'x', onError: 0 })),
-    /^interface.chain: attribute entries: it is a Uint8Array/,
+    /^interface.chain: attribute entries: must be a Uint8Array/,
   )
   assert.equal(wrong(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
 })

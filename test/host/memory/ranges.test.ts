@@ -132,7 +132,7 @@ for (const [name, open] of Object.entries(readers))
     for (let i = 0; i < MANY; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
     const end = start + MANY * PAGE
     const query = (rights: number, turn: number): { slices: number; answer: boolean } => {
-      const job = own.look(start, end, rights, () => turn)
+      const job = own.search(start, end, rights, () => turn)
       for (let slices = 0; ; slices++) {
         const { done, value } = job.next()
         if (done) return { slices, answer: value }

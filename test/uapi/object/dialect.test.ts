@@ -184,7 +184,8 @@ test('values: wrong length, out of limits, unknown flags; the message has the pa
   assert.throws(() => decodeMessage(view, 2, none), { message: 'cq.modify: attribute cqe: 0 is below 1' })
   const bad = callOf('rc_qp', 'modify', { pathMtu: 9 }, 1)
   assert.throws(() => encodeCall(bad), {
-    message: 'rc_qp.modify: attribute pathMtu: 9 is no mtu (1 MTU_256, 2 MTU_512, 3 MTU_1024, 4 MTU_2048, 5 MTU_4096)',
+    message:
+      'rc_qp.modify: attribute pathMtu: 9 is not a value of mtu (1 MTU_256, 2 MTU_512, 3 MTU_1024, 4 MTU_2048, 5 MTU_4096)',
   })
   assert.throws(
     () => encodeCall(callOf('rc_qp', 'modify', { rqPsn: 0x1000000 }, 1)),

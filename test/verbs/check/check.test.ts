@@ -248,14 +248,14 @@ describe('close() of a checked device', () => {
   it('refuses options that it does not know', async () => {
     const refuses = (check: unknown, message: RegExp) =>
       assert.rejects(open({ check: check as true }), { code: 'EINVAL', message })
-    await refuses('yes', /^open: check "yes": it is true, false or an object of options/)
+    await refuses('yes', /^open: check "yes" is not true, false or an object of options/)
     await refuses({ failon: 'error' }, /check: "failon" is unknown/)
-    await refuses({ failOn: 'bad' }, /check.failOn "bad": it is note, warning, error, never/)
+    await refuses({ failOn: 'bad' }, /check.failOn "bad" is not one of note, warning, error, never/)
     await refuses({ ignore: ['stale'] }, /check.ignore: there is no finding "stale"/)
     await refuses({ ignore: 'stale-rkey' }, /check.ignore "stale-rkey" is not a list/)
     await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
-    await refuses({ like: ['mlx9'] }, /check.like "mlx9": it is mlx5, efa, irdma, rxe/)
-    await refuses({ notes: 1 }, /check.notes 1: it is true or false/)
+    await refuses({ like: ['mlx9'] }, /check.like "mlx9" is not one of mlx5, efa, irdma, rxe/)
+    await refuses({ notes: 1 }, /check.notes 1 is not true or false/)
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })
 })

@@ -72,13 +72,13 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   }
 
   const drop = (row: number, key: string, mlid: number): void => {
-    const mine = memberships.get(row) as Map<string, Set<number>>
-    const lids = mine.get(key) as Set<number>
+    const groupsOfRow = memberships.get(row) as Map<string, Set<number>>
+    const lids = groupsOfRow.get(key) as Set<number>
     lids.delete(mlid)
     total--
     if (lids.size > 0) return
-    mine.delete(key)
-    if (mine.size === 0) memberships.delete(row)
+    groupsOfRow.delete(key)
+    if (groupsOfRow.size === 0) memberships.delete(row)
     leave(row, key)
   }
 
@@ -101,8 +101,8 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
         const group = groups.get(key) ?? join(gid)
         group.rows = [...group.rows, row]
         lastGid = undefined
-        const mine = memberships.get(row) ?? new Map<string, Set<number>>()
-        memberships.set(row, mine.set(key, new Set()))
+        const groupsOfRow = memberships.get(row) ?? new Map<string, Set<number>>()
+        memberships.set(row, groupsOfRow.set(key, new Set()))
       }
       memberships.get(row)?.get(key)?.add(mlid)
       total++

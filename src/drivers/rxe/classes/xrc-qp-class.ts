@@ -44,7 +44,7 @@ const xrcIniQpClass: DriverClass = {
 /** A target has no queues: nothing is ever posted, and no program sees them. */
 const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
 
-const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
+const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
   const qpn = device.qpns.take()
   const row = device.engine().create({
     service: Service.XRC_TGT,
@@ -59,7 +59,7 @@ const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject
     signalAll: false,
   })
   device.qpns.bind(qpn, row)
-  const made: Target = {
+  const created: Target = {
     row,
     qpn,
     send: emptySendQueue,
@@ -71,15 +71,15 @@ const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject
     domain,
     openers: [opener],
   }
-  device.rings[row] = made
-  return made
+  device.rings[row] = created
+  return created
 }
 
 const openTarget = (device: RxeState, domain: Target['domain'], opener: QpObject, qpn: number): Target => {
-  const there = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
-  if (there?.domain === domain) {
-    there.openers = [...there.openers, opener]
-    return there
+  const opened = device.qps[device.qpns.rowOf(qpn)]?.state as Target | undefined
+  if (opened?.domain === domain) {
+    opened.openers = [...opened.openers, opener]
+    return opened
   }
   throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is not a target queue pair of this domain`)
 }
@@ -91,26 +91,27 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     const device = stateOf(call)
     const { state: domain } = xrcd as XrcdObject
     const opener = object as QpObject
-    const there = qpNum === undefined ? makeTarget(device, domain, opener) : openTarget(device, domain, opener, qpNum)
-    device.qps[there.row] ??= opener
-    object.state = there
+    const opened =
+      qpNum === undefined ? createTarget(device, domain, opener) : openTarget(device, domain, opener, qpNum)
+    device.qps[opened.row] ??= opener
+    object.state = opened
     affiliate(object, userHandle, { asyncFd })
-    return { qpNum: there.qpn }
+    return { qpNum: opened.qpn }
   },
 
   destroy(call, object, args, core) {
     const device = stateOf(call)
-    const there = object.state as Target
-    const { row, qpn } = there
-    there.openers = there.openers.filter(opener => opener !== object)
-    device.qps[row] = there.openers[0]
-    if (there.openers.length === 0) {
+    const opened = object.state as Target
+    const { row, qpn } = opened
+    opened.openers = opened.openers.filter(opener => opener !== object)
+    device.qps[row] = opened.openers[0]
+    if (opened.openers.length === 0) {
       device.engine().destroy(row)
       device.failures.forget(row)
       device.feed?.reset(row)
       device.qpns.free(qpn)
       device.rings[row] = undefined
-      closePath(device, there)
+      closePath(device, opened)
     }
     return core(call, object, args)
   },

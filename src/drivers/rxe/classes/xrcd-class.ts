@@ -21,10 +21,10 @@ export const xrcdClass = driverClass<typeof Xrcd, XrcDomain>(Xrcd, {
     if (flags & ~KNOWN) refuse('EINVAL', `attribute flags: ${flags} has bits beyond CREAT and EXCL`)
     const name = file === undefined ? undefined : call.caller.file?.(file)
     if (file !== undefined && name === undefined) refuse('EBADF', `attribute file: ${file} is not a descriptor`)
-    const there = name === undefined ? undefined : domains.get(name)
-    if (there === undefined && !(flags & CREAT)) refuse('EAGAIN', 'there is no such domain, and CREAT is not set')
-    if (there !== undefined && flags & EXCL) refuse('EINVAL', 'the domain of this file exists, and EXCL is set')
-    const domain: XrcDomain = there ?? { file: name, openers: 0 }
+    const existing = name === undefined ? undefined : domains.get(name)
+    if (existing === undefined && !(flags & CREAT)) refuse('EAGAIN', 'there is no such domain, and CREAT is not set')
+    if (existing !== undefined && flags & EXCL) refuse('EINVAL', 'the domain of this file exists, and EXCL is set')
+    const domain: XrcDomain = existing ?? { file: name, openers: 0 }
     domain.openers++
     if (name !== undefined) domains.set(name, domain)
     object.state = domain

@@ -61,7 +61,7 @@ export const createPostScan = (
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
-  let looks = 0
+  let fullScans = 0
   /** Rows of contexts whose windows have posted; some may be unused or belong to another context by now. */
   const owned = new WeakMap<QueueOwner, Set<number>>()
   /** While the device has windows: rows with new posts that were not passed to the engine yet, and their contexts. */
@@ -98,8 +98,8 @@ export const createPostScan = (
     // made or changed by a call and nothing posted: no work, so that a sleeping loop need not wake
     if (seen === NO_INDEX && send === retired) return false
     if (row >= used.length) used = grown(used, row)
-    if (looks - used[row] > MEMORY) busy.push(row)
-    used[row] = looks
+    if (fullScans - used[row] > MEMORY) busy.push(row)
+    used[row] = fullScans
     return true
   }
 
@@ -108,9 +108,9 @@ export const createPostScan = (
   let left = 0
 
   const beginRound = (): void => {
-    looks = (looks + 1) | 0
+    fullScans = (fullScans + 1) | 0
     let kept = 0
-    for (const row of busy) if (looks - used[row] <= MEMORY) busy[kept++] = row
+    for (const row of busy) if (fullScans - used[row] <= MEMORY) busy[kept++] = row
     busy.length = kept
     left = rings.length
   }

@@ -32,7 +32,7 @@ interface Piece {
   readonly hi: number
   readonly lo: number
   readonly begin: number
-  /** Where it lies: its space and the address there. */
+  /** Its location: the space and the address in it. */
   readonly space: number
   readonly start: number
   readonly bytes: Uint8Array
