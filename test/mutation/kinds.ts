@@ -338,7 +338,7 @@ export const kinds = {
         const end = /&(\w+)/.exec(statement)?.[1]
         return `ibv_dereg_mr(${end}.mr); ${end}.mr = NULL;`
       }),
-    tells: ['stale-lkey'],
+    tells: ['region-in-use', 'stale-lkey'],
   },
 
   // ---- requests ----

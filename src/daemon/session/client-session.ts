@@ -213,7 +213,6 @@ const serve = (
 
   const toolRequests = createToolRequests(daemon, {
     buffer: outgoing,
-    reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
     wantWritable(wanted) {
       wantsRoom = wanted

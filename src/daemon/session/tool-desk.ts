@@ -21,7 +21,6 @@ import type { DaemonState } from '../state.ts'
 /** What tool requests need from their session. */
 export interface ToolSession {
   readonly buffer: MessageBuffer
-  reply(length: number): void
   /** Sends the contents of the buffer; false if the socket is full. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
@@ -75,14 +74,21 @@ const parse = (text: string): ToolRequest | undefined => {
 }
 
 export const createToolRequests = (daemon: DaemonState, session: ToolSession): ToolRequests => {
-  const waiting: string[] = []
+  /** Messages for a tool whose socket is full: each writes itself into the buffer, and returns its length. */
+  const waiting: (() => number)[] = []
   /** Ends the subscription; undefined without one. */
   let endSubscription: (() => void) | undefined
   let lost = 0
 
   const push = (): void => {
-    while (waiting.length > 0 && session.send(writeTrace(session.buffer, waiting[0]!))) waiting.shift()
+    while (waiting.length > 0 && session.send(waiting[0]!())) waiting.shift()
     session.wantWritable(waiting.length > 0)
+  }
+
+  const enqueue = (messages: readonly (() => number)[]): void => {
+    const idle = waiting.length === 0
+    waiting.push(...messages)
+    if (idle) push()
   }
 
   const post = (record: ToolRecord): void => {
@@ -90,10 +96,9 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       lost++
       return
     }
-    const idle = waiting.length === 0
-    waiting.push(...traceTexts(lost === 0 ? record : { ...record, lost }))
+    const texts = traceTexts(lost === 0 ? record : { ...record, lost })
     lost = 0
-    if (idle) push()
+    enqueue(texts.map(text => () => writeTrace(session.buffer, text)))
   }
 
   /** `file`: descriptor of the capture file, kept if the answer is not an error. */
@@ -196,9 +201,9 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       const wanted = parse(request.text)
       const to = { ...request }
       const reply = (): void => {
-        const length = writeToolReply(session.buffer, to, JSON.stringify(answer(wanted, fds)))
+        const text = JSON.stringify(answer(wanted, fds))
         const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
-        session.reply(length > 0 ? length : writeToolReply(session.buffer, to, tooLong))
+        enqueue([() => writeToolReply(session.buffer, to, text) || writeToolReply(session.buffer, to, tooLong)])
       }
       // What ended programs left behind counts as well; the daemon may not have handled their end yet.
       if (wanted?.what === 'counts' && session.trusted && daemon.check !== undefined)

@@ -140,7 +140,6 @@ const createRequests = (trusted: boolean) => {
     buffer,
     trusted,
     user: 0,
-    reply: length => records.push(read(length)),
     send: length => {
       if (freeMessages <= 0) return false
       freeMessages--
@@ -181,6 +180,20 @@ const createRequests = (trusted: boolean) => {
 }
 
 const trace = { what: 'trace', tag: '', pcap: false }
+
+test('a reply to a tool whose socket is full waits, behind the records before it', () => {
+  const { requests, request, record, records, setFreeMessages, wanted } = createRequests(true)
+  request(trace)
+  setFreeMessages(0)
+  record({ pid: 7 })
+  requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'config' }) }, [])
+  assert.deepEqual([records, wanted()], [[], true])
+  setFreeMessages(2)
+  requests.onWritable()
+  assert.equal(records.length, 2)
+  assert.match(records[0]!, /"pid":7/)
+  assert.doesNotMatch(records[1]!, /"pid":7/)
+})
 
 test('only the daemon’s own user may trace calls of all users', () => {
   const stranger = createRequests(false)
