@@ -139,13 +139,15 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       'await device.close()',
     ]
     writeFileSync(file, lines.join('\n'))
-    const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`)
-    assert.equal(status, 65)
-    const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
-    assert.ok(linesWith('post-wrong-state').includes('program.mjs:6'))
-    assert.deepEqual(linesWith('unknown-rkey').slice(0, 1), ['program.mjs:9'])
-    assert.ok(linesWith('unknown-rkey').includes('program.mjs:5'))
-    assert.ok(linesWith('leak').includes('program.mjs:4'))
+    for (const options of [[], ['--races']]) {
+      const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`, options)
+      assert.equal(status, 65)
+      const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
+      assert.ok(linesWith('post-wrong-state').includes('program.mjs:6'))
+      assert.deepEqual(linesWith('unknown-rkey').slice(0, 1), ['program.mjs:9'])
+      assert.ok(linesWith('unknown-rkey').includes('program.mjs:5'))
+      assert.ok(linesWith('leak').includes('program.mjs:4'))
+    }
   })
 
   it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {

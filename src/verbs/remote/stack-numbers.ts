@@ -5,8 +5,8 @@
 import { Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
 
-/** Whether the program runs under `userdma check`. */
-export const areStacksWanted = (): boolean => process.env[SessionEnv.stacks] === '1'
+/** Whether the program runs under `userdma check`; of what it records, these are the stacks. */
+export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
 /** As in the preload library. */
 const MAX_STACKS = 4096

@@ -3,6 +3,8 @@
  * consumed by any of its queue pairs.
  */
 import type { Srq } from '../../spec/classes/srq.ts'
+import { QpState } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { RingPlace } from '../carrier.ts'
 import { watched } from '../check/checked.ts'
@@ -68,7 +70,10 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
     const ring = this.#ring
     const at = nextSlot(ring)
-    if (at < 0) throw fullError(CALL, 'receive', ring.capacity)
+    if (at < 0) {
+      this.kit.checked?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
+      throw fullError(CALL, 'receive', ring.capacity)
+    }
     if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
     if (id !== 0) checkId(CALL, id)
     if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal(CALL, this.kit, local)

@@ -96,6 +96,11 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
     const receive = () => b.qp.receive() // FAULT queue-full
     for (let i = 0; i < 16; i++) receive()
     assert.throws(receive, { code: 'ENOMEM' })
+    const srq = b.pd.srq({ maxWr: 1 })
+    const share = () => srq.receive() // FAULT queue-full
+    for (let i = 0; i < srq.maxWr; i++) share()
+    assert.throws(share, { code: 'ENOMEM' })
+    srq.close()
   },
   'destroy-busy': ({ a }) => {
     const close = () => a.pd.close() // FAULT destroy-busy
