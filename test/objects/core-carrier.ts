@@ -196,7 +196,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     if (openings.length > 0) return
     const all = present.map(device => devices.get(device) as RxeDevice)
     const programs = [...rings.values()].map(one => ({ rings: one }) as Program)
-    assertNothingLeft({ core, link, devices: all, now, settle, tick: () => false }, programs)
+    assertNothingLeft({ core, link, devices: all, ports: [], now, settle, tick: () => false }, programs)
     rings.clear()
   }
 

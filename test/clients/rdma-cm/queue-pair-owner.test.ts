@@ -18,7 +18,15 @@ const accepted = () => {
   const listener = b.listen(ip4(2, PORT))
   const settle = (): void => world.settle()
   const devices = [...b.devices.values()]
-  const owner = program({ core: b.core, link: world.link, devices, now: world.now, settle, tick: () => world.tick() })
+  const owner = program({
+    core: b.core,
+    link: world.link,
+    devices,
+    ports: [],
+    now: world.now,
+    settle,
+    tick: () => world.tick(),
+  })
   const qp = makeQp(owner, makeCq(owner))
   const active = a.connect(ip4(2, PORT), 0x11)
   world.settle()

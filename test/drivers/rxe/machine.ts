@@ -20,7 +20,7 @@ import {
 import { type Identity, identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
-import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { type FaultPort, withFaults } from '../../../src/phy/faults/layer.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes, type Path } from '../../../src/phy/memory.ts'
 import { AsyncFd } from '../../../src/spec/classes/async_fd.ts'
@@ -42,6 +42,8 @@ export interface Machine {
   readonly core: Core
   readonly link: MemorySwitch
   readonly devices: readonly RxeDevice[]
+  /** The device's ports, with the layers of `fault`. */
+  readonly ports: readonly FaultPort[]
   /** Microseconds. */
   now: number
   /** Polls all devices until none has work, without advancing time. Throws if that does not end. */
@@ -65,15 +67,18 @@ export const machine = (
   const arena = plainArena(memorySwitchBytes(8, 64))
   const sealing = path === 'packets' ? 'always' : 'demand'
   const link = createMemorySwitch({ arena, runs: 8, smallRuns: 64, path, sealing })
+  const ports: FaultPort[] = []
   const self: Machine = {
     core,
     link,
+    ports,
     now: 0,
     devices: Array.from({ length: count }, (_, i) => {
       const plain = identify(ipv4(127, 0, 0, i + 1), { name: 'lo', index: 1 })
       const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
       const attached = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
       const port = withFaults(attached, `rxe${i}`, parseFaults(fault))
+      ports.push(port)
       return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment })
     }),
     settle() {

@@ -14,6 +14,40 @@ import type { Decisions } from './decisions.ts'
 const TWICE = 0.1
 const OVERTAKEN = 0.05
 
+/** The port as a layer sees it that keeps its functions: a fault layer below replaces its own when its rules change. */
+const delegate = (port: Port): Port => ({
+  ...port,
+  reserve: bytes => port.reserve(bytes),
+  commit: (offset, packetBytes, count, lastBytes, flow) => port.commit(offset, packetBytes, count, lastBytes, flow),
+  flush: () => port.flush(),
+  receive: run => port.receive(run),
+  release: () => port.release(),
+  ...(port.receiverOf !== undefined && { receiverOf: flow => port.receiverOf?.(flow) ?? null }),
+  ...(port.isWaiting !== undefined && { isWaiting: () => port.isWaiting?.() ?? true }),
+  nextTimeout: () => port.nextTimeout(),
+  onTimeout: now => port.onTimeout(now),
+  get windowBytes() {
+    return port.windowBytes
+  },
+  get sharedWindowBytes() {
+    return port.sharedWindowBytes
+  },
+  get receiver() {
+    return port.receiver
+  },
+  set receiver(receiver) {
+    port.receiver = receiver
+  },
+  get wake() {
+    return port.wake
+  },
+  set wake(wake) {
+    port.wake = wake
+  },
+  // captures are taken below
+  tap: null,
+})
+
 /**
  * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` ends it; a burst of packets may
  * have some decisions more.
@@ -24,7 +58,7 @@ export const withPacketTorment = (port: Port, device: string, decisions: Decisio
   const rules = parseFaults(
     `opcode=RC_*+XRC_*,dup=${TWICE * share},reorder=${OVERTAKEN * share},seed=${decisions.seed}`,
   )
-  const layer = withFaults(port, device, rules)
+  const layer = withFaults(delegate(port), device, rules)
   layer.tap = ({ outcome, direction, arena: { view }, offset }) => {
     if (outcome === 'passed' || direction === 'sent') return
     const name = opcodeByNumber[bthOpcode(view, offset)]?.name

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
+import { parseFaults } from '../../../../src/phy/faults/rules.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
@@ -291,6 +292,23 @@ describe('limits and packets', () => {
     assert.equal(cq.ring.mask, 31)
     assert.equal(invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 9 }, p.caller).out.cqe, 9)
   })
+  it('fault rules still apply, and change at any time', () => {
+    const { m, a, b } = tormented(seedWith('packet', 1), 'direct')
+    prepare(a, b)
+    m.ports[0].setFaults(parseFaults('dir=sent,drop=100%'))
+    postSend(a.qp.send, writeTo(a, b))
+    m.settle()
+    for (let i = 0; i < 3; i++) m.tick()
+    assert.deepEqual(completions(a.cq), [])
+    assert.equal(b.mr.bytes[AT], BEFORE)
+    m.ports[0].setFaults([])
+    run(m)
+    assert.deepEqual(
+      completions(a.cq).map(({ status }) => status),
+      [0],
+    )
+    assert.ok(isWhole(a, b))
+  })
   it('packets are duplicated and overtaken, and every message arrives', () => {
     const seed = seedWith('packet', 1)
     const { torment, m, a, b } = tormented(seed, 'direct')
@@ -304,5 +322,42 @@ describe('limits and packets', () => {
         texts.some(text => new RegExp(`^${what}: RC_[A-Z_]+ to QP 0x[0-9a-f]+$`).test(text)),
         `${what}: ${texts.join('; ')}`,
       )
+  })
+})
+
+describe('a responder', () => {
+  it('asks for longer waits when it has no receive request', () => {
+    let longer = 0
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const { m, a, b } = tormented(seed, 'direct')
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+      m.settle()
+      postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 8)])
+      run(m)
+      assert.deepEqual(
+        completions(a.cq).map(({ status }) => status),
+        [0],
+        `seed ${seed}`,
+      )
+      // min_rnr_timer is 12, 640 µs, and other waits are at most 20 ms each
+      longer += +(m.now > 100_000)
+    }
+    assert.ok(longer > 0)
+  })
+  it('acknowledges bytes that are in memory, and a requester loses no request to late ACKs', () => {
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const { m, a, b } = tormented(seed, 'packets')
+      prepare(a, b)
+      for (let i = 0; i < 8; i++) postSend(a.qp.send, writeTo(a, b, { id: BigInt(i) }))
+      let done = 0
+      run(m, () => {
+        for (const { status } of completions(a.cq)) {
+          assert.equal(status, 0, `seed ${seed}`)
+          done++
+        }
+        if (done > 0) assert.ok(isWhole(a, b))
+      })
+      assert.equal(done, 8)
+    }
   })
 })
