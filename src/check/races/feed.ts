@@ -91,8 +91,18 @@ const SLACK = 20
 const MAX_REORDERED = 64
 /** Completions of a CQ that the log does not mention. */
 const MAX_UNPOLLED = 65536
+/** Requests, and receives, that are not complete. */
+const MAX_REQUESTS = 65_536
 /** Threads that are known; those that were quiet longest are forgotten. */
 const MAX_THREADS = 4096
+
+const dropOldest = (all: Map<number, unknown>): void => {
+  if (all.size <= MAX_REQUESTS) return
+  for (const id of all.keys()) {
+    all.delete(id)
+    break
+  }
+}
 
 const sendsOf = (owner: number): number => owner * 2
 const messagesOf = (qp: number): number => qp * 2 + 1
@@ -108,9 +118,10 @@ export class RaceFeed {
   #later: LoggedEvent[] = []
   /** By context, then queue. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  readonly #requests = new WeakMap<WorkRequest, Request<Posted>>()
+  /** By WorkRequest.id, until the completion; of unreliable queues until they are the oldest of MAX_REQUESTS. */
+  readonly #requests = new Map<number, Request<Posted>>()
   /** Posts of receives that no message has filled. */
-  readonly #receives = new WeakMap<WorkRequest, Posts>()
+  readonly #receives = new Map<number, Posts>()
   readonly #open = new Set<number>()
   readonly #cqs = new Map<number, Completed[]>()
   readonly #threads = new Map<string, number>()
@@ -273,7 +284,7 @@ export class RaceFeed {
     else if (seen.what === 'receive') this.#receive(seen.of)
     else if (seen.what === 'completion') this.#complete(seen.of)
     else {
-      const request = this.#requests.get(seen.of.request)
+      const request = this.#requests.get(seen.of.request.id)
       if (request !== undefined) this.#races.end(request, seen.of.time)
     }
   }
@@ -311,23 +322,30 @@ export class RaceFeed {
     this.#ensure(id, isReliable)
     const { process, stack } = post
     const made = this.#races.fetch(id, post.stamp, { kind, isFenced, ranges, info: { request, process, stack } }, time)
-    if (made !== undefined) this.#requests.set(request, made)
+    if (made === undefined) return
+    this.#requests.set(request.id, made)
+    dropOldest(this.#requests)
   }
 
   #receive(of: SeenRequest): void {
     const post = this.#take(of)
-    if (post !== undefined) this.#receives.set(of.request, post)
+    if (post === undefined) return
+    this.#receives.set(of.request.id, post)
+    dropOldest(this.#receives)
   }
 
   #complete({ request, cq, filled, time }: SeenCompletion): void {
-    let made = this.#requests.get(request)
-    const post = this.#receives.get(request)
+    let made = this.#requests.get(request.id)
+    const post = this.#receives.get(request.id)
+    this.#receives.delete(request.id)
+    // A message of an unreliable queue is received after its completion.
+    if (made?.queue.isReliable) this.#requests.delete(request.id)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled
       const { process, stack } = post
       this.#ensure(messagesOf(qp), true)
       const what = { kind: 'RECEIVE', isFenced: false, ranges, info: { request, process, stack } } as const
-      made = this.#races.receive(messagesOf(qp), post.stamp, message && this.#requests.get(message), what, time)
+      made = this.#races.receive(messagesOf(qp), post.stamp, message && this.#requests.get(message.id), what, time)
     }
     let all = this.#cqs.get(cq)
     if (all === undefined) {
