@@ -71,7 +71,11 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
       1,
       /^Error: interface lo has a device already, rxe0\.\nerror: File exists$/m,
     )
-    await assertOutput('rdma link add rxe1 type rxe netdev nosuch', 1, /no interface nosuch\.\nerror: No such device$/m)
+    await assertOutput(
+      'rdma link add rxe1 type rxe netdev nosuch',
+      1,
+      /no interface nosuch in the daemon's network namespace\.\nerror: No such device$/m,
+    )
     await assertOutput(
       'rdma link add rxe1 type nosuch netdev lo',
       1,
