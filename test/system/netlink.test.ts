@@ -79,7 +79,7 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     await assertOutput(
       'rdma link add rxe1 type nosuch netdev lo',
       1,
-      /no devices of type "nosuch".*\nerror: Invalid argument$/m,
+      /device type "nosuch" does not exist.*\nerror: Invalid argument$/m,
     )
     await assertOutput('rdma link add r%d type rxe netdev lo', 1, /device name "r%d".*\nerror: Invalid argument$/m)
     await assertOutput('rdma link del nosuch', 1, /^Wrong device name - nosuch$/m)

@@ -33,7 +33,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const { stdout, stderr } = await run(t, 'unshare', own(script), { env: cleanEnvironment() })
     assert.match(
       stderr,
-      /\/proc is not mounted here, where programs' memory and descriptors are found: `mount -t proc proc \/proc`/,
+      /\/proc is not mounted, and the daemon needs it for programs' memory and descriptors: `mount -t proc proc \/proc`/,
     )
     assert.equal(stdout, 'status 1\n')
   })
