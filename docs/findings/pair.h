@@ -228,8 +228,17 @@ static inline enum ibv_wc_status completion(struct end *end)
     return wc.status;
 }
 
+/* Polls what is left. */
+static inline void drain(struct end *end)
+{
+    struct ibv_wc wc;
+    while (ibv_poll_cq(end->cq, 1, &wc) > 0)
+        ;
+}
+
 static inline void destroy_end(struct end *end)
 {
+    drain(end);
     if (end->qp)
         check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
     if (end->mr)

@@ -7,7 +7,7 @@ import { type KnownObject, moment } from './objects.ts'
 import type { Topic, World } from './topic.ts'
 
 /** As a sentence names it: WRITE wr_id 5, receive wr_id 2. */
-export const nameOf = ({ opcode, wrId }: WorkRequest): string =>
+export const requestText = ({ opcode, wrId }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
 
 export const createBuffers = (world: World): Topic => {
@@ -44,7 +44,7 @@ export const createBuffers = (world: World): Topic => {
       const user = userOf(region)
       if (user === undefined) return
       const { request, owner } = user
-      const text = `${region.name} was deregistered while ${owner.name} has ${nameOf(request)} outstanding`
+      const text = `${region.name} was deregistered while ${owner.name} has ${requestText(request)} outstanding`
       world.find('region-in-use', world.placeOf(region, stack), {
         text,
         severity: request.opcode < 0 ? 'warning' : 'error',

@@ -15,6 +15,7 @@ import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit
 import { createDatagrams } from './datagrams.ts'
 import type { CheckedCall, CheckedFailure, RefusedAttempt } from './events.ts'
 import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
+import { createQueues, type QueueTopic } from './queues.ts'
 import { createRaceTopic, type RaceTopic } from './races/topic.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 import { MAX_NAMED, type Place, Reporting } from './reporting.ts'
@@ -86,14 +87,16 @@ export class Checker {
   readonly #objects = new KnownObjects()
   readonly #deviceWith: DeviceWithGid
   readonly #reporting: Reporting
+  readonly #queues: QueueTopic
   readonly #topics: readonly Topic[]
 
   constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: TopicSources = noSources) {
     this.#deviceWith = deviceWith
     this.#reporting = new Reporting(report)
     const world = new World(this.#objects, this.#reporting, deviceWith, sources)
+    this.#queues = createQueues(world)
     this.races = sources.races && createRaceTopic(world, sources.races)
-    this.#topics = [...topics.map(create => create(world)), ...(this.races ? [this.races] : [])]
+    this.#topics = [this.#queues, ...topics.map(create => create(world)), ...(this.races ? [this.races] : [])]
     this.requests = requestsTo(this.#objects, this.#topics)
   }
 
@@ -313,6 +316,9 @@ export class Checker {
         text: failureText(failure),
         details: [
           ...boundsText(failure),
+          ...(id === 'no-receive-posted' && own !== undefined && peer !== undefined
+            ? this.#queues.receiveCounts(own, peer)
+            : []),
           ...(own !== undefined && peer !== undefined && aboutBothEnds.has(id) ? sideBySide(own, peer) : []),
         ],
         objects: [own, peer, region, this.#namedBy(failed)],

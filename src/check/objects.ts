@@ -35,6 +35,7 @@ export interface QpValues {
 
 /** Limits of requests. */
 export interface QueueLimits {
+  readonly maxSendWr?: number
   readonly maxSendSge?: number
   readonly maxRecvSge?: number
   /** Of a shared receive queue. */

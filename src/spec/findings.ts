@@ -396,6 +396,30 @@ const table = {
     advice: 'call ibv_ack_cq_events or ibv_ack_async_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
   },
+  'never-signaled': {
+    severity: 'warning',
+    title: 'more unsignaled sends follow each other than the send queue holds',
+    why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled one (ibv_post_send(3)): without one the queue is full for ever, and posts are refused with ENOMEM.',
+    advice: 'signal at least one request in max_send_wr, and poll its completion',
+  },
+  'late-receives': {
+    severity: 'warning',
+    title: 'the first receive was posted after a message had come for it',
+    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8); with a small rnr_retry or on another network it fails.',
+    advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
+  },
+  'lost-wakeup': {
+    severity: 'warning',
+    title: 'a CQ was armed with completions in it, and not polled for a second',
+    why: 'An event comes with the next completion after ibv_req_notify_cq; completions that are there already cause none, so the program waits for another one, perhaps for ever.',
+    advice: 'poll the CQ until it is empty after ibv_req_notify_cq, and only then wait for the event',
+  },
+  'completions-unpolled': {
+    severity: 'note',
+    title: 'a CQ was destroyed with completions that the program never polled',
+    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. A warning if one of them is an error.',
+    advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
+  },
 
   // ---- order of accesses (--races) ----
   race: {

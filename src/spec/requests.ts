@@ -4,6 +4,7 @@
  *
  * Addresses are Numbers: exact below 2^53, as all addresses of Linux' programs are.
  */
+import { WrOpcode } from './work.ts'
 
 /** Of an element of a scatter/gather list. `address`: as the request has it, an address of the region of `lkey`. */
 export interface RequestElement {
@@ -90,3 +91,9 @@ export interface RequestWatcher {
   /** The queue pair or shared queue was reset or destroyed: its requests are gone without completions. */
   forgotten(owner: number): void
 }
+
+const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM } = WrOpcode.values
+
+/** Whether it is a send that takes a receive of the peer. */
+export const takesReceive = ({ opcode }: WorkRequest): boolean =>
+  opcode === SEND || opcode === SEND_WITH_IMM || opcode === SEND_WITH_INV || opcode === RDMA_WRITE_WITH_IMM

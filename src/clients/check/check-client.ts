@@ -52,13 +52,14 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
-      if (why !== 'call' || !sources.watches(context)) return
+      if (!sources.watches(context)) return
+      if (entry.class.name === 'cq' && entry.name !== 'create') look?.cq(object)
+      if (why !== 'call') return
       const stack = sources.callStack()
       // Taken here: an asynchronous handler ends during another call.
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'cq') look?.cq(object)
-      else if (entry.class.name === 'mr') look?.context(context)
+      if (entry.class.name === 'mr') look?.context(context)
       const begun: BeginningCall = {
         class: entry.class.name,
         method: entry.name,

@@ -9,7 +9,7 @@
 import { findGid } from '../../core/devices/gids.ts'
 import type { Device, RequestLook } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'
-import type { RequestElement, RequestWatcher, WorkRequest } from '../../spec/requests.ts'
+import { type RequestElement, type RequestWatcher, takesReceive, type WorkRequest } from '../../spec/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -19,7 +19,7 @@ import { loadReceive, pendingReceives, type ReceiveQueue } from './rings/receive
 import type { CqObject, QpObject, RequestFeed, RxeState, SrqObject } from './state.ts'
 
 const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
-const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ, SEND, SEND_WITH_IMM, SEND_WITH_INV } = WrOpcode.values
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
 const { SIGNALED } = SendFlags.values
 const { SQE, ERR } = QpState.values
@@ -35,8 +35,6 @@ const remoteOperations: ReadonlySet<number> = new Set([
   ATOMIC_WRITE,
   FLUSH,
 ])
-/** Operations that take a receive of the peer. */
-const messages: ReadonlySet<number> = new Set([SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE_WITH_IMM])
 /** Messages of one queue pair whose receives are not known yet; those to other processes never are. */
 const MAX_SENT = 4096
 /** Bytes of the GRH in a datagram's completion. */
@@ -274,7 +272,7 @@ export const watchRequests = (
     const request = sendRequest(state, feed, into, at)
     feed.count++
     feed.open.push(request)
-    if (messages.has(request.opcode) && request.destQpn !== MULTICAST_QPN) {
+    if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
       if (feed.sent.length === MAX_SENT) feed.sent.shift()
       feed.sent.push(request)
     }

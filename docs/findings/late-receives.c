@@ -1,0 +1,22 @@
+/* The receive is posted when the message is there already; the sender waits for it. */
+#include "pair.h"
+
+int main(void)
+{
+    struct end one = {0}, other = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.rnr_retry = 7;
+#ifdef FIXED
+    post_receive(&other, all_of(&other));
+#endif
+    connect_ends(&one, &other);
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+#ifndef FIXED
+    usleep(100000);
+    post_receive(&other, all_of(&other)); /* FAULT */
+#endif
+    completion(&one);
+    return destroy_pair(&one, &other);
+}

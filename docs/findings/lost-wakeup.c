@@ -1,0 +1,37 @@
+/* The CQ is armed when the completion is in it already, and then the program waits for the event. */
+#include "pair.h"
+
+int main(void)
+{
+    struct end one = {0}, other = {0};
+    open_device();
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    make_end(&one);
+    make_end(&other);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    check(ibv_destroy_cq(one.cq), "ibv_destroy_cq");
+    struct ibv_qp_init_attr init = small_qp();
+    one.cq = init.send_cq = init.recv_cq = need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq");
+    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
+    to_init(&one);
+    connect_ends(&one, &other);
+    /* The peer's completion comes after the one of the request that it answers. */
+    post_receive(&other, all_of(&other));
+    post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
+    completion(&other);
+    usleep(100000);
+    check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq"); /* FAULT */
+#ifdef FIXED
+    completion(&one);
+#else
+    alarm(2);
+    struct ibv_cq *cq;
+    void *own;
+    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+#endif
+    destroy_end(&one);
+    destroy_end(&other);
+    check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+    check(ibv_close_device(context), "ibv_close_device");
+    return 0;
+}

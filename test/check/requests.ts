@@ -1,0 +1,110 @@
+/*
+ * A checker with two connected queue pairs, a CQ and a region, for scripts of requests in virtual time.
+ */
+import { Checker } from '../../src/check/checker.ts'
+import type { ObjectName } from '../../src/check/objects.ts'
+import { because } from '../../src/spec/causes.ts'
+import type { Finding } from '../../src/spec/findings.ts'
+import type { WorkRequest } from '../../src/spec/requests.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { WcStatus } from '../../src/spec/work.ts'
+
+const program = { pid: 1, command: 'client' }
+const gid = new Uint8Array(16)
+const address = { dgid: gid, sgidIndex: 1 }
+export const LKEY = 0x100
+export const START = 0x10000
+
+export const requestWorld = () => {
+  const found: Finding[] = []
+  let now = 0
+  let ids = 0
+  let completions = 0
+  const checker = new Checker(
+    () => 0,
+    finding => found.push(finding),
+    { now: () => now, deviceName: () => 'rxe0', postStack: () => ['posted'] },
+  )
+  const base = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
+  const names = new Map<number, ObjectName>()
+  const create = (name: string, args: Record<string, unknown> = {}, out: Record<string, unknown> = {}): number => {
+    const object = { id: ++ids, handle: ids, class: { name } }
+    names.set(object.id, object)
+    checker.called({ ...base, time: now, class: name, method: 'create', object, args, out, stack: [`create ${name}`] })
+    return object.id
+  }
+  const call = (name: string, method: string, id: number, args: Record<string, unknown> = {}): void => {
+    checker.calling({ class: name, method, program, args, stack: [`${name}.${method}`] }, id)
+    const object = names.get(id)
+    checker.called({ ...base, time: now, class: name, method, object, args, out: {}, stack: [`${name}.${method}`] })
+  }
+  const cq = create('cq', {}, { cqe: 100 })
+  const cap = { maxSendWr: 8, maxRecvWr: 8 }
+  const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
+  const qp = create('rc_qp', uses, { qpNum: 1 })
+  const peer = create('rc_qp', uses, { qpNum: 2 })
+  call('rc_qp', 'modify', qp, { state: 3, destQpn: 2, address, timeout: 14 })
+  call('rc_qp', 'modify', peer, { state: 3, destQpn: 1, address, timeout: 14 })
+  const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
+  found.length = 0
+
+  const post = (changes: Partial<WorkRequest> = {}): WorkRequest => {
+    const request: WorkRequest = {
+      id: ++ids,
+      time: now,
+      owner: qp,
+      queue: PostQueue.SEND,
+      number: 1,
+      index: 0,
+      wrId: BigInt(ids),
+      opcode: 0,
+      flags: 0,
+      isSignaled: true,
+      length: 64,
+      elements: [{ address: START, length: 64, lkey: LKEY }],
+      remote: undefined,
+      destQpn: undefined,
+      ...changes,
+    }
+    checker.requests.posted(request)
+    return request
+  }
+  const end = (request: WorkRequest): void => checker.requests.ended(request)
+  return {
+    checker,
+    found,
+    qp,
+    peer,
+    cq,
+    region,
+    call,
+    post,
+    end,
+    /** Microseconds go by. */
+    time(microseconds: number): void {
+      now += microseconds
+    },
+    destroy: (name: string, id: number): void => call(name, 'destroy', id),
+    complete(request: WorkRequest, status = WcStatus.values.SUCCESS as number, message?: WorkRequest): void {
+      if (request.queue === PostQueue.SEND) end(request)
+      const completion = {
+        status,
+        opcode: 0,
+        bytes: request.length,
+        cq,
+        count: ++completions,
+        qp: request.owner,
+        message,
+      }
+      checker.requests.completed(request, completion)
+    },
+    poll: (count: number): void => checker.requests.polled(cq, count),
+    failRnr(): void {
+      const cause = because('RNR_EXCEEDED', { times: 3, rnrRetry: 2 })
+      const failure = { what: 'send', device: 'rxe0', qpn: 1, cause, peer: { qpn: 2, address: '' } } as const
+      const place = { deviceNumber: 0, context: 0, program, peerDevice: 0, postStack: () => [] }
+      checker.failed({ ...place, time: now, failure })
+    },
+    ids: (): string[] => found.map(({ id, severity }) => `${id} ${severity}`),
+  }
+}
