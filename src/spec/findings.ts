@@ -390,9 +390,9 @@ const table = {
       'create the CQ with at least the sum of max_send_wr and max_recv_wr of its queue pairs, or bound what is outstanding',
   },
   'events-unacknowledged': {
-    severity: 'error',
+    severity: 'warning',
     title: 'a destroy waits for events that are not acknowledged',
-    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)).',
+    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)). It is reported after a second; another thread may still acknowledge them.',
     advice: 'call ibv_ack_cq_events or ibv_ack_async_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
   },
