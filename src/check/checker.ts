@@ -123,6 +123,12 @@ export class Checker {
     for (const topic of this.#topics) topic.forked?.(pid, stack)
   }
 
+  /** Memory of the region with this id was unmapped. */
+  unmapped(id: number): void {
+    const region = this.#objects.find(id)
+    if (region !== undefined) for (const topic of this.#topics) topic.unmapped?.(region)
+  }
+
   called(call: CheckedCall): void {
     const before = call.object && this.#objects.find(call.object.id)
     this.calls++

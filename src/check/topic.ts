@@ -20,6 +20,8 @@ export interface TopicSources {
   deviceName(device: number): string
   /** Where a request was posted: a PostQueue, the number of the queue, and its wr_id. */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
+  /** A hash of the bytes that an outstanding send reads, or of samples of them; undefined: they cannot be read now. */
+  digest?(device: number, request: WorkRequest): number | undefined
   /** Adapters that programs are compared with. */
   readonly like?: readonly AdapterName[]
   /** Bytes that a process may lock (RLIMIT_MEMLOCK). */
@@ -37,6 +39,8 @@ export interface Topic extends Partial<RequestWatcher> {
    * reported.
    */
   calling?(call: BeginningCall, object: KnownObject): void
+  /** The program has unmapped memory of a region that is registered. */
+  unmapped?(region: KnownObject): void
   /** A call has ended. `object`: it is gone if the call destroyed it. */
   called?(call: CheckedCall, object: KnownObject): void
   /** A process is about to fork, without ibv_fork_init. */

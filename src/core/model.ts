@@ -7,12 +7,12 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { RequestWatcher } from '../spec/requests.ts'
+import type { RequestWatcher, WorkRequest } from '../spec/requests.ts'
 import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
 import type { ArgumentShape, ReferenceAttribute } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
 import type { GidTable } from './devices/gids.ts'
-import type { AddressSpace } from './memory/address-space.ts'
+import type { AddressSpace, Bytes } from './memory/address-space.ts'
 import type { MappedChunk, MappedMemory } from './memory/mappable-memory.ts'
 import type { MemoryTable } from './memory/region-table.ts'
 import type { HandleTable } from './objects/handles.ts'
@@ -481,6 +481,11 @@ export interface RequestLook {
   cq(cq: CoreObject): void
   /** New receives of all queues of a context, and what was polled of their CQs. */
   context(context: Context): void
+  /**
+   * A hash of the bytes that an outstanding send reads: all of a short message, samples of a long one. Undefined if they
+   * cannot be read.
+   */
+  digest(request: WorkRequest): number | undefined
 }
 
 export interface Driver<D = unknown> {
@@ -521,8 +526,8 @@ export interface Driver<D = unknown> {
     qkey: number,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
-  /** Reports the device's requests to `watcher` from now on (spec/requests.ts). One watcher a device. */
-  watch?(device: Device<D>, watcher: RequestWatcher): RequestLook
+  /** Reports the device's requests to `watcher` from now on (spec/requests.ts). One watcher a device. `scratch`: 4096 bytes. */
+  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestLook
   /** A context was closed, and all its objects were destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed, and all its objects were destroyed. */

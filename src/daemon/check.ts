@@ -7,6 +7,7 @@ import type { RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
+import { mapArena } from '../host/memory/mapping.ts'
 import { lockLimit } from '../host/process-status.ts'
 import type { AdapterName } from '../spec/adapters.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
@@ -129,6 +130,7 @@ export const createCheckDesk = (
   const logs = createEventLogs(core, contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
   let isLogged = false
   const checker = createChecker(core, report, {
+    scratch: mapArena(4096),
     now,
     watches: context => programOf(context) !== undefined,
     program: programOf,

@@ -336,6 +336,24 @@ const table = {
     why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
   },
+  'region-unmapped': {
+    severity: 'warning',
+    title: 'memory was unmapped before its region was deregistered',
+    why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; free() of small blocks does not, and is not seen.',
+    advice: 'deregister before munmap, mremap or free',
+  },
+  'send-buffer-changed': {
+    severity: 'warning',
+    title: 'the buffer of a send was changed before the request completed',
+    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, from the time at which the device fetches them; long messages in samples.',
+    advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
+  },
+  'receive-overlap': {
+    severity: 'note',
+    title: 'two requests that are outstanding write to the same memory',
+    why: 'Messages take receives in order, so the second message overwrites the first. A warning if that happened before the first was polled: its bytes are lost, which tests of bandwidth do on purpose.',
+    advice: 'give each outstanding receive and READ memory of its own',
+  },
   'program-ended': {
     severity: 'note',
     title: 'the program ended with requests outstanding',

@@ -20,10 +20,12 @@ export const requestWorld = () => {
   let now = 0
   let ids = 0
   let completions = 0
+  /** What the buffers of sends contain. */
+  const bytes = { hash: 0 }
   const checker = new Checker(
     () => 0,
     finding => found.push(finding),
-    { now: () => now, deviceName: () => 'rxe0', postStack: () => ['posted'] },
+    { now: () => now, deviceName: () => 'rxe0', postStack: () => ['posted'], digest: () => bytes.hash },
   )
   const base = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
   const names = new Map<number, ObjectName>()
@@ -73,6 +75,7 @@ export const requestWorld = () => {
   return {
     checker,
     found,
+    bytes,
     qp,
     peer,
     cq,

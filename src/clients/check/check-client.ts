@@ -10,14 +10,18 @@ import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
+import { onRegionLost } from '../../core/memory/lost-regions.ts'
 import type { CallContext, Context, Core, Device, Hook, RequestLook } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { Finding, Program, Stack } from '../../spec/findings.ts'
 import { addressText } from '../../wire/address.ts'
+import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** Facts that only the server of the calls knows. */
 export interface CheckSources extends Pick<TopicSources, 'like' | 'lockLimit'> {
+  /** 4096 bytes, into which the memory of programs can be read. */
+  readonly scratch: Arena
   /** Microseconds. */
   now(): number
   /** Contexts whose calls and failures are checked. */
@@ -100,7 +104,11 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
 }
 
 /** What topics of the checker ask for (check/topic.ts). */
-const topicSources = (core: Core, { now, postStack, like, lockLimit }: CheckSources): TopicSources => ({
+const topicSources = (
+  core: Core,
+  { now, postStack, like, lockLimit }: CheckSources,
+  looks: ReadonlyMap<number, RequestLook>,
+): TopicSources => ({
   now,
   ...(like && { like }),
   ...(lockLimit && { lockLimit }),
@@ -113,16 +121,24 @@ const topicSources = (core: Core, { now, postStack, like, lockLimit }: CheckSour
       for (const context of contexts) if (context.id === id) return postStack(context, queue, number, wrId)
     return NONE
   },
+  digest: (device, request) => looks.get(device)?.digest(request),
 })
 
 /** A checker of what contexts of a core do, as long as the core exists. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
+  const looks = new Map<number, RequestLook>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
-  const checker = new Checker(deviceWithGid(core), report, { ...topicSources(core, sources), ...(races && { races }) })
+  const common = topicSources(core, sources, looks)
+  const checker = new Checker(deviceWithGid(core), report, { ...common, ...(races && { races }) })
+  onRegionLost(core, region => {
+    if (region.context !== undefined && sources.watches(region.context)) checker.unmapped(region.id)
+  })
   registerClient(core, {
     name: 'check',
     add(device) {
-      addHook(device, hookOf(device, checker, sources, device.driver.watch?.(device, checker.requests)))
+      const look = device.driver.watch?.(device, checker.requests, sources.scratch)
+      if (look !== undefined) looks.set(device.index, look)
+      addHook(device, hookOf(device, checker, sources, look))
       return true
     },
     // The hook stays: the client is removed before the device's objects are destroyed, and the checker needs those

@@ -15,6 +15,7 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
+import { reportLostRegion } from '../memory/lost-regions.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
 import { loseRegion, removeRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
@@ -104,7 +105,7 @@ const hold = (
   { start }: Range,
   bytes: number,
   access: number,
-  { memory: table }: Device,
+  { memory: table, core }: Device,
   object: CoreObject<MrState>,
 ): (() => void) | undefined =>
   access & ON_DEMAND
@@ -114,7 +115,10 @@ const hold = (
         Number(start & 0xffffffffn),
         bytes,
         (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0,
-        () => loseRegion(table, object.state.row),
+        () => {
+          loseRegion(table, object.state.row)
+          reportLostRegion(core, object)
+        },
       )
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {

@@ -156,7 +156,7 @@ const rxeDriver: Driver<RxeState> = {
     state.torment?.close()
     state.port.close()
   },
-  watch: (device, watcher) => device.state.watch(device, watcher),
+  watch: (device, watcher, scratch) => device.state.watch(device, watcher, scratch),
 }
 
 /** The table for a core that has the classes of its clients (clients/clients.ts). */
@@ -215,7 +215,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       () => device as Device,
     ),
     feed: undefined,
-    watch: (registered, watcher) => watchRequests(registered, work, completions, watcher),
+    watch: (registered, watcher, scratch) => watchRequests(registered, work, completions, watcher, scratch),
     coreQueues: { byNumber: new Map(), waiting: 0 },
     added: row => posts.add(row),
     look: row => posts.look(row),

@@ -14,6 +14,8 @@ import { PostQueue } from '../../spec/session.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { Completion, type Completions, Flush, Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { createDigest } from './request-digest.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { loadReceive, pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
 import type { CqObject, QpObject, RequestFeed, RxeState, SrqObject } from './state.ts'
@@ -165,7 +167,9 @@ export const watchRequests = (
   work: WorkSource,
   own: Completions,
   watcher: RequestWatcher,
+  scratch: Arena,
 ): RequestLook => {
+  const digest = createDigest(device.memory, scratch)
   const { state } = device
   const { qps, rings, cqs } = state
   const feeds: (QpFeed | undefined)[] = []
@@ -355,6 +359,11 @@ export const watchRequests = (
 
   return {
     cq: cq => lookAtCq(cq as CqObject),
+    digest(request) {
+      const row = state.qpns.rowOf(request.number)
+      const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
+      return pd === undefined ? undefined : digest(pd.id, request)
+    },
     context(context) {
       qps.forEach((qp, row) => {
         if (qp?.context !== context) return

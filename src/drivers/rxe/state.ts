@@ -158,7 +158,7 @@ export interface RxeState {
   readonly failures: Failures
   /** Only while the device is watched. */
   feed: RequestFeed | undefined
-  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher) => RequestLook
+  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestLook
   /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */

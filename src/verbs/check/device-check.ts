@@ -13,6 +13,7 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/adapters.ts'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
+import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
 import type { Checked } from './checked.ts'
 import type { CheckOptions } from './options.ts'
@@ -71,6 +72,7 @@ const checkOf = (core: Core): NetworkCheck => {
       }
   }
   const checker = createChecker(core, report, {
+    scratch: plainArena(4096),
     now: nowMicroseconds,
     watches: context => subjects.has(context),
     program: () => undefined,

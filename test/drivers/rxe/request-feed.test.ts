@@ -6,9 +6,11 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { invokeNow } from '../../../src/core/index.ts'
 import { requestName } from '../../../src/spec/causes.ts'
+import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
 import type { RequestWatcher, WorkRequest } from '../../../src/spec/requests.ts'
 import { PostQueue } from '../../../src/spec/session.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
 import { join, type Machine, machine, makeCq, makeQp, modify, program, register } from './machine.ts'
 import { end, pair, piece } from './pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from './provider.ts'
@@ -32,7 +34,7 @@ const watched = (m: Machine) => {
     polled: (_cq, count) => lines.push(`polled ${count}`),
     forgotten: () => lines.push('forgotten'),
   }
-  const looks = m.devices.map(({ device }) => device.driver.watch!(device, watcher))
+  const looks = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
   return { looks, posted, lines, take: () => lines.splice(0) }
 }
 
@@ -169,4 +171,23 @@ it('a queue pair that was never used is destroyed without a report', () => {
   const { handle } = makeQp(a.p, a.cq)
   invokeNow(a.p.context, RcQp, 'destroy', handle, {}, a.p.caller)
   assert.deepEqual(take(), [])
+})
+
+it('hashes the bytes of a send, of a long one samples; undefined once the memory is gone', () => {
+  const { m, a } = pair()
+  const { looks, posted } = watched(m)
+  for (const length of [100, 40000])
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 50), piece(a.mr, 50, length - 50)] })
+  m.settle()
+  for (const request of posted) {
+    const before = looks[0]!.digest(request)
+    assert.equal(looks[0]!.digest(request), before)
+    for (const at of [0, request.length - 1]) {
+      a.mr.bytes[at]! ^= 1
+      assert.notEqual(looks[0]!.digest(request), before)
+      a.mr.bytes[at]! ^= 1
+    }
+  }
+  invokeNow(a.p.context, Mr, 'destroy', a.mr.handle, {}, a.p.caller)
+  assert.equal(looks[0]!.digest(posted[0]!), undefined)
 })

@@ -1,0 +1,16 @@
+/*
+ * Regions whose memory the program unmaps while they are registered: handlers of the core.
+ */
+import type { Core, CoreObject } from '../model.ts'
+
+type Handler = (region: CoreObject) => void
+
+/** Kept apart from the cores: most have no handler. */
+const handlers = new WeakMap<Core, Handler>()
+
+/** Calls `handler`, of which a core has one, for each such region, once. */
+export const onRegionLost = (core: Core, handler: Handler): void => {
+  handlers.set(core, handler)
+}
+
+export const reportLostRegion = (core: Core, region: CoreObject): void => handlers.get(core)?.(region)

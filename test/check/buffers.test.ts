@@ -1,0 +1,99 @@
+/*
+ * Findings about buffers by scripts: requests, completions and polls in virtual time.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import type { WorkRequest } from '../../src/spec/requests.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { LKEY, requestWorld, START } from './requests.ts'
+
+const at = (from: number, length: number) => ({ length, elements: [{ address: START + from, length, lkey: LKEY }] })
+const receive = (from: number, length: number): Partial<WorkRequest> => ({
+  queue: PostQueue.RECEIVE,
+  opcode: -1,
+  ...at(from, length),
+})
+const READ = 4
+
+it('a region is deregistered with requests outstanding: an error for sends, a warning for receives', () => {
+  const send = requestWorld()
+  send.post()
+  send.destroy('mr', send.region)
+  assert.deepEqual(send.ids(), ['region-in-use error'])
+  const other = requestWorld()
+  other.post(receive(0, 64))
+  other.destroy('mr', other.region)
+  assert.deepEqual(other.ids(), ['region-in-use warning'])
+  const none = requestWorld()
+  none.complete(none.post())
+  none.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
+  none.destroy('mr', none.region)
+  assert.deepEqual(none.ids(), [])
+})
+
+it('bytes of a send that change before it is over are found; those of a READ are not its own', () => {
+  for (const [opcode, ids] of [
+    [2, ['send-buffer-changed warning']],
+    [READ, []],
+  ] as const) {
+    const w = requestWorld()
+    const same = w.post({ opcode })
+    w.complete(same)
+    const changed = w.post({ opcode, ...at(1000, 64) })
+    w.bytes.hash++
+    w.complete(changed)
+    assert.deepEqual(w.ids(), ids)
+  }
+})
+
+it('of many requests of a queue some are checked', () => {
+  const w = requestWorld()
+  let checked = 0
+  for (let index = 0; index < 1000; index++) {
+    const request = w.post({ index })
+    w.bytes.hash++
+    const before = w.checker.counts[0] ?? 0
+    w.complete(request)
+    checked += (w.checker.counts[0] ?? 0) - before
+  }
+  assert.equal(checked, 16 + Math.floor(999 / 16))
+})
+
+it('receives that overlap are a note, and a warning once two messages lie on each other', () => {
+  const w = requestWorld()
+  const first = w.post(receive(0, 100))
+  w.post(receive(100, 100))
+  assert.deepEqual(w.ids(), [])
+  const second = w.post(receive(50, 100))
+  assert.deepEqual(w.ids(), ['receive-overlap note'])
+  w.complete({ ...first, length: 20 })
+  w.complete({ ...second, length: 20 })
+  assert.equal(w.found.length, 1, 'short messages do not meet')
+  w.poll(2)
+  const [third, fourth] = [w.post(receive(0, 100)), w.post(receive(0, 100))]
+  w.complete(third)
+  w.poll(3)
+  w.complete(fourth)
+  assert.equal(w.found.length, 1, 'the first was polled')
+  for (const one of [w.post(receive(0, 100)), w.post(receive(0, 100))]) w.complete(one)
+  assert.deepEqual(w.ids(), ['receive-overlap note', 'receive-overlap warning'])
+})
+
+it('sends from one buffer may overlap, READs into it may not', () => {
+  const w = requestWorld()
+  w.post(at(0, 64))
+  w.post(at(0, 64))
+  assert.deepEqual(w.ids(), [])
+  w.post({ opcode: READ, ...at(200, 64) })
+  w.post({ opcode: READ, ...at(200, 64) })
+  assert.deepEqual(w.ids(), ['receive-overlap note'])
+})
+
+it('memory that is unmapped while it is registered, with requests outstanding or not', () => {
+  const w = requestWorld()
+  w.checker.unmapped(w.region)
+  assert.deepEqual(w.ids(), ['region-unmapped warning'])
+  w.post()
+  w.checker.unmapped(w.region)
+  assert.match(w.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
+})
