@@ -10,7 +10,7 @@ import { programs } from './programs.ts'
 
 const SEED = 1
 const MUTANTS = 200
-const SHARE = 0.74
+const SHARE = 0.9
 
 it(`of ${MUTANTS} mistakes ${SHARE * 100} % are told`, { skip: lacking('cc', 'gcov') }, async t => {
   const campaign = await runCampaign(t, { seed: SEED, count: MUTANTS, programs })
