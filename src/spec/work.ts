@@ -78,6 +78,9 @@ export const WrOpcode = enumeration('wr_opcode', {
 /** ibv_send_flags. */
 export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
 
+/** Position of the receiver's SRQ number in the flags of an XRC request. */
+export const SRQN_SHIFT = 8
+
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 

@@ -16,6 +16,7 @@ import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
 import { crc32, crcBackward, crcForward, crcOfArena, eachCrcFor } from './crc.ts'
+import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP } from './ip.ts'
 
 /** The header fields before the BTH that the ICRC covers. */
 export interface FlowAddresses {
@@ -35,10 +36,7 @@ export interface Flow {
   readonly base: number
 }
 
-const IPV4_BYTES = 20
-const IPV6_BYTES = 40
 const UDP_BYTES = 8
-const PROTOCOL_UDP = 17
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 

@@ -3,11 +3,13 @@
  * devices. Each interface has a queue pair of its own; its number and the device's GID are the interface's link-layer
  * address. Removing a device ends its interfaces. The caller supplies the time.
  */
+
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, DatagramPort, Device } from '../../core/model.ts'
 import { IpError } from '../../ip/error.ts'
 import { IpInterface } from '../../ip/interface.ts'
 import { CallError } from '../../spec/errno.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
 import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../wire/ipoib.ts'
 
@@ -19,8 +21,6 @@ export interface IpEnvironment {
   readonly wake?: () => void
 }
 
-/** P_Key of the default partition, full member. */
-const PKEY = 0xffff
 const HOP_LIMIT = 64
 /** Of the programs of one user. */
 const MAX_INTERFACES = 64
@@ -75,7 +75,7 @@ class IpPort {
       localGid: this.gid,
       remoteGid: isMulticastGid(gid) ? wireGid(gid, this.gid) : gid,
       qpn,
-      pkey: PKEY,
+      pkey: DEFAULT_PKEY,
       flowLabel: 0,
       trafficClass: 0,
       hopLimit: HOP_LIMIT,
@@ -174,7 +174,7 @@ export class IpOverDevice {
         prefixLength,
         link: { qpn, gid: port.gid },
         mtu: mtu - ENCAPSULATION_BYTES,
-        pkey: PKEY,
+        pkey: DEFAULT_PKEY,
         random: this.#environment.random,
         join: group => port.join(group),
         leave: group => port.leave(group),

@@ -2,9 +2,11 @@
  * The path of an identifier as a path record of the subnet administrator (IBA 15.2.5.16). RoCE has none, so it is built
  * from addresses and port, as in Linux, unless the consumer has set one (RDMA_OPTION_IB_PATH).
  */
+
 import type { CmPathRecord } from '../../spec/classes/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
 import { Family } from './socket-address.ts'
@@ -16,7 +18,6 @@ const EXACTLY = 0x80
 const HOP_LIMIT = 64
 const PACKET_LIFE_TIME = 16
 const REVERSIBLE = 0x80
-const PKEY = 0xffff
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
 const OPTION_BYTES = 8 + RECORD_BYTES
@@ -38,7 +39,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   view.setUint32(44, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
   record[48] = id.trafficClass
   record[49] = REVERSIBLE
-  view.setUint16(50, PKEY)
+  view.setUint16(50, DEFAULT_PKEY)
   record[54] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
   record[55] = EXACTLY
   record[56] = EXACTLY | PACKET_LIFE_TIME

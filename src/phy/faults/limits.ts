@@ -1,7 +1,9 @@
 /*
  * Limits that both halves of a fault layer share: how far packets are reordered, and which bytes a rate limit counts.
  */
+
 import { isMappedIpv4 } from '../../wire/address.ts'
+import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import type { FlowAddress } from '../port.ts'
 
 /** Maximum number of packets that pass a reordered one. */
@@ -10,8 +12,6 @@ export const MAX_REORDER_DISTANCE = 8
 export const MAX_REORDER_DELAY = 1000
 
 const UDP_BYTES = 8
-const IPV4_BYTES = 20
-const IPV6_BYTES = 40
 
 /** Bytes of the headers before a UDP payload; a rate limit counts them too. */
 export const ipBytes = ({ source }: FlowAddress): number => UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)

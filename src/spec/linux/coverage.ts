@@ -6,7 +6,7 @@
 import { absentCommands, absentIoctls } from './absent.ts'
 import { ioctlMethods } from './ioctl.ts'
 import { ExtendedCommands, ioctlNames, LinuxObject, type LinuxObjectName, WriteCommands } from './names.ts'
-import { writeCommands } from './write.ts'
+import { EXTENDED, writeCommands } from './write.ts'
 
 export interface LinuxCall {
   readonly dialect: 'write' | 'ioctl'
@@ -25,7 +25,6 @@ export interface LinuxCall {
   readonly absent: string | undefined
 }
 
-const EXTENDED = 0x80000000
 const absences: Readonly<Record<string, string | undefined>> = { ...absentCommands, ...absentIoctls }
 
 const commandOf = (name: string, number: number): LinuxCall => {

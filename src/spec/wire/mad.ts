@@ -9,8 +9,9 @@ import type { BitField } from './headers.ts'
 /** Bytes of a MAD; the rest after the last field is zero. */
 export const MAD_BYTES = 256
 
-/** Queue pair 1 and the Q_Key of all of its packets (clause 3.5.7). */
+/** Number of the queue pair of the general services (clause 3.5.7). */
 export const GSI_QPN = 1
+/** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
 export const GSI_QKEY = 0x8001_0000
 
 /** Management class, its version, and the method of every message of communication management. */

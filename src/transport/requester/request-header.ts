@@ -2,8 +2,10 @@
  * The headers with which every request packet of a connected service begins: the BTH and, for XRC, the XRCETH with the
  * receiver's SRQ (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
  */
+
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { Service } from '../../spec/wire/services.ts'
+import { SRQN_SHIFT } from '../../spec/work.ts'
 import { putBth } from '../../wire/bth.ts'
 import { putXrceth } from '../../wire/extensions.ts'
 import { QP, WQE } from '../fields.ts'
@@ -13,7 +15,6 @@ import { Send } from '../types.ts'
 const { XRC_INI } = Service
 const BTH = 12
 const NO_SRQ = -1
-const SRQN_SHIFT = 8
 
 /** The receiver's SRQ of a request; NO_SRQ for all services except XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>

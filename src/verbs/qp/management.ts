@@ -3,10 +3,12 @@
  * Linux, programs on a daemon cannot create them; a device in this process offers queue pair 1, once per port. Soft
  * devices have no subnet management; a program's own driver may.
  */
+
 import { GsiQp } from '../../spec/classes/gsi_qp.ts'
 import { SmiQp } from '../../spec/classes/smi_qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
+import { GSI_QKEY } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
 import { type Activatable, type Activation, type ActiveOptions, activate, atCreation } from './activation.ts'
@@ -40,8 +42,8 @@ export interface GsiQueuePairOptions extends ManagementOptions<typeof GsiQp> {}
 /** Options of `pd.smiQp`. */
 export interface SmiQueuePairOptions extends ManagementOptions<typeof SmiQp> {}
 
-/** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
-export const GSI_QKEY = 0x8001_0000
+export { GSI_QKEY }
+
 const SMI_QKEY = 0
 
 const { INIT, RTR, RTS } = QpState.values

@@ -12,7 +12,7 @@ import { QpFlags, QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { PostQueue } from '../../spec/session.ts'
-import { SendFlags } from '../../spec/work.ts'
+import { SendFlags, SRQN_SHIFT } from '../../spec/work.ts'
 import type { Carrier, RingPlace } from '../carrier.ts'
 import { watched } from '../check/checked.ts'
 import { checkRecord, type KnownOptions } from '../checks/options.ts'
@@ -174,8 +174,6 @@ export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQu
 
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
 const stateNames = Object.keys(QpState.values) as QpStateName[]
-/** Position of the receiver's SRQ number in an XRC request's flags. */
-const SRQN_SHIFT = 8
 
 const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | undefined): number =>
   options === undefined

@@ -3,18 +3,17 @@
  * multicast groups, and cannot be destroyed while they are (Linux: EBUSY). The queue pair of the general services is
  * number 1 of its port, for clients in this process; it has the well-known Q_Key whatever is set (IBA 10.2.5, 16.3).
  */
+
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'
 import type { AnyHandler, DriverClass } from '../../../core/model.ts'
 import { GsiQp } from '../../../spec/classes/gsi_qp.ts'
 import { UdQp } from '../../../spec/classes/ud_qp.ts'
 import { CallError } from '../../../spec/errno.ts'
+import { GSI_QKEY, GSI_QPN } from '../../../spec/wire/mad.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { isInside } from '../context.ts'
 import { type QpObject, type QueuePair, stateOf } from '../state.ts'
 import { qpClass } from './qp-class.ts'
-
-const GSI_QPN = 1
-const GSI_QKEY = 0x8001_0000
 
 const ud = qpClass(UdQp, 'UD', Service.UD)
 const destroyUd = ud.handlers.destroy as AnyHandler
