@@ -40,6 +40,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   stalling: [['-q'], /usage: .*stalling/],
   check_cases: [['-q'], /usage: .*check_cases/],
   torment_cases: [['-q'], /usage: torment_cases/],
+  races: [['-q'], /usage: .*races/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],

@@ -683,8 +683,12 @@ static const struct {
     RACE(processes_with_two_locks, "race"),
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) {
+        fprintf(stderr, "usage: %s\n", argv[0]);
+        return 1;
+    }
     shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     setvbuf(stdout, NULL, _IOLBF, 0);
     open_device();

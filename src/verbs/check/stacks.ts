@@ -7,9 +7,10 @@ import type { Stack } from '../../spec/findings.ts'
 /** Captured frames, including those that are left out. */
 const MAX_FRAMES = 32
 
-const { pathname } = new URL(import.meta.url)
-const [, root] = /^(.*\/)dist\/src\/verbs\/check\/[^/]*$/.exec(pathname) ?? []
-/** Folders of userdma's code and, by source maps, of its sources; none if a bundler has moved it. */
+/** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */
+const [, root] =
+  /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(new Error().stack ?? '') ?? []
+/** Folders of userdma's code and, by source maps, of its sources. */
 const own = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
 /** A stack whose text is formatted on demand. */
