@@ -2,7 +2,7 @@
  * Buffers of requests: memory that the device still uses belongs to it (IBA 10.6).
  *
  * Bytes of a send are hashed when the device fetches it and when it is over: what the program writes before the fetch
- * is not seen. By default requests and bytes are sampled (`isSampled`; the driver samples bytes).
+ * is not seen. By default requests and bytes are sampled (`isSample`; the driver samples bytes).
  */
 import { requestName } from '../spec/causes.ts'
 import type { WorkRequest } from '../spec/requests.ts'
@@ -41,7 +41,7 @@ const isTarget = ({ opcode }: WorkRequest): boolean => {
   return opcode < 0 || kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
 
-const isSampled = ({ index }: WorkRequest): boolean => index < FIRST_SAMPLES || index % SAMPLE === 0
+const isSample = ({ index }: WorkRequest): boolean => index < FIRST_SAMPLES || index % SAMPLE === 0
 
 /** The first address that both write to, of the first `bytes` of `one`; undefined: none. */
 const overlap = (one: WorkRequest, bytes: number, other: WorkRequest, otherBytes: number): number | undefined => {
@@ -74,6 +74,10 @@ export const createBuffers = (world: World): Topic => {
   const hashes = new Map<WorkRequest, number>()
   /** Messages in receives that were not polled, by owner. */
   const landed = new Map<number, Landed[]>()
+
+  const isAll = world.sources.buffers === 'all'
+  const hashOf = ({ device }: KnownObject, request: WorkRequest): number | undefined =>
+    world.sources.digest?.(device, request, isAll)
 
   const over = (request: WorkRequest): void => {
     outstanding.get(request.owner)?.delete(request)
@@ -139,7 +143,7 @@ export const createBuffers = (world: World): Topic => {
     if (before === undefined) return
     hashes.delete(request)
     const owner = world.objects.find(request.owner)
-    const now = owner && world.sources.digest?.(owner.device, request)
+    const now = owner && hashOf(owner, request)
     if (now === undefined || now === before || owner === undefined) return
     const region = world.objects.region(owner.device, request.elements[0]!.lkey)
     const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
@@ -158,9 +162,9 @@ export const createBuffers = (world: World): Topic => {
       }
       if (isTarget(request) && requests.size <= MAX_OUTSTANDING) compare(request, requests)
       requests.add(request)
-      if (!isSource(request) || !isSampled(request)) return
+      if (!isSource(request) || !(isAll || isSample(request))) return
       const owner = world.objects.find(request.owner)
-      const hash = owner && world.sources.digest?.(owner.device, request)
+      const hash = owner && hashOf(owner, request)
       if (hash !== undefined) hashes.set(request, hash)
     },
     ended(request) {

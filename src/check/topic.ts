@@ -5,7 +5,7 @@
  */
 import type { AdapterName } from '../spec/adapters.ts'
 import type { FindingId, Program, Stack } from '../spec/findings.ts'
-import type { RequestWatcher, WorkRequest } from '../spec/requests.ts'
+import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import type { CheckedCall } from './events.ts'
@@ -20,8 +20,12 @@ export interface TopicSources {
   deviceName(device: number): string
   /** Where a request was posted: a PostQueue, the number of the queue, and its wr_id. */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
-  /** A hash of the bytes that an outstanding send reads, or of samples of them; undefined: they cannot be read now. */
-  digest?(device: number, request: WorkRequest): number | undefined
+  /**
+   * A hash of the bytes that an outstanding send reads, all or samples; undefined: they cannot be read now.
+   */
+  digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /** Default: sampled. */
+  readonly buffers?: BufferCheck
   /** Adapters that programs are compared with. */
   readonly like?: readonly AdapterName[]
   /** Bytes that a process may lock (RLIMIT_MEMLOCK). */

@@ -4,6 +4,7 @@
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/adapters.ts'
+import { type BufferCheck, bufferChecks } from '../spec/requests.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/torment.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
@@ -22,6 +23,7 @@ export interface ConfigOptions {
   readonly torment?: string
   /** Names, separated by commas. */
   readonly like?: string
+  readonly buffers?: string
 }
 
 /** The settings given as options; others are absent. */
@@ -35,6 +37,7 @@ export interface WantedConfig {
   /** Canonical. */
   readonly torment?: string
   readonly like?: readonly AdapterName[]
+  readonly buffers?: BufferCheck
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
@@ -89,6 +92,7 @@ export const wantedConfig = ({
   check,
   torment,
   like,
+  buffers,
 }: ConfigOptions): Promise<WantedConfig> =>
   orUsageError(async () => {
     const devices = device?.map(parseDevice)
@@ -102,6 +106,7 @@ export const wantedConfig = ({
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
       ...(like !== undefined && { like: parseLike(like) }),
+      ...(buffers !== undefined && { buffers: parseOne('--buffers', bufferChecks, buffers) }),
     }
   })
 
@@ -115,6 +120,7 @@ export const fullConfig = ({
   check,
   torment,
   like,
+  buffers,
 }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
@@ -124,6 +130,7 @@ export const fullConfig = ({
   ...(check && { check }),
   ...(torment !== undefined && { torment }),
   ...(like && { like }),
+  ...(buffers === 'all' && { buffers }),
 })
 
 /** The options that produce this configuration. */
@@ -136,6 +143,7 @@ export const configArguments = ({
   check,
   torment,
   like,
+  buffers,
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
@@ -145,6 +153,7 @@ export const configArguments = ({
   ...(check ? ['--check'] : []),
   ...(torment === undefined ? [] : ['--torment', torment]),
   ...(like === undefined ? [] : ['--like', like.join(',')]),
+  ...(buffers === undefined ? [] : ['--buffers', buffers]),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -173,5 +182,8 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   if (wanted.check && !running.check) return 'does not check programs (--check)'
   const missing = (wanted.like ?? []).filter(name => !running.like?.includes(name))
   if (missing.length > 0) return `does not compare programs with ${missing.join(', ')} (--like)`
+  const buffers = running.buffers ?? 'sampled'
+  if (wanted.buffers !== undefined && wanted.buffers !== buffers)
+    return `checks buffers by --buffers ${buffers}, not ${wanted.buffers}`
   return undefined
 }

@@ -25,6 +25,9 @@ const LINK_HELP = `what connects the devices: ${kindsText(linkKinds)}`
 
 const LIKE = '--like <adapters>'
 const LIKE_HELP = `also what works here and fails on these adapters: ${adapterNames.join(', ')}, separated by commas`
+const BUFFERS = '--buffers <kind>'
+const BUFFERS_HELP =
+  'buffers of sends that are compared before and after: sampled (some requests, parts of long messages; the default), all'
 
 const PATH = '--path <way>'
 const PATH_HELP = `how messages pass between devices in memory: ${kindsText(pathKinds)}`
@@ -113,6 +116,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--notes', 'print notes too, not only warnings and errors')
       .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
       .option(LIKE, LIKE_HELP)
+      .option(BUFFERS, BUFFERS_HELP)
       .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
       .option(
         '--torment-search <n>',
@@ -169,6 +173,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
       .option(LIKE, `with --check: ${LIKE_HELP}`)
+      .option(BUFFERS, `with --check: ${BUFFERS_HELP}`)
       .option('--end-with-last-client', 'end when the last program has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(

@@ -482,10 +482,10 @@ export interface RequestLook {
   /** New receives of all queues of a context, and what was polled of their CQs. */
   context(context: Context): void
   /**
-   * A hash of the bytes that an outstanding send reads: all of a short message, samples of a long one. Undefined if they
-   * cannot be read.
+   * A hash of the bytes that an outstanding send reads: all of a short message, of a long one samples unless `isWhole`.
+   * Undefined if they cannot be read.
    */
-  digest(request: WorkRequest): number | undefined
+  digest(request: WorkRequest, isWhole: boolean): number | undefined
 }
 
 export interface Driver<D = unknown> {

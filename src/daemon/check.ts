@@ -9,9 +9,9 @@ import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { lockLimit } from '../host/process-status.ts'
-import type { AdapterName } from '../spec/adapters.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
+import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Contexts } from './context/contexts.ts'
 import { createEventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
@@ -80,7 +80,7 @@ export const createCheckDesk = (
   core: Core,
   now: () => number,
   { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
-  like: readonly AdapterName[] = [],
+  { like = [], buffers = 'sampled' }: Pick<DaemonConfig, 'like' | 'buffers'> = {},
 ): CheckDesk => {
   const stacks = new Map<number, Stacks>()
   const found: Finding[] = []
@@ -140,6 +140,7 @@ export const createCheckDesk = (
     },
     postStack,
     like,
+    buffers,
     lockLimit: ({ pid }) => lockLimit(pid),
     events: { stackOf, read: logs.read },
   })

@@ -278,7 +278,7 @@ export const startDaemon = async ({
     trace,
     cm: clients.use('rdma_cm'),
     failures,
-    check: config.check ? createCheckDesk(core, nowMicroseconds, { contexts, failures }, config.like) : undefined,
+    check: config.check ? createCheckDesk(core, nowMicroseconds, { contexts, failures }, config) : undefined,
     torment: torment?.decisions,
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {

@@ -345,7 +345,7 @@ const table = {
   'send-buffer-changed': {
     severity: 'warning',
     title: 'the buffer of a send was changed before the request completed',
-    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, from the time at which the device fetches them; long messages in samples.',
+    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, and of messages above 4 KiB some bytes; with `--buffers all` all, from the time at which the device fetches them.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
   },
   'receive-overlap': {

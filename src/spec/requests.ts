@@ -6,6 +6,10 @@
  */
 import { WrOpcode } from './work.ts'
 
+/** Whose bytes are compared before and after a send: some requests and, of long messages, some bytes; or all. */
+export const bufferChecks = ['sampled', 'all'] as const
+export type BufferCheck = (typeof bufferChecks)[number]
+
 /** Of an element of a scatter/gather list. `address`: as the request has it, an address of the region of `lkey`. */
 export interface RequestElement {
   readonly address: number

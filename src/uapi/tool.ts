@@ -5,6 +5,7 @@ import type { AdapterName } from '../spec/adapters.ts'
 import type { FailureJson } from '../spec/failures.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Finding } from '../spec/findings.ts'
+import type { BufferCheck } from '../spec/requests.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 import type { TormentDecision } from '../spec/torment.ts'
 
@@ -54,6 +55,8 @@ export interface DaemonConfig {
   readonly torment?: string
   /** Adapters that programs are compared with. */
   readonly like?: readonly AdapterName[]
+  /** Default: sampled. */
+  readonly buffers?: BufferCheck
 }
 
 export type ToolRequest =

@@ -59,6 +59,19 @@ it('of many requests of a queue some are checked', () => {
   assert.equal(checked, 16 + Math.floor(999 / 16))
 })
 
+it('of long messages samples are checked, or all bytes of all requests', () => {
+  for (const [buffers, ids] of [
+    ['sampled', []],
+    ['all', ['send-buffer-changed warning']],
+  ] as const) {
+    const w = requestWorld({ buffers })
+    const request = w.post({ index: 17 })
+    w.bytes.rest++
+    w.complete(request)
+    assert.deepEqual(w.ids(), ids)
+  }
+})
+
 it('receives that overlap are a note, and a warning once two messages lie on each other', () => {
   const w = requestWorld()
   const first = w.post(receive(0, 100))

@@ -3,6 +3,7 @@
  */
 import { Checker } from '../../src/check/checker.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
+import type { TopicSources } from '../../src/check/topic.ts'
 import { because } from '../../src/spec/causes.ts'
 import type { Finding } from '../../src/spec/findings.ts'
 import type { WorkRequest } from '../../src/spec/requests.ts'
@@ -15,17 +16,23 @@ const address = { dgid: gid, sgidIndex: 1 }
 export const LKEY = 0x100
 export const START = 0x10000
 
-export const requestWorld = () => {
+export const requestWorld = (options: Pick<TopicSources, 'buffers'> = {}) => {
   const found: Finding[] = []
   let now = 0
   let ids = 0
   let completions = 0
   /** What the buffers of sends contain. */
-  const bytes = { hash: 0 }
+  const bytes = { hash: 0, rest: 0 }
   const checker = new Checker(
     () => 0,
     finding => found.push(finding),
-    { now: () => now, deviceName: () => 'rxe0', postStack: () => ['posted'], digest: () => bytes.hash },
+    {
+      now: () => now,
+      deviceName: () => 'rxe0',
+      postStack: () => ['posted'],
+      digest: (_device, _request, isWhole) => (isWhole ? bytes.hash + bytes.rest : bytes.hash),
+      ...options,
+    },
   )
   const base = { device: 'rxe0', deviceNumber: 0, context: 0, program, why: 'call' as const }
   const names = new Map<number, ObjectName>()

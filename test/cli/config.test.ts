@@ -25,10 +25,13 @@ describe('the configuration from --device, --link, --path and --fault', () => {
   })
 
   it('survives a round trip with path=packets, torment and without a memory limit', async () => {
-    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12' }))
+    const wanted = fullConfig(
+      await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12', buffers: 'all' }),
+    )
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
-    assert.deepEqual(configArguments(wanted).slice(-5), ['--path', 'packets', '--ignore-memlock', '--torment', '0:12'])
+    const words = ['--path', 'packets', '--ignore-memlock', '--torment', '0:12', '--buffers', 'all']
+    assert.deepEqual(configArguments(wanted).slice(-7), words)
     assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0:12, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
@@ -48,6 +51,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295;/],
     [{ torment: '7:' }, /^--torment "7:": a seed is/],
     [{ torment: '-1' }, /^--torment "-1": a seed is/],
+    [{ buffers: 'some' }, /^--buffers "some" is not one of sampled, all$/],
   ]
   for (const [options, message] of wrong)
     it(`refuses ${JSON.stringify(options)}`, () =>
@@ -70,6 +74,8 @@ describe('whether a program can join a daemon', () => {
     [{ link: 'udp' }, /^has link memory, not udp$/],
     [{ ignoreMemlock: true }, /^applies RLIMIT_MEMLOCK/],
     [{ torment: '7' }, /^has no torment, not --torment 7$/],
+    [{ buffers: 'sampled' }, undefined],
+    [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
   ]
   for (const [options, why] of cases)
     it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, async () => {

@@ -19,7 +19,7 @@ import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** Facts that only the server of the calls knows. */
-export interface CheckSources extends Pick<TopicSources, 'like' | 'lockLimit'> {
+export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'lockLimit'> {
   /** 4096 bytes, into which the memory of programs can be read. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -121,7 +121,7 @@ const topicSources = (
       for (const context of contexts) if (context.id === id) return postStack(context, queue, number, wrId)
     return NONE
   },
-  digest: (device, request) => looks.get(device)?.digest(request),
+  digest: (device, request, isWhole) => looks.get(device)?.digest(request, isWhole),
 })
 
 /** A checker of what contexts of a core do, as long as the core exists. */

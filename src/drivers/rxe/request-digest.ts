@@ -1,6 +1,6 @@
 /*
- * A hash of the bytes that a send reads, for `userdma check`: of a long message, samples from its begin, its end and a
- * place between that differs from request to request.
+ * A hash of the bytes that a send reads, for `userdma check`: all, or of a long message samples from its begin, its end
+ * and a place between that differs from request to request.
  */
 import type { MemoryTable } from '../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../spec/requests.ts'
@@ -10,11 +10,11 @@ import { crcOfArena } from '../../wire/crc.ts'
 import { regionMemory } from './memory.ts'
 
 const TWO_32 = 2 ** 32
-/** Messages of at most so many bytes are hashed whole, and samples of longer ones. */
-const WHOLE_BYTES = 4096
+/** Bytes that are hashed in one step. Messages of at most so many are always hashed whole. */
+const STEP_BYTES = 4096
 const SAMPLE_BYTES = 1024
 
-/** `scratch`: WHOLE_BYTES. */
+/** `scratch`: STEP_BYTES. */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
   const memory = regionMemory(table)
 
@@ -37,15 +37,21 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
     return true
   }
 
-  return (pd: number, { id, number, elements, length }: WorkRequest): number | undefined => {
-    const isWhole = length <= WHOLE_BYTES
-    const most = isWhole ? length : SAMPLE_BYTES
-    const between = (id * 64) % Math.max(1, length - SAMPLE_BYTES)
+  return (pd: number, { id, number, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
     let hash = 0
-    for (const from of isWhole ? [0] : [0, between, length - SAMPLE_BYTES]) {
-      if (!copy(pd, number, elements, from, most)) return undefined
-      hash = crcOfArena(scratch, 0, most, hash)
+    /** False: they cannot be read. */
+    const add = (from: number, bytes: number): boolean => {
+      if (!copy(pd, number, elements, from, bytes)) return false
+      hash = crcOfArena(scratch, 0, bytes, hash)
+      return true
     }
+    if (isWhole || length <= STEP_BYTES) {
+      for (let from = 0; from < length; from += STEP_BYTES)
+        if (!add(from, Math.min(STEP_BYTES, length - from))) return undefined
+      return hash
+    }
+    const between = (id * 64) % (length - SAMPLE_BYTES)
+    for (const from of [0, between, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
     return hash
   }
 }

@@ -359,10 +359,10 @@ export const watchRequests = (
 
   return {
     cq: cq => lookAtCq(cq as CqObject),
-    digest(request) {
+    digest(request, isWhole) {
       const row = state.qpns.rowOf(request.number)
       const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
-      return pd === undefined ? undefined : digest(pd.id, request)
+      return pd === undefined ? undefined : digest(pd.id, request, isWhole)
     },
     context(context) {
       qps.forEach((qp, row) => {
