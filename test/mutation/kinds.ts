@@ -360,7 +360,7 @@ export const kinds = {
       ...change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), () => '0'),
       ...change(text, valuesOf(text, 'sq_sig_all'), () => '0'),
     ],
-    tells: [],
+    tells: ['never-signaled'],
     legal: 'nothing waits for the completion',
   },
   'inline-too-long': {
@@ -458,7 +458,7 @@ export const kinds = {
   'completion-not-polled': {
     what: 'does not poll a completion',
     edits: text => skip(statementsWith(text, 'completion|wait_for|expect')),
-    tells: [],
+    tells: ['completions-unpolled'],
   },
   'acknowledgement-missing': {
     what: 'does not acknowledge an event',
@@ -478,7 +478,7 @@ export const kinds = {
   'poll-after-arming-missing': {
     what: 'does not poll after ibv_req_notify_cq',
     edits: text => skip(matchesOf(text, /ibv_req_notify_cq\([^;]*;\s*(found = ibv_poll_cq\([^;]*;)/)),
-    tells: [],
+    tells: ['lost-wakeup'],
     legal: 'the program does not wait for events',
   },
   'channel-missing': {
