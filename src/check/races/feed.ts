@@ -93,6 +93,8 @@ const MAX_REORDERED = 64
 const MAX_UNPOLLED = 65536
 /** Requests, and receives, that are not complete. */
 const MAX_REQUESTS = 65_536
+/** Posts that no device has seen, and queues of a context; a queue that posts more is left out. */
+const MAX_UNSEEN = 2 ** 19
 /** Threads that are known; those that were quiet longest are forgotten. */
 const MAX_THREADS = 4096
 
@@ -112,6 +114,8 @@ export class RaceFeed {
   /** Requests that were joined with their posts, and those that were left out since their posts are unknown. */
   joined = 0
   unlogged = 0
+  /** Posts that no device has seen. */
+  unseen = 0
   readonly #races: Races<Posted>
   #seen: Seen[] = []
   /** Entries of logs that are too young. */
@@ -187,7 +191,11 @@ export class RaceFeed {
   forget(owner: number, context: number, number: number): void {
     for (const id of [sendsOf(owner), messagesOf(owner)]) if (this.#open.delete(id)) this.#races.close(id)
     const queues = this.#posted.get(context)
-    for (const queue of [PostQueue.SEND, PostQueue.RECEIVE, PostQueue.SHARED]) queues?.delete(queueKey(queue, number))
+    for (const queue of [PostQueue.SEND, PostQueue.RECEIVE, PostQueue.SHARED]) {
+      const key = queueKey(queue, number)
+      this.unseen -= queues?.get(key)?.posts.length ?? 0
+      queues?.delete(key)
+    }
     if (queues?.size === 0) this.#posted.delete(context)
   }
 
@@ -227,6 +235,11 @@ export class RaceFeed {
     const key = queueKey(queue, number)
     let posted = queues.get(key)
     if (posted === undefined) {
+      // A program may also log posts to queues that it does not have.
+      if (queues.size >= MAX_UNSEEN) {
+        for (const { posts } of queues.values()) this.unseen -= posts.length
+        queues.clear()
+      }
       posted = { posts: [], isLost: false }
       queues.set(key, posted)
     }
@@ -236,11 +249,15 @@ export class RaceFeed {
   #noted(entry: LoggedEvent): void {
     const { context, kind, number, count, time, acquired, process, stack, wrId } = entry
     const queue = this.#queueOf(context, kind, number)
-    if (count === 0) queue.isLost = true
-    else {
-      const stamp = this.#races.post(this.#threadOf(entry), time, acquired)
-      queue.posts.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, left: count })
+    if (count === 0 || this.unseen >= MAX_UNSEEN) queue.isLost = true
+    if (queue.isLost) {
+      this.unseen -= queue.posts.length
+      queue.posts = []
+      return
     }
+    this.unseen++
+    const stamp = this.#races.post(this.#threadOf(entry), time, acquired)
+    queue.posts.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, left: count })
   }
 
   /** The last posts of this thread were refused. */
@@ -254,7 +271,9 @@ export class RaceFeed {
       const refused = Math.min(count, one.left)
       one.left -= refused
       count -= refused
-      if (one.left === 0) posts.splice(i, 1)
+      if (one.left > 0) continue
+      posts.splice(i, 1)
+      this.unseen--
     }
   }
 
@@ -304,7 +323,10 @@ export class RaceFeed {
     const at = Math.max(own, 0)
     const post = posts[at]!
     post.left--
-    if (post.left === 0) posts.splice(at, 1)
+    if (post.left === 0) {
+      posts.splice(at, 1)
+      this.unseen--
+    }
     return post
   }
 

@@ -219,6 +219,23 @@ describe('races: logs and devices', () => {
     assert.deepEqual([races.length, feed.unlogged], [1, 1])
   })
 
+  it('posts that no device sees are bounded, also of queues that do not exist, and counted', () => {
+    const { feed, log, write, join } = world()
+    for (let i = 0; i < 600_000; i++) log(1, SEND, i < 580_000 ? i : i % 3)
+    join()
+    assert.ok(feed.unseen <= 2 ** 19, `${feed.unseen} posts are kept`)
+    for (let qp = 0; qp < 580_000; qp++) feed.forget(qp, 1, qp)
+    assert.equal(feed.unseen, 0)
+    log(1, SEND, 5)
+    log(1, SEND, 5)
+    log(1, SEND | REFUSED, 5)
+    join()
+    assert.equal(feed.unseen, 1)
+    write(5)
+    join()
+    assert.equal(feed.unseen, 0)
+  })
+
   it('entries that are younger than the reading wait, since what they follow from may not have been read', () => {
     const { log, write, complete, join, races, now } = world()
     log(1, SEND, 5)
