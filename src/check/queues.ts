@@ -125,6 +125,29 @@ export const createQueues = (world: World): QueueTopic => {
     })
   }
 
+  /** A region is deregistered: completions of requests that use it have to be polled before. */
+  const endRegion = (region: KnownObject, stack: Stack): void => {
+    for (const [id, { unpolled }] of cqs) {
+      const cq = world.objects.find(id)
+      if (cq?.device !== region.device) continue
+      const user = unpolled
+        .slice(heldBy(cq))
+        .find(({ request: { elements }, completion: { status } }) =>
+          elements.some(({ lkey }) => status === SUCCESS && lkey === region.lkey),
+        )
+      const owner = user && world.objects.find(user.request.owner)
+      if (owner === undefined) continue
+      const text = `${region.name} was deregistered before the completion of ${requestText(user!.request)} of ${owner.name} was polled`
+      world.find('region-in-use', world.placeOf(region, stack), {
+        text,
+        severity: 'warning',
+        moments: [moment('posted', user!.request.time, world.postStack(owner, user!.request))],
+        objects: [region, owner],
+      })
+      return
+    }
+  }
+
   return {
     posted(request) {
       if (request.queue === PostQueue.SEND) sent(request)
@@ -157,6 +180,7 @@ export const createQueues = (world: World): QueueTopic => {
       queues.delete(id)
     },
     calling({ class: name, method, stack }, object) {
+      if (name === 'mr' && method === 'destroy') endRegion(object, stack)
       if (name !== 'cq') return
       const state = cqOf(object.id)
       endWait(object, state)

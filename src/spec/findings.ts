@@ -333,7 +333,7 @@ const table = {
   'region-in-use': {
     severity: 'error',
     title: 'a region was deregistered while requests that use it are outstanding',
-    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used.',
+    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used, or is complete and its completion was not polled.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
   },
   'region-unmapped': {

@@ -26,6 +26,7 @@ it('a region is deregistered with requests outstanding: an error for sends, a wa
   assert.deepEqual(other.ids(), ['region-in-use warning'])
   const none = requestWorld()
   none.complete(none.post())
+  none.poll(1)
   none.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
   none.destroy('mr', none.region)
   assert.deepEqual(none.ids(), [])

@@ -32,6 +32,16 @@ it('a first receive behind a message is late; a queue that ran empty is not', ()
   assert.equal(w.found.length, 1)
 })
 
+it('a region that is deregistered before the completion of its request is polled is in use', () => {
+  for (const polled of [0, 1]) {
+    const w = requestWorld()
+    w.complete(w.post())
+    w.poll(polled)
+    w.destroy('mr', w.region)
+    assert.deepEqual(w.ids(), polled === 0 ? ['region-in-use warning'] : [])
+  }
+})
+
 it('a CQ that is armed with completions and not polled for a second has lost a wake-up', () => {
   const w = requestWorld()
   const arm = (): void => w.call('cq', 'reqNotify', w.cq)

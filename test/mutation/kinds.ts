@@ -319,7 +319,7 @@ export const kinds = {
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*;/),
         statement => `munmap(${/&(\w+)/.exec(statement)?.[1]}.buffer, SIZE);`,
       ),
-    tells: ['local-unmapped', 'remote-unmapped'],
+    tells: ['local-unmapped', 'remote-unmapped', 'region-unmapped'],
   },
   'peer-unmapped-early': {
     what: "unmaps the peer's buffer before the request arrives",
@@ -329,7 +329,7 @@ export const kinds = {
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*address_of\(&\w+\)[^;]*;/),
         statement => `munmap(${/address_of\(&(\w+)\)/.exec(statement)?.[1]}.buffer, SIZE);`,
       ),
-    tells: ['remote-unmapped'],
+    tells: ['remote-unmapped', 'region-unmapped'],
   },
   'deregistered-early': {
     what: 'deregisters memory before the completion of its request',
