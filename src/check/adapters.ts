@@ -159,7 +159,7 @@ export const createAdapters = (world: World): Topic => {
       const operation = requestOperations.get(request.opcode)
       if (operation === undefined || like.every(name => adapters[name].lacks[operation] === undefined)) return
       const owner = world.objects.find(request.owner)
-      if (owner !== undefined) need(operation, world.placeOf(owner, world.postStack(owner, request), 'posted'), owner)
+      if (owner !== undefined) need(operation, world.placeOfPost(owner, request), owner)
     },
   }
 }

@@ -7,7 +7,7 @@
 import { requestName } from '../spec/causes.ts'
 import type { WorkRequest } from '../spec/requests.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
-import { type KnownObject, moment } from './objects.ts'
+import type { KnownObject } from './objects.ts'
 import type { Topic, World } from './topic.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
@@ -83,11 +83,6 @@ export const createBuffers = (world: World): Topic => {
     outstanding.get(request.owner)?.delete(request)
   }
 
-  const postedAt = (request: WorkRequest, what = 'posted') => {
-    const owner = world.objects.find(request.owner)
-    return moment(what, request.time, owner ? world.postStack(owner, request) : [])
-  }
-
   /** A request that uses a region, the oldest one. */
   const userOf = (region: KnownObject): { readonly request: WorkRequest; readonly owner: KnownObject } | undefined => {
     for (const [id, requests] of outstanding) {
@@ -106,10 +101,10 @@ export const createBuffers = (world: World): Topic => {
     const text = isLost
       ? `the messages of ${both} were both written to address 0x${at.toString(16)}, before the first was polled`
       : `${both} are outstanding, and both write to address 0x${at.toString(16)}`
-    world.find('receive-overlap', world.placeOf(owner, world.postStack(owner, request), 'posted'), {
+    world.find('receive-overlap', world.placeOfPost(owner, request), {
       text,
       severity: isLost ? 'warning' : 'note',
-      moments: [postedAt(other, 'posted the other')],
+      moments: [world.postMoment(other, 'posted the other')],
       objects: [owner],
     })
   }
@@ -147,7 +142,7 @@ export const createBuffers = (world: World): Topic => {
     if (now === undefined || now === before || owner === undefined) return
     const region = world.objects.region(owner.device, request.elements[0]!.lkey)
     const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
-    world.find('send-buffer-changed', world.placeOf(owner, world.postStack(owner, request), 'posted'), {
+    world.find('send-buffer-changed', world.placeOfPost(owner, request), {
       text,
       objects: [owner, region],
     })
@@ -197,7 +192,7 @@ export const createBuffers = (world: World): Topic => {
       world.find('region-in-use', world.placeOf(region, stack), {
         text,
         severity: request.opcode < 0 ? 'warning' : 'error',
-        moments: [postedAt(request)],
+        moments: [world.postMoment(request)],
         objects: [region, owner],
       })
     },
@@ -206,7 +201,7 @@ export const createBuffers = (world: World): Topic => {
       const use = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
       world.find('region-unmapped', world.placeOf(region, region.made.stack, region.made.what), {
         text: `memory of ${region.name} was unmapped before the region was deregistered${use ?? ''}`,
-        ...(user && { moments: [postedAt(user.request)] }),
+        ...(user && { moments: [world.postMoment(user.request)] }),
         objects: [region, user?.owner],
       })
     },

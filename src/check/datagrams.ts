@@ -7,14 +7,11 @@ import { QpState } from '../spec/enums.ts'
 import { type FindingId, findings, type Severity } from '../spec/findings.ts'
 import type { WorkRequest } from '../spec/requests.ts'
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
-import { type KnownObject, stateOf, typeOf } from './objects.ts'
+import { GSI_QPN } from '../spec/wire/mad.ts'
+import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'
 import type { Topic, World } from './topic.ts'
 
 const { RESET, INIT, ERR } = QpState.values
-/** QP 1, which belongs to no program. */
-const GSI_QPN = 1
-
-const hex = (value: number): string => `0x${value.toString(16)}`
 
 interface Mismatch {
   readonly id: FindingId
@@ -51,7 +48,7 @@ export const createDatagrams = (world: World): Topic => ({
     const { id, severity, detail } = mismatch
     const name = peer?.nameWithProgram ?? `QP ${hex(destQpn)}`
     const text = `${own.name} ${requestName(opcode)} wr_id ${wrId} to ${name}: ${findings[id].title}${detail}`
-    world.find(id, world.placeOf(own, world.postStack(own, request), 'posted'), {
+    world.find(id, world.placeOfPost(own, request), {
       text,
       ...(severity && { severity }),
       objects: [own, peer],

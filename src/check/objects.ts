@@ -167,6 +167,8 @@ export class KnownObject {
 const numberOf = (value: unknown): number | undefined =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
 
+export const hex = (value: number): string => `0x${value.toString(16)}`
+
 /** Name of a queue pair's state. */
 export const stateName = (state: number): string => nameIn(QpState.values, state)
 

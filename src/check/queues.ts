@@ -8,7 +8,7 @@ import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
 import { requestText } from './buffers.ts'
-import { type KnownObject, moment } from './objects.ts'
+import type { KnownObject } from './objects.ts'
 import type { Topic, World } from './topic.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
@@ -80,7 +80,7 @@ export const createQueues = (world: World): QueueTopic => {
     const most = own?.limits.maxSendWr ?? own?.sends
     if (own === undefined || most === undefined || state.unsignaled !== most + 1) return
     const text = `${own.name} has had ${count(state.unsignaled, 'unsignaled send')} in a row, and its queue holds ${most}`
-    world.find('never-signaled', world.placeOf(own, world.postStack(own, request), 'posted'), { text, objects: [own] })
+    world.find('never-signaled', world.placeOfPost(own, request), { text, objects: [own] })
   }
 
   const received = (request: WorkRequest): void => {
@@ -92,7 +92,7 @@ export const createQueues = (world: World): QueueTopic => {
     state.starved = undefined
     if (own === undefined) return
     const text = `${own.name} got its first receive ${(waited / 1000).toFixed(1)} ms after a message had come for it`
-    world.find('late-receives', world.placeOf(own, world.postStack(own, request), 'posted'), { text, objects: [own] })
+    world.find('late-receives', world.placeOfPost(own, request), { text, objects: [own] })
   }
 
   /** A CQ is used again or ends: whether it was armed too late, and its program has waited since. */
@@ -120,7 +120,7 @@ export const createQueues = (world: World): QueueTopic => {
     world.find('completions-unpolled', world.placeOf(cq, stack), {
       text,
       severity: failed === undefined ? 'note' : 'warning',
-      moments: [moment('posted', first.request.time, owner ? world.postStack(owner, first.request) : [])],
+      moments: [world.postMoment(first.request)],
       objects: [cq, owner],
     })
   }
@@ -134,14 +134,14 @@ export const createQueues = (world: World): QueueTopic => {
         .slice(heldBy(cq))
         .find(({ request: { elements }, completion: { status } }) =>
           elements.some(({ lkey }) => status === SUCCESS && lkey === region.lkey),
-        )
-      const owner = user && world.objects.find(user.request.owner)
-      if (owner === undefined) continue
-      const text = `${region.name} was deregistered before the completion of ${requestText(user!.request)} of ${owner.name} was polled`
+        )?.request
+      const owner = user && world.objects.find(user.owner)
+      if (user === undefined || owner === undefined) continue
+      const text = `${region.name} was deregistered before the completion of ${requestText(user)} of ${owner.name} was polled`
       world.find('region-in-use', world.placeOf(region, stack), {
         text,
         severity: 'warning',
-        moments: [moment('posted', user!.request.time, world.postStack(owner, user!.request))],
+        moments: [world.postMoment(user)],
         objects: [region, owner],
       })
       return

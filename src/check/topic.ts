@@ -4,12 +4,12 @@
  * the object's destruction: memory is bounded by what is alive.
  */
 import type { AdapterName } from '../spec/adapters.ts'
-import type { FindingId, Program, Stack } from '../spec/findings.ts'
+import type { FindingId, Moment, Program, Stack } from '../spec/findings.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import type { CheckedCall } from './events.ts'
-import type { KnownObject, KnownObjects } from './objects.ts'
+import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import type { RaceSources } from './races/sources.ts'
 import type { Draft, Place, Reporting } from './reporting.ts'
 
@@ -81,6 +81,17 @@ export class World {
   placeOf({ device, program }: KnownObject, stack: Stack, what?: string): Place {
     const { sources } = this
     return { time: sources.now(), device: sources.deviceName(device), program, stack, ...(what && { what }) }
+  }
+
+  /** Now, at the post of a request of `owner`. */
+  placeOfPost(owner: KnownObject, request: WorkRequest): Place {
+    return this.placeOf(owner, this.postStack(owner, request), 'posted')
+  }
+
+  /** The post of a request, without its stack if its queue is gone. */
+  postMoment(request: WorkRequest, what = 'posted'): Moment {
+    const owner = this.objects.find(request.owner)
+    return moment(what, request.time, owner ? this.postStack(owner, request) : [])
   }
 
   /** Where a request of `owner`, its queue pair or shared queue, was posted. Read it soon: posts with the same wr_id overwrite it. */

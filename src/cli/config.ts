@@ -111,26 +111,13 @@ export const wantedConfig = ({
   })
 
 /** A complete configuration, with defaults for settings that were not given. */
-export const fullConfig = ({
-  devices,
-  fault,
-  link,
-  path,
-  ignoreMemlock,
-  check,
-  torment,
-  like,
-  buffers,
-}: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link, path, buffers, ...others }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),
-  ...(ignoreMemlock && { ignoreMemlock }),
-  ...(check && { check }),
-  ...(torment !== undefined && { torment }),
-  ...(like && { like }),
   ...(buffers === 'all' && { buffers }),
+  ...others,
 })
 
 /** The options that produce this configuration. */

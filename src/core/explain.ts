@@ -5,7 +5,7 @@
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
-import { TWO_32 } from '../spec/memory.ts'
+import { joinWords, TWO_32 } from '../spec/memory.ts'
 import {
   findKey,
   findRemovedKey,
@@ -19,11 +19,9 @@ import type { Bind } from './memory/windows.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 
-const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
-
 /** The first address of a row, and the address after its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
-  const start = addressOf(table.iovaHi[row], table.iovaLo[row])
+  const start = joinWords(table.iovaHi[row], table.iovaLo[row])
   return { start, end: start + BigInt(table.length[row]) }
 }
 
@@ -34,7 +32,7 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
   const removed = findRemovedKey(table, key)
   if (removed?.length === WINDOW_REMOVED && isRemote) return because('WINDOW_DEALLOCATED', { key })
   if (removed !== undefined && removed.length !== WINDOW_REMOVED) {
-    const start = addressOf(removed.iovaHi, removed.iovaLo)
+    const start = joinWords(removed.iovaHi, removed.iovaLo)
     const args = { key, start, end: start + BigInt(removed.length) }
     return isRemote ? because('RKEY_DEREGISTERED', args) : because('LKEY_DEREGISTERED', args)
   }
@@ -67,7 +65,7 @@ export const explainKey = (
   }
   const right = access & ~table.access[row]
   if (right !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right })
-  const from = addressOf(hi, lo)
+  const from = joinWords(hi, lo)
   const to = from + BigInt(length)
   const { start, end } = boundsOf(table, row)
   if (from >= start && to <= end) return undefined
@@ -91,6 +89,6 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause |
   const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
   const missing = required & ~table.access[region]
   if (missing !== 0) return because('BIND_NO_RIGHT', { key: lkey, right: missing })
-  const from = addressOf(bind.hi, bind.lo)
+  const from = joinWords(bind.hi, bind.lo)
   return because('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })
 }

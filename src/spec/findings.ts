@@ -60,6 +60,12 @@ export interface Finding {
 export const severities = ['note', 'warning', 'error'] as const
 export type Severity = (typeof severities)[number]
 
+export const isAtLeast = (severity: Severity, limit: Severity): boolean =>
+  severities.indexOf(severity) >= severities.indexOf(limit)
+
+/** Exit status where a finding fails the run: EX_DATAERR of sysexits.h. */
+export const FOUND_STATUS = 65
+
 interface FindingRow {
   readonly severity: Severity
   /** What is wrong, in one sentence without its full stop. */

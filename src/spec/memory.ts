@@ -10,6 +10,9 @@ export const PAGE_BYTES = 4096
 /** The weight of one unit of an address's high word, 2^32. */
 export const TWO_32 = 2 ** 32
 
+/** The u64 of a high and a low word, signed or not. */
+export const joinWords = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
+
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
 

@@ -5,6 +5,7 @@
  * failing paths run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/causes.ts'
+import { joinWords } from '../spec/memory.ts'
 import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
 import { Access } from './types.ts'
@@ -14,11 +15,8 @@ const REMOTE = ~Access.LOCAL_WRITE
 /** A message of an unreliable service meets no receive request. */
 export const NO_RECEIVE = because('NO_RECEIVE', {})
 
-/** An address in the form that arguments of causes have. */
-export const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
-
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {
-  const from = addressOf(hi, lo)
+  const from = joinWords(hi, lo)
   return { key: key >>> 0, from, to: from + BigInt(length) }
 }
 

@@ -8,13 +8,14 @@
  * (C10-93.1.1). The requester's loop, runs and window are the same for all services.
  */
 import { because, type Cause } from '../spec/causes.ts'
+import { joinWords } from '../spec/memory.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
-import { addressOf, NO_RECEIVE, takeCause } from './causes.ts'
+import { NO_RECEIVE, takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completer/completion.ts'
 import { DmaKind, DmaResult, scatter, setPayload } from './dma.ts'
 import { QP } from './fields.ts'
@@ -80,7 +81,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const bytes = ROUTE_BYTES + payload
   const room = s.pool[receive + Receive.LENGTH]
   if (bytes > room) {
-    const wrId = addressOf(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
+    const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
     drop(s, row, because('RECEIVE_TOO_SHORT', { room, length: bytes }), wrId)
     return
   }

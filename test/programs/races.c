@@ -254,13 +254,20 @@ static void barrier(int socket)
     check(write(socket, &none, 1) != 1 || read(socket, &none, 1) != 1, "barrier");
 }
 
-/* A child with a device of its own, connected with us. It runs `body` and ends; our side of the connection. */
-static struct side begin_child(void (*body)(struct side *, int), int *socket, pid_t *child)
+struct child {
+    pid_t pid;
+    int socket;
+    /* Our side of the connection. */
+    struct side side;
+};
+
+/* A child with a device of its own, connected with us. It runs `body` and ends. */
+static struct child begin_child(void (*body)(struct side *, int))
 {
     int pair[2];
     check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
-    *child = fork();
-    if (*child == 0) {
+    const pid_t pid = fork();
+    if (pid == 0) {
         open_device();
         struct side side = meet(make_side(), pair[1], (uintptr_t)buffer, mr->rkey);
         body(&side, pair[1]);
@@ -270,8 +277,14 @@ static struct side begin_child(void (*body)(struct side *, int), int *socket, pi
         check(ibv_close_device(context), "ibv_close_device");
         _exit(0);
     }
-    *socket = pair[0];
-    return meet(make_side(), pair[0], (uintptr_t)buffer, mr->rkey);
+    return (struct child){pid, pair[0], meet(make_side(), pair[0], (uintptr_t)buffer, mr->rkey)};
+}
+
+static void end_child(struct child *child)
+{
+    waitpid(child->pid, NULL, 0);
+    end_side(&child->side);
+    close(child->socket);
 }
 
 /* ---- cases: two links of one thread ---- */
@@ -496,16 +509,12 @@ CHILD(child_writes)
 }
 CASE(processes)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_writes, &socket, &child);
+    struct child child = begin_child(child_writes);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
     done(0);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    end_child(&child);
 }
 CHILD(child_writes_after_barrier)
 {
@@ -514,28 +523,20 @@ CHILD(child_writes_after_barrier)
 }
 CASE(processes_with_barrier)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_writes_after_barrier, &socket, &child);
+    struct child child = begin_child(child_writes_after_barrier);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
-    barrier(socket);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    barrier(child.socket);
+    end_child(&child);
 }
 CASE(processes_with_early_barrier)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_writes_after_barrier, &socket, &child);
+    struct child child = begin_child(child_writes_after_barrier);
     WRITE(&one->a, OWN, FAR);
-    barrier(socket);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    barrier(child.socket);
+    end_child(&child);
 }
 CHILD(child_is_told)
 {
@@ -547,30 +548,22 @@ CHILD(child_is_told)
 }
 CASE(processes_with_message)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_is_told, &socket, &child);
+    struct child child = begin_child(child_is_told);
     await(0);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
-    SEND(&side, OWN2);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    SEND(&child.side, OWN2);
+    end_child(&child);
 }
 CASE(processes_with_early_message)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_is_told, &socket, &child);
+    struct child child = begin_child(child_is_told);
     await(0);
     WRITE(&one->a, OWN, FAR);
-    SEND(&side, OWN2);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    SEND(&child.side, OWN2);
+    end_child(&child);
 }
 CHILD(child_locks)
 {
@@ -582,10 +575,8 @@ CHILD(child_locks)
 }
 CASE(processes_with_lock)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_locks, &socket, &child);
+    struct child child = begin_child(child_locks);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     WRITE(&one->a, OWN, FAR);
@@ -593,9 +584,7 @@ CASE(processes_with_lock)
     poll_one(&one->a);
     poll_one(&one->a);
     done(0);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    end_child(&child);
 }
 CHILD(child_locks_another)
 {
@@ -607,18 +596,14 @@ CHILD(child_locks_another)
 }
 CASE(processes_with_two_locks)
 {
-    int socket;
-    pid_t child;
     (void)two;
-    struct side side = begin_child(child_locks_another, &socket, &child);
+    struct child child = begin_child(child_locks_another);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
     done(0);
-    waitpid(child, NULL, 0);
-    end_side(&side);
-    close(socket);
+    end_child(&child);
 }
 
 static const struct {

@@ -11,10 +11,9 @@ import type { FindingId } from '../../src/spec/findings.ts'
 import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, findTool } from '../tools.ts'
-import { checkScript, type FindingJson } from './checking.ts'
+import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
 import {
   cleanEnvironment,
-  freePort,
   lacking,
   ownProgram,
   run,
@@ -363,10 +362,7 @@ describe('userdma check has no alarm about', {
   ]
   for (const command of commands)
     it(command, async t => {
-      const port = await freePort()
-      const server = `${command} -p ${port}`
-      const script = `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
-      const { found, status, stderr } = await checkScript(t, script)
+      const { found, status, stderr } = await checkScript(t, await serverAndClient(command))
       assert.deepEqual(
         found.filter(({ severity }) => severity === 'error').map(({ id, text }) => `${id}: ${text}`),
         [],

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../src/spec/findings.ts'
-import { cleanEnvironment, runUserdma, type Scope, temporaryFolder } from './programs.ts'
+import { cleanEnvironment, freePort, runUserdma, type Scope, temporaryFolder } from './programs.ts'
 
 export interface FrameJson {
   readonly function: string
@@ -24,6 +24,13 @@ export interface FindingJson {
   readonly program: { readonly command: string }
   readonly moments: readonly MomentJson[]
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
+}
+
+/** A shell script that runs a command as server and client of one port; `ss` says when the server listens. */
+export const serverAndClient = async (command: string): Promise<string> => {
+  const port = await freePort()
+  const server = `${command} -p ${port}`
+  return `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
 }
 
 /** Runs a shell script under `userdma check`, and returns its findings of all severities. */

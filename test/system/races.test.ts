@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { checkScript, type FindingJson } from './checking.ts'
-import { freePort, lacking, ownProgram, runUserdma } from './programs.ts'
+import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
+import { lacking, ownProgram, runUserdma } from './programs.ts'
 
 const program = ownProgram('races')
 
@@ -78,10 +78,7 @@ describe('userdma check --races has no finding about', {
   ]
   for (const command of commands)
     it(command, async t => {
-      const port = await freePort()
-      const server = `${command} -p ${port}`
-      const script = `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
-      const { found, status, stderr } = await checkScript(t, script, ['--races'])
+      const { found, status, stderr } = await checkScript(t, await serverAndClient(command), ['--races'])
       assert.deepEqual(
         racesOf(found).map(({ id, text }) => `${id}: ${text}`),
         [],
@@ -90,10 +87,7 @@ describe('userdma check --races has no finding about', {
     })
 
   it('but that ibv_srq_pingpong sends and receives with one buffer, which is a warning', async t => {
-    const port = await freePort()
-    const server = `ibv_srq_pingpong -g 1 -n 200 -p ${port}`
-    const script = `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
-    const { found } = await checkScript(t, script, ['--races'])
+    const { found } = await checkScript(t, await serverAndClient('ibv_srq_pingpong -g 1 -n 200'), ['--races'])
     for (const { id, severity } of racesOf(found)) assert.deepEqual([id, severity], ['buffer-reused', 'warning'])
   })
 })

@@ -7,7 +7,7 @@ import type { FindingId, Stack } from '../../spec/findings.ts'
 import type { RequestElement, WorkRequest } from '../../spec/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { type KnownObject, moment, typeOf } from '../objects.ts'
+import { hex, type KnownObject, moment, typeOf } from '../objects.ts'
 import type { Topic, World } from '../topic.ts'
 import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
@@ -55,8 +55,6 @@ interface KnownRegion extends Region {
 }
 
 const isReliable = (qp: KnownObject): boolean => typeOf(qp) === 'RC' || typeOf(qp) === 'XRC'
-
-const hex = (value: number): string => `0x${value.toString(16)}`
 
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 

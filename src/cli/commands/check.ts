@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
-import { type Finding, type Severity, severities } from '../../spec/findings.ts'
+import { type Finding, FOUND_STATUS, isAtLeast, type Severity, severities } from '../../spec/findings.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, sarifLog } from '../check/report.ts'
@@ -28,8 +28,6 @@ export interface CheckOptions extends JoinOptions {
   readonly suppressions?: readonly string[]
 }
 
-/** EX_DATAERR of sysexits.h. */
-export const FOUND = 65
 /** A program that the user interrupts: shells end loops then. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
@@ -38,8 +36,6 @@ const severityOf = (text: string): Severity => {
   if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${severities.join(', ')}`)
   return found
 }
-
-const rank = (severity: Severity): number => severities.indexOf(severity)
 
 const readSuppressions = (paths: readonly string[]) => {
   try {
@@ -62,7 +58,7 @@ export const findingJudge = (
     if (finding.severity === 'note' && !notes && failOn !== 'note') return 'hide'
     const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
     if (suppressionOf(suppressions, finding.id, frames) !== undefined) return 'suppress'
-    return rank(finding.severity) >= rank(failOn) ? 'fail' : 'show'
+    return isAtLeast(finding.severity, failOn) ? 'fail' : 'show'
   }
 }
 
@@ -106,7 +102,7 @@ export const check = async (program: string, args: readonly string[], options: C
     await joined.leave()
   }
   const isIncomplete = output.failed || sarif?.failed === true
-  process.exitCode = status === INTERRUPTED ? status : isFound ? FOUND : isIncomplete ? status || 1 : status
+  process.exitCode = status === INTERRUPTED ? status : isFound ? FOUND_STATUS : isIncomplete ? status || 1 : status
 }
 
 /** Programs that are still running, such as daemons, have contexts of a private daemon that ends now. */

@@ -5,7 +5,7 @@
  * shortest is the one with the fewest decisions of torment. Then only the first decisions of its seed are made
  * (`--torment SEED:COUNT`), fewer and fewer, as long as the program fails: the last one that is left is where to look.
  */
-import type { Finding } from '../../spec/findings.ts'
+import { type Finding, FOUND_STATUS } from '../../spec/findings.ts'
 import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/torment.ts'
 import { printable } from '../../trace/printable.ts'
 import { attempt, type Ending } from '../attempt.ts'
@@ -16,7 +16,7 @@ import { joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
 import { shimLibrary } from '../places.ts'
 import { programEnvironment } from '../program.ts'
-import { type CheckOptions, FOUND, findingJudge } from './check.ts'
+import { type CheckOptions, findingJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
 export interface SearchOptions extends CheckOptions {
@@ -105,7 +105,7 @@ export const tormentSearch = async (
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
   say(`repeat it: ${command(['check', ...settings, ...judging])}`)
   say(`what the devices did: ${command(['trace', '--private', ...settings])}`)
-  process.exitCode = FOUND
+  process.exitCode = FOUND_STATUS
 }
 
 /** Bisects the decisions; only runs that fail count, so a run that passes by chance makes the result longer, not wrong. */

@@ -9,6 +9,7 @@ import { hasFailureHandlers, reportFailure } from '../../core/failures.ts'
 import type { Context, Device } from '../../core/model.ts'
 import { because, type Cause, type CauseName, causeOfCode } from '../../spec/causes.ts'
 import { type Failure, type FailurePeer, isNote } from '../../spec/failures.ts'
+import { joinWords } from '../../spec/memory.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { Send } from '../../transport/types.ts'
 import { addressText } from '../../wire/address.ts'
@@ -31,8 +32,6 @@ interface Nak {
   readonly psn: number
   readonly cause: Cause
 }
-
-const wide = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
 /** The peer of a queue pair. */
 interface Target {
@@ -89,13 +88,14 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       about(row, {
         what: 'send',
         opcode: words[at + Send.OPCODE],
-        wrId: wide(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+        wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
         status,
         cause,
         ...(peer !== undefined && { peer, ofPeer: REMOTE.has(status) && !NAKS.has(cause.id) }),
       })
     },
-    receive: (row, idHi, idLo, status, cause) => about(row, { what: 'receive', wrId: wide(idHi, idLo), status, cause }),
+    receive: (row, idHi, idLo, status, cause) =>
+      about(row, { what: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
     flushed(row, sends, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)

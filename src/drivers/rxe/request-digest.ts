@@ -3,13 +3,13 @@
  * and a place between that differs from request to request.
  */
 import type { MemoryTable } from '../../core/memory/region-table.ts'
+import { TWO_32 } from '../../spec/memory.ts'
 import type { RequestElement, WorkRequest } from '../../spec/requests.ts'
 import { Access } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { crcOfArena } from '../../wire/crc.ts'
 import { regionMemory } from './memory.ts'
 
-const TWO_32 = 2 ** 32
 /** Bytes that are hashed in one step. Messages of at most so many are always hashed whole. */
 const STEP_BYTES = 4096
 const SAMPLE_BYTES = 1024

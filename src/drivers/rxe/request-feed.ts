@@ -9,12 +9,14 @@
 import { findGid } from '../../core/devices/gids.ts'
 import type { Device, RequestLook } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'
+import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { type RequestElement, type RequestWatcher, takesReceive, type WorkRequest } from '../../spec/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { Completion, type Completions, Flush, Receive, Send, Sge, type WorkSource } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
+import { IPV6_BYTES } from '../../wire/ip.ts'
 import { createDigest } from './request-digest.ts'
 import { polledCompletions } from './rings/completion-ring.ts'
 import { loadReceive, pendingReceives, type ReceiveQueue } from './rings/receive-queue.ts'
@@ -39,8 +41,6 @@ const remoteOperations: ReadonlySet<number> = new Set([
 ])
 /** Messages of one queue pair whose receives are not known yet; those to other processes never are. */
 const MAX_SENT = 4096
-/** Bytes of the GRH in a datagram's completion. */
-const GRH_BYTES = 40
 
 /** Requests of one queue pair. */
 interface QpFeed {
@@ -68,9 +68,6 @@ interface ReceiveFeed {
   readonly pending: WorkRequest[]
   count: number
 }
-
-const TWO_32 = 2 ** 32
-const wide = (hi: number, lo: number): bigint => (BigInt(hi) << 32n) | BigInt(lo)
 
 let lastId = 0
 
@@ -109,7 +106,7 @@ const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, a
     queue: PostQueue.SEND,
     number: qp.state.qpn,
     index: count,
-    wrId: wide(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+    wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
     opcode,
     flags: flags & 0xff,
     isSignaled: signalAll || (flags & SIGNALED) !== 0,
@@ -138,7 +135,7 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
   queue: isQp(owner) ? PostQueue.RECEIVE : PostQueue.SHARED,
   number: isQp(owner) ? owner.state.qpn : owner.handle,
   index: count,
-  wrId: wide(words[Receive.ID_HI], words[Receive.ID_LO]),
+  wrId: joinWords(words[Receive.ID_HI], words[Receive.ID_LO]),
   opcode: -1,
   flags: 0,
   isSignaled: true,
@@ -151,7 +148,8 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
 /** Removes and returns the message that a receive completion is about. */
 const takeMessage = (sent: WorkRequest[], words: Uint32Array, datagramTo: number): WorkRequest | undefined => {
   const isDatagram = datagramTo >= 0
-  const bytes = words[Completion.BYTES] - (isDatagram ? GRH_BYTES : 0)
+  // a GRH is as long as an IPv6 header
+  const bytes = words[Completion.BYTES] - (isDatagram ? IPV6_BYTES : 0)
   const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
   const at = sent.findIndex(
     ({ length, opcode, destQpn }) =>

@@ -7,13 +7,14 @@
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
 import { ackTimeouts, KindFlags, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../../wire/extensions.ts'
-import { addressOf, keptCause } from '../causes.ts'
+import { keptCause } from '../causes.ts'
 import { completeOldest, failOldest, onDrained } from '../completer/completion.ts'
 import { putDatagramHeader } from '../datagram.ts'
 import { DmaResult, flushDma, gather } from '../dma.ts'
@@ -218,7 +219,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
     // C10-93.1.1: sends nothing, which is not an error.
     const cause = because('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })
     const wr = request + WQE.WR
-    s.env.causes?.dropped(row, cause, addressOf(p[wr + Send.ID_HI], p[wr + Send.ID_LO]))
+    s.env.causes?.dropped(row, cause, joinWords(p[wr + Send.ID_HI], p[wr + Send.ID_LO]))
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }

@@ -8,11 +8,12 @@
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
-import { addressOf, noteRefusedKey, takeCause } from '../causes.ts'
+import { noteRefusedKey, takeCause } from '../causes.ts'
 import { DmaKind, DmaResult, flushDma, setPayload, writePayloadNow } from '../dma.ts'
 import { QP, RES } from '../fields.ts'
 import { ATOMIC_WRITE_BYTES } from '../requester/read-atomic-request.ts'
@@ -117,7 +118,7 @@ export const onAtomicWrite = (
     return
   }
   if ((lo & (ATOMIC_WRITE_BYTES - 1)) !== 0) {
-    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: joinWords(ext.rethVaHi(view, reth), lo) }))
     return
   }
   flushDma(s) // earlier data must be in memory first

@@ -6,11 +6,12 @@
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
+import { joinWords } from '../../spec/memory.ts'
 import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import * as ext from '../../wire/extensions.ts'
-import { addressOf, noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
+import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { flushDma } from '../dma.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
@@ -217,7 +218,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
     return
   }
   if ((lo & 7) !== 0) {
-    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
+    nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: joinWords(hi, lo) }))
     return
   }
   flushDma(s) // the atomic must see earlier WRITEs

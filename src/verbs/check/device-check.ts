@@ -11,7 +11,7 @@ import { closeContext } from '../../core/devices/registry.ts'
 import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/adapters.ts'
-import { type Finding, type Severity, severities } from '../../spec/findings.ts'
+import { type Finding, FOUND_STATUS, isAtLeast } from '../../spec/findings.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
@@ -19,9 +19,6 @@ import type { Checked } from './checked.ts'
 import type { CheckOptions } from './options.ts'
 import { type Posts, watchPosts } from './posts.ts'
 import { captureStack } from './stacks.ts'
-
-/** EX_DATAERR of sysexits.h, as of the command. */
-const FOUND = 65
 
 /** A checked device: its context, and what was found. */
 interface Subject {
@@ -37,8 +34,6 @@ interface NetworkCheck {
   /** Those of all its devices. */
   readonly like: AdapterName[]
 }
-
-const rank = (severity: Severity): number => severities.indexOf(severity)
 
 /** Whether the options ask for such findings. */
 const isWanted = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
@@ -87,7 +82,7 @@ const checkOf = (core: Core): NetworkCheck => {
 
 /** Findings for which its close fails. */
 const failing = ({ found, options: { failOn = 'error' } }: Subject): readonly Finding[] =>
-  failOn === 'never' ? [] : found.filter(({ severity }) => rank(severity) >= rank(failOn))
+  failOn === 'never' ? [] : found.filter(({ severity }) => isAtLeast(severity, failOn))
 
 const unclosed = new Set<Subject>()
 let listens = false
@@ -97,7 +92,7 @@ const endAll = (status: number): void => {
   if (status !== 0) return
   for (const subject of unclosed) {
     closeContext(subject.context)
-    if (failing(subject).length > 0) process.exitCode = FOUND
+    if (failing(subject).length > 0) process.exitCode = FOUND_STATUS
   }
 }
 
