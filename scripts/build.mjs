@@ -11,7 +11,7 @@
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
- *   build/programs/NAME                  test programs (test/programs/NAME.c)
+ *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
  *
@@ -19,20 +19,17 @@
  * failure. A part that does not compile is one.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
-import { basename, dirname, extname, join, relative } from 'node:path'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, extname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { bundle } from './bundle.mjs'
 import { filesBelow, findProgram, inRoot, isMain, main, modified, root, run, StepError, say } from './common.mjs'
 
 const SCRIPT = fileURLToPath(import.meta.url)
-const sourcesIn = (folder, end) =>
-  existsSync(inRoot(folder))
-    ? readdirSync(inRoot(folder))
-        .filter(name => name.endsWith(end))
-        .sort()
-        .map(name => inRoot(folder, name))
-    : []
+const sourcesIn = (folder, end) => filesBelow(inRoot(folder), path => path.endsWith(end))
+
+/** Parts of shim/ that are libraries of their own. */
+const isOwnLibrary = path => path.startsWith(inRoot('shim', 'waits') + sep)
 
 /** Removes compiled files without a source, so that no stale test runs and no stale import works. */
 const removeOrphans = () => {
@@ -132,7 +129,7 @@ const targets = purpose =>
     },
     {
       output: 'native/libuserdma_shim.so',
-      sources: sourcesIn('shim', '.c'),
+      sources: sourcesIn('shim', '.c').filter(path => !isOwnLibrary(path)),
       headers: 'shim',
       flags: [...WARNINGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],

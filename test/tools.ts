@@ -71,15 +71,22 @@ export const compileC = (output: string, sources: readonly string[], options: re
   return output
 }
 
+/** The files below a folder, sorted. */
+export const filesBelow = (folder: string): string[] =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter(entry => entry.isFile())
+    .map(entry => join(entry.parentPath, entry.name))
+    .sort()
+
 /**
- * The program that the build has made of C sources (all files of their folder), if nothing has changed there since; a
+ * The program that the build has made of C sources (all files below their folder), if nothing has changed there since; a
  * path below build/.
  */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)
   const since = statSync(built, { throwIfNoEntry: false })?.mtimeMs ?? 0
-  const sources = readdirSync(join(repoRoot, folder)).filter(name => /\.[ch]$/.test(name))
-  return sources.every(name => statSync(join(repoRoot, folder, name)).mtimeMs <= since) ? built : undefined
+  const sources = filesBelow(join(repoRoot, folder)).filter(path => /\.[ch]$/.test(path))
+  return sources.every(path => statSync(path).mtimeMs <= since) ? built : undefined
 }
 
 /** Whether the compiler finds a header. */

@@ -25,7 +25,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Of the first library (shim/events.c); absent if it is not loaded. */
+/* Of the first library (shim/check/events.c); absent if it is not loaded. */
 __attribute__((weak, visibility("default"))) void userdma_waited(int fd);
 __attribute__((weak, visibility("default"))) void userdma_makes_thread(void);
 

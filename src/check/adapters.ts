@@ -1,8 +1,14 @@
 /*
  * "Works here, fails there": what a program asks of the device, compared with the adapters of `--like`
- * (spec/adapters.ts). Calls that were refused here are left out.
+ * (spec/check/adapters.ts). Calls that were refused here are left out.
  */
-import { type AdapterName, adapters, type LimitName, type OperationName, operationNames } from '../spec/adapters.ts'
+import {
+  type AdapterName,
+  adapters,
+  type LimitName,
+  type OperationName,
+  operationNames,
+} from '../spec/check/adapters.ts'
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import { pageAbove, pageBelow } from '../spec/memory.ts'
 import { WrOpcode } from '../spec/work.ts'

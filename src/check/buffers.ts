@@ -4,8 +4,8 @@
  * Bytes of a send are hashed when the device fetches it and when it is over: what the program writes before the fetch
  * is not seen. By default requests and bytes are sampled (`isSample`; the driver samples bytes).
  */
-import { requestName } from '../spec/causes.ts'
-import type { WorkRequest } from '../spec/requests.ts'
+import { requestName } from '../spec/check/causes.ts'
+import type { WorkRequest } from '../spec/check/requests.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { KnownObject } from './objects.ts'
 import type { Topic, World } from './topic.ts'

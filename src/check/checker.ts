@@ -2,12 +2,13 @@
  * The engine of `userdma check`: calls, failures and requests come in, findings go out. It does no I/O, asks no clock
  * and knows neither core nor daemon; memory is bounded by the objects that are alive.
  */
-import { QP_CLASSES } from '../spec/classes/qp.ts'
+
+import { type Failure, failureText } from '../spec/check/failures.ts'
+import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
+import type { RequestWatcher } from '../spec/check/requests.ts'
+import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
-import { type Failure, failureText } from '../spec/failures.ts'
-import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/findings.ts'
-import type { RequestWatcher } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import { createAdapters } from './adapters.ts'
 import { createBuffers } from './buffers.ts'

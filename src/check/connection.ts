@@ -1,8 +1,9 @@
 /*
  * Both ends of a connection: which attributes do not fit, and all of them side by side (IBA 9.7, 10.3).
  */
+
+import type { FindingId } from '../spec/check/findings.ts'
 import { Mtu, QpState } from '../spec/enums.ts'
-import type { FindingId } from '../spec/findings.ts'
 import { addressText } from '../wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 

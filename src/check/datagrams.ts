@@ -2,10 +2,10 @@
  * Datagrams: nobody answers if one is not accepted (IBA 9.8.3), so the receiver is compared with the request when it is
  * posted, if it is of a device that is here.
  */
-import { requestName } from '../spec/causes.ts'
+import { requestName } from '../spec/check/causes.ts'
+import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
+import type { WorkRequest } from '../spec/check/requests.ts'
 import { QpState } from '../spec/enums.ts'
-import { type FindingId, findings, type Severity } from '../spec/findings.ts'
-import type { WorkRequest } from '../spec/requests.ts'
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { GSI_QPN } from '../spec/wire/mad.ts'
 import { hex, type KnownObject, stateOf, typeOf } from './objects.ts'

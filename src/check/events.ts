@@ -1,8 +1,8 @@
 /*
- * Input of the checker: calls and failures. Requests: spec/requests.ts; refused posts: refused-post.ts.
+ * Input of the checker: calls and failures. Requests: spec/check/requests.ts; refused posts: refused-post.ts.
  */
-import type { Failure } from '../spec/failures.ts'
-import type { Program, Stack } from '../spec/findings.ts'
+import type { Failure } from '../spec/check/failures.ts'
+import type { Program, Stack } from '../spec/check/findings.ts'
 import type { ObjectName } from './objects.ts'
 
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
@@ -27,7 +27,7 @@ export interface CheckedCall {
   readonly stack: Stack
 }
 
-/** A failure (spec/failures.ts), with what is known of its request. */
+/** A failure (spec/check/failures.ts), with what is known of its request. */
 export interface CheckedFailure {
   readonly time: number
   /** As in `CheckedCall`. */

@@ -2,10 +2,11 @@
  * The objects that programs created, with their history: who created them, where, and how they changed. Destroyed
  * objects are kept for a while, since stale keys and numbers refer to them.
  */
-import type { QpClassName } from '../spec/classes/qp.ts'
+
+import type { Failure } from '../spec/check/failures.ts'
+import type { Moment, Program, Stack } from '../spec/check/findings.ts'
+import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
-import type { Failure } from '../spec/failures.ts'
-import type { Moment, Program, Stack } from '../spec/findings.ts'
 
 /** An object as core knows it: `id` is unique for ever. */
 export interface ObjectName {
@@ -14,7 +15,7 @@ export interface ObjectName {
   readonly class: { readonly name: string }
 }
 
-/** Attributes of a queue pair, as its calls have set them (spec/classes/qp.ts). */
+/** Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts). */
 export interface QpValues {
   state?: number
   destQpn?: number

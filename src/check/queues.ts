@@ -2,9 +2,10 @@
  * Queues of requests and completions: send queues that cannot drain, receives that are posted too late, completions that
  * are never polled, and CQs that are armed with completions in them.
  */
+
+import type { Stack } from '../spec/check/findings.ts'
+import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/check/requests.ts'
 import { nameIn } from '../spec/enums.ts'
-import type { Stack } from '../spec/findings.ts'
-import { type RequestCompletion, takesReceive, type WorkRequest } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import { WcStatus } from '../spec/work.ts'
 import { requestText } from './buffers.ts'

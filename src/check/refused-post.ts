@@ -2,9 +2,10 @@
  * Posts that the program's library refused: which rule the request breaks, as far as it is known. The device never sees
  * them; adapters refuse some of them only with a completion.
  */
+
+import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
-import { type FindingId, findings, type Program, type Stack } from '../spec/findings.ts'
 import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, stateName } from './objects.ts'

@@ -10,7 +10,7 @@ import {
   type Program,
   type Severity,
   type Stack,
-} from '../spec/findings.ts'
+} from '../spec/check/findings.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */

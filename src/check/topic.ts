@@ -3,9 +3,9 @@
  * that all share. A topic keeps what it needs of a request or object itself, and drops it with `forgotten`, `ended` or
  * the object's destruction: memory is bounded by what is alive.
  */
-import type { AdapterName } from '../spec/adapters.ts'
-import type { FindingId, Moment, Program, Stack } from '../spec/findings.ts'
-import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/requests.ts'
+import type { AdapterName } from '../spec/check/adapters.ts'
+import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
+import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
 import type { CheckedCall } from './events.ts'

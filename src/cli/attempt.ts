@@ -3,7 +3,7 @@
  * a session of their own, which ends with the limit or with this process.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { ProgramError } from './program.ts'
+import { ProgramError } from './program/program.ts'
 
 /** How a program ended. */
 export interface Ending {

@@ -6,7 +6,7 @@
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
-import type { Finding } from '../spec/findings.ts'
+import type { Finding } from '../spec/check/findings.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session-codec.ts'
 import {

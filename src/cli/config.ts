@@ -3,9 +3,9 @@
  * those of a running daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
-import { type AdapterName, adapterNames } from '../spec/adapters.ts'
-import { type BufferCheck, bufferChecks } from '../spec/requests.ts'
-import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/torment.ts'
+import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
+import { type BufferCheck, bufferChecks } from '../spec/check/requests.ts'
+import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/check/torment.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'

@@ -3,7 +3,7 @@
  * fast start.
  */
 import { Command, CommanderError, Option } from 'commander'
-import { adapterNames } from '../spec/adapters.ts'
+import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'

@@ -12,7 +12,7 @@ import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
 import { mainModule } from './places.ts'
-import { withoutShim } from './program.ts'
+import { withoutShim } from './program/program.ts'
 
 /** First words of the daemon's output when it is ready, and, in the background, when it cannot start. */
 export const READY = 'userdma daemon: ready on '

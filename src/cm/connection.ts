@@ -4,7 +4,7 @@
  */
 import type { CmState } from '../spec/cm-states.ts'
 import type { CmMessageName } from '../spec/wire/mad.ts'
-import type { CmMessage } from '../wire/mad.ts'
+import type { CmMessage } from '../wire/mad/mad.ts'
 import type { Timed } from './timer-queue.ts'
 
 /** A path between a local and a remote port, with the fields of a REQ that describe it. */

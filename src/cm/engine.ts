@@ -7,7 +7,7 @@
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
-import { emitCm } from '../wire/mad.ts'
+import { emitCm } from '../wire/mad/mad.ts'
 import type { CmConnection, CmListener, CmOffer, CmPath, CmRequest } from './connection.ts'
 import { CmError } from './error.ts'
 import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTransmit } from './machine.ts'

@@ -5,7 +5,7 @@
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
-import { type CmDraft, type CmMessage, emitCm } from '../wire/mad.ts'
+import { type CmDraft, type CmMessage, emitCm } from '../wire/mad/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'

@@ -3,7 +3,7 @@
  * if a value does not fit its field. Also maps the fields of a REQ to the transport (RC, UC, XRC) and back.
  */
 import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
-import type { CmDraft } from '../wire/mad.ts'
+import type { CmDraft } from '../wire/mad/mad.ts'
 import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
 
 export interface CmRejection {

@@ -3,7 +3,7 @@
  * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused. The checks are in the same order
  * as there. Slow: called only for failures.
  */
-import { because, type Cause } from '../spec/causes.ts'
+import { because, type Cause } from '../spec/check/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { joinWords, TWO_32 } from '../spec/memory.ts'
 import {

@@ -1,8 +1,8 @@
 /*
- * Reports failures (spec/failures.ts) to handlers, with the context of the object. Drivers report failures; core
+ * Reports failures (spec/check/failures.ts) to handlers, with the context of the object. Drivers report failures; core
  * reports events that have no object.
  */
-import type { Failure } from '../spec/failures.ts'
+import type { Failure } from '../spec/check/failures.ts'
 import type { Context, Core, Device } from './model.ts'
 
 /** `context`: the context of the object; undefined for a device or port. */

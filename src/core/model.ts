@@ -4,10 +4,11 @@
  * An object has what every object needs (R15): its class, handle, parents and use count; `state` belongs to the
  * handlers of its class. These are plain records, and only core's own files write to them.
  */
-import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
-import type { PortAttributes } from '../spec/classes/port.ts'
+
+import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device/device.ts'
+import type { PortAttributes } from '../spec/classes/device/port.ts'
 import type { LinkName } from '../spec/links.ts'
-import type { RequestWatcher, WorkRequest } from '../spec/requests.ts'
 import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
 import type { ArgumentShape, ReferenceAttribute } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
@@ -526,7 +527,7 @@ export interface Driver<D = unknown> {
     qkey: number,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
-  /** Reports the device's requests to `watcher` from now on (spec/requests.ts). One watcher a device. `scratch`: 4096 bytes. */
+  /** Reports the device's requests to `watcher` from now on (spec/check/requests.ts). One watcher a device. `scratch`: 4096 bytes. */
   watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestLook
   /** A context was closed, and all its objects were destroyed. */
   closed?(context: Context<unknown, D>): void

@@ -5,9 +5,9 @@
  * structure is trusted only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
-import { because } from '../spec/causes.ts'
+import { because } from '../spec/check/causes.ts'
+import type { Failure } from '../spec/check/failures.ts'
 import { CallError } from '../spec/errno.ts'
-import type { Failure } from '../spec/failures.ts'
 
 export interface DestroyWaits {
   /** Watches the destroy of an object; `caller` has read events of it. */

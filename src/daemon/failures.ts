@@ -1,10 +1,10 @@
 /*
- * Reports failures (spec/failures.ts): to the daemon's log, one line each with a rate limit per client, and to tools
+ * Reports failures (spec/check/failures.ts): to the daemon's log, one line each with a rate limit per client, and to tools
  * that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
-import { type Failure, failureJson, failureText, isNote } from '../spec/failures.ts'
+import { type Failure, failureJson, failureText, isNote } from '../spec/check/failures.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 
 /** The program that opened a context. */

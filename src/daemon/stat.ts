@@ -4,7 +4,7 @@
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
 import { qpsFrom } from '../drivers/rxe/qp-stat.ts'
-import { failureText } from '../spec/failures.ts'
+import { failureText } from '../spec/check/failures.ts'
 import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 

@@ -16,7 +16,14 @@ import {
   usesRmpp,
 } from '../spec/wire/management.ts'
 import { isSameAddress } from '../wire/address.ts'
-import { answerRmpp, type MadFields, madFields, parseRmpp, type RmppFields, setTidHigh } from '../wire/management.ts'
+import {
+  answerRmpp,
+  type MadFields,
+  madFields,
+  parseRmpp,
+  type RmppFields,
+  setTidHigh,
+} from '../wire/mad/management.ts'
 import type { MadPath } from './path.ts'
 import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'

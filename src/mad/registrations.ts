@@ -4,7 +4,7 @@
  * agents is the caller's.
  */
 import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
-import type { MadFields } from '../wire/management.ts'
+import type { MadFields } from '../wire/mad/management.ts'
 
 export interface MadClaim {
   readonly mgmtClass: number

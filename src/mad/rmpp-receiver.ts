@@ -5,7 +5,7 @@
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
-import { answerRmpp, parseRmpp } from '../wire/management.ts'
+import { answerRmpp, parseRmpp } from '../wire/mad/management.ts'
 
 /** Window in segments: an eighth of the receive queue that Linux gives queue pair 1. */
 export const WINDOW = 64

@@ -4,7 +4,7 @@
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
-import { emitRmpp, type RmppFields } from '../wire/management.ts'
+import { emitRmpp, type RmppFields } from '../wire/mad/management.ts'
 
 /** The effect of an ACK: none, more segments may be sent, or all have arrived; or the status of an ABORT. */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }

@@ -32,7 +32,7 @@
  *   with an errno if they cannot be updated. It has the header only; the reply is that of IOCTL with 0.
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
- *   SessionLimits.ranges. It has the header only. Used under valgrind (shim/valgrind.c).
+ *   SessionLimits.ranges. It has the header only. Used under valgrind (shim/check/valgrind.c).
  * - STACK names a stack of the program, for `userdma check`: later headers and posts refer to it by its id. Frames are
  *   lines, innermost first: `FILE+0xOFFSET SYMBOL`; the offset is the one before relocation. The reply is that of IOCTL
  *   with 0. A client records stacks if its environment has `SessionEnv.stacks`.

@@ -2,7 +2,7 @@
  * The entries of a chain (R16) as separate calls: each with its method, the entries that it refers to and its result,
  * up to the one that failed. Anything that is not a chain stays bytes.
  */
-import { Interface } from '../spec/classes/interface.ts'
+import { Interface } from '../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import type { Attributes } from '../spec/schema/schema.ts'
 import { type ChainEntry, chainEntries } from '../uapi/object/chain.ts'

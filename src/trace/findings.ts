@@ -1,7 +1,7 @@
 /*
  * Findings as text for people: of `userdma check`, and of the library's own devices.
  */
-import { type Finding, findings, type Moment, type Stack } from '../spec/findings.ts'
+import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
 import { printable } from './printable.ts'
 
 export interface Frame {

@@ -4,7 +4,7 @@
  * the JSON has all fields.
  */
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
-import { type CmMessage, parseCm } from '../wire/mad.ts'
+import { type CmMessage, parseCm } from '../wire/mad/mad.ts'
 import { bytesText } from './bytes.ts'
 
 const shown: Readonly<Record<CmMessageName, readonly string[]>> = {

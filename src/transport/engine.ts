@@ -5,7 +5,7 @@
  * rows, changes their states, dispatches packets to responder and completer, and polls responder and requester of
  * scheduled rows. Whether a program may request a transition is checked before, with spec/qp-states.ts.
  */
-import { because, type Cause } from '../spec/causes.ts'
+import { because, type Cause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'
 import { DEFAULT_PKEY } from '../spec/wire/headers.ts'
 import { OP_REQUEST, OP_RESPONSE, opcodeFlags, TRANSPORT_MASK } from '../spec/wire/opcodes.ts'
@@ -16,7 +16,6 @@ import { checkPacket } from '../wire/packet.ts'
 import { forgetCauses } from './causes.ts'
 import { onReadDmaFailed, onResponse, onTimer } from './completer/completer.ts'
 import { enterError, flushReceives, flushSends, onDrained } from './completer/completion.ts'
-import { onDatagram } from './datagram.ts'
 import { DmaKind, flushDma, flushDmaOf } from './dma.ts'
 import { QP, RES, ReqFlag, WQE } from './fields.ts'
 import {
@@ -51,6 +50,7 @@ import {
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
 import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+import { onDatagram } from './unreliable/datagram.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags

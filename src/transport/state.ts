@@ -7,7 +7,7 @@
  * number is its first word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and
  * `s.pool` after each call that may create a row or take a block.
  */
-import type { Cause } from '../spec/causes.ts'
+import type { Cause } from '../spec/check/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { DMA, QP, RES, WQE } from './fields.ts'

@@ -6,7 +6,7 @@
  * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
  * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
  */
-import type { Cause } from '../spec/causes.ts'
+import type { Cause } from '../spec/check/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 
@@ -50,7 +50,7 @@ export const Send = {
   FLOW: 10,
   /**
    * 0, or for an invalid request (too many elements, unknown opcode) the ibv_wc_status with which it completes, and
-   * above these 8 bits the code of the cause (spec/causes.ts) if known.
+   * above these 8 bits the code of the cause (spec/check/causes.ts) if known.
    */
   REFUSED: 15,
   SGE: 16,
@@ -274,7 +274,7 @@ export interface Events {
   qp(row: number, type: number, cause: Cause): void
 }
 
-/** Receives the causes of failures (spec/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
+/** Receives the causes of failures (spec/check/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
 export interface Causes {
   /** A send request failed; its words (`Send`) begin at `words[at]`. */
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void

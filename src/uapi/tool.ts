@@ -1,13 +1,13 @@
 /*
  * Requests of tools and the daemon's replies: the JSON of TOOL messages (spec/session.ts), typed once for both sides.
  */
-import type { AdapterName } from '../spec/adapters.ts'
-import type { FailureJson } from '../spec/failures.ts'
+import type { AdapterName } from '../spec/check/adapters.ts'
+import type { FailureJson } from '../spec/check/failures.ts'
+import type { Finding } from '../spec/check/findings.ts'
+import type { BufferCheck } from '../spec/check/requests.ts'
+import type { TormentDecision } from '../spec/check/torment.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
-import type { Finding } from '../spec/findings.ts'
-import type { BufferCheck } from '../spec/requests.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
-import type { TormentDecision } from '../spec/torment.ts'
 
 /** A device in the form of `--device NAME@ADDRESS`. */
 export interface DeviceSpec {
@@ -51,7 +51,7 @@ export interface DaemonConfig {
   readonly ignoreMemlock?: boolean
   /** Programs are checked: tools may subscribe to findings. */
   readonly check?: boolean
-  /** What the devices do of all that the specification allows: SEED or SEED:COUNT (spec/torment.ts). Default: the usual. */
+  /** What the devices do of all that the specification allows: SEED or SEED:COUNT (spec/check/torment.ts). Default: the usual. */
   readonly torment?: string
   /** Adapters that programs are compared with. */
   readonly like?: readonly AdapterName[]

@@ -6,7 +6,7 @@
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
-import { ChainErrors, Interface } from '../spec/classes/interface.ts'
+import { ChainErrors, Interface } from '../spec/classes/device/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
@@ -26,7 +26,7 @@ import {
 } from './error.ts'
 import { type Access, regionPlan } from './mr/region.ts'
 import { windowPlan } from './mr/window.ts'
-import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
+import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import {
   checkOwn,

@@ -2,9 +2,9 @@
  * A device of the library (docs/start/library.md): its properties, the objects created on it, and its events.
  */
 import { nextTurn } from '../host/event-loop/next-turn.ts'
-import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
-import { Interface } from '../spec/classes/interface.ts'
-import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
+import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device/device.ts'
+import { Interface } from '../spec/classes/device/interface.ts'
+import { type PortAttributes, Port as PortClass } from '../spec/classes/device/port.ts'
 import { AsyncEventType, PortState } from '../spec/enums.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
@@ -20,13 +20,13 @@ import { checkFunction, checkText, checkU32, invalidArgument, rethrow } from './
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts'
-import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
+import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
+import { orElse, showAs } from './objects/show.ts'
+import { noteWaiting } from './objects/unsettled.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { detachRings, pendingSends, stopPosting } from './ring.ts'
-import { orElse, showAs } from './show.ts'
-import { noteWaiting } from './unsettled.ts'
 
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values

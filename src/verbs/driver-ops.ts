@@ -3,14 +3,14 @@
  * both driver and program know; without a name the driver's provider channel. Program and driver define the meaning of
  * requests, bytes and records.
  */
-import { Device as DeviceClass } from '../spec/classes/device.ts'
+import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
 import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { checkBytes, checkText, checkU32, formatValue, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
-import { descriptorCloser } from './object.ts'
+import { descriptorCloser } from './objects/object.ts'
+import { showAs } from './objects/show.ts'
 import { CLOSED, type DeviceContext, isClosed } from './plan.ts'
-import { showAs } from './show.ts'
 
 export interface MapOptions {
   /** Offset in the driver's memory: a multiple of the page size; default 0. */

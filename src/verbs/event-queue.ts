@@ -3,17 +3,21 @@
  * Events of an attached object go there and nowhere else, until it is detached or closed. A CQ must be armed for each
  * event, as usual (`cq.arm`).
  */
-import { Device as DeviceClass } from '../spec/classes/device.ts'
-import { Event, EventQueue as EventQueueClass, type EventSource as SourceClass } from '../spec/classes/event_queue.ts'
-import { Port as PortClass } from '../spec/classes/port.ts'
+import { Device as DeviceClass } from '../spec/classes/device/device.ts'
+import { Port as PortClass } from '../spec/classes/device/port.ts'
+import {
+  Event,
+  EventQueue as EventQueueClass,
+  type EventSource as SourceClass,
+} from '../spec/classes/events/event_queue.ts'
 import { EventKind } from '../spec/enums.ts'
 import { type In, recordSize } from '../spec/schema/schema.ts'
 import { readRecord } from '../uapi/scalar.ts'
 import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
-import { descriptorCloser } from './object.ts'
+import { descriptorCloser } from './objects/object.ts'
+import { orElse, showAs } from './objects/show.ts'
 import { CLOSED, type DeviceContext, sourceName } from './plan.ts'
-import { orElse, showAs } from './show.ts'
 
 /** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values

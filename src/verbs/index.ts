@@ -64,7 +64,7 @@ export type {
 } from './mr/region.ts'
 export { type RemoteMemory, type RemoteMemoryData, remoteMemory } from './mr/remote-memory.ts'
 export type { Binding, MemoryWindow } from './mr/window.ts'
-export type { CreateArguments, ObjectOf } from './object.ts'
+export type { CreateArguments, ObjectOf } from './objects/object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
 export type { Kind, Named, Reference } from './plan.ts'

@@ -3,7 +3,7 @@
  * own, pings, and UDP sockets, for devices of this process and of a daemon alike.
  */
 
-import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/ip.ts'
+import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/device/ip.ts'
 import { IpProtocol } from '../spec/enums.ts'
 import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
@@ -11,10 +11,10 @@ import type { AnyCall } from './carrier.ts'
 import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
 import { type Arrivals, checkUntil, type Until } from './mailbox.ts'
-import { descriptorCloser } from './object.ts'
+import { descriptorCloser } from './objects/object.ts'
+import { showAs } from './objects/show.ts'
+import { defineVerbsClass, SHOWN, VerbsObject } from './objects/verbs-object.ts'
 import { CLOSED, type DeviceContext, type Plan, plan } from './plan.ts'
-import { showAs } from './show.ts'
-import { defineVerbsClass, SHOWN, VerbsObject } from './verbs-object.ts'
 
 /** Options of `device.ip`. */
 export interface IpOptions {

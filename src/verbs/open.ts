@@ -4,8 +4,8 @@
  */
 
 import { resolve } from 'node:path'
-import { Device as DeviceClass } from '../spec/classes/device.ts'
-import { Port as PortClass } from '../spec/classes/port.ts'
+import { Device as DeviceClass } from '../spec/classes/device/device.ts'
+import { Port as PortClass } from '../spec/classes/device/port.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
 import type { LinkName } from '../spec/links.ts'
 import { type Link, links } from '../uapi/tool.ts'

@@ -14,6 +14,7 @@ import {
   wholeRegionPlan,
 } from './mr/region.ts'
 import { type MemoryWindow, windowPlan } from './mr/window.ts'
+import { defineVerbsClass, VerbsObject } from './objects/verbs-object.ts'
 import { type DeviceContext, type Kind, make, type Plan, plan } from './plan.ts'
 import {
   type AwaitableRcOptions,
@@ -59,7 +60,6 @@ import {
   type XrcSrqOptions,
   xrcSrqPlan,
 } from './srq/shared-receive.ts'
-import { defineVerbsClass, VerbsObject } from './verbs-object.ts'
 
 /** A protection domain (IBA 11.2.1). */
 export interface ProtectionDomain extends Disposable, Kind<'pd'> {

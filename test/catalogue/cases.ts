@@ -3,7 +3,7 @@
  * docs/reference/programs.md. A row is a single program or a server and its client. A case that does not work gives the
  * reason, and the test fails if it works nevertheless.
  */
-import type { RdmacmCase } from '../system/rdmacm.ts'
+import type { RdmacmCase } from '../system/rdmacm/rdmacm.ts'
 
 /** Where the programs come from: this machine, or a newer Debian release in its own folder. */
 export const userlands = ['Debian 12', 'Debian 13'] as const

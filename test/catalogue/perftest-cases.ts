@@ -2,7 +2,7 @@
  * Programs of perftest with their options: every tool over sockets and over rdma_cm (-R, -z), polling and with events,
  * in both directions, with many queue pairs, of every transport.
  */
-import { type MatrixCase, reliableCases, unreliableCases } from '../system/matrix.ts'
+import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
 /** On the first device, unless the options name another. */

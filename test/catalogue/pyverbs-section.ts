@@ -1,7 +1,7 @@
 /*
  * The section on rdma-core's own pyverbs tests: which skip themselves here, by reason.
  */
-import type { PyverbsResult } from '../system/pyverbs.ts'
+import type { PyverbsResult } from '../system/suites/pyverbs.ts'
 import { type Userland, userlands } from './cases.ts'
 
 export type Skipped = readonly PyverbsResult[]

@@ -2,7 +2,7 @@
  * Programs of rdmacm-utils with their options: addresses of both versions of IP, formats of addresses, port spaces,
  * types of service, queue pairs of the program's own, many connections, rsockets in every mode.
  */
-import { both, rdmacmCases, udaddy } from '../system/rdmacm.ts'
+import { both, rdmacmCases, udaddy } from '../system/rdmacm/rdmacm.ts'
 import { type ProgramCase, withProperties } from './cases.ts'
 
 const rping = (server: string, client: string): ProgramCase => ({

@@ -5,7 +5,13 @@ import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Scope, type TestDaemon, temporaryFolder } from '../system/programs.ts'
-import { assertGoodRdmacm, type Placeholders, type RdmacmOptions, runRdmacm, startLine } from '../system/rdmacm.ts'
+import {
+  assertGoodRdmacm,
+  type Placeholders,
+  type RdmacmOptions,
+  runRdmacm,
+  startLine,
+} from '../system/rdmacm/rdmacm.ts'
 import type { ProgramCase } from './cases.ts'
 import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 

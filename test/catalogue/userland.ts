@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { repoRoot } from '../paths.ts'
-import { fetchDebian13 } from '../system/debian13.ts'
+import { fetchDebian13 } from '../system/suites/debian13.ts'
 import type { Userland } from './cases.ts'
 
 export type Words = readonly [string, ...string[]]

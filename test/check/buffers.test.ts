@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
-import type { WorkRequest } from '../../src/spec/requests.ts'
+import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { LKEY, requestWorld, START } from './requests.ts'
 

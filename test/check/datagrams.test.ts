@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
+import type { Finding } from '../../src/spec/check/findings.ts'
 import { QpState } from '../../src/spec/enums.ts'
-import type { Finding } from '../../src/spec/findings.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
 

@@ -4,9 +4,9 @@
 import { Checker } from '../../src/check/checker.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { TopicSources } from '../../src/check/topic.ts'
-import { because } from '../../src/spec/causes.ts'
-import type { Finding } from '../../src/spec/findings.ts'
-import type { WorkRequest } from '../../src/spec/requests.ts'
+import { because } from '../../src/spec/check/causes.ts'
+import type { Finding } from '../../src/spec/check/findings.ts'
+import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 

@@ -6,7 +6,7 @@ import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { privateFolder, removeFolder } from '../../src/cli/places.ts'
-import { preloadProblems } from '../../src/cli/preload-check.ts'
+import { preloadProblems } from '../../src/cli/program/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
 
 const folder = privateFolder()

@@ -5,7 +5,13 @@ import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/places.ts'
-import { ProgramError, programEnvironment, requireProgram, runProgram, withoutShim } from '../../src/cli/program.ts'
+import {
+  ProgramError,
+  programEnvironment,
+  requireProgram,
+  runProgram,
+  withoutShim,
+} from '../../src/cli/program/program.ts'
 import { lacking } from '../system/programs.ts'
 
 const folder = privateFolder()

@@ -7,7 +7,7 @@ import { beforeEach, describe, test } from 'node:test'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
 import { aprStatus, cmAnswered, failoverAccepted, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
-import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
+import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { established, gid, Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
 
 let pair: Pair

@@ -9,7 +9,7 @@ import type { CmConnection } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
 import { cmStates } from '../../src/spec/cm-states.ts'
 import { rejReason } from '../../src/spec/wire/mad.ts'
-import { parseCm } from '../../src/wire/mad.ts'
+import { parseCm } from '../../src/wire/mad/mad.ts'
 import { Host, type OnWire, offer, pathTo, randomFrom, request, SERVICE } from './pair.ts'
 
 const HOSTS = 3

@@ -5,7 +5,7 @@
 import type { CmConnection, CmOffer, CmPath, CmRequest } from '../../src/cm/connection.ts'
 import { CmEngine } from '../../src/cm/engine.ts'
 import type { CmEvent } from '../../src/cm/machine.ts'
-import { type CmMessage, parseCm } from '../../src/wire/mad.ts'
+import { type CmMessage, parseCm } from '../../src/wire/mad/mad.ts'
 
 export const gid = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, host)
 

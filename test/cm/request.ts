@@ -1,4 +1,4 @@
-import type { CmDraft } from '../../src/wire/mad.ts'
+import type { CmDraft } from '../../src/wire/mad/mad.ts'
 
 /** The fields of a REQ for an RC queue pair, except addresses and service id. */
 export const plainRequest = {

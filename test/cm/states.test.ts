@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
 import { CmError } from '../../src/cm/error.ts'
 import { cmStates } from '../../src/spec/cm-states.ts'
-import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
+import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { enter, statesAndRoles } from './in-state.ts'
 import { offer, Pair, pathTo, request, SERVICE } from './pair.ts'
 

@@ -8,7 +8,7 @@ import { explainBind, explainKey } from '../../src/core/explain.ts'
 import { noMemory, resolve } from '../../src/core/index.ts'
 import { addRegion, createMemoryTable } from '../../src/core/memory/region-table.ts'
 import { addWindow, type Bind, bindWindow, removeRegion, removeWindow } from '../../src/core/memory/windows.ts'
-import { type CauseName, causeText } from '../../src/spec/causes.ts'
+import { type CauseName, causeText } from '../../src/spec/check/causes.ts'
 import { AccessFlags, MwType } from '../../src/spec/enums.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND, ZERO_BASED } = AccessFlags.values

@@ -20,8 +20,8 @@ import {
   openContext,
   register,
 } from '../../src/core/index.ts'
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/classes/device.ts'
-import { PortAttributes } from '../../src/spec/classes/port.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../src/spec/classes/device/device.ts'
+import { PortAttributes } from '../../src/spec/classes/device/port.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { zeroRecord } from '../../src/spec/schema/schema.ts'

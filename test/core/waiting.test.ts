@@ -22,7 +22,7 @@ import {
   unregister,
 } from '../../src/core/index.ts'
 import { type AnyHandler, Lifecycle } from '../../src/core/model.ts'
-import { ChainErrors } from '../../src/spec/classes/interface.ts'
+import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'

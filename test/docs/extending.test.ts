@@ -102,7 +102,7 @@ test('the diffs apply, the programs print what the page shows, and the schema ha
 test('each change is in the files that the page names: the declarations, core’s handler, the driver', () => {
   const touched = parts.map(({ diff }) => [...diff.matchAll(/^\+\+\+ b\/(.+)$/gm)].map(match => match[1]))
   assert.deepEqual(touched, [
-    ['src/spec/classes/system.ts', 'src/core/base/system.ts'],
+    ['src/spec/classes/device/system.ts', 'src/core/base/system.ts'],
     ['src/spec/classes/tally.ts', 'src/spec/classes/ids.ts', 'src/spec/classes.ts', 'src/drivers/null/device.ts'],
   ])
 })

@@ -28,7 +28,7 @@ test('examples import only the package’s exports', () => {
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
       assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)
   // A third-party driver.
-  const driver = join(repoRoot, 'test', 'verbs', 'third-party-driver.ts')
+  const driver = join(repoRoot, 'test', 'verbs', 'classes', 'third-party-driver.ts')
   assert.ok(sources.length >= 7)
   for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)?(\.\.\/[^']+)'/g))
     assert.ok(entries.includes(module), `${driver}: ${module}`)

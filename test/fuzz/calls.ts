@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
-import { ChainErrors, Interface } from '../../src/spec/classes/interface.ts'
+import { ChainErrors, Interface } from '../../src/spec/classes/device/interface.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ioctlRequest } from '../../src/uapi/index.ts'
@@ -22,7 +22,7 @@ import {
   objectMessage,
   runOne,
   splitChain,
-} from '../objects/hostile-client.ts'
+} from '../objects/hostile/hostile-client.ts'
 import { plausibleChain } from '../objects/plausible.ts'
 import type { Target } from './fuzzer.ts'
 

@@ -4,7 +4,7 @@
  * with a message.
  */
 import assert from 'node:assert/strict'
-import { Interface } from '../../src/spec/classes/interface.ts'
+import { Interface } from '../../src/spec/classes/device/interface.ts'
 import { classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { type Description, declare, describe } from '../../src/spec/schema/description.ts'

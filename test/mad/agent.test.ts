@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { MadClass, MadMethod } from '../../src/spec/wire/management.ts'
-import { madFields, respond, tidHigh } from '../../src/wire/management.ts'
+import { madFields, respond, tidHigh } from '../../src/wire/mad/management.ts'
 import { gid } from '../cm/pair.ts'
 import { Pair, plainMad, SECOND } from './pair.ts'
 

@@ -6,7 +6,7 @@ import { type AgentOptions, MadAgentEngine, type SendOutcome } from '../../src/m
 import type { MadPath } from '../../src/mad/path.ts'
 import { MAD_BASE_VERSION } from '../../src/spec/wire/mad.ts'
 import { MadClass, RMPP_VERSION, RmppFlag, RmppType } from '../../src/spec/wire/management.ts'
-import { emitRmpp, parseRmpp } from '../../src/wire/management.ts'
+import { emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid } from '../cm/pair.ts'
 
 export const SECOND = 1_000_000

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
-import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/management.ts'
+import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/mad/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
 import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText } from './pair.ts'
 

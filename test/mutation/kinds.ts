@@ -5,7 +5,7 @@
  * `legal`: the mistake breaks no rule by itself, and why. If such a mutant then behaves as the program does, it is
  * equivalent, and is not counted.
  */
-import type { FindingId } from '../../src/spec/findings.ts'
+import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, lineAt, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
 export interface Kind {

@@ -3,8 +3,8 @@
  * places that a program reaches count: gcov says which.
  */
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { type KindName, kindNames, kindOf, linesOfEdit } from './kinds.ts'
 import { type Program, programs } from './programs.ts'
 import { type Edit, type Range, searchable } from './source.ts'
@@ -21,12 +21,14 @@ export interface Mutant {
 
 export const placeOf = ({ file, lines }: Mutant): string => `${file}:${lines.from}`
 
-/** The C file and the headers that it includes. */
-const filesOf = ({ folder, file }: Program): string[] => {
+/** The C file and the headers that it includes, below the program's folder. */
+export const filesOf = ({ folder, file }: Program): string[] => {
   const found = [file]
   for (const name of found)
-    for (const [, header] of readFileSync(join(folder, name), 'utf8').matchAll(/#include "([^"/]+)"/g))
-      if (header !== undefined && !found.includes(header) && readdirSync(folder).includes(header)) found.push(header)
+    for (const [, header = ''] of readFileSync(join(folder, name), 'utf8').matchAll(/#include "([^"]+)"/g)) {
+      const path = join(dirname(name), header)
+      if (!found.includes(path) && existsSync(join(folder, path))) found.push(path)
+    }
   return found
 }
 
@@ -69,7 +71,7 @@ export const readCoverage = (folder: string): ((file: string, line: number) => b
     .flatMap(line => (JSON.parse(line) as { readonly files: readonly GcovFile[] }).files)
   return (file, line) =>
     files.some(one => {
-      if (basename(one.file) !== file) return false
+      if (basename(one.file) !== basename(file)) return false
       const inside = one.functions.some(f => f.start_line <= line && line <= f.end_line && f.execution_count > 0)
       const own = one.lines.filter(({ line_number: number }) => number === line)
       return inside && (own.length === 0 || own.some(({ count }) => count > 0))

@@ -8,7 +8,7 @@ import { repoRoot } from '../paths.ts'
 
 export interface Program {
   readonly name: string
-  /** Its folder, and its C file there; headers of the folder are part of it. */
+  /** A folder, and the program's C file below it; the headers that it includes are below it too. */
   readonly folder: string
   readonly file: string
   readonly flags: readonly string[]
@@ -43,12 +43,15 @@ const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; c
 export const programs: readonly Program[] = [
   ...ofFindings,
   ...own('loopback', '"$0"'),
-  ...own('threads', '"$0" -n 2 -t 2'),
-  ...own('verbs_check', '"$0" -1 -n 64', '"$0" -1 -e -n 64', pair('-e -n 64 -t 4 -p $1')),
-  ...own('datagrams', ...['one datagram', 'the way back', 'unreliable connection'].map(name => `"$0" "${name}"`)),
-  ...own('shared_queues', ...['limit', 'resize', 'last_request'].map(name => `"$0" ${name}`)),
-  ...own('memory_windows', ...['type1', 'type2_local_invalidate', 'atomic_write', 'flush'].map(name => `"$0" ${name}`)),
-  ...own('initialised', ...['recv', 'extended', 'read', 'write'].map(name => `"$0" ${name}`)),
-  ...own('fork_safe', '"$0"'),
-  ...own('unacknowledged', '"$0" cq at-once', '"$0" qp at-once'),
+  ...own('pairs/threads', '"$0" -n 2 -t 2'),
+  ...own('pairs/verbs_check', '"$0" -1 -n 64', '"$0" -1 -e -n 64', pair('-e -n 64 -t 4 -p $1')),
+  ...own('pairs/datagrams', ...['one datagram', 'the way back', 'unreliable connection'].map(name => `"$0" "${name}"`)),
+  ...own('pairs/shared_queues', ...['limit', 'resize', 'last_request'].map(name => `"$0" ${name}`)),
+  ...own(
+    'memory/memory_windows',
+    ...['type1', 'type2_local_invalidate', 'atomic_write', 'flush'].map(name => `"$0" ${name}`),
+  ),
+  ...own('check/initialised', ...['recv', 'extended', 'read', 'write'].map(name => `"$0" ${name}`)),
+  ...own('memory/fork_safe', '"$0"'),
+  ...own('failures/unacknowledged', '"$0" cq at-once', '"$0" qp at-once'),
 ]

@@ -2,13 +2,13 @@
  * Runs programs and mutants under one `userdma check`, as many side by side as there are lanes, and judges the findings.
  */
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import type { FindingId } from '../../src/spec/findings.ts'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import type { FindingId } from '../../src/spec/check/findings.ts'
 import { cleanEnvironment, freePort, run, type Scope, temporaryFolder, userdma } from '../system/programs.ts'
 import { findTool } from '../tools.ts'
 import { kindOf } from './kinds.ts'
-import { type Mutant, readCoverage } from './mutants.ts'
+import { filesOf, type Mutant, readCoverage } from './mutants.ts'
 import type { Program } from './programs.ts'
 import { applyEdit } from './source.ts'
 
@@ -54,10 +54,11 @@ const compile = (folder: string, { file, flags }: Program, more: readonly string
   return spawnSync(findTool('cc') ?? 'cc', all, { cwd: folder, encoding: 'utf8' }).status === 0
 }
 
-const copySources = ({ folder, file }: Program, to: string): void => {
-  mkdirSync(to)
-  for (const name of readdirSync(folder))
-    if (name === file || name.endsWith('.h')) cpSync(join(folder, name), join(to, name))
+const copySources = (program: Program, to: string): void => {
+  for (const file of filesOf(program)) {
+    mkdirSync(dirname(join(to, file)), { recursive: true })
+    cpSync(join(program.folder, file), join(to, file))
+  }
 }
 
 /** Runs all jobs under one daemon; findings are told apart by the names of the programs. */
@@ -130,7 +131,7 @@ const isAtLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
   [...finding.moments, ...finding.objects.flatMap(({ history }) => history)].some(({ frames }) =>
     frames.some(
       frame =>
-        frame.file?.split('/').at(-1) === file &&
+        frame.file?.split('/').at(-1) === basename(file) &&
         frame.line !== undefined &&
         lines.from <= frame.line &&
         frame.line <= lines.to,

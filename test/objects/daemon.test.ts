@@ -7,7 +7,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { daemonOf } from '../daemon/client.ts'
 import { createRandomSource } from '../model/random.ts'
 import { scratchFolder } from '../tools.ts'
-import { daemonCarrier } from './daemon-carrier.ts'
+import { daemonCarrier } from './carriers/daemon-carrier.ts'
 import { run } from './world.ts'
 
 const folder = scratchFolder()

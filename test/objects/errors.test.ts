@@ -23,7 +23,7 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createRandomSource } from '../model/random.ts'
 import { expressible } from '../uapi/expressible.ts'
-import { AREA, AT, createHostileClient, namesOf, objectMessage, runOne } from './hostile-client.ts'
+import { AREA, AT, createHostileClient, namesOf, objectMessage, runOne } from './hostile/hostile-client.ts'
 import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './mistakes.ts'
 import { isCreate, likelyValue, type Names } from './plausible.ts'
 

@@ -3,15 +3,15 @@
  * another process's descriptor, or a refused value.
  */
 
-import { MAX_EVENTS } from '../../src/spec/classes/event_queue.ts'
-import { ChainErrors } from '../../src/spec/classes/interface.ts'
-import { QpTypes } from '../../src/spec/classes/qp.ts'
+import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
+import { MAX_EVENTS } from '../../src/spec/classes/events/event_queue.ts'
+import { QpTypes } from '../../src/spec/classes/qp/qp.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { CqKind, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
 import { qpTransitions } from '../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { RandomSource } from '../model/random.ts'
-import type { Facts, Process } from './carrier.ts'
+import type { Facts, Process } from './carriers/carrier.ts'
 import type { Entry } from './chain.ts'
 import { isCreate, type ModelObject, type Opening } from './reference.ts'
 import { isKnown } from './rules.ts'

@@ -3,7 +3,7 @@
  * reference (reference.ts), which has what all classes share: handles, names, uses.
  */
 import { ClassId } from '../../src/spec/classes/ids.ts'
-import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp.ts'
+import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp/qp.ts'
 import { AsyncEventType, CqKind, QpState, XrcdFlags } from '../../src/spec/enums.ts'
 import { checkTransition } from '../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'

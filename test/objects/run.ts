@@ -2,8 +2,8 @@
  * Runs random programs on core, shows the last steps of a failing one, and shrinks it to few steps.
  */
 import fc from 'fast-check'
-import type { Op } from './carrier.ts'
-import { coreCarrier } from './core-carrier.ts'
+import type { Op } from './carriers/carrier.ts'
+import { coreCarrier } from './carriers/core-carrier.ts'
 import { run } from './world.ts'
 
 const nameOf = (op: Op): string => {

@@ -9,7 +9,7 @@
 import assert from 'node:assert/strict'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { createRandomSource } from '../model/random.ts'
-import type { Answer, Facts, Op, Process } from './carrier.ts'
+import type { Answer, Facts, Op, Process } from './carriers/carrier.ts'
 import { type Entry, performChain } from './chain.ts'
 import { type CallSite, drawCall, drawChain, drawOnDescriptor } from './random-calls.ts'
 import {

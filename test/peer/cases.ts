@@ -4,7 +4,7 @@
  *
  * A guest's CPU is emulated and both ends of a latency test poll: such tests have few rounds.
  */
-import { both, type RdmacmCase, udaddy } from '../system/rdmacm.ts'
+import { both, type RdmacmCase, udaddy } from '../system/rdmacm/rdmacm.ts'
 
 export interface PeerCase {
   readonly program: string

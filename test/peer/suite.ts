@@ -7,7 +7,7 @@ import { before, describe, it, type TestContext } from 'node:test'
 import { parseAddress } from '../../src/wire/address.ts'
 import { userlandRoot } from '../catalogue/userland.ts'
 import { EVERY_CALL, onLinux } from '../every-call.ts'
-import { assertOutcomes } from '../system/outcomes.ts'
+import { assertOutcomes } from '../system/failures/outcomes.ts'
 import {
   type Finished,
   hasOnlyLiving,
@@ -19,7 +19,7 @@ import {
   suiteScope,
   type TestDaemon,
 } from '../system/programs.ts'
-import { assertGoodRdmacm, finishRdmacm, listeningPort, wordsOf } from '../system/rdmacm.ts'
+import { assertGoodRdmacm, finishRdmacm, listeningPort, wordsOf } from '../system/rdmacm/rdmacm.ts'
 import { inCi } from '../tools.ts'
 import { type ConnectionCase, groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
@@ -73,7 +73,7 @@ const runPair = async (
 
 /**
  * libibumad programs: one answers with long messages, in segments, the other sends requests
- * (test/programs/umad_talk.c).
+ * (test/programs/connections/umad_talk.c).
  */
 const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
   const own = ownProgram('umad_talk')
@@ -208,7 +208,7 @@ export interface PeerPlan {
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /** The guest's calls of uverbs and rdma_cm are those that test/system/every-call.test.ts compares ours with. */
+  /** The guest's calls of uverbs and rdma_cm are those that test/system/suites/every-call.test.ts compares ours with. */
   readonly recorded: boolean
 }
 

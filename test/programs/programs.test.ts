@@ -1,14 +1,13 @@
 /*
- * The C programs of this folder are built against plain libibverbs, and refuse wrong use with a message. Tests of the
+ * The C programs below this folder are built against plain libibverbs, and refuse wrong use with a message. Tests of the
  * daemon run them on a device.
  */
 import assert from 'node:assert/strict'
-import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { runProgram } from '../shim/program.ts'
-import { compileC, currentBuild, hasHeader, missing, requireTool, scratchFolder } from '../tools.ts'
+import { compileC, currentBuild, filesBelow, hasHeader, missing, requireTool, scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
@@ -56,7 +55,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 
-for (const source of readdirSync(sources).filter(name => name.endsWith('.c'))) {
+for (const source of filesBelow(sources).filter(name => name.endsWith('.c'))) {
   const name = basename(source, '.c')
   test(`${name} compiles, and refuses wrong use`, async t => {
     if (!requireTool('cc', t, 'gcc libc6-dev')) return
@@ -66,7 +65,7 @@ for (const source of readdirSync(sources).filter(name => name.endsWith('.c'))) {
     }
     const program =
       currentBuild(`programs/${name}`, 'test/programs') ??
-      compileC(join(folder, name), [join(sources, source)], ['-libverbs', '-lpthread'])
+      compileC(join(folder, name), [source], ['-libverbs', '-lpthread'])
     assert.ok(refusals[name], `${name} has no wrong use in this test`)
     const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })

@@ -2,12 +2,11 @@
  * Compiles the shim for a test, and runs programs under it while this process acts as the daemon.
  */
 import { spawn } from 'node:child_process'
-import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
-import { compileC, currentBuild, hasHeader, missing, requireTool } from '../tools.ts'
+import { compileC, currentBuild, filesBelow, hasHeader, missing, requireTool } from '../tools.ts'
 
 /** Whether the shim can be compiled and used here; skips the test otherwise. */
 export const shimIsPossible = (t: TestContext): boolean => {
@@ -29,9 +28,8 @@ export const compileShim = (folder: string): string => {
 
 /** The shim, compiled with more options. */
 export const compileShimWith = (folder: string, more: readonly string[] = []): string => {
-  const sources = readdirSync(join(repoRoot, 'shim'))
-    .filter(name => name.endsWith('.c'))
-    .map(name => join(repoRoot, 'shim', name))
+  const waits = join(repoRoot, 'shim', 'waits')
+  const sources = filesBelow(join(repoRoot, 'shim')).filter(path => path.endsWith('.c') && !path.startsWith(waits))
   const options = [...more, '-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
   return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
 }

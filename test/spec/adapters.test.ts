@@ -13,7 +13,7 @@ import {
   limitNames,
   type OperationName,
   operationNames,
-} from '../../src/spec/adapters.ts'
+} from '../../src/spec/check/adapters.ts'
 import { repoRoot } from '../paths.ts'
 
 const limitRows = ({ limits }: Adapter): string[] =>

@@ -5,8 +5,8 @@ import assert from 'node:assert/strict'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type CauseName, causes } from '../../src/spec/causes.ts'
-import { findingIds, findingOfCause, findings } from '../../src/spec/findings.ts'
+import { type CauseName, causes } from '../../src/spec/check/causes.ts'
+import { findingIds, findingOfCause, findings } from '../../src/spec/check/findings.ts'
 import { repoRoot } from '../paths.ts'
 
 const programs = join(repoRoot, 'docs', 'findings')

@@ -4,9 +4,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { RcQp } from '../../src/spec/classes/rc_qp.ts'
-import { UcQp } from '../../src/spec/classes/uc_qp.ts'
-import { UdQp } from '../../src/spec/classes/ud_qp.ts'
+import { RcQp } from '../../src/spec/classes/qp/rc_qp.ts'
+import { UcQp } from '../../src/spec/classes/qp/uc_qp.ts'
+import { UdQp } from '../../src/spec/classes/qp/ud_qp.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Links } from '../../src/spec/links.ts'
 import {

@@ -3,8 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { findings } from '../../src/spec/findings.ts'
-import { findingsOf, type StatusName, statuses } from '../../src/spec/statuses.ts'
+import { findings } from '../../src/spec/check/findings.ts'
+import { findingsOf, type StatusName, statuses } from '../../src/spec/check/statuses.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 
 const names = Object.keys(WcStatus.values) as StatusName[]
@@ -14,7 +14,7 @@ test('every status has its meaning, and every finding that leads to it has a pla
   for (const name of names) {
     const { meaning, first } = statuses[name]
     assert.match(meaning, /^[A-Z].*\.$/, name)
-    assert.deepEqual([...findingsOf(name)].sort(), [...first].sort(), `src/spec/statuses.ts: ${name}`)
+    assert.deepEqual([...findingsOf(name)].sort(), [...first].sort(), `src/spec/check/statuses.ts: ${name}`)
   }
 })
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { TormentKinds } from '../../src/spec/torment.ts'
+import { TormentKinds } from '../../src/spec/check/torment.ts'
 import { repoRoot } from '../paths.ts'
 
 test('docs/how-to/torment.md has the table of kinds', () => {

@@ -1,6 +1,6 @@
 /*
  * Programs of test/programs that a test controls step by step: each line on their input is one step, which they answer
- * with a line of a result and bytes (test/programs/ucma.c, test/programs/umad.c).
+ * with a line of a result and bytes (test/programs/connections/ucma.c, test/programs/connections/umad.c).
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

@@ -1,7 +1,7 @@
 /*
- * Packet scripts, each of which ends with one cause of spec/causes.ts.
+ * Packet scripts, each of which ends with one cause of spec/check/causes.ts.
  */
-import { type CauseName, causes } from '../../src/spec/causes.ts'
+import { type CauseName, causes } from '../../src/spec/check/causes.ts'
 import { MEMORY_BASE } from './node.ts'
 import { FAA, NAK, READ, SEND, sge, wr } from './requests.ts'
 import type { startScript } from './script.ts'

@@ -1,10 +1,10 @@
 /*
- * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/causes.ts). node.ts checks
+ * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/check/causes.ts). node.ts checks
  * in every engine test that the table lists the failure's cause.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { because, causeText } from '../../src/spec/causes.ts'
+import { because, causeText } from '../../src/spec/check/causes.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { ranged, requester, responder, UNKNOWN_KEY } from './cause-scripts.ts'
 import { joinNodes } from './link.ts'

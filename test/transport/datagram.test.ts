@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { causeText } from '../../src/spec/causes.ts'
+import { causeText } from '../../src/spec/check/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { WcFlags, WrOpcode } from '../../src/spec/work.ts'

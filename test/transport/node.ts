@@ -3,7 +3,7 @@
  * keeps sent packets, and everything that the engine reports, in order. Time is virtual and moves only when a test
  * advances it.
  */
-import type { CauseName } from '../../src/spec/causes.ts'
+import type { CauseName } from '../../src/spec/check/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'

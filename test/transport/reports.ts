@@ -1,7 +1,7 @@
 /*
- * The failures that an engine reports, and a check for every test: spec/causes.ts lists the cause for that failure.
+ * The failures that an engine reports, and a check for every test: spec/check/causes.ts lists the cause for that failure.
  */
-import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/causes.ts'
+import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/check/causes.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import type { Causes } from '../../src/transport/types.ts'
@@ -11,7 +11,7 @@ const nameIn = (values: Readonly<Record<string, number>>, value: number): string
 
 const check = (what: string, cause: CauseName | undefined): void => {
   if (cause === undefined || !causes[cause].fails.some(name => name === what))
-    throw new Error(`${what} was reported with cause ${cause}, which spec/causes.ts does not list for it`)
+    throw new Error(`${what} was reported with cause ${cause}, which spec/check/causes.ts does not list for it`)
 }
 
 /** The cause of a completion's vendor_err. */

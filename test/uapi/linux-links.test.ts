@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { callerView, type Driver, dispatch, driverClass, invokeNow } from '../../src/core/index.ts'
-import { qpAttributes } from '../../src/spec/classes/qp.ts'
+import { qpAttributes } from '../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { QpState } from '../../src/spec/enums.ts'

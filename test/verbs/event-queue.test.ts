@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, next, pair, place } from './endpoints.ts'
+import { closeAll, eachCarrier, line, next, pair, place } from './connections/endpoints.ts'
 
 /** The next event, without yielding to the event loop. */
 const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {

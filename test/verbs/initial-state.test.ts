@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
-import { closeAll, eachCarrier, line, place } from './endpoints.ts'
+import { closeAll, eachCarrier, line, place } from './connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   const places = async () => {

@@ -8,8 +8,8 @@ import { test } from 'node:test'
 import { createMemfd } from '../../src/host/memory/memfd.ts'
 import { hasNative } from '../../src/host/native.ts'
 import { GRH_BYTES, type RemoteMemoryData, remoteMemory } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from './endpoints.ts'
-import { refuses } from './mistakes.ts'
+import { closeAll, eachCarrier, line, pair } from './connections/endpoints.ts'
+import { refuses } from './mistakes/mistakes.ts'
 
 const PAGE = 4096
 

@@ -8,7 +8,7 @@ import { inspect } from 'node:util'
 import { createCtxDevice } from '../../src/drivers/ctx/device.ts'
 import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { createNetwork, open, openSystem } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, next, pair } from './endpoints.ts'
+import { closeAll, eachCarrier, next, pair } from './connections/endpoints.ts'
 
 /** Fields that a user does not need. */
 const INSIDE = /kit|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/

@@ -19,7 +19,7 @@ import {
   parseRdmaCmHeader,
   rdmaCmServiceId,
   viewCm,
-} from '../../src/wire/mad.ts'
+} from '../../src/wire/mad/mad.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { fixture } from '../paths.ts'

@@ -8,7 +8,7 @@
  * Requests that nobody logged, of programs without the event log, are left out, and so is a queue some of whose posts
  * were lost.
  */
-import type { WorkRequest } from '../../spec/requests.ts'
+import type { WorkRequest } from '../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 import type { NewRequest, Races, Request, Stamp } from './races.ts'
 import type { Range } from './shadow.ts'

@@ -1,7 +1,7 @@
 /*
  * What the search for races asks of the carrier of calls: where the memory of keys is, and the logs of programs.
  */
-import type { Stack } from '../../spec/findings.ts'
+import type { Stack } from '../../spec/check/findings.ts'
 import type { LoggedEvent } from './feed.ts'
 
 /** Where the memory of a key is: its address space, what to add to addresses of requests, and the region's lkey. */

@@ -2,9 +2,9 @@
  * Races as a topic of the checker: requests of devices and logs of programs go to the engine, and races become findings
  * with both stacks. Nothing happens until a program writes an event log.
  */
-import { requestName } from '../../spec/causes.ts'
-import type { FindingId, Stack } from '../../spec/findings.ts'
-import type { RequestElement, WorkRequest } from '../../spec/requests.ts'
+import { requestName } from '../../spec/check/causes.ts'
+import type { FindingId, Stack } from '../../spec/check/findings.ts'
+import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { hex, type KnownObject, moment, typeOf } from '../objects.ts'

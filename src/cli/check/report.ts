@@ -1,7 +1,7 @@
 /*
  * Findings as JSON, and as SARIF 2.1.0 for CI.
  */
-import { type Finding, findings, type Moment } from '../../spec/findings.ts'
+import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
 import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
 
 const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({

@@ -13,7 +13,7 @@
  * function, `obj:` a program or library, `src:` a source file, with or without a line; `*` and `?` are wildcards, `...`
  * is any number of frames. A block without frames matches every stack. Lines that begin with `#` are comments.
  */
-import { findingIds } from '../../spec/findings.ts'
+import { findingIds } from '../../spec/check/findings.ts'
 import type { Frame } from '../../trace/findings.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: RegExp }

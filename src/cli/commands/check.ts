@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
-import { type Finding, FOUND_STATUS, isAtLeast, type Severity, severities } from '../../spec/findings.ts'
+import { type Finding, FOUND_STATUS, isAtLeast, type Severity, severities } from '../../spec/check/findings.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, sarifLog } from '../check/report.ts'

@@ -14,7 +14,7 @@ import { blank, cut, heading, output, paragraph, prompt } from '../demo-format.t
 import { type Joined, joinDaemon } from '../join.ts'
 import { freePort, untilListening } from '../listening.ts'
 import { privateFolder, removeFolder, shimLibrary } from '../places.ts'
-import { programEnvironment, requireProgram } from '../program.ts'
+import { programEnvironment, requireProgram } from '../program/program.ts'
 import { firstMessages, timeline } from '../timeline.ts'
 import { newTag } from './trace.ts'
 

@@ -1,10 +1,10 @@
 /*
  * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event or a vendor_err.
  */
-import { type CauseName, causeOfCode, causes } from '../../spec/causes.ts'
+import { type CauseName, causeOfCode, causes } from '../../spec/check/causes.ts'
+import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/check/findings.ts'
+import { type EventName, findingsOf, type StatusName, statuses } from '../../spec/check/statuses.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
-import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/findings.ts'
-import { type EventName, findingsOf, type StatusName, statuses } from '../../spec/statuses.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { UsageError } from '../fail.ts'
 

@@ -4,8 +4,8 @@
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../places.ts'
-import { preloadProblems } from '../preload-check.ts'
-import { programEnvironment, type Recording, requireProgram, runProgram } from '../program.ts'
+import { preloadProblems } from '../program/preload-check.ts'
+import { programEnvironment, type Recording, requireProgram, runProgram } from '../program/program.ts'
 
 /**
  * Runs a program under a joined daemon and returns its exit status. Prints a message if the daemon ends before the

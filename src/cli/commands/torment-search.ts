@@ -5,8 +5,8 @@
  * shortest is the one with the fewest decisions of torment. Then only the first decisions of its seed are made
  * (`--torment SEED:COUNT`), fewer and fewer, as long as the program fails: the last one that is left is where to look.
  */
-import { type Finding, FOUND_STATUS } from '../../spec/findings.ts'
-import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/torment.ts'
+import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
+import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
 import { printable } from '../../trace/printable.ts'
 import { attempt, type Ending } from '../attempt.ts'
 import { createSymbols } from '../check/symbols.ts'
@@ -15,7 +15,7 @@ import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
 import { shimLibrary } from '../places.ts'
-import { programEnvironment } from '../program.ts'
+import { programEnvironment } from '../program/program.ts'
 import { type CheckOptions, findingJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 

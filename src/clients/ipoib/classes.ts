@@ -5,7 +5,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
-import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/ip.ts'
+import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/device/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 

@@ -8,9 +8,9 @@ import type { CoreObject, DriverClass, FdObject, MadAddress } from '../../core/m
 import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
 import { methodsOf } from '../../mad/registrations.ts'
-import { MadAgent as MadAgentClass } from '../../spec/classes/mad_agent.ts'
-import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad_channel.ts'
-import type { QpAddress } from '../../spec/classes/qp.ts'
+import { MadAgent as MadAgentClass } from '../../spec/classes/mad/mad_agent.ts'
+import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad/mad_channel.ts'
+import type { QpAddress } from '../../spec/classes/qp/qp.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import type { In, RecordOf } from '../../spec/schema/schema.ts'
@@ -27,7 +27,7 @@ import {
   usesRmpp,
 } from '../../spec/wire/management.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
-import { madFields } from '../../wire/management.ts'
+import { madFields } from '../../wire/mad/management.ts'
 import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 

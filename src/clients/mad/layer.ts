@@ -14,7 +14,7 @@ import { type MadClaim, Registrations } from '../../mad/registrations.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
-import { type MadFields, madFields, respond, tidHigh } from '../../wire/management.ts'
+import { type MadFields, madFields, respond, tidHigh } from '../../wire/mad/management.ts'
 
 /** Receives requests of a class on every device. */
 export interface MadService extends MadClaim {

@@ -5,7 +5,7 @@
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
 import { makeObject } from '../../core/objects/lifetime.ts'
-import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'

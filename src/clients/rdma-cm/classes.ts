@@ -8,15 +8,15 @@ import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/
 import { findHandle } from '../../core/objects/handles.ts'
 import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lifetime.ts'
 import { onUndelivered } from '../../core/undelivered.ts'
-import { CmChannel } from '../../spec/classes/cm_channel.ts'
-import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
-import type { CmAddresses } from '../../spec/classes/cm_parameters.ts'
+import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
+import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
+import type { CmAddresses } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import { rdmaCmServiceId } from '../../wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import {
   bindToChannel,
   type CmEventRecord,

@@ -3,7 +3,11 @@
  */
 import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
-import type { CmConnectionParameters, CmDatagramParameters, CmEce } from '../../spec/classes/cm_parameters.ts'
+import type {
+  CmConnectionParameters,
+  CmDatagramParameters,
+  CmEce,
+} from '../../spec/classes/connections/cm_parameters.ts'
 import { QpType } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'

@@ -4,7 +4,7 @@
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import { isSameAddress } from '../../wire/address.ts'
-import { rdmaCmServiceId } from '../../wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 

@@ -4,12 +4,16 @@
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import { findGid } from '../../core/devices/gids.ts'
-import { CmConnectionParameters, CmDatagramParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/cm_parameters.ts'
+import {
+  CmConnectionParameters,
+  CmDatagramParameters,
+  PRIVATE_DATA_BYTES,
+} from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
 import { rdmaCmHeader } from '../../spec/wire/mad.ts'
-import type { CmMessage } from '../../wire/mad.ts'
-import { emitRdmaCmHeader } from '../../wire/mad.ts'
+import type { CmMessage } from '../../wire/mad/mad.ts'
+import { emitRdmaCmHeader } from '../../wire/mad/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
 import { areZeros, Family, headerAddress } from './socket-address.ts'
 

@@ -3,11 +3,11 @@
  * from addresses and port, as in Linux, unless the consumer has set one (RDMA_OPTION_IB_PATH).
  */
 
-import type { CmPathRecord } from '../../spec/classes/cm_parameters.ts'
+import type { CmPathRecord } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import { rdmaCmServiceId } from '../../wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { ChosenPath, Identifier } from './identifier.ts'
 import { Family } from './socket-address.ts'
 

@@ -3,7 +3,7 @@
  * are any, from the device only.
  */
 import { findGid } from '../../core/devices/gids.ts'
-import type { CmId } from '../../spec/classes/cm_id.ts'
+import type { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { AccessFlags, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { Out } from '../../spec/schema/schema.ts'

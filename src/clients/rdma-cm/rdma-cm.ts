@@ -22,7 +22,7 @@ import {
 } from '../../spec/wire/mad.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { isSamePartition } from '../../wire/bth.ts'
-import { rdmaCmServiceId } from '../../wire/mad.ts'
+import { rdmaCmServiceId } from '../../wire/mad/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
 import { CmDevices, type Routing } from './devices.ts'

@@ -2,7 +2,7 @@
  * Socket addresses as programs pass them, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service
  * id. Here one record holds all three; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
  */
-import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/cm_parameters.ts'
+import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
 
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const

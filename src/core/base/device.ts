@@ -2,8 +2,8 @@
  * Core's own methods of classes device and port (R8): opening a context, and queries, answered from the driver's
  * description and the GID tables.
  */
-import { Device } from '../../spec/classes/device.ts'
-import { Port } from '../../spec/classes/port.ts'
+import { Device } from '../../spec/classes/device/device.ts'
+import { Port } from '../../spec/classes/device/port.ts'
 import { CoreSupport } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'

@@ -2,9 +2,9 @@
  * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
  * objects of any class are attached. Their methods return the same records as read(2) of the descriptor.
  */
-import { AsyncFd } from '../../spec/classes/async_fd.ts'
-import { CompChannel } from '../../spec/classes/comp_channel.ts'
-import { EVENT_SOURCES, EventQueue } from '../../spec/classes/event_queue.ts'
+import { AsyncFd } from '../../spec/classes/events/async_fd.ts'
+import { CompChannel } from '../../spec/classes/events/comp_channel.ts'
+import { EVENT_SOURCES, EventQueue } from '../../spec/classes/events/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'

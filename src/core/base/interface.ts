@@ -2,7 +2,7 @@
  * Core's own class `interface` (R13): a device describes itself from its dispatch table, so the description always
  * agrees with its calls.
  */
-import { Interface } from '../../spec/classes/interface.ts'
+import { Interface } from '../../spec/classes/device/interface.ts'
 import { type Description, describe } from '../../spec/schema/description.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'

@@ -5,7 +5,7 @@
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
-import { QP_CLASSES } from '../../spec/classes/qp.ts'
+import { QP_CLASSES } from '../../spec/classes/qp/qp.ts'
 import { Srq, TmSrq, XrcSrq } from '../../spec/classes/srq.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { Classes } from '../../spec/classes.ts'

@@ -1,7 +1,7 @@
 /*
  * Core's class `system` (R13, R18): lists the registered devices.
  */
-import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/system.ts'
+import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { Device } from '../model.ts'

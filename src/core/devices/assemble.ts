@@ -2,8 +2,8 @@
  * Builds the record of a device (R19, R20): the driver's description, its compiled table, its fixed objects, its ports.
  * registry.ts and system.ts publish it.
  */
-import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
-import type { PortAttributes } from '../../spec/classes/port.ts'
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import type { PortAttributes } from '../../spec/classes/device/port.ts'
 import type { ObjectClass, RecordOf } from '../../spec/schema/schema.ts'
 import { compile } from '../dispatch/compile.ts'
 import { classTable } from '../dispatch/lookup.ts'

@@ -8,7 +8,7 @@
  * the calls of one device; its table is rebuilt when a hook is added or removed, so that a device without hooks has no
  * cost.
  */
-import { Device as DeviceClass } from '../../spec/classes/device.ts'
+import { Device as DeviceClass } from '../../spec/classes/device/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { attempt, attemptSteps } from '../attempt.ts'

@@ -4,7 +4,7 @@
  *
  * It is created at its first use. Changes of the list of devices are its unaffiliated events.
  */
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
 import { raiseSystem } from '../events/events.ts'

@@ -3,7 +3,7 @@
  * which runs encoded chains; every call runs as it would outside a chain. If an entry fails, the objects that the chain
  * has created are destroyed, newest first (UNDO).
  */
-import { Interface } from '../../spec/classes/interface.ts'
+import { Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type AnyValues, CHAIN } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'

@@ -7,7 +7,7 @@
  * Calls that change existing objects cannot be undone, so with UNDO a chain with such calls is refused before it
  * starts.
  */
-import { ChainErrors, Interface } from '../../spec/classes/interface.ts'
+import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
 import { CHAIN, type Kind, type Method, type ObjectClass, QUERY } from '../../spec/schema/schema.ts'
 import type { CallerView, NewDescriptor, Result } from '../../uapi/call.ts'

@@ -8,8 +8,8 @@
  * so are attributes that refer to objects of a class that the device does not have; where a method has a version for
  * the link, that version is used (R27).
  */
-import { Device } from '../../spec/classes/device.ts'
-import { QpTypes } from '../../spec/classes/qp.ts'
+import { Device } from '../../spec/classes/device/device.ts'
+import { QpTypes } from '../../spec/classes/qp/qp.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type AddressRole, absentOn, addressRoles, type LinkName, Links, whyAbsent } from '../../spec/links.ts'
 import type { QpTypeName } from '../../spec/qp-states.ts'

@@ -6,7 +6,7 @@
  * has read, since libibverbs waits until that many are acknowledged; unread ones are withdrawn. Records are Linux'
  * bytes. The sink delivers them to the client.
  */
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { EventKind } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'

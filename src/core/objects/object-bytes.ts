@@ -2,7 +2,7 @@
  * Approximate memory of an object: its record, the driver's record, entries of tables, and the daemon's accounting of
  * rings. Measured in a daemon with one client that creates 10,000 of each, and rounded up.
  */
-import { SOCKET_ROOM } from '../../spec/classes/ip.ts'
+import { SOCKET_ROOM } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 const BYTES: Readonly<Record<string, number>> = {

@@ -8,7 +8,7 @@
  */
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { UVERBS_ABI } from '../../spec/classes/system.ts'
+import { UVERBS_ABI } from '../../spec/classes/device/system.ts'
 import { NodeType, PortState } from '../../spec/enums.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
 import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'

@@ -7,7 +7,7 @@ import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-
 import { systemDevice } from '../../core/devices/system.ts'
 import type { CoreObject } from '../../core/model.ts'
 import { objectsOf } from '../../core/resources.ts'
-import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmIdState, type NldevAttributeName } from '../../spec/linux/nldev.ts'
 import type { Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'

@@ -3,8 +3,8 @@
  * separately; and the program's memory that the dialect read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
+import { Interface } from '../../spec/classes/device/interface.ts'
 import { AttributeFlag } from '../../spec/classes/ids.ts'
-import { Interface } from '../../spec/classes/interface.ts'
 import { Classes } from '../../spec/classes.ts'
 import { RxeAttributes } from '../../spec/drivers/rxe.ts'
 import { CallError } from '../../spec/errno.ts'

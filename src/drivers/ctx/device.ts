@@ -19,7 +19,7 @@ import {
   postRecord,
   register,
 } from '../../core/index.ts'
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CtxContext, type CtxInfo, CtxLimits, CtxRecord } from '../../spec/drivers/ctx.ts'
 import { NodeType } from '../../spec/enums.ts'

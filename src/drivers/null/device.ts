@@ -6,7 +6,7 @@
  * process or socket.
  */
 import { type Core, type Device, driverClass, register } from '../../core/index.ts'
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
 import {

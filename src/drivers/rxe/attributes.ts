@@ -5,8 +5,8 @@
  * no machine has memory; here a ring has at most 1 GiB, of which only touched pages take memory.
  */
 
-import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
-import type { PortAttributes } from '../../spec/classes/port.ts'
+import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
+import type { PortAttributes } from '../../spec/classes/device/port.ts'
 import { DeviceCapFlags, PhysState, PortState } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/types.ts'

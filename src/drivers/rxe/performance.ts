@@ -16,7 +16,7 @@ import {
   performanceCounters,
 } from '../../spec/wire/management.ts'
 import { putBits } from '../../wire/bits.ts'
-import { madFields, respond } from '../../wire/management.ts'
+import { madFields, respond } from '../../wire/mad/management.ts'
 
 /** Where the attribute of the class begins. */
 const DATA_AT = 64

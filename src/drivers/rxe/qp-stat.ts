@@ -2,8 +2,8 @@
  * Queue pairs of one soft device for `userdma stat --qps`.
  */
 import type { Context } from '../../core/model.ts'
+import { failureJson } from '../../spec/check/failures.ts'
 import { QpState } from '../../spec/enums.ts'
-import { failureJson } from '../../spec/failures.ts'
 import type { QpStat } from '../../uapi/tool.ts'
 import { addressText } from '../../wire/address.ts'
 import { pendingReceives } from './rings/receive-queue.ts'

@@ -5,7 +5,7 @@
  */
 import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
-import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp.ts'
+import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp/qp.ts'
 
 /** Attributes that only some links have; each link accepts its own (spec/links.ts). */
 const others = {

@@ -4,7 +4,7 @@
  */
 import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
-import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
+import { IbAddress, OpaAddress, QpAddress } from './qp/qp.ts'
 
 /** Maximum address handles of one call. */
 export const MAX_AHS = 0xffff

@@ -5,8 +5,8 @@
  * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known and no device does it: EOPNOTSUPP once its
  * attributes are right.
  */
-import { GidEntry } from '../classes/device.ts'
-import { PortAttributes } from '../classes/port.ts'
+import { GidEntry } from '../classes/device/device.ts'
+import { PortAttributes } from '../classes/device/port.ts'
 import { AccessFlags, CountersFlags, CqFlags, MrKind, QpFlags, WqFlags } from '../enums.ts'
 import type { ErrnoName } from '../errno.ts'
 import type { AnyValues, Enumeration } from '../schema/schema.ts'

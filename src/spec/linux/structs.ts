@@ -2,7 +2,7 @@
  * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and the numbers in those dialects
  * for what are classes here.
  */
-import { QP_CLASSES, qpAttributes } from '../classes/qp.ts'
+import { QP_CLASSES, qpAttributes } from '../classes/qp/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
 import { type AddressRole, Links } from '../links.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'

@@ -6,7 +6,12 @@
  * response has a pointer to it. The channel is the descriptor that is written to.
  */
 
-import { CmAddresses, CmConnectionParameters, CmDatagramParameters, CmEce } from '../classes/cm_parameters.ts'
+import {
+  CmAddresses,
+  CmConnectionParameters,
+  CmDatagramParameters,
+  CmEce,
+} from '../classes/connections/cm_parameters.ts'
 import { CmOptionLevel, CmPortSpace } from '../enums.ts'
 import { rejReason } from '../wire/mad.ts'
 import { embed, type Layout, layout, object, value } from './layout.ts'

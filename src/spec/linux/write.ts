@@ -6,9 +6,9 @@
  * 31) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words.
  * INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not listed is EOPNOTSUPP.
  */
-import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
-import { PortAttributes } from '../classes/port.ts'
-import { qpAttributes } from '../classes/qp.ts'
+import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device/device.ts'
+import { PortAttributes } from '../classes/device/port.ts'
+import { qpAttributes } from '../classes/qp/qp.ts'
 import { Mtu, QpFlags, XrcdFlags } from '../enums.ts'
 import type { AnyValues, Attribute } from '../schema/schema.ts'
 import {

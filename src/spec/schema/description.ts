@@ -15,7 +15,7 @@ import {
   KindNumber,
   MethodFlags,
   TypeFlags,
-} from '../classes/interface.ts'
+} from '../classes/device/interface.ts'
 import { CallError } from '../errno.ts'
 import {
   type Attribute,

@@ -5,8 +5,9 @@
  *
  * `splitMessage` finds the parts; layout-text.ts shows them.
  */
+
+import { Interface } from '../../spec/classes/device/interface.ts'
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
-import { Interface } from '../../spec/classes/interface.ts'
 import type { AnyValue, Kind } from '../../spec/schema/schema.ts'
 import { type ChainEntry, readableEntries } from '../../uapi/object/chain.ts'
 import { HEADER, INDIRECT, WRITTEN } from '../../uapi/object/format.ts'

@@ -6,7 +6,7 @@
  * (transport/requester/requester.ts); this file decides when to go back and when to give up.
  */
 
-import { because, type Cause } from '../../spec/causes.ts'
+import { because, type Cause } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES, nakCode, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../spec/wire/headers.ts'
 import {

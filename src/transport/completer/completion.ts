@@ -4,7 +4,7 @@
  * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
  * refill its queue meanwhile.
  */
-import { because, type Cause, codeOf } from '../../spec/causes.ts'
+import { because, type Cause, codeOf } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { reliableService, Service } from '../../spec/wire/services.ts'
 import { SendFlags, sendOperations, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'

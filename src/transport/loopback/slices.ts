@@ -45,7 +45,7 @@ import { nakSrq, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
 import { type EngineState, PACKET_WEIGHT, readPart } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
-import { isAdmitted } from '../unreliable.ts'
+import { isAdmitted } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
 
 const { RTR, ERR } = QpState.values

@@ -4,7 +4,7 @@
  * told a key finds the window bound. Such a WQE completes after all earlier ones. After a loss, when the WQEs around it
  * are sent again, it is not executed again. `Memory` implements the effect on keys.
  */
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { keepCause } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'

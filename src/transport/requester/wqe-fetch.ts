@@ -3,7 +3,7 @@
  * the program's queue, checked for local errors, assigned its PSNs, and appended to the list of fetched WQEs.
  * requester.ts sends it.
  */
-import { because, type Cause, causeOfCode } from '../../spec/causes.ts'
+import { because, type Cause, causeOfCode } from '../../spec/check/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { keepCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'

@@ -6,7 +6,7 @@
  * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH executes the
  * pending DMA and is answered; a FLUSH for persistence needs a right that no region grants.
  */
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'

@@ -3,7 +3,7 @@
  * clauses 9.7.5.2 and 9.9.3). The program is told by the completion of the current receive WQE, or by an asynchronous
  * event. An unreliable service sends no NAKs and drops the message (9.8.2.2, error class D).
  */
-import type { Cause } from '../../spec/causes.ts'
+import type { Cause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { nakCode, syndromeKind } from '../../spec/wire/headers.ts'
 import { reliableService } from '../../spec/wire/services.ts'

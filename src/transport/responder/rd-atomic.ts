@@ -4,7 +4,7 @@
  * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
  * are sent (responses.ts).
  */
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { joinWords } from '../../spec/memory.ts'
 import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'

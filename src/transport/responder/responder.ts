@@ -6,7 +6,7 @@
  * and without packets.
  */
 
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import {
@@ -36,7 +36,7 @@ import { setPayload } from '../dma.ts'
 import { QP, RespFlag } from '../fields.ts'
 import { psnDifference } from '../psn.ts'
 import { type EngineState, schedule } from '../state.ts'
-import { isAdmitted } from '../unreliable.ts'
+import { isAdmitted } from '../unreliable/unreliable.ts'
 import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
 import { onAtomic, onRead, replayRead, replayResponse } from './rd-atomic.ts'

@@ -8,7 +8,7 @@
  * is an immediate or a key. `now`: the data is written immediately, since no other stretch of the message follows in
  * the same burst.
  */
-import { because } from '../../spec/causes.ts'
+import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { syndromeKind } from '../../spec/wire/headers.ts'
 import { OP_END, OP_IMM, OP_INV, OP_START } from '../../spec/wire/opcodes.ts'

@@ -4,7 +4,7 @@
  * protection domain the request reads and writes. All packets of a message must have the same SRQ. Everything else is
  * as for RC.
  */
-import { because, type Cause } from '../../spec/causes.ts'
+import { because, type Cause } from '../../spec/check/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
 import { Service } from '../../spec/wire/services.ts'
 import { flushDmaOf } from '../dma.ts'

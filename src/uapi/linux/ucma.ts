@@ -4,7 +4,7 @@
  * and what structs express other than by fields. Errors are those of Linux's ucma.c.
  */
 
-import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/cm_parameters.ts'
+import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
   absentUcmaCommands,

@@ -3,7 +3,7 @@
  * header. Handles of agents are Linux's numbers, since a umad file has no other objects. Errors are those of Linux's
  * user_mad.c.
  */
-import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad_channel.ts'
+import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'

@@ -1,7 +1,7 @@
 /*
  * The error with which a request's promise rejects: the failed completion.
  */
-import { type CauseName, causes } from '../../spec/causes.ts'
+import { type CauseName, causes } from '../../spec/check/causes.ts'
 import { Errno, type ErrnoName } from '../../spec/errno.ts'
 import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
 import { RdmaError, recognizeCopies } from '../error.ts'

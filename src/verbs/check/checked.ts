@@ -2,7 +2,7 @@
  * What the library keeps for a checked device (`open({ check })`): the checker itself is loaded with the first checked
  * device.
  */
-import type { Finding } from '../../spec/findings.ts'
+import type { Finding } from '../../spec/check/findings.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 

@@ -1,8 +1,8 @@
 /*
  * Options of checked devices: what `userdma check` has as options of the command.
  */
-import { type AdapterName, adapterNames } from '../../spec/adapters.ts'
-import { type Finding, type FindingId, findingIds, type Severity, severities } from '../../spec/findings.ts'
+import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
+import { type Finding, type FindingId, findingIds, type Severity, severities } from '../../spec/check/findings.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
 

@@ -1,8 +1,9 @@
 /*
  * Where requests were posted: a watched work queue keeps the stack of each post, by its slot in the ring.
  */
+
+import type { Stack } from '../../spec/check/findings.ts'
 import { loadIndex } from '../../spec/drivers/ring-layout.ts'
-import type { Stack } from '../../spec/findings.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'

@@ -2,7 +2,7 @@
  * V8 stacks for findings, without the frames of userdma and of Node. V8 formats a stack when it is read, so a stack
  * that no finding needs is only captured. Source maps apply if Node has enabled them (--enable-source-maps).
  */
-import type { Stack } from '../../spec/findings.ts'
+import type { Stack } from '../../spec/check/findings.ts'
 
 /** Captured frames, including those that are left out. */
 const MAX_FRAMES = 32

@@ -2,7 +2,7 @@
  * `connect` and `listen`: connections by address and port, on devices in this process or in a daemon.
  */
 import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
-import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'

@@ -3,8 +3,8 @@
  * exchanges messages with the peer and moves the queue pair; this file waits for the outcome.
  */
 import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
-import { CmId } from '../../spec/classes/cm_id.ts'
-import { CmConnectionParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/cm_parameters.ts'
+import { CmId } from '../../spec/classes/connections/cm_id.ts'
+import { CmConnectionParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'

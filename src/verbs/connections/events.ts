@@ -1,7 +1,7 @@
 /*
  * Events of connection management: one channel per device, whose events go to the owner of the identifier.
  */
-import { CmChannel } from '../../spec/classes/cm_channel.ts'
+import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'

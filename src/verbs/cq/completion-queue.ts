@@ -9,9 +9,9 @@ import type { RingPlace } from '../carrier.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, detached, namingOptions, refused } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
-import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values

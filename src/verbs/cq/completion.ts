@@ -3,11 +3,11 @@
  * if absent. One object per CQ represents the oldest completion; nothing is allocated or copied, so its values are
  * valid until the next step of the CQ.
  */
-import { type CauseName, causeOfCode } from '../../spec/causes.ts'
+import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import { showAs } from '../objects/show.ts'
 import type { ProgramRing } from '../ring.ts'
-import { showAs } from '../show.ts'
 
 /** ibv_wc_status by name. */
 export type StatusName = keyof typeof WcStatus.values

@@ -2,7 +2,7 @@
  * Observation of a network in this process: packets as pcapng, calls as records, and failures as messages on Node's
  * diagnostics channels, which cost nothing without subscribers.
  *
- *   userdma:failure         a request that failed or was flushed, or an asynchronous event: FailureJson (spec/failures.ts)
+ *   userdma:failure         a request that failed or was flushed, or an asynchronous event: FailureJson (spec/check/failures.ts)
  *   userdma:rnr             the peer had no receive posted, and the sender waits: { device, count }
  *   userdma:retransmission  a send queue has gone back to resend: { device, count }
  */
@@ -18,11 +18,11 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { createOutputFile } from '../../host/output-file.ts'
 import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
+import { failureJson } from '../../spec/check/failures.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
-import { failureJson } from '../../spec/failures.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, invalidArgument } from '../error.ts'
-import { jsonSafe, showAs } from '../show.ts'
+import { jsonSafe, showAs } from '../objects/show.ts'
 
 /** The observed parts of a soft device. */
 interface ObservedDevice {

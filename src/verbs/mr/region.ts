@@ -6,6 +6,8 @@ import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkBytes, formatValue, invalidArgument } from '../error.ts'
+import { addressHex, inspectAs } from '../objects/show.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -16,8 +18,6 @@ import {
   plan,
   type Reference,
 } from '../plan.ts'
-import { addressHex, inspectAs } from '../show.ts'
-import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
 /** Access rights of a region beside local read. */

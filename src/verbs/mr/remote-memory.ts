@@ -5,7 +5,7 @@
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../checks/options.ts'
 import { detached, formatValue, invalidArgument } from '../error.ts'
-import { addressHex, inspectAs } from '../show.ts'
+import { addressHex, inspectAs } from '../objects/show.ts'
 
 /** Remote memory as plain data, for example parsed from JSON. */
 export interface RemoteMemoryData {

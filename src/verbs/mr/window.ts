@@ -7,8 +7,8 @@ import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { KnownOptions } from '../checks/options.ts'
 import { invalidArgument } from '../error.ts'
+import { defineVerbsClass, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkOwn, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
-import { defineVerbsClass, SHOWN, VerbsObject } from '../verbs-object.ts'
 import type { Access, Region } from './region.ts'
 
 /** A memory window (IBA 10.6.7). */

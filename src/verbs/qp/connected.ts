@@ -2,8 +2,8 @@
  * Queue pairs of the connected services in the library: RC, with acknowledgements, and UC, without.
  */
 
-import { RcQp } from '../../spec/classes/rc_qp.ts'
-import { UcQp } from '../../spec/classes/uc_qp.ts'
+import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
+import { UcQp } from '../../spec/classes/qp/uc_qp.ts'
 import {
   type AwaitableQueuePair,
   type AwaitedMessageOptions,

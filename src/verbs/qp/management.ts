@@ -4,8 +4,8 @@
  * devices have no subnet management; a program's own driver may.
  */
 
-import { GsiQp } from '../../spec/classes/gsi_qp.ts'
-import { SmiQp } from '../../spec/classes/smi_qp.ts'
+import { GsiQp } from '../../spec/classes/qp/gsi_qp.ts'
+import { SmiQp } from '../../spec/classes/qp/smi_qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { GSI_QKEY } from '../../spec/wire/mad.ts'

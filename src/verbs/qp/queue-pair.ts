@@ -7,7 +7,7 @@
  * A program may have very many queue pairs (R15): each has only a few fields, the methods are shared, and a ring is
  * mapped when the first request is posted.
  */
-import type { QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
+import type { QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
@@ -20,6 +20,8 @@ import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
 import { detached, invalidArgument, type RdmaError, refused } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
+import { orElse, type Shown } from '../objects/show.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -39,8 +41,6 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { orElse, type Shown } from '../show.ts'
-import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import {
   type ConnectOptions,
   combineSteps,

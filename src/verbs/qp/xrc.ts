@@ -2,14 +2,14 @@
  * XRC in the library (IBA annex A14): domains, initiators, whose requests name the receiver's SRQ, and targets, which
  * have no queues and may be shared by processes.
  */
-import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
+import { XrcIniQp, XrcTgtQp } from '../../spec/classes/qp/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
+import { defineVerbsClass, VerbsObject } from '../objects/verbs-object.ts'
 import { checkOwn, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
-import { defineVerbsClass, VerbsObject } from '../verbs-object.ts'
 import {
   type Connected,
   connectBy,

@@ -11,12 +11,12 @@ import { watched } from '../check/checked.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { detached, invalidArgument } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
+import type { Shown } from '../objects/show.ts'
+import { RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import type { DeviceContext } from '../plan.ts'
 import { checkDevicePresent, fullError, tooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
 import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing, ringOrNone } from '../ring.ts'
-import type { Shown } from '../show.ts'
-import { RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 
 /** A receive queue that is an object of its own. */
 export interface ReceiveQueue {

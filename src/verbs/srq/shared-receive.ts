@@ -5,6 +5,7 @@
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { defineVerbsClass, SHOWN } from '../objects/verbs-object.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -15,7 +16,6 @@ import {
   type Plan,
   type Reference,
 } from '../plan.ts'
-import { defineVerbsClass, SHOWN } from '../verbs-object.ts'
 import { type ReceiveQueue, type ReceiveQueueMade, ReceiveRing } from './receive-queue.ts'
 
 /** Options of `pd.srq`. */

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../../src/check/races/feed.ts'
 import { type Race, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
-import type { WorkRequest } from '../../../src/spec/requests.ts'
+import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../src/spec/session.ts'
 
 const { POLL, REFUSED } = EventKind

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
-import type { Finding } from '../../../src/spec/findings.ts'
+import type { Finding } from '../../../src/spec/check/findings.ts'
 import { findingText } from '../../../src/trace/findings.ts'
 
 const stack = ['at post (/app/client.ts:42:7)', 'main (file:///app/main.ts:3:1)', 'somewhere']

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
 import type { Caller, Context, Core, Device, MemoryAccount } from '../../../src/core/model.ts'
-import { IpInterface, IpSocket } from '../../../src/spec/classes/ip.ts'
+import { IpInterface, IpSocket } from '../../../src/spec/classes/device/ip.ts'
 import { IpProtocol } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { address } from '../../ip/link.ts'

@@ -14,8 +14,8 @@ import {
   systemDevice,
 } from '../../../src/core/index.ts'
 import type { Caller, Context } from '../../../src/core/model.ts'
-import { CmChannel } from '../../../src/spec/classes/cm_channel.ts'
-import { CmId, CmMulticast } from '../../../src/spec/classes/cm_id.ts'
+import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
+import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
 import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './world.ts'

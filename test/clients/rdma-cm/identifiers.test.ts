@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import { Family, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
-import { rdmaCmServiceId } from '../../../src/wire/mad.ts'
+import { rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { errnoOf } from '../../drivers/rxe/machine.ts'
 import {
   any4,

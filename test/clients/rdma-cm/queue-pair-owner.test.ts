@@ -6,7 +6,7 @@ import { it } from 'node:test'
 import { acceptWithQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { cmAnswered, rejReason } from '../../../src/spec/wire/mad.ts'
-import { emitCm } from '../../../src/wire/mad.ts'
+import { emitCm } from '../../../src/wire/mad/mad.ts'
 import { ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
 import { ip4, parametersOf, twoHosts } from './world.ts'
 

@@ -20,7 +20,7 @@ import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
-import { CmConnectionParameters } from '../../../src/spec/classes/cm_parameters.ts'
+import { CmConnectionParameters } from '../../../src/spec/classes/connections/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { driverClass, type Handlers } from '../../../src/core/devices/driver.ts'
 import type { CoreObject } from '../../../src/core/model.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
-import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { at, optional, record, u64 } from '../../../src/spec/schema/schema.ts'
 
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false

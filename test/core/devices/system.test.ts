@@ -18,7 +18,7 @@ import {
   systemDevice,
   unregister,
 } from '../../../src/core/index.ts'
-import { DeviceAttributes } from '../../../src/spec/classes/device.ts'
+import { DeviceAttributes } from '../../../src/spec/classes/device/device.ts'
 import { Classes, classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType, NodeType } from '../../../src/spec/enums.ts'
 import { declare } from '../../../src/spec/schema/description.ts'

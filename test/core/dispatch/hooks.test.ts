@@ -15,7 +15,7 @@ import {
 } from '../../../src/core/index.ts'
 import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
 import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
-import { ChainErrors } from '../../../src/spec/classes/interface.ts'
+import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { encodeChain } from '../../../src/uapi/object/chain.ts'

@@ -31,7 +31,7 @@ import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { createRandomSource, type RandomSource } from '../../model/random.ts'
-import { correctLengths, splits } from '../../objects/hostile-client.ts'
+import { correctLengths, splits } from '../../objects/hostile/hostile-client.ts'
 import { type Names, plausibleCall } from '../../objects/plausible.ts'
 import { flatCaller, openClient, receive } from './client.ts'
 

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type EventQueue, invokeNow } from '../../../src/core/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
-import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import {
   assertNothingLeft,
   join,

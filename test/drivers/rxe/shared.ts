@@ -2,9 +2,9 @@
  * SRQs and XRC for tests of the soft device: objects through core's invoke, rings as mapped by a program.
  */
 import { invokeNow } from '../../../src/core/index.ts'
-import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../src/spec/classes/qp/xrc_qp.ts'
 import { Srq, XrcSrq } from '../../../src/spec/classes/srq.ts'
-import { XrcIniQp, XrcTgtQp } from '../../../src/spec/classes/xrc_qp.ts'
 import { Xrcd } from '../../../src/spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../../src/spec/enums.ts'
 import { cap, type Program, type TestCq, type TestQp, toInit, toRtr, toRts } from './machine.ts'

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { KindNumber } from '../../../src/spec/classes/interface.ts'
+import { KindNumber } from '../../../src/spec/classes/device/interface.ts'
 import { classes } from '../../../src/spec/classes.ts'
 import { RxeAttributes } from '../../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../../src/spec/errno.ts'

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createNetwork, GRH_BYTES, open, RdmaError, RequestError, requestWindow } from '../../../src/verbs/index.ts'
-import { eachCarrier, type OpenTwo } from '../endpoints.ts'
-import { untyped } from '../mistakes.ts'
+import { eachCarrier, type OpenTwo } from '../connections/endpoints.ts'
+import { untyped } from '../mistakes/mistakes.ts'
 
 const pair = async (openTwo: OpenTwo) => {
   const [one, two] = await openTwo()

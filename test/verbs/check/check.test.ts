@@ -7,7 +7,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import type { FindingId } from '../../../src/spec/findings.ts'
+import type { FindingId } from '../../../src/spec/check/findings.ts'
 import {
   type CheckOptions,
   type CountedFinding,
@@ -18,7 +18,7 @@ import {
 } from '../../../src/verbs/index.ts'
 import { repoRoot } from '../../paths.ts'
 import { temporaryFolder } from '../../system/programs.ts'
-import { closeAll, line, openTwoHere, pair } from '../endpoints.ts'
+import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
 
 const all = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = all) => pair(openTwoHere(createNetwork({ check })))

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork } from '../../../src/verbs/index.ts'
-import { closeAll, next, openTwoHere, pair } from '../endpoints.ts'
+import { closeAll, next, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('packet loss causes retransmissions, and no data is lost', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })

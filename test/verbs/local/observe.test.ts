@@ -11,7 +11,7 @@ import { inspect } from 'node:util'
 import { createNetwork, open, type TracedCall } from '../../../src/verbs/index.ts'
 import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
-import { closeAll, line, openTwoHere, pair } from '../endpoints.ts'
+import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
 
 test('a capture has every packet once, also of devices opened later, until it is stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, end, next, nextEvent, pair, place } from '../endpoints.ts'
+import { closeAll, eachCarrier, end, next, nextEvent, pair, place } from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   test('a message goes from one device to another', async () => {

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
-import { closeAll, line, next, openTwoHere, place } from '../endpoints.ts'
+import { closeAll, line, next, openTwoHere, place } from '../connections/endpoints.ts'
 
 test('queue pairs of the general services exchange datagrams', async () => {
   const [one, two] = await openTwoHere()()

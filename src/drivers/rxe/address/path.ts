@@ -4,7 +4,7 @@
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
-import type { QpAddress } from '../../../spec/classes/qp.ts'
+import type { QpAddress } from '../../../spec/classes/qp/qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
 import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'

@@ -5,7 +5,7 @@
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
-import { because } from '../../../spec/causes.ts'
+import { because } from '../../../spec/check/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'

@@ -6,8 +6,8 @@
 
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'
 import type { AnyHandler, DriverClass } from '../../../core/model.ts'
-import { GsiQp } from '../../../spec/classes/gsi_qp.ts'
-import { UdQp } from '../../../spec/classes/ud_qp.ts'
+import { GsiQp } from '../../../spec/classes/qp/gsi_qp.ts'
+import { UdQp } from '../../../spec/classes/qp/ud_qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { GSI_QKEY, GSI_QPN } from '../../../spec/wire/mad.ts'
 import { Service } from '../../../spec/wire/services.ts'

@@ -9,7 +9,7 @@
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
 import type { CallContext, CoreObject } from '../../../core/model.ts'
-import { because } from '../../../spec/causes.ts'
+import { because } from '../../../spec/check/causes.ts'
 import { Srq, XrcSrq } from '../../../spec/classes/srq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'

@@ -8,7 +8,7 @@
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
 import type { AnyHandler, DriverClass } from '../../../core/model.ts'
-import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/xrc_qp.ts'
+import { XrcIniQp, XrcTgtQp } from '../../../spec/classes/qp/xrc_qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Service } from '../../../spec/wire/services.ts'
 import { Limits } from '../attributes.ts'

@@ -7,7 +7,7 @@
  * An ATOMIC WRITE has its 8 bytes where inline data is, whatever its flags.
  */
 
-import { type CauseName, codeOf } from '../../../spec/causes.ts'
+import { type CauseName, codeOf } from '../../../spec/check/causes.ts'
 import { swap32 } from '../../../spec/memory.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, sendOperations, WcStatus, WrOpcode } from '../../../spec/work.ts'
 import { BindMw, Flush, Send, type WorkSource } from '../../../transport/types.ts'

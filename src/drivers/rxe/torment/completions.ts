@@ -1,5 +1,5 @@
 /*
- * Kinds `completion`, `event` and `spurious` of torment (spec/torment.ts): completions come late and in bursts, events
+ * Kinds `completion`, `event` and `spurious` of torment (spec/check/torment.ts): completions come late and in bursts, events
  * late or without a completion.
  *
  * Completions of one work queue keep their order; those of different work queues do not (IBA 10.8.3.3). A completion

@@ -1,11 +1,16 @@
 /*
- * Decisions of `--torment SEED` (spec/torment.ts). A seed first chooses how often each kind occurs, often never, and how
+ * Decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses how often each kind occurs, often never, and how
  * long things wait: a mistake that needs one kind alone is found although another kind would hide it. Then each kind
  * has one random sequence for each queue pair or CQ, in the order of their first use: what happens to one object depends
  * on its own requests, not on when those of others come.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
-import { type TormentDecision, type TormentKind, type TormentSetting, tormentKinds } from '../../../spec/torment.ts'
+import {
+  type TormentDecision,
+  type TormentKind,
+  type TormentSetting,
+  tormentKinds,
+} from '../../../spec/check/torment.ts'
 
 /** Shares of the opportunities that a kind takes, one of which a seed chooses for each kind. */
 const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]

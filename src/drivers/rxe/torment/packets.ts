@@ -1,5 +1,5 @@
 /*
- * Kind `packet` of torment (spec/torment.ts): a fault layer (phy/faults/) on the port of a device whose rules only do
+ * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device whose rules only do
  * what a reliable connection repairs. Services without acknowledgements are left alone: their messages would be lost,
  * which is allowed too, but programs that tolerate it are rare.
  */

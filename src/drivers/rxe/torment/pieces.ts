@@ -1,5 +1,5 @@
 /*
- * Kind `bytes` of torment (spec/torment.ts): payloads reach registered memory in pieces, in any order, some of them
+ * Kind `bytes` of torment (spec/check/torment.ts): payloads reach registered memory in pieces, in any order, some of them
  * late. `Memory` of the engine (transport/types.ts) is wrapped.
  *
  * A queue pair's pieces are in memory before anything of it that shows them: its READs, atomics, FLUSHes and ATOMIC

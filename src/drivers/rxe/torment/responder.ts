@@ -1,5 +1,5 @@
 /*
- * Kinds `ack` and `rnr` of torment (spec/torment.ts): choices of a responder. An ACK waits for later requests, and for
+ * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices of a responder. An ACK waits for later requests, and for
  * the bytes that it acknowledges (IBA 9.7.5.1.2; drivers/rxe/torment/pieces.ts); an RNR NAK asks for more than min_rnr_timer.
  *
  * A requester repeats what is not acknowledged in time, and fails after a few repetitions. So an ACK waits for a quarter

@@ -1,5 +1,5 @@
 /*
- * `--torment SEED`: the devices of a network do what hardware may do and rarely does (spec/torment.ts,
+ * `--torment SEED`: the devices of a network do what hardware may do and rarely does (spec/check/torment.ts,
  * docs/decisions/torment.md). Devices without it have none of this: the engine's environment is wrapped when a device is
  * created, or not at all.
  *
@@ -12,7 +12,7 @@ import { completed } from '../../../core/events/events.ts'
 import type { Affiliation, Device } from '../../../core/model.ts'
 import type { FaultPort } from '../../../phy/faults/layer.ts'
 import type { Port } from '../../../phy/port.ts'
-import type { TormentSetting } from '../../../spec/torment.ts'
+import type { TormentSetting } from '../../../spec/check/torment.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import type { Completions, Environment, Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'

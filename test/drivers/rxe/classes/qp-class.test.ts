@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
-import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
 import { declare } from '../../../../src/spec/schema/description.ts'
 import {

@@ -1,6 +1,6 @@
 /*
  * `--torment` on two devices of one machine, in virtual time, over both paths: what a correct program may rely on holds
- * with every seed, and what it must not rely on fails with some (spec/torment.ts).
+ * with every seed, and what it must not rely on fails with some (spec/check/torment.ts).
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
@@ -8,10 +8,10 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
 import { parseFaults } from '../../../../src/phy/faults/rules.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
+import type { TormentDecision, TormentKind } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
-import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
-import type { TormentDecision, TormentKind } from '../../../../src/spec/torment.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
 import { completions, type End, end, exchange, pairOn, pattern, piece } from '../pair.ts'

@@ -1,0 +1,75 @@
+/*
+ * How many requests ibv_wr_complete posts, for the event log: those that were built since ibv_wr_start are counted. The
+ * functions that begin a request are wrapped; they are those of the first provider, and queue pairs of another one have
+ * batches of unknown size.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <infiniband/verbs.h>
+
+#include "../verbs/verbs_ops.h"
+
+static struct ibv_qp_ex provider;
+/* The batch that this thread builds. */
+static __thread const struct ibv_qp_ex *building __attribute__((tls_model("initial-exec")));
+static __thread uint32_t built __attribute__((tls_model("initial-exec")));
+
+static void count(const struct ibv_qp_ex *qp)
+{
+    if (building == qp)
+        built++;
+    else
+        building = NULL;
+}
+
+#define BUILDERS(X)                                                                                                    \
+    X(wr_atomic_cmp_swp, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t compare, uint64_t swap),    \
+      (qp, rkey, address, compare, swap))                                                                              \
+    X(wr_atomic_fetch_add, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, uint64_t add),                     \
+      (qp, rkey, address, add))                                                                                        \
+    X(wr_bind_mw, (struct ibv_qp_ex * qp, struct ibv_mw * mw, uint32_t rkey, const struct ibv_mw_bind_info *info),     \
+      (qp, mw, rkey, info))                                                                                            \
+    X(wr_local_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                \
+    X(wr_rdma_read, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                     \
+    X(wr_rdma_write, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address), (qp, rkey, address))                    \
+    X(wr_rdma_write_imm, (struct ibv_qp_ex * qp, uint32_t rkey, uint64_t address, __be32 data),                        \
+      (qp, rkey, address, data))                                                                                       \
+    X(wr_send, (struct ibv_qp_ex * qp), (qp))                                                                          \
+    X(wr_send_imm, (struct ibv_qp_ex * qp, __be32 data), (qp, data))                                                   \
+    X(wr_send_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))
+
+#define BUILDER(name, parameters, arguments)                                                                           \
+    static void count_##name parameters                                                                                \
+    {                                                                                                                  \
+        count(qp);                                                                                                     \
+        provider.name arguments;                                                                                       \
+    }
+BUILDERS(BUILDER)
+
+static void start(struct ibv_qp_ex *qp)
+{
+    building = qp;
+    built = 0;
+    provider.wr_start(qp);
+}
+
+void batch_watch(struct ibv_qp_ex *qp)
+{
+#define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
+    if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
+        return;
+#define REPLACE(name, parameters, arguments)                                                                           \
+    if (qp->name) {                                                                                                    \
+        provider.name = qp->name;                                                                                      \
+        qp->name = count_##name;                                                                                       \
+    }
+    BUILDERS(REPLACE)
+    provider.wr_start = qp->wr_start;
+    qp->wr_start = start;
+}
+
+uint32_t batch_size(const struct ibv_qp_ex *qp)
+{
+    return building == qp ? built : 0;
+}

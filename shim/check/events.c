@@ -1,0 +1,156 @@
+/*
+ * The logs in a context's memory file, for `userdma check`: where requests were posted (the post log), and with
+ * USERDMA_STACKS=2 what threads did in order (the event log): posts, polls that found completions, and when each thread
+ * last waited for others. The daemon joins them with what the device saw.
+ *
+ * The logs are mapped through a descriptor of our own, which does not keep the context alive, and stay mapped until
+ * another context has the same number.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+bool shim_events;
+
+/* Contexts with higher numbers have no event log, and write their notes by pwrite. */
+#define MAX_LOGS 4096
+/* How often a thread yields to let the daemon read a full log. */
+#define MAX_YIELDS 10000
+
+static struct log {
+    char *memory;
+    /* The daemon's number of the context, and whose mapping it is. */
+    uint32_t context;
+    uint16_t generation;
+} logs[MAX_LOGS];
+
+static uint64_t process_start, last_thread;
+static __thread uint64_t acquired __attribute__((tls_model("initial-exec")));
+static __thread uint32_t thread_id __attribute__((tls_model("initial-exec")));
+static uint32_t process_id;
+
+static uint64_t now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/* Whoever forked or started this process knew what was known. */
+static void process_begins(void)
+{
+    process_start = now();
+    acquired = process_start;
+    thread_id = 0;
+    process_id = (uint32_t)getpid();
+}
+
+void events_detect(void)
+{
+    const char *wanted = getenv(USERDMA_ENV_STACKS);
+    shim_events = shim_stacks && strcmp(wanted, "2") == 0;
+    process_begins();
+    if (shim_events)
+        pthread_atfork(NULL, NULL, process_begins);
+}
+
+void events_open(int fd)
+{
+    const struct fd_entry *entry = fd_lookup(fd);
+    if ((unsigned)fd >= MAX_LOGS || !entry || entry->kind != FD_CONTEXT)
+        return;
+    struct log *log = &logs[fd];
+    if (log->memory && log->context == entry->context && log->generation == entry->generation)
+        return;
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    const int own = REAL(open64)(path, O_RDWR | O_CLOEXEC);
+    if (own < 0)
+        return;
+    void *memory = REAL(mmap64)(NULL, USERDMA_EVENT_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, own,
+                                (off64_t)USERDMA_EVENT_LOG_OFFSET);
+    REAL(close)(own);
+    if (log->memory)
+        munmap(log->memory, USERDMA_EVENT_LOG_BYTES);
+    log->context = entry->context;
+    log->generation = entry->generation;
+    __atomic_store_n(&log->memory, memory == MAP_FAILED ? NULL : memory, __ATOMIC_RELEASE);
+}
+
+static char *log_of(int fd)
+{
+    return (unsigned)fd < MAX_LOGS ? __atomic_load_n(&logs[fd].memory, __ATOMIC_ACQUIRE) : NULL;
+}
+
+struct userdma_post *events_post_log(int fd)
+{
+    char *log = log_of(fd);
+    return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
+}
+
+/* The next entry of a log, its sequence number to be written last; `index` gets its number. */
+static struct userdma_event *claim(char *log, int fd, uint64_t *index)
+{
+    struct userdma_event_log *head = (struct userdma_event_log *)log;
+    *index = __atomic_fetch_add(&head->head, 1, __ATOMIC_ACQ_REL);
+    for (unsigned i = 0; i < MAX_YIELDS; i++) {
+        if (LIKELY(*index - __atomic_load_n(&head->tail, __ATOMIC_ACQUIRE) < USERDMA_EVENT_LOG_ENTRIES))
+            break;
+        if (i % 64 == 0)
+            device_wake(fd);
+        sched_yield();
+    }
+    return (struct userdma_event *)(log + USERDMA_EVENT_LOG_FIRST_ENTRY) + *index % USERDMA_EVENT_LOG_ENTRIES;
+}
+
+void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack)
+{
+    char *log = log_of(fd);
+    if (!log)
+        return;
+    if (UNLIKELY(acquired == 0))
+        acquired = __atomic_load_n(&last_thread, __ATOMIC_RELAXED);
+    if (UNLIKELY(acquired == 0))
+        acquired = process_start;
+    if (UNLIKELY(thread_id == 0))
+        thread_id = (uint32_t)early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    uint64_t index;
+    struct userdma_event *event = claim(log, fd, &index);
+    event->time = now();
+    event->acquired = acquired;
+    event->wr_id = wr_id;
+    event->pid = process_id;
+    event->tid = thread_id;
+    event->kind = kind;
+    event->number = number;
+    event->count = count;
+    event->stack = stack;
+    __atomic_store_n(&event->sequence, index + 1, __ATOMIC_RELEASE);
+}
+
+void events_waited(void)
+{
+    acquired = now();
+}
+
+/* For the library that sees threads wait (waits.c): a wait on a descriptor, or on none (-1), is over. */
+EXPORT void userdma_waited(int fd);
+void userdma_waited(int fd)
+{
+    /* Completions order threads when they are polled. */
+    if (shim_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
+        events_waited();
+}
+
+/* A thread is about to be made. */
+EXPORT void userdma_makes_thread(void);
+void userdma_makes_thread(void)
+{
+    if (shim_events)
+        __atomic_store_n(&last_thread, now(), __ATOMIC_RELAXED);
+}

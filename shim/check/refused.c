@@ -1,0 +1,79 @@
+/*
+ * What is reported of a request that was refused when it was posted, for `userdma check`: the daemon is not called then,
+ * and the provider only answers EINVAL or ENOMEM. The numbers say which rule it breaks.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <infiniband/verbs.h>
+#include <stdlib.h>
+
+#include "../protocol.h"
+#include "../verbs/verbs_ops.h"
+
+static uint64_t bytes_of(const struct ibv_sge *elements, int count)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < count; i++)
+        bytes += elements[i].length;
+    return bytes;
+}
+
+static bool is_atomic(enum ibv_wr_opcode opcode)
+{
+    return opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD;
+}
+
+int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error)
+{
+    const struct userdma_refused refused = {.wr_id = wr_id,
+                                            .queue = USERDMA_POST_SEND,
+                                            .number = qp->qp_num,
+                                            .error = (uint32_t)abs(error),
+                                            .state = qp->state};
+    stack_refused(qp->context->cmd_fd, &refused);
+    return error;
+}
+
+int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error)
+{
+    if (!wr)
+        return refused_request(qp, 0, error);
+    struct userdma_refused refused = {.wr_id = wr->wr_id,
+                                      .queue = USERDMA_POST_SEND,
+                                      .number = qp->qp_num,
+                                      .error = (uint32_t)abs(error),
+                                      .state = qp->state,
+                                      .opcode = wr->opcode,
+                                      .flags = wr->send_flags,
+                                      .elements = (uint32_t)wr->num_sge};
+    /* Elements beyond the queue's limit need not exist. */
+    if (wr->num_sge <= 1)
+        refused.length = bytes_of(wr->sg_list, wr->num_sge);
+    if (is_atomic(wr->opcode))
+        refused.address_low = (uint32_t)wr->wr.atomic.remote_addr;
+    stack_refused(qp->context->cmd_fd, &refused);
+    return error;
+}
+
+static int refused_list(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *wr, int error)
+{
+    const struct userdma_refused refused = {.wr_id = wr ? wr->wr_id : 0,
+                                            .queue = queue,
+                                            .number = number,
+                                            .error = (uint32_t)abs(error),
+                                            .state = state,
+                                            .elements = wr ? (uint32_t)wr->num_sge : 0};
+    stack_refused(fd, &refused);
+    return error;
+}
+
+int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error)
+{
+    return refused_list(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, wr, error);
+}
+
+int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error)
+{
+    return refused_list(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, 0, wr, error);
+}

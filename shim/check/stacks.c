@@ -1,0 +1,254 @@
+/*
+ * Stacks of calls and posts, for `userdma check` (USERDMA_STACKS): where the program made them. A stack is sent to the
+ * daemon once (STACK), and has a number from then on. Calls carry the number in their header; posts, which make no
+ * call, note it in the context's file (the post log, events.c).
+ */
+#define _GNU_SOURCE
+#include "../session/session_internal.h"
+
+#include <errno.h>
+#include <execinfo.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool shim_stacks;
+
+#define STACK_FRAMES 24
+struct stack {
+    void *frames[STACK_FRAMES];
+    unsigned depth;
+    uint64_t hash;
+};
+
+/* Distinct stacks of a process; further ones have no number. A power of two. */
+#define MAX_STACKS 8192
+
+/* Refused posts that a process reports. */
+#define MAX_REPORTS 1000
+
+/* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
+static struct {
+    uint64_t hash;
+    uint32_t id;
+} known[MAX_STACKS];
+static uint32_t count;
+/* How often libraries were unloaded: part of each hash. */
+static uint32_t unloads;
+/* The connection and process that the numbers belong to. */
+static uint16_t known_generation;
+static pid_t known_pid;
+
+void stacks_detect(void)
+{
+    const char *wanted = getenv(USERDMA_ENV_STACKS);
+    shim_stacks = shim_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
+    /* The first call loads the unwinder. */
+    void *frame;
+    if (shim_stacks)
+        backtrace(&frame, 1);
+}
+
+static void stack_take(struct stack *stack)
+{
+    const int depth = backtrace(stack->frames, STACK_FRAMES);
+    stack->depth = depth < 0 ? 0 : (unsigned)depth;
+    uint64_t hash = 0xcbf29ce484222325u ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
+    for (unsigned i = 0; i < stack->depth; i++)
+        hash = (hash ^ (uintptr_t)stack->frames[i]) * 0x100000001b3u;
+    stack->hash = hash | 1;
+}
+
+void stacks_unloaded(void)
+{
+    __atomic_fetch_add(&unloads, 1, __ATOMIC_RELEASE);
+}
+
+static bool is_current(void)
+{
+    return known_pid == getpid() && known_generation == session_generation();
+}
+
+/* The slot of a hash, or the free one where it belongs. */
+static unsigned slot_of(uint64_t hash)
+{
+    unsigned slot = (unsigned)(hash >> 20) % MAX_STACKS;
+    for (;; slot = (slot + 1) % MAX_STACKS) {
+        const uint64_t at = __atomic_load_n(&known[slot].hash, __ATOMIC_ACQUIRE);
+        if (at == hash || at == 0)
+            return slot;
+    }
+}
+
+static const void *base_of(const void *address)
+{
+    Dl_info info;
+    return dladdr(address, &info) ? info.dli_fbase : NULL;
+}
+
+/*
+ * Writes the frames as text, without those of this library. The main program's name may be relative: /proc has it.
+ * Without the session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
+ */
+static void write_frames(const struct stack *stack, char *text, size_t size)
+{
+    const void *own = base_of((void *)stack_take);
+    size_t used = 0;
+    text[0] = 0;
+    for (unsigned i = 0; i < stack->depth; i++) {
+        /* The call, not the instruction after it. */
+        const char *address = (const char *)stack->frames[i] - 1;
+        Dl_info info;
+        struct link_map *map = NULL;
+        if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || info.dli_fbase == own)
+            continue;
+        char path[256];
+        const char *name = info.dli_fname;
+        if (!map->l_name || !map->l_name[0]) {
+            const ssize_t length = REAL(readlink)("/proc/self/exe", path, sizeof path - 1);
+            path[length < 0 ? 0 : length] = 0;
+            name = path;
+        }
+        const int written = snprintf(text + used, size - used, "%s+0x%lx %s\n", name,
+                                     (unsigned long)((uintptr_t)address - map->l_addr), info.dli_sname ? info.dli_sname : "");
+        if (written < 0 || (size_t)written >= size - used) {
+            text[used] = 0;
+            break;
+        }
+        /* A frame is one line, whatever the file's name. */
+        for (char *at = text + used; at < text + used + written - 1; at++)
+            if ((unsigned char)*at < ' ')
+                *at = '?';
+        used += (size_t)written;
+    }
+}
+
+/* Too long for the union of `struct request`, which every call initialises. */
+struct definition {
+    struct userdma_header header;
+    struct userdma_stack stack;
+};
+
+/* With the lock held and a live connection: the number of a stack, which the daemon knows then; 0: none. */
+static uint32_t define(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
+{
+    if (!is_current()) {
+        memset(known, 0, sizeof known);
+        count = 0;
+        known_generation = session_generation();
+        known_pid = getpid();
+    }
+    const unsigned slot = slot_of(hash);
+    if (known[slot].id != 0)
+        return known[slot].id;
+    if (count >= MAX_STACKS / 2)
+        return 0;
+    definition->stack.id = count + 1;
+    struct reply reply;
+    if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
+        return 0;
+    reply_close_all(&reply);
+    __atomic_store_n(&known[slot].id, ++count, __ATOMIC_RELAXED);
+    __atomic_store_n(&known[slot].hash, hash, __ATOMIC_RELEASE);
+    return count;
+}
+
+/* Apart, so that known stacks need little of the caller's. */
+__attribute__((noinline)) static uint32_t number_of_new(const struct stack *stack)
+{
+    struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
+    write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
+    struct shim_guard guard;
+    if (!session_enter(&guard))
+        return 0;
+    const uint32_t id = session_ensure(&guard, false) ? define(stack->hash, &definition, &guard) : 0;
+    session_leave(&guard);
+    return id;
+}
+
+static uint32_t number_of(const struct stack *stack)
+{
+    if (stack->depth == 0)
+        return 0;
+    if (LIKELY(is_current())) {
+        const unsigned slot = slot_of(stack->hash);
+        const uint32_t id = __atomic_load_n(&known[slot].id, __ATOMIC_RELAXED);
+        if (LIKELY(__atomic_load_n(&known[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
+            return id;
+        /* Half full at most, so that probes stay short. */
+        if (__atomic_load_n(&count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
+            return 0;
+    }
+    return number_of_new(stack);
+}
+
+uint32_t stack_here(void)
+{
+    struct stack stack;
+    const int saved = errno;
+    stack_take(&stack);
+    const uint32_t id = number_of(&stack);
+    errno = saved;
+    return id;
+}
+
+/* Like postSlot of spec/session.ts. */
+static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
+{
+    const uint32_t mixed = ((uint32_t)wr_id ^ (uint32_t)(wr_id >> 32) ^ number * 31 ^ queue) * 0x9e3779b1u;
+    return mixed >> (32 - __builtin_ctz(USERDMA_POST_LOG_ENTRIES));
+}
+
+void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
+{
+    const int saved = errno;
+    const struct userdma_post post = {
+        .wr_id = wr_id, .queue = queue, .number = number, .pid = (uint32_t)getpid(), .stack = stack};
+    const uint32_t slot = post_slot(queue, number, wr_id);
+    struct userdma_post *log = events_post_log(fd);
+    if (stack != 0 && LIKELY(log != NULL))
+        log[slot] = post;
+    else if (stack != 0)
+        REAL(pwrite64)(fd, &post, sizeof post, (off64_t)USERDMA_POST_LOG_OFFSET + (off64_t)slot * (off64_t)sizeof post);
+    errno = saved;
+}
+
+void stack_fork(void)
+{
+    struct shim_guard guard;
+    const int saved = errno;
+    const uint32_t stack = stack_here();
+    if (session_enter(&guard)) {
+        struct request request = {.header = {.type = USERDMA_FORK, .fd = -1, .stack = stack}};
+        struct reply reply;
+        /* Without a connection nothing is registered. */
+        if (session_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
+            reply_close_all(&reply);
+        session_leave(&guard);
+    }
+    errno = saved;
+}
+
+void stack_refused(int fd, const struct userdma_refused *refused)
+{
+    /* A program may post until its queue is full again and again. */
+    static unsigned reports;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
+        return;
+    struct shim_guard guard;
+    const int saved = errno;
+    const uint32_t stack = stack_here();
+    if (session_enter(&guard)) {
+        const struct fd_entry *entry = fd_lookup(fd);
+        if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
+            struct request request = {
+                .header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context, .stack = stack},
+                .refused = *refused};
+            struct reply reply;
+            if (session_exchange(&request, sizeof request.refused, &reply, &guard) == 0)
+                reply_close_all(&reply);
+        }
+        session_leave(&guard);
+    }
+    errno = saved;
+}

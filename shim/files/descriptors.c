@@ -1,0 +1,320 @@
+/*
+ * Interposed calls on descriptors: device files and event descriptors behave as on Linux, copies and closes update the
+ * table, and programs cannot reach hidden sockets. A foreign descriptor costs one lookup (fd_kind).
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <linux/netlink.h>
+#include <sys/syscall.h>
+
+#ifndef NETLINK_RDMA
+#define NETLINK_RDMA 20
+#endif
+
+static int fail(int error)
+{
+    errno = error;
+    return -1;
+}
+
+EXPORT int socket(int family, int type, int protocol)
+{
+    if (UNLIKELY(family == AF_NETLINK && protocol == NETLINK_RDMA)) {
+        if (!shim_is_ready())
+            shim_init();
+        if (shim_active)
+            return netlink_open(type);
+    }
+    return fd_opened(REAL(socket)(family, type, protocol));
+}
+
+/* ---- device calls ---- */
+
+/* Magic numbers of Linux's RDMA ioctls and of the object dialect. */
+#define MAGIC_LINUX 0x1b
+#define MAGIC_OBJECT 0xdb
+
+/* Examines an unknown descriptor; its kind. */
+static int recognised(int fd)
+{
+    const int saved = errno;
+    if (!shim_is_ready())
+        shim_init();
+    const bool ours = shim_active && received_recognise(fd, false);
+    errno = saved;
+    return ours ? fd_used(fd) : FD_OTHER;
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    va_start(arguments, request);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    int kind = fd_used(fd);
+    if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT)))
+        kind = recognised(fd);
+    if (LIKELY(kind == FD_OTHER)) {
+        const int result = REAL(ioctl)(fd, request, argument);
+        /* Whether the request is one of a driver, on a descriptor whose arrival was not noticed. */
+        if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
+            return result;
+    }
+    if (UNLIKELY(kind == FD_RECEIVED))
+        return -1;
+    /* FIONREAD is not supported: neither device files nor netlink sockets count readable bytes. */
+    if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
+        return fail(ENOTTY);
+    if (kind == FD_HIDDEN || kind == FD_NETLINK ||
+        ((kind == FD_EVENT || kind == FD_CM) && _IOC_TYPE(request) != MAGIC_OBJECT))
+        return REAL(ioctl)(fd, request, argument);
+    switch ((uint32_t)request) {
+    case FIOCLEX:
+    case FIONCLEX:
+        fd_set_close_on_exec(fd, request == FIOCLEX);
+        return REAL(ioctl)(fd, request, argument);
+    case FIONBIO:
+    case FIOASYNC:
+        return REAL(ioctl)(fd, request, argument);
+    }
+    return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
+}
+
+/* Contexts and drivers' descriptors can be written; event descriptors are open for reading only. */
+static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
+{
+    if (LIKELY(kind == FD_CONTEXT))
+        return device_write(fd, buffer, count);
+    if (kind == FD_DRIVER || kind == FD_UMAD)
+        return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+    if (kind == FD_CM)
+        return cm_write(fd, buffer, count);
+    if (kind == FD_RECEIVED)
+        return -1;
+    if (kind == FD_NETLINK)
+        return netlink_write(fd, buffer, count);
+    return fail(EBADF);
+}
+
+EXPORT ssize_t write(int fd, const void *buffer, size_t count)
+{
+    const int kind = fd_used(fd);
+    return UNLIKELY(kind != FD_OTHER) ? write_ours(fd, kind, buffer, count) : REAL(write)(fd, buffer, count);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
+{
+    const int kind = fd_used(fd);
+    if (LIKELY(kind == FD_OTHER))
+        return REAL(writev)(fd, vector, count);
+    if (kind == FD_NETLINK && count >= 0)
+        return netlink_writev(fd, vector, (size_t)count);
+    return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
+}
+
+static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)
+{
+    const int kind = fd_used(fd);
+    if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
+        return false;
+    *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
+              : kind == FD_RECEIVED                  ? -1
+              : kind == FD_UMAD                   ? umad_read(fd, buffer, count)
+                                                  : event_read(fd, buffer, count);
+    return true;
+}
+
+EXPORT ssize_t read(int fd, void *buffer, size_t count)
+{
+    ssize_t result;
+    return reads_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
+}
+
+EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
+{
+    ssize_t result;
+    return count <= room && reads_ours(fd, buffer, count, &result) ? result : REAL(__read_chk)(fd, buffer, count, room);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
+{
+    ssize_t result;
+    if (count == 1 && vector && reads_ours(fd, vector->iov_base, vector->iov_len, &result))
+        return result;
+    const int kind = fd_used(fd);
+    return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+}
+
+/* A device has none, so a receiver of the descriptor need not query the daemon. */
+static bool has_no_position(int fd)
+{
+    const int kind = fd_kind(fd);
+    return UNLIKELY(kind == FD_CONTEXT || kind == FD_RECEIVED);
+}
+
+EXPORT ssize_t pread(int fd, void *buffer, size_t count, off_t offset)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pread64)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pwrite(int fd, const void *buffer, size_t count, off_t offset)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite)(fd, buffer, count, offset);
+}
+
+EXPORT ssize_t pwrite64(int fd, const void *buffer, size_t count, off64_t offset)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(pwrite64)(fd, buffer, count, offset);
+}
+
+EXPORT off_t lseek(int fd, off_t offset, int whence)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek)(fd, offset, whence);
+}
+
+EXPORT off64_t lseek64(int fd, off64_t offset, int whence)
+{
+    return UNLIKELY(has_no_position(fd)) ? fail(ESPIPE) : REAL(lseek64)(fd, offset, whence);
+}
+
+/* ---- mapping ---- */
+
+static void *map(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
+{
+    if (UNLIKELY(!(flags & MAP_ANONYMOUS) && fd_kind(fd) != FD_OTHER)) {
+        const int kind = fd_used(fd);
+        if (kind == FD_DRIVER)
+            return session_map(fd, address, length, protection, flags, offset);
+        if (kind == FD_RECEIVED)
+            return MAP_FAILED;
+    }
+    /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */
+    if (UNLIKELY(!shim_is_ready()))
+        return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
+    return shim_real.mmap(address, length, protection, flags, fd, offset);
+}
+
+EXPORT void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    return map(address, length, protection, flags, fd, offset);
+}
+
+EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t offset)
+{
+    return map(address, length, protection, flags, fd, offset);
+}
+
+/* ---- closing ---- */
+
+EXPORT int close(int fd)
+{
+    const int kind = fd_kind(fd);
+    if (LIKELY(kind == FD_OTHER))
+        return REAL(close)(fd);
+    if (kind == FD_HIDDEN)
+        return fail(EBADF);
+    fd_forget(fd);
+    return REAL(close)(fd);
+}
+
+EXPORT int fclose(FILE *stream)
+{
+    if (UNLIKELY(fd_table != NULL) && stream) {
+        const int fd = fileno(stream);
+        if (fd_kind(fd) != FD_HIDDEN)
+            fd_forget(fd);
+    }
+    return REAL(fclose)(stream);
+}
+
+EXPORT int close_range(unsigned int first, unsigned int last, int flags)
+{
+    return fd_close_range(first, last, flags);
+}
+
+EXPORT void closefrom(int first)
+{
+    if (LIKELY(fd_table == NULL))
+        REAL(closefrom)(first);
+    else
+        fd_close_range(first < 0 ? 0 : (unsigned)first, ~0u, 0);
+}
+
+/* ---- copying ---- */
+
+EXPORT int dup(int fd)
+{
+    const int copy = REAL(dup)(fd);
+    if (UNLIKELY(fd_table != NULL) && copy >= 0) {
+        fd_opened(copy);
+        fd_copied(fd, copy, false);
+    }
+    return copy;
+}
+
+/* Before and after the kernel replaces number `to` by a copy of `from`. */
+static void before_replacing(int from, int to)
+{
+    if (UNLIKELY(fd_table != NULL) && from != to)
+        fd_vacate(to);
+}
+
+static int replaced(int result, int from, int to, bool close_on_exec)
+{
+    if (UNLIKELY(fd_table != NULL) && result >= 0 && from != to) {
+        fd_forget(to);
+        fd_copied(from, to, close_on_exec);
+    }
+    return result;
+}
+
+EXPORT int dup2(int from, int to)
+{
+    before_replacing(from, to);
+    return replaced(REAL(dup2)(from, to), from, to, false);
+}
+
+EXPORT int dup3(int from, int to, int flags)
+{
+    before_replacing(from, to);
+    return replaced(REAL(dup3)(from, to, flags), from, to, (flags & O_CLOEXEC) != 0);
+}
+
+static int controlled(int result, int fd, int command, unsigned long argument)
+{
+    if (LIKELY(fd_table == NULL) || result < 0)
+        return result;
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC) {
+        fd_opened(result);
+        fd_copied(fd, result, command == F_DUPFD_CLOEXEC);
+    } else if (command == F_SETFD) {
+        fd_set_close_on_exec(fd, argument & FD_CLOEXEC);
+    }
+    return result;
+}
+
+EXPORT int fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return controlled(REAL(fcntl)(fd, command, argument), fd, command, argument);
+}
+
+EXPORT int fcntl64(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return controlled(REAL(fcntl64)(fd, command, argument), fd, command, argument);
+}

@@ -1,0 +1,331 @@
+/*
+ * The table of our descriptors by number: contexts, event sockets, and their hidden sockets.
+ *
+ * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
+ * that the kernel keeps the context alive as long as any process has a copy. Hidden sockets have high numbers, to avoid
+ * numbers that programs choose. The table is a sparse mapping, created with the first descriptor of ours; readers take
+ * no lock (an entry's kind is written last), writers are serialised.
+ *
+ * A vfork child shares our memory but has its own descriptors: it does not modify the table, which is the parent's.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+
+#ifndef CLOSE_RANGE_CLOEXEC
+#define CLOSE_RANGE_CLOEXEC 4u
+#endif
+
+/*
+ * Preferred numbers of hidden sockets, if the limit of descriptors allows; how many numbers from there are searched
+ * after exec.
+ */
+#define HIDDEN_BASE 900
+#define HIDDEN_SEARCHED 256
+
+struct fd_entry *fd_table;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int highest = -1;
+
+static void enter(struct shim_guard *guard)
+{
+    shim_guard_enter(guard);
+    pthread_mutex_lock(&lock);
+}
+
+static void leave(const struct shim_guard *guard)
+{
+    pthread_mutex_unlock(&lock);
+    shim_guard_leave(guard);
+}
+
+IN_CHILD void fd_after_fork(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    lock = fresh;
+}
+
+/* ---- entries ---- */
+
+static bool have_table(void)
+{
+    if (fd_table)
+        return true;
+    void *memory = mmap(NULL, FD_TABLE_SIZE * sizeof(struct fd_entry), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    madvise(memory, FD_TABLE_SIZE * sizeof(struct fd_entry), MADV_NOHUGEPAGE);
+    __atomic_store_n(&fd_table, memory, __ATOMIC_RELEASE);
+    return true;
+}
+
+static void clear(int fd)
+{
+    __atomic_store_n(&fd_table[fd].kind, FD_OTHER, __ATOMIC_RELEASE);
+}
+
+/* With the lock held. 0, or -1 with EMFILE or ENOMEM. */
+static int put(int fd, const struct fd_entry *entry)
+{
+    if ((unsigned)fd >= FD_TABLE_SIZE) {
+        errno = EMFILE;
+        return -1;
+    }
+    if (!have_table())
+        return -1;
+    struct fd_entry *slot = fd_table + fd;
+    clear(fd);
+    slot->record = entry->record;
+    slot->generation = entry->generation;
+    slot->partner = entry->partner;
+    slot->context = entry->context;
+    slot->rdev = entry->rdev;
+    __atomic_store_n(&slot->kind, entry->kind, __ATOMIC_RELEASE);
+    if (fd > highest)
+        highest = fd;
+    return 0;
+}
+
+static int put_locked(int fd, const struct fd_entry *entry)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    int result = put(fd, entry);
+    leave(&guard);
+    return result;
+}
+
+int fd_add(int fd, const struct fd_entry *entry)
+{
+    fd_opened(fd);
+    return put_locked(fd, entry);
+}
+
+int fd_add_event(int fd, enum fd_kind kind)
+{
+    const struct fd_entry entry = {.kind = kind};
+    return fd_add(fd, &entry);
+}
+
+int fd_add_received(int fd, bool by_exec)
+{
+    const struct fd_entry entry = {.kind = FD_RECEIVED, .record = by_exec, .partner = -1};
+    return put_locked(fd, &entry);
+}
+
+/* ---- hidden sockets ---- */
+
+/* Where they are placed; with a low limit of descriptors in its last eighth. */
+static int hidden_base(void)
+{
+    struct rlimit limit = {.rlim_cur = 1024};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
+}
+
+/* A copy of `fd` at a high number; if those are all in use, at half that number or above. */
+static int copy_high(int fd, bool close_on_exec)
+{
+    const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, base = hidden_base();
+    const int copy = REAL(fcntl)(fd, command, base);
+    return copy >= 0 ? copy : REAL(fcntl)(fd, command, base / 2);
+}
+
+int fd_hide(int fd, int owner, bool close_on_exec)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    int hidden = copy_high(fd, close_on_exec);
+    int saved = errno;
+    REAL(close)(fd);
+    const struct fd_entry entry = {.kind = FD_HIDDEN, .partner = owner};
+    if (hidden >= 0 && put(hidden, &entry) != 0) {
+        saved = errno;
+        REAL(close)(hidden);
+        hidden = -1;
+    }
+    leave(&guard);
+    errno = saved;
+    return hidden;
+}
+
+void fd_forget_hidden(int hidden)
+{
+    struct shim_guard guard;
+    enter(&guard);
+    if (fd_kind(hidden) == FD_HIDDEN)
+        clear(hidden);
+    leave(&guard);
+}
+
+void fd_vacate(int fd)
+{
+    if (fd_kind(fd) != FD_HIDDEN || shim_foreign())
+        return;
+    struct shim_guard guard;
+    int saved = errno;
+    enter(&guard);
+    struct fd_entry entry = fd_table[fd];
+    int flags = REAL(fcntl)(fd, F_GETFD);
+    if (entry.kind == FD_HIDDEN) {
+        int moved = copy_high(fd, flags >= 0 && (flags & FD_CLOEXEC));
+        clear(fd);
+        if (moved >= 0)
+            put(moved, &entry);
+        if (entry.partner < 0)
+            session_moved(fd, moved);
+        else if (fd_kind(entry.partner) == FD_CONTEXT)
+            __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
+    }
+    leave(&guard);
+    errno = saved;
+}
+
+/* Like the daemon's marks of descriptors (protocol.h), with the context's own seconds. */
+static struct timeval mark_of(ino_t inode)
+{
+    return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = USERDMA_MARK_MICROSECONDS};
+}
+
+void fd_mark(int hidden, ino_t inode)
+{
+    const struct timeval mark = mark_of(inode);
+    early_syscall(SYS_setsockopt, hidden, SOL_SOCKET, SO_SNDTIMEO, (long)&mark, sizeof mark, 0);
+}
+
+void fd_drop_inherited(ino_t inode)
+{
+    const struct timeval mark = mark_of(inode);
+    const int base = hidden_base();
+    for (int fd = base; fd < base + HIDDEN_SEARCHED; fd++) {
+        struct timeval found = {0};
+        socklen_t length = sizeof found;
+        if (fd_kind(fd) != FD_OTHER || fd_socket_option(fd, SO_SNDTIMEO, &found, &length) != 0)
+            continue;
+        if (found.tv_sec == mark.tv_sec && found.tv_usec == mark.tv_usec) {
+            REAL(close)(fd);
+            return;
+        }
+    }
+}
+
+/* ---- changes of the program's descriptors ---- */
+
+/* Removes a program's descriptor; returns its hidden socket, or -1. */
+static int take_out(int fd)
+{
+    struct fd_entry entry = fd_table[fd];
+    clear(fd);
+    if (entry.kind != FD_CONTEXT || entry.partner < 0)
+        return -1;
+    if (fd_kind(entry.partner) == FD_HIDDEN && fd_table[entry.partner].partner == fd)
+        clear(entry.partner);
+    return entry.partner;
+}
+
+void fd_forget(int fd)
+{
+    if (fd_kind(fd) == FD_OTHER)
+        return;
+    int saved = errno;
+    if (shim_foreign()) {
+        /* Closes our copy of the doorbell socket; the entry is the parent's. */
+        if (fd_table[fd].kind == FD_CONTEXT && fd_table[fd].partner >= 0)
+            REAL(close)(fd_table[fd].partner);
+        errno = saved;
+        return;
+    }
+    struct shim_guard guard;
+    struct stat given;
+    enter(&guard);
+    /* A doorbell socket was inherited by exec, for each copy of the context. */
+    const bool orphan = fd_table[fd].kind == FD_RECEIVED && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
+    int hidden = take_out(fd);
+    leave(&guard);
+    if (hidden >= 0)
+        REAL(close)(hidden);
+    if (orphan)
+        fd_drop_inherited(given.st_ino);
+    errno = saved;
+}
+
+void fd_reused(int fd)
+{
+    if (shim_foreign())
+        return;
+    if (fd_kind(fd) != FD_HIDDEN) {
+        fd_forget(fd);
+        return;
+    }
+    struct shim_guard guard;
+    enter(&guard);
+    int owner = fd_table[fd].partner;
+    clear(fd);
+    if (owner >= 0 && fd_kind(owner) == FD_CONTEXT && fd_table[owner].partner == fd)
+        fd_table[owner].partner = -1;
+    leave(&guard);
+}
+
+void fd_copied(int from, int to, bool close_on_exec)
+{
+    if (fd_kind(from) == FD_OTHER || fd_kind(from) == FD_HIDDEN)
+        return;
+    struct shim_guard guard;
+    int saved = errno;
+    enter(&guard);
+    struct fd_entry entry = fd_table[from];
+    int hidden = -1;
+    if (entry.kind == FD_CONTEXT && entry.partner >= 0)
+        hidden = copy_high(entry.partner, close_on_exec);
+    if (!shim_foreign()) {
+        entry.partner = hidden;
+        if (entry.kind == FD_RECEIVED)
+            entry.record = false;
+        const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
+        if (put(to, &entry) == 0 && hidden >= 0)
+            put(hidden, &partner);
+    }
+    leave(&guard);
+    errno = saved;
+}
+
+void fd_set_close_on_exec(int fd, bool on)
+{
+    int saved = errno;
+    if (fd_kind(fd) == FD_CONTEXT && fd_table[fd].partner >= 0)
+        REAL(fcntl)(fd_table[fd].partner, F_SETFD, on ? FD_CLOEXEC : 0);
+    errno = saved;
+}
+
+int fd_close_range(unsigned first, unsigned last, int flags)
+{
+    if (!fd_table || first > last)
+        return REAL(close_range)(first, last, flags);
+    const int top = last < (unsigned)highest ? (int)last : highest;
+    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+        const int kind = fd_kind(fd);
+        if (kind == FD_OTHER || kind == FD_HIDDEN)
+            continue;
+        if ((unsigned)flags & CLOSE_RANGE_CLOEXEC)
+            fd_set_close_on_exec(fd, true);
+        else
+            fd_forget(fd);
+    }
+    /* The ranges between hidden sockets. */
+    unsigned from = first;
+    for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
+        if (fd_kind(fd) != FD_HIDDEN)
+            continue;
+        if (from < (unsigned)fd && REAL(close_range)(from, (unsigned)fd - 1, flags) != 0)
+            return -1;
+        from = (unsigned)fd + 1;
+    }
+    return from > last || from < first ? 0 : REAL(close_range)(from, last, flags);
+}

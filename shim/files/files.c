@@ -1,0 +1,415 @@
+/*
+ * Interposed calls with paths, except stat.c: RDMA paths are redirected to the daemon's tree, and opening a device node
+ * is a request to the daemon. All others pass through.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <linux/openat2.h>
+#include <string.h>
+
+/* ---- open ---- */
+
+typedef int openat_function(int dir, const char *path, int flags, ...);
+
+static bool wants_mode(int flags)
+{
+    return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
+}
+
+/* Opens the device if the path is a node. */
+static bool opens_device(const char *path, int flags, int *result)
+{
+    const int node = path_device_node(path);
+    if (node < 0 || (flags & O_PATH))
+        return false;
+    *result = -1;
+    if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+        errno = EEXIST;
+    else if (flags & O_DIRECTORY)
+        errno = ENOTDIR;
+    else
+        *result = session_open((unsigned)node, flags);
+    return true;
+}
+
+/*
+ * Whether a file of the tree may be opened with these flags; false with errno EACCES. As in sysfs, programs write few
+ * files and create none, root's programs too.
+ */
+static bool may_open(const char *path, int flags)
+{
+    const bool writes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
+    const char *name = strrchr(path, '/');
+    struct stat found;
+    if ((flags & O_PATH) || !(writes || (flags & O_CREAT)) || strcmp(name, "/node_desc") == 0 ||
+        strcmp(name, "/lifespan") == 0)
+        return true;
+    if (REAL(stat)(path, &found) == 0 ? !writes || !S_ISREG(found.st_mode) : !(flags & O_CREAT))
+        return true;
+    errno = EACCES;
+    return false;
+}
+
+__attribute__((noinline)) static int open_ours(openat_function *real, const char *path, int flags, mode_t mode)
+{
+    char room[PATH_ROOM];
+    int fd;
+    if (opens_device(path, flags, &fd))
+        return fd;
+    path = path_rewrite(path, room);
+    return path && may_open(path, flags) ? fd_opened(real(AT_FDCWD, path, flags, mode)) : -1;
+}
+
+#define MODE_ARGUMENT(flags)                                                                                           \
+    mode_t mode = 0;                                                                                                   \
+    if (wants_mode(flags)) {                                                                                           \
+        va_list arguments;                                                                                             \
+        va_start(arguments, flags);                                                                                    \
+        mode = va_arg(arguments, mode_t);                                                                              \
+        va_end(arguments);                                                                                             \
+    }
+
+EXPORT int open(const char *path, int flags, ...)
+{
+    MODE_ARGUMENT(flags)
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat), path, flags, mode);
+    return fd_opened(REAL(open)(path, flags, mode));
+}
+
+EXPORT int open64(const char *path, int flags, ...)
+{
+    MODE_ARGUMENT(flags)
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat64), path, flags, mode);
+    return fd_opened(REAL(open64)(path, flags, mode));
+}
+
+EXPORT int openat(int dir, const char *path, int flags, ...)
+{
+    MODE_ARGUMENT(flags)
+    ABSOLUTE(dir, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat), path, flags, mode);
+    return fd_opened(REAL(openat)(dir, path, flags, mode));
+}
+
+EXPORT int openat64(int dir, const char *path, int flags, ...)
+{
+    MODE_ARGUMENT(flags)
+    ABSOLUTE(dir, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat64), path, flags, mode);
+    return fd_opened(REAL(openat64)(dir, path, flags, mode));
+}
+
+EXPORT int __open_2(const char *path, int flags)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)) && !wants_mode(flags))
+        return open_ours(REAL(openat), path, flags, 0);
+    return fd_opened(REAL(__open_2)(path, flags));
+}
+
+EXPORT int __open64_2(const char *path, int flags)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)) && !wants_mode(flags))
+        return open_ours(REAL(openat64), path, flags, 0);
+    return fd_opened(REAL(__open64_2)(path, flags));
+}
+
+EXPORT int __openat_2(int dir, const char *path, int flags)
+{
+    ABSOLUTE(dir, path);
+    if (UNLIKELY(path_is_ours(path)) && !wants_mode(flags))
+        return open_ours(REAL(openat), path, flags, 0);
+    return fd_opened(REAL(__openat_2)(dir, path, flags));
+}
+
+EXPORT int __openat64_2(int dir, const char *path, int flags)
+{
+    ABSOLUTE(dir, path);
+    if (UNLIKELY(path_is_ours(path)) && !wants_mode(flags))
+        return open_ours(REAL(openat64), path, flags, 0);
+    return fd_opened(REAL(__openat64_2)(dir, path, flags));
+}
+
+/* A path that is resolved relative to the folder `dir` is not ours. */
+EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
+{
+    if ((uintptr_t)how < 4096 || size < sizeof *how || (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
+        return fd_opened(REAL(openat2)(dir, path, how, size));
+    ABSOLUTE(dir, path);
+    if (LIKELY(!path_is_ours(path)))
+        return fd_opened(REAL(openat2)(dir, path, how, size));
+    char room[PATH_ROOM];
+    int fd;
+    if (opens_device(path, (int)how->flags, &fd))
+        return fd;
+    path = path_rewrite(path, room);
+    return path && may_open(path, (int)how->flags) ? fd_opened(REAL(openat2)(AT_FDCWD, path, how, size)) : -1;
+}
+
+EXPORT int creat(const char *path, mode_t mode)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat), path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+    return fd_opened(REAL(creat)(path, mode));
+}
+
+EXPORT int creat64(const char *path, mode_t mode)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    if (UNLIKELY(path_is_ours(path)))
+        return open_ours(REAL(openat64), path, O_CREAT | O_WRONLY | O_TRUNC, mode);
+    return fd_opened(REAL(creat64)(path, mode));
+}
+
+/* The flags of open(2) for a mode of fopen(3). */
+static int mode_flags(const char *mode)
+{
+    const int access = strchr(mode, '+') ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
+    const int makes = *mode == 'w' ? O_CREAT | O_TRUNC : *mode == 'a' ? O_CREAT | O_APPEND : 0;
+    return access | makes | (strchr(mode, 'e') ? O_CLOEXEC : 0) | (strchr(mode, 'x') ? O_EXCL : 0);
+}
+
+__attribute__((noinline)) static FILE *fopen_ours(const char *path, const char *mode)
+{
+    const int fd = open_ours(REAL(openat64), path, mode_flags(mode), 0666);
+    FILE *stream = fd < 0 ? NULL : fdopen(fd, mode);
+    if (fd >= 0 && !stream)
+        close(fd);
+    return stream;
+}
+
+EXPORT FILE *fopen(const char *path, const char *mode)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    return UNLIKELY(path_is_ours(path)) ? fopen_ours(path, mode) : REAL(fopen)(path, mode);
+}
+
+EXPORT FILE *fopen64(const char *path, const char *mode)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    return UNLIKELY(path_is_ours(path)) ? fopen_ours(path, mode) : REAL(fopen64)(path, mode);
+}
+
+/* A stream is not opened again on a device node. As the C library does, a failure closes it. */
+__attribute__((noinline)) static FILE *freopen_ours(const char *path, const char *mode, FILE *stream)
+{
+    char room[PATH_ROOM];
+    const char *found = path_rewrite(path, room);
+    if (found && path_device_node(path) >= 0)
+        errno = EOPNOTSUPP;
+    else if (found && may_open(found, mode_flags(mode)))
+        return REAL(freopen64)(found, mode, stream);
+    const int error = errno;
+    fclose(stream);
+    errno = error;
+    return NULL;
+}
+
+EXPORT FILE *freopen(const char *path, const char *mode, FILE *stream)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    return UNLIKELY(path_is_ours(path)) ? freopen_ours(path, mode, stream) : REAL(freopen)(path, mode, stream);
+}
+
+EXPORT FILE *freopen64(const char *path, const char *mode, FILE *stream)
+{
+    ABSOLUTE(AT_FDCWD, path);
+    return UNLIKELY(path_is_ours(path)) ? freopen_ours(path, mode, stream) : REAL(freopen64)(path, mode, stream);
+}
+
+/* ---- directories ---- */
+
+EXPORT DIR *opendir(const char *path)
+{
+    REWRITE_AT(AT_FDCWD, path, NULL);
+    return REAL(opendir)(path);
+}
+
+EXPORT int scandir(const char *path, struct dirent ***list, int (*select)(const struct dirent *),
+                   int (*compare)(const struct dirent **, const struct dirent **))
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(scandir)(path, list, select, compare);
+}
+
+EXPORT int scandir64(const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
+                     int (*compare)(const struct dirent64 **, const struct dirent64 **))
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(scandir64)(path, list, select, compare);
+}
+
+EXPORT int scandirat(int dir, const char *path, struct dirent ***list, int (*select)(const struct dirent *),
+                     int (*compare)(const struct dirent **, const struct dirent **))
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(scandirat)(dir, path, list, select, compare);
+}
+
+EXPORT int scandirat64(int dir, const char *path, struct dirent64 ***list, int (*select)(const struct dirent64 *),
+                       int (*compare)(const struct dirent64 **, const struct dirent64 **))
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(scandirat64)(dir, path, list, select, compare);
+}
+
+EXPORT int chdir(const char *path)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    int result = REAL(chdir)(path);
+    if (UNLIKELY(shim_active) && result == 0)
+        path_folder_changed();
+    return result;
+}
+
+EXPORT int fchdir(int fd)
+{
+    int result = REAL(fchdir)(fd);
+    if (UNLIKELY(shim_active) && result == 0)
+        path_folder_changed();
+    return result;
+}
+
+EXPORT int inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(inotify_add_watch)(fd, path, mask);
+}
+
+/* ---- permissions, links ---- */
+
+/* The mode of access(2) for the file in the tree: every user may read and write nodes, except those of umad. */
+static int asked(int dir, const char *path, int mode)
+{
+    ABSOLUTE(dir, path);
+    const int node = UNLIKELY(path_is_ours(path)) ? path_device_node(path) : -1;
+    return node < 0 || node_is_umad((unsigned)node) ? mode : mode & X_OK;
+}
+
+EXPORT int access(const char *path, int mode)
+{
+    mode = asked(AT_FDCWD, path, mode);
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(access)(path, mode);
+}
+
+EXPORT int faccessat(int dir, const char *path, int mode, int flags)
+{
+    mode = asked(dir, path, mode);
+    REWRITE_AT(dir, path, -1);
+    return REAL(faccessat)(dir, path, mode, flags);
+}
+
+EXPORT int euidaccess(const char *path, int mode)
+{
+    mode = asked(AT_FDCWD, path, mode);
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(euidaccess)(path, mode);
+}
+
+EXPORT int eaccess(const char *path, int mode)
+{
+    mode = asked(AT_FDCWD, path, mode);
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(eaccess)(path, mode);
+}
+
+/* `ls -l` reads access control lists. */
+EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(getxattr)(path, name, value, size);
+}
+
+EXPORT ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(lgetxattr)(path, name, value, size);
+}
+
+EXPORT ssize_t listxattr(const char *path, char *list, size_t size)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(listxattr)(path, list, size);
+}
+
+EXPORT ssize_t llistxattr(const char *path, char *list, size_t size)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(llistxattr)(path, list, size);
+}
+
+EXPORT ssize_t readlink(const char *path, char *buffer, size_t size)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(readlink)(path, buffer, size);
+}
+
+EXPORT ssize_t readlinkat(int dir, const char *path, char *buffer, size_t size)
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(readlinkat)(dir, path, buffer, size);
+}
+
+EXPORT ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t limit)
+{
+    REWRITE_AT(AT_FDCWD, path, -1);
+    return REAL(__readlink_chk)(path, buffer, size, limit);
+}
+
+EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t limit)
+{
+    REWRITE_AT(dir, path, -1);
+    return REAL(__readlinkat_chk)(dir, path, buffer, size, limit);
+}
+
+/* The program sees the path without the redirection. */
+static char *shown(char *resolved)
+{
+    if (UNLIKELY(shim_active) && resolved)
+        path_strip_root(resolved);
+    return resolved;
+}
+
+EXPORT char *realpath(const char *path, char *resolved)
+{
+    REWRITE_AT(AT_FDCWD, path, NULL);
+    return shown(REAL(realpath)(path, resolved));
+}
+
+EXPORT char *__realpath_chk(const char *path, char *resolved, size_t limit)
+{
+    REWRITE_AT(AT_FDCWD, path, NULL);
+    return shown(REAL(__realpath_chk)(path, resolved, limit));
+}
+
+EXPORT char *canonicalize_file_name(const char *path)
+{
+    REWRITE_AT(AT_FDCWD, path, NULL);
+    return shown(REAL(canonicalize_file_name)(path));
+}
+
+EXPORT char *getcwd(char *buffer, size_t size)
+{
+    return shown(REAL(getcwd)(buffer, size));
+}
+
+EXPORT char *__getcwd_chk(char *buffer, size_t size, size_t limit)
+{
+    return shown(REAL(__getcwd_chk)(buffer, size, limit));
+}
+
+EXPORT char *get_current_dir_name(void)
+{
+    return shown(REAL(get_current_dir_name)());
+}

@@ -1,0 +1,264 @@
+/*
+ * RDMA paths and their redirection: the same path below the daemon's folder.
+ *
+ * A path matches by its first components, with any number of slashes between them. Most relative paths need no
+ * redirection: their directory was opened by a redirected path and is already in that folder. Others start in a folder
+ * above (/dev, /sys/class), or name a device node, which the file in the tree cannot replace.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+/* The first two have the counters. */
+static const char *const prefixes[] = {
+    "/sys/class/infiniband",
+    "/sys/devices/virtual/infiniband",
+    "/sys/class/misc/rdma_cm",
+    "/dev/infiniband",
+    "/sys/devices/virtual/misc/rdma_cm",
+};
+
+/* The part of `path` after `prefix`, or NULL. Runs of slashes, and "." between them, count as one slash. */
+static const char *after(const char *path, const char *prefix)
+{
+    while (*prefix) {
+        if (*path != *prefix)
+            return NULL;
+        if (*path == '/') {
+            for (;;) {
+                if (path[1] == '/')
+                    path++;
+                else if (path[1] == '.' && path[2] == '/')
+                    path += 2;
+                else
+                    break;
+            }
+        }
+        path++;
+        prefix++;
+    }
+    return path;
+}
+
+static const char *find(const char *path, const char **rest)
+{
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        *rest = after(path, prefixes[i]);
+        if (*rest)
+            return prefixes[i];
+    }
+    return NULL;
+}
+
+bool path_matches(const char *path)
+{
+    const char *rest;
+    return find(path, &rest) != NULL;
+}
+
+/*
+ * Whether a path below a prefix leads to counter files: a file, or a folder above them, whose contents may be opened
+ * without us (grep -r).
+ */
+static bool leads_to_counters(const char *prefix, const char *rest)
+{
+    if ((prefix != prefixes[0] && prefix != prefixes[1]) || (*rest != 0 && *rest != '/'))
+        return false;
+    if (strstr(rest, "counters"))
+        return true;
+    /* "", /DEVICE, /DEVICE/ports, /DEVICE/ports/N */
+    const char *device = *rest ? strchr(rest + 1, '/') : NULL;
+    if (!device || device[1] == 0)
+        return true;
+    return strncmp(device, "/ports", 6) == 0 && (device[6] == 0 || !strchr(device + 7, '/'));
+}
+
+const char *path_rewrite(const char *path, char room[PATH_ROOM])
+{
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+    const char *rest, *prefix = find(path, &rest);
+    if (!prefix || !session_root(root))
+        return NULL;
+    const size_t parts[] = {strlen(root), strlen(prefix), strlen(rest) + 1};
+    if (parts[0] + parts[1] + parts[2] > PATH_ROOM) {
+        errno = ENOENT; /* nothing in the tree is that deep */
+        return NULL;
+    }
+    memcpy(room, root, parts[0]);
+    memcpy(room + parts[0], prefix, parts[1]);
+    memcpy(room + parts[0] + parts[1], rest, parts[2]);
+    if (leads_to_counters(prefix, rest)) {
+        const int error = session_refresh();
+        if (error && strstr(rest, "counters/")) {
+            errno = error;
+            return NULL;
+        }
+    }
+    return room;
+}
+
+bool shim_in_tree;
+
+void path_folder_changed(void)
+{
+    char folder[PATH_ROOM];
+    int saved = errno;
+    /* Only the daemon knows the tree's location; this is the common name of all trees. */
+    shim_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
+                   strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
+    errno = saved;
+}
+
+/* The number at the end of a path, after `prefix`; -1 if there is none. */
+static int number_after(const char *path, const char *prefix)
+{
+    const char *rest = after(path, prefix);
+    if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
+        return -1;
+    int number = 0;
+    for (; *rest >= '0' && *rest <= '9' && number < 100000; rest++)
+        number = number * 10 + *rest - '0';
+    return *rest == 0 ? number : -1;
+}
+
+int path_device_node(const char *path)
+{
+    const char *end = after(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
+    if (end && *end == 0)
+        return USERDMA_SYSTEM_NODE;
+    end = after(path, "/dev/infiniband/" USERDMA_CM_NAME);
+    if (end && *end == 0)
+        return USERDMA_CM_NODE;
+    const int umad = number_after(path, "/dev/infiniband/" USERDMA_UMAD_NAME);
+    return umad >= 0 ? (int)USERDMA_UMAD_NODES + umad : number_after(path, "/dev/infiniband/uverbs");
+}
+
+dev_t path_node_rdev(unsigned node)
+{
+    char path[64], room[PATH_ROOM], text[32];
+    if (node == USERDMA_CM_NODE)
+        strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
+    else if (node_is_umad(node))
+        snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
+    else
+        snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
+    if (!path_rewrite(path, room))
+        return 0;
+    int fd = REAL(open)(room, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : REAL(read)(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        REAL(close)(fd);
+    unsigned major_number, minor_number;
+    if (length <= 0)
+        return 0;
+    text[length] = 0;
+    return sscanf(text, "%u:%u", &major_number, &minor_number) == 2 ? makedev(major_number, minor_number) : 0;
+}
+
+size_t path_root_length(const char *path)
+{
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+    const char *rest;
+    /* Only the daemon knows the tree's location; this is the common name of all trees. */
+    if (!shim_active || !strstr(path, ".tree/") || !session_root(root))
+        return 0;
+    const size_t length = strlen(root);
+    return strncmp(path, root, length) == 0 && find(path + length, &rest) ? length : 0;
+}
+
+void path_strip_root(char *path)
+{
+    const int saved = errno;
+    const size_t length = path_root_length(path);
+    if (length > 0)
+        memmove(path, path + length, strlen(path + length) + 1);
+    errno = saved;
+}
+
+/* ---- relative paths, and parents of folders ---- */
+
+static bool names_rdma(const char *path)
+{
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
+}
+
+/* Whether a relative path may lead to an RDMA path: it begins with a name on the way, and contains one of RDMA's own. */
+static bool may_lead(const char *path)
+{
+    static const char *const begins[] = {"infiniband", "dev", "sys/", "class/", USERDMA_CM_NAME, "misc/", "virtual/"};
+    if (path[0] == '.' && path[1] == '/')
+        path += 2;
+    if (path[0] == 'u')
+        return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
+               number_after(path, USERDMA_UMAD_NAME) >= 0;
+    for (size_t i = 0; i < sizeof begins / sizeof begins[0]; i++)
+        if (path[0] == begins[i][0] && strncmp(path, begins[i], strlen(begins[i])) == 0)
+            return names_rdma(path);
+    return false;
+}
+
+/* A class links to its devices: the parent of a link is that of the folder. */
+static void follow_link(char room[PATH_ROOM])
+{
+    static const char from[] = "/sys/class/", to[] = "/sys/devices/virtual/";
+    const char *rest = after(room, from);
+    const char *device = rest ? strchr(rest, '/') : NULL;
+    const size_t length = strlen(room);
+    if (!device || strchr(device + 1, '/') || !path_matches(room) || length + sizeof to > PATH_ROOM)
+        return;
+    memmove(room + sizeof to - 1, rest, strlen(rest) + 1);
+    memcpy(room, to, sizeof to - 1);
+}
+
+/* An absolute path without ".."; NULL if it has none, or names no RDMA folder, or is too long. */
+static const char *without_parents(const char *path, char room[PATH_ROOM])
+{
+    if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_ROOM / 2)
+        return NULL;
+    size_t length = 0;
+    while (*path) {
+        const size_t separators = strspn(path, "/"), name = strcspn(path + separators, "/");
+        const char *start = path + separators;
+        path = start + name;
+        room[length] = 0;
+        if (name == 0 || (name == 1 && start[0] == '.'))
+            continue;
+        if (name == 2 && start[0] == '.' && start[1] == '.') {
+            follow_link(room);
+            char *last = strrchr(room, '/');
+            length = last ? (size_t)(last - room) : 0;
+        } else {
+            room[length++] = '/';
+            memcpy(room + length, start, name);
+            length += name;
+        }
+    }
+    room[length] = 0;
+    return length > 0 ? room : "/";
+}
+
+const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
+{
+    if (*path == '/')
+        return without_parents(path, room);
+    if (LIKELY(!may_lead(path)))
+        return NULL;
+    const int saved = errno;
+    char name[32];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", dir);
+    const ssize_t length = dir == AT_FDCWD ? early_syscall(SYS_getcwd, (long)room, PATH_ROOM, 0, 0, 0, 0) - 1
+                                           : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, (long)room, PATH_ROOM, 0, 0);
+    errno = saved;
+    const size_t more = strlen(path) + 2;
+    if (length <= 0 || (size_t)length + more > PATH_ROOM || room[0] != '/')
+        return NULL;
+    room[length] = 0;
+    path_strip_root(room);
+    const size_t folder = strlen(room);
+    room[folder] = '/';
+    memcpy(room + folder + 1, path, more - 1);
+    return path_matches(room) ? room : NULL;
+}

@@ -1,0 +1,188 @@
+/*
+ * The stat family, old and new: RDMA paths are redirected to the daemon's tree, and device nodes and opened devices
+ * appear as character devices.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <linux/magic.h>
+#include <sys/sysmacros.h>
+
+_Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
+
+/* Only root may open umad nodes, because their programs send with the authority of the system. */
+#define UMAD_MAJOR 231
+#define UMAD_NODES 64
+
+static mode_t mode_of(dev_t rdev)
+{
+    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_NODES ? 0600 : 0666);
+}
+
+static void show_device(struct stat *out, dev_t rdev)
+{
+    out->st_mode = mode_of(rdev);
+    out->st_rdev = rdev;
+    out->st_size = 0;
+    out->st_blocks = 0;
+}
+
+/* Whether a descriptor is an opened device; stores its number. */
+static bool is_device(int fd, dev_t *rdev)
+{
+    if (LIKELY(fd_kind(fd) == FD_OTHER))
+        return false;
+    const int kind = fd_used(fd);
+    if (kind == FD_CONTEXT || kind == FD_UMAD)
+        *rdev = fd_table[fd].rdev;
+    else if (kind == FD_CM)
+        *rdev = path_node_rdev(USERDMA_CM_NODE);
+    return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
+}
+
+static int seen_fd(int result, int fd, void *out)
+{
+    dev_t rdev;
+    if (result == 0 && is_device(fd, &rdev))
+        show_device(out, rdev);
+    return result;
+}
+
+void stat_show_node(const char *path, struct stat *out)
+{
+    const int node = path_device_node(path);
+    if (node >= 0)
+        show_device(out, path_node_rdev((unsigned)node));
+}
+
+/* `path` as given by the program. */
+static int seen_path(int result, const char *path, void *out)
+{
+    if (result == 0 && UNLIKELY(path_is_ours(path)))
+        stat_show_node(path, out);
+    return result;
+}
+
+static int seen_at(int result, int dir, const char *path, void *out, int flags)
+{
+    if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)
+        return seen_fd(result, dir, out);
+    return seen_path(result, path, out);
+}
+
+#define STAT(name, type)                                                                                               \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_path(REAL(name)(path, out), given, out);                                                           \
+    }
+#define XSTAT(name, type)                                                                                              \
+    EXPORT int name(int version, const char *path, struct type *out)                                                   \
+    {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_path(REAL(name)(version, path, out), given, out);                                                  \
+    }
+#define FSTAT(name, type)                                                                                              \
+    EXPORT int name(int fd, struct type *out)                                                                          \
+    {                                                                                                                  \
+        return seen_fd(REAL(name)(fd, out), fd, out);                                                                  \
+    }
+#define FXSTAT(name, type)                                                                                             \
+    EXPORT int name(int version, int fd, struct type *out)                                                             \
+    {                                                                                                                  \
+        return seen_fd(REAL(name)(version, fd, out), fd, out);                                                         \
+    }
+#define FSTATAT(name, type)                                                                                            \
+    EXPORT int name(int dir, const char *path, struct type *out, int flags)                                            \
+    {                                                                                                                  \
+        ABSOLUTE(dir, path);                                                                                           \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_at(REAL(name)(dir, path, out, flags), dir, given, out, flags);                                     \
+    }
+#define FXSTATAT(name, type)                                                                                           \
+    EXPORT int name(int version, int dir, const char *path, struct type *out, int flags)                               \
+    {                                                                                                                  \
+        ABSOLUTE(dir, path);                                                                                           \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_at(REAL(name)(version, dir, path, out, flags), dir, given, out, flags);                            \
+    }
+
+STAT(stat, stat)
+STAT(stat64, stat64)
+STAT(lstat, stat)
+STAT(lstat64, stat64)
+XSTAT(__xstat, stat)
+XSTAT(__xstat64, stat64)
+XSTAT(__lxstat, stat)
+XSTAT(__lxstat64, stat64)
+FSTAT(fstat, stat)
+FSTAT(fstat64, stat64)
+FXSTAT(__fxstat, stat)
+FXSTAT(__fxstat64, stat64)
+FSTATAT(fstatat, stat)
+FSTATAT(fstatat64, stat64)
+FXSTATAT(__fxstatat, stat)
+FXSTATAT(__fxstatat64, stat64)
+
+EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct statx *out)
+{
+    ABSOLUTE(dir, path);
+    const char *given = path;
+    REWRITE(path, -1);
+    const int result = REAL(statx)(dir, path, flags, mask, out);
+    if (result != 0)
+        return result;
+    int node;
+    dev_t rdev;
+    if ((flags & AT_EMPTY_PATH) && (!given || !given[0])) {
+        if (LIKELY(!is_device(dir, &rdev)))
+            return result;
+    } else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
+        rdev = path_node_rdev((unsigned)node);
+    else
+        return result;
+    out->stx_mode = mode_of(rdev);
+    out->stx_rdev_major = major(rdev);
+    out->stx_rdev_minor = minor(rdev);
+    out->stx_size = 0;
+    out->stx_blocks = 0;
+    return result;
+}
+
+/* ---- file systems ---- */
+
+/* The file system at an RDMA path: sysfs, or a tmpfs of /dev. */
+static int seen_file_system(int result, const char *path, struct statfs *out)
+{
+    if (result == 0 && UNLIKELY(path_is_ours(path)))
+        out->f_type = path[1] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
+    return result;
+}
+
+_Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems only");
+
+#define STATFS(name, type)                                                                                             \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_file_system(REAL(name)(path, out), given, (struct statfs *)out);                                   \
+    }
+#define STATVFS(name, type)                                                                                            \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        REWRITE_AT(AT_FDCWD, path, -1);                                                                                \
+        return REAL(name)(path, out);                                                                                  \
+    }
+
+STATFS(statfs, statfs)
+STATFS(statfs64, statfs64)
+STATVFS(statvfs, statvfs)
+STATVFS(statvfs64, statvfs64)

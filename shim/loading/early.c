@@ -1,0 +1,143 @@
+/*
+ * Replacements of the C library's functions while these are looked up: dlsym may allocate, and the program's allocator
+ * may read files (the number of processors). Raw system calls; functions that no allocator calls are omitted.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <sys/syscall.h>
+
+/* The system call itself: we interpose the C library's function. */
+long early_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+    long result;
+#ifdef __x86_64__
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+#else
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    result = x0;
+#endif
+    if (result < 0 && result >= -4095) {
+        errno = (int)-result;
+        return -1;
+    }
+    return result;
+}
+
+static int early_openat(int folder, const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    const unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(arguments, unsigned) : 0;
+    va_end(arguments);
+    return (int)syscall(SYS_openat, folder, path, flags, mode);
+}
+
+static int early_open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    const unsigned mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(arguments, unsigned) : 0;
+    va_end(arguments);
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+static int early_open_2(const char *path, int flags)
+{
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+}
+
+static ssize_t early_read(int fd, void *buffer, size_t count)
+{
+    return syscall(SYS_read, fd, buffer, count);
+}
+
+static ssize_t early_pread(int fd, void *buffer, size_t count, off_t offset)
+{
+    return syscall(SYS_pread64, fd, buffer, count, offset);
+}
+
+static ssize_t early_write(int fd, const void *buffer, size_t count)
+{
+    return syscall(SYS_write, fd, buffer, count);
+}
+
+static int early_close(int fd)
+{
+    return (int)syscall(SYS_close, fd);
+}
+
+static int early_fcntl(int fd, int command, ...)
+{
+    va_list arguments;
+    va_start(arguments, command);
+    const unsigned long argument = va_arg(arguments, unsigned long);
+    va_end(arguments);
+    return (int)syscall(SYS_fcntl, fd, command, argument);
+}
+
+static off_t early_lseek(int fd, off_t offset, int whence)
+{
+    return syscall(SYS_lseek, fd, offset, whence);
+}
+
+static int early_access(const char *path, int mode)
+{
+    return (int)syscall(SYS_faccessat, AT_FDCWD, path, mode);
+}
+
+static ssize_t early_readlink(const char *path, char *buffer, size_t size)
+{
+    return syscall(SYS_readlinkat, AT_FDCWD, path, buffer, size);
+}
+
+static int early_fstat(int fd, struct stat *out)
+{
+    return (int)syscall(SYS_newfstatat, fd, "", out, AT_EMPTY_PATH);
+}
+
+static int early_stat(const char *path, struct stat *out)
+{
+    return (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
+}
+
+void early_fill(struct real *real)
+{
+#define EARLY(name, version) real->name = (__typeof__(real->name))version;
+    EARLY(open, early_open)
+    EARLY(open64, early_open)
+    EARLY(openat, early_openat)
+    EARLY(openat64, early_openat)
+    EARLY(__open_2, early_open_2)
+    EARLY(__open64_2, early_open_2)
+    EARLY(read, early_read)
+    EARLY(pread, early_pread)
+    EARLY(pread64, early_pread)
+    EARLY(write, early_write)
+    EARLY(close, early_close)
+    EARLY(fcntl, early_fcntl)
+    EARLY(fcntl64, early_fcntl)
+    EARLY(lseek, early_lseek)
+    EARLY(lseek64, early_lseek)
+    EARLY(access, early_access)
+    EARLY(readlink, early_readlink)
+    EARLY(fstat, early_fstat)
+    EARLY(fstat64, early_fstat)
+    EARLY(stat, early_stat)
+    EARLY(stat64, early_stat)
+#undef EARLY
+}

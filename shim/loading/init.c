@@ -1,0 +1,159 @@
+/*
+ * Whether the shim is active, and the C library's own versions of the interposed functions.
+ *
+ * Runs as a constructor, or earlier, if another library's constructor calls an interposed function first. It makes no
+ * connection. All functions are looked up at once, since dlsym is not safe in a signal handler and write() may be
+ * called there.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+struct real shim_real;
+int shim_ready;
+bool shim_active;
+bool shim_traced;
+char shim_socket_path[108];
+
+/*
+ * Replacements of functions that this C library lacks: old ones have no close_range, most no openat2, new ones may drop
+ * __xstat.
+ */
+static int absent_close_range(unsigned int first, unsigned int last, int flags)
+{
+    return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+static void absent_closefrom(int first)
+{
+    long last = sysconf(_SC_OPEN_MAX);
+    if (syscall(SYS_close_range, first, ~0u, 0) != 0)
+        for (int fd = first; fd < last; fd++)
+            syscall(SYS_close, fd);
+}
+
+static int absent_openat2(int dir, const char *path, const struct open_how *how, size_t size)
+{
+    return (int)shim_next_syscall(SYS_openat2, dir, path, how, size);
+}
+
+static int absent_xstat(int version, const char *path, struct stat *out)
+{
+    (void)version;
+    return shim_real.stat(path, out);
+}
+
+static int absent_lxstat(int version, const char *path, struct stat *out)
+{
+    (void)version;
+    return shim_real.lstat(path, out);
+}
+
+static int absent_fxstat(int version, int fd, struct stat *out)
+{
+    (void)version;
+    return shim_real.fstat(fd, out);
+}
+
+static int absent_fxstatat(int version, int dir, const char *path, struct stat *out, int flags)
+{
+    (void)version;
+    return shim_real.fstatat(dir, path, out, flags);
+}
+
+/* Before C library 2.33 the names without a version are not functions. */
+static int absent_stat(const char *path, struct stat *out)
+{
+    return shim_real.__xstat(1, path, out);
+}
+
+static int absent_lstat(const char *path, struct stat *out)
+{
+    return shim_real.__lxstat(1, path, out);
+}
+
+static int absent_fstat(int fd, struct stat *out)
+{
+    return shim_real.__fxstat(1, fd, out);
+}
+
+static int absent_fstatat(int dir, const char *path, struct stat *out, int flags)
+{
+    return shim_real.__fxstatat(1, dir, path, out, flags);
+}
+
+_Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
+
+static void fill_absent(struct real *real)
+{
+#define ABSENT(name, stand_in)                                                                                         \
+    if (!real->name)                                                                                                   \
+        real->name = (__typeof__(real->name))stand_in;
+    ABSENT(close_range, absent_close_range)
+    ABSENT(closefrom, absent_closefrom)
+    ABSENT(openat2, absent_openat2)
+    ABSENT(fcntl64, real->fcntl)
+    ABSENT(__xstat, absent_xstat)
+    ABSENT(__xstat64, absent_xstat)
+    ABSENT(__lxstat, absent_lxstat)
+    ABSENT(__lxstat64, absent_lxstat)
+    ABSENT(__fxstat, absent_fxstat)
+    ABSENT(__fxstat64, absent_fxstat)
+    ABSENT(__fxstatat, absent_fxstatat)
+    ABSENT(__fxstatat64, absent_fxstatat)
+    ABSENT(stat, absent_stat)
+    ABSENT(stat64, absent_stat)
+    ABSENT(lstat, absent_lstat)
+    ABSENT(lstat64, absent_lstat)
+    ABSENT(fstat, absent_fstat)
+    ABSENT(fstat64, absent_fstat)
+    ABSENT(fstatat, absent_fstatat)
+    ABSENT(fstatat64, absent_fstatat)
+#undef ABSENT
+}
+
+__attribute__((constructor)) void shim_init(void)
+{
+    static __thread bool is_looking_up __attribute__((tls_model("initial-exec")));
+    if (shim_is_ready() || is_looking_up)
+        return;
+    is_looking_up = true;
+    int saved = errno;
+    struct real real = {0};
+    early_fill(&real);
+    shim_real = real;
+#define X(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name);
+    INTERPOSED(X)
+#undef X
+    fill_absent(&real);
+    shim_real = real;
+    __atomic_store_n(&shim_next_syscall, real.syscall, __ATOMIC_RELEASE);
+
+    const char *path = getenv(USERDMA_ENV_SOCKET);
+    size_t length = path ? strlen(path) : 0;
+    if (length > 0 && length < sizeof shim_socket_path) {
+        memcpy(shim_socket_path, path, length + 1);
+        shim_active = true;
+    } else if (length > 0) {
+        fprintf(stderr, "userdma: " USERDMA_ENV_SOCKET " has %zu bytes; a socket path has at most %zu\n", length,
+                sizeof shim_socket_path - 1);
+    }
+    const char *tag = getenv(USERDMA_ENV_TAG);
+    shim_traced = tag && tag[0];
+    valgrind_detect();
+    stacks_detect();
+    events_detect();
+    if (shim_active)
+        path_folder_changed();
+    __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);
+    is_looking_up = false;
+    if (shim_active) {
+        session_own_process();
+        received_at_start();
+    }
+    errno = saved;
+}

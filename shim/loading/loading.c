@@ -1,0 +1,177 @@
+/*
+ * Libraries that are loaded such that they find functions without the shim.
+ *
+ * With RTLD_DEEPBIND a library and its dependencies find the C library's functions before ours. So the RDMA libraries
+ * among its dependencies are loaded first, without that flag; the library itself is loaded as requested. A separate
+ * namespace (dlmopen) has no preload library: a line on standard error says so.
+ *
+ * Both functions continue in the C library's by a jump, since it uses the return address to choose RUNPATH and
+ * namespace.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <link.h>
+#include <string.h>
+
+/* Maximum libraries examined for one that is loaded. */
+#define MOST_LIBRARIES 64
+
+struct search {
+    /* Folder of the loaded file: its dependencies are often beside it. */
+    char folder[PATH_ROOM];
+    /* The caller's folders; NULL if unknown. */
+    Dl_serinfo *caller;
+    /* Dependencies, in the order of discovery. */
+    unsigned count;
+    char names[MOST_LIBRARIES][LIBRARY_NAME_ROOM];
+};
+
+static bool is_rdma(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    const char *base = slash ? slash + 1 : name;
+    return strncmp(base, "libibverbs.so", 13) == 0 || strncmp(base, "librdmacm.so", 12) == 0;
+}
+
+static bool add_needed(void *context, const char *name)
+{
+    struct search *search = context;
+    for (unsigned i = 0; i < search->count; i++)
+        if (strcmp(search->names[i], name) == 0)
+            return true;
+    strcpy(search->names[search->count++], name);
+    return search->count < MOST_LIBRARIES;
+}
+
+static int open_in(const char *folder, const char *name, char path[PATH_ROOM])
+{
+    if (snprintf(path, PATH_ROOM, "%s/%s", folder, name) >= PATH_ROOM)
+        return -1;
+    return REAL(open)(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* Opens the library that a name resolves to; `path` is its path. */
+static int find_library(const struct search *search, const char *name, char path[PATH_ROOM])
+{
+    if (strchr(name, '/')) {
+        snprintf(path, PATH_ROOM, "%s", name);
+        return REAL(open)(path, O_RDONLY | O_CLOEXEC);
+    }
+    int fd = search->folder[0] ? open_in(search->folder, name, path) : -1;
+    for (unsigned i = 0; fd < 0 && search->caller && i < search->caller->dls_cnt; i++)
+        fd = open_in(search->caller->dls_serpath[i].dls_name, name, path);
+    return fd;
+}
+
+/* Loads an RDMA library without the flag, and keeps it loaded. */
+static void load_plainly(const char *path)
+{
+    if (!REAL(dlopen)(path, RTLD_LAZY))
+        dlerror();
+}
+
+/* Whether a library needs an RDMA library; with `load` these are loaded. */
+static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
+{
+    struct search search = {.caller = caller};
+    char path[PATH_ROOM];
+    int fd = find_library(&search, library, path);
+    if (fd < 0)
+        return false;
+    snprintf(search.folder, sizeof search.folder, "%.*s", (int)(strrchr(path, '/') - path), path);
+    elf_needed(fd, add_needed, &search);
+    REAL(close)(fd);
+    bool found = false;
+    for (unsigned i = 0; i < search.count; i++) {
+        const char *name = search.names[i];
+        fd = find_library(&search, name, path);
+        if (is_rdma(name)) {
+            found = true;
+            if (load)
+                load_plainly(fd < 0 ? name : path);
+        } else if (fd >= 0 && search.count < MOST_LIBRARIES) {
+            elf_needed(fd, add_needed, &search);
+        }
+        if (fd >= 0)
+            REAL(close)(fd);
+    }
+    return found;
+}
+
+/* Examines a library that code at `caller` is about to load. */
+static bool look(const char *library, const void *caller, bool load)
+{
+    Dl_info info;
+    Dl_serinfo size, *folders = NULL;
+    void *map;
+    if (dladdr1(caller, &info, &map, RTLD_DL_LINKMAP) && dlinfo(map, RTLD_DI_SERINFOSIZE, &size) == 0) {
+        folders = alloca(size.dls_size);
+        if (dlinfo(map, RTLD_DI_SERINFOSIZE, folders) != 0 || dlinfo(map, RTLD_DI_SERINFO, folders) != 0)
+            folders = NULL;
+    }
+    return needs_rdma(library, folders, load);
+}
+
+/* The flags for loading a library. */
+static __attribute__((noinline)) int prepare(const char *library, int flags, const void *caller)
+{
+    if (!shim_is_ready())
+        shim_init();
+    if (!shim_active || !library)
+        return flags;
+    const int saved = errno;
+    if (is_rdma(library))
+        flags &= ~RTLD_DEEPBIND;
+    else
+        look(library, caller, true);
+    errno = saved;
+    return flags;
+}
+
+static __attribute__((noinline)) void warn(const char *library, const void *caller)
+{
+    if (!shim_is_ready())
+        shim_init();
+    const int saved = errno;
+    if (shim_active && library && (is_rdma(library) || look(library, caller, false)))
+        fprintf(stderr,
+                "userdma: %s will find no devices: dlmopen loads it into a namespace without the preload library\n",
+                library);
+    errno = saved;
+}
+
+EXPORT void *dlopen(const char *library, int flags)
+{
+    if (UNLIKELY(flags & RTLD_DEEPBIND))
+        flags = prepare(library, flags, __builtin_return_address(0));
+    JUMP REAL(dlopen)(library, flags);
+}
+
+EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
+{
+    if (namespace != LM_ID_BASE)
+        warn(library, __builtin_return_address(0));
+    JUMP REAL(dlmopen)(namespace, library, flags);
+}
+
+static int count_unloaded(struct dl_phdr_info *info, size_t size, void *count)
+{
+    (void)size;
+    *(unsigned long long *)count = info->dlpi_subs;
+    return 1;
+}
+
+EXPORT int dlclose(void *library)
+{
+    if (LIKELY(!shim_stacks))
+        JUMP REAL(dlclose)(library);
+    unsigned long long before = 0, after = 0;
+    dl_iterate_phdr(count_unloaded, &before);
+    const int result = REAL(dlclose)(library);
+    dl_iterate_phdr(count_unloaded, &after);
+    if (after != before)
+        stacks_unloaded();
+    return result;
+}

@@ -1,0 +1,207 @@
+/*
+ * Calls that usually need no request to the daemon: ringing the doorbell, reading events and channels, checking that
+ * the daemon is alive.
+ *
+ * The doorbell is the hot path. The provider has written its work requests into the send ring and announces them by a
+ * POST_SEND command without work requests. While the daemon is awake it polls the rings by itself; it sets the parked
+ * word when it sleeps, and only then a message is sent. Between the provider's store into the ring and our load of the
+ * word there must be a full fence; without it both sides can miss each other, and a program occasionally hangs. No
+ * lock, no allocation: it may run in a signal handler.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+/* The write command of ib_user_verbs.h, as filled for a doorbell. */
+struct post_send {
+    uint32_t command;
+    uint16_t in_words;
+    uint16_t out_words;
+    uint64_t response;
+    uint32_t qp_handle;
+    uint32_t wr_count;
+    uint32_t sge_count;
+    uint32_t wqe_size;
+};
+_Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
+
+#define POST_SEND 28
+
+/* A token without a queue pair: the daemon polls all queues before it sleeps again. */
+#define NO_QP UINT32_MAX
+
+/* Records of event descriptors have 8, 16 or 24 bytes. */
+#define LONGEST_RECORD 24
+
+static ssize_t ring(int fd, uint32_t qp_handle)
+{
+    const int saved = errno;
+    const int doorbell = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE);
+    ssize_t sent;
+    do
+        sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    /* A full socket holds enough tokens: any token makes the daemon poll all queues of the context. */
+    if (sent < 0 && errno != EAGAIN) {
+        errno = EIO;
+        return -1;
+    }
+    errno = saved;
+    return sizeof(struct post_send);
+}
+
+ssize_t device_write(int fd, const void *buffer, size_t count)
+{
+    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= 4096 && !shim_traced)) {
+        struct post_send command;
+        memcpy(&command, buffer, sizeof command);
+        if (LIKELY(command.command == POST_SEND && command.in_words == 8 && command.out_words == 1 &&
+                   command.response >= 4096 && command.wr_count == 0 && command.sge_count == 0)) {
+            const uint32_t none = 0;
+            memcpy((void *)(uintptr_t)command.response, &none, sizeof none);
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
+            const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+            if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
+                return sizeof command;
+            return ring(fd, command.qp_handle);
+        }
+    }
+    return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+}
+
+ssize_t event_read(int fd, void *buffer, size_t count)
+{
+    struct fd_entry *entry = fd_table + fd;
+    if (count < LONGEST_RECORD && (entry->record == 0 || count < entry->record)) {
+        /* A packet is truncated if the room is too small: peek its length first, blocking as read would. */
+        char first;
+        ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
+        if (length > 0)
+            entry->record = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
+        if (length <= 0 || (size_t)length > count) {
+            if (length >= 0)
+                errno = length == 0 ? EIO : EINVAL;
+            return -1;
+        }
+    }
+    ssize_t length = REAL(read)(fd, buffer, count);
+    if (length == 0) {
+        errno = EIO; /* the daemon has ended: a channel itself has no end */
+        return -1;
+    }
+    return length;
+}
+
+/* rdma_ucm_cmd_hdr */
+struct cm_header {
+    uint32_t command;
+    uint16_t in;
+    uint16_t out;
+};
+#define CM_GET_EVENT 12
+/* Bytes of its struct, and minimum room for the response. */
+#define CM_GET_EVENT_BYTES 8
+#define CM_GET_EVENT_ROOM 328
+/* The smallest possible page. */
+#define PAGE_BYTES 4096
+
+/*
+ * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. As on Linux
+ * the call holds the channel from its start: nothing arrives any more on a channel that another thread has closed.
+ */
+static bool channel_wait(int fd, int kind)
+{
+    struct pollfd events = {.fd = fd_kind(fd) == kind ? fd : -1, .events = POLLIN};
+    return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
+}
+
+/* A call that takes a record of a channel of this kind, and blocks if the descriptor lacks O_NONBLOCK. */
+static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer, size_t count)
+{
+    const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
+    for (;;) {
+        const ssize_t taken = session_call(fd, type, (uintptr_t)buffer, count);
+        const bool closed = taken < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
+        if (taken >= 0 || (errno != EAGAIN && !closed)) {
+            if (taken >= 0)
+                errno = saved;
+            return taken;
+        }
+        errno = EAGAIN;
+        if (flags & O_NONBLOCK || !channel_wait(fd, kind))
+            return -1;
+    }
+}
+
+ssize_t umad_read(int fd, void *buffer, size_t count)
+{
+    return channel_take(fd, FD_UMAD, USERDMA_READ, buffer, count);
+}
+
+/* Whether Linux would find no error before it waits: the struct is on the header's page, so it can be read. */
+static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header *header)
+{
+    const uintptr_t first = (uintptr_t)buffer, last = first + sizeof *header + CM_GET_EVENT_BYTES - 1;
+    return header->in >= CM_GET_EVENT_BYTES && header->out >= CM_GET_EVENT_ROOM &&
+           count >= sizeof *header + header->in && first / PAGE_BYTES == last / PAGE_BYTES;
+}
+
+/*
+ * RDMA_USER_CM_CMD_GET_EVENT. For a blocking descriptor, waiting here first saves the daemon a call without result.
+ */
+static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
+{
+    const bool waits = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
+    if (waits && cm_is_whole(buffer, count, header) && !channel_wait(fd, FD_CM))
+        return -1;
+    return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
+}
+
+ssize_t cm_write(int fd, const void *buffer, size_t count)
+{
+    struct cm_header header = {0};
+    if (count >= sizeof header && (uintptr_t)buffer >= 4096)
+        memcpy(&header, buffer, sizeof header);
+    if (header.command == CM_GET_EVENT)
+        return cm_get_event(fd, buffer, count, &header);
+    return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+}
+
+void device_wake(int fd)
+{
+    const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
+    if (fd_kind(fd) == FD_CONTEXT && page && page[USERDMA_PARKED_PAGE_PARKED])
+        ring(fd, NO_QP);
+}
+
+bool device_dead(int fd)
+{
+    if (fd_kind(fd) != FD_CONTEXT)
+        return false;
+    struct pollfd doorbell = {.fd = __atomic_load_n(&fd_table[fd].partner, __ATOMIC_ACQUIRE), .events = POLLRDHUP};
+    const int saved = errno;
+    const bool dead = poll(&doorbell, 1, 0) > 0;
+    errno = saved;
+    return dead;
+}
+
+int shim_store(uint64_t address, uint32_t width, int value)
+{
+    const int64_t number = value;
+    if (width != 4 && width != 8)
+        return -EFAULT;
+    const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
+    const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
+    /* Written by the kernel, so that a bad address of the program is an error and not a crash. */
+    const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
+    if (moved == (ssize_t)width)
+        return 0;
+    if (moved >= 0 || errno == EFAULT)
+        return -EFAULT;
+    /* In a sandbox without that call: the daemon has checked the address. */
+    memcpy((void *)(uintptr_t)address, &number, width);
+    return 0;
+}

@@ -1,0 +1,138 @@
+/*
+ * Descriptors of ours received from another program: inherited across exec, or passed over a socket (SCM_RIGHTS). They
+ * work from the first call, of whatever kind (R28, R37).
+ *
+ * They are recognised on arrival, without a request: event and driver sockets by the daemon's mark, contexts by the
+ * name of their memory file. A context is attached to our session when it is first used, since a program that only
+ * passes it on needs no session. Descriptors that arrive in other ways (a raw system call, pidfd_getfd) are recognised
+ * at their first RDMA or driver ioctl.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+/* The kind of a socket with the daemon's mark, otherwise FD_OTHER. */
+static int kind_of_socket(int fd)
+{
+    struct timeval mark = {0};
+    socklen_t length = sizeof mark;
+    if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
+        return FD_OTHER;
+    return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
+}
+
+/* The kernel shows the name given by the daemon. */
+static bool is_context_file(int fd)
+{
+    static const char name[] = "/memfd:userdma-context";
+    char path[32], target[sizeof name];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = REAL(readlink)(path, target, sizeof target);
+    return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
+}
+
+bool received_recognise(int fd, bool by_exec)
+{
+    if (fd < 0 || fd_kind(fd) != FD_OTHER)
+        return false;
+    errno = 0;
+    const int kind = kind_of_socket(fd);
+    if (kind != FD_OTHER)
+        return fd_add_event(fd, kind) == 0;
+    return errno == ENOTSOCK && is_context_file(fd) && fd_add_received(fd, by_exec) == 0;
+}
+
+int received_learn(int fd)
+{
+    const int saved = errno;
+    const int error = session_attach(fd);
+    if (error == -ENODEV) {
+        /* Another program's file with that name. */
+        fd_forget(fd);
+        errno = saved;
+        return FD_OTHER;
+    }
+    errno = error ? -error : saved;
+    return error ? FD_RECEIVED : FD_CONTEXT;
+}
+
+/* ---- across exec ---- */
+
+/* The layout of getdents64(2). */
+struct entry {
+    uint64_t inode;
+    int64_t next;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+/* Raw system calls: it runs before the rest of the program, and must not allocate. */
+void received_at_start(void)
+{
+    const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return;
+    char room[1024] __attribute__((aligned(8)));
+    long length;
+    while ((length = syscall(SYS_getdents64, folder, room, sizeof room)) > 0)
+        for (long at = 0; at < length;) {
+            const struct entry *entry = (const void *)(room + at);
+            at += entry->length;
+            int fd = 0;
+            const char *digit = entry->name;
+            for (; *digit >= '0' && *digit <= '9'; digit++)
+                fd = fd * 10 + (*digit - '0');
+            if (digit > entry->name && fd != folder)
+                received_recognise(fd, true);
+        }
+    syscall(SYS_close, folder);
+}
+
+/* ---- over a socket ---- */
+
+static void take_rights(struct msghdr *message)
+{
+    const int saved = errno;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, (const char *)c + at, sizeof fd);
+            received_recognise(fd_opened(fd), false);
+        }
+    }
+    errno = saved;
+}
+
+EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
+{
+    const socklen_t room = fd_kind(socket) == FD_NETLINK ? message->msg_namelen : 0;
+    const ssize_t length = REAL(recvmsg)(socket, message, flags);
+    if (LIKELY(!shim_active) || length < 0)
+        return length;
+    if (message->msg_controllen > 0)
+        take_rights(message);
+    netlink_received(socket, message, room);
+    return length;
+}
+
+EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
+{
+    /* Either all names have room or none: datagrams on a netlink socket have a name of fixed length. */
+    const socklen_t room = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
+    const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
+    if (UNLIKELY(shim_active))
+        for (int i = 0; i < received; i++) {
+            struct msghdr *message = &messages[i].msg_hdr;
+            if (message->msg_controllen > 0)
+                take_rights(message);
+            netlink_received(socket, message, room);
+        }
+    return received;
+}

@@ -1,0 +1,464 @@
+/*
+ * Wrappers of the provider's functions. Polling: an empty poll yields the processor, and detects that the daemon has
+ * ended or the device was removed, which a queue whose requests are all shared does not show. Posting: a queue pair
+ * that cannot send yet refuses (IBA 10.8.3.1), which the daemon cannot do, since it is not called. And XRC, for a
+ * provider without it (xrc.c).
+ *
+ * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds.
+ * The functions are in the public operation table of libibverbs' context, so they are replaced there, when a provider
+ * has filled the table (verbs_set_ops) or the program gets its context. Each distinct provider function gets a numbered
+ * slot with its own wrapper, so a call needs no lookup. Contexts of other devices are not changed.
+ *
+ * libibverbs is not linked: the program, or a library that it loads later, brings it.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <sched.h>
+
+#include "verbs_ops.h"
+
+/* Distinct providers in one program: rxe's, and any other for the daemon's devices. */
+#define SLOTS 4
+
+/* Empty polls between two checks that the daemon is alive. A prime, so that queues polled in turn are all checked. */
+#define LOOK_EVERY 127
+/*
+ * Checks between two doorbells of a program that polls without success. Posting a receive rings no doorbell, but for a
+ * queue pair in ERR it is work for the daemon: the request must be flushed.
+ */
+#define RING_EVERY 512
+
+typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
+typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
+typedef int next_poll_function(struct ibv_cq_ex *);
+typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
+typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
+typedef int wr_complete_function(struct ibv_qp_ex *);
+typedef int post_recv_function(struct ibv_qp *, struct ibv_recv_wr *, struct ibv_recv_wr **);
+typedef int post_srq_recv_function(struct ibv_srq *, struct ibv_recv_wr *, struct ibv_recv_wr **);
+typedef int bind_mw_function(struct ibv_qp *, struct ibv_mw *, struct ibv_mw_bind *);
+
+static poll_cq_function *poll_cq_of[SLOTS];
+static start_poll_function *start_poll_of[SLOTS];
+static next_poll_function *next_poll_of[SLOTS];
+static create_cq_ex_function *create_cq_ex_of[SLOTS];
+static create_qp_ex_function *create_qp_ex_of[SLOTS];
+static post_send_function *post_send_of[SLOTS];
+static wr_complete_function *wr_complete_of[SLOTS];
+static post_recv_function *post_recv_of[SLOTS];
+static post_srq_recv_function *post_srq_recv_of[SLOTS];
+static bind_mw_function *bind_mw_of[SLOTS];
+
+/* After an empty poll: true if the daemon has ended or the device was removed. */
+static bool idle(const struct ibv_context *context)
+{
+    static __thread unsigned polls __attribute__((tls_model("initial-exec")));
+    static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
+    if (UNLIKELY(dead_fd == context->cmd_fd) || ++polls == LOOK_EVERY) {
+        polls = 0;
+        static __thread unsigned looks __attribute__((tls_model("initial-exec")));
+        if (++looks % RING_EVERY == 0)
+            device_wake(context->cmd_fd);
+        const bool dead = device_dead(context->cmd_fd);
+        /* Every further poll of this context checks again: by then the number may belong to another context. */
+        if (dead)
+            dead_fd = context->cmd_fd;
+        else if (dead_fd == context->cmd_fd)
+            dead_fd = -1;
+        if (dead)
+            return true;
+    }
+    sched_yield();
+    return false;
+}
+
+static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
+{
+    if (UNLIKELY(shim_events) && found > 0)
+        events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, (uint32_t)found, wc[found - 1].wr_id, 0);
+    return found;
+}
+
+static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
+{
+    int found = original(cq, entries, wc);
+    if (UNLIKELY(shim_valgrind) && found > 0)
+        valgrind_mark();
+    if (LIKELY(found != 0) || !idle(cq->context))
+        return polled(cq, found, wc);
+    /* Requests flushed before the end have completed by now. */
+    found = original(cq, entries, wc);
+    if (found != 0)
+        return polled(cq, found, wc);
+    errno = EIO;
+    return -1;
+}
+
+static int polled_one(const struct ibv_cq_ex *cq, int result)
+{
+    if (UNLIKELY(shim_events) && result == 0)
+        events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);
+    return result;
+}
+
+static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
+{
+    int result = original(cq, attributes);
+    if (UNLIKELY(shim_valgrind) && result == 0)
+        valgrind_mark();
+    if (LIKELY(result != ENOENT) || !idle(cq->context))
+        return polled_one(cq, result);
+    result = polled_one(cq, original(cq, attributes));
+    return result == ENOENT ? EIO : result;
+}
+
+/* Wrapped under valgrind, and if events are recorded. */
+static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
+{
+    int result = original(cq);
+    if (shim_valgrind && result == 0)
+        valgrind_mark();
+    return polled_one(cq, result);
+}
+
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes);
+
+static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes);
+
+/* RTS and later states; in ERR requests are accepted and flushed. */
+static bool can_send(const struct ibv_qp *qp)
+{
+    return qp->state >= IBV_QPS_RTS;
+}
+
+static uint32_t count_sends(const struct ibv_send_wr *list)
+{
+    uint32_t count = 0;
+    for (; list; list = list->next)
+        count++;
+    return count;
+}
+
+static uint32_t count_receives(const struct ibv_recv_wr *list)
+{
+    uint32_t count = 0;
+    for (; list; list = list->next)
+        count++;
+    return count;
+}
+
+static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list)
+{
+    const int fd = qp->context->cmd_fd;
+    const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events) && list)
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, count_sends(list), list->wr_id, stack);
+    for (; list; list = list->next)
+        stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+}
+
+static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list)
+{
+    const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events) && list)
+        events_note(fd, queue, number, count_receives(list), list->wr_id, stack);
+    for (; list; list = list->next)
+        stack_note_post(fd, queue, number, list->wr_id, stack);
+}
+
+/* Requests that were noted were refused, `bad` and all behind it. */
+static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
+{
+    if (UNLIKELY(shim_events) && count > 0)
+        events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
+}
+
+/* Wrapped only if stacks are recorded. */
+static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                     struct ibv_recv_wr **bad)
+{
+    const int fd = qp->context->cmd_fd;
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
+    const int error = original(qp, list, bad);
+    if (error == 0)
+        return 0;
+    note_refused(fd, USERDMA_POST_RECEIVE, qp->qp_num, count_receives(*bad));
+    return refused_receive(qp, *bad, error);
+}
+
+static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                         struct ibv_recv_wr **bad)
+{
+    note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
+    const int error = original(srq, list, bad);
+    if (error == 0)
+        return 0;
+    note_refused(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, count_receives(*bad));
+    return refused_shared(srq, *bad, error);
+}
+
+/* Posting by a provider or by xrc.c. */
+static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                      struct ibv_send_wr **bad)
+{
+    if (UNLIKELY(!can_send(qp))) {
+        *bad = list;
+        return EINVAL;
+    }
+    if (UNLIKELY(qp->qp_type == IBV_QPT_XRC_SEND))
+        return xrc_post_send(original, qp, list, bad);
+    return original(qp, list, bad);
+}
+
+static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                     struct ibv_send_wr **bad)
+{
+    if (LIKELY(!shim_stacks))
+        return post_sends(original, qp, list, bad);
+    note_sends(qp, list);
+    const int error = post_sends(original, qp, list, bad);
+    if (error == 0)
+        return 0;
+    note_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, count_sends(*bad));
+    return refused_send(qp, *bad, error);
+}
+
+/* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
+static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
+{
+    if (UNLIKELY(!can_send(&qp->qp_base))) {
+        qp->wr_abort(qp);
+        return LIKELY(!shim_stacks) ? EINVAL : refused_request(&qp->qp_base, qp->wr_id, EINVAL);
+    }
+    if (UNLIKELY(shim_stacks)) {
+        const struct ibv_qp *base = &qp->qp_base;
+        const uint32_t stack = stack_here();
+        if (shim_events)
+            events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
+                        stack);
+        stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
+        stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
+    }
+    const int error = original(qp);
+    if (LIKELY(error == 0 || !shim_stacks))
+        return error;
+    note_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
+    return refused_request(&qp->qp_base, qp->wr_id, error);
+}
+
+/* Posted by the provider itself. Wrapped only if stacks are recorded. */
+static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    const int fd = qp->context->cmd_fd;
+    const uint32_t stack = stack_here();
+    if (UNLIKELY(shim_events))
+        events_note(fd, USERDMA_POST_SEND, qp->qp_num, 1, bind->wr_id, stack);
+    stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack);
+    const int error = original(qp, mw, bind);
+    if (error == 0)
+        return 0;
+    note_refused(fd, USERDMA_POST_SEND, qp->qp_num, 1);
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    return refused_send(qp, &posted, error);
+}
+
+#define SLOT(n)                                                                                                        \
+    static int poll_cq_##n(struct ibv_cq *cq, int entries, struct ibv_wc *wc)                                          \
+    {                                                                                                                  \
+        return poll_cq(poll_cq_of[n], cq, entries, wc);                                                                \
+    }                                                                                                                  \
+    static int start_poll_##n(struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)                               \
+    {                                                                                                                  \
+        return start_poll(start_poll_of[n], cq, attributes);                                                           \
+    }                                                                                                                  \
+    static int next_poll_##n(struct ibv_cq_ex *cq)                                                                     \
+    {                                                                                                                  \
+        return next_poll(next_poll_of[n], cq);                                                                         \
+    }                                                                                                                  \
+    static struct ibv_cq_ex *create_cq_ex_##n(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes)     \
+    {                                                                                                                  \
+        return create_cq_ex(create_cq_ex_of[n], context, attributes);                                                  \
+    }                                                                                                                  \
+    static struct ibv_qp *create_qp_ex_##n(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes)        \
+    {                                                                                                                  \
+        return create_qp_ex(create_qp_ex_of[n], context, attributes);                                                  \
+    }                                                                                                                  \
+    static int post_send_##n(struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad)                    \
+    {                                                                                                                  \
+        return post_send(post_send_of[n], qp, list, bad);                                                              \
+    }                                                                                                                  \
+    static int wr_complete_##n(struct ibv_qp_ex *qp)                                                                   \
+    {                                                                                                                  \
+        return wr_complete(wr_complete_of[n], qp);                                                                     \
+    }                                                                                                                  \
+    static int post_recv_##n(struct ibv_qp *qp, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)                    \
+    {                                                                                                                  \
+        return post_recv(post_recv_of[n], qp, list, bad);                                                              \
+    }                                                                                                                  \
+    static int post_srq_recv_##n(struct ibv_srq *srq, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)              \
+    {                                                                                                                  \
+        return post_srq_recv(post_srq_recv_of[n], srq, list, bad);                                                     \
+    }                                                                                                                  \
+    static int bind_mw_##n(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)                             \
+    {                                                                                                                  \
+        return bind_mw(bind_mw_of[n], qp, mw, bind);                                                                   \
+    }
+SLOT(0)
+SLOT(1)
+SLOT(2)
+SLOT(3)
+
+static poll_cq_function *const poll_cq_wrapper[SLOTS] = {poll_cq_0, poll_cq_1, poll_cq_2, poll_cq_3};
+static start_poll_function *const start_poll_wrapper[SLOTS] = {start_poll_0, start_poll_1, start_poll_2, start_poll_3};
+static next_poll_function *const next_poll_wrapper[SLOTS] = {next_poll_0, next_poll_1, next_poll_2, next_poll_3};
+static create_cq_ex_function *const create_cq_ex_wrapper[SLOTS] = {create_cq_ex_0, create_cq_ex_1, create_cq_ex_2,
+                                                                   create_cq_ex_3};
+static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_0, create_qp_ex_1, create_qp_ex_2,
+                                                                   create_qp_ex_3};
+static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_send_1, post_send_2, post_send_3};
+static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, wr_complete_1, wr_complete_2,
+                                                                 wr_complete_3};
+static post_recv_function *const post_recv_wrapper[SLOTS] = {post_recv_0, post_recv_1, post_recv_2, post_recv_3};
+static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_recv_0, post_srq_recv_1, post_srq_recv_2,
+                                                                     post_srq_recv_3};
+static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, bind_mw_2, bind_mw_3};
+
+/* Replaces *function by the wrapper of its slot. Does nothing if all slots are taken, or if it is a wrapper. */
+#define WRAP(function, originals, wrappers)                                                                            \
+    do {                                                                                                               \
+        __typeof__(*(originals)) given = (function);                                                                   \
+        for (int slot = 0; given && slot < SLOTS; slot++) {                                                            \
+            if (given == (wrappers)[slot])                                                                             \
+                break;                                                                                                 \
+            __typeof__(*(originals)) free_slot = NULL;                                                                 \
+            if (__atomic_compare_exchange_n(&(originals)[slot], &free_slot, given, false, __ATOMIC_ACQ_REL,            \
+                                            __ATOMIC_ACQUIRE) ||                                                       \
+                free_slot == given) {                                                                                  \
+                (function) = (wrappers)[slot];                                                                         \
+                break;                                                                                                 \
+            }                                                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
+                                      struct ibv_cq_init_attr_ex *attributes)
+{
+    struct ibv_cq_ex *cq = original(context, attributes);
+    if (cq)
+        WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
+    if (cq && (shim_valgrind || shim_events))
+        WRAP(cq->next_poll, next_poll_of, next_poll_wrapper);
+    return cq;
+}
+
+static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
+                                   struct ibv_qp_init_attr_ex *attributes)
+{
+    if (UNLIKELY(attributes->qp_type == IBV_QPT_XRC_RECV))
+        return xrc_create_target(context, attributes);
+    struct ibv_qp *qp = original(context, attributes);
+    if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
+        struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
+        WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
+        if (UNLIKELY(shim_events))
+            batch_watch(extended);
+    }
+    return qp;
+}
+
+static struct ibv_context *wrap(struct ibv_context *context)
+{
+    if (!context || fd_used(context->cmd_fd) != FD_CONTEXT)
+        return context;
+    WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
+    if (UNLIKELY(shim_stacks)) {
+        events_open(context->cmd_fd);
+        WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
+        WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
+        WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
+    }
+    struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
+    if (extended)
+        WRAP(extended->create_cq_ex, create_cq_ex_of, create_cq_ex_wrapper);
+    extended = verbs_get_ctx_op(context, create_qp_ex);
+    if (extended && verbs_get_ctx_op(context, create_srq_ex)) {
+        WRAP(extended->create_qp_ex, create_qp_ex_of, create_qp_ex_wrapper);
+        WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
+        xrc_complete(extended);
+    }
+    return context;
+}
+
+/* libibverbs's own function: the next one in the program's order, or that of a privately loaded library. */
+static void *find(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+    if (found)
+        return found;
+    void *library = dlopen("libibverbs.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library)
+        return NULL;
+    found = dlsym(library, name);
+    dlclose(library);
+    return found;
+}
+
+static bool fork_initialized;
+
+bool verbs_fork_safe(void)
+{
+    return fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE");
+}
+
+/*
+ * No effect: nothing is pinned, and a page kept from a child (MADV_DONTFORK) would hide other data on it from the child
+ * too.
+ */
+EXPORT int ibv_fork_init(void)
+{
+    if (!shim_is_ready())
+        shim_init();
+    fork_initialized = true;
+    if (shim_active)
+        return 0;
+    int (*original)(void) = find("ibv_fork_init");
+    return original ? original() : ENOSYS;
+}
+
+EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
+{
+    struct ibv_context *(*original)(struct ibv_device *) = find("ibv_open_device");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    return wrap(original(device));
+}
+
+EXPORT struct ibv_context *ibv_import_device(int fd)
+{
+    struct ibv_context *(*original)(int) = find("ibv_import_device");
+    if (!original) {
+        errno = ENOSYS;
+        return NULL;
+    }
+    return wrap(original(fd));
+}
+
+/* Between libibverbs and its providers; catches programs that look up ibv_open_device themselves. */
+struct verbs_context_ops;
+EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
+void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)
+{
+    void (*original)(struct verbs_context *, const struct verbs_context_ops *) = find("verbs_set_ops");
+    if (!original)
+        return;
+    original(context, operations);
+    wrap(&context->context);
+}

@@ -1,0 +1,226 @@
+/*
+ * XRC (IBA annex A14) for our contexts: the parts that rxe's provider lacks, since Linux's rxe has no XRC.
+ *
+ * The provider can create XRC receive queues and initiators, once there is a domain. Missing are the domains, targets,
+ * the number of a receive queue, and that number in send requests. These operations go into the public operation table
+ * of the context, where libibverbs' inline functions find them. They make Linux's own calls.
+ *
+ * A target has no queue, so its object is libibverbs' with zeros behind it: the provider, which modifies and destroys
+ * it, finds nothing mapped. The receiver's SRQ number is in otherwise unused bits of a send request's flags
+ * (src/spec/drivers/rxe-rings.ts); the provider copies them into the ring.
+ *
+ * Objects are allocated here, as by a provider; they belong to the program.
+ */
+#define _GNU_SOURCE
+#include "../shim.h"
+
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <rdma/ib_user_verbs.h>
+#include <string.h>
+
+#include "verbs_ops.h"
+
+/* More than any provider's queue pair has. */
+#define QP_ROOM 4096
+/* Work requests that are modified at a time on the way to the provider. */
+#define BATCH 16
+#define FLAGS_MASK 0xffu
+#define SRQN_SHIFT 8
+
+/* A domain and a shared receive queue, as known to libibverbs and its providers. */
+struct domain {
+    struct ibv_xrcd xrcd;
+    uint32_t comp_mask;
+    uint32_t handle;
+};
+struct shared_queue {
+    struct ibv_srq srq;
+    enum ibv_srq_type type;
+    void *xrcd;
+    struct ibv_cq *cq;
+    uint32_t number;
+};
+
+union target {
+    struct ibv_qp qp;
+    char room[QP_ROOM];
+};
+
+struct open_xrcd_command {
+    struct ib_uverbs_cmd_hdr header;
+    uint64_t response;
+    int32_t fd;
+    uint32_t flags;
+};
+struct close_xrcd_command {
+    struct ib_uverbs_cmd_hdr header;
+    uint32_t handle;
+};
+/* ib_uverbs_create_qp */
+struct create_qp_command {
+    struct ib_uverbs_cmd_hdr header;
+    uint64_t response;
+    uint64_t user_handle;
+    uint32_t domain;
+    uint32_t queues[3];
+    uint32_t cap[5];
+    uint8_t signal_all;
+    uint8_t type;
+    uint8_t rest[2];
+};
+struct open_qp_command {
+    struct ib_uverbs_cmd_hdr header;
+    uint64_t response;
+    uint64_t user_handle;
+    uint32_t domain;
+    uint32_t number;
+    uint8_t type;
+    uint8_t rest[7];
+};
+_Static_assert(sizeof(struct open_xrcd_command) == 24, "layout");
+_Static_assert(sizeof(struct create_qp_command) == 64, "layout");
+_Static_assert(sizeof(struct open_qp_command) == 40, "layout");
+
+/* Makes a call; false with errno if it is refused. `header` is the start of the command's `size` bytes. */
+static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response)
+{
+    header->command = number;
+    header->in_words = (uint16_t)(size / 4);
+    header->out_words = (uint16_t)(response / 4);
+    return device_write(fd, header, size) == (ssize_t)size;
+}
+
+static struct ibv_xrcd *open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_attr *attributes)
+{
+    const uint32_t needed = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS;
+    if ((attributes->comp_mask & needed) != needed || attributes->comp_mask >= IBV_XRCD_INIT_ATTR_RESERVED) {
+        errno = (attributes->comp_mask & needed) == needed ? EOPNOTSUPP : EINVAL;
+        return NULL;
+    }
+    struct domain *domain = calloc(1, sizeof *domain);
+    if (!domain)
+        return NULL;
+    uint32_t handle = 0;
+    struct open_xrcd_command open = {
+        .response = (uintptr_t)&handle, .fd = attributes->fd, .flags = (uint32_t)attributes->oflags};
+    if (!command(context->cmd_fd, &open.header, sizeof open, IB_USER_VERBS_CMD_OPEN_XRCD, sizeof handle)) {
+        free(domain);
+        return NULL;
+    }
+    domain->xrcd.context = context;
+    domain->comp_mask = 1;
+    domain->handle = handle;
+    return &domain->xrcd;
+}
+
+static int close_xrcd(struct ibv_xrcd *xrcd)
+{
+    struct domain *domain = (struct domain *)xrcd;
+    struct close_xrcd_command close = {.handle = domain->handle};
+    if (!command(xrcd->context->cmd_fd, &close.header, sizeof close, IB_USER_VERBS_CMD_CLOSE_XRCD, 0))
+        return errno;
+    free(domain);
+    return 0;
+}
+
+static int get_srq_num(struct ibv_srq *srq, uint32_t *number)
+{
+    const struct shared_queue *queue = (const struct shared_queue *)srq;
+    if (queue->type != IBV_SRQT_XRC)
+        return EOPNOTSUPP;
+    *number = queue->number;
+    return 0;
+}
+
+/* Creates or opens a target; NULL with errno. */
+static struct ibv_qp *make_target(struct ibv_context *context, void *qp_context, struct ib_uverbs_cmd_hdr *header,
+                                  size_t size, unsigned number, uint64_t *response, uint64_t *user_handle)
+{
+    union target *target = calloc(1, sizeof *target);
+    if (!target)
+        return NULL;
+    struct ib_uverbs_create_qp_resp made = {0};
+    struct ibv_qp *qp = &target->qp;
+    *response = (uintptr_t)&made;
+    *user_handle = (uintptr_t)qp;
+    if (!command(context->cmd_fd, header, size, number, sizeof made)) {
+        free(target);
+        return NULL;
+    }
+    qp->context = context;
+    qp->qp_context = qp_context;
+    qp->handle = made.qp_handle;
+    qp->qp_num = made.qpn;
+    qp->state = IBV_QPS_RESET;
+    qp->qp_type = IBV_QPT_XRC_RECV;
+    pthread_mutex_init(&qp->mutex, NULL);
+    pthread_cond_init(&qp->cond, NULL);
+    return qp;
+}
+
+struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes)
+{
+    if (!(attributes->comp_mask & IBV_QP_INIT_ATTR_XRCD)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    struct create_qp_command create = {.domain = ((struct domain *)attributes->xrcd)->handle,
+                                       .type = IBV_QPT_XRC_RECV};
+    return make_target(context, attributes->qp_context, &create.header, sizeof create, IB_USER_VERBS_CMD_CREATE_QP,
+                       &create.response, &create.user_handle);
+}
+
+static struct ibv_qp *open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attributes)
+{
+    const uint32_t needed = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE;
+    if ((attributes->comp_mask & needed) != needed) {
+        errno = EINVAL;
+        return NULL;
+    }
+    void *qp_context = attributes->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT ? attributes->qp_context : NULL;
+    struct open_qp_command open = {.domain = ((struct domain *)attributes->xrcd)->handle,
+                                   .number = attributes->qp_num,
+                                   .type = (uint8_t)attributes->qp_type};
+    struct ibv_qp *qp = make_target(context, qp_context, &open.header, sizeof open, IB_USER_VERBS_CMD_OPEN_QP,
+                                    &open.response, &open.user_handle);
+    if (qp)
+        qp->state = IBV_QPS_UNKNOWN;
+    return qp;
+}
+
+int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                  struct ibv_send_wr **bad)
+{
+    if (!list)
+        return original(qp, list, bad);
+    while (list) {
+        struct ibv_send_wr batch[BATCH];
+        struct ibv_send_wr *first = list;
+        int count = 0;
+        for (; list && count < BATCH; list = list->next, count++) {
+            batch[count] = *list;
+            batch[count].send_flags &= FLAGS_MASK;
+            batch[count].send_flags |= list->qp_type.xrc.remote_srqn << SRQN_SHIFT;
+            batch[count].next = &batch[count + 1];
+        }
+        batch[count - 1].next = NULL;
+        struct ibv_send_wr *refused = NULL;
+        const int result = original(qp, batch, &refused);
+        if (result) {
+            for (const struct ibv_send_wr *before = batch; refused && before != refused; before++)
+                first = first->next;
+            *bad = first;
+            return result;
+        }
+    }
+    return 0;
+}
+
+void xrc_complete(struct verbs_context *context)
+{
+    context->open_xrcd = open_xrcd;
+    context->close_xrcd = close_xrcd;
+    context->get_srq_num = get_srq_num;
+    context->open_qp = open_qp;
+}

@@ -1,0 +1,163 @@
+/*
+ * Runs the program of a command line transparently: it inherits input and output, gets our signals, and its exit status
+ * becomes ours. Its environment names the preload library and the daemon's socket, which make the devices visible.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
+import { constants as os } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { SessionEnv } from '../../spec/session.ts'
+import { shimLibrary, waitsLibrary } from '../places.ts'
+
+/** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
+export class ProgramError extends Error {
+  override readonly name = 'ProgramError'
+  readonly status: 126 | 127
+
+  constructor(status: 126 | 127, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+const isShim = (path: string): boolean => /\/libuserdma_(?:shim|waits)\.so$/.test(path)
+const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
+
+/** The environment without the preload library, for our own processes. */
+export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
+  const { LD_PRELOAD: _, ...rest } = env
+  const others = preloads(env).filter(path => !isShim(path))
+  return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
+}
+
+/**
+ * What the preload library reports about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
+ * of calls and posts; `events`: and the order of posts and polls.
+ */
+export interface Recording {
+  readonly tag?: string | undefined
+  readonly stacks?: boolean
+  readonly events?: boolean
+}
+
+/**
+ * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if the preload
+ * library is missing.
+ */
+export const programEnvironment = (
+  socket: string,
+  { tag, stacks = false, events = false }: Recording = {},
+): NodeJS.ProcessEnv => {
+  const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
+  return {
+    ...env,
+    LD_PRELOAD: [
+      ...(events ? [waitsLibrary()] : []),
+      shimLibrary(),
+      ...preloads(env).filter(path => !isShim(path)),
+    ].join(':'),
+    [SessionEnv.socket]: socket,
+    ...(tag !== undefined && { [SessionEnv.tag]: tag }),
+    ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
+  }
+}
+
+/** The file's stat; undefined also for paths that we may not access, for example other users' folders in PATH. */
+const statOf = (path: string): Stats | undefined => {
+  try {
+    return statSync(path)
+  } catch {
+    return undefined
+  }
+}
+
+const isExecutableFile = (path: string): boolean => {
+  try {
+    accessSync(path, constants.X_OK)
+    return statOf(path)?.isFile() === true
+  } catch {
+    return false
+  }
+}
+
+/** Paths to try for a program's name. */
+const candidatesOf = (program: string): string[] => {
+  if (program.includes('/')) return [program]
+  return program === '' ? [] : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
+}
+
+/** The path of an executable program; undefined if there is none. */
+export const findProgram = (program: string): string | undefined => candidatesOf(program).find(isExecutableFile)
+
+/** The path of a program. Throws ProgramError if it cannot be run. */
+export const requireProgram = (program: string): string => {
+  const candidates = candidatesOf(program)
+  const path = candidates.find(isExecutableFile)
+  if (path !== undefined) return path
+  const found = candidates.map(path => ({ path, stat: statOf(path) })).find(({ stat }) => stat)
+  if (found) {
+    const where = found.path === program ? program : `${program}: ${found.path}`
+    throw new ProgramError(
+      126,
+      found.stat?.isDirectory() ? `${where} is a folder, not a program` : `${where} is not executable for you`,
+    )
+  }
+  throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
+}
+
+/**
+ * Whether there is a controlling terminal: it sends SIGINT and SIGQUIT to the program too, so we must not forward them.
+ */
+const hasTerminal = (): boolean => {
+  try {
+    closeSync(openSync('/dev/tty', 'r'))
+    return true
+  } catch {
+    return false
+  }
+}
+
+const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
+const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
+
+/**
+ * Runs the program to its end and returns its exit status, or 128+n after signal n. Throws ProgramError if it cannot be
+ * started.
+ */
+export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
+  new Promise((resolve, reject) => {
+    let child: ChildProcess | undefined
+    const forward = (signal: NodeJS.Signals): void => {
+      child?.kill(signal)
+    }
+    const ignore = (): void => {}
+    const byTerminal = hasTerminal() ? ignore : forward
+    const handlers: [NodeJS.Signals, (signal: NodeJS.Signals) => void][] = [
+      ...FORWARDED.map((signal): [NodeJS.Signals, typeof forward] => [signal, forward]),
+      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof forward] => [signal, byTerminal]),
+    ]
+    // Installed before the program is spawned: a signal during spawn is then ignored rather than ending this process
+    // alone.
+    for (const [signal, handler] of handlers) process.on(signal, handler)
+    const settle = (): void => {
+      for (const [signal, handler] of handlers) process.off(signal, handler)
+    }
+    const refuse = (error: unknown): void => {
+      settle()
+      const { code } = error as NodeJS.ErrnoException
+      // The file existed a moment ago, so the interpreter in its #! line is missing.
+      if (code === 'ENOENT') reject(new ProgramError(127, `${program}: its interpreter does not exist`))
+      else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
+    }
+    try {
+      child = spawn(program, args, { env, stdio: 'inherit' })
+    } catch (error) {
+      refuse(error)
+      return
+    }
+    child.once('error', refuse)
+    child.once('exit', (status, signal) => {
+      settle()
+      resolve(signal === null ? (status ?? 0) : 128 + os.signals[signal])
+    })
+  })

@@ -1,0 +1,57 @@
+/*
+ * A hash of the bytes that a send reads, for `userdma check`: all, or of a long message samples from its begin, its end
+ * and a place between that differs from request to request.
+ */
+import type { MemoryTable } from '../../../core/memory/region-table.ts'
+import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'
+import { TWO_32 } from '../../../spec/memory.ts'
+import { Access } from '../../../transport/types.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import { crcOfArena } from '../../../wire/crc.ts'
+import { regionMemory } from '../memory.ts'
+
+/** Bytes that are hashed in one step. Messages of at most so many are always hashed whole. */
+const STEP_BYTES = 4096
+const SAMPLE_BYTES = 1024
+
+/** `scratch`: STEP_BYTES. */
+export const createDigest = (table: MemoryTable, scratch: Arena) => {
+  const memory = regionMemory(table)
+
+  /** Copies bytes of the elements from byte `from` of the message on. */
+  const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
+    let skipped = from
+    let at = 0
+    for (const { address, length, lkey } of elements) {
+      const piece = Math.min(length - skipped, bytes - at)
+      if (piece > 0) {
+        const start = address + skipped
+        const hi = Math.floor(start / TWO_32)
+        const lo = start % TWO_32
+        const region = memory.resolve(pd, lkey, hi, lo, piece, Access.LOCAL_READ, qpn)
+        if (region < 0 || memory.read(region, hi, lo, scratch, at, piece, piece, piece) !== 0) return false
+        at += piece
+      }
+      skipped = Math.max(0, skipped - length)
+    }
+    return true
+  }
+
+  return (pd: number, { id, number, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
+    let hash = 0
+    /** False: they cannot be read. */
+    const add = (from: number, bytes: number): boolean => {
+      if (!copy(pd, number, elements, from, bytes)) return false
+      hash = crcOfArena(scratch, 0, bytes, hash)
+      return true
+    }
+    if (isWhole || length <= STEP_BYTES) {
+      for (let from = 0; from < length; from += STEP_BYTES)
+        if (!add(from, Math.min(STEP_BYTES, length - from))) return undefined
+      return hash
+    }
+    const between = (id * 64) % (length - SAMPLE_BYTES)
+    for (const from of [0, between, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
+    return hash
+  }
+}

@@ -1,0 +1,378 @@
+/*
+ * The work requests of a watched device (spec/check/requests.ts): its WorkSource and Completions are replaced by ones that
+ * also report. A device that nobody watches has the plain ones, so it pays nothing.
+ *
+ * The engine loads a send again if it could not execute it at once, and completes sends and receives of one queue pair
+ * in order, so a request is found without searching. The message that took a receive is the sender's oldest one that
+ * fits; on unreliable services, those before it were lost.
+ */
+import { findGid } from '../../../core/devices/gids.ts'
+import type { Device, RequestLook } from '../../../core/model.ts'
+import {
+  type RequestElement,
+  type RequestWatcher,
+  takesReceive,
+  type WorkRequest,
+} from '../../../spec/check/requests.ts'
+import { QpState } from '../../../spec/enums.ts'
+import { joinWords, TWO_32 } from '../../../spec/memory.ts'
+import { PostQueue } from '../../../spec/session.ts'
+import { MULTICAST_QPN } from '../../../spec/wire/headers.ts'
+import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../../spec/work.ts'
+import { Completion, type Completions, Flush, Receive, Send, Sge, type WorkSource } from '../../../transport/types.ts'
+import type { Arena } from '../../../wire/arena.ts'
+import { IPV6_BYTES } from '../../../wire/ip.ts'
+import { polledCompletions } from '../rings/completion-ring.ts'
+import { loadReceive, pendingReceives, type ReceiveQueue } from '../rings/receive-queue.ts'
+import type { CqObject, QpObject, RequestFeed, RxeState, SrqObject } from '../state.ts'
+import { createDigest } from './request-digest.ts'
+
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH } = WrOpcode.values
+const { SIGNALED } = SendFlags.values
+const { SQE, ERR } = QpState.values
+const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
+
+/** Operations that name memory of the peer. */
+const remoteOperations: ReadonlySet<number> = new Set([
+  RDMA_WRITE,
+  RDMA_WRITE_WITH_IMM,
+  RDMA_READ,
+  ATOMIC_CMP_AND_SWP,
+  ATOMIC_FETCH_AND_ADD,
+  ATOMIC_WRITE,
+  FLUSH,
+])
+/** Messages of one queue pair whose receives are not known yet; those to other processes never are. */
+const MAX_SENT = 4096
+
+/** Requests of one queue pair. */
+interface QpFeed {
+  readonly qp: QpObject
+  readonly cqs: readonly CqObject[]
+  readonly isDatagram: boolean
+  readonly signalAll: boolean
+  /** Index of the next send to be fetched; −1: any. */
+  next: number
+  /** Number of its next request. */
+  count: number
+  /** Sends that are fetched, and those that are over and have completions; the last other one may have failed. */
+  readonly open: WorkRequest[]
+  readonly over: WorkRequest[]
+  failed: WorkRequest | undefined
+  /** Messages whose receives are not complete. */
+  readonly sent: WorkRequest[]
+  /** Receives that it has taken. */
+  readonly taken: WorkRequest[]
+}
+
+/** Requests of one receive queue, own or shared, that no message has taken. */
+interface ReceiveFeed {
+  readonly owner: QpObject | SrqObject
+  readonly pending: WorkRequest[]
+  count: number
+}
+
+let lastId = 0
+
+const elementsAt = (words: Uint32Array, at: number, count: number): RequestElement[] => {
+  const elements: RequestElement[] = []
+  for (let i = 0, sge = at; i < count; i++, sge += Sge.WORDS)
+    elements.push({
+      address: words[sge + Sge.HI] * TWO_32 + words[sge + Sge.LO],
+      length: words[sge + Sge.LENGTH],
+      lkey: words[sge + Sge.LKEY],
+    })
+  return elements
+}
+
+const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => {
+  if (opcode === FLUSH) return words[at + Flush.LENGTH]
+  return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
+}
+
+/** The destination of the datagram at `words[at]` (`Send`). */
+const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): WorkRequest['destination'] => {
+  for (const { flow, address } of ahs.values())
+    if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
+  return undefined
+}
+
+/** The send request at `words[at]` (`Send`). */
+const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
+  const { qp, isDatagram, signalAll, count } = feed
+  const opcode = words[at + Send.OPCODE]
+  const flags = words[at + Send.FLAGS]
+  return {
+    id: ++lastId,
+    time: now(),
+    owner: qp.id,
+    queue: PostQueue.SEND,
+    number: qp.state.qpn,
+    index: count,
+    wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
+    opcode,
+    flags: flags & 0xff,
+    isSignaled: signalAll || (flags & SIGNALED) !== 0,
+    length: words[at + Send.LENGTH],
+    elements: elementsAt(words, at + Send.SGE, words[at + Send.SGES]),
+    remote:
+      isDatagram || !remoteOperations.has(opcode) || words[at + Send.REFUSED] !== 0
+        ? undefined
+        : {
+            address: words[at + Send.REMOTE_HI] * TWO_32 + words[at + Send.REMOTE_LO],
+            length: remoteBytes(opcode, words, at),
+            rkey: words[at + Send.RKEY],
+          },
+    destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
+    ...(isDatagram && { destination: destinationOf(ahs, words, at) }),
+  }
+}
+
+const isQp = (owner: QpObject | SrqObject): owner is QpObject => 'qpn' in owner.state
+
+/** The receive request at `words[0]` (`Receive`). */
+const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint32Array): WorkRequest => ({
+  id: ++lastId,
+  time,
+  owner: owner.id,
+  queue: isQp(owner) ? PostQueue.RECEIVE : PostQueue.SHARED,
+  number: isQp(owner) ? owner.state.qpn : owner.handle,
+  index: count,
+  wrId: joinWords(words[Receive.ID_HI], words[Receive.ID_LO]),
+  opcode: -1,
+  flags: 0,
+  isSignaled: true,
+  length: words[Receive.LENGTH],
+  elements: elementsAt(words, Receive.SGE, words[Receive.SGES]),
+  remote: undefined,
+  destQpn: undefined,
+})
+
+/** Removes and returns the message that a receive completion is about. */
+const takeMessage = (sent: WorkRequest[], words: Uint32Array, datagramTo: number): WorkRequest | undefined => {
+  const isDatagram = datagramTo >= 0
+  // a GRH is as long as an IPv6 header
+  const bytes = words[Completion.BYTES] - (isDatagram ? IPV6_BYTES : 0)
+  const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
+  const at = sent.findIndex(
+    ({ length, opcode, destQpn }) =>
+      length === bytes && (opcode === RDMA_WRITE_WITH_IMM) === isWrite && (!isDatagram || destQpn === datagramTo),
+  )
+  if (at < 0) return undefined
+  return isDatagram ? sent.splice(at, 1)[0] : sent.splice(0, at + 1)[at]
+}
+
+/** Reports the requests of a device to `watcher` from now on, for as long as the device exists. */
+export const watchRequests = (
+  device: Device<RxeState>,
+  work: WorkSource,
+  own: Completions,
+  watcher: RequestWatcher,
+  scratch: Arena,
+): RequestLook => {
+  const digest = createDigest(device.memory, scratch)
+  const { state } = device
+  const { qps, rings, cqs } = state
+  const feeds: (QpFeed | undefined)[] = []
+  const receives = new WeakMap<ReceiveQueue, ReceiveFeed>()
+  const polled = new WeakMap<CqObject, number>()
+  const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
+
+  const feedOf = (row: number): QpFeed | undefined => {
+    const known = feeds[row]
+    if (known !== undefined) return known
+    const qp = qps[row]
+    if (qp === undefined) return undefined
+    const feed: QpFeed = {
+      qp,
+      cqs: qp.parents.filter((parent): parent is CqObject => parent.class.name === 'cq'),
+      isDatagram: qp.class.name === 'ud_qp',
+      signalAll: state.engine().query(row).signalAll,
+      next: -1,
+      count: 0,
+      open: [],
+      over: [],
+      failed: undefined,
+      sent: [],
+      taken: [],
+    }
+    feeds[row] = feed
+    return feed
+  }
+
+  const isFlushing = (row: number): boolean => {
+    const now = state.engine().stateOf(row)
+    return now === ERR || now === SQE
+  }
+
+  const lookAtCq = (cq: CqObject): void => {
+    const count = polledCompletions(cq.state)
+    if (count === (polled.get(cq) ?? 0)) return
+    polled.set(cq, count)
+    watcher.polled(cq.id, count)
+  }
+
+  /** An SRQ, by the queue of a row that uses it. */
+  const sharedOwner = (row: number, queue: ReceiveQueue): SrqObject | undefined =>
+    qps[row]?.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === queue)
+
+  const receivesOf = (queue: ReceiveQueue, owner: QpObject | SrqObject | undefined): ReceiveFeed | undefined => {
+    let feed = receives.get(queue)
+    if (feed === undefined && owner !== undefined) {
+      feed = { owner, pending: [], count: 0 }
+      receives.set(queue, feed)
+    }
+    return feed
+  }
+
+  /** Reports what was posted to the receive queue of a row. */
+  const scanReceives = (row: number): ReceiveFeed | undefined => {
+    const queue = rings[row]?.receive
+    if (queue === undefined) return undefined
+    const feed = receivesOf(queue, queue.shared ? sharedOwner(row, queue) : qps[row])
+    if (feed === undefined) return undefined
+    const posted = pendingReceives(queue)
+    const isNew = feed.pending.length < posted
+    if (isNew) for (const cq of feedOf(row)?.cqs ?? []) lookAtCq(cq)
+    while (feed.pending.length < posted) {
+      loadReceive(queue, queue.taken + feed.pending.length, words, 0)
+      const request = receiveRequest(feed, state.now(), words)
+      feed.count++
+      feed.pending.push(request)
+      watcher.posted(request)
+    }
+    return feed
+  }
+
+  /** The message that a completion of this receiver is about. */
+  const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
+    const dgid = qp.state.address?.dgid
+    const from = completion[Completion.SRC_QPN]
+    for (const other of device.core.devices.values()) {
+      if (other.driver !== device.driver) continue
+      if (!isDatagram && (dgid === undefined || findGid(other.ports[0].gids, dgid) < 0)) continue
+      const there = other.state as RxeState
+      const sent = there.feed?.sentBy(there.qpns.rowOf(from))
+      const message = sent && takeMessage(sent, completion, isDatagram ? qp.state.qpn : -1)
+      if (message !== undefined || !isDatagram) return message
+    }
+    return undefined
+  }
+
+  const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
+    if ((completion[Completion.OPCODE] & RECV) !== 0) return feed.taken.shift()
+    const isFailure = completion[Completion.STATUS] !== SUCCESS && completion[Completion.STATUS] !== WR_FLUSH_ERR
+    // the first failure may be that of an unsignaled request
+    return isFailure && feed.failed !== undefined ? feed.failed : feed.over.shift()
+  }
+
+  const plain = { ...work }
+
+  work.loadSend = (row, index, into, at) => {
+    if (!plain.loadSend(row, index, into, at)) return false
+    const feed = feedOf(row)
+    if (feed === undefined || (feed.next !== -1 && feed.next !== index)) return true
+    feed.next = (index + 1) >>> 0
+    for (const cq of feed.cqs) lookAtCq(cq)
+    const request = sendRequest(state, feed, into, at)
+    feed.count++
+    feed.open.push(request)
+    if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
+      if (feed.sent.length === MAX_SENT) feed.sent.shift()
+      feed.sent.push(request)
+    }
+    watcher.posted(request)
+    return true
+  }
+
+  work.retireSend = (row, count) => {
+    plain.retireSend(row, count)
+    const feed = feedOf(row)
+    for (let i = 0; feed !== undefined && i < count; i++) {
+      const request = feed.open.shift()
+      if (request === undefined) return
+      const isFlushed = isFlushing(row)
+      if (request.isSignaled || isFlushed) feed.over.push(request)
+      if (!isFlushed) feed.failed = request.isSignaled ? undefined : request
+      watcher.ended(request)
+    }
+  }
+
+  work.takeReceive = (row, into, at) => {
+    const queue = scanReceives(row)
+    const isTaken = plain.takeReceive(row, into, at)
+    const feed = feedOf(row)
+    if (isTaken) {
+      const request = queue?.pending.shift()
+      if (request !== undefined) feed?.taken.push(request)
+    } else if (feed !== undefined && !isFlushing(row)) watcher.starved(feed.qp.id)
+    return isTaken
+  }
+
+  const { selectShared } = plain
+  if (selectShared !== undefined)
+    work.selectShared = (row, srqn, into) => {
+      if (!selectShared(row, srqn, into)) return false
+      receivesOf(rings[row]!.receive, state.srqs.get(state.srqns.rowOf(srqn)))
+      return true
+    }
+
+  const watchCompletions = (completions: Completions): void => {
+    const { push } = completions
+    completions.push = (number, completion, solicited) => {
+      const cq = cqs.get(number)
+      const row = state.qpns.rowOf(completion[Completion.QPN])
+      const feed = row < 0 ? undefined : feedOf(row)
+      const request = feed && completedRequest(feed, completion)
+      const status = completion[Completion.STATUS]
+      const opcode = completion[Completion.OPCODE]
+      const bytes = completion[Completion.BYTES]
+      const isMessage = feed !== undefined && status === SUCCESS && (opcode & RECV) !== 0
+      const message = isMessage ? messageOf(feed, completion) : undefined
+      lookAtCq(cq)
+      const before = cq.state.completions
+      push(number, completion, solicited)
+      if (feed === undefined || request === undefined) return
+      const count = cq.state.completions === before ? 0 : cq.state.completions
+      watcher.completed(request, { status, opcode, bytes, cq: cq.id, count, qp: feed.qp.id, message })
+    }
+  }
+  watchCompletions(own)
+
+  const feed: RequestFeed = {
+    scanReceives,
+    watchCompletions,
+    sentBy: row => feeds[row]?.sent,
+    reset(row) {
+      const known = feeds[row]
+      if (known === undefined) return
+      feeds[row] = undefined
+      const queue = rings[row]?.receive
+      if (queue !== undefined && !queue.shared) receives.delete(queue)
+      watcher.forgotten(known.qp.id)
+    },
+    resetShared(srq) {
+      receives.delete(srq.state.queue)
+      watcher.forgotten(srq.id)
+    },
+  }
+  state.feed = feed
+
+  return {
+    cq: cq => lookAtCq(cq as CqObject),
+    digest(request, isWhole) {
+      const row = state.qpns.rowOf(request.number)
+      const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
+      return pd === undefined ? undefined : digest(pd.id, request, isWhole)
+    },
+    context(context) {
+      qps.forEach((qp, row) => {
+        if (qp?.context !== context) return
+        scanReceives(row)
+        for (const cq of feedOf(row)?.cqs ?? []) lookAtCq(cq)
+      })
+    },
+  }
+}

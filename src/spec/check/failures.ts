@@ -1,0 +1,146 @@
+/*
+ * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message, or a
+ * destroy that waits. Here are the record for tools, and the line that log, trace, stat and library show:
+ *
+ *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
+ */
+
+import { AsyncEventType, nameIn, QpState } from '../enums.ts'
+import { WcStatus } from '../work.ts'
+import { type Cause, type CauseName, causes, causeText, codeOf, requestName } from './causes.ts'
+
+/** The peer queue pair, where it is known here. */
+export interface FailurePeer {
+  readonly qpn: number
+  /** Its address as text. */
+  readonly address: string
+  /** A number of `QpState`; `none`: its device is here and has no such queue pair; undefined: it is elsewhere. */
+  readonly state?: number | 'none'
+}
+
+export interface Failure {
+  /**
+   * `send`, `receive`: a request of either queue completed with `status`; `flush`: `count` requests did; `event`: an
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or packets, so far, were dropped
+   * without an answer;
+   * `wait`: a destroy waits for the program's acknowledgements.
+   */
+  readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
+  readonly device: string
+  readonly cause: Cause
+  readonly qpn?: number
+  /** ibv_wr_opcode of a send request. */
+  readonly opcode?: number
+  readonly wrId?: bigint
+  /** ibv_wc_status. */
+  readonly status?: number
+  /** ibv_event_type. */
+  readonly event?: number
+  /** Number of dropped messages or flushed requests; the queue of these, and the failure that led to it. */
+  readonly count?: number
+  readonly queue?: 'send' | 'receive'
+  readonly root?: Failure
+  readonly peer?: FailurePeer
+  /** Whether the cause lies at the peer. */
+  readonly ofPeer?: boolean
+  /** Packets dropped by fault rules, if there are any. */
+  readonly faultDrops?: number
+}
+
+const hex = (value: number): string => `0x${value.toString(16)}`
+
+/** Causes whose sentence is followed by the peer's state. */
+const aboutPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
+
+const peerText = ({ qpn, address, state }: FailurePeer): string => {
+  const at = `QP ${hex(qpn)} at ${address}`
+  if (state === 'none') return `there is no ${at}`
+  return state === undefined ? `the peer is ${at}` : `peer ${at} is in ${nameIn(QpState.values, state)}`
+}
+
+const flushText = ({ count = 0, queue, status }: Failure): string =>
+  `${count} ${queue === 'send' ? 'send' : 'receive'} request${count === 1 ? '' : 's'} flushed: ${nameIn(WcStatus.values, status)}`
+
+const subjectText = (failure: Failure): string => {
+  const { what, qpn, opcode, wrId, status, event, count = 1 } = failure
+  const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
+  switch (what) {
+    case 'send':
+      return `${qp} ${requestName(opcode ?? -1)} wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+    case 'receive':
+      return `${qp} receive wr_id ${wrId}: ${nameIn(WcStatus.values, status)}: `
+    case 'flush':
+      return `${qp} ${flushText(failure)}: `
+    case 'drop':
+      return `${qp} drops ${count > 1 ? `${count} messages so far` : 'a message'}: `
+    case 'event':
+      return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
+    case 'wait':
+      return ''
+  }
+}
+
+/** The reason, which is the part of the line after the subject. */
+export const failureReason = (failure: Failure): string => {
+  const { cause, peer, ofPeer, root, faultDrops } = failure
+  const owner = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
+  const why = root === undefined ? '' : ` (${failureText(root)})`
+  const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
+  const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
+  return `${owner}${causeText(cause)}${where}${faults}${why}`
+}
+
+/** The line of a failure, without the process and without a full stop. */
+export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
+
+/** Whether the failure is a note, not an error. */
+export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
+
+const plainArgs = ({ args }: Cause) =>
+  Object.fromEntries(
+    Object.entries(args).map(([name, value]) => [name, typeof value === 'bigint' ? `0x${value.toString(16)}` : value]),
+  )
+
+/** A failure as JSON: names for numbers, text for 64-bit numbers. */
+export interface FailureJson {
+  readonly what: Failure['what']
+  readonly device: string
+  readonly cause: CauseName
+  readonly vendorErr: number
+  readonly args: Readonly<Record<string, number | string>>
+  readonly text: string
+  readonly note?: true
+  readonly qpn?: number
+  readonly opcode?: string
+  readonly wrId?: string
+  readonly status?: string
+  readonly event?: string
+  readonly count?: number
+  readonly queue?: 'send' | 'receive'
+  readonly peer?: FailurePeer
+  readonly ofPeer?: true
+  readonly faultDrops?: number
+}
+
+export const failureJson = (failure: Failure): FailureJson => {
+  const { what, device, cause, qpn, opcode, wrId, status, event, count, queue, peer, ofPeer, faultDrops } = failure
+  return {
+    what,
+    device,
+    ...(qpn !== undefined && { qpn }),
+    ...(opcode !== undefined && { opcode: requestName(opcode) }),
+    ...(wrId !== undefined && { wrId: String(wrId) }),
+    ...(status !== undefined && { status: nameIn(WcStatus.values, status) }),
+    ...(event !== undefined && { event: nameIn(AsyncEventType.values, event) }),
+    ...(count !== undefined && { count }),
+    ...(queue !== undefined && { queue }),
+    ...(peer !== undefined && { peer }),
+    ...(ofPeer && { ofPeer }),
+    ...(faultDrops !== undefined && { faultDrops }),
+    cause: cause.id,
+    vendorErr: codeOf(cause.id),
+    args: plainArgs(cause),
+    ...(isNote(failure) && { note: true }),
+    text: failureText(failure),
+  }
+}

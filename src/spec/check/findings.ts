@@ -1,0 +1,549 @@
+/*
+ * Findings of `userdma check`: one table. The id of a finding is its key; ids keep their meaning. `causes`: the failures
+ * (spec/check/causes.ts) that lead to it; a cause belongs to one finding at most, and every cause that is not a note belongs to
+ * one; a note may belong to a finding that is a note. docs/reference/findings.md is generated from this table, with a program for each finding.
+ *
+ * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
+ * leaks elsewhere; `note`: worth knowing.
+ */
+
+import type { WcStatus } from '../work.ts'
+import type { CauseName } from './causes.ts'
+
+// ---- records ----
+
+export interface Program {
+  readonly pid: number
+  readonly command: string
+}
+
+/**
+ * Where a call or post was made, innermost first. A frame is `file+0xoffset` with the symbol behind it if there is one
+ * (programs of C; addresses of return), or as in a stack of V8: `function (file:line:column)`.
+ */
+export type Stack = readonly string[]
+
+/** Something that happened to an object, or to the request that failed. */
+export interface Moment {
+  /** A participle: created, modified to RTR, destroyed, posted. */
+  readonly what: string
+  /** Microseconds of the clock of the daemon or library. */
+  readonly time: number
+  readonly stack: Stack
+}
+
+/** An object of a finding, with its history. */
+export interface FoundObject {
+  /** As a sentence names it: QP 0x11 of process 1234 (server). */
+  readonly name: string
+  readonly history: readonly Moment[]
+}
+
+export interface Finding {
+  /** Counts findings, from 1. */
+  readonly number: number
+  readonly id: FindingId
+  readonly severity: Severity
+  /** One sentence without its full stop: what happened. */
+  readonly text: string
+  /** Further facts, a line each: the attributes of both ends, for example. */
+  readonly details: readonly string[]
+  readonly program?: Program
+  readonly device: string
+  readonly time: number
+  /** The request that failed, or the call. */
+  readonly moments: readonly Moment[]
+  readonly objects: readonly FoundObject[]
+}
+
+// ---- the table ----
+
+export const severities = ['note', 'warning', 'error'] as const
+export type Severity = (typeof severities)[number]
+
+export const isAtLeast = (severity: Severity, limit: Severity): boolean =>
+  severities.indexOf(severity) >= severities.indexOf(limit)
+
+/** Exit status where a finding fails the run: EX_DATAERR of sysexits.h. */
+export const FOUND_STATUS = 65
+
+interface FindingRow {
+  readonly severity: Severity
+  /** What is wrong, in one sentence without its full stop. */
+  readonly title: string
+  /** Why it is a fault: the rule, and where it is written. */
+  readonly why: string
+  readonly advice: string
+  readonly causes?: readonly CauseName[]
+  /** Completion statuses with which it shows, beside those of its causes. */
+  readonly statuses?: readonly (keyof typeof WcStatus.values)[]
+}
+
+const table = {
+  // ---- connections: the attributes of both ends ----
+  'no-peer-qp': {
+    severity: 'error',
+    title: 'the peer has no queue pair of that number',
+    why: 'Packets to an unknown queue pair are dropped without an answer (IBA 9.6.1), so the retries of the sender run out.',
+    advice: 'check dest_qp_num and that the peer keeps its queue pair until the last acknowledgement',
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'peer-not-ready': {
+    severity: 'error',
+    title: 'the peer was sent requests while it was in RESET or INIT',
+    why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1), so the retries of the sender run out.',
+    advice: 'exchange a message outside the connection after both ends are in RTR, before the first request',
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'peer-in-error': {
+    severity: 'error',
+    title: 'the peer is in an error state',
+    why: 'A queue pair in ERR or SQE does not answer (IBA 10.3.1), so the retries of the sender run out.',
+    advice: "look for the first failure of the peer's queue pair; this one follows from it",
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'peer-connected-elsewhere': {
+    severity: 'error',
+    title: 'the peer is connected to another queue pair',
+    why: 'A connected queue pair accepts packets of its own peer only: both ends name each other by dest_qp_num and address (IBA 9.6.1).',
+    advice: "check dest_qp_num and dgid at both ends: each is the other's",
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'service-mismatch': {
+    severity: 'error',
+    title: 'the ends have different types of queue pair',
+    why: 'The opcode of a packet names its service, and a queue pair of another one drops it (IBA 9.6.1).',
+    advice: 'create both queue pairs with the same qp_type',
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'path-mtu-mismatch': {
+    severity: 'error',
+    title: 'the ends have different path MTUs',
+    why: 'Requests and responses are cut into packets of the path MTU; a packet of another length than the receiver expects is an invalid request or response (IBA 9.7.4).',
+    advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
+    causes: ['PACKET_LENGTH'],
+    statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR'],
+  },
+  'psn-mismatch': {
+    severity: 'error',
+    title: 'one end sends from another PSN than the other end expects',
+    why: "The first packet of a send queue has sq_psn, and the responder accepts rq_psn (IBA 9.7.1). With a lower PSN every request is a duplicate: it is acknowledged and not executed. With a higher one the responder waits for the packets before it, and the sender's retries run out.",
+    advice:
+      "set rq_psn (to RTR) to the sq_psn that the peer uses (to RTS); exchange both with the queue pairs' numbers",
+    statuses: ['RETRY_EXC_ERR'],
+  },
+  'rd-atomic-exceeds': {
+    severity: 'error',
+    title: 'more READs and atomics are outstanding than the peer accepts',
+    why: 'A responder keeps resources for max_dest_rd_atomic READs and atomics, and refuses further ones as invalid requests (IBA 9.4.4).',
+    advice: "set max_rd_atomic (to RTS) to at most the peer's max_dest_rd_atomic (to RTR)",
+    causes: ['TOO_MANY_READS'],
+  },
+  'no-receive-posted': {
+    severity: 'error',
+    title: 'the peer had no receive posted, and the RNR retries ran out',
+    why: 'A SEND or a WRITE with immediate needs a receive request; without one the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
+    advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (without limit)',
+    causes: ['RNR_EXCEEDED'],
+  },
+  'no-answer': {
+    severity: 'error',
+    title: 'the peer does not answer, though the attributes of both ends fit as far as they are known',
+    why: 'The transport timer expired retry_cnt times after the last answer (IBA 9.7.6).',
+    advice:
+      'check address, route and firewall (UDP port 4791), and that the peer runs; timeout and retry_cnt allow for its longest pause',
+    causes: ['NO_ANSWER', 'PACKETS_LOST'],
+  },
+  'peer-refused': {
+    severity: 'error',
+    title: 'a peer that is not of this daemon refused the request',
+    why: 'The NAK has a class of error but no cause (IBA 9.7.5.2).',
+    advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
+    causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
+  },
+  'key-mismatch': {
+    severity: 'error',
+    title: 'a datagram has another Q_Key than the queue pair it is sent to, or a packet another P_Key',
+    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): nobody fails, and nothing arrives.',
+    advice:
+      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the upper bit set means that of the own queue pair',
+    causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
+  },
+  'message-dropped': {
+    severity: 'note',
+    title: 'a message of UD or UC met no receive request and was dropped',
+    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
+    advice: 'post receives before the peer may send, and as many as it may have outstanding',
+    causes: ['NO_RECEIVE'],
+  },
+  'invalid-request': {
+    severity: 'error',
+    title: 'the responder refuses packets that break a rule of the protocol',
+    why: 'Packets of a message come in order, carry the announced bytes, and name what the responder supports (IBA 9.7.4).',
+    advice: 'look for what was reset or modified while messages were in flight',
+    causes: ['OUT_OF_PLACE', 'NO_SRQ', 'REMOTE_TOO_LONG', 'DMA_LENGTH', 'FLUSH_KIND', 'ATOMIC_WRITE_LENGTH'],
+  },
+  'infinite-timeout': {
+    severity: 'note',
+    title: 'timeout 0 waits without limit for an answer',
+    why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes.',
+    advice: 'set timeout to 14 (67 ms) or more',
+  },
+  'connected-to-itself': {
+    severity: 'note',
+    title: 'a queue pair is connected to itself',
+    why: 'dest_qp_num and dgid name the queue pair itself, which receives what it sends. That is legal, and rarely what was meant.',
+    advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
+  },
+
+  // ---- remote memory ----
+  'stale-rkey': {
+    severity: 'error',
+    title: 'the rkey is of memory that was deregistered',
+    why: 'An rkey is valid until the deregistration or invalidation that its owner makes (IBA 10.6).',
+    advice: 'deregister only after the peer has said that it uses the key no more',
+    causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
+  },
+  'unknown-rkey': {
+    severity: 'error',
+    title: 'the rkey never existed',
+    why: 'A key is what the registration answered; an lkey of another region, a byte order or a truncated number makes another one.',
+    advice:
+      'send rkey, not lkey, as 32 bits in a byte order that both ends know; a region without remote rights has rkey 0',
+    causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
+  },
+  'rkey-other-pd': {
+    severity: 'error',
+    title: 'the rkey belongs to another protection domain than the queue pair',
+    why: 'Memory and queue pair must be of the same protection domain (IBA 10.2.3).',
+    advice: "register the memory in the protection domain of the responder's queue pair",
+    causes: ['RKEY_OTHER_PD'],
+  },
+  'remote-out-of-bounds': {
+    severity: 'error',
+    title: 'a remote access goes beyond the registered memory',
+    why: 'All bytes of a request must lie within the region or window (IBA 10.6).',
+    advice: 'check remote address and length against the region that the peer has registered',
+    causes: ['RKEY_RANGE'],
+  },
+  'rkey-no-right': {
+    severity: 'error',
+    title: 'the region does not allow this remote access',
+    why: 'A region allows only what its access flags name (IBA 10.6).',
+    advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
+    causes: ['RKEY_NO_RIGHT'],
+  },
+  'qp-no-right': {
+    severity: 'error',
+    title: "the responder's queue pair does not allow this remote access",
+    why: 'qp_access_flags limit what a peer may request, beside the flags of the region (IBA 10.6).',
+    advice: "set the right in qp_access_flags when the responder's queue pair moves to INIT",
+    causes: ['QP_NO_RIGHT'],
+  },
+  'window-not-bound': {
+    severity: 'error',
+    title: 'the rkey is of a memory window that is not bound for this queue pair',
+    why: 'A window grants access from its bind to its invalidation, and a type 2 window to the queue pair that bound it (IBA 10.6).',
+    advice: 'wait for the completion of the bind before the rkey is sent',
+    causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
+  },
+  'bind-refused': {
+    severity: 'error',
+    title: 'a memory window cannot be bound or invalidated like this',
+    why: "A window is bound within a region of its protection domain that has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
+    advice: "check the region's access flags and range, and that a type 2 window is not bound",
+    causes: [
+      'BIND_WINDOW',
+      'BIND_RIGHTS',
+      'BIND_BOUND',
+      'BIND_LENGTH',
+      'BIND_REGION',
+      'BIND_NO_RIGHT',
+      'BIND_RANGE',
+      'BIND_REFUSED',
+      'LOCAL_INVALIDATE',
+      'NOT_INVALIDATED',
+    ],
+  },
+  'remote-unmapped': {
+    severity: 'error',
+    title: 'the registered memory of the responder is unmapped or protected',
+    why: 'A region is of addresses; an adapter keeps the pages of registration and would write to memory that the program no longer sees.',
+    advice: 'deregister before munmap, free or mprotect',
+    causes: ['REMOTE_FAULT'],
+  },
+  'peer-ended': {
+    severity: 'error',
+    title: 'the program that owns the remote memory has ended',
+    why: 'Memory and queue pairs end with their program.',
+    advice: 'exchange a last message before either end exits',
+    causes: ['REMOTE_ENDED'],
+  },
+  'atomic-misaligned': {
+    severity: 'error',
+    title: 'the address of an atomic is not a multiple of 8',
+    why: 'Atomics work on 8 aligned bytes (IBA 9.4.5).',
+    advice: 'align the remote address to 8 bytes',
+    causes: ['ATOMIC_ADDRESS'],
+  },
+
+  // ---- local memory ----
+  'stale-lkey': {
+    severity: 'error',
+    title: 'a request uses memory that was deregistered',
+    why: 'The memory of a request belongs to the device until the request has completed (IBA 10.8).',
+    advice: 'deregister only after the completions of all requests that name the region',
+    causes: ['LKEY_DEREGISTERED'],
+  },
+  'unknown-lkey': {
+    severity: 'error',
+    title: 'the lkey never existed',
+    why: 'A key is what the registration answered; a scatter/gather element that is not filled in has lkey 0.',
+    advice: 'set lkey of each scatter/gather element to that of the region',
+    causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
+  },
+  'lkey-other-pd': {
+    severity: 'error',
+    title: 'the lkey belongs to another protection domain than the queue',
+    why: 'Memory and queue must be of the same protection domain (IBA 10.2.3).',
+    advice: 'register the memory in the protection domain of the queue pair or shared receive queue',
+    causes: ['LKEY_OTHER_PD'],
+  },
+  'local-out-of-bounds': {
+    severity: 'error',
+    title: 'a scatter/gather element goes beyond the registered memory',
+    why: 'All bytes of an element must lie within the region (IBA 10.6).',
+    advice: 'check addr and length of the element against the region',
+    causes: ['LKEY_RANGE'],
+  },
+  'lkey-no-right': {
+    severity: 'error',
+    title: 'the region does not allow the device to write',
+    why: 'Receives, READs and atomics write to local memory, which needs IBV_ACCESS_LOCAL_WRITE (IBA 10.6).',
+    advice: 'register with IBV_ACCESS_LOCAL_WRITE',
+    causes: ['LKEY_NO_RIGHT'],
+  },
+  'local-unmapped': {
+    severity: 'error',
+    title: 'the memory of a request is unmapped or protected',
+    why: 'A region is of addresses; an adapter keeps the pages of registration and would transfer bytes that the program no longer sees.',
+    advice: 'deregister before munmap, free or mprotect, and after the last completion',
+    causes: ['LOCAL_FAULT'],
+  },
+  'slow-memory': {
+    severity: 'error',
+    title: 'the memory of a program took too long to access',
+    why: 'The memory is a mapping whose pages are served by a program or file system that does not answer.',
+    advice: 'look at what serves the pages (FUSE, userfaultfd)',
+    causes: ['LOCAL_SLOW', 'REMOTE_SLOW'],
+  },
+  'region-in-use': {
+    severity: 'error',
+    title: 'a region was deregistered while requests that use it are outstanding',
+    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used, or is complete and its completion was not polled.',
+    advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
+  },
+  'region-unmapped': {
+    severity: 'warning',
+    title: 'memory was unmapped before its region was deregistered',
+    why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; free() of small blocks does not, and is not seen.',
+    advice: 'deregister before munmap, mremap or free',
+  },
+  'send-buffer-changed': {
+    severity: 'warning',
+    title: 'the buffer of a send was changed before the request completed',
+    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, and of messages above 4 KiB some bytes; with `--buffers all` all, from the time at which the device fetches them.',
+    advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
+  },
+  'receive-overlap': {
+    severity: 'note',
+    title: 'two requests that are outstanding write to the same memory',
+    why: 'Messages take receives in order, so the second message overwrites the first. A warning if that happened before the first was polled: its bytes are lost, which tests of bandwidth do on purpose.',
+    advice: 'give each outstanding receive and READ memory of its own',
+  },
+  'program-ended': {
+    severity: 'note',
+    title: 'the program ended with requests outstanding',
+    why: 'Its memory ended with it.',
+    advice: 'wait for all completions before exit',
+    causes: ['LOCAL_ENDED'],
+  },
+
+  // ---- requests ----
+  'bad-request': {
+    severity: 'error',
+    title: 'the work request is not one that the queue pair accepts',
+    why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse others when they are posted or complete them in error.',
+    advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
+    causes: ['BAD_OPCODE', 'TOO_MANY_SGE', 'NOT_INLINE', 'BAD_FLUSH', 'NO_ADDRESS_HANDLE', 'REFUSED'],
+  },
+  'no-rd-atomic': {
+    severity: 'error',
+    title: 'a READ or atomic was posted to a queue pair with max_rd_atomic 0',
+    why: 'max_rd_atomic is how many READs and atomics may be outstanding (IBA 11.2.4).',
+    advice: 'set max_rd_atomic to at least 1 when the queue pair moves to RTS',
+    causes: ['NO_READS'],
+  },
+  'request-length': {
+    severity: 'error',
+    title: 'the work request has a length that its operation does not allow',
+    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); a longer datagram than the path MTU is not sent, and completes all the same (C10-93.1.1); inline data has at most max_inline_data.',
+    advice: 'check the lengths of the scatter/gather elements',
+    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG'],
+  },
+  'receive-too-short': {
+    severity: 'error',
+    title: 'a message is longer than the receive request that it met',
+    why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message; receives of UD need 40 bytes more, for the GRH (IBA 11.4.1.2).',
+    advice: 'post receives of the longest message that the peer may send',
+    causes: ['RECEIVE_TOO_SHORT'],
+  },
+
+  // ---- queues and events ----
+  'cq-overrun': {
+    severity: 'error',
+    title: 'a completion queue was full when a completion came',
+    why: 'The completion is lost, and the queue is unusable from then on (IBA 11.6.3).',
+    advice: 'create the CQ with room for all requests that can be outstanding on its queue pairs, and poll it in time',
+    causes: ['CQ_FULL', 'COMPLETION_LOST'],
+  },
+  'cq-too-small': {
+    severity: 'note',
+    title: 'a completion queue is smaller than what can complete into it',
+    why: 'If all requests of its queue pairs complete before the program polls, the CQ overruns.',
+    advice:
+      'create the CQ with at least the sum of max_send_wr and max_recv_wr of its queue pairs, or bound what is outstanding',
+  },
+  'events-unacknowledged': {
+    severity: 'warning',
+    title: 'a destroy waits for events that are not acknowledged',
+    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)). It is reported after a second; another thread may still acknowledge them.',
+    advice: 'call ibv_ack_cq_events or ibv_ack_async_event for each event that was read',
+    causes: ['UNACKNOWLEDGED'],
+  },
+  'never-signaled': {
+    severity: 'warning',
+    title: 'more unsignaled sends follow each other than the send queue holds',
+    why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled one (ibv_post_send(3)): without one the queue is full for ever, and posts are refused with ENOMEM.',
+    advice: 'signal at least one request in max_send_wr, and poll its completion',
+  },
+  'late-receives': {
+    severity: 'warning',
+    title: 'the first receive was posted after a message had come for it',
+    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8); with a small rnr_retry or on another network it fails.',
+    advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
+  },
+  'lost-wakeup': {
+    severity: 'warning',
+    title: 'a CQ was armed with completions in it, and not polled for a second',
+    why: 'An event comes with the next completion after ibv_req_notify_cq; completions that are there already cause none, so the program waits for another one, perhaps for ever.',
+    advice: 'poll the CQ until it is empty after ibv_req_notify_cq, and only then wait for the event',
+  },
+  'completions-unpolled': {
+    severity: 'note',
+    title: 'a CQ was destroyed with completions that the program never polled',
+    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. A warning if one of them is an error.',
+    advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
+  },
+
+  // ---- order of accesses (--races) ----
+  race: {
+    severity: 'error',
+    title: 'two requests access the same bytes, at least one writes, and nothing orders them',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). A later request comes after an earlier one only if its poster knows that the earlier one is over: it has polled its completion, or has been told by a message, an atomic, or otherwise by a thread that has. An error if the second request was posted before the first was over; a warning if the first was over by then and nothing that userdma sees says so: the program may know it from memory that it polls.',
+    advice:
+      'poll the completion of the first request before the second is posted; if another thread or process posts it, tell that one after the poll',
+  },
+  'read-then-write-unfenced': {
+    severity: 'error',
+    title: 'a READ is followed by a request that changes what it reads, without fence',
+    why: 'A READ or atomic may still be executed when a later SEND, WRITE or atomic of its queue is; with IBV_SEND_FENCE the later one waits until the earlier ones are over (IBA 10.8.3.3).',
+    advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
+  },
+  'buffer-reused': {
+    severity: 'error',
+    title: 'a buffer was given to a request while another one still uses it, and one of them writes to it',
+    why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). What was read by RDMA is there after the completion, also for later requests of the same queue unless they are fenced.',
+    advice:
+      'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in one that sends what a READ fetches',
+  },
+  'atomic-mixed-with-write': {
+    severity: 'warning',
+    title: 'a WRITE, or a READ of more than the word, meets an atomic, and nothing orders them',
+    why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
+    advice:
+      'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
+  },
+
+  // ---- objects ----
+  'destroy-busy': {
+    severity: 'warning',
+    title: 'an object was to be destroyed while others use it',
+    why: 'The call answers EBUSY and the object stays (IBA 11.2): a program that ignores the answer leaks it.',
+    advice: 'destroy what uses it first, and check the result of every destroy',
+  },
+  'refused-call': {
+    severity: 'warning',
+    title: 'a call was refused for its arguments',
+    why: 'The call answers EINVAL; the reason is in the finding.',
+    advice: 'check the result of every call',
+  },
+  'post-wrong-state': {
+    severity: 'warning',
+    title: 'a request was posted to a queue pair whose state does not allow it',
+    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3); the call answers EINVAL, and no completion follows.',
+    advice: 'move the queue pair to RTS before the first send, and check the result of every post',
+  },
+  'queue-full': {
+    severity: 'note',
+    title: 'a request was posted to a full queue',
+    why: 'A queue holds max_send_wr or max_recv_wr requests; the call answers ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
+    advice: 'count outstanding requests, signal some of them, and poll before posting more',
+  },
+  // ---- works here, fails there (--like) ----
+  'like-limit': {
+    severity: 'warning',
+    title: 'more was asked for than a named adapter allows',
+    why: 'Limits differ between adapters, and creation fails beyond them; a program should ask ibv_query_device for them. `--like` names adapters (docs/reference/adapters.md).',
+    advice: 'ask for less, or for the smaller of what is wanted and what ibv_query_device tells',
+  },
+  'like-operation': {
+    severity: 'warning',
+    title: 'something was used that a named adapter lacks',
+    why: 'Types of queue pairs, operations and objects are optional; `--like` names adapters (docs/reference/adapters.md).',
+    advice: 'ask the device what it has before use, and have another way without it',
+  },
+  'like-memlock': {
+    severity: 'warning',
+    title: 'more memory was registered than users may lock',
+    why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process, unless it has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
+    advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
+  },
+  'fork-unsafe': {
+    severity: 'warning',
+    title: 'a program with registered memory forks without ibv_fork_init',
+    why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`.',
+    advice:
+      'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
+  },
+
+  leak: {
+    severity: 'warning',
+    title: 'an object was alive when its program closed the device or ended',
+    why: 'What the program does not destroy stays allocated as long as the device is open.',
+    advice: 'destroy objects in reverse order of creation before ibv_close_device',
+  },
+} as const satisfies Record<string, FindingRow>
+
+export type FindingId = keyof typeof table
+export const findings: Readonly<Record<FindingId, FindingRow>> = table
+export const findingIds = Object.keys(table) as readonly FindingId[]
+
+export const isFindingId = (text: string): text is FindingId => Object.hasOwn(table, text)
+
+const byCause = new Map<CauseName, FindingId>(
+  findingIds.flatMap(id => (findings[id].causes ?? []).map(cause => [cause, id] as const)),
+)
+
+/** The finding of a failure's cause; undefined for notes. */
+export const findingOfCause = (cause: CauseName): FindingId | undefined => byCause.get(cause)

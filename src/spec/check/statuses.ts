@@ -1,0 +1,148 @@
+/*
+ * Completion statuses for people: the meaning of each, and where to look first. Findings that can lead to a status, but
+ * are not listed with it, follow the listed ones (`findingsOf`).
+ */
+
+import type { AsyncEventType } from '../enums.ts'
+import type { WcStatus } from '../work.ts'
+import { type CauseName, causes } from './causes.ts'
+import { type FindingId, findingIds, findings } from './findings.ts'
+
+export type StatusName = keyof typeof WcStatus.values
+export type EventName = keyof typeof AsyncEventType.values
+
+interface StatusRow {
+  /** One sentence. */
+  readonly meaning: string
+  /** The likeliest, or quickest to check, first. */
+  readonly first: readonly FindingId[]
+}
+
+const RELIABLE_DATAGRAMS = 'Of reliable datagrams (RD), which no adapter has.'
+
+export const statuses: Readonly<Record<StatusName, StatusRow>> = {
+  SUCCESS: { meaning: 'The request has completed.', first: [] },
+  LOC_LEN_ERR: {
+    meaning: 'The length does not fit: a receive is shorter than its message, or a send longer than it may be.',
+    first: ['receive-too-short', 'request-length', 'bad-request'],
+  },
+  LOC_QP_OP_ERR: {
+    meaning: 'The queue pair cannot execute the request as it was posted.',
+    first: ['bad-request', 'no-rd-atomic', 'bind-refused'],
+  },
+  LOC_EEC_OP_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
+  LOC_PROT_ERR: {
+    meaning:
+      'The local memory of the request does not allow the access: look at addr, length and lkey of its elements.',
+    first: [
+      'unknown-lkey',
+      'stale-lkey',
+      'local-out-of-bounds',
+      'lkey-no-right',
+      'lkey-other-pd',
+      'local-unmapped',
+      'slow-memory',
+      'program-ended',
+    ],
+  },
+  WR_FLUSH_ERR: {
+    meaning:
+      'The queue pair is in ERR, and the request was not executed. Look for the first completion of this queue pair that has another status, then of its peer; this one follows from it, or from a move to ERR.',
+    first: ['cq-overrun'],
+  },
+  MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', first: ['bind-refused'] },
+  BAD_RESP_ERR: { meaning: "The peer's response does not match the request.", first: ['peer-refused'] },
+  LOC_ACCESS_ERR: {
+    meaning:
+      "A peer's WRITE with immediate has taken this receive, and its memory refused the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
+    first: [
+      'remote-out-of-bounds',
+      'rkey-no-right',
+      'stale-rkey',
+      'unknown-rkey',
+      'rkey-other-pd',
+      'window-not-bound',
+      'remote-unmapped',
+      'peer-ended',
+      'slow-memory',
+    ],
+  },
+  REM_INV_REQ_ERR: {
+    meaning: 'The peer refuses the request as invalid: it does not fit its queue pair or its receive.',
+    first: [
+      'receive-too-short',
+      'qp-no-right',
+      'rd-atomic-exceeds',
+      'path-mtu-mismatch',
+      'atomic-misaligned',
+      'bind-refused',
+      'invalid-request',
+      'psn-mismatch',
+      'peer-refused',
+    ],
+  },
+  REM_ACCESS_ERR: {
+    meaning: "The peer's memory does not allow the access: look at remote_addr, length and rkey of the request.",
+    first: [
+      'unknown-rkey',
+      'remote-out-of-bounds',
+      'rkey-no-right',
+      'stale-rkey',
+      'rkey-other-pd',
+      'window-not-bound',
+      'peer-refused',
+    ],
+  },
+  REM_OP_ERR: {
+    meaning: 'The peer could not execute the request: its own receive or memory failed; its completion says how.',
+    first: [
+      'unknown-lkey',
+      'stale-lkey',
+      'local-out-of-bounds',
+      'lkey-no-right',
+      'lkey-other-pd',
+      'local-unmapped',
+      'remote-unmapped',
+      'peer-ended',
+      'slow-memory',
+      'peer-refused',
+      'program-ended',
+    ],
+  },
+  RETRY_EXC_ERR: {
+    meaning: 'The peer did not answer retry_cnt + 1 times: it is not there, or drops what does not fit.',
+    first: [
+      'peer-not-ready',
+      'no-peer-qp',
+      'peer-in-error',
+      'peer-connected-elsewhere',
+      'psn-mismatch',
+      'path-mtu-mismatch',
+      'service-mismatch',
+      'no-answer',
+    ],
+  },
+  RNR_RETRY_EXC_ERR: {
+    meaning: 'The peer had no receive posted, rnr_retry + 1 times.',
+    first: ['no-receive-posted'],
+  },
+  LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
+  REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, first: ['peer-refused'] },
+  REM_ABORT_ERR: { meaning: 'The peer has aborted the operation.', first: [] },
+  INV_EECN_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
+  INV_EEC_STATE_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
+  FATAL_ERR: { meaning: 'The adapter itself has failed.', first: [] },
+  RESP_TIMEOUT_ERR: { meaning: 'A response did not come in time.', first: [] },
+  GENERAL_ERR: { meaning: "An error without a status of its own: the adapter's vendor_err says which.", first: [] },
+}
+
+/** The findings that can lead to a completion status or event, in the order in which to look for them. */
+export const findingsOf = (name: StatusName | EventName): FindingId[] => {
+  const leads = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
+  const all = findingIds.filter(id => {
+    const { causes: from = [], statuses: with_ = [] } = findings[id]
+    return from.some(leads) || with_.some(one => one === name)
+  })
+  const first = Object.hasOwn(statuses, name) ? statuses[name as StatusName].first : []
+  return [...first, ...all.filter(id => !first.includes(id))]
+}

@@ -1,0 +1,67 @@
+/*
+ * Records shared by the classes of connection management. They have the layout of Linux's structs in rdma_user_cm.h, so
+ * that the dialect of librdmacm copies them.
+ */
+import { at, bytes, u8, u16, u32 } from '../../schema/schema.ts'
+
+/** Bytes of private data in Linux's struct; messages carry fewer (spec/wire/mad.ts). */
+export const PRIVATE_DATA_BYTES = 256
+
+/** Bytes of an address: a struct sockaddr_storage with an IPv4, IPv6 or AF_IB address in Linux's layout. */
+export const ADDRESS_BYTES = 128
+
+/** Bytes of the address of each family: AF_INET, AF_INET6, AF_IB. */
+export const SOCKADDR_BYTES: Readonly<Record<number, number>> = { 2: 16, 10: 28, 27: 48 }
+
+/** rdma_ucm_conn_param */
+export const CmConnectionParameters = {
+  qpNum: at(0, u32(0)),
+  qkey: at(4, u32(0)),
+  privateData: at(8, bytes(0, PRIVATE_DATA_BYTES)),
+  privateDataLength: at(264, u8(0)),
+  srq: at(265, u8(0)),
+  responderResources: at(266, u8(0)),
+  initiatorDepth: at(267, u8(0)),
+  flowControl: at(268, u8(0)),
+  retryCount: at(269, u8(0)),
+  rnrRetryCount: at(270, u8(0)),
+  valid: at(271, u8(0)),
+}
+
+/** rdma_ucm_ud_param: the destination of datagrams to the peer or group. */
+export const CmDatagramParameters = {
+  qpNum: at(0, u32(0)),
+  qkey: at(4, u32(0)),
+  dgid: at(8, bytes(0, 16)),
+  flowLabel: at(24, u32(0)),
+  sgidIndex: at(28, u8(0)),
+  hopLimit: at(29, u8(0)),
+  trafficClass: at(30, u8(0)),
+  dlid: at(32, u16(0)),
+  sl: at(34, u8(0)),
+  srcPathBits: at(35, u8(0)),
+  staticRate: at(36, u8(0)),
+  isGlobal: at(37, u8(0)),
+  port: at(38, u8(0)),
+  privateData: at(40, bytes(0, PRIVATE_DATA_BYTES)),
+  privateDataLength: at(296, u8(0)),
+}
+
+/** rdma_ucm_ece: enhanced connection establishment (vendor options). */
+export const CmEce = { vendorId: at(0, u32(0)), attrMod: at(4, u32(0)) }
+
+/** rdma_ucm_query_addr_resp. Ports and GUID are in network order. */
+export const CmAddresses = {
+  nodeGuid: at(0, bytes(0, 8)),
+  port: at(8, u8(0)),
+  pkey: at(10, u16(0)),
+  sourceSize: at(12, u16(0)),
+  destinationSize: at(14, u16(0)),
+  source: at(16, bytes(0, ADDRESS_BYTES)),
+  destination: at(144, bytes(0, ADDRESS_BYTES)),
+  /** Index of the device that the identifier is bound to. */
+  deviceIndex: at(272, u32(0)),
+}
+
+/** ib_path_rec_data: flags, and a path record in the subnet administrator's format. */
+export const CmPathRecord = { flags: at(0, u32(0)), reserved: at(4, u32(0)), record: at(8, bytes(0, 64)) }

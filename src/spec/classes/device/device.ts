@@ -1,0 +1,153 @@
+/*
+ * Class `device`: the device behind a context (R8). It always exists and is object 0.
+ *
+ * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); any other call before it is
+ * EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
+ * ib_uverbs_ex_query_device_resp adds, so that the answers of Linux's dialects are copies (R4). As in Linux, the GID
+ * table is a method of the device and covers every port.
+ */
+import { AtomicCap, DeviceCapFlags, GidType } from '../../enums.ts'
+import {
+  at,
+  blob,
+  bytes,
+  enumOf,
+  fd,
+  flagsOf,
+  list,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+
+/** ib_uverbs_query_device_resp; GUIDs in network order. */
+export const DeviceAttributes = {
+  fwVer: at(0, u64(0)),
+  nodeGuid: at(8, bytes(0, 8)),
+  sysImageGuid: at(16, bytes(0, 8)),
+  maxMrSize: at(24, u64(0)),
+  pageSizeCap: at(32, u64(0)),
+  vendorId: at(40, u32(0)),
+  vendorPartId: at(44, u32(0)),
+  hwVer: at(48, u32(0)),
+  maxQp: at(52, u32(0)),
+  maxQpWr: at(56, u32(0)),
+  deviceCapFlags: at(60, flagsOf(0, DeviceCapFlags)),
+  maxSge: at(64, u32(0)),
+  maxSgeRd: at(68, u32(0)),
+  maxCq: at(72, u32(0)),
+  maxCqe: at(76, u32(0)),
+  maxMr: at(80, u32(0)),
+  maxPd: at(84, u32(0)),
+  maxQpRdAtom: at(88, u32(0)),
+  maxEeRdAtom: at(92, u32(0)),
+  maxResRdAtom: at(96, u32(0)),
+  maxQpInitRdAtom: at(100, u32(0)),
+  maxEeInitRdAtom: at(104, u32(0)),
+  atomicCap: at(108, enumOf(0, AtomicCap)),
+  maxEe: at(112, u32(0)),
+  maxRdd: at(116, u32(0)),
+  maxMw: at(120, u32(0)),
+  maxRawIpv6Qp: at(124, u32(0)),
+  maxRawEthyQp: at(128, u32(0)),
+  maxMcastGrp: at(132, u32(0)),
+  maxMcastQpAttach: at(136, u32(0)),
+  maxTotalMcastQpAttach: at(140, u32(0)),
+  maxAh: at(144, u32(0)),
+  maxFmr: at(148, u32(0)),
+  maxMapPerFmr: at(152, u32(0)),
+  maxSrq: at(156, u32(0)),
+  maxSrqWr: at(160, u32(0)),
+  maxSrqSge: at(164, u32(0)),
+  maxPkeys: at(168, u16(0)),
+  localCaAckDelay: at(170, u8(0)),
+  physPortCnt: at(171, u8(0)),
+}
+
+/** The part of ib_uverbs_ex_query_device_resp after its response_length. */
+export const ExtendedDeviceAttributes = {
+  odpGeneralCaps: at(0, u64(0)),
+  odpRcCaps: at(8, u32(0)),
+  odpUcCaps: at(12, u32(0)),
+  odpUdCaps: at(16, u32(0)),
+  timestampMask: at(24, u64(0)),
+  hcaCoreClock: at(32, u64(0)),
+  deviceCapFlagsEx: at(40, u64(0)),
+  rssSupportedQpts: at(48, u32(0)),
+  rssMaxRwqIndirectionTables: at(52, u32(0)),
+  rssMaxRwqIndirectionTableSize: at(56, u32(0)),
+  maxWqTypeRq: at(64, u32(0)),
+  rawPacketCaps: at(68, u32(0)),
+  tmMaxRndvHdrSize: at(72, u32(0)),
+  tmMaxNumTags: at(76, u32(0)),
+  tmFlags: at(80, u32(0)),
+  tmMaxOps: at(84, u32(0)),
+  tmMaxSge: at(88, u32(0)),
+  maxCqModerationCount: at(96, u16(0)),
+  maxCqModerationPeriod: at(98, u16(0)),
+  maxDmSize: at(104, u64(0)),
+  odpXrcCaps: at(112, u32(0)),
+}
+
+/** ib_uverbs_gid_entry; `ifindex` is that of the network interface, or 0 without one. */
+export const GidEntry = {
+  gid: at(0, bytes(0, 16)),
+  index: at(16, u32(0)),
+  port: at(20, u32(0)),
+  type: at(24, enumOf(0, GidType)),
+  ifindex: at(28, u32(0)),
+}
+
+export const Device = objectClass('device', ClassId.device, {
+  identity: 'fixed',
+  methods: {
+    /**
+     * Creates the context of this descriptor; `wantAsyncFd` creates its asynchronous event descriptor too (as Linux's
+     * write GET_CONTEXT does).
+     */
+    open: method(CallNumber.device.open, {
+      in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
+      out: { numCompVectors: u32(64), coreSupport: u64(65), asyncFd: optional(fd(66, 'async_fd')) },
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        attributes: record(64, DeviceAttributes),
+        extended: record(65, ExtendedDeviceAttributes),
+        numCompVectors: u32(66),
+        coreSupport: u64(67),
+      },
+    }),
+    /** Handles of this context's objects of `classes`, newest first; at most `max`, if given. */
+    queryHandles: method(CallNumber.device.queryHandles, {
+      in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
+      out: { handles: list(64, { handle: at(0, u32(0)) }, 0xfff8) },
+      undoable: true,
+    }),
+    /** Every valid GID of every port. EINVAL if there are more than `max`, if given. */
+    queryGidTable: method(CallNumber.device.queryGidTable, {
+      in: { max: optional(u32(1)) },
+      out: { entries: list(64, GidEntry, 0x7ff) },
+      undoable: true,
+    }),
+    /** The clock of completions' timestamps: nanoseconds, never going back. */
+    queryClock: method(CallNumber.device.queryClock, {
+      in: {},
+      out: { nanoseconds: u64(64) },
+      undoable: true,
+    }),
+    /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated (R28). */
+    queryDriverOps: method(CallNumber.device.queryDriverOps, {
+      in: {},
+      out: { names: blob(64, 4096) },
+      undoable: true,
+    }),
+  },
+})

@@ -1,0 +1,132 @@
+/*
+ * Class `interface`: the device's description of what it supports (R13). It always exists and is object 0.
+ *
+ * `query` returns every class, method, attribute, type, enumeration and name as lists of small records that refer to
+ * each other by index; spec/schema/description.ts converts between declarations and records. A list's records never
+ * grow: a later release adds a new list, which an older client does not request (R47).
+ */
+import {
+  at,
+  blob,
+  CHAIN,
+  enumeration,
+  enumOf,
+  flagsOf,
+  list,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  u8,
+  u16,
+  u32,
+} from '../../schema/schema.ts'
+import { ClassId } from '../ids.ts'
+
+/** How objects of a class are identified; see `ObjectClass.identity`. */
+export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
+
+/** GLOBAL: the system-wide device has the class too. */
+export const ClassFlags = enumeration('class_flags', { GLOBAL: 1 })
+
+/** The kinds of `Kind`. */
+export const KindNumber = enumeration('kind', {
+  u8: 0,
+  u16: 1,
+  u32: 2,
+  u64: 3,
+  bytes: 4,
+  blob: 5,
+  enum: 6,
+  flags: 7,
+  ref: 8,
+  fd: 9,
+  record: 10,
+  list: 11,
+})
+
+export const Direction = enumeration('direction', { in: 0, out: 1 })
+export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1, UNDOABLE: 2, NEEDS_NET_RAW: 4 })
+export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
+/** Which limits of a type are set. */
+export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
+
+/** In all records `name` is an offset into `names`, where an ASCII name ends with a NUL. */
+export const ClassRow = {
+  name: at(0, u32(0)),
+  id: at(4, u16(0)),
+  identity: at(6, enumOf(0, Identity, 1)),
+  flags: at(7, flagsOf(0, ClassFlags, 1)),
+}
+export const MethodRow = {
+  name: at(0, u32(0)),
+  /** Index of its class. */
+  class: at(4, u16(0)),
+  call: at(6, u8(0)),
+  flags: at(7, flagsOf(0, MethodFlags, 1)),
+}
+export const AttributeRow = {
+  name: at(0, u32(0)),
+  /** Indices of its method and its type. */
+  method: at(4, u32(0)),
+  type: at(8, u32(0)),
+  id: at(12, u16(0)),
+  direction: at(14, enumOf(0, Direction, 1)),
+  flags: at(15, flagsOf(0, AttributeFlags, 1)),
+}
+export const TypeRow = {
+  kind: at(0, enumOf(0, KindNumber, 1)),
+  /** enum, flags: bytes of one value. */
+  width: at(1, u8(0)),
+  flags: at(2, flagsOf(0, TypeFlags, 2)),
+  /** bytes: exact length; blob, list: maximum length. */
+  size: at(4, u32(0)),
+  /**
+   * enum, flags: index of the enumeration; ref, fd: offset of the class's name; record, list: index of the first field.
+   */
+  of: at(8, u32(0)),
+  /** record, list: number of fields. */
+  count: at(12, u32(0)),
+  min: at(16, u32(0)),
+  max: at(20, u32(0)),
+}
+export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
+/** Its values are `count` rows starting at `first`. */
+export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
+export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
+
+/** What happens to the objects that a chain created before one of its calls failed. */
+export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
+
+const CHAIN_BYTES = 1 << 20
+const MANY = 0xffff
+
+export const Interface = objectClass('interface', ClassId.interface, {
+  identity: 'fixed',
+  global: true,
+  methods: {
+    query: method(QUERY, {
+      in: {},
+      out: {
+        names: blob(64, 1 << 20),
+        classes: list(65, ClassRow, MANY),
+        methods: list(66, MethodRow, MANY),
+        attributes: list(67, AttributeRow, MANY),
+        types: list(68, TypeRow, MANY),
+        fields: list(69, FieldRow, MANY),
+        enumerations: list(70, EnumerationRow, MANY),
+        values: list(71, ValueRow, MANY),
+      },
+    }),
+    /**
+     * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: a
+     * failure destroys the objects that the chain created, and the chain may change nothing else. `results` are the
+     * entries with their messages answered, `done` the number of successful entries. If not all succeeded, `error`
+     * (errno) and `reason` are those of the next entry.
+     */
+    chain: method(CHAIN, {
+      in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },
+      out: { results: blob(64, CHAIN_BYTES), done: u32(65), error: u32(66), reason: optional(blob(67, 1024)) },
+    }),
+  },
+})

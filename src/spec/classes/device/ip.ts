@@ -1,0 +1,126 @@
+/*
+ * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device,
+ * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
+ * requests of an interface; it can be read while datagrams wait, and `receive` takes them.
+ *
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are dropped.
+ */
+import { IpProtocol } from '../../enums.ts'
+import {
+  at,
+  blob,
+  bytes,
+  CREATE,
+  CREATE_FD,
+  DESTROY,
+  enumOf,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  ref,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+
+const ADDRESS_BYTES = 16
+/** Maximum bytes of datagrams that wait in a socket, Linux's net.core.rmem_default. */
+export const SOCKET_ROOM = 212_992
+/** Largest MTU of a device. */
+const MAX_PAYLOAD = 4096
+
+/**
+ * Counts of an interface's packets in both directions, and of dropped received packets by reason. `dropped`: packets
+ * that could not be sent.
+ */
+export const IpStatistics = {
+  received: at(0, u64(0)),
+  sent: at(8, u64(0)),
+  delivered: at(16, u64(0)),
+  malformed: at(24, u64(0)),
+  checksum: at(32, u64(0)),
+  fragment: at(40, u64(0)),
+  foreign: at(48, u64(0)),
+  unclaimed: at(56, u64(0)),
+  dropped: at(64, u64(0)),
+}
+
+const facts = {
+  /** The link-layer address: queue pair and GID. */
+  qpn: u32(64),
+  gid: bytes(65, ADDRESS_BYTES),
+  /** Maximum bytes of an IP packet. */
+  mtu: u32(66),
+}
+
+export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
+  methods: {
+    /** EADDRINUSE if another interface here has the address. */
+    create: method(CREATE, {
+      in: {
+        address: bytes(1, ADDRESS_BYTES),
+        /** Bits of the prefix; default 24 for IPv4, 64 for IPv6. */
+        prefixLength: optional(u8(2)),
+      },
+      out: facts,
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        ...facts,
+        address: bytes(67, ADDRESS_BYTES),
+        prefixLength: u8(68),
+        /** Entries of the neighbour cache. */
+        neighbours: u32(69),
+        statistics: record(70, IpStatistics),
+      },
+    }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+
+export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
+  identity: 'fd',
+  methods: {
+    create: method(CREATE_FD, {
+      in: {
+        interface: ref(1, 'ip_interface'),
+        protocol: enumOf(2, IpProtocol),
+        /** The port of UDP, or the identifier of echo requests; 0 or absent: a free one. */
+        port: optional(u16(3)),
+      },
+      out: {},
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        protocol: enumOf(64, IpProtocol),
+        port: u16(65),
+        /** Waiting datagrams, and those dropped for lack of room. */
+        waiting: u32(66),
+        overflowed: u64(67),
+      },
+    }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+    /**
+     * Sends a datagram, or an echo request, whose `port` is its sequence number. ENETUNREACH for an address that is not
+     * on the link, EMSGSIZE for more than a packet holds. An unused address is not reported.
+     */
+    send: method(CallNumber.ip_socket.send, {
+      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },
+      out: {},
+    }),
+    /** Takes the oldest datagram or echo reply, with its sender. EAGAIN if there is none. */
+    receive: method(CallNumber.ip_socket.receive, {
+      in: {},
+      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_PAYLOAD) },
+    }),
+    /** Joins the multicast group: the socket then receives its datagrams. */
+    join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+  },
+})

@@ -1,0 +1,12 @@
+/*
+ * Class `gsi_qp`: queue pair 1 of a port, which carries management datagrams of the general services (IBA 13.5, 16). It
+ * is a UD queue pair with the well-known Q_Key, whatever Q_Key is set. As in Linux, programs cannot create it; clients
+ * in this process can, one per port.
+ */
+import { objectClass } from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+import { postSend, qpMethods } from './qp.ts'
+
+export const GsiQp = objectClass('gsi_qp', ClassId.gsi_qp, {
+  methods: { ...qpMethods('pkeyIndex', 'qkey', 'sqPsn'), postSend: postSend(CallNumber.gsi_qp.postSend) },
+})

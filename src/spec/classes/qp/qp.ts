@@ -1,0 +1,215 @@
+/*
+ * What all classes of queue pairs share (IBA 10.3; R9). Each type is a class with its own attributes, selected here
+ * from one table, so that a caller cannot pass what the type does not have, for example a Q_Key to RC.
+ *
+ * The ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP state
+ * table says which of them a transition needs (spec/qp-states.ts).
+ */
+import { AccessFlags, Mtu, PathMigState, QpFlags, QpState } from '../../enums.ts'
+import type { QpTypeName } from '../../qp-states.ts'
+import {
+  type Attribute,
+  type Attributes,
+  at,
+  blob,
+  bytes,
+  CREATE,
+  DESTROY,
+  enumOf,
+  fd,
+  flagsOf,
+  MODIFY,
+  method,
+  optional,
+  QUERY,
+  record,
+  ref,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../../schema/schema.ts'
+
+/** The classes of queue pairs, each with its row of the state table (spec/qp-states.ts). */
+export const QpTypes = {
+  rc_qp: 'RC',
+  uc_qp: 'UC',
+  ud_qp: 'UD',
+  xrc_ini_qp: 'XRC_INI',
+  xrc_tgt_qp: 'XRC_TGT',
+  raw_packet_qp: 'RAW_PACKET',
+  gsi_qp: 'GSI',
+  smi_qp: 'SMI',
+  rd_qp: 'RD',
+} as const satisfies Record<string, QpTypeName>
+export type QpClassName = keyof typeof QpTypes
+export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]
+
+/** Queue sizes: work requests, scatter/gather elements of each, bytes of inline data. */
+export const QpCap = {
+  maxSendWr: at(0, u32(0)),
+  maxRecvWr: at(4, u32(0)),
+  maxSendSge: at(8, u32(0)),
+  maxRecvSge: at(12, u32(0)),
+  maxInlineData: at(16, u32(0)),
+}
+
+/** Destination on an Ethernet link (R10). `isGlobal` must be 1: RoCE packets always have a global route. */
+export const QpAddress = {
+  dgid: at(0, bytes(0, 16)),
+  flowLabel: at(16, u32(0)),
+  sgidIndex: at(20, u8(0)),
+  hopLimit: at(21, u8(0)),
+  trafficClass: at(22, u8(0)),
+  sl: at(23, u8(0)),
+  staticRate: at(24, u8(0)),
+  isGlobal: at(25, u8(0, { max: 1 })),
+  port: at(26, u8(0)),
+}
+
+/**
+ * Destination on InfiniBand, and on Omni-Path, whose LIDs have 32 bits. Within a subnet the LID suffices; `isGlobal`
+ * says whether the global route is valid.
+ */
+export const IbAddress = {
+  ...QpAddress,
+  srcPathBits: at(27, u8(0, { max: 127 })),
+  dlid: at(28, u16(0)),
+}
+export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
+
+/**
+ * The destination attributes by link (R10, R27): the object dialect accepts those of the device's link only
+ * (spec/links.ts). On iWARP the underlying TCP connection has the addresses.
+ */
+export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
+
+/**
+ * RoCE's attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. Without them the
+ * device determines both, as Linux's kernel does from the route and the GID's interface; none of Linux's structs has
+ * them.
+ */
+export const ethernetOf = (dmac: number, vlan: number) => ({
+  dmac: optional(bytes(dmac, 6)),
+  vlan: optional(u16(vlan, { max: 4094 })),
+})
+
+/** The alternate path of automatic path migration; one attribute per link, like addresses. */
+export const QpAlternatePath = {
+  ...QpAddress,
+  altPort: at(27, u8(0)),
+  pkeyIndex: at(28, u16(0)),
+  timeout: at(30, u8(0, { max: 31 })),
+}
+const withLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
+export const IbAlternatePath = { ...IbAddress, ...withLids }
+export const OpaAlternatePath = { ...OpaAddress, ...withLids }
+export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternatePath'] as const
+
+const PSN = { max: 0xffffff }
+
+/**
+ * Attributes of `modify` and `query`, of all types. Timers and retries are encoded as in IBA 9.7.5 and 11.6.2: timeout
+ * 4.096 µs·2^t, 0 = none.
+ */
+export const qpAttributes = {
+  state: enumOf(1, QpState, 1),
+  curState: enumOf(2, QpState, 1),
+  enSqdAsyncNotify: u8(3),
+  accessFlags: flagsOf(4, AccessFlags),
+  pkeyIndex: u16(5),
+  port: u8(6),
+  qkey: u32(7),
+  address: record(8, QpAddress),
+  pathMtu: enumOf(9, Mtu, 1),
+  timeout: u8(10, { max: 31 }),
+  retryCnt: u8(11, { max: 7 }),
+  rnrRetry: u8(12, { max: 7 }),
+  rqPsn: u32(13, PSN),
+  maxRdAtomic: u8(14),
+  alternatePath: record(15, QpAlternatePath),
+  minRnrTimer: u8(16, { max: 31 }),
+  sqPsn: u32(17, PSN),
+  maxDestRdAtomic: u8(18),
+  pathMigState: enumOf(19, PathMigState, 1),
+  destQpn: u32(21, { max: 0xffffff }),
+  ibAddress: optional(record(40, IbAddress)),
+  opaAddress: optional(record(41, OpaAddress)),
+  ibAlternatePath: optional(record(42, IbAlternatePath)),
+  opaAlternatePath: optional(record(43, OpaAlternatePath)),
+  ...ethernetOf(44, 45),
+}
+export type QpAttributeName = keyof typeof qpAttributes
+
+type Chosen<N extends QpAttributeName> = { [K in N]: (typeof qpAttributes)[K] }
+type Optional<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<infer T> ? Attribute<T, true> : never }
+
+const choose = <N extends QpAttributeName>(names: readonly N[]): Chosen<N> =>
+  Object.fromEntries(names.map(name => [name, qpAttributes[name]])) as Chosen<N>
+
+/** Attribute ids at creation start here. */
+const AT_CREATION = 32
+
+/**
+ * Attributes that create a queue pair directly in a state, or fail (R7): core moves it there step by step, each step
+ * with the attributes that the state table assigns to it.
+ */
+const initially = <A extends Attributes>(attributes: A): Optional<A> =>
+  Object.fromEntries(
+    Object.entries(attributes).map(([name, one]) => [name, { ...optional(one), id: AT_CREATION + one.id }]),
+  ) as Optional<A>
+
+/** Attributes of every creation, whatever the class. */
+export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>
+  initially(choose(['state', ...names] as const))
+
+const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
+  Object.fromEntries(Object.entries(attributes).map(([name, one]) => [name, optional(one)])) as Optional<A>
+
+/** Attributes that create a queue pair with a send and a receive queue. */
+const createArguments = {
+  pd: ref(1, 'pd'),
+  sendCq: ref(2, 'cq'),
+  recvCq: ref(3, 'cq'),
+  cap: record(4, QpCap),
+  flags: optional(flagsOf(5, QpFlags)),
+  userHandle: u64(6),
+  asyncFd: optional(fd(7, 'async_fd')),
+  /** Receives come from this SRQ: the queue pair has no receive queue, and `cap.maxRecvWr` is ignored. */
+  srq: optional(ref(8, 'srq')),
+}
+
+/** The methods of a type whose queue pairs have these attributes, `state` and `curState`. */
+export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[]) => {
+  const attributes = choose(['state', 'curState', 'enSqdAsyncNotify', ...names] as const)
+  return {
+    create: method(CREATE, {
+      in: { ...createArguments, ...initialAttributes(...names) },
+      out: { cap: record(64, QpCap), qpNum: u32(65) },
+      driverAttributes: true,
+    }),
+    /** The device returns all attributes, whatever `attrMask` (Linux's mask) requests. */
+    query: method(QUERY, {
+      in: { attrMask: optional(u32(64)) },
+      out: { ...attributes, cap: record(20, QpCap), sqDraining: u8(32), sqSigAll: u8(33, { max: 1 }) },
+    }),
+    modify: method(MODIFY, { in: allOptional(attributes), out: {} }),
+    /** `events`: asynchronous events of this QP that the caller has read, for ibv_ack_async_event. */
+    destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
+  }
+}
+
+/**
+ * The doorbell of the send queue: work requests are in the mapped queue. Linux's POST_SEND can carry requests too; they
+ * are passed on unchanged, and `badWr` is the number of the first refused one, from 1.
+ */
+export const postSend = (call: number) =>
+  method(call, {
+    in: {
+      wrCount: optional(u32(1)),
+      sgeCount: optional(u32(2)),
+      wqeSize: optional(u32(3)),
+      requests: optional(blob(4, 0xffe0)),
+    },
+    out: { badWr: u32(64) },
+  })

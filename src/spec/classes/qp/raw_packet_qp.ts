@@ -1,0 +1,26 @@
+/*
+ * Class `raw_packet_qp`: a queue pair that sends and receives whole frames of the link (Linux: IBV_QPT_RAW_PACKET);
+ * objects of class `flow` select the frames that it receives. No driver here has it: EOPNOTSUPP.
+ */
+import { CREATE, method, objectClass, optional, ref } from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+import { postSend, qpMethods } from './qp.ts'
+
+const common = qpMethods('port')
+
+export const RawPacketQp = objectClass('raw_packet_qp', ClassId.raw_packet_qp, {
+  methods: {
+    ...common,
+    create: method(CREATE, {
+      /**
+       * `rwqIndTable`: it receives into the work queues of this table, which belongs to the driver, and has no receive
+       * queue.
+       */
+      in: { ...common.create.in, rwqIndTable: optional(ref(9, 'rwq_ind_table')) },
+      out: common.create.out,
+      driverAttributes: true,
+      needs: 'NET_RAW',
+    }),
+    postSend: postSend(CallNumber.raw_packet_qp.postSend),
+  },
+})

@@ -1,0 +1,19 @@
+/*
+ * Class `ud_qp`: a queue pair of the unreliable datagram service (IBA 9.8.3, 10.3). Each work request names its
+ * destination (class `ah`). The queue pair has a Q_Key and may join multicast groups (IBA 10.5).
+ */
+import { bytes, method, objectClass, u16 } from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+import { postSend, qpMethods } from './qp.ts'
+
+/** A multicast group: its GID and its LID. The LID has no meaning on Ethernet but is part of the group's identity. */
+const group = { gid: bytes(1, 16), mlid: u16(2) }
+
+export const UdQp = objectClass('ud_qp', ClassId.ud_qp, {
+  methods: {
+    ...qpMethods('pkeyIndex', 'port', 'qkey', 'sqPsn'),
+    postSend: postSend(CallNumber.ud_qp.postSend),
+    attachMcast: method(CallNumber.ud_qp.attachMcast, { in: group, out: {} }),
+    detachMcast: method(CallNumber.ud_qp.detachMcast, { in: group, out: {} }),
+  },
+})

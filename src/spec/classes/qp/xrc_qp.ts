@@ -1,0 +1,82 @@
+/*
+ * Classes of XRC queue pairs (IBA annex A14): `xrc_ini_qp`, the initiator, has a send queue only, and each of its
+ * requests names the receiver's SRQ; `xrc_tgt_qp`, the target, has no queue and belongs to an XRC domain.
+ *
+ * Several openers may share a target: `create` with `qpNum` opens an existing one of the same domain, in this process
+ * or another (Linux: OPEN_QP). It is destroyed with its last opener. Each opener receives its events.
+ */
+import { QpFlags } from '../../enums.ts'
+import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../../schema/schema.ts'
+import { CallNumber, ClassId } from '../ids.ts'
+import { ADDRESSES, ALTERNATE_PATHS, initialAttributes, postSend, QpCap, qpMethods } from './qp.ts'
+
+const INITIATOR = [
+  'accessFlags',
+  'pkeyIndex',
+  'port',
+  ...ADDRESSES,
+  'pathMtu',
+  'timeout',
+  'retryCnt',
+  'rnrRetry',
+  'rqPsn',
+  'maxRdAtomic',
+  ...ALTERNATE_PATHS,
+  'sqPsn',
+  'pathMigState',
+  'destQpn',
+] as const
+
+export const XrcIniQp = objectClass('xrc_ini_qp', ClassId.xrc_ini_qp, {
+  methods: {
+    ...qpMethods(...INITIATOR),
+    create: method(CREATE, {
+      in: {
+        pd: ref(1, 'pd'),
+        sendCq: ref(2, 'cq'),
+        cap: record(4, QpCap),
+        flags: optional(flagsOf(5, QpFlags)),
+        userHandle: u64(6),
+        asyncFd: optional(fd(7, 'async_fd')),
+        ...initialAttributes(...INITIATOR),
+      },
+      out: { cap: record(64, QpCap), qpNum: u32(65) },
+      driverAttributes: true,
+    }),
+    postSend: postSend(CallNumber.xrc_ini_qp.postSend),
+  },
+})
+
+const TARGET = [
+  'accessFlags',
+  'pkeyIndex',
+  'port',
+  ...ADDRESSES,
+  'pathMtu',
+  'timeout',
+  'rqPsn',
+  ...ALTERNATE_PATHS,
+  'minRnrTimer',
+  'sqPsn',
+  'maxDestRdAtomic',
+  'pathMigState',
+  'destQpn',
+] as const
+
+export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
+  methods: {
+    ...qpMethods(...TARGET),
+    create: method(CREATE, {
+      in: {
+        xrcd: ref(1, 'xrcd'),
+        /** Opens the existing target with this number. EINVAL if the domain has none. */
+        qpNum: optional(u32(2, { max: 0xffffff })),
+        userHandle: u64(6),
+        asyncFd: optional(fd(7, 'async_fd')),
+        ...initialAttributes(...TARGET),
+      },
+      out: { qpNum: u32(65) },
+      driverAttributes: true,
+    }),
+  },
+})

@@ -1,0 +1,113 @@
+/*
+ * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, is sent to
+ * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The receive buffer gets
+ * the 40 bytes of a GRH before the payload.
+ *
+ * Other packets are dropped silently (9.9.3, error class D): wrong Q_Key, no receive WQE, or a receive buffer that is
+ * too small, which the next message uses. A message longer than the path MTU is not sent, which is not an error
+ * (C10-93.1.1). The requester's loop, runs and window are the same for all services.
+ */
+import { because, type Cause } from '../../spec/check/causes.ts'
+import { joinWords } from '../../spec/memory.ts'
+import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
+import type { Arena } from '../../wire/arena.ts'
+import { bthOpcode, bthPadCount, bthSolicited } from '../../wire/bth.ts'
+import { dethQkey, dethSrcQp, immediate, putDeth } from '../../wire/extensions.ts'
+import { NO_RECEIVE, takeCause } from '../causes.ts'
+import { completeReceive, failReceive } from '../completer/completion.ts'
+import { DmaKind, DmaResult, scatter, setPayload } from '../dma.ts'
+import { QP } from '../fields.ts'
+import { recvBlock } from '../qp-layout.ts'
+import { takeReceive } from '../responder/receive-request.ts'
+import { type EngineState, giveBlock } from '../state.ts'
+import { Receive, Send } from '../types.ts'
+
+const DETH_AT = headerAt.DETH
+const IMM_AT = headerAt.ImmDt
+/** Bytes of the GRH before the payload in a receive buffer. */
+const ROUTE_BYTES = 40
+const LONGEST_PAYLOAD = 4096
+/**
+ * The service level in a completion, as RoCEv2 adapters set it: bit 3 means UDP; below it 1 means IPv6, 2 IPv4.
+ * Programs read the address family from it.
+ */
+const SL_IPV4 = 0xa
+const SL_IPV6 = 0x9
+/** With this bit set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
+const OWN_QKEY = 0x8000_0000
+
+/** Writes the DETH of a packet at `at`, for the work request at `wr` in the pool. */
+export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
+  const w = s.rows
+  const base = row * QP.WORDS
+  const qkey = s.pool[wr + Send.QKEY]
+  if ((s.pool[wr + Send.DEST_QPN] & 0xff_ffff) === MULTICAST_QPN) s.counters.multicastSent++
+  putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
+}
+
+const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void => {
+  s.counters.dropped++
+  s.env.causes?.dropped(row, cause, wrId)
+}
+
+/** A packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
+  const base = row * QP.WORDS
+  const view = arena.view
+  const opcode = bthOpcode(view, at)
+  const flags = opcodeFlags[opcode]
+  const header = opcodeHeaderBytes[opcode]
+  const payload = length - header - bthPadCount(view, at) - ICRC_BYTES
+  const deth = at + DETH_AT[opcode]
+  const qkey = dethQkey(view, deth)
+  const own = s.rows[base + QP.QKEY] >>> 0
+  if (qkey !== own) {
+    s.counters.qkeyViolations++
+    drop(s, row, because('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own }))
+    return
+  }
+  if ((flags & OP_SEND) === 0 || payload > LONGEST_PAYLOAD) {
+    s.counters.dropped++
+    return
+  }
+  if (!takeReceive(s, row)) {
+    drop(s, row, NO_RECEIVE)
+    return
+  }
+  const w = s.rows
+  const receive = w[base + QP.RESP_RECEIVE]
+  const bytes = ROUTE_BYTES + payload
+  const room = s.pool[receive + Receive.LENGTH]
+  if (bytes > room) {
+    const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
+    drop(s, row, because('RECEIVE_TOO_SHORT', { room, length: bytes }), wrId)
+    return
+  }
+  // Contiguous, so that one DMA writes both.
+  const from = s.env.route!.header(arena, at, length)
+  arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
+  const count = s.pool[receive + Receive.SGES]
+  setPayload(s, arena, from, bytes)
+  const why = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
+  if (why !== DmaResult.OK) {
+    failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
+    return
+  }
+  w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
+  w[base + QP.RESP_SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
+  w[base + QP.RESP_RECEIVE] = 0
+  const hasImmediate = (flags & OP_IMM) !== 0
+  completeReceive(
+    s,
+    row,
+    receive,
+    WcOpcode.values.RECV,
+    bytes,
+    hasImmediate ? immediate(view, at + IMM_AT[opcode]) : 0,
+    hasImmediate ? WcFlags.values.WITH_IMM : 0,
+    bthSolicited(view, at),
+  )
+  giveBlock(s, recvBlock(s.rows, base), receive)
+}

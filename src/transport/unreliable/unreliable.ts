@@ -1,0 +1,44 @@
+/*
+ * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A receiver drops a message that
+ * lacks a packet and continues with the next message; a send WQE completes when its last packet was sent. Everything
+ * else is as for RC.
+ *
+ * There is no back-pressure: transport/flow-control/peer-window.ts limits how fast these services send.
+ */
+import { OP_SEND, OP_START } from '../../spec/wire/opcodes.ts'
+import { SendKind, WcStatus } from '../../spec/work.ts'
+import { completeOldest, onDrained } from '../completer/completion.ts'
+import { QP, ReqFlag, RespFlag } from '../fields.ts'
+import { dropMessage } from '../responder/nak.ts'
+import type { EngineState } from '../state.ts'
+
+const { NONE, SEND, WRITE } = SendKind
+
+/** Whether a packet is accepted. A FIRST or ONLY always is, with any PSN; it ends the current message. */
+export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
+  const w = s.rows
+  const base = row * QP.WORDS
+  const gap = psn !== w[base + QP.RESP_EPSN]
+  if (gap) s.counters.outOfSequence++
+  if ((flags & OP_START) !== 0) {
+    w[base + QP.RESP_MESSAGE] = NONE
+    w[base + QP.RESP_FLAGS] &= ~RespFlag.DROPPING
+    w[base + QP.RESP_EPSN] = psn
+    return true
+  }
+  // While a message is being dropped, RESP_MESSAGE is NONE.
+  if (!gap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
+  dropMessage(s, row)
+  return false
+}
+
+/** After sending packets of `request`: the last one completes it. */
+export const onSent = (s: EngineState, row: number, request: number): void => {
+  const w = s.rows
+  const base = row * QP.WORDS
+  w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
+  if (s.pace === 0) w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
+  if (w[base + QP.REQ_CURRENT] === request) return
+  completeOldest(s, row, WcStatus.values.SUCCESS)
+  if (s.rows[base + QP.REQ_HEAD] === 0 && (s.rows[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
+}

@@ -1,0 +1,71 @@
+/*
+ * What `console.log` and `JSON.stringify` show of the library's objects: their relevant properties instead of their
+ * internals. Not hot. JSON has no 64-bit numbers: addresses are text.
+ */
+import { detached } from '../error.ts'
+
+/** The symbol of Node's util.inspect, without importing it: browsers have none. */
+const INSPECT = Symbol.for('nodejs.util.inspect.custom')
+
+export type Shown = Readonly<Record<string, unknown>>
+type Inspect = (value: unknown, options: object) => string
+interface InspectOptions {
+  readonly depth?: number | null
+}
+
+export const addressHex = (address: bigint): string => `0x${address.toString(16)}`
+
+/** The same value with bigints as text. */
+export const jsonSafe = (value: unknown): unknown => {
+  if (typeof value === 'bigint') return addressHex(value)
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value
+  if (Array.isArray(value)) return value.map(jsonSafe)
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, jsonSafe(one)]))
+}
+
+/** The output of util.inspect for `target`, or for the objects whose methods or prototype it is. */
+export const inspectAs = <S extends object>(
+  target: object,
+  name: string,
+  show: (self: S) => Shown,
+  isInstance: (self: Partial<S>) => boolean = () => true,
+): void => {
+  Object.defineProperty(target, INSPECT, {
+    configurable: true,
+    value(this: S, depth: number, options: InspectOptions, inspect: Inspect): string {
+      // Node also inspects prototypes, which are not instances.
+      if (!isInstance(this) || depth < 0) return `[${name}]`
+      const inner = options.depth === null || options.depth === undefined ? null : options.depth - 1
+      return `${name} ${inspect(show(this), { ...options, depth: inner })}`
+    },
+  })
+}
+
+/**
+ * Adds `toJSON` and util.inspect's method to `target`, an object or the table of its methods. `name`: its kind; `show`:
+ * the properties to show, JSON-safe; `isOne`: whether a value is an object with these methods.
+ */
+export const showAs = <S extends object>(
+  target: object,
+  name: string,
+  show: (self: S) => Shown,
+  isInstance: (self: Partial<S>) => boolean = () => true,
+): void => {
+  inspectAs(target, name, show, isInstance)
+  Object.defineProperty(target, 'toJSON', {
+    configurable: true,
+    value(this: S | undefined): Shown {
+      if (this === undefined || !isInstance(this)) throw detached(`${name}.toJSON`)
+      return show(this)
+    },
+  })
+}
+
+/** The result of a call, or `instead` if the object is closed or its device removed: inspection never throws. */
+export const orElse = <T>(call: () => T, instead: T): T => {
+  try {
+    return call()
+  } catch {
+    return instead
+  }
+}

@@ -1,0 +1,108 @@
+/*
+ * Fields of management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: those by
+ * which the MAD layer finds the agent of a datagram, and the header of the reliable multi-packet protocol. This file
+ * only encodes and decodes.
+ */
+import { MAD_BYTES, madHeader } from '../../spec/wire/mad.ts'
+import {
+  BASEBOARD_RESPONSE,
+  dataOffset,
+  isVendorClass,
+  MadClass,
+  MadMethod,
+  RMPP_HEADER_BYTES,
+  RMPP_VERSION,
+  RmppFlag,
+  rmppHeader,
+  VENDOR_OUI_AT,
+} from '../../spec/wire/management.ts'
+import { type FieldValue, getBits, putBits } from '../bits.ts'
+
+const viewOf = (mad: Uint8Array): DataView => new DataView(mad.buffer, mad.byteOffset, mad.byteLength)
+
+/** The fields that determine a datagram's agent. `oui`: 0 for classes that have none. */
+export interface MadFields {
+  readonly baseVersion: number
+  readonly mgmtClass: number
+  readonly classVersion: number
+  /** The method, including the bit of responses. */
+  readonly method: number
+  readonly attribute: number
+  readonly tid: bigint
+  readonly oui: number
+  /** Whether the datagram responds to a request of the receiver. */
+  readonly isResponse: boolean
+}
+
+/** `mad` has at least the common header; a vendor's OUI is 0 if the datagram ends before it. */
+export const madFields = (mad: Uint8Array): MadFields => {
+  const view = viewOf(mad)
+  const field = (name: Exclude<keyof typeof madHeader, 'tid'>): number => Number(getBits(view, 0, madHeader[name]))
+  const [mgmtClass, method] = [field('mgmtClass'), field('method')]
+  const hasOui = isVendorClass(mgmtClass) && mad.length >= VENDOR_OUI_AT + 3
+  const isBaseboardResponse = mgmtClass === MadClass.BASEBOARD && (field('modifier') & BASEBOARD_RESPONSE) !== 0
+  return {
+    baseVersion: field('baseVersion'),
+    mgmtClass,
+    classVersion: field('classVersion'),
+    method,
+    attribute: field('attribute'),
+    tid: getBits(view, 0, madHeader.tid) as bigint,
+    oui: hasOui ? view.getUint32(VENDOR_OUI_AT - 1) & 0xff_ffff : 0,
+    isResponse: (method & MadMethod.RESPONSE) !== 0 || method === MadMethod.TRAP_REPRESS || isBaseboardResponse,
+  }
+}
+
+const [METHOD_AT, STATUS_AT, TID_AT] = [madHeader.method[0] >> 3, madHeader.status[0] >> 3, madHeader.tid[0] >> 3]
+
+/** The upper half of the transaction id: it identifies the agent to which responses belong. */
+export const tidHigh = (tid: bigint): number => Number(tid >> 32n)
+
+export const setTidHigh = (mad: Uint8Array, high: number): void => viewOf(mad).setUint32(TID_AT, high)
+
+/** The datagram as a response from its receiver, with `status` and without data. */
+export const respond = (mad: Uint8Array, status: number): Uint8Array => {
+  const response = mad.slice()
+  response[METHOD_AT] = MadMethod.GET | MadMethod.RESPONSE
+  viewOf(response).setUint16(STATUS_AT, status)
+  return response
+}
+
+// ---- reliable multi-packet protocol ----
+
+export type RmppFields = { readonly [F in keyof typeof rmppHeader]: FieldValue<(typeof rmppHeader)[F]> }
+
+const rmppNames = Object.keys(rmppHeader) as (keyof typeof rmppHeader)[]
+
+/** `mad` has MAD_BYTES. */
+export const parseRmpp = (mad: Uint8Array): RmppFields => {
+  const view = viewOf(mad)
+  return Object.fromEntries(rmppNames.map(name => [name, getBits(view, 0, rmppHeader[name])])) as RmppFields
+}
+
+const RMPP_AT = rmppHeader.version[0] >> 3
+
+/**
+ * A datagram of MAD_BYTES: `header` (the common header and, behind the RMPP header, that of the class), `rmpp`, and
+ * `data` behind them. Fields of `rmpp` that are left out are 0.
+ */
+export const emitRmpp = (
+  header: Uint8Array,
+  rmpp: Partial<RmppFields>,
+  data: Uint8Array = new Uint8Array(0),
+): Uint8Array => {
+  const mad = new Uint8Array(MAD_BYTES)
+  mad.set(header)
+  mad.fill(0, RMPP_AT, RMPP_HEADER_BYTES)
+  mad.set(data, header.length)
+  const view = viewOf(mad)
+  for (const name of rmppNames) putBits(view, 0, rmppHeader[name], rmpp[name] ?? 0)
+  return mad
+}
+
+/** An ACK, STOP or ABORT to the sender of `mad`. */
+export const answerRmpp = (mad: Uint8Array, rmpp: Partial<RmppFields>): Uint8Array => {
+  const header = mad.slice(0, dataOffset(madFields(mad).mgmtClass))
+  header[METHOD_AT] = header[METHOD_AT]! ^ MadMethod.RESPONSE
+  return emitRmpp(header, { version: RMPP_VERSION, flags: RmppFlag.ACTIVE, ...rmpp })
+}

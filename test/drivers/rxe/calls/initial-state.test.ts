@@ -1,0 +1,163 @@
+/*
+ * Queue pairs created directly in a state (R7) with the address of the device's link (R10): one call with all
+ * attributes; a failure leaves nothing.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { callerView, invokeNow, stat } from '../../../../src/core/index.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
+import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
+import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
+import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
+import { XrcdFlags } from '../../../../src/spec/enums.ts'
+import type { In } from '../../../../src/spec/schema/schema.ts'
+import { encodeCall } from '../../../../src/uapi/object/client.ts'
+import { decodeMessage } from '../../../../src/uapi/object/dialect.ts'
+import {
+  assertNothingLeft,
+  cap,
+  ipv4,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  path,
+  program,
+  Qps,
+  register,
+  toInit,
+  toRtr,
+  toRts,
+} from '../machine.ts'
+import { completions, piece } from '../pair.ts'
+import { Flag, mapRing, postReceive, postSend, Wr } from '../provider.ts'
+
+type Create = In<typeof RcQp.methods.create>
+
+const peer = ipv4(127, 0, 0, 2)
+
+const setUp = () => {
+  const m = machine()
+  const p = program(m)
+  const cq = makeCq(p)
+  const base = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+  const create = (more: Partial<Create>) => invokeNow(p.context, RcQp, 'create', 0, { ...base, ...more }, p.caller)
+  const queryOf = (handle: number) => invokeNow(p.context, RcQp, 'query', handle, {}, p.caller).out
+  return { m, p, cq, base, create, queryOf }
+}
+
+const everything = (): Partial<Create> => {
+  const { state: _init, ...init } = toInit()
+  const { state: _rtr, ...rtr } = toRtr(42, peer)
+  return { ...init, ...rtr, ...toRts() }
+}
+
+test('one call creates a queue pair that sends, with all attributes of three transitions', () => {
+  const { p, base, create, queryOf } = setUp()
+  const made = create(everything())
+  const { out } = invokeNow(p.context, RcQp, 'create', 0, base, p.caller)
+  const plain = p.context.handles.slots.findLast(object => object?.class.name === 'rc_qp')!
+  for (const args of [toInit(), toRtr(42, peer), toRts()])
+    invokeNow(p.context, RcQp, 'modify', plain.handle, args, p.caller)
+  const { state, ...one } = queryOf(made.object!)
+  const { state: other, ...two } = queryOf(plain.handle)
+  assert.deepEqual([state, other], [Qps.RTS, Qps.RTS])
+  assert.deepEqual(one, two)
+  assert.notEqual(made.out.qpNum, out.qpNum)
+  // Any intermediate state is accepted.
+  assert.equal(queryOf(create(toInit()).object!).state, Qps.INIT)
+  assert.equal(queryOf(create({ state: Qps.RESET }).object!).state, Qps.RESET)
+  assert.equal(queryOf(create({ ...everything(), state: Qps.SQD }).object!).state, Qps.SQD)
+})
+
+test('a queue pair created in RTS sends like one that was modified step by step', () => {
+  const { m, p, cq, create } = setUp()
+  const far = program(m, 1)
+  const farCq = makeCq(far)
+  const there = makeQp(far, farCq)
+  const [from, to] = [register(p, 64), register(far, 64)]
+  from.bytes.fill(7)
+  const made = create({ ...everything(), destQpn: there.qpn })
+  for (const args of [toInit(), toRtr(made.out.qpNum, ipv4(127, 0, 0, 1)), toRts()]) modify(there, args)
+  postReceive(there.receive, 1n, [piece(to, 0, 64)])
+  const { sendQueue } = made.out as unknown as { sendQueue: { offset: bigint } }
+  const send = mapRing(p.rings.at(sendQueue.offset))
+  postSend(send, { id: 2n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 64)] })
+  m.settle()
+  assert.deepEqual(
+    completions(cq).map(({ id, status }) => [id, status]),
+    [[2, 0]],
+  )
+  assert.deepEqual(
+    completions(farCq).map(({ id, status }) => [id, status]),
+    [[1, 0]],
+  )
+  assert.deepEqual(to.bytes, from.bytes)
+})
+
+test('an impossible path of states, value or route is refused with a message and leaves nothing', () => {
+  const { m, p, create } = setUp()
+  const before = stat(m.core).objects
+  const numbers = m.devices[0].state.qpns.count()
+  const refused = (args: Partial<Create>, message: RegExp, code = 'EINVAL') => {
+    assert.throws(() => create(args), { code, message })
+    assert.equal(stat(m.core).objects, before)
+    assert.equal(m.devices[0].state.qpns.count(), numbers)
+    assert.equal(m.link.stat().flows, 0)
+  }
+  const { destQpn: _, ...noPeer } = everything()
+  refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
+  refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
+  refused({ port: 1 }, /attribute state is missing; attributes port require it/)
+  // A name listed without a value is ignored once it has one.
+  const made = create({ accessFlags: undefined } as object)
+  invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)
+  refused({ accessFlags: 1 }, /attribute state is missing/)
+  refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
+  // The device refuses these during its own transitions.
+  refused(
+    { ...everything(), pathMtu: 5, maxRdAtomic: 200 },
+    /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
+  )
+  refused({ ...everything(), address: path(peer, { sgidIndex: 9 }) }, /./, 'ENODATA')
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('each type has its own transitions', () => {
+  const { p, base } = setUp()
+  const ud = { ...base, state: Qps.RTS, pkeyIndex: 0, port: 1, qkey: 0x1111, sqPsn: 7 }
+  const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
+  const { state, qkey, sqPsn } = invokeNow(p.context, UdQp, 'query', object!, {}, p.caller).out
+  assert.deepEqual({ state, qkey, sqPsn }, { state: Qps.RTS, qkey: 0x1111, sqPsn: 7 })
+  const uc = { ...base, state: Qps.RTR, pkeyIndex: 0, port: 1, accessFlags: 0, pathMtu: 3, destQpn: 5, rqPsn: 9 }
+  const made = invokeNow(p.context, UcQp, 'create', 0, { ...uc, address: path(peer) }, p.caller)
+  assert.equal(invokeNow(p.context, UcQp, 'query', made.object!, {}, p.caller).out.state, Qps.RTR)
+  const xrcd = invokeNow(p.context, Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }, p.caller).object!
+  const { retryCnt: _a, rnrRetry: _b, maxRdAtomic: _c, ...target } = everything()
+  const tgt = invokeNow(p.context, XrcTgtQp, 'create', 0, { ...target, xrcd, userHandle: 0n }, p.caller)
+  assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
+})
+
+test('a LID on a RoCE queue pair is refused with a message, through the library and in messages', () => {
+  const { p, create } = setUp()
+  const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
+  const { address: _, ...others } = everything()
+  const message =
+    /^rc_qp.create: attribute ibAddress does not belong to this device's link, RoCE: .*there are no LIDs; use address$/
+  assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })
+  const { rxe } = p
+  assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
+  // A client that supports all links uses its own attribute names.
+  const args = { ...toInit(), ibAddress }
+  const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
+  // The device knows the attribute, so it does not ignore it, although the client marked it optional.
+  for (const ignorable of [[], ['ibAddress']]) {
+    const message = encodeCall(call, { ignorable })
+    assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {
+      code: 'EINVAL',
+      message: /^rc_qp.modify: attribute ibAddress does not belong to this device's link/,
+    })
+  }
+})

@@ -1,0 +1,179 @@
+/*
+ * Linux's calls on a soft device (R41, R42): those that Linux's rxe lacks are refused before any other check, as in
+ * Linux; MODIFY_CQ, which Linux's rxe lacks, sets event moderation (R36).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createLocalSpace, dispatch, type FileMemory, invokeNow } from '../../../../src/core/index.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { Interface } from '../../../../src/spec/classes/device/interface.ts'
+import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { classes } from '../../../../src/spec/classes.ts'
+import { RXE_DRIVER_ID } from '../../../../src/spec/drivers/rxe.ts'
+import { MrKind } from '../../../../src/spec/enums.ts'
+import { errnoName } from '../../../../src/spec/errno.ts'
+import { type LinuxCall, linuxCalls } from '../../../../src/spec/linux/coverage.ts'
+import { RDMA_VERBS_IOCTL } from '../../../../src/spec/linux/ioctl.ts'
+import { EXTENDED } from '../../../../src/spec/linux/write.ts'
+import type { Answer } from '../../../../src/uapi/call.ts'
+import { decodeVerbsIoctl } from '../../../../src/uapi/linux/ioctl.ts'
+import { decodeWrite } from '../../../../src/uapi/linux/write.ts'
+import { decodeObject } from '../../../../src/uapi/object/dialect.ts'
+import { type FakeMemory, fakeMemory } from '../../../uapi/abilog.ts'
+import { machine, makeCq, type Program, program } from '../machine.ts'
+
+const AT = 0x1000n
+const run = (
+  p: Program,
+  dialect: 'write' | 'ioctl',
+  bytes: Uint8Array,
+  { memory = fakeMemory(), ...more }: { memory?: FakeMemory; openFile?: (fd: number) => FileMemory } = {},
+): string => {
+  memory.map(AT, bytes)
+  const caller = { ...p.caller, ...more, copyIn: memory.copyIn, copyOut: memory.copyOut }
+  const answer =
+    dialect === 'write'
+      ? dispatch(p.context, decodeWrite, [AT, bytes.length], caller)
+      : dispatch(p.context, decodeVerbsIoctl, [RDMA_VERBS_IOCTL, AT], caller)
+  const { ret, reason } = answer as Answer
+  return ret < 0 ? `${errnoName(-ret)} ${reason}` : 'OK'
+}
+
+/** The call without arguments. */
+const bare = ({ dialect, number, methodNumber = 0 }: LinuxCall): Uint8Array => {
+  const bytes = new Uint8Array(dialect === 'write' ? 8 : 24)
+  const view = new DataView(bytes.buffer)
+  if (dialect === 'write') {
+    view.setUint32(0, number, true)
+    view.setUint16(4, 2, true)
+  } else {
+    view.setUint16(0, 24, true)
+    view.setUint16(2, number, true)
+    view.setUint16(4, methodNumber, true)
+    view.setUint32(16, RXE_DRIVER_ID, true)
+  }
+  return bytes
+}
+
+const p = program(machine(1))
+const has = (name: string, method: string): boolean =>
+  p.rxe.device.shared.byName.get(name)?.class.methods[method] !== undefined
+
+for (const call of linuxCalls.filter(({ classes, method }) => method && classes.every(name => !has(name, method))))
+  test(`${call.name}: not supported by the device`, () => {
+    const code = call.dialect === 'write' ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT'
+    const [, title] = /([^.]*)$/.exec(call.name)!
+    assert.equal(
+      run(p, call.dialect, bare(call)),
+      `${code} ${title}: this device has no ${call.classes[0]}.${call.method}`,
+    )
+  })
+
+test('a method that the device lacks is refused with the same error text in a message, in a chain and in this process', () => {
+  const missing = classes.flatMap(cls =>
+    Object.keys(cls.methods).flatMap(name => (has(cls.name, name) ? [] : [{ cls, name }])),
+  )
+  assert.ok(missing.some(({ cls, name }) => `${cls.name}.${name}` === 'flow.create'))
+  for (const { cls, name } of missing) {
+    const text = `this device has no ${cls.name}.${name}`
+    const { call } = cls.methods[name]
+    const message = new Uint8Array(16)
+    const view = new DataView(message.buffer)
+    view.setUint16(0, 16, true)
+    view.setUint16(2, cls.id, true)
+    const memory = fakeMemory()
+    memory.map(AT, message)
+    const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
+    const { ret, reason } = dispatch(p.context, decodeObject, [call, AT], caller) as Answer
+    assert.deepEqual([errnoName(-ret), reason], ['EOPNOTSUPP', text])
+
+    const entries = new Uint8Array(24)
+    entries[0] = call
+    entries[4] = 16
+    entries.set(message, 8)
+    const { out } = invokeNow(p.context, Interface, 'chain', 0, { entries, onError: 0 }, p.caller)
+    assert.deepEqual([errnoName(out.error), new TextDecoder().decode(out.reason)], ['EOPNOTSUPP', text])
+
+    assert.throws(() => invokeNow(p.context, cls, name, 0, {}, p.caller), { code: 'EOPNOTSUPP', message: text })
+  }
+})
+
+test('a method that needs an object of a class that the device lacks', () => {
+  const call = linuxCalls.find(({ name }) => name === 'MR.DM_MR_REG')!
+  assert.equal(run(p, 'ioctl', bare(call)), 'EPROTONOSUPPORT DM_MR_REG: this device has no objects of class dm')
+})
+
+test('supported methods have other results', () => {
+  for (const call of linuxCalls.filter(({ classes, method }) => method && classes.some(name => has(name, method))))
+    if (call.name !== 'MR.DM_MR_REG')
+      assert.doesNotMatch(run(p, call.dialect, bare(call)), /this device has no/, call.name)
+})
+
+test('MODIFY_CQ sets the threshold of a CQ', () => {
+  const cq = makeCq(p)
+  const modify = (mask: number, count: number, period: number): string => {
+    const bytes = new Uint8Array(24 + 16)
+    const view = new DataView(bytes.buffer)
+    view.setUint32(0, EXTENDED + 57, true)
+    view.setUint16(4, 2, true)
+    view.setUint32(24, cq.handle, true)
+    view.setUint32(28, mask, true)
+    view.setUint16(32, count, true)
+    view.setUint16(34, period, true)
+    return run(p, 'write', bytes)
+  }
+  const threshold = (): [number, number] => {
+    const { count, period } = invokeNow(p.context, Cq, 'query', cq.handle, {}, p.caller).out
+    return [count, period]
+  }
+  assert.equal(modify(1, 16, 100), 'OK')
+  assert.deepEqual(threshold(), [16, 100])
+  assert.match(modify(2, 3, 4), /^EOPNOTSUPP/)
+  assert.match(modify(0, 3, 4), /^EINVAL .*nothing to change/)
+  assert.deepEqual(threshold(), [16, 100])
+})
+
+test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
+  const opened: number[] = []
+  const space = { ...createLocalSpace(), check: () => true }
+  const openFile = (fd: number): FileMemory => {
+    opened.push(fd)
+    return { space, close: () => opened.push(-fd) }
+  }
+  const attributes: readonly [id: number, length: number, data: bigint][] = [
+    [0, 0, 0n],
+    [1, 0, BigInt(p.pd)],
+    [2, 8, 8192n],
+    [3, 8, 4096n],
+    [4, 8, 0x70000n],
+    [5, 4, 7n],
+    [6, 4, 7n],
+    [7, 4, 0x8000n],
+    [8, 4, 0x8004n],
+  ]
+  const bytes = new Uint8Array(24 + 16 * attributes.length)
+  const view = new DataView(bytes.buffer)
+  for (const [at, number] of [
+    [0, bytes.length],
+    [2, 7],
+    [4, 4],
+    [6, attributes.length],
+    [16, RXE_DRIVER_ID],
+  ])
+    view.setUint16(at, number, true)
+  attributes.forEach(([id, length, data], i) => {
+    view.setUint16(24 + 16 * i, id, true)
+    view.setUint16(26 + 16 * i, length, true)
+    view.setUint16(28 + 16 * i, 1, true)
+    view.setBigUint64(32 + 16 * i, data, true)
+  })
+  const memory = fakeMemory()
+  memory.map(0x8000n, new Uint8Array(8))
+  assert.equal(run(p, 'ioctl', bytes, { memory, openFile }), 'OK')
+  const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
+  const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
+  assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])
+  assert.equal(new DataView(memory.copyIn(0x8000n, 4).buffer).getUint32(0, true), lkey)
+  invokeNow(p.context, Mr, 'destroy', handle, {}, p.caller)
+  assert.deepEqual(opened, [7, -7])
+})

@@ -1,0 +1,100 @@
+/*
+ * Many address handles (R25): one call creates 10,000 and one destroys them; all or none.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook, invokeNow } from '../../../../src/core/index.ts'
+import { Ah } from '../../../../src/spec/classes/ah.ts'
+import { ChainErrors, Interface } from '../../../../src/spec/classes/device/interface.ts'
+import { Pd } from '../../../../src/spec/classes/pd.ts'
+import { Errno } from '../../../../src/spec/errno.ts'
+import type { AnyValues, ObjectClass } from '../../../../src/spec/schema/schema.ts'
+import { encodeChain, type Link } from '../../../../src/uapi/object/chain.ts'
+import { assertNothingLeft, ipv4, machine, path, program } from '../machine.ts'
+
+const setUp = () => {
+  const m = machine()
+  const p = program(m)
+  const create = (addresses: ReturnType<typeof path>[], pd = p.pd) =>
+    invokeNow(p.context, Pd, 'createAhs', pd, { addresses }, p.caller)
+  const destroy = (handles: { handle: number }[], pd = p.pd) =>
+    invokeNow(p.context, Pd, 'destroyAhs', pd, { handles }, p.caller)
+  return { m, p, create, destroy }
+}
+const peers = (count: number) => Array.from({ length: count }, (_, i) => path(ipv4(10, 0, i >> 8, i & 0xff)))
+
+test('one call creates 10,000 address handles, each with its own handle and number, and another destroys them', () => {
+  const { m, p, create, destroy } = setUp()
+  const { out } = create(peers(10_000))
+  const { numbers } = out as unknown as { numbers: { number: number }[] }
+  assert.equal(new Set(out.handles.map(({ handle }) => handle)).size, 10_000)
+  assert.equal(new Set(numbers.map(({ number }) => number)).size, 10_000)
+  const { handle } = out.handles[9_999]
+  const { dgid } = invokeNow(p.context, Ah, 'query', handle, {}, p.caller).out.address
+  assert.deepEqual(dgid, ipv4(10, 0, 39, 15))
+  assert.equal(m.devices[0].state.ahs.get(numbers[9_999].number)?.address.dgid[14], 39)
+  assert.equal(m.devices[0].state.ahs.size, 10_000)
+  destroy(out.handles)
+  assert.equal(m.devices[0].state.ahs.size, 0)
+  p.close()
+  assertNothingLeft(m, [p])
+})
+
+test('all address handles of a call are created or none, and all are destroyed or none', () => {
+  const { m, p, create, destroy } = setUp()
+  const { ahs } = m.devices[0].state
+  assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
+    code: 'EINVAL',
+    message: /^entry 5: ah.create: .*port 9/,
+  })
+  assert.equal(ahs.size, 0)
+  const { handles } = create(peers(3)).out
+  const other = invokeNow(p.context, Pd, 'create', 0, {}, p.caller).object!
+  assert.throws(() => destroy([...handles, { handle: 999 }]), { code: 'ENOENT', message: /entry 3: handle 999/ })
+  assert.throws(() => destroy([...handles, handles[0]]), { code: 'ENOENT', message: /entry 3: .* named twice/ })
+  assert.throws(() => destroy([{ handle: p.pd }]), { code: 'EINVAL', message: /is of class pd, not ah/ })
+  assert.throws(() => destroy(handles, other), { code: 'EINVAL', message: /another protection domain/ })
+  assert.equal(ahs.size, 3)
+  destroy(handles.slice(0, 2))
+  assert.equal(ahs.size, 1)
+  assert.deepEqual(create([]).out.handles, [])
+})
+
+test('hooks are called for each address handle, and may refuse it', () => {
+  const { m, p, create } = setUp()
+  let seen = 0
+  const remove = addHook(p.rxe.device, {
+    class: 'ah',
+    method: 'create',
+    pre() {
+      if (++seen > 2) throw new Error('the hook is broken')
+    },
+  })
+  assert.throws(() => create(peers(4)), /the hook is broken/)
+  assert.equal(m.devices[0].state.ahs.size, 0)
+  remove()
+  assert.equal(create(peers(4)).out.handles.length, 4)
+})
+
+test('a failed chain destroys the address handles it created; so does a call whose output has no room for their numbers', () => {
+  const { m, p } = setUp()
+  const { UNDO, STOP } = ChainErrors.values
+  const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
+    call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
+    ...more,
+  })
+  const makesAhs = [link(Pd, 'create', {}), link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0 })]
+  const run = (links: Link[], onError: number) =>
+    invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, p.caller).out
+  const fails = link(Pd, 'destroy', {}, { object: 0 })
+  assert.equal(run([...makesAhs, fails], UNDO).error, Errno.EBUSY)
+  const short = link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
+  assert.deepEqual([run([makesAhs[0], short], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
+  assert.deepEqual([run(makesAhs, UNDO).error, m.devices[0].state.ahs.size], [0, 3])
+  // Also in an existing domain.
+  const { call } = link(Pd, 'createAhs', { addresses: peers(3) })
+  assert.equal(run([{ call: { ...call, object: p.pd } }, link(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
+  assert.equal(m.devices[0].state.ahs.size, 3)
+  p.close()
+  assertNothingLeft(m, [p])
+})

@@ -1,0 +1,116 @@
+/*
+ * Write commands, INVOKE_WRITE, ioctl methods and the object dialect share one object model (R43): an object created
+ * through one can be named, is in use and can be destroyed through each of the others, and its events do not depend on
+ * the interface.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { addHook, arm, completed, dispatch } from '../../../../src/core/index.ts'
+import { findHandle } from '../../../../src/core/objects/handles.ts'
+import { RXE_DRIVER_ID } from '../../../../src/spec/drivers/rxe.ts'
+import { MwType } from '../../../../src/spec/enums.ts'
+import { errnoName } from '../../../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../../../src/spec/linux/ioctl.ts'
+import type { AnyValues } from '../../../../src/spec/schema/schema.ts'
+import type { Answer, Call } from '../../../../src/uapi/call.ts'
+import { encodeLinux } from '../../../../src/uapi/linux/encode.ts'
+import { encodings } from '../../../../src/uapi/linux/envelope.ts'
+import { decodeVerbsIoctl } from '../../../../src/uapi/linux/ioctl.ts'
+import { EntryPoint } from '../../../../src/uapi/linux/legacy.ts'
+import { decodeWrite } from '../../../../src/uapi/linux/write.ts'
+import { encodeCall } from '../../../../src/uapi/object/client.ts'
+import { decodeObject } from '../../../../src/uapi/object/dialect.ts'
+import { ARENA, AT, arena, rxeClasses } from '../../../uapi/fake-view.ts'
+import { machine, makeChannel, program } from '../machine.ts'
+
+const p = program(machine(1))
+
+const callOf = (className: string, methodName: string, object: number, args: AnyValues): Call => {
+  const found = rxeClasses.find(({ name }) => name === className)
+  assert.ok(found)
+  return { class: found, methodName, method: found.methods[methodName], object, args }
+}
+
+/** Interfaces that have a call: 'object', and Linux's. */
+const interfacesOf = (call: Call): string[] => [
+  'object',
+  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ by }) => by)),
+]
+
+/** Makes a call through one interface; returns 'OK' or the errno. */
+const perform = (by: string, call: Call): string => {
+  const memory = arena()
+  const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
+  let answer: ReturnType<typeof dispatch>
+  if (by === 'object') {
+    memory.map(AT, encodeCall(call))
+    answer = dispatch(p.context, decodeObject, [call.method.call, AT], caller)
+  } else {
+    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.by === by)
+    assert.ok(encoding)
+    const image = encodeLinux(call, encoding.legacy)
+    memory.map(AT, image.bytes)
+    for (const { address, bytes } of image.memory) memory.map(address, bytes)
+    answer =
+      image.entryPoint === EntryPoint.WRITE
+        ? dispatch(p.context, decodeWrite, [AT, image.bytes.length], caller)
+        : dispatch(p.context, decodeVerbsIoctl, [RDMA_VERBS_IOCTL, AT], caller)
+  }
+  const { ret } = answer as Answer
+  return ret < 0 ? errnoName(-ret) : 'OK'
+}
+
+/** The handle of the object that a call created. */
+const made = (by: string, className: string, args: AnyValues): number => {
+  const handle = p.context.handles.slots.indexOf(undefined)
+  const expected = handle < 0 ? p.context.handles.slots.length : handle
+  assert.equal(perform(by, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${by}`)
+  assert.equal(findHandle(p.context.handles, expected)?.class.name, className)
+  return expected
+}
+
+const pdCreators = interfacesOf(callOf('pd', 'create', 0, {}))
+const pdDestroyers = interfacesOf(callOf('pd', 'destroy', 0, {}))
+
+describe('an object', () => {
+  for (const creator of pdCreators)
+    for (const destroyer of pdDestroyers)
+      it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
+        const pd = made(creator, 'pd', {})
+        const [user = 'object'] = pdCreators.filter(by => by !== creator)
+        const mw = made(user, 'mw', { pd, type: MwType.values.TYPE_2 })
+        assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'EBUSY')
+        assert.equal(perform(creator, callOf('mw', 'destroy', mw, {})), 'OK')
+        assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'OK')
+        assert.equal(perform(creator, callOf('pd', 'destroy', pd, {})), 'ENOENT')
+      })
+})
+
+describe('a completion queue', () => {
+  const { fd, queue } = makeChannel(p)
+  const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: fd }
+  for (const creator of interfacesOf(callOf('cq', 'create', 0, args)))
+    for (const destroyer of interfacesOf(callOf('cq', 'destroy', 0, {})))
+      it(`created by ${creator} raises its events, which ${destroyer} reports when it destroys it`, () => {
+        const reported: unknown[] = []
+        const unhook = addHook(p.rxe.device, {
+          class: 'cq',
+          method: 'destroy',
+          post: (_call, _object, _args, out) => void reported.push(out?.compEvents),
+        })
+        const handle = made(creator, 'cq', args)
+        const cq = findHandle(p.context.handles, handle)
+        assert.ok(cq?.events)
+        arm(cq, false)
+        completed(cq.events, true)
+        const [event, ...more] = queue.take(Number.POSITIVE_INFINITY)
+        assert.deepEqual([event?.element === cq.events, more.length], [true, 0])
+        assert.equal(perform(destroyer, callOf('cq', 'destroy', handle, {})), 'OK')
+        unhook()
+        assert.deepEqual(reported, [1])
+      })
+})
+
+it('each interface has calls for it', () => {
+  for (const interfaces of [pdCreators, pdDestroyers]) assert.ok(interfaces.length >= 3, interfaces.join(' '))
+})

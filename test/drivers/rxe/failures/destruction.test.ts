@@ -1,0 +1,192 @@
+/*
+ * Two soft devices on a memory link: peers, regions, contexts and devices that are destroyed during traffic, and
+ * garbage in rings.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { closeContext, invokeNow, unregister } from '../../../../src/core/index.ts'
+import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { assertNothingLeft, join, modify, Qps, query } from '../machine.ts'
+import { completions, end, pair, pattern, piece, SIZE } from '../pair.ts'
+import { postReceive, postSend, Wr } from '../provider.ts'
+
+test('packets to a destroyed peer are dropped, and the sender exceeds its retries', () => {
+  const { m, a, b } = pair()
+  postSend(a.qp.send, {
+    opcode: Wr.WRITE,
+    id: 1n,
+    sges: [piece(a.mr, 0, 30000)],
+    remote: b.mr.address,
+    rkey: b.mr.rkey,
+  })
+  // Sent, but the peer has not polled yet.
+  m.devices[0].poll(m.now)
+  invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
+  m.settle()
+  assert.deepEqual(completions(a.cq), [])
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) assert.ok(m.tick(), 'a timer runs')
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[1, 12]],
+  )
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+  assert.equal(m.devices[0].nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')
+})
+
+test('a region deregistered during a transfer is not accessed', () => {
+  const { m, a, b } = pair()
+  pattern(a.mr.bytes, 1)
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+  m.devices[0].poll(m.now)
+  invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
+  m.settle()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [10],
+  )
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+})
+
+test('contexts close with requests in flight, and nothing is left', () => {
+  const { m, a, b } = pair()
+  const more = [end(m, 0), end(m, 1)]
+  join(more[0].qp, more[1].qp)
+  for (const { qp, mr } of [a, b, ...more])
+    for (let i = 0; i < 10; i++) {
+      postReceive(qp.receive, 1n, [piece(mr, 0, 100)])
+      postSend(qp.send, { opcode: Wr.READ, id: 2n, sges: [piece(mr, 0, 9000)], remote: mr.address, rkey: mr.rkey })
+      postSend(qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(mr, 0, 9000)] })
+    }
+  for (const device of m.devices) device.poll(m.now)
+  a.p.close()
+  m.devices[1].poll(m.now)
+  more[1].p.close()
+  m.devices[0].poll(m.now)
+  b.p.close()
+  more[0].p.close()
+  while (m.tick()) {}
+  assertNothingLeft(
+    m,
+    [a, b, ...more].map(({ p }) => p),
+  )
+})
+
+test('a closed context is destroyed in steps; its queue pairs send nothing from the first step on', () => {
+  const { m, a, b } = pair()
+  const jobs: Iterator<unknown>[] = []
+  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 100)])
+  b.p.close()
+  assert.throws(() => query(b.qp), { code: 'EIO' })
+  const [job] = jobs
+  assert.ok(job)
+  job.next()
+  assert.ok(b.p.context.handles.count > 0, 'its objects still exist')
+  pattern(a.mr.bytes, 1)
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 100)] })
+  m.settle()
+  assert.deepEqual(completions(a.cq), [])
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+  while (job.next().done !== true) m.settle()
+  assert.equal(b.p.context.handles.count, 0)
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [12],
+  )
+})
+
+test('when a device is removed while one of its contexts closes, each object is destroyed once, and both get their events', () => {
+  const { m, a, b } = pair()
+  const jobs: Iterator<unknown>[] = []
+  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  const reported: string[] = []
+  closeContext(b.p.context, () => reported.push('context'))
+  jobs[0].next()
+  unregister(m.devices[1].device, () => reported.push('device'))
+  closeContext(b.p.context, () => reported.push('again'))
+  for (let left = jobs; left.length > 0; ) left = left.filter(job => job.next().done !== true)
+  assert.deepEqual(reported, ['context', 'again', 'device'])
+  closeContext(b.p.context, () => reported.push('late'))
+  assert.deepEqual(reported.slice(3), ['late'])
+  assert.equal(b.p.rings.live.size, 0)
+  assert.equal(m.core.faults, 0)
+  a.p.close()
+  while (jobs.at(-1)?.next().done !== true);
+  m.settle()
+  assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
+})
+
+test('when a device is removed its contexts are closed, and the other device continues', () => {
+  const { m, a, b } = pair()
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
+  m.devices[0].poll(m.now)
+  unregister(m.devices[1].device)
+  assert.equal(b.p.async.queue.at(-1)?.type, 8, 'DEVICE_FATAL')
+  assert.equal(b.p.rings.live.size, 0)
+  assert.throws(() => query(b.qp), { code: 'EIO' })
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [12],
+  )
+  a.p.close()
+  m.settle()
+  assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
+})
+
+test('a program that fills its rings with garbage while they are processed affects no other program', () => {
+  const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
+  fc.assert(
+    fc.property(
+      fc.array(u32, { minLength: 50, maxLength: 300 }),
+      fc.array(u32, { minLength: 1, maxLength: 12 }),
+      (noise, steps) => {
+        const { m, a, b } = pair()
+        const bad = [end(m, 0), end(m, 1)]
+        join(bad[0].qp, bad[1].qp)
+        pattern(a.mr.bytes, 9)
+        let n = 0
+        for (const step of steps) {
+          for (const { p, qp, cq } of bad) {
+            for (const { at, length, view } of p.rings.live)
+              for (let i = 8; i < length; i += 4 + (step % 24) * 4)
+                view.setUint32(at + i, noise[n++ % noise.length], true)
+            qp.send.producer = step
+            qp.receive.producer = ~step
+            cq.ring.consumer = step >>> 3
+            if (query(qp).state === Qps.ERR) modify(qp, { state: Qps.RESET })
+          }
+          for (let i = 0; i < 3; i++) for (const device of m.devices) device.poll(m.now)
+          m.now += 500
+          const at = (step % 1000) * 8
+          postSend(a.qp.send, {
+            opcode: Wr.WRITE,
+            id: 1n,
+            sges: [piece(a.mr, at, 5000)],
+            remote: b.mr.address + at,
+            rkey: b.mr.rkey,
+          })
+          for (let i = 0; i < 400 && a.cq.ring.producer === a.cq.ring.consumer; i++) {
+            for (const device of m.devices) device.poll(m.now)
+            m.now += 100
+          }
+          assert.deepEqual(
+            completions(a.cq).map(({ status }) => status),
+            [0],
+          )
+          assert.deepEqual(b.mr.bytes.subarray(at, at + 5000), a.mr.bytes.subarray(at, at + 5000))
+        }
+        for (const { p } of [...bad, a, b]) p.close()
+        while (m.tick()) {}
+        assertNothingLeft(
+          m,
+          [a, b, ...bad].map(({ p }) => p),
+        )
+      },
+    ),
+    { numRuns: 30 },
+  )
+})

@@ -1,0 +1,333 @@
+/*
+ * The whole table of causes: each is raised, by a soft device if possible, otherwise by an engine alone. A new cause
+ * does not compile here until there is a test that raises it; one that cannot be raised any more fails.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { addFailureHandler } from '../../../../src/core/failures.ts'
+import { type Caller, invokeNow, raiseDevice, raisePort, unregister } from '../../../../src/core/index.ts'
+import { createDestroyWaits } from '../../../../src/daemon/destroy-waits.ts'
+import { type CauseName, causes } from '../../../../src/spec/check/causes.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { Mw } from '../../../../src/spec/classes/mw.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
+import { AccessFlags, AsyncEventType, MwType } from '../../../../src/spec/enums.ts'
+import { Service } from '../../../../src/spec/wire/services.ts'
+import { WrOpcode } from '../../../../src/spec/work.ts'
+import { requester, responder } from '../../../transport/cause-scripts.ts'
+import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
+import { packet, RQ, startScript } from '../../../transport/script.ts'
+import { cap, join, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
+import { end, pair, piece } from '../pair.ts'
+import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
+import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
+
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND } = AccessFlags.values
+const ALL = 0xf | MW_BIND
+const { BIND_MW } = WrOpcode.values
+
+type Raise = () => readonly CauseName[]
+
+/** The failures that a script of the engine reports. */
+const scripted = (id: CauseName): Raise => {
+  const ofRequester = requester.find(([name]) => name === id)
+  const ofResponder = responder.find(([name]) => name === id)
+  return () => {
+    const access = ofRequester ? undefined : (ofResponder?.[3] ?? 0x10e)
+    const t = startScript(access === undefined ? {} : { access })
+    if (ofResponder) t.receives(1, 8)
+    ;(ofRequester ?? ofResponder)?.[2](t)
+    t.sent()
+    return t.node.reported.map(cause => cause.id)
+  }
+}
+
+/** The failures that another script reports. */
+const script =
+  (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
+  () => {
+    const t = startScript(...options)
+    play(t)
+    t.sent()
+    return t.node.reported.map(cause => cause.id)
+  }
+
+type Pair = ReturnType<typeof pair>
+
+/** The failures that a pair of queue pairs on two devices reports. */
+const devices =
+  (play: (p: Pair) => void, fault = ''): Raise =>
+  () => {
+    const p = pair([0, 1], fault)
+    const reported: CauseName[] = []
+    addFailureHandler(p.m.core, ({ cause }) => reported.push(cause.id))
+    play(p)
+    p.m.settle()
+    for (let left = 100; left > 0 && reported.length === 0 && p.m.tick(); left--);
+    return reported
+  }
+
+/** `a` posts a request; by default a SEND of 8 bytes for which `b` has a receive. */
+const sends = (make: (p: Pair) => Partial<SendRequest>): Raise =>
+  devices(p => {
+    const request = make(p)
+    postReceive(p.b.qp.receive, 7n, [piece(p.b.mr, 0, 64)])
+    postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(p.a.mr, 0, 8)], ...request })
+  })
+
+/** `a` sends 8 bytes from the address of a region with another lkey. */
+const lkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
+  sends(p => {
+    const { key, from = 0 } = of(p)
+    return { sges: [{ address: p.a.mr.address + from, length: 8, lkey: key }] }
+  })
+
+/** `a` writes 8 bytes to the region of `b` with another rkey. */
+const rkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
+  sends(p => {
+    const { key, from = 0 } = of(p)
+    return { opcode: Wr.WRITE, remote: p.b.mr.address + from, rkey: key }
+  })
+
+const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: number; key: number } => {
+  const { object, out } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values[type] }, p.caller)
+  return { handle: object ?? 0, key: out.rkey }
+}
+
+/** `side` binds a window to a new region; omitted fields are correct. */
+const bind = (
+  { p, qp }: Pair['a'],
+  wrong: Partial<NonNullable<SendRequest['bind']>> & { type?: 'TYPE_1' | 'TYPE_2'; regionAccess?: number } = {},
+): { handle: number; key: number; oldKey: number; post: () => void } => {
+  const { type = 'TYPE_2', regionAccess = ALL, ...more } = wrong
+  const region = register(p, 4096, regionAccess)
+  const { handle, key } = makeWindow({ p, qp } as Pair['a'], type)
+  const newKey = key + 1
+  const made = { window: key, newKey, lkey: region.lkey, length: 64, access: REMOTE_WRITE, ...more }
+  const post = (): void => void postSend(qp.send, { opcode: BIND_MW, id: 2n, remote: region.address, bind: made })
+  return { handle, key: newKey, oldKey: key, post }
+}
+
+const binds = (wrong: Parameters<typeof bind>[1] | ((p: Pair) => Parameters<typeof bind>[1])): Raise =>
+  devices(p => bind(p.a, typeof wrong === 'function' ? wrong(p) : wrong).post())
+
+/** A window of `b` that is bound to its queue pair. */
+const boundWindow = (p: Pair, qp = p.b.qp) => {
+  const window = bind({ ...p.b, qp })
+  window.post()
+  p.m.settle()
+  return window
+}
+
+const destroyRegion = ({ p, mr }: Pair['a']): number => {
+  invokeNow(p.context, Mr, 'destroy', mr.handle, {}, p.caller)
+  return mr.lkey
+}
+
+/** A CQ of `a` with one entry gets several completions. */
+const overflow = devices(({ m }) => {
+  const [a, b] = [end(m, 0, 1), end(m, 1)]
+  join(a.qp, b.qp)
+  const [remote, key] = [b.mr.address, b.mr.rkey]
+  for (let i = 0; i < 4; i++) postSend(a.qp.send, { opcode: Wr.WRITE, sges: [piece(a.mr, 0, 8)], remote, rkey: key })
+})
+
+const datagram = devices(({ m, a: { p, cq, mr } }) => {
+  const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+  const { object, out } = invokeNow(p.context, UdQp, 'create', 0, wanted, p.caller)
+  const set = (args: object): unknown => invokeNow(p.context, UdQp, 'modify', object ?? 0, args, p.caller)
+  set({ state: Qps.INIT, pkeyIndex: 0, qkey: 1, port: 1 })
+  set({ state: Qps.RTR })
+  set({ state: Qps.RTS, sqPsn: 1 })
+  const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
+  const send = mapRing(p.rings.at(sendQueue.offset))
+  postSend(send, { opcode: Wr.SEND, sges: [piece(mr, 0, 8)], to: { qpn: 1, qkey: 1, ah: 0xffff } })
+  m.settle()
+})
+
+/** A program with libibverbs reads a CQ event and destroys the CQ. */
+const unacknowledged: Raise = () => {
+  const { a } = pair()
+  const { p } = a
+  const reported: CauseName[] = []
+  const waits = createDestroyWaits(
+    ({ failure }) => reported.push(failure.cause.id),
+    later => later(),
+  )
+  const structure = new DataView(new ArrayBuffer(256))
+  const caller: Caller = {
+    ...p.caller,
+    copyIn: (_address, length) => new Uint8Array(structure.buffer, 0, length),
+    eventsRead: (object, read) => waits.add(object, read, caller),
+  }
+  const { fd, queue } = makeChannel(p)
+  const cq = makeCq(p, 15, fd)
+  structure.setUint32(24, cq.handle, true)
+  const qp = makeQp(p, cq)
+  modify(qp, toInit())
+  postReceive(qp.receive, 1n, [])
+  invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
+  modify(qp, { state: Qps.ERR })
+  a.p.machine.settle()
+  assert.equal(queue.take(9).length, 1)
+  invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller)
+  invokeNow(p.context, Cq, 'destroy', cq.handle, {}, caller)
+  return reported
+}
+
+const raises: Readonly<Record<CauseName, Raise>> = {
+  BAD_OPCODE: sends(() => ({ opcode: 30 })),
+  TOO_MANY_SGE: sends(() => ({ count: 99 })),
+  NOT_INLINE: scripted('NOT_INLINE'),
+  NO_READS: script(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
+  BAD_FLUSH: scripted('BAD_FLUSH'),
+  MESSAGE_TOO_LONG: sends(({ a }) => ({ sges: [{ ...piece(a.mr, 0, 8), length: 0xffff_0000 }] })),
+  INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), claimed: 4096 })),
+  ATOMIC_LENGTH: scripted('ATOMIC_LENGTH'),
+  NO_ADDRESS_HANDLE: datagram,
+  DATAGRAM_TOO_LONG: script(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
+  REFUSED: scripted('REFUSED'),
+
+  LKEY_UNKNOWN: lkey(() => ({ key: 5 })),
+  LKEY_DEREGISTERED: lkey(({ a }) => ({ key: destroyRegion(a) })),
+  LKEY_OTHER_PD: lkey(({ m }) => ({ key: end(m, 0).mr.lkey })),
+  LKEY_NO_RIGHT: sends(({ a, b }) => {
+    const readOnly = register(a.p, 64, 0)
+    return { opcode: Wr.READ, sges: [piece(readOnly, 0, 8)], remote: b.mr.address, rkey: b.mr.rkey }
+  }),
+  LKEY_RANGE: lkey(({ a }) => ({ key: a.mr.lkey, from: -8 })),
+  LKEY_WINDOW: lkey(({ a }) => ({ key: makeWindow(a, 'TYPE_1').key })),
+  LOCAL_FAULT: scripted('LOCAL_FAULT'),
+  LOCAL_ENDED: scripted('LOCAL_ENDED'),
+  LOCAL_SLOW: scripted('LOCAL_SLOW'),
+  LKEY_REFUSED: scripted('LKEY_REFUSED'),
+
+  NAK_INVALID_REQUEST: scripted('NAK_INVALID_REQUEST'),
+  NAK_REMOTE_ACCESS: scripted('NAK_REMOTE_ACCESS'),
+  NAK_REMOTE_OPERATION: scripted('NAK_REMOTE_OPERATION'),
+  NAK_INVALID_RD: scripted('NAK_INVALID_RD'),
+  NO_ANSWER: sends(({ b }) => {
+    invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
+    return {}
+  }),
+  PACKETS_LOST: script(
+    t => {
+      t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
+      t.sent()
+      t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
+      t.sleep(T14)
+    },
+    { retryCnt: 0 },
+  ),
+  RNR_EXCEEDED: devices(({ a, b }) => {
+    for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
+    join(a.qp, b.qp, {}, { rnrRetry: 1 })
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+  }),
+  BAD_RESPONSE: scripted('BAD_RESPONSE'),
+
+  OUT_OF_PLACE: scripted('OUT_OF_PLACE'),
+  PACKET_LENGTH: scripted('PACKET_LENGTH'),
+  NO_SRQ: script(
+    t => t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 })),
+    { access: 0x10e },
+    { service: Service.XRC_TGT },
+  ),
+  QP_NO_RIGHT: scripted('QP_NO_RIGHT'),
+  REMOTE_TOO_LONG: scripted('REMOTE_TOO_LONG'),
+  DMA_LENGTH: scripted('DMA_LENGTH'),
+  RECEIVE_TOO_SHORT: sends(({ a }) => ({ sges: [piece(a.mr, 0, 100)] })),
+  TOO_MANY_READS: scripted('TOO_MANY_READS'),
+  ATOMIC_ADDRESS: sends(({ b }) => ({ opcode: Wr.FAA, remote: b.mr.address + 4, rkey: b.mr.rkey })),
+  FLUSH_KIND: scripted('FLUSH_KIND'),
+  ATOMIC_WRITE_LENGTH: scripted('ATOMIC_WRITE_LENGTH'),
+  NOT_INVALIDATED: sends(() => ({ opcode: Wr.SEND_INV, imm: 7 })),
+  QKEY_DIFFERS: script(t => t.raw(packet('UD_SEND_ONLY', RQ, { payload: 8, qkey: 7 })), {}, { service: Service.UD }),
+  PKEY_DIFFERS: script(t => t.raw(packet('SEND_ONLY', RQ, { payload: 8, pkey: 0x8001 }))),
+  NO_RECEIVE: script(t => t.raw(packet('UC_SEND_ONLY', RQ, { payload: 8 })), {}, { service: Service.UC }),
+
+  RKEY_UNKNOWN: rkey(() => ({ key: 5 })),
+  RKEY_DEREGISTERED: rkey(({ b }) => ({ key: destroyRegion(b) })),
+  RKEY_OTHER_PD: rkey(({ m }) => ({ key: end(m, 1).mr.rkey })),
+  RKEY_NO_RIGHT: rkey(({ b }) => ({ key: register(b.p, 64, LOCAL_WRITE | REMOTE_READ).rkey })),
+  RKEY_RANGE: rkey(({ b }) => ({ key: b.mr.rkey, from: -8 })),
+  WINDOW_UNBOUND: rkey(({ b }) => ({ key: makeWindow(b, 'TYPE_1').key })),
+  WINDOW_OTHER_QP: rkey(p => {
+    const [other, peer] = [makeQp(p.b.p, p.b.cq), makeQp(p.a.p, p.a.cq)]
+    join(other, peer)
+    return { key: boundWindow(p, other).key }
+  }),
+  RKEY_OLD: rkey(p => ({ key: boundWindow(p).oldKey })),
+  REMOTE_FAULT: scripted('REMOTE_FAULT'),
+  REMOTE_ENDED: scripted('REMOTE_ENDED'),
+  REMOTE_SLOW: scripted('REMOTE_SLOW'),
+  WINDOW_DEALLOCATED: rkey(p => {
+    const { handle, key } = boundWindow(p)
+    invokeNow(p.b.p.context, Mw, 'destroy', handle, {}, p.b.p.caller)
+    return { key }
+  }),
+  RKEY_REFUSED: scripted('RKEY_REFUSED'),
+
+  FLUSHED: devices(({ a }) => {
+    for (const key of [5, a.mr.lkey])
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [{ ...piece(a.mr, 0, 8), lkey: key }] })
+  }),
+  MODIFIED: devices(({ a }) => {
+    postReceive(a.qp.receive, 1n, [])
+    modify(a.qp, { state: Qps.ERR })
+  }),
+  DEVICE_REMOVED: devices(({ m }) => unregister(m.devices[0].device)),
+
+  BIND_WINDOW: binds({ window: 7 }),
+  BIND_RIGHTS: binds({ access: MW_BIND }),
+  BIND_BOUND: devices(p => {
+    const { key } = bind(p.a)
+    const first = bind(p.a)
+    first.post()
+    assert.notEqual(key, first.key)
+    bind(p.a, { window: first.key, newKey: first.key + 1 }).post()
+  }),
+  BIND_LENGTH: binds({ length: 0 }),
+  BIND_REGION: binds({ lkey: 7 }),
+  BIND_NO_RIGHT: binds({ regionAccess: LOCAL_WRITE | REMOTE_WRITE }),
+  BIND_RANGE: binds({ length: 8192 }),
+  BIND_REFUSED: scripted('BIND_REFUSED'),
+  LOCAL_INVALIDATE: sends(() => ({ opcode: WrOpcode.values.LOCAL_INV, imm: 7 })),
+
+  CQ_FULL: overflow,
+  COMPLETION_LOST: overflow,
+  ESTABLISHED: devices(({ m, a, b }) => {
+    modify(b.qp, { state: Qps.RESET })
+    modify(b.qp, toInit())
+    modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.state.identity.gids[1]))
+    postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)])
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+    m.settle()
+  }),
+  DRAINED: devices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
+  LAST_WQE: devices(({ m, a }) => {
+    const qp = makeSharedQp(a.p, a.cq, makeSrq(a.p))
+    join(qp, end(m, 1).qp)
+    modify(qp, { state: Qps.ERR })
+  }),
+  SRQ_LIMIT: devices(({ m, a, b }) => {
+    const srq = makeSrq(b.p)
+    const [from, to] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
+    join(from, to)
+    for (const id of [1n, 2n]) postReceive(srq.ring, id, [piece(b.mr, 0, 64)])
+    modifySrq(srq, { limit: 2 })
+    postSend(from.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+    m.settle()
+  }),
+  PORT_EVENT: devices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
+  UNACKNOWLEDGED: unacknowledged,
+  OTHER_EVENT: devices(({ m }) => raiseDevice(m.devices[0].device, AsyncEventType.values.CLIENT_REREGISTER)),
+}
+
+for (const name of Object.keys(causes) as CauseName[])
+  it(name, () => {
+    const reported = raises[name]()
+    assert.ok(reported.includes(name), `no test raises it; reported were: ${reported.join(', ') || 'none'}`)
+  })

@@ -1,0 +1,158 @@
+/*
+ * Programs that write arbitrary data into the rings shared with their device: garbage or nearly correct requests,
+ * indices, counts, sizes. Nothing in core, driver, engines and link throws or hangs, no byte outside rings and
+ * registered memory changes, honest programs on the same devices are not affected, and in the end nothing is left.
+ * Seeded; a failure prints the seed and the last steps.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { RecvWqe, RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { createRandomSource, type RandomSource } from '../../../model/random.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  type Machine,
+  machine,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  Qps,
+  query,
+  register,
+  type TestQp,
+  toInit,
+  toRtr,
+  toRts,
+} from '../machine.ts'
+import { end, exchange } from '../pair.ts'
+import { isIntact, type Mapped, pollAll, postReceive, postSend } from '../provider.ts'
+import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
+
+const OPERATIONS = 2000
+const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
+const MORE_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
+
+/** A hostile program: two connected queue pairs, one CQ, some memory; `shares`: the queue pairs share an SRQ. */
+const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
+  const p = program(m, device)
+  const cq = makeCq(p, 15)
+  const srq = sharesSrq ? makeSrq(p) : undefined
+  const make = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
+  const qps = [make(), make()] as const
+  join(qps[0], qps[1])
+  return { p, cq, srq, qps, mr: register(p, 8192) }
+}
+type Attacker = ReturnType<typeof createAttacker>
+
+/** Any number, usually a plausible one. */
+const number = (random: RandomSource): number => (random.hits(0.7) ? random.int(20) : random.u32())
+const anyKey = ({ mr }: Attacker, random: RandomSource): number =>
+  random.hits(0.7) ? random.pick([mr.lkey, mr.rkey]) : random.u32()
+
+/** Actions of a hostile program, by name. */
+const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: RandomSource) => void>> = {
+  'garbage in a ring': (one, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
+    const from = RingHeader.DATA + random.int(view.byteLength - RingHeader.DATA)
+    const length = Math.min(1 + random.int(400), view.byteLength - from)
+    random.fill(new Uint8Array(view.buffer, view.byteOffset + from, length))
+  },
+  'an index': (one, qp, random) => {
+    const ring: Mapped = random.pick([qp.send, qp.send, qp.receive, one.cq.ring])
+    if (random.hits(0.7)) ring.producer = number(random)
+    else ring.consumer = number(random)
+  },
+  'the size of a ring': (one, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
+    view.setUint32(random.pick([RingHeader.LOG2_ELEMENT, RingHeader.INDEX_MASK]), number(random), true)
+  },
+  'a request': (one, qp, random) => {
+    const { mr } = one
+    const sges = Array.from({ length: random.int(4) }, () => ({
+      address: random.hits(0.9) ? mr.address + random.int(9000) : random.u32() * 0x1_0000,
+      length: random.hits(0.8) ? random.int(3000) : random.u32(),
+      lkey: anyKey(one, random),
+    }))
+    postSend(qp.send, {
+      opcode: random.hits(0.95) ? random.pick(OPCODES) : random.u32(),
+      flags: random.hits(0.9) ? random.int(16) : random.u32(),
+      imm: anyKey(one, random),
+      sges: random.hits(0.9) ? sges.slice(0, 2) : sges,
+      remote: mr.address + random.int(9000),
+      rkey: anyKey(one, random),
+      ...(random.hits(0.2) && { claimed: random.pick(MORE_LENGTHS) }),
+      ...(random.hits(0.2) && { count: number(random) }),
+    })
+  },
+  'a request, spoilt': (one, qp, random) => {
+    actions['a request'](one, qp, random)
+    const { view, log2, mask } = qp.send
+    const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
+    const fields = Object.values(SendWqe)
+    for (let left = 1 + random.int(4); left > 0 && at + 256 < view.byteLength; left--)
+      view.setUint32(at + random.pick(fields), number(random), true)
+  },
+  'a receive request': (one, qp, random) => {
+    const { mr } = one
+    const sges = [{ address: mr.address + random.int(9000), length: random.int(4000), lkey: anyKey(one, random) }]
+    postReceive(qp.receive, 1n, sges, random.hits(0.8) ? 1 : number(random))
+    const { view, log2, mask } = qp.receive
+    const at = RingHeader.DATA + (((qp.receive.producer - 1) & mask) << log2)
+    if (random.hits(0.2) && at + 64 < view.byteLength)
+      view.setUint32(at + random.pick(Object.values(RecvWqe)), number(random), true)
+  },
+  'completions taken': ({ cq }, _qp, random) => {
+    if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && random.hits(0.8)) pollAll(cq.ring)
+  },
+  'a shared queue, changed': ({ srq }, _qp, random) => {
+    if (srq === undefined) return
+    errnoOf(() => modifySrq(srq, random.hits(0.5) ? { maxWr: 1 + random.int(30) } : { limit: random.int(8) }))
+  },
+  'back to RTS': (one, qp) => {
+    const peer = one.qps[0] === qp ? one.qps[1] : one.qps[0]
+    modify(qp, { state: Qps.RESET })
+    modify(qp, toInit())
+    modify(qp, toRtr(peer.qpn, one.p.rxe.state.identity.gids[1]))
+    modify(qp, toRts())
+  },
+  'another state': (_one, qp, random) => {
+    const { state } = query(qp)
+    if (state === Qps.RTS) modify(qp, { state: random.pick([Qps.SQD, Qps.ERR, Qps.RESET]) })
+    else if (state === Qps.SQD) modify(qp, { state: Qps.RTS })
+  },
+}
+const names = Object.keys(actions)
+
+const run = (seed: number, operations: number): void => {
+  const random = createRandomSource(seed)
+  const m = machine()
+  const honest = [end(m, 0), end(m, 1)] as const
+  join(honest[0].qp, honest[1].qp)
+  const attackers = [createAttacker(m, 0), createAttacker(m, 1), createAttacker(m, 0, true)]
+  const programs = [...honest.map(({ p }) => p), ...attackers.map(({ p }) => p)]
+  const last: string[] = []
+  try {
+    for (let i = 0; i < operations; i++) {
+      const one = random.pick(attackers)
+      const name = random.pick(names)
+      last.push(name)
+      actions[name](one, random.pick(one.qps), random)
+      if (random.hits(0.5)) m.settle()
+      if (random.hits(0.1)) m.tick()
+      if (i % 40 === 0) {
+        exchange(m, honest[i % 80 === 0 ? 0 : 1], honest[i % 80 === 0 ? 1 : 0], i)
+        for (const { rings } of programs) for (const ring of rings.live) assert.ok(isIntact(ring), 'beside a ring')
+      }
+    }
+    for (const p of programs) p.close()
+    assertNothingLeft(m, programs)
+  } catch (error) {
+    throw new Error(`seed ${seed}, after ${last.slice(-12).join(', ')}`, { cause: error })
+  }
+}
+
+describe('programs that write arbitrary data into their rings', () => {
+  for (const seed of [1, 2, 3, 4]) it(`affect no other program, seed ${seed}`, () => run(seed, OPERATIONS / 4))
+})

@@ -1,0 +1,72 @@
+/*
+ * Devices in one process with packet loss, or a process that is not scheduled for a while: the necessary
+ * retransmissions occur, and few others (IBA 9.7.5.1.1, 9.7.6).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { FaultPort } from '../../../../src/phy/faults/layer.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
+import { register } from '../machine.ts'
+import { completions, pair, pattern, piece } from '../pair.ts'
+import { postReceive, postSend, Wr } from '../provider.ts'
+
+const MTU = 1024
+const BYTES = 0x20_0000
+
+test('a long READ over a lossy link is not repeated to its end after each loss', () => {
+  const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
+  const [to, from] = [register(a.p, BYTES), register(b.p, BYTES)]
+  pattern(from.bytes, 11)
+  const read = { opcode: Wr.READ, id: 5n, sges: [piece(to, 0, BYTES)], remote: from.address, rkey: from.rkey }
+  assert.ok(postSend(a.qp.send, read))
+  m.settle()
+  while (m.tick()) {}
+  assert.deepEqual(completions(a.cq), [{ id: 5, status: 0, opcode: 2, bytes: BYTES }])
+  assert.ok(Buffer.compare(to.bytes, from.bytes) === 0)
+  const { sentPackets } = m.devices[1].state.engine().counters
+  assert.ok(sentPackets > BYTES / MTU, 'packets are lost')
+  assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
+})
+
+test('nothing is retransmitted when the process slept past the ACK timeout', () => {
+  for (const sleepTime of [70_000, 5_000_000]) {
+    const { m, a, b } = pair()
+    assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+    assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+    // the packet is in flight, and the other device has not polled yet
+    assert.ok(m.devices[0].poll(m.now))
+    m.now += sleepTime
+    m.settle()
+    assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+    assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)
+    assert.equal(m.devices[1].state.engine().counters.duplicateRequests, 0)
+    assert.ok(!m.tick(), 'no timer is left')
+  }
+})
+
+test('a sender that misses the last ACK completes with RETRY_EXC, although the message arrived', () => {
+  const { m, a, b } = pair([0, 1], 'opcode=RC_ACKNOWLEDGE,drop=100%')
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+  m.settle()
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
+  b.p.close()
+  while (m.tick()) {}
+  assert.deepEqual(
+    completions(a.cq).map(({ id, status }) => [id, status]),
+    [[2, WcStatus.values.RETRY_EXC_ERR]],
+  )
+})
+
+test('packets held by a fault are delivered when the faults are cleared, even if nothing else is sent', () => {
+  const { m, a, b } = pair([0, 1], 'dir=sent,delay=5s')
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
+  m.settle()
+  assert.deepEqual(completions(b.cq), [])
+  for (const { state } of m.devices) (state.port as FaultPort).setFaults([])
+  m.settle()
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
+  assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+  assert.ok(!m.tick(), 'no timer is left')
+})

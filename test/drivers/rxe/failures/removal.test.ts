@@ -1,0 +1,132 @@
+/*
+ * A soft device is removed during traffic (R23), at many points of the same exchange: every request of its users
+ * completes, their last event is DEVICE_FATAL, and every call is EIO; peers on other devices exceed their retries, all
+ * others continue, and nothing is left.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { invokeNow, unregister } from '../../../../src/core/index.ts'
+import type { RxeDevice } from '../../../../src/drivers/rxe/device.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { Pd } from '../../../../src/spec/classes/pd.ts'
+import { AsyncEventType } from '../../../../src/spec/enums.ts'
+import { createRandomSource } from '../../../model/random.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  register,
+  toInit,
+} from '../machine.ts'
+import { completions, type End, end, exchange, piece } from '../pair.ts'
+import { Flag, postReceive, postSend, Wr } from '../provider.ts'
+
+const { DEVICE_FATAL } = AsyncEventType.values
+const [WR_FLUSH_ERR, RETRY_EXC_ERR] = [5, 12]
+
+/** Posts requests of several kinds in both directions, with the given number of sends and receives at each end. */
+const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
+  const count = 8
+  for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
+    for (let i = 0; i < count; i++) {
+      postReceive(to.qp.receive, BigInt(100 + i), [piece(to.mr, 40000, 8000)])
+      const opcode = random.pick([Wr.SEND, Wr.WRITE, Wr.READ])
+      postSend(from.qp.send, {
+        opcode,
+        id: BigInt(i),
+        flags: Flag.SIGNALED,
+        sges: [piece(from.mr, 0, 1 + random.int(8000))],
+        remote: to.mr.address,
+        rkey: to.mr.rkey,
+      })
+    }
+  return count
+}
+
+/** Completions by request, each at most once. */
+const idsOf = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
+
+const run = (turns: number, seed: number): void => {
+  const random = createRandomSource(seed)
+  const m = machine(3)
+  const pair = [end(m, 0), end(m, 1)] as const
+  join(pair[0].qp, pair[1].qp)
+  const inside = [end(m, 1), end(m, 1)] as const
+  join(inside[0].qp, inside[1].qp)
+  const others = [end(m, 0), end(m, 2)] as const
+  join(others[0].qp, others[1].qp)
+  const count = postAll(pair, random)
+  postAll(inside, random)
+  for (let turn = 0; turn < turns; turn++) m.devices[turn % 3].poll(m.now)
+
+  const [removed] = (m.devices as RxeDevice[]).splice(1, 1)
+  unregister(removed.device)
+
+  for (const { p, cq } of [pair[1], ...inside]) {
+    const done = completions(cq)
+    // Every posted send and receive has completed.
+    assert.deepEqual(
+      idsOf(done),
+      [...Array(count).keys(), ...Array.from({ length: count }, (_, i) => 100 + i)],
+      'each once',
+    )
+    for (const { status } of done) assert.ok(status === 0 || status === WR_FLUSH_ERR, `status ${status}`)
+    assert.equal(
+      errnoOf(() => invokeNow(p.context, Pd, 'create', 0, {}, p.caller)),
+      'EIO',
+    )
+    assert.deepEqual(
+      p.async.take(99).map(({ type }) => type),
+      [DEVICE_FATAL],
+    )
+    assert.ok(p.async.ended)
+  }
+
+  // A peer with requests in flight fails when its retries are exceeded.
+  m.settle()
+  for (let left = 200; left > 0 && m.tick(); left--);
+  const statuses = completions(pair[0].cq).map(({ status }) => status)
+  assert.ok(
+    statuses.every(status => [0, WR_FLUSH_ERR, RETRY_EXC_ERR].includes(status)),
+    `${statuses}`,
+  )
+  assert.ok(statuses.filter(status => status === RETRY_EXC_ERR).length <= 1)
+  exchange(m, others[0], others[1], seed)
+  for (const { p } of [...pair, ...inside, ...others]) p.close()
+  assertNothingLeft(
+    m,
+    [...pair, ...inside, ...others].map(({ p }) => p),
+  )
+  assert.equal(removed.device.memory.live, 0)
+}
+
+describe('a device removed in the middle of an exchange', () => {
+  for (const seed of [1, 2])
+    it(`ends all requests of its users, whenever it is removed, seed ${seed}`, () => {
+      for (let turns = 0; turns < 40; turns++) run(turns, seed)
+    })
+
+  it('wakes programs that wait for completions', () => {
+    const m = machine(1)
+    const p = program(m)
+    const { fd, queue } = makeChannel(p)
+    const cq = makeCq(p, 15, fd)
+    const qp = makeQp(p, cq)
+    modify(qp, toInit())
+    const mr = register(p, 4096)
+    postReceive(qp.receive, 1n, [{ address: mr.address, length: 64, lkey: mr.lkey }])
+    invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
+    let wakeUps = 0
+    queue.end = () => {
+      wakeUps++
+    }
+    unregister(m.devices[0].device)
+    assert.equal(wakeUps, 1)
+  })
+})

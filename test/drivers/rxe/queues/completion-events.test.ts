@@ -1,0 +1,149 @@
+/*
+ * Completion events with real completions (R34, R35; IBA 11.4.2.2): every combination of vector, channel, arming and
+ * kind of completion; CQs that share vectors and channels; and the number of read events of a destroyed CQ.
+ */
+import assert from 'node:assert/strict'
+import { describe, it, test } from 'node:test'
+import { type EventQueue, invokeNow } from '../../../../src/core/index.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import {
+  assertNothingLeft,
+  join,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  type Program,
+  program,
+  register,
+} from '../machine.ts'
+import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
+
+const messages = {
+  plain: { bytes: 64, flags: 0 },
+  solicited: { bytes: 64, flags: Flag.SOLICITED },
+  /** Longer than the buffer: the receive fails. */
+  failing: { bytes: 256, flags: 0 },
+} as const
+type MessageName = keyof typeof messages
+
+/** Armings in order, each with the completions that then raise an event. */
+const armings: Readonly<
+  Record<string, { readonly calls: readonly number[]; readonly raises: readonly MessageName[] }>
+> = {
+  none: { calls: [], raises: [] },
+  next: { calls: [0], raises: ['plain', 'solicited', 'failing'] },
+  solicited: { calls: [1], raises: ['solicited', 'failing'] },
+  'solicited, then next': { calls: [1, 0], raises: ['plain', 'solicited', 'failing'] },
+  'next, then solicited': { calls: [0, 1], raises: ['plain', 'solicited', 'failing'] },
+}
+
+const setUp = () => {
+  const m = machine()
+  const [sender, receiver] = [program(m, 0), program(m, 1)]
+  const channels = { A: makeChannel(receiver), B: makeChannel(receiver) }
+  const from = register(sender, 4096)
+  const to = register(receiver, 4096)
+  return { m, sender, receiver, channels, from, to }
+}
+type Setup = ReturnType<typeof setUp>
+
+const requestNotify = (p: Program, handle: number, solicitedOnly: number): void => {
+  invokeNow(p.context, Cq, 'reqNotify', handle, { solicitedOnly }, p.caller)
+}
+
+/** A receiver's CQ, and a connection that completes to it. */
+const connect = (
+  { m, sender, receiver, channels, from, to }: Setup,
+  more: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
+) => {
+  const { context, caller, rings } = receiver
+  const { vector, channel, cookie } = more
+  const made = invokeNow(
+    context,
+    Cq,
+    'create',
+    0,
+    { cqe: 15, userHandle: cookie, compVector: vector, ...(channel && { channel: channels[channel].fd }) },
+    caller,
+  )
+  const { queue } = made.out as unknown as { queue: { offset: bigint } }
+  const cq = { handle: made.object!, cqe: made.out.cqe, ring: mapRing(rings.at(queue.offset)) }
+  const there = makeQp(receiver, makeCq(receiver), { recvCq: cq })
+  const here = makeQp(sender, makeCq(sender))
+  join(here, there)
+  return {
+    cq,
+    arm: (solicitedOnly: number) => requestNotify(receiver, cq.handle, solicitedOnly),
+    send(name: MessageName) {
+      const { bytes, flags } = messages[name]
+      postReceive(there.receive, 1n, [{ address: to.address, length: 128, lkey: to.lkey }])
+      postSend(here.send, { opcode: Wr.SEND, flags, sges: [{ address: from.address, length: bytes, lkey: from.lkey }] })
+      m.settle()
+      assert.equal(pollAll(cq.ring).length, 1)
+    },
+    vector: () => invokeNow(context, Cq, 'query', cq.handle, {}, caller).out.compVector,
+    destroy() {
+      invokeNow(context, RcQp, 'destroy', there.handle, {}, caller)
+      return { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out }
+    },
+  }
+}
+
+/** Reads the waiting events and returns their cookies. */
+const readAll = (queue: EventQueue, limit = 99): bigint[] =>
+  queue.take(limit).map(({ bytes }) => new DataView(bytes.buffer).getBigUint64(0, true))
+
+describe('every combination', () => {
+  for (const channel of [undefined, 'A', 'B'] as const)
+    for (const vector of [0, 1])
+      it(`of arming and completion: channel ${channel}, vector ${vector}`, () => {
+        const b = setUp()
+        const { channels } = b
+        let cookie = 1n
+        for (const [arming, { calls, raises }] of Object.entries(armings))
+          for (const name of Object.keys(messages) as MessageName[]) {
+            const one = connect(b, { vector, cookie: ++cookie, ...(channel && { channel }) })
+            assert.equal(one.vector(), vector)
+            for (const solicitedOnly of calls) one.arm(solicitedOnly)
+            one.send(name)
+            const expected = channel !== undefined && raises.includes(name) ? [cookie] : []
+            const where = `armed: ${arming}, ${name}`
+            for (const other of ['A', 'B'] as const)
+              assert.deepEqual(readAll(channels[other].queue), other === channel ? expected : [], where)
+            if (name !== 'failing') {
+              // The event disarmed the CQ. If it was armed for solicited completions, only those raise an event.
+              one.send(name)
+              assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, where)
+            }
+            assert.deepEqual(one.destroy(), { compEvents: expected.length, asyncEvents: 0 }, where)
+          }
+        for (const p of [b.sender, b.receiver]) p.close()
+        assertNothingLeft(b.m, [b.sender, b.receiver])
+      })
+})
+
+test('any number of CQs share a vector and a channel, and each counts its own read events', () => {
+  const b = setUp()
+  const { A, B } = b.channels
+  const all = Array.from({ length: 12 }, (_, i) =>
+    connect(b, { vector: i & 1, channel: i % 3 === 0 ? 'B' : 'A', cookie: BigInt(100 + i) }),
+  )
+  const rounds = 3
+  for (let round = 0; round < rounds; round++)
+    for (const one of all) {
+      one.arm(0)
+      one.send('plain')
+    }
+  const isOnB = (i: number): boolean => i % 3 === 0
+  const onA = all.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
+  // Reads one event of each CQ of the first channel and four more, and none of the other channel.
+  const read = readAll(A.queue, onA.length + 4)
+  assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
+  all.forEach((one, i) => {
+    const mine = read.filter(cookie => cookie === BigInt(100 + i)).length
+    assert.deepEqual(one.destroy(), { compEvents: mine, asyncEvents: 0 }, `queue ${i}`)
+  })
+  assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'unread events were dropped with their queue')
+})

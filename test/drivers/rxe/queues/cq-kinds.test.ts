@@ -1,0 +1,148 @@
+/*
+ * Kinds of completion queues of the soft device: a counting CQ works wherever a CQ does (R11), an extended one has
+ * timestamps; and all combinations of vectors and channels (R34).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { completed, invokeNow } from '../../../../src/core/index.ts'
+import { createCqRing, pushCompletion } from '../../../../src/drivers/rxe/rings/completion-ring.ts'
+import { slabRings } from '../../../../src/drivers/rxe/rings/ring-memory.ts'
+import { loadProducer } from '../../../../src/drivers/rxe/rings/rings.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { RingHeader, Wc } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { CqKind } from '../../../../src/spec/enums.ts'
+import {
+  assertNothingLeft,
+  errnoOf,
+  join,
+  type Machine,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  type Program,
+  program,
+  register,
+  type TestCq,
+} from '../machine.ts'
+import { completions, piece } from '../pair.ts'
+import { Flag, mapRing, postReceive, postSend, Wr } from '../provider.ts'
+
+const { EXTENDED, COUNTING } = CqKind.values
+
+const makeKind = (p: Program, kind: number, channel?: number): TestCq => {
+  const args = { cqe: 15, userHandle: 5n, compVector: 1, kind, ...(channel !== undefined && { channel }) }
+  const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
+  const { queue } = out as unknown as { queue: { offset: bigint } }
+  return { handle: object!, cqe: out.cqe, ring: mapRing(p.rings.at(queue.offset)) }
+}
+const query = (p: Program, { handle }: TestCq) => invokeNow(p.context, Cq, 'query', handle, {}, p.caller).out
+
+/** Two connected queue pairs; the second completes to a CQ of `kind`. `send` sends that many messages. */
+const pairWith = (m: Machine, kind: number, channel = false) => {
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const cq = makeCq(a, 63)
+  const events = channel ? makeChannel(b) : undefined
+  const cqOfKind = makeKind(b, kind, events?.fd)
+  const [sender, receiver] = [makeQp(a, cq), makeQp(b, cqOfKind)]
+  join(sender, receiver)
+  const [from, to] = [register(a, 64), register(b, 64)]
+  const send = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      postReceive(receiver.receive, BigInt(i), [piece(to, 0, 64)])
+      postSend(sender.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 8)] })
+      m.settle()
+      completions(cq)
+    }
+  }
+  return { a, b, cqOfKind, events, send, receiver }
+}
+
+test('a counting CQ counts more completions than any ring holds, and never overruns', () => {
+  const m = machine()
+  const { a, b, cqOfKind, send } = pairWith(m, COUNTING)
+  send(100)
+  const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
+  assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
+  // The program reads the count at the offset of a ring's producer index.
+  const { area, head } = m.devices[1].state.cqs.get(0).state.ring
+  assert.equal(area.view.getUint32(head + RingHeader.PRODUCER, true), 100)
+  assert.equal(
+    errnoOf(() => invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { cqe: 100 }, b.caller)),
+    'EINVAL',
+  )
+  a.close()
+  b.close()
+  assertNothingLeft(m, [a, b])
+})
+
+test('a counting CQ raises events, at thresholds too, and counts failures', () => {
+  const m = machine()
+  const { b, cqOfKind, events, send, receiver } = pairWith(m, COUNTING, true)
+  const notify = () => invokeNow(b.context, Cq, 'reqNotify', cqOfKind.handle, { solicitedOnly: 0 }, b.caller)
+  invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { count: 4 }, b.caller)
+  notify()
+  send(3)
+  assert.equal(events?.queue.queue.length, 0)
+  send(1)
+  assert.equal(events?.queue.queue.length, 1)
+  postReceive(receiver.receive, 9n, [])
+  invokeNow(b.context, RcQp, 'modify', receiver.handle, { state: 6 }, b.caller)
+  m.settle()
+  const { completions: all, errors, count, period } = query(b, cqOfKind)
+  assert.deepEqual([all, errors, count, period], [5n, 1n, 4, 0])
+})
+
+test('the count of a counting CQ wraps at 2^32 in the ring, and continues in the query', () => {
+  const cq = createCqRing(slabRings(), 0, COUNTING)
+  cq.completions = 2 ** 32 - 1
+  const words = new Uint32Array(16)
+  assert.ok(pushCompletion(cq, words))
+  assert.equal(loadProducer(cq.ring), 0)
+  assert.equal(cq.completions, 2 ** 32)
+})
+
+test('an extended CQ has a timestamp per completion, in nanoseconds of the device’s clock', () => {
+  const m = machine()
+  const { cqOfKind, send } = pairWith(m, EXTENDED)
+  m.now = 5_000_000.25
+  send(1)
+  const { ring } = m.devices[1].state.cqs.get(0).state
+  assert.equal(ring.area.view.getBigUint64(ring.data + Wc.TIMESTAMP, true), 5_000_000_250n)
+  m.now += 1
+  send(1)
+  assert.equal(ring.area.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
+  assert.equal(completions(cqOfKind).length, 2)
+})
+
+test('vectors and channels are independent: each combination of both, none, and shared ones (R34)', () => {
+  const m = machine()
+  const p = program(m)
+  const channels = [undefined, makeChannel(p), makeChannel(p)]
+  for (const compVector of [0, 1])
+    for (const channel of channels)
+      for (const kind of Object.values(CqKind.values)) {
+        const userHandle = BigInt(compVector * 100 + channels.indexOf(channel) * 10 + kind)
+        const args = { cqe: 3, userHandle, compVector, kind, ...(channel && { channel: channel.fd }) }
+        const { object } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
+        invokeNow(p.context, Cq, 'reqNotify', object!, { solicitedOnly: 0 }, p.caller)
+        const cq = p.context.handles.slots[object!]!
+        completed(cq.events!, false)
+        completed(cq.events!, false)
+        for (const other of channels) {
+          const records = other?.queue.queue.splice(0) ?? []
+          assert.deepEqual(
+            records.map(({ bytes }) => new DataView(bytes.buffer).getBigUint64(0, true)),
+            other !== undefined && other === channel ? [userHandle] : [],
+          )
+        }
+        const events = channel === undefined ? 0 : 1
+        const { compEvents } = invokeNow(p.context, Cq, 'destroy', object!, {}, p.caller).out
+        assert.equal(compEvents, events)
+      }
+  assert.throws(() => invokeNow(p.context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 2 }, p.caller), {
+    code: 'EINVAL',
+    message: /the device has vectors 0 to 1/,
+  })
+})

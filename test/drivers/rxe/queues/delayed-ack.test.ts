@@ -1,0 +1,53 @@
+/*
+ * An acknowledgement is delayed by at most one turn, to be sent together with a response of the program, where sending
+ * costs a system call.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { join, machine } from '../machine.ts'
+import { completions, end, piece } from '../pair.ts'
+import { Flag, postReceive, postSend, Wr } from '../provider.ts'
+
+/** Puts a message of `a` for `b` in flight. */
+const start = (windowBytes?: number) => {
+  const m = machine(2, '', 'packets', windowBytes)
+  const [a, b] = [end(m, 0), end(m, 1)]
+  join(a.qp, b.qp)
+  m.settle()
+  postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 100)])
+  postReceive(a.qp.receive, 2n, [piece(a.mr, 200, 100)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 3n, sges: [piece(a.mr, 0, 64)], flags: Flag.SIGNALED })
+  m.devices[0].poll(0)
+  const sent = (): number => m.devices[1].state.engine().counters.sentPackets
+  return { m, a, b, sent }
+}
+
+describe('the turn after a message', () => {
+  it('sends acknowledgement and response together', () => {
+    const { m, a, b, sent } = start(0x4_0000)
+    assert.equal(m.devices[1].poll(0), true, 'more work is pending')
+    assert.equal(completions(b.cq).length, 1, 'delivers the message to the program immediately')
+    assert.equal(sent(), 0)
+    postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [piece(b.mr, 0, 64)], flags: Flag.SIGNALED })
+    m.devices[1].poll(0)
+    assert.equal(sent(), 2)
+    m.settle()
+    assert.equal(completions(a.cq).length, 2)
+    assert.equal(completions(b.cq).length, 1)
+  })
+
+  it('is the longest delay', () => {
+    const { m, a, sent } = start(0x4_0000)
+    m.devices[1].poll(0)
+    assert.equal(m.devices[1].poll(0), true)
+    assert.equal(sent(), 1)
+    m.settle()
+    assert.equal(completions(a.cq).length, 1)
+  })
+
+  it('is no delay where sending costs no system call', () => {
+    const { m, sent } = start()
+    m.devices[1].poll(0)
+    assert.equal(sent(), 1)
+  })
+})

@@ -1,0 +1,86 @@
+/*
+ * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
+ * between (no `settle` here). Linux's rxe processes a request before the post returns.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
+import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { errnoOf, makeQp, modify, Qps, query } from '../machine.ts'
+import { completions, type End, pair, piece } from '../pair.ts'
+import { Flag, postReceive, postSend, Wr } from '../provider.ts'
+
+const resize = ({ p, cq }: End, cqe: number) => invokeNow(p.context, Cq, 'modify', cq.handle, { cqe }, p.caller)
+const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
+  const sges = [{ ...piece(mr, 0, 8), lkey }]
+  assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
+}
+/** Three requests: the first one fails immediately, the others are flushed. */
+const failThree = (end: End): void => {
+  for (let i = 0; i < 3; i++) send(end, 0xbad)
+}
+
+test('a completion queue is not resized below the completions of earlier posts', () => {
+  const { a } = pair()
+  failThree(a)
+  assert.equal(
+    errnoOf(() => resize(a, 1)),
+    'EINVAL',
+  )
+  resize(a, 3)
+})
+
+test('a query of a completion queue counts earlier posts', () => {
+  const { a } = pair()
+  failThree(a)
+  const { completions: all, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
+  assert.deepEqual([all, errors], [3n, 3n])
+})
+
+test('with very many queue pairs a query of a completion queue checks them a slice per turn', async () => {
+  const { a } = pair()
+  for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
+  failThree(a)
+  const answer = invoke(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller)
+  assert.ok(answer instanceof Promise)
+  assert.equal((await answer).out.errors, 3n)
+})
+
+test('a query of a queue pair includes earlier sends and failures', () => {
+  const { a } = pair()
+  const { sqPsn } = query(a.qp)
+  send(a)
+  assert.equal(query(a.qp).sqPsn, sqPsn + 1)
+  const { b } = pair()
+  send(b, 0xbad)
+  assert.equal(query(b.qp).state, Qps.ERR)
+})
+
+test('a posted message is sent before its queue pair is modified or destroyed', () => {
+  for (const leave of [
+    ({ qp }: End) => modify(qp, { state: Qps.ERR }),
+    ({ qp }: End) => modify(qp, { state: Qps.RESET }),
+    ({ p, qp }: End) => void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller),
+  ]) {
+    const { m, a, b } = pair()
+    assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+    send(a)
+    leave(a)
+    m.settle()
+    assert.deepEqual(
+      completions(b.cq).map(({ id, status, bytes }) => [id, status, bytes]),
+      [[1, 0, 8]],
+    )
+  }
+})
+
+test('a program that has exited sends nothing more', () => {
+  const { m, a, b } = pair()
+  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  send(a)
+  closeContext(a.p.context)
+  m.settle()
+  assert.deepEqual(completions(b.cq), [])
+})

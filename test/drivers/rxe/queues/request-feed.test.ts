@@ -1,0 +1,196 @@
+/*
+ * The requests of watched devices, in order: posts, ends, completions, which message took which receive, what was
+ * polled; of queue pairs, shared queues, datagrams and XRC.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { requestName } from '../../../../src/spec/check/causes.ts'
+import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/requests.ts'
+import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { PostQueue } from '../../../../src/spec/session.ts'
+import { plainArena } from '../../../../src/wire/arena.ts'
+import { join, type Machine, machine, makeCq, makeQp, modify, program, register } from '../machine.ts'
+import { end, pair, piece } from '../pair.ts'
+import { Flag, pollAll, postReceive, postSend, Wr } from '../provider.ts'
+import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
+
+const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
+
+/** Watches all devices. */
+const watched = (m: Machine) => {
+  const lines: string[] = []
+  const posted: WorkRequest[] = []
+  const watcher: RequestWatcher = {
+    posted(request) {
+      posted.push(request)
+      lines.push(`posted ${nameOf(request)}`)
+    },
+    ended: request => lines.push(`ended ${nameOf(request)}`),
+    completed: (request, { status, count, message }) =>
+      lines.push(`completed ${nameOf(request)} ${status} #${count}${message ? ` < ${nameOf(message)}` : ''}`),
+    starved: () => lines.push('starved'),
+    polled: (_cq, count) => lines.push(`polled ${count}`),
+    forgotten: () => lines.push('forgotten'),
+  }
+  const looks = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
+  return { looks, posted, lines, take: () => lines.splice(0) }
+}
+
+it('reports sends and receives of a connection, with the message that each receive got', () => {
+  const { m, a, b } = pair()
+  const { posted, take } = watched(m)
+  const remote = b.mr.address + 4096
+  postReceive(b.qp.receive, 7n, [piece(b.mr, 0, 100)])
+  postReceive(b.qp.receive, 8n, [piece(b.mr, 100, 100)])
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, flags: 0, sges: [piece(a.mr, 16, 64)], remote, rkey: b.mr.rkey })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 10), piece(a.mr, 50, 5)], flags: Flag.SIGNALED })
+  m.settle()
+  const lines = take()
+  assert.deepEqual(
+    lines.filter(line => !line.startsWith('posted')),
+    ['completed receive 7 0 #1 < SEND 2', 'ended WRITE 1', 'ended SEND 2', 'completed SEND 2 0 #1'],
+  )
+  assert.deepEqual(lines.filter(line => line.startsWith('posted')).sort(), [
+    'posted SEND 2',
+    'posted WRITE 1',
+    'posted receive 7',
+    'posted receive 8',
+  ])
+  const write = posted.find(({ wrId }) => wrId === 1n)!
+  assert.deepEqual(
+    [write.queue, write.number, write.index, write.isSignaled, write.elements, write.remote],
+    [
+      PostQueue.SEND,
+      a.qp.qpn,
+      0,
+      false,
+      [{ address: a.mr.address + 16, length: 64, lkey: a.mr.lkey }],
+      { address: remote, length: 64, rkey: b.mr.rkey },
+    ],
+  )
+  const receive = posted.find(({ wrId }) => wrId === 8n)!
+  assert.deepEqual(
+    [receive.queue, receive.number, receive.index, receive.length],
+    [PostQueue.RECEIVE, b.qp.qpn, 1, 100],
+  )
+})
+
+it('reports once a send that waits for a receive, and what was polled before the next one', () => {
+  const { m, a, b } = pair()
+  const { looks, take } = watched(m)
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 10)], flags: Flag.SIGNALED })
+  m.settle()
+  assert.deepEqual([...new Set(take())], ['posted SEND 1', 'starved'])
+  postReceive(b.qp.receive, 5n, [piece(b.mr, 0, 10)])
+  m.tick()
+  assert.deepEqual(take(), [
+    'posted receive 5',
+    'completed receive 5 0 #1 < SEND 1',
+    'ended SEND 1',
+    'completed SEND 1 0 #1',
+  ])
+  pollAll(a.cq.ring)
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 10)] })
+  m.settle()
+  assert.deepEqual(take().slice(0, 2), ['polled 1', 'posted SEND 2'])
+  pollAll(b.cq.ring)
+  looks[1]!.context(b.p.context)
+  assert.deepEqual(take(), ['polled 1'])
+})
+
+it('reports requests that fail and are flushed, and those that a reset forgets', () => {
+  const { m, a, b } = pair()
+  const { take } = watched(m)
+  postReceive(a.qp.receive, 4n, [piece(a.mr, 0, 10)])
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, 10)], remote: 0, rkey: 1 })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [piece(a.mr, 0, 10)], remote: 0, rkey: 1 })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => !line.startsWith('posted')),
+    ['ended WRITE 1', 'completed WRITE 1 10 #1', 'ended WRITE 2', 'completed WRITE 2 5 #2', 'completed receive 4 5 #3'],
+  )
+  modify(a.qp, { state: 0 })
+  assert.deepEqual(take(), ['forgotten'])
+  modify(b.qp, { state: 0 })
+  join(a.qp, b.qp)
+  take()
+  postSend(a.qp.send, {
+    opcode: Wr.WRITE,
+    id: 3n,
+    flags: 0,
+    sges: [piece(a.mr, 0, 10)],
+    remote: b.mr.address,
+    rkey: b.mr.rkey,
+  })
+  m.settle()
+  assert.deepEqual(take(), ['posted WRITE 3', 'ended WRITE 3'])
+})
+
+it('reports shared receives with the queue pair that took them, of XRC too', () => {
+  const m = machine(2)
+  const a = end(m, 0)
+  const p = program(m, 1)
+  const cq = makeCq(p)
+  const mr = register(p, 4096)
+  const srq = makeSrq(p)
+  const qp = makeSharedQp(p, cq, srq)
+  join(a.qp, qp)
+  const { posted, take } = watched(m)
+  postReceive(srq.ring, 9n, [piece(mr, 0, 100)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0, sges: [piece(a.mr, 0, 10)] })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 9 0 #1 < SEND 1'],
+  )
+  assert.deepEqual(
+    posted.filter(({ queue }) => queue === PostQueue.SHARED).map(({ number }) => number),
+    [srq.handle],
+  )
+  const q = program(m, 0)
+  const initiator = makeInitiator(q, makeCq(q))
+  const sent = register(q, 4096)
+  const xrcd = openDomain(p)
+  const target = makeTarget(p, xrcd)
+  const xrc = makeXrcSrq(p, xrcd, cq)
+  joinXrc(initiator, target)
+  postReceive(xrc.ring, 3n, [piece(mr, 0, 100)])
+  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [piece(sent, 0, 10)], flags: xrc.number << 8 })
+  m.settle()
+  assert.deepEqual(
+    take().filter(line => line.startsWith('completed')),
+    ['completed receive 3 0 #2 < SEND 6'],
+  )
+})
+
+it('a queue pair that was never used is destroyed without a report', () => {
+  const { m, a } = pair()
+  const { take } = watched(m)
+  const { handle } = makeQp(a.p, a.cq)
+  invokeNow(a.p.context, RcQp, 'destroy', handle, {}, a.p.caller)
+  assert.deepEqual(take(), [])
+})
+
+it('hashes the bytes of a send, of a long one samples unless all are wanted; undefined once the memory is gone', () => {
+  const { m, a } = pair()
+  const { looks, posted } = watched(m)
+  for (const length of [100, 40000])
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 50), piece(a.mr, 50, length - 50)] })
+  m.settle()
+  const isNoticed = (request: WorkRequest, at: number, isWhole: boolean): boolean => {
+    const before = looks[0]!.digest(request, isWhole)
+    assert.equal(looks[0]!.digest(request, isWhole), before)
+    a.mr.bytes[at]! ^= 1
+    const after = looks[0]!.digest(request, isWhole)
+    a.mr.bytes[at]! ^= 1
+    return before !== after
+  }
+  for (const request of posted) for (const at of [0, request.length - 1]) assert.ok(isNoticed(request, at, false))
+  const steps = Array.from({ length: 39 }, (_, i) => 500 + i * 1000)
+  assert.ok(!steps.every(at => isNoticed(posted[1]!, at, false)))
+  assert.ok(steps.every(at => isNoticed(posted[1]!, at, true)))
+  invokeNow(a.p.context, Mr, 'destroy', a.mr.handle, {}, a.p.caller)
+  assert.equal(looks[0]!.digest(posted[0]!, false), undefined)
+})

@@ -1,0 +1,86 @@
+/*
+ * Receives of an SRQ name memory of the SRQ's protection domain, whatever the domain of the consuming queue pair (IBA
+ * 10.2.9): with packets, in slices without packets, and on the fast path.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import type { Path } from '../../../../src/phy/memory.ts'
+import { Pd } from '../../../../src/spec/classes/pd.ts'
+import { assertNothingLeft, join, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
+import { completions, pattern, piece } from '../pair.ts'
+import { postReceive, postSend, Wr } from '../provider.ts'
+import { makeSharedQp, makeSrq } from '../shared.ts'
+
+const LOC_PROT_ERR = 4
+const LOC_ACCESS_ERR = 8
+const REM_OP_ERR = 11
+const REM_ACCESS_ERR = 10
+
+const setUp = (path: Path) => {
+  const m = machine(2, '', path)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [cqA, cqB] = [makeCq(a), makeCq(b)]
+  const other = { ...b, pd: invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object! }
+  const srq = makeSrq(other)
+  const from = makeQp(a, cqA)
+  const to = makeSharedQp(b, cqB, srq)
+  join(from, to)
+  const mr = register(a, 8192)
+  pattern(mr.bytes, 3)
+  return { m, a, b, cqA, cqB, srq, from, to, mr, ofQueue: register(other, 8192), ofQueuePair: register(b, 8192) }
+}
+
+for (const path of ['packets', 'direct'] as const)
+  describe(path, () => {
+    for (const [what, length, pieces] of [
+      ['one element', 100, 1],
+      ['two elements and several packets', 3000, 2],
+    ] as const) {
+      it(`memory of the queue's domain is written: ${what}`, () => {
+        const { m, a, b, cqA, cqB, srq, from, mr, ofQueue } = setUp(path)
+        const sges = pieces === 1 ? [piece(ofQueue, 0, 4000)] : [piece(ofQueue, 0, 1500), piece(ofQueue, 1500, 2000)]
+        assert.ok(postReceive(srq.ring, 5n, sges))
+        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [piece(mr, 0, length)] }))
+        m.settle()
+        assert.deepEqual(
+          [completions(cqA), completions(cqB)].map(([{ id, status }]) => [id, status]),
+          [
+            [1, 0],
+            [5, 0],
+          ],
+        )
+        assert.deepEqual(ofQueue.bytes.subarray(0, length), mr.bytes.subarray(0, length))
+        a.close()
+        b.close()
+        assertNothingLeft(m, [a, b])
+      })
+      it(`memory of the queue pair's own domain is not: ${what}`, () => {
+        const { m, cqA, cqB, srq, from, mr, ofQueuePair } = setUp(path)
+        const sges =
+          pieces === 1 ? [piece(ofQueuePair, 0, 4000)] : [piece(ofQueuePair, 0, 1500), piece(ofQueuePair, 1500, 2000)]
+        assert.ok(postReceive(srq.ring, 5n, sges))
+        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [piece(mr, 0, length)] }))
+        m.settle()
+        assert.equal(completions(cqA)[0].status, REM_OP_ERR)
+        assert.equal(completions(cqB)[0].status, LOC_PROT_ERR)
+        assert.ok(ofQueuePair.bytes.every(byte => byte === 0))
+      })
+    }
+    it("a WRITE is checked against the queue pair's domain", () => {
+      for (const [key, status] of [
+        ['ofQueuePair', 0],
+        ['ofQueue', REM_ACCESS_ERR],
+      ] as const) {
+        const t = setUp(path)
+        const { m, cqA, cqB, srq, from, to, mr } = t
+        postReceive(srq.ring, 5n, [piece(t.ofQueue, 4096, 100)])
+        const remote = { remote: t[key].address, rkey: t[key].rkey }
+        postSend(from.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [piece(mr, 0, 50)], imm: 7, ...remote })
+        m.settle()
+        assert.equal(completions(cqA)[0].status, status)
+        assert.equal(completions(cqB)[0].status, status === 0 ? 0 : LOC_ACCESS_ERR)
+        assert.equal(query(to).state, status === 0 ? Qps.RTS : Qps.ERR)
+      }
+    })
+  })

@@ -1,0 +1,134 @@
+/*
+ * A receive of an SRQ consumed for a message that is then dropped, which happens only without acknowledgements (IBA
+ * 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is discarded
+ * when the queue pair is reset or destroyed.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { Ah } from '../../../../src/spec/classes/ah.ts'
+import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
+import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
+import { cap, machine, makeCq, type Program, path, program, Qps, register, type TestCq, toInit } from '../machine.ts'
+import { completions, piece } from '../pair.ts'
+import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
+import { makeSrq, type TestSrq } from '../shared.ts'
+
+const { WR_FLUSH_ERR } = WcStatus.values
+const LAST_WQE_REACHED = 16
+const MTU = 1024
+const QKEY = 0x77
+
+interface Qp {
+  readonly handle: number
+  readonly qpn: number
+  readonly send: Mapped
+}
+
+const make = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: TestSrq): Qp => {
+  const queues = { sendCq: cq.handle, recvCq: cq.handle, ...(srq !== undefined && { srq: srq.handle }) }
+  const made = { pd: p.pd, ...queues, cap: cap(), userHandle: 1n }
+  const { object, out } = invokeNow(p.context, cls, 'create', 0, made, p.caller)
+  const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
+  return { handle: object!, qpn: out.qpNum, send: mapRing(p.rings.at(sendQueue.offset)) }
+}
+
+/** Two programs; the second one's SRQ has requests of `length` bytes with ids from 1 on. */
+const setUp = (fault: string) => {
+  const m = machine(2, fault)
+  const [a, b] = [program(m, 0), program(m, 1)]
+  const [cqA, cqB] = [makeCq(a), makeCq(b)]
+  const [mrA, mrB] = [register(a, 8192), register(b, 0x1_0000)]
+  const srq = makeSrq(b, { maxWr: 15 })
+  let id = 1
+  const receives = (count: number, length: number): void => {
+    for (let i = 0; i < count; i++, id++)
+      assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, (id - 1) * 4096, length)]))
+  }
+  return { m, a, b, cqA, cqB, mrA, srq, receives }
+}
+
+test('a WQE consumed by an incomplete UC message serves the next message of its queue pair', () => {
+  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('opcode=UC_SEND_LAST,drop=100%')
+  const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
+  const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
+    const modify = (args: Parameters<typeof invokeNow<typeof UcQp, 'modify'>>[4]): void => {
+      invokeNow(p.context, UcQp, 'modify', handle, args, p.caller)
+    }
+    modify(toInit())
+    modify({ state: Qps.RTR, address: path(dgid), pathMtu: 3, destQpn, rqPsn: 0 })
+    modify({ state: Qps.RTS, sqPsn: 0 })
+  }
+  const from = [make(a, UcQp, cqA), make(a, UcQp, cqA)]
+  const to = [make(b, UcQp, cqB, srq), make(b, UcQp, cqB, srq)]
+  from.forEach((qp, i) => {
+    connect(a, qp, to[i].qpn, gid(b))
+    connect(b, to[i], qp.qpn, gid(a))
+  })
+  /** A message of one packet arrives, one of two does not. */
+  const send = (i: number, length: number): void => {
+    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: 9n, sges: [piece(mrA, 0, length)] }))
+    m.settle()
+  }
+  const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
+  receives(5, 4096)
+  send(0, MTU + 1)
+  assert.deepEqual(received(), [])
+  // other queue pairs take the next WQE; this one's next message takes none, however often messages are lost
+  send(1, 10)
+  assert.deepEqual(received(), [[2, 0, 10]])
+  send(0, MTU + 2)
+  send(0, 20)
+  assert.deepEqual(received(), [[1, 0, 20]])
+  // in error it is flushed, and LAST_WQE_REACHED follows
+  send(0, MTU + 1)
+  b.async.queue.length = 0
+  invokeNow(b.context, UcQp, 'modify', to[0].handle, { state: Qps.ERR }, b.caller)
+  m.settle()
+  assert.deepEqual(received(), [[3, WR_FLUSH_ERR, 0]])
+  assert.deepEqual(
+    b.async.queue.map(({ type }) => type),
+    [LAST_WQE_REACHED],
+  )
+  // reset discards it like everything in flight
+  send(1, MTU + 1)
+  invokeNow(b.context, UcQp, 'modify', to[1].handle, { state: Qps.RESET }, b.caller)
+  connect(b, to[1], from[1].qpn, gid(a))
+  send(1, 30)
+  assert.deepEqual(received(), [[5, 0, 30]])
+})
+
+test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {
+  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('')
+  const ready = (p: Program, qp: Qp): Qp => {
+    const modify = (args: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {
+      invokeNow(p.context, UdQp, 'modify', qp.handle, args, p.caller)
+    }
+    modify({ state: Qps.INIT, pkeyIndex: 0, port: 1, qkey: QKEY })
+    modify({ state: Qps.RTR })
+    modify({ state: Qps.RTS, sqPsn: 0 })
+    return qp
+  }
+  const from = ready(a, make(a, UdQp, cqA))
+  const to = [ready(b, make(b, UdQp, cqB, srq)), ready(b, make(b, UdQp, cqB, srq))]
+  const address = path(b.rxe.state.identity.gids[1])
+  const { out } = invokeNow(a.context, Ah, 'create', 0, { pd: a.pd, address, userHandle: 0n }, a.caller)
+  const ah = (out as unknown as { number: number }).number
+  const send = (i: number, length: number): void => {
+    const request = { opcode: Wr.SEND, id: 9n, sges: [piece(mrA, 0, length)] }
+    assert.ok(postSend(from.send, { ...request, to: { qpn: to[i].qpn, qkey: QKEY, ah } }))
+    m.settle()
+  }
+  const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
+  receives(1, 100)
+  receives(2, 1000)
+  send(0, 61)
+  assert.deepEqual(received(), [])
+  send(1, 61)
+  assert.deepEqual(received(), [[2, 0, 101]])
+  send(0, 60)
+  assert.deepEqual(received(), [[1, 0, 100]])
+  send(0, 61)
+  assert.deepEqual(received(), [[3, 0, 101]])
+})

@@ -1,0 +1,304 @@
+/*
+ * The model test on core and soft devices in this process: calls by `invoke`, descriptors in tables of numbers, device
+ * events by core's own functions. After each step the whole state of core is compared.
+ */
+import assert from 'node:assert/strict'
+import {
+  bindWindow,
+  type Context,
+  closeContext,
+  closeDescriptor,
+  completed,
+  createCore,
+  createLocalSpace,
+  type Device,
+  type EventQueue,
+  findKey,
+  invokeNow,
+  type MrState,
+  openContext,
+  raiseObjectEvent,
+  raisePort,
+  stat,
+  unregister,
+} from '../../../src/core/index.ts'
+import type { Caller, CoreObject } from '../../../src/core/model.ts'
+import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { Interface } from '../../../src/spec/classes/device/interface.ts'
+import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import type { AnyRecord, AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
+import { chainEntries, encodeChain } from '../../../src/uapi/object/chain.ts'
+import { decodeResult } from '../../../src/uapi/object/client.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { assertNothingLeft, ipv4, type Program } from '../../drivers/rxe/machine.ts'
+import { type TestRings, testRings } from '../../drivers/rxe/provider.ts'
+import type { Entry } from '../chain.ts'
+import { onErrorOf } from '../random-calls.ts'
+import { COMPLETION, type ModelDevice, type ModelObject, type Opening, uses } from '../reference.ts'
+import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
+
+interface Own {
+  readonly caller: Caller
+  /** Descriptor number → core's. */
+  readonly fds: Map<number, number>
+  readonly address: bigint
+}
+
+const FILES = [0x100, 0x101, 0x102]
+const gidOf = (name: string): Uint8Array => ipv4(127, 0, 0, 1 + Number(name.at(-1)))
+
+/** The bytes of a chain. */
+export const chainBytes = (entries: readonly Entry[]): Uint8Array =>
+  encodeChain(
+    entries.map(({ cls, methodName, object, from, args, refs }) => ({
+      call: { class: cls, methodName, method: cls.methods[methodName], object: from === undefined ? object : 0, args },
+      ...(from !== undefined && { object: from }),
+      refs,
+    })),
+  )
+
+/** A chain's answer in the form that the model test compares. */
+export const chainAnswer = (entries: readonly Entry[], results: Uint8Array, out: AnyValues): AnyValues => ({
+  ...out,
+  entries: chainEntries(results)
+    .slice(0, out.done as number)
+    .map(({ message }, i) => {
+      const { cls, methodName } = entries[i]
+      const call = { class: cls, methodName, method: cls.methods[methodName], object: 0, args: {} }
+      return { ...decodeResult(call, message) }
+    }) as unknown as AnyRecord[],
+})
+
+export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
+  const core = createCore()
+  const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(8, 64)), runs: 8, smallRuns: 64 })
+  const devices = new Map<ModelDevice, RxeDevice>()
+  const processes = new Map<Process, Own>()
+  const contexts = new Map<Opening, Context>()
+  const objects = new Map<ModelObject, CoreObject>()
+  const rings = new Map<Opening, TestRings>()
+  /**
+   * Readable records of a descriptor, by core's number. The client may still have the descriptor after core released
+   * it.
+   */
+  const sinks = new Map<number, EventQueue>()
+  let now = 0
+  let nextFd = 3
+
+  const settle = (): void => {
+    for (let turn = 0; turn < 1000; turn++) {
+      let progress = false
+      for (const device of devices.values()) progress = device.poll(now) || progress
+      if (!progress) return
+    }
+    assert.fail('the devices still have work after many polls')
+  }
+
+  const createProcess = (process: Process): Own => {
+    const memory = createLocalSpace()
+    const fds = new Map<number, number>()
+    const caller: Caller = {
+      memory,
+      copyIn: (_address, length) => new Uint8Array(length),
+      copyOut: () => {},
+      descriptor: fd => fds.get(fd),
+      file: fd => (FILES.includes(fd) ? `file ${fd}` : undefined),
+    }
+    const own = { caller, fds, address: BigInt(memory.add(new Uint8Array(4096))) }
+    processes.set(process, own)
+    return own
+  }
+
+  const own = (process: Process): Own => processes.get(process) as Own
+
+  const install = ({ fds }: Own, numbers: readonly { object: number }[] = []): number[] =>
+    numbers.map(({ object }) => {
+      fds.set(nextFd, object)
+      sinks.set(object, core.descriptors.get(object)!.sink as EventQueue)
+      return nextFd++
+    })
+
+  const invoke = (
+    process: Process,
+    context: Context,
+    cls: ObjectClass,
+    name: string,
+    object: number,
+    args: AnyValues,
+  ) => {
+    const mine = own(process)
+    try {
+      const result = invokeNow(context, cls, name, object, args as never, mine.caller)
+      return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(mine, result.descriptors) }
+    } catch (error) {
+      if (error instanceof CallError && error.message.length > 20)
+        return { code: errnoName(error.errno), out: {}, fds: [] }
+      throw error
+    }
+  }
+
+  const objectOf = (modelObject: ModelObject): CoreObject => {
+    const { slots } = contexts.get(modelObject.home)!.handles
+    const object = modelObject.handle >= 0 ? slots[modelObject.handle] : objects.get(modelObject)
+    assert.ok(object)
+    return object
+  }
+
+  const compareOpening = (opening: Opening): void => {
+    const { handles, descriptors } = contexts.get(opening) as Context
+    assert.equal(handles.count, opening.handles.size, 'handles')
+    assert.equal(descriptors.size, opening.descriptors.size, 'descriptors')
+    const unread = [...opening.descriptors].flatMap(fd => fd.unread)
+    for (const [handle, modelObject] of opening.handles) {
+      const object = handles.slots[handle]
+      assert.equal(object?.class.name, modelObject.class)
+      assert.equal(object?.uses, uses(modelObject), `uses of ${modelObject.class} ${handle}`)
+      if (object?.events === undefined) continue
+      const mine = unread.filter(({ source }) => source === modelObject)
+      const completions = mine.filter(({ type }) => type === COMPLETION).length
+      const { events } = object
+      assert.deepEqual(
+        [events.more?.completions ?? 0, events.more?.asyncs ?? 0, events.armed],
+        [
+          modelObject.read.completions + completions,
+          modelObject.read.asyncs + mine.length - completions,
+          modelObject.armed,
+        ],
+        `events of ${modelObject.class} ${handle}`,
+      )
+    }
+  }
+
+  const compare = (present: readonly ModelDevice[]): void => {
+    const { devices: counted, contexts: open, descriptors, faults, waiting } = stat(core)
+    assert.deepEqual([faults, waiting], [0, 0])
+    assert.deepEqual(Object.keys(counted).sort(), present.map(({ name }) => name).sort())
+    const openings = present.flatMap(device => [...device.openings])
+    assert.equal(open, openings.length)
+    assert.equal(
+      descriptors,
+      openings.reduce((n, opening) => n + opening.descriptors.size, 0),
+    )
+    for (const device of present) {
+      const counts: Record<string, number> = {}
+      for (const { handles, descriptors: fds } of device.openings)
+        for (const modelObject of [...handles.values(), ...fds])
+          counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
+      assert.deepEqual(counted[device.name].objects, counts)
+      const { memory } = (devices.get(device) as RxeDevice).device
+      assert.equal(memory.live, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
+      for (const key of device.stale) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
+      assert.equal((devices.get(device) as RxeDevice).state.domains.size, device.domains.size, 'domains')
+    }
+    for (const opening of openings) compareOpening(opening)
+    if (openings.length > 0) return
+    const all = present.map(device => devices.get(device) as RxeDevice)
+    const programs = [...rings.values()].map(one => ({ rings: one }) as Program)
+    assertNothingLeft({ core, link, devices: all, ports: [], now, settle, tick: () => false }, programs)
+    rings.clear()
+  }
+
+  const perform = (op: Op): Answer => {
+    switch (op.do) {
+      case 'start':
+        createProcess(op.process)
+        return OK
+      case 'fork': {
+        const child = createProcess(op.child)
+        for (const [fd, number] of own(op.parent).fds) child.fds.set(fd, number)
+        return { ...OK, fds: [...op.parent.fds.keys()] }
+      }
+      case 'end':
+        assert.equal(own(op.process).fds.size, 0)
+        processes.delete(op.process)
+        return OK
+      case 'open': {
+        const context = openContext((devices.get(op.opening.device) as RxeDevice).device as Device, { opened: true })
+        const mapped = testRings()
+        context.state = { rings: mapped }
+        rings.set(op.opening, mapped)
+        contexts.set(op.opening, context)
+        return OK
+      }
+      case 'close':
+        if (op.opening.holders === 0) closeContext(contexts.get(op.opening) as Context)
+        settle()
+        return OK
+      case 'copy': {
+        own(op.to).fds.set(nextFd, own(op.from).fds.get(op.fd) as number)
+        return { ...OK, fds: [nextFd++] }
+      }
+      case 'closeFd': {
+        const { fds } = own(op.process)
+        const number = fds.get(op.fd) as number
+        fds.delete(op.fd)
+        if (op.last) closeDescriptor(core, number)
+        return OK
+      }
+      case 'call': {
+        const { fd, process, opening, cls, methodName, args } = op
+        const object = fd === undefined ? op.object : (own(process).fds.get(fd) as number)
+        const answer = invoke(process, contexts.get(opening) as Context, cls, methodName, object, args)
+        settle()
+        return answer
+      }
+      case 'chain': {
+        const args = { entries: chainBytes(op.entries), onError: onErrorOf(op.undo) }
+        const answer = invoke(op.process, contexts.get(op.opening) as Context, Interface, 'chain', 0, args)
+        settle()
+        if (answer.code !== 'ok') return answer
+        return { ...answer, out: chainAnswer(op.entries, answer.out.results as Uint8Array, answer.out) }
+      }
+      case 'read': {
+        const sink = sinks.get(own(op.process).fds.get(op.fd) as number) as EventQueue
+        const [event] = sink.take(1)
+        if (event === undefined) return { ...OK, code: sink.ended ? 'EIO' : 'EAGAIN' }
+        return { ...OK, out: { bytes: event.bytes } }
+      }
+      case 'add': {
+        const { name } = op.device
+        const identity = identify(gidOf(name), { name: 'lo', index: 1 })
+        const rxe = createRxeDevice(core, { name, identity, port: link.attach(), now: () => now })
+        devices.set(op.device, rxe)
+        return OK
+      }
+      case 'remove':
+        unregister((devices.get(op.device) as RxeDevice).device as Device)
+        devices.delete(op.device)
+        settle()
+        return OK
+      case 'complete':
+        completed(objectOf(op.modelObject).events!, op.solicited)
+        return OK
+      case 'raise':
+        for (const object of [objectOf(op.modelObject)]) raiseObjectEvent(object, op.type)
+        return OK
+      case 'port':
+        raisePort((devices.get(op.device) as RxeDevice).device as Device, 1, op.type)
+        return OK
+      case 'bind': {
+        const { memory } = (devices.get(op.window.home.device) as RxeDevice).device
+        const [pd] = objectOf(op.window).parents
+        const { row } = (objectOf(op.region) as CoreObject<MrState>).state
+        const place = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
+        const bind = { window: op.window.key as number, key: 1, lkey: op.region.key as number, access: 0, ...place }
+        assert.ok(bindWindow(memory, pd.id, 0, bind))
+        op.window.key = memory.key[(objectOf(op.window) as CoreObject<MrState>).state.row]
+        return OK
+      }
+      case 'compare':
+        now++
+        compare(op.devices)
+        return OK
+    }
+  }
+  const facts: Facts = {
+    raisesEvents: true,
+    files: FILES,
+    address: process => own(process).address,
+    gid: ({ name }) => gidOf(name),
+  }
+  return { facts, perform }
+}

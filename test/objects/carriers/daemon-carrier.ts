@@ -1,0 +1,239 @@
+/*
+ * The model test through a daemon: each program is a session that uses the object dialect, a fork is another session
+ * that shows its parent's memory files, descriptors are real, and tool messages add and remove devices. The daemon
+ * notices closed descriptors asynchronously, so the carrier waits until it has.
+ */
+import assert from 'node:assert/strict'
+import { openSync } from 'node:fs'
+import type { TestContext } from 'node:test'
+import type { Daemon } from '../../../src/daemon/daemon.ts'
+import { closeProcess, openProcess, type ProcessHandle, pidfdGetfd } from '../../../src/host/memory/process.ts'
+import { close, recvSmall } from '../../../src/host/net/sockets.ts'
+import { Device as DeviceClass } from '../../../src/spec/classes/device/device.ts'
+import { Interface } from '../../../src/spec/classes/device/interface.ts'
+import { errnoName } from '../../../src/spec/errno.ts'
+import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
+import type { Call } from '../../../src/uapi/call.ts'
+import { decodeResult, type EncodeOptions, encodeCall } from '../../../src/uapi/object/client.ts'
+import { ioctlRequest } from '../../../src/uapi/object/format.ts'
+import { messageBuffer, writeRequest } from '../../../src/uapi/session-codec.ts'
+import type { ListedDevice } from '../../../src/uapi/tool.ts'
+import { type Client, dial, eventually, type ReceivedReply } from '../../daemon/client.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { onErrorOf } from '../random-calls.ts'
+import type { ModelDevice, Opening } from '../reference.ts'
+import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
+import { chainAnswer, chainBytes } from './core-carrier.ts'
+
+/** Layout of a program's memory. */
+const MESSAGE = 0x2000
+const AREA = 0x4000
+const AREA_BYTES = 0x4000
+const REGION = 0x8000
+
+interface OpenContext {
+  readonly context: number
+  /** The memory file, and the doorbell socket that keeps the context open. */
+  readonly fds: readonly number[]
+}
+interface ProcessState {
+  readonly client: Client
+  readonly openings: Map<Opening, OpenContext>
+}
+
+const addressOf = (name: string): number => 1 + Number(name.at(-1))
+
+/** `daemon` already has the devices of the test. */
+export const daemonCarrier = async (
+  t: TestContext,
+  daemon: Daemon,
+): Promise<{ facts: Facts; perform(op: Op): Promise<Answer> }> => {
+  const control = dial(t, daemon)
+  await control.hello()
+  const self = openProcess(process.pid) as ProcessHandle
+  const files = ['/dev/null', '/dev/zero', '/proc/self/stat'].map(path => openSync(path, 'r'))
+  t.after(() => {
+    closeProcess(self)
+    for (const fd of files) close(fd)
+  })
+  const outgoing = messageBuffer()
+  const processes = new Map<Process, ProcessState>()
+  const nodes = new Map<string, number>()
+  /** Objects that the daemon must have. */
+  let descriptors = 0
+  let contexts = 0
+
+  const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
+  const copyOf = (fd: number): number => {
+    const copy = pidfdGetfd(self, fd)
+    assert.ok(copy >= 0)
+    return copy
+  }
+  const settled = () => eventually(control, stat => stat.descriptors === descriptors && stat.contexts === contexts)
+
+  const connect = async (process: Process): Promise<ProcessState> => {
+    const client = dial(t, daemon)
+    await client.hello()
+    const made = { client, openings: new Map<Opening, OpenContext>() }
+    processes.set(process, made)
+    return made
+  }
+
+  const sendCall = async (
+    client: Client,
+    from: object,
+    call: Call,
+    options: EncodeOptions = {},
+  ): Promise<ReceivedReply & { message: Uint8Array }> => {
+    const { memory } = client
+    const bytes = encodeCall(call, options)
+    memory.bytes.set(bytes, MESSAGE)
+    const length = writeRequest(outgoing, 'IOCTL', from, {
+      request: ioctlRequest(call.method.call),
+      argument: BigInt(memory.address + MESSAGE),
+    })
+    assert.ok(client.send(outgoing.bytes.slice(0, length)) > 0)
+    const reply = await client.next()
+    assert.ok(reply, 'the session ended before the answer')
+    return { ...reply, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
+  }
+
+  const callOf = (cls: ObjectClass, methodName: string, object: number, args: AnyValues): Call => ({
+    class: cls,
+    methodName,
+    method: cls.methods[methodName],
+    object,
+    args,
+  })
+
+  const perform = async (op: Op): Promise<Answer> => {
+    switch (op.do) {
+      case 'start':
+        await connect(op.process)
+        return OK
+      case 'fork': {
+        const child = await connect(op.child)
+        for (const opening of op.parent.openings) {
+          const [file] = (stateOf(op.parent).openings.get(opening) as OpenContext).fds
+          const mine = copyOf(file)
+          const { error, context, descriptors: doorbells } = await child.client.attach(mine)
+          assert.equal(error, 0)
+          child.openings.set(opening, { context, fds: [mine, ...doorbells] })
+        }
+        return { ...OK, fds: [...op.parent.fds.keys()].map(copyOf) }
+      }
+      case 'end':
+        stateOf(op.process).client.close()
+        processes.delete(op.process)
+        return OK
+      case 'open': {
+        const { client, openings } = stateOf(op.process)
+        const { error, context, descriptors: fds } = await client.open(nodes.get(op.opening.device.name))
+        assert.equal(error, 0)
+        openings.set(op.opening, { context, fds })
+        contexts++
+        const { ret } = await sendCall(client, { context }, callOf(DeviceClass, 'open', 0, {}))
+        assert.equal(ret, 0n)
+        return OK
+      }
+      case 'close': {
+        const { openings } = stateOf(op.process)
+        for (const fd of (openings.get(op.opening) as OpenContext).fds) close(fd)
+        openings.delete(op.opening)
+        if (op.opening.holders === 0) contexts--
+        await settled()
+        return OK
+      }
+      case 'copy':
+        return { ...OK, fds: [copyOf(op.fd)] }
+      case 'closeFd':
+        close(op.fd)
+        if (op.last) descriptors--
+        await settled()
+        return OK
+      case 'call': {
+        const { client, openings } = stateOf(op.process)
+        const call = callOf(op.cls, op.methodName, op.object, op.args)
+        const from = op.fd === undefined ? { context: openings.get(op.opening)?.context } : { fd: op.fd }
+        const { ret, message, descriptors: fds } = await sendCall(client, from, call)
+        if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
+        descriptors += fds.length
+        // The reply to this comes after the event loop has handled the call.
+        if (op.methodName === 'modify') await client.stat()
+        return { code: 'ok', ...decodeResult(call, message), fds }
+      }
+      case 'chain': {
+        const { client, openings } = stateOf(op.process)
+        const { memory } = client
+        const entries = chainBytes(op.entries)
+        memory.bytes.set(entries, AREA)
+        const at = BigInt(memory.address + AREA)
+        const call = callOf(Interface, 'chain', 0, { entries, onError: onErrorOf(op.undo) })
+        const {
+          ret,
+          message,
+          descriptors: fds,
+        } = await sendCall(client, { context: openings.get(op.opening)?.context }, call, {
+          elsewhere: { entries: at },
+          rooms: { results: { address: at, length: AREA_BYTES } },
+        })
+        if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
+        descriptors += fds.length
+        const { out } = decodeResult(call, message)
+        const results = memory.bytes.slice(AREA, AREA + entries.length)
+        await client.stat()
+        return { code: 'ok', out: chainAnswer(op.entries, results, out), fds }
+      }
+      case 'read': {
+        const bytes = new Uint8Array(64)
+        const length = recvSmall(op.fd, bytes)
+        if (length <= 0) return { ...OK, code: length === 0 ? 'EIO' : errnoName(-length) }
+        return { ...OK, out: { bytes: bytes.slice(0, length) } }
+      }
+      case 'add': {
+        const { name } = op.device
+        const config = await control.tool({ what: 'config' })
+        assert.ok('config' in config)
+        let devices: readonly ListedDevice[] = config.config.devices
+        if (!devices.some(one => one.name === name)) {
+          const spec = { name, address: `127.0.0.${addressOf(name)}` }
+          const added = await control.tool({ what: 'device', add: spec })
+          assert.ok('devices' in added, JSON.stringify(added))
+          devices = added.devices
+        }
+        nodes.set(name, devices.find(one => one.name === name)!.node)
+        return OK
+      }
+      case 'remove': {
+        const removed = await control.tool({ what: 'device', remove: op.device.name })
+        assert.ok('devices' in removed, JSON.stringify(removed))
+        return OK
+      }
+      case 'compare': {
+        const { devices } = await settled()
+        for (const device of op.devices) {
+          const found = devices.find(({ name }) => name === device.name)
+          assert.deepEqual(found?.objects, countsOf(device))
+        }
+        return OK
+      }
+      default:
+        throw new Error(`an operation of core's own devices, not of a daemon's: ${op.do}`)
+    }
+  }
+  const facts: Facts = {
+    raisesEvents: false,
+    files,
+    address: process => BigInt(stateOf(process).client.memory.address + REGION),
+    gid: ({ name }) => ipv4(127, 0, 0, addressOf(name)),
+  }
+  return { facts, perform }
+}
+
+const countsOf = ({ openings }: ModelDevice): Record<string, number> => {
+  const counts: Record<string, number> = {}
+  for (const { handles, descriptors } of openings)
+    for (const modelObject of [...handles.values(), ...descriptors])
+      counts[modelObject.class] = (counts[modelObject.class] ?? 0) + 1
+  return counts
+}

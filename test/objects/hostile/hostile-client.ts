@@ -1,0 +1,233 @@
+/*
+ * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, mutates their pieces, and
+ * makes the calls: each is answered with an errno and a message.
+ */
+import assert from 'node:assert/strict'
+import { type Caller, type Context, dispatch, openContext } from '../../../src/core/index.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { CallError, errnoName } from '../../../src/spec/errno.ts'
+import { RDMA_VERBS_IOCTL } from '../../../src/spec/linux/ioctl.ts'
+import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
+import type { Answer } from '../../../src/uapi/call.ts'
+import { decodeIoctl, decodeWrite, EntryPoint, encodeLinux, encodings, ioctlRequest } from '../../../src/uapi/index.ts'
+import { ENTRY } from '../../../src/uapi/object/chain.ts'
+import { encodeCall } from '../../../src/uapi/object/client.ts'
+import { HEADER } from '../../../src/uapi/object/dialect.ts'
+import { pad } from '../../../src/uapi/object/format.ts'
+import { type Machine, type Program, register } from '../../drivers/rxe/machine.ts'
+import { type TestRings, testRings } from '../../drivers/rxe/provider.ts'
+import { mutate } from '../../fuzz/mutate.ts'
+import type { RandomSource } from '../../model/random.ts'
+import { expressible } from '../../uapi/expressible.ts'
+import { type Names, plausibleCall } from '../plausible.ts'
+
+// ---- the memory of a client ----
+
+/** A message lies at `AT`, its buffers at the other address; everything around them is unmapped. */
+export const AT = 0x10_0000n
+export const AREA = 0x20_0000n
+export const SIZE = 0x1_0000
+
+const fault = (address: bigint): never => {
+  throw new CallError('EFAULT', `address 0x${address.toString(16)} is not mapped`)
+}
+
+const createMemory = () => {
+  const message = new Uint8Array(SIZE)
+  const area = new Uint8Array(SIZE)
+  const find = (address: bigint, length: number): Uint8Array => {
+    for (const [start, bytes] of [
+      [AT, message],
+      [AREA, area],
+    ] as const) {
+      const at = address - start
+      if (at >= 0n && at + BigInt(length) <= BigInt(SIZE)) return bytes.subarray(Number(at), Number(at) + length)
+    }
+    return fault(address)
+  }
+  return {
+    message,
+    area,
+    copyIn: (address: bigint, length: number) => find(address, length).slice(),
+    copyOut: (address: bigint, bytes: Uint8Array) => find(address, bytes.length).set(bytes),
+  }
+}
+type Memory = ReturnType<typeof createMemory>
+
+// ---- messages ----
+
+export type DialectName = 'object' | 'write' | 'ioctl'
+
+/** One system call: its kind, its bytes at `AT`, its buffers. */
+export interface Message {
+  readonly systemCall: 'ioctl' | 'write'
+  readonly request: number
+  readonly bytes: Uint8Array
+  readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
+  readonly fd?: number
+  readonly title: string
+}
+
+/** Boundaries of a message's parts, by its own lengths where plausible. */
+const pieces = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const found: Uint8Array[] = [bytes.subarray(0, header)]
+  for (let at = header; at < bytes.length; ) {
+    const size = at + 8 <= bytes.length ? Math.max(8, sizeAt(view, at)) : 8
+    found.push(bytes.subarray(at, at + size))
+    at += size
+  }
+  return found.filter(({ length }) => length > 0)
+}
+export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Array[]>> = {
+  object: bytes => pieces(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
+  ioctl: bytes => pieces(bytes, 24, () => 16),
+  write: bytes => pieces(bytes, 8, () => 8),
+}
+export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
+  pieces(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
+
+/** Corrects the lengths in a header, so that the rest of the message is parsed. */
+export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
+  if (bytes.length < 24) return bytes
+  const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
+  const view = new DataView(whole.buffer, whole.byteOffset, whole.length)
+  if (dialect === 'object') view.setUint16(0, whole.length, true)
+  else if (dialect === 'write') {
+    if (view.getUint8(3) === 0) view.setUint16(4, whole.length >> 2, true)
+  } else {
+    view.setUint16(0, whole.length, true)
+    view.setUint16(6, (whole.length - 24) >> 4, true)
+  }
+  return whole
+}
+
+export const objectMessage = (names: Names): Message | undefined => {
+  const { random } = names
+  const call = plausibleCall(names)
+  const { in: inputs, out: outputs } = call.method
+  const title = `${call.class.name}.${call.methodName}`
+  const request = ioctlRequest(call.method.call)
+  if (call.methodName === 'chain') {
+    const entries = call.args.entries as Uint8Array
+    const other = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
+    const room = { address: AREA, length: random.hits(0.9) ? SIZE : 64 }
+    const whole = { ...call, args: { ...call.args, entries: other } }
+    const bytes = encodeCall(whole, { elsewhere: { entries: AREA }, rooms: { results: room } })
+    return { systemCall: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
+  }
+  const far = random.hits(0.2)
+  const [first] = Object.keys(inputs)
+  const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
+  const bytes = encodeCall(call, {
+    ...(far && first !== undefined && call.args[first] !== undefined && { elsewhere: { [first]: AREA } }),
+    ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: random.pick([0, 8, SIZE]) } } }),
+  })
+  return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
+}
+
+export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driverId: number): Message | undefined => {
+  const { random } = names
+  const call = plausibleCall(names)
+  const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (systemCall === 'write'))
+  if (wanted.length === 0) return undefined
+  const way = random.pick(wanted)
+  const expressed = expressible(way, call)
+  const again = encodings(expressed, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
+  if (again === undefined) return undefined
+  const image = encodeLinux(expressed, again.legacy)
+  assert.equal(image.entryPoint === EntryPoint.WRITE, systemCall === 'write')
+  return {
+    systemCall,
+    request: RDMA_VERBS_IOCTL,
+    bytes: image.bytes,
+    memory: image.memory,
+    title: `${way.by} ${way.name}`,
+  }
+}
+
+// ---- the client ----
+
+export interface HostileClient {
+  readonly m: Machine
+  readonly p: Program
+  readonly context: Context
+  readonly memory: Memory
+  readonly caller: Caller
+  readonly fds: Map<number, number>
+  readonly rings: TestRings
+  /** Registrable memory. */
+  readonly address: bigint
+}
+
+/** Rings are small: larger requests fail as without memory. */
+const MAX_RING = 1 << 18
+
+/** A client with the memory of `p`, in its own context; `address`: its registrable part. */
+export const createHostileClient = (
+  m: Machine,
+  p: Program,
+  opened: boolean,
+  address = BigInt(register(p, 8192).address),
+): HostileClient => {
+  const context = openContext(p.rxe.device, { opened }) as Context
+  const rings = testRings()
+  const allocate = rings.allocate.bind(rings)
+  context.state = {
+    rings: {
+      ...rings,
+      allocate(bytes: number) {
+        if (bytes > MAX_RING) throw new CallError('ENOMEM', `the test has no room for a ring of ${bytes} bytes`)
+        return allocate(bytes)
+      },
+    },
+  }
+  const memory = createMemory()
+  const fds = new Map<number, number>()
+  const caller: Caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut, descriptor: fd => fds.get(fd) }
+  return { m, p, context, memory, caller, fds, rings, address }
+}
+
+export const namesOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): Names => {
+  const handles = new Map<number, string>()
+  for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
+  const open = new Map<number, string>()
+  for (const [fd, number] of fds) {
+    const name = m.core.descriptors.get(number)?.class.name
+    if (name !== undefined) open.set(fd, name)
+  }
+  const there = [...context.device.shared.byName.values()].map(table => table.class)
+  // Sometimes one that this device lacks.
+  const all: readonly ObjectClass[] = random.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
+  return { random, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
+}
+
+const freeFd = (fds: ReadonlyMap<number, number>): number => {
+  let fd = 3
+  while (fds.has(fd)) fd++
+  return fd
+}
+
+/** Makes one call, and handles its answer like a carrier. */
+export const runOne = (one: HostileClient, message: Message): Answer => {
+  const { context, caller, memory, fds, m } = one
+  memory.message.set(message.bytes.subarray(0, SIZE))
+  for (const { address, bytes } of message.memory)
+    if (bytes.length <= SIZE) memory.copyOut(address, bytes.subarray(0, SIZE))
+  const descriptor = message.fd === undefined ? undefined : fds.get(message.fd)
+  const answer =
+    message.systemCall === 'write'
+      ? dispatch(context, decodeWrite, [AT, message.bytes.length], caller)
+      : dispatch(context, decodeIoctl, [message.request, AT], caller, descriptor)
+  assert.ok(!(answer instanceof Promise))
+  if (answer.ret < 0) {
+    assert.doesNotMatch(errnoName(-answer.ret), /^errno/, 'an unknown number')
+    assert.match(answer.reason ?? '', /\w+ \w+/, 'no message')
+    assert.equal(answer.installs.length, 0)
+  }
+  for (const { descriptor: made } of answer.installs) {
+    assert.ok(m.core.descriptors.has(made.object), 'a closed descriptor')
+    fds.set(freeFd(fds), made.object)
+  }
+  return answer
+}

@@ -1,0 +1,104 @@
+/*
+ * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls, mutated
+ * by structure (hostile-client.ts). Every call is answered with an errno and a message, nothing throws, an honest program is
+ * not affected, and when the client ends nothing is left. Seeded; a failure prints the seed and the message.
+ */
+import assert from 'node:assert/strict'
+import { closeContext, closeDescriptor, stat } from '../../../src/core/index.ts'
+import { errnoName } from '../../../src/spec/errno.ts'
+import { ioctlRequest } from '../../../src/uapi/index.ts'
+import { assertNothingLeft, join, machine, program } from '../../drivers/rxe/machine.ts'
+import { type End, end, exchange } from '../../drivers/rxe/pair.ts'
+import { mutate } from '../../fuzz/mutate.ts'
+import { createRandomSource, type RandomSource } from '../../model/random.ts'
+import {
+  correctLengths,
+  createHostileClient,
+  type DialectName,
+  linuxMessage,
+  type Message,
+  namesOf,
+  objectMessage,
+  runOne,
+  splits,
+} from './hostile-client.ts'
+
+export type { DialectName }
+
+export interface Results {
+  /** Successful calls, and calls by errno. */
+  readonly [outcome: string]: number
+}
+
+/** Messages per context; then it is closed, and nothing of it may be left. */
+const ROUND = 250
+
+const changed = (dialect: DialectName, message: Message, last: Uint8Array, random: RandomSource): Message => {
+  if (random.hits(0.35)) return message
+  const bytes = mutate(message.bytes, last, splits[dialect], random)
+  const request =
+    dialect === 'object' && random.hits(0.05)
+      ? ioctlRequest(random.int(128))
+      : random.hits(0.01)
+        ? random.u32()
+        : message.request
+  const whole = random.hits(0.8) ? correctLengths(dialect, bytes) : bytes
+  return { ...message, request, bytes: whole.length === 0 ? message.bytes : whole }
+}
+
+const setUp = () => {
+  const m = machine()
+  const honest: readonly [End, End] = [end(m, 0), end(m, 1)]
+  join(honest[0].qp, honest[1].qp)
+  const programs = [program(m, 0), program(m, 1)]
+  return { m, honest, programs }
+}
+
+/** Sends `count` messages of a dialect. Returns their results. */
+export const hostileRun = (dialect: DialectName, seed: number, count: number): Results => {
+  const random = createRandomSource(seed)
+  const { m, honest, programs } = setUp()
+  const tally: Record<string, number> = {}
+  const rest = { ...stat(m.core).devices }
+  let last: Uint8Array = new Uint8Array(24)
+  let message: Message | undefined
+  try {
+    for (let done = 0; done < count; ) {
+      const one = createHostileClient(m, random.pick(programs), random.hits(0.95))
+      rest[one.context.device.name] = stat(m.core).devices[one.context.device.name]
+      for (let left = ROUND; left > 0 && done < count; left--) {
+        const names = namesOf(one, random)
+        const meant =
+          dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, one.context.device.driver.id)
+        if (meant === undefined) continue
+        message = changed(dialect, meant, last, random)
+        last = meant.bytes
+        const { ret } = runOne(one, message)
+        const outcome = ret < 0 ? errnoName(-ret) : 'ok'
+        tally[outcome] = (tally[outcome] ?? 0) + 1
+        done++
+        if (one.fds.size > 0 && random.hits(0.1)) {
+          const [fd, number] = random.pick([...one.fds])
+          one.fds.delete(fd)
+          closeDescriptor(m.core, number)
+        }
+        if (done % 16 === 0) m.settle()
+      }
+      message = undefined
+      closeContext(one.context)
+      m.settle()
+      exchange(m, ...(random.hits(0.5) ? honest : ([honest[1], honest[0]] as const)), seed)
+      const { objects } = stat(m.core).devices[one.context.device.name]
+      const before = rest[one.context.device.name].objects
+      assert.deepEqual([objects, one.rings.live.size], [before, 0], 'objects are left')
+    }
+    for (const p of [...programs, ...honest.map(({ p }) => p)]) p.close()
+    assertNothingLeft(m)
+  } catch (error) {
+    const shown = message === undefined ? '' : `${message.title} 0x${message.request.toString(16)} ${hex(message)}`
+    throw new Error(`${dialect}, seed ${seed}: ${shown}: ${(error as Error).stack}`, { cause: error })
+  }
+  return tally
+}
+const hex = ({ bytes, memory }: Message): string =>
+  [bytes, ...memory.map(one => one.bytes)].map(one => Buffer.from(one).toString('hex')).join(' ')

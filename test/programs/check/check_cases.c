@@ -1,0 +1,231 @@
+/* Programs that make it hard for `userdma check` to record stacks; the first argument names the case. */
+#include "../../../docs/findings/pair.h"
+#include "../../../shim/protocol.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+
+/* ---- batch: two requests in one ibv_wr_complete, of which the first fails ---- */
+
+static int batch(void)
+{
+    struct end one = {0}, other = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
+    connect_ends(&one, &other);
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    ibv_wr_start(qp);
+    for (unsigned i = 0; i < 2; i++) {
+        qp->wr_id = 1 + i;
+        qp->wr_flags = IBV_SEND_SIGNALED;
+        ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
+        ibv_wr_set_sge(qp, i == 0 ? 77 : one.mr->lkey, address_of(&one), 8);
+    }
+    check(ibv_wr_complete(qp), "ibv_wr_complete"); /* BATCH */
+    completion(&one);
+    return destroy_pair(&one, &other);
+}
+
+/* ---- forks: children that make the same mistake ---- */
+
+static int forks(int count)
+{
+    for (int i = 0; i < count; i++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            open_device();
+            need(ibv_alloc_pd(context), "ibv_alloc_pd");
+            _exit(0);
+        }
+        waitpid(child, NULL, 0);
+    }
+    return 0;
+}
+
+/* ---- threads: one posts, and so does a signal handler, while the main thread forks ---- */
+
+static struct end one, other;
+static atomic_bool stop;
+
+static void post_small(void)
+{
+    struct ibv_sge sge = all_of(&one);
+    sge.length = 8;
+    post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
+    struct ibv_wc wc;
+    while (ibv_poll_cq(one.cq, 1, &wc) == 0)
+        ;
+    check(wc.status, "RDMA WRITE");
+}
+
+static void *poster(void *unused)
+{
+    while (!stop)
+        post_small();
+    return unused;
+}
+
+static atomic_int handled;
+
+/* The thread is not within a call of libibverbs. */
+static void on_signal(int number)
+{
+    handled += number == SIGUSR1;
+    post_small();
+}
+
+static int threads(void)
+{
+    make_pair(&one, &other);
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, poster, NULL), "pthread_create");
+    for (int i = 0; i < 50; i++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            int count;
+            ibv_free_device_list(need(ibv_get_device_list(&count), "ibv_get_device_list"));
+            _exit(0);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        check(status, "the child");
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+    signal(SIGUSR1, on_signal);
+    raise(SIGUSR1);
+    printf("%d handled\n", handled);
+    return destroy_pair(&one, &other);
+}
+
+/* ---- constructor: a library's constructor makes a call while another thread makes its first call ---- */
+
+static atomic_int caller;
+
+static void *call_once(void *pd)
+{
+    caller = (int)syscall(SYS_gettid);
+    static char buffer[SIZE];
+    check(ibv_dereg_mr(need(ibv_reg_mr(pd, buffer, SIZE, 0), "ibv_reg_mr")), "ibv_dereg_mr");
+    return NULL;
+}
+
+static pthread_t thread;
+
+/* Called by the constructor, which has the loader's lock, when the other thread waits for that lock or has ended. */
+static void in_constructor(void)
+{
+    struct ibv_pd *pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    check(pthread_create(&thread, NULL, call_once, pd), "pthread_create");
+    while (caller == 0)
+        ;
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/self/task/%d/syscall", caller);
+    for (FILE *file; (file = fopen(path, "r")) != NULL; fclose(file))
+        if (fgets(line, sizeof line, file) && atoi(line) == SYS_futex) {
+            fclose(file);
+            break;
+        }
+    ibv_dealloc_pd(need(ibv_alloc_pd(context), "ibv_alloc_pd"));
+}
+
+static int constructor(const char *library)
+{
+    open_device();
+    char text[32];
+    snprintf(text, sizeof text, "%p", (void *)in_constructor);
+    setenv("CONSTRUCTOR", text, 1);
+    if (!dlopen(library, RTLD_NOW)) {
+        fprintf(stderr, "%s\n", dlerror());
+        return 1;
+    }
+    pthread_join(thread, NULL);
+    puts("loaded");
+    return 0;
+}
+
+/* ---- exec: a program that another one replaces, each with an object that it leaves ---- */
+
+static int leave_domain(void)
+{
+    open_device();
+    need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    return 0;
+}
+
+static int replaced(char *program)
+{
+    leave_domain();
+    char *arguments[] = {program, "leaves", NULL};
+    execv("/proc/self/exe", arguments);
+    perror("exec");
+    return 1;
+}
+
+/* ---- unloaded: two libraries in turn, often at the same addresses, make the same call ---- */
+
+static void in_library(void)
+{
+    need(ibv_alloc_pd(context), "ibv_alloc_pd");
+}
+
+static int unloaded(char *const libraries[2])
+{
+    open_device();
+    for (int i = 0; i < 10; i++) {
+        void *library = need(dlopen(libraries[i % 2], RTLD_NOW), "dlopen");
+        void (*entry)(void (*)(void)) = need(dlsym(library, i % 2 == 0 ? "entry_one" : "entry_two"), "dlsym");
+        entry(in_library);
+        dlclose(library);
+    }
+    return 0;
+}
+
+/* ---- forged: notes about posts that name any process and stack, written over the real ones ---- */
+
+static int forged(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    sge.lkey = 77;
+    post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
+    for (uint32_t i = 0; i < USERDMA_POST_LOG_ENTRIES; i++) {
+        const struct userdma_post note = {
+            .wr_id = 1, .queue = USERDMA_POST_SEND, .number = one.qp->qp_num, .pid = (uint32_t)getppid(), .stack = i * 0x10001};
+        const off_t at = (off_t)USERDMA_POST_LOG_OFFSET + (off_t)(i * sizeof note);
+        check(pwrite(context->cmd_fd, &note, sizeof note, at) != sizeof note, "pwrite");
+    }
+    post_receive(&one, sge);
+    completion(&one);
+    completion(&one);
+    return destroy_pair(&one, &other);
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "exec") == 0)
+        return replaced(argv[0]);
+    if (strcmp(name, "leaves") == 0)
+        return leave_domain();
+    if (strcmp(name, "unloaded") == 0 && argc > 3)
+        return unloaded(argv + 2);
+    if (strcmp(name, "forged") == 0)
+        return forged();
+    if (strcmp(name, "batch") == 0)
+        return batch();
+    if (strcmp(name, "forks") == 0 && argc > 2)
+        return forks(atoi(argv[2]));
+    if (strcmp(name, "threads") == 0)
+        return threads();
+    if (strcmp(name, "constructor") == 0 && argc > 2)
+        return constructor(argv[2]);
+    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY | exec | unloaded LIBRARY LIBRARY | forged\n");
+    return 1;
+}

@@ -1,0 +1,108 @@
+/*
+ * Branches on received bytes in memory that the program itself has never written: valgrind must report nothing, except
+ * in the last case.
+ *
+ *   initialised recv|extended|read|write|beyond
+ *
+ * recv: a SEND, polled; extended: the same with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write: an RDMA
+ * WRITE of which the program sees only its own completion; beyond: a byte behind the received ones.
+ */
+#include "../endpoint.h"
+
+#define LENGTH 5000
+
+static void poll_one(struct endpoint *end)
+{
+    struct ibv_wc wc;
+    while (next_completion(end, &wc) == 0)
+        ;
+    NEED(wc.status == IBV_WC_SUCCESS, "a completion says: %s", ibv_wc_status_str(wc.status));
+}
+
+static void poll_two_extended(struct ibv_cq_ex *cq)
+{
+    struct ibv_poll_cq_attr none = {0};
+    int found = 0;
+    while (found < 2) {
+        if (ibv_start_poll(cq, &none) != 0)
+            continue;
+        do
+            found++;
+        while (found < 2 && ibv_next_poll(cq) == 0);
+        ibv_end_poll(cq);
+    }
+}
+
+static size_t count_zeros(const uint8_t *bytes, size_t length)
+{
+    size_t zeros = 0;
+    for (size_t i = 0; i < length; i++)
+        if (bytes[i] == 0)
+            zeros++;
+    return zeros;
+}
+
+int main(int count, char **arguments)
+{
+    const char *kind = count == 2 ? arguments[1] : "";
+    const bool extended = strcmp(kind, "extended") == 0, beyond = strcmp(kind, "beyond") == 0;
+    const bool receives = extended || beyond || strcmp(kind, "recv") == 0;
+    const bool reads = strcmp(kind, "read") == 0, writes = strcmp(kind, "write") == 0;
+    NEED(receives || reads || writes, "usage: %s recv|extended|read|write|beyond", arguments[0]);
+    const struct options options = default_options;
+    struct ibv_context *context = open_named(NULL);
+    struct endpoint from, to;
+    create_endpoint(&from, context, &options, 2 * LENGTH, 1);
+    create_endpoint(&to, context, &options, 2 * LENGTH, 2);
+    struct ibv_cq_ex *cq = NULL;
+    if (extended) {
+        struct ibv_cq_init_attr_ex init = {.cqe = 16, .wc_flags = IBV_WC_EX_WITH_BYTE_LEN};
+        cq = ibv_create_cq_ex(context, &init);
+        NEED(cq, "ibv_create_cq_ex: %s", strerror(errno));
+        NEED(ibv_destroy_qp(to.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+        struct ibv_cq *own = to.cq;
+        to.cq = ibv_cq_ex_to_cq(cq);
+        create_qp(&to);
+        to.cq = own;
+    }
+    const struct address ends[] = {address_of(&from), address_of(&to)};
+    connect_to(&from, &ends[1], &options);
+    connect_to(&to, &ends[0], &options);
+
+    uint8_t *fresh = malloc(2 * LENGTH);
+    struct ibv_mr *mr = ibv_reg_mr(to.pd, fresh, 2 * LENGTH, IBV_ACCESS_LOCAL_WRITE | (writes ? IBV_ACCESS_REMOTE_WRITE : 0));
+    NEED(fresh && mr, "ibv_reg_mr: %s", strerror(errno));
+    struct ibv_sge target = {.addr = (uintptr_t)fresh, .length = 2 * LENGTH, .lkey = mr->lkey};
+    struct ibv_sge source = {.addr = (uintptr_t)from.buffer, .length = LENGTH, .lkey = from.mr->lkey};
+    struct ibv_recv_wr receives_two[2] = {{.next = &receives_two[1], .sg_list = &target, .num_sge = 1},
+                                          {.sg_list = &target, .num_sge = 1}};
+    struct ibv_recv_wr *bad_receive;
+    struct ibv_send_wr send = {
+        .sg_list = &source, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    struct ibv_send_wr *bad_send;
+    if (receives) {
+        NEED(ibv_post_recv(to.qp, receives_two, &bad_receive) == 0, "ibv_post_recv: %s", strerror(errno));
+    } else if (reads) {
+        target.length = LENGTH;
+        send.sg_list = &target;
+        send.opcode = IBV_WR_RDMA_READ;
+        send.wr.rdma.remote_addr = (uintptr_t)from.buffer;
+        send.wr.rdma.rkey = from.mr->rkey;
+    } else {
+        send.opcode = IBV_WR_RDMA_WRITE;
+        send.wr.rdma.remote_addr = (uintptr_t)fresh;
+        send.wr.rdma.rkey = mr->rkey;
+    }
+    struct endpoint *const sender = reads ? &to : &from;
+    for (int i = 0; i < 1 + extended; i++) {
+        NEED(ibv_post_send(sender->qp, &send, &bad_send) == 0, "ibv_post_send: %s", strerror(errno));
+        poll_one(sender);
+    }
+    if (extended)
+        poll_two_extended(cq);
+    else if (receives)
+        poll_one(&to);
+    NEED(count_zeros(fresh, LENGTH + beyond) >= LENGTH, "the received bytes are wrong");
+    printf("arrived\n");
+    return 0;
+}

@@ -1,0 +1,699 @@
+/*
+ * Races and their absence, as real requests, for `userdma check --races` (test/system/check/races.test.ts): the cases of
+ * test/check/races/cases.ts that a program can make. Prints a line for each case, its number and the finding that it
+ * should lead to; its number is the wr_id of its requests.
+ */
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Offsets in the buffer: of two origins, of their peers, and words. */
+enum { OWN = 0, OWN2 = 0x1000, FAR = 0x2000, FAR2 = 0x3000, INTO = 0x4000, INTO2 = 0x5000, WORD = 0x6000, WORD2 = 0x6008 };
+enum { RESULT = 0x7000, RESULT2 = 0x7100, LENGTH = 64, BYTES = 0x8000 };
+
+struct side {
+    struct ibv_qp *qp;
+    struct ibv_cq *cq;
+    int outstanding;
+    /* Where its peer's memory is. */
+    uint64_t address;
+    uint32_t rkey;
+};
+
+struct link {
+    struct side a, b;
+};
+
+static struct ibv_context *context;
+static struct ibv_pd *pd;
+static struct ibv_mr *mr;
+static char *buffer;
+static union ibv_gid gid;
+static uint64_t number;
+/* Shared with children: what one has done that the other waits for, without a call that anybody sees. */
+static volatile int *shared;
+
+static void *need(void *made, const char *what)
+{
+    if (!made) {
+        perror(what);
+        exit(1);
+    }
+    return made;
+}
+
+static void check(int error, const char *what)
+{
+    if (error) {
+        fprintf(stderr, "%s: %s\n", what, strerror(error < 0 ? errno : error));
+        exit(1);
+    }
+}
+
+static void open_device(void)
+{
+    int count;
+    struct ibv_device **list = need(ibv_get_device_list(&count), "ibv_get_device_list");
+    context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
+    ibv_free_device_list(list);
+    check(ibv_query_gid(context, 1, 1, &gid), "ibv_query_gid");
+    const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+    pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    buffer = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mr = need(ibv_reg_mr(pd, buffer, BYTES, all), "ibv_reg_mr");
+}
+
+static struct side make_side(void)
+{
+    struct side side = {.cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq")};
+    struct ibv_qp_init_attr init = {
+        .qp_type = IBV_QPT_RC,
+        .sq_sig_all = 1,
+        .send_cq = side.cq,
+        .recv_cq = side.cq,
+        .cap = {.max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = 1, .max_recv_sge = 1},
+    };
+    side.qp = need(ibv_create_qp(pd, &init), "ibv_create_qp");
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = 0xf};
+    check(ibv_modify_qp(side.qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
+    return side;
+}
+
+static void connect_side(struct side *side, uint32_t peer, uint64_t address, uint32_t rkey)
+{
+    struct ibv_qp_attr attr = {
+        .qp_state = IBV_QPS_RTR,
+        .dest_qp_num = peer,
+        .path_mtu = IBV_MTU_1024,
+        .rq_psn = 7,
+        .sq_psn = 7,
+        .max_dest_rd_atomic = 4,
+        .max_rd_atomic = 4,
+        .min_rnr_timer = 1,
+        .timeout = 14,
+        .retry_cnt = 7,
+        .rnr_retry = 7,
+        .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.dgid = gid, .sgid_index = 1, .hop_limit = 1}},
+    };
+    check(ibv_modify_qp(side->qp, &attr,
+                        IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+                            IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER),
+          "RTR");
+    attr.qp_state = IBV_QPS_RTS;
+    check(ibv_modify_qp(side->qp, &attr,
+                        IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+                            IBV_QP_MAX_QP_RD_ATOMIC),
+          "RTS");
+    side->address = address;
+    side->rkey = rkey;
+}
+
+static struct link make_link(void)
+{
+    struct link link = {.a = make_side(), .b = make_side()};
+    connect_side(&link.a, link.b.qp->qp_num, (uintptr_t)buffer, mr->rkey);
+    connect_side(&link.b, link.a.qp->qp_num, (uintptr_t)buffer, mr->rkey);
+    return link;
+}
+
+/* ---- requests ---- */
+
+/* Inlined, so that each case has stacks of its own. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void post_one(struct side *side, struct ibv_send_wr wr, int local, int length)
+{
+    struct ibv_sge sge = {.addr = (uintptr_t)buffer + (unsigned)local, .length = (uint32_t)length, .lkey = mr->lkey};
+    struct ibv_send_wr *bad;
+    wr.wr_id = number;
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    side->outstanding++;
+    check(ibv_post_send(side->qp, &wr, &bad), "ibv_post_send");
+}
+
+static struct ibv_send_wr request(enum ibv_wr_opcode opcode, const struct side *side, int remote, unsigned flags)
+{
+    struct ibv_send_wr wr = {.opcode = opcode, .send_flags = flags};
+    wr.wr.rdma.remote_addr = side->address + (unsigned)remote;
+    wr.wr.rdma.rkey = side->rkey;
+    return wr;
+}
+
+#define WRITE(side, from, to) post_one(side, request(IBV_WR_RDMA_WRITE, side, to, 0), from, LENGTH)
+#define WRITE_FENCED(side, from, to) post_one(side, request(IBV_WR_RDMA_WRITE, side, to, IBV_SEND_FENCE), from, LENGTH)
+#define WRITE_WORD(side, from, to) post_one(side, request(IBV_WR_RDMA_WRITE, side, to, 0), from, 8)
+#define READ(side, from, to) post_one(side, request(IBV_WR_RDMA_READ, side, from, 0), to, LENGTH)
+#define READ_WORD(side, from, to) post_one(side, request(IBV_WR_RDMA_READ, side, from, 0), to, 8)
+#define SEND(side, from) post_one(side, request(IBV_WR_SEND, side, 0, 0), from, LENGTH)
+#define SEND_FENCED(side, from) post_one(side, request(IBV_WR_SEND, side, 0, IBV_SEND_FENCE), from, LENGTH)
+#define WRITE_IMM(side, from, to) post_one(side, request(IBV_WR_RDMA_WRITE_WITH_IMM, side, to, 0), from, LENGTH)
+
+INLINE void add(struct side *side, int word, int result)
+{
+    struct ibv_send_wr wr = {.opcode = IBV_WR_ATOMIC_FETCH_AND_ADD};
+    wr.wr.atomic.remote_addr = side->address + (unsigned)word;
+    wr.wr.atomic.rkey = side->rkey;
+    wr.wr.atomic.compare_add = 1;
+    post_one(side, wr, result, 8);
+}
+
+INLINE void receive(struct side *side, int into)
+{
+    struct ibv_sge sge = {.addr = (uintptr_t)buffer + (unsigned)into, .length = LENGTH, .lkey = mr->lkey};
+    struct ibv_recv_wr *bad, wr = {.wr_id = number, .sg_list = &sge, .num_sge = 1};
+    side->outstanding++;
+    check(ibv_post_recv(side->qp, &wr, &bad), "ibv_post_recv");
+}
+
+/* Waits for one completion. */
+static void poll_one(struct side *side)
+{
+    struct ibv_wc wc;
+    int found;
+    while ((found = ibv_poll_cq(side->cq, 1, &wc)) == 0)
+        ;
+    check(found < 0, "ibv_poll_cq");
+    if (wc.status != IBV_WC_SUCCESS)
+        fprintf(stderr, "case %lu: %s\n", (unsigned long)number, ibv_wc_status_str(wc.status));
+    side->outstanding--;
+}
+
+static void drain(struct side *side)
+{
+    while (side->outstanding > 0)
+        poll_one(side);
+}
+
+static void end_side(struct side *side)
+{
+    drain(side);
+    check(ibv_destroy_qp(side->qp), "ibv_destroy_qp");
+    check(ibv_destroy_cq(side->cq), "ibv_destroy_cq");
+}
+
+/* A SEND of `from` that its peer `to` receives. */
+INLINE void message(struct side *from, struct side *to)
+{
+    receive(to, INTO2);
+    SEND(from, OWN2);
+    poll_one(to);
+}
+
+/* ---- threads and processes ---- */
+
+static void await(int index)
+{
+    while (!shared[index])
+        sched_yield();
+}
+
+static void done(int index)
+{
+    shared[index] = 1;
+}
+
+/* A thread that begins before the case, and runs `body` when `await(0)` says so. */
+static pthread_t begin(void *(*body)(void *), struct link *links)
+{
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, body, links), "pthread_create");
+    return thread;
+}
+
+struct address {
+    uint32_t qpn, rkey;
+    uint64_t address;
+};
+
+static struct side meet(struct side side, int socket, uint64_t address, uint32_t rkey)
+{
+    const struct address own = {.qpn = side.qp->qp_num, .rkey = rkey, .address = address};
+    struct address peer;
+    check(write(socket, &own, sizeof own) != sizeof own, "write");
+    check(read(socket, &peer, sizeof peer) != sizeof peer, "read");
+    connect_side(&side, peer.qpn, peer.address, peer.rkey);
+    char ready = 0;
+    check(write(socket, &ready, 1) != 1 || read(socket, &ready, 1) != 1, "ready");
+    return side;
+}
+
+static void barrier(int socket)
+{
+    char none = 0;
+    check(write(socket, &none, 1) != 1 || read(socket, &none, 1) != 1, "barrier");
+}
+
+struct child {
+    pid_t pid;
+    int socket;
+    /* Our side of the connection. */
+    struct side side;
+};
+
+/* A child with a device of its own, connected with us. It runs `body` and ends. */
+static struct child begin_child(void (*body)(struct side *, int))
+{
+    int pair[2];
+    check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
+    const pid_t pid = fork();
+    if (pid == 0) {
+        open_device();
+        struct side side = meet(make_side(), pair[1], (uintptr_t)buffer, mr->rkey);
+        body(&side, pair[1]);
+        end_side(&side);
+        check(ibv_dereg_mr(mr), "ibv_dereg_mr");
+        check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");
+        check(ibv_close_device(context), "ibv_close_device");
+        _exit(0);
+    }
+    return (struct child){pid, pair[0], meet(make_side(), pair[0], (uintptr_t)buffer, mr->rkey)};
+}
+
+static void end_child(struct child *child)
+{
+    waitpid(child->pid, NULL, 0);
+    end_side(&child->side);
+    close(child->socket);
+}
+
+/* ---- cases: two links of one thread ---- */
+
+#define CASE(name) static __attribute__((noinline)) void name(struct link *one, struct link *two)
+
+CASE(write_write) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR); }
+CASE(write_read) { WRITE(&one->a, OWN, FAR); READ(&two->a, FAR, INTO); }
+CASE(read_write) { READ(&one->a, FAR, INTO); WRITE(&two->a, OWN, FAR); }
+CASE(read_read) { READ(&one->a, FAR, INTO); READ(&two->a, FAR, INTO2); }
+CASE(add_add) { add(&one->a, WORD, RESULT); add(&two->a, WORD, RESULT2); }
+CASE(write_add) { WRITE_WORD(&one->a, OWN, WORD); add(&two->a, WORD, RESULT); }
+CASE(add_write) { add(&one->a, WORD, RESULT); WRITE(&two->a, OWN, WORD); }
+CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, INTO); }
+CASE(add_read_word) { add(&one->a, WORD, RESULT); READ_WORD(&two->a, WORD, RESULT2); }
+CASE(partly) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR + LENGTH / 2); }
+CASE(beside) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR + LENGTH); }
+CASE(same_source) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN, FAR2); }
+CASE(read_then_source) { READ(&one->a, FAR, INTO); WRITE(&two->a, INTO, FAR2); }
+CASE(source_then_read) { WRITE(&one->a, OWN, FAR); READ(&two->a, FAR2, OWN); }
+CASE(reads_into_one) { READ(&one->a, FAR, INTO); READ(&two->a, FAR2, INTO); }
+CASE(result_sent) { add(&one->a, WORD, INTO); WRITE(&two->a, INTO, FAR); }
+
+CASE(completion) { WRITE(&one->a, OWN, FAR); poll_one(&one->a); WRITE(&two->a, OWN2, FAR); }
+CASE(read_completion) { READ(&one->a, FAR, INTO); poll_one(&one->a); WRITE(&two->a, INTO, FAR); }
+CASE(later_completion)
+{
+    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, OWN, FAR2);
+    poll_one(&one->a);
+    poll_one(&one->a);
+    WRITE(&two->a, OWN2, FAR);
+}
+CASE(earlier_completion)
+{
+    WRITE(&one->a, OWN, FAR2);
+    poll_one(&one->a);
+    WRITE(&one->a, OWN, FAR);
+    WRITE(&two->a, OWN2, FAR);
+}
+CASE(another_completion)
+{
+    WRITE(&two->a, OWN, FAR2);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&two->a);
+    WRITE(&two->a, OWN2, FAR);
+}
+
+/* ---- one queue ---- */
+
+CASE(queue_write_write) { (void)two; WRITE(&one->a, OWN, FAR); WRITE(&one->a, OWN2, FAR); }
+CASE(queue_write_read) { (void)two; WRITE(&one->a, OWN, FAR); READ(&one->a, FAR, INTO); }
+CASE(queue_read_write) { (void)two; READ(&one->a, FAR, INTO); WRITE(&one->a, OWN, FAR); }
+CASE(queue_read_write_fenced) { (void)two; READ(&one->a, FAR, INTO); WRITE_FENCED(&one->a, OWN, FAR); }
+CASE(queue_fence_between)
+{
+    (void)two;
+    READ(&one->a, FAR, INTO);
+    WRITE_FENCED(&one->a, OWN, FAR2);
+    WRITE(&one->a, OWN, FAR);
+}
+CASE(queue_read_poll_write) { (void)two; READ(&one->a, FAR, INTO); poll_one(&one->a); WRITE(&one->a, OWN, FAR); }
+CASE(queue_read_sent) { (void)two; READ(&one->a, FAR, INTO); WRITE(&one->a, INTO, FAR2); }
+CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, FAR, INTO); WRITE_FENCED(&one->a, INTO, FAR2); }
+CASE(queue_reads) { (void)two; READ(&one->a, FAR, INTO); READ(&one->a, FAR2, INTO); }
+CASE(queue_adds) { (void)two; add(&one->a, WORD, RESULT); add(&one->a, WORD, RESULT); }
+CASE(queue_add_write) { (void)two; add(&one->a, WORD, RESULT); WRITE_WORD(&one->a, OWN, WORD); }
+
+/* ---- messages between the ends of links, of one thread ---- */
+
+CASE(write_then_message)
+{
+    (void)two;
+    WRITE(&one->a, OWN, FAR);
+    message(&one->a, &one->b);
+    READ(&one->b, FAR2, FAR);
+}
+CASE(read_then_message)
+{
+    READ(&one->a, FAR, INTO);
+    message(&one->a, &one->b);
+    WRITE(&two->b, OWN, FAR);
+}
+CASE(read_then_fenced_message)
+{
+    READ(&one->a, FAR, INTO);
+    receive(&one->b, INTO2);
+    SEND_FENCED(&one->a, OWN2);
+    poll_one(&one->b);
+    WRITE(&two->b, OWN, FAR);
+}
+CASE(message_of_another_queue)
+{
+    WRITE(&one->a, OWN, FAR);
+    message(&two->a, &two->b);
+    READ(&two->b, FAR2, FAR);
+}
+CASE(immediate)
+{
+    receive(&one->b, INTO2);
+    WRITE_IMM(&one->a, OWN, FAR);
+    poll_one(&one->b);
+    READ(&two->b, FAR2, FAR);
+}
+CASE(ping_pong)
+{
+    (void)two;
+    for (int i = 0; i < 4; i++) {
+        receive(&one->b, FAR);
+        receive(&one->a, OWN);
+        SEND(&one->a, OWN);
+        poll_one(&one->b);
+        SEND(&one->b, FAR);
+        while (one->a.outstanding > 0)
+            poll_one(&one->a);
+        poll_one(&one->b);
+    }
+}
+CASE(filled_while_sent)
+{
+    receive(&one->b, FAR);
+    WRITE(&two->a, FAR, FAR2);
+    SEND(&one->a, OWN);
+}
+CASE(received_then_sent)
+{
+    receive(&one->b, FAR);
+    SEND(&one->a, OWN);
+    poll_one(&one->b);
+    WRITE(&two->a, FAR, FAR2);
+}
+
+/* ---- threads ---- */
+
+static void *write_later(void *links)
+{
+    await(0);
+    WRITE(&((struct link *)links)[1].a, OWN2, FAR);
+    done(1);
+    return NULL;
+}
+CASE(threads)
+{
+    (void)two;
+    const pthread_t thread = begin(write_later, one);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    done(0);
+    await(1);
+    pthread_join(thread, NULL);
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static void *write_locked(void *links)
+{
+    await(0);
+    pthread_mutex_lock(&mutex);
+    WRITE(&((struct link *)links)[1].a, OWN2, FAR);
+    pthread_mutex_unlock(&mutex);
+    return NULL;
+}
+CASE(threads_with_mutex)
+{
+    (void)two;
+    const pthread_t thread = begin(write_locked, one);
+    pthread_mutex_lock(&mutex);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    pthread_mutex_unlock(&mutex);
+    done(0);
+    pthread_join(thread, NULL);
+}
+static void *write_and_poll(void *links)
+{
+    struct link *link = links;
+    WRITE(&link->a, OWN, FAR);
+    poll_one(&link->a);
+    return NULL;
+}
+CASE(thread_joined)
+{
+    pthread_join(begin(write_and_poll, one), NULL);
+    WRITE(&two->a, OWN2, FAR);
+}
+CASE(thread_created)
+{
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    pthread_join(begin(write_and_poll, two), NULL);
+}
+CASE(thread_created_early)
+{
+    WRITE(&one->a, OWN, FAR);
+    pthread_join(begin(write_and_poll, two), NULL);
+}
+static void *poll_later(void *links)
+{
+    struct link *link = links;
+    await(0);
+    poll_one(&link[0].a);
+    WRITE(&link[1].a, OWN2, FAR);
+    return NULL;
+}
+CASE(polled_by_another)
+{
+    (void)two;
+    const pthread_t thread = begin(poll_later, one);
+    WRITE(&one->a, OWN, FAR);
+    done(0);
+    pthread_join(thread, NULL);
+}
+
+/* ---- processes: the child writes to our memory, and so do we ---- */
+
+#define CHILD(name) static __attribute__((noinline)) void name(struct side *side, int socket)
+
+CHILD(child_writes)
+{
+    (void)socket;
+    await(0);
+    WRITE(side, OWN, FAR);
+}
+CASE(processes)
+{
+    (void)two;
+    struct child child = begin_child(child_writes);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    done(0);
+    end_child(&child);
+}
+CHILD(child_writes_after_barrier)
+{
+    barrier(socket);
+    WRITE(side, OWN, FAR);
+}
+CASE(processes_with_barrier)
+{
+    (void)two;
+    struct child child = begin_child(child_writes_after_barrier);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    barrier(child.socket);
+    end_child(&child);
+}
+CASE(processes_with_early_barrier)
+{
+    (void)two;
+    struct child child = begin_child(child_writes_after_barrier);
+    WRITE(&one->a, OWN, FAR);
+    barrier(child.socket);
+    end_child(&child);
+}
+CHILD(child_is_told)
+{
+    (void)socket;
+    receive(side, INTO);
+    done(0);
+    poll_one(side);
+    WRITE(side, OWN, FAR);
+}
+CASE(processes_with_message)
+{
+    (void)two;
+    struct child child = begin_child(child_is_told);
+    await(0);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    SEND(&child.side, OWN2);
+    end_child(&child);
+}
+CASE(processes_with_early_message)
+{
+    (void)two;
+    struct child child = begin_child(child_is_told);
+    await(0);
+    WRITE(&one->a, OWN, FAR);
+    SEND(&child.side, OWN2);
+    end_child(&child);
+}
+CHILD(child_locks)
+{
+    (void)socket;
+    await(0);
+    add(side, WORD, RESULT);
+    poll_one(side);
+    WRITE(side, OWN, FAR);
+}
+CASE(processes_with_lock)
+{
+    (void)two;
+    struct child child = begin_child(child_locks);
+    add(&one->a, WORD, RESULT2);
+    poll_one(&one->a);
+    WRITE(&one->a, OWN, FAR);
+    add(&one->a, WORD, RESULT2);
+    poll_one(&one->a);
+    poll_one(&one->a);
+    done(0);
+    end_child(&child);
+}
+CHILD(child_locks_another)
+{
+    (void)socket;
+    await(0);
+    add(side, WORD2, RESULT);
+    poll_one(side);
+    WRITE(side, OWN, FAR);
+}
+CASE(processes_with_two_locks)
+{
+    (void)two;
+    struct child child = begin_child(child_locks_another);
+    add(&one->a, WORD, RESULT2);
+    poll_one(&one->a);
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    done(0);
+    end_child(&child);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(struct link *, struct link *);
+    const char *finding;
+} cases[] = {
+#define RACE(name, finding) {#name, name, finding}
+#define NONE(name) {#name, name, "none"}
+    RACE(write_write, "race"),
+    RACE(write_read, "race"),
+    RACE(read_write, "race"),
+    NONE(read_read),
+    NONE(add_add),
+    RACE(write_add, "atomic-mixed-with-write"),
+    RACE(add_write, "atomic-mixed-with-write"),
+    RACE(add_read, "atomic-mixed-with-write"),
+    NONE(add_read_word),
+    RACE(partly, "race"),
+    NONE(beside),
+    NONE(same_source),
+    RACE(read_then_source, "buffer-reused"),
+    RACE(source_then_read, "buffer-reused"),
+    RACE(reads_into_one, "buffer-reused"),
+    RACE(result_sent, "buffer-reused"),
+    NONE(completion),
+    NONE(read_completion),
+    NONE(later_completion),
+    RACE(earlier_completion, "race"),
+    RACE(another_completion, "race"),
+    NONE(queue_write_write),
+    NONE(queue_write_read),
+    RACE(queue_read_write, "read-then-write-unfenced"),
+    NONE(queue_read_write_fenced),
+    NONE(queue_fence_between),
+    NONE(queue_read_poll_write),
+    RACE(queue_read_sent, "buffer-reused"),
+    NONE(queue_read_sent_fenced),
+    NONE(queue_reads),
+    NONE(queue_adds),
+    RACE(queue_add_write, "atomic-mixed-with-write"),
+    NONE(write_then_message),
+    RACE(read_then_message, "race"),
+    NONE(read_then_fenced_message),
+    RACE(message_of_another_queue, "race"),
+    NONE(immediate),
+    NONE(ping_pong),
+    RACE(filled_while_sent, "buffer-reused"),
+    NONE(received_then_sent),
+    RACE(threads, "race"),
+    NONE(threads_with_mutex),
+    NONE(thread_joined),
+    NONE(thread_created),
+    RACE(thread_created_early, "race"),
+    NONE(polled_by_another),
+    RACE(processes, "race"),
+    NONE(processes_with_barrier),
+    RACE(processes_with_early_barrier, "race"),
+    NONE(processes_with_message),
+    RACE(processes_with_early_message, "race"),
+    NONE(processes_with_lock),
+    RACE(processes_with_two_locks, "race"),
+};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1) {
+        fprintf(stderr, "usage: %s\n", argv[0]);
+        return 1;
+    }
+    shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    open_device();
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        number = i + 1;
+        shared[0] = shared[1] = 0;
+        struct link links[2] = {make_link(), make_link()};
+        cases[i].run(&links[0], &links[1]);
+        for (int l = 0; l < 2; l++) {
+            drain(&links[l].a);
+            drain(&links[l].b);
+        }
+        for (int l = 0; l < 2; l++) {
+            end_side(&links[l].a);
+            end_side(&links[l].b);
+        }
+        printf("%lu %s %s\n", (unsigned long)number, cases[i].name, cases[i].finding);
+    }
+    check(ibv_dereg_mr(mr), "ibv_dereg_mr");
+    check(ibv_dealloc_pd(pd), "ibv_dealloc_pd");
+    check(ibv_close_device(context), "ibv_close_device");
+    return 0;
+}

@@ -1,0 +1,138 @@
+/*
+ * Mistakes that work with most hardware most of the time, for `userdma check --torment`, and their right counterparts:
+ *
+ *   torment_cases last-byte | last-byte-right       data is complete when its last byte is there
+ *   torment_cases order | order-right               a send completes before the answer to its message
+ *   torment_cases event | event-right               an event has a completion
+ *
+ * Exit status 1 and a sentence if the assumption fails.
+ */
+#include "../../../docs/findings/pair.h"
+
+#define ROUNDS 4
+
+static struct end one, other;
+
+static struct ibv_sge first_bytes(const struct end *end, uint32_t length)
+{
+    return (struct ibv_sge){.addr = address_of(end), .length = length, .lkey = end->mr->lkey};
+}
+
+static struct ibv_wc next_of(struct end *end)
+{
+    struct ibv_wc wc;
+    int found;
+    while ((found = ibv_poll_cq(end->cq, 1, &wc)) == 0)
+        ;
+    check(found < 0 || wc.status != IBV_WC_SUCCESS ? EIO : 0, "ibv_poll_cq");
+    return wc;
+}
+
+/* A WRITE with a new value in every byte; the receiver polls its memory, or the CQ for the immediate. */
+static int last_byte(int right)
+{
+    for (int round = 1; round <= ROUNDS; round++) {
+        memset(one.buffer, round, SIZE);
+        if (right)
+            post_receive(&other, first_bytes(&other, 0));
+        post(&one, right ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+        if (right)
+            next_of(&other);
+        else
+            while (((volatile char *)other.buffer)[SIZE - 1] != round)
+                ;
+        for (int i = 0; i < SIZE; i++)
+            if (((volatile char *)other.buffer)[i] != round) {
+                fprintf(stderr, "round %d: the last byte is there, byte %d is not\n", round, i);
+                return 1;
+            }
+        next_of(&one);
+    }
+    return 0;
+}
+
+/* A SEND and its answer, on one CQ. */
+static int order(int right)
+{
+    for (int round = 1; round <= ROUNDS; round++) {
+        post_receive(&one, first_bytes(&one, 64));
+        post_receive(&other, first_bytes(&other, 64));
+        post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+        while (next_of(&other).opcode != IBV_WC_RECV)
+            ;
+        post(&other, IBV_WR_SEND, first_bytes(&other, 64), 0, 0);
+        const enum ibv_wc_opcode earlier = next_of(&one).opcode;
+        next_of(&one);
+        next_of(&other);
+        if (!right && earlier != IBV_WC_SEND) {
+            fprintf(stderr, "round %d: the answer came before the completion of the SEND\n", round);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Messages one at a time, each announced by an event. */
+static int event(int right)
+{
+    struct ibv_comp_channel *channel = need(ibv_create_comp_channel(context), "ibv_create_comp_channel");
+    struct ibv_cq *cq = need(ibv_create_cq(context, 16, NULL, channel, 0), "ibv_create_cq");
+    struct ibv_qp_init_attr init = small_qp();
+    check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
+    init.send_cq = other.cq;
+    init.recv_cq = cq;
+    other.qp = need(ibv_create_qp(other.pd, &init), "ibv_create_qp");
+    to_init(&other);
+    connect_ends(&one, &other);
+    int events = 0, status = 0;
+    check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+    for (int round = 1; round <= ROUNDS && status == 0; round++) {
+        post_receive(&other, first_bytes(&other, 64));
+        post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+        struct ibv_wc wc;
+        int found = 0;
+        while (found == 0) {
+            struct ibv_cq *from;
+            void *cookie;
+            check(ibv_get_cq_event(channel, &from, &cookie), "ibv_get_cq_event");
+            events++;
+            check(ibv_req_notify_cq(cq, 0), "ibv_req_notify_cq");
+            found = ibv_poll_cq(cq, 1, &wc);
+            if (found == 0 && !right) {
+                fprintf(stderr, "round %d: the event has no completion\n", round);
+                status = 1;
+                break;
+            }
+        }
+        next_of(&one);
+    }
+    ibv_ack_cq_events(cq, events);
+    check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
+    other.qp = NULL;
+    check(ibv_destroy_cq(cq), "ibv_destroy_cq");
+    check(ibv_destroy_comp_channel(channel), "ibv_destroy_comp_channel");
+    return status;
+}
+
+int main(int count, char **arguments)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int right);
+        int right;
+    } cases[] = {{"last-byte", last_byte, 0}, {"last-byte-right", last_byte, 1}, {"order", order, 0},
+                 {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
+            open_device();
+            make_end(&one);
+            make_end(&other);
+            if (cases[i].run != event)
+                connect_ends(&one, &other);
+            const int status = cases[i].run(cases[i].right);
+            destroy_pair(&one, &other);
+            return status;
+        }
+    fprintf(stderr, "usage: torment_cases last-byte|last-byte-right|order|order-right|event|event-right\n");
+    return 1;
+}

@@ -1,0 +1,112 @@
+/*
+ * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
+ *
+ * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of write(2) or minus an errno, HEX
+ * is the response.
+ *
+ *   open                              opens another channel, to which later lines write; its number is its descriptor
+ *   use FD                            later lines write to that one
+ *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
+ *   poll                              whether the channel is readable now, by poll(2), select(2) and epoll(7): 0 or 7
+ *   fork                              a child runs the steps that follow; the parent waits for its exit
+ *   exit                              this process ends, without an answer
+ *   raw LENGTH HEX                    writes these bytes with LENGTH as the length
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <rdma/rdma_user_cm.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_BYTES 4096
+
+static int channel = -1;
+
+static void answer(long result, const unsigned char *bytes, int length)
+{
+    printf("%ld ", result < 0 ? -(long)errno : result);
+    for (int i = 0; i < length; i++)
+        printf("%02x", bytes[i]);
+    puts("");
+    fflush(stdout);
+}
+
+static int unhex(const char *text, unsigned char *bytes)
+{
+    int length = 0;
+    unsigned byte;
+    while (length < MAX_BYTES && sscanf(text + 2 * length, "%2x", &byte) == 1)
+        bytes[length++] = byte;
+    return length;
+}
+
+static int readable(void)
+{
+    struct pollfd wanted = {.fd = channel, .events = POLLIN};
+    struct epoll_event event = {.events = EPOLLIN};
+    struct timeval now = {0};
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(channel, &set);
+    const int epoll = epoll_create1(EPOLL_CLOEXEC);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, channel, &event);
+    const int found = (poll(&wanted, 1, 0) == 1 && wanted.revents == POLLIN) |
+                      (select(channel + 1, &set, NULL, NULL, &now) == 1) << 1 |
+                      (epoll_wait(epoll, &event, 1, 0) == 1) << 2;
+    close(epoll);
+    return found;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 1) {
+        fprintf(stderr, "usage: %s, with steps on its input\n", argv[0]);
+        return 1;
+    }
+    static char line[4 * MAX_BYTES], hex[2 * MAX_BYTES + 1];
+    static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
+    setvbuf(stdin, NULL, _IONBF, 0); /* a child continues with the next input line */
+    while (fgets(line, sizeof line, stdin)) {
+        int number, at, out;
+        long length;
+        hex[0] = 0;
+        if (strncmp(line, "open", 4) == 0) {
+            channel = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
+            answer(channel, NULL, 0);
+        } else if (sscanf(line, "use %d", &number) == 1) {
+            channel = number;
+            answer(0, NULL, 0);
+        } else if (strncmp(line, "poll", 4) == 0) {
+            answer(readable(), NULL, 0);
+        } else if (strncmp(line, "fork", 4) == 0) {
+            if (fork() > 0)
+                wait(NULL);
+            answer(0, NULL, 0);
+        } else if (strncmp(line, "exit", 4) == 0) {
+            _exit(0);
+        } else if (sscanf(line, "raw %ld %8192s", &length, hex) >= 1) {
+            unhex(hex, message);
+            answer(write(channel, message, length), NULL, 0);
+        } else if (sscanf(line, "write %d %d %d %8192s", &number, &at, &out, hex) >= 3) {
+            int size = unhex(hex, message + sizeof(struct rdma_ucm_cmd_hdr));
+            struct rdma_ucm_cmd_hdr header = {.cmd = number, .in = size, .out = out};
+            uint64_t pointer = (uintptr_t)response;
+            memcpy(message, &header, sizeof header);
+            memset(response, 0, sizeof response);
+            if (at >= 0)
+                memcpy(message + sizeof header + at, &pointer, sizeof pointer);
+            long result = write(channel, message, sizeof header + size);
+            answer(result, response, result < 0 ? 0 : out);
+        } else
+            return 2;
+    }
+    return 0;
+}

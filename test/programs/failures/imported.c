@@ -1,0 +1,320 @@
+/*
+ * A context used by two programs: one opens it with libibverbs and passes its descriptor over a socket; the other
+ * queries it (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. These are the kernel calls of
+ * ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
+ *
+ *   imported share [USER]  both at the same time, the importer as that user; the importer exits first
+ *   imported outlive       the exporter is killed first
+ *   imported take …        the importer
+ *
+ * The first wrong answer is printed, and the exit status is 1.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "../descriptors.h"
+#include "../uverbs/uverbs_calls.h"
+
+#define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
+enum { PATTERN = 0x5a, ANSWER = 0xa5 };
+
+/* The data that one process sends to the other. */
+struct region {
+    uint32_t pd, handle, spare, lkey, rkey, vectors;
+    uint64_t address;
+};
+
+static void send_region(int socket, const struct region *region)
+{
+    NEED(write(socket, region, sizeof *region) == sizeof *region, "write: %s", strerror(errno));
+}
+
+static void receive_region(int socket, struct region *region)
+{
+    NEED(read(socket, region, sizeof *region) == sizeof *region, "the other has ended");
+}
+
+static void expect_error(int error, int expected, const char *what)
+{
+    NEED(error == expected, "%s: %s, and not %s", what, name_of(error), name_of(expected));
+}
+
+static int query_mr(uint32_t handle, struct region *found)
+{
+    uint64_t length = 0;
+    struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_QUERY_MR);
+    add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, handle);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LKEY, &found->lkey, sizeof found->lkey);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_RKEY, &found->rkey, sizeof found->rkey);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LENGTH, &length, sizeof length);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_IOVA, &found->address, sizeof found->address);
+    return call(&message);
+}
+
+static int destroy(int object, int method, uint32_t handle)
+{
+    struct message message = begin(object, method);
+    add(&message, 0, 0, handle);
+    return call(&message);
+}
+
+static uint32_t protection_domains(void)
+{
+    uint32_t total = 0, handles[16];
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INFO_HANDLES);
+    add(&message, UVERBS_ATTR_INFO_OBJECT_ID, 8, UVERBS_OBJECT_PD);
+    add_pointer(&message, UVERBS_ATTR_INFO_TOTAL_HANDLES, &total, sizeof total);
+    add_pointer(&message, UVERBS_ATTR_INFO_HANDLES_LIST, handles, sizeof handles);
+    expect_error(call(&message), 0, "INFO_HANDLES");
+    return total;
+}
+
+/* ---- the importer ---- */
+
+static struct rxe_queue_buf *map(const struct mminfo *queue)
+{
+    void *memory = mmap(NULL, queue->size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)queue->offset);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+/* A queue pair in RTS that is connected to itself. */
+static void connect_to_itself(uint32_t qp)
+{
+    struct ib_uverbs_gid_entry entry = {0};
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_ENTRY);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_PORT, 8, 1);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_GID_INDEX, 8, 1);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, 0);
+    add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
+    expect_error(call(&message), 0, "QUERY_GID_ENTRY");
+    struct ib_uverbs_modify_qp step = {.qp_handle = qp,
+                                       .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
+                                       .dest_qp_num = qp_number,
+                                       .qp_access_flags = RIGHTS,
+                                       .path_mtu = IBV_MTU_1024,
+                                       .max_rd_atomic = 1,
+                                       .max_dest_rd_atomic = 1,
+                                       .min_rnr_timer = 1,
+                                       .port_num = 1,
+                                       .timeout = 14,
+                                       .retry_cnt = 7,
+                                       .rnr_retry = 7};
+    memcpy(step.dest.dgid, &entry.gid, sizeof step.dest.dgid);
+    static const struct {
+        enum ibv_qp_state state;
+        int attributes;
+    } steps[] = {{IBV_QPS_INIT, IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS},
+                 {IBV_QPS_RTR, IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+                                   IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER},
+                 {IBV_QPS_RTS, IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+                                   IBV_QP_MAX_QP_RD_ATOMIC}};
+    for (size_t i = 0; i < LENGTH(steps); i++) {
+        step.qp_state = steps[i].state;
+        step.attr_mask = IBV_QP_STATE | steps[i].attributes;
+        expect_error(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, step), 0, "MODIFY_QP");
+    }
+}
+
+/*
+ * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
+ * the other, with the other program's protection domain.
+ */
+static void write_by_mapped_queues(uint32_t protection, const struct region *own, uint8_t *memory)
+{
+    uint32_t completions = some_cq(), qp;
+    struct rxe_queue_buf *done = map(&cq_queue.mi);
+    struct qp_spec spec = spec_of(IBV_QPT_RC, protection, completions);
+    expect_error(qp_create(&spec, &qp), 0, "QP_CREATE");
+    struct rxe_queue_buf *send = map(&qp_queues.sq_mi);
+    connect_to_itself(qp);
+    struct rxe_send_wqe *wqe = (struct rxe_send_wqe *)send->data;
+    *wqe = (struct rxe_send_wqe){.wr = {.wr_id = 77,
+                                        .opcode = IBV_WR_RDMA_WRITE,
+                                        .send_flags = IBV_SEND_SIGNALED,
+                                        .wr.rdma = {.remote_addr = own->address + PAGE / 2, .rkey = own->rkey}},
+                                 .dma = {.length = PAGE / 2, .resid = PAGE / 2, .num_sge = 1}};
+    wqe->dma.sge[0] = (struct rxe_sge){.addr = own->address, .length = PAGE / 2, .lkey = own->lkey};
+    memset(memory, ANSWER, PAGE / 2);
+    __atomic_store_n(&send->producer_index, 1, __ATOMIC_RELEASE);
+    struct {
+        struct ib_uverbs_cmd_hdr header;
+        struct ib_uverbs_post_send body;
+    } doorbell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof doorbell / 4, 1},
+              {.qp_handle = qp, .wqe_size = sizeof(struct ib_uverbs_send_wr)}};
+    struct ib_uverbs_post_send_resp bad;
+    doorbell.body.response = (uintptr_t)&bad;
+    NEED(write(device, &doorbell, sizeof doorbell) == sizeof doorbell, "the doorbell: %s", strerror(errno));
+    while (__atomic_load_n(&done->producer_index, __ATOMIC_ACQUIRE) == 0)
+        ;
+    const struct ib_uverbs_wc *wc = (const struct ib_uverbs_wc *)done->data;
+    NEED(wc->wr_id == 77 && wc->status == IBV_WC_SUCCESS, "the importer's WRITE: %s", ibv_wc_status_str(wc->status));
+    NEED(memory[PAGE - 1] == ANSWER, "the importer's WRITE is not here");
+    memset(memory, PATTERN, PAGE);
+    struct ib_uverbs_destroy_cq_resp events;
+    expect_error(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, completions), EINVAL,
+                 "CQ_DESTROY without its response");
+    struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_DESTROY);
+    add(&message, UVERBS_ATTR_DESTROY_QP_HANDLE, 0, qp);
+    add_pointer(&message, UVERBS_ATTR_DESTROY_QP_RESP, &events, 4);
+    expect_error(call(&message), 0, "QP_DESTROY");
+}
+
+static void check_region(const struct region *given)
+{
+    struct region found = {0};
+    uint32_t vectors = 0;
+    uint64_t support = 0;
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_CONTEXT);
+    add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_NUM_COMP_VECTORS, &vectors, sizeof vectors);
+    add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_CORE_SUPPORT, &support, sizeof support);
+    expect_error(call(&message), 0, "QUERY_CONTEXT");
+    NEED(vectors == given->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
+         "%u vectors, support %lx", vectors, (unsigned long)support);
+    expect_error(query_mr(given->handle, &found), 0, "QUERY_MR");
+    NEED(found.lkey == given->lkey && found.rkey == given->rkey && found.address == given->address,
+         "the region is another one");
+    expect_error(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
+    add(&message, UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE, 0, 0);
+    expect_error(call(&message), 0, "ASYNC_EVENT_ALLOC");
+}
+
+/* Without the descriptor the same handles name other objects. */
+static void check_new_context(const struct region *given)
+{
+    const int imported = device;
+    struct region found;
+    device = -1;
+    open_context();
+    NEED(protection_domains() == 0, "PDs in a new context");
+    expect_error(query_mr(given->handle, &found), ENOENT, "QUERY_MR in another context");
+    close(device);
+    device = imported;
+}
+
+static void import_context(int socket, const char *how)
+{
+    struct region given, own;
+    pass(socket, &device, 1, true);
+    receive_region(socket, &given);
+    if (strcmp(how, "outlive") == 0) {
+        char byte;
+        NEED(read(socket, &byte, 1) == 0, "the exporter is there");
+        check_region(&given);
+        alloc_pd();
+        NEED(protection_domains() == 4, "%u PDs", protection_domains());
+        return;
+    }
+    check_region(&given);
+    check_new_context(&given);
+    /* A region of our memory, in the other program's PD; our own PD in its context. */
+    uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(memory, PATTERN, PAGE);
+    own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
+    expect_error(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
+    expect_error(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
+    write_by_mapped_queues(given.pd, &own, memory);
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
+    send_region(socket, &own);
+    receive_region(socket, &given);
+    NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
+    /* The library's unimport makes no kernel call: only the descriptor is closed. */
+    close(device);
+}
+
+/* ---- the exporter ---- */
+
+static enum ibv_wc_status transfer(struct endpoint *end, enum ibv_wr_opcode opcode, const struct region *to)
+{
+    struct ibv_sge sge = {.addr = (uintptr_t)end->buffer, .length = PAGE, .lkey = end->mr->lkey};
+    struct ibv_send_wr *bad, send = {.sg_list = &sge,
+                                     .num_sge = 1,
+                                     .opcode = opcode,
+                                     .send_flags = IBV_SEND_SIGNALED,
+                                     .wr.rdma = {to->address, to->rkey}};
+    struct ibv_wc wc;
+    NEED(ibv_post_send(end->qp, &send, &bad) == 0, "ibv_post_send: %s", strerror(errno));
+    while (next_completion(end, &wc) == 0)
+        ;
+    return wc.status;
+}
+
+static void check_shared(int socket, pid_t importer, struct endpoint *from, const struct region *given)
+{
+    struct region theirs, found;
+    int status;
+    receive_region(socket, &theirs);
+    NEED(protection_domains() == 4, "%u PDs", protection_domains());
+    expect_error(query_mr(given->spare, &found), ENOENT, "the region that the importer has destroyed");
+    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region");
+    NEED(found.rkey == theirs.rkey, "the importer's region is another one");
+    NEED(transfer(from, IBV_WR_RDMA_READ, &theirs) == IBV_WC_SUCCESS, "READ of the importer's memory");
+    NEED(from->buffer[0] == PATTERN && from->buffer[PAGE - 1] == PATTERN, "the importer's bytes are others");
+    memset(from->buffer, ANSWER, PAGE);
+    NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
+    send_region(socket, given);
+    NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
+    /* The importer's objects stay, since they belong to the context. */
+    expect_error(query_mr(given->handle, &found), 0, "our region after the importer's end");
+    expect_error(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    expect_error(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.handle), 0, "the importer's region");
+    expect_error(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 4 && strcmp(argv[1], "take") == 0) {
+        import_context(atoi(argv[3]), argv[2]);
+        return 0;
+    }
+    NEED(argc > 1 && strstr("share outlive", argv[1]), "usage: %s share [USER] | outlive", argv[0]);
+    const struct options options = default_options;
+    const bool outlive = strcmp(argv[1], "outlive") == 0;
+    int pair[2];
+    NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair: %s", strerror(errno));
+    struct ibv_context *context = open_named(NULL);
+    struct endpoint from, to;
+    connect_pair(&from, &to, context, &options);
+    device = context->cmd_fd;
+    struct ibv_pd *pd = ibv_alloc_pd(context);
+    NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
+    struct ibv_mr *spare = ibv_reg_mr(pd, from.buffer, PAGE, RIGHTS);
+    NEED(spare, "ibv_reg_mr: %s", strerror(errno));
+    const struct region given = {.pd = to.pd->handle,
+                                 .handle = to.mr->handle,
+                                 .spare = spare->handle,
+                                 .lkey = to.mr->lkey,
+                                 .rkey = to.mr->rkey,
+                                 .vectors = (uint32_t)context->num_comp_vectors,
+                                 .address = (uintptr_t)to.buffer};
+    fflush(stdout);
+    const pid_t child_pid = fork();
+    NEED(child_pid >= 0, "fork: %s", strerror(errno));
+    /* For `outlive` the process that is killed is the child. */
+    if ((child_pid == 0) != outlive) {
+        char socket[16];
+        snprintf(socket, sizeof socket, "%d", pair[0]);
+        close(pair[1]);
+        close(context->cmd_fd);
+        NEED(argc < 3 || (setgid((gid_t)atoi(argv[2])) == 0 && setuid((uid_t)atoi(argv[2])) == 0), "setuid: %s",
+             strerror(errno));
+        execl("/proc/self/exe", argv[0], "take", argv[1], socket, (char *)NULL);
+        _exit(127);
+    }
+    close(pair[0]);
+    pass(pair[1], &device, 1, false);
+    send_region(pair[1], &given);
+    if (outlive)
+        raise(SIGKILL);
+    check_shared(pair[1], child_pid, &from, &given);
+    NEED(ibv_dealloc_pd(pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
+    destroy_endpoint(&from);
+    destroy_endpoint(&to);
+    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    puts("shared");
+    return 0;
+}

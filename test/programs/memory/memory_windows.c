@@ -1,0 +1,456 @@
+/*
+ * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: what they allow a peer, until when, and
+ * the statuses of what they do not allow.
+ *
+ *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
+ *
+ * End 1 binds windows to part of its region, end 0 uses them. This libibverbs has no FLUSH: the program posts a WRITE
+ * and changes its ring entry before the doorbell.
+ */
+#define _GNU_SOURCE
+#include "../cases.h"
+
+#define PART 4096 /* offset and length of a window */
+#define FLUSH_GLOBAL (1 << 8)
+#define WR_FLUSH 14
+#define WC_FLUSH 8
+#define WC_ATOMIC_WRITE 9
+
+static const unsigned peer_rights = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+
+/* The whole buffer of end 1 again, with the right to bind windows. */
+static struct ibv_mr *bindable(int access)
+{
+    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access | IBV_ACCESS_MW_BIND);
+    NEED(mr, "ibv_reg_mr: %s", strerror(errno));
+    return mr;
+}
+
+static struct ibv_mw *window(enum ibv_mw_type type)
+{
+    struct ibv_mw *mw = ibv_alloc_mw(ends[1].pd, type);
+    NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
+    return mw;
+}
+
+static void free_window(struct ibv_mw *mw)
+{
+    NEED(ibv_dealloc_mw(mw) == 0, "ibv_dealloc_mw: %s", strerror(errno));
+}
+
+static struct ibv_mw_bind_info part_of(struct ibv_mr *mr, uint64_t length, unsigned access)
+{
+    return (struct ibv_mw_bind_info){mr, (uintptr_t)ends[1].buffer + PART, length, access};
+}
+
+/* Type 1: the window gets a new key. */
+static void bind1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length)
+{
+    struct ibv_mw_bind bind = {
+        .wr_id = id, .send_flags = IBV_SEND_SIGNALED, .bind_info = part_of(mr, length, peer_rights)};
+    const uint32_t before = mw->rkey;
+    const int error = ibv_bind_mw(ends[1].qp, mw, &bind);
+    NEED(error == 0, "ibv_bind_mw: %s", strerror(error));
+    check("the key changes with a bind", mw->rkey != before, 1);
+}
+
+static void post_to(int side, struct ibv_send_wr *wr)
+{
+    struct ibv_send_wr *bad;
+    const int error = ibv_post_send(ends[side].qp, wr, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+}
+
+/* Type 2: the program chooses the low byte; returns the new key. */
+static uint32_t bind2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access, int flags)
+{
+    struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED | flags};
+    wr.bind_mw.mw = mw;
+    wr.bind_mw.rkey = ibv_inc_rkey(mw->rkey);
+    wr.bind_mw.bind_info = part_of(mr, length, access);
+    post_to(1, &wr);
+    return wr.bind_mw.rkey;
+}
+
+static void local_invalidate(uint64_t id, uint32_t rkey, int flags)
+{
+    struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED | flags};
+    wr.invalidate_rkey = rkey;
+    post_to(1, &wr);
+}
+
+static void send_invalidate(uint64_t id, uint32_t rkey)
+{
+    struct ibv_sge sge = {(uintptr_t)ends[0].buffer, 33, ends[0].mr->lkey};
+    struct ibv_send_wr wr = {.wr_id = id,
+                             .sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = IBV_WR_SEND_WITH_INV,
+                             .send_flags = IBV_SEND_SIGNALED};
+    wr.invalidate_rkey = rkey;
+    post_to(0, &wr);
+}
+
+static struct ibv_wc completion(int side, uint64_t id, int status)
+{
+    struct ibv_wc wc;
+    while (next_completion(&ends[side], &wc) == 0)
+        ;
+    check("wr_id", (int)wc.wr_id, (int)id);
+    check("status", wc.status, status);
+    return wc;
+}
+
+/* End 0 writes a pattern through `rkey`; it must arrive, and the next byte must be unchanged. */
+static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
+{
+    memset(ends[1].buffer, 0, LENGTH);
+    memset(ends[0].buffer, 0x5a, length);
+    post(id, IBV_WR_RDMA_WRITE, length, offset, rkey, ends[0].mr->lkey);
+    wait_for(0, id, IBV_WC_SUCCESS);
+    check("first byte", ends[1].buffer[offset], 0x5a);
+    check("last byte", ends[1].buffer[offset + length - 1], 0x5a);
+    check("byte behind", ends[1].buffer[offset + length], 0);
+}
+
+static void refused_through(uint64_t id, uint32_t rkey, enum ibv_wr_opcode opcode, uint64_t offset, uint32_t length)
+{
+    post(id, opcode, length, offset, rkey, ends[0].mr->lkey);
+    wait_for(0, id, IBV_WC_REM_ACCESS_ERR);
+    check_state(0, IBV_QPS_ERR);
+}
+
+/* ---- cases ---- */
+
+static void type1(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
+    bind1(50, mw, mr, PART);
+    check("opcode", completion(1, 50, IBV_WC_SUCCESS).opcode, IBV_WC_BIND_MW);
+    write_through(1, mw->rkey, PART, 100);
+    write_through(2, mw->rkey, 2 * PART - 7, 7);
+    check("dereg of a region with a window", ibv_dereg_mr(mr) != 0, 1);
+    const uint32_t old = mw->rkey;
+    bind1(51, mw, mr, 64);
+    completion(1, 51, IBV_WC_SUCCESS);
+    write_through(3, mw->rkey, PART, 64);
+    refused_through(4, old, IBV_WR_RDMA_WRITE, PART, 8);
+    free_window(mw);
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+}
+
+/* rxe of Linux 6.1 checks only the region's bounds. */
+static void type1_bounds(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
+    bind1(50, mw, mr, PART);
+    completion(1, 50, IBV_WC_SUCCESS);
+    refused_through(1, mw->rkey, IBV_WR_RDMA_WRITE, 2 * PART - 8, 9);
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
+static void type1_unbind(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
+    bind1(50, mw, mr, PART);
+    bind1(51, mw, mr, 0);
+    completion(1, 50, IBV_WC_SUCCESS);
+    completion(1, 51, IBV_WC_SUCCESS);
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr of a region without windows: %s", strerror(errno));
+    refused_through(1, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
+    free_window(mw);
+}
+
+/* A window may be freed while it is bound. */
+static void freed_bound(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
+    bind1(50, mw, mr, PART);
+    completion(1, 50, IBV_WC_SUCCESS);
+    const uint32_t key = mw->rkey;
+    free_window(mw);
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    refused_through(1, key, IBV_WR_RDMA_WRITE, PART, 8);
+}
+
+static void type2_remote_invalidate(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
+    const uint32_t key = bind2(50, mw, mr, PART, peer_rights, 0);
+    completion(1, 50, IBV_WC_SUCCESS);
+    write_through(1, key, PART, PART);
+    post_receive(1, 100, 64);
+    send_invalidate(2, key);
+    completion(0, 2, IBV_WC_SUCCESS);
+    const struct ibv_wc wc = completion(1, 100, IBV_WC_SUCCESS);
+    check("flags", wc.wc_flags & IBV_WC_WITH_INV, IBV_WC_WITH_INV);
+    check("invalidated key", (int)wc.invalidated_rkey, (int)key);
+    refused_through(3, key, IBV_WR_RDMA_WRITE, PART, 8);
+    free_window(mw);
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+}
+
+static void type2_local_invalidate(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
+    mw->rkey = bind2(50, mw, mr, PART, peer_rights, 0);
+    local_invalidate(51, mw->rkey, IBV_SEND_FENCE);
+    mw->rkey = bind2(52, mw, mr, 64, IBV_ACCESS_REMOTE_READ, 0);
+    completion(1, 50, IBV_WC_SUCCESS);
+    check("opcode", completion(1, 51, IBV_WC_SUCCESS).opcode, IBV_WC_LOCAL_INV);
+    completion(1, 52, IBV_WC_SUCCESS);
+    memset(ends[1].buffer + PART, 0x77, 64);
+    post(1, IBV_WR_RDMA_READ, 64, PART, mw->rkey, ends[0].mr->lkey);
+    wait_for(0, 1, IBV_WC_SUCCESS);
+    check("byte read", ends[0].buffer[63], 0x77);
+    refused_through(2, mw->rkey, IBV_WR_RDMA_WRITE, PART, 8);
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
+/* The peer of another queue pair cannot use a type 2 window. */
+static void type2_other_qp(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
+    struct ibv_qp *first = ends[1].qp;
+    create_qp(&ends[1]);
+    const struct address nobody = {.qpn = 1, .gid = ends[1].gid};
+    connect_to(&ends[1], &nobody, &options);
+    const uint32_t key = bind2(50, mw, mr, PART, peer_rights, 0);
+    completion(1, 50, IBV_WC_SUCCESS);
+    struct ibv_qp *other = ends[1].qp;
+    ends[1].qp = first;
+    refused_through(1, key, IBV_WR_RDMA_WRITE, PART, 8);
+    NEED(ibv_destroy_qp(other) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr after the queue pair of its window: %s", strerror(errno));
+    free_window(mw);
+}
+
+static void bind_fails(struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access)
+{
+    bind2(50, mw, mr, length, access, 0);
+    post_receive(1, 101, 64);
+    struct ibv_wc wc = completion(1, 50, IBV_WC_MW_BIND_ERR);
+    check("queue pair number", (int)wc.qp_num, (int)ends[1].qp->qp_num);
+    completion(1, 101, IBV_WC_WR_FLUSH_ERR);
+    check_state(1, IBV_QPS_ERR);
+    free_window(mw);
+    NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+}
+
+static void bind_without_right(void)
+{
+    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE);
+    NEED(mr, "ibv_reg_mr: %s", strerror(errno));
+    bind_fails(window(IBV_MW_TYPE_2), mr, PART, peer_rights);
+}
+
+static void bind_write_to_read_only(void)
+{
+    bind_fails(window(IBV_MW_TYPE_2), bindable(0), PART, IBV_ACCESS_REMOTE_WRITE);
+}
+
+static void bind_beyond_region(void)
+{
+    bind_fails(window(IBV_MW_TYPE_2), bindable(IBV_ACCESS_LOCAL_WRITE), LENGTH - PART + 1, peer_rights);
+}
+
+static void bind_type2_of_nothing(void)
+{
+    bind_fails(window(IBV_MW_TYPE_2), bindable(IBV_ACCESS_LOCAL_WRITE), 0, peer_rights);
+}
+
+static void bind_type2_twice(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_2);
+    mw->rkey = bind2(49, mw, mr, PART, peer_rights, 0);
+    completion(1, 49, IBV_WC_SUCCESS);
+    bind2(50, mw, mr, PART, peer_rights, 0);
+    completion(1, 50, IBV_WC_MW_BIND_ERR);
+    check_state(1, IBV_QPS_ERR);
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
+static void invalidate_type1(void)
+{
+    struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
+    struct ibv_mw *mw = window(IBV_MW_TYPE_1);
+    bind1(50, mw, mr, PART);
+    completion(1, 50, IBV_WC_SUCCESS);
+    local_invalidate(51, mw->rkey, 0);
+    completion(1, 51, IBV_WC_LOC_QP_OP_ERR);
+    check_state(1, IBV_QPS_ERR);
+    free_window(mw);
+    ibv_dereg_mr(mr);
+}
+
+static void remote_invalidate_region(void)
+{
+    post_receive(1, 100, 64);
+    send_invalidate(1, ends[1].mr->rkey);
+    completion(1, 100, IBV_WC_REM_INV_REQ_ERR);
+    completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* class J: it is not acknowledged */
+    check_state(1, IBV_QPS_ERR);
+}
+
+/* ---- the new operations, on queue pairs of the extended interface ---- */
+
+static void extended(unsigned operations)
+{
+    for (int side = 0; side < 2; side++) {
+        struct ibv_qp_init_attr_ex init = {
+            .send_cq = ends[side].cq,
+            .recv_cq = ends[side].cq,
+            .cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1},
+            .qp_type = IBV_QPT_RC,
+            .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+            .pd = ends[side].pd,
+            .send_ops_flags = operations,
+        };
+        NEED(ibv_destroy_qp(ends[side].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+        ends[side].qp = ibv_create_qp_ex(context, &init);
+        NEED(ends[side].qp, "ibv_create_qp_ex: %s", strerror(errno));
+        struct ibv_qp_attr attr = {
+            .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = peer_rights | FLUSH_GLOBAL};
+        NEED(ibv_modify_qp(ends[side].qp, &attr,
+                           IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
+             "to INIT: %s", strerror(errno));
+    }
+    for (int side = 0; side < 2; side++) {
+        const struct address peer = address_of(&ends[!side]);
+        connect_to(&ends[side], &peer, &options);
+    }
+}
+
+static void atomic_write_at(uint64_t id, uint64_t offset, int status)
+{
+    static const uint8_t word[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);
+    ibv_wr_start(qp);
+    qp->wr_id = id;
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_atomic_write(qp, ends[1].mr->rkey, (uintptr_t)ends[1].buffer + offset, word);
+    const int error = ibv_wr_complete(qp);
+    NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
+    const struct ibv_wc wc = completion(0, id, status);
+    if (status != IBV_WC_SUCCESS)
+        return;
+    check("opcode", wc.opcode, WC_ATOMIC_WRITE);
+    check("the word", memcmp(ends[1].buffer + offset, word, sizeof word), 0);
+}
+
+static void atomic_write(void)
+{
+    extended(IBV_QP_EX_WITH_ATOMIC_WRITE | IBV_QP_EX_WITH_RDMA_WRITE);
+    memset(ends[1].buffer, 0, LENGTH);
+    atomic_write_at(1, 64, IBV_WC_SUCCESS);
+    atomic_write_at(2, LENGTH - 8, IBV_WC_SUCCESS);
+    check("byte before", ends[1].buffer[63], 0);
+    check("byte behind", ends[1].buffer[72], 0);
+    atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
+}
+
+/* The ring entry with this wr_id. The program has no other shared mappings than rings. */
+static uint8_t *ring_entry(uint64_t id)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    NEED(maps, "/proc/self/maps: %s", strerror(errno));
+    char line[512];
+    uint8_t *found = NULL;
+    while (!found && fgets(line, sizeof line, maps)) {
+        uint8_t *from, *end;
+        char rights[5];
+        if (sscanf(line, "%p-%p %4s", (void **)&from, (void **)&end, rights) != 3 || strcmp(rights, "rw-s") != 0)
+            continue;
+        for (uint8_t *at = from; !found && at + 256 <= end; at += 64)
+            if (memcmp(at, &id, sizeof id) == 0)
+                found = at;
+    }
+    fclose(maps);
+    NEED(found, "the request is in no ring");
+    return found;
+}
+
+/* struct rxe_send_wr of Linux 6.2: the union for FLUSH; the entry's own length stays 0, the data's length counts. */
+static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
+{
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);
+    ibv_wr_start(qp);
+    qp->wr_id = id;
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_rdma_write(qp, rkey, (uintptr_t)ends[1].buffer + offset);
+    uint8_t *entry = ring_entry(id);
+    const uint32_t opcode = WR_FLUSH;
+    memcpy(entry + 12, &opcode, 4);
+    memcpy(entry + 184, &length, 4);
+    memcpy(entry + 36, &rkey, 4);
+    entry[40] = type;
+    entry[41] = 0;
+    const int error = ibv_wr_complete(qp);
+    NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
+    const struct ibv_wc wc = completion(0, id, status);
+    if (status == IBV_WC_SUCCESS)
+        check("opcode", wc.opcode, WC_FLUSH);
+}
+
+static void flush(void)
+{
+    extended(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
+    struct ibv_mr *mr =
+        ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | peer_rights | FLUSH_GLOBAL);
+    NEED(mr, "ibv_reg_mr with FLUSH_GLOBAL: %s", strerror(errno));
+    const uint64_t magic = 0x464c555348000000;
+    write_through(1, mr->rkey, 0, 100);
+    flush_range(magic + 1, mr->rkey, 0, 100, 1, IBV_WC_SUCCESS);
+    flush_range(magic + 2, mr->rkey, PART, PART, 1, IBV_WC_SUCCESS);
+    flush_range(magic + 3, mr->rkey, PART, PART, 2, IBV_WC_REM_INV_REQ_ERR);
+    ibv_dereg_mr(mr);
+}
+
+static void flush_not_allowed(void)
+{
+    extended(IBV_QP_EX_WITH_RDMA_WRITE);
+    flush_range(0x464c555348000001, ends[1].mr->rkey, 0, 100, 1, IBV_WC_REM_ACCESS_ERR);
+}
+
+static void persistent_memory(void)
+{
+    struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | 1 << 9);
+    check("a region with FLUSH_PERSISTENT", mr != NULL, 0);
+}
+
+static const struct test_case cases[] = {
+    {"type1", type1},
+    {"type1_bounds", type1_bounds},
+    {"type1_unbind", type1_unbind},
+    {"freed_bound", freed_bound},
+    {"type2_remote_invalidate", type2_remote_invalidate},
+    {"type2_local_invalidate", type2_local_invalidate},
+    {"type2_other_qp", type2_other_qp},
+    {"bind_without_right", bind_without_right},
+    {"bind_write_to_read_only", bind_write_to_read_only},
+    {"bind_beyond_region", bind_beyond_region},
+    {"bind_type2_of_nothing", bind_type2_of_nothing},
+    {"bind_type2_twice", bind_type2_twice},
+    {"invalidate_type1", invalidate_type1},
+    {"remote_invalidate_region", remote_invalidate_region},
+    {"atomic_write", atomic_write},
+    {"flush", flush},
+    {"flush_not_allowed", flush_not_allowed},
+    {"persistent_memory", persistent_memory},
+};
+
+int main(int argc, char **argv)
+{
+    return run_cases(cases, sizeof cases / sizeof cases[0], argc, argv);
+}

@@ -1,0 +1,243 @@
+/*
+ * FLUSH and ATOMIC WRITE between two machines: a block is written and flushed, then its number is published by an
+ * atomic write; a server that sees the number must find the whole block.
+ *
+ *   persist [options]        server, whose memory is written
+ *   persist [options] HOST   client
+ *
+ *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
+ *
+ * Every third FLUSH is of the whole region, the others of the block. The last requests are not permitted: a FLUSH
+ * beyond the region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at
+ * run time; declarations that older headers lack are in this file.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+
+#include "../endpoint.h"
+#include "../pattern.h"
+#include "../tcp.h"
+
+enum {
+    ACCESS_FLUSH_GLOBAL = 1 << 8,
+    QP_EX_ATOMIC_WRITE = 1 << 12,
+    QP_EX_FLUSH = 1 << 11,
+    FLUSH_GLOBAL = 1,
+    FLUSH_RANGE = 0,
+    FLUSH_REGION = 1,
+    WC_FLUSH = 8,
+    WC_ATOMIC_WRITE = 9,
+};
+
+/* Members that newer libraries add after the structure of these headers. */
+struct newer_qp {
+    struct ibv_qp_ex qp;
+    void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
+};
+
+#define SLOTS 8
+#define ACCESS                                                                                                         \
+    (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+
+static struct endpoint end;
+static struct address far;
+static struct ibv_qp_ex *requests;
+static size_t block = 20000;
+static uint64_t blocks = 100;
+
+/* ---- the client ---- */
+
+/* A queue pair with ibv_wr_* support, in place of the plain one. */
+static void use_extended_qp(void)
+{
+    NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    struct ibv_qp_init_attr_ex init = {
+        .send_cq = end.cq,
+        .recv_cq = end.cq,
+        .cap = {.max_send_wr = QUEUE, .max_recv_wr = QUEUE, .max_send_sge = MAX_SGE, .max_recv_sge = MAX_SGE},
+        .qp_type = IBV_QPT_RC,
+        .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+        .pd = end.pd,
+        .send_ops_flags = IBV_QP_EX_WITH_RDMA_WRITE | QP_EX_ATOMIC_WRITE | QP_EX_FLUSH,
+    };
+    end.qp = ibv_create_qp_ex(end.context, &init);
+    NEED(end.qp, "ibv_create_qp_ex with FLUSH and ATOMIC WRITE: %s", strerror(errno));
+    requests = ibv_qp_to_qp_ex(end.qp);
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = 0};
+    NEED(ibv_modify_qp(end.qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
+         "to INIT: %s", strerror(errno));
+}
+
+static void start_request(uint64_t id)
+{
+    ibv_wr_start(requests);
+    requests->wr_id = id;
+    requests->wr_flags = IBV_SEND_SIGNALED;
+}
+
+static void complete_request(void)
+{
+    const int error = ibv_wr_complete(requests);
+    NEED(error == 0, "ibv_wr_complete: %s", strerror(error));
+}
+
+static void post_flush(uint64_t id, uint32_t rkey, uint64_t address, size_t length, uint8_t level)
+{
+    start_request(id);
+    ((struct newer_qp *)requests)->wr_flush(requests, rkey, address, length, FLUSH_GLOBAL, level);
+    complete_request();
+}
+
+static void post_atomic_write(uint64_t id, uint64_t address, uint64_t value)
+{
+    start_request(id);
+    ibv_wr_atomic_write(requests, far.rkey, address, &value);
+    complete_request();
+}
+
+static void expect(uint64_t id, int status, int opcode)
+{
+    struct ibv_wc wc;
+    while (next_completion(&end, &wc) == 0)
+        sched_yield();
+    NEED(wc.wr_id == id && (int)wc.status == status, "request %lu: %s, awaited was %lu: %s", (unsigned long)wc.wr_id,
+         ibv_wc_status_str(wc.status), (unsigned long)id, ibv_wc_status_str((enum ibv_wc_status)status));
+    NEED(status != IBV_WC_SUCCESS || (int)wc.opcode == opcode, "request %lu: completion opcode %d, not %d",
+         (unsigned long)id, wc.opcode, opcode);
+}
+
+static uint64_t slot_of(uint64_t number)
+{
+    return 64 + number % SLOTS * block;
+}
+
+static void write_blocks(int peer)
+{
+    for (uint64_t number = 1; number <= blocks; number++) {
+        const uint64_t at = slot_of(number);
+        fill(end.buffer + at, block, number);
+        start_request(3 * number);
+        ibv_wr_rdma_write(requests, far.rkey, far.buffer + at);
+        ibv_wr_set_sge(requests, end.mr->lkey, (uintptr_t)end.buffer + at, (uint32_t)block);
+        complete_request();
+        if (number % 3 == 0)
+            post_flush(3 * number + 1, far.rkey, far.buffer, 0, FLUSH_REGION);
+        else
+            post_flush(3 * number + 1, far.rkey, far.buffer + at, block, FLUSH_RANGE);
+        post_atomic_write(3 * number + 2, far.buffer, number);
+        expect(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
+        expect(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
+        expect(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
+        /* The server has read all blocks before slots are reused. */
+        uint32_t step = (uint32_t)number, theirs;
+        if (number % SLOTS == 0)
+            exchange(peer, &step, &theirs, sizeof step);
+    }
+}
+
+/* ---- the server ---- */
+
+static void check_blocks(int peer)
+{
+    const uint64_t *word = (uint64_t *)end.buffer;
+    uint8_t *right = malloc(block);
+    NEED(right, "no memory for %zu bytes", block);
+    for (uint64_t seen = 0; seen < blocks;) {
+        const uint64_t number = __atomic_load_n(word, __ATOMIC_ACQUIRE);
+        if (number == seen) {
+            sched_yield();
+            continue;
+        }
+        NEED(number > seen && number <= blocks, "number %lu after %lu", (unsigned long)number, (unsigned long)seen);
+        for (uint64_t i = seen + 1; i <= number; i++) {
+            fill(right, block, i);
+            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was announced, but is not there",
+                 (unsigned long)i);
+            uint32_t step = (uint32_t)i, theirs;
+            if (i % SLOTS == 0)
+                exchange(peer, &step, &theirs, sizeof step);
+        }
+        seen = number;
+    }
+    free(right);
+}
+
+/* Both sides: a new connection, with the given access rights to the server's memory. */
+static void join(int peer, struct ibv_context *context, const struct options *options, bool is_client, int access)
+{
+    create_endpoint(&end, context, options, 64 + SLOTS * block, 0xffff00);
+    if (is_client) {
+        use_extended_qp();
+    } else {
+        NEED(ibv_dereg_mr(end.mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
+        end.mr = ibv_reg_mr(end.pd, end.buffer, end.length, access);
+        NEED(end.mr, "ibv_reg_mr with access 0x%x: %s", access, strerror(errno));
+        struct ibv_qp_attr attr = {.qp_access_flags = ACCESS | ACCESS_FLUSH_GLOBAL};
+        NEED(ibv_modify_qp(end.qp, &attr, IBV_QP_ACCESS_FLAGS) == 0, "access of the queue pair: %s", strerror(errno));
+    }
+    const struct address here = address_of(&end);
+    exchange(peer, &here, &far, sizeof here);
+    connect_to(&end, &far, options);
+    uint32_t step = 0, theirs;
+    exchange(peer, &step, &theirs, sizeof step);
+}
+
+static void part(int peer)
+{
+    uint32_t step = ~0u, theirs;
+    exchange(peer, &step, &theirs, sizeof step);
+    destroy_endpoint(&end);
+}
+
+int main(int argc, char **argv)
+{
+    const char *port = "18515";
+    unsigned patience = 60;
+    struct options options = default_options;
+    options.timeout = 18;
+    for (int c; (c = getopt(argc, argv, "d:g:p:m:n:s:t:")) != -1;) {
+        switch (c) {
+        case 'd': options.device = optarg; break;
+        case 'g': options.gid_index = atoi(optarg); break;
+        case 'p': port = optarg; break;
+        case 'm': options.mtu = atoi(optarg); break;
+        case 'n': blocks = strtoull(optarg, NULL, 0); break;
+        case 's': block = strtoul(optarg, NULL, 0); break;
+        case 't': patience = (unsigned)atoi(optarg); break;
+        default:
+            fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-n BLOCKS] [-s BYTES] [-t SECONDS] "
+                 "[HOST]",
+                 argv[0]);
+        }
+    }
+    NEED(block >= 1 && block <= 1u << 24, "block of %zu bytes: 1 to %u are allowed", block, 1u << 24);
+    give_up_after(patience);
+    const char *host = optind < argc ? argv[optind] : NULL;
+    struct ibv_context *context = open_named(options.device);
+    const int peer = host ? dial(host, port) : serve(port);
+
+    join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    if (host)
+        write_blocks(peer);
+    else
+        check_blocks(peer);
+    part(peer);
+    printf("%lu blocks of %zu bytes, each there before its number\n", (unsigned long)blocks, block);
+
+    join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
+    if (host) {
+        post_flush(1, far.rkey, far.buffer + end.length - 100, 200, FLUSH_RANGE);
+        expect(1, IBV_WC_REM_ACCESS_ERR, 0);
+        printf("a FLUSH beyond the region is refused\n");
+    }
+    part(peer);
+    join(peer, context, &options, host != NULL, ACCESS);
+    if (host) {
+        post_flush(1, far.rkey, far.buffer, 100, FLUSH_RANGE);
+        expect(1, IBV_WC_REM_ACCESS_ERR, 0);
+        printf("a FLUSH without that right is refused\n");
+    }
+    part(peer);
+    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    return 0;
+}

@@ -1,0 +1,146 @@
+/*
+ * For programs that block the process that serves them: a file system in user space that leaves some requests
+ * unanswered (root), and a lock of the program's own address space that is never released.
+ */
+#ifndef SLOW_FILE_H
+#define SLOW_FILE_H
+
+#include "../endpoint.h"
+#include <fcntl.h>
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#define LENGTH 16384
+
+/* Becomes this user. Without one nothing changes. */
+static void become(const char *user)
+{
+    if (!user)
+        return;
+    NEED(setgid((gid_t)atoi(user)) == 0 && setuid((uid_t)atoi(user)) == 0, "user %s: %s", user, strerror(errno));
+    NEED(prctl(PR_SET_DUMPABLE, 1) == 0, "PR_SET_DUMPABLE: %s", strerror(errno));
+}
+
+static void answer(int fd, uint64_t unique, int error, const void *data, size_t length)
+{
+    struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length), .error = -error, .unique = unique};
+    static char reply[LENGTH + sizeof header];
+    memcpy(reply, &header, sizeof header);
+    if (length)
+        memcpy(reply + sizeof header, data, length);
+    NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
+}
+
+/* Seconds for which the kernel may cache attributes. */
+static unsigned attributes_valid = 1000;
+
+/* A file system with one file, which answers `times` reads. */
+static void serve(int fd, int times)
+{
+    static char request[1 << 17], zeros[LENGTH];
+    while (read(fd, request, sizeof request) > 0) {
+        const struct fuse_in_header *in = (const void *)request;
+        if (in->opcode == FUSE_INIT) {
+            const struct fuse_init_out out = {.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_GETATTR) {
+            const struct fuse_attr_out out = {
+                .attr_valid = attributes_valid, .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1}};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_OPEN) {
+            const struct fuse_open_out out = {.fh = 1};
+            answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_READ && times-- > 0) {
+            answer(fd, in->unique, 0, zeros, ((const struct fuse_read_in *)(in + 1))->size);
+        } else if (in->opcode != FUSE_READ && in->opcode != FUSE_WRITE) {
+            answer(fd, in->unique, ENOSYS, NULL, 0);
+        }
+    }
+}
+
+static int file;
+static pid_t server;
+
+static void *file_mapping(const char *user, int times, int flags)
+{
+    char place[] = "slow-XXXXXX", how[100];
+    const int mounted_on = mkstemp(place);
+    const int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    NEED(fuse >= 0, "cannot: /dev/fuse: %s", strerror(errno));
+    snprintf(how, sizeof how, "fd=%d,rootmode=100600,user_id=0,group_id=0", fuse);
+    NEED(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0,
+         "cannot: a mount namespace: %s", strerror(errno));
+    NEED(mount("slow", place, "fuse", 0, how) == 0, "cannot: a FUSE mount: %s", strerror(errno));
+    server = fork();
+    NEED(server >= 0, "fork: %s", strerror(errno));
+    if (server == 0) {
+        become(user);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        serve(fuse, times);
+        _exit(0);
+    }
+    close(fuse);
+    close(mounted_on);
+    file = open(place, O_RDWR);
+    struct stat status;
+    NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", place, strerror(errno));
+    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, file, 0);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+/* Threads that are about to sleep in the kernel. `may_lock`: the second one may take the lock. */
+static _Atomic pid_t sleeping_thread[2];
+static atomic_int may_lock;
+
+/* A read that holds the lock of the address space. Page faults do not hold it. */
+static void *hold_lock(void *memory)
+{
+    char byte;
+    const int self = open("/proc/self/mem", O_RDONLY);
+    sleeping_thread[0] = gettid();
+    const ssize_t got = pread(self, &byte, 1, (off_t)(uintptr_t)memory);
+    fail("/proc/self/mem has answered: %zd, %s", got, strerror(errno));
+}
+
+/* A waiting writer blocks later readers. */
+static void *wait_for_lock(void *nothing)
+{
+    while (may_lock == 0)
+        sched_yield();
+    sleeping_thread[1] = gettid();
+    mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return nothing;
+}
+
+static void wait_until_asleep(_Atomic pid_t *thread)
+{
+    char path[64], stat[64] = "";
+    while (*thread == 0)
+        sched_yield();
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", *thread);
+    do {
+        const int fd = open(path, O_RDONLY);
+        NEED(fd >= 0 && read(fd, stat, sizeof stat - 1) > 0, "%s: %s", path, strerror(errno));
+        close(fd);
+    } while (strstr(stat, ") R"));
+}
+
+static void lock_address_space(void *memory)
+{
+    pthread_t reader, writer;
+    NEED(pthread_create(&writer, NULL, wait_for_lock, NULL) == 0, "pthread_create");
+    NEED(pthread_create(&reader, NULL, hold_lock, memory) == 0, "pthread_create");
+    wait_until_asleep(&sleeping_thread[0]);
+    may_lock = 1;
+    wait_until_asleep(&sleeping_thread[1]);
+}
+
+#endif

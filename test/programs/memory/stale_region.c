@@ -1,0 +1,131 @@
+/*
+ * Regions whose memory is unmapped: later writes of a peer must not reach memory that is mapped there afterwards. The
+ * peer is a second queue pair of this program.
+ *
+ *   stale_region munmap|fixed|mremap|part|window|twice
+ *                            how the memory is unmapped; each prints the results of two WRITEs, one to the old region and
+ *                            one to a new region at the same address
+ *   stale_region limit BYTES   registers BYTES as often as allowed, and prints how often
+ */
+#define _GNU_SOURCE
+#include "../endpoint.h"
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#define LENGTH (1 << 20)
+#define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE)
+
+static uint8_t *map_at(void *place)
+{
+    uint8_t *memory = mmap(place, LENGTH, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | (place ? MAP_FIXED : 0), -1, 0);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+static enum ibv_wc_status post(struct endpoint *end, struct ibv_send_wr *send, unsigned *vendor)
+{
+    struct ibv_send_wr *bad;
+    struct ibv_wc wc;
+    int found;
+    send->send_flags = IBV_SEND_SIGNALED;
+    NEED(ibv_post_send(end->qp, send, &bad) == 0, "ibv_post_send: %s", strerror(errno));
+    while ((found = ibv_poll_cq(end->cq, 1, &wc)) == 0)
+        ;
+    NEED(found > 0, "ibv_poll_cq: %d", found);
+    *vendor = wc.vendor_err;
+    return wc.status;
+}
+
+static void write_to(struct endpoint *end, const void *memory, uint32_t rkey)
+{
+    struct ibv_sge source = {.addr = (uintptr_t)end->buffer, .length = 64, .lkey = end->mr->lkey};
+    struct ibv_send_wr send = {
+        .sg_list = &source, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .wr.rdma = {(uintptr_t)memory, rkey}};
+    unsigned vendor;
+    const enum ibv_wc_status status = post(end, &send, &vendor);
+    printf("%s, vendor_err 0x%x\n", ibv_wc_status_str(status), vendor);
+}
+
+static struct ibv_mr *reg(struct ibv_pd *pd, void *memory, int rights)
+{
+    struct ibv_mr *mr = ibv_reg_mr(pd, memory, LENGTH, rights);
+    NEED(mr, "ibv_reg_mr: %s", strerror(errno));
+    return mr;
+}
+
+static void count_registrations(struct ibv_context *context, size_t bytes)
+{
+    struct ibv_pd *pd = ibv_alloc_pd(context);
+    struct ibv_mr *regions[64];
+    int count = 0;
+    uint8_t *memory = map_at(NULL);
+    NEED(pd && bytes <= LENGTH, "at most %d bytes", LENGTH);
+    while (count < 64 && (regions[count] = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE)))
+        count++;
+    printf("%d, then %s\n", count, count == 64 ? "enough" : strerror(errno));
+    if (count == 0)
+        return;
+    NEED(ibv_dereg_mr(regions[0]) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    printf("after one less %s\n", ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE) ? "one more" : strerror(errno));
+}
+
+int main(int count, char **arguments)
+{
+    const struct options options = default_options;
+    const char *kind = count > 1 ? arguments[1] : "";
+    static const char kinds[] = "munmap fixed mremap part window twice limit";
+    NEED(*kind && strstr(kinds, kind), "usage: %s %s BYTES", arguments[0], kinds);
+    struct ibv_context *context = open_named(NULL);
+    if (strcmp(kind, "limit") == 0 && count > 2) {
+        count_registrations(context, strtoul(arguments[2], NULL, 10));
+        return 0;
+    }
+    NEED(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY) >= 0, "cannot: userfaultfd: %s", strerror(errno));
+    struct endpoint from, to, other_from, other_to;
+    connect_pair(&from, &to, context, &options);
+    connect_pair(&other_from, &other_to, context, &options);
+    const bool window = strcmp(kind, "window") == 0;
+    uint8_t *memory = map_at(NULL);
+    memset(memory, 1, LENGTH);
+    struct ibv_pd *pd = to.qp->pd;
+    struct ibv_mr *old = reg(pd, memory, RIGHTS | (window ? IBV_ACCESS_MW_BIND : 0));
+    uint32_t rkey = old->rkey;
+    if (window) {
+        struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
+        NEED(mw, "ibv_alloc_mw: %s", strerror(errno));
+        struct ibv_mw_bind bind = {.send_flags = IBV_SEND_SIGNALED,
+                                   .bind_info = {old, (uintptr_t)memory, LENGTH, IBV_ACCESS_REMOTE_WRITE}};
+        struct ibv_wc wc;
+        NEED(ibv_bind_mw(to.qp, mw, &bind) == 0, "ibv_bind_mw: %s", strerror(errno));
+        while (ibv_poll_cq(to.cq, 1, &wc) == 0)
+            ;
+        NEED(wc.status == IBV_WC_SUCCESS, "bind: %s", ibv_wc_status_str(wc.status));
+        rkey = mw->rkey;
+    }
+    if (strcmp(kind, "twice") == 0)
+        NEED(ibv_dereg_mr(reg(pd, memory, RIGHTS)) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    write_to(&from, memory, rkey);
+    if (strcmp(kind, "fixed") == 0) {
+        map_at(memory);
+    } else if (strcmp(kind, "mremap") == 0) {
+        NEED(mremap(memory, LENGTH, LENGTH, MREMAP_MAYMOVE | MREMAP_FIXED, map_at(NULL)) != MAP_FAILED, "mremap: %s",
+             strerror(errno));
+        map_at(memory);
+    } else if (strcmp(kind, "part") == 0) {
+        NEED(munmap(memory + LENGTH / 2, 4096) == 0, "munmap: %s", strerror(errno));
+        map_at(memory);
+    } else {
+        NEED(munmap(memory, LENGTH) == 0, "munmap: %s", strerror(errno));
+        map_at(memory);
+    }
+    memset(from.buffer, 7, 64);
+    memset(other_from.buffer, 9, 64);
+    write_to(&from, memory, rkey);
+    printf("then there is %d\n", memory[0]);
+    write_to(&other_from, memory, reg(other_to.qp->pd, memory, RIGHTS)->rkey);
+    printf("then there is %d\n", memory[0]);
+    return 0;
+}

@@ -1,0 +1,349 @@
+/*
+ * Datagrams, address handles, multicast groups and unreliable connections with plain libibverbs.
+ *
+ *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
+ *
+ * All in one process: end 0 on the first device sends, end 1 on the second device (or the same) receives. Prints one
+ * line per case; the exit status is 1 if a result differs.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+
+#include "../endpoint.h"
+
+#define QKEY 0x1234567
+#define LENGTH 65536
+#define GRH 40
+#define GROUP "239.91.2.3"
+
+static struct options options;
+static struct endpoint ends[2]; /* their RC queue pairs are not used */
+static struct ibv_qp *ud[2];
+static struct ibv_ah *ah;
+static int wrong;
+
+static void check(const char *what, long long got, long long wanted)
+{
+    if (got == wanted)
+        return;
+    printf("  %s: %lld, not %lld\n", what, got, wanted);
+    wrong++;
+}
+
+static struct ibv_qp *create(struct endpoint *end, enum ibv_qp_type type)
+{
+    struct ibv_qp_init_attr init = {
+        .send_cq = end->cq,
+        .recv_cq = end->cq,
+        .cap = {.max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = 2, .max_recv_sge = 2, .max_inline_data = 64},
+        .qp_type = type,
+    };
+    struct ibv_qp *qp = ibv_create_qp(end->pd, &init);
+    NEED(qp, "ibv_create_qp: %s", strerror(errno));
+    return qp;
+}
+
+static void modify(struct ibv_qp *qp, struct ibv_qp_attr attr, int mask)
+{
+    NEED(ibv_modify_qp(qp, &attr, mask | IBV_QP_STATE) == 0, "ibv_modify_qp to %d: %s", attr.qp_state,
+         strerror(errno));
+}
+
+static struct ibv_qp *create_ud(struct endpoint *end)
+{
+    struct ibv_qp *qp = create(end, IBV_QPT_UD);
+    modify(qp, (struct ibv_qp_attr){.qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = QKEY},
+           IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY);
+    modify(qp, (struct ibv_qp_attr){.qp_state = IBV_QPS_RTR}, 0);
+    modify(qp, (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .sq_psn = 1}, IBV_QP_SQ_PSN);
+    return qp;
+}
+
+static struct ibv_ah *address(struct endpoint *from, union ibv_gid to)
+{
+    struct ibv_ah_attr attr = {
+        .is_global = 1,
+        .port_num = 1,
+        .grh = {.dgid = to, .sgid_index = (uint8_t)from->gid_index, .hop_limit = 64},
+    };
+    struct ibv_ah *made = ibv_create_ah(from->pd, &attr);
+    NEED(made, "ibv_create_ah: %s", strerror(errno));
+    return made;
+}
+
+static void post_receive(struct ibv_qp *qp, struct endpoint *end, uint64_t id, uint32_t length)
+{
+    struct ibv_sge sge = {(uintptr_t)end->buffer, length, end->mr->lkey};
+    struct ibv_recv_wr wr = {.wr_id = id, .sg_list = &sge, .num_sge = 1}, *bad;
+    NEED(ibv_post_recv(qp, &wr, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
+}
+
+static int post(struct ibv_qp *qp, struct endpoint *end, struct ibv_send_wr wr, uint32_t length)
+{
+    struct ibv_sge sge = {(uintptr_t)end->buffer, length, end->mr->lkey};
+    struct ibv_send_wr *bad;
+    wr.sg_list = &sge;
+    wr.num_sge = 1;
+    wr.send_flags |= IBV_SEND_SIGNALED;
+    return ibv_post_send(qp, &wr, &bad);
+}
+
+static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint32_t qpn, uint32_t qkey)
+{
+    struct ibv_send_wr wr = {.wr_id = id,
+                             .opcode = IBV_WR_SEND_WITH_IMM,
+                             .imm_data = htonl(77),
+                             .wr.ud = {.ah = to, .remote_qpn = qpn, .remote_qkey = qkey}};
+    NEED(post(ud[0], &ends[0], wr, length) == 0, "ibv_post_send: %s", strerror(errno));
+}
+
+/* The next completion; false if there is none within `milliseconds`. */
+static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
+{
+    for (long spent = 0; spent < milliseconds * 10L; spent++) {
+        const int count = ibv_poll_cq(end->cq, 1, wc);
+        NEED(count >= 0, "ibv_poll_cq: %d", count);
+        if (count > 0)
+            return true;
+        usleep(100);
+    }
+    return false;
+}
+
+static struct ibv_wc expect(struct endpoint *end, uint64_t id, int status)
+{
+    struct ibv_wc wc = {0};
+    if (!poll_for(end, &wc, 20000))
+        fail("no completion came for request %d", (int)id);
+    check("request", (long long)wc.wr_id, (long long)id);
+    check("status", wc.status, status);
+    return wc;
+}
+
+static union ibv_gid group(void)
+{
+    union ibv_gid gid = {.raw = {[10] = 0xff, [11] = 0xff}};
+    inet_pton(AF_INET, GROUP, gid.raw + 12);
+    return gid;
+}
+
+static void fill(struct endpoint *end, uint32_t length)
+{
+    for (uint32_t i = 0; i < length; i++)
+        end->buffer[i] = (uint8_t)(i * 7 + 3);
+}
+
+/* ---- cases ---- */
+
+static void one_datagram(void)
+{
+    fill(&ends[0], 1000);
+    post_receive(ud[1], &ends[1], 10, 2000);
+    send_datagram(1, 1000, ah, ud[1]->qp_num, QKEY);
+    expect(&ends[0], 1, IBV_WC_SUCCESS);
+    const struct ibv_wc wc = expect(&ends[1], 10, IBV_WC_SUCCESS);
+    check("length", wc.byte_len, 1000 + GRH);
+    check("sender", wc.src_qp, ud[0]->qp_num);
+    check("flags", (int)wc.wc_flags, IBV_WC_GRH | IBV_WC_WITH_IMM);
+    check("immediate", ntohl(wc.imm_data), 77);
+    check("P_Key index", wc.pkey_index, 0);
+    check("payload", memcmp(ends[1].buffer + GRH, ends[0].buffer, 1000), 0);
+    check("IPv4 in the header", ends[1].buffer[20], 0x45);
+    check("source in the header", memcmp(ends[1].buffer + 32, ends[0].gid.raw + 12, 4), 0);
+    check("destination in the header", memcmp(ends[1].buffer + 36, ends[1].gid.raw + 12, 4), 0);
+}
+
+/* libibverbs derives the reply address from the completion and the GRH. */
+static void way_back(void)
+{
+    struct ibv_wc wc;
+    post_receive(ud[1], &ends[1], 11, 2000);
+    send_datagram(2, 8, ah, ud[1]->qp_num, QKEY);
+    expect(&ends[0], 2, IBV_WC_SUCCESS);
+    wc = expect(&ends[1], 11, IBV_WC_SUCCESS);
+    struct ibv_ah_attr attr;
+    struct ibv_grh *header = (struct ibv_grh *)ends[1].buffer;
+    const int error = ibv_init_ah_from_wc(ends[1].context, 1, &wc, header, &attr);
+    check("ibv_init_ah_from_wc", error, 0);
+    if (error != 0)
+        return;
+    check("the way back", memcmp(&attr.grh.dgid, &ends[0].gid, 16), 0);
+    struct ibv_ah *back = ibv_create_ah(ends[1].pd, &attr);
+    NEED(back, "ibv_create_ah: %s", strerror(errno));
+    post_receive(ud[0], &ends[0], 12, 2000);
+    struct ibv_send_wr wr = {.wr_id = 3, .opcode = IBV_WR_SEND, .wr.ud = {back, wc.src_qp, QKEY}};
+    NEED(post(ud[1], &ends[1], wr, 4) == 0, "ibv_post_send: %s", strerror(errno));
+    expect(&ends[1], 3, IBV_WC_SUCCESS);
+    check("length", expect(&ends[0], 12, IBV_WC_SUCCESS).byte_len, 4 + GRH);
+    NEED(ibv_destroy_ah(back) == 0, "ibv_destroy_ah: %s", strerror(errno));
+}
+
+/* A datagram with a wrong Q_Key, or too long for the buffer, is dropped; the buffer receives the next one. */
+static void in_silence(void)
+{
+    post_receive(ud[1], &ends[1], 13, GRH + 100);
+    send_datagram(4, 8, ah, ud[1]->qp_num, QKEY + 1);
+    send_datagram(5, 101, ah, ud[1]->qp_num, QKEY);
+    send_datagram(6, 100, ah, ud[1]->qp_num, QKEY);
+    for (uint64_t id = 4; id <= 6; id++)
+        expect(&ends[0], id, IBV_WC_SUCCESS);
+    check("length", expect(&ends[1], 13, IBV_WC_SUCCESS).byte_len, 100 + GRH);
+}
+
+static void multicast(void)
+{
+    const union ibv_gid gid = group();
+    struct ibv_ah *to = address(&ends[0], gid);
+    NEED(ibv_attach_mcast(ud[1], &gid, 0) == 0, "ibv_attach_mcast: %s", strerror(errno));
+    check("attached twice", ibv_attach_mcast(ud[1], &gid, 0), 0);
+    check("no group", ibv_attach_mcast(ud[1], &ends[1].gid, 0), EINVAL);
+    check("no datagrams", ibv_attach_mcast(ends[1].qp, &gid, 0), EINVAL);
+    post_receive(ud[1], &ends[1], 14, 2000);
+    send_datagram(7, 300, to, 0xffffff, QKEY);
+    expect(&ends[0], 7, IBV_WC_SUCCESS);
+    check("length", expect(&ends[1], 14, IBV_WC_SUCCESS).byte_len, 300 + GRH);
+    check("the group in the header", memcmp(ends[1].buffer + 36, gid.raw + 12, 4), 0);
+    check("destroyed while attached", ibv_destroy_qp(ud[1]), EBUSY);
+    check("detached", ibv_detach_mcast(ud[1], &gid, 0), 0);
+    check("detached twice", ibv_detach_mcast(ud[1], &gid, 0), EINVAL);
+    post_receive(ud[1], &ends[1], 15, 2000);
+    send_datagram(8, 8, to, 0xffffff, QKEY);
+    send_datagram(9, 9, ah, ud[1]->qp_num, QKEY);
+    expect(&ends[0], 8, IBV_WC_SUCCESS);
+    expect(&ends[0], 9, IBV_WC_SUCCESS);
+    check("length", expect(&ends[1], 15, IBV_WC_SUCCESS).byte_len, 9 + GRH);
+    NEED(ibv_destroy_ah(to) == 0, "ibv_destroy_ah: %s", strerror(errno));
+}
+
+/* A local error stops the send queue, not the receive queue, until the program modifies the state. */
+static void send_queue_error(void)
+{
+    struct ibv_qp_attr attr;
+    struct ibv_qp_init_attr init;
+    struct ibv_send_wr wr = {.wr_id = 20, .opcode = IBV_WR_SEND, .wr.ud = {ah, ud[1]->qp_num, QKEY}};
+    struct ibv_mr *mr = ends[0].mr;
+    struct ibv_mr none = *mr;
+    none.lkey = mr->lkey ^ 0x100;
+    ends[0].mr = &none;
+    NEED(post(ud[0], &ends[0], wr, 8) == 0, "ibv_post_send: %s", strerror(errno));
+    ends[0].mr = mr;
+    expect(&ends[0], 20, IBV_WC_LOC_PROT_ERR);
+    NEED(ibv_query_qp(ud[0], &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    check("state", attr.qp_state, IBV_QPS_SQE);
+    send_datagram(21, 8, ah, ud[1]->qp_num, QKEY);
+    expect(&ends[0], 21, IBV_WC_WR_FLUSH_ERR);
+    modify(ud[0], (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_SQE}, IBV_QP_CUR_STATE);
+    post_receive(ud[1], &ends[1], 22, 2000);
+    send_datagram(23, 8, ah, ud[1]->qp_num, QKEY);
+    expect(&ends[0], 23, IBV_WC_SUCCESS);
+    expect(&ends[1], 22, IBV_WC_SUCCESS);
+}
+
+static void connect_uc(struct ibv_qp *qp, struct endpoint *end, struct endpoint *peer, uint32_t qpn)
+{
+    modify(qp, (struct ibv_qp_attr){.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE},
+           IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+    modify(qp,
+           (struct ibv_qp_attr){.qp_state = IBV_QPS_RTR,
+                                .path_mtu = IBV_MTU_1024,
+                                .dest_qp_num = qpn,
+                                .rq_psn = 5,
+                                .ah_attr = {.is_global = 1,
+                                            .port_num = 1,
+                                            .grh = {.dgid = peer->gid, .sgid_index = (uint8_t)end->gid_index}}},
+           IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN);
+    modify(qp, (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .sq_psn = 5}, IBV_QP_SQ_PSN);
+}
+
+static void unreliable_connection(void)
+{
+    struct ibv_qp *uc[2] = {create(&ends[0], IBV_QPT_UC), create(&ends[1], IBV_QPT_UC)};
+    for (int i = 0; i < 2; i++)
+        connect_uc(uc[i], &ends[i], &ends[1 - i], uc[1 - i]->qp_num);
+    fill(&ends[0], 30000);
+    memset(ends[1].buffer, 0, LENGTH);
+    post_receive(uc[1], &ends[1], 30, 30000);
+    NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 31, .opcode = IBV_WR_SEND}, 30000) == 0, "ibv_post_send");
+    expect(&ends[0], 31, IBV_WC_SUCCESS);
+    check("length", expect(&ends[1], 30, IBV_WC_SUCCESS).byte_len, 30000);
+    check("payload", memcmp(ends[0].buffer, ends[1].buffer, 30000), 0);
+    /* dropped without a receive; a WRITE with immediate arrives at another offset */
+    NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 32, .opcode = IBV_WR_SEND}, 100) == 0, "ibv_post_send");
+    expect(&ends[0], 32, IBV_WC_SUCCESS);
+    usleep(20000);
+    post_receive(uc[1], &ends[1], 33, 0);
+    struct ibv_send_wr write = {.wr_id = 34, .opcode = IBV_WR_RDMA_WRITE_WITH_IMM, .imm_data = htonl(5)};
+    write.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer + 32768;
+    write.wr.rdma.rkey = ends[1].mr->rkey;
+    NEED(post(uc[0], &ends[0], write, 5000) == 0, "ibv_post_send: %s", strerror(errno));
+    expect(&ends[0], 34, IBV_WC_SUCCESS);
+    const struct ibv_wc wc = expect(&ends[1], 33, IBV_WC_SUCCESS);
+    check("opcode", wc.opcode, IBV_WC_RECV_RDMA_WITH_IMM);
+    check("immediate", ntohl(wc.imm_data), 5);
+    check("payload", memcmp(ends[0].buffer, ends[1].buffer + 32768, 5000), 0);
+    struct ibv_send_wr read = {.wr_id = 35, .opcode = IBV_WR_RDMA_READ, .wr.rdma = write.wr.rdma};
+    if (post(uc[0], &ends[0], read, 8) == 0)
+        expect(&ends[0], 35, IBV_WC_LOC_QP_OP_ERR);
+    for (int i = 0; i < 2; i++)
+        NEED(ibv_destroy_qp(uc[i]) == 0, "ibv_destroy_qp: %s", strerror(errno));
+}
+
+static void mistakes(void)
+{
+    struct ibv_ah_attr attr = {.is_global = 0, .port_num = 1};
+    check("an address without GRH", !ibv_create_ah(ends[0].pd, &attr) && errno == EINVAL, 1);
+    attr = (struct ibv_ah_attr){.is_global = 1, .port_num = 1, .grh = {.dgid = ends[1].gid, .sgid_index = 200}};
+    check("an address from no GID", !ibv_create_ah(ends[0].pd, &attr) && errno == ENODATA, 1);
+    struct ibv_qp_attr mtu = {.path_mtu = IBV_MTU_1024};
+    check("a path MTU for datagrams", ibv_modify_qp(ud[0], &mtu, IBV_QP_PATH_MTU), EINVAL);
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    {"one datagram", one_datagram}, {"the way back", way_back},
+    {"in silence", in_silence},     {"multicast", multicast},
+    {"send queue error", send_queue_error}, {"unreliable connection", unreliable_connection},
+    {"mistakes", mistakes},
+};
+
+int main(int argc, char **argv)
+{
+    const char *second = NULL;
+    options = default_options;
+    for (int option; (option = getopt(argc, argv, "d:x:g:")) != -1;)
+        switch (option) {
+        case 'd':
+            options.device = optarg;
+            break;
+        case 'x':
+            second = optarg;
+            break;
+        case 'g':
+            options.gid_index = atoi(optarg);
+            break;
+        default:
+            fail("usage: %s [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]", argv[0]);
+        }
+    create_endpoint(&ends[0], open_named(options.device), &options, LENGTH, 1);
+    create_endpoint(&ends[1], second ? open_named(second) : ends[0].context, &options, LENGTH, 1);
+    for (int i = 0; i < 2; i++)
+        ud[i] = create_ud(&ends[i]);
+    ah = address(&ends[0], ends[1].gid);
+    int failed = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)
+            continue;
+        const int before = wrong;
+        cases[i].run();
+        printf("%s: %s\n", cases[i].name, wrong == before ? "ok" : "WRONG");
+        failed += wrong != before;
+    }
+    for (int i = 0; i < 2; i++)
+        NEED(ibv_destroy_qp(ud[i]) == 0, "ibv_destroy_qp: %s", strerror(errno));
+    NEED(ibv_destroy_ah(ah) == 0, "ibv_destroy_ah: %s", strerror(errno));
+    destroy_endpoint(&ends[0]);
+    destroy_endpoint(&ends[1]);
+    return failed > 0;
+}

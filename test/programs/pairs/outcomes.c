@@ -1,0 +1,196 @@
+/*
+ * The results of requests between two machines: refused requests, requests without a receive, requests without an
+ * answer.
+ *
+ *   outcomes [options]        server: the responder of every case
+ *   outcomes [options] HOST   client: the requester
+ *
+ *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -t SECONDS (give up; 120)
+ *
+ * Each case has a new queue pair at both ends, one request, and for RC a SEND behind it. Each end prints one line per
+ * case, with the statuses of its completions in order and the state of its queue pair. The caller judges them, since
+ * implementations differ.
+ */
+#define _GNU_SOURCE
+#include <time.h>
+
+#include "../endpoint.h"
+#include "../tcp.h"
+
+#define LENGTH 65536
+
+enum target { RIGHT, WRONG_RKEY, PAST_END, READ_ONLY };
+enum receive { NO_RECEIVE = -1, LATE_RECEIVE = -2, GONE = -3 };
+
+struct scenario {
+    const char *name;
+    enum ibv_wr_opcode opcode;
+    uint32_t length;
+    enum target target;
+    int receive; /* bytes of the receives that the responder posts, or what it does instead */
+    uint8_t rnr_retry;
+};
+
+static const struct scenario scenarios[] = {
+    {"write_imm", IBV_WR_RDMA_WRITE_WITH_IMM, 20000, RIGHT, 64, 0},
+    {"write_bad_rkey", IBV_WR_RDMA_WRITE, 64, WRONG_RKEY, 64, 0},
+    {"long_write_bad_rkey", IBV_WR_RDMA_WRITE, 20000, WRONG_RKEY, 64, 0},
+    {"read_bad_rkey", IBV_WR_RDMA_READ, 5000, WRONG_RKEY, 64, 0},
+    {"atomic_bad_rkey", IBV_WR_ATOMIC_FETCH_AND_ADD, 8, WRONG_RKEY, 64, 0},
+    {"write_past_end", IBV_WR_RDMA_WRITE, 8192, PAST_END, 64, 0},
+    {"read_past_end", IBV_WR_RDMA_READ, 8192, PAST_END, 64, 0},
+    {"write_not_allowed", IBV_WR_RDMA_WRITE, 64, READ_ONLY, 64, 0},
+    {"atomic_not_allowed", IBV_WR_ATOMIC_CMP_AND_SWP, 8, READ_ONLY, 64, 0},
+    {"short_receive", IBV_WR_SEND, 64, RIGHT, 32, 0},
+    {"long_short_receive", IBV_WR_SEND, 20000, RIGHT, 10000, 0},
+    {"no_receive", IBV_WR_SEND, 64, RIGHT, NO_RECEIVE, 1},
+    {"write_imm_no_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, NO_RECEIVE, 1},
+    {"late_receive", IBV_WR_SEND, 20000, RIGHT, LATE_RECEIVE, 7},
+    {"write_imm_late_receive", IBV_WR_RDMA_WRITE_WITH_IMM, 3000, RIGHT, LATE_RECEIVE, 7},
+    {"no_answer", IBV_WR_SEND, 64, RIGHT, GONE, 0},
+};
+
+static struct endpoint end;
+
+static void post_receives(int length)
+{
+    for (uint64_t i = 0; i < 2; i++) {
+        struct ibv_sge sge = {(uintptr_t)end.buffer, (uint32_t)length, end.mr->lkey};
+        struct ibv_recv_wr *bad, wr = {.wr_id = 100 + i, .sg_list = &sge, .num_sge = 1};
+        const int error = ibv_post_recv(end.qp, &wr, &bad);
+        NEED(error == 0, "ibv_post_recv: %s", strerror(error));
+    }
+}
+
+static void post_requests(const struct scenario *s, const struct address *far)
+{
+    const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
+    const uint64_t address = far->buffer + offset;
+    const uint32_t rkey = s->target == WRONG_RKEY ? far->rkey ^ 0x55 : far->rkey;
+    struct ibv_sge sge = {(uintptr_t)end.buffer, s->length, end.mr->lkey};
+    struct ibv_send_wr behind = {
+        .wr_id = 2, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
+    struct ibv_send_wr *bad, wr = behind;
+    wr.wr_id = 1;
+    wr.opcode = s->opcode;
+    if (s->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || s->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        wr.wr.atomic.remote_addr = address;
+        wr.wr.atomic.rkey = rkey;
+        wr.wr.atomic.compare_add = 1;
+    } else {
+        wr.wr.rdma.remote_addr = address;
+        wr.wr.rdma.rkey = rkey;
+    }
+    int error = ibv_post_send(end.qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+    sge.length = 16;
+    error = ibv_post_send(end.qp, &behind, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+}
+
+/* Two completions, unless none comes for a long time: responders differ in what they flush. */
+static void report(const struct scenario *s, int wanted)
+{
+    struct timespec start, now;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    printf("%s:", s->name);
+    for (int found = 0; found < wanted;) {
+        struct ibv_wc wc;
+        const int polled = ibv_poll_cq(end.cq, 1, &wc);
+        NEED(polled >= 0, "ibv_poll_cq: %d", polled);
+        if (polled) {
+            printf(" %u %s;", (unsigned)wc.wr_id, ibv_wc_status_str(wc.status));
+            found++;
+            continue;
+        }
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec - start.tv_sec > 20) {
+            printf(" nothing;");
+            break;
+        }
+        usleep(500);
+    }
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_UNKNOWN};
+    struct ibv_qp_init_attr init;
+    if (end.qp)
+        NEED(ibv_query_qp(end.qp, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    printf(" state %d\n", attr.qp_state);
+}
+
+static void meet(int peer, uint32_t step)
+{
+    uint32_t theirs;
+    exchange(peer, &step, &theirs, sizeof step);
+    NEED(step == theirs, "the other end is at step %u, this one at %u", theirs, step);
+}
+
+static void run(const struct scenario *s, int peer, bool requests, struct options options, struct ibv_context *context)
+{
+    struct ibv_mr *readable = NULL;
+    options.rnr_retry = s->rnr_retry;
+    create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
+    struct address far, here = address_of(&end);
+    if (s->target == READ_ONLY) {
+        readable = ibv_reg_mr(end.pd, end.buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
+        NEED(readable, "ibv_reg_mr: %s", strerror(errno));
+        here.rkey = readable->rkey;
+    }
+    exchange(peer, &here, &far, sizeof here);
+    connect_to(&end, &far, &options);
+    if (requests) {
+        meet(peer, 1);
+        post_requests(s, &far);
+        report(s, 2);
+        meet(peer, 2);
+    } else {
+        if (s->receive >= 0)
+            post_receives(s->receive);
+        if (s->receive == GONE) {
+            NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+            end.qp = NULL;
+        }
+        meet(peer, 1);
+        if (s->receive == LATE_RECEIVE) {
+            /* By now the requests are in flight, or will be soon: both orders are valid. */
+            usleep(20000);
+            post_receives(LENGTH);
+        }
+        meet(peer, 2);
+        report(s, s->receive >= 0 || s->receive == LATE_RECEIVE ? 2 : 0);
+    }
+    if (readable)
+        NEED(ibv_dereg_mr(readable) == 0, "ibv_dereg_mr: %s", strerror(errno));
+    destroy_endpoint(&end);
+}
+
+int main(int argc, char **argv)
+{
+    const char *port = "18515";
+    unsigned patience = 120;
+    struct options options = default_options;
+    /*
+     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, seven times. Some implementations
+     * treat 7 retries as unlimited.
+     */
+    options.timeout = 16;
+    options.retry_count = 6;
+    for (int c; (c = getopt(argc, argv, "d:g:p:m:t:")) != -1;) {
+        switch (c) {
+        case 'd': options.device = optarg; break;
+        case 'g': options.gid_index = atoi(optarg); break;
+        case 'p': port = optarg; break;
+        case 'm': options.mtu = atoi(optarg); break;
+        case 't': patience = (unsigned)atoi(optarg); break;
+        default: fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-t SECONDS] [HOST]", argv[0]);
+        }
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    give_up_after(patience);
+    const char *host = optind < argc ? argv[optind] : NULL;
+    struct ibv_context *context = open_named(options.device);
+    const int peer = host ? dial(host, port) : serve(port);
+    for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
+        run(&scenarios[i], peer, host != NULL, options, context);
+    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    return 0;
+}

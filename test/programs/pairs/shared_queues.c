@@ -1,0 +1,498 @@
+/*
+ * Shared receive queues and XRC with plain libibverbs: which queue pair gets which request, which events the queues
+ * raise, and what two processes share.
+ *
+ *   shared_queues [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
+ *
+ * End 1 receives, end 0 sends. The two queue pairs that cases.h creates are not used.
+ */
+#define _GNU_SOURCE
+#include "../cases.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+
+#define CHUNK 1024 /* every receive request has its own piece of the buffer */
+
+static struct ibv_qp *make_qp(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
+{
+    struct ibv_qp_init_attr_ex init = {
+        .send_cq = ends[side].cq,
+        .recv_cq = ends[side].cq,
+        .srq = srq,
+        .cap = {.max_send_wr = QUEUE, .max_recv_wr = srq || xrcd ? 0 : 4, .max_send_sge = 1, .max_recv_sge = 1},
+        .qp_type = type,
+        .comp_mask = xrcd ? IBV_QP_INIT_ATTR_XRCD : IBV_QP_INIT_ATTR_PD,
+        .pd = ends[side].pd,
+        .xrcd = xrcd,
+    };
+    struct ibv_qp *qp = ibv_create_qp_ex(ends[side].context, &init);
+    NEED(qp, "ibv_create_qp_ex: %s", strerror(errno));
+    struct ibv_qp_attr attr = {
+        .qp_state = IBV_QPS_INIT,
+        .port_num = 1,
+        .qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC,
+    };
+    NEED(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
+         "to INIT: %s", strerror(errno));
+    return qp;
+}
+
+static void join_one(int side, struct ibv_qp *qp, struct ibv_qp *peer)
+{
+    struct endpoint end = ends[side];
+    struct address address = address_of(&ends[!side]);
+    end.qp = qp;
+    address.qpn = peer->qp_num;
+    connect_to(&end, &address, &options);
+}
+
+static void join_both(struct ibv_qp *sender, struct ibv_qp *receiver)
+{
+    join_one(0, sender, receiver);
+    join_one(1, receiver, sender);
+}
+
+static void free_qp(struct ibv_qp *qp)
+{
+    NEED(ibv_destroy_qp(qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
+}
+
+static struct ibv_srq *make_srq(uint32_t max_wr)
+{
+    struct ibv_srq_init_attr init = {.attr = {.max_wr = max_wr, .max_sge = 1}};
+    struct ibv_srq *srq = ibv_create_srq(ends[1].pd, &init);
+    NEED(srq, "ibv_create_srq: %s", strerror(errno));
+    return srq;
+}
+
+static void free_srq(struct ibv_srq *srq)
+{
+    NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
+}
+
+/* Receive request `id` uses slot id - 100 of the buffer. */
+static void post_shared(struct ibv_srq *srq, uint64_t id)
+{
+    struct ibv_sge sge = {(uintptr_t)ends[1].buffer + (id - 100) * CHUNK, CHUNK, ends[1].mr->lkey};
+    struct ibv_recv_wr wr = {.wr_id = id, .sg_list = &sge, .num_sge = 1}, *bad;
+    const int error = ibv_post_srq_recv(srq, &wr, &bad);
+    NEED(error == 0, "ibv_post_srq_recv: %s", strerror(error));
+}
+
+/* A SEND of one byte, or of another operation of `length` bytes; `srqn` for an initiator. */
+static void send_on(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode, uint8_t value, uint32_t length, uint32_t srqn)
+{
+    memset(ends[0].buffer, value, length);
+    struct ibv_sge sge = {(uintptr_t)ends[0].buffer, length, ends[0].mr->lkey};
+    struct ibv_send_wr wr = {.wr_id = id,
+                             .sg_list = &sge,
+                             .num_sge = 1,
+                             .opcode = opcode,
+                             .imm_data = htobe32(value),
+                             .send_flags = IBV_SEND_SIGNALED};
+    if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        wr.wr.atomic.remote_addr = (uintptr_t)ends[1].buffer;
+        wr.wr.atomic.rkey = ends[1].mr->rkey;
+        wr.wr.atomic.compare_add = 1;
+    } else {
+        wr.wr.rdma.remote_addr = (uintptr_t)ends[1].buffer;
+        wr.wr.rdma.rkey = ends[1].mr->rkey;
+    }
+    wr.qp_type.xrc.remote_srqn = srqn;
+    struct ibv_send_wr *bad;
+    const int error = ibv_post_send(qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+}
+
+static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t srqn)
+{
+    send_on(qp, id, IBV_WR_SEND, value, 1, srqn);
+}
+
+static struct ibv_wc completion(int side, uint64_t id, int status)
+{
+    struct ibv_wc wc;
+    awaited = id;
+    while (next_completion(&ends[side], &wc) == 0)
+        ;
+    check("wr_id", (int)wc.wr_id, (int)id);
+    check("status", wc.status, status);
+    return wc;
+}
+
+/* The completion of receive request `id` must have `value`, on queue pair `qp`. */
+static void received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
+{
+    const struct ibv_wc wc = completion(1, id, IBV_WC_SUCCESS);
+    check("queue pair of the completion", (int)wc.qp_num, (int)qp->qp_num);
+    check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
+}
+
+/* The next asynchronous event; `element` is its object. Without an event 0 types match. */
+static void event(enum ibv_event_type type, const void *element)
+{
+    struct ibv_async_event event;
+    struct pollfd watched = {.fd = context->async_fd, .events = POLLIN};
+    NEED(poll(&watched, 1, 10000) == 1, "there is no event %d", type);
+    NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
+    check("event", event.event_type, type);
+    check("element of the event", (const void *)event.element.srq == element, 1);
+    ibv_ack_async_event(&event);
+}
+
+static void no_event(void)
+{
+    struct pollfd watched = {.fd = context->async_fd, .events = POLLIN};
+    check("events", poll(&watched, 1, 0), 0);
+}
+
+static struct ibv_srq_attr query(struct ibv_srq *srq)
+{
+    struct ibv_srq_attr attr;
+    NEED(ibv_query_srq(srq, &attr) == 0, "ibv_query_srq: %s", strerror(errno));
+    return attr;
+}
+
+/* ---- shared receive queues ---- */
+
+/* Two queue pairs take requests from one queue, in the order in which messages begin. */
+static void order(void)
+{
+    struct ibv_srq *srq = make_srq(8);
+    struct ibv_qp *from[2], *to[2];
+    for (int i = 0; i < 2; i++) {
+        from[i] = make_qp(0, IBV_QPT_RC, NULL, NULL);
+        to[i] = make_qp(1, IBV_QPT_RC, srq, NULL);
+        join_both(from[i], to[i]);
+    }
+    for (uint64_t id = 100; id < 104; id++)
+        post_shared(srq, id);
+    for (int i = 0; i < 4; i++) {
+        send_byte(from[i & 1], (uint64_t)i, (uint8_t)(10 + i), 0);
+        completion(0, (uint64_t)i, IBV_WC_SUCCESS);
+        received(100 + (uint64_t)i, (uint8_t)(10 + i), to[i & 1]);
+    }
+    check("destroy of a queue in use", ibv_destroy_srq(srq), EBUSY);
+    struct ibv_qp_attr attr;
+    struct ibv_qp_init_attr init;
+    NEED(ibv_query_qp(to[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    check("max_recv_wr", (int)attr.cap.max_recv_wr, 0);
+    /* The queue is empty: RNR. */
+    send_byte(from[0], 9, 1, 0);
+    completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
+    for (int i = 0; i < 2; i++) {
+        free_qp(from[i]);
+        free_qp(to[i]);
+    }
+    free_srq(srq);
+}
+
+/* Below the limit the queue raises one event, and must be armed again. */
+static void limit(void)
+{
+    struct ibv_srq *srq = make_srq(8);
+    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
+    join_both(from, to);
+    for (uint64_t id = 100; id < 105; id++)
+        post_shared(srq, id);
+    struct ibv_srq_attr attr = {.srq_limit = 4};
+    NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
+    check("limit", (int)query(srq).srq_limit, 4);
+    for (int i = 0; i < 4; i++) {
+        send_byte(from, (uint64_t)i, (uint8_t)i, 0);
+        completion(0, (uint64_t)i, IBV_WC_SUCCESS);
+        received(100 + (uint64_t)i, (uint8_t)i, to);
+        if (i == 0)
+            no_event();
+        if (i == 1)
+            event(IBV_EVENT_SRQ_LIMIT_REACHED, srq);
+    }
+    no_event();
+    check("limit afterwards", (int)query(srq).srq_limit, 0);
+    attr.srq_limit = 1000;
+    check("a limit beyond the queue", ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT), EINVAL);
+    free_qp(from);
+    free_qp(to);
+    free_srq(srq);
+}
+
+/* A resized queue keeps its posted requests, in order. */
+static void resize(void)
+{
+    struct ibv_srq *srq = make_srq(4);
+    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
+    join_both(from, to);
+    for (uint64_t id = 100; id < 104; id++)
+        post_shared(srq, id);
+    send_byte(from, 0, 50, 0);
+    completion(0, 0, IBV_WC_SUCCESS);
+    received(100, 50, to);
+    struct ibv_srq_attr attr = {.max_wr = 40};
+    NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR) == 0, "ibv_modify_srq: %s", strerror(errno));
+    check("max_wr", query(srq).max_wr >= 40, 1);
+    for (uint64_t id = 104; id < 140; id++)
+        post_shared(srq, id);
+    attr.max_wr = 10;
+    check("a queue too small for what waits", ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
+    for (uint64_t i = 1; i < 40; i++) {
+        send_byte(from, i, (uint8_t)(50 + i), 0);
+        completion(0, i, IBV_WC_SUCCESS);
+        received(100 + i, (uint8_t)(50 + i), to);
+    }
+    free_qp(from);
+    free_qp(to);
+    free_srq(srq);
+}
+
+/* A queue pair in the error state takes no more requests, and raises an event after its last one. */
+static void last_request(void)
+{
+    struct ibv_srq *srq = make_srq(4);
+    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
+    join_both(from, to);
+    post_shared(srq, 100);
+    post_shared(srq, 101);
+    send_byte(from, 0, 7, 0);
+    completion(0, 0, IBV_WC_SUCCESS);
+    received(100, 7, to);
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    NEED(ibv_modify_qp(to, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
+    event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
+    free_qp(to);
+    free_qp(from);
+    /* The remaining request goes to the next message. */
+    from = make_qp(0, IBV_QPT_RC, NULL, NULL);
+    to = make_qp(1, IBV_QPT_RC, srq, NULL);
+    join_both(from, to);
+    send_byte(from, 1, 8, 0);
+    completion(0, 1, IBV_WC_SUCCESS);
+    received(101, 8, to);
+    free_qp(to);
+    free_qp(from);
+    free_srq(srq);
+}
+
+/* ---- XRC ---- */
+
+static struct ibv_xrcd *open_domain(int fd, int flags)
+{
+    struct ibv_xrcd_init_attr init = {
+        .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = fd, .oflags = flags};
+    return ibv_open_xrcd(context, &init);
+}
+
+static void close_domain(struct ibv_xrcd *xrcd)
+{
+    NEED(ibv_close_xrcd(xrcd) == 0, "ibv_close_xrcd: %s", strerror(errno));
+}
+
+static struct ibv_srq *make_xsrq(struct ibv_xrcd *xrcd, uint32_t *number)
+{
+    struct ibv_srq_init_attr_ex init = {
+        .attr = {.max_wr = 8, .max_sge = 1},
+        .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ,
+        .srq_type = IBV_SRQT_XRC,
+        .pd = ends[1].pd,
+        .xrcd = xrcd,
+        .cq = ends[1].cq,
+    };
+    struct ibv_srq *srq = ibv_create_srq_ex(context, &init);
+    NEED(srq, "ibv_create_srq_ex: %s", strerror(errno));
+    NEED(ibv_get_srq_num(srq, number) == 0, "ibv_get_srq_num");
+    return srq;
+}
+
+/* Every operation through one initiator to two queues. */
+static void xrc_operations(void)
+{
+    struct ibv_xrcd *xrcd = open_domain(-1, O_CREAT);
+    NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
+    uint32_t number[2];
+    struct ibv_srq *srq[2] = {make_xsrq(xrcd, &number[0]), make_xsrq(xrcd, &number[1])};
+    struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    join_both(from, to);
+    struct ibv_qp_attr attr;
+    struct ibv_qp_init_attr init;
+    NEED(ibv_query_qp(to, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
+    check("state of the target", attr.qp_state, IBV_QPS_RTS);
+    check("close of a domain in use", ibv_close_xrcd(xrcd), EBUSY);
+    for (uint64_t id = 100; id < 108; id++)
+        post_shared(srq[id & 1], id);
+    send_byte(from, 1, 31, number[1]);
+    completion(0, 1, IBV_WC_SUCCESS);
+    received(101, 31, to);
+    send_byte(from, 2, 32, number[0]);
+    completion(0, 2, IBV_WC_SUCCESS);
+    received(100, 32, to);
+    send_on(from, 3, IBV_WR_SEND_WITH_IMM, 33, CHUNK, number[1]);
+    completion(0, 3, IBV_WC_SUCCESS);
+    struct ibv_wc wc = completion(1, 103, IBV_WC_SUCCESS);
+    check("immediate", (int)be32toh(wc.imm_data), 33);
+    check("bytes", (int)wc.byte_len, CHUNK);
+    send_on(from, 4, IBV_WR_RDMA_WRITE, 34, 20001, number[0]);
+    completion(0, 4, IBV_WC_SUCCESS);
+    check("first byte written", ends[1].buffer[0], 34);
+    check("last byte written", ends[1].buffer[20000], 34);
+    send_on(from, 5, IBV_WR_RDMA_WRITE_WITH_IMM, 35, 5000, number[1]);
+    completion(0, 5, IBV_WC_SUCCESS);
+    wc = completion(1, 105, IBV_WC_SUCCESS);
+    check("opcode", wc.opcode, IBV_WC_RECV_RDMA_WITH_IMM);
+    check("byte written", ends[1].buffer[4999], 35);
+    memset(ends[1].buffer, 36, LENGTH);
+    send_on(from, 6, IBV_WR_RDMA_READ, 0, 10000, number[1]);
+    completion(0, 6, IBV_WC_SUCCESS);
+    check("last byte read", ends[0].buffer[9999], 36);
+    memset(ends[1].buffer, 0, 8);
+    send_on(from, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, number[0]);
+    completion(0, 7, IBV_WC_SUCCESS);
+    check("counter", ends[1].buffer[0], 1);
+    /* No such queue: the responder answers with invalid request. */
+    send_byte(from, 8, 1, 0x123456);
+    completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
+    event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
+    event(IBV_EVENT_QP_REQ_ERR, to);
+    free_qp(from);
+    free_qp(to);
+    free_srq(srq[0]);
+    free_srq(srq[1]);
+    close_domain(xrcd);
+}
+
+static void domain_flags(void)
+{
+    char path[] = "/tmp/shared_queues-XXXXXX";
+    const int fd = mkstemp(path);
+    NEED(fd >= 0, "mkstemp: %s", strerror(errno));
+    NEED(!open_domain(fd, 0), "a domain that does not exist");
+    check("errno of a domain that does not exist", errno, EAGAIN);
+    NEED(!open_domain(999, O_CREAT), "a domain of no file");
+    check("errno of no file", errno, EBADF);
+    struct ibv_xrcd *first = open_domain(fd, O_CREAT | O_EXCL), *second = open_domain(fd, 0);
+    NEED(first && second, "ibv_open_xrcd: %s", strerror(errno));
+    NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain made twice");
+    check("errno of a domain made twice", errno, EINVAL);
+    struct ibv_qp *qp = make_qp(1, IBV_QPT_XRC_RECV, NULL, first);
+    struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
+                                    .qp_num = qp->qp_num,
+                                    .xrcd = second,
+                                    .qp_type = IBV_QPT_XRC_RECV};
+    struct ibv_qp *again = ibv_open_qp(context, &open);
+    NEED(again, "ibv_open_qp: %s", strerror(errno));
+    open.qp_num++;
+    NEED(!ibv_open_qp(context, &open), "a target that does not exist");
+    check("errno of a target that does not exist", errno, EINVAL);
+    free_qp(qp);
+    free_qp(again);
+    close_domain(second);
+    close_domain(first);
+    NEED(!open_domain(fd, 0), "a domain that was closed by all");
+    close(fd);
+    unlink(path);
+}
+
+/* Data exchanged with the other process. */
+struct numbers {
+    uint32_t srqn, value;
+};
+
+static void send_numbers(int fd, struct numbers numbers)
+{
+    NEED(write(fd, &numbers, sizeof numbers) == sizeof numbers, "write: %s", strerror(errno));
+}
+
+static struct numbers receive_numbers(int fd)
+{
+    struct numbers numbers;
+    NEED(read(fd, &numbers, sizeof numbers) == sizeof numbers, "the other process has ended");
+    return numbers;
+}
+
+/* The other process: its own queue in the file's domain, and the target created by the first process. */
+static int other_process(int file, int in, int out)
+{
+    const uint32_t qpn = receive_numbers(in).value;
+    context = open_named(options.device);
+    create_endpoint(&ends[1], context, &options, LENGTH, 5);
+    struct ibv_xrcd *xrcd = open_domain(file, 0);
+    NEED(xrcd, "the other process: ibv_open_xrcd: %s", strerror(errno));
+    uint32_t number;
+    struct ibv_srq *srq = make_xsrq(xrcd, &number);
+    struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
+                                    .qp_num = qpn,
+                                    .xrcd = xrcd,
+                                    .qp_type = IBV_QPT_XRC_RECV};
+    struct ibv_qp *qp = ibv_open_qp(context, &open);
+    NEED(qp, "the other process: ibv_open_qp: %s", strerror(errno));
+    post_shared(srq, 100);
+    post_shared(srq, 101);
+    send_numbers(out, (struct numbers){.srqn = number});
+    received(100, 61, qp);
+    send_numbers(out, (struct numbers){.value = ends[1].buffer[0]});
+    received(101, 62, qp);
+    free_qp(qp);
+    free_srq(srq);
+    close_domain(xrcd);
+    send_numbers(out, (struct numbers){.value = right});
+    return 0;
+}
+
+/* Two processes share a domain and its target, which outlives its creator. */
+static void two_processes(void)
+{
+    char path[] = "/tmp/shared_queues-XXXXXX", device[] = "/proc/self/fd/0000000000";
+    const int file = mkstemp(path);
+    int to_child[2], from_child[2];
+    NEED(file >= 0 && pipe(to_child) == 0 && pipe(from_child) == 0, "pipe: %s", strerror(errno));
+    const pid_t child = fork();
+    NEED(child >= 0, "fork: %s", strerror(errno));
+    /* Another descriptor of the same file: domains belong to the file. */
+    if (child == 0) {
+        close(to_child[1]);
+        close(from_child[0]);
+        snprintf(device, sizeof device, "/proc/self/fd/%d", file);
+        const int own = open(device, O_RDONLY);
+        _exit(other_process(own, to_child[0], from_child[1]));
+    }
+    close(to_child[0]);
+    close(from_child[1]);
+    struct ibv_xrcd *xrcd = open_domain(file, O_CREAT);
+    NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
+    struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    join_both(from, to);
+    send_numbers(to_child[1], (struct numbers){.value = to->qp_num});
+    const uint32_t srqn = receive_numbers(from_child[0]).srqn;
+    send_byte(from, 1, 61, srqn);
+    completion(0, 1, IBV_WC_SUCCESS);
+    check("byte that the other process got", (int)receive_numbers(from_child[0]).value, 61);
+    free_qp(to);
+    close_domain(xrcd);
+    send_byte(from, 2, 62, srqn);
+    completion(0, 2, IBV_WC_SUCCESS);
+    check("what the other process saw", (int)receive_numbers(from_child[0]).value, 1);
+    int status;
+    NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
+    check("status of the other process", status, 0);
+    /* The target is destroyed with its last process. */
+    send_byte(from, 3, 63, srqn);
+    completion(0, 3, IBV_WC_RETRY_EXC_ERR);
+    free_qp(from);
+    close(file);
+    unlink(path);
+}
+
+static const struct test_case cases[] = {
+    {"order", order},
+    {"limit", limit},
+    {"resize", resize},
+    {"last_request", last_request},
+    {"xrc_operations", xrc_operations},
+    {"domain_flags", domain_flags},
+    {"two_processes", two_processes},
+};
+
+int main(int argc, char **argv)
+{
+    return run_cases(cases, sizeof cases / sizeof cases[0], argc, argv);
+}

@@ -1,0 +1,365 @@
+/*
+ * A stream of RC operations in each direction at the same time, for links that lose packets: every byte and every
+ * result of an atomic is checked.
+ *
+ *   soak [options]        server: waits for a client on the TCP port
+ *   soak [options] HOST   client
+ *
+ *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s LARGEST block  -S SEED
+ *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
+ *
+ * Each end generates the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a
+ * SEND behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's
+ * bytes follow from its number, so a block that is lost, duplicated or in the wrong place has wrong contents. Atomics
+ * count: the old value shows whether each was executed exactly once. WRITEs to a word of the sender announce free slots
+ * of the receiver, so no sender meets a receiver that is not ready, and only the queue pair keeps the order.
+ */
+#define _GNU_SOURCE
+#include <sched.h>
+
+#include "../endpoint.h"
+#include "../pattern.h"
+#include "../tcp.h"
+
+#define WINDOW 16
+#define MARKER 8 /* bytes of the SEND behind a plain WRITE */
+
+enum kind { SEND, WRITE_IMM, WRITE, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
+static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "read", "cmp_swap", "fetch_add"};
+
+/* In each buffer; blocks of operation i are in slot i % WINDOW of their area. */
+struct layout {
+    size_t receive, write, read, out, results, words, source, total;
+};
+enum { CREDIT, COUNTED, SWAPPED, CREDIT_OUT };
+
+struct operation {
+    enum kind kind;
+    uint32_t size;   /* bytes */
+    uint32_t offset; /* of READ, in the source area */
+};
+
+struct stream {
+    uint64_t state; /* of the script */
+    uint64_t next;  /* number of the next operation */
+    uint64_t bytes, added, swapped;
+    uint64_t counts[KINDS];
+    struct operation ring[WINDOW];
+};
+
+static struct options options;
+static struct endpoint end;
+static struct address here, far;
+static struct layout at;
+static int peer_socket;
+static size_t largest = 65536, slot_size;
+static uint64_t wanted = 1 << 20, seed = 1;
+static uint64_t my_key, their_key;
+
+static uint64_t next_random(struct stream *s)
+{
+    return mix(s->state += 0x9e3779b97f4a7c15u);
+}
+
+static void expect_bytes(const char *what, uint64_t number, const uint8_t *bytes, size_t length, uint64_t key,
+                         size_t skip)
+{
+    for (size_t i = 0; i < length; i += 8) {
+        const uint64_t word = word_of(key, skip + i);
+        if (memcmp(bytes + i, &word, length - i < 8 ? length - i : 8) != 0)
+            fail("operation %lu, %s of %zu bytes: wrong at offset %zu", (unsigned long)number, what, length, i);
+    }
+}
+
+static uint64_t key_of(uint64_t key, uint64_t number)
+{
+    return mix(key ^ mix(number + 1));
+}
+
+/* The next operation of a script. */
+static struct operation *advance(struct stream *s)
+{
+    struct operation *op = &s->ring[s->next % WINDOW];
+    const uint64_t shape = next_random(s);
+    static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
+                                        READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
+    op->kind = frequencies[shape & 15];
+    /* Half of the blocks have full size; the others any size, including zero. */
+    op->size = (uint32_t)(shape & 16 ? largest : (shape >> 8) % (largest + 1));
+    op->offset = (uint32_t)(shape >> 40) & 0xfff8;
+    if (op->kind >= COMPARE_SWAP)
+        op->size = 8;
+    s->bytes += op->size;
+    s->counts[op->kind]++;
+    s->next++;
+    return op;
+}
+
+static bool uses_slot(enum kind kind)
+{
+    return kind <= WRITE;
+}
+
+/* ---- posting ---- */
+
+static void post_receive(uint64_t slot_number)
+{
+    struct ibv_sge sge = {(uintptr_t)end.buffer + at.receive + slot_number % WINDOW * slot_size, (uint32_t)largest,
+                          end.mr->lkey};
+    struct ibv_recv_wr *bad, wr = {.wr_id = slot_number, .sg_list = &sge, .num_sge = 1};
+    const int error = ibv_post_recv(end.qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_recv: %s", strerror(error));
+}
+
+static void post_request(enum ibv_wr_opcode opcode, uint64_t id, size_t local, uint32_t length, uint64_t remote,
+                         uint32_t immediate, bool signaled, uint64_t compare, uint64_t swap)
+{
+    struct ibv_sge sge = {(uintptr_t)end.buffer + local, length, end.mr->lkey};
+    struct ibv_send_wr *bad, wr = {.wr_id = id,
+                                   .sg_list = &sge,
+                                   .num_sge = length ? 1 : 0,
+                                   .opcode = opcode,
+                                   .send_flags = signaled ? IBV_SEND_SIGNALED : 0,
+                                   .imm_data = htonl(immediate)};
+    if (opcode == IBV_WR_ATOMIC_CMP_AND_SWP || opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        wr.wr.atomic.remote_addr = far.buffer + remote;
+        wr.wr.atomic.rkey = far.rkey;
+        wr.wr.atomic.compare_add = compare;
+        wr.wr.atomic.swap = swap;
+    } else {
+        wr.wr.rdma.remote_addr = far.buffer + remote;
+        wr.wr.rdma.rkey = far.rkey;
+    }
+    const int error = ibv_post_send(end.qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+}
+
+static uint64_t swap_value(uint64_t key, uint64_t count)
+{
+    return count ? key_of(key, count) : 0;
+}
+
+static void post_operation(struct stream *mine, uint64_t slot_number)
+{
+    const uint64_t number = mine->next;
+    const struct operation *op = advance(mine);
+    const size_t slot = number % WINDOW * slot_size, there = slot_number % WINDOW * slot_size;
+    const size_t out = at.out + slot, result = at.results + number % WINDOW * 8;
+    if (uses_slot(op->kind))
+        fill(end.buffer + out, op->size, key_of(my_key, number));
+    switch (op->kind) {
+    case SEND:
+        post_request(IBV_WR_SEND_WITH_IMM, number, out, op->size, 0, (uint32_t)number, true, 0, 0);
+        break;
+    case WRITE_IMM:
+        post_request(IBV_WR_RDMA_WRITE_WITH_IMM, number, out, op->size, at.write + there, (uint32_t)number, true, 0,
+                     0);
+        break;
+    case WRITE:
+        post_request(IBV_WR_RDMA_WRITE, number, out, op->size, at.write + there, 0, false, 0, 0);
+        post_request(IBV_WR_SEND_WITH_IMM, number, at.out, MARKER, 0, (uint32_t)number, true, 0, 0);
+        break;
+    case READ:
+        post_request(IBV_WR_RDMA_READ, number, at.read + slot, op->size, at.source + op->offset, 0, true, 0, 0);
+        break;
+    case COMPARE_SWAP:
+        mine->swapped++;
+        post_request(IBV_WR_ATOMIC_CMP_AND_SWP, number, result, 8, at.words + 8 * SWAPPED, 0, true,
+                     swap_value(my_key, mine->swapped - 1), swap_value(my_key, mine->swapped));
+        break;
+    default:
+        mine->added++;
+        post_request(IBV_WR_ATOMIC_FETCH_AND_ADD, number, result, 8, at.words + 8 * COUNTED, 0, true, 3, 0);
+    }
+}
+
+/* ---- checking ---- */
+
+/* Operation `number` of our stream is complete. */
+static void check_done(struct stream *done, const struct ibv_wc *wc)
+{
+    const uint64_t number = done->next;
+    const struct operation *op = advance(done);
+    uint64_t old, right;
+    NEED(wc->wr_id == number, "completion of %lu, not %lu", (unsigned long)wc->wr_id, (unsigned long)number);
+    if (op->kind == READ)
+        expect_bytes("READ", number, end.buffer + at.read + number % WINDOW * slot_size, op->size, their_key,
+                     op->offset);
+    if (op->kind < COMPARE_SWAP)
+        return;
+    memcpy(&old, end.buffer + at.results + number % WINDOW * 8, 8);
+    if (op->kind == COMPARE_SWAP)
+        right = swap_value(my_key, done->swapped++);
+    else
+        right = 3 * done->added++;
+    NEED(old == right, "operation %lu, %s: old value %lx, not %lx", (unsigned long)number, kind_names[op->kind],
+         (unsigned long)old, (unsigned long)right);
+}
+
+/* An operation of the other stream that occupies a slot has arrived. */
+static void check_received(struct stream *theirs, uint64_t slot_number, const struct ibv_wc *wc)
+{
+    uint64_t number;
+    const struct operation *op;
+    do {
+        number = theirs->next;
+        op = advance(theirs);
+    } while (!uses_slot(op->kind));
+    const uint32_t size = op->kind == WRITE ? MARKER : op->size;
+    const bool is_send = op->kind != WRITE_IMM;
+    const enum ibv_wc_opcode opcode = is_send ? IBV_WC_RECV : IBV_WC_RECV_RDMA_WITH_IMM;
+    NEED(wc->wr_id == slot_number && ntohl(wc->imm_data) == (uint32_t)number && wc->byte_len == size &&
+             wc->opcode == opcode,
+         "operation %lu, %s of %u bytes: received as %u, %u bytes, opcode %d, into %lu, not %lu", (unsigned long)number,
+         kind_names[op->kind], size, ntohl(wc->imm_data), wc->byte_len, wc->opcode, (unsigned long)wc->wr_id,
+         (unsigned long)slot_number);
+    const size_t area = op->kind == SEND ? at.receive : at.write;
+    expect_bytes(kind_names[op->kind], number, end.buffer + area + slot_number % WINDOW * slot_size, op->size,
+                 key_of(their_key, number), 0);
+}
+
+static uint64_t shared_word(int index)
+{
+    return __atomic_load_n((uint64_t *)(end.buffer + at.words) + index, __ATOMIC_ACQUIRE);
+}
+
+static void announce_slots(uint64_t received)
+{
+    __atomic_store_n((uint64_t *)(end.buffer + at.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
+    post_request(IBV_WR_RDMA_WRITE, ~0ull, at.words + 8 * CREDIT_OUT, 8, at.words + 8 * CREDIT, 0, true, 0, 0);
+}
+
+/* The number of operations of a whole script; `slots`: those that use a slot of the receiver. */
+static uint64_t length_of(uint64_t key, uint64_t *slots)
+{
+    struct stream s = {.state = key};
+    *slots = 0;
+    while (s.bytes < wanted)
+        *slots += uses_slot(advance(&s)->kind);
+    return s.next;
+}
+
+static void run(void)
+{
+    struct stream posted = {.state = my_key}, done = {.state = my_key}, theirs = {.state = their_key};
+    uint64_t slots, their_slots, taken = 0, received = 0, announced = 0;
+    const uint64_t total = length_of(my_key, &slots);
+    int announcing = 0;
+    length_of(their_key, &their_slots);
+    while (done.next < total || received < their_slots || announcing) {
+        /*
+         * The next block may need a slot whose previous block may not be complete yet: waits until at most WINDOW are
+         * outstanding.
+         */
+        while (posted.next < total && posted.next - done.next < WINDOW && taken - shared_word(CREDIT) < WINDOW) {
+            struct stream look = posted;
+            const bool needs = uses_slot(advance(&look)->kind);
+            post_operation(&posted, taken);
+            taken += needs;
+        }
+        struct ibv_wc wc;
+        const int found = ibv_poll_cq(end.cq, 1, &wc);
+        NEED(found >= 0, "ibv_poll_cq: %d", found);
+        if (found == 0) {
+            if (received > announced && !announcing) {
+                announced = received;
+                announcing = 1;
+                announce_slots(received);
+            } else {
+                sched_yield();
+            }
+            continue;
+        }
+        NEED(wc.status == IBV_WC_SUCCESS, "after %lu of %lu operations, %lu of %lu blocks received: %s",
+             (unsigned long)done.next, (unsigned long)total, (unsigned long)received, (unsigned long)their_slots,
+             ibv_wc_status_str(wc.status));
+        if (wc.opcode & IBV_WC_RECV) {
+            check_received(&theirs, received, &wc);
+            post_receive(received + WINDOW);
+            received++;
+        } else if (wc.wr_id == ~0ull) {
+            announcing = 0;
+        } else {
+            check_done(&done, &wc);
+        }
+    }
+    uint64_t finished = done.next, peers;
+    exchange(peer_socket, &finished, &peers, sizeof peers);
+    struct stream all = {.state = their_key};
+    while (all.bytes < wanted)
+        advance(&all);
+    NEED(shared_word(COUNTED) == 3 * all.counts[FETCH_ADD], "the other end counted to %lu, not %lu",
+         (unsigned long)shared_word(COUNTED), (unsigned long)(3 * all.counts[FETCH_ADD]));
+    NEED(shared_word(SWAPPED) == swap_value(their_key, all.counts[COMPARE_SWAP]), "the last swapped value is wrong");
+    printf("%lu bytes there, %lu back, seed %lu:", (unsigned long)done.bytes, (unsigned long)all.bytes,
+           (unsigned long)seed);
+    for (int i = 0; i < KINDS; i++)
+        printf(" %s %lu", kind_names[i], (unsigned long)(done.counts[i] + all.counts[i]));
+    printf("; every byte is right\n");
+}
+
+/* ---- start ---- */
+
+static void lay_out(void)
+{
+    const size_t area = slot_size * WINDOW;
+    at.receive = 0;
+    at.write = at.receive + area;
+    at.read = at.write + area;
+    at.out = at.read + area;
+    at.results = at.out + area;
+    at.words = at.results + 8 * WINDOW;
+    at.source = at.words + 64;
+    at.total = at.source + 65536 + slot_size;
+}
+
+int main(int argc, char **argv)
+{
+    const char *port = "18515";
+    unsigned patience = 300;
+    options = default_options;
+    options.timeout = 18;
+    for (int c; (c = getopt(argc, argv, "d:g:p:m:b:s:S:T:R:t:")) != -1;) {
+        switch (c) {
+        case 'd': options.device = optarg; break;
+        case 'g': options.gid_index = atoi(optarg); break;
+        case 'p': port = optarg; break;
+        case 'm': options.mtu = atoi(optarg); break;
+        case 'b': wanted = strtoull(optarg, NULL, 0); break;
+        case 's': largest = strtoul(optarg, NULL, 0); break;
+        case 'S': seed = strtoull(optarg, NULL, 0); break;
+        case 'T': options.timeout = (uint8_t)atoi(optarg); break;
+        case 'R': options.retry_count = (uint8_t)atoi(optarg); break;
+        case 't': patience = (unsigned)atoi(optarg); break;
+        default:
+            fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-b BYTES] [-s LARGEST] [-S SEED]\n"
+                 "  [-T TIMEOUT-EXPONENT] [-R RETRIES] [-t SECONDS] [HOST]",
+                 argv[0]);
+        }
+    }
+    NEED(largest >= MARKER && largest <= 1u << 22, "largest block %zu: %d to %u are allowed", largest, MARKER,
+         1u << 22);
+    slot_size = (largest + 63) / 64 * 64;
+    lay_out();
+    give_up_after(patience);
+
+    const char *host = optind < argc ? argv[optind] : NULL;
+    my_key = mix(seed + (host ? 1 : 2));
+    their_key = mix(seed + (host ? 2 : 1));
+    create_endpoint(&end, open_named(options.device), &options, at.total, (uint32_t)mix(my_key));
+    fill(end.buffer + at.source, 65536 + slot_size, my_key);
+    here = address_of(&end);
+    peer_socket = host ? dial(host, port) : serve(port);
+    exchange(peer_socket, &here, &far, sizeof here);
+    for (int i = 0; i < WINDOW; i++)
+        post_receive((uint64_t)i);
+    connect_to(&end, &far, &options);
+    uint32_t ready = 1, theirs;
+    exchange(peer_socket, &ready, &theirs, sizeof ready);
+    run();
+    exchange(peer_socket, &ready, &theirs, sizeof ready);
+    struct ibv_context *context = end.context;
+    destroy_endpoint(&end);
+    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    return 0;
+}

@@ -1,0 +1,456 @@
+/*
+ * Transfers data by every RC operation and compares every byte on both sides.
+ *
+ *   verbs_check [options]          server: waits for a client on the TCP port
+ *   verbs_check [options] HOST     client
+ *   verbs_check [options] -1       both ends in one process
+ *
+ *   -d DEVICE  -x DEVICE (second end, with -1)  -g GID-INDEX  -p TCP-PORT  -m MTU  -s LARGEST  -n OPERATIONS  -S SEED
+ *   -e (completion events)  -t SECONDS (give up; 60)  -v (every operation)
+ *
+ * Both ends generate the same pseudo-random script from the seed: which end posts which operation, its size, its
+ * scatter/gather elements. Each end keeps a model of both buffers and applies the script to it; after each batch the
+ * buffers must equal the models, including the gaps between elements. Every operation of a batch has its own slot, so
+ * the result does not depend on timing. Completions are checked too: order, status, opcode, length, immediate data.
+ */
+#define _GNU_SOURCE
+
+#include "../endpoint.h"
+#include "../pattern.h"
+#include "../tcp.h"
+
+#define BATCH 16
+#define MARGIN 256
+
+enum kind { SEND, SEND_IMM, WRITE, WRITE_IMM, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
+static const char *const kind_names[KINDS] = {"send", "send_imm", "write", "write_imm",
+                                              "read", "cmp_swap", "fetch_add"};
+
+struct element {
+    uint32_t at, length;
+};
+
+/* One operation of the script. Offsets are within the slot. */
+struct operation {
+    enum kind kind;
+    int from; /* the end that posts it */
+    uint32_t size;
+    int local_count, far_count;
+    struct element local[MAX_SGE], far[MAX_SGE]; /* far: of the receive WQE, or one element */
+    bool is_inline, signaled;
+    uint32_t immediate;
+    uint64_t compare, swap;
+};
+
+static struct options options;
+static size_t largest = 65536;
+static size_t slot_size, total;
+static long operations = 1000;
+static uint64_t seed = 1;
+static bool verbose;
+
+static struct endpoint ends[2];
+static struct address addresses[2];
+static bool is_local[2];
+static uint8_t *models[2];
+static int peer_socket = -1;
+
+/* ---- pseudo-random ---- */
+
+static uint64_t state;
+
+static uint64_t draw(void)
+{
+    return mix(state += 0x9e3779b97f4a7c15u);
+}
+
+static uint32_t below(uint32_t limit)
+{
+    return (uint32_t)(draw() % limit);
+}
+
+/* ---- the script ---- */
+
+static uint32_t random_size(void)
+{
+    const uint32_t mtu = (uint32_t)options.mtu, limit = (uint32_t)largest;
+    uint32_t size;
+    switch (below(6)) {
+    case 0:
+        size = below(65);
+        break;
+    case 1:
+        size = mtu * (1 + below(4)) - 1 + below(3);
+        break;
+    case 2:
+        size = mtu * below(5);
+        break;
+    case 3:
+        size = limit - below(8);
+        break;
+    default:
+        size = below(limit + 1);
+    }
+    return size > limit ? limit : size;
+}
+
+/*
+ * Splits `size` bytes into scatter/gather elements with gaps between them; none for 0, and none is empty (hardware
+ * reads that as 2 GiB).
+ */
+static int random_elements(struct element *elements, uint32_t size)
+{
+    const int max = 1 + (int)below(MAX_SGE);
+    uint32_t at = below(32);
+    int count = 0;
+    while (size > 0) {
+        const uint32_t length = count == max - 1 ? size : 1 + below(size);
+        elements[count++] = (struct element){at, length};
+        at += length + below(17);
+        size -= length;
+    }
+    return count;
+}
+
+static void random_operation(struct operation *op)
+{
+    *op = (struct operation){.kind = (enum kind)below(KINDS), .from = (int)below(2), .immediate = (uint32_t)draw()};
+    op->signaled = below(2);
+    if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
+        op->size = 8;
+        op->local_count = op->far_count = 1;
+        op->local[0] = (struct element){below(64), 8};
+        op->far[0] = (struct element){8 * below(8), 8};
+        op->compare = below(2) ? draw() : 0; /* 0: the current value, filled in later */
+        op->swap = draw();
+        return;
+    }
+    op->size = random_size();
+    op->local_count = random_elements(op->local, op->size);
+    if (op->kind == SEND || op->kind == SEND_IMM) {
+        /* The receive's scatter/gather list: long enough, often longer. */
+        op->far_count = random_elements(op->far, op->size);
+        if (op->far_count > 0)
+            op->far[op->far_count - 1].length += below(9);
+    } else {
+        op->far_count = 1;
+        op->far[0] = (struct element){below(32), op->size};
+    }
+    op->is_inline = op->kind != READ && op->size <= 32 && below(2);
+}
+
+/* Copies `size` bytes between scatter/gather lists. */
+static void copy_elements(uint8_t *to, const struct element *into, const uint8_t *from, const struct element *out_of,
+                        uint32_t size)
+{
+    uint32_t in_used = 0, out_used = 0;
+    while (size > 0) {
+        uint32_t length = size;
+        if (into->length - in_used < length)
+            length = into->length - in_used;
+        if (out_of->length - out_used < length)
+            length = out_of->length - out_used;
+        memcpy(to + into->at + in_used, from + out_of->at + out_used, length);
+        size -= length;
+        in_used += length;
+        out_used += length;
+        if (in_used == into->length)
+            into++, in_used = 0;
+        if (out_used == out_of->length)
+            out_of++, out_used = 0;
+    }
+}
+
+/* Applies the operation to the models. */
+static void apply(struct operation *op, int slot)
+{
+    uint8_t *local = models[op->from] + slot * slot_size, *far = models[!op->from] + slot * slot_size;
+    uint64_t old;
+    switch (op->kind) {
+    case READ:
+        copy_elements(local, op->local, far, op->far, op->size);
+        break;
+    case COMPARE_SWAP:
+    case FETCH_ADD:
+        memcpy(&old, far + op->far[0].at, 8);
+        memcpy(local + op->local[0].at, &old, 8);
+        if (op->kind == COMPARE_SWAP && op->compare == 0)
+            op->compare = old;
+        const uint64_t fresh = op->kind == FETCH_ADD ? old + op->swap : old == op->compare ? op->swap : old;
+        memcpy(far + op->far[0].at, &fresh, 8);
+        break;
+    default:
+        copy_elements(far, op->far, local, op->local, op->size);
+    }
+}
+
+/* ---- posting ---- */
+
+static bool receives(const struct operation *op)
+{
+    return op->kind == SEND || op->kind == SEND_IMM || op->kind == WRITE_IMM;
+}
+
+static void fill_sges(struct ibv_sge *sge, const struct endpoint *end, int slot, const struct element *elements,
+                        int count)
+{
+    for (int i = 0; i < count; i++)
+        sge[i] = (struct ibv_sge){(uintptr_t)end->buffer + slot * slot_size + elements[i].at, elements[i].length,
+                                  end->mr->lkey};
+}
+
+static void post_receive(const struct endpoint *end, const struct operation *op, int slot)
+{
+    struct ibv_sge sge[MAX_SGE];
+    /* WRITE with immediate consumes a receive, and leaves its buffer unchanged. */
+    const bool buffer = op->kind != WRITE_IMM;
+    fill_sges(sge, end, slot, op->far, op->far_count);
+    struct ibv_recv_wr *bad, wr = {.wr_id = 1000 + (uint64_t)slot, .sg_list = sge};
+    wr.num_sge = buffer ? op->far_count : 0;
+    const int error = ibv_post_recv(end->qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_recv: %s", strerror(error));
+}
+
+static void post_operation(const struct endpoint *end, const struct operation *op, int slot)
+{
+    static const enum ibv_wr_opcode opcodes[KINDS] = {IBV_WR_SEND,      IBV_WR_SEND_WITH_IMM,
+                                                      IBV_WR_RDMA_WRITE, IBV_WR_RDMA_WRITE_WITH_IMM,
+                                                      IBV_WR_RDMA_READ, IBV_WR_ATOMIC_CMP_AND_SWP,
+                                                      IBV_WR_ATOMIC_FETCH_AND_ADD};
+    struct ibv_sge sge[MAX_SGE];
+    fill_sges(sge, end, slot, op->local, op->local_count);
+    const struct address *far = &addresses[!op->from];
+    const uint64_t far_address = far->buffer + slot * slot_size + op->far[0].at;
+    struct ibv_send_wr wr = {
+        .wr_id = (uint64_t)slot,
+        .sg_list = sge,
+        .num_sge = op->local_count,
+        .opcode = opcodes[op->kind],
+        .send_flags = (op->signaled ? IBV_SEND_SIGNALED : 0) |
+                      (op->is_inline && op->size <= end->max_inline ? IBV_SEND_INLINE : 0),
+        .imm_data = htonl(op->immediate),
+    };
+    if (op->kind == COMPARE_SWAP || op->kind == FETCH_ADD) {
+        wr.wr.atomic.remote_addr = far_address;
+        wr.wr.atomic.rkey = far->rkey;
+        wr.wr.atomic.compare_add = op->kind == FETCH_ADD ? op->swap : op->compare;
+        wr.wr.atomic.swap = op->swap;
+    } else {
+        wr.wr.rdma.remote_addr = far_address;
+        wr.wr.rdma.rkey = far->rkey;
+    }
+    struct ibv_send_wr *bad;
+    const int error = ibv_post_send(end->qp, &wr, &bad);
+    NEED(error == 0, "ibv_post_send: %s", strerror(error));
+}
+
+/* ---- completions ---- */
+
+static void check_completion(const struct ibv_wc *wc, const struct operation *batch, int side, int slot)
+{
+    static const enum ibv_wc_opcode opcodes[KINDS] = {IBV_WC_SEND,       IBV_WC_SEND,      IBV_WC_RDMA_WRITE,
+                                                      IBV_WC_RDMA_WRITE, IBV_WC_RDMA_READ, IBV_WC_COMP_SWAP,
+                                                      IBV_WC_FETCH_ADD};
+    const struct operation *op = &batch[slot];
+    const bool received = op->from != side;
+    const char *name = kind_names[op->kind];
+    NEED(wc->status == IBV_WC_SUCCESS, "%s of %u bytes: %s %s (vendor 0x%x)", name, op->size,
+         received ? "received with" : "completed with", ibv_wc_status_str(wc->status), wc->vendor_err);
+    NEED(wc->qp_num == ends[side].qp->qp_num, "%s: completion of QP 0x%x", name, wc->qp_num);
+    if (!received) {
+        NEED(wc->opcode == opcodes[op->kind], "%s: completion opcode %d", name, wc->opcode);
+        NEED((op->kind != READ && op->kind < COMPARE_SWAP) || wc->byte_len == op->size, "%s: byte_len %u, not %u", name,
+             wc->byte_len, op->size);
+        return;
+    }
+    NEED(wc->opcode == (op->kind == WRITE_IMM ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV), "%s: receive opcode %d", name,
+         wc->opcode);
+    NEED(wc->byte_len == op->size, "%s: received %u bytes, not %u", name, wc->byte_len, op->size);
+    const bool immediate = (wc->wc_flags & IBV_WC_WITH_IMM) != 0;
+    NEED(immediate == (op->kind != SEND), "%s: wc_flags 0x%x", name, wc->wc_flags);
+    NEED(!immediate || ntohl(wc->imm_data) == op->immediate, "%s: immediate 0x%x, not 0x%x", name, ntohl(wc->imm_data),
+         op->immediate);
+}
+
+/* The slots of an end's completions in their required order: `received` or its own. */
+static int expected_slots(const struct operation *batch, int side, bool received, int *slots)
+{
+    int count = 0;
+    for (int i = 0; i < BATCH; i++)
+        if (received ? batch[i].from != side && receives(&batch[i]) : batch[i].from == side && batch[i].signaled)
+            slots[count++] = i;
+    return count;
+}
+
+struct waiting {
+    int slots[2][BATCH];
+    int count[2], done[2];
+};
+
+static void take_completions(const struct operation *batch)
+{
+    struct waiting waiting[2] = {0};
+    int left = 0;
+    for (int side = 0; side < 2; side++)
+        for (int r = 0; is_local[side] && r < 2; r++) {
+            waiting[side].count[r] = expected_slots(batch, side, r, waiting[side].slots[r]);
+            left += waiting[side].count[r];
+        }
+    while (left > 0)
+        for (int side = 0; side < 2; side++) {
+            struct waiting *w = &waiting[side];
+            struct ibv_wc wc;
+            /* With both ends in one process an end without work would wait for events that never arrive. */
+            const bool idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
+            if (!is_local[side] || idle || next_completion(&ends[side], &wc) == 0)
+                continue;
+            const int r = wc.wr_id >= 1000;
+            NEED(w->done[r] < w->count[r], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
+                 ibv_wc_status_str(wc.status));
+            const int slot = (int)(wc.wr_id % 1000);
+            /* A failed operation completes even if it is unsignaled. */
+            if (wc.status == IBV_WC_SUCCESS || (size_t)slot >= BATCH)
+                NEED(slot == w->slots[r][w->done[r]], "completion of slot %d before %d", slot, w->slots[r][w->done[r]]);
+            w->done[r]++;
+            left--;
+            check_completion(&wc, batch, side, slot);
+        }
+}
+
+/* ---- synchronisation of the two sides ---- */
+
+static void barrier(uint32_t step)
+{
+    uint32_t theirs;
+    if (peer_socket < 0)
+        return;
+    exchange(peer_socket, &step, &theirs, sizeof step);
+    NEED(theirs == step, "the other side is at step %u, this one at %u", theirs, step);
+}
+
+static void compare(const struct operation *batch, long number)
+{
+    for (int side = 0; side < 2; side++) {
+        if (!is_local[side] || memcmp(ends[side].buffer, models[side], total) == 0)
+            continue;
+        size_t at = 0;
+        while (ends[side].buffer[at] == models[side][at])
+            at++;
+        const int slot = (int)(at / slot_size);
+        const struct operation *op = &batch[slot];
+        fail("batch %ld, end %d, slot %d, offset %zu: 0x%02x, not 0x%02x; %s of %u bytes by end %d", number, side,
+             slot, at % slot_size, ends[side].buffer[at], models[side][at], kind_names[op->kind], op->size, op->from);
+    }
+}
+
+static void run(void)
+{
+    struct operation batch[BATCH];
+    long counts[KINDS] = {0}, done = 0;
+    unsigned long bytes = 0;
+    for (long number = 0; done < operations; number++) {
+        int last[2] = {-1, -1};
+        for (int i = 0; i < BATCH; i++) {
+            random_operation(&batch[i]);
+            last[batch[i].from] = i;
+            counts[batch[i].kind]++;
+            bytes += batch[i].size;
+            done++;
+        }
+        for (int side = 0; side < 2; side++) {
+            /* The last operation of each end is signaled: its completion implies those before it. */
+            if (last[side] >= 0)
+                batch[last[side]].signaled = true;
+            fill(models[side], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)side + 1)));
+            if (is_local[side])
+                memcpy(ends[side].buffer, models[side], total);
+        }
+        for (int i = 0; i < BATCH; i++) {
+            if (verbose)
+                printf("%ld.%d: end %d %s %u bytes, %d to %d elements%s\n", number, i, batch[i].from,
+                       kind_names[batch[i].kind], batch[i].size, batch[i].local_count, batch[i].far_count,
+                       batch[i].is_inline ? ", inline" : "");
+            apply(&batch[i], i);
+            if (receives(&batch[i]) && is_local[!batch[i].from])
+                post_receive(&ends[!batch[i].from], &batch[i], i);
+        }
+        barrier((uint32_t)(2 * number + 1));
+        for (int i = 0; i < BATCH; i++)
+            if (is_local[batch[i].from])
+                post_operation(&ends[batch[i].from], &batch[i], i);
+        take_completions(batch);
+        barrier((uint32_t)(2 * number + 2));
+        compare(batch, number);
+    }
+    printf("%ld operations, %lu bytes, seed %lu:", done, bytes, (unsigned long)seed);
+    for (int i = 0; i < KINDS; i++)
+        printf(" %s %ld", kind_names[i], counts[i]);
+    printf("; every byte is right\n");
+}
+
+/* ---- start ---- */
+
+int main(int argc, char **argv)
+{
+    const char *port = "18515", *second = NULL;
+    bool in_one_process = false;
+    unsigned patience = 60;
+    options = default_options;
+    for (int c; (c = getopt(argc, argv, "d:x:g:p:m:s:n:S:t:e1v")) != -1;) {
+        switch (c) {
+        case 'd': options.device = optarg; break;
+        case 'x': second = optarg; break;
+        case 'g': options.gid_index = atoi(optarg); break;
+        case 'p': port = optarg; break;
+        case 'm': options.mtu = atoi(optarg); break;
+        case 's': largest = strtoul(optarg, NULL, 0); break;
+        case 'n': operations = atol(optarg); break;
+        case 'S': seed = strtoull(optarg, NULL, 0); break;
+        case 't': patience = (unsigned)atoi(optarg); break;
+        case 'e': options.events = true; break;
+        case '1': in_one_process = true; break;
+        case 'v': verbose = true; break;
+        default:
+            fail("usage: %s [-d DEVICE] [-x DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-s LARGEST]\n"
+                 "  [-n OPERATIONS] [-S SEED] [-t SECONDS] [-e] [-v] [-1 | HOST]",
+                 argv[0]);
+        }
+    }
+    NEED(largest >= 8 && largest <= 1u << 26, "largest size %zu: 8 to %u are allowed", largest, 1u << 26);
+    slot_size = (largest + MARGIN + 63) / 64 * 64;
+    total = slot_size * BATCH;
+    state = mix(seed);
+    give_up_after(patience);
+
+    const char *host = optind < argc ? argv[optind] : NULL;
+    const int own_side = host ? 1 : 0;
+    for (int side = 0; side < 2; side++) {
+        is_local[side] = in_one_process || side == own_side;
+        models[side] = malloc(total);
+        NEED(models[side], "no memory for %zu bytes", total);
+        if (!is_local[side])
+            continue;
+        const bool shared = side == 1 && in_one_process && !second;
+        struct ibv_context *context =
+            shared ? ends[0].context : open_named(side == 1 && second ? second : options.device);
+        create_endpoint(&ends[side], context, &options, total, (uint32_t)mix(seed + 77 + (uint64_t)side));
+        addresses[side] = address_of(&ends[side]);
+    }
+    if (!in_one_process) {
+        peer_socket = host ? dial(host, port) : serve(port);
+        exchange(peer_socket, &addresses[own_side], &addresses[!own_side], sizeof addresses[0]);
+    }
+    for (int side = 0; side < 2; side++)
+        if (is_local[side])
+            connect_to(&ends[side], &addresses[!side], &options);
+    barrier(0);
+    run();
+    barrier(~0u);
+    for (int side = 0; side < 2; side++)
+        if (is_local[side])
+            destroy_endpoint(&ends[side]);
+    for (int side = 1; side >= 0; side--)
+        if (is_local[side] && (side == 0 || ends[1].context != ends[0].context))
+            NEED(ibv_close_device(ends[side].context) == 0, "ibv_close_device: %s", strerror(errno));
+    return 0;
+}

@@ -1,0 +1,372 @@
+/*
+ * `userdma check` on the programs of docs/findings: each finding is found at a marked line, and the same programs
+ * without their faults are silent; exit statuses, output formats, suppressions; no alarm about right programs.
+ */
+import assert from 'node:assert/strict'
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import type { FindingId } from '../../../src/spec/check/findings.ts'
+import { loopbackText } from '../../loopback.ts'
+import { repoRoot } from '../../paths.ts'
+import { compileC, findTool } from '../../tools.ts'
+import {
+  cleanEnvironment,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  start,
+  startDaemon,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
+import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
+
+const sources = join(repoRoot, 'docs', 'findings')
+const built = (name: string): string => join(repoRoot, 'build', 'findings', name)
+const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
+
+/** Calls back into the program, with the loader's lock. */
+const CONSTRUCTOR = `
+#include <stdint.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void begin(void)
+{
+    ((void (*)(void))(uintptr_t)strtoull(getenv("CONSTRUCTOR"), NULL, 16))();
+}
+`
+
+/** Linux keeps as many bytes of a command's name. */
+const COMM = 15
+
+const linesOf = ({ moments, objects }: FindingJson): string[] =>
+  [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
+    frames.map(({ file, line }) => `${file?.split('/').at(-1)}:${line}`),
+  )
+
+const markedLines = (id: string): string[] =>
+  readFileSync(join(sources, `${id}.c`), 'utf8')
+    .split('\n')
+    .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
+
+/** What these need besides a device; each has a test of its own. */
+const special = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
+const ids = readdirSync(sources)
+  .filter(name => name.endsWith('.c'))
+  .map(name => name.slice(0, -2))
+  .filter(id => !special.includes(id))
+
+const assertFound = (id: string, found: readonly FindingJson[]): void => {
+  const own = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
+  const finding = own.find(one => one.id === id)
+  assert.ok(finding, `${id}: found ${own.map(one => one.id).join(', ') || 'nothing'}`)
+  const marked = markedLines(id)
+  if (findTool('addr2line') || findTool('llvm-symbolizer'))
+    assert.ok(
+      linesOf(finding).some(line => marked.includes(line)),
+      `${id}: ${linesOf(finding).join(' ')} has none of ${marked.join(' ')}`,
+    )
+}
+
+describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
+  it('finds the fault of each program, with its line', async t => {
+    const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`, ['--races'])
+    for (const id of ids) assertFound(id, found)
+    assert.equal(status, 65)
+  })
+
+  it('finds nothing in the same programs without their faults', async t => {
+    const all = [...ids, ...special]
+    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`, [
+      '--races',
+    ])
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
+  })
+
+  it('a NAK of another daemon has no cause', async t => {
+    const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
+    const { found } = await checkScript(
+      t,
+      built('peer-refused'),
+      ['--link', 'udp', '--device', `rxe0@${loopbackText(92)}`],
+      {
+        PEER_SOCKET: peer.socket,
+      },
+    )
+    // The program under check is a child of the shell, or replaces it.
+    assertFound('peer-refused', found)
+  })
+
+  it('memory that does not answer', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
+    assertFound('slow-memory', (await checkScript(t, `${built('slow-memory')} >&2; true`)).found)
+  })
+
+  it('what works here and fails on other adapters, with its line; nothing without the fault', async t => {
+    for (const [id, like, text] of [
+      ['like-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
+      ['like-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
+      ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
+      ['like-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
+    ] as const) {
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', like, '--ignore-memlock'])
+      const { found, status } = await check(built(id))
+      assertFound(id, found)
+      assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
+      assert.match(found.find(one => one.id === id)?.text ?? '', text)
+      assert.deepEqual((await check(fixed(id))).found, [])
+    }
+  })
+
+  it('a program in TypeScript, with the lines of its calls and posts', { skip: !hasNative() }, async t => {
+    const file = join(temporaryFolder(t), 'program.mjs')
+    const lines = [
+      `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+      'const device = await open({ socket: true })',
+      'const pd = device.pd()',
+      'const mr = pd.register(new Uint8Array(64), { remoteWrite: true })',
+      'const [a, b] = [pd.rcQp(), pd.rcQp()]',
+      'await a.write(mr.slice(0, 8), mr.remote(0, 8)).catch(() => {})',
+      'a.connect(b.endpoint); b.connect(a.endpoint)',
+      'await a.write(mr.slice(0, 8), mr.remote(0, 8))',
+      'await a.write(mr.slice(0, 8), { ...mr.remote(0, 8), rkey: 0x1234 }).catch(() => {})',
+      'await device.close()',
+    ]
+    writeFileSync(file, lines.join('\n'))
+    for (const options of [[], ['--races']]) {
+      const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`, options)
+      assert.equal(status, 65)
+      const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
+      assert.ok(linesWith('post-wrong-state').includes('program.mjs:6'))
+      assert.deepEqual(linesWith('unknown-rkey').slice(0, 1), ['program.mjs:9'])
+      assert.ok(linesWith('unknown-rkey').includes('program.mjs:5'))
+      assert.ok(linesWith('leak').includes('program.mjs:4'))
+    }
+  })
+
+  it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {
+    const statusOf = async (...args: string[]): Promise<number | null> =>
+      (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
+    assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
+    assert.equal(await statusOf('--', built('leak')), 0)
+    assert.equal(await statusOf('--fail-on', 'warning', '--', built('leak')), 65)
+    assert.equal(await statusOf('--fail-on', 'note', '--', built('infinite-timeout')), 65)
+    assert.equal(await statusOf('--', built('unknown-lkey')), 65)
+  })
+
+  it('prints text, repeats and a summary; suppressions and SARIF', async t => {
+    const folder = temporaryFolder(t)
+    const twice = `${built('unknown-lkey')} >&2; ${built('leak')}; ${built('stale-rkey')} >&2`
+    const busy = await runUserdma(t, ['check', '--', built('destroy-busy')])
+    assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)
+
+    const text = await runUserdma(t, ['check', '--', 'sh', '-c', twice])
+    assert.match(
+      text.stderr,
+      /userdma check: error unknown-lkey: process \d+ \(unknown-lkey\), rxe0: QP .* LOC_PROT_ERR/,
+    )
+    assert.match(text.stderr, /deregistered [\d.]+ ms before: ibv_dereg_mr < main \(.*stale-rkey\.c:\d+\)/)
+    assert.match(text.stderr, /userdma check: 2 errors, 2 warnings\n/)
+
+    const file = join(folder, 'supp')
+    const sarif = join(folder, 'sarif')
+    writeFileSync(file, '{\n leaks\n leak\n}\n{\n key\n stale-rkey\n ...\n src:stale-rkey.c:*\n}\n')
+    const some = await runUserdma(t, ['check', '--suppressions', file, '--sarif', sarif, '--', 'sh', '-c', twice])
+    assert.match(some.stderr, /userdma check: 1 error, 3 suppressed\n/)
+    const { runs } = JSON.parse(readFileSync(sarif, 'utf8')) as { runs: { results: { ruleId: string }[] }[] }
+    assert.deepEqual(
+      runs[0]?.results.map(({ ruleId }) => ruleId),
+      ['unknown-lkey'],
+    )
+  })
+
+  it('an output that cannot be written is reported once, and the program continues', async t => {
+    const script = `${built('unknown-lkey')}; ${built('leak')}; echo over`
+    for (const options of [
+      ['-o', '/dev/full'],
+      ['--json', '-o', '/dev/full'],
+      ['--sarif', '/dev/full'],
+    ]) {
+      const { status, stdout, stderr } = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
+      assert.match(stdout, /over\n$/)
+      assert.equal(stderr.match(/cannot write to \/dev\/full: ENOSPC; the rest is missing\n/g)?.length, 1, stderr)
+      assert.equal(status, 65)
+    }
+    const silent = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
+    assert.equal(silent.status, 1)
+  })
+
+  it('a request of a batch has the stack of ibv_wr_complete, whatever its wr_id', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} batch`)
+    assert.deepEqual(
+      found.map(({ id, moments: [moment] }) => [id, moment?.frames.some(frame => frame.function === 'batch')]),
+      [['unknown-lkey', true]],
+    )
+  })
+
+  it('a frame is one line, whatever the name of its file', async t => {
+    const program = join(temporaryFolder(t), 'odd\nname')
+    copyFileSync(built('unknown-lkey'), program)
+    const { found } = await checkScript(t, `'${program}' >&2`)
+    const objects = found[0]?.moments[0]?.frames.map(({ object }) => object?.split('/').at(-1))
+    assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
+  })
+
+  it('children that make the same mistake have one finding; threads, forks and signal handlers may post', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
+    assert.deepEqual(
+      found.map(({ id, count }) => [id, count]),
+      [['leak', 20]],
+    )
+    const { found: none, status, stderr } = await checkScript(t, `${ownProgram('check_cases')} threads`)
+    assert.deepEqual([none, status], [[], 0], stderr)
+  })
+
+  it('calls in a constructor do not wait for a thread that names its stack', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'library.c'), CONSTRUCTOR)
+    const library = compileC(join(folder, 'library.so'), [join(folder, 'library.c')], ['-shared', '-fPIC'])
+    const { stdout } = await checkScript(t, `${ownProgram('check_cases')} constructor ${library}`)
+    assert.equal(stdout, 'loaded\n')
+  })
+
+  it('a program that calls exec has the stacks of both programs', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} exec`)
+    const stacks = found.map(({ moments: [moment] }) => moment?.frames.map(frame => frame.function) ?? [])
+    assert.equal(stacks.length, 2)
+    for (const stack of stacks) assert.ok(stack.includes('leave_domain'), stack.join(' < '))
+    assert.notDeepEqual(stacks[0], stacks[1])
+  })
+
+  it('a library at the address of an unloaded one has its own stacks', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    const libraries = ['one', 'two'].map(name => {
+      const source = join(folder, `${name}.c`)
+      writeFileSync(
+        source,
+        `int entry_${name}(int (*call)(void));\nint entry_${name}(int (*call)(void)) { return 1 + call(); }\n`,
+      )
+      return compileC(join(folder, `lib${name}.so`), [source], ['-shared', '-fPIC'])
+    })
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} unloaded ${libraries.join(' ')}`)
+    const timesOf = (entry: string): number =>
+      found
+        .filter(({ moments: [moment] }) => moment?.frames.some(frame => frame.function === entry))
+        .reduce((sum, { count }) => sum + count, 0)
+    assert.deepEqual(['entry_one', 'entry_two'].map(timesOf), [5, 5])
+  })
+
+  it('forged records of posts affect only the stacks of that program', async t => {
+    const { found, stderr } = await checkScript(
+      t,
+      `${ownProgram('check_cases')} forged; ${built('unknown-lkey')}; true`,
+    )
+    assert.ok(
+      found.some(({ id, program }) => id === 'unknown-lkey' && program.command === 'check_cases'),
+      stderr,
+    )
+    assertFound('unknown-lkey', found)
+  })
+
+  it('a static program and a program without verbs are not reported as correct', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
+    const program = compileC(join(folder, 'alone'), [join(folder, 'main.c')], ['-static'])
+    const { stderr } = await runUserdma(t, ['check', '--', program], { env: cleanEnvironment() })
+    assert.match(stderr, /alone will find no devices: it is linked statically, so nothing can be preloaded\n/)
+    assert.match(stderr, /userdma check: no findings: no program made a call of verbs\n/)
+  })
+
+  it('after an interrupt the findings so far are printed, and the status is that of the signal', async t => {
+    // A program with a terminal gets its signals from there, others through the command.
+    const script = `${built('unknown-lkey')}; echo over; exec sleep 1000`
+    const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
+    await running.printed(/over/)
+    await running.printed(/error unknown-lkey/)
+    process.kill(-running.child.pid!, 'SIGINT')
+    const { status, stderr } = await running.ended
+    assert.match(stderr, /userdma check: 1 error\n/)
+    assert.equal(status, 130)
+  })
+
+  it('a program that continues after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
+    const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
+    const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
+    assert.match(
+      stderr,
+      /1 device context still open in processes that are still running; their devices are removed now/,
+    )
+  })
+
+  it('a daemon that checks reports to tools that join it; another one is refused', async t => {
+    const plain = await startDaemon(t)
+    const refused = await runUserdma(t, ['check', '--socket', plain.socket, '--', 'true'])
+    assert.match(refused.stderr, /does not check programs \(--check\); use --private/)
+    const daemon = await startDaemon(t, { options: ['--check'] })
+    const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', built('leak')])
+    assert.match(joined.stderr, /2 warnings/)
+    // A program of `run` is checked too, without stacks.
+    await run(t, built('unknown-rkey'), [], { env: daemon.env })
+    const later = await runUserdma(t, ['check', '--socket', daemon.socket, '--', 'true'])
+    assert.match(later.stderr, /error unknown-rkey/)
+  })
+
+  it('wrong options get a message', async t => {
+    const cases: readonly (readonly [readonly string[], RegExp])[] = [
+      [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
+      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error/],
+      [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
+      [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
+      [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
+      [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
+    ]
+    for (const [args, message] of cases) {
+      const { status, stderr } = await runUserdma(t, args)
+      assert.match(stderr, message)
+      assert.equal(status, 2, stderr)
+    }
+  })
+
+  it('explains findings, statuses, events and vendor errors', async t => {
+    const outputOf = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
+    assert.match(
+      await outputOf('check', '--explain'),
+      /^stale-rkey +error +the rkey is of memory that was deregistered$/m,
+    )
+    assert.match(await outputOf('check', '--explain', 'leak'), /^leak \(warning\): /)
+    assert.match(await outputOf('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. peer-not-ready: [\s\S]*no-answer: /)
+    assert.match(await outputOf('explain', 'GENERAL_ERR'), /userdma never reports it\n\n.*vendor_err/)
+    assert.match(await outputOf('explain', 'WR_FLUSH_ERR'), /first completion of this queue pair/)
+    assert.match(await outputOf('explain', 'rnr_retry_exc'), /no-receive-posted/)
+    assert.match(await outputOf('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
+    assert.match(await outputOf('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
+    assert.match(await outputOf('explain', 'COMM_EST'), /not an error by itself/)
+  })
+})
+
+describe('userdma check has no alarm about', {
+  skip: lacking(built('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
+}, () => {
+  const commands = [
+    'ibv_rc_pingpong -g 1 -n 100',
+    'ibv_ud_pingpong -g 1 -e -n 100',
+    'ibv_srq_pingpong -g 1 -n 100',
+    'ib_write_bw -d rxe0 -n 100',
+    'ib_send_lat -d rxe0 -n 100',
+    'ib_atomic_bw -d rxe0 -n 100',
+  ]
+  for (const command of commands)
+    it(command, async t => {
+      const { found, status, stderr } = await checkScript(t, await serverAndClient(command))
+      assert.deepEqual(
+        found.filter(({ severity }) => severity === 'error').map(({ id, text }) => `${id}: ${text}`),
+        [],
+      )
+      assert.equal(status, 0, stderr)
+    })
+})

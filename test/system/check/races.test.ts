@@ -1,0 +1,93 @@
+/*
+ * `userdma check --races` on real requests: the cases of test/programs/check/races.c, and programs without races.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking, ownProgram, runUserdma } from '../programs.ts'
+import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
+
+const program = ownProgram('races')
+
+const ids = ['race', 'read-then-write-unfenced', 'buffer-reused', 'atomic-mixed-with-write']
+const racesOf = (found: readonly FindingJson[]): readonly FindingJson[] => found.filter(({ id }) => ids.includes(id))
+
+/** Cases by the wr_id of their requests. */
+const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> => {
+  const all = new Map<string, string[]>()
+  for (const { id, details } of racesOf(found))
+    for (const [, wrId = ''] of details.join(' ').matchAll(/wr_id (\d+)/g)) {
+      const known = all.get(wrId) ?? []
+      if (!known.includes(id)) all.set(wrId, [...known, id])
+    }
+  return all
+}
+
+describe('userdma check --races', { skip: lacking(program) }, () => {
+  it('judges at least 95 % of the cases as they are, and finds no race where there is none', async t => {
+    const { found, stdout, stderr } = await checkScript(t, program, ['--races'])
+    const byCase = findingsByCase(found)
+    const cases = stdout
+      .trim()
+      .split('\n')
+      .map(line => line.split(' '))
+    assert.ok(cases.length >= 50, `${stdout}${stderr}`)
+    const wrong = cases
+      .map(([number = '', name, expected]) => [name, expected, byCase.get(number)?.join(', ') ?? 'none'])
+      .filter(([, expected, is]) => expected !== is)
+    assert.deepEqual(
+      wrong.filter(([, expected]) => expected === 'none'),
+      [],
+    )
+    assert.ok(wrong.length <= 0.05 * cases.length, JSON.stringify(wrong))
+  })
+
+  it('tells both requests with their stacks', async t => {
+    const { found } = await checkScript(t, program, ['--races'])
+    for (const { moments, details } of racesOf(found)) {
+      assert.equal(moments.length, 2, details.join('\n'))
+      for (const { frames } of moments) assert.ok(frames.length > 0, details.join('\n'))
+    }
+  })
+
+  it('is off without the option', async t => {
+    const { found } = await checkScript(t, program)
+    assert.deepEqual(racesOf(found), [])
+  })
+
+  it('prints what races', async t => {
+    const { stderr } = await runUserdma(t, ['check', '--races', '--private', '--', program])
+    assert.match(
+      stderr,
+      /race: process \d+ \(races\), rxe0: WRITE of QP 0x[0-9a-f]+ and WRITE of QP 0x[0-9a-f]+ access/,
+    )
+  })
+})
+
+describe('userdma check --races has no finding about', {
+  skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'ss'),
+}, () => {
+  const commands = [
+    'ibv_rc_pingpong -g 1 -n 200',
+    'ibv_rc_pingpong -g 1 -n 200 -e -N',
+    'ibv_ud_pingpong -g 1 -n 200',
+    'ib_write_bw -d rxe0 -n 200 -q 4',
+    'ib_write_lat -d rxe0 -n 200',
+    'ib_read_bw -d rxe0 -n 200 -b',
+    'ib_send_bw -d rxe0 -n 200 -q 2 --use-srq',
+    'ib_atomic_bw -d rxe0 -n 200',
+  ]
+  for (const command of commands)
+    it(command, async t => {
+      const { found, status, stderr } = await checkScript(t, await serverAndClient(command), ['--races'])
+      assert.deepEqual(
+        racesOf(found).map(({ id, text }) => `${id}: ${text}`),
+        [],
+      )
+      assert.equal(status, 0, stderr)
+    })
+
+  it('but that ibv_srq_pingpong sends and receives with one buffer, which is a warning', async t => {
+    const { found } = await checkScript(t, await serverAndClient('ibv_srq_pingpong -g 1 -n 200'), ['--races'])
+    for (const { id, severity } of racesOf(found)) assert.deepEqual([id, severity], ['buffer-reused', 'warning'])
+  })
+})

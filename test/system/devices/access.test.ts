@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict'
+import { type SpawnOptions, spawnSync } from 'node:child_process'
+import { chownSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { READY } from '../../../src/cli/start.ts'
+import { repoRoot } from '../../paths.ts'
+import {
+  cleanEnvironment,
+  lacking,
+  run,
+  runUserdma,
+  start,
+  startDaemon,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
+
+const isRoot = process.getuid?.() === 0
+const NOBODY = 65534
+
+/** Why a daemon of another user cannot be started here. */
+const noOtherUser = (): string | false => {
+  if (!isRoot) return 'only root can start a daemon as another user'
+  const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
+  return status === 0 ? false : 'other users may not read this checkout'
+}
+
+/** NODE_OPTIONS that make a program undumpable, so that a daemon of its user may not access its memory. */
+const undumpable = (): string => {
+  const koffi = import.meta.resolve('koffi')
+  const hide = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(4, 0)`
+  return `--import=data:text/javascript,${encodeURIComponent(hide)}`
+}
+
+/** A daemon, and options that start programs whose memory it may not access. As root both belong to another user. */
+const inaccessible = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
+  const NODE_OPTIONS = undumpable()
+  if (!isRoot) {
+    const { socket } = await startDaemon(t)
+    return { socket, options: { env: cleanEnvironment({ NODE_OPTIONS }) } }
+  }
+  const folder = temporaryFolder(t)
+  chownSync(folder, NOBODY, NOBODY)
+  const socket = join(folder, 'sock')
+  const env = cleanEnvironment({ HOME: folder, TMPDIR: folder })
+  const other = { uid: NOBODY, gid: NOBODY }
+  await start(t, userdma, ['daemon', '--socket', socket], { ...other, env }).printed(new RegExp(READY))
+  return { socket, options: { ...other, env: { ...env, NODE_OPTIONS } } }
+}
+
+describe('a program whose memory the daemon may not access', { skip: lacking('python3') }, () => {
+  it('lists the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
+    const { socket, options } = await inaccessible(t)
+    const devices = await runUserdma(t, ['devices', '--socket', socket], options)
+    assert.deepEqual([devices.status, devices.stderr], [0, ''])
+    assert.match(devices.stdout, /^rxe0 +uverbs0 +CA +rxe /m)
+    const schema = await runUserdma(t, ['schema', '--device', 'rxe0', '--socket', socket], options)
+    assert.deepEqual([schema.status, schema.stderr], [0, ''])
+    assert.match(schema.stdout, /^class rc_qp /m)
+    const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
+    const { stdout } = await run(t, process.execPath, ['-e', script, socket], { ...options, cwd: repoRoot })
+    assert.match(stdout, /^open: the daemon at .* may not access this program's memory \(EACCES\); start the daemon as/)
+  })
+
+  it('is reported once, if it is not dumpable', { skip: isRoot && 'root may access any memory' }, async t => {
+    const daemon = await startDaemon(t)
+    const script =
+      'import ctypes, os; ctypes.CDLL(None).prctl(4, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))'
+    const { stdout, stderr } = await run(t, 'python3', ['-c', script], { env: daemon.env })
+    assert.equal(stdout, 'False\n')
+    assert.match(stderr, /^userdma: the daemon at .*: this program does not let it access its memory .*\n$/)
+  })
+})

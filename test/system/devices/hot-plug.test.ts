@@ -1,0 +1,93 @@
+/*
+ * Devices are added and removed while programs use them (R23, R28, R29), and programs without libibverbs use a ctx
+ * device.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { runCase } from '../pairs/pingpong.ts'
+import {
+  isEmpty,
+  lacking,
+  ONE_DEVICE,
+  ownProgram,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+} from '../programs.ts'
+
+const contexts = ownProgram('contexts')
+
+const device = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Promise<string> => {
+  const { status, stdout, stderr } = await runUserdma(t, ['device', ...args, '--socket', socket])
+  return status === 0 ? stdout : stderr.trim()
+}
+
+describe('a ctx device', { skip: lacking(contexts) }, () => {
+  it('moves messages between two processes, and its descriptor behaves like a file', async t => {
+    const daemon = await startDaemon(t, { devices: [...ONE_DEVICE, 'ctx0'] })
+    const { status, stdout } = await run(t, contexts, ['messages', '200'], { env: daemon.env })
+    assert.equal(stdout, '200 messages each way and an expected one\nthe descriptor behaves as a file\n')
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+
+  it('is removed under a program that uses it, and is added again', async t => {
+    const daemon = await startDaemon(t)
+    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    const program = start(t, contexts, ['wait'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await program.printed(/ready/)
+    assert.equal(await device(t, daemon, 'remove', 'ctx0'), '')
+    await program.printed(/removed/)
+    const without = await run(t, contexts, [], { env: daemon.env })
+    assert.match(without.stdout, /there is no device of contexts/)
+    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    program.child.stdin?.end('g')
+    const { status, stdout } = await program.ended
+    assert.match(stdout, /again/)
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
+  const pingpong = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
+
+  it('are added at run time, removed under a program that is notified, and added again', async t => {
+    const daemon = await startDaemon(t)
+    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    await runCase(t, daemon, pingpong, 50)
+
+    const watch = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe1'], { env: daemon.env })
+    await watch.printed(/async event FD/)
+    const other = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe0'], { env: daemon.env })
+    await other.printed(/async event FD/)
+    assert.equal(await device(t, daemon, 'remove', 'rxe1'), '')
+    await watch.printed(/event_type .*\(8\)/)
+    await watch.ended
+    const listed = await run(t, 'ibv_devices', [], { env: daemon.env })
+    assert.match(listed.stdout, /rxe0/)
+    assert.doesNotMatch(listed.stdout, /rxe1/)
+    assert.equal(other.output().includes('event_type'), false, 'programs of other devices continue')
+
+    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    await runCase(t, daemon, pingpong, 50)
+    other.child.kill()
+    await other.ended
+    await daemon.settled(isEmpty)
+  })
+
+  it('are refused with a message', async t => {
+    const daemon = await startDaemon(t)
+    for (const [args, message] of [
+      [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
+      [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
+      [['add', 'ctx0@127.0.0.3'], /a device of driver ctx has no network; omit the address/],
+      [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
+      [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
+    ] as const)
+      assert.match(await device(t, daemon, ...args), message)
+  })
+})

@@ -1,0 +1,56 @@
+/*
+ * Descriptors of a device passed from one program to another (R28, R37), across exec and over a socket; the sender
+ * closes its own copies before they are used. For descriptors of drivers see hot-plug.test.ts.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { isEmpty, lacking, ownProgram, run, startDaemon } from '../programs.ts'
+
+const passing = ownProgram('passing')
+const imported = ownProgram('imported')
+/** A user other than the daemon's. */
+const OTHER = 65534
+const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
+
+describe('passed descriptors', { skip: lacking(passing) }, () => {
+  it('work from the first call on, whichever call it is, and leave nothing behind', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stdout, stderr } = await run(t, passing, [], { env: daemon.env })
+    assert.equal(stderr, '')
+    assert.equal(stdout, '10 ways\n')
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+
+  it('answer EIO if no daemon serves the receiver; the event descriptor then reports the end', async t => {
+    const daemon = await startDaemon(t)
+    const env = { ...daemon.env, PASSING_OTHER: `${daemon.socket}.none` }
+    const { status, stderr } = await run(t, passing, ['nobody'], { env })
+    assert.match(stderr, /no daemon serves this socket/)
+    assert.equal(status, 0, stderr)
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a context used by two programs', { skip: lacking(imported) }, () => {
+  it('shares only its own objects, with both programs; they remain when one of them exits', async t => {
+    const daemon = await startDaemon(t)
+    for (const mode of ['share', 'outlive']) {
+      const { status, stdout, stderr } = await run(t, imported, [mode], { env: daemon.env })
+      assert.deepEqual([status, stdout, stderr], [0, mode === 'share' ? 'shared\n' : '', ''])
+      await daemon.settled(isEmpty)
+    }
+  })
+
+  it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
+    const shared = await startDaemon(t, { guest: OTHER })
+    const good = await run(t, imported, ['share', `${OTHER}`], { env: shared.env })
+    assert.deepEqual([good.status, good.stdout, good.stderr], [0, 'shared\n', ''])
+    await shared.settled(isEmpty)
+    const own = await startDaemon(t)
+    const refused = await run(t, imported, ['share', `${OTHER}`], { env: own.env })
+    assert.equal(refused.status, 1)
+    assert.match(refused.stderr, /QUERY_CONTEXT: EACCES/)
+    await own.settled(isEmpty)
+  })
+})

@@ -1,0 +1,75 @@
+/*
+ * A device is removed while programs use it (R23): each program notices and exits, whether it polls, waits for events,
+ * or has only posted shared receive requests, which are not flushed. For programs on other devices see
+ * test/drivers/rxe/failures/removal.test.ts.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { DeviceStat } from '../../../src/uapi/tool.ts'
+import { startPair } from '../pairs/pingpong.ts'
+import {
+  isEmpty,
+  lacking,
+  ownProgram,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  TWO_DEVICES,
+} from '../programs.ts'
+
+/** Many more than can complete before the removal. */
+const WITHOUT_END = '100000000'
+
+/** Under full load. */
+const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
+
+const remove = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
+  const { status, stderr } = await runUserdma(t, ['device', 'remove', name, '--socket', socket])
+  assert.equal(status, 0, stderr)
+}
+
+describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, () => {
+  const cases = [
+    { title: 'programs that poll', args: ['-g', '1', '-s', '4096', '-m', '1024'] },
+    { title: 'programs that wait for events', args: ['-g', '1', '-s', '4096', '-m', '1024', '-e'] },
+  ]
+  for (const { title, args } of cases)
+    for (const devices of [
+      ['rxe1', 'rxe1'],
+      ['rxe0', 'rxe1'],
+    ] as const)
+      it(`ends ${title}, on ${[...new Set(devices)].join(' and ')}`, async t => {
+        const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+        const pair = await startPair(t, daemon, [...args, '-n', WITHOUT_END], { devices })
+        while (!(await daemon.stat()).devices.some(isBusy));
+        await remove(t, daemon, 'rxe1')
+        // Only the client's device is removed. Its peer waits for a message, as if a machine had failed, and is
+        // stopped.
+        const { server, client } = await pair.ended()
+        for (const { status, signal, stderr } of devices[0] === 'rxe1' ? [server, client] : [client]) {
+          assert.equal(signal, null)
+          assert.equal(status, 1, stderr)
+        }
+        await daemon.settled(isEmpty)
+      })
+})
+
+const removal = ownProgram('removal')
+
+describe('a device removed with shared receive requests', { skip: lacking(removal) }, () => {
+  it('flushes none of them, drops the events of its objects, and the program notices and cleans up', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
+    const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await program.printed(/ready/)
+    await remove(t, daemon, 'rxe1')
+    program.child.stdin?.end('\n')
+    const { status, stdout, stderr } = await program.ended
+    assert.equal(stderr, '')
+    assert.equal(stdout, 'ready\ngone\n')
+    assert.equal(status, 0)
+    await daemon.settled(isEmpty)
+  })
+})

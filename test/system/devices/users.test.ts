@@ -1,0 +1,211 @@
+/*
+ * Which users a daemon serves, which daemons programs and tools trust, and where a daemon's socket may be
+ * (docs/why/threat-model.md).
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { chmodSync, chownSync, mkdirSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { programEnvironment } from '../../../src/cli/program/program.ts'
+import { READY } from '../../../src/cli/start.ts'
+import { takeLock } from '../../../src/host/lock-file.ts'
+import { repoRoot } from '../../paths.ts'
+import { findTool, missing } from '../../tools.ts'
+import {
+  cleanEnvironment,
+  type Finished,
+  lacking,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  temporaryFolder,
+  userdma,
+} from '../programs.ts'
+
+const NOBODY = 65534
+const GROUP = 54321
+
+/** Why a second user is not available here. */
+const oneUserOnly = (): string | false => {
+  if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
+  const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
+  return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
+}
+
+/** A daemon of root in a folder that every user may enter, or one of another user. */
+const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
+  const folder = temporaryFolder(t)
+  chmodSync(folder, 0o755)
+  chownSync(folder, uid, uid)
+  const socket = join(folder, 'sock')
+  const before = process.umask(0o077)
+  const daemon = start(t, userdma, ['daemon', '--socket', socket, ...options], {
+    uid,
+    gid: uid,
+    env: cleanEnvironment(),
+  })
+  process.umask(before)
+  await daemon.printed(new RegExp(READY))
+  return socket
+}
+
+/** A program that looks for devices. `prefix`: the command that selects its user. */
+const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
+  const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
+  const [program, ...args] = [...prefix, 'sh', '-c', script]
+  return run(t, program, args, { env: programEnvironment(socket) })
+}
+const nobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
+/** Root of a user namespace, without privileges outside it. */
+const outside = ['setpriv', `--reuid=${GROUP}`, `--regid=${GROUP}`, '--clear-groups', 'unshare', '--map-root-user']
+const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${GROUP}`]
+
+const asOtherUser = (t: Scope, args: readonly string[]): Promise<Finished> =>
+  runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
+
+const TURNED_AWAY = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
+
+describe("root's daemon", { skip: oneUserOnly() }, () => {
+  it('serves root only', async t => {
+    const socket = await daemonOf(t, 0)
+    assert.equal((await findDevices(t, socket)).stdout, 'True\n')
+    const program = await findDevices(t, socket, ...nobody)
+    assert.deepEqual(
+      { ...program, signal: null },
+      { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n` },
+    )
+    const tool = await asOtherUser(t, ['stat', '--socket', socket])
+    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY} (EACCES)\n`])
+    const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
+    const { stdout } = await run(t, process.execPath, ['-e', script, socket], {
+      uid: NOBODY,
+      gid: NOBODY,
+      cwd: repoRoot,
+    })
+    assert.ok(stdout.includes(TURNED_AWAY), stdout)
+  })
+
+  it('serves another user with --allow-user, by name or number, whatever the umask was', async t => {
+    for (const name of ['nobody', String(NOBODY)]) {
+      const socket = await daemonOf(t, 0, ['--allow-user', name])
+      for (const prefix of [[], nobody]) {
+        const { stdout, stderr } = await findDevices(t, socket, ...prefix)
+        assert.deepEqual([stdout, stderr], ['True\n', ''])
+      }
+      const stat = await asOtherUser(t, ['stat', '--socket', socket])
+      assert.equal(stat.status, 0)
+      const fault = await asOtherUser(t, ['fault', 'set', 'drop=1%', '--socket', socket])
+      assert.match(fault.stderr, /only the user of this daemon may set faults/)
+    }
+  })
+
+  it('serves only the members of a group with --allow-group', async t => {
+    const socket = await daemonOf(t, 0, ['--allow-group', String(GROUP)])
+    assert.equal((await findDevices(t, socket, ...member)).stdout, 'True\n')
+    const program = await findDevices(t, socket, ...nobody)
+    assert.deepEqual(
+      [program.stdout, program.stderr],
+      ['False\n', `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n`],
+    )
+    const tool = await asOtherUser(t, ['stat', '--socket', socket])
+    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY}\n`])
+  })
+
+  it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
+    if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
+    const shared = await findDevices(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
+    assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
+    const closed = await findDevices(t, await daemonOf(t, NOBODY), ...outside)
+    assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
+  })
+
+  it('is refused unknown names', async t => {
+    const { status, stderr } = await runUserdma(t, ['daemon', '--allow-user', 'no such user'])
+    assert.equal(status, 2)
+    assert.match(stderr, /^userdma: --allow-user "no such user": there is no such user; give a name or a number/)
+  })
+})
+
+describe('a daemon of another user', { skip: oneUserOnly() }, () => {
+  it('is not trusted: programs find no device, tools and the library say whose it is', async t => {
+    const socket = await daemonOf(t, NOBODY)
+    const program = await findDevices(t, socket)
+    assert.equal(program.stdout, 'False\n')
+    assert.equal(
+      program.stderr,
+      `userdma: the daemon at ${socket}: it runs as user ${NOBODY}, who could read and change this program's memory; only daemons of root and of user 0 are used: start one of your own (\`userdma run --private\`)\n`,
+    )
+    const tool = await runUserdma(t, ['stat', '--socket', socket])
+    assert.equal(tool.status, 1)
+    assert.match(
+      tool.stderr,
+      new RegExp(`^userdma: ${socket} is served by user ${NOBODY} \\(process \\d+\\), who could `),
+    )
+    const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
+    const { stdout } = await run(t, process.execPath, ['-e', script, socket], { cwd: repoRoot })
+    assert.match(stdout, /^open: .* is served by user 65534 /)
+  })
+
+  it('may not be shared', async t => {
+    const { status, stderr } = await asOtherUser(t, ['daemon', '--allow-user', '0'])
+    assert.equal(status, 2)
+    assert.match(stderr, /^userdma: --allow-user and --allow-group are for root's daemon/)
+  })
+})
+
+describe('the daemon’s folder', () => {
+  it('must not be in a folder that others may write to', async t => {
+    const folder = join(temporaryFolder(t), 'shared')
+    mkdirSync(folder)
+    for (const mode of [0o1777, 0o770]) {
+      chmodSync(folder, mode)
+      const { status, stderr } = await runUserdma(t, ['daemon', '--socket', join(folder, 'sock')])
+      assert.equal(status, 1)
+      assert.match(stderr, /^userdma: socket .*: others may write to .*; take a folder that only you can write to/)
+      assert.deepEqual(readdirSync(folder), [])
+    }
+  })
+
+  it('has files with the same modes whatever the umask is', async t => {
+    const folder = temporaryFolder(t)
+    const before = process.umask(0o777)
+    const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
+    process.umask(before)
+    await daemon.printed(new RegExp(READY))
+    const mode = (...path: readonly string[]): number => statSync(join(folder, ...path)).mode & 0o777
+    assert.equal(mode('sock'), 0o600)
+    for (const path of ['', 'dev', 'dev/infiniband', 'sys/class/infiniband/rxe0/ports/1/hw_counters'])
+      assert.equal(mode('sock.tree', path), 0o755, path)
+    assert.equal(mode('sock.tree/dev/infiniband/uverbs0'), 0o644)
+    assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/node_guid'), 0o444)
+    assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts'), 0o444)
+  })
+
+  it('is locked by one start at a time, and a waiting start reacts to signals', async t => {
+    const folder = temporaryFolder(t)
+    const socket = join(folder, 'sock')
+    const lock = await takeLock(`${socket}.lock`)
+    const daemon = start(t, userdma, ['daemon', '--socket', socket], { env: cleanEnvironment() })
+    const descriptors = `/proc/${daemon.child.pid}/fd`
+    const waits = (): boolean =>
+      readdirSync(descriptors).some(fd => {
+        try {
+          return readlinkSync(join(descriptors, fd)) === `${socket}.lock`
+        } catch {
+          return false
+        }
+      })
+    const deadline = Date.now() + 10_000
+    while (!waits()) {
+      assert.ok(Date.now() < deadline, 'the daemon does not wait for the lock')
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    daemon.child.kill('SIGTERM')
+    const { status, stdout } = await daemon.ended
+    assert.deepEqual([status, stdout], [0, ''])
+    lock.release()
+    assert.deepEqual(readdirSync(folder), [])
+  })
+})

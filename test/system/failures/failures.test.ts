@@ -1,0 +1,113 @@
+/*
+ * How a program's failure is reported: in the daemon's log, in a trace, and in `userdma stat --qps`.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { layouts } from '../../../src/daemon/destroy-waits.ts'
+import { hasNative } from '../../../src/host/native.ts'
+import type { QpStat } from '../../../src/uapi/tool.ts'
+import { open } from '../../../src/verbs/index.ts'
+import { lacking, ownProgram, run, start, startDaemon, userdma } from '../programs.ts'
+
+const errors = ownProgram('verbs_errors')
+const unacknowledged = ownProgram('unacknowledged')
+
+it('a failed request is in the log, and stat lists its queue pair', { skip: !hasNative() }, async t => {
+  const daemon = await startDaemon(t)
+  const device = await open({ socket: daemon.socket })
+  const pd = device.pd()
+  const cq = device.cq()
+  const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
+  a.connect(b.endpoint)
+  b.connect(a.endpoint)
+  for (let i = 0; i < 120; i++) pd.udQp({ sendCq: cq })
+  b.receive()
+  a.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 }, { id: 7 })
+  while (a.state !== 'ERR' || b.state !== 'ERR') await cq.wait()
+
+  const logged = await daemon.running.printed(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
+  const process = `(${globalThis.process.pid}, node)`
+  assert.ok(
+    logged[1].startsWith(`QP 0x${a.qpn.toString(16)} ${process} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`),
+    logged[1],
+  )
+
+  const { stdout } = await run(t, userdma, ['stat', '--qps', '--json', '--socket', daemon.socket])
+  const all = JSON.parse(stdout) as QpStat[]
+  assert.equal(all.length, 122)
+  const shown = all.find(({ qpn }) => qpn === a.qpn)
+  assert.equal(shown?.lastError?.cause, 'RKEY_UNKNOWN')
+  assert.deepEqual(
+    { ...shown, lastError: undefined, send: undefined, receive: undefined },
+    {
+      device: 'rxe0',
+      pid: globalThis.process.pid,
+      command: 'node',
+      qpn: a.qpn,
+      type: 'rc_qp',
+      state: 'ERR',
+      peer: { qpn: b.qpn, address: device.address },
+      send: undefined,
+      receive: undefined,
+      lastError: undefined,
+    },
+  )
+  const text = (await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout
+  assert.match(text, /^DEVICE +QPN +PROCESS +TYPE +STATE +PEER +SEND +RECEIVE\n/)
+  assert.match(text, /\n {4}last error: QP 0x[0-9a-f]+ WRITE wr_id 7: REM_ACCESS_ERR: peer QP .*rkey 0x5 is unknown/)
+  await device.close()
+  const none = await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])
+  assert.equal(none.stdout, 'no queue pairs\n')
+})
+
+describe('a trace', { skip: lacking(errors) }, () => {
+  it('has a line for each failure, and a record as JSON', async t => {
+    const args = ['-g', '1', '-d', 'rxe0']
+    const { stderr } = await run(t, userdma, ['trace', '--private', '--errors', '--', errors, ...args])
+    assert.match(
+      stderr,
+      /\[pid \d+ verbs_errors\] QP 0x[0-9a-f]+ WRITE wr_id 1: REM_ACCESS_ERR: peer QP 0x[0-9a-f]+: rkey/,
+    )
+    const json = await run(t, userdma, ['trace', '--private', '--json', '--', errors, ...args])
+    const records = json.stderr
+      .trim()
+      .split('\n')
+      .map(line => JSON.parse(line) as { failure?: { status?: string } })
+    const statuses = new Set(records.flatMap(({ failure }) => failure?.status ?? []))
+    for (const status of ['REM_ACCESS_ERR', 'LOC_PROT_ERR', 'LOC_LEN_ERR', 'WR_FLUSH_ERR'])
+      assert.ok(statuses.has(status), status)
+  })
+})
+
+describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowledged) }, () => {
+  for (const [kind, call] of [
+    ['cq', 'ibv_ack_cq_events'],
+    ['qp', 'ibv_ack_async_event'],
+  ])
+    it(`destroy_${kind} is in the log and in stat while it waits, with its program`, async t => {
+      const daemon = await startDaemon(t)
+      const waiting = start(t, unacknowledged, [kind], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+      const [, pid, text] = await daemon.running.printed(
+        /userdma daemon: rxe0: \((\d+), unacknowledged\) (destroy_.* waits: .*)\n/,
+      )
+      assert.equal(Number(pid), waiting.child.pid)
+      const wanted = `^destroy_${kind} of 0x[0-9a-f]+ waits: 0 of 1 events read are acknowledged \\(${call}\\)$`
+      assert.match(text, new RegExp(wanted))
+      const list = async () => (await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout
+      assert.ok((await list()).endsWith(`rxe0: (${pid}, unacknowledged) ${text}\n`), await list())
+      waiting.child.stdin?.write('go\n')
+      assert.equal((await waiting.ended).stdout, 'destroyed\n')
+      assert.doesNotMatch(await list(), /waits/)
+    })
+  it("is found by libibverbs' event counts, whose offsets are right", async t => {
+    const { stdout } = await run(t, unacknowledged, ['layout'])
+    const here = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
+    assert.equal(stdout, here.map(row => `${row.join(' ')}\n`).join(''))
+  })
+  it('is not logged for programs that acknowledge', async t => {
+    const daemon = await startDaemon(t)
+    for (const kind of ['cq', 'qp'])
+      assert.equal((await run(t, unacknowledged, [kind, 'at-once'], { env: daemon.env })).stdout, 'destroyed\n')
+    assert.doesNotMatch(daemon.running.output(), /waits/)
+  })
+})

@@ -1,0 +1,43 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
+import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
+
+/**
+ * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms. So messages are few and long: the next
+ * packet reveals most losses.
+ */
+const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
+  [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],
+  [{ events: true, check: false, size: 4096, mtu: 256, twoDevices: false }, 30],
+  [{ events: false, check: true, size: 65536, mtu: 1024, twoDevices: true }, 10],
+  [{ events: true, check: true, size: 1048576, mtu: 4096, twoDevices: false }, 2],
+]
+
+/** Faults that the fault layer must have injected, so that the test is meaningful. */
+const visible: Readonly<Record<string, readonly string[]>> = {
+  drop: ['retransmissions'],
+  dup: ['duplicateRequests'],
+  reorder: ['outOfSequence'],
+  corrupt: ['retransmissions'],
+}
+
+describe('ibv_rc_pingpong on a bad network', { skip: lacking('ibv_rc_pingpong') }, () => {
+  for (const kind of ['drop', 'dup', 'reorder', 'corrupt'])
+    for (const rate of [0.01, 0.05])
+      it(`${kind} ${rate * 100} %`, async t => {
+        const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: `${kind}=${rate},seed=7` })
+        for (const [one, n] of cases) await t.test(`${caseName(one)}, ${n} times`, s => runCase(s, daemon, one, n))
+        const { devices } = await daemon.settled(isEmpty)
+        for (const counter of visible[kind]) {
+          const count = devices.reduce((sum, { transport }) => sum + transport[counter], 0)
+          assert.ok(count > 0, `${counter} is ${count}: were no faults injected?`)
+        }
+      })
+
+  it('all faults together', async t => {
+    const fault = 'drop=0.02,dup=0.02,reorder=0.02,corrupt=0.02,seed=11'
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault })
+    for (const [one, n] of cases) await t.test(`${caseName(one)}, ${n} times`, s => runCase(s, daemon, one, n))
+  })
+})

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { open } from '../../../src/verbs/index.ts'
+import { assertGoodPair, type PairOptions, startPair } from '../pairs/pingpong.ts'
+import {
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  TWO_DEVICES,
+} from '../programs.ts'
+
+const CALLS = 10_000
+const hostile = ownProgram('hostile')
+
+describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'), 'ibv_rc_pingpong') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  /** Run at the same time: a standard program, and one that checks every byte. */
+  const neighbours: readonly PairOptions[] = [
+    { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] },
+    { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe0'] },
+    { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe1'] },
+  ]
+  const argumentsOf = ({ program }: PairOptions): string[] =>
+    program === 'ibv_rc_pingpong'
+      ? ['-g', '1', '-s', '4096', '-m', '1024', '-n', '3000', '-c', '-e']
+      : ['-g', '1', '-s', '8192', '-m', '1024', '-n', '6000', '-S', '9']
+
+  neighbours.forEach((neighbour, seed) => {
+    it(`affects no other program with ${CALLS} random and mutated calls (seed ${seed})`, async t => {
+      const pair = await startPair(t, daemon, argumentsOf(neighbour), neighbour)
+      const { status, signal, stdout, stderr } = await run(t, hostile, ['-S', String(seed), '-n', String(CALLS)], {
+        env: daemon.env,
+      })
+      assert.equal(status, 0, `seed ${seed}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
+      assertGoodPair(await pair.ended())
+      await daemon.settled(isEmpty)
+    })
+  })
+
+  it('leaves nothing behind when it is killed in the middle', async t => {
+    const { signal } = await run(t, hostile, ['-S', '4', '-n', '3000', '-k'], { env: daemon.env })
+    assert.equal(signal, 'SIGKILL')
+    await daemon.settled(isEmpty)
+  })
+
+  it('gets only its share of a daemon’s few descriptors, and other clients can still get theirs', async t => {
+    const small = await startDaemon(t, { descriptors: 300 })
+    const greedy = await open({ socket: small.socket })
+    t.after(() => greedy.close())
+    const taken: { close(): void }[] = []
+    const takeAll = (): void => {
+      for (;;) taken.push(greedy.eventQueue())
+    }
+    const enough = { code: 'EMFILE', message: /process \d+ uses \d+ descriptors of the daemon and may use/ }
+    assert.throws(takeAll, enough)
+    assert.ok(taken.length > 30, `${taken.length}`)
+    await assert.rejects(open({ socket: small.socket }), { code: 'EMFILE' })
+    const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
+    assertGoodPair(await pair.ended())
+    await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
+    // Once the daemon has noticed that descriptors are released, the client can get them again.
+    const before = taken.length
+    for (const queue of taken.splice(0, 5)) queue.close()
+    for (const deadline = Date.now() + 10_000; taken.length < before; ) {
+      assert.throws(takeAll, enough)
+      assert.ok(Date.now() < deadline, `${taken.length} of ${before} again`)
+    }
+    assert.doesNotMatch(small.running.output(), /unforeseen|Error/)
+  })
+
+  it('causes no exception in the daemon', () => {
+    assert.equal(daemon.running.child.exitCode, null)
+    assert.doesNotMatch(daemon.running.output(), /unforeseen|Error/)
+  })
+})

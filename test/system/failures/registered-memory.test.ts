@@ -1,0 +1,63 @@
+/*
+ * Regions fail when their memory is unmapped, and are limited by RLIMIT_MEMLOCK.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking, ownProgram, run, startDaemon } from '../programs.ts'
+
+const program = ownProgram('stale_region')
+const skip = lacking(program)
+
+describe('a region whose memory was unmapped', { skip }, () => {
+  for (const how of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
+    it(`fails after the unmap, and later mappings at its address are not changed (${how})`, async t => {
+      const daemon = await startDaemon(t)
+      const { stdout, stderr, status } = await run(t, program, [how], { env: daemon.env })
+      if (/^cannot: /.test(stderr)) {
+        t.skip(stderr.trim())
+        return
+      }
+      assert.equal(
+        stdout,
+        'success, vendor_err 0x0\nremote operation error, vendor_err 0x509\nthen there is 0\nsuccess, vendor_err 0x0\nthen there is 9\n',
+      )
+      assert.equal(stderr, '')
+      assert.equal(status, 0)
+    })
+})
+
+/** The program without CAP_IPC_LOCK, with a limit in KiB. */
+const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
+const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
+
+describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
+  const register = async (t: Parameters<typeof startDaemon>[0], kibibytes: number, ...options: string[]) => {
+    const daemon = await startDaemon(t, { options })
+    const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']
+    const { stdout } = await run(t, shell, args, { env: daemon.env })
+    return { output: stdout, log: daemon.running.output() }
+  }
+
+  it('counts every region, and a registration beyond it is ENOMEM', async t => {
+    const { output, log } = await register(t, 256)
+    assert.equal(output, '4, then Cannot allocate memory\nafter one less one more\n')
+    assert.match(
+      log,
+      /process \d+ may lock 262144 bytes \(RLIMIT_MEMLOCK\), has registered 262144 and requests 65536 more: raise the limit \(ulimit -l\), or start the daemon with --ignore-memlock\n$/,
+    )
+  })
+
+  it('a limit of 0 is EPERM', async t => {
+    assert.equal((await register(t, 0)).output, '0, then Operation not permitted\n')
+  })
+
+  it('does not limit with --ignore-memlock', async t => {
+    assert.equal((await register(t, 256, '--ignore-memlock')).output, '64, then enough\nafter one less one more\n')
+  })
+
+  it('does not limit with CAP_IPC_LOCK', { skip: UNPRIVILEGED.length === 0 && 'needs root' }, async t => {
+    const daemon = await startDaemon(t)
+    const { stdout } = await run(t, 'sh', [...limited, '256', program, 'limit', '65536'], { env: daemon.env })
+    assert.equal(stdout, '64, then enough\nafter one less one more\n')
+  })
+})

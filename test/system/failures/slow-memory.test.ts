@@ -1,0 +1,133 @@
+/*
+ * Memory whose access never completes: its program is disconnected, with a reason in the log; other programs continue,
+ * and the daemon stops on SIGTERM.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { type StartedPair, startPair } from '../pairs/pingpong.ts'
+import {
+  lacking,
+  ownProgram,
+  type Running,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  temporaryFolder,
+} from '../programs.ts'
+
+const program = ownProgram('slow_memory')
+const stalling = ownProgram('stalling')
+const skip = lacking(program, 'ibv_rc_pingpong')
+/** The program's message on a machine that does not allow this. */
+const CANNOT = /cannot: .*/
+
+const NOBODY = 65534
+
+const SLOW = /remote operation error, vendor_err 0x50c/
+
+/** A guest's DMA goes through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages immediately. */
+const cases: readonly { kind: string; guest?: number; printed: RegExp; cutOff: boolean }[] = [
+  { kind: 'fuse', printed: SLOW, cutOff: true },
+  { kind: 'userfaultfd', printed: SLOW, cutOff: true },
+  { kind: 'late', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'dirty', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'argument', printed: /write: (?!done)/, cutOff: true },
+  { kind: 'descriptor', printed: /ibv_open_xrcd: done/, cutOff: false },
+  { kind: 'fuse', guest: NOBODY, printed: SLOW, cutOff: true },
+  { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, cutOff: true },
+  { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, cutOff: false },
+]
+
+const needsRoot = (guest?: number): string | false =>
+  guest !== undefined && process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+
+const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): Running =>
+  start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
+    env: daemon.env,
+    cwd: temporaryFolder(t),
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+
+/** Mover threads of a daemon in uninterruptible sleep. */
+const stuckMoversOf = (daemon: number): number =>
+  readdirSync('/proc').filter(name => {
+    try {
+      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/stat`, 'latin1').includes(`(userdma-mover) D ${daemon} `)
+    } catch {
+      return false
+    }
+  }).length
+
+/** Checks that the daemon serves other programs, and stops on SIGTERM. */
+const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
+  const { sentPackets } = (await daemon.stat()).devices[0].transport
+  await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
+  assert.equal(neighbours.client.child.exitCode, null)
+  daemon.running.child.kill('SIGTERM')
+  assert.deepEqual((await daemon.running.ended).signal, null)
+}
+
+describe('memory whose access never completes', { skip }, () => {
+  for (const { kind, printed, guest, cutOff } of cases) {
+    const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
+    it(`${kind}, ${whose}: other programs continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
+      const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
+      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const slow = startSlow(t, daemon, kind, guest)
+      const outcome = await Promise.race([slow.printed(printed), slow.printed(CANNOT)])
+      if (CANNOT.test(outcome[0])) {
+        t.skip(outcome[0])
+        return
+      }
+      if (cutOff)
+        await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
+      if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
+      await assertServes(daemon, neighbours)
+      slow.child.stdin?.end()
+      await slow.ended
+    })
+  }
+
+  it('a guest can block only a few mover threads that cannot be killed', { skip: needsRoot(NOBODY) }, async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    for (let i = 0; i < 12; i++) {
+      const slow = startSlow(t, daemon, 'fuse', NOBODY)
+      await slow.printed(/vendor_err|: /)
+      const [cannot] = CANNOT.exec(slow.output()) ?? []
+      if (cannot !== undefined) {
+        t.skip(cannot)
+        return
+      }
+    }
+    const stuck = stuckMoversOf(daemon.pid)
+    assert.ok(stuck > 0 && stuck <= 8, `${stuck} are stuck`)
+  })
+})
+
+/** A guest delays the daemon by what it passes, shows or connects with (test/programs/failures/stalling.c). */
+const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
+const cutOffStalls = ['written', 'shown', 'mapped']
+
+describe('a guest that delays the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
+  for (const kind of stalls)
+    it(`${kind}: other programs continue, and SIGTERM works`, { skip: needsRoot(NOBODY) }, async t => {
+      const daemon = await startDaemon(t, { guest: NOBODY })
+      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const guest = start(t, stalling, [kind, `${NOBODY}`], {
+        env: daemon.env,
+        cwd: temporaryFolder(t),
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      const outcome = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
+      if (CANNOT.test(outcome[0])) {
+        t.skip(outcome[0])
+        return
+      }
+      if (cutOffStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
+      await assertServes(daemon, neighbours)
+      guest.child.stdin?.end()
+      await guest.ended
+    })
+})

@@ -1,0 +1,100 @@
+/*
+ * A failed start gives the reason: no space, no /proc, too few descriptors.
+ */
+import assert from 'node:assert/strict'
+import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import { findTool, missing } from '../../tools.ts'
+import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
+
+const isRoot = process.getuid?.() === 0
+
+describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
+  const own = (script: string) => ['-m', 'sh', '-c', script]
+
+  it('without disk space gives the reason, and leaves nothing', async t => {
+    if (!isRoot || findTool('unshare') === undefined)
+      return void missing(t, 'a small file system needs root and unshare')
+    const folder = temporaryFolder(t)
+    const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; ls -A ${folder}/userdma`
+    const { stdout, stderr } = await run(t, 'unshare', own(script), {
+      env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
+    })
+    assert.match(stderr, /userdma: ENOSPC: no space left on device.*; free some disk space, or choose another place/)
+    assert.equal(stdout, 'status 1\n')
+    assert.deepEqual(readdirSync(folder), [])
+  })
+
+  it('without /proc gives the reason', async t => {
+    if (!isRoot || findTool('unshare') === undefined) return void missing(t, 'another /proc needs root and unshare')
+    const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
+    const { stdout, stderr } = await run(t, 'unshare', own(script), { env: cleanEnvironment() })
+    assert.match(
+      stderr,
+      /\/proc is not mounted, and the daemon needs it for programs' memory and descriptors: `mount -t proc proc \/proc`/,
+    )
+    assert.equal(stdout, 'status 1\n')
+  })
+
+  for (const limit of [20, 40, 100])
+    it(`without enough descriptors gives the reason: ${limit}`, async t => {
+      const script = `ulimit -n ${limit}; ${userdma} run --private -- true; echo "status $?"`
+      const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
+      assert.match(
+        stderr,
+        /^userdma: this process may have \d+ files open \(EMFILE\).* run `ulimit -n 1024` first; .*\n$/,
+      )
+      assert.equal(stdout, 'status 1\n')
+    })
+
+  it('in a user namespace says whose files prevent it', async t => {
+    if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
+      return void missing(t, 'a user namespace over files of root needs root, unshare and setpriv')
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o755)
+    mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
+    const inside = async (command: string, env: NodeJS.ProcessEnv = {}) => {
+      const as = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
+      const { stderr } = await run(t, 'setpriv', as, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
+      return stderr
+    }
+    const whose = `${folder}/userdma-0, where your daemon's socket should be, belongs to a user outside this user namespace`
+    assert.ok((await inside(`${userdma} run -- true`, { TMPDIR: folder })).startsWith(`userdma: ${whose}, not to you`))
+    assert.match(
+      await inside(`${userdma} daemon --socket ${folder}/sock`),
+      /EACCES.* belongs to a user outside this user namespace: take a folder of your own \(`mkdir -m 700 FOLDER`/,
+    )
+    chmodSync(folder, 0o700)
+    assert.match(
+      await inside(`${userdma} stat --socket ${folder}/sock`),
+      /the folder of .* is closed to you \(user 0\)/,
+    )
+  })
+
+  it('leaves a log with the devices served, and with the reason of the exit', async t => {
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o700)
+    const { status, stderr } = await run(t, userdma, ['run', '--', 'true'], {
+      env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
+    })
+    assert.equal(status, 0, stderr)
+    const log = join(folder, 'userdma', 'daemon.log')
+    const whole =
+      /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has ended, .*\n$/
+    for (const deadline = Date.now() + 10_000; !whole.test(readFileSync(log, 'utf8')); )
+      assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
+  })
+
+  it('a private daemon starts with any umask', async t => {
+    const as =
+      isRoot && findTool('setpriv') !== undefined
+        ? 'setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ '
+        : ''
+    const { status, stderr } = await run(t, 'sh', ['-c', `umask 777; ${as}${userdma} run --private -- true`], {
+      env: cleanEnvironment(),
+    })
+    assert.equal(status, 0, stderr)
+  })
+})

@@ -1,0 +1,53 @@
+/*
+ * Debian 13's `rdma` (iproute2 6.15) compared with its output on Linux 6.12, and its monitor.
+ */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { lacking, start, startDaemon } from '../programs.ts'
+import { debian13 } from '../suites/debian13.ts'
+import { shell, showsIdentifiers, showsObjects } from './rdma-tool.ts'
+
+const RECORDINGS = '6.15-on-6.12'
+
+describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpong', 'rping', 'ucmatose') }, () => {
+  const found = debian13(['iproute2'], 'rdma')
+  const skip = 'skip' in found ? found.skip : false
+  const path = 'path' in found ? found.path : ''
+
+  it('shows devices, links, objects and counters as on Linux', { skip }, t => showsObjects(t, RECORDINGS, path))
+
+  it('shows identifiers of rdma_cm as on Linux', { skip }, t => showsIdentifiers(t, RECORDINGS, path))
+
+  it('lets all programs use controlled Q_Keys, and shows it', { skip }, async t => {
+    const daemon = await startDaemon(t)
+    await shell(t, daemon, 'rdma system set privileged-qkey on', path)
+    assert.match((await shell(t, daemon, 'rdma system', path)).output, /privileged-qkey on/)
+  })
+
+  it('is notified of devices that are added, renamed and removed', { skip }, async t => {
+    const daemon = await startDaemon(t)
+    const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
+    // It is subscribed once it has printed something.
+    let listens = false
+    const renamed = monitor.printed(/\[RENAME\]/).then(() => {
+      listens = true
+    })
+    for (let [is, next] = ['rxe0', 'other']; !listens; [is, next] = [next, is])
+      await shell(t, daemon, `rdma dev set ${is} name ${next}`, path)
+    await renamed
+    const { devices } = await daemon.stat()
+    const steps = [
+      [`rdma link del ${devices[0].name}`, /\[UNREGISTER\]\tdev 0 \w+\n$/],
+      [
+        'rdma link add rxe7 type rxe netdev lo',
+        /\[REGISTER\]\tdev 0 rxe7\n\[NETDEV_ATTACH\]\tdev 0 rxe7 port 1 netdev 1 lo\n$/,
+      ],
+      ['rdma dev set rxe7 name mlx5_0', /\[RENAME\]\tdev 0 mlx5_0\n$/],
+    ] as const
+    for (const [command, pattern] of steps) {
+      assert.deepEqual(await shell(t, daemon, command, path), { status: 0, output: '' }, command)
+      await monitor.printed(pattern)
+    }
+  })
+})

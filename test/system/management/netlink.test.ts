@@ -1,0 +1,254 @@
+/*
+ * Programs that query devices and objects over netlink: iproute2's `rdma` compared with its output on Linux, libraries
+ * that find devices of any name, sockets as in netlink(7).
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { describe, it } from 'node:test'
+import { inspect } from 'node:util'
+import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } from '../../../src/spec/linux/nldev.ts'
+import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '../../../src/uapi/nldev/attributes.ts'
+import { type Message, writeMessage } from '../../../src/uapi/nldev/messages.ts'
+import { dial } from '../../daemon/client.ts'
+import { attributeOf, errnoOf, openTestSocket } from '../../daemon/netlink/test-socket.ts'
+import { recorded } from '../../uapi/nldev/recorded.ts'
+import { canMakeNamespaces, ip, twoNamespaces } from '../namespaces.ts'
+import { assertGoodPair, runPair } from '../pairs/pingpong.ts'
+import {
+  freePort,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  start,
+  startDaemon,
+  TWO_DEVICES,
+  untilListening,
+  userdma,
+} from '../programs.ts'
+import { shell, showsIdentifiers, showsObjects, startServers } from './rdma-tool.ts'
+
+const netlink = ownProgram('netlink')
+
+describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
+  it('behave as netlink(7) says, and leave nothing behind', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stdout, stderr } = await run(t, netlink, [], { env: daemon.env })
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'right\n', stderr: '' })
+    await daemon.settled(isEmpty)
+  })
+
+  it('do not exist without a daemon', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stderr } = await run(t, netlink, [], {
+      env: { ...daemon.env, USERDMA_SOCKET: `${daemon.socket}.none` },
+    })
+    assert.equal(status, 1)
+    assert.match(stderr, /no daemon serves this socket/)
+  })
+})
+
+describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
+  const version = spawnSync('rdma', ['-V'], { encoding: 'utf8' }).stdout ?? ''
+  const recordings = version.includes('6.1.0') ? '6.1' : '6.15-on-6.12'
+
+  it('shows devices, links, objects and counters as on Linux, with their ids and processes', t =>
+    showsObjects(t, recordings))
+
+  it('shows identifiers of rdma_cm as on Linux', { skip: lacking('rping', 'ucmatose') }, t =>
+    showsIdentifiers(t, recordings),
+  )
+
+  it('adds, renames and deletes devices, and prints the reason of a refusal', async t => {
+    const daemon = await startDaemon(t)
+    const assertOutput = async (command: string, status: number, pattern: RegExp): Promise<void> => {
+      const ours = await shell(t, daemon, command)
+      assert.match(ours.output, pattern, command)
+      assert.equal(ours.status, status, command)
+    }
+    await assertOutput(
+      'rdma link add rxe1 type rxe netdev lo',
+      1,
+      /^Error: interface lo has a device already, rxe0\.\nerror: File exists$/m,
+    )
+    await assertOutput(
+      'rdma link add rxe1 type rxe netdev nosuch',
+      1,
+      /no interface nosuch in the daemon's network namespace\.\nerror: No such device$/m,
+    )
+    await assertOutput(
+      'rdma link add rxe1 type nosuch netdev lo',
+      1,
+      /device type "nosuch" does not exist.*\nerror: Invalid argument$/m,
+    )
+    await assertOutput('rdma link add r%d type rxe netdev lo', 1, /device name "r%d".*\nerror: Invalid argument$/m)
+    await assertOutput('rdma link del nosuch', 1, /^Wrong device name - nosuch$/m)
+    await assertOutput('rdma dev set rxe0 name rxe0', 0, /^$/)
+    await assertOutput('rdma dev set rxe0 name a/b', 1, /error: Invalid argument/)
+    await assertOutput('rdma dev set rxe0 name mlx5_0', 0, /^$/)
+    await assertOutput(
+      'ls /sys/class/infiniband; cat /sys/class/infiniband_verbs/uverbs0/ibdev',
+      0,
+      /^mlx5_0\nmlx5_0\n$/,
+    )
+    await assertOutput('cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/sent_pkts', 0, /^0\n$/)
+    await assertOutput('ibv_devinfo -d mlx5_0', 0, /^hca_id:\tmlx5_0$/m)
+    await assertOutput(
+      'rdma system set netns exclusive',
+      1,
+      /same for all network namespaces.*\nerror: Operation not supported$/m,
+    )
+    await assertOutput('rdma link del mlx5_0', 0, /^$/)
+    await assertOutput('rdma dev; ls /sys/class/infiniband', 0, /^$/)
+    await assertOutput('rdma link add rxe0 type rxe netdev lo', 0, /^$/)
+    await assertOutput('rdma link', 0, /^link rxe0\/1 state ACTIVE physical_state LINK_UP netdev lo $/m)
+    assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
+  })
+
+  it('renames a device while a program uses it', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const port = String(await freePort())
+    const server = start(t, 'ibv_rc_pingpong', ['-d', 'rxe0', '-g', '1', '-p', port], { env: daemon.env })
+    await untilListening(Number(port), server.ended)
+    assert.deepEqual(await shell(t, daemon, 'rdma dev set rxe0 name other'), { status: 0, output: '' })
+    assert.equal((await shell(t, daemon, 'rdma dev set other name rxe1')).status, 1)
+    const client = await run(t, 'ibv_rc_pingpong', ['-d', 'other', '-g', '1', '-p', port, 'localhost'], {
+      env: daemon.env,
+    })
+    assert.equal(client.status, 0, client.stderr)
+    assert.equal((await server.ended).status, 0)
+    assert.deepEqual(
+      (await daemon.stat()).devices.map(({ name }) => name),
+      ['other', 'rxe1'],
+    )
+    assert.match((await shell(t, daemon, `${userdma} stat --socket ${daemon.socket}`)).output, /other/)
+  })
+
+  it('lets other users query, but not change anything or see keys', async t => {
+    if (process.geteuid?.() !== 0) return t.skip('only root can start programs of two users')
+    if (spawnSync(userdma, ['--version'], { uid: 65534, gid: 65534 }).status !== 0)
+      return t.skip('other users may not read this checkout')
+    const daemon = await startDaemon(t, { guest: 65534 })
+    await startServers(t, daemon)
+    const asOtherUser = (command: string) =>
+      shell(t, daemon, `setpriv --reuid=65534 --regid=65534 --clear-groups ${command}`)
+    assert.match((await shell(t, daemon, 'rdma -d res show mr')).output, /rkey 0x[0-9a-f]+ lkey 0x/)
+    const { output } = await asOtherUser('rdma -d res show mr')
+    assert.match(output, /^dev rxe0 mrn \d+ mrlen 4096 pdn \d+ pid \d+ comm ibv_/m)
+    assert.doesNotMatch(output, /key/)
+    for (const command of ['link add rxe1 type rxe netdev lo', 'link del rxe0', 'dev set rxe0 name rxe1'])
+      assert.match((await asOtherUser(`rdma ${command}`)).output, /error: Operation not permitted/, command)
+    assert.match((await asOtherUser('rdma dev')).output, /^0: rxe0: /)
+  })
+})
+
+/** Attributes whose values differ from machine to machine. */
+const NUMBERS: ReadonlySet<string> = new Set([
+  ...['NODE_GUID', 'SYS_IMAGE_GUID', 'NDEV_INDEX', 'NDEV_NAME', 'RES_SUMMARY_ENTRY_CURR', 'STAT_HWCOUNTER_ENTRY_VALUE'],
+  ...['RES_LQPN', 'RES_PID', 'RES_PDN', 'RES_CQN', 'RES_MRN', 'RES_CTXN', 'RES_SRQN', 'RES_RKEY', 'RES_LKEY'],
+  ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
+])
+/** XRC, which Linux's rxe lacks; FLUSH, which this rxe lacks. */
+const DIFFERENT = (1n << 20n) | (1n << 39n)
+
+/** The order of objects in a table is unspecified. */
+const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
+
+const withoutNumbers = (entries: Entries): unknown[] =>
+  entries.map(([name, value]) => {
+    if (NUMBERS.has(name)) return name
+    if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~DIFFERENT]
+    if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
+    const isFlagged = 'flagged' in value
+    // Queue pair 1 is listed, but no other objects of the daemon's clients.
+    const inner = (isFlagged ? value.flagged : value).filter(
+      ([, entry]) =>
+        name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
+    )
+    const shown = withoutNumbers(inner)
+    return [name, isFlagged, TABLES.has(name) ? shown.map(one => inspect(one, { depth: 9 })).sort() : shown]
+  })
+
+/** The answer to a request: messages, and the errno at its end. */
+const answerOf = (messages: readonly Message[]) => ({
+  bodies: messages
+    .filter(({ type }) => type >= NlmsgType.FIRST)
+    .map(({ type, flags, body }) => ({ type, flags, entries: withoutNumbers(decodeAttributes(body)) })),
+  errors: messages.filter(({ type }) => type === NlmsgType.ERROR).map(errnoOf),
+  ended: messages.some(({ type }) => type === NlmsgType.DONE),
+})
+
+describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
+  it('of 6.15 are answered as by Linux 6.12', async t => {
+    const daemon = await startDaemon(t)
+    await startServers(t, daemon)
+    const client = dial(t, daemon)
+    await client.hello()
+    const socket = await openTestSocket(client)
+    const all = recorded('nldev-6.12.abilog.gz')
+    const [qp] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
+    const [, first] = (attributeOf(qp, 'RES_QP') as Entries)[0]
+    const qpn = attributeOf(first as Entries, 'RES_LQPN') as number
+    let compared = 0
+    for (const [at, request] of all.entries()) {
+      if (!request.sent) continue
+      if (request.command.startsWith('rdma link add')) break
+      if (request.command.startsWith('rdma system set netns')) continue
+      const end = all.findIndex(({ sent }, i) => i > at && sent)
+      const entries = decodeAttributes(request.body).map(
+        ([name, value]): Entry => (name === 'RES_LQPN' ? [name, qpn] : [name, value]),
+      )
+      const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
+      assert.equal(await socket.send(datagram), datagram.length)
+      const answer = all.slice(at + 1, end < 0 ? undefined : end)
+      // The program did not read some answers completely.
+      const answers = socket.received().slice(0, answer.length)
+      assert.deepEqual(answerOf(answers), answerOf(answer), request.command)
+      compared++
+    }
+    assert.ok(compared > 50, `${compared}`)
+  })
+})
+
+describe('the interface of a device', () => {
+  it('is renamed, and another one gets its name: listeners are notified', async t => {
+    if (!canMakeNamespaces(t)) return
+    const [netns] = twoNamespaces(t, 1500, true)
+    const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
+    const client = dial(t, daemon)
+    await client.hello()
+    const socket = await openTestSocket(client)
+    assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    const events: string[] = []
+    const shown = async (last: string): Promise<void> => {
+      while (events.at(-1) !== last) {
+        await client.stat()
+        for (const { body } of socket.received()) {
+          const entries = decodeAttributes(body)
+          const type = attributeOf(entries, 'EVENT_TYPE')
+          const [name] = Object.entries(MonitorEvent).find(([, number]) => number === type) ?? ['?']
+          events.push([name, attributeOf(entries, 'DEV_NAME'), attributeOf(entries, 'NDEV_NAME')].join(' '))
+        }
+      }
+    }
+    ip('-n', netns, 'link', 'set', 'v0', 'down')
+    ip('-n', netns, 'link', 'set', 'v0', 'name', 'v9')
+    await shown('NETDEV_RENAME mlx5_0 v9')
+    ip('-n', netns, 'link', 'delete', 'v9')
+    ip('-n', netns, 'link', 'add', 'v8', 'type', 'veth', 'peer', 'name', 'v7')
+    ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v8')
+    await shown('NETDEV_ATTACH mlx5_0 v8')
+    assert.deepEqual(events, ['NETDEV_RENAME mlx5_0 v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
+  })
+})
+
+describe('a device of any name', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, () => {
+  it('has its provider, found by the driver name from netlink', async t => {
+    const daemon = await startDaemon(t, { devices: ['mlx5_0@127.0.0.1', 'null0', 'bnxt_re1@127.0.0.2'] })
+    const { stdout } = await run(t, 'ibv_devices', [], { env: daemon.env })
+    assert.match(stdout, /^ {4}mlx5_0 .*\n {4}bnxt_re1 /m)
+    assert.equal((await run(t, 'ibv_devinfo', ['-d', 'bnxt_re1'], { env: daemon.env })).status, 0)
+    assertGoodPair(await runPair(t, daemon, ['-d', 'mlx5_0', '-g', '1', '-n', '50']))
+    await daemon.settled(isEmpty)
+  })
+})

@@ -1,0 +1,389 @@
+/*
+ * umad files as libibumad programs use them: nodes, agents, requests and responses between devices, long messages, and
+ * clean-up after programs die and devices are removed. The expected answers are those of Linux 6.12 with its soft
+ * device, recorded with the same program (test/programs/connections/umad.c); differences are marked.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import {
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  TWO_DEVICES,
+} from '../programs.ts'
+import { StepProgram } from '../steps.ts'
+import { ipGid, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
+
+const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
+const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
+const EPROTONOSUPPORT = -93
+const ETIMEDOUT = 110
+const NOBODY = 65534
+const { GET, SET, SEND, TRAP, RESPONSE } = MadMethod
+const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
+const VENDOR = 0x32
+const OUI = 0x1405
+const TALK = ownProgram('umad_talk')
+
+const missing = lacking(UMAD_PROGRAM, TALK)
+
+describe('umad files', { skip: missing }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  it('exist as on Linux 6.12: for one user, without those of the subnet manager', async t => {
+    const { stdout } = await run(
+      t,
+      'sh',
+      ['-c', 'cd /sys/class/infiniband_mad; grep -r . abi_version umad1; stat -c "%A %t:%T" /dev/infiniband/umad1; ls'],
+      { env: daemon.env },
+    )
+    assert.deepEqual(stdout.trim().split('\n').sort(), [
+      'abi_version',
+      'abi_version:5',
+      'crw------- e7:1',
+      'umad0',
+      'umad1',
+      'umad1/dev:231:1',
+      'umad1/ibdev:rxe1',
+      'umad1/port:1',
+      'umad1/uevent:DEVNAME=infiniband/umad1',
+      'umad1/uevent:MAJOR=231',
+      'umad1/uevent:MINOR=1',
+    ])
+  })
+
+  it('register agents for what is available', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    const vendor = { mgmtClass: VENDOR, version: 1 }
+    const pm = { mgmtClass: PERFORMANCE, version: 1 }
+    const sa = { mgmtClass: SUBNET_ADMINISTRATION, version: 2 }
+    const cases: readonly (readonly [what: string, registration: Registration, answer: number])[] = [
+      ['queue pair 0', { qpn: 0, mgmtClass: 1, version: 1 }, EPROTONOSUPPORT],
+      ['queue pair 0 for sending', { qpn: 0 }, EPROTONOSUPPORT],
+      ['another queue pair', { qpn: 2 }, EINVAL],
+      ['messages of the CM, which have an agent', { mgmtClass: COMMUNICATION, version: 2, methods: [SEND] }, EINVAL],
+      ['those of another class version', { mgmtClass: COMMUNICATION, version: 1, methods: [SEND] }, 0],
+      ['RMPP for a class without it', { ...pm, rmpp: 1 }, EINVAL],
+      ['another version of RMPP', { ...sa, rmpp: 2 }, EINVAL],
+      ["a vendor's class without an OUI", { ...vendor, methods: [GET] }, EINVAL],
+      ['an OUI of 25 bits', { ...vendor, oui: 0x100_0000 }, EINVAL],
+      ['an invalid class', { mgmtClass: 80, version: 1 }, EINVAL],
+      ['the last class', { mgmtClass: 79, version: 1, oui: OUI }, 1],
+      ['version 8', { ...pm, version: 8 }, 2],
+      ['subnet management', { mgmtClass: 1, version: 1 }, EINVAL],
+      ['RMPP by the program without a class', { flags: 1 }, EINVAL],
+      ['RMPP without a class', { rmpp: 1 }, 3],
+      ['Get', { ...pm, methods: [GET] }, 4],
+      ['Get again', { ...pm, methods: [GET] }, EINVAL],
+      ['Set', { ...pm, methods: [SET] }, 5],
+      ['the bit of a method from 64 on', { ...pm, methods: [0x41] }, 6],
+      ['RMPP by the program for a class without it', { ...pm, flags: 1 }, 7],
+      ['RMPP by the program', { ...sa, flags: 1, rmpp: 1 }, 8],
+      ['directed routes', { mgmtClass: 0x81, version: 1 }, EINVAL],
+    ]
+    for (const [what, registration, answer] of cases) assert.equal(await program.register(registration), answer, what)
+    assert.deepEqual(await program.registered({ flags: 3 }), { agent: EINVAL, flags: 1 })
+    assert.deepEqual(
+      [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
+      [0, EINVAL],
+    )
+    assert.equal((await program.step('unregister 40')).result, EINVAL)
+    assert.equal((await program.step('pkeys')).result, EINVAL)
+    // The lowest free number; 32 in all.
+    for (const agent of [0, ...Array.from({ length: 23 }, (_, i) => i + 9)])
+      assert.equal(await program.register({}), agent)
+    assert.equal(await program.register({}), ENOMEM)
+
+    // Another file of the same port: a port's methods belong to one agent.
+    assert.ok((await program.open(0)) >= 0)
+    assert.deepEqual([(await program.step('pkeys')).result, (await program.step('pkeys')).result], [0, 0])
+    assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
+    assert.ok((await program.open(1)) >= 0)
+    assert.equal(await program.register({ ...pm, methods: [SET] }), 0)
+    await program.close()
+  })
+
+  it('refuse invalid messages, paths and calls', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
+    const long = madOf({ mgmtClass: PERFORMANCE, method: GET }, 300)
+    assert.equal((await program.step('poll 0')).view.getUint16(0, true), 4)
+    assert.deepEqual([await program.read(), await program.read(10)], [EAGAIN, EINVAL])
+    assert.equal((await program.step('ioctl 0')).result, ENOTTY)
+    assert.equal((await program.step(`ioctl ${(0x1b << 8) | 77}`)).result, ENOTTY)
+    assert.equal(await program.send({ data }), EIO)
+    assert.equal((await program.step('write 20 00')).result, EINVAL)
+    assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
+    const send = async (message: Partial<Parameters<UmadProgram['send']>[0]>) => program.send({ data, ...message })
+    assert.equal(await send({ agent: 32 }), EINVAL)
+    assert.equal(await send({ agent: 1 }), EIO)
+    assert.equal(await send({ grh: 0 }), EINVAL)
+    assert.equal(await send({ gidIndex: 9 }), ENODATA)
+    assert.equal(await send({ gidIndex: 0 }), EINVAL, 'an IPv6 source and an IPv4 destination')
+    assert.equal(await send({ data: long }), EINVAL)
+    assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
+    assert.equal(await send({ data: data.subarray(0, 36) }), 100)
+    assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
+    // Only DATA segments of long messages are truncated.
+    const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
+    assert.equal(await program.register(rmpp), 1)
+    const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
+    ack.set([1, 2, 1], 24)
+    assert.equal(await send({ agent: 1, data: ack }), EINVAL)
+    assert.equal(await send({ agent: 1, data: ack.subarray(0, 60) }), 124)
+    assert.equal((await program.step('open /dev/infiniband/umad7')).result, ENXIO)
+    await program.close()
+  })
+
+  it('match responses with requests, and report unanswered ones', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1, 'wait')
+    assert.equal(await client.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
+    assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
+    const data = madOf({ mgmtClass: VENDOR, method: GET, tid: 77, oui: OUI })
+    // A read that blocks.
+    const waiting = server.read()
+    assert.equal(await client.send({ data, timeout: 10_000 }), 320)
+    assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction ID again')
+    const request = await waiting
+    assert.ok(typeof request === 'object')
+    assert.deepEqual(
+      { ...request, data: request.data.subarray(12) },
+      { agent: 0, status: 0, length: 320, qpn: 1, gid: ipGid(1), data: data.subarray(12) },
+    )
+    const response = request.data.slice()
+    response[3] = GET | RESPONSE
+    response[100] = 9
+    assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
+    const { agent, status, data: answer } = await client.receive()
+    assert.deepEqual([agent, status, answer], [0, 0, response])
+    // A second response matches no request; another method has no agent, and Send gets no response.
+    assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
+    const unregistered = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
+    assert.equal(await client.send({ data: unregistered, timeout: 20, retries: 2 }), 320)
+    assert.equal((await client.step('poll 30000')).result, 1)
+    assert.deepEqual([await client.read(64), await client.read(87)], [EINVAL, EINVAL])
+    const late = await client.read(88)
+    assert.ok(typeof late === 'object')
+    assert.deepEqual([late.status, late.gid, late.data.length], [ETIMEDOUT, ipGid(2), 24])
+    assert.deepEqual(late.data.subarray(12), unregistered.subarray(12, 24))
+    assert.equal(await client.read(), EAGAIN)
+    for (const one of [client, server]) await one.close()
+  })
+
+  it('answer unclaimed Get and Set: performance counters, and otherwise an error status', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    assert.equal(await program.register({}), 0)
+    const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
+      const data = madOf({ mgmtClass, method, attribute, version: mgmtClass === COMMUNICATION ? 2 : 1 })
+      data[65] = 1
+      assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+      const { status, data: answer } = await program.receive()
+      assert.deepEqual([status, answer[3]], [0, GET | RESPONSE])
+      return answer
+    }
+    const statusOf = (mad: Uint8Array) => Buffer.from(mad).readUInt16BE(4)
+    const info = await request(PERFORMANCE, GET, 1)
+    assert.deepEqual([statusOf(info), info[64], info[65]], [0, 1, 1])
+    const counters = Buffer.from(await request(PERFORMANCE, GET, 0x12))
+    const extended = Buffer.from(await request(PERFORMANCE, GET, 0x1d))
+    assert.deepEqual([statusOf(counters), counters[65]], [0, 1])
+    // Packets received, including the request.
+    assert.ok(counters.readUInt32BE(100) >= 2)
+    assert.equal(Number(extended.readBigUInt64BE(96)), counters.readUInt32BE(100) + 1)
+    for (const [mgmtClass, method, attribute] of [
+      [PERFORMANCE, SET, 0x12],
+      [PERFORMANCE, GET, 0x77],
+      [SUBNET_ADMINISTRATION, GET, 1],
+      [COMMUNICATION, GET, 1],
+      [VENDOR, SET, 1],
+    ] as const)
+      assert.equal(statusOf(await request(mgmtClass, method, attribute)), 0x0c)
+    // Other methods than Get and Set, and subnet management, get no response.
+    for (const [mgmtClass, method] of [
+      [PERFORMANCE, TRAP],
+      [SUBNET_ADMINISTRATION, 0x12],
+      [1, GET],
+      [0x81, GET],
+    ] as const) {
+      assert.equal(await program.send({ data: madOf({ mgmtClass, method }), timeout: 20 }), 320)
+      assert.equal((await program.receive()).status, ETIMEDOUT)
+    }
+    await program.close()
+  })
+
+  it('use the header without P_Keys for programs that did not enable them', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
+    assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
+    program.header = 56
+    assert.equal(await program.send({ data: madOf({ mgmtClass: PERFORMANCE, method: GET }), timeout: 10_000 }), 312)
+    const { length, data } = await program.receive()
+    assert.deepEqual([length, data.length, data[3]], [312, 256, GET | RESPONSE])
+    await program.close()
+  })
+
+  it('return the agent of each message, and keep messages of closed agents', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1)
+    assert.equal(await client.register({}), 0)
+    for (const [agent, method] of [GET, SET].entries())
+      assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [method] }), agent)
+    for (const method of [SET, GET, SET])
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method, oui: OUI }) }), 320)
+    assert.equal((await server.receive()).agent, 1)
+    assert.equal((await server.step('poll 30000')).result, 1)
+    assert.equal((await server.step('unregister 0')).result, 0)
+    assert.deepEqual([(await server.receive()).agent, (await server.receive()).agent], [0, 1])
+    for (const one of [client, server]) await one.close()
+  })
+
+  it('keep a message that is read into a bad buffer for the next read', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1)
+    assert.equal(await client.register({}), 0)
+    assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
+    for (const attribute of [1, 2])
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), 320)
+    assert.equal((await server.step('poll 30000')).result, 1)
+    for (let tries = 0; tries < 3; tries++) assert.equal((await server.step('fault 320')).result, EFAULT)
+    for (const attribute of [1, 2]) assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(16), attribute)
+    assert.equal(await server.read(), EAGAIN)
+    assert.equal((await server.step('poll 1')).result, 0)
+    for (const one of [client, server]) await one.close()
+  })
+
+  it('appear in traces as calls of their classes, with the bytes read and written', async t => {
+    const registration = Buffer.alloc(40)
+    registration[4] = 1
+    const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`
+    const line = `printf '${steps}' | ${UMAD_PROGRAM}`
+    const { stdout, stderr } = await runUserdma(t, [
+      'trace',
+      '--socket',
+      daemon.socket,
+      '--abi',
+      '--',
+      'sh',
+      '-c',
+      line,
+    ])
+    const output = stdout + stderr
+    assert.match(output, /umad\] fd 3 mad_agent\.create\(channel fd 3, mgmtClass 0, .*\) = 0 \{object 0\}/)
+    assert.match(output, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
+    assert.match(output, /mad_channel\.receive\(.*room 0\) = -1 EAGAIN/)
+    assert.match(output, /mad_agent\.destroy\(object 0\) = 0/)
+  })
+
+  it('are shared with a forked child, which reads and sends like its parent', async t => {
+    const program = await UmadProgram.start(t, daemon)
+    assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
+    const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
+    assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+    assert.equal((await program.step('fork')).result, 0)
+    assert.equal((await program.receive()).status, 0)
+    assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+    assert.equal((await program.receive()).status, 0)
+    assert.equal(await program.register({}), 1)
+    await program.close()
+  })
+
+  it('are inherited by programs that a shell starts', async t => {
+    const registration = Buffer.alloc(40)
+    registration[4] = 1
+    const steps = `use 3\nregister2 ${registration.toString('hex')}\npoll 0\n`
+    const line = `exec 3<>/dev/infiniband/umad1; printf '${steps}' | ${UMAD_PROGRAM}`
+    const { stdout, stderr } = await run(t, 'sh', ['-c', line], { env: daemon.env })
+    assert.deepEqual(
+      stdout.split('\n').map(output => output.split(' ')[0]),
+      ['0', '0', '1', ''],
+      stderr,
+    )
+  })
+
+  it('carry long messages of libibumad, and report the buffer size they need', async t => {
+    const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await server.printed(/ready/)
+    const gid = Buffer.from(ipGid(2)).toString('hex')
+    for (const bytes of [0, 216, 217, 10_000, 500_000]) {
+      const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, String(bytes), '3'], { env: daemon.env })
+      // A single datagram is always complete.
+      assert.equal(stdout, `${bytes} bytes\n`, stderr)
+    }
+    server.child.stdin?.end()
+    assert.equal((await server.ended).status, 0, server.output())
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('umad files under failures', { skip: missing }, () => {
+  it('carry long messages over a lossy network', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=3%,seed=5' })
+    const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    await server.printed(/ready/)
+    const gid = Buffer.from(ipGid(2)).toString('hex')
+    const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, '12000', '20'], { env: daemon.env })
+    assert.equal(stdout, '12000 bytes\n', stderr)
+    server.child.stdin?.end()
+    assert.equal((await server.ended).status, 0, server.output())
+  })
+
+  it('end when their device is removed: every call is EIO, and waiters are woken', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const program = await UmadProgram.start(t, daemon, 1)
+    const waiting = await UmadProgram.start(t, daemon, 1, 'wait')
+    assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
+    const data = madOf({ mgmtClass: PERFORMANCE, method: TRAP })
+    assert.equal(await program.send({ data, timeout: 60_000 }), 320)
+    const read = waiting.read()
+    const { status, stderr } = await run(t, 'rdma', ['link', 'delete', 'rxe1'], { env: daemon.env })
+    assert.equal(status, 0, stderr)
+    assert.equal(await read, EIO)
+    assert.deepEqual([await program.read(), await program.send({ data }), await program.register({})], [EIO, EIO, EIO])
+    assert.equal((await program.step('poll 30000')).result, 1)
+    assert.equal((await program.step('open /dev/infiniband/umad1')).result, ENXIO)
+    assert.equal(await program.open(0), 4)
+    assert.equal(await program.register({}), 0)
+    for (const one of [program, waiting]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+
+  it('of killed programs leave nothing: 20 with agents, requests and unread messages', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const survivor = await UmadProgram.start(t, daemon, 0)
+    assert.equal(await survivor.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
+    for (let round = 0; round < 20; round++) {
+      const victim = await UmadProgram.start(t, daemon, 1)
+      // The same method each time, which the agent of the last program no longer has.
+      assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
+      const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
+      assert.equal(await survivor.send({ data }), 320)
+      assert.equal(await victim.send({ data: madOf({ mgmtClass: VENDOR, method: TRAP }), timeout: 60_000 }), 320)
+      assert.equal((await victim.step('poll 30000')).result, 1)
+      victim.running.child.kill(round % 2 === 0 ? 'SIGKILL' : 'SIGSTOP')
+      victim.running.child.kill('SIGKILL')
+      await daemon.settled(({ sessions }) => sessions === 1)
+    }
+    await survivor.close()
+    await daemon.settled(isEmpty)
+  })
+
+  const noGuests = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+  it("are refused to guests of root's daemon", { skip: noGuests }, async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
+    assert.equal((await guest.step('open /dev/infiniband/umad0')).result, EACCES)
+    await guest.close()
+  })
+})

@@ -1,0 +1,164 @@
+/*
+ * Our own programs that use umad files (test/programs/connections/umad.c), controlled by the test: the structs of Linux's
+ * ib_user_mad.h.
+ */
+import assert from 'node:assert/strict'
+import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'
+import { MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { ownProgram, type Scope, type TestDaemon } from '../programs.ts'
+import { StepProgram } from '../steps.ts'
+
+export const UMAD_PROGRAM = ownProgram('umad')
+
+export interface Registration {
+  readonly qpn?: number
+  readonly mgmtClass?: number
+  readonly version?: number
+  readonly flags?: number
+  /** Methods whose requests it receives. */
+  readonly methods?: readonly number[]
+  readonly oui?: number
+  readonly rmpp?: number
+}
+
+export interface Message {
+  readonly agent?: number
+  readonly timeout?: number
+  readonly retries?: number
+  readonly gid?: Uint8Array
+  readonly gidIndex?: number
+  /** 0: without a route. */
+  readonly grh?: number
+  readonly qpn?: number
+  readonly data: Uint8Array
+}
+
+export interface Received {
+  readonly agent: number
+  readonly status: number
+  readonly length: number
+  readonly qpn: number
+  readonly gid: Uint8Array
+  readonly data: Uint8Array
+}
+
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
+const maskOf = (methods: readonly number[]): Uint8Array => {
+  const mask = new Uint8Array(16)
+  for (const method of methods) mask[method >> 3]! |= 1 << (method & 7)
+  return mask
+}
+
+/** A datagram. */
+export const madOf = (
+  fields: {
+    readonly mgmtClass: number
+    readonly method: number
+    readonly version?: number
+    readonly attribute?: number
+    readonly tid?: number
+    readonly base?: number
+    readonly oui?: number
+  },
+  bytes = MAD_BYTES,
+): Uint8Array => {
+  const { mgmtClass, method, version = 1, attribute = 1, tid = 1, base = 1, oui = 0 } = fields
+  const mad = new Uint8Array(Math.max(bytes, 40))
+  const view = viewOf(mad)
+  mad.set([base, mgmtClass, version, method])
+  view.setUint32(12, tid)
+  view.setUint16(16, attribute)
+  if (oui !== 0) view.setUint32(36, oui)
+  return mad.subarray(0, bytes)
+}
+
+export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
+
+export class UmadProgram extends StepProgram {
+  /** Size of the header in its files, in bytes. */
+  header: number = UmadHeader.bytes
+
+  /** Opens a file of node `umadN`; `how`: "wait" for one without O_NONBLOCK. */
+  static async start(t: Scope, daemon: TestDaemon, node = 0, how = ''): Promise<UmadProgram> {
+    const self = new UmadProgram(t, UMAD_PROGRAM, daemon)
+    assert.ok((await self.open(node, how)) >= 0)
+    return self
+  }
+
+  async open(node: number, how = ''): Promise<number> {
+    return (await this.step(`open /dev/infiniband/umad${node} ${how}`)).result
+  }
+
+  /** The agent's number, or minus an errno. */
+  async register(registration: Registration): Promise<number> {
+    return (await this.registered(registration)).agent
+  }
+
+  /** REGISTER_AGENT2; also returns the flags. */
+  async registered(registration: Registration): Promise<{ readonly agent: number; readonly flags: number }> {
+    const { qpn = 1, mgmtClass = 0, version = 0, flags = 0, methods = [], oui = 0, rmpp = 0 } = registration
+    const bytes = new Uint8Array(RegisterAgent2.bytes)
+    const view = viewOf(bytes)
+    view.setUint32(RegisterAgent2.qpn, qpn, true)
+    bytes[RegisterAgent2.mgmtClass] = mgmtClass
+    bytes[RegisterAgent2.classVersion] = version
+    view.setUint32(RegisterAgent2.flags, flags, true)
+    bytes.set(maskOf(methods), RegisterAgent2.methods)
+    view.setUint32(RegisterAgent2.oui, oui, true)
+    bytes[RegisterAgent2.rmppVersion] = rmpp
+    const { result, view: out } = await this.step(`register2 ${hex(bytes)}`)
+    const agent = result < 0 ? result : out.getUint32(RegisterAgent2.id, true)
+    return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
+  }
+
+  /** REGISTER_AGENT, which keeps the headers from before P_Keys. */
+  async registerOld({ mgmtClass = 0, version = 0, methods = [], qpn = 1 }: Registration): Promise<number> {
+    const bytes = new Uint8Array(RegisterAgent.bytes)
+    bytes.set(maskOf(methods), RegisterAgent.methods)
+    bytes[RegisterAgent.qpn] = qpn
+    bytes[RegisterAgent.mgmtClass] = mgmtClass
+    bytes[RegisterAgent.classVersion] = version
+    const { result, view } = await this.step(`register ${hex(bytes)}`)
+    return result < 0 ? result : view.getUint32(RegisterAgent.id, true)
+  }
+
+  async send(message: Message): Promise<number> {
+    const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, qpn = 1, data } = message
+    const bytes = new Uint8Array(this.header + data.length)
+    const view = viewOf(bytes)
+    view.setUint32(UmadHeader.id, agent, true)
+    view.setUint32(UmadHeader.timeout, timeout, true)
+    view.setUint32(UmadHeader.retries, retries, true)
+    view.setUint32(UmadHeader.qpn, qpn)
+    bytes[UmadHeader.grhPresent] = grh
+    bytes[UmadHeader.gidIndex] = gidIndex
+    bytes.set(gid, UmadHeader.gid)
+    bytes.set(data, this.header)
+    return (await this.step(`write ${bytes.length} ${hex(bytes)}`)).result
+  }
+
+  /** The result of a read of `room` bytes; minus an errno. */
+  async read(room = this.header + MAD_BYTES): Promise<Received | number> {
+    const { result, view } = await this.step(`read ${room}`)
+    if (result < 0) return result
+    const bytes = new Uint8Array(view.buffer)
+    return {
+      agent: view.getUint32(UmadHeader.id, true),
+      status: view.getUint32(UmadHeader.status, true),
+      length: view.getUint32(UmadHeader.length, true),
+      qpn: view.getUint32(UmadHeader.qpn),
+      gid: bytes.slice(UmadHeader.gid, UmadHeader.gid + 16),
+      data: bytes.slice(this.header),
+    }
+  }
+
+  /** Waits for a message and reads it. */
+  async receive(room?: number): Promise<Received> {
+    assert.equal((await this.step('poll 30000')).result, 1)
+    const received = await this.read(room)
+    assert.ok(typeof received === 'object', `read: ${String(received)}`)
+    return received
+  }
+}

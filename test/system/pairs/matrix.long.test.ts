@@ -1,0 +1,104 @@
+/*
+ * The whole matrix: programs of every transport service between two daemons, on loopback and between namespaces over
+ * veth, at MTU 1500 and 9000, IPv4 and IPv6, with GSO and without, and with losses.
+ */
+import { before, describe, it } from 'node:test'
+import { loopbackText } from '../../loopback.ts'
+import { canMakeNamespaces, twoNamespaces } from '../namespaces.ts'
+import { isEmpty, lacking, type Scope, suiteScope } from '../programs.ts'
+import {
+  caseTitle,
+  type MatrixCase,
+  matrixPrograms,
+  type Network,
+  reliableCases,
+  runMatrixCase,
+  startTwo,
+  type Two,
+  unreliableCases,
+} from './matrix.ts'
+
+interface Plan {
+  readonly name: string
+  readonly network: (scope: Scope) => Network
+  readonly cases: readonly MatrixCase[]
+  readonly needsNamespaces: boolean
+}
+
+const all = [...reliableCases, ...unreliableCases]
+const links = ['udp', 'udp-plain'] as const
+
+const onLoopback: readonly Plan[] = links.map((link, i) => ({
+  name: `loopback, --link ${link}`,
+  network: () => ({ addresses: [loopbackText(10 * i + 1), loopbackText(10 * i + 2)], link }),
+  cases: all,
+  needsNamespaces: false,
+}))
+
+/**
+ * ACKs are lost only where both ends wait for each other before they exit: a pingpong that has received everything
+ * destroys its queue pairs, and if its last ACK was lost, the other end waits forever. And ib_send_lat -e takes the
+ * events of both its queues from one channel and fails if they arrive in another order.
+ */
+const losses = [
+  {
+    name: 'requests and responses',
+    fault: 'opcode=*SEND*+*WRITE*+*READ*,drop=0.01,reorder=0.01,seed=3',
+    cases: reliableCases,
+  },
+  {
+    name: 'packets of every kind',
+    fault: 'drop=0.01,reorder=0.01,seed=3',
+    cases: reliableCases.filter(({ program, args }) => /_(bw|lat)$/.test(program) && !args.includes('-e')),
+  },
+] as const
+
+const withLosses: readonly Plan[] = links.flatMap((link, i) =>
+  losses.map(({ name, fault, cases }, j) => ({
+    name: `loopback with losses of ${name}, --link ${link}`,
+    network: () => ({ addresses: [loopbackText(20 + 10 * i + 2 * j), loopbackText(21 + 10 * i + 2 * j)], link, fault }),
+    cases,
+    needsNamespaces: false,
+  })),
+)
+
+const onVeth: readonly Plan[] = [1500, 9000].flatMap(mtu =>
+  ([4, 6] as const).flatMap(version =>
+    links.map(
+      (link): Plan => ({
+        name: `veth, MTU ${mtu}, IPv${version}, --link ${link}`,
+        network: scope => ({
+          addresses: version === 4 ? ['10.99.0.1', '10.99.0.2'] : ['fd99::1', 'fd99::2'],
+          link,
+          netns: twoNamespaces(scope, mtu, true),
+        }),
+        cases: all,
+        needsNamespaces: true,
+      }),
+    ),
+  ),
+)
+
+describe('two daemons, the whole matrix', { skip: lacking(...matrixPrograms) }, () => {
+  for (const { name, network, cases, needsNamespaces } of [...onLoopback, ...withLosses, ...onVeth])
+    describe(name, () => {
+      const scope = suiteScope()
+      let two: Two | undefined
+      before(async () => {
+        if (!needsNamespaces) two = await startTwo(scope, network(scope))
+      })
+
+      it('two daemons', async t => {
+        if (needsNamespaces && canMakeNamespaces(t)) two = await startTwo(scope, network(scope))
+      })
+
+      for (const one of cases)
+        it(caseTitle(one), t =>
+          two ? runMatrixCase(t, two, one) : t.skip('network namespaces need root and iproute2'),
+        )
+
+      it('leaves nothing behind', async () => {
+        for (const daemon of two ?? []) await daemon.settled(isEmpty)
+      })
+    })
+})

@@ -1,0 +1,129 @@
+/*
+ * Debian's RDMA programs of every transport service between two of our daemons: the cases, and the networks they run
+ * on. Each case runs to its end on both sides with the same options.
+ *
+ * Unreliable services lose what overflows a receiver's socket buffer, and their programs would wait for it forever:
+ * their cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so a round
+ * takes as long as the scheduler decides; its cases have few rounds.
+ */
+import assert from 'node:assert/strict'
+import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
+import { assertGoodPair, runPair } from './pingpong.ts'
+
+export interface MatrixCase {
+  readonly program: string
+  readonly args: readonly string[]
+}
+
+const one = (line: string): MatrixCase => {
+  const [program, ...args] = line.split(' ')
+  return { program, args }
+}
+
+export const caseTitle = ({ program, args }: MatrixCase): string => `${program} ${args.join(' ')}`
+
+/** Every loss is retransmitted. */
+export const reliableCases: readonly MatrixCase[] = [
+  'ibv_rc_pingpong -s 65536 -n 100 -c',
+  'ibv_rc_pingpong -s 4096 -m 256 -r 5 -n 200 -l 1 -e -c',
+  'ibv_rc_pingpong -s 5000 -n 200 -N -c',
+  'ibv_srq_pingpong -n 200 -c',
+  'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
+  'ibv_xsrq_pingpong -m 1024 -n 200',
+  'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',
+  'ib_write_bw -s 65536 -n 200',
+  'ib_write_bw -s 4096 -n 200 -q 4 -b',
+  'ib_write_bw -s 65536 -n 200 -l 8',
+  'ib_write_bw -s 64 -n 200 -I 64 -Q 10',
+  'ib_write_bw -s 4096 -D 1',
+  'ib_write_bw -c XRC -s 65536 -n 200',
+  'ib_write_lat -s 64 -n 20',
+  'ib_write_lat -c XRC -s 64 -n 20',
+  'ib_send_bw -s 65536 -n 200',
+  'ib_send_bw -s 3000 -n 200 -b -e',
+  'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
+  'ib_send_bw -s 4096 -n 200 -r 16 -l 4',
+  'ib_send_bw -c XRC -s 65536 -n 200',
+  'ib_send_lat -s 64 -n 100 -e',
+  'ib_send_lat -s 64 -n 100 --use-srq',
+  'ib_send_lat -c XRC -s 2000 -n 100',
+  'ib_read_bw -s 65536 -n 200',
+  'ib_read_bw -s 300000 -n 30 -o 1 -b',
+  'ib_read_bw -c XRC -s 65536 -n 100 -e',
+  'ib_read_lat -s 4096 -n 100 -e',
+  'ib_read_lat -c XRC -s 4096 -n 100',
+  'ib_atomic_bw -n 200 -A FETCH_AND_ADD',
+  'ib_atomic_bw -c XRC -n 200 -A CMP_AND_SWAP -o 1',
+  'ib_atomic_lat -n 100 -A CMP_AND_SWAP -e',
+  'ib_atomic_lat -c XRC -n 100',
+].map(one)
+
+export const unreliableCases: readonly MatrixCase[] = [
+  'ibv_uc_pingpong -s 4096 -n 200 -c',
+  'ibv_uc_pingpong -s 100000 -m 512 -n 20 -e -c',
+  'ibv_ud_pingpong -s 1000 -n 200 -c',
+  'ibv_ud_pingpong -s 1000 -n 200 -e -c',
+  'ib_write_bw -c UC -s 8192 -n 50',
+  'ib_write_lat -c UC -s 64 -n 20',
+  'ib_send_bw -c UC -s 8192 -n 50',
+  'ib_send_bw -c UC -s 3000 -n 50 -b -e',
+  'ib_send_lat -c UC -s 2000 -n 100',
+  'ib_send_bw -c UD -s 1000 -n 200',
+  'ib_send_bw -c UD -s 1000 -n 200 -b -e',
+  'ib_send_lat -c UD -s 64 -n 100 -e',
+].map(one)
+
+/** One case of each service and each kind of operation, for every test run. */
+export const fewCases: readonly MatrixCase[] = [
+  'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
+  'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',
+  'ibv_uc_pingpong -s 100000 -m 512 -n 20 -e -c',
+  'ibv_ud_pingpong -s 1000 -n 200 -e -c',
+  'ib_write_bw -c XRC -s 65536 -n 200',
+  'ib_read_bw -c XRC -s 65536 -n 100 -e',
+  'ib_atomic_lat -c XRC -n 100',
+  'ib_write_bw -c UC -s 8192 -n 50',
+  'ib_send_bw -c UC -s 3000 -n 50 -b -e',
+  'ib_send_bw -c UD -s 1000 -n 200 -b -e',
+  'ib_send_lat -c UD -s 64 -n 100 -e',
+  'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
+].map(one)
+
+/** What the cases need of the machine. */
+export const matrixPrograms: readonly string[] = [
+  ...new Set([...reliableCases, ...unreliableCases].map(({ program }) => program)),
+]
+
+export interface Network {
+  readonly addresses: readonly [string, string]
+  readonly link: string
+  readonly fault?: string
+  readonly netns?: readonly [string, string]
+}
+
+export type Two = readonly [TestDaemon, TestDaemon]
+
+/** A daemon with one device at each end. */
+export const startTwo = async (scope: Scope, { addresses, link, fault, netns }: Network): Promise<Two> => {
+  const startEnd = (i: 0 | 1): Promise<TestDaemon> =>
+    startDaemon(scope, {
+      devices: [`rxe0@${addresses[i]}`],
+      link,
+      ...(fault !== undefined && { fault }),
+      ...(netns && { netns: netns[i] }),
+    })
+  return [await startEnd(0), await startEnd(1)]
+}
+
+/** Runs a case, with the client at the second daemon. */
+export const runMatrixCase = async (t: Scope, [a, b]: Two, { program, args }: MatrixCase): Promise<void> => {
+  if (!program.startsWith('ib_')) {
+    assertGoodPair(await runPair(t, a, ['-g', '1', ...args], { program, clientDaemon: b }))
+    return
+  }
+  const { server, client } = await runPair(t, a, ['-x', '1', '-F', ...args], { program, clientDaemon: b })
+  for (const { status, signal, stdout, stderr } of [client, server]) {
+    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assert.doesNotMatch(stdout + stderr, /error|fail/i)
+  }
+}

@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
+import { type PairOptions, runPair } from './pingpong.ts'
+
+interface Case {
+  readonly program: string
+  readonly args: readonly string[]
+  /** Message size in bytes, the start of the result line. */
+  readonly size: number
+}
+
+const test = (program: string, size: number, n: number, ...args: string[]): Case => ({
+  program,
+  size,
+  args: ['-s', String(size), '-n', String(n), ...args],
+})
+
+const cases: readonly Case[] = [
+  test('ib_write_bw', 65536, 500),
+  test('ib_write_bw', 1048576, 50, '-m', '1024'),
+  test('ib_write_bw', 4096, 500, '-q', '4'),
+  test('ib_write_bw', 65536, 200, '-b'),
+  test('ib_send_bw', 65536, 500),
+  test('ib_send_bw', 4096, 500, '-e'),
+  test('ib_send_bw', 1000, 500, '-b', '-m', '256'),
+  test('ib_read_bw', 65536, 500),
+  test('ib_read_bw', 1048576, 30, '-m', '2048'),
+  test('ib_read_bw', 4096, 300, '-b'),
+  { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
+  { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
+  // It polls memory without calling the device, so a message takes as long as the scheduler decides.
+  test('ib_write_lat', 64, 100),
+  test('ib_send_lat', 64, 500),
+  test('ib_send_lat', 8192, 200, '-e'),
+  test('ib_read_lat', 4096, 300),
+  { program: 'ib_atomic_lat', args: ['-n', '300'], size: 8 },
+]
+
+describe('perftest', { skip: lacking('ib_write_bw', 'ib_atomic_lat') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  cases.forEach(({ program, args, size }, i) => {
+    it(`${program} ${args.join(' ')}`, async t => {
+      const options: PairOptions = { program, devices: ['rxe0', i % 2 === 0 ? 'rxe0' : 'rxe1'] }
+      const { server, client } = await runPair(t, daemon, ['-x', '1', '-F', ...args], options)
+      for (const { status, signal, stdout, stderr } of [client, server]) {
+        assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+        assert.doesNotMatch(stdout + stderr, /error|fail/i)
+      }
+      // The bandwidth may be 0: on a busy machine perftest cannot measure the CPU frequency.
+      assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
+    })
+  })
+
+  it('leaves nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+})

@@ -1,0 +1,13 @@
+import { before, describe, it } from 'node:test'
+import { lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
+import { caseName, matrix, runCase } from './pingpong.ts'
+
+describe('ibv_rc_pingpong, every combination', { skip: lacking('ibv_rc_pingpong') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  for (const one of matrix()) it(caseName(one), t => runCase(t, daemon, one, 1000))
+})

@@ -1,0 +1,166 @@
+/*
+ * ibv_rc_pingpong as pairs of processes: the cases, and what is checked for each.
+ */
+import assert from 'node:assert/strict'
+import {
+  type Finished,
+  freePort,
+  type Running,
+  type Scope,
+  start,
+  type TestDaemon,
+  untilListening,
+} from '../programs.ts'
+
+export interface PingpongCase {
+  /** Waits for events instead of polling. */
+  readonly events: boolean
+  /** Checks the received data. */
+  readonly check: boolean
+  /** Bytes of a message, and path MTU. */
+  readonly size: number
+  readonly mtu: number
+  readonly twoDevices: boolean
+}
+
+export const factors = {
+  events: [false, true],
+  check: [false, true],
+  size: [1, 4096, 65536, 1048576],
+  mtu: [256, 512, 1024, 2048, 4096],
+  twoDevices: [false, true],
+} as const
+
+type Factor = keyof typeof factors
+const names = Object.keys(factors) as Factor[]
+
+/** Every combination. */
+export const matrix = (): PingpongCase[] =>
+  names.reduce<Record<string, unknown>[]>(
+    (cases, name) => cases.flatMap(one => factors[name].map(value => ({ ...one, [name]: value }))),
+    [{}],
+  ) as unknown as PingpongCase[]
+
+const pairsOf = (one: PingpongCase): string[] =>
+  names.flatMap((a, i) => names.slice(i + 1).map(b => `${a}=${one[a]} ${b}=${one[b]}`))
+
+/** A few of the combinations: each pair of values of two factors occurs in one of them. */
+export const pairwise = (): PingpongCase[] => {
+  const all = matrix()
+  const open = new Set(all.flatMap(pairsOf))
+  const chosen: PingpongCase[] = []
+  const gain = (one: PingpongCase): number => pairsOf(one).filter(pair => open.has(pair)).length
+  while (open.size > 0) {
+    const best = all.reduce((a, b) => (gain(b) > gain(a) ? b : a))
+    chosen.push(best)
+    for (const pair of pairsOf(best)) open.delete(pair)
+  }
+  return chosen
+}
+
+/** Messages each way: enough to fill the queues, few enough to finish quickly. */
+const iterations = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
+
+export const caseName = ({ events, check, size, mtu, twoDevices }: PingpongCase): string =>
+  `${size} bytes, MTU ${mtu}${events ? ', -e' : ''}${check ? ', -c' : ''}${twoDevices ? ', two devices' : ''}`
+
+export const caseArguments = (one: PingpongCase, n = iterations(one)): string[] => [
+  ...['-g', '1', '-s', String(one.size), '-m', String(one.mtu), '-n', String(n)],
+  ...(one.events ? ['-e'] : []),
+  ...(one.check ? ['-c'] : []),
+]
+
+export interface Pair {
+  readonly server: Finished
+  readonly client: Finished
+}
+
+export interface PairOptions {
+  readonly program?: string
+  /** Devices of server and client; the first one for both. */
+  readonly devices?: readonly [string, string]
+  readonly limit?: number
+  /** The client's daemon, if it is another one. */
+  readonly clientDaemon?: TestDaemon
+  /** The client's arguments, if they differ. */
+  readonly clientArgs?: readonly string[]
+  /** The option of the port. */
+  readonly portOption?: string
+}
+
+export interface StartedPair {
+  readonly server: Running
+  readonly client: Running
+  /** Waits for both ends. A server whose client failed may wait forever, so it is stopped. */
+  ended(): Promise<Pair>
+}
+
+/** Starts server and client; the client once the server listens. */
+export const startPair = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  args: readonly string[],
+  options: PairOptions = {},
+): Promise<StartedPair> => {
+  const { program = 'ibv_rc_pingpong', devices = ['rxe0', 'rxe0'], limit, portOption = '-p' } = options
+  const port = await freePort()
+  const startProgram = (
+    device: string,
+    own: readonly string[],
+    more: readonly string[],
+    { env }: TestDaemon,
+  ): Running =>
+    start(scope, program, ['-d', device, ...own, portOption, String(port), ...more], {
+      env,
+      ...(limit !== undefined && { limit }),
+    })
+  const server = startProgram(devices[0], args, [], daemon)
+  if (!(await untilListening(port, server.ended)))
+    assert.fail(`${program} ended before it listened:\n${server.output()}`)
+  const client = startProgram(devices[1], options.clientArgs ?? args, ['localhost'], options.clientDaemon ?? daemon)
+  return {
+    server,
+    client,
+    async ended() {
+      const finished = await client.ended
+      if (finished.status !== 0) server.child.kill('SIGTERM')
+      return { server: await server.ended, client: finished }
+    },
+  }
+}
+
+export const runPair = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  args: readonly string[],
+  options: PairOptions = {},
+): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
+
+/** Asserts that both exited with status 0, and that neither received wrong data. */
+export const assertGoodPair = ({ server, client }: Pair): void => {
+  for (const [name, { status, signal, stdout, stderr }] of Object.entries({ client, server })) {
+    assert.equal(status, 0, `${name}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assert.doesNotMatch(stdout + stderr, /invalid data in page/, name)
+    assert.equal(stderr, '', `${name} complained`)
+  }
+}
+
+/** Runs one case of pingpong and checks it. */
+export const runCase = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  one: PingpongCase,
+  n?: number,
+  clientDaemon: TestDaemon = daemon,
+): Promise<void> => {
+  const pair = await runPair(scope, daemon, caseArguments(one, n), {
+    devices: ['rxe0', one.twoDevices ? 'rxe1' : 'rxe0'],
+    clientDaemon,
+  })
+  assertGoodPair(pair)
+  const count = n ?? iterations(one)
+  for (const { stdout } of [pair.server, pair.client]) {
+    assert.match(stdout, new RegExp(`^${count} iters in `, 'm'))
+    assert.match(stdout, new RegExp(`^${2 * one.size * count} bytes in `, 'm'))
+  }
+}

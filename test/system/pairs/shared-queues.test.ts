@@ -1,0 +1,160 @@
+/*
+ * Shared receive queues and XRC with real programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest, unmodified) and our
+ * own: rxe's library has no XRC, the shim adds it.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { loopbackText } from '../../loopback.ts'
+import {
+  type Finished,
+  freePort,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  TWO_DEVICES,
+  untilListening,
+  userdma,
+} from '../programs.ts'
+import { type Pair, type PairOptions, runPair } from './pingpong.ts'
+
+const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
+  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+}
+
+const assertBoth = ({ server, client }: Pair, line: RegExp): void => {
+  for (const finished of [client, server]) {
+    assertGood(finished)
+    assert.match(finished.stdout, line)
+  }
+}
+
+const programs = ['ibv_srq_pingpong', 'ibv_xsrq_pingpong', 'ib_send_bw']
+
+describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgram('shared_queues')) }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  const pingpongs: readonly (readonly string[])[] = [
+    ['-n', '300'],
+    ['-n', '640', '-q', '32', '-r', '100', '-c'],
+    ['-n', '200', '-s', '10001', '-m', '256', '-q', '3', '-e', '-c'],
+    ['-n', '50', '-s', '1048576', '-m', '4096', '-q', '2'],
+  ]
+  pingpongs.forEach((args, i) => {
+    it(`ibv_srq_pingpong ${args.join(' ')}`, async t => {
+      const devices = ['rxe0', i % 2 === 0 ? 'rxe1' : 'rxe0'] as const
+      const pair = await runPair(t, daemon, ['-g', '1', ...args], { program: 'ibv_srq_pingpong', devices })
+      assertBoth(pair, /^\d+ iters in /m)
+      assert.doesNotMatch(pair.client.stdout + pair.server.stdout, /invalid data in page/)
+    })
+  })
+
+  const clients = async (
+    t: Parameters<typeof run>[0],
+    on: TestDaemon,
+    count: number,
+    args: readonly string[],
+    devices: readonly [string, string] = ['rxe0', 'rxe0'],
+    clientsOn = on,
+  ): Promise<void> => {
+    const port = await freePort()
+    const all = ['-g', '1', '-p', String(port), ...args]
+    const program = 'ibv_xsrq_pingpong'
+    const server = start(t, program, ['-d', devices[0], '-c', String(count), ...all], { env: on.env })
+    assert.ok(await untilListening(port, server.ended), server.output())
+    const ends = Array.from({ length: count }, () =>
+      run(t, program, ['-d', devices[1], ...all, 'localhost'], { env: clientsOn.env }),
+    )
+    for (const finished of [...(await Promise.all(ends)), await server.ended]) {
+      assertGood(finished)
+      assert.match(finished.stdout, /^success$/m)
+    }
+  }
+  it('ibv_xsrq_pingpong', t => clients(t, daemon, 1, []))
+  it('ibv_xsrq_pingpong between two devices, with events', t => clients(t, daemon, 1, ['-e'], ['rxe0', 'rxe1']))
+  it('ibv_xsrq_pingpong, four clients', t => clients(t, daemon, 4, ['-n', '100', '-s', '5000', '-m', '1024']))
+  it('ibv_xsrq_pingpong, three clients with events', t => clients(t, daemon, 3, ['-n', '50', '-e', '-m', '256']))
+
+  const perftest: readonly (readonly [program: string, size: number, ...args: string[]])[] = [
+    ['ib_send_bw', 65536, '--use-srq', '-q', '4', '-n', '100'],
+    ['ib_send_bw', 1000, '--use-srq', '-q', '3', '-n', '200', '-b', '-m', '256'],
+    ['ib_send_lat', 64, '--use-srq', '-n', '200'],
+    ['ib_send_bw', 65536, '-c', 'XRC', '-n', '100', '-q', '2'],
+    ['ib_send_lat', 64, '-c', 'XRC', '-n', '200'],
+    ['ib_write_bw', 65536, '-c', 'XRC', '-n', '100', '-q', '2'],
+    ['ib_write_lat', 64, '-c', 'XRC', '-n', '50'],
+    ['ib_read_bw', 65536, '-c', 'XRC', '-n', '100'],
+    ['ib_atomic_bw', 8, '-c', 'XRC', '-n', '200', '-A', 'FETCH_AND_ADD'],
+  ]
+  perftest.forEach(([program, size, ...args], i) => {
+    it(`${program} ${args.join(' ')}, ${size} bytes`, async t => {
+      const options: PairOptions = { program, devices: ['rxe0', i % 2 === 0 ? 'rxe0' : 'rxe1'] }
+      const sized = program.includes('atomic') ? [] : ['-s', String(size)]
+      const { server, client } = await runPair(t, daemon, ['-x', '1', '-F', ...sized, ...args], options)
+      assertGood(client)
+      assertGood(server)
+      assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
+    })
+  })
+
+  it('limits, resizing, last requests, domains and targets of two processes', async t => {
+    assertGood(await run(t, ownProgram('shared_queues'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+
+  it('with loss', async t => {
+    const bad = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
+    await clients(t, bad, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
+    // Not ibv_srq_pingpong: one end exits as soon as it has finished, and the other may still wait for a lost ACK.
+    const args = ['-x', '1', '-F', '--use-srq', '-q', '4', '-n', '100', '-s', '5000']
+    const { server, client } = await runPair(t, bad, args, { program: 'ib_send_bw' })
+    assertGood(client)
+    assertGood(server)
+    await bad.settled(isEmpty)
+  })
+
+  it('between two daemons over UDP', async t => {
+    const [a, b] = await Promise.all(
+      [68, 69].map(n => startDaemon(t, { devices: [`rxe0@${loopbackText(n)}`], link: 'udp' })),
+    )
+    await clients(t, a, 2, ['-n', '50', '-s', '9000', '-m', '1024'], ['rxe0', 'rxe0'], b)
+    for (const [program, ...args] of [
+      ['ib_write_bw', '-c', 'XRC'],
+      ['ib_send_bw', '--use-srq', '-q', '3'],
+    ]) {
+      const all = ['-x', '1', '-F', '-s', '65536', '-n', '50', ...args]
+      const { server, client } = await runPair(t, a, all, { program, clientDaemon: b })
+      assertGood(client)
+      assertGood(server)
+    }
+    await a.settled(isEmpty)
+    await b.settled(isEmpty)
+  })
+
+  it('over UDP, and the trace names the calls', async t => {
+    const device = ['--link', 'udp', '--device', `rxe0@${loopbackText(67)}`]
+    const args = ['trace', '--private', ...device, '--', ownProgram('shared_queues'), '-g', '1']
+    const finished = await run(t, userdma, args)
+    assertGood(finished)
+    const output = finished.stdout + finished.stderr
+    for (const name of [
+      'srq.modify(object',
+      'xrcd.create(file',
+      'xrc_srq.create(pd',
+      'srqNum',
+      'xrc_tgt_qp.create(xrcd',
+    ])
+      assert.ok(output.includes(name), `the trace does not say ${name}`)
+  })
+})

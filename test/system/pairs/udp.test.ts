@@ -1,0 +1,298 @@
+/*
+ * Devices on real sockets: programs of two daemons exchange data over UDP, on loopback and between network namespaces.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, watch } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import { readCapture } from '../../../src/wire/pcap.ts'
+import { loopbackText } from '../../loopback.ts'
+import { fixture } from '../../paths.ts'
+import { findTool, missing } from '../../tools.ts'
+import { canMakeNamespaces, twoNamespaces } from '../namespaces.ts'
+import {
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  runUserdma,
+  type Scope,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  temporaryFolder,
+} from '../programs.ts'
+import { assertGoodPair, caseName, type PingpongCase, runCase, runPair, startPair } from './pingpong.ts'
+
+const one = (size: number, mtu: number, events = false): PingpongCase => ({
+  events,
+  check: true,
+  size,
+  mtu,
+  twoDevices: false,
+})
+
+type Two = readonly [TestDaemon, TestDaemon]
+
+/** Each daemon has one device. */
+const startTwo = async (
+  scope: Scope,
+  addresses: readonly [string, string],
+  more: { link?: string; fault?: string; netns?: readonly [string, string] } = {},
+): Promise<Two> => {
+  const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
+    const { link = 'udp', fault, netns } = more
+    return startDaemon(scope, {
+      devices: [`rxe0@${addresses[i]}`],
+      link,
+      ...(fault !== undefined && { fault }),
+      ...(netns && { netns: netns[i] }),
+    })
+  }
+  return [await startEnd(0), await startEnd(1)]
+}
+
+const portOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
+  (await daemon.stat()).devices[0].port
+
+const assertNothingLost = async (daemons: Two): Promise<void> => {
+  for (const daemon of daemons) {
+    const { devices } = await daemon.settled(isEmpty)
+    const { icrcErrors, dropped } = devices[0].port
+    assert.deepEqual({ icrcErrors, dropped }, { icrcErrors: 0, dropped: 0 })
+  }
+}
+
+const perftest = async (t: Scope, [a, b]: Two, program: string, ...args: string[]): Promise<void> => {
+  const { server, client } = await runPair(t, a, ['-x', '1', '-F', ...args], { program, clientDaemon: b })
+  for (const { status, signal, stdout, stderr } of [client, server]) {
+    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    assert.doesNotMatch(stdout + stderr, /error|fail/i)
+  }
+}
+
+const check = ownProgram('verbs_check')
+const CHECK_ARGS = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
+
+const checked = async (t: Scope, [a, b]: Two): Promise<void> => {
+  const { server, client } = await runPair(t, a, CHECK_ARGS, { program: check, clientDaemon: b })
+  for (const { status, stdout, stderr } of [server, client]) assert.equal(status, 0, stdout + stderr)
+}
+
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'ib_atomic_bw', check)
+
+describe('two daemons on loopback', { skip }, () => {
+  const links = ['udp', 'udp-plain']
+  links.forEach((link, number) => {
+    describe(`--link ${link}`, () => {
+      const suite = suiteScope()
+      let two: Two
+      before(async () => {
+        two = await startTwo(suite, [loopbackText(10 * number + 1), loopbackText(10 * number + 2)], { link })
+      })
+
+      for (const c of [
+        one(1, 1024),
+        one(4096, 256, true),
+        one(65536, 1024),
+        one(65536, 2048),
+        one(1048576, 4096, true),
+      ])
+        it(`ibv_rc_pingpong: ${caseName(c)}`, t => runCase(t, two[0], c, undefined, two[1]))
+
+      for (const args of [
+        ['ib_write_bw', '-s', '65536', '-n', '500'],
+        ['ib_write_bw', '-s', '4096', '-n', '500', '-q', '4', '-b'],
+        ['ib_send_bw', '-s', '65536', '-n', '300', '-m', '1024'],
+        ['ib_read_bw', '-s', '65536', '-n', '300'],
+        ['ib_atomic_bw', '-n', '300', '-A', 'FETCH_AND_ADD'],
+        ['ib_send_lat', '-s', '64', '-n', '300', '-e'],
+      ])
+        it(args.join(' '), t => perftest(t, two, args[0], ...args.slice(1)))
+
+      it('every byte of every operation arrives, both ways', async t => {
+        await checked(t, two)
+        await checked(t, [two[1], two[0]])
+      })
+
+      it('nothing was lost, and the kernel segmented datagrams only with --link udp', async () => {
+        await assertNothingLost(two)
+        const { cutMessages, sentPackets } = await portOf(two[0])
+        assert.ok(sentPackets > 1000)
+        if (link === 'udp') assert.ok(cutMessages > 100)
+        else assert.equal(cutMessages, 0)
+      })
+    })
+  })
+
+  it('every byte arrives with faults', async t => {
+    const fault = 'drop=0.01,dup=0.02,reorder=0.02,corrupt=0.01,seed=5'
+    const two = await startTwo(t, [loopbackText(31), loopbackText(32)], { fault })
+    await checked(t, two)
+    await checked(t, [two[1], two[0]])
+    for (const daemon of two) await daemon.settled(isEmpty)
+  })
+
+  it('devices of one daemon send to each other, and to themselves', async t => {
+    const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
+    const daemon = await startDaemon(t, { devices, link: 'udp' })
+    await runCase(t, daemon, { ...one(65536, 4096), twoDevices: true })
+    await runCase(t, daemon, one(5000, 1024, true))
+    const { devices: found } = await daemon.settled(isEmpty)
+    for (const { port } of found) assert.ok(port.sendCalls > 0)
+  })
+})
+
+describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
+  it('shows a path MTU that fits the interface', async t => {
+    const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(51)}`], link: 'udp' })
+    const { stdout } = await run(t, 'ibv_devinfo', [], { env: daemon.env })
+    assert.match(stdout, /active_mtu:\s+4096/)
+  })
+
+  it('lists the available addresses if the address of a device is missing', async t => {
+    const { status, stderr, stdout } = await runUserdma(t, [
+      ...['daemon', '--link', 'udp', '--device', 'rxe0@203.0.113.9', '--socket', join(temporaryFolder(t), 's')],
+    ])
+    assert.match(stderr, /device rxe0@203\.0\.113\.9: this machine does not have the address .*127\.0\.0\.1 \(lo\)/)
+    assert.deepEqual([status, stdout], [1, ''])
+  })
+
+  it('reports that the port is in use', async t => {
+    const device = `rxe0@${loopbackText(52)}`
+    await startDaemon(t, { devices: [device], link: 'udp' })
+    const { status, stderr } = await runUserdma(t, [
+      ...['daemon', '--link', 'udp', '--device', device, '--socket', join(temporaryFolder(t), 's')],
+    ])
+    assert.match(stderr, /UDP port 4791 of 127\..* is in use by another program/)
+    assert.equal(status, 1)
+  })
+
+  it('is not used by a program that requests another link', async t => {
+    const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(53)}`], link: 'udp' })
+    const refused = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'memory', '--', 'true'])
+    assert.match(refused.stderr, /has link udp, not memory; use --private/)
+    assert.equal(refused.status, 1)
+    const joined = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'udp', '--', 'true'])
+    assert.deepEqual([joined.status, joined.stderr], [0, ''])
+  })
+
+  it('refuses a path from a missing address with EADDRNOTAVAIL', async t => {
+    const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(54)}`], link: 'udp' })
+    // GID 0 is link-local, and loopback has no such address.
+    const pair = await startPair(t, daemon, ['-g', '0', '-n', '4'])
+    const [client, server] = [await pair.client.ended, await pair.server.ended]
+    assert.deepEqual([client.status, server.status], [1, 1])
+    assert.match(client.stderr + server.stderr, /Failed to modify QP to RTR/)
+  })
+})
+
+/**
+ * Waits until a capture in progress has this number of packets, checking whenever it has grown; the caller detects a
+ * capture with fewer.
+ */
+const untilCaptured = async (path: string, count: number): Promise<void> => {
+  const captured = (): number => {
+    try {
+      return readCapture(readFileSync(path)).length
+    } catch {
+      return 0
+    }
+  }
+  await new Promise<void>(resolve => {
+    const end = (): void => {
+      watcher.close()
+      clearTimeout(limit)
+      resolve()
+    }
+    const checkCapture = (): void => {
+      if (captured() >= count) end()
+    }
+    const watcher = watch(path, checkCapture)
+    const limit = setTimeout(end, 10_000)
+    checkCapture()
+  })
+}
+
+describe('two network namespaces', { skip }, () => {
+  const cases = [
+    { mtu: 1500, link: 'udp', hardware: true, version: 4 },
+    { mtu: 1500, link: 'udp', hardware: false, version: 4 },
+    { mtu: 9000, link: 'udp', hardware: true, version: 6 },
+    { mtu: 9000, link: 'udp', hardware: false, version: 6 },
+    { mtu: 9000, link: 'udp-plain', hardware: true, version: 4 },
+    { mtu: 1500, link: 'udp-plain', hardware: true, version: 6 },
+  ] as const
+  for (const { mtu, link, hardware, version } of cases)
+    it(`MTU ${mtu}, --link ${link}, IPv${version}${hardware ? '' : ', segmented by the kernel'}`, async t => {
+      if (!canMakeNamespaces(t)) return
+      const netns = twoNamespaces(t, mtu, hardware)
+      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const two = await startTwo(t, addresses, { link, netns })
+      const activeMtu = mtu === 1500 ? 1024 : 4096
+      const { stdout } = await run(t, 'ibv_devinfo', [], { env: two[0].env })
+      assert.match(stdout, new RegExp(`active_mtu:\\s+${activeMtu} `))
+      await runCase(t, two[0], one(65536, activeMtu, true), 50, two[1])
+      await runCase(t, two[1], one(4096, 256), 50, two[0])
+      await checked(t, two)
+      await perftest(t, two, 'ib_write_bw', '-s', '65536', '-n', '200')
+      await assertNothingLost(two)
+      const { cutMessages, unexpectedIdentifications } = await portOf(two[0])
+      if (link === 'udp') assert.ok(cutMessages > 10, `${cutMessages} messages were segmented`)
+      if (version === 6) assert.equal(unexpectedIdentifications, 0)
+    })
+
+  // Groups in perftest's notation: an IPv4 group, and IPv6 groups of link and global scope.
+  for (const [version, group] of [
+    [4, '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7'],
+    [6, '255:2:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
+    [6, '255:14:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
+  ] as const)
+    it(`a multicast group over IPv${version}: ${group}`, async t => {
+      if (!canMakeNamespaces(t)) return
+      const netns = twoNamespaces(t, 1500, true)
+      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const two = await startTwo(t, addresses, { netns })
+      for (const program of ['ib_send_bw', 'ib_send_lat'])
+        await perftest(t, two, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
+      await assertNothingLost(two)
+      // 100 datagrams, then 100 in each direction. A sender that is a member of its group receives its own datagrams.
+      const [a, b] = [await portOf(two[0]), await portOf(two[1])]
+      assert.deepEqual([a.sentPackets, b.sentPackets], [100, 200])
+      assert.ok(a.receivedPackets > 200 && b.receivedPackets > 100, `${a.receivedPackets} and ${b.receivedPackets}`)
+    })
+
+  for (const link of ['udp', 'udp-plain'])
+    for (const version of [4, 6] as const)
+      it(`tshark decodes the packets on the wire, every ICRC is right (--link ${link}, IPv${version})`, async t => {
+        for (const tool of ['tshark', 'dumpcap', 'editcap', 'python3'])
+          if (findTool(tool) === undefined) return void missing(t, `${tool} is not installed here`)
+        if (!canMakeNamespaces(t)) return
+        const netns = twoNamespaces(t, 1500, false)
+        const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+        const two = await startTwo(t, addresses, { link, netns })
+        const pcap = join(temporaryFolder(t), 'wire.pcap')
+        const capture = start(t, 'ip', [
+          ...['netns', 'exec', netns[1], 'dumpcap', '-q', '-P', '-i', 'v0', '-f', 'udp port 4791', '-w', pcap],
+        ])
+        await capture.printed(/^File: /m)
+        assertGoodPair(await runPair(t, two[0], ['-g', '1', '-s', '9000', '-n', '20', '-c'], { clientDaemon: two[1] }))
+        const { sentPackets, receivedPackets } = await portOf(two[1])
+        await untilCaptured(pcap, sentPackets + receivedPackets)
+        capture.child.kill('SIGINT')
+        await capture.ended
+        const { stdout, stderr } = await run(t, 'tshark', ['-r', pcap, '-T', 'fields', '-e', 'frame.protocols'])
+        const lines = stdout.trimEnd().split('\n')
+        for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/, stderr)
+        assert.equal(lines.length, sentPackets + receivedPackets)
+        const malformed = await run(t, 'tshark', ['-r', pcap, '-Y', '_ws.malformed'])
+        assert.equal(malformed.stdout, '')
+        const verified = await run(t, 'python3', [fixture('wire', 'verify.py'), pcap])
+        assert.match(verified.stdout, new RegExp(`ICRC right in ${lines.length}\\n`), verified.stderr)
+        // A virtual interface offloads UDP checksums to hardware that does not exist.
+        const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
+        assert.deepEqual(errors, [])
+        assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)
+      })
+})

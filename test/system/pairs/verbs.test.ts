@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { loopbackText } from '../../loopback.ts'
+import {
+  type Finished,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  TWO_DEVICES,
+  userdma,
+} from '../programs.ts'
+import { runPair } from './pingpong.ts'
+
+const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
+  assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+}
+
+const check = ownProgram('verbs_check')
+
+const own = [
+  check,
+  ownProgram('verbs_errors'),
+  ownProgram('memory_windows'),
+  ownProgram('threads'),
+  ownProgram('fork_safe'),
+]
+
+describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  const modes: readonly (readonly [name: string, args: readonly string[]])[] = [
+    ['small messages', ['-s', '64', '-n', '2000', '-S', '1']],
+    ['MTU 256', ['-m', '256', '-s', '5000', '-n', '1000', '-S', '2']],
+    ['MTU 4096 with events', ['-m', '4096', '-s', '20000', '-n', '1000', '-S', '3', '-e']],
+    ['long messages', ['-m', '1024', '-s', '300000', '-n', '200', '-S', '4']],
+  ]
+  for (const [name, args] of modes) {
+    it(`every byte of every operation arrives: ${name}`, async t => {
+      const { server, client } = await runPair(t, daemon, ['-g', '1', ...args], {
+        program: check,
+        devices: ['rxe0', 'rxe1'],
+      })
+      assertGood(client)
+      assertGood(server)
+    })
+    it(`the same in one process: ${name}`, async t => {
+      assertGood(await run(t, check, ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', ...args], { env: daemon.env }))
+    })
+  }
+
+  it('errors complete with the statuses of the specification', async t => {
+    assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  it('a child uses data on registered pages, with ibv_fork_init', async t => {
+    assertGood(await run(t, ownProgram('fork_safe'), ['-d', 'rxe0'], { env: daemon.env }))
+  })
+
+  it('memory windows, invalidation, ATOMIC WRITE and FLUSH have their results and errors', async t => {
+    assertGood(await run(t, ownProgram('memory_windows'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
+  })
+
+  for (const forks of [[], ['-f']])
+    it(`many threads on one context${forks.length > 0 ? ', one of which forks' : ''}`, async t => {
+      assertGood(await run(t, ownProgram('threads'), ['-d', 'rxe0', '-g', '1', ...forks], { env: daemon.env }))
+    })
+
+  it('memory windows over UDP, and the trace names the calls', async t => {
+    const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
+    const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
+    assertGood(finished)
+    const output = finished.stdout + finished.stderr
+    for (const name of ['mw.create(pd', 'type TYPE_2', 'mw.destroy', 'access LOCAL_WRITE|MW_BIND'])
+      assert.ok(output.includes(name), `the trace does not say ${name}`)
+  })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+
+  for (const fault of ['drop=0.01,seed=3', 'dup=0.05,reorder=0.05,seed=4', 'corrupt=0.02,seed=5']) {
+    it(`every byte arrives with ${fault}`, async t => {
+      const bad = await startDaemon(t, { devices: TWO_DEVICES, fault })
+      const args = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
+      const { server, client } = await runPair(t, bad, args, { program: check, devices: ['rxe0', 'rxe1'] })
+      assertGood(client)
+      assertGood(server)
+      await bad.settled(isEmpty)
+    })
+  }
+})
+
+describe('the object dialect is usable from C', { skip: lacking(ownProgram('object_dialect')) }, () => {
+  it('opens the device and makes calls without any library', async t => {
+    const daemon = await startDaemon(t)
+    assertGood(await run(t, ownProgram('object_dialect'), [], { env: daemon.env }))
+    await daemon.settled(isEmpty)
+  })
+})

@@ -1,0 +1,34 @@
+/*
+ * Very many programs of rdma_cm that are killed (test/system/rdmacm/killed-rdmacm.ts), and very many requests that end at the same time.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { isEmpty, lacking, startDaemon } from '../programs.ts'
+import { dieInEveryState } from './killed-rdmacm.ts'
+import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
+
+describe('killed programs', { skip: lacking(UCMA_PROGRAM) }, () => {
+  it('leave nothing: 200 killed in every state, some while stopped', async t => {
+    await dieInEveryState(t, await startDaemon(t), 40)
+  })
+
+  it('reject all requests that they have read and not accepted: 5,000', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, 7471)
+    await server.listen(listener, 1 << 20)
+    for (let qpn = 0x1000; qpn < 0x1000 + 5000; qpn++) {
+      const id = await client.create()
+      await client.resolve(id, 7471)
+      await client.until('ROUTE_RESOLVED')
+      assert.ok((await client.connect(id, qpn)) >= 0)
+      await server.until('CONNECT_REQUEST')
+    }
+    assert.equal((await daemon.stat()).connections.identifiers, 10_001)
+    server.running.child.kill('SIGKILL')
+    for (let left = 5000; left > 0; left--) await client.until('REJECTED')
+    client.running.child.kill('SIGKILL')
+    await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
+  })
+})

@@ -1,0 +1,370 @@
+/*
+ * rdma_cm programs that are hostile, die or are stopped: no program reaches another's identifiers, nothing is left of
+ * dead ones, and their peers are notified (docs/reference/connection-manager.md, docs/why/threat-model.md).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { isEmpty, lacking, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
+import { dieInEveryState } from './killed-rdmacm.ts'
+import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
+
+const NOBODY = 65534
+const PORT = 7471
+const QUEUE_PAIR = 0x33
+const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
+
+const missing = lacking(UCMA_PROGRAM)
+const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
+
+describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
+  it("cannot reach each other's identifiers, requests, ports and queue pairs", async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const owner = await UcmaProgram.start(t, daemon)
+    const guest = await UcmaProgram.start(t, daemon, NOBODY)
+    const listener = await owner.create()
+    await owner.bind(listener, PORT)
+    assert.ok((await owner.listen(listener)) >= 0)
+
+    const own = await guest.create()
+    assert.equal(await guest.bind(own, PORT), EADDRINUSE)
+    for (let id = 0; id < 64; id++) {
+      if (id === own) continue
+      assert.deepEqual(
+        [
+          await guest.destroy(id),
+          await guest.listen(id),
+          await guest.accept(id, QUEUE_PAIR),
+          await guest.disconnect(id),
+          await guest.bind(id, PORT + 1),
+        ],
+        [ENOENT, ENOENT, ENOENT, ENOENT, ENOENT],
+        `identifier ${id}`,
+      )
+    }
+    // Guests use their own queue pairs or none: the number of another user's queue pair would make the peer end that
+    // connection.
+    assert.ok((await guest.resolve(own, PORT)) >= 0)
+    assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
+    assert.ok((await guest.connect(own, 0)) >= 0)
+    const { id: request } = await owner.until('CONNECT_REQUEST')
+    assert.equal(await guest.accept(request, 0), ENOENT)
+    assert.ok((await owner.accept(request, QUEUE_PAIR)) >= 0)
+    await guest.until('CONNECT_RESPONSE')
+    await guest.accept(own)
+    await owner.until('ESTABLISHED')
+    for (const one of [owner, guest]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('programs', { skip: missing }, () => {
+  it('exchange vendor options (ECE) in the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    assert.ok((await client.resolve(id, PORT)) >= 0)
+    assert.ok((await client.connect(id, QUEUE_PAIR, { vendorId: 0x15b3, attrMod: 7 })) >= 0)
+    const request = await server.until('CONNECT_REQUEST')
+    assert.deepEqual(request.ece, { vendorId: 0x15b3, attrMod: 7 })
+    assert.ok((await server.accept(request.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
+    assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('an event', { skip: missing }, () => {
+  it('is kept if the read has a bad buffer, and is returned by the next read', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create(7n)
+    await server.bind(listener, PORT)
+    await server.listen(listener, 1)
+    const ids = [await client.create(), await client.create()]
+    for (const [i, id] of ids.entries()) {
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, QUEUE_PAIR + i)) >= 0)
+    }
+    for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(16n), EFAULT)
+    const request = await server.event()
+    assert.deepEqual([request?.name, request?.userHandle], ['CONNECT_REQUEST', 7n])
+    // Failed reads make no room in the backlog, and do not count as read.
+    assert.equal(await server.event(), undefined)
+    assert.equal(await server.destroy(listener), 1)
+    for (let tries = 0; tries < 3; tries++) assert.equal(await client.eventInto(16n), EFAULT)
+    const names: unknown[] = []
+    for (let i = 0; i < 4; i++) names.push((await client.event())?.name)
+    assert.deepEqual(names, ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a request whose peer has ended', { skip: missing }, () => {
+  it('raises no event, because it has no uid yet; accepting it fails, as on Linux', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create(7n)
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const request = async (qpn: number) => {
+      const id = await client.create()
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, qpn)) >= 0)
+      return id
+    }
+    const id = await request(QUEUE_PAIR)
+    const first = await server.until('CONNECT_REQUEST')
+    await client.destroy(id)
+    // The next request is sent after the previous client has ended.
+    await request(QUEUE_PAIR + 1)
+    let event = await server.event()
+    while (event === undefined) event = await server.event()
+    assert.equal(event.name, 'CONNECT_REQUEST')
+    assert.equal(await server.accept(first.id, QUEUE_PAIR + 2), EINVAL)
+    assert.equal(await server.destroy(first.id), 0)
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a channel', { skip: missing }, () => {
+  it('is readable by poll, select and epoll while an event is queued; a child uses it like its parent', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const readable = async () => (await client.step('poll')).result
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    assert.deepEqual([await readable(), await client.event()], [0, undefined])
+    await client.resolve(id, PORT)
+    assert.equal(await readable(), 7)
+    assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
+    assert.equal(await readable(), 7)
+    // While a request is in flight a child takes over: it reads the events that its parent has not read, and connects.
+    assert.ok((await client.connect(id, QUEUE_PAIR)) >= 0)
+    await client.step('fork')
+    assert.equal((await client.event())?.name, 'ROUTE_RESOLVED')
+    const { id: request } = await server.until('CONNECT_REQUEST')
+    assert.ok((await server.accept(request, QUEUE_PAIR + 1)) >= 0)
+    await client.until('CONNECT_RESPONSE')
+    assert.ok((await client.accept(id)) >= 0)
+    await server.until('ESTABLISHED')
+    const own = await client.create(5n)
+    // The child ends. Its identifiers belong to the channel, which the parent still has.
+    assert.equal((await client.step('exit')).result, 0)
+    assert.equal(await readable(), 0)
+    assert.ok((await client.disconnect(id)) >= 0)
+    await server.until('DISCONNECTED')
+    await server.disconnect(request)
+    await client.until('DISCONNECTED')
+    for (const one of [own, id]) assert.ok((await client.destroy(one)) >= 0)
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('an identifier', { skip: missing }, () => {
+  it('may be destroyed after each step of a connection, by either end first, and nothing is left', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    let qpn = 0x4000
+    for (const isClientFirst of [true, false, true])
+      for (let last = 0; last < 6; last++) {
+        const id = await client.create()
+        let request: number | undefined
+        const steps = [
+          () => client.resolve(id, PORT),
+          () => client.connect(id, qpn++),
+          async () => {
+            request = (await server.until('CONNECT_REQUEST')).id
+          },
+          () => server.accept(request ?? 0, qpn++),
+          async () => {
+            await client.until('CONNECT_RESPONSE')
+            await client.accept(id)
+          },
+          () => client.disconnect(id),
+        ]
+        for (const step of steps.slice(0, last + 1)) await step()
+        const destroyClient = () => client.destroy(id)
+        const destroyServer = async () => request === undefined || server.destroy(request)
+        const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
+        for (const destroy of order) await destroy()
+        // An unread request of a client that has ended: the event is queued nevertheless, as on Linux.
+        if (last === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
+      }
+    await client.close()
+    const { connections } = await daemon.settled(stat => stat.sessions === 1 && stat.connections.connections === 0)
+    assert.deepEqual(connections, { identifiers: 1, listeners: 1, connections: 0 })
+    await server.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a removed device', { skip: missing }, () => {
+  it('raises DEVICE_REMOVAL on each of its identifiers, which are unusable then; its address can be used again', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const device = async (...args: string[]): Promise<void> => {
+      const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
+      assert.equal(status, 0, stderr)
+    }
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    await client.resolve(id, PORT)
+    await client.connect(id, QUEUE_PAIR)
+    const { id: request } = await server.until('CONNECT_REQUEST')
+    await server.accept(request, QUEUE_PAIR + 1)
+    await client.until('CONNECT_RESPONSE')
+    await client.accept(id)
+    await server.until('ESTABLISHED')
+    const idle = await client.create()
+    await device('remove', 'rxe0')
+    const removed: number[] = []
+    while (removed.length < 2) removed.push((await server.until('DEVICE_REMOVAL')).id)
+    assert.deepEqual(removed.sort(), [listener, request].sort())
+    assert.equal((await client.until('DEVICE_REMOVAL')).id, id)
+    assert.equal(await client.event(), undefined)
+    assert.deepEqual(
+      [await client.resolve(id, PORT), await client.connect(id, QUEUE_PAIR), await client.disconnect(id)],
+      [EINVAL, EINVAL, EINVAL],
+    )
+    for (const one of [listener, request]) assert.ok((await server.destroy(one)) >= 0)
+    assert.ok((await client.destroy(id)) >= 0)
+    await device('add', 'rxe0@127.0.0.1')
+    const again = await server.create()
+    assert.ok((await server.bind(again, PORT)) >= 0)
+    assert.ok((await server.listen(again)) >= 0)
+    await client.resolve(idle, PORT)
+    assert.ok((await client.connect(idle, QUEUE_PAIR)) >= 0)
+    await server.until('CONNECT_REQUEST')
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a program that rejects', { skip: missing }, () => {
+  it('may use the reject reasons that Linux leaves to programs', async t => {
+    const daemon = await startDaemon(t)
+    const program = await UcmaProgram.start(t, daemon)
+    const listener = await program.create()
+    await program.bind(listener, PORT)
+    await program.listen(listener)
+    for (const [reason, reported] of [
+      [0, 28],
+      [28, 28],
+      [35, 35],
+    ] as const) {
+      const id = await program.create()
+      await program.resolve(id, PORT)
+      await program.connect(id, QUEUE_PAIR)
+      const { id: request } = await program.until('CONNECT_REQUEST')
+      assert.equal(await program.reject(request, 8), EINVAL)
+      assert.ok((await program.reject(request, reason)) >= 0)
+      assert.equal((await program.until('REJECTED')).status, reported)
+      for (const one of [request, id]) await program.destroy(one)
+    }
+    await program.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('killed and stopped programs', { skip: missing }, () => {
+  it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
+    await dieInEveryState(t, await startDaemon(t), 8)
+  })
+
+  it('release their port and backlog immediately: 20 listeners on one port', async t => {
+    const daemon = await startDaemon(t)
+    for (let turn = 0; turn < 20; turn++) {
+      const program = await UcmaProgram.start(t, daemon)
+      const listener = await program.create()
+      assert.equal(await program.bind(listener, PORT), 144)
+      assert.equal(await program.listen(listener), 16)
+      program.running.child.kill('SIGKILL')
+      await daemon.settled(isEmpty)
+    }
+  })
+
+  it('do not block others: requests beyond the backlog of a stopped program are dropped, and other listeners continue', async t => {
+    const daemon = await startDaemon(t)
+    const stopped = await UcmaProgram.start(t, daemon)
+    const other = await UcmaProgram.start(t, daemon)
+    const client = await UcmaProgram.start(t, daemon)
+    for (const [program, port] of [
+      [stopped, PORT],
+      [other, PORT + 1],
+    ] as const) {
+      const listener = await program.create()
+      await program.bind(listener, port)
+      await program.listen(listener, 4)
+    }
+    stopped.running.child.kill('SIGSTOP')
+    for (let qpn = 0x100; qpn < 0x180; qpn++) {
+      const id = await client.create()
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, qpn)) >= 0)
+    }
+    const { connections } = await daemon.stat()
+    // Two listeners, the client's identifiers, and as many requests as the backlog allows.
+    assert.equal(connections.identifiers, 2 + 128 + 4)
+    assert.ok(connections.connections <= 128 + 4)
+    const id = await client.create()
+    await client.resolve(id, PORT + 1)
+    await client.connect(id, 0x200)
+    const { id: request } = await other.until('CONNECT_REQUEST')
+    assert.ok((await other.accept(request, 0x201)) >= 0)
+    await client.until('CONNECT_RESPONSE')
+    for (const { running } of [client, stopped, other]) running.child.kill('SIGKILL')
+    await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
+  })
+})
+
+describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () => {
+  it('returns addresses, device and path in Linux’s structs', async t => {
+    const daemon = await startDaemon(t)
+    const program = await UcmaProgram.start(t, daemon)
+    const id = await program.create()
+    const request = async () => {
+      const body = new DataView(new ArrayBuffer(16))
+      body.setUint32(8, id, true)
+      return program.write(5, body, 0, 208)
+    }
+    const before = await request()
+    assert.deepEqual([before.result, before.view.getUint32(192, true)], [24, 0])
+    await program.resolve(id, PORT)
+    const { result, view } = await request()
+    const bytes = Buffer.from(view.buffer)
+    const sockaddr = (at: number): unknown[] => [
+      view.getUint16(at, true),
+      view.getUint16(at + 2),
+      bytes.subarray(at + 4, at + 8),
+    ]
+    const host = Buffer.of(127, 0, 0, 1)
+    assert.equal(result, 24)
+    assert.deepEqual(sockaddr(164), [2, PORT, host])
+    assert.deepEqual([sockaddr(136)[0], sockaddr(136)[2]], [2, host])
+    // Paths, port, index of the device.
+    assert.deepEqual([view.getUint32(192, true), view.getUint8(196), view.getUint32(200, true)], [1, 1, 0])
+    const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
+    const path = bytes.subarray(8, 72)
+    assert.deepEqual([path.subarray(0, 16), path.subarray(16, 32)], [gid, gid])
+    // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors "exactly", packet life time.
+    assert.equal(path.readUInt32LE(44), 1)
+    assert.ok(path.readUInt32LE(48) >= 3)
+    assert.deepEqual(
+      [path.readUInt16BE(52), path[54], path[58], path[59], path[61], path[62]],
+      [0xffff, 64, 2, 2, 2, 16],
+    )
+  })
+})

@@ -1,0 +1,98 @@
+/*
+ * rdma_cm programs killed in every state of a connection, some while stopped: their peer is notified, and nothing is
+ * left of them.
+ */
+import assert from 'node:assert/strict'
+import { isEmpty, type Scope, type TestDaemon } from '../programs.ts'
+import { UcmaProgram } from './ucma.ts'
+
+/**
+ * The state in which a program is killed, and the event that its peer gets; '' if there is none, as on Linux for a
+ * request.
+ */
+const deaths = {
+  'with an unread request': 'REJECTED',
+  'before its request is answered': '',
+  'as client of a connection': 'DISCONNECTED',
+  'as server of a connection': 'DISCONNECTED',
+  'stopped, with a connection that its peer ends': 'DISCONNECTED',
+} as const
+type Death = keyof typeof deaths
+
+/** Unused queue pair numbers, each used once. */
+let nextQpn = 0x1000
+
+/** Returns the survivor's identifier. */
+const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death, ports: Ports): Promise<number> => {
+  if (death === 'with an unread request' || death === 'as server of a connection') {
+    const port = ports.next++
+    const listener = await victim.create()
+    await victim.bind(listener, port)
+    await victim.listen(listener)
+    const id = await survivor.create()
+    await survivor.resolve(id, port)
+    assert.ok((await survivor.connect(id, nextQpn++)) >= 0)
+    if (death === 'with an unread request') return id
+    const { id: request } = await victim.until('CONNECT_REQUEST')
+    await victim.accept(request, nextQpn++)
+    await survivor.until('CONNECT_RESPONSE')
+    await survivor.accept(id)
+    await victim.until('ESTABLISHED')
+    return id
+  }
+  const active = await victim.create()
+  await victim.resolve(active, ports.survivor)
+  assert.ok((await victim.connect(active, nextQpn++)) >= 0)
+  const { id } = await survivor.until('CONNECT_REQUEST')
+  if (death === 'before its request is answered') return id
+  await survivor.accept(id, nextQpn++)
+  await victim.until('CONNECT_RESPONSE')
+  await victim.accept(active)
+  await survivor.until('ESTABLISHED')
+  return id
+}
+
+interface Ports {
+  readonly survivor: number
+  next: number
+}
+
+/** Kills one program in each of these ways, `rounds` times; afterwards nothing is left. */
+export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
+  const survivor = await UcmaProgram.start(t, daemon)
+  const ports: Ports = { survivor: 7000, next: 7001 }
+  const listener = await survivor.create()
+  await survivor.bind(listener, ports.survivor)
+  await survivor.listen(listener)
+  for (let round = 0; round < rounds; round++) {
+    const ways = Object.keys(deaths) as Death[]
+    const victims = await Promise.all(ways.map(() => UcmaProgram.start(t, daemon)))
+    const expected = new Map<number, string>()
+    const ids: number[] = []
+    for (const [i, death] of ways.entries()) {
+      const victim = victims[i]
+      assert.ok(victim)
+      const id = await prepare(survivor, victim, death, ports)
+      ids.push(id)
+      if (deaths[death] !== '') expected.set(id, deaths[death])
+      if (!death.startsWith('stopped')) continue
+      victim.running.child.kill('SIGSTOP')
+      await survivor.disconnect(id)
+    }
+    for (const { running } of victims) running.child.kill('SIGKILL')
+    while (expected.size > 0) {
+      const event = await survivor.event()
+      if (event === undefined) continue
+      assert.ok(event.name === 'TIMEWAIT_EXIT' || expected.get(event.id) === event.name, `${event.name} of ${event.id}`)
+      expected.delete(event.id)
+    }
+    for (const id of ids) assert.ok((await survivor.destroy(id)) >= 0)
+    for (const { running } of victims) await running.ended
+  }
+  const { connections } = await daemon.settled(
+    ({ sessions, connections }) => sessions === 1 && connections.connections === 0,
+  )
+  assert.deepEqual(connections, { identifiers: 1, listeners: 1, connections: 0 })
+  await survivor.close()
+  await daemon.settled(stat => isEmpty(stat) && stat.connections.listeners === 0)
+}

@@ -1,0 +1,57 @@
+/*
+ * Thousands of connections (R44): librdmacm's own benchmark, and idle connections of the library, which cost nothing.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { type Connection, connect, createNetwork, listen, open } from '../../../src/verbs/index.ts'
+import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
+import { assertGoodRdmacm, runRdmacm } from './rdmacm.ts'
+
+describe('thousands of connections by librdmacm', { skip: lacking('cmtime') }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite)
+  })
+
+  for (const count of [1000, 5000])
+    it(String(count), async t => {
+      const cmtime = {
+        server: `cmtime -b SERVER -p PORT -c ${count}`,
+        client: `cmtime -s SERVER -p PORT -c ${count}`,
+        endless: true,
+      } as const
+      assertGoodRdmacm(cmtime, await runRdmacm(t, daemon, cmtime, { limit: 300_000 }))
+    })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+})
+
+it('10,000 connections of the library in one process', async () => {
+  const network = createNetwork()
+  const [serverDevice, clientDevice] = [await open({ network }), await open({ network })]
+  const server = await listen('rdma://0.0.0.0:7471', { device: serverDevice })
+  const accepted: Promise<Connection>[] = []
+  const serving = (async () => {
+    for await (const request of server) accepted.push(request.accept())
+  })()
+  const url = `rdma://${serverDevice.address}:${server.port}`
+  const made: Connection[] = []
+  const connectHundred = async (): Promise<void> => {
+    for (let i = 0; i < 100; i++) made.push(await connect(url, { device: clientDevice }))
+  }
+  await Promise.all(Array.from({ length: 100 }, connectHundred))
+  const serverSide = await Promise.all(accepted)
+  assert.deepEqual([made.length, serverSide.length], [10_000, 10_000])
+  await made[5000]!.qp.ping()
+  const ends = serverSide.map(({ closed }) => closed)
+  for (const connection of made) await connection.close()
+  assert.ok((await Promise.all(ends)).every(why => why === 'peer'))
+  for (const connection of serverSide) await connection.close()
+  await server.close()
+  await serving
+  await serverDevice.close()
+  await clientDevice.close()
+})

@@ -1,0 +1,215 @@
+/*
+ * Debian's programs of rdma_cm, a pair of processes at a time.
+ */
+import assert from 'node:assert/strict'
+import type { Stat } from '../../../src/uapi/tool.ts'
+import {
+  type Finished,
+  freePort,
+  hasOnlyLiving,
+  type Running,
+  type Scope,
+  start,
+  type TestDaemon,
+  untilListening,
+} from '../programs.ts'
+
+/** The arguments of server and client; SERVER and PORT stand for the server's address and a port. */
+export interface RdmacmCase {
+  readonly server: string
+  readonly client: string
+  /** The server keeps listening: it is stopped after the client. */
+  readonly endless?: true
+  /**
+   * The server listens again between two connections of one client (perftest -R), so a fast client may find no
+   * listener; then the case is repeated. It is the same with Linux's rxe: if the server's second rdma_listen is 0.3 s
+   * late, its client ends with REJECTED, error 8, and the client's own retry crashes (perftest 25.01).
+   */
+  readonly listensTwice?: true
+  /** Exit statuses of successful clients, besides 0. */
+  readonly status?: number
+}
+
+const POLLHUP = 16
+
+/** `options` on both sides, the server bound to SERVER. */
+export const both = (program: string, options: string): RdmacmCase => ({
+  server: `${program} -b SERVER -p PORT ${options}`,
+  client: `${program} -s SERVER -p PORT ${options}`,
+})
+
+/** Its -p is the port space. */
+export const udaddy = (options: string): RdmacmCase => ({
+  server: `udaddy -b SERVER ${options}`,
+  client: `udaddy -s SERVER ${options}`,
+})
+
+const perftest = (line: string): RdmacmCase => ({
+  server: `${line} -R -p PORT -F -x 1`,
+  client: `${line} -R -p PORT -F -x 1 SERVER`,
+  listensTwice: true,
+})
+
+export const rpingCases: readonly RdmacmCase[] = [
+  { server: 'rping -s -a SERVER -p PORT -C 5 -v', client: 'rping -c -a SERVER -p PORT -C 5 -v' },
+  { server: 'rping -s -p PORT -C 10 -V -S 4000', client: 'rping -c -a SERVER -p PORT -C 10 -V -S 4000' },
+  { server: 'rping -s -p PORT -q -C 3', client: 'rping -c -a SERVER -p PORT -q -C 3' },
+  { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', endless: true },
+]
+
+/** udaddy's port, which is fixed. */
+const UDADDY_PORT = 7174
+
+/** The server's port, if programs are given `port`. */
+export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
+  server.startsWith('udaddy') ? UDADDY_PORT : port
+
+/** Placeholders in the lines of cases. */
+const placeholder = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
+export type Placeholders = Readonly<Record<string, string>>
+
+/** A line of a case as program and arguments. */
+export const wordsOf = (line: string, values: Placeholders): [program: string, ...args: string[]] => {
+  const [program, ...args] = line
+    .trim()
+    .replace(placeholder, name => values[name] ?? name)
+    .split(/ +/)
+  return [program, ...args]
+}
+
+export const rdmacmCases: readonly RdmacmCase[] = [
+  ...rpingCases,
+  both('ucmatose', ''),
+  both('ucmatose', '-c 8 -C 5 -S 3000'),
+  both('ucmatose', '-c 3 -t 8 -m'),
+  udaddy(''),
+  udaddy('-c 4 -C 8 -S 500'),
+  { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
+  { server: 'rdma_xserver -p PORT', client: 'rdma_xclient -s SERVER -p PORT' },
+  { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', endless: true },
+  both('rstream', '-S 65536 -C 20'),
+  // Its poll returns POLLHUP (16) if the server has exited before the client reads its last answer.
+  { ...both('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
+  both('rstream', '-S 4096 -C 50 -T b'),
+  both('rstream', '-S 4096 -C 50 -T n'),
+  both('riostream', '-S 4096 -I 20 -C 5'),
+  perftest('ib_send_bw -n 50 -s 4096'),
+  perftest('ib_send_lat -n 20 -s 64 -e'),
+  perftest('ib_send_bw -c UD -n 50 -s 1000'),
+  perftest('ib_write_bw -n 50 -s 65536 -q 2'),
+  perftest('ib_write_lat -n 10 -s 64'),
+  perftest('ib_read_bw -n 50 -s 4096'),
+  perftest('ib_read_lat -n 20 -s 64'),
+  perftest('ib_atomic_bw -n 50'),
+  perftest('ib_atomic_lat -n 20'),
+]
+
+export interface RdmacmOptions {
+  /** The client's daemon, if it is another one. */
+  readonly clientDaemon?: TestDaemon
+  /** Values of the placeholders; SERVER is 127.0.0.1 by default. */
+  readonly values?: Placeholders
+  /** The command prefix of a program: in a userland of its own, for example. */
+  readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
+  /** Time limit of a program in milliseconds. */
+  readonly limit?: number
+}
+
+export interface RdmacmResult {
+  readonly server: Finished
+  readonly client: Finished
+}
+
+/** perftest's output for a REJ and a SIDR_REP of a service without a listener. */
+const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
+const MAX_TRIES = 20
+
+/** Runs a case to its end on both sides. */
+export const runRdmacm = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  one: RdmacmCase,
+  options?: RdmacmOptions,
+): Promise<RdmacmResult> => {
+  for (let tries = 1; ; tries++) {
+    const finish = await startRdmacm(scope, daemon, one, options)
+    const result = await finish()
+    if (!one.listensTwice || tries === MAX_TRIES || !NOBODY_LISTENS.test(result.client.stderr)) return result
+  }
+}
+
+const addressHandles = ({ devices }: Stat): number => devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
+
+/** Resolves when a server waits for its client, or has exited. `before`: the daemon's objects before it was started. */
+const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
+  const [program] = wordsOf(line, {})
+  // They exchange addresses over TCP by default.
+  if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
+  // rsockets of datagrams: no objects in the daemon before the first message.
+  if (program === 'udpong') return
+  const isReady = {
+    // It creates an address handle for each group that it has joined.
+    mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
+  }[program]
+  const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
+  await Promise.race([daemon.settled(isReady ?? listens), ended])
+}
+
+/** Starts a program; `LD_PRELOAD=LIBRARY` before it preloads that library behind ours. */
+export const startLine = (
+  scope: Scope,
+  daemon: TestDaemon,
+  line: string,
+  { values = {}, command = words => words, limit }: RdmacmOptions = {},
+): Running => {
+  const words = wordsOf(line, { SERVER: '127.0.0.1', ...values })
+  const { LD_PRELOAD } = daemon.env
+  const preloaded = /^LD_PRELOAD=(.*)/.exec(words[0])?.[1]
+  if (preloaded !== undefined) words.splice(0, 1, 'env', `LD_PRELOAD=${LD_PRELOAD}:${preloaded}`)
+  const [program, ...args] = command(words)
+  return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
+}
+
+/**
+ * Waits until both sides have ended. A server is stopped if it would wait for more clients, or if its client failed.
+ */
+export const finishRdmacm = async (
+  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  server: Running,
+  client: Running,
+): Promise<RdmacmResult> => {
+  const finished = await client.ended
+  if (endless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
+  return { server: await server.ended, client: finished }
+}
+
+/**
+ * Starts the server of a case; the returned function runs the client once the server waits for it, and resolves when
+ * both have exited.
+ */
+export const startRdmacm = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  one: RdmacmCase,
+  options: RdmacmOptions = {},
+): Promise<() => Promise<RdmacmResult>> => {
+  const port = await freePort()
+  const given = { ...options, values: { ...options.values, PORT: String(port) } }
+  // Listeners of servers that have ended do not count.
+  const before = await daemon.settled(hasOnlyLiving)
+  const server = startLine(scope, daemon, one.server, given)
+  await untilReady(daemon, one.server, port, before, server.ended)
+  return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, given))
+}
+
+/** Asserts that both sides succeeded. */
+export const assertGoodRdmacm = (
+  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  { server, client }: RdmacmResult,
+): void => {
+  const output = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
+  const check = (side: string, { status: ended, signal }: Finished) =>
+    assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${output}`)
+  check('client', client)
+  if (!endless) check('server', server)
+}

@@ -1,0 +1,75 @@
+/*
+ * rsockets: programs' sockets over RC queue pairs and rdma_cm, between two daemons over UDP, many at a time and with
+ * losses, which also hit CM messages; and plain TCP programs whose sockets librspreload turns into rsockets. The
+ * programs compare the received data byte by byte.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, it } from 'node:test'
+import { rsocketsLibrary } from '../../catalogue/userland.ts'
+import { loopbackText } from '../../loopback.ts'
+import { isEmpty, lacking, ownProgram, type Scope, startDaemon, suiteScope, type TestDaemon } from '../programs.ts'
+import { assertGoodRdmacm, both, type RdmacmCase, startRdmacm } from './rdmacm.ts'
+
+const echo = ownProgram('echo')
+const library = rsocketsLibrary('/')
+const needs = lacking('rstream', 'riostream', echo)
+const skip = needs || (library === undefined && 'missing: librspreload.so (package librdmacm1)')
+
+const echoCase = (bytes: number): RdmacmCase => ({
+  server: `LD_PRELOAD=RSOCKETS ${echo} server SERVER PORT`,
+  client: `LD_PRELOAD=RSOCKETS ${echo} client SERVER PORT ${bytes}`,
+})
+
+const verifying: readonly RdmacmCase[] = [
+  both('rstream', '-T v -S 16384 -C 50'),
+  both('rstream', '-T v -T b -S 100000 -C 10 -I 2'),
+  both('rstream', '-T v -T n -S 1000 -C 100 -B 4096'),
+  both('riostream', '-T v -S 16384 -C 20 -I 4'),
+  both('riostream', '-T v -T n -S 4096 -C 100'),
+  echoCase(1_000_000),
+]
+
+const networks = [
+  { name: 'without losses', hosts: [75, 76], fault: undefined },
+  { name: 'with 2 % of all packets lost on each side', hosts: [77, 78], fault: 'drop=0.02,seed=5' },
+] as const
+
+for (const { name, hosts, fault } of networks)
+  describe(`rsockets between two daemons ${name}`, { skip }, () => {
+    const suite = suiteScope()
+    const [SERVER, client] = hosts.map(loopbackText) as [string, string]
+    let daemons: readonly [TestDaemon, TestDaemon]
+    before(async () => {
+      const daemonAt = (address: string): Promise<TestDaemon> =>
+        startDaemon(suite, { link: 'udp', devices: [`rxe0@${address}`], ...(fault !== undefined && { fault }) })
+      daemons = [await daemonAt(SERVER), await daemonAt(client)]
+    })
+
+    /** Starts the server; the returned function runs the client. */
+    const startServer = (scope: Scope, one: RdmacmCase) =>
+      startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER, RSOCKETS: library! } })
+
+    for (const one of verifying)
+      it(one.client.replace(echo, 'echo'), async t => {
+        const finish = await startServer(t, one)
+        assertGoodRdmacm(one, await finish())
+      })
+
+    it('all of them concurrently', async t => {
+      const started: (() => Promise<void>)[] = []
+      for (const one of verifying) {
+        const finish = await startServer(t, one)
+        started.push(async () => assertGoodRdmacm(one, await finish()))
+      }
+      await Promise.all(started.map(finish => finish()))
+    })
+
+    it('leave nothing behind', async () => {
+      for (const daemon of daemons) await daemon.settled(isEmpty)
+      if (fault === undefined) return
+      for (const daemon of daemons) {
+        const { transport } = (await daemon.stat()).devices[0]!
+        assert.ok(transport.retransmissions! > 0, 'packets were lost')
+      }
+    })
+  })

@@ -1,0 +1,165 @@
+/*
+ * Our own programs that write to rdma_cm files (test/programs/connections/ucma.c), controlled by the test: those commands of
+ * Linux's rdma_user_cm.h that tests need.
+ */
+import assert from 'node:assert/strict'
+import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
+import { ownProgram, type Scope, type TestDaemon } from '../programs.ts'
+import { StepProgram, type StepResult } from '../steps.ts'
+
+export const UCMA_PROGRAM = ownProgram('ucma')
+
+const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
+const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
+
+/** sockaddr_in of 127.0.0.1. */
+const loopback = (view: DataView, at: number, port: number): void => {
+  view.setUint16(at, 2, true)
+  view.setUint16(at + 2, port)
+  view.setUint32(at + 4, 0x7f00_0001)
+}
+
+export interface UcmaEvent {
+  readonly name: string
+  readonly id: number
+  readonly userHandle: bigint
+  readonly status: number
+  /** The ECE of the peer's vendor. */
+  readonly ece: Ece
+}
+
+export interface Ece {
+  readonly vendorId: number
+  readonly attrMod: number
+}
+
+const putEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void => {
+  view.setUint32(at, vendorId, true)
+  view.setUint32(at + 4, attrMod, true)
+}
+const noEce: Ece = { vendorId: 0, attrMod: 0 }
+
+/** Commands return 0 or more, or minus an errno. */
+export class UcmaProgram extends StepProgram {
+  /** With a channel; `user`: the program's user. */
+  static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
+    const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
+    assert.ok((await self.step('open')).result >= 0)
+    return self
+  }
+
+  write(number: number, view: DataView, at = -1, out = 0): Promise<StepResult> {
+    return this.step(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
+  }
+
+  async create(userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): Promise<number> {
+    const view = body(24)
+    view.setBigUint64(0, userHandle, true)
+    view.setUint16(16, portSpace, true)
+    const { result, view: response } = await this.write(0, view, 8, 4)
+    return result < 0 ? result : response.getUint32(0, true)
+  }
+
+  /** The number of its events that were read. */
+  async destroy(id: number): Promise<number> {
+    const view = body(16)
+    view.setUint32(8, id, true)
+    const { result, view: response } = await this.write(1, view, 0, 4)
+    return result < 0 ? result : response.getUint32(0, true)
+  }
+
+  async bind(id: number, port: number): Promise<number> {
+    const view = body(136)
+    view.setUint32(0, id, true)
+    view.setUint16(4, 16, true)
+    loopback(view, 8, port)
+    return (await this.write(20, view)).result
+  }
+
+  async listen(id: number, backlog = 0): Promise<number> {
+    const view = body(8)
+    view.setUint32(0, id, true)
+    view.setUint32(4, backlog, true)
+    return (await this.write(7, view)).result
+  }
+
+  async resolve(id: number, port: number): Promise<number> {
+    const view = body(272)
+    view.setUint32(0, id, true)
+    view.setUint32(4, 1000, true)
+    view.setUint16(10, 16, true)
+    loopback(view, 144, port)
+    const { result } = await this.write(21, view)
+    if (result < 0) return result
+    const route = body(8)
+    route.setUint32(0, id, true)
+    return (await this.write(4, route)).result
+  }
+
+  async connect(id: number, qpn: number, ece = noEce): Promise<number> {
+    const view = body(288)
+    view.setUint32(0, qpn, true)
+    view.setUint8(271, 1)
+    view.setUint32(272, id, true)
+    putEce(view, 280, ece)
+    return (await this.write(6, view)).result
+  }
+
+  /** Confirms the reply to a request of this program, which has no queue pair. */
+  async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
+    const view = body(296)
+    view.setUint32(8, qpn ?? 0, true)
+    view.setUint8(8 + 271, qpn === undefined ? 0 : 1)
+    view.setUint32(280, id, true)
+    putEce(view, 288, ece)
+    return (await this.write(8, view)).result
+  }
+
+  async reject(id: number, reason: number): Promise<number> {
+    const view = body(264)
+    view.setUint32(0, id, true)
+    view.setUint8(5, reason)
+    return (await this.write(9, view)).result
+  }
+
+  async disconnect(id: number): Promise<number> {
+    const view = body(4)
+    view.setUint32(0, id, true)
+    return (await this.write(10, view)).result
+  }
+
+  /** Undefined if no event is pending. */
+  async event(): Promise<UcmaEvent | undefined> {
+    const { result, view } = await this.write(12, body(8), 0, 336)
+    if (result === -11) return undefined
+    assert.ok(result >= 0, `GET_EVENT: ${result}`)
+    const type = view.getUint32(12, true)
+    const name = Object.entries(CmEventType.values).find(([, value]) => value === type)?.[0] ?? String(type)
+    return {
+      name,
+      id: view.getUint32(8, true),
+      userHandle: view.getBigUint64(0, true),
+      status: view.getInt32(16, true),
+      ece: { vendorId: view.getUint32(328, true), attrMod: view.getUint32(332, true) },
+    }
+  }
+
+  /** GET_EVENT with this address of the response. */
+  async eventInto(address: bigint): Promise<number> {
+    const message = body(16)
+    message.setUint32(0, 12, true)
+    message.setUint16(4, 8, true)
+    message.setUint16(6, 336, true)
+    message.setBigUint64(8, address, true)
+    return (await this.step(`raw 16 ${bytesOf(message).toString('hex')}`)).result
+  }
+
+  /** Waits for an event, skipping the ones before it. */
+  async until(name: string): Promise<UcmaEvent> {
+    for (let tries = 0; tries < 20_000; tries++) {
+      const event = await this.event()
+      if (event?.name === name) return event
+    }
+    assert.fail(`${name} never came`)
+  }
+}

@@ -1,0 +1,157 @@
+/*
+ * Third-party applications on librdmacm and libibverbs, each with a server and a client; docs/reference/applications.md
+ * also lists what was tried by hand.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import { findTool } from '../../tools.ts'
+import {
+  freePort,
+  isEmpty,
+  lacking,
+  type Running,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  temporaryFolder,
+  untilListening,
+} from '../programs.ts'
+
+interface Application {
+  /** PORT stands for a free TCP port, ADDRESS for 127.0.0.1, FOLDER for an empty folder. */
+  readonly server: string
+  /** Clients that run one after the other. */
+  readonly clients: readonly string[]
+  /** When the server is ready: it listens on an rdma_cm port or a TCP port, or prints a line. */
+  readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
+  /** The server keeps listening: it is stopped after the clients. */
+  readonly endless?: true
+  readonly env?: NodeJS.ProcessEnv
+}
+
+const fio = (verb: string): Application => {
+  const job = 'fio --thread --name=job --ioengine=rdma --port=PORT --bs=64k --size=4m'
+  return {
+    server: `${job} --rw=read --iodepth=16`,
+    clients: [`${job} --hostname=ADDRESS --verb=${verb} --rw=write --iodepth=4`],
+    readyBy: 'rdma_cm',
+  }
+}
+
+const fabric = (provider: string, endpoint: string, env: NodeJS.ProcessEnv = {}): Application => ({
+  server: `fi_pingpong -p ${provider} -e ${endpoint} -I 10 -B PORT`,
+  clients: [`fi_pingpong -p ${provider} -e ${endpoint} -I 10 -P PORT ADDRESS`],
+  readyBy: 'tcp',
+  env,
+})
+
+const ucx = (test: string, transports: string, bytes = 4096): Application => ({
+  server: 'ucx_perftest -p PORT',
+  clients: [`ucx_perftest -p PORT -n 100 -w 10 -s ${bytes} -t ${test} ADDRESS`],
+  readyBy: 'tcp',
+  env: { UCX_TLS: transports, UCX_NET_DEVICES: 'rxe0:1' },
+})
+
+/** libfabric's messages over connections request queues for 256 peers, more than rxe allows. */
+const FEW_PEERS = { FI_UNIVERSE_SIZE: '8' }
+
+const applications: Readonly<Record<string, Application>> = {
+  'fio writes': fio('write'),
+  'fio reads': fio('read'),
+  'fio sends': fio('send'),
+  qperf: {
+    server: 'qperf -lp PORT',
+    clients: [
+      ...['rc_bw', 'rc_lat', 'rc_bi_bw', 'rc_rdma_read_bw', 'rc_rdma_write_lat', 'rc_rdma_write_poll_lat'],
+      ...['rc_compare_swap_mr', 'ver_rc_fetch_add'],
+    ].map(test => `qperf -lp PORT -cm 1 -t 1 ADDRESS ${test}`),
+    readyBy: 'tcp',
+    endless: true,
+  },
+  'libfabric, connected': fabric('verbs', 'msg'),
+  'libfabric, datagrams': fabric('verbs', 'dgram'),
+  'libfabric, messages over connections': fabric('verbs;ofi_rxm', 'rdm', FEW_PEERS),
+  'libfabric, messages over XRC': fabric('verbs;ofi_rxm', 'rdm', {
+    ...FEW_PEERS,
+    FI_VERBS_PREFER_XRC: '1',
+    FI_OFI_RXM_USE_SRX: '1',
+  }),
+  'libfabric, messages over datagrams': fabric('verbs;ofi_rxd', 'rdm'),
+  'UCX, messages over RC': ucx('tag_bw', 'rc,ud,self'),
+  'UCX, READ over RC': ucx('ucp_get', 'rc,ud,self'),
+  'UCX, atomics over RC': ucx('ucp_cswap', 'rc,ud,self', 8),
+  'UCX, messages over UD': ucx('tag_lat', 'ud,self'),
+  uDAPL: {
+    server: 'dtest -P lo -b 65536 -B 10',
+    clients: ['dtest -P lo -b 65536 -B 10 -h ADDRESS'],
+    readyBy: /waiting for client connection/,
+    env: { DAT_OVERRIDE: 'FOLDER/dat.conf' },
+  },
+}
+
+const DAT = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" ""\n'
+
+describe('applications', () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite)
+  })
+
+  for (const [name, { server: serverLine, clients, readyBy, endless, env }] of Object.entries(applications))
+    it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
+      const folder = temporaryFolder(t)
+      writeFileSync(join(folder, 'dat.conf'), DAT)
+      const port = await freePort()
+      const put = (text: string): string =>
+        text.replace('PORT', `${port}`).replace('ADDRESS', '127.0.0.1').replace('FOLDER', folder)
+      const own = Object.entries(env ?? {}).map(([key, value]) => [key, put(value ?? '')])
+      const options = { env: { ...daemon.env, ...Object.fromEntries(own) }, cwd: folder }
+      const begin = (line: string): Running => {
+        const [program, ...args] = line.split(' ').map(put)
+        return start(t, program!, args, options)
+      }
+      const { listeners } = (await daemon.stat()).connections
+      const server = begin(serverLine)
+      if (readyBy instanceof RegExp) await server.printed(readyBy)
+      else if (readyBy === 'tcp') await untilListening(port, server.ended)
+      else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
+      for (const line of clients) {
+        const { status, signal, stdout, stderr } = await begin(line).ended
+        const output = `${line}: status ${status}, signal ${signal}\n${stdout}${stderr}server:\n${server.output()}`
+        assert.equal(status, 0, output)
+        assert.doesNotMatch(stdout, /FAILED/, output)
+      }
+      if (endless) server.child.kill('SIGTERM')
+      const { status, stdout, stderr } = await server.ended
+      if (!endless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
+    })
+
+  const rsockets = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
+  const preload = join(rsockets, 'librspreload.so')
+
+  it('socket programs with librspreload', { skip: lacking('python3', 'curl', preload) }, async t => {
+    const folder = temporaryFolder(t)
+    const bytes = Buffer.alloc(1_000_000, 'rsockets')
+    writeFileSync(join(folder, 'bytes'), bytes)
+    const port = await freePort()
+    const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
+    // The interpreter itself, not a python3 wrapper script, whose shell would create the first sockets.
+    const python = findTool('python3')!
+    const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
+    await server.printed(/Serving HTTP/)
+    const url = `http://127.0.0.1:${port}/bytes`
+    const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'got', url], options).ended
+    assert.equal(status, 0, stderr)
+    assert.ok(readFileSync(join(folder, 'got')).equals(bytes))
+    server.child.kill('SIGTERM')
+    await server.ended
+  })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+})

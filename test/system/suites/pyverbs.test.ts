@@ -1,0 +1,23 @@
+/*
+ * rdma-core's own pyverbs tests: a third-party program that checks objects, errors, and traffic of every service. The
+ * tests themselves skip what Linux's soft device lacks too; docs/reference/programs.md lists it.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { describe, it } from 'node:test'
+import { PAGE } from '../../catalogue/page.ts'
+import { shortName } from '../../catalogue/pyverbs-section.ts'
+import { lacking } from '../programs.ts'
+import { assertGoodPyverbs, PYTHON, runPyverbs, SHIPPED } from './pyverbs.ts'
+
+const MODULES = '/usr/lib/python3/dist-packages/pyverbs'
+
+describe('rdma-core’s tests of pyverbs', { skip: lacking(PYTHON, MODULES, SHIPPED) }, () => {
+  it('pass', async t => {
+    const tests = await runPyverbs(t, { root: '/', command: words => words })
+    assertGoodPyverbs(tests, 'Debian 12')
+    const page = readFileSync(PAGE, 'utf8')
+    const unlisted = tests.filter(({ kind, test }) => kind === 'skip' && !page.includes(`\`${shortName(test)}\``))
+    assert.deepEqual(unlisted, [], 'docs/reference/programs.md lists what is skipped: npm run docs:programs')
+  })
+})

@@ -1,0 +1,82 @@
+/*
+ * Runs rdma-core's own pyverbs tests, as Debian ships them with its documentation, in a userland.
+ */
+import assert from 'node:assert/strict'
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+import { fixture, repoRoot } from '../../paths.ts'
+import { ONE_DEVICE, run, type Scope, startDaemon, temporaryFolder } from '../programs.ts'
+
+export const SHIPPED = '/usr/share/doc/rdma-core/tests'
+/** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
+export const PYTHON = '/usr/bin/python3'
+
+/** Passing tests, by the userland of the suite. */
+const LISTS = { 'Debian 12': 'pyverbs-debian12.txt', 'Debian 13': 'pyverbs-debian13.txt' } as const
+
+/** Milliseconds for all tests. */
+const LIMIT = 300_000
+
+export interface PyverbsResult {
+  readonly kind: 'pass' | 'skip' | 'fail'
+  readonly test: string
+  /** The reason of a skip or failure. */
+  readonly reason: string
+}
+
+/**
+ * Unpacks the suite so that Python can import it: Debian compresses the larger files. Returns the folder that contains
+ * `tests`.
+ */
+const unpack = (scope: Scope, shipped: string): string => {
+  const folder = temporaryFolder(scope)
+  const tests = join(folder, 'tests')
+  cpSync(shipped, tests, { recursive: true })
+  for (const name of readdirSync(tests).filter(name => name.endsWith('.gz'))) {
+    writeFileSync(join(tests, name.slice(0, -3)), gunzipSync(readFileSync(join(tests, name))))
+    rmSync(join(tests, name))
+  }
+  return folder
+}
+
+const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
+
+/** Runs all tests; rejects if the Python interpreter crashes. */
+export const runPyverbs = async (
+  scope: Scope,
+  { root, command }: { readonly root: string; command(words: readonly [string, ...string[]]): readonly string[] },
+): Promise<PyverbsResult[]> => {
+  const daemon = await startDaemon(scope, { devices: ONE_DEVICE })
+  const suite = join(repoRoot, 'test', 'system', 'suites', 'run-pyverbs.py')
+  const [program, ...args] = command([
+    ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), '127.0.0.1'] as const),
+    ...['--dev', 'rxe0', '--gid', '1'],
+  ])
+  const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT })
+  const lines = stdout.trim().split('\n')
+  assert.deepEqual([status, signal], [0, null], `it ended after "${lines.at(-1)}"\n${stderr}`)
+  return lines.flatMap(line => {
+    const [, kind, test, reason] = RESULT.exec(line) ?? []
+    return kind === undefined ? [] : [{ kind: kind as PyverbsResult['kind'], test: test!, reason: reason! }]
+  })
+}
+
+/**
+ * None failed, and every listed test passed: all that pass with Linux's soft device, and more. Another version of
+ * rdma-core has other tests.
+ */
+export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
+  assert.deepEqual(
+    tests.filter(({ kind }) => kind === 'fail'),
+    [],
+  )
+  const results = new Map(tests.map(({ test, kind }) => [test, kind]))
+  const listed = readFileSync(fixture(LISTS[userland]), 'utf8').trim().split('\n')
+  const known = listed.filter(name => results.has(name))
+  assert.ok(known.length > listed.length / 2, `of ${listed.length} tests there are ${known.length}`)
+  assert.deepEqual(
+    known.filter(name => results.get(name) !== 'pass'),
+    [],
+  )
+}

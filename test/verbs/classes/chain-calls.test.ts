@@ -1,0 +1,129 @@
+/*
+ * In this process chains run as direct calls; while a hook observes them they are encoded as bytes. Both ways give the
+ * same results, refuse with the same messages, and leave nothing behind.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook } from '../../../src/core/devices/registry.ts'
+import { Device } from '../../../src/spec/classes/device/device.ts'
+import { Interface } from '../../../src/spec/classes/device/interface.ts'
+import { Pd } from '../../../src/spec/classes/pd.ts'
+import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { QpState } from '../../../src/spec/enums.ts'
+import { type Chain, createNetwork, type Named, open, RdmaError } from '../../../src/verbs/index.ts'
+import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
+
+const opened = async () => {
+  const network = createNetwork()
+  const device = await open({ network })
+  const core = (network as LocalNetwork).core.devices.get(device.name)
+  assert.ok(core !== undefined)
+  const pd = device.pd()
+  const cq = device.cq()
+  return { device, core, pd, cq, qp: pd.rcQp({ sendCq: cq }) }
+}
+
+type Base = Awaited<ReturnType<typeof opened>>
+
+/** The result of `body` while a hook observes chains, and the number of chain bytes that the hook saw. */
+const watched = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
+  let bytes = 0
+  const stop = addHook(core, {
+    class: 'interface',
+    method: 'chain',
+    pre: (_call, _object, args) => {
+      bytes += (args.entries as Uint8Array).length
+    },
+  })
+  try {
+    return { out: body(), bytes }
+  } finally {
+    stop()
+  }
+}
+
+const buffer = new Uint8Array(64)
+const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
+  'another class': chain => chain.register(chain.cq(), buffer),
+  'a method of another class': chain => chain.call(RcQp, 'query', {}, chain.pd()),
+  'a destroyed object': chain => {
+    const pd = chain.pd()
+    chain.call(Pd, 'destroy', {}, pd)
+    chain.register(pd, buffer)
+  },
+  'a reference to a call that created no object': (chain, { qp }) => {
+    chain.pd()
+    chain.register(chain.call(RcQp, 'query', {}, qp) as Named, buffer)
+  },
+  'a call that cannot be undone': (chain, { qp }) => {
+    chain.pd()
+    chain.call(RcQp, 'modify', { state: QpState.values.ERR }, qp)
+  },
+  'a chain in a chain': (chain, { qp }) => {
+    chain.pd()
+    chain.call(Interface, 'chain', { entries: new Uint8Array(0), onError: 1 }, chain.call(RcQp, 'query', {}, qp))
+  },
+  'a creation that names an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
+  'a mistake after a query of the device': (chain, { pd, cq }) => {
+    chain.call(Device, 'queryGidTable', {})
+    chain.call(Pd, 'createAhs', { addresses: [] }, pd)
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
+  },
+  'a value out of range': (chain, { pd, cq }) => {
+    chain.pd()
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
+  },
+  'many objects in a list, and then a mistake': (chain, { pd, cq }) => {
+    const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
+    const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
+    chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
+    chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
+  },
+}
+
+test('both ways refuse with the same messages and leave nothing behind', async () => {
+  const base = await opened()
+  const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
+    const before = { ...base.core.counts }
+    try {
+      base.device.chain(chain => wrong(chain, base))
+    } catch (error) {
+      assert.ok(error instanceof RdmaError)
+      for (const [name, count] of Object.entries(base.core.counts)) assert.equal(count, before[name] ?? 0, name)
+      return `${error.call} ${error.attribute}: ${error.message}`
+    }
+    return 'nothing'
+  }
+  for (const [what, wrong] of Object.entries(bad)) {
+    const direct = refusalOf(wrong)
+    const { out, bytes } = watched(base, () => refusalOf(wrong))
+    assert.notEqual(direct, 'nothing', what)
+    assert.ok(bytes > 0, what)
+    assert.equal(direct, out, what)
+  }
+  await base.device.close()
+})
+
+test('both ways create the same objects', async () => {
+  const base = await opened()
+  const { device, pd, cq } = base
+  const build = (): unknown =>
+    device.chain(chain => {
+      const qp = chain.rcQp(pd, { sendCq: cq })
+      return { qp: chain.call(RcQp, 'query', {}, qp), own: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), given: pd }
+    })
+  const direct = build() as { own: { qpn: number }; given: object }
+  const { out, bytes } = watched(base, build)
+  assert.ok(bytes > 0)
+  assert.deepEqual((out as { qp: object }).qp, (direct as unknown as { qp: object }).qp)
+  assert.equal(direct.given, pd)
+  assert.notEqual(direct.own.qpn, (out as typeof direct).own.qpn)
+  await device.close()
+})
+
+test('a chain returns an object that was passed to it unchanged', async () => {
+  const { device } = await opened()
+  const given = device.create(Pd)
+  assert.equal(device.chain(chain => ({ made: chain.pd(), given })).given, given as unknown)
+  await device.close()
+})

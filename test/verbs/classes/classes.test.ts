@@ -1,0 +1,284 @@
+/*
+ * The library's other classes: datagrams and groups, shared receive queues, windows, XRC, FLUSH and ATOMIC WRITE; and
+ * methods that change existing objects.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { AnyCall } from '../../../src/verbs/carrier.ts'
+import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../src/verbs/index.ts'
+import type { DeviceContext } from '../../../src/verbs/plan.ts'
+import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from '../connections/endpoints.ts'
+
+eachCarrier(openTwo => {
+  const datagrams = async () => {
+    const [one, two] = await openTwo()
+    const a = place(one)
+    const b = place(two)
+    const [from, to] = [a.pd.udQp({ sendCq: a.cq }), b.pd.udQp({ sendCq: b.cq })]
+    return { a, b, from, to }
+  }
+
+  test('a datagram arrives with its sender, to whom a reply can be sent', async () => {
+    const { a, b, from, to } = await datagrams()
+    from.activate()
+    to.activate({ qkey: 0x1234 })
+    assert.equal(to.endpoint.qkey, 0x1234)
+    const ah = a.pd.addressHandle({ gid: to.endpoint.gid, trafficClass: 32 })
+    to.receive(b.mr.slice(), 1)
+    from.send(Uint8Array.of(7, 8, 9), { ah, qpn: to.qpn, qkey: 0x1234 }, { immediate: 5 })
+    assert.equal(await line(a.cq), '0 SEND')
+    const got = await next(b.cq)
+    assert.deepEqual(
+      [got.bytes, got.sourceQpn, got.hasGrh, got.immediate, got.qpn],
+      [GRH_BYTES + 3, from.qpn, true, 5, to.qpn],
+    )
+    assert.deepEqual([...b.buffer.subarray(GRH_BYTES, GRH_BYTES + 4)], [7, 8, 9, 0])
+    const sender = senderOf(b.buffer.subarray(0, GRH_BYTES))
+    assert.deepEqual(sender, { gid: from.endpoint.gid, trafficClass: 32 })
+
+    const destination = { ah: b.pd.addressHandle(sender), qpn: got.sourceQpn, qkey: from.endpoint.qkey }
+    from.receive(a.mr.slice(), 2)
+    to.send(b.mr.slice(40, 3), destination)
+    assert.equal(await line(a.cq), '2 RECV')
+    assert.deepEqual([...a.buffer.subarray(40, 43)], [7, 8, 9])
+    await closeAll(a, b)
+  })
+
+  test('a datagram with a wrong Q_Key is dropped and counted; address handles are modified and queried', async () => {
+    const { a, b, from, to } = await datagrams()
+    from.activate()
+    to.activate()
+    const ah = a.pd.addressHandle({ gid: '127.0.0.77' })
+    assert.throws(() => a.pd.addressHandle({ gid: 'nowhere' }), { code: 'EINVAL', class: 'ah', method: 'create' })
+    const wrong: DatagramPeer = { ah, qpn: to.qpn, qkey: 1 }
+    ah.modify({ gid: to.endpoint.gid })
+    assert.equal(ah.query().address.dgid.join('.'), '0.0.0.0.0.0.0.0.0.0.255.255.127.0.0.2')
+    to.receive(b.mr.slice(), 1)
+    const before = b.device.counters().transport.qkeyViolations
+    from.send(Uint8Array.of(1), wrong)
+    from.send(Uint8Array.of(2), { ...wrong, qkey: to.endpoint.qkey })
+    await next(b.cq)
+    assert.equal(b.buffer[GRH_BYTES], 2)
+    assert.equal(b.device.counters().transport.qkeyViolations, before + 1)
+    await closeAll(a, b)
+  })
+
+  test('a datagram to a group reaches its members', async () => {
+    const { a, b, from, to } = await datagrams()
+    from.activate()
+    to.activate()
+    to.attach('224.0.0.77')
+    const group = a.pd.addressHandle({ gid: '224.0.0.77' })
+    to.receive(b.mr.slice(), 4)
+    from.send(Uint8Array.of(6), { ah: group, qpn: MULTICAST_QPN, qkey: to.endpoint.qkey })
+    assert.equal(await line(b.cq), '4 RECV')
+    to.detach('224.0.0.77')
+    assert.throws(() => to.detach('224.0.0.77'), { call: 'ud_qp.detachMcast' })
+    await closeAll(a, b)
+  })
+
+  test('queue pairs share a receive queue, which reports its limit and can be resized', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const srq = b.pd.srq({ maxWr: 8 })
+    const event = nextEvent(two)
+    for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
+    srq.resize(100)
+    assert.ok(srq.maxWr >= 100)
+    for (let id = 4; id <= 6; id++) srq.receive(b.mr.slice(id * 16, 16), id)
+    assert.equal(srq.pending, 6)
+    srq.setLimit(5)
+    assert.equal(srq.query().limit, 5)
+    const senders = [0, 1].map(() => {
+      const from = a.pd.rcQp({ sendCq: a.cq })
+      const to = b.pd.rcQp({ sendCq: b.cq, srq })
+      from.connect(to.endpoint)
+      to.connect(from.endpoint)
+      assert.throws(() => to.receive(), /uses a shared receive queue/)
+      return from
+    })
+    for (let i = 0; i < 6; i++) {
+      senders[i % 2].send(Uint8Array.of(i + 100))
+      assert.equal(await line(b.cq), `${i + 1} RECV`)
+      assert.equal(b.buffer[(i + 1) * 16], i + 100)
+      await next(a.cq)
+    }
+    const { type, source } = (await event) ?? {}
+    assert.deepEqual([type, source === srq], ['SRQ_LIMIT_REACHED', true])
+    assert.throws(() => srq.close(), { code: 'EBUSY' })
+    await closeAll(a, b)
+  })
+
+  test('a window gives a peer access to a part of a region until it is invalidated', async () => {
+    const { a, b } = await pair(openTwo)
+    const window = b.pd.window()
+    const shown = b.qp.bind(window, { region: b.mr, offset: 100, length: 50, access: { remoteWrite: true } })
+    assert.equal(await line(b.cq), '0 BIND_MW')
+    assert.equal(window.query().rkey, shown.rkey)
+    a.qp.write(Uint8Array.of(1, 2), shown)
+    assert.equal(await line(a.cq), '0 RDMA_WRITE')
+    assert.deepEqual([...b.buffer.subarray(99, 103)], [0, 1, 2, 0])
+    b.qp.receive()
+    a.qp.send([], { invalidate: shown.rkey })
+    assert.equal((await next(b.cq)).invalidated, shown.rkey)
+    await next(a.cq)
+    const zero = { remoteRead: true, zeroBased: true }
+    const again = b.qp.bind(window, { region: b.mr, offset: 8, access: zero })
+    await next(b.cq)
+    assert.equal(again.address, 0n)
+    b.qp.invalidate(window)
+    assert.equal(await line(b.cq), '0 LOCAL_INV')
+    a.qp.read(a.mr.slice(0, 8), again, { id: 9 })
+    assert.equal(await line(a.cq), '9 REM_ACCESS_ERR')
+    const fixed = b.pd.window(1)
+    assert.throws(() => b.qp.invalidate(fixed), /type 1/)
+    window.close()
+    await closeAll(a, b)
+  })
+
+  test('FLUSH and ATOMIC WRITE complete, and the peer has the data', async () => {
+    const { a, b } = await pair(openTwo)
+    a.qp.write(Uint8Array.of(9), b.mr.remote(16, 1), { signaled: false })
+    a.qp.flush(b.mr.remote(16, 8), { id: 1 })
+    a.qp.atomicWrite(b.mr.remote(24, 8), 0x1122334455667788n, { id: 2 })
+    assert.equal(await line(a.cq), '1 FLUSH')
+    assert.equal(await line(a.cq), '2 ATOMIC_WRITE')
+    assert.equal(new DataView(b.buffer.buffer).getBigUint64(24, true), 0x1122334455667788n)
+    await closeAll(a, b)
+  })
+
+  test('XRC: one connection reaches any shared queue of the peer’s domain', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const xrcd = two.xrcd()
+    const queues = [two.cq(), two.cq()].map(cq => ({ cq, srq: b.pd.xrcSrq({ xrcd, cq }) }))
+    const target = xrcd.target()
+    const from = a.pd.xrcInitiator({ sendCq: a.cq })
+    from.connect(target.endpoint)
+    target.connect(from.endpoint)
+    for (const [i, { srq }] of queues.entries()) {
+      srq.receive(b.mr.slice(i * 16, 16), i)
+      from.send(Uint8Array.of(i + 50), { srqNumber: srq.srqNumber, id: i })
+    }
+    for (const [i, { cq }] of queues.entries()) {
+      assert.equal(await line(cq), `${i} RECV`)
+      assert.equal(b.buffer[i * 16], i + 50)
+    }
+    from.write(Uint8Array.of(1), b.mr.remote(500), { srqNumber: queues[0].srq.srqNumber, id: 7 })
+    for (const expected of ['0 SEND', '1 SEND', '7 RDMA_WRITE']) assert.equal(await line(a.cq), expected)
+    const again = xrcd.target(target.qpn)
+    assert.equal(again.qpn, target.qpn)
+    assert.equal(again.state, 'RTS')
+    assert.throws(() => xrcd.close(), { code: 'EBUSY' })
+    await closeAll(a, b)
+  })
+
+  test('a counting queue is never full and wakes waiters when its count grows; thresholds work', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const counting = b.device.cq({ kind: 'counting' })
+    const from = a.pd.rcQp({ sendCq: a.cq })
+    const to = b.pd.rcQp({ sendCq: b.cq, recvCq: counting, maxRecvWr: 40 })
+    from.connect(to.endpoint)
+    to.connect(from.endpoint)
+    for (let id = 0; id < 40; id++) to.receive(b.mr.slice(0, 8), id)
+    const send = async (count: number) => {
+      for (let id = 0; id < count; id++) {
+        from.send(Uint8Array.of(id), { id })
+        assert.equal(await line(a.cq), `${id} SEND`)
+      }
+    }
+    await send(1)
+    await counting.wait()
+    assert.deepEqual([counting.count, counting.poll(), counting.query().errors], [1, false, 0n])
+    counting.moderate({ completions: 10 })
+    assert.equal(counting.query().count, 10)
+    const grown = counting.wait()
+    await send(20)
+    await grown
+    assert.deepEqual([counting.count, counting.query().completions], [21, 21n])
+    counting.moderate({ completions: 60_000, microseconds: 2000 })
+    const timed = counting.wait()
+    await send(2)
+    await timed
+    assert.equal(counting.count, 23)
+    assert.throws(() => counting.resize(100), { code: 'EINVAL' })
+    await closeAll(a, b)
+  })
+
+  test('completions of a timestamping queue carry times in order', async () => {
+    const [one, two] = await openTwo()
+    const [a, b] = [place(one), place(two)]
+    const cq = a.device.cq({ kind: 'timed', entries: 4 })
+    const from = a.pd.rcQp({ sendCq: cq })
+    const to = b.pd.rcQp({ sendCq: b.cq })
+    from.connect(to.endpoint)
+    to.connect(from.endpoint)
+    const times = [one.clock()]
+    for (let id = 0; id < 3; id++) {
+      from.write(Uint8Array.of(id), b.mr.remote(), { id })
+      await next(cq)
+      times.push(cq.completion.timestamp ?? 0, one.clock())
+    }
+    assert.ok(times[0] > 0)
+    assert.deepEqual(
+      times,
+      [...times].sort((x, y) => x - y),
+    )
+    assert.deepEqual([a.cq.count, cq.count], [0, 3])
+    await closeAll(a, b)
+  })
+
+  test('regions are reregistered, completion queues resized', async () => {
+    const { a, b } = await pair(openTwo)
+    const before = b.mr.remote()
+    b.mr.reregister({ access: { remoteRead: true } })
+    assert.equal(b.mr.query().rkey, b.mr.rkey)
+    a.qp.write(Uint8Array.of(1), b.mr.remote(), { id: 1 })
+    assert.equal(await line(a.cq), '1 REM_ACCESS_ERR')
+    assert.equal(b.buffer[0], 0)
+    assert.equal(before.length, 4096)
+
+    const { cq, mr, pd } = place(a.device)
+    const [x, y] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
+    x.connect(y.endpoint)
+    y.connect(x.endpoint)
+    for (let id = 0; id < 10; id++) x.write(mr.slice(0, 8), mr.remote(8, 8), { id })
+    assert.equal(await line(cq), '0 RDMA_WRITE')
+    cq.resize(500)
+    assert.ok(cq.entries >= 500)
+    for (let id = 1; id < 10; id++) assert.equal(await line(cq), `${id} RDMA_WRITE`)
+    assert.equal(cq.poll(), false)
+    await closeAll(a, b)
+  })
+})
+
+test('a message may consume a receive request while its queue is resized', async () => {
+  const [a, b] = (await openTwoHere()()).map(one => place(one))
+  const srq = b.pd.srq({ maxWr: 4 })
+  const from = a.pd.rcQp({ sendCq: a.cq })
+  const to = b.pd.rcQp({ sendCq: b.cq, srq })
+  from.connect(to.endpoint)
+  to.connect(from.endpoint)
+  for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
+  // The daemon does this when the program requests more room.
+  const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
+  const { call } = carrier
+  const sendFirst: AnyCall = (...args) => {
+    from.send(Uint8Array.of(1))
+    while (!b.cq.poll());
+    return call(...args)
+  }
+  carrier.call = sendFirst as typeof call
+  srq.resize(100)
+  carrier.call = call
+  assert.deepEqual([b.cq.completion.id, srq.pending], [1, 2])
+  srq.receive(b.mr.slice(64, 16), 4)
+  for (let id = 2; id <= 4; id++) {
+    from.send(Uint8Array.of(id))
+    assert.equal(await line(b.cq), `${id} RECV`)
+    assert.equal(b.buffer[id * 16], id)
+  }
+  assert.equal(srq.pending, 0)
+  await closeAll(a, b)
+})

@@ -1,0 +1,185 @@
+/*
+ * R12, R14, R28–R30, R37 from the library: devices without verbs, private classes, and the driver's own descriptors, in
+ * this process and on a daemon; and a descriptor that was passed to another process.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, test } from 'node:test'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
+import { hasNative } from '../../../src/host/native.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import {
+  CTX_HEADER_BYTES,
+  CtxAssign,
+  CtxContext,
+  CtxHeader,
+  CtxInfo,
+  CtxInterface,
+  CtxIoctl,
+  CtxRecord,
+  CtxSend,
+  CtxStatistics,
+  CtxWord,
+} from '../../../src/spec/drivers/ctx.ts'
+import { type Fields, type RecordOf, recordSize } from '../../../src/spec/schema/schema.ts'
+import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
+import { createNetwork, type Device, type DriverDescriptor, open } from '../../../src/verbs/index.ts'
+import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
+
+const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
+
+const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
+  readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
+
+/** The output of an ioctl, in its argument. */
+const ioctlOutput = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
+  const bytes = new Uint8Array(recordSize(fields))
+  assert.equal(ops.ioctl(request, bytes), 0)
+  return decode(fields, bytes)
+}
+
+/** Takes the oldest message from a context's eager queue. */
+const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
+  const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
+  const consumed = words[CtxWord.HEADER_CONSUMER]
+  assert.notEqual(consumed, words[CtxWord.HEADER_PRODUCER], 'there is no message')
+  const header = decode(CtxHeader, memory, info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES)
+  const at = info.eagerAt + header.slot * info.eagerBytes
+  words[CtxWord.HEADER_CONSUMER]++
+  words[CtxWord.EAGER_CONSUMER]++
+  return new TextDecoder().decode(memory.slice(at, at + header.length))
+}
+
+const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
+  test('an interface is opened by name, and its calls, memory and records work', async () => {
+    const device = await opened('ctx0')
+    assert.deepEqual(device.driverInterfaces(), Object.values(CtxInterface))
+    assert.deepEqual([device.supports('rc_qp'), device.supports('ctx_context', 'send')], [false, true])
+    {
+      using ops = device.driverOps(CtxInterface.V2)
+      assert.equal(ops.name, CtxInterface.V2)
+      ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
+      const info = ioctlOutput(ops, CtxIoctl.INFO, CtxInfo)
+      assert.equal(info.eagerCount, 16)
+      const memory = ops.map(info.bytes)
+      ops.ioctl(CtxIoctl.ARM)
+      assert.equal(ops.poll(), undefined)
+
+      // The peer: an object of the driver's private class, with its methods.
+      using sender = device.create(CtxContext, shape)
+      assert.equal(sender.made.info.jobKey, 7)
+      sender.send({ to: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
+      for await (const record of ops) {
+        assert.deepEqual(decode(CtxRecord, record), { number: info.number, producer: 1 })
+        break
+      }
+      assert.equal(take(memory, info), 'hello')
+
+      // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that was
+      // passed to it.
+      using receiver = device.create(CtxContext, shape)
+      using peerOps = device.driverOps(CtxInterface.V1)
+      peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
+      assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
+      receiver.arm()
+      const head = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
+      const message = [...encodeRecords(CtxSend, [head]), ...new TextEncoder().encode('back')]
+      assert.equal(ops.write(Uint8Array.from(message)), message.length)
+      await peerOps.wait()
+      assert.equal(decode(CtxRecord, peerOps.poll() as Uint8Array).producer, 1)
+      assert.equal(take(peerOps.map(receiver.made.info.bytes), receiver.made.info), 'back')
+    }
+    await device.close()
+  })
+
+  test('an older interface is a fallback; the provider channel is opened; missing interfaces are refused', async () => {
+    const device = await opened('ctx0')
+    const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
+    assert.equal(older.name, CtxInterface.V1)
+    const channel = device.driverOps()
+    assert.equal(channel.name, CtxInterface.CHANNEL)
+    assert.equal(ioctlOutput(channel, CtxIoctl.STATISTICS, CtxStatistics).assigned, 0)
+    assert.throws(() => device.driverOps('ctx.userdma.9'), {
+      code: 'ENOENT',
+      class: 'driver_ops',
+      method: 'create',
+      reason: /it has ctx.userdma.2, ctx.userdma.1, ctx/,
+    })
+    assert.throws(() => older.ioctl(CtxIoctl.INFO, new Uint8Array(56)), { code: 'ENODATA', method: 'ioctl' })
+    assert.throws(() => older.ioctl(0xc0000001), { code: 'ENOTTY' })
+    assert.throws(() => channel.write(Uint8Array.of(1)), { code: 'EINVAL', method: 'write' })
+    assert.throws(() => channel.map(4096), { code: 'ENODEV', method: 'mmap' })
+    assert.throws(() => device.cq(), { code: 'EOPNOTSUPP', class: 'cq', hint: /supports/ })
+    await device.close()
+  })
+
+  test('generic methods create and call objects of a private class, alone and in a chain', async () => {
+    const device = await opened('null0')
+    const pd = device.pd()
+    const sink = device.create(Sink, { pd: pd.handle })
+    sink.take({ data: new Uint8Array(100) })
+    device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
+    assert.equal(sink.query().taken, 111n)
+    assert.throws(() => pd.close(), { code: 'EBUSY' })
+    // Like a program that knows the class only from the device's description.
+    const described = device.interface().find(({ name }) => name === 'sink')
+    assert.ok(described !== undefined)
+    assert.deepEqual(device.call(described, 'query', {}, sink), { taken: 111n })
+    const { sinks } = device.chain(chain => ({
+      sinks: [1, 2].map(() => chain.create(Sink, { pd: pd.handle })),
+    }))
+    assert.deepEqual(new Set(device.handles(Sink)), new Set([sink, ...sinks].map(({ handle }) => handle)))
+    for (const one of sinks) one.close()
+    sink.close()
+    pd.close()
+    await device.close()
+  })
+}
+
+describe('in this process', () => {
+  const network = createNetwork()
+  network.addDevice(core => createCtxDevice(core, 'ctx0'))
+  const remove = network.addDevice(core => createNullDevice(core, 'null0'))
+  testsOfCarrier(name => open({ network, device: name }))
+
+  test('two programs in one process share a soft device; an open device can be removed', async () => {
+    const one = await open({ network })
+    const again = await open({ network, device: one.name })
+    assert.equal(again.address, one.address)
+    assert.equal(again.pd().handle, 0)
+    await again.close()
+    assert.ok(one.counters().transport)
+    const removed = await open({ network, device: 'null0' })
+    const events = (async () => {
+      for await (const { type } of removed.events()) return type
+      return undefined
+    })()
+    await Promise.resolve()
+    remove()
+    remove()
+    assert.equal(await events, 'DEVICE_FATAL')
+    assert.throws(() => removed.pd(), { code: 'EIO' })
+    await removed.close()
+    await assert.rejects(open({ network, device: 'null0' }), { code: 'ENODEV', reason: /there are ctx0, rxe0/ })
+    assert.throws(() => network.addDevice(core => createCtxDevice(core, 'ctx0')), { code: 'EEXIST' })
+    await one.close()
+  })
+})
+
+describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
+  const scope = suiteScope()
+  let socket = ''
+  before(async () => {
+    const daemon = await startDaemon(scope, { devices: ['ctx0', 'null0'] })
+    socket = daemon.socket
+    scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
+  })
+  testsOfCarrier(name => open({ socket, device: name }))
+  test('classes of the library that the device lacks are refused with a hint', async () => {
+    const device = await open({ socket, device: 'null0' })
+    assert.equal(device.address, '')
+    for (const make of [() => device.cq(), () => device.eventQueue(), () => device.create(Classes.dm, {} as never)])
+      assert.throws(make, { code: 'EOPNOTSUPP', hint: /supports/ })
+    await device.close()
+  })
+})

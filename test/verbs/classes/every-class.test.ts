@@ -1,0 +1,282 @@
+/*
+ * R8 from the library: for every class and method of a device here the library has a method of its own, besides the
+ * generic `device.create` and `device.call`. Each row runs it, and the test checks that it makes exactly that call on a
+ * device that has the class; rows without a method give the reason. Calls that the soft device lacks are refused with
+ * their names.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook } from '../../../src/core/index.ts'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { Classes, classes } from '../../../src/spec/classes.ts'
+import { CtxContext } from '../../../src/spec/drivers/ctx.ts'
+import { QpState } from '../../../src/spec/enums.ts'
+import { createNetwork, type Device, type GsiQueuePair, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
+import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
+import { place } from '../connections/endpoints.ts'
+import { createWholeDevice } from './third-party-driver.ts'
+
+type Words = (device: Device) => unknown
+/** The row of a method: the library call, or the reason why there is none. */
+type Row = Words | string
+
+const DOORBELL = 'done by the ring of the queue pair and its doorbell: qp.send, qp.write, …'
+const CHANNEL = 'the library has its own way, or needs none: cq.wait, device.events, device.eventQueue'
+const ELSEWHERE = 'events are read as they arrive, by one reader: device.events, cq.wait'
+
+const rcQp = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.rcQp({ sendCq: cq })
+}
+const ucQp = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.ucQp({ sendCq: cq })
+}
+const udQp = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.udQp({ sendCq: cq, active: true })
+}
+const initiator = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.xrcInitiator({ sendCq: cq })
+}
+const srq = (device: Device) => place(device).pd.srq()
+const xrcSrq = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.xrcSrq({ xrcd: device.xrcd(), cq })
+}
+let hosts = 0
+/** Each with its own address. */
+const ip = (device: Device) => device.ip({ address: `10.9.0.${++hosts}` })
+const udp = (device: Device) => ip(device).udp()
+const RESET = { state: QpState.values.RESET }
+const GROUP = '224.0.0.9'
+const to = { gid: '127.0.0.1' }
+
+const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | ReturnType<typeof initiator>) => ({
+  create: make as Words,
+  query: (device: Device) => make(device).query(),
+  modify: (device: Device) => make(device).modify(RESET),
+  destroy: (device: Device) => make(device).close(),
+})
+/** There is one per port, so it is closed again immediately. */
+const gsi =
+  (use: (qp: GsiQueuePair) => unknown): Words =>
+  device => {
+    const { pd, cq } = place(device)
+    using qp = pd.gsiQp({ sendCq: cq })
+    use(qp)
+  }
+const smiQp = (device: Device) => {
+  const { pd, cq } = place(device)
+  return pd.smiQp({ sendCq: cq })
+}
+/** Classes that no device of the project has. */
+const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
+const GENERIC = 'no device of the project supports it: device.create, device.call'
+const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
+const DATAGRAMS = ['mad_channel', 'mad_agent']
+const FOR_ANY = 'the generic methods: device.create, device.call'
+const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
+
+/** Rows of classes with one reason for all their methods. */
+const reasonRows = (names: readonly string[], reason: string) =>
+  Object.fromEntries(
+    classes
+      .filter(({ name }) => names.includes(name))
+      .map(({ name, methods }) => [name, Object.fromEntries(Object.keys(methods).map(method => [method, reason]))]),
+  )
+
+const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
+  ...reasonRows(UNSUPPORTED, GENERIC),
+  ...reasonRows(DATAGRAMS, FOR_ANY),
+  ...reasonRows(CONNECTIONS, RDMA_CM),
+  interface: {
+    query: device => device.interface(),
+    chain: device => device.chain(chain => chain.pd()),
+  },
+  device: {
+    open: 'the library opens a device of a daemon; in this process core does it',
+    query: device => device.query(),
+    queryHandles: device => device.handles(Classes.pd),
+    queryGidTable: device => device.gids(),
+    queryClock: device => device.clock(),
+    queryDriverOps: device => device.driverInterfaces(),
+  },
+  port: { query: device => device.queryPort(), queryGidEntry: device => device.gid(1) },
+  pd: {
+    create: device => device.pd(),
+    destroy: device => device.pd().close(),
+    createAhs: device => device.pd().addressHandles([to]),
+    destroyAhs(device) {
+      const pd = device.pd()
+      pd.closeAddressHandles(pd.addressHandles([to]))
+    },
+  },
+  cq: {
+    create: device => device.cq(),
+    query: device => device.cq().query(),
+    modify: device => device.cq().moderate({ completions: 2 }),
+    destroy: device => device.cq().close(),
+    reqNotify: device => device.cq().arm(),
+  },
+  mr: {
+    create: device => place(device).mr,
+    query: device => place(device).mr.query(),
+    modify: device => place(device).mr.reregister({ access: {} }),
+    destroy: device => place(device).mr.close(),
+  },
+  comp_channel: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
+  async_fd: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
+  srq: {
+    create: srq,
+    query: device => srq(device).query(),
+    modify: device => srq(device).setLimit(0),
+    destroy: device => srq(device).close(),
+  },
+  xrc_srq: {
+    create: xrcSrq,
+    query: device => xrcSrq(device).query(),
+    modify: device => xrcSrq(device).setLimit(0),
+    destroy: device => xrcSrq(device).close(),
+  },
+  ah: {
+    create: device => device.pd().addressHandle(to),
+    query: device => device.pd().addressHandle(to).query(),
+    modify: device => device.pd().addressHandle(to).modify(to),
+    destroy: device => device.pd().addressHandle(to).close(),
+  },
+  mw: {
+    create: device => device.pd().window(),
+    query: device => device.pd().window().query(),
+    destroy: device => device.pd().window().close(),
+  },
+  xrcd: {
+    create: device => device.xrcd(),
+    query: device => device.xrcd().query(),
+    destroy: device => device.xrcd().close(),
+  },
+  rc_qp: { ...queuePairRows(rcQp), postSend: DOORBELL },
+  uc_qp: { ...queuePairRows(ucQp as never), postSend: DOORBELL },
+  ud_qp: {
+    ...queuePairRows(udQp as never),
+    postSend: DOORBELL,
+    attachMcast: device => udQp(device).attach(GROUP),
+    detachMcast(device) {
+      const qp = udQp(device)
+      qp.attach(GROUP)
+      qp.detach(GROUP)
+    },
+  },
+  xrc_ini_qp: { ...queuePairRows(initiator), postSend: DOORBELL },
+  xrc_tgt_qp: queuePairRows(((device: Device) => device.xrcd().target()) as never),
+  gsi_qp: {
+    create: gsi(() => {}),
+    query: gsi(qp => qp.query()),
+    modify: gsi(qp => qp.modify(RESET)),
+    destroy: gsi(qp => qp.close()),
+    postSend: DOORBELL,
+  },
+  smi_qp: { ...queuePairRows(smiQp as never), postSend: DOORBELL },
+  event_queue: {
+    create: device => device.eventQueue(),
+    query: device => device.eventQueue().attached(),
+    attach: device => device.eventQueue().attach('device'),
+    detach(device) {
+      const queue = device.eventQueue()
+      queue.attach('device')
+      queue.detach('device')
+    },
+    getEvents: ELSEWHERE,
+  },
+  ip_interface: {
+    create: ip,
+    query: device => ip(device).query(),
+    destroy: device => ip(device).close(),
+  },
+  ip_socket: {
+    create: udp,
+    query: device =>
+      udp(device)
+        .wait({ signal: AbortSignal.abort() })
+        .catch(() => {}),
+    destroy: 'its descriptor is closed: socket.close',
+    send: device => udp(device).send(new Uint8Array(1), { address: '10.9.0.2', port: 7 }),
+    receive: device => udp(device).poll(),
+    join: device => udp(device).join(GROUP),
+    leave(device) {
+      const socket = udp(device)
+      socket.join(GROUP)
+      socket.leave(GROUP)
+    },
+  },
+  system: { query: 'of the system-wide device: openSystem({ network }).devices()' },
+  driver_ops: {
+    create: device => device.driverOps(),
+    query: device => device.driverOps().name,
+    destroy: device => device.driverOps().close(),
+  },
+}
+
+/** Classes that the soft device lacks are called on a device that has them. */
+const OF_CTX = ['driver_ops']
+const OF_WHOLE = ['smi_qp']
+
+/** The device without its generic methods. */
+const ownWordsOnly = (device: Device): Device => {
+  const generic = (): never => assert.fail('these are the generic methods')
+  return { ...device, create: generic, call: generic }
+}
+
+test('every method of every class has a method in the library, or a reason', async () => {
+  const network = createNetwork() as LocalNetwork
+  network.addDevice(core => createCtxDevice(core, 'ctx0'))
+  network.addDevice(core => createWholeDevice(core, 'whole0'))
+  const soft = await open({ network })
+  const ctx = await open({ network, device: 'ctx0' })
+  const whole = await open({ network, device: 'whole0' })
+  const called = new Set<string>()
+  for (const device of network.core.devices.values())
+    addHook(device, { pre: ({ entry }) => called.add(`${entry.class.name}.${entry.name}`) })
+
+  assert.deepEqual(Object.keys(rows).sort(), classes.map(({ name }) => name).sort())
+  for (const { name, methods } of classes) {
+    assert.deepEqual(Object.keys(rows[name]).sort(), Object.keys(methods).sort(), name)
+    const device = ownWordsOnly(OF_CTX.includes(name) ? ctx : OF_WHOLE.includes(name) ? whole : soft)
+    for (const [method, row] of Object.entries(rows[name])) {
+      if (typeof row === 'string') continue
+      const call = `${name}.${method}`
+      called.clear()
+      try {
+        await row(device)
+      } catch (error) {
+        // Refused with the name of that call.
+        assert.ok(error instanceof RdmaError && called.has(call), `${call}: ${error}`)
+        assert.deepEqual([error.class, error.method], [name, method])
+      }
+      assert.ok(called.has(call), `the row says ${call}, but the library made ${[...called].join(', ')}`)
+    }
+  }
+  using system = openSystem({ network })
+  assert.equal(system.devices().length, 3)
+  assert.ok(ctx.supports(CtxContext.name, 'send'))
+  for (const device of [soft, ctx, whole]) await device.close()
+})
+
+test('what the soft device lacks is refused by class and method, and can be queried beforehand', async () => {
+  await using soft = await open()
+  for (const name of OF_WHOLE) {
+    assert.ok(!soft.supports(name))
+    const make = rows[name].create as Words
+    assert.throws(
+      () => make(soft),
+      (error: unknown) => {
+        assert.ok(error instanceof RdmaError, String(error))
+        assert.deepEqual([error.code, error.class, error.method], ['EOPNOTSUPP', name, 'create'])
+        assert.match(error.reason, new RegExp(`this device has no ${name}\\.create`))
+        assert.match(error.hint, /supports/)
+        return true
+      },
+    )
+  }
+})

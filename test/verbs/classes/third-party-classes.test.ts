@@ -1,0 +1,134 @@
+/*
+ * Classes that no driver here supports, on a device whose driver does (third-party-driver.ts): the library's generic methods
+ * serve them (R8, R9), alone, in a chain, and on an event queue.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Classes } from '../../../src/spec/classes.ts'
+import { FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enums.ts'
+import { createNetwork, type Device, GSI_QKEY, open } from '../../../src/verbs/index.ts'
+import { line, next, nextEvent } from '../connections/endpoints.ts'
+import { refuses, untyped } from '../mistakes/mistakes.ts'
+import { createWholeDevice } from './third-party-driver.ts'
+
+/**
+ * A device of that driver, a protection domain, memory and a completion queue; all are closed at the end of the test.
+ */
+const place = async (body: (on: ReturnType<typeof placeOn>) => Promise<void> | void): Promise<void> => {
+  const network = createNetwork()
+  network.addDevice(core => createWholeDevice(core, 'whole0'))
+  await using device = await open({ network, device: 'whole0' })
+  await body(placeOn(device))
+  await device.close()
+  await using again = await open({ network, device: 'whole0' })
+  assert.deepEqual(again.handles(Classes.flow, Classes.wq, Classes.dm, Classes.raw_packet_qp), [])
+}
+const placeOn = (device: Device) => {
+  const pd = device.pd()
+  const buffer = new Uint8Array(1024)
+  return { device, pd, buffer, mr: pd.register(buffer), cq: device.cq({ entries: 7 }) }
+}
+type Place = ReturnType<typeof placeOn>
+
+const CAP = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+const wq = ({ device, pd, cq }: Place) =>
+  device.create(Classes.wq, { pd: pd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
+
+/** A rule that delivers frames of an Ethernet type to a datagram queue pair. */
+const etherType = (value: number) => {
+  const bytes = new Uint8Array(40)
+  const mask = new Uint8Array(40)
+  bytes.set([value >> 8, value & 0xff], 12)
+  mask.set([0xff, 0xff], 12)
+  return { type: FlowSpecType.values.ETH, flags: 0, size: 0, tag: 0, value: bytes, mask, action: 0 }
+}
+
+test('flow steering rules and counters: matching frames are delivered and counted', () =>
+  place(async ({ device, pd, buffer, mr, cq }) => {
+    const sender = pd.gsiQp({ sendCq: cq, active: true })
+    const receiver = pd.udQp({ sendCq: cq })
+    const counters = device.create(Classes.counters)
+    const rule = device.create(Classes.flow, {
+      udQp: receiver.handle,
+      counters: counters.handle,
+      type: FlowType.values.NORMAL,
+      priority: 0,
+      port: 1,
+      flags: 0,
+      specs: [etherType(0x0800)] as never,
+    })
+    receiver.receive(mr.slice(0, 100), 7)
+    const to = { ah: pd.addressHandle({ gid: '10.0.0.1' }), qpn: 0, qkey: GSI_QKEY }
+    sender.send(Uint8Array.of(0, 0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 2, 8, 0, 9), to, { id: 1 })
+    assert.equal(await line(cq), '1 SEND')
+    assert.deepEqual([(await next(cq)).bytes, buffer[14]], [15, 9])
+    assert.deepEqual(counters.query({ flags: 0 }).values, [{ value: 1n }, { value: 15n }, { value: 0n }])
+    assert.equal(rule.query().specs.length, 1)
+    rule.close()
+    counters.close()
+  }))
+
+test('work queues, their tables, device memory and tags are created, queried, modified and closed', () =>
+  place(on => {
+    const { device, pd, cq } = on
+    const queues = [wq(on), wq(on)]
+    queues[0].modify({ state: WqState.values.RDY, curState: WqState.values.RESET })
+    assert.equal(queues[0].query().state, WqState.values.RDY)
+    assert.throws(() => queues[0].modify({ state: WqState.values.RDY, curState: WqState.values.RESET }), {
+      code: 'EINVAL',
+      call: 'wq.modify',
+      attribute: 'curState',
+    })
+    const table = device.create(Classes.rwq_ind_table, { queues: queues.map(({ handle }) => ({ wq: handle })) })
+    assert.equal(table.made.tableNum, 3)
+    assert.throws(() => queues[0].close(), { code: 'EBUSY', call: 'wq.destroy' })
+
+    const dm = device.create(Classes.dm, { length: 4096n, alignment: 6 })
+    assert.deepEqual(dm.query(), { length: 4096n, alignment: 6 })
+    assert.throws(() => device.create(Classes.dm, { length: 1n << 20n, alignment: 0 }), { code: 'ENOMEM', class: 'dm' })
+
+    const srq = { pd: pd.handle, cq: cq.handle, maxWr: 4, maxSge: 1, limit: 0, maxNumTags: 8 }
+    const tags = device.create(Classes.tm_srq, srq)
+    const { handle } = tags.tagAdd({ wrId: 1n, flags: 0, tag: 0x1234n, mask: 0xffn, recvWrId: 2n, pieces: [] })
+    tags.tagDel({ wrId: 2n, flags: 0, handle })
+    assert.throws(() => tags.tagDel({ wrId: 2n, flags: 0, handle }), { code: 'ENOENT', call: 'tm_srq.tagDel' })
+  }))
+
+test('a chain creates objects that refer to each other', () =>
+  place(({ device, pd, cq }) => {
+    const made = device.chain(chain => {
+      const own = chain.pd()
+      const one = chain.create(Classes.wq, { pd: own.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
+      const qp = { sendCq: cq.handle, recvCq: cq.handle, cap: CAP, flags: 0 }
+      return { one, raw: chain.create(Classes.raw_packet_qp, { pd: own.handle, ...qp } as never) }
+    })
+    assert.equal(made.one.query().state, WqState.values.RESET)
+    made.raw.modify({ state: QpState.values.INIT, port: 1 })
+    assert.equal(made.raw.query().state, QpState.values.INIT)
+    assert.ok(pd.handle >= 0)
+  }))
+
+test('events of these classes are delivered to an event queue', () =>
+  place(async on => {
+    const events = on.device.eventQueue()
+    const queue = wq(on)
+    events.attach(queue)
+    assert.deepEqual(events.attached(), [queue])
+    events.close()
+    const event = nextEvent(on.device)
+    queue.close()
+    await on.device.close()
+    assert.equal(await event, undefined)
+  }))
+
+test('queue pairs of subnet management and of general services reach RTS', () =>
+  place(async ({ pd, cq }) => {
+    const ah = pd.addressHandle({ gid: '10.0.0.1' })
+    for (const qp of [pd.smiQp({ sendCq: cq, active: true }), pd.gsiQp({ sendCq: cq })]) {
+      qp.activate({ pkeyIndex: 1 })
+      assert.equal(qp.state, 'RTS')
+      qp.send(Uint8Array.of(1), { ah, qpn: 0, qkey: GSI_QKEY }, { id: 4 })
+      assert.equal(await line(cq), '4 SEND')
+      refuses('qp.send', /the receiver is missing/, () => qp.send(Uint8Array.of(1), untyped(undefined)))
+    }
+  }))

@@ -1,0 +1,384 @@
+/*
+ * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`, that supports what no driver of the
+ * project does: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
+ * them, flow steering rules, counters, device memory, tag-matching receive queues.
+ *
+ * A sent frame is looped back: to the queue pair of the first rule that matches its headers, into its own receive queue
+ * or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags are only
+ * stored. Other classes are as simple as possible.
+ */
+import {
+  addParent,
+  affiliate,
+  type CallContext,
+  type Core,
+  type CoreObject,
+  completed,
+  type Device,
+  driverClass,
+  findObject,
+  type MappedChunk,
+  mappedMemoryOf,
+  raiseObjectEvent,
+  register,
+} from '../../../src/core/index.ts'
+import {
+  AsyncEventType,
+  type Attributes,
+  CallError,
+  Classes,
+  DeviceAttributes,
+  ExtendedDeviceAttributes,
+  type FlowSpec,
+  FlowSpecType,
+  type LinkName,
+  MmapInfo,
+  optional,
+  PortAttributes,
+  type QpClassName,
+  QpQueues,
+  QpState,
+  QpTypes,
+  type RecordOf,
+  RecvWqe,
+  RingHeader,
+  RingSge,
+  record,
+  SendWqe,
+  Wc,
+  WcOpcode,
+  WqState,
+  zeroRecord,
+} from '../../../src/spec/index.ts'
+
+// ---- rings of 8 elements, of which 7 are used ----
+
+const SLOTS = 8
+interface Ring {
+  readonly piece: MappedChunk
+  readonly log2: number
+}
+const ringIn = ({ context }: CallContext, log2: number): Ring => {
+  const piece = mappedMemoryOf(context).allocate(RingHeader.DATA + (SLOTS << log2))
+  piece.view.setUint32(piece.at + RingHeader.LOG2_ELEMENT, log2, true)
+  piece.view.setUint32(piece.at + RingHeader.INDEX_MASK, SLOTS - 1, true)
+  return { piece, log2 }
+}
+const placeOf = ({ piece }: Ring) => ({ offset: BigInt(piece.offset), size: piece.length })
+const index = ({ piece }: Ring, at: number): number => piece.view.getUint32(piece.at + at, true)
+/** The offset of the element at an index. */
+const element = ({ piece, log2 }: Ring, at: number): number => piece.at + RingHeader.DATA + (at << log2)
+/** Takes the oldest request and returns its offset; -1 if there is none. */
+const take = (ring: Ring): number => {
+  const oldest = index(ring, RingHeader.CONSUMER)
+  if (oldest === index(ring, RingHeader.PRODUCER)) return -1
+  ring.piece.view.setUint32(ring.piece.at + RingHeader.CONSUMER, (oldest + 1) % SLOTS, true)
+  return element(ring, oldest)
+}
+
+/** Drops posted requests; the program's index starts at 0 too. */
+const empty = ({ piece }: Ring): void => {
+  for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) piece.view.setUint32(piece.at + at, 0, true)
+}
+
+const complete = (cq: CoreObject<Ring>, id: bigint, opcode: number, bytes: number): void => {
+  const { piece } = cq.state
+  const newest = index(cq.state, RingHeader.PRODUCER)
+  const at = element(cq.state, newest)
+  piece.view.setBigUint64(at + Wc.WR_ID, id, true)
+  piece.view.setUint32(at + Wc.STATUS, 0, true)
+  piece.view.setUint32(at + Wc.OPCODE, opcode, true)
+  piece.view.setUint32(at + Wc.BYTE_LEN, bytes, true)
+  piece.view.setUint32(piece.at + RingHeader.PRODUCER, (newest + 1) % SLOTS, true)
+  if (cq.events !== undefined) completed(cq.events, false)
+}
+
+// ---- the state of objects ----
+
+interface Receives {
+  readonly ring: Ring
+  readonly cq: CoreObject<Ring>
+  state: number
+}
+interface Wq extends Receives {
+  flags: number
+}
+interface Qp extends Receives {
+  readonly sends: Ring
+  readonly sendCq: CoreObject<Ring>
+  readonly table: readonly CoreObject<Wq>[] | undefined
+}
+interface Rule {
+  readonly type: number
+  readonly priority: number
+  readonly port: number
+  readonly specs: RecordOf<typeof FlowSpec>[]
+  readonly qp: CoreObject<Qp>
+  readonly counters: CoreObject<bigint[]> | undefined
+}
+interface Tags {
+  readonly cq: CoreObject<Ring>
+  readonly tags: Map<number, bigint>
+  unexpected: number
+  limit: number
+  maxWr: number
+}
+interface State {
+  readonly rules: Set<Rule>
+  next: number
+}
+const stateOf = ({ device }: CallContext): State => device.state as State
+
+// ---- frames ----
+
+/** The offsets of the headers that this device knows. */
+const places: Readonly<Record<number, number>> = {
+  [FlowSpecType.values.ETH]: 0,
+  [FlowSpecType.values.IPV4]: 14,
+  [FlowSpecType.values.UDP]: 34,
+  [FlowSpecType.values.VXLAN_TUNNEL]: 46,
+}
+
+const matches = (frame: Uint8Array, { specs }: Rule): boolean =>
+  specs.every(({ type, value, mask }) =>
+    mask.every((bits, i) => (((frame[places[type] + i] ?? 0) ^ value[i]) & bits) === 0),
+  )
+
+const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: Uint8Array): void => {
+  const { ring, cq } = object.state
+  const at = take(ring)
+  if (at < 0) return
+  const { view } = ring.piece
+  const piece = at + RecvWqe.SGE
+  if (view.getUint32(piece + RingSge.LENGTH, true) < frame.length) {
+    fail(object)
+    return
+  }
+  const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(piece + word, true))
+  const from = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
+  caller.memory.write(hi, lo, from, 0, frame.length, frame.length, frame.length)
+  complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
+}
+
+/** A frame that does not fit moves the queue to its error state. */
+const fail = (object: CoreObject<Receives>): void => {
+  const isQueue = object.class.name === 'wq'
+  object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
+  raiseObjectEvent(object, isQueue ? AsyncEventType.values.WQ_FATAL : AsyncEventType.values.QP_FATAL)
+}
+
+const deliver = (call: CallContext, frame: Uint8Array): void => {
+  const rules = [...stateOf(call).rules].sort((a, b) => a.priority - b.priority)
+  const rule = rules.find(one => matches(frame, one))
+  if (rule === undefined) return
+  if (rule.counters !== undefined) {
+    rule.counters.state[0]++
+    rule.counters.state[1] += BigInt(frame.length)
+  }
+  const { table } = rule.qp.state
+  receive(call, table === undefined ? rule.qp : table[frame[5] % table.length], frame)
+}
+
+// ---- classes ----
+
+const { raw_packet_qp, wq, rwq_ind_table, flow, counters, dm, tm_srq, cq, mr, pd, ah } = Classes
+const queue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
+
+/** All attributes of an answer, as zeros. */
+const zeros = (attributes: Attributes) =>
+  Object.fromEntries(
+    Object.entries(attributes).map(([name, { of }]) => [name, of.kind === 'record' ? zeroRecord(of.fields) : 0]),
+  )
+
+/** Queue pairs of any type: states, and a doorbell. */
+const qpClass = <N extends QpClassName>(name: N) =>
+  driverClass<typeof raw_packet_qp, Qp, typeof QpQueues>(
+    Classes[name] as unknown as typeof raw_packet_qp,
+    {
+      create(call, object, { sendCq, recvCq, cap, rwqIndTable, userHandle }) {
+        affiliate(object, userHandle)
+        const [sends, ring] = [ringIn(call, 9), ringIn(call, 7)]
+        const table = rwqIndTable?.state as Qp['table']
+        const given = { sends, ring, sendCq: sendCq as CoreObject<Ring>, cq: recvCq as CoreObject<Ring>, table }
+        object.state = { ...given, state: QpState.values.RESET }
+        const own = table === undefined ? { recvQueue: placeOf(ring) } : {}
+        return { cap: { ...cap, maxInlineData: 128 }, qpNum: 100, sendQueue: placeOf(sends), ...own }
+      },
+      query: (_call, { state: { state } }) => ({ ...zeros(Classes[name].methods.query.out), state }) as never,
+      modify(_call, { state }, args) {
+        state.state = args.state ?? state.state
+        if (args.state === QpState.values.RESET) for (const ring of [state.sends, state.ring]) empty(ring)
+        return {}
+      },
+      postSend(call, { state }) {
+        const { sends, sendCq } = state
+        for (let at = take(sends); at >= 0; at = take(sends)) {
+          const { view, bytes } = sends.piece
+          const start = at + SendWqe.SGE
+          const frame = bytes.slice(start, start + view.getUint32(at + SendWqe.DMA_LENGTH, true))
+          complete(sendCq, view.getBigUint64(at + SendWqe.WR_ID, true), WcOpcode.values.SEND, 0)
+          deliver(call, frame)
+        }
+        return { badWr: 0 }
+      },
+    },
+    QpQueues,
+  )
+
+const wqClass = driverClass<typeof wq, Wq, typeof queue>(
+  wq,
+  {
+    create(call, object, { cq: to, maxSge, flags = 0, userHandle }) {
+      affiliate(object, userHandle)
+      const ring = ringIn(call, 7)
+      object.state = { ring, cq: to as CoreObject<Ring>, state: 0, flags }
+      return { maxWr: SLOTS - 1, maxSge, wqNum: 7, queue: placeOf(ring) }
+    },
+    query: (_call, { state: { state, flags } }) => ({ state: state as 0, maxWr: SLOTS - 1, maxSge: 1, flags }),
+    modify(_call, { state }, { state: to, curState, flags = 0, flagsMask = 0 }) {
+      if (curState !== undefined && curState !== state.state)
+        throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
+      state.state = to ?? state.state
+      if (to === WqState.values.RESET) empty(state.ring)
+      state.flags = (state.flags & ~flagsMask) | (flags & flagsMask)
+      return {}
+    },
+  },
+  queue,
+)
+
+const tableClass = driverClass<typeof rwq_ind_table, readonly CoreObject<Wq>[]>(rwq_ind_table, {
+  create({ context }, object, { queues }) {
+    object.state = queues.map(one => findObject(context, 'wq', one.wq, 'rwq_ind_table.create') as CoreObject<Wq>)
+    for (const one of new Set(object.state)) addParent(object, one)
+    return { tableNum: 3 }
+  },
+  query: (_call, { state }) => ({ queues: state.map(({ handle }) => ({ wq: handle })) }),
+  destroy: () => ({}),
+})
+
+const flowClass = driverClass<typeof flow, Rule>(flow, {
+  create(call, object, { rawQp, udQp, counters: set, type, priority, port, specs }) {
+    const unknownSpec = specs.find(spec => places[spec.type] === undefined)
+    if (unknownSpec !== undefined)
+      throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${unknownSpec.type}`)
+    const qp = (rawQp ?? udQp) as CoreObject<Qp>
+    object.state = { type, priority, port, specs, qp, counters: set as CoreObject<bigint[]> | undefined }
+    stateOf(call).rules.add(object.state)
+    return {}
+  },
+  query: (_call, { state: { type, priority, port, specs } }) => ({ type: type as 0, priority, port, specs }),
+  destroy(call, { state }) {
+    stateOf(call).rules.delete(state)
+    return {}
+  },
+})
+
+const tagClass = driverClass<typeof tm_srq, Tags, typeof queue>(
+  tm_srq,
+  {
+    create(call, object, { cq: to, maxWr, maxSge, limit, userHandle }) {
+      affiliate(object, userHandle)
+      object.state = { cq: to as CoreObject<Ring>, tags: new Map(), unexpected: 0, limit, maxWr }
+      return { maxWr, maxSge, queue: placeOf(ringIn(call, 7)) }
+    },
+    query: (_call, { state: { limit, maxWr } }) => ({ maxWr, maxSge: 1, limit }),
+    modify(_call, { state }, { limit = state.limit }) {
+      state.limit = limit
+      return {}
+    },
+    tagAdd(call, { state }, { wrId, tag, mask, pieces, unexpected }) {
+      const handle = stateOf(call).next++
+      state.tags.set(handle, tag & mask)
+      state.unexpected = unexpected ?? state.unexpected
+      complete(
+        state.cq,
+        wrId,
+        WcOpcode.values.TM_ADD,
+        pieces.reduce((sum, { length }) => sum + length, 0),
+      )
+      return { handle }
+    },
+    tagDel(_call, { state }, { wrId, handle }) {
+      if (!state.tags.delete(handle)) throw new CallError('ENOENT', `tm_srq.tagDel: there is no tag ${handle}`)
+      complete(state.cq, wrId, WcOpcode.values.TM_DEL, 0)
+      return {}
+    },
+    tagSync(_call, { state }, { wrId, unexpected = 0 }) {
+      state.unexpected = unexpected
+      complete(state.cq, wrId, WcOpcode.values.TM_SYNC, unexpected)
+      return {}
+    },
+  },
+  queue,
+)
+
+const others = [
+  driverClass<typeof cq, Ring, typeof queue>(
+    cq,
+    {
+      create(call, object, { userHandle }) {
+        affiliate(object, userHandle)
+        object.state = ringIn(call, Wc.LOG2_ELEMENT)
+        return { cqe: SLOTS - 1, queue: placeOf(object.state) }
+      },
+    },
+    queue,
+  ),
+  driverClass<typeof dm, { length: bigint; alignment: number }>(dm, {
+    create(_call, object, given) {
+      if (given.length > 0x10000n) throw new CallError('ENOMEM', `dm.create: ${given.length} bytes, there are 65536`)
+      object.state = given
+      return {}
+    },
+    query: (_call, { state }) => state,
+    destroy: () => ({}),
+  }),
+  driverClass<typeof counters, bigint[]>(counters, {
+    create(_call, object) {
+      object.state = [0n, 0n]
+      return {}
+    },
+    query: (_call, { state }, { flags = 0 }) => ({ values: [...state, BigInt(flags)].map(value => ({ value })) }),
+    destroy: () => ({}),
+  }),
+  driverClass(ah, { create: () => ({}), modify: () => ({}) }),
+  /** Regions of any kind; their keys are not checked. */
+  driverClass<typeof mr, { length: bigint; iova: bigint }>(mr, {
+    create(_call, object, given) {
+      object.state = given
+      return { lkey: 5, rkey: 6 }
+    },
+    query: (_call, { state: { length, iova } }) => ({ lkey: 5, rkey: 6, length, iova }),
+    modify: null,
+    destroy: () => ({}),
+  }),
+]
+
+const { interface: Interface, device: DeviceClass, port: Port, async_fd: AsyncFd, event_queue: EventQueue } = Classes
+
+const driver = {
+  name: 'whole',
+  id: 0,
+  classes: [
+    ...[Interface, DeviceClass, Port, AsyncFd, EventQueue, pd].map(cls => driverClass(cls)),
+    ...others,
+    ...(Object.keys(QpTypes) as QpClassName[]).filter(name => !name.startsWith('xrc')).map(qpClass),
+    wqClass,
+    tableClass,
+    flowClass,
+    tagClass,
+  ],
+}
+
+/** A device of this driver on a link, with one port, which may have a LID. */
+export const createWholeDevice = (core: Core, name: string, link?: LinkName, lid = 0): Device<State> =>
+  register(core, {
+    name,
+    driver: { ...driver, ...(link && { link }) },
+    state: { rules: new Set<Rule>(), next: 1 },
+    attributes: { ...zeroRecord(DeviceAttributes), physPortCnt: 1 },
+    extended: zeroRecord(ExtendedDeviceAttributes),
+    ports: [{ ...zeroRecord(PortAttributes), lid, activeMtu: link === undefined ? 0 : 5, gidTblLen: 2 }],
+    numCompVectors: 1,
+  })

@@ -1,0 +1,195 @@
+/*
+ * R47: the library on devices of other releases. It uses the device's own description: what both have works, what one
+ * of them lacks is refused with a message, with every carrier.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import {
+  coreClasses,
+  createCore,
+  type DriverClass,
+  dispatch,
+  driverClass,
+  openContext,
+  register,
+} from '../../../src/core/index.ts'
+import { createProcessSpace } from '../../../src/daemon/memory/process-space.ts'
+import { ioctlDialect } from '../../../src/daemon/session/dialects.ts'
+import { SystemError } from '../../../src/host/errno.ts'
+import { closeProcess, openProcess } from '../../../src/host/memory/process.ts'
+import { hasNative } from '../../../src/host/native.ts'
+import { Interface } from '../../../src/spec/classes/device/interface.ts'
+import { Classes } from '../../../src/spec/classes.ts'
+import { declare } from '../../../src/spec/schema/description.ts'
+import { Block, method, type ObjectClass, optional, u32 } from '../../../src/spec/schema/schema.ts'
+import type { Answer } from '../../../src/uapi/call.ts'
+import {
+  messageBuffer,
+  newReply,
+  newRequest,
+  readReply,
+  readRequest,
+  writeCallReply,
+} from '../../../src/uapi/session-codec.ts'
+import type { Carrier } from '../../../src/verbs/carrier.ts'
+import { createDevice, type Device } from '../../../src/verbs/device.ts'
+import { RdmaError } from '../../../src/verbs/index.ts'
+import type { Session } from '../../../src/verbs/remote/daemon-session.ts'
+import { createCalls } from '../../../src/verbs/remote/messages.ts'
+import { describeDevice, testCaller, testDriver } from '../../core/fixture.ts'
+
+const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
+
+// ---- a device with other declarations, behind a daemon's messages ----
+
+const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): ObjectClass => ({
+  ...cls,
+  methods: Object.fromEntries(
+    Object.keys({ ...cls.methods, ...methods }).map(name => [name, { ...cls.methods[name], ...methods[name] }]),
+  ) as ObjectClass['methods'],
+})
+
+/** The test driver's device with `classes` as given, without those named in `left`. */
+const deviceOf = (classes: readonly ObjectClass[], left: readonly string[] = []) => {
+  const other = (line: DriverClass): DriverClass => ({
+    ...line,
+    class: classes.find(({ name }) => name === line.class.name) ?? line.class,
+    handlers: { create: () => ({}), modify: () => ({}), tint: () => ({ tint: 5 }), ...line.handlers },
+  })
+  const fitting = (line: DriverClass): DriverClass => ({
+    ...line,
+    handlers: Object.fromEntries(Object.entries(line.handlers).filter(([name]) => name in line.class.methods)),
+  })
+  const lines = coreClasses.map(line =>
+    classes.some(({ name }) => name === line.class.name) ? fitting(other(line)) : line,
+  )
+  const core = createCore({ classes: lines })
+  const names = ['interface', 'device', 'port', 'pd', 'ah', 'xrcd'].filter(name => !left.includes(name))
+  const own = lines.filter(line => names.includes(line.class.name))
+  return register(core, describeDevice('test0', testDriver(own.map(line => driverClass(line.class)))))
+}
+
+/** The library on a device, and the function that closes it. */
+const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
+  const context = openContext(on as never, { opened: true })
+  const process_ = openProcess(process.pid)
+  assert.ok(!(process_ instanceof SystemError))
+  const space = createProcessSpace(process_, () => 0)
+  const caller = { ...testCaller(), copyIn: space.copyIn, copyOut: space.copyOut }
+  const buffer = messageBuffer()
+  const ask: Session['ask'] = (_call, write) => {
+    const request = newRequest()
+    assert.equal(readRequest(buffer, write(buffer, { serial: 1 }), request), undefined)
+    const { dialect } = ioctlDialect(request.request)
+    const { ret, reason } = dispatch(context, dialect, [request.request, request.argument], caller) as Answer
+    const reply = newReply()
+    assert.equal(readReply(buffer, writeCallReply(buffer, request, ret, [], reason), reply), undefined)
+    return { reply, fds: [] }
+  }
+  const send = createCalls({ ask }, 1, 3)
+  send.learn(declare(send(Interface, 'query', 0, {}).out as never))
+  const carrier = { remote: true, call: send, close() {}, targets: undefined } as unknown as Carrier
+  const path = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 1024 }
+  return {
+    device: createDevice(carrier, 'test0', '127.0.0.1', path),
+    end() {
+      space.close()
+      closeProcess(process_)
+    },
+  }
+}
+
+/** The message of a refusal. */
+const refusal = (body: () => unknown): string => {
+  try {
+    body()
+    return 'done'
+  } catch (error) {
+    assert.ok(error instanceof RdmaError, String(error))
+    return `${error.code} ${error.call}: ${error.reason}`
+  }
+}
+
+const native = { skip: !hasNative() && 'koffi is missing' }
+
+test('an old library on a newer device uses what it knows', native, () => {
+  const tint = method(Block.CM + 5, { in: {}, out: { tint: u32(64) } })
+  const { create } = Pd.methods
+  const newer = changed(Pd, {
+    tint,
+    create: method(create.call, { in: { shade: optional(u32(1)) }, out: { depth: optional(u32(64)) } }),
+  })
+  const { device, end } = library(deviceOf([newer]))
+  const pd = device.pd()
+  assert.ok(device.supports('pd', 'tint'))
+  assert.deepEqual(Object.keys(device.interface().find(({ name }) => name === 'pd')!.methods.create.in), ['shade'])
+  const made = device.chain(chain => chain.pd())
+  made[Symbol.dispose]()
+  pd[Symbol.dispose]()
+  end()
+})
+
+test('an old library on a newer device reports which required attribute it lacks', native, () => {
+  const { create } = Pd.methods
+  const strict = changed(Pd, { create: method(create.call, { in: { shade: u32(1) }, out: {} }) })
+  const { device, end } = library(deviceOf([strict], ['xrcd']))
+  assert.equal(
+    refusal(() => device.pd()),
+    'EINVAL pd.create: attribute shade is missing',
+  )
+  assert.equal(
+    refusal(() => device.chain(chain => chain.pd())),
+    'EINVAL pd.create: attribute shade is missing',
+  )
+  assert.equal(
+    refusal(() => device.xrcd()),
+    'EOPNOTSUPP xrcd.create: this device has no xrcd.create',
+  )
+  assert.ok(!device.supports('xrcd'))
+  end()
+})
+
+test('a new library on an older device reports what the device lacks', native, () => {
+  const { flags: _, ...without } = Xrcd.methods.create.in
+  const older = [
+    changed(Xrcd, { create: method(Xrcd.methods.create.call, { in: without, out: {} }) }),
+    { ...Ah, methods: { create: Ah.methods.create } },
+  ]
+  const { device, end } = library(deviceOf(older))
+  assert.match(
+    refusal(() => device.xrcd()),
+    /^EPROTONOSUPPORT xrcd\.create: the mandatory attribute 0x2 is unknown/,
+  )
+  assert.ok(device.supports('ah', 'create') && !device.supports('ah', 'destroy'))
+  assert.equal(
+    refusal(() => device.chain(chain => chain.call(Ah, 'query', {}, { handle: 0 }))),
+    'EOPNOTSUPP ah.query: this device has no ah.query',
+  )
+  end()
+})
+
+test('names inherited from Object.prototype are not methods or attributes of a device', native, () => {
+  const { device, end } = library(deviceOf([]))
+  for (const name of ['constructor', 'toString']) {
+    assert.equal(
+      refusal(() => device.call(Pd, name as never, {} as never)),
+      `EOPNOTSUPP pd.${name}: this device has no pd.${name}`,
+    )
+    assert.equal(
+      refusal(() => device.call(Pd, 'create', { [name]: 1 } as never)),
+      `EPROTONOSUPPORT pd.create: the attribute ${name} is unknown to the device`,
+    )
+  }
+  end()
+})
+
+test('a library that needs an output which the device lacks reports this before the call', native, () => {
+  const { create } = Pd.methods
+  const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
+  const { device, end } = library(deviceOf([]))
+  assert.equal(
+    refusal(() => device.chain(chain => chain.call(newer, 'create', {} as never))),
+    'EOPNOTSUPP pd.create: the device does not return depth; its release is too old',
+  )
+  end()
+})

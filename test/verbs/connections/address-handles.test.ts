@@ -1,0 +1,52 @@
+/*
+ * Address handles of the library: each sends to its own address, whatever was created before it, and is destroyed
+ * exactly once, however it is closed.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { addressText } from '../../../src/wire/address.ts'
+
+test('each address handle sends to its own address, and has its own attributes', async () => {
+  await using device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const texts = ['10.0.0.7', '10.0.0.7', '10.0.0.8', '10.0.0.7']
+  const handles = texts.map((gid, trafficClass) => pd.addressHandle({ gid, trafficClass }))
+  const destinations = () => handles.map(ah => addressText(ah.query().address.dgid))
+  assert.deepEqual(destinations(), texts)
+  handles[0].query().address.dgid.fill(9)
+  handles[3].query().address.sl = 9
+  assert.deepEqual(
+    handles.map(ah => ah.query().address.trafficClass),
+    [0, 1, 2, 3],
+  )
+  assert.deepEqual(destinations(), texts)
+  assert.equal(handles[3].query().address.sl, 0)
+  const { address } = pd.addressHandle({ gid: '10.0.0.7', trafficClass: 3 }).query()
+  assert.deepEqual(address, handles[3].query().address)
+  handles[1].modify({ gid: '10.0.0.9' })
+  assert.deepEqual(destinations().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
+  assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is not an address' })
+  assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
+})
+
+test('an address handle is destroyed once, alone or with others', async () => {
+  await using device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const [one, two, three] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))
+  one.close()
+  one.close()
+  pd.closeAddressHandles([two])
+  // The released number now belongs to another handle.
+  const [next, more] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
+  one[Symbol.dispose]()
+  two.close()
+  for (const [ah, gid] of [
+    [three, '10.0.0.3'],
+    [next, '10.0.0.4'],
+    [more, '10.0.0.5'],
+  ] as const)
+    assert.equal(addressText(ah.query().address.dgid), gid)
+  for (const ah of [three, next, more]) ah.close()
+  pd.close()
+})

@@ -1,0 +1,105 @@
+/*
+ * Two connected endpoints for tests of the library, on devices of any carrier.
+ */
+import assert from 'node:assert/strict'
+import { afterEach, before, describe } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import {
+  type CompletionQueue,
+  createNetwork,
+  type Device,
+  type DeviceEvent,
+  type Network,
+  type OpenOptions,
+  open,
+} from '../../../src/verbs/index.ts'
+import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../../system/programs.ts'
+
+/** Opens two devices that can reach each other. */
+export type OpenTwo = () => Promise<readonly [Device, Device]>
+
+export const openTwoHere =
+  (shared?: Network, options: OpenOptions = {}): OpenTwo =>
+  async () => {
+    const here = { network: shared ?? createNetwork(), ...options }
+    return [await open(here), await open(here)]
+  }
+
+/** Runs the same tests on devices of this process, with either ring layout, and on devices of a daemon. */
+export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
+  describe('in this process', () => tests(openTwoHere()))
+  describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
+  describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
+    const scope = suiteScope()
+    let socket = ''
+    before(async () => {
+      const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
+      socket = daemon.socket
+      // No object may be left, whatever the tests did.
+      scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
+    })
+    // A failed test leaves its devices open, so the daemon would keep their objects.
+    const opened: Device[] = []
+    afterEach(async () => {
+      for (const device of opened.splice(0)) await device.close()
+    })
+    tests(async () => {
+      const two = [await open({ socket }), await open({ socket, device: 'rxe1' })] as const
+      opened.push(...two)
+      return two
+    })
+  })
+}
+
+/** The next asynchronous event from this call on. */
+export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined> => {
+  for await (const event of device.events()) return event
+  return undefined
+}
+
+export interface EndOptions {
+  readonly bytes?: number
+  readonly maxSends?: number
+  readonly maxSendSge?: number
+}
+
+/** A device, memory (4096 bytes by default), a CQ and a protection domain. */
+export const place = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
+  const pd = device.pd()
+  const buffer = new Uint8Array(bytes)
+  const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true, window: true }
+  const mr = pd.register(buffer, access)
+  const cq = device.cq({ entries: 64 })
+  return { device, pd, buffer, mr, cq }
+}
+
+/** One endpoint: its device and memory, and an RC queue pair. */
+export const end = (device: Device, options: EndOptions = {}) => {
+  const { bytes: _, ...queue } = options
+  const here = place(device, options)
+  return { ...here, qp: here.pd.rcQp({ sendCq: here.cq, ...queue }) }
+}
+
+export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
+  const [one, two] = await openTwo()
+  const a = end(one, options)
+  const b = end(two)
+  a.qp.connect(b.qp.endpoint)
+  b.qp.connect(a.qp.endpoint)
+  return { a, b }
+}
+
+export const closeAll = (...ends: { device: Device }[]) => Promise.all(ends.map(({ device }) => device.close()))
+
+/** The next completion of a queue, as plain values. */
+export const next = async (cq: CompletionQueue) => {
+  while (!cq.poll()) await cq.wait()
+  const { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh } = cq.completion
+  return { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh }
+}
+
+/** The next completion, in one line. */
+export const line = async (cq: CompletionQueue): Promise<string> => {
+  const { id, opcodeName, statusName } = await next(cq)
+  return statusName === 'SUCCESS' ? `${id} ${opcodeName}` : `${id} ${statusName}`
+}

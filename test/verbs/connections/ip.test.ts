@@ -1,0 +1,202 @@
+/*
+ * IP over a device (RFC 4391) with every carrier: pings, datagrams, groups, and refusals.
+ */
+import assert from 'node:assert/strict'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import {
+  createNetwork,
+  type Device,
+  type IpInterface,
+  open,
+  RdmaError,
+  type UdpSocket,
+} from '../../../src/verbs/index.ts'
+import { loopbackText } from '../../loopback.ts'
+import { eachCarrier, type OpenTwo } from './endpoints.ts'
+
+const bytes = (...values: number[]) => Uint8Array.from(values)
+
+const codeOf = (body: () => unknown): string => {
+  try {
+    body()
+    return 'ok'
+  } catch (error) {
+    assert.ok(error instanceof RdmaError, String(error))
+    return error.code
+  }
+}
+
+/** The next datagram. */
+const next = async (socket: UdpSocket) => {
+  for await (const datagram of socket) return datagram
+  return assert.fail('the socket has ended')
+}
+
+const ipTests = (openTwo: OpenTwo): void => {
+  let one: Device
+  let two: Device
+  let left: IpInterface
+  let right: IpInterface
+  beforeEach(async () => {
+    ;[one, two] = await openTwo()
+    left = one.ip({ address: '10.9.0.1/24' })
+    right = two.ip({ address: '10.9.0.2' })
+  })
+  afterEach(async () => {
+    await one?.close()
+    await two?.close()
+  })
+
+  it('two stacks ping each other', async () => {
+    for (const [from, to] of [
+      [left, '10.9.0.2'],
+      [right, '10.9.0.1'],
+      [left, '10.9.0.1'],
+    ] as const) {
+      assert.ok((await from.ping(to)) >= 0)
+      assert.ok((await from.ping(to, { size: 1000 })) >= 0)
+    }
+    assert.equal(left.query().neighbours, 1)
+  })
+
+  it('an unused address does not answer, and a signal ends the wait', async () => {
+    await assert.rejects(left.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
+    await assert.rejects(left.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
+    await assert.rejects(left.ping('10.10.0.1'), { code: 'ENETUNREACH' })
+    left.close()
+  })
+
+  it('datagrams travel in both directions', async () => {
+    using client = left.udp()
+    using server = right.udp({ port: 7 })
+    const serving = (async () => {
+      for await (const { payload, address, port } of server) server.send(payload, { address, port })
+    })()
+    for (let i = 0; i < 20; i++) {
+      const payload = new Uint8Array(i * 40).fill(i)
+      client.send(payload, { address: '10.9.0.2', port: 7 })
+      const answer = await next(client)
+      assert.deepEqual([answer.address, answer.port, Buffer.compare(answer.payload, payload)], ['10.9.0.2', 7, 0])
+    }
+    server.close()
+    await serving
+  })
+
+  it('a socket receives datagrams of its groups', async () => {
+    using sender = left.udp()
+    using member = right.udp({ port: 5000 })
+    member.join('239.1.2.3')
+    sender.send(bytes(1), { address: '239.1.2.3', port: 5000 })
+    assert.deepEqual((await next(member)).payload, bytes(1))
+    member.leave('239.1.2.3')
+    sender.send(bytes(2), { address: '239.1.2.3', port: 5000 })
+    sender.send(bytes(3), { address: '10.9.0.2', port: 5000 })
+    assert.deepEqual((await next(member)).payload, bytes(3))
+  })
+
+  it('mistakes are refused with a message that says what is allowed', () => {
+    assert.equal(
+      codeOf(() => one.ip({ address: '10.9.0.1' })),
+      'EADDRINUSE',
+    )
+    for (const address of ['10.9.0.1/24/1', '10.9.0.x', '10.9.0.3/', '10.9.0.3/64', '127.0.0.1', 'ff02::1'])
+      assert.equal(
+        codeOf(() => one.ip({ address })),
+        'EINVAL',
+        address,
+      )
+    using socket = left.udp({ port: 9 })
+    assert.equal(
+      codeOf(() => left.udp({ port: 9 })),
+      'EADDRINUSE',
+    )
+    assert.equal(
+      codeOf(() => left.udp({ port: 65536 })),
+      'EINVAL',
+    )
+    const to = { address: '10.9.0.2', port: 9 }
+    assert.equal(
+      codeOf(() => socket.send(new Uint8Array(5000), to)),
+      'EMSGSIZE',
+    )
+    assert.equal(
+      codeOf(() => socket.send(new Uint8Array(left.mtu - 27), to)),
+      'EMSGSIZE',
+    )
+    socket.send(new Uint8Array(left.mtu - 28), to)
+    assert.equal(
+      codeOf(() => socket.send(bytes(1), { ...to, port: 0 })),
+      'EINVAL',
+    )
+    assert.equal(
+      codeOf(() => socket.leave('239.1.1.1')),
+      'EADDRNOTAVAIL',
+    )
+    assert.equal(
+      codeOf(() => left.close()),
+      'EBUSY',
+    )
+    socket.close()
+    assert.equal(
+      codeOf(() => socket.poll()),
+      'EINVAL',
+    )
+    left.close()
+  })
+
+  it('closing a device closes its sockets', async () => {
+    const socket = left.udp()
+    const waiting = (async () => {
+      const got = []
+      for await (const datagram of socket) got.push(datagram)
+      return got
+    })()
+    await one.close()
+    assert.deepEqual(await waiting, [])
+    // A daemon closes it later.
+    const pings = async (): Promise<never> => {
+      for (;;) await right.ping('10.9.0.1', { timeout: 20 })
+    }
+    await assert.rejects(pings, { code: 'ETIMEDOUT' })
+    right.close()
+  })
+}
+
+describe('IP over a device', () => {
+  eachCarrier(ipTests)
+})
+
+describe('IP over UDP, from one network to another', () => {
+  ipTests(async () => {
+    const on = (n: number) => open({ network: createNetwork({ link: 'udp' }), address: loopbackText(n) })
+    return [await on(83), await on(84)]
+  })
+})
+
+describe('IP over devices of this process', () => {
+  it('works with IPv6, and with packet loss', async () => {
+    const network = createNetwork()
+    const [one, two] = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd00::2' })]
+    const left = one.ip({ address: 'fd00:9::1' })
+    two.ip({ address: 'fd00:9::2' })
+    assert.ok((await left.ping('fd00:9::2')) >= 0)
+    network.setFaults('drop=100%')
+    await assert.rejects(left.ping('fd00:9::2', { timeout: 20 }), { code: 'ETIMEDOUT' })
+    network.setFaults('')
+    assert.ok((await left.ping('fd00:9::2')) >= 0)
+    await one.close()
+    await two.close()
+  })
+
+  it('a device without datagrams for clients refuses interfaces with the reason', async () => {
+    const network = createNetwork()
+    const { createCtxDevice } = await import('../../../src/drivers/index.ts')
+    network.addDevice(core => createCtxDevice(core, 'ctx0'))
+    const device = await open({ network, device: 'ctx0' })
+    assert.equal(
+      codeOf(() => device.ip({ address: '10.9.0.1' })),
+      'EOPNOTSUPP',
+    )
+    await device.close()
+  })
+})

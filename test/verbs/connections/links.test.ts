@@ -1,0 +1,140 @@
+/*
+ * Addresses in the library on a device of each link (R10, R27): LIDs on InfiniBand and Omni-Path, GIDs with MAC address
+ * and VLAN on RoCE, nothing on iWARP; address fields of another link are refused with a message.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { setGid } from '../../../src/core/devices/gids.ts'
+import { addHook } from '../../../src/core/index.ts'
+import type { LinkName } from '../../../src/spec/links.ts'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { addressText, parseAddress } from '../../../src/wire/address.ts'
+import { createWholeDevice } from '../classes/third-party-driver.ts'
+import { refuses } from '../mistakes/mistakes.ts'
+
+const gid = parseAddress('2001:db8::7') as Uint8Array
+const GID = addressText(gid)
+const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
+const noGid = new Uint8Array(16)
+
+/** A device of a link, and the addresses that its calls carried. */
+const on = async (link: LinkName) => {
+  const network = createNetwork()
+  const passed: object[] = []
+  network.addDevice(core => {
+    const device = createWholeDevice(core, 'whole0', link, 3)
+    setGid(device.ports[0].gids, 1, { gid, type: 0, ifindex: 0 })
+    addHook(device, {
+      pre({ entry: { class: cls, name } }, _object, args) {
+        const names = Object.keys(args).filter(one => /address|dmac|vlan/i.test(one))
+        if (names.length > 0)
+          passed.push(Object.fromEntries([['call', `${cls.name}.${name}`], ...names.map(n => [n, args[n]])]))
+      },
+    })
+    return device
+  })
+  const device = await open({ network, device: 'whole0' })
+  const pd = device.pd()
+  return { device, pd, cq: device.cq({ entries: 7 }), passed }
+}
+
+for (const [link, name, list] of [
+  ['ib', 'ibAddress', 'ibAddresses'],
+  ['opa', 'opaAddress', 'opaAddresses'],
+] as const)
+  test(`${link}: a peer is known by its LID, and by a GID if it is reached through routers`, async () => {
+    const { device, pd, cq, passed } = await on(link)
+    await using _ = device
+    const qp = pd.rcQp({ sendCq: cq })
+    assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: GID, lid: 3, psn: 0 })
+    qp.connect({ ...qp.endpoint, lid: 9 }, { sl: 2 })
+    qp.connect({ ...qp.endpoint, lid: 9 }, { global: true, srcPathBits: 1 })
+    const local = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
+    const routed = { ...local, dgid: gid, isGlobal: 1, srcPathBits: 1 }
+    assert.deepEqual(passed.splice(0), [
+      { call: 'rc_qp.modify', [name]: { ...local, sl: 2 } },
+      { call: 'rc_qp.modify', [name]: routed },
+    ])
+    // Created connected, with one call.
+    pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
+    assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: local })
+
+    const ud = pd.udQp({ sendCq: cq })
+    assert.equal(ud.endpoint.lid, 3)
+    const ah = pd.addressHandle({ lid: 9 })
+    ah.modify({ lid: 9, gid: GID, global: true, srcPathBits: 1 })
+    assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
+    assert.deepEqual(passed, [
+      { call: 'ah.create', [name]: local },
+      { call: 'ah.modify', [name]: routed },
+      { call: 'pd.createAhs', [list]: [local, local] },
+      { call: 'ah.create', [name]: local },
+      { call: 'ah.create', [name]: local },
+    ])
+    const { lid: _lid, ...withoutLid } = qp.endpoint
+    refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
+    refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: GID }))
+    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, global: true }))
+    refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: 9, vlan: 7 }))
+    refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
+      qp.connect({ ...qp.endpoint, lid: 9 }, { dmac: '02:00:00:00:00:01' }),
+    )
+  })
+
+test('roce: a peer is known by its GID, and by an explicit MAC address and VLAN', async () => {
+  const { device, pd, cq, passed } = await on('roce')
+  await using _ = device
+  const qp = pd.rcQp({ sendCq: cq })
+  assert.deepEqual(Object.keys(qp.endpoint), ['qpn', 'gid', 'psn'])
+  const dmac = '02:00:00:00:00:fF'
+  qp.connect(qp.endpoint, { dmac, vlan: 7 })
+  pd.addressHandle({ gid: GID, vlan: 0 }).modify({ gid: GID, dmac })
+  assert.equal(pd.addressHandles([{ gid: GID }, { gid: GID, dmac }]).length, 2)
+  const address = { ...plain, dgid: gid, isGlobal: 1 }
+  const mac = Uint8Array.of(2, 0, 0, 0, 0, 255)
+  assert.deepEqual(passed, [
+    { call: 'rc_qp.modify', address, dmac: mac, vlan: 7 },
+    { call: 'ah.create', address, vlan: 0 },
+    { call: 'ah.modify', address, dmac: mac },
+    { call: 'ah.create', address },
+    { call: 'ah.create', address, dmac: mac },
+  ])
+  refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: 9 }))
+  refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () => pd.addressHandle({ gid: GID, srcPathBits: 1 }))
+  refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
+})
+
+test('iwarp: a queue pair has no address; the connection has it', async () => {
+  const { device, pd, cq, passed } = await on('iwarp')
+  await using _ = device
+  const qp = pd.rcQp({ sendCq: cq })
+  qp.connect(qp.endpoint)
+  assert.deepEqual(passed, [])
+})
+
+test('the soft device accepts and returns a MAC address; it adds no VLAN tags', async () => {
+  await using device = await open()
+  const pd = device.pd()
+  const cq = device.cq()
+  const dmac = '02:00:00:00:00:01'
+  const mac = Uint8Array.of(2, 0, 0, 0, 0, 1)
+  const qp = pd.rcQp({ sendCq: cq })
+  qp.connect(qp.endpoint, { dmac })
+  assert.deepEqual(qp.query().dmac, mac)
+  const one = pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { dmac } })
+  assert.deepEqual(one.query().dmac, mac)
+  const other = pd.rcQp({ sendCq: cq, peer: qp.endpoint })
+  assert.equal(other.query().dmac, undefined)
+  const ah = pd.addressHandle({ ...qp.endpoint, dmac })
+  assert.deepEqual(ah.query().dmac, mac)
+  ah.modify(qp.endpoint)
+  assert.equal(ah.query().dmac, undefined)
+
+  const lacks = { code: 'EOPNOTSUPP', attribute: 'vlan', message: /vlan: the device tags no frames; use a GID/ }
+  assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), lacks)
+  assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), lacks)
+  assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of the destination/ })
+  const { in: into, out } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.modify
+  const { out: answered } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.query
+  assert.deepEqual([into.dmac?.optional, into.vlan, out.vlan, answered.vlan], [true, undefined, undefined, undefined])
+})

@@ -1,0 +1,108 @@
+/*
+ * Work in this process progresses without turns of the event loop, and does not starve other work.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { closeAll, next, openTwoHere, pair } from '../connections/endpoints.ts'
+
+test('messages and their answers need no turn of the event loop', async () => {
+  const { a, b } = await pair()
+  let isNextTurn = false
+  setImmediate(() => {
+    isNextTurn = true
+  })
+  for (let i = 0; i < 20; i++) {
+    b.qp.receive(b.mr.slice())
+    a.qp.send(a.mr.slice(0, 8), { signaled: false })
+    await next(b.cq)
+    a.qp.receive(a.mr.slice())
+    b.qp.send(b.mr.slice(0, 8), { signaled: false })
+    await next(a.cq)
+  }
+  assert.equal(isNextTurn, false)
+  await closeAll(a, b)
+})
+
+test('two loops that reply to each other do not starve timers and signals', async () => {
+  const { a, b } = await pair()
+  const stop = AbortSignal.timeout(20)
+  let rounds = 0
+  const play = async ({ cq, qp, mr }: typeof a) => {
+    for await (const wc of cq.completions({ signal: stop })) {
+      if (wc.opcodeName !== 'RECV') continue
+      rounds++
+      qp.receive(mr.slice())
+      qp.send(mr.slice(0, 8))
+    }
+  }
+  for (const { qp, mr } of [a, b]) for (let i = 0; i < 4; i++) qp.receive(mr.slice())
+  a.qp.send(a.mr.slice(0, 8))
+  const ends = await Promise.allSettled([play(a), play(b)])
+  for (const end of ends) assert.equal(end.status === 'rejected' && end.reason.name, 'TimeoutError')
+  assert.ok(rounds > 10)
+  await closeAll(a, b)
+})
+
+test('polling alone drives retries: time advances without the event loop', async () => {
+  const { a, b } = await pair()
+  a.qp.modify({ state: 0 })
+  a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retryCount: 2 })
+  a.qp.write(Uint8Array.of(1), b.mr.remote())
+  while (!a.cq.poll());
+  assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')
+  assert.equal(a.device.counters().transport.retransmissions, 2)
+  await closeAll(a, b)
+})
+
+test('a threshold’s timeout covers work done without a turn of the event loop', async () => {
+  const { a, b } = await pair()
+  a.cq.moderate({ completions: 9, microseconds: 500 })
+  const waiting = a.cq.wait({ signal: AbortSignal.timeout(5000) })
+  await new Promise(setImmediate)
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  await waiting
+  assert.ok(a.cq.poll())
+  await closeAll(a, b)
+})
+
+test('a threshold’s timeout covers a completion that was queued before the threshold was set', async () => {
+  const { a, b } = await pair()
+  const waiting = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
+  await new Promise(setImmediate)
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  await new Promise(setImmediate)
+  a.cq.arm({ completions: 9, microseconds: 500 })
+  await waiting
+  assert.ok(a.cq.poll())
+  await closeAll(a, b)
+})
+
+test('clearing faults releases delayed packets', async () => {
+  const network = createNetwork({ fault: 'dir=sent,delay=9s' })
+  const { a, b } = await pair(openTwoHere(network))
+  a.qp.write(a.mr.slice(0, 64), b.mr.remote())
+  const done = next(a.cq)
+  await new Promise(setImmediate)
+  network.setFaults('')
+  assert.equal((await done).statusName, 'SUCCESS')
+  assert.equal(a.device.counters().transport.retransmissions, 0)
+  await closeAll(a, b)
+})
+
+test('closing a device with very many objects does not starve others', async () => {
+  const device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const many = 500
+  let turns = 0
+  for (let i = 0; i < many; i++) pd.register(new Uint8Array(8))
+  let isOpen = true
+  const count = (): void => {
+    turns++
+    if (isOpen) setImmediate(count)
+  }
+  setImmediate(count)
+  await device.close()
+  isOpen = false
+  assert.ok(turns >= many / 64, `${turns} turns`)
+})

@@ -1,0 +1,68 @@
+/*
+ * Devices and programs that end: draining, devices dropped without close, and waits that can never finish.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { test } from 'node:test'
+import { createNetwork } from '../../../src/verbs/index.ts'
+import { closeAll, eachCarrier, openTwoHere, pair } from '../connections/endpoints.ts'
+
+const library = new URL('../../../src/verbs/index.js', import.meta.url).href
+
+/** Runs a program that imports the library as `userdma`. */
+const run = (program: string, options: readonly string[] = []) => {
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env
+  const text = `const userdma = await import('${library}')\n${program}`
+  return spawnSync(process.execPath, [...options, '--input-type=module', '-e', text], { env, encoding: 'utf8' })
+}
+
+eachCarrier(openTwo => {
+  test('closing with drain waits for posted sends; without it they are dropped', async () => {
+    const { a, b } = await pair(openTwo)
+    for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
+    a.buffer.fill(9, 0, 10)
+    const closing = a.device.close({ drain: true })
+    await closing
+    assert.deepEqual([...b.buffer.subarray(0, 10)], Array(10).fill(9))
+    await closeAll(a, b)
+  })
+})
+
+test('a signal ends a drain that does not finish, and the device stays open', async () => {
+  const network = createNetwork()
+  const { a, b } = await pair(openTwoHere(network))
+  network.setFaults('drop=100%')
+  a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1))
+  const abort = new AbortController()
+  const closing = a.device.close({ drain: true, signal: abort.signal })
+  abort.abort(new Error('enough'))
+  await assert.rejects(closing, /enough/)
+  assert.equal(a.qp.state, 'RTS')
+  await assert.rejects(a.device.close({ dran: true } as never), /"dran" is unknown/)
+  await closeAll(a, b)
+})
+
+test('a device dropped without close causes a warning, a closed device does not', () => {
+  const drop = (name: string, close: string) => `{ await (async () => {
+    const device = await userdma.open({ network, name: '${name}' })
+    device.cq()
+    ${close}
+  })() }`
+  const { stderr } = run(
+    `const network = userdma.createNetwork()
+    ${drop('kept', 'await device.close()')}
+    ${drop('dropped', '')}
+    for (let i = 0; i < 10; i++) { gc(); await new Promise(resolve => setImmediate(resolve)) }`,
+    ['--expose-gc'],
+  )
+  assert.match(stderr, /UserdmaWarning: device dropped was dropped without close/)
+  assert.doesNotMatch(stderr, /device kept/)
+})
+
+test('a wait that nothing can end is refused with an explanation', () => {
+  const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
+  assert.equal(status, 13)
+  assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)
+  const ended = run('const device = await userdma.open()\nvoid device.cq().wait()')
+  assert.deepEqual([ended.status, ended.stderr], [0, ''])
+})

@@ -1,0 +1,97 @@
+/*
+ * Which device `open` opens: here, over memory or sockets, or in a daemon; and its error when there is none.
+ */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+import { loopbackText } from '../../loopback.ts'
+import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
+import { closeAll, end, line, pair } from '../connections/endpoints.ts'
+
+for (const link of ['dgram', 'udp', 'udp-plain'] as const)
+  test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {
+    const first = link === 'dgram' ? 1 : link === 'udp' ? 3 : 5
+    const openOn = (n: number) => open({ link, address: loopbackText(first + n) })
+    const { a, b } = await pair(async () => [await openOn(0), await openOn(1)])
+    b.qp.receive(b.mr.slice(), 3)
+    a.buffer.fill(7)
+    a.qp.write(a.mr.slice(0, 4000), b.mr.remote(), { id: 1 })
+    a.qp.send(Uint8Array.of(1), { id: 2 })
+    assert.equal(await line(a.cq), '1 RDMA_WRITE')
+    assert.equal(await line(a.cq), '2 SEND')
+    assert.equal(await line(b.cq), '3 RECV')
+    assert.deepEqual([b.buffer[0], b.buffer[1], b.buffer[3999], b.buffer[4000]], [1, 7, 7, 0])
+    assert.ok(a.device.counters().hw_counters.sent_pkts >= 2)
+    await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
+    await closeAll(a, b)
+  })
+
+test("first keys and numbers: unpredictable, or repeatable with one's own source of random numbers", async () => {
+  const firstOf = async (random?: () => number): Promise<string> => {
+    const { pd, qp, device } = end(await open({ network: createNetwork(random ? { random } : {}) }))
+    const text = `${pd.register(new Uint8Array(8)).rkey} ${qp.qpn}`
+    await device.close()
+    return text
+  }
+  assert.equal(await firstOf(() => 7), await firstOf(() => 7))
+  const seen = new Set<string>()
+  for (let i = 0; i < 3; i++) seen.add(await firstOf())
+  assert.equal(seen.size, 3)
+  assert.throws(() => createNetwork({ random: 7 as never }), /random/)
+  for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
+    assert.throws(() => createNetwork({ torment }), /torment .* is no seed.*a seed is an integer from 0 to 4294967295/)
+})
+
+test('a device that cannot be opened is refused with a message', async t => {
+  const network = createNetwork()
+  const device = await open({ network, name: 'one' })
+  await assert.rejects(open({ network, name: 'one' }), { code: 'EEXIST' })
+  await assert.rejects(open({ address: 'here' }), /address "here" is not an IPv4 or IPv6 address/)
+  await assert.rejects(open({ device: 'rxe0' }), /one of a daemon or a network/)
+  await assert.rejects(open({ socket: '/x', network }), /has its own network/)
+  await device.close()
+  if (!hasNative()) return
+  const socket = join(temporaryFolder(t), 'sock')
+  await assert.rejects(open({ socket }), { code: 'ECONNREFUSED', hint: /userdma daemon --socket/ })
+})
+
+describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
+  test('that ends: calls are refused, waiters are woken, polling reports the end', async t => {
+    const daemon = await startDaemon(t)
+    const device = await open({ socket: daemon.socket })
+    await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)
+    const { cq, pd, qp } = end(device)
+    const events: unknown[] = []
+    device.onEvent(({ type }) => events.push(type))
+    const waiting = cq.wait()
+    daemon.running.child.kill('SIGKILL')
+    await waiting
+    assert.throws(() => pd.window(), { code: 'EIO' })
+    assert.throws(() => {
+      for (;;) cq.poll()
+    }, /cq\.poll: .*is gone/)
+    assert.throws(() => qp.query(), { code: 'EIO' })
+    qp.close()
+    await device.close()
+    await device.close()
+    await assert.rejects(open({ socket: daemon.socket }), { code: 'ECONNREFUSED' })
+  })
+
+  test('whose device is not closed does not keep the program alive, unless it waits', async t => {
+    const { socket } = await startDaemon(t)
+    const library = new URL('../../../src/verbs/index.js', import.meta.url)
+    const program = `
+      import { open } from '${library}'
+      const device = await open({ socket: '${socket}' })
+      const cq = device.cq()
+      device.onEvent(() => {})
+      if (process.argv[1] === 'wait') cq.wait({ signal: AbortSignal.timeout(100) }).catch(({ name }) => console.log(name))
+      console.log('end')`
+    const run = (word: string) =>
+      start(t, process.execPath, ['--input-type=module', '-e', program, '--', word]).ended.then(({ stdout }) => stdout)
+    assert.equal(await run(''), 'end\n')
+    assert.equal(await run('wait'), 'end\nTimeoutError\n')
+  })
+})

@@ -1,0 +1,65 @@
+/*
+ * A daemon removes a device that programs of the library use (R23): waiters get all flushed completions and then EIO,
+ * events end with DEVICE_FATAL, calls are refused, and the peer notices.
+ */
+import assert from 'node:assert/strict'
+import { before, describe, test } from 'node:test'
+import { hasNative } from '../../../src/host/native.ts'
+import { open, RdmaError } from '../../../src/verbs/index.ts'
+import { isEmpty, runUserdma, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../../system/programs.ts'
+import { closeAll, end } from '../connections/endpoints.ts'
+
+const RECEIVES = 20
+
+describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite, { devices: TWO_DEVICES })
+  })
+
+  test('ends pending waits', async t => {
+    const { socket } = daemon
+    const a = end(await open({ socket }))
+    const b = end(await open({ socket, device: 'rxe1' }))
+    a.qp.connect(b.qp.endpoint, { retryCount: 2 })
+    b.qp.connect(a.qp.endpoint)
+    for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
+
+    /** Completions received until the wait failed. */
+    const walk = async (): Promise<{ names: string[]; end: unknown }> => {
+      const names: string[] = []
+      try {
+        for await (const { statusName } of b.cq.completions()) names.push(statusName)
+      } catch (error) {
+        return { names, end: error }
+      }
+      return { names, end: undefined }
+    }
+    const listen = async (): Promise<string[]> => {
+      const types: string[] = []
+      for await (const { type } of b.device.events()) types.push(type)
+      return types
+    }
+    const walking = walk()
+    const events = listen()
+    a.qp.send(a.mr.slice(0, 8), { id: 1 })
+    await a.cq.wait()
+    const { status, stderr } = await runUserdma(t, ['device', 'remove', 'rxe1', '--socket', socket])
+    assert.equal(status, 0, stderr)
+
+    const { names, end: last } = await walking
+    assert.deepEqual(names, ['SUCCESS', ...Array(RECEIVES - 1).fill('WR_FLUSH_ERR')])
+    assert.ok(last instanceof RdmaError && last.code === 'EIO', String(last))
+    assert.deepEqual(await events, ['DEVICE_FATAL'])
+    assert.throws(() => b.device.pd(), { code: 'EIO' })
+    assert.throws(() => b.cq.query(), { code: 'EIO' })
+
+    assert.ok(a.cq.poll() && a.cq.completion.ok)
+    a.qp.send(a.mr.slice(0, 8), { id: 2 })
+    while (!a.cq.poll()) await a.cq.wait()
+    assert.equal(a.cq.completion.statusName, 'RETRY_EXC_ERR')
+    await closeAll(a, b)
+    await daemon.settled(isEmpty)
+  })
+})

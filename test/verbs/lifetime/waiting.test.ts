@@ -1,0 +1,184 @@
+/*
+ * A program's own drivers with asynchronous handlers, called through the library: `await` gets the answer; a
+ * synchronous call is refused with a message, and everything that the driver created is destroyed.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { addHook, type Device as CoreDevice, driverClass, register } from '../../../src/core/index.ts'
+import {
+  Block,
+  CallError,
+  Classes,
+  CREATE,
+  DESTROY,
+  DeviceAttributes,
+  ExtendedDeviceAttributes,
+  method,
+  objectClass,
+  ref,
+  u32,
+  zeroRecord,
+} from '../../../src/spec/index.ts'
+import { createNetwork, open } from '../../../src/verbs/index.ts'
+
+const Slow = objectClass('slow', 0x8000, {
+  methods: {
+    create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: { number: u32(2) } }),
+    add: method(Block.DRIVER_FAST + 0, { in: { value: u32(1) }, out: { sum: u32(2) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
+
+/** A device whose `slow` objects block: each call ends when the test makes it succeed or fail. */
+const opened = async () => {
+  const pending: ((error?: CallError) => void)[] = []
+  let live = 0
+  const pass = () =>
+    new Promise<void>((resolve, reject) => {
+      pending.push(error => (error === undefined ? resolve() : reject(error)))
+    })
+  const slow = driverClass<typeof Slow, { sum: number }>(Slow, {
+    async create(_call, object) {
+      await pass()
+      object.state = { sum: 0 }
+      return { number: ++live }
+    },
+    async add(_call, { state }, { value }) {
+      await pass()
+      state.sum += value
+      return { sum: state.sum }
+    },
+    async destroy(call) {
+      if (call.why === 'call') await pass()
+      live--
+      return {}
+    },
+  })
+  const network = createNetwork()
+  let core: CoreDevice | undefined
+  network.addDevice(made => {
+    core = register(made, {
+      name: 'slow0',
+      driver: {
+        name: 'slow',
+        id: 0,
+        classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), slow],
+      },
+      state: undefined,
+      attributes: { ...zeroRecord(DeviceAttributes), maxPd: 8 },
+      extended: zeroRecord(ExtendedDeviceAttributes),
+      ports: [],
+      numCompVectors: 0,
+      limits: { pd: 8 },
+    })
+    return core
+  })
+  const device = await open({ network, device: 'slow0' })
+  return {
+    device,
+    core: core as unknown as CoreDevice,
+    pd: device.pd(),
+    live: () => live,
+    /** Resumes all waiting calls, and everything that follows. */
+    async pass(error?: CallError) {
+      for (const resume of pending.splice(0)) resume(error)
+      await new Promise(setImmediate)
+    },
+  }
+}
+
+/** Ends all waiting calls as soon as `call` ends. */
+const ending = async <T>(world: Awaited<ReturnType<typeof opened>>, call: Promise<T>): Promise<T> => {
+  await world.pass()
+  return call
+}
+const takesTime = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
+
+test('an awaited call returns the driver’s answer or refusal', async () => {
+  const world = await opened()
+  const { device, pd, live } = world
+  {
+    const making = device.createAsync(Slow, { pd: pd.handle })
+    await using one = await ending(world, making)
+    assert.equal(one.made.number, 1)
+    assert.deepEqual(await ending(world, device.callAsync(Slow, 'add', { value: 4 }, one)), { sum: 4 })
+    assert.throws(() => pd.close(), { code: 'EBUSY' })
+    const refused = device.callAsync(Slow, 'add', { value: 4 }, one)
+    await Promise.all([
+      assert.rejects(refused, { name: 'RdmaError', code: 'EAGAIN', call: 'slow.add', reason: 'not now' }),
+      world.pass(new CallError('EAGAIN', 'slow.add: not now')),
+    ])
+    assert.equal(live(), 1)
+    setImmediate(() => void world.pass())
+  }
+  assert.equal(live(), 0)
+  await assert.rejects(device.callAsync(Slow, 'add', { value: 1 }, 77), { code: 'ENOENT' })
+  await assert.rejects(device.callAsync(Slow, 'add', { value: 'x' as never }, 0), { code: 'EINVAL' })
+  await assert.rejects(device.createAsync(Slow, { pd: pd.handle }, { patience: 1 } as never), { code: 'EINVAL' })
+  assert.equal((await device.callAsync(DeviceClass, 'query', {})).attributes.maxPd, 8)
+  pd.close()
+  await device.close()
+})
+
+test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
+  const world = await opened()
+  const { device, core, pd, live } = world
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...takesTime, call: 'slow.create' })
+  assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), takesTime)
+  await world.pass()
+  assert.deepEqual([live(), core.counts.slow], [0, 0])
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), takesTime)
+  await world.pass(new CallError('EAGAIN', 'the result is discarded'))
+  const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }))
+  assert.throws(() => one.add({ value: 1 }), takesTime)
+  await world.pass()
+  await Promise.all([one[Symbol.asyncDispose](), world.pass()])
+  await one[Symbol.asyncDispose]()
+  one.close()
+  assert.equal(live(), 0)
+  pd.close()
+  await device.close()
+})
+
+test('a chain that would wait is refused, and leaves no objects', async () => {
+  const world = await opened()
+  const { device, core, live } = world
+  const before = { ...core.counts }
+  const chained = (): unknown =>
+    device.chain(chain => {
+      const pd = chain.pd()
+      return chain.create(Slow, { pd: pd.handle })
+    })
+  for (const watched of [false, true]) {
+    const stop = watched ? addHook(core, { class: 'interface', method: 'chain', pre() {} }) : () => {}
+    assert.throws(chained, takesTime)
+    await world.pass()
+    assert.deepEqual([live(), { ...core.counts }], [0, { ...before, slow: 0 }], `watched: ${watched}`)
+    stop()
+  }
+  await device.close()
+})
+
+test('a signal ends the wait, and what is created later is destroyed', async () => {
+  const world = await opened()
+  const { device, core, pd, live } = world
+  const controller = new AbortController()
+  const { signal } = controller
+  const making = device.createAsync(Slow, { pd: pd.handle }, { signal })
+  const calling = device.callAsync(DeviceClass, 'query', {}, 0, { signal })
+  assert.ok((await calling).attributes)
+  controller.abort(new Error('enough'))
+  await assert.rejects(making, /enough/)
+  await assert.rejects(device.createAsync(Slow, { pd: pd.handle }, { signal }), /enough/)
+  await world.pass()
+  assert.deepEqual([live(), core.counts.slow], [0, 0])
+  const second = new AbortController()
+  const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
+  second.abort()
+  await world.pass()
+  assert.equal(live(), 1, 'answered calls keep their results')
+  const adding = device.callAsync(Slow, 'add', { value: 1 }, one)
+  await Promise.all([assert.rejects(adding, { code: 'EIO' }), device.close(), world.pass()])
+  assert.equal(live(), 0)
+})

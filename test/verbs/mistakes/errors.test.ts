@@ -1,0 +1,146 @@
+/*
+ * Errors of the library: options by their names, states by name, distinct codes, and error classes of other copies of
+ * the library.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { test } from 'node:test'
+import {
+  createNetwork,
+  type ErrorCode,
+  open,
+  type ProtectionDomain,
+  type RcQueuePairOptions,
+  RdmaError,
+  RequestError,
+} from '../../../src/verbs/index.ts'
+import { closeAll, eachCarrier, next, pair } from '../connections/endpoints.ts'
+import { untyped } from './mistakes.ts'
+
+const messageOf = (body: () => unknown): string => {
+  try {
+    body()
+  } catch (error) {
+    assert.ok(error instanceof RdmaError, String(error))
+    return error.message
+  }
+  return 'no error was thrown'
+}
+
+eachCarrier(openTwo => {
+  test('the error of a refused option has its name, its value and the allowed values', async () => {
+    const { a, b } = await pair(openTwo)
+    const { device, pd, cq, qp } = a
+    qp.modify({ state: 'RESET' })
+    const peer = b.qp.endpoint
+    const messages = [
+      () => device.cq({ entries: 0 }),
+      () => device.cq({ vector: 99 }),
+      () => cq.resize(-1),
+      () => cq.moderate({ completions: 70_000 }),
+      () => cq.arm({ microseconds: untyped('x') }),
+      () => pd.rcQp({ sendCq: cq, maxSendWr: -1 }),
+      () => pd.rcQp({ sendCq: cq, maxSendWr: untyped('5') }),
+      () => pd.rcQp({ maxInlineData: 2 ** 20 }),
+      () => qp.connect(peer, { timeout: 99 }),
+      () => qp.connect(peer, { retryCount: 8 }),
+      () => qp.connect(peer, { rnrRetryCount: 8 }),
+      () => pd.srq({ maxSge: 1000 }),
+      () => device.chain(chain => chain.cq({ entries: 0 })),
+    ].map(messageOf)
+    assert.deepEqual(
+      messages.map(one => one.replace(' (entry 0 of a chain)', '')),
+      [
+        'cq.create: entries: 0 is below 1 (EINVAL)',
+        `cq.create: vector: 99: the device has vectors 0 to ${device.numCompVectors - 1} (EINVAL)`,
+        'cq.modify: entries: -1 is not a whole number from 0 to 4294967295 (EINVAL)',
+        'cq.modify: completions: 70000 is above 65535 (EINVAL)',
+        'cq.reqNotify: microseconds: "x" is not a whole number from 0 to 4294967295 (EINVAL)',
+        'rc_qp.create: maxSendWr: -1 is not a whole number from 0 to 4294967295 (EINVAL)',
+        'rc_qp.create: maxSendWr: "5" is not a whole number from 0 to 4294967295 (EINVAL)',
+        messages[7],
+        'rc_qp.modify: timeout: 99 is above 31 (EINVAL)',
+        'rc_qp.modify: retryCount: 8 is above 7 (EINVAL)',
+        'rc_qp.modify: rnrRetryCount: 8 is above 7 (EINVAL)',
+        "srq.create: maxSge: 1000 is above 27, the device's max_srq_sge (EINVAL)",
+        'cq.create: entries: 0 is below 1 (EINVAL)',
+      ],
+    )
+    assert.match(messages[7], /^rc_qp\.create: maxInlineData: 1048576 /)
+    // A refused connection does not change the queue pair.
+    assert.equal(qp.state, 'RESET')
+    qp.connect(peer)
+    assert.equal(qp.state, 'RTS')
+    await closeAll(a, b)
+  })
+
+  test('states have names', async () => {
+    const { a, b } = await pair(openTwo)
+    a.qp.modify({ state: 'ERR' })
+    assert.equal(a.qp.state, 'ERR')
+    a.qp.modify({ state: 'RESET' })
+    a.qp.connect(b.qp.endpoint)
+    const ready = a.pd.rcQp({ sendCq: a.cq, initial: { state: 'INIT', pkeyIndex: 0, port: 1, accessFlags: 0 } })
+    assert.equal(ready.state, 'INIT')
+    assert.match(
+      messageOf(() => a.qp.modify(untyped({ state: 'RESTE' }))),
+      /"RESTE" is not a value of qp_state \(0 RESET, 1 INIT/,
+    )
+    const again = b.pd.rcQp({ sendCq: b.cq })
+    again.connect(a.qp.endpoint)
+    a.qp.modify({ state: 'RESET' })
+    a.qp.connect(again.endpoint)
+    a.qp.write(Uint8Array.of(1), b.mr.remote(0, 1))
+    assert.equal((await next(a.cq)).statusName, 'SUCCESS')
+    await closeAll(a, b)
+  })
+})
+
+test('an address in use is EADDRINUSE, one that the machine lacks EADDRNOTAVAIL', async () => {
+  await using one = await open({ link: 'dgram', address: '127.0.0.61' })
+  assert.equal(one.address, '127.0.0.61')
+  await assert.rejects(open({ link: 'dgram', address: '127.0.0.61' }), {
+    code: 'EADDRINUSE',
+    message: /in use.*give another address \(EADDRINUSE\)/,
+  })
+  await assert.rejects(open({ link: 'dgram', address: '203.0.113.9' }), {
+    code: 'EADDRNOTAVAIL',
+    message: /does not have the address 203\.0\.113\.9/,
+  })
+})
+
+test('errors of another copy of the library are instances of the classes of this one', async () => {
+  const source = new URL('../../../src/verbs/error.js', import.meta.url)
+  const text = readFileSync(source, 'utf8')
+    .replace(/\n\/\/# .*/, '')
+    .replace(/from '\.\.\//g, `from '${new URL('..', source).href}`)
+  const second = (await import(
+    `data:text/javascript,${encodeURIComponent(text)}`
+  )) as typeof import('../../../src/verbs/error.ts')
+  assert.notEqual(second.RdmaError, RdmaError)
+  const error = second.invalidArgument('a.b', 'c')
+  assert.ok(error instanceof RdmaError && error instanceof second.RdmaError && error instanceof Error)
+  assert.ok(!(error instanceof RequestError))
+  assert.ok(!(new Error('x') instanceof RdmaError) && !RdmaError[Symbol.hasInstance](null))
+  class Own extends RdmaError {}
+  assert.ok(!(error instanceof Own))
+})
+
+test('the compiler distinguishes codes, statuses and kinds of objects', async () => {
+  type Assignable<A, B> = [A] extends [B] ? true : false
+  type SendCq = RcQueuePairOptions['sendCq']
+  const compiled: {
+    anyCode: Assignable<string, ErrorCode>
+    code: Assignable<'EINVAL', ErrorCode>
+    status: Assignable<'NO_SUCH_STATUS', RequestError['status']>
+    pdAsCq: Assignable<ProtectionDomain, SendCq>
+    bareHandle: Assignable<{ handle: number }, SendCq>
+  } = { anyCode: false, code: true, status: false, pdAsCq: false, bareHandle: true }
+  assert.ok(compiled)
+  const network = createNetwork()
+  await using device = await open({ network })
+  assert.match(
+    messageOf(() => device.pd().rcQp({ sendCq: untyped(device.pd()) })),
+    /sendCq: .*is of class pd, not cq/,
+  )
+})

@@ -1,0 +1,173 @@
+/*
+ * Options from programs without types: an unknown option, a missing record, and objects that are closed or belong to
+ * another device, which a call would accept by their handles alone. Each throws an RdmaError that names the call.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Classes } from '../../../src/spec/classes.ts'
+import { createNetwork, type Device, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
+import { eachCarrier } from '../connections/endpoints.ts'
+import { refuses, untyped } from './mistakes.ts'
+
+const { mr: Mr } = Classes
+const OTHER = 'is closed or of another device$'
+const not = (option: string) => new RegExp(`^${option} ${OTHER}`)
+const unknown = (what: string, word: string) => new RegExp(`^${what}: "${word}" is unknown$`)
+
+eachCarrier(openTwo => {
+  test('an unknown option is refused with the list of known ones', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const sendCq = device.cq()
+    const xrcd = device.xrcd()
+    const qp = pd.rcQp({ sendCq })
+    const ud = pd.udQp({ sendCq })
+    const mr = pd.register(new Uint8Array(64))
+    const { endpoint } = pd.rcQp({ sendCq })
+    const bad = untyped<never>
+    const options = (word: string) => unknown('options', word)
+    const cases: readonly (readonly [string, RegExp, () => unknown])[] = [
+      ['pd.register', unknown('access', 'remoteWrit'), () => pd.register(mr.buffer, bad({ remoteWrit: true }))],
+      ['mr.reregister', unknown('changes', 'acess'), () => mr.reregister(bad({ acess: {} }))],
+      ['mr.create', options('lenght'), () => pd.registerFile(0, bad({ lenght: 5 }))],
+      ['mr.create', unknown('access', 'x'), () => pd.nullRegion(5, bad({ x: true }))],
+      ['cq.create', options('entrys'), () => device.cq(bad({ entrys: 5 }))],
+      ['cq.arm', options('solicited'), () => sendCq.arm(bad({ solicited: true }))],
+      ['cq.moderate', unknown('threshold', 'count'), () => sendCq.moderate(bad({ count: 5 }))],
+      ['rc_qp.create', options('maxsends'), () => pd.rcQp(bad({ sendCq, maxsends: 5 }))],
+      ['uc_qp.create', options('toString'), () => pd.ucQp(bad({ sendCq, toString: 5 }))],
+      ['ud_qp.create', options('peer'), () => pd.udQp(bad({ sendCq, peer: endpoint }))],
+      ['ud_qp.create', unknown('active', 'key'), () => pd.udQp(bad({ sendCq, active: { key: 5 } }))],
+      ['xrc_ini_qp.create', options('srq'), () => pd.xrcInitiator(bad({ sendCq, srq: pd }))],
+      ['xrc_tgt_qp.create', options('number'), () => xrcd.target(bad({ number: 5 }))],
+      ['xrcd.create', options('fd'), () => device.xrcd(bad({ fd: 5 }))],
+      ['srq.create', options('max'), () => pd.srq(bad({ max: 5 }))],
+      ['xrc_srq.create', options('max'), () => pd.xrcSrq(bad({ xrcd, cq: sendCq, max: 5 }))],
+      ['qp.connect', options('mtu'), () => qp.connect(endpoint, bad({ mtu: 512 }))],
+      ['qp.connect', unknown('access', 'read'), () => qp.connect(endpoint, bad({ access: { read: true } }))],
+      ['qp.connect', options('retries'), () => pd.ucQp({ sendCq, peer: endpoint, connection: bad({ retries: 1 }) })],
+      ['qp.activate', options('key'), () => ud.activate(bad({ key: 5 }))],
+      ['qp.bind', unknown('binding', 'size'), () => qp.bind(pd.window(), bad({ region: mr, size: 5 }))],
+      ['rc_qp.create', options('x'), () => device.chain(chain => chain.rcQp(pd, bad({ sendCq, x: 1 })))],
+    ]
+    for (const [call, reason, body] of cases) {
+      const hint = refuses(call, reason, body)
+      assert.match(hint, /^there are \w+/)
+    }
+    assert.equal(qp.state, 'RESET')
+    pd.register(mr.buffer, bad({ remoteWrit: undefined })).close()
+    await device.close()
+    await other.close()
+  })
+
+  test('a missing option is named', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const sendCq = device.cq()
+    const qp = pd.rcQp({ sendCq })
+    const { endpoint } = qp
+    for (const [make, cls] of [
+      ['rcQp', 'rc_qp'],
+      ['ucQp', 'uc_qp'],
+      ['udQp', 'ud_qp'],
+      ['xrcInitiator', 'xrc_ini_qp'],
+      ['xrcSrq', 'xrc_srq'],
+    ] as const) {
+      const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
+      // Without options a queue pair creates its own completion queue.
+      if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
+      refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
+    }
+    refuses('rc_qp.create', /^sendCq is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
+    refuses('xrc_srq.create', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))
+    refuses('qp.connect', /^peer is missing$/, () => qp.connect(untyped(undefined)))
+    refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
+      qp.connect(untyped({ ...endpoint, psn: undefined })),
+    )
+    refuses('qp.connect', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
+    assert.equal(qp.state, 'RESET')
+    refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
+    refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
+    refuses('pd.createAhs', /not a list$/, () => pd.addressHandles(untyped(undefined)))
+    refuses('mw.create', /^type 3: it is 1 or 2$/, () => pd.window(untyped(3)))
+    // The peer's record may have additional fields.
+    pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
+    await device.close()
+    await other.close()
+  })
+
+  test('closed objects and objects of another device are refused, although their handles exist', async () => {
+    const two = await openTwo()
+    const [here, there] = two
+    const address = { gid: here.address }
+    const make = (device: Device) => {
+      const pd = device.pd()
+      const mr = pd.register(new Uint8Array(64), { window: true })
+      return { pd, mr, cq: device.cq(), xrcd: device.xrcd(), window: pd.window(), ah: pd.addressHandle(address) }
+    }
+    const own = make(here)
+    const foreign = make(there)
+    assert.equal(own.pd.handle, foreign.pd.handle)
+    const qp = own.pd.rcQp({ sendCq: own.cq })
+    const ud = own.pd.udQp({ sendCq: own.cq, active: true })
+    const chained = (build: Parameters<Device['chain']>[0]) => () => here.chain(build)
+    refuses(
+      'pd.register',
+      not('pd'),
+      chained(chain => chain.register(foreign.pd, new Uint8Array(8))),
+    )
+    refuses(
+      'mw.create',
+      not('pd'),
+      chained(chain => chain.window(foreign.pd)),
+    )
+    refuses(
+      'rc_qp.create',
+      not('pd'),
+      chained(chain => chain.rcQp(foreign.pd, { sendCq: own.cq })),
+    )
+    refuses(
+      'srq.create',
+      not('pd'),
+      chained(chain => chain.srq(foreign.pd)),
+    )
+    refuses(
+      'ah.create',
+      not('pd'),
+      chained(chain => chain.addressHandle(foreign.pd, address)),
+    )
+    refuses('mr.query', not('object'), () => here.call(Mr, 'query', {}, foreign.mr))
+    refuses('mr.reregister', not('pd'), () => own.mr.reregister({ pd: foreign.pd }))
+    refuses('xrc_srq.create', not('xrcd'), () => own.pd.xrcSrq({ xrcd: foreign.xrcd, cq: own.cq }))
+    refuses('xrc_srq.create', not('cq'), () => own.pd.xrcSrq({ xrcd: own.xrcd, cq: foreign.cq }))
+    refuses('qp.bind', not('window'), () => qp.bind(foreign.window, { region: own.mr }))
+    refuses('qp.bind', not('region'), () => qp.bind(own.window, { region: foreign.mr }))
+    refuses('qp.invalidate', not('window'), () => qp.invalidate(foreign.window))
+    refuses('qp.send', /^the address handle is closed or of another device$/, () =>
+      ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
+    )
+    refuses('pd.destroyAhs', /^the address handle is closed/, () => own.pd.closeAddressHandles([foreign.ah]))
+    const closed = here.pd()
+    const { handle } = closed
+    const closedXrcd = here.xrcd()
+    closed.close()
+    closedXrcd.close()
+    const [newer, another] = [here.pd(), here.xrcd()]
+    assert.equal(newer.handle, handle)
+    refuses('pd.register', not('pd'), () => closed.register(new Uint8Array(8)))
+    refuses('rc_qp.create', not('pd'), () => closed.rcQp({ sendCq: own.cq }))
+    refuses('xrc_tgt_qp.create', not('xrcd'), () => closedXrcd.target())
+    newer.register(new Uint8Array(8)).close()
+    another.target().close()
+    for (const device of two) await device.close()
+  })
+})
+
+test('of opening', async () => {
+  refuses('createNetwork', unknown('options', 'lnk'), () => createNetwork(untyped({ lnk: 'udp' })))
+  refuses('open', unknown('options', 'sock'), () => openSystem(untyped({ sock: true })))
+  const rejects = (options: object, reason: RegExp) =>
+    assert.rejects(open(options), error => error instanceof RdmaError && reason.test(error.reason))
+  await rejects({ addres: '127.0.0.9' }, unknown('options', 'addres'))
+  await rejects({ rings: 'x' }, /^rings "x" is not one of compact, rxe$/)
+})

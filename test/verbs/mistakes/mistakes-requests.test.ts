@@ -1,0 +1,172 @@
+/*
+ * Work requests from programs without types: a request that would complete with an error and end the connection, or
+ * throw a TypeError, is refused before it is posted. The queue pair works afterwards.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import type { RemoteMemory, Slice } from '../../../src/verbs/index.ts'
+import { closeAll, eachCarrier, line, pair } from '../connections/endpoints.ts'
+import { refuses, untyped } from './mistakes.ts'
+
+eachCarrier(openTwo => {
+  test('an argument that is not a slice, remote memory or number is refused', async () => {
+    const { a, b } = await pair(openTwo, { maxSendSge: 2 })
+    const { qp } = a
+    const slice = a.mr.slice(0, 8)
+    const remote = b.mr.remote(8, 8)
+    const no = (shown: string) => new RegExp(`^the bytes: ${shown} is not a slice of registered memory$`)
+    const notLocal = [
+      ['"text"', 'text'],
+      ['null', null],
+      ['5', 5],
+      ['an object', {}],
+      ['an object', a.mr],
+      ['an object', new DataView(new ArrayBuffer(8))],
+      ['a list', [slice, {}]],
+      ['a list', [undefined]],
+    ] as const
+    for (const [shown, value] of notLocal) {
+      const local = untyped<Slice>(value)
+      const hint = refuses('qp.send', no(shown), () => qp.send(local))
+      assert.match(hint, /mr\.slice\(\)/)
+      refuses('qp.write', no(shown), () => qp.write(local, remote))
+      refuses('qp.read', no(shown), () => qp.read(local, remote))
+      refuses('qp.fetchAdd', no(shown), () => qp.fetchAdd(local, remote, 1n))
+      if (!Array.isArray(value)) refuses('qp.receive', no(shown), () => qp.receive(local))
+    }
+    const bytes = untyped<Slice>(new Uint8Array(8))
+    refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
+    refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
+    refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
+    refuses('qp.send', /^id 5n is not a number that a completion can contain$/, () =>
+      qp.send(slice, { id: untyped(5n) }),
+    )
+    refuses('qp.send', /^id "a" is not a number that a completion can contain$/, () =>
+      qp.send(new Uint8Array(1), { id: untyped('a') }),
+    )
+    for (const [shown, value] of [
+      ['"x"', 'x'],
+      ['-1', -1],
+      ['4294967296', 2 ** 32],
+      ['0.5', 0.5],
+      ['null', null],
+    ] as const) {
+      const immediate = untyped<number>(value)
+      const wrong = (option: string) => new RegExp(`^${option} ${shown} is not a number of 32 bits$`)
+      refuses('qp.send', wrong('immediate'), () => qp.send(slice, { immediate }))
+      refuses('qp.send', wrong('invalidate'), () => qp.send(slice, { invalidate: immediate }))
+      refuses('qp.write', wrong('immediate'), () => qp.write(slice, remote, { immediate }))
+    }
+    for (const value of [undefined, null, slice, { ...remote, address: 5 }, { ...remote, rkey: '5' }]) {
+      const memory = untyped<RemoteMemory>(value)
+      const reason =
+        value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is not remote memory$/
+      refuses('qp.write', reason, () => qp.write(slice, memory))
+      refuses('qp.read', reason, () => qp.read(slice, memory))
+      refuses('qp.fetchAdd', reason, () => qp.fetchAdd(slice, memory, 1n))
+      refuses('qp.atomicWrite', reason, () => qp.atomicWrite(memory, 1n))
+      refuses('qp.flush', reason, () => qp.flush(memory))
+    }
+    assert.equal(qp.pending, 0)
+    qp.write([slice, slice], b.mr.remote(0, 16), { id: 7 })
+    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    assert.equal(qp.state, 'RTS')
+    await closeAll(a, b)
+  })
+
+  test('a request option that the operation or service lacks is refused', async () => {
+    const { a, b } = await pair(openTwo)
+    const { qp, pd, cq } = a
+    const [slice, remote] = [a.mr.slice(0, 8), b.mr.remote(8, 8)]
+    const misspelled = untyped<{ readonly id?: number }>({ id: 1, signalled: false })
+    const unknown = /^options: "signalled" is unknown$/
+    const common = 'there are id, signaled, solicited, fence'
+    assert.equal(
+      refuses('qp.send', unknown, () => qp.send(slice, misspelled)),
+      `${common}, immediate, invalidate`,
+    )
+    assert.equal(
+      refuses('qp.write', unknown, () => qp.write(slice, remote, misspelled)),
+      `${common}, immediate`,
+    )
+    assert.equal(
+      refuses('qp.flush', unknown, () => qp.flush(remote, misspelled)),
+      `${common}, persistent, wholeRegion`,
+    )
+    assert.equal(
+      refuses('qp.read', unknown, () => qp.read(slice, remote, misspelled)),
+      common,
+    )
+    refuses('qp.fetchAdd', unknown, () => qp.fetchAdd(slice, remote, 1n, misspelled))
+    refuses('qp.compareSwap', unknown, () => qp.compareSwap(slice, remote, 1n, 1n, misspelled))
+    refuses('qp.atomicWrite', unknown, () => qp.atomicWrite(remote, 1n, misspelled))
+    refuses('qp.invalidate', unknown, () => qp.invalidate(pd.window(), misspelled))
+    refuses('qp.bind', unknown, () => qp.bind(pd.window(), { region: a.mr }, misspelled))
+    refuses('qp.write', /^options: "invalidate" is unknown$/, () => qp.write(slice, remote, untyped({ invalidate: 5 })))
+    refuses('qp.send', /^options: "toString" is unknown$/, () => qp.send(slice, untyped({ toString: 5 })))
+    refuses('qp.send', /^options: "srqNumber" is unknown$/, () => qp.send(slice, untyped({ srqNumber: 5 })))
+    refuses('qp.send', /^options: 5 is not an object$/, () => qp.send(slice, untyped(5)))
+    refuses('qp.send', /^options: null is not an object$/, () => qp.send(slice, untyped(null)))
+
+    const uc = pd.ucQp({ sendCq: cq })
+    refuses('qp.send', /^options: "invalidate" is unknown$/, () => uc.send(slice, untyped({ invalidate: 5 })))
+    const ud = pd.udQp({ sendCq: cq, active: true })
+    const to = { ah: pd.addressHandle(ud.endpoint), qpn: ud.qpn, qkey: ud.endpoint.qkey }
+    refuses('qp.send', unknown, () => ud.send(slice, to, misspelled))
+    const xrc = pd.xrcInitiator({ sendCq: cq })
+    assert.match(
+      refuses('qp.send', unknown, () => xrc.send(slice, { srqNumber: 1, ...misspelled })),
+      /, srqNumber$/,
+    )
+    assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
+
+    // An omitted option may also be undefined.
+    qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, other: undefined }))
+    assert.equal(await line(a.cq), '7 RDMA_WRITE')
+    await closeAll(a, b)
+  })
+
+  test('an atomic with a wrong size, alignment or operand is refused', async () => {
+    const { a, b } = await pair(openTwo)
+    const { qp } = a
+    const slice = a.mr.slice(0, 8)
+    const remote = b.mr.remote(8, 8)
+    refuses('qp.fetchAdd', /^add 5 is not a bigint$/, () => qp.fetchAdd(slice, remote, untyped(5)))
+    refuses('qp.compareSwap', /^compare 5 is not a bigint$/, () => qp.compareSwap(slice, remote, untyped(5), 1n))
+    refuses('qp.compareSwap', /^swap undefined is not a bigint$/, () =>
+      qp.compareSwap(slice, remote, 1n, untyped(undefined)),
+    )
+    refuses('qp.atomicWrite', /^word 5 is not a bigint$/, () => qp.atomicWrite(remote, untyped(5)))
+    refuses('qp.fetchAdd', /^4 bytes for the old value, which has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
+    refuses('qp.fetchAdd', /^remote address 0x\w+ is not a multiple of 8$/, () =>
+      qp.fetchAdd(slice, b.mr.remote(4, 8), 1n),
+    )
+    refuses('qp.atomicWrite', /is not a multiple of 8$/, () => qp.atomicWrite(b.mr.remote(9, 8), 1n))
+    refuses('qp.compareSwap', /^4 bytes of remote memory/, () => qp.compareSwap(slice, b.mr.remote(8, 4), 1n, 1n))
+    assert.equal(qp.pending, 0)
+    qp.fetchAdd(slice, remote, 5n, { id: 3 })
+    assert.equal(await line(a.cq), '3 FETCH_ADD')
+    assert.equal(b.buffer[8], 5)
+    await closeAll(a, b)
+  })
+
+  test('a datagram without a destination is refused', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const cq = device.cq()
+    const ud = pd.udQp({ sendCq: cq, active: true })
+    const bytes = new Uint8Array(4)
+    const ah = pd.addressHandle({ gid: other.address })
+    const { qpn, qkey } = ud.endpoint
+    refuses('qp.send', /^the receiver is missing$/, () => ud.send(bytes, untyped(undefined)))
+    refuses('qp.send', /^the receiver lacks qpn or qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
+    refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
+    refuses('srq.receive', /is not a slice/, () => pd.srq().receive(untyped('text')))
+    ud.send(bytes, { ah, qpn, qkey }, { id: 4 })
+    assert.equal(await line(cq), '4 SEND')
+    ah.close()
+    refuses('qp.send', /^the address handle is closed/, () => ud.send(bytes, { ah, qpn, qkey }))
+    await device.close()
+    await other.close()
+  })
+})

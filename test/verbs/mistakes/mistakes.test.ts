@@ -1,0 +1,161 @@
+/*
+ * Mistakes that a device does not detect, or only with an unhelpful errno: objects of another device whose handles
+ * happen to exist, closed ones whose handles belong to another object by now, and, from programs without types, unknown
+ * choices. Each throws an RdmaError that names the call and the mistake.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Classes } from '../../../src/spec/classes.ts'
+import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../../src/verbs/index.ts'
+import { eachCarrier } from '../connections/endpoints.ts'
+import { refuses, untyped } from './mistakes.ts'
+
+eachCarrier(openTwo => {
+  test('a closed queue and a queue of another device are refused, although their handles exist', async () => {
+    const [one, other] = await openTwo()
+    const pd = one.pd()
+    const sendCq = one.cq()
+    const foreign = [other.pd(), other.cq()] as const
+    assert.equal(foreign[1].handle, sendCq.handle)
+    const not = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq: foreign[1] }))
+    refuses('uc_qp.create', not('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
+    refuses('ud_qp.create', not('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
+    refuses('rc_qp.create', not('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
+    refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
+    sendCq.close()
+    const newer = one.cq()
+    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq }))
+    pd.rcQp({ sendCq: newer }).close()
+    await one.close()
+    await other.close()
+  })
+
+  test('invalid buffers, kinds and addresses are refused', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
+    for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
+      refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped(buffer)))
+    pd.register(Buffer.alloc(8)).close()
+    refuses('cq.create', /^kind "timd" is not one of entries, timed, counting$/, () =>
+      device.cq(untyped<CqOptions>({ kind: 'timd' })),
+    )
+    const qp = pd.rcQp({ sendCq: device.cq() })
+    const ud = pd.udQp({ sendCq: device.cq() })
+    const attach = (gid: unknown) => () => device.call(Classes.ud_qp, 'attachMcast', untyped({ gid, mlid: 0 }), ud)
+    refuses('ud_qp.attachMcast', /^attribute gid: must be a Uint8Array of 16 bytes$/, attach('224.0.0.1'))
+    refuses('ud_qp.attachMcast', /^attribute gid: 4 bytes, must be 16$/, attach(new Uint8Array(4)))
+    const create = (address: unknown) => () => device.create(Classes.ah, untyped({ pd: pd.handle, address }))
+    refuses('ah.create', /^attribute address: must be a record$/, create(null))
+    refuses('ah.create', /^attribute address\.dgid: must be a Uint8Array of 16 bytes$/, create({}))
+    refuses('rc_qp.modify', /^attribute state: "RST" is not a value of qp_state/, () =>
+      qp.modify(untyped({ state: 'RST' })),
+    )
+    refuses('qp.connect', /^gid undefined is not an address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
+    assert.equal(qp.state, 'RESET')
+    await device.close()
+    await other.close()
+  })
+})
+
+eachCarrier(openTwo => {
+  test('posting to a device that is closed is refused, before anything is written', async () => {
+    const [device, other] = await openTwo()
+    const pd = device.pd()
+    const mr = pd.register(new Uint8Array(64))
+    const qp = pd.rcQp({ sendCq: device.cq() })
+    const slice = mr.slice()
+    const srq = pd.srq()
+    qp.receive(slice)
+    qp.connect({ qpn: 5, gid: other.address, psn: 0 })
+    qp.send(slice)
+    await device.close()
+    const closedDevice = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or removed' }
+    assert.throws(() => qp.send(slice), { ...closedDevice, call: 'qp.send' })
+    assert.throws(() => qp.receive(slice), { ...closedDevice, call: 'qp.receive' })
+    assert.throws(() => srq.receive(slice), { ...closedDevice, call: 'srq.receive' })
+    assert.equal(qp.pending, 0, 'no engine processes the request')
+    await other.close()
+  })
+})
+
+test('impossible networks and devices are refused', async () => {
+  refuses('createNetwork', /^link "upd" is not one of memory, udp, udp-plain, dgram$/, () =>
+    createNetwork(untyped({ link: 'upd' })),
+  )
+  refuses('createNetwork', /^path "x" is not one of direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
+  refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
+  const network = createNetwork()
+  refuses('network.setFaults', /^fault undefined is not a string$/, () => network.setFaults(untyped(undefined)))
+  const device = await open({ network, address: '127.0.0.9' })
+  await assert.rejects(open({ network, address: '127.0.0.9' }), {
+    name: 'RdmaError',
+    code: 'EADDRINUSE',
+    reason: 'address: "127.0.0.9" is the address of rxe0 on this network',
+  })
+  for (const [call, what, body] of [
+    ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
+    ['device.onEvent', 'handler', () => device.onEvent(untyped(5))],
+    ['interface.chain', 'the builder', () => device.chain(untyped(5))],
+  ] as const)
+    refuses(call, new RegExp(`^${what} 5 is not a function$`), body)
+  await device.close()
+  await (await open({ network, address: '127.0.0.9' })).close()
+})
+
+test('a value of a wrong type is quoted in the message', async () => {
+  const device = await open()
+  const pd = device.pd()
+  const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]
+  const shown = ['10n', 'Symbol\\(s\\)', 'a function', 'a list', 'a Uint8Array', 'null', '1.5']
+  for (const [i, value] of values.entries()) {
+    refuses('cq.create', new RegExp(`^kind ${shown[i]} is not one of entries`), () =>
+      device.cq(untyped({ kind: value })),
+    )
+    const gid = () => pd.addressHandle(untyped({ gid: value }))
+    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^give text/)
+  }
+  await device.close()
+})
+
+test('invalid signals, invalid attributes, and objects without events are refused', async () => {
+  const device = await open()
+  const cq = device.cq()
+  const qp = device.pd().rcQp({ sendCq: cq })
+  const queue = device.eventQueue()
+  for (const signal of ['x', {}, null, new EventTarget()]) {
+    const reason = 'signal is not an AbortSignal'
+    await assert.rejects(cq.wait(untyped({ signal })), { code: 'EINVAL', call: 'cq.wait', reason })
+    await assert.rejects(queue.wait(untyped({ signal })), { code: 'EINVAL', call: 'event_queue.wait', reason })
+    refuses('device.events', /^signal is not an AbortSignal$/, () => device.events(untyped({ signal })))
+  }
+  refuses('device.events', /^options: "sinal" is unknown$/, () => device.events(untyped({ sinal: 1 })))
+  await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is not an object' })
+  refuses('rc_qp.modify', /^attributes is missing$/, () => qp.modify(untyped(undefined)))
+  for (const source of [undefined, null, 'port', 1])
+    refuses('event_queue.attach', /not an object of this device that has events/, () => queue.attach(untyped(source)))
+  await device.close()
+})
+
+test('an event handler that throws does not stop others; an iterator gets events from its creation on', async () => {
+  const network = createNetwork()
+  const owner = await open({ network, name: 'rxe7' })
+  const device = await open({ network, device: 'rxe7' })
+  const uncaught: unknown[] = []
+  const events: string[] = []
+  const before = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', error => uncaught.push(error.message))
+  device.onEvent(() => assert.fail('mine'))
+  device.onEvent(({ type }) => events.push(type))
+  const walk = device.events()
+  await owner.close()
+  await new Promise(setImmediate)
+  process.removeAllListeners('uncaughtException')
+  for (const listener of before) process.on('uncaughtException', listener)
+  assert.deepEqual([uncaught, events], [['mine'], ['DEVICE_FATAL']])
+  for await (const { type } of walk) events.push(type)
+  assert.deepEqual(events, ['DEVICE_FATAL', 'DEVICE_FATAL'])
+  await device.close()
+})

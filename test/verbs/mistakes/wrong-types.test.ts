@@ -1,0 +1,130 @@
+/*
+ * Programs without types: a method called without its object, or with a wrong argument, throws an RdmaError, never the
+ * engine's own TypeError. The test walks all public objects, so that it covers new methods too.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
+import { CtxContext } from '../../../src/spec/drivers/ctx.ts'
+import * as userdma from '../../../src/verbs/index.ts'
+
+const { createNetwork, open, openSystem, RdmaError } = userdma
+
+type Method = (this: unknown, ...args: unknown[]) => unknown
+const WRONG = [undefined, null, 5, -1, 1.5, 'x', {}, [], true, 2n ** 70n, () => {}, Symbol('x')]
+
+/** All objects that a program can have, created for each test; closed with the devices. */
+const createAll = async () => {
+  const network = createNetwork()
+  network.addDevice(core => createCtxDevice(core, 'ctx0'))
+  const device = await open({ network })
+  const other = await open({ network })
+  const ctx = await open({ network, device: 'ctx0' })
+  const system = openSystem({ network })
+  const pd = device.pd()
+  const buffer = new Uint8Array(4096)
+  const mr = pd.register(buffer, { remoteWrite: true, window: true })
+  const cq = device.cq()
+  const xrcd = device.xrcd()
+  const rc = pd.rcQp({ sendCq: cq })
+  const peer = other.pd().rcQp({ sendCq: other.cq() })
+  rc.connect(peer.endpoint)
+  peer.connect(rc.endpoint)
+  const objects: Record<string, object> = {
+    network,
+    device,
+    system,
+    pd,
+    mr,
+    cq,
+    completion: cq.completion,
+    counting: device.cq({ kind: 'counting' }),
+    remote: mr.remote(),
+    window: pd.window(),
+    whole: pd.wholeRegion(),
+    nothing: pd.nullRegion(100),
+    rc,
+    awaitable: pd.rcQp(),
+    awaitableUd: pd.udQp(),
+    window_: userdma.requestWindow(2),
+    uc: pd.ucQp({ sendCq: cq }),
+    ud: pd.udQp({ sendCq: cq, active: true }),
+    gsi: pd.gsiQp({ sendCq: cq }),
+    ah: pd.addressHandle({ gid: '127.0.0.1' }),
+    srq: pd.srq(),
+    xrcd,
+    target: xrcd.target(),
+    initiator: pd.xrcInitiator({ sendCq: cq }),
+    xrcSrq: pd.xrcSrq({ xrcd, cq }),
+    events: device.eventQueue(),
+    ops: ctx.driverOps(),
+    object: ctx.create(CtxContext, { eagerCount: 16, eagerBytes: 64, expectedCount: 0, expectedBytes: 64, jobKey: 7 }),
+    library: { ...userdma },
+  }
+  return { objects, close: () => Promise.all([device, other, ctx].map(one => one.close())) }
+}
+
+/** Not for programs. */
+const INTERNAL = /^network\.(?!addDevice|setFaults)|\.stepsTo$/
+
+/** Methods and accessors, including those of prototypes. */
+const membersOf = (object: object): Map<string, PropertyDescriptor> => {
+  const members = new Map<string, PropertyDescriptor>()
+  for (let at = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at))
+    for (const [name, member] of Object.entries(Object.getOwnPropertyDescriptors(at)))
+      if (name !== 'constructor' && !members.has(name)) members.set(name, member)
+  return members
+}
+
+/** The outcome of a call; a promise that it returns is not awaited. */
+const outcomeOf = async (call: () => unknown): Promise<unknown> => {
+  try {
+    const answer = call()
+    if (!(answer instanceof Promise)) return undefined
+    return await Promise.race([
+      answer.then(
+        () => undefined,
+        error => error,
+      ),
+      new Promise(resolve => setImmediate(resolve)),
+    ])
+  } catch (error) {
+    return error
+  }
+}
+const isRaw = (error: unknown): boolean => error instanceof Error && !(error instanceof RdmaError)
+
+const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))
+
+test('a method that is called without its object throws an error about it', async () => {
+  const { objects, close } = await createAll()
+  const raw: string[] = []
+  for (const [name, object] of Object.entries(objects))
+    for (const [member, { value }] of membersOf(object)) {
+      if (isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
+      if (typeof value !== 'function') continue
+      for (const self of [undefined, {}]) {
+        const error = await outcomeOf(() => (value as Method).call(self))
+        if (isRaw(error)) raw.push(`${name}.${member} of ${typeof self}: ${error}`)
+      }
+    }
+  await close()
+  assert.equal(raw.join('\n'), '')
+})
+
+test('an argument of any other type is refused by an RdmaError', async () => {
+  const raw = new Set<string>()
+  for (const wrong of WRONG)
+    for (const before of [0, 1, 2]) {
+      const { objects, close } = await createAll()
+      for (const [name, object] of Object.entries(objects))
+        for (const [member, { value }] of membersOf(object)) {
+          if (typeof value !== 'function' || isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
+          const args = [...WRONG.slice(-before - 1, -1).map(() => wrong), wrong]
+          const error = await outcomeOf(() => (value as Method).apply(object, args))
+          if (isRaw(error)) raw.add(`${name}.${member}(${args.map(arg => typeof arg)}): ${error}`)
+        }
+      await close()
+    }
+  assert.equal([...raw].join('\n'), '')
+})
