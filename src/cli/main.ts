@@ -114,10 +114,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
       .option('--races', 'look for requests that access the same bytes without order; programs are slower')
       .option('--notes', 'print notes too, not only warnings and errors')
-      .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
+      .option(
+        '--fail-on <severity>',
+        'exit with 65 for findings from this severity on: note, warning, error (default), or never',
+      )
       .option(LIKE, LIKE_HELP)
       .option(BUFFERS, BUFFERS_HELP)
       .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
+      .option('--gen-suppressions', 'print behind each finding a block for such a file')
       .option(
         '--torment-search <n>',
         'run the program with N seeds of --torment, and print the shortest run that fails',

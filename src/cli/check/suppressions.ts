@@ -13,8 +13,9 @@
  * function, `obj:` a program or library, `src:` a source file, with or without a line; `*` and `?` are wildcards, `...`
  * is any number of frames. A block without frames matches every stack. Lines that begin with `#` are comments.
  */
-import { findingIds } from '../../spec/check/findings.ts'
-import type { Frame } from '../../trace/findings.ts'
+import { type Finding, findingIds } from '../../spec/check/findings.ts'
+import type { Frame, Symbols } from '../../trace/findings.ts'
+import { printable } from '../../trace/printable.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: RegExp }
 
@@ -100,3 +101,26 @@ export const suppressionOf = (
   frames: readonly Frame[],
 ): Suppression | undefined =>
   all.find(known => (known.id === '*' || known.id === id) && matchFrames(known.frames, frames))
+
+/** The stack that suppressions match: of all moments, one behind the other. */
+export const framesOfFinding = ({ moments }: Pick<Finding, 'moments'>, symbols: Symbols): Frame[] =>
+  moments.flatMap(({ stack }) => symbols.framesOf(stack))
+
+/** Innermost frames of a generated block: enough to tell places apart. */
+const MAX_FRAMES = 24
+
+const frameLine = ({ function: name, object, file, line }: Frame): string => {
+  if (name !== '' && name !== '<anonymous>') return `fun:${name}`
+  if (file !== undefined) return `src:${file}:${line}`
+  return object === undefined ? '...' : `obj:${object}`
+}
+
+/** A block that suppresses this finding at this place. */
+export const suppressionBlock = (
+  finding: Pick<Finding, 'id' | 'device' | 'moments' | 'program'>,
+  symbols: Symbols,
+): string => {
+  const frames = framesOfFinding(finding, symbols).slice(0, MAX_FRAMES)
+  const lines = [`${finding.id} of ${finding.program?.command ?? finding.device}`, finding.id, ...frames.map(frameLine)]
+  return `{\n${lines.map(line => `   ${printable(line)}\n`).join('')}}\n`
+}

@@ -4,11 +4,18 @@
  */
 import { readFileSync } from 'node:fs'
 import os from 'node:os'
-import { type Finding, FOUND_STATUS, isAtLeast, type Severity, severities } from '../../spec/check/findings.ts'
+import {
+  type FailLimit,
+  type Finding,
+  FOUND_STATUS,
+  failLimits,
+  isFailure,
+  severities,
+} from '../../spec/check/findings.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, sarifLog } from '../check/report.ts'
-import { parseSuppressions, suppressionOf } from '../check/suppressions.ts'
+import { framesOfFinding, parseSuppressions, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
@@ -26,14 +33,15 @@ export interface CheckOptions extends JoinOptions {
   readonly failOn?: string
   /** Paths of files. */
   readonly suppressions?: readonly string[]
+  readonly genSuppressions?: boolean
 }
 
 /** A program that the user interrupts: shells end loops then. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
-const severityOf = (text: string): Severity => {
-  const found = severities.find(one => one === text)
-  if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${severities.join(', ')}`)
+const failLimitOf = (text: string): FailLimit => {
+  const found = failLimits.find(one => one === text)
+  if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${failLimits.join(', ')}`)
   return found
 }
 
@@ -52,17 +60,18 @@ export const findingJudge = (
   { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,
   symbols: Symbols,
 ) => {
-  const failOn = severityOf(text)
+  const failOn = failLimitOf(text)
   const suppressions = readSuppressions(paths)
   return (finding: Finding): 'hide' | 'suppress' | 'show' | 'fail' => {
     if (finding.severity === 'note' && !notes && failOn !== 'note') return 'hide'
-    const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
-    if (suppressionOf(suppressions, finding.id, frames) !== undefined) return 'suppress'
-    return isAtLeast(finding.severity, failOn) ? 'fail' : 'show'
+    if (suppressionOf(suppressions, finding.id, framesOfFinding(finding, symbols)) !== undefined) return 'suppress'
+    return isFailure(finding.severity, failOn) ? 'fail' : 'show'
   }
 }
 
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
+  if (options.genSuppressions && options.json)
+    throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
   shimLibrary()
   if (options.races) waitsLibrary()
@@ -80,7 +89,9 @@ export const check = async (program: string, args: readonly string[], options: C
     if (verdict === 'suppress' || verdict === 'hide') return
     isFound ||= verdict === 'fail'
     shown.push(finding)
-    if (!options.json) print(`${findingText(finding, symbols)}\n`)
+    if (options.json) return
+    print(`${findingText(finding, symbols)}\n`)
+    if (options.genSuppressions) print(`${suppressionBlock(finding, symbols)}\n`)
   }
   // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined

@@ -61,8 +61,12 @@ export interface Finding {
 export const severities = ['note', 'warning', 'error'] as const
 export type Severity = (typeof severities)[number]
 
-export const isAtLeast = (severity: Severity, limit: Severity): boolean =>
-  severities.indexOf(severity) >= severities.indexOf(limit)
+/** The severity from which on a finding fails a run. */
+export const failLimits = [...severities, 'never'] as const
+export type FailLimit = (typeof failLimits)[number]
+
+export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
+  limit !== 'never' && severities.indexOf(severity) >= severities.indexOf(limit)
 
 /** Exit status where a finding fails the run: EX_DATAERR of sysexits.h. */
 export const FOUND_STATUS = 65

@@ -11,7 +11,7 @@ import { closeContext } from '../../core/devices/registry.ts'
 import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/check/adapters.ts'
-import { type Finding, FOUND_STATUS, isAtLeast } from '../../spec/check/findings.ts'
+import { type Finding, FOUND_STATUS, isFailure } from '../../spec/check/findings.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
@@ -82,7 +82,7 @@ const checkOf = (core: Core): NetworkCheck => {
 
 /** Findings for which its close fails. */
 const failing = ({ found, options: { failOn = 'error' } }: Subject): readonly Finding[] =>
-  failOn === 'never' ? [] : found.filter(({ severity }) => isAtLeast(severity, failOn))
+  found.filter(({ severity }) => isFailure(severity, failOn))
 
 const unclosed = new Set<Subject>()
 let listens = false

@@ -2,7 +2,7 @@
  * Options of checked devices: what `userdma check` has as options of the command.
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
-import { type Finding, type FindingId, findingIds, type Severity, severities } from '../../spec/check/findings.ts'
+import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
 
@@ -35,7 +35,7 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   checkOptions(call, 'check', check, names)
   const { onFinding, failOn, notes, ignore, like } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
-  if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, [...severities, 'never'])
+  if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, failLimits)
   if (notes !== undefined && typeof notes !== 'boolean')
     throw invalidArgument(call, `check.notes ${formatValue(notes)} is not true or false`)
   for (const [name, list] of Object.entries({ ignore, like }))

@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { parseSuppressions, suppressionOf } from '../../../src/cli/check/suppressions.ts'
+import {
+  framesOfFinding,
+  parseSuppressions,
+  suppressionBlock,
+  suppressionOf,
+} from '../../../src/cli/check/suppressions.ts'
+import type { Finding } from '../../../src/spec/check/findings.ts'
+import { type Frame, type Symbols, v8Frame } from '../../../src/trace/findings.ts'
 
 const frames = [
   { function: 'ibv_post_send', file: '/usr/include/infiniband/verbs.h', line: 3342, object: '/opt/app' },
@@ -41,4 +48,36 @@ test('an error of a suppression file names its line', () => {
     ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],
   ]
   for (const [text, message] of cases) assert.throws(() => parseSuppressions(text, 'f.supp'), { message })
+})
+
+test('a generated block suppresses its finding, and not that of another place or id', () => {
+  const native: Readonly<Record<string, Frame>> = {
+    post: frames[0]!,
+    operator: { function: 'Queue::operator*(int)', object: '/opt/app' },
+    stripped: { function: '', object: '/opt/app [1].so' },
+    main: { function: 'main', object: '/opt/app' },
+    other: { function: 'other', object: '/opt/app' },
+  }
+  const symbols: Symbols = { framesOf: stack => stack.map(name => native[name] ?? v8Frame(name, path => path)) }
+  const findingAt = (id: Finding['id'], ...stacks: readonly string[][]) => ({
+    id,
+    device: 'rxe0',
+    moments: stacks.map(stack => ({ what: 'posted', time: 1, stack })),
+  })
+  const cases = [
+    findingAt('stale-rkey', ['post', 'operator', 'stripped', 'main']),
+    findingAt('race', ['post', 'main'], ['post', 'stripped', 'main']),
+    findingAt('stale-rkey', ['Object.send (file:///opt/app.js:3:5)', 'file:///opt/app.js:9:1']),
+    findingAt('leak', []),
+  ]
+  const others = [findingAt('stale-rkey', ['post', 'other', 'main']), findingAt('race', ['post', 'other'], ['post'])]
+  for (const one of cases) {
+    const made = parseSuppressions(suppressionBlock(one, symbols), 'made')
+    assert.deepEqual(
+      [...cases, ...others].filter(
+        found => suppressionOf(made, found.id, framesOfFinding(found, symbols)) !== undefined,
+      ),
+      [one],
+    )
+  }
 })

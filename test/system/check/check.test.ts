@@ -157,6 +157,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(await statusOf('--fail-on', 'warning', '--', built('leak')), 65)
     assert.equal(await statusOf('--fail-on', 'note', '--', built('infinite-timeout')), 65)
     assert.equal(await statusOf('--', built('unknown-lkey')), 65)
+    assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${built('unknown-lkey')}; exit 3`), 3)
   })
 
   it('prints text, repeats and a summary; suppressions and SARIF', async t => {
@@ -183,6 +184,17 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       runs[0]?.results.map(({ ruleId }) => ruleId),
       ['unknown-lkey'],
     )
+  })
+
+  it('the blocks of --gen-suppressions suppress what was found', async t => {
+    const file = join(temporaryFolder(t), 'supp')
+    const script = `${built('race')}; ${built('leak')}; ${built('stale-rkey')}`
+    const checked = async (...options: string[]): Promise<string> =>
+      (await runUserdma(t, ['check', '--races', ...options, '--', 'sh', '-c', `{ ${script}; } 2> /dev/null`])).stderr
+    const blocks = (await checked('--gen-suppressions')).match(/^\{\n[^}]*\n\}$/gm) ?? []
+    assert.ok(blocks.length >= 4, blocks.join('\n'))
+    writeFileSync(file, blocks.join('\n'))
+    assert.match(await checked('--suppressions', file), /userdma check: no findings, \d+ suppressed\n/)
   })
 
   it('an output that cannot be written is reported once, and the program continues', async t => {
@@ -319,7 +331,8 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   it('wrong options get a message', async t => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
-      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error/],
+      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error, never/],
+      [['check', '--gen-suppressions', '--json', '--', 'true'], /--gen-suppressions and --json exclude each other/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
       [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
       [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
