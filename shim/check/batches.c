@@ -10,7 +10,15 @@
 
 #include "../verbs/verbs_ops.h"
 
+/* Members behind those of the oldest headers; a queue pair has those that it was created for. */
+struct newer {
+    void (*wr_atomic_write)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value);
+    void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
+};
+enum { WITH_FLUSH = 1 << 11, WITH_ATOMIC_WRITE = 1 << 12 };
+
 static struct ibv_qp_ex provider;
+static struct newer newer_provider;
 /* The batch that this thread builds. */
 static __thread const struct ibv_qp_ex *building __attribute__((tls_model("initial-exec")));
 static __thread uint32_t built __attribute__((tls_model("initial-exec")));
@@ -37,7 +45,8 @@ static void count(const struct ibv_qp_ex *qp)
       (qp, rkey, address, data))                                                                                       \
     X(wr_send, (struct ibv_qp_ex * qp), (qp))                                                                          \
     X(wr_send_imm, (struct ibv_qp_ex * qp, __be32 data), (qp, data))                                                   \
-    X(wr_send_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))
+    X(wr_send_inv, (struct ibv_qp_ex * qp, uint32_t rkey), (qp, rkey))                                                 \
+    X(wr_send_tso, (struct ibv_qp_ex * qp, void *header, uint16_t length, uint16_t mss), (qp, header, length, mss))
 
 #define BUILDER(name, parameters, arguments)                                                                           \
     static void count_##name parameters                                                                                \
@@ -54,8 +63,22 @@ static void start(struct ibv_qp_ex *qp)
     provider.wr_start(qp);
 }
 
-void batch_watch(struct ibv_qp_ex *qp)
+static void count_atomic_write(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value)
 {
+    count(qp);
+    newer_provider.wr_atomic_write(qp, rkey, address, value);
+}
+
+static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type,
+                        uint8_t level)
+{
+    count(qp);
+    newer_provider.wr_flush(qp, rkey, address, length, type, level);
+}
+
+void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
+{
+    struct newer *newer = (struct newer *)(&qp->wr_abort + 1);
 #define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
     if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
         return;
@@ -65,6 +88,14 @@ void batch_watch(struct ibv_qp_ex *qp)
         qp->name = count_##name;                                                                                       \
     }
     BUILDERS(REPLACE)
+    if (operations & WITH_ATOMIC_WRITE) {
+        newer_provider.wr_atomic_write = newer->wr_atomic_write;
+        newer->wr_atomic_write = count_atomic_write;
+    }
+    if (operations & WITH_FLUSH) {
+        newer_provider.wr_flush = newer->wr_flush;
+        newer->wr_flush = count_flush;
+    }
     provider.wr_start = qp->wr_start;
     qp->wr_start = start;
 }

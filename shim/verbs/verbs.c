@@ -367,7 +367,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
         if (UNLIKELY(shim_events))
-            batch_watch(extended);
+            batch_watch(extended, attributes->send_ops_flags);
     }
     return qp;
 }

@@ -23,8 +23,8 @@ int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int 
 /* A request of which only the number is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
-/* Counts the requests that are built by ibv_wr_* on a new queue pair. */
-void batch_watch(struct ibv_qp_ex *qp);
+/* Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations`. */
+void batch_watch(struct ibv_qp_ex *qp, uint64_t operations);
 /* Requests since ibv_wr_start, called by ibv_wr_complete in the same thread; 0: unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);
 

@@ -15,11 +15,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -94,6 +96,15 @@ static bool is_of_rdma(void *address)
         return answer;                                                                                                 \
     } while (0)
 
+/* The same of a condition variable: after any end of the wait the mutex was locked anew. */
+#define AWAITED(call)                                                                                                  \
+    do {                                                                                                               \
+        const int answer = (call);                                                                                     \
+        if (!is_of_rdma(__builtin_return_address(0)))                                                                  \
+            waited(-1);                                                                                                \
+        return answer;                                                                                                 \
+    } while (0)
+
 /* ---- threads ---- */
 
 EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
@@ -106,6 +117,22 @@ EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 EXPORT int pthread_join(pthread_t thread, void **result)
 {
     LOCKED(NEXT(pthread_join)(thread, result));
+}
+
+EXPORT int pthread_tryjoin_np(pthread_t thread, void **result)
+{
+    LOCKED(NEXT(pthread_tryjoin_np)(thread, result));
+}
+
+EXPORT int pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_timedjoin_np)(thread, result, until));
+}
+
+int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *until);
+EXPORT int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_clockjoin_np)(thread, result, clock, until));
 }
 
 EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
@@ -121,6 +148,12 @@ EXPORT int pthread_mutex_trylock(pthread_mutex_t *mutex)
 EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until)
 {
     LOCKED(NEXT(pthread_mutex_timedlock)(mutex, until));
+}
+
+int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until);
+EXPORT int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_mutex_clocklock)(mutex, clock, until));
 }
 
 EXPORT int pthread_spin_lock(pthread_spinlock_t *lock)
@@ -143,14 +176,54 @@ EXPORT int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
     LOCKED(NEXT(pthread_rwlock_wrlock)(lock));
 }
 
+EXPORT int pthread_rwlock_tryrdlock(pthread_rwlock_t *lock)
+{
+    LOCKED(NEXT(pthread_rwlock_tryrdlock)(lock));
+}
+
+EXPORT int pthread_rwlock_timedrdlock(pthread_rwlock_t *lock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_rwlock_timedrdlock)(lock, until));
+}
+
+int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until);
+EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_rwlock_clockrdlock)(lock, clock, until));
+}
+
+EXPORT int pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
+{
+    LOCKED(NEXT(pthread_rwlock_trywrlock)(lock));
+}
+
+EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *lock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_rwlock_timedwrlock)(lock, until));
+}
+
+int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until);
+EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until)
+{
+    LOCKED(NEXT(pthread_rwlock_clockwrlock)(lock, clock, until));
+}
+
 EXPORT int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
-    LOCKED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
+    AWAITED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
 }
 
 EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *until)
 {
-    LOCKED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, until));
+    AWAITED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, until));
+}
+
+int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
+                           const struct timespec *until);
+EXPORT int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
+                                  const struct timespec *until)
+{
+    AWAITED(NEXT(pthread_cond_clockwait)(condition, mutex, clock, until));
 }
 
 EXPORT int pthread_barrier_wait(pthread_barrier_t *barrier)
@@ -174,6 +247,51 @@ EXPORT int sem_trywait(sem_t *semaphore)
 EXPORT int sem_timedwait(sem_t *semaphore, const struct timespec *until)
 {
     LOCKED(NEXT(sem_timedwait)(semaphore, until));
+}
+
+int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until);
+EXPORT int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until)
+{
+    LOCKED(NEXT(sem_clockwait)(semaphore, clock, until));
+}
+
+/* C11: they call the functions above inside the C library, where these are not replaced. `thrd_success` is 0. */
+
+EXPORT int thrd_create(thrd_t *thread, thrd_start_t run, void *argument)
+{
+    if (userdma_makes_thread)
+        userdma_makes_thread();
+    return NEXT(thrd_create)(thread, run, argument);
+}
+
+EXPORT int thrd_join(thrd_t thread, int *result)
+{
+    LOCKED(NEXT(thrd_join)(thread, result));
+}
+
+EXPORT int mtx_lock(mtx_t *mutex)
+{
+    LOCKED(NEXT(mtx_lock)(mutex));
+}
+
+EXPORT int mtx_trylock(mtx_t *mutex)
+{
+    LOCKED(NEXT(mtx_trylock)(mutex));
+}
+
+EXPORT int mtx_timedlock(mtx_t *mutex, const struct timespec *until)
+{
+    LOCKED(NEXT(mtx_timedlock)(mutex, until));
+}
+
+EXPORT int cnd_wait(cnd_t *condition, mtx_t *mutex)
+{
+    AWAITED(NEXT(cnd_wait)(condition, mutex));
+}
+
+EXPORT int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *until)
+{
+    AWAITED(NEXT(cnd_timedwait)(condition, mutex, until));
 }
 
 /* ---- processes ---- */
@@ -262,4 +380,14 @@ EXPORT int accept(int fd, struct sockaddr *from, socklen_t *length)
 EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *length, int flags)
 {
     RECEIVED(int, fd, NEXT(accept4)(fd, from, length, flags));
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+    RECEIVED(int, fd, NEXT(recvmmsg)(fd, messages, count, flags, timeout));
+}
+
+EXPORT int eventfd_read(int fd, eventfd_t *value)
+{
+    RECEIVED(int, fd, NEXT(eventfd_read)(fd, value));
 }

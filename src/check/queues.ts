@@ -158,8 +158,8 @@ export const createQueues = (world: World): QueueTopic => {
       if (takesReceive(request)) queueOf(request.owner).messages--
     },
     completed(request, completion) {
-      const { qp, cq } = completion
-      if (request.queue !== PostQueue.SEND) queueOf(request.owner).taken++
+      const { qp, cq, status } = completion
+      if (request.queue !== PostQueue.SEND && status !== WR_FLUSH_ERR) queueOf(request.owner).taken++
       const state = cqOf(cq)
       if (state.armed !== undefined) endWait(world.objects.find(cq), state)
       if (completion.count > 0 && world.objects.find(qp) !== undefined) state.unpolled.push({ request, completion })

@@ -187,11 +187,14 @@ export class RaceFeed {
     while (seeNext());
   }
 
-  /** A queue pair or shared queue was reset or destroyed; all before was joined. */
-  forget(owner: number, context: number, number: number): void {
+  /**
+   * A queue pair or shared queue was reset or destroyed; all before was joined. `kind`: numbers of queue pairs and
+   * handles of shared queues may be equal.
+   */
+  forget(owner: number, context: number, kind: 'qp' | 'srq', number: number): void {
     for (const id of [sendsOf(owner), messagesOf(owner)]) if (this.#open.delete(id)) this.#races.close(id)
     const queues = this.#posted.get(context)
-    for (const queue of [PostQueue.SEND, PostQueue.RECEIVE, PostQueue.SHARED]) {
+    for (const queue of kind === 'qp' ? [PostQueue.SEND, PostQueue.RECEIVE] : [PostQueue.SHARED]) {
       const key = queueKey(queue, number)
       this.unseen -= queues?.get(key)?.posts.length ?? 0
       queues?.delete(key)

@@ -205,7 +205,7 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
       const owner = isOn ? objects.find(id) : undefined
       if (owner === undefined) return
       join()
-      feed.forget(id, owner.context, owner.qpn ?? owner.handle)
+      feed.forget(id, owner.context, owner.isQp ? 'qp' : 'srq', owner.qpn ?? owner.handle)
     },
     called({ class: name, method, refused }, object) {
       if (!isOn || refused !== undefined) return

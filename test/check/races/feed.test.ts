@@ -10,7 +10,7 @@ import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../src/spec/session.ts'
 
 const { POLL, REFUSED } = EventKind
-const { SEND, RECEIVE } = PostQueue
+const { SEND, RECEIVE, SHARED } = PostQueue
 /** The CQ of handle h has this id. */
 const CQ = 1000
 
@@ -212,11 +212,24 @@ describe('races: logs and devices', () => {
     write(5)
     join()
     feed.lost(1)
-    feed.forget(5, 1, 5)
+    feed.forget(5, 1, 'qp', 5)
     log(1, SEND, 5)
     write(5)
     join()
     assert.deepEqual([races.length, feed.unlogged], [1, 1])
+  })
+
+  it('a queue pair that ends keeps the posts of a shared queue of its number, and the other way round', () => {
+    for (const [kind, left] of [
+      ['qp', 1],
+      ['srq', 2],
+    ] as const) {
+      const { feed, log, join } = world()
+      for (const queue of [SEND, RECEIVE, SHARED]) log(1, queue, 5)
+      join()
+      feed.forget(5, 1, kind, 5)
+      assert.equal(feed.unseen, left)
+    }
   })
 
   it('posts that no device sees are bounded, also of queues that do not exist, and counted', () => {
@@ -224,7 +237,7 @@ describe('races: logs and devices', () => {
     for (let i = 0; i < 600_000; i++) log(1, SEND, i < 580_000 ? i : i % 3)
     join()
     assert.ok(feed.unseen <= 2 ** 19, `${feed.unseen} posts are kept`)
-    for (let qp = 0; qp < 580_000; qp++) feed.forget(qp, 1, qp)
+    for (let qp = 0; qp < 580_000; qp++) feed.forget(qp, 1, 'qp', qp)
     assert.equal(feed.unseen, 0)
     log(1, SEND, 5)
     log(1, SEND, 5)

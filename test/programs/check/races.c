@@ -3,10 +3,12 @@
  * test/check/races/cases.ts that a program can make. Prints a line for each case, its number and the finding that it
  * should lead to; its number is the wr_id of its requests.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -15,6 +17,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <threads.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Offsets in the buffer: of two origins, of their peers, and words. */
@@ -73,17 +77,21 @@ static void open_device(void)
     mr = need(ibv_reg_mr(pd, buffer, BYTES, all), "ibv_reg_mr");
 }
 
-static struct side make_side(void)
+/* `operations`: of ibv_wr_*; 0: the queue pair is posted to with ibv_post_send. */
+static struct side make_side(uint64_t operations)
 {
     struct side side = {.cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq")};
-    struct ibv_qp_init_attr init = {
+    struct ibv_qp_init_attr_ex init = {
         .qp_type = IBV_QPT_RC,
         .sq_sig_all = 1,
         .send_cq = side.cq,
         .recv_cq = side.cq,
         .cap = {.max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = 1, .max_recv_sge = 1},
+        .comp_mask = IBV_QP_INIT_ATTR_PD | (operations ? IBV_QP_INIT_ATTR_SEND_OPS_FLAGS : 0),
+        .pd = pd,
+        .send_ops_flags = operations,
     };
-    side.qp = need(ibv_create_qp(pd, &init), "ibv_create_qp");
+    side.qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = 0xf};
     check(ibv_modify_qp(side.qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
     return side;
@@ -118,9 +126,9 @@ static void connect_side(struct side *side, uint32_t peer, uint64_t address, uin
     side->rkey = rkey;
 }
 
-static struct link make_link(void)
+static struct link make_link(uint64_t operations)
 {
-    struct link link = {.a = make_side(), .b = make_side()};
+    struct link link = {.a = make_side(operations), .b = make_side(0)};
     connect_side(&link.a, link.b.qp->qp_num, (uintptr_t)buffer, mr->rkey);
     connect_side(&link.b, link.a.qp->qp_num, (uintptr_t)buffer, mr->rkey);
     return link;
@@ -269,7 +277,7 @@ static struct child begin_child(void (*body)(struct side *, int))
     const pid_t pid = fork();
     if (pid == 0) {
         open_device();
-        struct side side = meet(make_side(), pair[1], (uintptr_t)buffer, mr->rkey);
+        struct side side = meet(make_side(0), pair[1], (uintptr_t)buffer, mr->rkey);
         body(&side, pair[1]);
         end_side(&side);
         check(ibv_dereg_mr(mr), "ibv_dereg_mr");
@@ -277,7 +285,7 @@ static struct child begin_child(void (*body)(struct side *, int))
         check(ibv_close_device(context), "ibv_close_device");
         _exit(0);
     }
-    return (struct child){pid, pair[0], meet(make_side(), pair[0], (uintptr_t)buffer, mr->rkey)};
+    return (struct child){pid, pair[0], meet(make_side(0), pair[0], (uintptr_t)buffer, mr->rkey)};
 }
 
 static void end_child(struct child *child)
@@ -497,6 +505,164 @@ CASE(polled_by_another)
     pthread_join(thread, NULL);
 }
 
+/* A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. */
+#define WAITING_CASE(name, prepare, wait, wake)                                                                        \
+    static void *name##_later(void *links)                                                                             \
+    {                                                                                                                  \
+        wait;                                                                                                          \
+        WRITE(&((struct link *)links)[1].a, OWN2, FAR);                                                                \
+        return NULL;                                                                                                   \
+    }                                                                                                                  \
+    CASE(name)                                                                                                         \
+    {                                                                                                                  \
+        (void)two;                                                                                                     \
+        prepare;                                                                                                       \
+        const pthread_t thread = begin(name##_later, one);                                                             \
+        WRITE(&one->a, OWN, FAR);                                                                                      \
+        poll_one(&one->a);                                                                                             \
+        wake;                                                                                                          \
+        pthread_join(thread, NULL);                                                                                    \
+    }
+
+/* Of CLOCK_MONOTONIC; std::condition_variable::wait_for and std::timed_mutex wait so. */
+static const struct timespec *far_future(void)
+{
+    static const struct timespec time = {.tv_sec = 1L << 40};
+    return &time;
+}
+
+static bool is_ready;
+static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+
+static void set_ready(void)
+{
+    pthread_mutex_lock(&mutex);
+    is_ready = true;
+    pthread_cond_signal(&condition);
+    pthread_mutex_unlock(&mutex);
+}
+static void await_condition(void)
+{
+    pthread_mutex_lock(&mutex);
+    while (!is_ready)
+        pthread_cond_clockwait(&condition, &mutex, CLOCK_MONOTONIC, far_future());
+    pthread_mutex_unlock(&mutex);
+}
+WAITING_CASE(condition_of_a_clock, is_ready = false, await_condition(), set_ready())
+
+/* The only edge is the wait, which ends at its time limit. */
+static void await_briefly(void)
+{
+    const struct timespec now = {0};
+    pthread_mutex_lock(&mutex);
+    while (!is_ready)
+        pthread_cond_clockwait(&condition, &mutex, CLOCK_MONOTONIC, &now);
+    pthread_mutex_unlock(&mutex);
+}
+static void set_ready_silently(void)
+{
+    pthread_mutex_lock(&mutex);
+    is_ready = true;
+    pthread_mutex_unlock(&mutex);
+}
+WAITING_CASE(condition_after_its_time, is_ready = false, await_briefly(), set_ready_silently())
+
+static void lock_by_clock(void)
+{
+    await(0);
+    pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, far_future());
+    pthread_mutex_unlock(&mutex);
+}
+WAITING_CASE(mutex_of_a_clock, (void)0, lock_by_clock(), done(0))
+
+static sem_t semaphore;
+WAITING_CASE(semaphore_of_a_clock, sem_init(&semaphore, 0, 0), sem_clockwait(&semaphore, CLOCK_MONOTONIC, far_future()),
+             sem_post(&semaphore))
+
+static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
+static void read_lock_by_clock(void)
+{
+    await(0);
+    pthread_rwlock_clockrdlock(&rwlock, CLOCK_MONOTONIC, far_future());
+    pthread_rwlock_unlock(&rwlock);
+}
+WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), done(0))
+
+static mtx_t c11_mutex;
+static cnd_t c11_condition;
+
+static void lock_c11(void)
+{
+    await(0);
+    mtx_lock(&c11_mutex);
+    mtx_unlock(&c11_mutex);
+}
+WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), done(0))
+
+static void set_ready_c11(void)
+{
+    mtx_lock(&c11_mutex);
+    is_ready = true;
+    cnd_signal(&c11_condition);
+    mtx_unlock(&c11_mutex);
+}
+static void await_c11(void)
+{
+    mtx_lock(&c11_mutex);
+    while (!is_ready)
+        cnd_wait(&c11_condition, &c11_mutex);
+    mtx_unlock(&c11_mutex);
+}
+WAITING_CASE(c11_condition_wait, is_ready = (cnd_init(&c11_condition), mtx_init(&c11_mutex, mtx_plain), false), await_c11(),
+             set_ready_c11())
+
+static int write_and_poll_c11(void *links)
+{
+    write_and_poll(links);
+    return 0;
+}
+static void run_c11(struct link *link)
+{
+    thrd_t thread;
+    check(thrd_create(&thread, write_and_poll_c11, link), "thrd_create");
+    check(thrd_join(thread, NULL), "thrd_join");
+}
+CASE(c11_thread_joined)
+{
+    run_c11(one);
+    WRITE(&two->a, OWN2, FAR);
+}
+CASE(c11_thread_created)
+{
+    WRITE(&one->a, OWN, FAR);
+    poll_one(&one->a);
+    run_c11(two);
+}
+CASE(c11_thread_created_early)
+{
+    WRITE(&one->a, OWN, FAR);
+    run_c11(two);
+}
+
+/* ---- batches of ibv_wr_*: each of their requests counts ---- */
+
+CASE(batch)
+{
+    (void)two;
+    struct link link = make_link(IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_ATOMIC_WRITE);
+    struct ibv_qp_ex *requests = ibv_qp_to_qp_ex(link.a.qp);
+    ibv_wr_start(requests);
+    requests->wr_id = number;
+    ibv_wr_atomic_write(requests, link.a.rkey, link.a.address + WORD, "8 bytes");
+    ibv_wr_rdma_write(requests, link.a.rkey, link.a.address + FAR);
+    ibv_wr_set_sge(requests, mr->lkey, (uintptr_t)buffer + OWN, LENGTH);
+    check(ibv_wr_complete(requests), "ibv_wr_complete");
+    link.a.outstanding += 2;
+    WRITE(&one->a, OWN2, FAR);
+    end_side(&link.a);
+    end_side(&link.b);
+}
+
 /* ---- processes: the child writes to our memory, and so do we ---- */
 
 #define CHILD(name) static __attribute__((noinline)) void name(struct side *side, int socket)
@@ -659,6 +825,17 @@ static const struct {
     NONE(thread_created),
     RACE(thread_created_early, "race"),
     NONE(polled_by_another),
+    NONE(condition_of_a_clock),
+    NONE(condition_after_its_time),
+    NONE(mutex_of_a_clock),
+    NONE(semaphore_of_a_clock),
+    NONE(rwlock_of_a_clock),
+    NONE(c11_lock),
+    NONE(c11_condition_wait),
+    NONE(c11_thread_joined),
+    NONE(c11_thread_created),
+    RACE(c11_thread_created_early, "race"),
+    RACE(batch, "race"),
     RACE(processes, "race"),
     NONE(processes_with_barrier),
     RACE(processes_with_early_barrier, "race"),
@@ -680,7 +857,7 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         number = i + 1;
         shared[0] = shared[1] = 0;
-        struct link links[2] = {make_link(), make_link()};
+        struct link links[2] = {make_link(0), make_link(0)};
         cases[i].run(&links[0], &links[1]);
         for (int l = 0; l < 2; l++) {
             drain(&links[l].a);

@@ -30,7 +30,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
       .trim()
       .split('\n')
       .map(line => line.split(' '))
-    assert.ok(cases.length >= 50, `${stdout}${stderr}`)
+    assert.ok(cases.length >= 60, `${stdout}${stderr}`)
     const wrong = cases
       .map(([number = '', name, expected]) => [name, expected, byCase.get(number)?.join(', ') ?? 'none'])
       .filter(([, expected, is]) => expected !== is)
