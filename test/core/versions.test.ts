@@ -53,7 +53,7 @@ const next = objectClass('sheet', 0x7000, {
       in: { size: record(1, newSizes), colour: optional(u8(2)) },
       out: { area: u32(64), size: record(65, newSizes), folds: u32(66) },
     }),
-    fold: method(Block.CM + 0, { in: {}, out: {} }),
+    fold: method(Block.MANAGEMENT + 0, { in: {}, out: {} }),
   },
 })
 /** The same, with one attribute that a device of the next release requires. */

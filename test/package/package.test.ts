@@ -152,6 +152,42 @@ describe('linters of packages', () => {
 })
 
 const oldest = installed('typescript-oldest')
+const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable']
+const nodeModules = [...strict, '--module', 'nodenext', '--moduleResolution', 'nodenext']
+
+/** Pairs of lines: the first must not compile, the second is right. */
+const MISTAKES: readonly (readonly [wrong: string, right: string])[] = [
+  ['pd.rcQp({ sendCq: pd })', 'pd.rcQp({ sendCq: cq })'],
+  ['pd.rcQp({ sendCq: cq, srq: cq })', 'pd.rcQp({ sendCq: cq, srq })'],
+  ["qp.modify({ state: 'READY' })", "qp.modify({ state: 'RTS' })"],
+  ['pd.register(bytes, { remoteWrites: true })', 'pd.register(bytes, { remoteWrite: true })'],
+  ['pd.register(64)', 'pd.register(bytes)'],
+  ["device.cq({ entries: '64' })", 'device.cq({ entries: 64 })'],
+  ['pd.window(3)', 'pd.window(2)'],
+  ['pd.srq({ maxWr: 4n })', 'pd.srq({ maxWr: 4 })'],
+  ["export const code: RdmaError['code'] = 'EWRONG'", "export const right: RdmaError['code'] = 'EINVAL'"],
+]
+
+test('mistakes of types do not compile, and the right lines beside them do', () => {
+  const header = [
+    "import { open, type RdmaError } from 'userdma'",
+    'const device = await open()',
+    'const bytes = new Uint8Array(64)',
+    'const [pd, cq] = [device.pd(), device.cq()]',
+    'const [srq, qp] = [pd.srq(), pd.rcQp({ sendCq: cq })]',
+  ]
+  write('mistakes.ts', [...header, ...MISTAKES.flat()].join('\n'))
+  const tsc = join(installed('typescript'), 'bin', 'tsc')
+  const { stdout } = spawnSync(process.execPath, [tsc, ...nodeModules, 'mistakes.ts'], {
+    cwd: folder,
+    env,
+    encoding: 'utf8',
+  })
+  const refused = new Set([...stdout.matchAll(/^mistakes\.ts\((\d+),/gm)].map(match => Number(match[1])))
+  const wrong = MISTAKES.map((_, i) => header.length + 2 * i + 1)
+  assert.deepEqual([...refused], wrong, stdout)
+})
+
 test('the oldest TypeScript compiles a program', { skip: !existsSync(oldest) && 'it is not installed' }, () => {
   write(
     'typed.ts',
@@ -168,7 +204,6 @@ test('the oldest TypeScript compiles a program', { skip: !existsSync(oldest) && 
     export const code: RdmaError['code'] = 'EINVAL'
     export const parse = parsePacket`,
   )
-  const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable']
   for (const [module, resolution] of [
     ['nodenext', 'nodenext'],
     ['esnext', 'bundler'],

@@ -102,7 +102,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
 
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
 /** A call number with its block and the number in the block. */
-export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.CM}`
+export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.MANAGEMENT}`
 
 const support = (drivers: readonly string[] | undefined): string => {
   if (drivers === undefined) return ''

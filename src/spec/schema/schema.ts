@@ -197,7 +197,7 @@ export const recordSize = (fields: Fields): number => {
  * First method of each of the 8 blocks of 32 (R5). EXPERIMENTAL methods may change with the next release; the blocks
  * from RESERVED on are empty.
  */
-export const Block = { COMMON: 0, CM: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
+export const Block = { COMMON: 0, MANAGEMENT: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
 /** The core's common methods (block 0). */
 export const CREATE = 0
 export const QUERY = 1
@@ -330,7 +330,7 @@ export const checkClasses = (classes: readonly ObjectClass[]): void => {
         throw new Error(
           `${path}: call number ${m.call} is not in 0..${Block.RESERVED - 1}; the blocks above are reserved`,
         )
-      if (m.call > CHAIN && m.call < Block.CM)
+      if (m.call > CHAIN && m.call < Block.MANAGEMENT)
         throw new Error(`${path}: call number ${m.call} is in core's block, whose methods all classes share`)
       if (calls.has(m.call)) throw new Error(`${path}: call number ${m.call} is that of ${calls.get(m.call)}`)
       calls.set(m.call, name)

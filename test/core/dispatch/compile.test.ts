@@ -95,7 +95,7 @@ test('an experimental method is like any other; a driver cannot add other blocks
   const { blocks } = at(Block.EXPERIMENTAL + 1).byName.get('box')!
   assert.equal(blocks[3]?.[1]?.handler, open)
   assert.equal(blocks[3]?.length, 2)
-  for (const call of [DESTROY + 2, Block.CM, Block.DRIVER_FAST - 1])
+  for (const call of [DESTROY + 2, Block.MANAGEMENT, Block.DRIVER_FAST - 1])
     assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own methods start at 64/)
   assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
 })

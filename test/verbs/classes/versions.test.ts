@@ -113,7 +113,7 @@ const refusal = (body: () => unknown): string => {
 const native = { skip: !hasNative() && 'koffi is missing' }
 
 test('an old library on a newer device uses what it knows', native, () => {
-  const tint = method(Block.CM + 5, { in: {}, out: { tint: u32(64) } })
+  const tint = method(Block.MANAGEMENT + 5, { in: {}, out: { tint: u32(64) } })
   const { create } = Pd.methods
   const newer = changed(Pd, {
     tint,
