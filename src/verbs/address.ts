@@ -55,10 +55,10 @@ const HOP_LIMIT = 64
 export const noAddress = (call: string, gid: unknown): RdmaError =>
   invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'give text: "192.0.2.7", "2001:db8::1"')
 
-/** The last parsed address: consecutive paths often have one address in common. */
+/** Cache of the last parsed address: consecutive calls often name the same one. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 
-/** Shared between calls: callers copy the bytes that they keep. */
+/** The GID of an address as text. The array is shared between calls: callers copy the bytes that they keep. */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (latest === undefined || latest.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
@@ -68,8 +68,8 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
   return latest.gid
 }
 
-/** Refuses options of other links. */
-const requireLink = (call: string, name: string, value: unknown, link: LinkName): void => {
+/** Throws EINVAL if an option of another link is set. */
+const refuseOption = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
     throw invalidArgument(
       call,
@@ -101,8 +101,8 @@ const noGid = new Uint8Array(16)
 
 /** The address record of a link with LIDs. */
 const lidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions, link: LinkName) => {
-  requireLink(call, 'dmac', options.dmac, link)
-  requireLink(call, 'vlan', options.vlan, link)
+  refuseOption(call, 'dmac', options.dmac, link)
+  refuseOption(call, 'vlan', options.vlan, link)
   const { global = false, srcPathBits = 0 } = options
   if (to.lid === undefined)
     throw invalidArgument(
@@ -117,9 +117,9 @@ const lidAddress = (call: string, path: PathFacts, to: PeerAddress, options: Pat
 /** The address record of RoCE. */
 const gidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) => {
   const gid = gidOf(call, to.gid)
-  requireLink(call, 'lid', to.lid, 'roce')
-  requireLink(call, 'srcPathBits', options.srcPathBits, 'roce')
-  if (options.global === false) requireLink(call, 'global', false, 'roce')
+  refuseOption(call, 'lid', to.lid, 'roce')
+  refuseOption(call, 'srcPathBits', options.srcPathBits, 'roce')
+  if (options.global === false) refuseOption(call, 'global', false, 'roce')
   return routeTo(path, gid, 1, options)
 }
 

@@ -109,27 +109,28 @@ export interface Carrier {
   readonly descriptors: Descriptors
   /** Layout of all its rings. */
   readonly layout: RingLayout
-  /** Maps the ring that a call returned, and unmaps it: its object was destroyed or got another ring. */
+  /** Maps the ring that a call returned. */
   ring(place: RingPlace): RingBytes
+  /** Unmaps a ring whose object was destroyed or got another ring. */
   release(place: RingPlace): void
   /** Attributes with which CQs are created so that their events arrive here. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
   /** A sentence that explains the failure of the request with this id better than its completion, if one is known. */
   explain?(qpn: number, id: number): string | undefined
-  /** A program starts (true) or stops waiting: meanwhile the process must not exit for lack of work. */
+  /** The first waiter starts (true), or the last one ends: while there are waiters, the process must not exit. */
   waiting(begins: boolean): void
   /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
   posted(handle: number): void
   /** Drives the device if this process must; true if it did work. */
   drive(): boolean
   /**
-   * Called before each wait: a promise if the event loop has not had a turn for long, since everything here can run in
-   * microtasks; otherwise undefined.
+   * Called before each wait. Posts and completions can follow each other in microtasks only, which would starve timers
+   * and I/O: a promise for the next turn of the event loop if the last one was long ago, otherwise undefined.
    */
   pause(): Promise<void> | undefined
-  /** The device has more work for the next turn of the event loop: waiters should yield. */
-  isIdle(): boolean
+  /** The device continues its work in the next turn of the event loop: waiters must not poll until then. */
+  awaitsNextTurn(): boolean
   /** Assigns a buffer an address that the device can use; the same buffer always gets the same address. */
   addressOf(buffer: Uint8Array): bigint
   /** The buffer is no longer registered. */

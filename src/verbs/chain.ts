@@ -172,7 +172,7 @@ const creation = <O>({ class: cls, args, options, made, failed }: Plan<O>, at: n
 const nothing = (): void => {}
 const outOf = ({ out }: Answered<AnyValues>): AnyValues => out
 
-/** The call at the start of a codec's sentence. */
+/** Matches the call's name at the start of a codec's message. */
 const CALL = /^\w+\.\w+(?=: )/
 
 const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
@@ -189,7 +189,7 @@ const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array 
 /** Objects per chain of creations: a chain has at most 1 MiB. */
 const AT_ONCE = 2048
 
-/** Runs chains on a device with the classes of `classOf`. */
+/** Runs chains on a device. `classOf`: the device's own declaration of a class that has the method. */
 export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]): T[] => {
     const made: T[] = []

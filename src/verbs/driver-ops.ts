@@ -74,7 +74,7 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
     for (const one of mapped) one.release()
     mail.end()
   })
-  /** Its number, which another descriptor may have now. */
+  /** The handle. Throws after `close`, because another descriptor may have the number then. */
   const opened = (method: string): number => {
     if (self.handle === CLOSED) throw isClosed(`driver_ops.${method}`)
     return handle

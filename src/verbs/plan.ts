@@ -26,7 +26,7 @@ export interface Kind<N extends string> {
 export type Reference<N extends string> = Named & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
-/** The handle of a closed object: the number may belong to another object now. Carriers refuse it. */
+/** The handle that a closed object gets, because its number may belong to another object now. Carriers refuse it. */
 export const CLOSED = -0x40000000
 export const isClosed = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
 
@@ -147,7 +147,7 @@ export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClas
   }
 }
 
-/** The user handle of an object with events, if it belongs to this device. */
+/** Number, class and handle of an object with events; undefined if it does not belong to this device. */
 export const sourceName = ({ sources }: DeviceContext, object: object): SourceName | undefined => {
   const { number = 0 } = object as Partial<SourceName>
   return sources.get(number) === object ? (object as SourceName) : undefined
@@ -213,7 +213,7 @@ export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: n
   }
 }
 
-/** Ends an object: destroys it on the first call, does nothing later. Throws RdmaError EBUSY while it is in use. */
+/** A function that destroys an object once; later calls do nothing. It throws RdmaError EBUSY while it is in use. */
 export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {
   let open = true
   return (): void => {

@@ -11,9 +11,11 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Capacity in elements (slots minus one), and the mask of stored indices. */
+  /** In elements: all slots if stored indices only count up (layout `counting`), otherwise one less. */
   readonly capacity: number
+  /** Mask from an index to its slot. */
   readonly mask: number
+  /** Mask from an index to its stored value. */
   readonly wrap: number
   readonly log2: number
   /** Byte offset of the first element, word offsets of the indices. */
@@ -137,13 +139,13 @@ export const oldestCompletion = (ring: ProgramRing): number =>
 export const unreadCompletions = (ring: ProgramRing): number =>
   (loadIndex(ring.layout, ring.words, ring.producer) - ring.index) & ring.wrap
 
-/** Returns the slot of the completion at `oldest` to the device. */
+/** Returns the slot at `oldestCompletion` to the device. */
 export const consume = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
   storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
-/** Both sides start again, after a move of the queue pair to RESET. */
+/** Starts at slot 0 again: the device has done so when the queue pair was moved to RESET. */
 export const restart = (ring: ProgramRing): void => {
   ring.index = 0
 }

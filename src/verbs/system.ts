@@ -41,7 +41,7 @@ export interface DeviceEntry {
   readonly index: number
   /** Name of its driver. */
   readonly driver: string
-  /** Linux's number of the driver. */
+  /** rdma_driver_id of Linux. */
   readonly driverId: number
   /** ibv_node_type by name. */
   readonly nodeType: NodeTypeName | undefined
@@ -59,7 +59,7 @@ export interface DeviceEntry {
 
 /** A device was added or removed. */
 export interface DeviceChange {
-  /** True: it was added. */
+  /** Whether it was added or removed. */
   readonly type: 'added' | 'removed'
   /** Its number in the system. */
   readonly index: number

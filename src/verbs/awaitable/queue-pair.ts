@@ -20,7 +20,7 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** Members that replace those for the program's completion queues. */
+/** Options without those that name queues of the program. */
 export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
@@ -54,7 +54,7 @@ const promising = <T>(make: () => Promise<T>): Promise<T> => {
   }
 }
 
-/** The same request with a promise for its completion; `at`: index of its options among the arguments. */
+/** Wraps a posting method: it returns a promise for the completion. `at`: index of the options among its arguments. */
 const promised = (name: string, post: Post, at: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
@@ -80,7 +80,7 @@ const checkAwaited = (call: string, options: unknown): void => {
     )
 }
 
-/** The requests of a type's table by name, with the index of their options. */
+/** The posting methods of a queue pair type by name, with the index of their options among the arguments. */
 export type PromisedRequests = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {

@@ -40,7 +40,7 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** An outstanding request, and its promise: of `answer`, or of the completion if `answer` is undefined. */
+/** An outstanding request, and its promise, which resolves with `answer`, or with the completion if it is undefined. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: unknown) => {
   let one: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {
@@ -115,7 +115,7 @@ export class RequestPromises {
     while (this.#cq.poll()) this.#settleOne(this.#cq.completion)
   }
 
-  /** Outstanding requests no longer get completions; the queue pair starts again from RESET. */
+  /** Rejects all outstanding requests: the queue pair was reset or closed, so they get no completions. */
   cancel(reason: string): void {
     for (const [id, one] of this.#outstanding) {
       this.#end(id, one)

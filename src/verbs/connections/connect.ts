@@ -22,7 +22,7 @@ import {
   connectionOptionNames,
   dataOf,
   LazyAddresses,
-  Place,
+  SharedDevice,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
@@ -90,9 +90,9 @@ const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOption
 const listenOptionNames: KnownOptions<ListenOptions> = { device: true, backlog: true }
 const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reason: true }
 
-const placeOf = async (call: string, device: Device | undefined): Promise<Place> => {
+const sharedDevice = async (call: string, device: Device | undefined): Promise<SharedDevice> => {
   const chosen = device ?? (await open({ socket: true }))
-  return new Place(chosen, contextOf(call, chosen), device === undefined)
+  return new SharedDevice(chosen, contextOf(call, chosen), device === undefined)
 }
 
 /** Connects to the listener at `rdma://HOST:PORT`. */
@@ -104,8 +104,8 @@ export async function connect(url: string, options: object = {}): Promise<Connec
   checkConnection('connect', given, MAX_WITH_REQUEST)
   given.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
-  const place = await placeOf('connect', given.device)
-  const end = new ConnectionEnd('connect', place)
+  const shared = await sharedDevice('connect', given.device)
+  const end = new ConnectionEnd('connect', shared)
   try {
     given.signal?.throwIfAborted()
     end.create()
@@ -118,23 +118,23 @@ export async function connect(url: string, options: object = {}): Promise<Connec
 
 class RequestObject implements ConnectionRequest {
   readonly privateData: Uint8Array
-  readonly #place: Place
+  readonly #shared: SharedDevice
   /** Undefined once the request is accepted or refused. */
   #id: number | undefined
   readonly #addresses = new LazyAddresses()
 
-  constructor(place: Place, event: ConnectionEvent) {
+  constructor(shared: SharedDevice, event: ConnectionEvent) {
     this.privateData = dataOf(event)
-    this.#place = place
+    this.#shared = shared
     this.#id = event.object
   }
 
   get remoteAddress(): string {
-    return this.#addresses.of(this.#place.kit, this.#id).remote.address
+    return this.#addresses.of(this.#shared.kit, this.#id).remote.address
   }
 
   get remotePort(): number {
-    return this.#addresses.of(this.#place.kit, this.#id).remote.port
+    return this.#addresses.of(this.#shared.kit, this.#id).remote.port
   }
 
   // Arrow functions, because programs may take the methods out of the object.
@@ -144,7 +144,7 @@ class RequestObject implements ConnectionRequest {
     checkConnection('request.accept', given, MAX_WITH_ANSWER)
     given.signal?.throwIfAborted()
     const id = this.#take('request.accept')
-    const end = new ConnectionEnd('request.accept', this.#place.share())
+    const end = new ConnectionEnd('request.accept', this.#shared.share())
     end.take(id, this.privateData)
     try {
       return await end.accept(given)
@@ -161,7 +161,7 @@ class RequestObject implements ConnectionRequest {
     if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
       throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
     const id = this.#take('request.reject')
-    const { carrier } = this.#place.kit
+    const { carrier } = this.#shared.kit
     try {
       carrier.call(CmId, 'reject', id, { privateData, reason })
     } finally {
@@ -169,7 +169,7 @@ class RequestObject implements ConnectionRequest {
     }
   }
 
-  /** The identifier, which belongs to the answer from now on. */
+  /** Takes the identifier: `accept` or `reject` owns it from now on. */
   #take(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
@@ -185,8 +185,8 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)
   const address = await resolveUrl('listen', url)
-  const place = await placeOf('listen', options.device)
-  const { device, kit } = place
+  const shared = await sharedDevice('listen', options.device)
+  const { device, kit } = shared
   const { carrier, waiters } = kit
   const requests: Mailbox<ConnectionRequest> = createMailbox(kit, 'server')
   const number = waiters.add()
@@ -204,13 +204,13 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     } finally {
       requests.end()
       waiters.remove(number)
-      await place.release()
+      await shared.release()
     }
   }
   try {
     const events = connectionEvents(kit)
     events.on(number, event => {
-      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(place, event))
+      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(shared, event))
     })
     const named = { channel: events.channel, userHandle: BigInt(number), portSpace: CmPortSpace.values.TCP }
     id = carrier.call(CmId, 'create', 0, named).object

@@ -110,7 +110,7 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
   CmEventType.values
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
-/** Retries of the queue pair, and RNR retries: 7 means unlimited. */
+/** retry_cnt and rnr_retry: 7 retries; of RNR retries 7 means unlimited. */
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
@@ -159,8 +159,8 @@ const parametersOf = ({
   }
 }
 
-/** A device that connections use, and the state that they share. */
-export class Place {
+/** A device that several connections use, and its open state, which they share. */
+export class SharedDevice {
   readonly device: Device
   readonly kit: DeviceContext
   /** The device was opened for its connections and is closed with the last of them. */
@@ -188,7 +188,7 @@ export class Place {
 const domains = new WeakMap<DeviceContext, ProtectionDomain>()
 
 /** The default protection domain of a device's connections. */
-const domainOf = ({ device, kit }: Place): ProtectionDomain => {
+const domainOf = ({ device, kit }: SharedDevice): ProtectionDomain => {
   let known = domains.get(kit)
   if (known === undefined || !(known as ProtectionDomain & HeldObject).isOpen) {
     known = device.pd()
@@ -223,7 +223,7 @@ export class LazyAddresses {
 export class ConnectionEnd {
   readonly number: number
   readonly #call: string
-  readonly #place: Place
+  readonly #shared: SharedDevice
   readonly #events: ConnectionEvents
   #id: number | undefined
   #qp: ConnectedQueuePair | undefined
@@ -234,18 +234,18 @@ export class ConnectionEnd {
   #end: Ending | undefined
   #isClosed = false
 
-  constructor(call: string, place: Place) {
-    const { waiters } = place.kit
+  constructor(call: string, shared: SharedDevice) {
+    const { waiters } = shared.kit
     this.#call = call
-    this.#place = place
-    this.#events = connectionEvents(place.kit)
+    this.#shared = shared
+    this.#events = connectionEvents(shared.kit)
     this.number = waiters.add()
     this.#events.on(this.number, event => this.#onEvent(event))
   }
 
   /** Creates the identifier of the active side. */
   create(): void {
-    const { carrier } = this.#place.kit
+    const { carrier } = this.#shared.kit
     this.#id = carrier.call(CmId, 'create', 0, {
       channel: this.#events.channel,
       userHandle: BigInt(this.number),
@@ -260,8 +260,8 @@ export class ConnectionEnd {
   }
 
   async #makeQueuePair({ pd, qp: options, prepare, signal }: ConnectionOptions<never>): Promise<ProtectionDomain> {
-    if (pd !== undefined) checkOwn(this.#place.kit, this.#call, 'pd', pd)
-    const domain = pd ?? domainOf(this.#place)
+    if (pd !== undefined) checkOwn(this.#shared.kit, this.#call, 'pd', pd)
+    const domain = pd ?? domainOf(this.#shared)
     const qp = domain.rcQp(options)
     this.#qp = qp
     if (prepare !== undefined) {
@@ -293,12 +293,12 @@ export class ConnectionEnd {
   }
 
   #request(method: 'connect' | 'accept', args: object): void {
-    const { carrier } = this.#place.kit
+    const { carrier } = this.#shared.kit
     carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle })
   }
 
   async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
-    const { waiters } = this.#place.kit
+    const { waiters } = this.#shared.kit
     this.#events.hold()
     try {
       while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
@@ -310,7 +310,7 @@ export class ConnectionEnd {
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device was removed')
     return new ConnectionObject(
       this,
-      this.#place.device,
+      this.#shared.device,
       pd,
       this.#qp as ConnectedQueuePair,
     ) as Connection<ConnectedQueuePair> as Connection<never>
@@ -318,14 +318,14 @@ export class ConnectionEnd {
 
   #onEvent(event: ConnectionEvent): void {
     const { type, status } = event
-    const { carrier, waiters } = this.#place.kit
+    const { carrier, waiters } = this.#shared.kit
     if (type === ESTABLISHED) {
       this.#isEstablished = true
       if (this.#qp !== undefined) markReady(this.#qp)
-      // Only a reply has new private data; that of a request arrived with it.
+      // A REP brings private data; that of a REQ was read when the REQ arrived.
       if (event.connection !== undefined && this.privateData.length === 0) this.privateData = dataOf(event)
     } else if (type === DISCONNECTED) {
-      // The peer waits for this call.
+      // Answers the DREQ: the peer waits for the DREP.
       carrier.call(CmId, 'disconnect', this.#id as number, {})
       this.#over('peer')
     } else if (type === DEVICE_REMOVAL) this.#over('device')
@@ -345,12 +345,12 @@ export class ConnectionEnd {
 
   #over(why: Ending): void {
     this.#end ??= why
-    this.#place.kit.waiters.wake(this.number)
+    this.#shared.kit.waiters.wake(this.number)
   }
 
   /** Waits for the disconnect. */
   async closed(): Promise<Ending> {
-    const { waiters } = this.#place.kit
+    const { waiters } = this.#shared.kit
     while (this.#end === undefined && !waiters.over) await waiters.wait(this.number)
     return this.#end ?? 'device'
   }
@@ -359,7 +359,7 @@ export class ConnectionEnd {
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    const { kit } = this.#place
+    const { kit } = this.#shared
     const id = this.#id
     this.#id = undefined
     this.#events.off(this.number)
@@ -369,12 +369,12 @@ export class ConnectionEnd {
     } finally {
       kit.waiters.remove(this.number)
       this.#over('closed')
-      await this.#place.release()
+      await this.#shared.release()
     }
   }
 
   get addresses(): Addresses {
-    return this.#addresses.of(this.#place.kit, this.#id)
+    return this.#addresses.of(this.#shared.kit, this.#id)
   }
 }
 

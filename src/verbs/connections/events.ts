@@ -36,7 +36,7 @@ export class ConnectionEvents {
     this.#handlers.delete(number)
   }
 
-  /** An event is awaited: a device in this process does its work in turns that do not keep the process alive. */
+  /** Keeps the process alive while an event is awaited: the timers of a device in this process do not. */
   hold(): void {
     if (this.#awaited++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
   }
@@ -54,7 +54,7 @@ export class ConnectionEvents {
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
-      // An earlier wake has read the event.
+      // The events of this wake were read after an earlier one.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
       // The device was closed or removed, which wakes all waiters.

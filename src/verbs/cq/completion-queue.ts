@@ -55,8 +55,8 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   /** The device's attributes of the queue: `completions`, `errors`, the event moderation and others. */
   query(): Out<typeof Cq.methods.query>
   /**
-   * Sets event moderation (R36): a waiter wakes after `count` completions or `microseconds` after the first of them,
-   * whichever is first; each 0 to 65,535. Both 0: with the next completion.
+   * Sets event moderation (R36): a waiter wakes after `completions` completions, or `microseconds` after the first of
+   * them, whichever is first; each 0 to 65,535. Both 0: after the next completion.
    */
   moderate(threshold: Threshold): void
   /**
@@ -82,7 +82,7 @@ export interface CqOptions {
 
 const cqOptionNames: KnownOptions<CqOptions> = { entries: true, vector: true, kind: true }
 const thresholdOptionNames: KnownOptions<Threshold> = { completions: true, microseconds: true }
-/** Options are passed through `wait` unchanged. */
+/** With `signal`, because `wait` passes its options to `arm`. */
 const armOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: true, signal: true }
 
 /** The attributes of the options. */
@@ -90,12 +90,12 @@ const cqOptions = { cqe: 'entries', compVector: 'vector' }
 const thresholdOptions = { count: 'completions', period: 'microseconds' }
 
 const ENTRIES = 256
-/** Completions per iteration before the event loop gets a turn. */
+/** Completions that an iteration yields before the event loop gets a turn. */
 const TAKEN_PER_TURN = 256
 /** Polls of an empty queue before it is armed. */
 const LOOKS = 4
 
-/** Devices of an older release have no kinds; this matters only if one is requested. */
+/** The attribute is sent only if it is needed: devices of an older release do not know it. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
 type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
@@ -177,7 +177,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     // other code in this process often completes something within a few microtasks
     for (let i = 0; i < LOOKS; i++) {
       if (this.#hasNews()) return
-      if (carrier.isIdle()) break
+      if (carrier.awaitsNextTurn()) break
       if (carrier.drive() && this.#hasNews()) return
       if (carrier.remote) break
       await undefined
@@ -190,7 +190,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'make it for as many requests as can be outstanding on all of its queue pairs',
       )
-    // closed in the meantime: existing waiters wake; a new wait fails in the call
+    // closed during the polls above: return as an existing waiter does; a wait that starts later fails in `arm`
     if (waiters.over && !wasOver) return
     const woken = waiters.wait(this.number, signal)
     try {
@@ -201,7 +201,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       if (!this.#hasNews()) throw error
     }
     // completions before the queue was armed raise no event
-    if (!carrier.isIdle()) carrier.drive()
+    if (!carrier.awaitsNextTurn()) carrier.drive()
     if (this.#hasNews()) waiters.wake(this.number)
     await woken
   }

@@ -11,14 +11,14 @@ export interface WaiterList {
   /** Resolves with the next wake; rejects with the signal's reason if it is aborted first. */
   wait(number: number, signal?: AbortSignal): Promise<void>
   wake(number: number): void
-  /** Wakes all waiters: no event can follow, which `over` reports from then on. */
+  /** Wakes all waiters and sets `over`: no event can follow. */
   wakeAll(): void
   readonly over: boolean
 }
 
 /**
- * `changed`: called when the first waiter starts and when the last one ends. `live` gets the numbers, each with
- * undefined, and loses removed ones.
+ * `changed`: called when the first waiter starts and when the last one ends. `live`: its keys are the numbers in use; a
+ * new number has the value undefined.
  */
 export const createWaiterList = (
   changed: (begins: boolean) => void = () => {},

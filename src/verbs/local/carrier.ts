@@ -42,7 +42,7 @@ interface LocalCarrier extends Carrier {
 interface Rings {
   readonly memory: RingMemory
   readonly ring: Carrier['ring']
-  /** The offset at which a driver of any kind may place rings of rxe's layout too. */
+  /** Memory that can be looked up by offset: drivers of all kinds may place rings of rxe's layout there. */
   readonly mapped?: FindableMemory
 }
 
@@ -102,7 +102,7 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
   })
 }
 
-/** A context on a device of this process; `soft`: it is the soft device. `closed` is called when it is closed. */
+/** A context on a device of this process. `soft`: set for a soft device. `closed`: called when the context is closed. */
 const carrierOn = (
   network: LocalNetwork,
   device: CoreDevice,
@@ -135,7 +135,7 @@ const carrierOn = (
     if (type === DEVICE_FATAL) carrier.targets?.ended()
   })
 
-  /** Other drivers get the doorbell by their `doorbell` method, if they have it. */
+  /** Drivers of other devices get the doorbell as a call of `postSend`, if they implement it. */
   const ringDoorbell = (handle: number): void => {
     const object = findHandle(context.handles, handle)
     const call = object?.class.methods.postSend?.call
@@ -227,7 +227,7 @@ const carrierOn = (
     },
     drive: () => network.drive(),
     pause: () => network.pause(),
-    isIdle: () => network.isIdle(),
+    awaitsNextTurn: () => network.awaitsNextTurn(),
     addressOf(buffer) {
       let area = known.get(buffer)
       if (area === undefined) {

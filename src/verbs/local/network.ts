@@ -109,8 +109,8 @@ export interface LocalNetwork extends Network {
   drive(): boolean
   /** A promise for the next turn of the event loop, if there has been none for long. */
   pause(): Promise<void> | undefined
-  /** Whether the device waits for the next turn of the event loop to continue long work. */
-  isIdle(): boolean
+  /** Whether a drive stopped before its work was done; the next turn of the event loop continues it. */
+  awaitsNextTurn(): boolean
 }
 
 /** Maximum rounds of one drive: devices that keep each other busy let the event loop run between drives. */
@@ -273,7 +273,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     budget = BUDGET
     if (scheduled && !continues) later()
   }
-  /** A turn of the event loop renews the budget and continues what waits for it. */
+  /** Takes one from the budget; false if it is used up. The next turn of the event loop renews it. */
   const spend = (): boolean => {
     if (budget === BUDGET) onNextTurn(renew)
     if (budget === 0) return false
@@ -291,7 +291,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     touched = true
     called = true
   }
-  return { drive, kick, touch, scheduleTimers, pause, isIdle: () => continues, stop: disarm }
+  return { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn: () => continues, stop: disarm }
 }
 
 const throwOn = (error: unknown): never => {
@@ -344,7 +344,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, scheduleTimers, pause, isIdle, stop } = createDriver(
+  const { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn, stop } = createDriver(
     core,
     devices,
     link === 'memory',
@@ -394,7 +394,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     touch,
     scheduleTimers,
     pause,
-    isIdle,
+    awaitsNextTurn,
     add(name, address) {
       const { port: bare, identity } = attach(name, address)
       const port = withFaults(bare, name, rules)

@@ -133,8 +133,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
 
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
-      // The sender writes each packet between two devices of the network. For a packet from a socket no sender writes
-      // it.
+      // A packet between two devices of the network is captured when it is sent, one from outside when it arrives.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
       const time = performance.timeOrigin * 1000 + nowMicroseconds()
       try {

@@ -93,7 +93,7 @@ inspectAs<RemoteRange>(
 
 const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
 
-/** For data from elsewhere. */
+/** Converts data that this library did not make. Throws RdmaError EINVAL. */
 const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   const address = typeof remote === 'object' ? addressOf(remote?.address) : undefined
   if (

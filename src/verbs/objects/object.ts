@@ -44,7 +44,10 @@ export type ObjectOf<C extends ObjectClass> = {
     close(): void
   }
 
-/** Ends a descriptor: calls `destroy` if the class has it (EBUSY if the object is in use), and closes it. */
+/**
+ * A function that closes a descriptor once: it calls `destroy` if the class has it (EBUSY if the object is in use),
+ * closes the descriptor, and calls `closed`.
+ */
 export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void) => {
   let open = true
   return (): void => {
@@ -84,7 +87,7 @@ export const objectPlan = <C extends ObjectClass>(
     class: cls,
     args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
     made({ object: handle, out }) {
-      const isDestroyed = cls.methods.destroy !== undefined
+      const hasDestroy = cls.methods.destroy !== undefined
       const release = (): void => {
         if (own.handle === CLOSED) return
         if (cls.identity === 'fd') carrier.descriptors.close(handle)
@@ -94,12 +97,12 @@ export const objectPlan = <C extends ObjectClass>(
       }
       const close = (): void => {
         if (own.handle === CLOSED) return
-        if (isDestroyed) destroy(carrier, cls, handle)
+        if (hasDestroy) destroy(carrier, cls, handle)
         release()
       }
       const closeAsync = async (): Promise<void> => {
         if (own.handle === CLOSED) return
-        if (isDestroyed) await destroyAsync(carrier, cls, handle)
+        if (hasDestroy) await destroyAsync(carrier, cls, handle)
         release()
       }
       const methods = Object.keys(cls.methods)

@@ -1,6 +1,6 @@
 /*
- * What `console.log` and `JSON.stringify` show of the library's objects: their relevant properties instead of their
- * internals. Not hot. JSON has no 64-bit numbers: addresses are text.
+ * The library's objects in `console.log` and `JSON.stringify`: their relevant properties instead of their internals.
+ * Not hot. JSON has no 64-bit numbers: addresses are text.
  */
 import { detached } from '../error.ts'
 
@@ -23,7 +23,7 @@ export const jsonSafe = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, jsonSafe(one)]))
 }
 
-/** The output of util.inspect for `target`, or for the objects whose methods or prototype it is. */
+/** Sets the output of util.inspect for `target`, or for the objects whose prototype `target` is. */
 export const inspectAs = <S extends object>(
   target: object,
   name: string,
@@ -42,8 +42,8 @@ export const inspectAs = <S extends object>(
 }
 
 /**
- * Adds `toJSON` and util.inspect's method to `target`, an object or the table of its methods. `name`: its kind; `show`:
- * the properties to show, JSON-safe; `isOne`: whether a value is an object with these methods.
+ * Adds `toJSON` and util.inspect's method to `target`, an object or the prototype of objects. `name`: their kind;
+ * `show`: the properties to show, JSON-safe; `isInstance`: false for the prototype itself.
  */
 export const showAs = <S extends object>(
   target: object,

@@ -1,6 +1,6 @@
 /*
- * For programs that end while they await something that cannot happen any more: Node ends them with status 13 and
- * reports the line of the `await`. This adds what was awaited and why it cannot happen.
+ * A message for programs that end during an `await` that can never settle. Node ends them with status 13 and reports
+ * the line of the `await`; the message adds what was awaited, and why it cannot happen.
  */
 
 /** Node's status for a top-level `await` that never settles. */

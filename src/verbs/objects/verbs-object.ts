@@ -1,6 +1,6 @@
 /*
- * The base class of the library's objects. A program may have very many (R15): an object has few fields, and accessors
- * of the class serve what is common.
+ * The base class of the library's objects. A program may have very many (R15): an object has few fields, and values
+ * that all objects of a class share are accessors of the class.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { detached } from '../error.ts'
@@ -61,7 +61,7 @@ const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: n
   return methods
 }
 
-/** Makes methods of a class throw an RdmaError when called without their object; `call`: as in `call.close`. */
+/** Makes methods of a class throw an RdmaError if called without their object. `call`: the object's name in errors. */
 const guard = (call: string, cls: { readonly prototype: object }): void => {
   for (const [key, method] of methodsOf(cls)) {
     if (CHECKING.includes(key)) continue

@@ -144,7 +144,10 @@ export const qpOptions = {
   sqPsn: 'psn',
 }
 
-/** Further attributes of services with acknowledgements, responder and requester. */
+/**
+ * Further attributes of services with acknowledgements: `responder` for RTR, `requester` for RTS. An XRC target has no
+ * requester: for RTS it needs only `timeout`.
+ */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
   const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {

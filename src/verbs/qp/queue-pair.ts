@@ -95,7 +95,7 @@ export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
   maxRecvSge: true,
 }
 
-/** Further arguments of a creation. */
+/** Attributes of a creation that are not attributes of a state; the library sets them. */
 type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
@@ -195,7 +195,7 @@ export const fullError = (call: string, queue: 'send' | 'receive', depth: number
 export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
 
-/** The rings' memory of a removed device may belong to another device: nothing is written there. */
+/** Throws EIO if the device is closed or removed: the memory of its rings may belong to another device now. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
 }
@@ -318,7 +318,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 }
 
-/** Core has moved the queue pair to RTS. */
+/** Marks a queue pair as able to send, after core's connection management has moved it to RTS. */
 export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }

@@ -79,7 +79,7 @@ export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number
   view.setUint32(at + send.IMM, immediate)
 }
 
-/** The rkey that the peer invalidates. */
+/** The rkey to invalidate: by the peer (SEND with invalidate), or here (LOCAL_INV). */
 export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, key: number): void => {
   words[(at + send.IMM) >> 2] = key
 }

@@ -6,7 +6,7 @@
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'
 
-/** Sizes: of the message, and of one indirect value; there are as many as a method can have. */
+/** Bytes of the message, bytes of one indirect value, and the maximum number of indirect values of a call. */
 export const MESSAGE = 1 << 16
 export const ROOM = 1 << 20
 export const ROOMS = 10

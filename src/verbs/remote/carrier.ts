@@ -207,7 +207,7 @@ export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier =>
     },
     // Events arrive through the event loop anyway.
     pause: () => undefined,
-    isIdle: () => false,
+    awaitsNextTurn: () => false,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)

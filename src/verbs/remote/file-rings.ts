@@ -16,7 +16,7 @@ export const ringPool = (): RingPool => {
   return pool
 }
 
-/** Mappings cover the same pieces as the daemon's, unless a longer ring lies in between. */
+/** A mapping covers a chunk, with the daemon's boundaries; a ring that crosses a boundary has a mapping of its own. */
 const { chunk: CHUNK, firstRing: FIRST, bytes: END } = ContextFile
 
 interface Shared {
@@ -33,7 +33,7 @@ export interface FileRings {
 
 /** `file`: the context's memory file. */
 export const createFileRings = (file: number): FileRings => {
-  /** By file offset of the mapping; the mapping of a single long ring by its negated offset. */
+  /** By file offset of the chunk; the mapping of a ring that crosses a boundary by the ring's negated offset. */
   const mappings = new Map<number, Shared>()
 
   const spanOf = ({ offset, size }: RingPlace) => {

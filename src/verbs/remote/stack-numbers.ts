@@ -5,7 +5,7 @@
 import { Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
 
-/** Whether the program runs under `userdma check`; of what it records, these are the stacks. */
+/** Whether the program records stacks: it runs under `userdma check`. */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
 /** As in the preload library. */
