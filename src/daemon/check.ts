@@ -20,9 +20,7 @@ import type { FailureReports } from './failures.ts'
 const MAX_FRAMES = 64
 const MAX_STACKS = 4096
 const MAX_BYTES = 2 ** 24
-/**
- * Limits of all processes: those whose stacks are kept, also after their end, and bytes. The oldest are dropped first.
- */
+/** Limits of all processes together: processes whose stacks are kept, ended ones included, and bytes. The oldest go first. */
 const MAX_PROCESSES = 256
 const MAX_TOTAL = 2 ** 27
 /** Milliseconds after which logs of programs that post little are read. */
@@ -50,11 +48,11 @@ export interface CheckDesk {
     stack: Stack,
     post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'> & RequestFacts,
   ): void
-  /** A call that was refused before it was understood, in the call that runs now. */
+  /** Reports a call that was refused before it was decoded. */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
-  /** FORK of a process. */
+  /** Reports a FORK message of a process. */
   forked(pid: number, stack: Stack): void
-  /** A program writes event logs. */
+  /** Starts reading event logs: a program writes one. */
   watchEvents(): void
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void

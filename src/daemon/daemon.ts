@@ -272,7 +272,7 @@ export const startDaemon = async ({
       // A context of connection management has only channels; it ends with the last.
       if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
     }),
-    shares: createFdQuotas(),
+    fdQuotas: createFdQuotas(),
     memory: createMemoryQuotas(),
     slices,
     trace,

@@ -1,6 +1,6 @@
 /*
- * Reads what programs log of their posts and polls (the event log in each context's memory file, spec/session.ts). The
- * memory is the program's: whatever it says is only believed about the program itself.
+ * Reads the posts and polls that programs log (the event log in each context's memory file, spec/session.ts). A program
+ * can write anything there, so an entry is evidence about the program itself only.
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
@@ -9,7 +9,7 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 
-/** How long an entry that was claimed may remain unwritten, in microseconds: its program has ended after that. */
+/** Microseconds that a claimed entry may remain unwritten; after that its program has ended. */
 const MAX_CLAIMED = 1_000_000
 
 type Layout = (typeof Messages)['event' | 'eventLog']
@@ -38,7 +38,7 @@ const AT = offsetsOf(
 interface Reader {
   /** Entries that were read. */
   tail: number
-  /** Since when the next entry is claimed and not written. */
+  /** Time at which the next entry was found claimed but not written; undefined if it was not. */
   claimed: number | undefined
 }
 
@@ -47,7 +47,7 @@ export interface EventLogs {
   read(): { readonly entries: LoggedEvent[]; readonly lost: readonly number[] }
 }
 
-/** CLOCK_MONOTONIC when our own clock was 0: of some tries, the one that took the shortest time. */
+/** CLOCK_MONOTONIC when our clock was 0, in microseconds: the fastest of 100 measurements. */
 const clockStart = (): number => {
   let shortest = Number.POSITIVE_INFINITY
   let start = 0

@@ -41,7 +41,7 @@ export interface DaemonState {
   readonly contexts: Contexts
   readonly events: EventSockets
   /** Quotas of descriptors. */
-  readonly shares: FdQuotas
+  readonly fdQuotas: FdQuotas
   /** Quotas of memory. */
   readonly memory: MemoryQuotas
   /** Schedules long work of calls in slices. */

@@ -31,17 +31,17 @@ export interface Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
    * caller passes on and then closes. Throws CallError: EIO if the device was removed, EMFILE or ENFILE if the quota
-   * `share` is exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
+   * `quota` is exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
    */
   open(
     device: Device,
     node: number,
-    share: FdQuota,
+    quota: FdQuota,
     packed?: boolean,
     account?: MemoryAccount,
   ): { readonly open: OpenContext; readonly doorbell: number }
   /** Creates another doorbell socket; returns and throws as `open`. */
-  addDoorbell(open: OpenContext, share: FdQuota): number
+  addDoorbell(open: OpenContext, quota: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
    * The device was removed: shuts down the doorbell sockets, which notifies programs that only poll. A context still
@@ -144,10 +144,10 @@ export const createContexts = (
     return true
   }
 
-  const addDoorbell = (open: OpenContext, share: FdQuota): number => {
+  const addDoorbell = (open: OpenContext, quota: FdQuota): number => {
     const contextDoorbells = doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
-    const releaseQuota = share.take(1)
+    const releaseQuota = quota.take(1)
     const [ours, theirs] = orRelease(releaseQuota, socketPair)
     const hangUp = (): void => {
       if (!contextDoorbells.delete(ours)) return
@@ -181,8 +181,8 @@ export const createContexts = (
   }
 
   return {
-    open(device, node, share, packed, account) {
-      const releaseQuota = share.take(1)
+    open(device, node, quota, packed, account) {
+      const releaseQuota = quota.take(1)
       const memory = orRelease(releaseQuota, () => createContextMemory(pool, packed))
       let context: Context
       try {
@@ -197,7 +197,7 @@ export const createContexts = (
       files.set(open, releaseQuota)
       doorbells.set(open, new Map())
       try {
-        return { open, doorbell: addDoorbell(open, share) }
+        return { open, doorbell: addDoorbell(open, quota) }
       } catch (error) {
         end(open)
         throw error

@@ -7,8 +7,9 @@
  * are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of other
  * elements again in the same order.
  *
- * Calls that name the program's descriptor tell its place (`seen`). Without such a call, the descriptors of the
- * processes are searched when the end is needed (`reach`), a slice in each turn of the event loop.
+ * A call that names the program's descriptor tells which process has it, and its number there (`seen`). Without such a
+ * call, the descriptors of the processes are searched when the end is needed (`reach`), a slice in each turn of the
+ * event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'

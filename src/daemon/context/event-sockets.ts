@@ -21,7 +21,7 @@ export interface EventSockets {
    * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. Throws CallError EMFILE,
    * ENFILE if the program's quota is exhausted.
    */
-  create(fd: FdObject, share: FdQuota): EventSocket
+  create(fd: FdObject, quota: FdQuota): EventSocket
   /**
    * Core's handle of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
    * `number`.
@@ -56,8 +56,8 @@ export const createEventSockets = (
   const numbers = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
-    create(fd, share) {
-      const releaseQuota = share.take(1)
+    create(fd, quota) {
+      const releaseQuota = quota.take(1)
       const socket = orRelease(releaseQuota, () =>
         createEventSocket(holders, () => core.run(oneSlice(peerClosed)), parts),
       )

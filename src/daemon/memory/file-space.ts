@@ -15,8 +15,8 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
  * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is not a memory file, EMFILE
  * or ENFILE if the program's quota of descriptors is exhausted.
  */
-export const openFileMemory = (process: ProcessHandle, number: number, share: FdQuota): FileMemory => {
-  const releaseQuota = share.take(1)
+export const openFileMemory = (process: ProcessHandle, number: number, quota: FdQuota): FileMemory => {
+  const releaseQuota = quota.take(1)
   const { space, close } = orRelease(releaseQuota, () => open(process, number))
   return {
     space,

@@ -12,7 +12,7 @@ import type { NetlinkSocket } from './netlink-socket.ts'
 export interface NetlinkCaller {
   /** It has the permission for which Linux requires CAP_NET_ADMIN. */
   readonly admin: boolean
-  readonly share: FdQuota
+  readonly quota: FdQuota
   /** The target of one of its descriptors in /proc/PID/fd. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
@@ -50,7 +50,7 @@ export const netlinkCall = (
   request: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
   const { operation, extra, argument, fd, pid } = request
-  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.admin, caller.share) }
+  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.admin, caller.quota) }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
   if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)

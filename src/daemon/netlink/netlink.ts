@@ -29,7 +29,7 @@ export interface Sender {
 
 export interface Netlink {
   /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE. */
-  open(type: number, admin: boolean, share: FdQuota): NetlinkSocket
+  open(type: number, admin: boolean, quota: FdQuota): NetlinkSocket
   /** The socket behind 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
   /** Binds a port (0: any) and groups. Throws CallError EINVAL, EADDRINUSE. */
@@ -97,8 +97,8 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
   }
 
   const netlink: Netlink = {
-    open(type, admin, share) {
-      const releaseQuota = share.take(1)
+    open(type, admin, quota) {
+      const releaseQuota = quota.take(1)
       const parts = {
         containment,
         slices,

@@ -39,7 +39,7 @@ export interface SessionCalls {
 }
 
 export const createSessionCalls = (client: Client): SessionCalls => {
-  const { daemon, process, share, standing, caller, request, outgoing, reply, refuse, failed, answerLater } = client
+  const { daemon, process, quota, standing, caller, request, outgoing, reply, refuse, failed, answerLater } = client
 
   const factsOf = (context: Context, dialect: CallerFacts['dialect']): CallerFacts => ({
     pid: request.pid,
@@ -77,7 +77,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
         const made = findDescriptor(daemon.core, descriptor.object)
         if (made.context.descriptors.size > MAX_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} event descriptors`)
-        sockets.push(daemon.events.create(made, share))
+        sockets.push(daemon.events.create(made, quota))
         places.push({ address, width, kind: installKindOf(made) })
       }
       made = sockets.map(({ target }) => target)
@@ -184,7 +184,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
 
   const netlinkCaller: NetlinkCaller = {
     admin: standing === 'owner',
-    share,
+    quota,
     target: number => {
       const target = fdTarget(process.pid, number)
       return typeof target === 'string' ? target : undefined

@@ -80,9 +80,9 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const pidfd = peerPidfd(fd)
   const peer = peerCredentials(fd)
   const { pid, uid, gid } = peer
-  const share = daemon.shares.of(pid, uid)
+  const quota = daemon.fdQuotas.of(pid, uid)
   const account = daemon.memory.of(pid, uid)
-  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(share) : undefined
+  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(quota) : undefined
   if (releaseQuota === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
@@ -97,15 +97,15 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     return undefined
   }
   const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guest === undefined ? 'owner' : 'guest'
-  return serve(daemon, fd, handle, share, account, standing, () => {
+  return serve(daemon, fd, handle, quota, account, standing, () => {
     releaseQuota()
     ended()
   })
 }
 
-const takeOrNone = (share: FdQuota): (() => void) | undefined => {
+const takeOrNone = (quota: FdQuota): (() => void) | undefined => {
   try {
-    return share.take(DESCRIPTORS)
+    return quota.take(DESCRIPTORS)
   } catch (error) {
     if (error instanceof CallError) return undefined
     throw error
@@ -116,7 +116,7 @@ const serve = (
   daemon: DaemonState,
   fd: number,
   process: ProcessHandle,
-  share: FdQuota,
+  quota: FdQuota,
   account: MemoryAccount,
   standing: ClientStanding,
   ended: () => void,
@@ -139,7 +139,7 @@ const serve = (
       return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
     },
     file: number => fdFile(process, number),
-    openFile: number => openFileMemory(process, number, share),
+    openFile: number => openFileMemory(process, number, quota),
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
@@ -169,7 +169,7 @@ const serve = (
   const client: Client = {
     daemon,
     process,
-    share,
+    quota,
     account,
     standing,
     caller,

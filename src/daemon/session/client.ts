@@ -1,6 +1,6 @@
 /*
- * What the parts of a session share (client-session.ts): the client, its message in progress, and the ways to answer
- * it.
+ * State that the parts of a session share (client-session.ts): the client, its message in progress, and the functions
+ * that answer it.
  */
 import type { Caller, MemoryAccount } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
@@ -19,7 +19,7 @@ export interface Client {
   readonly daemon: DaemonState
   readonly process: ProcessHandle
   /** Its quota of descriptors. */
-  readonly share: FdQuota
+  readonly quota: FdQuota
   readonly account: MemoryAccount
   readonly standing: ClientStanding
   readonly caller: Caller

@@ -32,7 +32,7 @@ export interface NodeOpening {
 }
 
 export const createNodeOpening = (client: Client): NodeOpening => {
-  const { daemon, process, share, account, standing, caller, request, outgoing, reply } = client
+  const { daemon, process, quota, account, standing, caller, request, outgoing, reply } = client
   /** Numbers of the contexts that the session opened and that still exist. */
   const opened = new Set<number>()
   let channels: Context | undefined
@@ -59,7 +59,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     const { object: number } = descriptors[0]!
     let socket: EventSocket
     try {
-      socket = daemon.events.create(findDescriptor(daemon.core, number), share)
+      socket = daemon.events.create(findDescriptor(daemon.core, number), quota)
     } catch (error) {
       closeDescriptor(daemon.core, number)
       throw error
@@ -75,7 +75,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     if (opened.size >= MAX_CONTEXTS)
       throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
-    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
+    const { open, doorbell } = daemon.contexts.open(device, request.node, quota, packed, account)
     opened.add(open.number)
     setOwner(open.context)
     try {
@@ -129,7 +129,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     try {
       const open = daemon.contexts.byFile(shown)
       if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
-      grantOpen(open, daemon.contexts.addDoorbell(open, share), [])
+      grantOpen(open, daemon.contexts.addDoorbell(open, quota), [])
     } finally {
       close(shown)
     }

@@ -18,7 +18,7 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
-/** What tool requests need from their session. */
+/** The session as tool requests use it. */
 export interface ToolSession {
   readonly buffer: MessageBuffer
   /** Sends the contents of the buffer; false if the socket is full. */
@@ -205,7 +205,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
         const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
         enqueue([() => writeToolReply(session.buffer, to, text) || writeToolReply(session.buffer, to, tooLong)])
       }
-      // What ended programs left behind counts as well; the daemon may not have handled their end yet.
+      // Programs that have just ended may add findings: their ends are handled first.
       if (wanted?.what === 'counts' && session.trusted && daemon.check !== undefined)
         void daemon.untilEnded(session.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()

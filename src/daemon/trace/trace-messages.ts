@@ -78,8 +78,6 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
   return [...found.values()]
 }
 
-// ---- messages ----
-
 // ---- chains ----
 
 type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
@@ -115,6 +113,8 @@ const indirectMemory = (
   })
   return found
 }
+
+// ---- messages ----
 
 /** The result of `body`; undefined if it throws a CallError. */
 const orNone = <T>(body: () => T): T | undefined => {
