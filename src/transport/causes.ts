@@ -12,7 +12,7 @@ import { Access } from './types.ts'
 
 const REMOTE = ~Access.LOCAL_WRITE
 
-/** A message of an unreliable service meets no receive request. */
+/** The cause when a message of an unreliable service finds no receive request. */
 export const NO_RECEIVE = because('NO_RECEIVE', {})
 
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {

@@ -158,7 +158,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    isIdle: () => s.queueHead < 0 && s.shares.waitingPlaces.length === 0,
+    isIdle: () => s.queueHead < 0 && s.windows.waitingPlaces.length === 0,
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s)),
     onTimeout: now => {
       if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
@@ -446,7 +446,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
     if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_COST
     const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
-      if (s.shares.serving === row) requeueFirst(s, row)
+      if (s.windows.serving === row) requeueFirst(s, row)
       else scheduleFirst(s, row)
       full = true
       break
@@ -463,9 +463,9 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
 
 /** The next row to poll: scheduled rows first, then rows that waited for their peer's window; -1 if there is none. */
 const nextRow = (s: EngineState): number => {
-  s.shares.serving = -1
+  s.windows.serving = -1
   const row = dequeueScheduled(s)
-  return row >= 0 || s.shares.waitingPlaces.length === 0 ? row : takeWaiting(s)
+  return row >= 0 || s.windows.waitingPlaces.length === 0 ? row : takeWaiting(s)
 }
 
 const transmitRow = (s: EngineState, row: number, now: number): number => {

@@ -41,8 +41,8 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
  * Finds space for a packet of `lead` bytes at `s.result.runAt`, which may end a run, and for up to `want` shorter
  * packets of `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
  *
- * Where each run is sent as a message (`soonPackets`), which has its cost, the first packet joins a run of packets of
- * its length: the first response to a READ follows the last one of the previous READ.
+ * If the port sends each run with a message of its own (`soonPackets` is set), fewer runs are cheaper: the first packet
+ * joins a run of packets of its length, such as the first response to a READ that of the previous READ.
  */
 export const openRunWithFirst = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {

@@ -106,7 +106,7 @@ export interface EngineState {
   readonly free: Int32Array
   readonly timers: Timers
   /** The windows that QPs with the same peer share. */
-  readonly shares: PeerWindows
+  readonly windows: PeerWindows
   /** Transmit queue of rows that may have something to send: head, tail, and next by row; -1: end. */
   queueHead: number
   queueTail: number
@@ -176,7 +176,7 @@ export const createState = (
   poolTop: POOL_START,
   free: new Int32Array(32),
   timers: createTimers(),
-  shares: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
+  windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
@@ -250,7 +250,7 @@ const growRows = (s: EngineState, count: number): void => {
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
-  growWindows(s.shares, count)
+  growWindows(s.windows, count)
 }
 
 /** log2 of the words of a block for a request with up to `elements` scatter/gather elements. */

@@ -284,8 +284,7 @@ export interface Causes {
   flushed(row: number, sends: boolean, count: number, code: number): void
   /** The request with `psn` was answered with a fatal NAK. */
   nak(row: number, psn: number, cause: Cause): void
-  /** A message or packet was dropped without an answer. `wrId`: of its request, or of the receive that it
-   * met. */
+  /** A message or packet was dropped without an answer. `wrId`: of its request, or of the receive that it would use. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
   /** Why the peer of a queue pair has refused `psn`, if the peer is of this daemon. */
   ofPeer(row: number, psn: number): Cause | undefined

@@ -36,7 +36,7 @@ export interface SrqState {
   readonly number: number
   readonly slot: number
   readonly queue: ReceiveQueue
-  /** Of its WQEs' memory. */
+  /** Protection domain of the memory that its WQEs name. */
   readonly pd: number
   /** The number of its CQ, and its domain: only of an XRC SRQ (-1, undefined). */
   readonly cq: number
@@ -55,10 +55,10 @@ export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  /** XRC target: its domain, and all its objects; each gets its events. */
+  /** XRC target: its domain, and all objects that have it open. Each of them gets its events. */
   readonly domain?: XrcDomain
   openers?: readonly QpObject[]
-  /** Attributes that the engine does not keep: bits of `Noted`, and the address of `flow`. */
+  /** Attributes that the engine does not keep: bits of `AttributeBits`, and the address of `flow`. */
   noted: number
   address: StoredAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
@@ -86,7 +86,7 @@ export interface Failures extends Causes {
 export interface RequestFeed {
   /** Reports new receives of a row. */
   scanReceives(row: number): void
-  /** Reports what is written to CQs by these too. */
+  /** Also reports the completions that `completions` writes. */
   watchCompletions(completions: Completions): void
   /** Messages of a queue pair whose receives are not complete; undefined: none are known. */
   sentBy(row: number): WorkRequest[] | undefined

@@ -195,7 +195,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     if (caughtUp) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
   const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
-  if (s.shares.budget !== 0) growWindow(s, row, newlyAcked)
+  if (s.windows.budget !== 0) growWindow(s, row, newlyAcked)
   if (w[base + QP.REQ_CWND] < s.window) {
     const window = w[base + QP.REQ_CWND] + newlyAcked
     w[base + QP.REQ_CWND] = window < s.window ? window : s.window
@@ -410,7 +410,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   w[base + QP.COMP_RETRIES]--
   s.counters.retries++
   halveCwnd(s, base)
-  if (s.shares.budget !== 0) shrinkWindow(s, row)
+  if (s.windows.budget !== 0) shrinkWindow(s, row)
   if (isReported) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
   else w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   goBack(s, row)

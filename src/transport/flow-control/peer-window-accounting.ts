@@ -74,7 +74,7 @@ export const createPeerWindows = (budget: number, rows: number): PeerWindows => 
 })
 
 /** Whether sending is limited. */
-export const isBounded = (shares: PeerWindows): boolean => shares.peer.length > 0
+export const isBounded = (windows: PeerWindows): boolean => windows.peer.length > 0
 
 const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   const copy = new Int32Array(length).fill(fill, old.length)
@@ -83,71 +83,71 @@ const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
 }
 
 /** Grows the arrays by row. */
-export const growWindows = (shares: PeerWindows, rows: number): void => {
-  if (!isBounded(shares)) return
+export const growWindows = (windows: PeerWindows, rows: number): void => {
+  if (!isBounded(windows)) return
   const waiting = new Uint8Array(rows)
-  waiting.set(shares.waiting)
-  shares.waiting = waiting
-  shares.counted = resized(shares.counted, rows, 0)
-  shares.peer = resized(shares.peer, rows, -1)
-  shares.writtenOff = resized(shares.writtenOff, rows, 0)
-  shares.next = resized(shares.next, rows, -1)
-  shares.before = resized(shares.before, rows, -1)
+  waiting.set(windows.waiting)
+  windows.waiting = waiting
+  windows.counted = resized(windows.counted, rows, 0)
+  windows.peer = resized(windows.peer, rows, -1)
+  windows.writtenOff = resized(windows.writtenOff, rows, 0)
+  windows.next = resized(windows.next, rows, -1)
+  windows.before = resized(windows.before, rows, -1)
 }
 
 /** Grows the arrays by place, so that they include `peer`. */
-export const growPeers = (shares: PeerWindows, peer: number): void => {
+export const growPeers = (windows: PeerWindows, peer: number): void => {
   const length = Math.max(16, 2 * peer)
   const hasProgress = new Uint8Array(length)
-  hasProgress.set(shares.hasProgress)
-  shares.hasProgress = hasProgress
-  shares.out = resized(shares.out, length, 0)
-  shares.window = resized(shares.window, length, Math.min(shares.budget, INITIAL_WINDOW))
-  shares.untilNextLoss = resized(shares.untilNextLoss, length, 0)
-  shares.first = resized(shares.first, length, -1)
-  shares.last = resized(shares.last, length, -1)
-  shares.need = resized(shares.need, length, 0)
+  hasProgress.set(windows.hasProgress)
+  windows.hasProgress = hasProgress
+  windows.out = resized(windows.out, length, 0)
+  windows.window = resized(windows.window, length, Math.min(windows.budget, INITIAL_WINDOW))
+  windows.untilNextLoss = resized(windows.untilNextLoss, length, 0)
+  windows.first = resized(windows.first, length, -1)
+  windows.last = resized(windows.last, length, -1)
+  windows.need = resized(windows.need, length, 0)
 }
 
 /** Sets the bytes in flight of a row. */
-export const count = (shares: PeerWindows, row: number, bytes: number): void => {
-  const peer = shares.peer[row]
-  const change = bytes - shares.counted[row]
+export const count = (windows: PeerWindows, row: number, bytes: number): void => {
+  const peer = windows.peer[row]
+  const change = bytes - windows.counted[row]
   if (change === 0 || peer < 0) return
-  if (change < 0) shares.hasProgress[peer] = 1
-  shares.out[peer] += change
-  shares.counted[row] = bytes
+  if (change < 0) windows.hasProgress[peer] = 1
+  windows.out[peer] += change
+  windows.counted[row] = bytes
 }
 
 /** Adds `row` to the end of its peer's queue, or to the front. */
-export const enqueue = (shares: PeerWindows, peer: number, row: number, atFront: boolean): void => {
-  const first = shares.first[peer]
-  const last = shares.last[peer]
+export const enqueue = (windows: PeerWindows, peer: number, row: number, atFront: boolean): void => {
+  const first = windows.first[peer]
+  const last = windows.last[peer]
   if (first < 0) {
-    shares.waitingPlaces.push(peer)
-    shares.need[peer] = 0
-    shares.hasProgress[peer] = 1
+    windows.waitingPlaces.push(peer)
+    windows.need[peer] = 0
+    windows.hasProgress[peer] = 1
   }
-  shares.waiting[row] = 1
-  shares.before[row] = atFront ? -1 : last
-  shares.next[row] = atFront ? first : -1
-  if (first < 0 || atFront) shares.first[peer] = row
-  if (last < 0 || !atFront) shares.last[peer] = row
-  if (first >= 0 && atFront) shares.before[first] = row
-  if (last >= 0 && !atFront) shares.next[last] = row
+  windows.waiting[row] = 1
+  windows.before[row] = atFront ? -1 : last
+  windows.next[row] = atFront ? first : -1
+  if (first < 0 || atFront) windows.first[peer] = row
+  if (last < 0 || !atFront) windows.last[peer] = row
+  if (first >= 0 && atFront) windows.before[first] = row
+  if (last >= 0 && !atFront) windows.next[last] = row
 }
 
 /** Removes a row from the queue of its peer. */
-export const dequeue = (shares: PeerWindows, row: number): void => {
-  const peer = shares.peer[row]
-  const next = shares.next[row]
-  const before = shares.before[row]
-  if (before < 0) shares.first[peer] = next
-  else shares.next[before] = next
-  if (next < 0) shares.last[peer] = before
-  else shares.before[next] = before
-  shares.waiting[row] = 0
-  if (shares.first[peer] >= 0) return
-  shares.waitingPlaces.splice(shares.waitingPlaces.indexOf(peer), 1)
-  if (shares.waitingPlaces.length === 0) shares.deadline = Number.POSITIVE_INFINITY
+export const dequeue = (windows: PeerWindows, row: number): void => {
+  const peer = windows.peer[row]
+  const next = windows.next[row]
+  const before = windows.before[row]
+  if (before < 0) windows.first[peer] = next
+  else windows.next[before] = next
+  if (next < 0) windows.last[peer] = before
+  else windows.before[next] = before
+  windows.waiting[row] = 0
+  if (windows.first[peer] >= 0) return
+  windows.waitingPlaces.splice(windows.waitingPlaces.indexOf(peer), 1)
+  if (windows.waitingPlaces.length === 0) windows.deadline = Number.POSITIVE_INFINITY
 }

@@ -41,36 +41,36 @@ const outstandingOf = (s: EngineState, row: number): number => {
 
 /** Updates the row's bytes in flight. */
 const countAcknowledged = (s: EngineState, row: number): void => {
-  const { shares } = s
+  const { windows } = s
   const out = outstandingOf(s, row)
-  if (shares.writtenOff[row] > out) shares.writtenOff[row] = out
-  count(shares, row, out - shares.writtenOff[row])
+  if (windows.writtenOff[row] > out) windows.writtenOff[row] = out
+  count(windows, row, out - windows.writtenOff[row])
 }
 
 /** Starts a new interval when the last one is over. */
 const renewPace = (s: EngineState, now: number): void => {
-  const { shares } = s
+  const { windows } = s
   // The same sum as in `nextWindowDeadline`: a difference may round to less than the pace at the very deadline.
-  if (now < shares.since + s.pace) return
-  shares.since = now
-  shares.window[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
-  shares.out[PACED] = 0
+  if (now < windows.since + s.pace) return
+  windows.since = now
+  windows.window[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
+  windows.out[PACED] = 0
 }
 
 /** Before a row is polled: sets `limit`, how much it may have in flight. */
 export const openWindow = (s: EngineState, row: number, now: number): void => {
-  const { shares } = s
+  const { windows } = s
   const w = s.rows
   const base = row * QP.WORDS
   const reliable = reliableService[w[base + QP.SERVICE]] !== 0
-  shares.missing = 0
-  shares.limit = NO_LIMIT
-  if (reliable ? shares.budget === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
+  windows.missing = 0
+  windows.limit = NO_LIMIT
+  if (reliable ? windows.budget === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
   const place = reliable ? w[base + QP.PEER] + 1 : PACED
-  if (place >= shares.out.length) growPeers(shares, place)
-  if (shares.peer[row] !== place) {
+  if (place >= windows.out.length) growPeers(windows, place)
+  if (windows.peer[row] !== place) {
     leaveWindow(s, row)
-    shares.peer[row] = place
+    windows.peer[row] = place
   }
   if (reliable) countAcknowledged(s, row)
   else {
@@ -78,87 +78,87 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPace(s, now)
   }
-  const behind = shares.first[place] >= 0 && shares.serving !== row
-  const room = behind ? 0 : shares.window[place] - shares.out[place]
+  const behind = windows.first[place] >= 0 && windows.serving !== row
+  const room = behind ? 0 : windows.window[place] - windows.out[place]
   // The first row may send its whole burst.
-  if (!reliable || behind || shares.out[place] > 0) shares.limit = outstandingOf(s, row) + (room > 0 ? room : 0)
+  if (!reliable || behind || windows.out[place] > 0) windows.limit = outstandingOf(s, row) + (room > 0 ? room : 0)
 }
 
 /** After a row was polled and sent `sent` bytes: counts them, and queues the row if it needed more window. */
 export const closeWindow = (s: EngineState, row: number, sent: number, now: number): void => {
-  const { shares } = s
-  if (!isBounded(shares)) return
-  const place = shares.peer[row]
+  const { windows } = s
+  if (!isBounded(windows)) return
+  const place = windows.peer[row]
   if (place < 0) return
-  if (place === PACED) shares.out[PACED] += sent
+  if (place === PACED) windows.out[PACED] += sent
   else countAcknowledged(s, row)
-  if (shares.missing === 0 || shares.waiting[row] !== 0) return
+  if (windows.missing === 0 || windows.waiting[row] !== 0) return
   // A row that was served but could not send, because its burst did not fit, stays first.
-  const staysFirst = shares.serving === row && sent === 0
-  enqueue(shares, place, row, staysFirst)
-  if (staysFirst) shares.need[place] = shares.missing
-  if (shares.deadline === Number.POSITIVE_INFINITY) shares.deadline = now + STALL_TIMEOUT
+  const staysFirst = windows.serving === row && sent === 0
+  enqueue(windows, place, row, staysFirst)
+  if (staysFirst) windows.need[place] = windows.missing
+  if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = now + STALL_TIMEOUT
 }
 
 /** When to call `onWindowTimer`, µs; Infinity for never. */
 export const nextWindowDeadline = (s: EngineState): number => {
-  const { shares } = s
-  const paced = shares.waitingPlaces.length > 0 && shares.first[PACED] >= 0
-  return paced ? Math.min(shares.deadline, shares.since + s.pace) : shares.deadline
+  const { windows } = s
+  const paced = windows.waitingPlaces.length > 0 && windows.first[PACED] >= 0
+  return paced ? Math.min(windows.deadline, windows.since + s.pace) : windows.deadline
 }
 
 /** Called when an interval is over, or a peer was silent for too long. */
 export const onWindowTimer = (s: EngineState, now: number): void => {
-  if (s.pace !== 0 && s.shares.first.length > 0) renewPace(s, now)
-  if (now >= s.shares.deadline) onStall(s, now)
+  if (s.pace !== 0 && s.windows.first.length > 0) renewPace(s, now)
+  if (now >= s.windows.deadline) onStall(s, now)
 }
 
 /** The row has nothing in flight and nothing to send any more: ERR, RESET, or another peer. */
 export const leaveWindow = (s: EngineState, row: number): void => {
-  const { shares } = s
-  if (!isBounded(shares)) return
-  if (shares.waiting[row] !== 0) dequeue(shares, row)
-  count(shares, row, 0)
-  shares.writtenOff[row] = 0
-  shares.peer[row] = -1
+  const { windows } = s
+  if (!isBounded(windows)) return
+  if (windows.waiting[row] !== 0) dequeue(windows, row)
+  count(windows, row, 0)
+  windows.writtenOff[row] = 0
+  windows.peer[row] = -1
 }
 
 /** A loss on the path to the row's peer: counted once for all bytes in flight at that time. */
 export const shrinkWindow = (s: EngineState, row: number): void => {
-  const { shares } = s
-  if (!isBounded(shares)) return
-  const peer = shares.peer[row]
-  if (peer < 0 || shares.untilNextLoss[peer] > 0) return
-  const half = shares.window[peer] >> 1
-  const window = half > MIN_WINDOW ? half : Math.min(MIN_WINDOW, shares.budget)
-  shares.window[peer] = window
-  shares.untilNextLoss[peer] = window
+  const { windows } = s
+  if (!isBounded(windows)) return
+  const peer = windows.peer[row]
+  if (peer < 0 || windows.untilNextLoss[peer] > 0) return
+  const half = windows.window[peer] >> 1
+  const window = half > MIN_WINDOW ? half : Math.min(MIN_WINDOW, windows.budget)
+  windows.window[peer] = window
+  windows.untilNextLoss[peer] = window
 }
 
 /** The peer has acknowledged `bytes` bytes. */
 export const growWindow = (s: EngineState, row: number, bytes: number): void => {
-  const { shares } = s
-  if (!isBounded(shares)) return
-  const peer = shares.peer[row]
+  const { windows } = s
+  if (!isBounded(windows)) return
+  const peer = windows.peer[row]
   if (peer < 0) return
-  const window = shares.window[peer] + (bytes >> 3)
-  shares.window[peer] = window < shares.budget ? window : shares.budget
-  if (shares.untilNextLoss[peer] > 0) shares.untilNextLoss[peer] -= bytes
+  const window = windows.window[peer] + (bytes >> 3)
+  windows.window[peer] = window < windows.budget ? window : windows.budget
+  if (windows.untilNextLoss[peer] > 0) windows.untilNextLoss[peer] -= bytes
 }
 
 /** Takes the next waiting row for which there is window; -1 if there is none. */
 export const takeWaiting = (s: EngineState): number => {
-  const { shares } = s
-  for (let i = 0; i < shares.waitingPlaces.length; i++) {
-    const peer = shares.waitingPlaces[i]
-    const window = shares.window[peer]
-    const room = window - shares.out[peer]
-    const need = shares.need[peer]
-    if (shares.out[peer] > 0 && room < (need > MIN_FREE ? need : Math.min(MIN_FREE, window >> 1))) continue
-    const row = shares.first[peer]
-    shares.need[peer] = 0
-    dequeue(shares, row)
-    shares.serving = row
+  const { windows } = s
+  for (let i = 0; i < windows.waitingPlaces.length; i++) {
+    const peer = windows.waitingPlaces[i]
+    const window = windows.window[peer]
+    const room = window - windows.out[peer]
+    const need = windows.need[peer]
+    if (windows.out[peer] > 0 && room < (need > MIN_FREE ? need : Math.min(MIN_FREE, window >> 1))) continue
+    const row = windows.first[peer]
+    windows.need[peer] = 0
+    dequeue(windows, row)
+    windows.serving = row
     return row
   }
   return -1
@@ -166,26 +166,26 @@ export const takeWaiting = (s: EngineState): number => {
 
 /** The port was full when a waiting row was polled: it returns to the front of the queue. */
 export const requeueFirst = (s: EngineState, row: number): void => {
-  const { shares } = s
-  if (shares.waiting[row] === 0 && shares.peer[row] >= 0) enqueue(shares, shares.peer[row], row, true)
+  const { windows } = s
+  if (windows.waiting[row] === 0 && windows.peer[row] >= 0) enqueue(windows, windows.peer[row], row, true)
 }
 
 /** Writes off the bytes in flight to peers that have acknowledged nothing since the last check. */
 const onStall = (s: EngineState, now: number): void => {
-  const { shares } = s
-  for (const peer of shares.waitingPlaces) {
-    if (shares.hasProgress[peer] === 0 && peer !== PACED) forgetOutstanding(s, peer)
-    shares.hasProgress[peer] = 0
+  const { windows } = s
+  for (const peer of windows.waitingPlaces) {
+    if (windows.hasProgress[peer] === 0 && peer !== PACED) forgetOutstanding(s, peer)
+    windows.hasProgress[peer] = 0
   }
-  shares.deadline = shares.waitingPlaces.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
+  windows.deadline = windows.waitingPlaces.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
 }
 
 const forgetOutstanding = (s: EngineState, peer: number): void => {
-  const { shares } = s
+  const { windows } = s
   for (let row = 0; row < s.rowCount; row++) {
-    if (shares.peer[row] !== peer) continue
-    shares.writtenOff[row] = outstandingOf(s, row)
-    shares.counted[row] = 0
+    if (windows.peer[row] !== peer) continue
+    windows.writtenOff[row] = outstandingOf(s, row)
+    windows.counted[row] = 0
   }
-  shares.out[peer] = 0
+  windows.out[peer] = 0
 }

@@ -136,7 +136,7 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
 
 /** The window shared by senders to the peer is full: records the missing bytes. */
 const waitForWindow = (s: EngineState, bytes: number): number => {
-  s.shares.missing = bytes
+  s.windows.missing = bytes
   return WAITS
 }
 
@@ -165,7 +165,7 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
     weight = length + count * PACKET_WEIGHT
     const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
     if (out > 0 && out + weight > w[base + QP.REQ_CWND]) return WAITS
-    if (out + weight > s.shares.limit) return waitForWindow(s, weight)
+    if (out + weight > s.windows.limit) return waitForWindow(s, weight)
   }
   const service = w[base + QP.SERVICE]
   const code = onlyOf[operationOf(service, p[wr + Send.OPCODE])]
@@ -212,9 +212,9 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   if (done === 0 && !mayStart(s, row, request)) return WAITS
   const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
-  if (out >= s.shares.limit) return waitForWindow(s, 1)
+  if (out >= s.windows.limit) return waitForWindow(s, 1)
   if (out >= w[base + QP.REQ_CWND]) return WAITS
-  const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
+  const room = (w[base + QP.REQ_CWND] < s.windows.limit ? w[base + QP.REQ_CWND] : s.windows.limit) - out
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: sends nothing, which is not an error.
     const cause = because('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })

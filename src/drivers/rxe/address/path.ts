@@ -51,8 +51,8 @@ export const copyAddress = ({
 })
 
 /**
- * Refuses fields that the soft device does not support. It sends UDP datagrams: the kernel finds the next hop's MAC
- * address, so a given one is ignored, and adds VLAN tags as the interface of the source address does.
+ * An attribute that calls refuse, with the reason. The device sends UDP datagrams: the kernel adds the VLAN tag of the
+ * source address's interface. It also finds the next hop's MAC address, so a given one (`dmac`) is ignored.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
@@ -78,8 +78,8 @@ const isSame = (a: Address, b: Address): boolean =>
   a.port === b.port
 
 /**
- * An address as a query returns it: a copy, or the last one if it is the same. Very many queue pairs or address handles
- * may share it (R15).
+ * The copy of an address that an object keeps: the last copy if it is equal, since very many queue pairs or address
+ * handles may have the same address (R15).
  */
 export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined },
@@ -114,7 +114,7 @@ export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8
   return gid
 }
 
-/** The record of that path, for `openPath`, which copies it. */
+/** The port's record of a path from `source`, for `openPath`, which copies it. */
 export const flowAddress = (source: Uint8Array, address: Address): FlowAddress => ({
   source,
   destination: address.dgid,

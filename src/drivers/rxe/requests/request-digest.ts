@@ -1,6 +1,6 @@
 /*
- * A hash of the bytes that a send reads, for `userdma check`: all, or of a long message samples from its begin, its end
- * and a place between that differs from request to request.
+ * A hash of the bytes that a send reads, for `userdma check`: of all bytes, or, for a long message, of samples at its
+ * beginning, at its end, and at an offset between them that differs from request to request.
  */
 import type { MemoryTable } from '../../../core/memory/region-table.ts'
 import type { RequestElement, WorkRequest } from '../../../spec/check/requests.ts'

@@ -57,9 +57,11 @@ interface QpFeed {
   next: number
   /** Number of its next request. */
   count: number
-  /** Sends that are fetched, and those that are over and have completions; the last other one may have failed. */
+  /** Fetched sends that are not retired. */
   readonly open: WorkRequest[]
+  /** Retired sends that have completions. */
   readonly over: WorkRequest[]
+  /** The last retired send, if it is unsignaled: it has a completion only if it failed. */
   failed: WorkRequest | undefined
   /** Messages whose receives are not complete. */
   readonly sent: WorkRequest[]

@@ -46,7 +46,7 @@ export interface PostScan {
 /** Rows of a slice: some 0.1 ms, since the rings of idle queue pairs are not in the processor's cache. */
 export const SLICE_ROWS = 256
 
-/** Full scans after which an unused queue counts as unused. */
+/** Full scans after which a queue without new posts no longer counts as used lately. */
 const MEMORY = 16
 /** Never used. */
 const NEVER = -MEMORY - 1

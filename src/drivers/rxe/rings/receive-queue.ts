@@ -28,7 +28,7 @@ export interface ReceiveQueue {
   readonly shared: boolean
   /** Index of the next WQE to take: never read back from the program. */
   taken: number
-  /** The program's index when it was read last, as in QpRings (work-source.ts). */
+  /** The program's index when it was read last, as in SendQueue (work-source.ts). */
   seen: number
   /** Fewer WQEs than this call `reached` and disarm the limit; 0: not armed. */
   limit: number

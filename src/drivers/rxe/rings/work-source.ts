@@ -51,7 +51,7 @@ export interface SendQueue {
   readonly maxInline: number
   /** The device's own index: never read back from the program. */
   retired: number
-  /** The program's index when it was read last, by a scan or because the engine found no further request; or UNSEEN. */
+  /** The program's index when a scan, or the engine at the end of the queue, read it last; or NO_INDEX. */
   seen: number
 }
 
@@ -63,7 +63,7 @@ export interface QueueOwner {
 
 /** The queues of one QP. */
 export interface QpRings {
-  /** Absent if nothing is posted to its send queue. */
+  /** Absent for an XRC target, which has no send queue. */
   readonly owner?: QueueOwner
   readonly send: SendQueue
   /** Its own queue, or its SRQ; an XRC target's is that of the message. */
@@ -75,7 +75,7 @@ export interface QpRings {
 export const NO_INDEX = -1
 
 /**
- * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInlineData` bytes of data. Throws
+ * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInline` bytes of inline data. Throws
  * CallError ENOMEM.
  */
 export const createSendQueue = (

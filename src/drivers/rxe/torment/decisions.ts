@@ -44,7 +44,7 @@ export interface Sequence {
   acts(): boolean
   /** An integer from 0 to `below` − 1. */
   below(below: number): number
-  /** Microseconds from 1 to the longest wait, half of them with short ones as frequent as long ones. */
+  /** Microseconds from 1 to the longest wait: half of the waits are distributed evenly, the others logarithmically. */
   wait(): number
 }
 

@@ -10,11 +10,11 @@ import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Shares of the packets that are received twice, and that later ones overtake, if the kind takes every opportunity. */
+/** Shares of the packets that are duplicated, and that later ones overtake, if the kind takes every opportunity. */
 const TWICE = 0.1
 const OVERTAKEN = 0.05
 
-/** The port as a layer sees it that keeps its functions: a fault layer below replaces its own when its rules change. */
+/** A port that calls the current functions of `port`: a fault layer below replaces them when its rules change. */
 const delegate = (port: Port): Port => ({
   ...port,
   reserve: bytes => port.reserve(bytes),
@@ -49,8 +49,8 @@ const delegate = (port: Port): Port => ({
 })
 
 /**
- * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` ends it; a burst of packets may
- * have some decisions more.
+ * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` ends it; the current burst of
+ * packets may still cause decisions.
  */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
   const share = decisions.share('packet')

@@ -187,7 +187,7 @@ export const createPieces = (
     return 0
   }
 
-  // not what copies in place, which shows a message at once
+  // without the functions that copy in place: the whole message would arrive at once
   const { locate: _locate, find: _find, move: _move, ...rest } = inner
   const memory: Memory = {
     ...rest,

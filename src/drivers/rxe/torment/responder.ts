@@ -2,8 +2,8 @@
  * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices of a responder. An ACK waits for later requests, and for
  * the bytes that it acknowledges (IBA 9.7.5.1.2; drivers/rxe/torment/pieces.ts); an RNR NAK asks for more than min_rnr_timer.
  *
- * A requester repeats what is not acknowledged in time, and fails after a few repetitions. So an ACK waits for a quarter
- * of the ACK timeout at most; that of the own queue pair stands for the peer's.
+ * A requester repeats requests that are not acknowledged in time, and fails after a few repetitions. So an ACK waits for
+ * a quarter of the ACK timeout at most. The peer's timeout is unknown here: that of the own queue pair is used.
  */
 import { rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine.ts'
