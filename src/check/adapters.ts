@@ -101,8 +101,8 @@ export const createAdapters = (world: World): Topic => {
 
   const ask = (limit: LimitName, amount: number, place: Place, object: KnownObject): void => {
     for (const name of like) {
-      const [max, source] = adapters[name].limits[limit] ?? []
-      if (max === undefined || amount <= max) continue
+      const [max, source, classes = [object.class]] = adapters[name].limits[limit] ?? []
+      if (max === undefined || amount <= max || !classes.includes(object.class)) continue
       const text = `${limit} ${amount} exceeds ${max} of ${textOf(name)}`
       world.find('like-limit', place, { text, details: [`source: ${source}`], objects: [object] })
     }

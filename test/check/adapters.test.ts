@@ -89,6 +89,24 @@ test('capacities of queue pairs: what exceeds each adapter, with the source, and
   ])
 })
 
+test('a limit may be of some types of queue pair', () => {
+  const { take, create } = world('mlx5', 'efa')
+  create('rc_qp', { cap: { maxInlineData: 828 } })
+  take()
+  create('ud_qp', { cap: { maxInlineData: 900, maxSendWr: 4097, maxRecvWr: 8193 } })
+  create('uc_qp', { cap: { maxInlineData: 829 } })
+  assert.deepEqual(
+    take().filter(one => one.startsWith('like-limit')),
+    [
+      limit('max_send_wr 4097 exceeds 4096 of efa'),
+      limit('max_inline_data 900 exceeds 32 of efa'),
+      limit('max_recv_wr 8193 exceeds 8192 of efa'),
+      limit('max_inline_data 829 exceeds 828 of mlx5'),
+      limit('max_inline_data 829 exceeds 32 of efa'),
+    ],
+  )
+})
+
 test('a receive queue that a shared one replaces has no limits', () => {
   const { take, create } = world('mlx5')
   const srq = create('srq', { maxWr: 10, maxSge: 1 })

@@ -40,8 +40,8 @@ const own = (file: string, ...lines: readonly string[]): Program[] =>
 
 const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; client=$?; wait $! && exit $client`
 
-export const programs: readonly Program[] = [
-  ...ofFindings,
+/** Our own C programs. */
+export const ownPrograms: readonly Program[] = [
   ...own('loopback', '"$0"'),
   ...own('pairs/threads', '"$0" -n 2 -t 2'),
   ...own('pairs/verbs_check', '"$0" -1 -n 64', '"$0" -1 -e -n 64', pair('-e -n 64 -t 4 -p $1')),
@@ -55,3 +55,5 @@ export const programs: readonly Program[] = [
   ...own('memory/fork_safe', '"$0"'),
   ...own('failures/unacknowledged', '"$0" cq at-once', '"$0" qp at-once'),
 ]
+
+export const programs: readonly Program[] = [...ofFindings, ...ownPrograms]

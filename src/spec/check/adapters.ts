@@ -38,17 +38,21 @@ export const operationNames = {
 } as const
 export type OperationName = keyof typeof operationNames
 
+/** `classes`: of queue pairs for which it is; absent: all. */
+export type Limit = readonly [value: number, source: string, classes?: readonly string[]]
+
 export interface Adapter {
   /** The models that the figures are of. */
   readonly model: string
-  /** The value and its source. */
-  readonly limits: Readonly<Partial<Record<LimitName, readonly [value: number, source: string]>>>
+  readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
   /** The source of each. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
 }
 
 const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull request 6137'
 const MLX5_SRQ = '`ibv_devinfo -v` of mlx5 in openucx/ucx issue 9212'
+const MLX5_INLINE =
+  'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: 192 bytes of a WQE of 1024 are for other operations (more than 1004 bytes fail on ConnectX-4 Lx in linux-rdma/perftest pull request 176, which leaves these out by send_ops_flags)'
 const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for it'
 const NO_FLUSH_ACCESS = 'Linux include/rdma/ib_verbs.h, ib_check_mr_access; rdma-core: only providers/rxe posts it'
 const IRDMA_DEFS = 'Linux drivers/infiniband/hw/irdma/defs.h'
@@ -68,6 +72,7 @@ const table = {
       max_recv_wr: [32768, MLX5_DEVINFO],
       max_send_sge: [30, MLX5_DEVINFO],
       max_recv_sge: [30, MLX5_DEVINFO],
+      max_inline_data: [828, MLX5_INLINE, ['rc_qp', 'uc_qp']],
       max_cqe: [4194303, MLX5_DEVINFO],
       max_srq_wr: [32767, MLX5_SRQ],
       max_srq_sge: [31, MLX5_SRQ],
@@ -83,6 +88,8 @@ const table = {
   efa: {
     model: 'Amazon EFA',
     limits: {
+      max_send_wr: [4096, 'p5.48xlarge in kvcache-ai/Mooncake pull request 3296, which has 2048 for p6-b300.48xlarge'],
+      max_recv_wr: [8192, 'ofiwg/libfabric pull request 11337'],
       max_send_sge: [2, `${EFA_IO}: EFA_IO_TX_DESC_NUM_BUFS`],
       max_inline_data: [32, `${EFA_IO}: EFA_IO_TX_DESC_INLINE_MAX_SIZE; 80 where WQEs have 128 bytes`],
     },

@@ -1,7 +1,7 @@
 /*
  * Findings of `userdma check`: one table. The id of a finding is its key; ids keep their meaning. `causes`: the failures
  * (spec/check/causes.ts) that lead to it; a cause belongs to one finding at most, and every cause that is not a note belongs to
- * one; a note may belong to a finding that is a note. docs/reference/findings.md is generated from this table, with a program for each finding.
+ * one; a note may belong to a finding that is a note. docs/findings.md is generated from this table, with a program for each finding.
  *
  * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
  * leaks elsewhere; `note`: worth knowing.

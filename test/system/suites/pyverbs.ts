@@ -6,7 +6,7 @@ import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { fixture, repoRoot } from '../../paths.ts'
-import { ONE_DEVICE, run, type Scope, startDaemon, temporaryFolder } from '../programs.ts'
+import { ONE_DEVICE, run, type Scope, startDaemon, type TestDaemon, temporaryFolder } from '../programs.ts'
 
 export const SHIPPED = '/usr/share/doc/rdma-core/tests'
 /** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
@@ -42,12 +42,19 @@ const unpack = (scope: Scope, shipped: string): string => {
 
 const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
 
+export interface PyverbsOptions {
+  readonly root: string
+  command(words: readonly [string, ...string[]]): readonly string[]
+  /** Its first device is used; default: a daemon with one device. */
+  readonly daemon?: TestDaemon
+}
+
 /** Runs all tests; rejects if the Python interpreter crashes. */
 export const runPyverbs = async (
   scope: Scope,
-  { root, command }: { readonly root: string; command(words: readonly [string, ...string[]]): readonly string[] },
+  { root, command, daemon: given }: PyverbsOptions,
 ): Promise<PyverbsResult[]> => {
-  const daemon = await startDaemon(scope, { devices: ONE_DEVICE })
+  const daemon = given ?? (await startDaemon(scope, { devices: ONE_DEVICE }))
   const suite = join(repoRoot, 'test', 'system', 'suites', 'run-pyverbs.py')
   const [program, ...args] = command([
     ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), '127.0.0.1'] as const),

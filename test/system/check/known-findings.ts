@@ -1,0 +1,243 @@
+/*
+ * What `userdma check` finds in programs that others wrote, and in our own: findings that are true, with their source
+ * lines. docs/findings.md shows this table, and real-programs.ts compares the findings of a run with it.
+ *
+ * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Debian's are stripped, so a row matches what they did, not
+ * where; `source` is from reading the sources.
+ */
+import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
+
+export interface KnownFinding {
+  /** Names of processes, as the kernel cuts them: 15 characters. `*` stands for any characters. */
+  readonly programs: readonly string[]
+  readonly id: FindingId
+  /** The severity of the row; a finding of a lower one matches too. */
+  readonly severity: Exclude<Severity, 'note'>
+  /** What the finding's text is like; absent: any. */
+  readonly text?: RegExp
+  /** A function of the program that is in the stack. */
+  readonly at?: string
+  readonly source: string
+  /** Why it is true, as a sentence without its full stop. */
+  readonly why: string
+}
+
+const python = (id: FindingId, text: RegExp, source: string, why: string): KnownFinding => ({
+  programs: ['python3'],
+  id,
+  severity: 'error',
+  text,
+  source,
+  why,
+})
+
+/** A mistake that a program of test/programs makes on purpose. */
+const own = (program: string, id: FindingId, at: string, why: string): KnownFinding => ({
+  programs: [program],
+  id,
+  severity: 'error',
+  at,
+  source: `test/programs/${program}.c, ${at}`,
+  why,
+})
+
+const warning = (programs: string, id: FindingId, source: string, why: string, text?: RegExp): KnownFinding => ({
+  programs: programs.split(' '),
+  id,
+  severity: 'warning',
+  ...(text && { text }),
+  source,
+  why,
+})
+
+const PERFTEST = 'ib_*'
+
+export const knownFindings: readonly KnownFinding[] = [
+  // ---- ibverbs-utils ----
+  warning(
+    'ibv_srq_pingpon',
+    'receive-overlap',
+    'libibverbs/examples/srq_pingpong.c:585',
+    'all receives are posted to one buffer',
+  ),
+  warning(
+    'ibv_srq_pingpon',
+    'buffer-reused',
+    'libibverbs/examples/srq_pingpong.c:585',
+    'that buffer is also the one of the sends',
+  ),
+  warning(
+    'ibv_rc_pingpong',
+    'refused-call',
+    'libibverbs/examples/rc_pingpong.c (ibv_modify_qp)',
+    'without `-g`: RoCE needs a global route',
+    /isGlobal is 0/,
+  ),
+  warning(
+    'ibv_rc_pingpong',
+    'leak',
+    'libibverbs/examples/rc_pingpong.c:372, :439, :474',
+    'without `-g` it stops, and destroys nothing',
+  ),
+
+  // ---- rdmacm-utils ----
+  {
+    programs: ['mckey'],
+    id: 'bad-request',
+    severity: 'error',
+    text: /no such address handle/,
+    source: 'librdmacm/examples/mckey.c:566, :390',
+    why: 'the sender destroys its address handle without waiting for its sends: on a busy machine they find none, and fail',
+  },
+  warning(
+    'mckey',
+    'completions-unpolled',
+    'librdmacm/examples/mckey.c:566',
+    'the sender polls no completion, so it learns of no failure',
+  ),
+  warning(
+    'mckey',
+    'leak',
+    'librdmacm/examples/mckey.c:102, :140, :148, :184, :315',
+    'a receiver that is stopped while it waits has all of its objects',
+  ),
+  warning(
+    'ucmatose udaddy mckey',
+    'receive-overlap',
+    'librdmacm/examples/cmatose.c:176, udaddy.c:189, mckey.c:220',
+    'all receives are posted to one buffer',
+  ),
+  warning(
+    'rping rstream riostream rcopy cmtime mckey',
+    'leak',
+    'librdmacm: rdma_create_id, rdma_get_cm_event, rdma_bind_addr',
+    'librdmacm keeps one PD for each device until the process ends',
+    /^PD 0 /,
+  ),
+  warning(
+    'rping',
+    'leak',
+    'librdmacm/examples/rping.c:476, :483, :497, :597, :617, :632',
+    'with `-P` the server ends while the thread of a connection has not freed it',
+  ),
+  warning(
+    'cmtime',
+    'destroy-busy',
+    'librdmacm/examples/cmtime.c:267, :606',
+    'rdma_destroy_qp of the first connection destroys CQs that later ones use: the call answers EBUSY, and librdmacm ignores that',
+    /^CQ /,
+  ),
+  warning('cmtime', 'leak', 'librdmacm/examples/cmtime.c:267, :606', 'the CQs that could not be destroyed', /^CQ /),
+  warning(
+    'rdma_xclient rdma_xserver',
+    'leak',
+    'librdmacm/examples/rdma_xclient.c:97, rdma_xserver.c:61, :93',
+    'the XRC domain, its queue and CQs are not destroyed',
+  ),
+  warning(
+    'udpong',
+    'refused-call',
+    'librdmacm/rsocket.c (ibv_create_ah)',
+    'rsockets of datagrams name no GID, which every RoCE device requires',
+    /isGlobal is 0/,
+  ),
+
+  // ---- perftest ----
+  warning(
+    'ib_send_bw ib_send_lat',
+    'receive-overlap',
+    'perftest_resources.c:3172, :3188',
+    'receives are posted to a few buffers in turn, whose contents nobody reads',
+  ),
+  warning(
+    'ib_send_bw',
+    'leak',
+    'perftest_resources.c:1605, :1415',
+    'a client creates a CQ for receives, and destroy_ctx destroys it only for a server, `-b`, `-e` or a latency test',
+    /^CQ /,
+  ),
+  warning('ib_atomic_lat', 'leak', 'atomic_lat.c:257', 'the server returns from main without destroy_ctx'),
+  warning(
+    PERFTEST,
+    'leak',
+    'perftest_resources.c:1597, :1605 (CQs), :1769 (MR), :1989 (PD), :2403 (QP)',
+    'with rdma_cm (`-R`, `-z`) the resources of the exchange of addresses, or all, are not destroyed',
+  ),
+  warning(
+    'ib_send_bw',
+    'destroy-busy',
+    'send_bw.c:106, :611',
+    'with `-g` and a group that is refused, it destroys queue pairs that are attached to a group',
+  ),
+
+  // ---- pyverbs: each test provokes what it expects ----
+  python('qp-no-right', /no REMOTE_ATOMIC/, 'tests/test_atomic.py:130', '`test_atomic_invalid_qp_access` provokes it'),
+  python(
+    'unknown-rkey',
+    /ATOMIC/,
+    'tests/test_atomic.py:136, :156',
+    '`test_atomic_invalid_mr_access` (a region without remote rights has rkey 0) and `test_atomic_invalid_rkey` provoke it',
+  ),
+  python('unknown-lkey', /ATOMIC/, 'tests/test_atomic.py:149', '`test_atomic_invalid_lkey` provokes it'),
+  python('rkey-no-right', /WRITE/, 'tests/test_mr.py:120', '`test_mr_rereg_access_bad_flow` takes the right away'),
+  python(
+    'stale-rkey',
+    /memory window/,
+    'tests/test_mr.py:338, :351, :365',
+    'the tests write through invalidated and deallocated windows',
+  ),
+  python('window-not-bound', /memory window/, 'tests/test_mr.py:358', 'the test writes through an invalidated window'),
+  warning(
+    'python3',
+    'atomic-misaligned',
+    'tests/test_atomic.py:142',
+    '`test_atomic_non_aligned_addr` provokes it; the provider refuses the post',
+  ),
+  warning('python3', 'post-wrong-state', 'tests/test_qpex.py:362, :366', 'the tests post in RESET'),
+  warning('python3', 'bad-request', 'the tests', 'a receive has more elements than its queue allows'),
+  warning(
+    'python3',
+    'refused-call',
+    'tests/test_mr.py:173, tests/test_cq.py:69, tests/test_device.py:104',
+    'tests of wrong arguments',
+  ),
+  warning('python3', 'region-in-use', 'the tests', 'a test ends with receives outstanding'),
+  warning(
+    'python3',
+    'leak',
+    'the tests of rdma_cm',
+    'queue pairs and CQs of the last connection live until the process ends',
+  ),
+
+  // ---- our own programs ----
+  own('datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
+  own('memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
+  own('memory_windows', 'rkey-no-right', 'type2_local_invalidate', 'it writes through a window for reading'),
+  own('memory_windows', 'atomic-misaligned', 'atomic_write_at', 'it expects that the responder refuses the address'),
+  own('memory_windows', 'qp-no-right', 'flush_range', 'it expects that the responder refuses the FLUSH'),
+  warning(
+    'memory_windows',
+    'destroy-busy',
+    'test/programs/memory_windows.c, type1',
+    'it expects that a region with bound windows cannot be deregistered',
+  ),
+  warning(
+    'shared_queues',
+    'refused-call',
+    'test/programs/shared_queues.c, limit and resize',
+    'it expects that wrong limits are refused',
+  ),
+  warning(
+    'initialised',
+    'leak',
+    'test/programs/initialised.c, main',
+    'it is run under valgrind, and ends without destroying its objects',
+  ),
+  warning(
+    'initialised',
+    'receive-overlap',
+    'test/programs/initialised.c, main',
+    'all receives are posted to one buffer',
+  ),
+  warning('unacknowledged', 'leak', 'test/programs/unacknowledged.c, main', 'it ends with the event unacknowledged'),
+]

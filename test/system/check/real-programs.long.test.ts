@@ -1,0 +1,62 @@
+/*
+ * The programs of the catalogue, pyverbs' tests and our own programs under `userdma check`, with and without --races:
+ * every error and warning is in the table of known findings, so that it is true.
+ */
+import assert from 'node:assert/strict'
+import { basename } from 'node:path'
+import { describe, it, type TestContext } from 'node:test'
+import { isIn, titleOf } from '../../catalogue/cases.ts'
+import { catalogue } from '../../catalogue/catalogue.ts'
+import { runProgram } from '../../catalogue/run.ts'
+import { userlandRoot } from '../../catalogue/userland.ts'
+import { ownPrograms } from '../../mutation/programs.ts'
+import { freePort, lacking, ONE_DEVICE, ownProgram, run, type Scope } from '../programs.ts'
+import { runPyverbs, SHIPPED } from '../suites/pyverbs.ts'
+import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
+
+/** Runs a body, and ends what it started; its failure is only reported: other tests are about that. */
+const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Promise<unknown>): Promise<void> => {
+  const after: (() => unknown)[] = []
+  try {
+    await body({ after: one => void after.push(one) })
+  } catch (error) {
+    t.diagnostic(`${title} failed: ${String(error)}`)
+  } finally {
+    for (const one of after.reverse()) await one()
+  }
+}
+
+const userland = userlandRoot('Debian 12')
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ss', SHIPPED, ownProgram('loopback'))
+
+for (const races of [false, true])
+  describe(`findings are known${races ? ', with --races' : ''}`, { skip }, () => {
+    for (const { name, cases } of catalogue)
+      it(name, async t => {
+        assert.ok('command' in userland)
+        const { daemon, newFindings } = await startCheckedDaemon(t, { races })
+        const unknown: string[] = []
+        for (const one of cases.filter(one => isIn(one, 'Debian 12'))) {
+          const title = titleOf(one)
+          await attempt(t, title, scope => runProgram(scope, daemon, userland, one))
+          unknown.push(...unknownFindings(await newFindings(title)))
+        }
+        assert.deepEqual(unknown, [])
+      })
+
+    it('pyverbs', async t => {
+      assert.ok('command' in userland)
+      const { daemon, newFindings } = await startCheckedDaemon(t, { races, devices: ONE_DEVICE })
+      await runPyverbs(t, { ...userland, daemon })
+      assert.deepEqual(unknownFindings(await newFindings('pyverbs')), [])
+    })
+
+    it('our own programs', async t => {
+      const { daemon, newFindings } = await startCheckedDaemon(t, { races, devices: ONE_DEVICE })
+      for (const { name, file, line } of ownPrograms) {
+        const words = ['-c', line, ownProgram(basename(file, '.c')), `${await freePort()}`]
+        await run(t, 'sh', words, { env: daemon.env })
+        assert.deepEqual(unknownFindings(await newFindings(name)), [], name)
+      }
+    })
+  })

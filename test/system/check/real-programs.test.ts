@@ -1,0 +1,54 @@
+/*
+ * The short form of the run over real programs: some pairs, with and without --races. What `userdma check` finds is in the
+ * table of known findings.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { titleOf } from '../../catalogue/cases.ts'
+import { catalogue } from '../../catalogue/catalogue.ts'
+import { runProgram } from '../../catalogue/run.ts'
+import { userlandRoot } from '../../catalogue/userland.ts'
+import { lacking, ownProgram, run } from '../programs.ts'
+import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
+
+/** Beginnings of command lines of the catalogue: of each the first one. */
+const few = [
+  'ibv_rc_pingpong',
+  'ibv_ud_pingpong',
+  'ibv_srq_pingpong',
+  'ib_write_bw',
+  'ib_send_bw',
+  'ib_read_lat',
+  'ib_atomic_bw',
+  'rping',
+  'ucmatose',
+]
+const cases = few.map(name => {
+  const found = catalogue.flatMap(section => section.cases).find(one => one.client.startsWith(name))
+  assert.ok(found, name)
+  return found
+})
+
+describe('findings in real programs are known', {
+  skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ss', ownProgram('memory_windows')),
+}, () => {
+  const root = userlandRoot('Debian 12')
+  for (const races of [false, true])
+    it(races ? 'with --races' : 'without --races', async t => {
+      assert.ok('command' in root)
+      const { daemon, newFindings } = await startCheckedDaemon(t, { races })
+      for (const one of cases) {
+        await runProgram(t, daemon, root, one)
+        assert.deepEqual(unknownFindings(await newFindings(titleOf(one))), [])
+      }
+      await run(t, ownProgram('memory_windows'), ['type1'], { env: daemon.env })
+      const provoked = await newFindings('memory_windows type1')
+      assert.ok(provoked.some(({ finding }) => finding.id === 'stale-rkey'))
+      assert.deepEqual(unknownFindings(provoked), [])
+      // The table is about these programs only.
+      const [one] = provoked.filter(({ finding }) => finding.severity === 'error')
+      assert.ok(one)
+      const other = { ...one, finding: { ...one.finding, program: { pid: 1, command: 'other' } } }
+      assert.equal(unknownFindings([other]).length, 1)
+    })
+})

@@ -1,0 +1,75 @@
+/*
+ * Programs that others wrote, and our own, on a daemon that checks: their findings, with the command that caused each.
+ */
+import { createSymbols } from '../../../src/cli/check/symbols.ts'
+import { openSession } from '../../../src/cli/client.ts'
+import { programEnvironment } from '../../../src/cli/program/program.ts'
+import { type Finding, isFailure } from '../../../src/spec/check/findings.ts'
+import type { Frame } from '../../../src/trace/findings.ts'
+import { CATALOGUE_DEVICES } from '../../catalogue/run.ts'
+import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
+import { type KnownFinding, knownFindings } from './known-findings.ts'
+
+export interface RealFinding {
+  readonly finding: Finding
+  /** The command line that it appeared with first. */
+  readonly command: string
+  readonly frames: readonly Frame[]
+}
+
+export interface CheckedDaemon {
+  readonly daemon: TestDaemon
+  /** The findings that are new since the last call. */
+  newFindings(command: string): Promise<readonly RealFinding[]>
+}
+
+/** Milliseconds: the programs of a long test. */
+const LIMIT = 3_000_000
+
+/** A daemon whose programs are checked as under `userdma check`. */
+export const startCheckedDaemon = async (
+  scope: Scope,
+  {
+    races = false,
+    devices = CATALOGUE_DEVICES,
+  }: { readonly races?: boolean; readonly devices?: readonly string[] } = {},
+): Promise<CheckedDaemon> => {
+  const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT })
+  const waiting: Finding[] = []
+  const client = await openSession(daemon.socket, { onFinding: finding => void waiting.push(finding) })
+  scope.after(() => client.close())
+  await client.findings()
+  const symbols = createSymbols()
+  return {
+    daemon: { ...daemon, env: programEnvironment(daemon.socket, { stacks: true, events: races }) },
+    async newFindings(command) {
+      // Messages stay in order: all findings so far precede this reply.
+      await client.counts()
+      return waiting.splice(0).map(finding => ({
+        finding,
+        command,
+        frames: finding.moments.flatMap(({ stack }) => symbols.framesOf(stack)),
+      }))
+    },
+  }
+}
+
+const isNamed = (pattern: string, name: string): boolean =>
+  pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
+
+const isAbout = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
+  known.id === finding.id &&
+  isFailure(known.severity, finding.severity) &&
+  known.programs.some(pattern => isNamed(pattern, finding.program?.command ?? '')) &&
+  (known.text?.test(finding.text) ?? true) &&
+  (known.at === undefined || frames.some(frame => frame.function === known.at))
+
+/** The errors and warnings that the table does not have, as text. */
+export const unknownFindings = (found: readonly RealFinding[]): string[] =>
+  found
+    .filter(one => one.finding.severity !== 'note' && !knownFindings.some(known => isAbout(known, one)))
+    .map(({ finding, command, frames }) => {
+      const { severity, id, program, text } = finding
+      const stack = frames.map(({ function: name, object }) => name || object).join(' < ')
+      return `${severity} ${id} in ${program?.command} (${command}): ${text}; ${stack}`
+    })
