@@ -45,7 +45,10 @@ export const ownPrograms: readonly Program[] = [
   ...own('loopback', '"$0"'),
   ...own('pairs/threads', '"$0" -n 2 -t 2'),
   ...own('pairs/verbs_check', '"$0" -1 -n 64', '"$0" -1 -e -n 64', pair('-e -n 64 -t 4 -p $1')),
-  ...own('pairs/datagrams', ...['one datagram', 'the way back', 'unreliable connection'].map(name => `"$0" "${name}"`)),
+  ...own(
+    'pairs/datagrams',
+    ...['one datagram', 'reply address', 'unreliable connection'].map(name => `"$0" "${name}"`),
+  ),
   ...own('pairs/shared_queues', ...['limit', 'resize', 'last_request'].map(name => `"$0" ${name}`)),
   ...own(
     'memory/memory_windows',

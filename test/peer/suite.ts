@@ -329,7 +329,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           test(direction(guestServes), async (t, ends) => {
             const program = { name: 'persist', limit: 100, itsLibraries: true }
             const { client } = await runOwn(t, { ...ends, guestServes }, program)
-            assert.match(client.stdout, /each there before its number\n.*beyond the region.*\n.*without that right/)
+            assert.match(client.stdout, /each complete before its number\n.*beyond the region.*\n.*without that right/)
           })
       })
 

@@ -128,7 +128,7 @@ static bool run_case(const struct test_case *test, unsigned i)
 /* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 16 ms, no RNR retry: errors should be reported soon. */
+    /* One retry after 16 ms, no RNR retry: so that errors are reported soon. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;

@@ -55,7 +55,7 @@ UNUSED static int dial(const char *host, const char *port)
 UNUSED static void exchange(int peer, const void *out, void *in, size_t length)
 {
     const bool sent = send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length;
-    NEED(sent && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length, "the other side is gone");
+    NEED(sent && recv(peer, in, length, MSG_WAITALL) == (ssize_t)length, "the peer has closed the connection");
 }
 
 static void on_alarm(int number)

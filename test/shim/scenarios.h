@@ -43,7 +43,7 @@
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            dprintf(1, "%s, line %d: not so: %s (errno %d)\n", __func__, __LINE__, #condition, errno);                  \
+            dprintf(1, "%s, line %d: false: %s (errno %d)\n", __func__, __LINE__, #condition, errno);                  \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)

@@ -57,7 +57,7 @@ export const join = (namespaces: readonly [string, string], dev: string, mtu: nu
 export const indexOf = (namespace: string, dev: string): number =>
   Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
 
-/** Until Linux adds a queue, within a second, the interface drops packets. */
+/** Linux attaches a queue to the interface within a second; until then it drops packets. */
 const untilUp = (namespace: string, dev: string): void => {
   for (let left = 2000; left > 0; left--) {
     const { stdout } = spawnSync('ip', ['-n', namespace, 'link', 'show', 'dev', dev], { encoding: 'utf8' })

@@ -120,7 +120,7 @@ export const start = (
   const timer = setTimeout(() => {
     late = true
     kill()
-    // Another process may still have the other ends of the pipes, and must not block this test.
+    // Another process may still have the pipes open; it must not block this test.
     child.stdout?.destroy()
     child.stderr?.destroy()
   }, limit)
@@ -183,11 +183,11 @@ export interface TestDaemon {
   /** The environment of programs that use it: the one `userdma run --socket` sets. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
-  /** Polls until the numbers match or time runs out: objects end when the daemon notices that their process has. */
+  /** Polls until the numbers match, or fails at the time limit: the daemon destroys objects a little after their process exits. */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 
-/** One device, two devices of one daemon. */
+/** --device options of a daemon. */
 export const ONE_DEVICE = ['rxe0@127.0.0.1']
 export const TWO_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
 

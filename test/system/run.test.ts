@@ -36,7 +36,7 @@ const lacksNamespaces = (): string | false =>
 const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {
-    assert.ok(Date.now() < deadline, `${path} is still there`)
+    assert.ok(Date.now() < deadline, `${path} still exists`)
     await new Promise(resolve => setImmediate(resolve))
   }
 }
@@ -58,7 +58,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await runUserdma(t, ['run', ...shell('kill -15 $$')], { env })).status, 143)
   })
 
-  it('leaves options after the program to the program', async t => {
+  it('passes options after the program to the program', async t => {
     const { env } = freshUser(t)
     const { stdout } = await runUserdma(t, ['run', 'echo', '--private', '-v', '--', 'x'], { env })
     assert.equal(stdout, '--private -v -- x\n')
@@ -104,7 +104,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const { env } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
-    // The holder's daemon outlives this pipeline, and has none of its pipes open.
+    // The daemon outlives this pipeline, and has none of its pipes open.
     const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
     assert.equal(stdout, 'quick\n')
     holder.child.stdin?.end('x\n')
@@ -247,7 +247,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     }
   })
 
-  it('is refused a socket in use, with the name of its owner', async t => {
+  it('refuses a socket in use, and names its owner', async t => {
     const daemon = await startDaemon(t)
     const { status, stderr } = await runUserdma(t, ['daemon', '--socket', daemon.socket])
     assert.equal(status, 1)

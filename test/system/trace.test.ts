@@ -62,7 +62,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.deepEqual(sorted(made.slice(0, 6)), sorted(before), calls)
     assert.deepEqual(made.slice(6, 11), connect, calls)
     assert.deepEqual(made.slice(-4), after, calls)
-    // Arms for the next event before every sleep.
+    // The program requests a notification before every wait.
     assert.ok(made.filter(name => name === 'cq.reqNotify').length >= 10, calls)
     assert.match(
       calls,
@@ -109,7 +109,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       chosen.length >= 2 && chosen.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
       chosen.join('\n'),
     )
-    // The failing call is libibverbs' own query.
+    // Only a query that libibverbs makes by itself fails.
     assert.deepEqual(await traced('--errors', '--json'), [''])
     const all = (await traced('--json')).map(line => JSON.parse(line))
     assert.deepEqual(

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, next, pair, place } from './connections/endpoints.ts'
+import { closeAll, eachCarrier, line, next, pair, resourcesOn } from './connections/endpoints.ts'
 
 /** The next event, without yielding to the event loop. */
 const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
@@ -13,7 +13,7 @@ const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
 }
 
 eachCarrier(openTwo => {
-  test('all kinds of sources in one queue, each event with its object', async () => {
+  test('one queue has events of all kinds of objects, each event with its object', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     const srq = b.pd.srq({ maxWr: 4 })
@@ -62,7 +62,7 @@ eachCarrier(openTwo => {
 
   test('impossible requests are refused with a message', async () => {
     const [one, two] = await openTwo()
-    const a = place(one)
+    const a = resourcesOn(one)
     using events = a.device.eventQueue()
     using other = a.device.eventQueue()
     events.attach(a.cq)

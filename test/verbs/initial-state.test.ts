@@ -4,16 +4,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { QpState } from '../../src/spec/enums.ts'
-import { closeAll, eachCarrier, line, place } from './connections/endpoints.ts'
+import { closeAll, eachCarrier, line, resourcesOn } from './connections/endpoints.ts'
 
 eachCarrier(openTwo => {
-  const places = async () => {
+  const bothResources = async () => {
     const [one, two] = await openTwo()
-    return [place(one), place(two)] as const
+    return [resourcesOn(one), resourcesOn(two)] as const
   }
 
-  test('for every connected service one side is created connected to the other', async () => {
-    const [a, b] = await places()
+  test('for every connected service a queue pair is created connected to its peer', async () => {
+    const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
     const answer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
     assert.deepEqual([answer.state, answer.query().timeout, answer.query().pathMtu], ['RTS', 10, 1])
@@ -45,7 +45,7 @@ eachCarrier(openTwo => {
   })
 
   test('a datagram queue pair is created in RTS, and one of any type in an earlier state', async () => {
-    const [a, b] = await places()
+    const [a, b] = await bothResources()
     const to = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
     assert.deepEqual([to.state, to.endpoint.qkey], ['RTS', 77])
     const from = a.pd.udQp({ sendCq: a.cq, active: true })
@@ -59,7 +59,7 @@ eachCarrier(openTwo => {
   })
 
   test('an impossible state is refused with a message and leaves nothing', async () => {
-    const [a, b] = await places()
+    const [a, b] = await bothResources()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {
       code: 'EINVAL',
@@ -72,7 +72,7 @@ eachCarrier(openTwo => {
   })
 
   test('a chain creates connected queue pairs too', async () => {
-    const [a, b] = await places()
+    const [a, b] = await bothResources()
     const ends = Array.from({ length: 5 }, () => a.pd.rcQp({ sendCq: a.cq }))
     const { qps } = b.device.chain(chain => ({
       qps: ends.map(({ endpoint }) => chain.rcQp(b.pd, { sendCq: b.cq, peer: endpoint })),

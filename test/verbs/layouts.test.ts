@@ -125,13 +125,13 @@ const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
   produce(ring)
 }
 
-/** Words that a request with this opcode uses. */
-const meant = (words: Uint32Array, datagram: boolean): number[] => {
+/** The words of a request in the ring; 0 where its opcode uses none, because the layouts differ there. */
+const usedWords = (words: Uint32Array, datagram: boolean): number[] => {
   const opcode = words[Send.OPCODE]
-  const from = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))
-  from[Send.INLINE_AT] = 0
-  const clear = (...places: number[]): void => {
-    for (const place of places) from[place] = 0
+  const used = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))
+  used[Send.INLINE_AT] = 0
+  const clear = (...unused: number[]): void => {
+    for (const word of unused) used[word] = 0
   }
   const hasOperands = [ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW, FLUSH].includes(opcode as 8)
   if (datagram) clear(Send.RKEY, Send.COMPARE_HI, Send.SWAP_LO, Send.SWAP_HI)
@@ -140,7 +140,7 @@ const meant = (words: Uint32Array, datagram: boolean): number[] => {
   if (!hasImmediate) clear(Send.IMM)
   const hasRemote = hasOperands || REMOTE.includes(opcode)
   if (!hasRemote && !datagram) clear(Send.RKEY, Send.REMOTE_LO, Send.REMOTE_HI)
-  return from
+  return used
 }
 
 describe('requests', () => {
@@ -160,7 +160,7 @@ describe('requests', () => {
                 work.copyInline(0, words[Send.INLINE_AT], 0, arena, 0, 128, 128, words[Send.LENGTH])
               work.retireSend(0, 1)
               assert.equal(outstandingRequests(ring), 0)
-              return { words: meant(words, datagram), inline: [...arena.bytes] }
+              return { words: usedWords(words, datagram), inline: [...arena.bytes] }
             })
             assert.deepEqual(second, first)
           })

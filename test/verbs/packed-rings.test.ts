@@ -1,6 +1,6 @@
 /*
- * Packed rings of a context's memory file, from both ends: the device places the ring headers side by side, the library
- * finds each ring by the call's answer, and both see the same elements, whatever the sizes and the order.
+ * Packed rings of a context's memory file, from device and library: the device packs the ring headers side by side, the
+ * library maps each ring by the answer of the call, and both see the same elements, for random sizes and orders.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,8 +24,8 @@ import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verb
 const native = { skip: !hasNative() }
 const PAGE = 4096
 
-/** A context whose client does or does not ask for packed rings, and that client. */
-const bothEnds = (packed: boolean) => {
+/** The ring memory of a context, with or without packed rings, and the library's mapping of it. */
+const deviceAndLibrary = (packed: boolean) => {
   const pool = createRingPool()
   const memory = createContextMemory(pool, packed)
   const rings = ringsOf({ state: undefined, mapped: memory } as never)
@@ -48,44 +48,48 @@ const size = fc.oneof(
 )
 
 for (const packed of [true, false])
-  test(`both ends see the same elements, ${packed ? 'packed' : 'each ring separately'}`, native, () => {
-    const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
-    fc.assert(
-      fc.property(fc.array(step, { maxLength: 60 }), steps => {
-        const { rings, file, find, end } = bothEnds(packed)
-        const live: { ring: Ring; program: ProgramRing; mark: number }[] = []
-        const check = ({ ring, program, mark }: (typeof live)[number]): void => {
-          assert.equal(loadProducer(ring), 1)
-          for (const index of [0, ring.mask]) {
-            assert.equal(ring.area.view.getUint32(elementAt(ring, index), true), mark)
-            assert.equal(program.view.getUint32(program.data + (index << program.log2), true), mark)
+  test(
+    `device and library see the same elements, ${packed ? 'rings packed' : 'each ring in its own pages'}`,
+    native,
+    () => {
+      const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
+      fc.assert(
+        fc.property(fc.array(step, { maxLength: 60 }), steps => {
+          const { rings, file, find, end } = deviceAndLibrary(packed)
+          const live: { ring: Ring; program: ProgramRing; mark: number }[] = []
+          const check = ({ ring, program, mark }: (typeof live)[number]): void => {
+            assert.equal(loadProducer(ring), 1)
+            for (const index of [0, ring.mask]) {
+              assert.equal(ring.area.view.getUint32(elementAt(ring, index), true), mark)
+              assert.equal(program.view.getUint32(program.data + (index << program.log2), true), mark)
+            }
           }
-        }
-        steps.forEach(({ free, of }, i) => {
-          if (free !== undefined && live.length > 0) {
-            const [one] = live.splice(free % live.length, 1)
-            check(one)
-            file.release(mmapInfo(one.ring))
-            rings.free(one.ring)
-            return
-          }
-          const ring = createRing(rings, of.elements, of.bytes)
-          const program = find(ring)
-          assert.deepEqual([program.mask, program.log2, program.capacity], [ring.mask, ring.log2, ring.capacity])
-          program.view.setUint32(nextSlot(program), i + 1, true)
-          program.view.setUint32(program.data + (program.mask << program.log2), i + 1, true)
-          produce(program)
-          live.push({ ring, program, mark: i + 1 })
-        })
-        for (const one of live) check(one)
-        end()
-      }),
-      { numRuns: 40 },
-    )
-  })
+          steps.forEach(({ free, of }, i) => {
+            if (free !== undefined && live.length > 0) {
+              const [one] = live.splice(free % live.length, 1)
+              check(one)
+              file.release(mmapInfo(one.ring))
+              rings.free(one.ring)
+              return
+            }
+            const ring = createRing(rings, of.elements, of.bytes)
+            const program = find(ring)
+            assert.deepEqual([program.mask, program.log2, program.capacity], [ring.mask, ring.log2, ring.capacity])
+            program.view.setUint32(nextSlot(program), i + 1, true)
+            program.view.setUint32(program.data + (program.mask << program.log2), i + 1, true)
+            produce(program)
+            live.push({ ring, program, mark: i + 1 })
+          })
+          for (const one of live) check(one)
+          end()
+        }),
+        { numRuns: 40 },
+      )
+    },
+  )
 
 test('headers of packed rings share pages, separate from their elements', native, () => {
-  const { memory, rings, end } = bothEnds(true)
+  const { memory, rings, end } = deviceAndLibrary(true)
   const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
   const pages = new Set(made.map(({ area, head }) => Math.floor((area.offset + head - area.at) / PAGE)))
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
@@ -97,7 +101,7 @@ test('headers of packed rings share pages, separate from their elements', native
 })
 
 test("a program’s writes to its header do not move the device's elements", native, () => {
-  const { rings, find, end } = bothEnds(true)
+  const { rings, find, end } = deviceAndLibrary(true)
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
   const { view } = find(ring)
@@ -109,7 +113,7 @@ test("a program’s writes to its header do not move the device's elements", nat
 })
 
 test('a slab beyond the end of the shared mapping is mapped separately', native, () => {
-  const { rings, find, end } = bothEnds(true)
+  const { rings, find, end } = deviceAndLibrary(true)
   // A long ring shifts those behind it by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
   const counts = [
     [1, 20_000, 128],

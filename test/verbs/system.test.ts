@@ -11,7 +11,7 @@ import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../sy
 const globals = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
 
-/** Everything that does not depend on the machine. */
+/** The attributes of the devices that are the same on every machine. */
 const seen = (system: System) =>
   system.devices().map(({ nodeGuid, classes: ids, ...rest }) => {
     assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)

@@ -53,29 +53,29 @@ export const read = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): Re
 
 export type Info = RecordOf<typeof CtxInfo>
 
-/** A mapped context. */
+/** The mapped memory of a context. */
 export interface Mapped {
-  readonly piece: MappedChunk
+  readonly chunk: MappedChunk
   readonly info: Info
 }
 
-const wordAt = ({ piece }: Mapped, number: number): number => (piece.at >> 2) + number
-export const getWord = (mapped: Mapped, number: number): number => mapped.piece.words[wordAt(mapped, number)] >>> 0
+const wordAt = ({ chunk }: Mapped, number: number): number => (chunk.at >> 2) + number
+export const getWord = (mapped: Mapped, number: number): number => mapped.chunk.words[wordAt(mapped, number)] >>> 0
 export const setWord = (mapped: Mapped, number: number, value: number): void => {
-  mapped.piece.words[wordAt(mapped, number)] = value
+  mapped.chunk.words[wordAt(mapped, number)] = value
 }
 
 /** The next message of the queues; undefined if they are empty. */
 export const receive = (mapped: Mapped) => {
-  const { piece, info } = mapped
+  const { chunk, info } = mapped
   const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
   if (consumed === getWord(mapped, CtxWord.HEADER_PRODUCER)) return undefined
-  const place = piece.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
-  const header = read(CtxHeader, piece.bytes, place)
+  const place = chunk.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
+  const header = read(CtxHeader, chunk.bytes, place)
   const isEager = header.kind === 1
-  const at = piece.at + (isEager ? info.eagerAt : info.expectedAt)
+  const at = chunk.at + (isEager ? info.eagerAt : info.expectedAt)
   const start = at + header.slot * (isEager ? info.eagerBytes : info.expectedBytes)
-  const data = piece.bytes.slice(start, start + header.length)
+  const data = chunk.bytes.slice(start, start + header.length)
   if (isEager) setWord(mapped, CtxWord.EAGER_CONSUMER, getWord(mapped, CtxWord.EAGER_CONSUMER) + 1)
   setWord(mapped, CtxWord.HEADER_CONSUMER, consumed + 1)
   return { ...header, data }
@@ -113,8 +113,8 @@ export const openClient = (core: Core, device: string, name: string): Client => 
     fd,
     ioctl,
     map() {
-      const piece = opsMap(fd, caller, 0, 4096, true)
-      return { piece, info: read(CtxInfo, ioctl(0x8038c702)) }
+      const chunk = opsMap(fd, caller, 0, 4096, true)
+      return { chunk, info: read(CtxInfo, ioctl(0x8038c702)) }
     },
     send(to, tag, data, slot, offset = 0) {
       const flags = slot === undefined ? 0 : CTX_EXPECTED

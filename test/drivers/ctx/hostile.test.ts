@@ -38,7 +38,7 @@ import { flatCaller, openClient, receive } from './client.ts'
 const ROUNDS = 12
 const CALLS = 250
 
-/** Limited memory, and the blocks that are not freed yet. */
+/** Memory with a limit per allocation; `live`: the chunks that are not freed yet. */
 const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()
@@ -46,11 +46,11 @@ const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => 
     live,
     allocate(bytes) {
       if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test has no room for ${bytes} bytes`)
-      const piece = plain.allocate(bytes)
-      live.add(piece)
-      return piece
+      const chunk = plain.allocate(bytes)
+      live.add(chunk)
+      return chunk
     },
-    free: piece => assert.ok(live.delete(piece)),
+    free: chunk => assert.ok(live.delete(chunk)),
   }
 }
 
@@ -87,7 +87,7 @@ const sendMessage = (one: Attacker, random: RandomSource): string => {
   return answer.ret < 0 ? errnoName(-answer.ret) : 'ok'
 }
 
-/** A call that only a driver's descriptor has. */
+/** A random call on the driver's descriptor: ioctl, write, read or mmap. */
 const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string => {
   if (fds.size === 0) return 'none'
   const fd = random.pick([...fds.values()])

@@ -28,7 +28,7 @@ import {
   register,
   type TestCq,
 } from './machine.ts'
-import { pattern, piece } from './pair.ts'
+import { pattern, sgeOf } from './pair.ts'
 import { type Mapped, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 const QKEY = 0x1234
@@ -79,11 +79,11 @@ const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, more = {}): { ha
 }
 const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
 const receives = ({ receive, mr }: Peer, count = 3): void => {
-  for (let i = 0; i < count; i++) assert.ok(postReceive(receive, BigInt(100 + i), [piece(mr, i * 1024, 1024)]))
+  for (let i = 0; i < count; i++) assert.ok(postReceive(receive, BigInt(100 + i), [sgeOf(mr, i * 1024, 1024)]))
 }
 const sendTo = (from: Peer, to: number, number: number, length = 64, qkey = QKEY): void => {
   pattern(from.mr.bytes.subarray(4096), 5)
-  const request = { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 4096, length)] }
+  const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 4096, length)] }
   assert.ok(postSend(from.send, { ...request, to: { qpn: to, qkey, ah: number } }))
 }
 const polled = ({ cq }: Peer) =>
@@ -149,10 +149,10 @@ describe('a datagram', () => {
   })
   it('is at most as long as the port’s MTU', () => {
     const { m, a, b } = pair()
-    for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [piece(b.mr, 0, 4136)])
+    for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [sgeOf(b.mr, 0, 4136)])
     const { number } = ah(a.p, gidOf(b))
     sendTo(a, b.qpn, number, 4096)
-    postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
+    postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4097)], to: { qpn: b.qpn, qkey: QKEY, ah: number } })
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 4136, a.qpn]])
     assert.equal(polled(a).length, 2)
@@ -217,7 +217,7 @@ describe('address handles', () => {
     vector.set(gidOf(b), 8)
     vector[28] = 1
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector }
-    for (let i = 0; i < 2; i++) postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4)], to })
+    for (let i = 0; i < 2; i++) postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to })
     m.settle()
     assert.equal(polled(b).length, 2)
     postSend(a.send, { opcode: Wr.SEND, to: { ...to, vector: new Uint8Array(88) } })
@@ -254,7 +254,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     vector[28] = 1
     return vector
   }
-  /** More datagrams wait at `a` than one interval sends, all to `b`. */
+  /** `a` has posted more datagrams to `b` than it sends in one pacing interval. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
     const [a, b, c] = [0, 1, 2].map(device => peer(m, device))
@@ -294,7 +294,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     assert.deepEqual(statuses(a), new Array(12).fill(0))
     const there = statuses(b).length
     assert.ok(there > 1 && there < 12)
-    assert.equal(c.qpn, b.qpn, 'has a number per device')
+    assert.equal(c.qpn, b.qpn, 'QP numbers are per device')
     assert.equal(statuses(c).length, 12 - there)
   })
   it('is closed with the queue pair', () => {
@@ -315,12 +315,12 @@ describe('the path of a datagram that waits in the send queue', () => {
     const b = peer(m, 1)
     receives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0 }
-    postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
+    postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
     // more paths than a queue pair caches, without a packet: the datagrams are too long
     for (let i = 0; i < 70; i++)
       postSend(a.send, {
         opcode: Wr.SEND,
-        sges: [piece(a.mr, 0, 4097)],
+        sges: [sgeOf(a.mr, 0, 4097)],
         to: { ...to, vector: vectorTo(ipv4(10, 0, 1, i)) },
       })
     m.settle()

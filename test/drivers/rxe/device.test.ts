@@ -1,6 +1,6 @@
 /*
  * Two soft devices on a memory link, end to end in one process: requests posted to rings, packets between engines,
- * memory moved, completions in rings, events on channels; errors, reuse, and nothing left when contexts close.
+ * memory copies, completions in rings, events on channels; errors, reuse, and nothing left when contexts close.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ import {
   toRtr,
   toRts,
 } from './machine.ts'
-import { completions, end, pair, pattern, piece, short } from './pair.ts'
+import { completions, end, pair, pattern, sgeOf, short } from './pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 for (const devices of [
@@ -34,10 +34,10 @@ for (const devices of [
   test(`${where}: SEND, with immediate, gathered and scattered`, () => {
     const { m, a, b } = pair(devices)
     pattern(a.mr.bytes, 3)
-    postReceive(b.qp.receive, 100n, [piece(b.mr, 0, 1000), piece(b.mr, 5000, 9000)])
-    postReceive(b.qp.receive, 101n, [piece(b.mr, 40000, 100)])
-    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 10, 3000), piece(a.mr, 20000, 4001)] })
-    postSend(a.qp.send, { opcode: Wr.SEND_IMM, id: 2n, imm: 0x01020304, sges: [piece(a.mr, 7, 100)] })
+    postReceive(b.qp.receive, 100n, [sgeOf(b.mr, 0, 1000), sgeOf(b.mr, 5000, 9000)])
+    postReceive(b.qp.receive, 101n, [sgeOf(b.mr, 40000, 100)])
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 10, 3000), sgeOf(a.mr, 20000, 4001)] })
+    postSend(a.qp.send, { opcode: Wr.SEND_IMM, id: 2n, imm: 0x01020304, sges: [sgeOf(a.mr, 7, 100)] })
     m.settle()
     assert.deepEqual(completions(a.cq), [
       { id: 1, status: 0, opcode: 0, bytes: 7001 },
@@ -70,7 +70,7 @@ for (const devices of [
     postSend(a.qp.send, {
       opcode: Wr.WRITE,
       id: 1n,
-      sges: [piece(a.mr, 0, 30000)],
+      sges: [sgeOf(a.mr, 0, 30000)],
       remote: b.mr.address + 99,
       rkey: b.mr.rkey,
     })
@@ -85,7 +85,7 @@ for (const devices of [
     postSend(a.qp.send, {
       opcode: Wr.READ,
       id: 3n,
-      sges: [piece(a.mr, 40000, 20000)],
+      sges: [sgeOf(a.mr, 40000, 20000)],
       remote: b.mr.address + 99,
       rkey: b.mr.rkey,
     })
@@ -111,7 +111,7 @@ for (const devices of [
         id,
         compareAdd,
         swap,
-        sges: [piece(a.mr, Number(id) * 8, 8)],
+        sges: [sgeOf(a.mr, Number(id) * 8, 8)],
         remote: b.mr.address + 8,
         rkey: b.mr.rkey,
       })
@@ -169,7 +169,7 @@ test('unsignaled requests complete without a CQE, unless all are signaled; error
 
 test('a transition to ERR flushes both queues, and later posts too', () => {
   const { m, a, b } = pair()
-  for (let i = 0; i < 3; i++) postReceive(a.qp.receive, BigInt(10 + i), [piece(a.mr, 0, 10)])
+  for (let i = 0; i < 3; i++) postReceive(a.qp.receive, BigInt(10 + i), [sgeOf(a.mr, 0, 10)])
   // The peer has no receive WQE: the requester waits.
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0 })
   m.settle()
@@ -302,7 +302,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   assertNothingLeft(m, [p])
 })
 
-test('a CQ overrun is reported once, and ends the queue pairs that complete there; others continue', () => {
+test('a CQ overrun is reported once, and its queue pairs go to the error state; others continue', () => {
   const { m, a, b } = pair()
   const small = makeCq(a.p, 1, undefined, 5n)
   const other = makeCq(a.p, 31)
@@ -330,7 +330,7 @@ test('a wrong remote key ends the connection: status at the requester, event at 
   postSend(a.qp.send, {
     opcode: Wr.WRITE,
     id: 1n,
-    sges: [piece(a.mr, 0, 8)],
+    sges: [sgeOf(a.mr, 0, 8)],
     remote: b.mr.address,
     rkey: b.mr.rkey ^ 1,
   })

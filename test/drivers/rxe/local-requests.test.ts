@@ -12,7 +12,7 @@ import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
-import { completions, piece } from './pair.ts'
+import { completions, sgeOf } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = WcStatus.values
@@ -69,8 +69,8 @@ for (const path of ['packets', 'direct'] as const)
     })
     it('a SEND with invalidate of a bad key is not acknowledged', () => {
       const { m, cqA, cqB, from, to, rkey, mr, local } = setUp(path)
-      postReceive(to[1].receive, 7n, [piece(mr, 1024, 100)])
-      postSend(from[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [piece(local, 0, 10)] })
+      postReceive(to[1].receive, 7n, [sgeOf(mr, 1024, 100)])
+      postSend(from[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [sgeOf(local, 0, 10)] })
       m.settle()
       assert.deepEqual(completions(cqA), [])
       assert.deepEqual(
@@ -96,7 +96,7 @@ for (const path of ['packets', 'direct'] as const)
         const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
         assert.ok(bindWindow(p.rxe.device.memory, pd, second.qpn, bindAll(rkey, mr)))
         const write = (id: bigint, key: number) =>
-          postSend(first.send, { opcode: Wr.WRITE, id, sges: [piece(mr, 64, 8)], remote: mr.address, rkey: key })
+          postSend(first.send, { opcode: Wr.WRITE, id, sges: [sgeOf(mr, 64, 8)], remote: mr.address, rkey: key })
         write(1n, rkey)
         m.settle()
         postSend(second.send, { opcode: LOCAL_INV, id: 2n, imm: rkey })

@@ -11,9 +11,9 @@ import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
-import { type Kind, play, type Request, type Step, type World } from './loopback-script.ts'
+import { type Kind, play, type Request, type Script, type Step } from './loopback-script.ts'
 import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
-import { completions, pattern, piece } from './pair.ts'
+import { completions, pattern, sgeOf } from './pair.ts'
 import { postReceive, postSend } from './provider.ts'
 
 const wr = WrOpcode.values
@@ -21,7 +21,7 @@ const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDM
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
 const messages = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
 const answered = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
-/** One operation in twenty is one that often fails. */
+/** One operation in twenty is an operation that often fails. */
 const opcodesOf = (kind: Kind) => {
   const common = kind === 'UC' ? messages : [...messages, ...answered]
   const oftenFailing =
@@ -40,7 +40,7 @@ const rarely = (value: fc.Arbitrary<number>, weight: number) =>
  */
 const comparable = (one: Request): Request =>
   one.wrong === 3 && answered.includes(one.opcode as (typeof answered)[number]) ? { ...one, wrong: 1 } : one
-/** Small, about one packet, several packets, more than a slice. */
+/** Lengths in bytes: small, about one packet, several packets, more than a slice. */
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
@@ -96,7 +96,7 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
 /** `many`: plain requests, more than one batch. */
-const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
+const script = (kind: Kind, many: boolean): fc.Arbitrary<Script> => {
   const requests = many
     ? fc.array(plain.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
     : fc.array(request(kind).map(comparable), { minLength: 1, maxLength: 5 })
@@ -125,7 +125,7 @@ describe('results are equal with packets and without', () => {
     it(many ? `${kind}, many requests` : kind, () => {
       const runs = { packets: 0, direct: 0 }
       fc.assert(
-        fc.property(world(kind, many), one => {
+        fc.property(script(kind, many), one => {
           const [packets, direct] = [play(one, 'packets'), play(one, 'direct')]
           for (const [i, seen] of packets.seen.entries())
             assert.deepEqual(direct.seen[i], seen, `after step ${i}, ${JSON.stringify(one.steps[i])}`)
@@ -143,7 +143,7 @@ describe('results are equal with packets and without', () => {
 })
 
 /** Valid requests of one side whose responses are not delayed. */
-const clean = (kind: Kind): World => {
+const clean = (kind: Kind): Script => {
   const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, wrong: false }
   const requests = (kind === 'UC' ? messages : [...messages, ...answered]).flatMap(opcode =>
     [0, 1, 64, 1023, 1024, 70_001, 131_072].map(
@@ -177,16 +177,16 @@ describe('if nothing is refused, counters without packets are equal to those wit
   }
 })
 
-it("READs beyond the responder's limit are refused", () => {
+it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
   const one = clean('RC')
   const { requests } = one.steps.find(step => step.do === 'send' && step.requests[0].opcode === RDMA_READ) as Posted
-  const world: World = {
+  const script: Script = {
     ...one,
     readResources: 2,
     steps: [{ do: 'send', side: 0, requests: new Array(4).fill(requests[0]) }],
   }
-  const direct = play(world, 'direct')
-  assert.deepEqual(direct.seen, play(world, 'packets').seen)
+  const direct = play(script, 'direct')
+  assert.deepEqual(direct.seen, play(script, 'packets').seen)
   assert.ok(direct.seen[0][0].sends.some(([, status]) => status === 9))
 })
 
@@ -199,7 +199,7 @@ it('a READ whose last responses come in a later turn is counted once, with all i
       return { cq, qp: makeQp(p, cq), mr: register(p, packets * 4096) }
     })
     join(a.qp, b.qp, { pathMtu: 5 })
-    const sges = [piece(a.mr, 0, packets * 4096)]
+    const sges = [sgeOf(a.mr, 0, packets * 4096)]
     postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
     return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
@@ -219,8 +219,8 @@ it('a completion queue overruns in the middle of a batch', () => {
     for (const { here, there } of pairs) {
       join(here, there)
       for (let i = 0; i < 12; i++) {
-        postReceive(there.receive, BigInt(100 + i), [piece(far, 64 * i, 64)])
-        postSend(here.send, { opcode: SEND, id: BigInt(i), flags: 2, sges: [piece(near, 0, 64)] })
+        postReceive(there.receive, BigInt(100 + i), [sgeOf(far, 64 * i, 64)])
+        postSend(here.send, { opcode: SEND, id: BigInt(i), flags: 2, sges: [sgeOf(near, 0, 64)] })
       }
     }
     m.settle()
@@ -252,8 +252,8 @@ describe('the path changes in the middle of a message', () => {
       join(a.qp, b.qp, { pathMtu: 5 })
       const from = opcode === wr.RDMA_READ ? b : a
       pattern(from.mr.bytes, opcode)
-      postReceive(b.qp.receive, 1n, [piece(b.mr, 0, SIZE)])
-      postSend(a.qp.send, { opcode, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, SIZE)])
+      postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
       const { port } = m.devices[0].state
       let packets = 0
       let changes = 0

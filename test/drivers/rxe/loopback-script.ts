@@ -50,12 +50,12 @@ export interface Request {
   readonly length: number
   readonly from: number
   readonly to: number
-  /** Data in two elements, the first with this share of 16. */
+  /** Sixteenths of the data in the first of two scatter/gather elements. */
   readonly split: number
   readonly inline: boolean
   readonly flags: number
   readonly value: number
-  /** Its mistake: 0 none, 1 remote key, 2 range, 3 local key, 4 unaligned address. */
+  /** The mistake in the request: 0 none, 1 remote key, 2 range, 3 local key, 4 unaligned address. */
   readonly wrong: number
 }
 
@@ -71,7 +71,7 @@ export type Step =
     }
   | { readonly do: 'wait'; readonly microseconds: number }
 
-export interface World {
+export interface Script {
   readonly kind: Kind
   /** Devices of the two sides. */
   readonly devices: readonly [number, number]
@@ -149,8 +149,8 @@ const side = (m: Machine, kind: Kind, device: number, first: boolean): Side => {
   return { ...base, cls, handle: qp.handle, qpn: qp.qpn, send: qp.send, receive: srq.ring }
 }
 
-const connect = (world: World, sides: readonly [Side, Side]): void => {
-  const { kind, mtu, rnrRetry, maxRdAtomic, readResources } = world
+const connect = (script: Script, sides: readonly [Side, Side]): void => {
+  const { kind, mtu, rnrRetry, maxRdAtomic, readResources } = script
   if (kind === 'XRC') {
     const as = (one: Side) => ({ program: one.p, handle: one.handle, qpn: one.qpn })
     joinXrc({ ...as(sides[0]), cap: cap(), send: sides[0].send!, receive: sides[0].send! }, as(sides[1]), 0x10f)
@@ -168,7 +168,7 @@ const connect = (world: World, sides: readonly [Side, Side]): void => {
   }
 }
 
-const pieces = (one: Side, at: number, length: number, split: number, wrong: boolean) => {
+const sgesOf = (one: Side, at: number, length: number, split: number, wrong: boolean) => {
   const lkey = wrong ? one.mr.lkey ^ 0x5500 : one.mr.lkey
   const first = split === 0 ? length : Math.floor((length * split) / 16)
   const address = one.mr.address + at
@@ -207,7 +207,7 @@ const requestOf = (one: Side, peer: Side, r: Request): SendRequest => {
     ...(inline
       ? { inline: one.mr.bytes.slice(from, from + length) }
       : {
-          sges: pieces(
+          sges: sgesOf(
             one,
             (READING_OPCODES.includes(r.opcode) ? RESULTS : SOURCE) + from,
             length,
@@ -249,7 +249,7 @@ const wait = (m: Machine, microseconds: number): void => {
   m.now = until
 }
 
-/** RNR timers are multiples of this, in microseconds (IBA table 45). */
+/** RNR timers are multiples of this number of microseconds (IBA table 45). */
 const RNR_STEP = 10
 
 /**
@@ -271,7 +271,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
     if (one.receive === undefined) return
     for (let i = 0; i < step.count; i++) {
       const at = MESSAGES + (one.posted % 8) * 0x1000
-      if (!postReceive(one.receive, BigInt(one.posted++), pieces(one, at, step.length, step.split, step.wrong))) return
+      if (!postReceive(one.receive, BigInt(one.posted++), sgesOf(one, at, step.length, step.split, step.wrong))) return
     }
     return
   }
@@ -288,7 +288,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   m.settle()
 }
 
-/** Keys and numbers of objects are equal on both machines; addresses too. */
+/** The visible results of a side. Keys, object numbers and addresses are equal on both machines. */
 const resultsOf = (one: Side) => {
   // the order of the two directions of a CQ that serves both is unspecified
   const [mixed, receives] = [pollAll(one.sendCq.ring), pollAll(one.receiveCq.ring)]
@@ -312,10 +312,10 @@ const EQUAL_COUNTERS = [
 ] as const
 
 /** Runs a script on a machine of one kind; returns the visible results step by step, and the runs of packets sent. */
-export const play = (world: World, path: Path) => {
+export const play = (script: Script, path: Path) => {
   const m = machine(2, '', path)
-  const sides = [side(m, world.kind, world.devices[0], true), side(m, world.kind, world.devices[1], false)] as const
-  connect(world, sides)
+  const sides = [side(m, script.kind, script.devices[0], true), side(m, script.kind, script.devices[1], false)] as const
+  connect(script, sides)
   let runs = 0
   for (const { state } of m.devices) {
     const { commit } = state.port
@@ -324,7 +324,7 @@ export const play = (world: World, path: Path) => {
       commit(...run)
     }
   }
-  const seen = world.steps.map(step => {
+  const seen = script.steps.map(step => {
     doStep(m, sides, step)
     return sides.map(resultsOf)
   })
@@ -332,7 +332,7 @@ export const play = (world: World, path: Path) => {
   const counters = engines.map(all => Object.fromEntries(EQUAL_COUNTERS.map(name => [name, all[name]])))
   const all = m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
   const psns = sides.map(
-    one => one.cls && m.devices[world.devices[sides.indexOf(one)]].state.engine().query(rowOf(one)),
+    one => one.cls && m.devices[script.devices[sides.indexOf(one)]].state.engine().query(rowOf(one)),
   )
   const memory = sides.map(({ mr }) => Buffer.from(mr.bytes))
   for (const { p } of sides) p.close()

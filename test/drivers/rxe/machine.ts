@@ -1,5 +1,5 @@
 /*
- * Soft devices on a memory link in this process, with the test's own clock: all of userdma except processes.
+ * Soft devices on a memory link in this process, with the test's own clock: core, driver, engines and link, without processes.
  */
 import assert from 'node:assert/strict'
 import {
@@ -147,7 +147,7 @@ export const program = (on: Machine, device = 0): Program => {
   }
 }
 
-/** The descriptor's number, and the records read from it. */
+/** Number and event queue of a completion channel's descriptor. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
   const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
   p.fds.set(number, number)
@@ -165,9 +165,9 @@ export const makeCq = (p: Program, cqe = 15, channel?: number, userHandle = 0n):
   const args = { cqe, userHandle, compVector: 0, ...(channel !== undefined && { channel }) }
   const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
   const { queue } = out as unknown as { queue: { offset: bigint; size: number } }
-  const piece = p.rings.at(queue.offset)
-  assert.equal(queue.size, piece.length)
-  return { handle: object!, cqe: out.cqe, ring: mapRing(piece) }
+  const area = p.rings.at(queue.offset)
+  assert.equal(queue.size, area.length)
+  return { handle: object!, cqe: out.cqe, ring: mapRing(area) }
 }
 
 export type Cap = In<typeof RcQp.methods.create>['cap']

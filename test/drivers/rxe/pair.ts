@@ -34,7 +34,7 @@ export const end = (m: Machine, device: number, cqe = 31): End => {
 
 export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => pairOn(machine(2, fault), devices)
 
-/** The same on a machine with these devices. */
+/** `pair` on an existing machine. */
 export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) => {
   const a = end(m, devices[0])
   const b = end(m, devices[1])
@@ -42,7 +42,7 @@ export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) 
   return { m, a, b }
 }
 
-export const piece = ({ address, lkey }: Region, from: number, length: number) => ({
+export const sgeOf = ({ address, lkey }: Region, from: number, length: number) => ({
   address: address + from,
   length,
   lkey,
@@ -58,9 +58,9 @@ export const exchange = (m: Machine, from: End, to: End, seed: number): void => 
   const at = (seed * 64) % 8192
   pattern(from.mr.bytes.subarray(0, 5000), seed)
   const remote = to.mr.address + 16384 + at
-  postReceive(to.qp.receive, 7n, [piece(to.mr, 40000, 6000)])
-  postSend(from.qp.send, { opcode: Wr.WRITE, sges: [piece(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
-  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 0, 5000)], flags: Flag.SIGNALED })
+  postReceive(to.qp.receive, 7n, [sgeOf(to.mr, 40000, 6000)])
+  postSend(from.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
+  postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 0, 5000)], flags: Flag.SIGNALED })
   const isDone = (): boolean => completionsReady(from) >= 2 && completionsReady(to) >= 1
   for (let left = 100; !isDone() && left > 0; left--) {
     m.settle()

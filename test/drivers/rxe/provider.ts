@@ -14,7 +14,7 @@ const PAGE = 4096
 export interface TestRings extends RingMemory {
   /** Blocks that are not freed, oldest first. */
   readonly live: Set<MappedChunk>
-  /** Allocations that succeed before one fails with ENOMEM; Infinity initially. */
+  /** Number of allocations that succeed before one fails with ENOMEM; initially Infinity. */
   left: number
   /** The block whose ring a program maps at `offset`. */
   at(offset: bigint): MappedChunk
@@ -32,7 +32,7 @@ export const testRings = (): TestRings => {
     layout: rxeLayout,
     left: Number.POSITIVE_INFINITY,
     at(offset) {
-      for (const piece of live) if (BigInt(piece.offset) === offset) return piece
+      for (const area of live) if (BigInt(area.offset) === offset) return area
       throw new Error(`no ring lies at ${offset}`)
     },
     allocate(bytes) {
@@ -104,7 +104,7 @@ export const mapRing = ({ bytes, at, length }: MappedChunk): Mapped => {
 
 const element = (ring: Mapped, number: number): number => RingHeader.DATA + ((number & ring.mask) << ring.log2)
 
-export interface Piece {
+export interface SgeRecord {
   readonly address: number
   readonly length: number
   readonly lkey: number
@@ -115,7 +115,7 @@ export interface SendRequest {
   readonly id?: bigint
   readonly flags?: number
   readonly imm?: number
-  readonly sges?: readonly Piece[]
+  readonly sges?: readonly SgeRecord[]
   readonly inline?: Uint8Array
   readonly remote?: number
   readonly rkey?: number
@@ -132,12 +132,12 @@ export interface SendRequest {
 }
 
 export const Flag = { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 } as const
-/** Not in `Wr`: it has no data. */
+/** The opcode LOCAL_INV, which has no data. */
 const LOCAL_INV = 7
 
 export const Wr = { WRITE: 0, WRITE_IMM: 1, SEND: 2, SEND_IMM: 3, READ: 4, CAS: 5, FAA: 6, SEND_INV: 9 } as const
 
-const putSges = (view: DataView, at: number, sges: readonly Piece[]): void => {
+const putSges = (view: DataView, at: number, sges: readonly SgeRecord[]): void => {
   sges.forEach(({ address, length, lkey }, i) => {
     view.setBigUint64(at + i * RingSge.BYTES + RingSge.ADDRESS, BigInt(address), true)
     view.setUint32(at + i * RingSge.BYTES + RingSge.LENGTH, length, true)
@@ -145,7 +145,7 @@ const putSges = (view: DataView, at: number, sges: readonly Piece[]): void => {
   })
 }
 
-const total = (sges: readonly Piece[]): number => sges.reduce((sum, { length }) => sum + length, 0)
+const total = (sges: readonly SgeRecord[]): number => sges.reduce((sum, { length }) => sum + length, 0)
 
 /** Writes a request at the producer index without advancing it. */
 export const writeSend = (ring: Mapped, request: SendRequest): void => {
@@ -190,7 +190,7 @@ export const postSend = (ring: Mapped, request: SendRequest): boolean => {
   return true
 }
 
-export const postReceive = (ring: Mapped, id: bigint, sges: readonly Piece[], count = sges.length): boolean => {
+export const postReceive = (ring: Mapped, id: bigint, sges: readonly SgeRecord[], count = sges.length): boolean => {
   if (((ring.producer + 1) & ring.mask) === ring.consumer) return false
   const { view } = ring
   const at = element(ring, ring.producer)

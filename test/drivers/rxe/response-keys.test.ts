@@ -7,7 +7,7 @@ import { describe, it } from 'node:test'
 import type { Path } from '../../../src/phy/memory.ts'
 import { WcOpcode } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
-import { completions, piece } from './pair.ts'
+import { completions, sgeOf } from './pair.ts'
 import { postSend, Wr } from './provider.ts'
 
 const LOC_PROT_ERR = 4
@@ -50,8 +50,8 @@ for (const path of ['packets', 'direct'] as const)
       it(`${name} with a wrong local key: the peer executes it, and then the request fails`, () => {
         for (const wrong of ['key', 'right', 'second element'] as const) {
           const { m, cq, from, to, here, readOnly, there } = setUp(path)
-          const good = piece(here, 0, length)
-          const bad = wrong === 'right' ? piece(readOnly, 0, length) : { ...good, lkey: here.lkey ^ 0x100 }
+          const good = sgeOf(here, 0, length)
+          const bad = wrong === 'right' ? sgeOf(readOnly, 0, length) : { ...good, lkey: here.lkey ^ 0x100 }
           const half = length / 2
           const sges =
             wrong === 'second element'
@@ -65,7 +65,7 @@ for (const path of ['packets', 'direct'] as const)
           postSend(from.send, {
             opcode: Wr.WRITE,
             id: 2n,
-            sges: [piece(here, 0, 8)],
+            sges: [sgeOf(here, 0, 8)],
             ...target,
             remote: there.address + 8,
           })
@@ -85,7 +85,7 @@ for (const path of ['packets', 'direct'] as const)
       })
       it(`${name} with a wrong local and a wrong remote key is refused by the peer`, () => {
         const { m, cq, from, to, here, there } = setUp(path)
-        const sges = [{ ...piece(here, 0, length), lkey: 0x9999 }]
+        const sges = [{ ...sgeOf(here, 0, length), lkey: 0x9999 }]
         postSend(from.send, { opcode, id: 1n, sges, remote: there.address, rkey: there.rkey ^ 0x100, ...more })
         m.settle()
         assert.deepEqual(

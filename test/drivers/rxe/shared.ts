@@ -61,7 +61,7 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
     qpn: out.qpNum,
     cap: out.cap,
     send: mapped(p, sendQueue),
-    // The SRQ may move.
+    // A resize of the SRQ replaces its ring.
     get receive() {
       return srq.ring
     },

@@ -150,7 +150,7 @@ static int constructor(const char *library)
     return 0;
 }
 
-/* ---- exec: a program that another one replaces, each with an object that it leaves ---- */
+/* ---- exec: a program replaces itself by another one; neither destroys its object ---- */
 
 static int leave_domain(void)
 {
@@ -187,7 +187,7 @@ static int unloaded(char *const libraries[2])
     return 0;
 }
 
-/* ---- forged: notes about posts that name any process and stack, written over the real ones ---- */
+/* ---- forged: records of posts with the ids of other processes and stacks, written over the real ones ---- */
 
 static int forged(void)
 {

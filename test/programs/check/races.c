@@ -1,7 +1,7 @@
 /*
- * Races and their absence, as real requests, for `userdma check --races` (test/system/check/races.test.ts): the cases of
- * test/check/races/cases.ts that a program can make. Prints a line for each case, its number and the finding that it
- * should lead to; its number is the wr_id of its requests.
+ * Requests with and without races, for `userdma check --races` (test/system/check/races.test.ts): the cases of
+ * test/check/races/cases.ts that a program can make. Prints one line per case: its number, which is the wr_id of its
+ * requests, and the expected finding.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Offsets in the buffer: of two origins, of their peers, and words. */
+/* Offsets in the buffer: local sources (OWN), remote targets (FAR), READ destinations (INTO), atomic words and results. */
 enum { OWN = 0, OWN2 = 0x1000, FAR = 0x2000, FAR2 = 0x3000, INTO = 0x4000, INTO2 = 0x5000, WORD = 0x6000, WORD2 = 0x6008 };
 enum { RESULT = 0x7000, RESULT2 = 0x7100, LENGTH = 64, BYTES = 0x8000 };
 
@@ -29,7 +29,7 @@ struct side {
     struct ibv_qp *qp;
     struct ibv_cq *cq;
     int outstanding;
-    /* Where its peer's memory is. */
+    /* The peer's memory. */
     uint64_t address;
     uint32_t rkey;
 };
@@ -44,7 +44,7 @@ static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
 static uint64_t number;
-/* Shared with children: what one has done that the other waits for, without a call that anybody sees. */
+/* Flags in shared memory: one thread or process sets a flag, another polls it. `userdma check` sees no call. */
 static volatile int *shared;
 
 static void *need(void *made, const char *what)
@@ -231,7 +231,7 @@ static void done(int index)
     shared[index] = 1;
 }
 
-/* A thread that begins before the case, and runs `body` when `await(0)` says so. */
+/* A thread that is created before the case. Its body waits with `await(0)`. */
 static pthread_t begin(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
@@ -265,11 +265,11 @@ static void barrier(int socket)
 struct child {
     pid_t pid;
     int socket;
-    /* Our side of the connection. */
+    /* The parent's side of the connection. */
     struct side side;
 };
 
-/* A child with a device of its own, connected with us. It runs `body` and ends. */
+/* A child process that opens the device itself and is connected to this process. It runs `body` and exits. */
 static struct child begin_child(void (*body)(struct side *, int))
 {
     int pair[2];
@@ -361,7 +361,7 @@ CASE(queue_reads) { (void)two; READ(&one->a, FAR, INTO); READ(&one->a, FAR2, INT
 CASE(queue_adds) { (void)two; add(&one->a, WORD, RESULT); add(&one->a, WORD, RESULT); }
 CASE(queue_add_write) { (void)two; add(&one->a, WORD, RESULT); WRITE_WORD(&one->a, OWN, WORD); }
 
-/* ---- messages between the ends of links, of one thread ---- */
+/* ---- messages between the sides of links, of one thread ---- */
 
 CASE(write_then_message)
 {
@@ -663,7 +663,7 @@ CASE(batch)
     end_side(&link.b);
 }
 
-/* ---- processes: the child writes to our memory, and so do we ---- */
+/* ---- processes: child and parent write to the parent's memory ---- */
 
 #define CHILD(name) static __attribute__((noinline)) void name(struct side *side, int socket)
 

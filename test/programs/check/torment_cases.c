@@ -1,11 +1,11 @@
 /*
  * Mistakes that work with most hardware most of the time, for `userdma check --torment`, and their right counterparts:
  *
- *   torment_cases last-byte | last-byte-right       data is complete when its last byte is there
- *   torment_cases order | order-right               a send completes before the answer to its message
- *   torment_cases event | event-right               an event has a completion
+ *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
+ *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
+ *   torment_cases event | event-right               each completion event comes with a completion
  *
- * Exit status 1 and a sentence if the assumption fails.
+ * Exit status 1 and a message if the assumption fails.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -43,7 +43,7 @@ static int last_byte(int right)
                 ;
         for (int i = 0; i < SIZE; i++)
             if (((volatile char *)other.buffer)[i] != round) {
-                fprintf(stderr, "round %d: the last byte is there, byte %d is not\n", round, i);
+                fprintf(stderr, "round %d: the last byte has arrived, byte %d has not\n", round, i);
                 return 1;
             }
         next_of(&one);
@@ -51,7 +51,7 @@ static int last_byte(int right)
     return 0;
 }
 
-/* A SEND and its answer, on one CQ. */
+/* A SEND and the peer's reply, on one CQ. */
 static int order(int right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
@@ -65,7 +65,7 @@ static int order(int right)
         next_of(&one);
         next_of(&other);
         if (!right && earlier != IBV_WC_SEND) {
-            fprintf(stderr, "round %d: the answer came before the completion of the SEND\n", round);
+            fprintf(stderr, "round %d: the reply arrived before the completion of the SEND\n", round);
             return 1;
         }
     }

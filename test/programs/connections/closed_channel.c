@@ -69,7 +69,7 @@ int main(int argc, UNUSED char **argv)
         sched_yield();
     }
     pthread_join(thread, NULL);
-    NEED(ended == EINTR, "it ended without a signal: %s", strerror(ended));
+    NEED(ended == EINTR, "the call returned without a signal: %s", strerror(ended));
     puts("right");
     return 0;
 }

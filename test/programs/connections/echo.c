@@ -22,7 +22,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* A byte that differs from those near it and from those far away. */
+/* The byte at an offset: lost, repeated or displaced data changes the bytes. */
 static unsigned char byte_at(size_t at)
 {
     return (unsigned char)(at * 31 + (at >> 8) * 7 + (at >> 16));
@@ -115,7 +115,7 @@ int main(int count, char **words)
     }
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(words[3]))};
     if (inet_pton(AF_INET, words[2], &address.sin_addr) != 1) {
-        fprintf(stderr, "echo: %s is no IPv4 address\n", words[2]);
+        fprintf(stderr, "echo: %s is not an IPv4 address\n", words[2]);
         return 1;
     }
     if (serves)

@@ -11,7 +11,7 @@
  *   register HEX           IB_USER_MAD_REGISTER_AGENT with that struct, which is the output
  *   register2 HEX          IB_USER_MAD_REGISTER_AGENT2
  *   unregister ID          IB_USER_MAD_UNREGISTER_AGENT
- *   ioctl NUMBER           another one, without an argument
+ *   ioctl NUMBER           any other ioctl, without an argument
  *   write LENGTH HEX       these bytes, followed by zeros up to LENGTH
  *   read LENGTH
  *   fault LENGTH           read to an unmapped address

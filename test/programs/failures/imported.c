@@ -32,7 +32,7 @@ static void send_region(int socket, const struct region *region)
 
 static void receive_region(int socket, struct region *region)
 {
-    NEED(read(socket, region, sizeof *region) == sizeof *region, "the other has ended");
+    NEED(read(socket, region, sizeof *region) == sizeof *region, "the other process has exited");
 }
 
 static void expect_error(int error, int expected, const char *what)
@@ -182,7 +182,7 @@ static void check_region(const struct region *given)
     expect_error(call(&message), 0, "ASYNC_EVENT_ALLOC");
 }
 
-/* Without the descriptor the same handles name other objects. */
+/* In another context the handles name other objects, or none. */
 static void check_new_context(const struct region *given)
 {
     const int imported = device;
@@ -202,7 +202,7 @@ static void import_context(int socket, const char *how)
     receive_region(socket, &given);
     if (strcmp(how, "outlive") == 0) {
         char byte;
-        NEED(read(socket, &byte, 1) == 0, "the exporter is there");
+        NEED(read(socket, &byte, 1) == 0, "the exporter still runs");
         check_region(&given);
         alloc_pd();
         NEED(protection_domains() == 4, "%u PDs", protection_domains());

@@ -2,7 +2,7 @@
  * A device that one program opens and another one uses (R28, R37): the first program passes the descriptors over a
  * socket or across exec, and closes all of its own; only then the second program uses them.
  *
- *   passing              all ways of passing, and all first calls
+ *   passing              every way of passing, with every first call of the second program
  *   passing nobody       the second program finds no daemon at the socket that PASSING_OTHER names
  *   passing take …       the second program
  *
@@ -75,7 +75,7 @@ static void take(int socket, const char *numbers, int first)
     allocate_pd(fds[DEVICE]);
     uint64_t unknown[8] = {0};
     NEED(ioctl(fds[DEVICE], _IOWR(0x1b, 1, uint64_t[3]), unknown) < 0 && errno != ENOTTY, "ioctl: %s", strerror(errno));
-    NEED(read(fds[ASYNC], &byte, 1) < 0 && errno == EAGAIN, "nothing is to be read: %s", strerror(errno));
+    NEED(read(fds[ASYNC], &byte, 1) < 0 && errno == EAGAIN, "read without an event: %s", strerror(errno));
 }
 
 static void open_and_pass(const char *self, bool over_socket, int first)
@@ -85,7 +85,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     struct ibv_context *context = open_named(NULL);
     struct ibv_pd *pd = ibv_alloc_pd(context);
     struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
-    NEED(pd && pd->handle == 0 && channel, "what is to be given away: %s", strerror(errno));
+    NEED(pd && pd->handle == 0 && channel, "the objects to pass: %s", strerror(errno));
     int fds[DESCRIPTORS] = {context->cmd_fd, context->async_fd, channel->fd};
     NEED(fcntl(context->async_fd, F_SETFL, O_NONBLOCK) == 0, "fcntl: %s", strerror(errno));
     fflush(stdout);

@@ -69,7 +69,7 @@ static void send_one(void)
     NEED(found == 1 && wc.status == IBV_WC_SUCCESS, "the message was not sent: %d, %s", found, strerror(errno));
 }
 
-static void look(void)
+static void check_removal(void)
 {
     struct ibv_context *context = ends[1].context;
     struct ibv_async_event event;
@@ -121,7 +121,7 @@ int main(int argc, char **argv)
     send_one();
     printf("ready\n");
     NEED(getchar() != EOF, "no line says that the device was removed");
-    look();
+    check_removal();
     clean_up();
     printf("gone\n");
     return 0;

@@ -1,6 +1,6 @@
 /*
- * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: what they allow a peer, until when, and
- * the statuses of what they do not allow.
+ * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: which accesses they allow a peer, until when, and
+ * the statuses of the others.
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
@@ -299,7 +299,7 @@ static void remote_invalidate_region(void)
     post_receive(1, 100, 64);
     send_invalidate(1, ends[1].mr->rkey);
     completion(1, 100, IBV_WC_REM_INV_REQ_ERR);
-    completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* class J: it is not acknowledged */
+    completion(0, 1, IBV_WC_RETRY_EXC_ERR); /* IBA responder class J: no acknowledgement */
     check_state(1, IBV_QPS_ERR);
 }
 

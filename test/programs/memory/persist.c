@@ -1,6 +1,6 @@
 /*
  * FLUSH and ATOMIC WRITE between two machines: a block is written and flushed, then its number is published by an
- * atomic write; a server that sees the number must find the whole block.
+ * atomic write; when the server sees the number, the whole block must be in its memory.
  *
  *   persist [options]        server, whose memory is written
  *   persist [options] HOST   client
@@ -151,7 +151,7 @@ static void check_blocks(int peer)
         NEED(number > seen && number <= blocks, "number %lu after %lu", (unsigned long)number, (unsigned long)seen);
         for (uint64_t i = seen + 1; i <= number; i++) {
             fill(right, block, i);
-            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was announced, but is not there",
+            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was announced, but has not arrived",
                  (unsigned long)i);
             uint32_t step = (uint32_t)i, theirs;
             if (i % SLOTS == 0)
@@ -182,7 +182,7 @@ static void join(int peer, struct ibv_context *context, const struct options *op
     exchange(peer, &step, &theirs, sizeof step);
 }
 
-static void part(int peer)
+static void disconnect(int peer)
 {
     uint32_t step = ~0u, theirs;
     exchange(peer, &step, &theirs, sizeof step);
@@ -221,8 +221,8 @@ int main(int argc, char **argv)
         write_blocks(peer);
     else
         check_blocks(peer);
-    part(peer);
-    printf("%lu blocks of %zu bytes, each there before its number\n", (unsigned long)blocks, block);
+    disconnect(peer);
+    printf("%lu blocks of %zu bytes, each complete before its number\n", (unsigned long)blocks, block);
 
     join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
     if (host) {
@@ -230,14 +230,14 @@ int main(int argc, char **argv)
         expect(1, IBV_WC_REM_ACCESS_ERR, 0);
         printf("a FLUSH beyond the region is refused\n");
     }
-    part(peer);
+    disconnect(peer);
     join(peer, context, &options, host != NULL, ACCESS);
     if (host) {
         post_flush(1, far.rkey, far.buffer, 100, FLUSH_RANGE);
         expect(1, IBV_WC_REM_ACCESS_ERR, 0);
         printf("a FLUSH without that right is refused\n");
     }
-    part(peer);
+    disconnect(peer);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
     return 0;
 }

@@ -19,7 +19,7 @@
 
 #define LENGTH 16384
 
-/* Becomes this user. Without one nothing changes. */
+/* Changes to this user; with NULL the user stays the same. */
 static void become(const char *user)
 {
     if (!user)
@@ -41,7 +41,7 @@ static void answer(int fd, uint64_t unique, int error, const void *data, size_t 
 /* Seconds for which the kernel may cache attributes. */
 static unsigned attributes_valid = 1000;
 
-/* A file system with one file, which answers `times` reads. */
+/* A file system with one file. It answers `times` reads and leaves later ones unanswered. */
 static void serve(int fd, int times)
 {
     static char request[1 << 17], zeros[LENGTH];

@@ -1,5 +1,5 @@
 /*
- * A program whose memory blocks every access for ever: a WRITE between two of its queue pairs accesses pages that are
+ * A program whose memory blocks every access forever: a WRITE between two of its queue pairs accesses pages that are
  * never provided. It prints how the WRITE completed, and runs until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
@@ -7,7 +7,7 @@
  *   slow_memory dirty          the same, shared; written pages never reach its disk
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       the same, as the argument of a call on the device
- *   slow_memory descriptor     no memory: the file is that of an XRC domain
+ *   slow_memory descriptor     no memory: the file of an XRC domain is on such a file system
  *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
  *                              other memory is registered
  *

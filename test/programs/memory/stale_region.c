@@ -65,11 +65,11 @@ static void count_registrations(struct ibv_context *context, size_t bytes)
     NEED(pd && bytes <= LENGTH, "at most %d bytes", LENGTH);
     while (count < 64 && (regions[count] = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE)))
         count++;
-    printf("%d, then %s\n", count, count == 64 ? "enough" : strerror(errno));
+    printf("%d, then %s\n", count, count == 64 ? "stopped" : strerror(errno));
     if (count == 0)
         return;
     NEED(ibv_dereg_mr(regions[0]) == 0, "ibv_dereg_mr: %s", strerror(errno));
-    printf("after one less %s\n", ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE) ? "one more" : strerror(errno));
+    printf("after a deregistration: %s\n", ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE) ? "registered" : strerror(errno));
 }
 
 int main(int count, char **arguments)
@@ -124,8 +124,8 @@ int main(int count, char **arguments)
     memset(from.buffer, 7, 64);
     memset(other_from.buffer, 9, 64);
     write_to(&from, memory, rkey);
-    printf("then there is %d\n", memory[0]);
+    printf("the memory has %d\n", memory[0]);
     write_to(&other_from, memory, reg(other_to.qp->pd, memory, RIGHTS)->rkey);
-    printf("then there is %d\n", memory[0]);
+    printf("the memory has %d\n", memory[0]);
     return 0;
 }

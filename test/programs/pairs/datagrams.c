@@ -154,7 +154,7 @@ static void one_datagram(void)
 }
 
 /* libibverbs derives the reply address from the completion and the GRH. */
-static void way_back(void)
+static void reply_address(void)
 {
     struct ibv_wc wc;
     post_receive(ud[1], &ends[1], 11, 2000);
@@ -167,7 +167,7 @@ static void way_back(void)
     check("ibv_init_ah_from_wc", error, 0);
     if (error != 0)
         return;
-    check("the way back", memcmp(&attr.grh.dgid, &ends[0].gid, 16), 0);
+    check("the reply address", memcmp(&attr.grh.dgid, &ends[0].gid, 16), 0);
     struct ibv_ah *back = ibv_create_ah(ends[1].pd, &attr);
     NEED(back, "ibv_create_ah: %s", strerror(errno));
     post_receive(ud[0], &ends[0], 12, 2000);
@@ -179,7 +179,7 @@ static void way_back(void)
 }
 
 /* A datagram with a wrong Q_Key, or too long for the buffer, is dropped; the buffer receives the next one. */
-static void in_silence(void)
+static void dropped_datagrams(void)
 {
     post_receive(ud[1], &ends[1], 13, GRH + 100);
     send_datagram(4, 8, ah, ud[1]->qp_num, QKEY + 1);
@@ -293,7 +293,7 @@ static void mistakes(void)
     struct ibv_ah_attr attr = {.is_global = 0, .port_num = 1};
     check("an address without GRH", !ibv_create_ah(ends[0].pd, &attr) && errno == EINVAL, 1);
     attr = (struct ibv_ah_attr){.is_global = 1, .port_num = 1, .grh = {.dgid = ends[1].gid, .sgid_index = 200}};
-    check("an address from no GID", !ibv_create_ah(ends[0].pd, &attr) && errno == ENODATA, 1);
+    check("an address from an empty GID entry", !ibv_create_ah(ends[0].pd, &attr) && errno == ENODATA, 1);
     struct ibv_qp_attr mtu = {.path_mtu = IBV_MTU_1024};
     check("a path MTU for datagrams", ibv_modify_qp(ud[0], &mtu, IBV_QP_PATH_MTU), EINVAL);
 }
@@ -302,8 +302,8 @@ static const struct {
     const char *name;
     void (*run)(void);
 } cases[] = {
-    {"one datagram", one_datagram}, {"the way back", way_back},
-    {"in silence", in_silence},     {"multicast", multicast},
+    {"one datagram", one_datagram}, {"reply address", reply_address},
+    {"dropped datagrams", dropped_datagrams}, {"multicast", multicast},
     {"send queue error", send_queue_error}, {"unreliable connection", unreliable_connection},
     {"mistakes", mistakes},
 };

@@ -1,13 +1,13 @@
 /*
- * The results of requests between two machines: refused requests, requests without a receive, requests without an
- * answer.
+ * The results of requests between two machines: refused requests, requests without a receive, requests without a
+ * response.
  *
  *   outcomes [options]        server: the responder of every case
  *   outcomes [options] HOST   client: the requester
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -t SECONDS (give up; 120)
  *
- * Each case has a new queue pair at both ends, one request, and for RC a SEND behind it. Each end prints one line per
+ * Each case has a new queue pair at both ends, one request, and for RC a SEND after it. Each end prints one line per
  * case, with the statuses of its completions in order and the state of its queue pair. The caller judges them, since
  * implementations differ.
  */
@@ -27,7 +27,7 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    int receive; /* bytes of the receives that the responder posts, or what it does instead */
+    int receive; /* length in bytes of the responder's receives, or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP) */
     uint8_t rnr_retry;
 };
 
@@ -117,11 +117,11 @@ static void report(const struct scenario *s, int wanted)
     printf(" state %d\n", attr.qp_state);
 }
 
-static void meet(int peer, uint32_t step)
+static void synchronise(int peer, uint32_t step)
 {
     uint32_t theirs;
     exchange(peer, &step, &theirs, sizeof step);
-    NEED(step == theirs, "the other end is at step %u, this one at %u", theirs, step);
+    NEED(step == theirs, "the peer is at step %u, this program at %u", theirs, step);
 }
 
 static void run(const struct scenario *s, int peer, bool requests, struct options options, struct ibv_context *context)
@@ -138,10 +138,10 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
     exchange(peer, &here, &far, sizeof here);
     connect_to(&end, &far, &options);
     if (requests) {
-        meet(peer, 1);
+        synchronise(peer, 1);
         post_requests(s, &far);
         report(s, 2);
-        meet(peer, 2);
+        synchronise(peer, 2);
     } else {
         if (s->receive >= 0)
             post_receives(s->receive);
@@ -149,13 +149,13 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
             NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
             end.qp = NULL;
         }
-        meet(peer, 1);
+        synchronise(peer, 1);
         if (s->receive == LATE_RECEIVE) {
             /* By now the requests are in flight, or will be soon: both orders are valid. */
             usleep(20000);
             post_receives(LENGTH);
         }
-        meet(peer, 2);
+        synchronise(peer, 2);
         report(s, s->receive >= 0 || s->receive == LATE_RECEIVE ? 2 : 0);
     }
     if (readable)

@@ -13,7 +13,7 @@
 #include <poll.h>
 #include <sys/wait.h>
 
-#define CHUNK 1024 /* every receive request has its own piece of the buffer */
+#define CHUNK 1024 /* bytes of the buffer for each receive request */
 
 static struct ibv_qp *make_qp(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
 {
@@ -235,7 +235,7 @@ static void resize(void)
     for (uint64_t id = 104; id < 140; id++)
         post_shared(srq, id);
     attr.max_wr = 10;
-    check("a queue too small for what waits", ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
+    check("a queue too small for its posted requests", ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR), EINVAL);
     for (uint64_t i = 1; i < 40; i++) {
         send_byte(from, i, (uint8_t)(50 + i), 0);
         completion(0, i, IBV_WC_SUCCESS);
@@ -348,7 +348,7 @@ static void xrc_operations(void)
     send_on(from, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, number[0]);
     completion(0, 7, IBV_WC_SUCCESS);
     check("counter", ends[1].buffer[0], 1);
-    /* No such queue: the responder answers with invalid request. */
+    /* There is no SRQ with this number: the responder answers with NAK invalid request. */
     send_byte(from, 8, 1, 0x123456);
     completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
     event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
@@ -367,12 +367,12 @@ static void domain_flags(void)
     NEED(fd >= 0, "mkstemp: %s", strerror(errno));
     NEED(!open_domain(fd, 0), "a domain that does not exist");
     check("errno of a domain that does not exist", errno, EAGAIN);
-    NEED(!open_domain(999, O_CREAT), "a domain of no file");
-    check("errno of no file", errno, EBADF);
+    NEED(!open_domain(999, O_CREAT), "a domain with a bad descriptor");
+    check("errno of a bad descriptor", errno, EBADF);
     struct ibv_xrcd *first = open_domain(fd, O_CREAT | O_EXCL), *second = open_domain(fd, 0);
     NEED(first && second, "ibv_open_xrcd: %s", strerror(errno));
-    NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain made twice");
-    check("errno of a domain made twice", errno, EINVAL);
+    NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain created twice");
+    check("errno of a domain created twice", errno, EINVAL);
     struct ibv_qp *qp = make_qp(1, IBV_QPT_XRC_RECV, NULL, first);
     struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
                                     .qp_num = qp->qp_num,
@@ -387,7 +387,7 @@ static void domain_flags(void)
     free_qp(again);
     close_domain(second);
     close_domain(first);
-    NEED(!open_domain(fd, 0), "a domain that was closed by all");
+    NEED(!open_domain(fd, 0), "a domain that every process has closed");
     close(fd);
     unlink(path);
 }

@@ -10,7 +10,7 @@
  *
  * Each end generates the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a
  * SEND behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's
- * bytes follow from its number, so a block that is lost, duplicated or in the wrong place has wrong contents. Atomics
+ * bytes follow from its number, so a block that is lost, duplicated or at a wrong offset has wrong contents. Atomics
  * count: the old value shows whether each was executed exactly once. WRITEs to a word of the sender announce free slots
  * of the receiver, so no sender meets a receiver that is not ready, and only the queue pair keeps the order.
  */

@@ -95,8 +95,8 @@ static uint32_t random_size(void)
 }
 
 /*
- * Splits `size` bytes into scatter/gather elements with gaps between them; none for 0, and none is empty (hardware
- * reads that as 2 GiB).
+ * Splits `size` bytes into scatter/gather elements with gaps between them; no element for size 0, and no empty element
+ * (hardware reads length 0 as 2 GiB).
  */
 static int random_elements(struct element *elements, uint32_t size)
 {

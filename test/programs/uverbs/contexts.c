@@ -63,7 +63,7 @@ enum { EAGER = 1, EXPECTED = 2, HEAD = 24, KEY = 0x5eed };
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            printf("line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));               \
+            printf("line %d: false: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));               \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
@@ -96,7 +96,7 @@ static void open_device(void)
         closedir(folder);
     if (device >= 0)
         return;
-    printf("there is no device of contexts; add one with --device ctx0\n");
+    printf("there is no ctx device; add one with --device ctx0\n");
     exit(1);
 }
 

@@ -256,7 +256,7 @@ static void others(void)
     add_pointer(&message, UVERBS_ATTR_READ_COUNTERS_BUFF, counts, sizeof counts);
     add(&message, UVERBS_ATTR_READ_COUNTERS_FLAGS, 4, 0);
     step(call(&message), "COUNTERS_READ of a PD");
-    /* Handles of every kind of object, destroyed as objects of every kind. */
+    /* Each destroy call with a missing handle and with handles of other classes. */
     static const struct {
         const char *what;
         int object, method, response;

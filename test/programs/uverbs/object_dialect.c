@@ -58,7 +58,7 @@ static union {
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            printf("line %d: not so: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));               \
+            printf("line %d: false: %s (errno %d %s)\n", __LINE__, #condition, errno, strerror(errno));               \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
@@ -184,7 +184,7 @@ static uint32_t out_u32(uint16_t id)
             return *(const uint32_t *)(attribute + 1);
         at += (attribute->length + 7u) / 8 * 8;
     }
-    printf("output %u is not there\n", id);
+    printf("output %u is missing\n", id);
     exit(1);
 }
 

@@ -60,7 +60,7 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     const [, failed, text, decisions] =
       /(\d+) of 12 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []
     assert.ok(Number(failed) > 0 && Number(decisions) > 0, stderr)
-    assert.match(stderr, /exit status 1\n {2}round \d: the last byte is there, byte \d+ is not\n/)
+    assert.match(stderr, /exit status 1\n {2}round \d: the last byte has arrived, byte \d+ has not\n/)
     assert.ok(stderr.includes(`repeat it: userdma check --torment ${text} -- ${cases} last-byte\n`), stderr)
     assert.ok(stderr.includes(`userdma trace --private --torment ${text} -- ${cases} last-byte\n`), stderr)
   })

@@ -27,9 +27,9 @@ const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   [/^\t\t\tGID\[ {2}1\]:/, /^\t\t\tGID\[ {2}1\]:\t\t::ffff:127\.0\.0\.1, RoCE v2$/],
 ]
 /** XRC, and FLUSH and ATOMIC WRITE, for which Debian 12's program has no names. */
-const onlyHere = /^\t{5}(XRC|Unknown flags: 0x14000000000)$/
+const onlyUserdma = /^\t{5}(XRC|Unknown flags: 0x14000000000)$/
 /** The interface of the kernel's device has a second address; ours has only the given one. */
-const onlyThere = /^\t\t\tGID\[ {2}2\]:/
+const onlyLinux = /^\t\t\tGID\[ {2}2\]:/
 
 describe('device programs', { skip: lacking('ibv_devinfo', 'ibv_devices') }, () => {
   it('ibv_devinfo -v prints the same as on Linux, except for known differences', async t => {
@@ -38,9 +38,9 @@ describe('device programs', { skip: lacking('ibv_devinfo', 'ibv_devices') }, () 
     assert.equal(stderr, '')
     const linux = readFileSync(fixture('abi', 'ibv_devinfo.out'), 'utf8').split('\n')
     const all = stdout.split('\n')
-    const ours = all.filter(line => !onlyHere.test(line))
+    const ours = all.filter(line => !onlyUserdma.test(line))
     assert.equal(all.length, ours.length + 2)
-    const expected = linux.filter(line => !onlyThere.test(line))
+    const expected = linux.filter(line => !onlyLinux.test(line))
     assert.equal(ours.length, expected.length, stdout)
     expected.forEach((line, i) => {
       const known = differences.find(([pattern]) => pattern.test(line))

@@ -42,7 +42,7 @@ describe('a ctx device', { skip: lacking(contexts) }, () => {
     assert.equal(await device(t, daemon, 'remove', 'ctx0'), '')
     await program.printed(/removed/)
     const without = await run(t, contexts, [], { env: daemon.env })
-    assert.match(without.stdout, /there is no device of contexts/)
+    assert.match(without.stdout, /there is no ctx device/)
     assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
     program.child.stdin?.end('g')
     const { status, stdout } = await program.ended

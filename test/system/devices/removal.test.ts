@@ -19,10 +19,10 @@ import {
   TWO_DEVICES,
 } from '../programs.ts'
 
-/** Many more than can complete before the removal. */
-const WITHOUT_END = '100000000'
+/** Iterations of a pingpong; far more than complete before the removal. */
+const ITERATIONS = '100000000'
 
-/** Under full load. */
+/** Whether the client has sent more than 500 packets. */
 const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
 
 const remove = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
@@ -42,7 +42,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
     ] as const)
       it(`ends ${title}, on ${[...new Set(devices)].join(' and ')}`, async t => {
         const daemon = await startDaemon(t, { devices: TWO_DEVICES })
-        const pair = await startPair(t, daemon, [...args, '-n', WITHOUT_END], { devices })
+        const pair = await startPair(t, daemon, [...args, '-n', ITERATIONS], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
         await remove(t, daemon, 'rxe1')
         // Only the client's device is removed. Its peer waits for a message, as if a machine had failed, and is

@@ -65,7 +65,7 @@ const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=$
 const asOtherUser = (t: Scope, args: readonly string[]): Promise<Finished> =>
   runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
 
-const TURNED_AWAY = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
+const NOT_SERVED = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
 
 describe("root's daemon", { skip: oneUserOnly() }, () => {
   it('serves root only', async t => {
@@ -74,17 +74,17 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     const program = await findDevices(t, socket, ...nobody)
     assert.deepEqual(
       { ...program, signal: null },
-      { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n` },
+      { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${NOT_SERVED}\n` },
     )
     const tool = await asOtherUser(t, ['stat', '--socket', socket])
-    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY} (EACCES)\n`])
+    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED} (EACCES)\n`])
     const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
     const { stdout } = await run(t, process.execPath, ['-e', script, socket], {
       uid: NOBODY,
       gid: NOBODY,
       cwd: repoRoot,
     })
-    assert.ok(stdout.includes(TURNED_AWAY), stdout)
+    assert.ok(stdout.includes(NOT_SERVED), stdout)
   })
 
   it('serves another user with --allow-user, by name or number, whatever the umask was', async t => {
@@ -107,10 +107,10 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     const program = await findDevices(t, socket, ...nobody)
     assert.deepEqual(
       [program.stdout, program.stderr],
-      ['False\n', `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n`],
+      ['False\n', `userdma: the daemon at ${socket}: it ${NOT_SERVED}\n`],
     )
     const tool = await asOtherUser(t, ['stat', '--socket', socket])
-    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY}\n`])
+    assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED}\n`])
   })
 
   it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
@@ -121,7 +121,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
   })
 
-  it('is refused unknown names', async t => {
+  it('refuses --allow-user with an unknown name', async t => {
     const { status, stderr } = await runUserdma(t, ['daemon', '--allow-user', 'no such user'])
     assert.equal(status, 2)
     assert.match(stderr, /^userdma: --allow-user "no such user": there is no such user; give a name or a number/)
@@ -148,7 +148,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
     assert.match(stdout, /^open: .* is served by user 65534 /)
   })
 
-  it('may not be shared', async t => {
+  it('refuses --allow-user', async t => {
     const { status, stderr } = await asOtherUser(t, ['daemon', '--allow-user', '0'])
     assert.equal(status, 2)
     assert.match(stderr, /^userdma: --allow-user and --allow-group are for root's daemon/)

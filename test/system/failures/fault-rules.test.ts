@@ -6,8 +6,8 @@ import { assertGoodPair, type PingpongCase, runCase, startPair } from '../pairs/
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Rules, the faults that they cause, and the number of messages needed. Lost ACKs are not used: an end that misses the
- * last one waits for a peer that has exited.
+ * Rules, the faults that they cause, and the number of messages needed. No rule drops ACKs: a program that misses
+ * the last ACK waits for a peer that has exited.
  */
 const cases: readonly (readonly [rules: string, caused: readonly string[], n: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],
@@ -28,7 +28,7 @@ const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolClient> =
 }
 
 describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
-  it('are tolerated', async t => {
+  it('do not prevent a transfer, and inject the faults that they name', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const client = await clientOf(t, daemon)
     for (const [rules, caused, n] of cases)
@@ -47,7 +47,7 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('are changed during a transfer, which then completes', async t => {
-    // So slow that the transfer would take half a minute.
+    // At 1 Mbit/s the transfer takes more than half a minute.
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'rate=1mbit' })
     const fault = (...args: string[]) => runUserdma(t, ['fault', ...args, '--socket', daemon.socket])
     const pair = await startPair(t, daemon, ['-g', '1', '-c', '-s', '2048', '-n', '2000'], {

@@ -19,7 +19,7 @@ describe('a region whose memory was unmapped', { skip }, () => {
       }
       assert.equal(
         stdout,
-        'success, vendor_err 0x0\nremote operation error, vendor_err 0x509\nthen there is 0\nsuccess, vendor_err 0x0\nthen there is 9\n',
+        'success, vendor_err 0x0\nremote operation error, vendor_err 0x509\nthe memory has 0\nsuccess, vendor_err 0x0\nthe memory has 9\n',
       )
       assert.equal(stderr, '')
       assert.equal(status, 0)
@@ -38,26 +38,29 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     return { output: stdout, log: daemon.running.output() }
   }
 
-  it('counts every region, and a registration beyond it is ENOMEM', async t => {
+  it('limits the bytes of all regions together; a registration beyond it fails with ENOMEM', async t => {
     const { output, log } = await register(t, 256)
-    assert.equal(output, '4, then Cannot allocate memory\nafter one less one more\n')
+    assert.equal(output, '4, then Cannot allocate memory\nafter a deregistration: registered\n')
     assert.match(
       log,
       /process \d+ may lock 262144 bytes \(RLIMIT_MEMLOCK\), has registered 262144 and requests 65536 more: raise the limit \(ulimit -l\), or start the daemon with --ignore-memlock\n$/,
     )
   })
 
-  it('a limit of 0 is EPERM', async t => {
+  it('fails a registration with EPERM if it is 0', async t => {
     assert.equal((await register(t, 0)).output, '0, then Operation not permitted\n')
   })
 
   it('does not limit with --ignore-memlock', async t => {
-    assert.equal((await register(t, 256, '--ignore-memlock')).output, '64, then enough\nafter one less one more\n')
+    assert.equal(
+      (await register(t, 256, '--ignore-memlock')).output,
+      '64, then stopped\nafter a deregistration: registered\n',
+    )
   })
 
   it('does not limit with CAP_IPC_LOCK', { skip: UNPRIVILEGED.length === 0 && 'needs root' }, async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, 'sh', [...limited, '256', program, 'limit', '65536'], { env: daemon.env })
-    assert.equal(stdout, '64, then enough\nafter one less one more\n')
+    assert.equal(stdout, '64, then stopped\nafter a deregistration: registered\n')
   })
 })

@@ -20,7 +20,7 @@ import {
 const program = ownProgram('slow_memory')
 const stalling = ownProgram('stalling')
 const skip = lacking(program, 'ibv_rc_pingpong')
-/** The program's message on a machine that does not allow this. */
+/** The program's message if the machine does not allow such memory. */
 const CANNOT = /cannot: .*/
 
 const NOBODY = 65534
@@ -106,11 +106,11 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
-/** A guest delays the daemon by what it passes, shows or connects with (test/programs/failures/stalling.c). */
+/** Files and processes with which a guest tries to block the daemon; test/programs/failures/stalling.c describes each. */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const cutOffStalls = ['written', 'shown', 'mapped']
 
-describe('a guest that delays the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
+describe('a guest that tries to block the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of stalls)
     it(`${kind}: other programs continue, and SIGTERM works`, { skip: needsRoot(NOBODY) }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })

@@ -19,7 +19,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
 
   it('shows identifiers of rdma_cm as on Linux', { skip }, t => showsIdentifiers(t, RECORDINGS, path))
 
-  it('lets all programs use controlled Q_Keys, and shows it', { skip }, async t => {
+  it('sets and shows whether all programs may use controlled Q_Keys', { skip }, async t => {
     const daemon = await startDaemon(t)
     await shell(t, daemon, 'rdma system set privileged-qkey on', path)
     assert.match((await shell(t, daemon, 'rdma system', path)).output, /privileged-qkey on/)
@@ -28,7 +28,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // It is subscribed once it has printed something.
+    // The monitor is subscribed once it has printed an event.
     let listens = false
     const renamed = monitor.printed(/\[RENAME\]/).then(() => {
       listens = true

@@ -42,7 +42,7 @@ const comparable = (output: string): string[] =>
     .replace(/(?:,"UNKNOWN")+/g, '')
     .split('\n')
     .filter(line => !line.includes('comm [ib_core]') || line.includes(' type GSI '))
-    // The message of a refusal; most of Linux's have none.
+    // The text of an extended ACK. Most errors of Linux have none.
     .filter(line => !line.startsWith('Error: '))
     .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))

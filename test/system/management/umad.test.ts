@@ -63,7 +63,7 @@ describe('umad files', { skip: missing }, () => {
     ])
   })
 
-  it('register agents for what is available', async t => {
+  it('register agents with the numbers and errors of Linux', async t => {
     const program = await UmadProgram.start(t, daemon)
     const vendor = { mgmtClass: VENDOR, version: 1 }
     const pm = { mgmtClass: PERFORMANCE, version: 1 }
@@ -100,7 +100,7 @@ describe('umad files', { skip: missing }, () => {
     )
     assert.equal((await program.step('unregister 40')).result, EINVAL)
     assert.equal((await program.step('pkeys')).result, EINVAL)
-    // The lowest free number; 32 in all.
+    // An agent gets the lowest free number; a file has at most 32.
     for (const agent of [0, ...Array.from({ length: 23 }, (_, i) => i + 9)])
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)

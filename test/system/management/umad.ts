@@ -15,7 +15,7 @@ export interface Registration {
   readonly mgmtClass?: number
   readonly version?: number
   readonly flags?: number
-  /** Methods whose requests it receives. */
+  /** Methods whose requests the agent receives. */
   readonly methods?: readonly number[]
   readonly oui?: number
   readonly rmpp?: number
@@ -51,7 +51,7 @@ const maskOf = (methods: readonly number[]): Uint8Array => {
   return mask
 }
 
-/** A datagram. */
+/** A MAD with these header fields. */
 export const madOf = (
   fields: {
     readonly mgmtClass: number

@@ -1,5 +1,5 @@
 /*
- * --link dgram: programs of two daemons over sockets of Node, and the refusal of other ports.
+ * --link dgram: programs of two daemons over sockets of Node, and the refusal of packets from other links.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -26,7 +26,7 @@ describe('--link dgram', { skip }, () => {
     }
   })
 
-  it('refuses a daemon with --link udp with a message', async t => {
+  it('drops packets of a daemon with --link udp, and the log gives the reason', async t => {
     const [a, b] = [await startEnd(t, 3, 'dgram'), await startEnd(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
     await a.running.printed(

@@ -22,7 +22,7 @@ const one = (line: string): MatrixCase => {
 
 export const caseTitle = ({ program, args }: MatrixCase): string => `${program} ${args.join(' ')}`
 
-/** Every loss is retransmitted. */
+/** Cases of services that retransmit lost packets. */
 export const reliableCases: readonly MatrixCase[] = [
   'ibv_rc_pingpong -s 65536 -n 100 -c',
   'ibv_rc_pingpong -s 4096 -m 256 -r 5 -n 200 -l 1 -e -c',
@@ -89,7 +89,7 @@ export const fewCases: readonly MatrixCase[] = [
   'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
 ].map(one)
 
-/** What the cases need of the machine. */
+/** The programs of all cases. */
 export const matrixPrograms: readonly string[] = [
   ...new Set([...reliableCases, ...unreliableCases].map(({ program }) => program)),
 ]

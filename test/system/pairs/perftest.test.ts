@@ -29,7 +29,7 @@ const cases: readonly Case[] = [
   test('ib_read_bw', 4096, 300, '-b'),
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
-  // It polls memory without calling the device, so a message takes as long as the scheduler decides.
+  // ib_write_lat polls memory without calling the device, so a message takes as long as the scheduler decides.
   test('ib_write_lat', 64, 100),
   test('ib_send_lat', 64, 500),
   test('ib_send_lat', 8192, 200, '-e'),

@@ -80,11 +80,11 @@ export interface PairOptions {
   /** Devices of server and client; the first one for both. */
   readonly devices?: readonly [string, string]
   readonly limit?: number
-  /** The client's daemon, if it is another one. */
+  /** The client's daemon, if it is not the server's. */
   readonly clientDaemon?: TestDaemon
   /** The client's arguments, if they differ. */
   readonly clientArgs?: readonly string[]
-  /** The option of the port. */
+  /** The program's option for its TCP port. */
   readonly portOption?: string
 }
 

@@ -41,8 +41,8 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
         `identifier ${id}`,
       )
     }
-    // Guests use their own queue pairs or none: the number of another user's queue pair would make the peer end that
-    // connection.
+    // Guests use their own queue pairs or none: with the number of another user's queue pair, the peer would terminate
+    // that user's connection.
     assert.ok((await guest.resolve(own, PORT)) >= 0)
     assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
     assert.ok((await guest.connect(own, 0)) >= 0)
@@ -155,7 +155,7 @@ describe('a channel', { skip: missing }, () => {
     assert.ok((await client.accept(id)) >= 0)
     await server.until('ESTABLISHED')
     const own = await client.create(5n)
-    // The child ends. Its identifiers belong to the channel, which the parent still has.
+    // The child exits. Its identifiers belong to the channel, which the parent still has open.
     assert.equal((await client.step('exit')).result, 0)
     assert.equal(await readable(), 0)
     assert.ok((await client.disconnect(id)) >= 0)
@@ -254,7 +254,7 @@ describe('a removed device', { skip: missing }, () => {
 })
 
 describe('a program that rejects', { skip: missing }, () => {
-  it('may use the reject reasons that Linux leaves to programs', async t => {
+  it('sends the reject reasons that Linux lets programs choose', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const listener = await program.create()
@@ -354,7 +354,7 @@ describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () 
     assert.equal(result, 24)
     assert.deepEqual(sockaddr(164), [2, PORT, host])
     assert.deepEqual([sockaddr(136)[0], sockaddr(136)[2]], [2, host])
-    // Paths, port, index of the device.
+    // Number of paths, port number, device index.
     assert.deepEqual([view.getUint32(192, true), view.getUint8(196), view.getUint32(200, true)], [1, 1, 0])
     const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
     const path = bytes.subarray(8, 72)

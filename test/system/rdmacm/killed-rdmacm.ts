@@ -22,7 +22,7 @@ type Death = keyof typeof deaths
 /** Unused queue pair numbers, each used once. */
 let nextQpn = 0x1000
 
-/** Returns the survivor's identifier. */
+/** Brings both programs into the state; returns the survivor's identifier. */
 const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death, ports: Ports): Promise<number> => {
   if (death === 'with an unread request' || death === 'as server of a connection') {
     const port = ports.next++
@@ -57,7 +57,7 @@ interface Ports {
   next: number
 }
 
-/** Kills one program in each of these ways, `rounds` times; afterwards nothing is left. */
+/** Kills one program in each state, `rounds` times, and checks that the daemon has no object of them. */
 export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }

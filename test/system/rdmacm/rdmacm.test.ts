@@ -118,7 +118,7 @@ describe('a neighbour that gets another MAC', { skip: lacking('rping') }, () => 
 })
 
 describe('a channel that is closed while a thread waits on it', { skip: lacking(closedChannel) }, () => {
-  it('does not wake the thread, as on Linux, where the call has a reference to the channel', async t => {
+  it('does not wake the thread: as on Linux, its call holds a reference to the channel', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, closedChannel, [], { env: daemon.env })
     if (stderr.startsWith('cannot:')) return t.skip(stderr)

@@ -38,7 +38,7 @@ export const both = (program: string, options: string): RdmacmCase => ({
   client: `${program} -s SERVER -p PORT ${options}`,
 })
 
-/** Its -p is the port space. */
+/** udaddy has no option for the port: its -p is the port space. */
 export const udaddy = (options: string): RdmacmCase => ({
   server: `udaddy -b SERVER ${options}`,
   client: `udaddy -s SERVER ${options}`,
@@ -60,7 +60,7 @@ export const rpingCases: readonly RdmacmCase[] = [
 /** udaddy's port, which is fixed. */
 const UDADDY_PORT = 7174
 
-/** The server's port, if programs are given `port`. */
+/** The port on which the server of a case listens; PORT is replaced by `port`. */
 export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
@@ -105,7 +105,7 @@ export const rdmacmCases: readonly RdmacmCase[] = [
 ]
 
 export interface RdmacmOptions {
-  /** The client's daemon, if it is another one. */
+  /** The client's daemon, if it is not the server's. */
   readonly clientDaemon?: TestDaemon
   /** Values of the placeholders; SERVER is 127.0.0.1 by default. */
   readonly values?: Placeholders
@@ -121,7 +121,7 @@ export interface RdmacmResult {
 }
 
 /** perftest's output for a REJ and a SIDR_REP of a service without a listener. */
-const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
+const NO_LISTENER = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
 const MAX_TRIES = 20
 
 /** Runs a case to its end on both sides. */
@@ -134,7 +134,7 @@ export const runRdmacm = async (
   for (let tries = 1; ; tries++) {
     const finish = await startRdmacm(scope, daemon, one, options)
     const result = await finish()
-    if (!one.listensTwice || tries === MAX_TRIES || !NOBODY_LISTENS.test(result.client.stderr)) return result
+    if (!one.listensTwice || tries === MAX_TRIES || !NO_LISTENER.test(result.client.stderr)) return result
   }
 }
 
@@ -143,12 +143,12 @@ const addressHandles = ({ devices }: Stat): number => devices.reduce((sum, { obj
 /** Resolves when a server waits for its client, or has exited. `before`: the daemon's objects before it was started. */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
-  // They exchange addresses over TCP by default.
+  // These programs exchange addresses over TCP by default.
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
-  // rsockets of datagrams: no objects in the daemon before the first message.
+  // A datagram rsocket creates no objects in the daemon before its first message.
   if (program === 'udpong') return
   const isReady = {
-    // It creates an address handle for each group that it has joined.
+    // mckey creates an address handle for each group that it has joined.
     mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
   }[program]
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners

@@ -24,7 +24,7 @@ export interface UcmaEvent {
   readonly id: number
   readonly userHandle: bigint
   readonly status: number
-  /** The ECE of the peer's vendor. */
+  /** The vendor options of the peer. */
   readonly ece: Ece
 }
 
@@ -41,7 +41,7 @@ const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
 /** Commands return 0 or more, or minus an errno. */
 export class UcmaProgram extends StepProgram {
-  /** With a channel; `user`: the program's user. */
+  /** Starts the program and opens a channel; `user`: the user it runs as. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
     const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
     assert.ok((await self.step('open')).result >= 0)
@@ -60,7 +60,7 @@ export class UcmaProgram extends StepProgram {
     return result < 0 ? result : response.getUint32(0, true)
   }
 
-  /** The number of its events that were read. */
+  /** Returns the number of events of the identifier that were read. */
   async destroy(id: number): Promise<number> {
     const view = body(16)
     view.setUint32(8, id, true)
@@ -105,7 +105,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(6, view)).result
   }
 
-  /** Confirms the reply to a request of this program, which has no queue pair. */
+  /** ACCEPT: without `qpn`, the client confirms the server's reply. */
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
@@ -128,7 +128,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(10, view)).result
   }
 
-  /** Undefined if no event is pending. */
+  /** The oldest event; undefined if none is queued. */
   async event(): Promise<UcmaEvent | undefined> {
     const { result, view } = await this.write(12, body(8), 0, 336)
     if (result === -11) return undefined
@@ -144,7 +144,7 @@ export class UcmaProgram extends StepProgram {
     }
   }
 
-  /** GET_EVENT with this address of the response. */
+  /** GET_EVENT whose response buffer is at this address. */
   async eventInto(address: bigint): Promise<number> {
     const message = body(16)
     message.setUint32(0, 12, true)

@@ -55,7 +55,7 @@ const ucx = (test: string, transports: string, bytes = 4096): Application => ({
   env: { UCX_TLS: transports, UCX_NET_DEVICES: 'rxe0:1' },
 })
 
-/** libfabric's messages over connections request queues for 256 peers, more than rxe allows. */
+/** By default libfabric's rxm provider requests queues for 256 peers, more than rxe allows. */
 const FEW_PEERS = { FI_UNIVERSE_SIZE: '8' }
 
 const applications: Readonly<Record<string, Application>> = {

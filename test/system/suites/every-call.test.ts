@@ -22,7 +22,7 @@ describe('every call', { skip: lacking(...programs) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('that is listed exists on Linux, and differs', () => {
+  it('of the exceptions exists on Linux, and ends differently there', () => {
     for (const [line, here] of departures.flatMap(({ lines }) => lines)) {
       assert.ok(onLinux.includes(line), line)
       assert.ok(!line.endsWith(` ${here}`), line)

@@ -3,7 +3,7 @@
 (--dev, --gid).
 
 Tests of other vendors' devices skip themselves: left out here. Those of the connection manager look for a network
-interface below the device, which soft devices have not in Linux either: they are told the address.
+interface below the device, which Linux's soft devices lack too: the tests get the address as an argument.
 
 Garbage is never collected: pyverbs of rdma-core 56 frees a context before the queue pairs in one cycle with it, and
 crashes, when that happens in the middle of another test.

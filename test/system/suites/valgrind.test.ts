@@ -1,5 +1,5 @@
 /*
- * valgrind treats received bytes as initialised, but not the other bytes of the buffer.
+ * Under valgrind received bytes are initialised, and the other bytes of the buffer are not.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

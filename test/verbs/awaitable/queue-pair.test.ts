@@ -33,7 +33,7 @@ const failureOf = async (promise: Promise<unknown>): Promise<RdmaError> => {
 }
 
 eachCarrier(openTwo => {
-  test('each request resolves with its completion, in whatever order they are awaited', async () => {
+  test('each request resolves with its own completion, also if they are awaited in another order', async () => {
     const { a, b, close } = await pair(openTwo)
     const message = b.qp.receive(b.mr.slice(0, 100))
     const silent = b.qp.receive()

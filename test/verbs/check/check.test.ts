@@ -24,11 +24,11 @@ const all = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = all) => pair(openTwoHere(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
 
-const placeOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
+const lineOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
 
-/** The innermost lines of what failed, and of the histories of the objects. */
+/** The innermost lines of the failed requests, and of the histories of the objects. */
 const linesOf = ({ moments, objects }: CountedFinding): string[] =>
-  [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => placeOf(frame))
+  [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => lineOf(frame))
 
 /** Lines of this file with the mark of a finding. */
 const marked = (id: string): string[] =>
@@ -52,7 +52,7 @@ const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> =
   },
   'unknown-rkey': async ({ a, b }) => {
     const remote: RemoteMemory = { ...b.mr.remote(0, 8), rkey: 0x1234 }
-    // All have the id 0.
+    // All four requests have id 0.
     for (let i = 0; i < 3; i++) a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
     a.qp.write(a.mr.slice(0, 8), remote) // FAULT unknown-rkey
     a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
@@ -126,7 +126,7 @@ describe('a checked device', () => {
       const marks = marked(id)
       assert.ok(marks.length > 0)
       for (const mark of marks) assert.ok(lines.includes(mark), `${mark} is not among ${lines.join(' ')}`)
-      // Frames of userdma say nothing.
+      // Stacks have no frames of userdma or Node.
       for (const { stack } of named.flatMap(({ moments }) => moments))
         assert.doesNotMatch(stack.join(), /\/src\/|node:/)
       await Promise.allSettled([ends.a.device.close(), ends.b.device.close()])

@@ -1,6 +1,6 @@
 /*
- * In this process chains run as direct calls; while a hook observes them they are encoded as bytes. Both ways give the
- * same results, refuse with the same messages, and leave nothing behind.
+ * A chain on a device of this process runs as direct calls. While a hook observes the device, it is encoded as bytes
+ * (interface.chain). Results, error messages and clean-up are the same in both cases.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -26,7 +26,7 @@ const opened = async () => {
 type Base = Awaited<ReturnType<typeof opened>>
 
 /** The result of `body` while a hook observes chains, and the number of chain bytes that the hook saw. */
-const watched = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
+const observed = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
   let bytes = 0
   const stop = addHook(core, {
     class: 'interface',
@@ -43,8 +43,8 @@ const watched = <T>({ core }: Base, body: () => T): { out: T; bytes: number } =>
 }
 
 const buffer = new Uint8Array(64)
-const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
-  'another class': chain => chain.register(chain.cq(), buffer),
+const refusedChains: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
+  'an object of the wrong class': chain => chain.register(chain.cq(), buffer),
   'a method of another class': chain => chain.call(RcQp, 'query', {}, chain.pd()),
   'a destroyed object': chain => {
     const pd = chain.pd()
@@ -63,7 +63,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
     chain.pd()
     chain.call(Interface, 'chain', { entries: new Uint8Array(0), onError: 1 }, chain.call(RcQp, 'query', {}, qp))
   },
-  'a creation that names an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
+  'a create call on an existing object': chain => chain.call(Pd, 'create', {}, chain.pd()),
   'a mistake after a query of the device': (chain, { pd, cq }) => {
     chain.call(Device, 'queryGidTable', {})
     chain.call(Pd, 'createAhs', { addresses: [] }, pd)
@@ -73,7 +73,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
     chain.pd()
     chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
-  'many objects in a list, and then a mistake': (chain, { pd, cq }) => {
+  'a mistake after a call that creates a list of objects': (chain, { pd, cq }) => {
     const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
     const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
     chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
@@ -81,7 +81,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
   },
 }
 
-test('both ways refuse with the same messages and leave nothing behind', async () => {
+test('a refused chain has the same message with and without a hook, and leaves no objects', async () => {
   const base = await opened()
   const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
     const before = { ...base.core.counts }
@@ -94,9 +94,9 @@ test('both ways refuse with the same messages and leave nothing behind', async (
     }
     return 'nothing'
   }
-  for (const [what, wrong] of Object.entries(bad)) {
+  for (const [what, wrong] of Object.entries(refusedChains)) {
     const direct = refusalOf(wrong)
-    const { out, bytes } = watched(base, () => refusalOf(wrong))
+    const { out, bytes } = observed(base, () => refusalOf(wrong))
     assert.notEqual(direct, 'nothing', what)
     assert.ok(bytes > 0, what)
     assert.equal(direct, out, what)
@@ -104,7 +104,7 @@ test('both ways refuse with the same messages and leave nothing behind', async (
   await base.device.close()
 })
 
-test('both ways create the same objects', async () => {
+test('a chain creates the same objects with and without a hook', async () => {
   const base = await opened()
   const { device, pd, cq } = base
   const build = (): unknown =>
@@ -113,7 +113,7 @@ test('both ways create the same objects', async () => {
       return { qp: chain.call(RcQp, 'query', {}, qp), own: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), given: pd }
     })
   const direct = build() as { own: { qpn: number }; given: object }
-  const { out, bytes } = watched(base, build)
+  const { out, bytes } = observed(base, build)
   assert.ok(bytes > 0)
   assert.deepEqual((out as { qp: object }).qp, (direct as unknown as { qp: object }).qp)
   assert.equal(direct.given, pd)

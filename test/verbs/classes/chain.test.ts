@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { RdmaError } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, place } from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, line, resourcesOn } from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   test('one chain creates both queues, regions and queue pairs, which work', async () => {
@@ -23,7 +23,7 @@ eachCarrier(openTwo => {
     assert.equal(made.attributes.state, 0)
     assert.equal(new Set(made.qps.map(({ qpn }) => qpn)).size, 50)
     assert.ok(made.nested.more[0].maxWr > 0)
-    const b = place(two)
+    const b = resourcesOn(two)
     const to = b.pd.rcQp({ sendCq: b.cq })
     made.qps[49].connect(to.endpoint)
     to.connect(made.qps[49].endpoint)

@@ -7,18 +7,27 @@ import { test } from 'node:test'
 import type { AnyCall } from '../../../src/verbs/carrier.ts'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../../src/verbs/index.ts'
 import type { DeviceContext } from '../../../src/verbs/plan.ts'
-import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from '../connections/endpoints.ts'
+import {
+  closeAll,
+  eachCarrier,
+  line,
+  next,
+  nextEvent,
+  openTwoHere,
+  pair,
+  resourcesOn,
+} from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   const datagrams = async () => {
     const [one, two] = await openTwo()
-    const a = place(one)
-    const b = place(two)
+    const a = resourcesOn(one)
+    const b = resourcesOn(two)
     const [from, to] = [a.pd.udQp({ sendCq: a.cq }), b.pd.udQp({ sendCq: b.cq })]
     return { a, b, from, to }
   }
 
-  test('a datagram arrives with its sender, to whom a reply can be sent', async () => {
+  test('a datagram arrives with the address of its sender, and the reply reaches the sender', async () => {
     const { a, b, from, to } = await datagrams()
     from.activate()
     to.activate({ qkey: 0x1234 })
@@ -79,7 +88,7 @@ eachCarrier(openTwo => {
 
   test('queue pairs share a receive queue, which reports its limit and can be resized', async () => {
     const [one, two] = await openTwo()
-    const [a, b] = [place(one), place(two)]
+    const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const srq = b.pd.srq({ maxWr: 8 })
     const event = nextEvent(two)
     for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
@@ -149,7 +158,7 @@ eachCarrier(openTwo => {
 
   test('XRC: one connection reaches any shared queue of the peer’s domain', async () => {
     const [one, two] = await openTwo()
-    const [a, b] = [place(one), place(two)]
+    const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const xrcd = two.xrcd()
     const queues = [two.cq(), two.cq()].map(cq => ({ cq, srq: b.pd.xrcSrq({ xrcd, cq }) }))
     const target = xrcd.target()
@@ -175,7 +184,7 @@ eachCarrier(openTwo => {
 
   test('a counting queue is never full and wakes waiters when its count grows; thresholds work', async () => {
     const [one, two] = await openTwo()
-    const [a, b] = [place(one), place(two)]
+    const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const counting = b.device.cq({ kind: 'counting' })
     const from = a.pd.rcQp({ sendCq: a.cq })
     const to = b.pd.rcQp({ sendCq: b.cq, recvCq: counting, maxRecvWr: 40 })
@@ -208,7 +217,7 @@ eachCarrier(openTwo => {
 
   test('completions of a timestamping queue carry times in order', async () => {
     const [one, two] = await openTwo()
-    const [a, b] = [place(one), place(two)]
+    const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const cq = a.device.cq({ kind: 'timed', entries: 4 })
     const from = a.pd.rcQp({ sendCq: cq })
     const to = b.pd.rcQp({ sendCq: b.cq })
@@ -239,7 +248,7 @@ eachCarrier(openTwo => {
     assert.equal(b.buffer[0], 0)
     assert.equal(before.length, 4096)
 
-    const { cq, mr, pd } = place(a.device)
+    const { cq, mr, pd } = resourcesOn(a.device)
     const [x, y] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]
     x.connect(y.endpoint)
     y.connect(x.endpoint)
@@ -254,14 +263,14 @@ eachCarrier(openTwo => {
 })
 
 test('a message may consume a receive request while its queue is resized', async () => {
-  const [a, b] = (await openTwoHere()()).map(one => place(one))
+  const [a, b] = (await openTwoHere()()).map(one => resourcesOn(one))
   const srq = b.pd.srq({ maxWr: 4 })
   const from = a.pd.rcQp({ sendCq: a.cq })
   const to = b.pd.rcQp({ sendCq: b.cq, srq })
   from.connect(to.endpoint)
   to.connect(from.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
-  // The daemon does this when the program requests more room.
+  // A message consumes a receive request before the call runs, as it may on a daemon.
   const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {

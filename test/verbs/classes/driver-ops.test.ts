@@ -121,7 +121,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
     device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
     assert.equal(sink.query().taken, 111n)
     assert.throws(() => pd.close(), { code: 'EBUSY' })
-    // Like a program that knows the class only from the device's description.
+    // This program knows the class only from the device's description.
     const described = device.interface().find(({ name }) => name === 'sink')
     assert.ok(described !== undefined)
     assert.deepEqual(device.call(described, 'query', {}, sink), { taken: 111n })

@@ -13,40 +13,40 @@ import { CtxContext } from '../../../src/spec/drivers/ctx.ts'
 import { QpState } from '../../../src/spec/enums.ts'
 import { createNetwork, type Device, type GsiQueuePair, open, openSystem, RdmaError } from '../../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
-import { place } from '../connections/endpoints.ts'
-import { createWholeDevice } from './third-party-driver.ts'
+import { resourcesOn } from '../connections/endpoints.ts'
+import { createThirdPartyDevice } from './third-party-driver.ts'
 
-type Words = (device: Device) => unknown
+type LibraryCall = (device: Device) => unknown
 /** The row of a method: the library call, or the reason why there is none. */
-type Row = Words | string
+type Row = LibraryCall | string
 
-const DOORBELL = 'done by the ring of the queue pair and its doorbell: qp.send, qp.write, …'
-const CHANNEL = 'the library has its own way, or needs none: cq.wait, device.events, device.eventQueue'
-const ELSEWHERE = 'events are read as they arrive, by one reader: device.events, cq.wait'
+const DOORBELL = 'qp.send, qp.write, … write to the ring of the queue pair and ring its doorbell'
+const CHANNEL = 'cq.wait, device.events and device.eventQueue replace it'
+const EVENT_READER = 'one reader per device reads all events: device.events, cq.wait'
 
 const rcQp = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.rcQp({ sendCq: cq })
 }
 const ucQp = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.ucQp({ sendCq: cq })
 }
 const udQp = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.udQp({ sendCq: cq, active: true })
 }
 const initiator = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.xrcInitiator({ sendCq: cq })
 }
-const srq = (device: Device) => place(device).pd.srq()
+const srq = (device: Device) => resourcesOn(device).pd.srq()
 const xrcSrq = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
 let hosts = 0
-/** Each with its own address. */
+/** An interface; each gets its own address. */
 const ip = (device: Device) => device.ip({ address: `10.9.0.${++hosts}` })
 const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }
@@ -54,29 +54,29 @@ const GROUP = '224.0.0.9'
 const to = { gid: '127.0.0.1' }
 
 const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | ReturnType<typeof initiator>) => ({
-  create: make as Words,
+  create: make as LibraryCall,
   query: (device: Device) => make(device).query(),
   modify: (device: Device) => make(device).modify(RESET),
   destroy: (device: Device) => make(device).close(),
 })
-/** There is one per port, so it is closed again immediately. */
+/** A port has one GSI queue pair, so each row closes its own. */
 const gsi =
-  (use: (qp: GsiQueuePair) => unknown): Words =>
+  (use: (qp: GsiQueuePair) => unknown): LibraryCall =>
   device => {
-    const { pd, cq } = place(device)
+    const { pd, cq } = resourcesOn(device)
     using qp = pd.gsiQp({ sendCq: cq })
     use(qp)
   }
 const smiQp = (device: Device) => {
-  const { pd, cq } = place(device)
+  const { pd, cq } = resourcesOn(device)
   return pd.smiQp({ sendCq: cq })
 }
 /** Classes that no device of the project has. */
 const UNSUPPORTED = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
-const GENERIC = 'no device of the project supports it: device.create, device.call'
+const NO_DRIVER = 'no device of the project supports it: device.create, device.call'
 const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
 const DATAGRAMS = ['mad_channel', 'mad_agent']
-const FOR_ANY = 'the generic methods: device.create, device.call'
+const GENERIC_METHODS = 'the generic methods: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
 /** Rows of classes with one reason for all their methods. */
@@ -88,8 +88,8 @@ const reasonRows = (names: readonly string[], reason: string) =>
   )
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
-  ...reasonRows(UNSUPPORTED, GENERIC),
-  ...reasonRows(DATAGRAMS, FOR_ANY),
+  ...reasonRows(UNSUPPORTED, NO_DRIVER),
+  ...reasonRows(DATAGRAMS, GENERIC_METHODS),
   ...reasonRows(CONNECTIONS, RDMA_CM),
   interface: {
     query: device => device.interface(),
@@ -121,10 +121,10 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     reqNotify: device => device.cq().arm(),
   },
   mr: {
-    create: device => place(device).mr,
-    query: device => place(device).mr.query(),
-    modify: device => place(device).mr.reregister({ access: {} }),
-    destroy: device => place(device).mr.close(),
+    create: device => resourcesOn(device).mr,
+    query: device => resourcesOn(device).mr.query(),
+    modify: device => resourcesOn(device).mr.reregister({ access: {} }),
+    destroy: device => resourcesOn(device).mr.close(),
   },
   comp_channel: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
   async_fd: { create: CHANNEL, query: CHANNEL, getEvent: CHANNEL },
@@ -187,7 +187,7 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
       queue.attach('device')
       queue.detach('device')
     },
-    getEvents: ELSEWHERE,
+    getEvents: EVENT_READER,
   },
   ip_interface: {
     create: ip,
@@ -218,23 +218,23 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   },
 }
 
-/** Classes that the soft device lacks are called on a device that has them. */
-const OF_CTX = ['driver_ops']
-const OF_WHOLE = ['smi_qp']
+/** Classes that the soft device lacks, by the device that has them. */
+const CTX = ['driver_ops']
+const THIRD_PARTY = ['smi_qp']
 
 /** The device without its generic methods. */
-const ownWordsOnly = (device: Device): Device => {
-  const generic = (): never => assert.fail('these are the generic methods')
+const withoutGenericMethods = (device: Device): Device => {
+  const generic = (): never => assert.fail('the row uses a generic method')
   return { ...device, create: generic, call: generic }
 }
 
 test('every method of every class has a method in the library, or a reason', async () => {
   const network = createNetwork() as LocalNetwork
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
-  network.addDevice(core => createWholeDevice(core, 'whole0'))
+  network.addDevice(core => createThirdPartyDevice(core, 'third0'))
   const soft = await open({ network })
   const ctx = await open({ network, device: 'ctx0' })
-  const whole = await open({ network, device: 'whole0' })
+  const thirdParty = await open({ network, device: 'third0' })
   const called = new Set<string>()
   for (const device of network.core.devices.values())
     addHook(device, { pre: ({ entry }) => called.add(`${entry.class.name}.${entry.name}`) })
@@ -242,7 +242,7 @@ test('every method of every class has a method in the library, or a reason', asy
   assert.deepEqual(Object.keys(rows).sort(), classes.map(({ name }) => name).sort())
   for (const { name, methods } of classes) {
     assert.deepEqual(Object.keys(rows[name]).sort(), Object.keys(methods).sort(), name)
-    const device = ownWordsOnly(OF_CTX.includes(name) ? ctx : OF_WHOLE.includes(name) ? whole : soft)
+    const device = withoutGenericMethods(CTX.includes(name) ? ctx : THIRD_PARTY.includes(name) ? thirdParty : soft)
     for (const [method, row] of Object.entries(rows[name])) {
       if (typeof row === 'string') continue
       const call = `${name}.${method}`
@@ -250,7 +250,7 @@ test('every method of every class has a method in the library, or a reason', asy
       try {
         await row(device)
       } catch (error) {
-        // Refused with the name of that call.
+        // The soft device may lack the call; the error then names it.
         assert.ok(error instanceof RdmaError && called.has(call), `${call}: ${error}`)
         assert.deepEqual([error.class, error.method], [name, method])
       }
@@ -260,14 +260,14 @@ test('every method of every class has a method in the library, or a reason', asy
   using system = openSystem({ network })
   assert.equal(system.devices().length, 3)
   assert.ok(ctx.supports(CtxContext.name, 'send'))
-  for (const device of [soft, ctx, whole]) await device.close()
+  for (const device of [soft, ctx, thirdParty]) await device.close()
 })
 
 test('what the soft device lacks is refused by class and method, and can be queried beforehand', async () => {
   await using soft = await open()
-  for (const name of OF_WHOLE) {
+  for (const name of THIRD_PARTY) {
     assert.ok(!soft.supports(name))
-    const make = rows[name].create as Words
+    const make = rows[name].create as LibraryCall
     assert.throws(
       () => make(soft),
       (error: unknown) => {

@@ -1,6 +1,6 @@
 /*
- * Classes that no driver here supports, on a device whose driver does (third-party-driver.ts): the library's generic methods
- * serve them (R8, R9), alone, in a chain, and on an event queue.
+ * Classes that no driver of the project supports, on a device whose driver does (third-party-driver.ts): the library's
+ * generic methods serve them (R8, R9), alone, in a chain, and on an event queue.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,29 +9,31 @@ import { FlowSpecType, FlowType, QpState, WqState } from '../../../src/spec/enum
 import { createNetwork, type Device, GSI_QKEY, open } from '../../../src/verbs/index.ts'
 import { line, next, nextEvent } from '../connections/endpoints.ts'
 import { refuses, untyped } from '../mistakes/mistakes.ts'
-import { createWholeDevice } from './third-party-driver.ts'
+import { createThirdPartyDevice } from './third-party-driver.ts'
 
 /**
  * A device of that driver, a protection domain, memory and a completion queue; all are closed at the end of the test.
  */
-const place = async (body: (on: ReturnType<typeof placeOn>) => Promise<void> | void): Promise<void> => {
+const withResources = async (
+  body: (resources: ReturnType<typeof resourcesOn>) => Promise<void> | void,
+): Promise<void> => {
   const network = createNetwork()
-  network.addDevice(core => createWholeDevice(core, 'whole0'))
-  await using device = await open({ network, device: 'whole0' })
-  await body(placeOn(device))
+  network.addDevice(core => createThirdPartyDevice(core, 'third0'))
+  await using device = await open({ network, device: 'third0' })
+  await body(resourcesOn(device))
   await device.close()
-  await using again = await open({ network, device: 'whole0' })
+  await using again = await open({ network, device: 'third0' })
   assert.deepEqual(again.handles(Classes.flow, Classes.wq, Classes.dm, Classes.raw_packet_qp), [])
 }
-const placeOn = (device: Device) => {
+const resourcesOn = (device: Device) => {
   const pd = device.pd()
   const buffer = new Uint8Array(1024)
   return { device, pd, buffer, mr: pd.register(buffer), cq: device.cq({ entries: 7 }) }
 }
-type Place = ReturnType<typeof placeOn>
+type Resources = ReturnType<typeof resourcesOn>
 
 const CAP = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-const wq = ({ device, pd, cq }: Place) =>
+const wq = ({ device, pd, cq }: Resources) =>
   device.create(Classes.wq, { pd: pd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
 
 /** A rule that delivers frames of an Ethernet type to a datagram queue pair. */
@@ -44,7 +46,7 @@ const etherType = (value: number) => {
 }
 
 test('flow steering rules and counters: matching frames are delivered and counted', () =>
-  place(async ({ device, pd, buffer, mr, cq }) => {
+  withResources(async ({ device, pd, buffer, mr, cq }) => {
     const sender = pd.gsiQp({ sendCq: cq, active: true })
     const receiver = pd.udQp({ sendCq: cq })
     const counters = device.create(Classes.counters)
@@ -69,9 +71,9 @@ test('flow steering rules and counters: matching frames are delivered and counte
   }))
 
 test('work queues, their tables, device memory and tags are created, queried, modified and closed', () =>
-  place(on => {
-    const { device, pd, cq } = on
-    const queues = [wq(on), wq(on)]
+  withResources(resources => {
+    const { device, pd, cq } = resources
+    const queues = [wq(resources), wq(resources)]
     queues[0].modify({ state: WqState.values.RDY, curState: WqState.values.RESET })
     assert.equal(queues[0].query().state, WqState.values.RDY)
     assert.throws(() => queues[0].modify({ state: WqState.values.RDY, curState: WqState.values.RESET }), {
@@ -95,7 +97,7 @@ test('work queues, their tables, device memory and tags are created, queried, mo
   }))
 
 test('a chain creates objects that refer to each other', () =>
-  place(({ device, pd, cq }) => {
+  withResources(({ device, pd, cq }) => {
     const made = device.chain(chain => {
       const own = chain.pd()
       const one = chain.create(Classes.wq, { pd: own.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
@@ -109,20 +111,20 @@ test('a chain creates objects that refer to each other', () =>
   }))
 
 test('events of these classes are delivered to an event queue', () =>
-  place(async on => {
-    const events = on.device.eventQueue()
-    const queue = wq(on)
+  withResources(async resources => {
+    const events = resources.device.eventQueue()
+    const queue = wq(resources)
     events.attach(queue)
     assert.deepEqual(events.attached(), [queue])
     events.close()
-    const event = nextEvent(on.device)
+    const event = nextEvent(resources.device)
     queue.close()
-    await on.device.close()
+    await resources.device.close()
     assert.equal(await event, undefined)
   }))
 
 test('queue pairs of subnet management and of general services reach RTS', () =>
-  place(async ({ pd, cq }) => {
+  withResources(async ({ pd, cq }) => {
     const ah = pd.addressHandle({ gid: '10.0.0.1' })
     for (const qp of [pd.smiQp({ sendCq: cq, active: true }), pd.gsiQp({ sendCq: cq })]) {
       qp.activate({ pkeyIndex: 1 })

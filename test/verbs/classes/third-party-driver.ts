@@ -55,41 +55,41 @@ import {
 
 const SLOTS = 8
 interface Ring {
-  readonly piece: MappedChunk
+  readonly chunk: MappedChunk
   readonly log2: number
 }
 const ringIn = ({ context }: CallContext, log2: number): Ring => {
-  const piece = mappedMemoryOf(context).allocate(RingHeader.DATA + (SLOTS << log2))
-  piece.view.setUint32(piece.at + RingHeader.LOG2_ELEMENT, log2, true)
-  piece.view.setUint32(piece.at + RingHeader.INDEX_MASK, SLOTS - 1, true)
-  return { piece, log2 }
+  const chunk = mappedMemoryOf(context).allocate(RingHeader.DATA + (SLOTS << log2))
+  chunk.view.setUint32(chunk.at + RingHeader.LOG2_ELEMENT, log2, true)
+  chunk.view.setUint32(chunk.at + RingHeader.INDEX_MASK, SLOTS - 1, true)
+  return { chunk, log2 }
 }
-const placeOf = ({ piece }: Ring) => ({ offset: BigInt(piece.offset), size: piece.length })
-const index = ({ piece }: Ring, at: number): number => piece.view.getUint32(piece.at + at, true)
-/** The offset of the element at an index. */
-const element = ({ piece, log2 }: Ring, at: number): number => piece.at + RingHeader.DATA + (at << log2)
-/** Takes the oldest request and returns its offset; -1 if there is none. */
-const take = (ring: Ring): number => {
-  const oldest = index(ring, RingHeader.CONSUMER)
-  if (oldest === index(ring, RingHeader.PRODUCER)) return -1
-  ring.piece.view.setUint32(ring.piece.at + RingHeader.CONSUMER, (oldest + 1) % SLOTS, true)
-  return element(ring, oldest)
+const mmapInfoOf = ({ chunk }: Ring) => ({ offset: BigInt(chunk.offset), size: chunk.length })
+const indexAt = ({ chunk }: Ring, at: number): number => chunk.view.getUint32(chunk.at + at, true)
+/** Offset in bytes of the ring element at an index. */
+const elementAt = ({ chunk, log2 }: Ring, at: number): number => chunk.at + RingHeader.DATA + (at << log2)
+/** Consumes the oldest request and returns its offset in bytes; -1 if the ring is empty. */
+const takeRequest = (ring: Ring): number => {
+  const oldest = indexAt(ring, RingHeader.CONSUMER)
+  if (oldest === indexAt(ring, RingHeader.PRODUCER)) return -1
+  ring.chunk.view.setUint32(ring.chunk.at + RingHeader.CONSUMER, (oldest + 1) % SLOTS, true)
+  return elementAt(ring, oldest)
 }
 
 /** Drops posted requests; the program's index starts at 0 too. */
-const empty = ({ piece }: Ring): void => {
-  for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) piece.view.setUint32(piece.at + at, 0, true)
+const clear = ({ chunk }: Ring): void => {
+  for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) chunk.view.setUint32(chunk.at + at, 0, true)
 }
 
 const complete = (cq: CoreObject<Ring>, id: bigint, opcode: number, bytes: number): void => {
-  const { piece } = cq.state
-  const newest = index(cq.state, RingHeader.PRODUCER)
-  const at = element(cq.state, newest)
-  piece.view.setBigUint64(at + Wc.WR_ID, id, true)
-  piece.view.setUint32(at + Wc.STATUS, 0, true)
-  piece.view.setUint32(at + Wc.OPCODE, opcode, true)
-  piece.view.setUint32(at + Wc.BYTE_LEN, bytes, true)
-  piece.view.setUint32(piece.at + RingHeader.PRODUCER, (newest + 1) % SLOTS, true)
+  const { chunk } = cq.state
+  const newest = indexAt(cq.state, RingHeader.PRODUCER)
+  const at = elementAt(cq.state, newest)
+  chunk.view.setBigUint64(at + Wc.WR_ID, id, true)
+  chunk.view.setUint32(at + Wc.STATUS, 0, true)
+  chunk.view.setUint32(at + Wc.OPCODE, opcode, true)
+  chunk.view.setUint32(at + Wc.BYTE_LEN, bytes, true)
+  chunk.view.setUint32(chunk.at + RingHeader.PRODUCER, (newest + 1) % SLOTS, true)
   if (cq.events !== undefined) completed(cq.events, false)
 }
 
@@ -131,8 +131,8 @@ const stateOf = ({ device }: CallContext): State => device.state as State
 
 // ---- frames ----
 
-/** The offsets of the headers that this device knows. */
-const places: Readonly<Record<number, number>> = {
+/** Offset in bytes of each header that rules can match, in a frame without VLAN tag and IPv4 options. */
+const headerOffsets: Readonly<Record<number, number>> = {
   [FlowSpecType.values.ETH]: 0,
   [FlowSpecType.values.IPV4]: 14,
   [FlowSpecType.values.UDP]: 34,
@@ -141,26 +141,26 @@ const places: Readonly<Record<number, number>> = {
 
 const matches = (frame: Uint8Array, { specs }: Rule): boolean =>
   specs.every(({ type, value, mask }) =>
-    mask.every((bits, i) => (((frame[places[type] + i] ?? 0) ^ value[i]) & bits) === 0),
+    mask.every((bits, i) => (((frame[headerOffsets[type] + i] ?? 0) ^ value[i]) & bits) === 0),
   )
 
 const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: Uint8Array): void => {
   const { ring, cq } = object.state
-  const at = take(ring)
+  const at = takeRequest(ring)
   if (at < 0) return
-  const { view } = ring.piece
-  const piece = at + RecvWqe.SGE
-  if (view.getUint32(piece + RingSge.LENGTH, true) < frame.length) {
+  const { view } = ring.chunk
+  const sge = at + RecvWqe.SGE
+  if (view.getUint32(sge + RingSge.LENGTH, true) < frame.length) {
     fail(object)
     return
   }
-  const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(piece + word, true))
+  const [lo, hi] = [RingSge.ADDRESS, RingSge.ADDRESS + 4].map(word => view.getUint32(sge + word, true))
   const from = { address: 0, bytes: frame, view: new DataView(frame.buffer) }
   caller.memory.write(hi, lo, from, 0, frame.length, frame.length, frame.length)
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
 }
 
-/** A frame that does not fit moves the queue to its error state. */
+/** A frame longer than the receive buffer moves the queue to its error state. */
 const fail = (object: CoreObject<Receives>): void => {
   const isQueue = object.class.name === 'wq'
   object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
@@ -184,7 +184,7 @@ const deliver = (call: CallContext, frame: Uint8Array): void => {
 const { raw_packet_qp, wq, rwq_ind_table, flow, counters, dm, tm_srq, cq, mr, pd, ah } = Classes
 const queue = { create: { out: { queue: optional(record(0x8000, MmapInfo)) } } }
 
-/** All attributes of an answer, as zeros. */
+/** An answer with every attribute 0. */
 const zeros = (attributes: Attributes) =>
   Object.fromEntries(
     Object.entries(attributes).map(([name, { of }]) => [name, of.kind === 'record' ? zeroRecord(of.fields) : 0]),
@@ -201,19 +201,19 @@ const qpClass = <N extends QpClassName>(name: N) =>
         const table = rwqIndTable?.state as Qp['table']
         const given = { sends, ring, sendCq: sendCq as CoreObject<Ring>, cq: recvCq as CoreObject<Ring>, table }
         object.state = { ...given, state: QpState.values.RESET }
-        const own = table === undefined ? { recvQueue: placeOf(ring) } : {}
-        return { cap: { ...cap, maxInlineData: 128 }, qpNum: 100, sendQueue: placeOf(sends), ...own }
+        const own = table === undefined ? { recvQueue: mmapInfoOf(ring) } : {}
+        return { cap: { ...cap, maxInlineData: 128 }, qpNum: 100, sendQueue: mmapInfoOf(sends), ...own }
       },
       query: (_call, { state: { state } }) => ({ ...zeros(Classes[name].methods.query.out), state }) as never,
       modify(_call, { state }, args) {
         state.state = args.state ?? state.state
-        if (args.state === QpState.values.RESET) for (const ring of [state.sends, state.ring]) empty(ring)
+        if (args.state === QpState.values.RESET) for (const ring of [state.sends, state.ring]) clear(ring)
         return {}
       },
       postSend(call, { state }) {
         const { sends, sendCq } = state
-        for (let at = take(sends); at >= 0; at = take(sends)) {
-          const { view, bytes } = sends.piece
+        for (let at = takeRequest(sends); at >= 0; at = takeRequest(sends)) {
+          const { view, bytes } = sends.chunk
           const start = at + SendWqe.SGE
           const frame = bytes.slice(start, start + view.getUint32(at + SendWqe.DMA_LENGTH, true))
           complete(sendCq, view.getBigUint64(at + SendWqe.WR_ID, true), WcOpcode.values.SEND, 0)
@@ -232,14 +232,14 @@ const wqClass = driverClass<typeof wq, Wq, typeof queue>(
       affiliate(object, userHandle)
       const ring = ringIn(call, 7)
       object.state = { ring, cq: to as CoreObject<Ring>, state: 0, flags }
-      return { maxWr: SLOTS - 1, maxSge, wqNum: 7, queue: placeOf(ring) }
+      return { maxWr: SLOTS - 1, maxSge, wqNum: 7, queue: mmapInfoOf(ring) }
     },
     query: (_call, { state: { state, flags } }) => ({ state: state as 0, maxWr: SLOTS - 1, maxSge: 1, flags }),
     modify(_call, { state }, { state: to, curState, flags = 0, flagsMask = 0 }) {
       if (curState !== undefined && curState !== state.state)
         throw new CallError('EINVAL', `wq.modify: attribute curState: it is in state ${state.state}`)
       state.state = to ?? state.state
-      if (to === WqState.values.RESET) empty(state.ring)
+      if (to === WqState.values.RESET) clear(state.ring)
       state.flags = (state.flags & ~flagsMask) | (flags & flagsMask)
       return {}
     },
@@ -259,7 +259,7 @@ const tableClass = driverClass<typeof rwq_ind_table, readonly CoreObject<Wq>[]>(
 
 const flowClass = driverClass<typeof flow, Rule>(flow, {
   create(call, object, { rawQp, udQp, counters: set, type, priority, port, specs }) {
-    const unknownSpec = specs.find(spec => places[spec.type] === undefined)
+    const unknownSpec = specs.find(spec => headerOffsets[spec.type] === undefined)
     if (unknownSpec !== undefined)
       throw new CallError('EOPNOTSUPP', `flow.create: no specs of type ${unknownSpec.type}`)
     const qp = (rawQp ?? udQp) as CoreObject<Qp>
@@ -280,7 +280,7 @@ const tagClass = driverClass<typeof tm_srq, Tags, typeof queue>(
     create(call, object, { cq: to, maxWr, maxSge, limit, userHandle }) {
       affiliate(object, userHandle)
       object.state = { cq: to as CoreObject<Ring>, tags: new Map(), unexpected: 0, limit, maxWr }
-      return { maxWr, maxSge, queue: placeOf(ringIn(call, 7)) }
+      return { maxWr, maxSge, queue: mmapInfoOf(ringIn(call, 7)) }
     },
     query: (_call, { state: { limit, maxWr } }) => ({ maxWr, maxSge: 1, limit }),
     modify(_call, { state }, { limit = state.limit }) {
@@ -320,7 +320,7 @@ const others = [
       create(call, object, { userHandle }) {
         affiliate(object, userHandle)
         object.state = ringIn(call, Wc.LOG2_ELEMENT)
-        return { cqe: SLOTS - 1, queue: placeOf(object.state) }
+        return { cqe: SLOTS - 1, queue: mmapInfoOf(object.state) }
       },
     },
     queue,
@@ -358,7 +358,7 @@ const others = [
 const { interface: Interface, device: DeviceClass, port: Port, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 
 const driver = {
-  name: 'whole',
+  name: 'third-party',
   id: 0,
   classes: [
     ...[Interface, DeviceClass, Port, AsyncFd, EventQueue, pd].map(cls => driverClass(cls)),
@@ -372,7 +372,7 @@ const driver = {
 }
 
 /** A device of this driver on a link, with one port, which may have a LID. */
-export const createWholeDevice = (core: Core, name: string, link?: LinkName, lid = 0): Device<State> =>
+export const createThirdPartyDevice = (core: Core, name: string, link?: LinkName, lid = 0): Device<State> =>
   register(core, {
     name,
     driver: { ...driver, ...(link && { link }) },

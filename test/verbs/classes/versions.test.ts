@@ -40,7 +40,7 @@ import { describeDevice, testCaller, testDriver } from '../../core/fixture.ts'
 
 const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
 
-// ---- a device with other declarations, behind a daemon's messages ----
+// ---- a device with changed declarations, called through the daemon's messages ----
 
 const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): ObjectClass => ({
   ...cls,
@@ -49,8 +49,8 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
   ) as ObjectClass['methods'],
 })
 
-/** The test driver's device with `classes` as given, without those named in `left`. */
-const deviceOf = (classes: readonly ObjectClass[], left: readonly string[] = []) => {
+/** A device of the test driver with these declarations, without the classes named in `omitted`. */
+const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = []) => {
   const other = (line: DriverClass): DriverClass => ({
     ...line,
     class: classes.find(({ name }) => name === line.class.name) ?? line.class,
@@ -64,12 +64,12 @@ const deviceOf = (classes: readonly ObjectClass[], left: readonly string[] = [])
     classes.some(({ name }) => name === line.class.name) ? fitting(other(line)) : line,
   )
   const core = createCore({ classes: lines })
-  const names = ['interface', 'device', 'port', 'pd', 'ah', 'xrcd'].filter(name => !left.includes(name))
+  const names = ['interface', 'device', 'port', 'pd', 'ah', 'xrcd'].filter(name => !omitted.includes(name))
   const own = lines.filter(line => names.includes(line.class.name))
   return register(core, describeDevice('test0', testDriver(own.map(line => driverClass(line.class)))))
 }
 
-/** The library on a device, and the function that closes it. */
+/** A device of the library whose calls reach a core device, and a function that closes both. */
 const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
   const context = openContext(on as never, { opened: true })
   const process_ = openProcess(process.pid)
@@ -99,7 +99,7 @@ const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void
   }
 }
 
-/** The message of a refusal. */
+/** The code, call and reason of the error that `body` throws. */
 const refusal = (body: () => unknown): string => {
   try {
     body()

@@ -1,6 +1,6 @@
 /*
- * Address handles of the library: each sends to its own address, whatever was created before it, and is destroyed
- * exactly once, however it is closed.
+ * Address handles of the library: each sends to its own address and is destroyed exactly once, with one call or with
+ * others.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -25,7 +25,7 @@ export const openTwoHere =
     return [await open(here), await open(here)]
   }
 
-/** Runs the same tests on devices of this process, with either ring layout, and on devices of a daemon. */
+/** Runs the tests on devices of this process, with each ring layout, and on devices of a daemon. */
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   describe('in this process', () => tests(openTwoHere()))
   describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
@@ -64,7 +64,7 @@ export interface EndOptions {
 }
 
 /** A device, memory (4096 bytes by default), a CQ and a protection domain. */
-export const place = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
+export const resourcesOn = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
   const pd = device.pd()
   const buffer = new Uint8Array(bytes)
   const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true, flushGlobal: true, window: true }
@@ -74,16 +74,16 @@ export const place = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
 }
 
 /** One endpoint: its device and memory, and an RC queue pair. */
-export const end = (device: Device, options: EndOptions = {}) => {
+export const endpointOn = (device: Device, options: EndOptions = {}) => {
   const { bytes: _, ...queue } = options
-  const here = place(device, options)
+  const here = resourcesOn(device, options)
   return { ...here, qp: here.pd.rcQp({ sendCq: here.cq, ...queue }) }
 }
 
 export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
   const [one, two] = await openTwo()
-  const a = end(one, options)
-  const b = end(two)
+  const a = endpointOn(one, options)
+  const b = endpointOn(two)
   a.qp.connect(b.qp.endpoint)
   b.qp.connect(a.qp.endpoint)
   return { a, b }
@@ -91,7 +91,7 @@ export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions
 
 export const closeAll = (...ends: { device: Device }[]) => Promise.all(ends.map(({ device }) => device.close()))
 
-/** The next completion of a queue, as plain values. */
+/** The next completion of a queue, as a plain object. */
 export const next = async (cq: CompletionQueue) => {
   while (!cq.poll()) await cq.wait()
   const { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh } = cq.completion

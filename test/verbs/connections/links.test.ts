@@ -9,7 +9,7 @@ import { addHook } from '../../../src/core/index.ts'
 import type { LinkName } from '../../../src/spec/links.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { addressText, parseAddress } from '../../../src/wire/address.ts'
-import { createWholeDevice } from '../classes/third-party-driver.ts'
+import { createThirdPartyDevice } from '../classes/third-party-driver.ts'
 import { refuses } from '../mistakes/mistakes.ts'
 
 const gid = parseAddress('2001:db8::7') as Uint8Array
@@ -22,7 +22,7 @@ const on = async (link: LinkName) => {
   const network = createNetwork()
   const passed: object[] = []
   network.addDevice(core => {
-    const device = createWholeDevice(core, 'whole0', link, 3)
+    const device = createThirdPartyDevice(core, 'third0', link, 3)
     setGid(device.ports[0].gids, 1, { gid, type: 0, ifindex: 0 })
     addHook(device, {
       pre({ entry: { class: cls, name } }, _object, args) {
@@ -33,7 +33,7 @@ const on = async (link: LinkName) => {
     })
     return device
   })
-  const device = await open({ network, device: 'whole0' })
+  const device = await open({ network, device: 'third0' })
   const pd = device.pd()
   return { device, pd, cq: device.cq({ entries: 7 }), passed }
 }

@@ -1,18 +1,18 @@
 /*
- * Closed objects stay closed: their handles may belong to other objects by now, and calls must not reach those. Closing
- * has no effect if there is nothing to close: twice, or on a removed device.
+ * A closed object refuses all calls: its handle may now belong to another object. A second close and a close on a
+ * removed device have no effect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../../src/spec/classes.ts'
 import { createNetwork, type Device, open, RdmaError } from '../../../src/verbs/index.ts'
-import { eachCarrier, end } from '../connections/endpoints.ts'
+import { eachCarrier, endpointOn } from '../connections/endpoints.ts'
 
 type Use = () => unknown
 
 /** Objects of every kind that the library has on a soft device, and the calls on each. */
 const kinds = (device: Device) => {
-  const { pd, cq, qp } = end(device)
+  const { pd, cq, qp } = endpointOn(device)
   const xrcd = device.xrcd()
   const peer = qp.endpoint
   return {
@@ -116,7 +116,7 @@ eachCarrier(openTwo => {
     cq.close()
     const newer = device.cq()
     assert.equal(await walk, 0)
-    for await (const _ of cq) assert.fail('there is nothing')
+    for await (const _ of cq) assert.fail('a completion of no request')
     await assert.rejects(cq.wait(), { code: 'EINVAL', reason: 'the object is closed' })
     newer.close()
     await device.close()
@@ -135,8 +135,8 @@ eachCarrier(openTwo => {
 eachCarrier(openTwo => {
   test('a closed device completes no more requests and does not access its rings', async () => {
     const [device, other] = await openTwo()
-    const a = end(device)
-    const b = end(other)
+    const a = endpointOn(device)
+    const b = endpointOn(other)
     a.qp.connect(b.qp.endpoint)
     b.qp.connect(a.qp.endpoint)
     for (let id = 1; id <= 3; id++) a.qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id })

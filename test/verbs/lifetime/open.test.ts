@@ -8,7 +8,7 @@ import { hasNative } from '../../../src/host/native.ts'
 import { createNetwork, open } from '../../../src/verbs/index.ts'
 import { loopbackText } from '../../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../../system/programs.ts'
-import { closeAll, end, line, pair } from '../connections/endpoints.ts'
+import { closeAll, endpointOn, line, pair } from '../connections/endpoints.ts'
 
 for (const link of ['dgram', 'udp', 'udp-plain'] as const)
   test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {
@@ -30,7 +30,7 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
 
 test("first keys and numbers: unpredictable, or repeatable with one's own source of random numbers", async () => {
   const firstOf = async (random?: () => number): Promise<string> => {
-    const { pd, qp, device } = end(await open({ network: createNetwork(random ? { random } : {}) }))
+    const { pd, qp, device } = endpointOn(await open({ network: createNetwork(random ? { random } : {}) }))
     const text = `${pd.register(new Uint8Array(8)).rkey} ${qp.qpn}`
     await device.close()
     return text
@@ -62,7 +62,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(t)
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)
-    const { cq, pd, qp } = end(device)
+    const { cq, pd, qp } = endpointOn(device)
     const events: unknown[] = []
     device.onEvent(({ type }) => events.push(type))
     const waiting = cq.wait()

@@ -7,7 +7,7 @@ import { before, describe, test } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
 import { open, RdmaError } from '../../../src/verbs/index.ts'
 import { isEmpty, runUserdma, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../../system/programs.ts'
-import { closeAll, end } from '../connections/endpoints.ts'
+import { closeAll, endpointOn } from '../connections/endpoints.ts'
 
 const RECEIVES = 20
 
@@ -20,8 +20,8 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
 
   test('ends pending waits', async t => {
     const { socket } = daemon
-    const a = end(await open({ socket }))
-    const b = end(await open({ socket, device: 'rxe1' }))
+    const a = endpointOn(await open({ socket }))
+    const b = endpointOn(await open({ socket, device: 'rxe1' }))
     a.qp.connect(b.qp.endpoint, { retryCount: 2 })
     b.qp.connect(a.qp.endpoint)
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)

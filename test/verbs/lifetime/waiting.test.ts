@@ -30,27 +30,27 @@ const Slow = objectClass('slow', 0x8000, {
 })
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
-/** A device whose `slow` objects block: each call ends when the test makes it succeed or fail. */
+/** A device whose `slow` objects answer late: each call waits until the test resumes it with success or an error. */
 const opened = async () => {
   const pending: ((error?: CallError) => void)[] = []
   let live = 0
-  const pass = () =>
+  const resumed = () =>
     new Promise<void>((resolve, reject) => {
       pending.push(error => (error === undefined ? resolve() : reject(error)))
     })
   const slow = driverClass<typeof Slow, { sum: number }>(Slow, {
     async create(_call, object) {
-      await pass()
+      await resumed()
       object.state = { sum: 0 }
       return { number: ++live }
     },
     async add(_call, { state }, { value }) {
-      await pass()
+      await resumed()
       state.sum += value
       return { sum: state.sum }
     },
     async destroy(call) {
-      if (call.why === 'call') await pass()
+      if (call.why === 'call') await resumed()
       live--
       return {}
     },
@@ -80,37 +80,37 @@ const opened = async () => {
     core: core as unknown as CoreDevice,
     pd: device.pd(),
     live: () => live,
-    /** Resumes all waiting calls, and everything that follows. */
-    async pass(error?: CallError) {
-      for (const resume of pending.splice(0)) resume(error)
+    /** Resumes all waiting calls, and runs the continuations. */
+    async resume(error?: CallError) {
+      for (const answer of pending.splice(0)) answer(error)
       await new Promise(setImmediate)
     },
   }
 }
 
-/** Ends all waiting calls as soon as `call` ends. */
-const ending = async <T>(world: Awaited<ReturnType<typeof opened>>, call: Promise<T>): Promise<T> => {
-  await world.pass()
+/** Resumes all waiting calls, `call` among them, and returns its answer. */
+const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof opened>>, call: Promise<T>): Promise<T> => {
+  await fixture.resume()
   return call
 }
-const takesTime = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
+const isAsynchronous = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
 
 test('an awaited call returns the driver’s answer or refusal', async () => {
-  const world = await opened()
-  const { device, pd, live } = world
+  const fixture = await opened()
+  const { device, pd, live } = fixture
   {
     const making = device.createAsync(Slow, { pd: pd.handle })
-    await using one = await ending(world, making)
+    await using one = await resumeAfter(fixture, making)
     assert.equal(one.made.number, 1)
-    assert.deepEqual(await ending(world, device.callAsync(Slow, 'add', { value: 4 }, one)), { sum: 4 })
+    assert.deepEqual(await resumeAfter(fixture, device.callAsync(Slow, 'add', { value: 4 }, one)), { sum: 4 })
     assert.throws(() => pd.close(), { code: 'EBUSY' })
     const refused = device.callAsync(Slow, 'add', { value: 4 }, one)
     await Promise.all([
       assert.rejects(refused, { name: 'RdmaError', code: 'EAGAIN', call: 'slow.add', reason: 'not now' }),
-      world.pass(new CallError('EAGAIN', 'slow.add: not now')),
+      fixture.resume(new CallError('EAGAIN', 'slow.add: not now')),
     ])
     assert.equal(live(), 1)
-    setImmediate(() => void world.pass())
+    setImmediate(() => void fixture.resume())
   }
   assert.equal(live(), 0)
   await assert.rejects(device.callAsync(Slow, 'add', { value: 1 }, 77), { code: 'ENOENT' })
@@ -122,18 +122,18 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
 })
 
 test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
-  const world = await opened()
-  const { device, core, pd, live } = world
-  assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...takesTime, call: 'slow.create' })
-  assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), takesTime)
-  await world.pass()
+  const fixture = await opened()
+  const { device, core, pd, live } = fixture
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...isAsynchronous, call: 'slow.create' })
+  assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), isAsynchronous)
+  await fixture.resume()
   assert.deepEqual([live(), core.counts.slow], [0, 0])
-  assert.throws(() => device.create(Slow, { pd: pd.handle }), takesTime)
-  await world.pass(new CallError('EAGAIN', 'the result is discarded'))
-  const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }))
-  assert.throws(() => one.add({ value: 1 }), takesTime)
-  await world.pass()
-  await Promise.all([one[Symbol.asyncDispose](), world.pass()])
+  assert.throws(() => device.create(Slow, { pd: pd.handle }), isAsynchronous)
+  await fixture.resume(new CallError('EAGAIN', 'the result is discarded'))
+  const one = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }))
+  assert.throws(() => one.add({ value: 1 }), isAsynchronous)
+  await fixture.resume()
+  await Promise.all([one[Symbol.asyncDispose](), fixture.resume()])
   await one[Symbol.asyncDispose]()
   one.close()
   assert.equal(live(), 0)
@@ -142,8 +142,8 @@ test('a synchronous call is refused, and what the driver creates later is destro
 })
 
 test('a chain that would wait is refused, and leaves no objects', async () => {
-  const world = await opened()
-  const { device, core, live } = world
+  const fixture = await opened()
+  const { device, core, live } = fixture
   const before = { ...core.counts }
   const chained = (): unknown =>
     device.chain(chain => {
@@ -152,8 +152,8 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
     })
   for (const watched of [false, true]) {
     const stop = watched ? addHook(core, { class: 'interface', method: 'chain', pre() {} }) : () => {}
-    assert.throws(chained, takesTime)
-    await world.pass()
+    assert.throws(chained, isAsynchronous)
+    await fixture.resume()
     assert.deepEqual([live(), { ...core.counts }], [0, { ...before, slow: 0 }], `watched: ${watched}`)
     stop()
   }
@@ -161,8 +161,8 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
 })
 
 test('a signal ends the wait, and what is created later is destroyed', async () => {
-  const world = await opened()
-  const { device, core, pd, live } = world
+  const fixture = await opened()
+  const { device, core, pd, live } = fixture
   const controller = new AbortController()
   const { signal } = controller
   const making = device.createAsync(Slow, { pd: pd.handle }, { signal })
@@ -171,14 +171,14 @@ test('a signal ends the wait, and what is created later is destroyed', async () 
   controller.abort(new Error('enough'))
   await assert.rejects(making, /enough/)
   await assert.rejects(device.createAsync(Slow, { pd: pd.handle }, { signal }), /enough/)
-  await world.pass()
+  await fixture.resume()
   assert.deepEqual([live(), core.counts.slow], [0, 0])
   const second = new AbortController()
-  const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
+  const one = await resumeAfter(fixture, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
   second.abort()
-  await world.pass()
+  await fixture.resume()
   assert.equal(live(), 1, 'answered calls keep their results')
   const adding = device.callAsync(Slow, 'add', { value: 1 }, one)
-  await Promise.all([assert.rejects(adding, { code: 'EIO' }), device.close(), world.pass()])
+  await Promise.all([assert.rejects(adding, { code: 'EIO' }), device.close(), fixture.resume()])
   assert.equal(live(), 0)
 })

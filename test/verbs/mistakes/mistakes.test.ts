@@ -1,7 +1,7 @@
 /*
- * Mistakes that a device does not detect, or only with an unhelpful errno: objects of another device whose handles
- * happen to exist, closed ones whose handles belong to another object by now, and, from programs without types, unknown
- * choices. Each throws an RdmaError that names the call and the mistake.
+ * Mistakes that a device does not detect, or reports with an unhelpful errno: an object of another device whose handle
+ * exists on this device too; a closed object whose handle now belongs to another object; an unknown choice, from a
+ * program without types. Each throws an RdmaError that names the call and the mistake.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

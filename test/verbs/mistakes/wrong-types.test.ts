@@ -64,7 +64,7 @@ const createAll = async () => {
   return { objects, close: () => Promise.all([device, other, ctx].map(one => one.close())) }
 }
 
-/** Not for programs. */
+/** Methods that are not part of the public interface. */
 const INTERNAL = /^network\.(?!addDevice|setFaults)|\.stepsTo$/
 
 /** Methods and accessors, including those of prototypes. */
@@ -76,8 +76,8 @@ const membersOf = (object: object): Map<string, PropertyDescriptor> => {
   return members
 }
 
-/** The outcome of a call; a promise that it returns is not awaited. */
-const outcomeOf = async (call: () => unknown): Promise<unknown> => {
+/** The error that a call throws, or with which its promise rejects within one turn of the event loop. */
+const errorOf = async (call: () => unknown): Promise<unknown> => {
   try {
     const answer = call()
     if (!(answer instanceof Promise)) return undefined
@@ -104,7 +104,7 @@ test('a method that is called without its object throws an error about it', asyn
       if (isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
       if (typeof value !== 'function') continue
       for (const self of [undefined, {}]) {
-        const error = await outcomeOf(() => (value as Method).call(self))
+        const error = await errorOf(() => (value as Method).call(self))
         if (isRaw(error)) raw.push(`${name}.${member} of ${typeof self}: ${error}`)
       }
     }
@@ -121,7 +121,7 @@ test('an argument of any other type is refused by an RdmaError', async () => {
         for (const [member, { value }] of membersOf(object)) {
           if (typeof value !== 'function' || isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
           const args = [...WRONG.slice(-before - 1, -1).map(() => wrong), wrong]
-          const error = await outcomeOf(() => (value as Method).apply(object, args))
+          const error = await errorOf(() => (value as Method).apply(object, args))
           if (isRaw(error)) raw.add(`${name}.${member}(${args.map(arg => typeof arg)}): ${error}`)
         }
       await close()

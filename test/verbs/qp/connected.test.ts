@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type RcQueuePair, RdmaError } from '../../../src/verbs/index.ts'
-import { closeAll, eachCarrier, end, next, nextEvent, pair, place } from '../connections/endpoints.ts'
+import { closeAll, eachCarrier, endpointOn, next, nextEvent, pair, resourcesOn } from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
   test('a message goes from one device to another', async () => {
@@ -67,7 +67,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('`for await` iterates over completions until a signal', async () => {
+  test('`for await` iterates over completions until its signal is aborted', async () => {
     const { a, b } = await pair(openTwo)
     const stop = new AbortController()
     const seen: number[] = []
@@ -162,7 +162,7 @@ eachCarrier(openTwo => {
       using mr = pd.register(new Uint8Array(8))
       assert.equal(mr.remote().length, 8)
     }
-    const { cq } = end(device)
+    const { cq } = endpointOn(device)
     const waiting = cq.wait()
     await device.close()
     await waiting
@@ -215,7 +215,7 @@ eachCarrier(openTwo => {
 
   test('a closed queue reports that it is closed, and its memory may be reused', async () => {
     const [device, other] = await openTwo()
-    const { pd, mr, cq } = place(device)
+    const { pd, mr, cq } = resourcesOn(device)
     const srq = pd.srq()
     const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4 })
     const slice = mr.slice(0, 8)

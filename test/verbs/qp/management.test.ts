@@ -5,11 +5,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
-import { closeAll, line, next, openTwoHere, place } from '../connections/endpoints.ts'
+import { closeAll, line, next, openTwoHere, resourcesOn } from '../connections/endpoints.ts'
 
 test('queue pairs of the general services exchange datagrams', async () => {
   const [one, two] = await openTwoHere()()
-  const [a, b] = [place(one), place(two)]
+  const [a, b] = [resourcesOn(one), resourcesOn(two)]
   const from = a.pd.gsiQp({ sendCq: a.cq, active: true })
   const to = b.pd.gsiQp({ sendCq: b.cq })
   to.activate()

@@ -78,13 +78,13 @@ describe("the user's own socket", () => {
       assert.throws(() => makeUserSocket(), message)
     })
 
-  it('cannot be created where no folder can', { skip: uid === 0 && 'root can write everywhere' }, () => {
+  it('is refused if its folder cannot be created', { skip: uid === 0 && 'root can write everywhere' }, () => {
     chmodSync(folder, 0o500)
     assert.throws(() => makeUserSocket(), /cannot make .*EACCES.*--socket PATH/)
     chmodSync(folder, 0o700)
   })
 
-  it('is the default place of a daemon; other places must be named', () => {
+  it('is the default of a daemon; `daemonCommand` names any other path', () => {
     assert.equal(daemonCommand(userSocket()), 'userdma daemon')
     assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
     assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")

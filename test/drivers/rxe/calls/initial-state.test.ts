@@ -30,7 +30,7 @@ import {
   toRtr,
   toRts,
 } from '../machine.ts'
-import { completions, piece } from '../pair.ts'
+import { completions, sgeOf } from '../pair.ts'
 import { Flag, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 
 type Create = In<typeof RcQp.methods.create>
@@ -47,7 +47,7 @@ const setUp = () => {
   return { m, p, cq, base, create, queryOf }
 }
 
-const everything = (): Partial<Create> => {
+const allAttributes = (): Partial<Create> => {
   const { state: _init, ...init } = toInit()
   const { state: _rtr, ...rtr } = toRtr(42, peer)
   return { ...init, ...rtr, ...toRts() }
@@ -55,7 +55,7 @@ const everything = (): Partial<Create> => {
 
 test('one call creates a queue pair that sends, with all attributes of three transitions', () => {
   const { p, base, create, queryOf } = setUp()
-  const made = create(everything())
+  const made = create(allAttributes())
   const { out } = invokeNow(p.context, RcQp, 'create', 0, base, p.caller)
   const plain = p.context.handles.slots.findLast(object => object?.class.name === 'rc_qp')!
   for (const args of [toInit(), toRtr(42, peer), toRts()])
@@ -68,7 +68,7 @@ test('one call creates a queue pair that sends, with all attributes of three tra
   // Any intermediate state is accepted.
   assert.equal(queryOf(create(toInit()).object!).state, Qps.INIT)
   assert.equal(queryOf(create({ state: Qps.RESET }).object!).state, Qps.RESET)
-  assert.equal(queryOf(create({ ...everything(), state: Qps.SQD }).object!).state, Qps.SQD)
+  assert.equal(queryOf(create({ ...allAttributes(), state: Qps.SQD }).object!).state, Qps.SQD)
 })
 
 test('a queue pair created in RTS sends like one that was modified step by step', () => {
@@ -78,12 +78,12 @@ test('a queue pair created in RTS sends like one that was modified step by step'
   const there = makeQp(far, farCq)
   const [from, to] = [register(p, 64), register(far, 64)]
   from.bytes.fill(7)
-  const made = create({ ...everything(), destQpn: there.qpn })
+  const made = create({ ...allAttributes(), destQpn: there.qpn })
   for (const args of [toInit(), toRtr(made.out.qpNum, ipv4(127, 0, 0, 1)), toRts()]) modify(there, args)
-  postReceive(there.receive, 1n, [piece(to, 0, 64)])
+  postReceive(there.receive, 1n, [sgeOf(to, 0, 64)])
   const { sendQueue } = made.out as unknown as { sendQueue: { offset: bigint } }
   const send = mapRing(p.rings.at(sendQueue.offset))
-  postSend(send, { id: 2n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 64)] })
+  postSend(send, { id: 2n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [sgeOf(from, 0, 64)] })
   m.settle()
   assert.deepEqual(
     completions(cq).map(({ id, status }) => [id, status]),
@@ -106,21 +106,21 @@ test('an impossible path of states, value or route is refused with a message and
     assert.equal(m.devices[0].state.qpns.count(), numbers)
     assert.equal(m.link.stat().flows, 0)
   }
-  const { destQpn: _, ...noPeer } = everything()
+  const { destQpn: _, ...noPeer } = allAttributes()
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
   refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
   refused({ port: 1 }, /attribute state is missing; attributes port require it/)
-  // A name listed without a value is ignored once it has one.
+  // An attribute whose value is undefined counts as absent.
   const made = create({ accessFlags: undefined } as object)
   invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)
   refused({ accessFlags: 1 }, /attribute state is missing/)
-  refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
+  refused({ ...allAttributes(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
   // The device refuses these during its own transitions.
   refused(
-    { ...everything(), pathMtu: 5, maxRdAtomic: 200 },
+    { ...allAttributes(), pathMtu: 5, maxRdAtomic: 200 },
     /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
   )
-  refused({ ...everything(), address: path(peer, { sgidIndex: 9 }) }, /./, 'ENODATA')
+  refused({ ...allAttributes(), address: path(peer, { sgidIndex: 9 }) }, /./, 'ENODATA')
   p.close()
   assertNothingLeft(m, [p])
 })
@@ -135,7 +135,7 @@ test('each type has its own transitions', () => {
   const made = invokeNow(p.context, UcQp, 'create', 0, { ...uc, address: path(peer) }, p.caller)
   assert.equal(invokeNow(p.context, UcQp, 'query', made.object!, {}, p.caller).out.state, Qps.RTR)
   const xrcd = invokeNow(p.context, Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }, p.caller).object!
-  const { retryCnt: _a, rnrRetry: _b, maxRdAtomic: _c, ...target } = everything()
+  const { retryCnt: _a, rnrRetry: _b, maxRdAtomic: _c, ...target } = allAttributes()
   const tgt = invokeNow(p.context, XrcTgtQp, 'create', 0, { ...target, xrcd, userHandle: 0n }, p.caller)
   assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
 })
@@ -143,7 +143,7 @@ test('each type has its own transitions', () => {
 test('a LID on a RoCE queue pair is refused with a message, through the library and in messages', () => {
   const { p, create } = setUp()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
-  const { address: _, ...others } = everything()
+  const { address: _, ...others } = allAttributes()
   const message =
     /^rc_qp.create: attribute ibAddress does not belong to this device's link, RoCE: .*there are no LIDs; use address$/
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })

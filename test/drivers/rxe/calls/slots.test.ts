@@ -1,6 +1,6 @@
 /*
- * Object numbers of hot code; and QP numbers, which must differ from those of recently destroyed QPs because of late
- * packets.
+ * Slot numbers of objects in the engines' tables; and QP numbers, which are not reused soon, because late packets still
+ * name a destroyed QP.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -264,7 +264,7 @@ test('transitions with missing or superfluous attributes or a wrong current stat
   )
 })
 
-test('values out of range', () => {
+test('values out of range are refused, with the allowed range', () => {
   const { qp } = setUp()
   const init = qp()
   assert.equal(

@@ -20,7 +20,7 @@ import {
   query,
   register,
 } from '../machine.ts'
-import { completions, piece } from '../pair.ts'
+import { completions, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../shared.ts'
 
@@ -41,10 +41,10 @@ const setUp = () => {
     join(from[i], qp)
   })
   const receive = (id: number): void => {
-    assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, id * 100, 100)]))
+    assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, id * 100, 100)]))
   }
   const send = (i: number, id: number): void => {
-    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: BigInt(id), sges: [piece(mrA, 0, 50)] }))
+    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: BigInt(id), sges: [sgeOf(mrA, 0, 50)] }))
     m.settle()
   }
   const asyncs = () => b.async.queue.splice(0).map(({ type, element }) => [type, Number(element.userHandle)])

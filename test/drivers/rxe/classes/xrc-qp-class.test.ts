@@ -10,7 +10,7 @@ import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { XrcdFlags } from '../../../../src/spec/enums.ts'
 import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
-import { completions, piece } from '../pair.ts'
+import { completions, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import {
   closeDomain,
@@ -48,11 +48,11 @@ const setUp = () => {
   joinXrc(ini, tgt)
   const send = (to: number, more: Partial<SendRequest> = {}): void => {
     const flags = (more.flags ?? Flag.SIGNALED) | (to << 8)
-    assert.ok(postSend(ini.send, { opcode: Wr.SEND, sges: [piece(mrA, 0, 50)], ...more, flags }))
+    assert.ok(postSend(ini.send, { opcode: Wr.SEND, sges: [sgeOf(mrA, 0, 50)], ...more, flags }))
     m.settle()
   }
   const receive = (srq: TestSrq, id: number, length = 100): void => {
-    assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, 0, length)]))
+    assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, 0, length)]))
   }
   const close = (...more: Program[]): void => {
     for (const p of [a, b, ...more]) p.close()
@@ -106,7 +106,7 @@ test('concurrent READs of two protection domains each use the domain of their SR
   mrB.bytes.fill(3)
   mrOther.bytes.fill(4)
   const read = (to: number, from: { address: number; rkey: number }, at: number): void => {
-    const request = { opcode: Wr.READ, sges: [piece(mrA, at, 3000)], remote: from.address, rkey: from.rkey }
+    const request = { opcode: Wr.READ, sges: [sgeOf(mrA, at, 3000)], remote: from.address, rkey: from.rkey }
     assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (to << 8) }))
   }
   read(srq.number, mrB, 0)
@@ -181,8 +181,8 @@ test('a target is one queue pair for all processes that opened it, and exists un
   const srq = makeXrcSrq(c, xrcd, cq)
   assert.equal(queryTarget(again).state, Qps.RTS)
   assert.equal(queryTarget(again).destQpn, ini.qpn)
-  postReceive(srq.ring, 1n, [piece(mr, 0, 100)])
-  postReceive(srq.ring, 2n, [piece(mr, 0, 100)])
+  postReceive(srq.ring, 1n, [sgeOf(mr, 0, 100)])
+  postReceive(srq.ring, 2n, [sgeOf(mr, 0, 100)])
   send(srq.number)
   assert.deepEqual(
     completions(cq).map(({ id }) => id),
@@ -222,7 +222,7 @@ test('events of a target go to all processes that opened it', () => {
 test('a destroyed SRQ is an invalid request, and its WQEs leave nothing behind', () => {
   const { b, cqA, cqB, srq, mrA, receive, send, close } = setUp()
   receive(srq, 1, 8192)
-  send(srq.number, { sges: [piece(mrA, 0, 3000)] })
+  send(srq.number, { sges: [sgeOf(mrA, 0, 3000)] })
   assert.equal(completions(cqB).length, 1)
   receive(srq, 2, 8192)
   invokeNow(b.context, XrcSrq, 'destroy', srq.handle, {}, b.caller)

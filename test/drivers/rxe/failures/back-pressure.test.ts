@@ -1,6 +1,6 @@
 /*
- * Objects are destroyed and modified while posted requests wait for room: ports are full because the receiver does not
- * take packets, senders are paced, CQs are full. Each destroy or modify succeeds or is refused, no poll throws, and
+ * Objects are destroyed and modified while posted requests wait: for room in ports whose receiver takes no packets, for
+ * pacing, for room in CQs. Each destroy or modify succeeds or is refused, no poll throws, and
  * nothing is left at the end.
  */
 import assert from 'node:assert/strict'
@@ -35,12 +35,12 @@ import {
   type Region,
   register,
 } from '../machine.ts'
-import { piece } from '../pair.ts'
+import { sgeOf } from '../pair.ts'
 import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
 
 const QKEY = 0x77
-/** More than all buffers of a port of `machine`. */
+/** Messages that use up all buffers of a port of `machine`. */
 const BUFFERS = 90
 
 interface TestObject {
@@ -97,7 +97,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
         void postSend(from.send, {
           opcode: length % 3 === 0 ? Wr.WRITE : length % 3 === 1 ? Wr.READ : Wr.SEND,
           id: 1n,
-          sges: [piece(a.mr, 0, length)],
+          sges: [sgeOf(a.mr, 0, length)],
           remote: b.mr.address,
           rkey: b.mr.rkey,
         }),
@@ -114,7 +114,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
       void postSend(initiator.send, {
         opcode: Wr.WRITE,
         id: 2n,
-        sges: [piece(a.mr, 0, length)],
+        sges: [sgeOf(a.mr, 0, length)],
         remote: b.mr.address,
         rkey: b.mr.rkey,
       }),
@@ -141,7 +141,7 @@ const setUp = (m: ReturnType<typeof machine>) => {
         void postSend(ring, {
           opcode: Wr.SEND,
           id: 3n,
-          sges: [piece(mr, 0, length % 1024)],
+          sges: [sgeOf(mr, 0, length % 1024)],
           to: { qpn: out.qpNum, qkey: QKEY, ah: number },
         }),
     })
@@ -208,7 +208,7 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
       for (let i = 0; i < 20; i++) sender.post(one.length)
     } else if (one.do === 'receive') {
       const { ring, mr } = at(receivers, one.index)
-      postReceive(ring, 9n, [piece(mr, 32768, 30_000)])
+      postReceive(ring, 9n, [sgeOf(mr, 32768, 30_000)])
     } else if (one.do === 'poll') m.devices[one.device].poll(m.now)
     else if (one.do === 'tick') m.tick()
     else if (one.do === 'remove') {

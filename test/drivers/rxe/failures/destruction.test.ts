@@ -9,7 +9,7 @@ import { closeContext, invokeNow, unregister } from '../../../../src/core/index.
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { assertNothingLeft, join, modify, Qps, query } from '../machine.ts'
-import { completions, end, pair, pattern, piece, SIZE } from '../pair.ts'
+import { completions, end, pair, pattern, SIZE, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 
 test('packets to a destroyed peer are dropped, and the sender exceeds its retries', () => {
@@ -17,7 +17,7 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
   postSend(a.qp.send, {
     opcode: Wr.WRITE,
     id: 1n,
-    sges: [piece(a.mr, 0, 30000)],
+    sges: [sgeOf(a.mr, 0, 30000)],
     remote: b.mr.address,
     rkey: b.mr.rkey,
   })
@@ -38,7 +38,7 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
 test('a region deregistered during a transfer is not accessed', () => {
   const { m, a, b } = pair()
   pattern(a.mr.bytes, 1)
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
   m.devices[0].poll(m.now)
   invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
   m.settle()
@@ -55,9 +55,9 @@ test('contexts close with requests in flight, and nothing is left', () => {
   join(more[0].qp, more[1].qp)
   for (const { qp, mr } of [a, b, ...more])
     for (let i = 0; i < 10; i++) {
-      postReceive(qp.receive, 1n, [piece(mr, 0, 100)])
-      postSend(qp.send, { opcode: Wr.READ, id: 2n, sges: [piece(mr, 0, 9000)], remote: mr.address, rkey: mr.rkey })
-      postSend(qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(mr, 0, 9000)] })
+      postReceive(qp.receive, 1n, [sgeOf(mr, 0, 100)])
+      postSend(qp.send, { opcode: Wr.READ, id: 2n, sges: [sgeOf(mr, 0, 9000)], remote: mr.address, rkey: mr.rkey })
+      postSend(qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(mr, 0, 9000)] })
     }
   for (const device of m.devices) device.poll(m.now)
   a.p.close()
@@ -77,7 +77,7 @@ test('a closed context is destroyed in steps; its queue pairs send nothing from 
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
-  postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 100)])
+  postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 100)])
   b.p.close()
   assert.throws(() => query(b.qp), { code: 'EIO' })
   const [job] = jobs
@@ -85,7 +85,7 @@ test('a closed context is destroyed in steps; its queue pairs send nothing from 
   job.next()
   assert.ok(b.p.context.handles.count > 0, 'its objects still exist')
   pattern(a.mr.bytes, 1)
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 100)] })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 100)] })
   m.settle()
   assert.deepEqual(completions(a.cq), [])
   assert.ok(b.mr.bytes.every(byte => byte === 0))
@@ -165,7 +165,7 @@ test('a program that fills its rings with garbage while they are processed affec
           postSend(a.qp.send, {
             opcode: Wr.WRITE,
             id: 1n,
-            sges: [piece(a.mr, at, 5000)],
+            sges: [sgeOf(a.mr, at, 5000)],
             remote: b.mr.address + at,
             rkey: b.mr.rkey,
           })

@@ -1,6 +1,6 @@
 /*
- * The whole table of causes: each is raised, by a soft device if possible, otherwise by an engine alone. A new cause
- * does not compile here until there is a test that raises it; one that cannot be raised any more fails.
+ * Each cause of the table (spec/check) is raised: by a soft device if possible, otherwise by an engine alone. This file
+ * compiles only if every cause has an entry, and a cause that is not raised fails its test.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -20,7 +20,7 @@ import { requester, responder } from '../../../transport/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
 import { packet, RQ, startScript } from '../../../transport/script.ts'
 import { cap, join, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
-import { end, pair, piece } from '../pair.ts'
+import { end, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
 
@@ -30,7 +30,7 @@ const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
 
-/** The failures that a script of the engine reports. */
+/** The failures that the engine reports in the responder's or requester's script with this name. */
 const scripted = (id: CauseName): Raise => {
   const ofRequester = requester.find(([name]) => name === id)
   const ofResponder = responder.find(([name]) => name === id)
@@ -44,7 +44,7 @@ const scripted = (id: CauseName): Raise => {
   }
 }
 
-/** The failures that another script reports. */
+/** The failures that the engine reports in this script. */
 const script =
   (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
   () => {
@@ -73,8 +73,8 @@ const devices =
 const sends = (make: (p: Pair) => Partial<SendRequest>): Raise =>
   devices(p => {
     const request = make(p)
-    postReceive(p.b.qp.receive, 7n, [piece(p.b.mr, 0, 64)])
-    postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(p.a.mr, 0, 8)], ...request })
+    postReceive(p.b.qp.receive, 7n, [sgeOf(p.b.mr, 0, 64)])
+    postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(p.a.mr, 0, 8)], ...request })
   })
 
 /** `a` sends 8 bytes from the address of a region with another lkey. */
@@ -131,7 +131,7 @@ const overflow = devices(({ m }) => {
   const [a, b] = [end(m, 0, 1), end(m, 1)]
   join(a.qp, b.qp)
   const [remote, key] = [b.mr.address, b.mr.rkey]
-  for (let i = 0; i < 4; i++) postSend(a.qp.send, { opcode: Wr.WRITE, sges: [piece(a.mr, 0, 8)], remote, rkey: key })
+  for (let i = 0; i < 4; i++) postSend(a.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: key })
 })
 
 const datagram = devices(({ m, a: { p, cq, mr } }) => {
@@ -143,7 +143,7 @@ const datagram = devices(({ m, a: { p, cq, mr } }) => {
   set({ state: Qps.RTS, sqPsn: 1 })
   const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
   const send = mapRing(p.rings.at(sendQueue.offset))
-  postSend(send, { opcode: Wr.SEND, sges: [piece(mr, 0, 8)], to: { qpn: 1, qkey: 1, ah: 0xffff } })
+  postSend(send, { opcode: Wr.SEND, sges: [sgeOf(mr, 0, 8)], to: { qpn: 1, qkey: 1, ah: 0xffff } })
   m.settle()
 })
 
@@ -183,7 +183,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   NOT_INLINE: scripted('NOT_INLINE'),
   NO_READS: script(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
   BAD_FLUSH: scripted('BAD_FLUSH'),
-  MESSAGE_TOO_LONG: sends(({ a }) => ({ sges: [{ ...piece(a.mr, 0, 8), length: 0xffff_0000 }] })),
+  MESSAGE_TOO_LONG: sends(({ a }) => ({ sges: [{ ...sgeOf(a.mr, 0, 8), length: 0xffff_0000 }] })),
   INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), claimed: 4096 })),
   ATOMIC_LENGTH: scripted('ATOMIC_LENGTH'),
   NO_ADDRESS_HANDLE: datagram,
@@ -195,7 +195,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   LKEY_OTHER_PD: lkey(({ m }) => ({ key: end(m, 0).mr.lkey })),
   LKEY_NO_RIGHT: sends(({ a, b }) => {
     const readOnly = register(a.p, 64, 0)
-    return { opcode: Wr.READ, sges: [piece(readOnly, 0, 8)], remote: b.mr.address, rkey: b.mr.rkey }
+    return { opcode: Wr.READ, sges: [sgeOf(readOnly, 0, 8)], remote: b.mr.address, rkey: b.mr.rkey }
   }),
   LKEY_RANGE: lkey(({ a }) => ({ key: a.mr.lkey, from: -8 })),
   LKEY_WINDOW: lkey(({ a }) => ({ key: makeWindow(a, 'TYPE_1').key })),
@@ -224,7 +224,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   RNR_EXCEEDED: devices(({ a, b }) => {
     for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
     join(a.qp, b.qp, {}, { rnrRetry: 1 })
-    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
   }),
   BAD_RESPONSE: scripted('BAD_RESPONSE'),
 
@@ -238,7 +238,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   QP_NO_RIGHT: scripted('QP_NO_RIGHT'),
   REMOTE_TOO_LONG: scripted('REMOTE_TOO_LONG'),
   DMA_LENGTH: scripted('DMA_LENGTH'),
-  RECEIVE_TOO_SHORT: sends(({ a }) => ({ sges: [piece(a.mr, 0, 100)] })),
+  RECEIVE_TOO_SHORT: sends(({ a }) => ({ sges: [sgeOf(a.mr, 0, 100)] })),
   TOO_MANY_READS: scripted('TOO_MANY_READS'),
   ATOMIC_ADDRESS: sends(({ b }) => ({ opcode: Wr.FAA, remote: b.mr.address + 4, rkey: b.mr.rkey })),
   FLUSH_KIND: scripted('FLUSH_KIND'),
@@ -272,7 +272,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 
   FLUSHED: devices(({ a }) => {
     for (const key of [5, a.mr.lkey])
-      postSend(a.qp.send, { opcode: Wr.SEND, sges: [{ ...piece(a.mr, 0, 8), lkey: key }] })
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [{ ...sgeOf(a.mr, 0, 8), lkey: key }] })
   }),
   MODIFIED: devices(({ a }) => {
     postReceive(a.qp.receive, 1n, [])
@@ -302,8 +302,8 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     modify(b.qp, { state: Qps.RESET })
     modify(b.qp, toInit())
     modify(b.qp, toRtr(a.qp.qpn, a.p.rxe.state.identity.gids[1]))
-    postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)])
-    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+    postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)])
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
   DRAINED: devices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
@@ -316,9 +316,9 @@ const raises: Readonly<Record<CauseName, Raise>> = {
     const srq = makeSrq(b.p)
     const [from, to] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
     join(from, to)
-    for (const id of [1n, 2n]) postReceive(srq.ring, id, [piece(b.mr, 0, 64)])
+    for (const id of [1n, 2n]) postReceive(srq.ring, id, [sgeOf(b.mr, 0, 64)])
     modifySrq(srq, { limit: 2 })
-    postSend(from.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+    postSend(from.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
   PORT_EVENT: devices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),

@@ -11,14 +11,14 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AccessFlags } from '../../../../src/spec/enums.ts'
 import { join, modify, Qps, register, toInit } from '../machine.ts'
-import { end, pair, piece } from '../pair.ts'
+import { end, pair, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
 const { LOCAL_WRITE } = AccessFlags.values
 
-/** A pair whose failures are recorded, without events that are not failures. */
-const noted = (...args: Parameters<typeof pair>) => {
+/** A pair of queue pairs. `all`: its failure records; `wrong`: their texts, without notes. */
+const recordedPair = (...args: Parameters<typeof pair>) => {
   const p = pair(...args)
   const all: Failure[] = []
   addFailureHandler(p.m.core, failure => all.push(failure))
@@ -32,10 +32,10 @@ const noted = (...args: Parameters<typeof pair>) => {
 
 describe('a WRITE that the peer refuses', () => {
   it('names the key that was deregistered, on both sides, in the completion and by queue pair', () => {
-    const { m, a, b, all, wrong } = noted()
+    const { m, a, b, all, wrong } = recordedPair()
     invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
     const remote = b.mr.address
-    postSend(a.qp.send, { opcode: Wr.WRITE, id: 100n, sges: [piece(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
+    postSend(a.qp.send, { opcode: Wr.WRITE, id: 100n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
     m.settle()
     const [qa, qb, key] = [a.qp.qpn, b.qp.qpn, b.mr.rkey].map(hex)
     const why = `rkey ${key} was deregistered (it was [${hex(remote)}, ${hex(remote + 65536)}))`
@@ -59,26 +59,26 @@ describe('a WRITE that the peer refuses', () => {
     )
   })
   it('reports the requested range and the registered one', () => {
-    const { m, a, b, wrong } = noted()
+    const { m, a, b, wrong } = recordedPair()
     const remote = b.mr.address + 65530
-    postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
+    postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
     m.settle()
     const ranges = `asked [${hex(remote)}, ${hex(remote + 64)}) of [${hex(b.mr.address)}, ${hex(b.mr.address + 65536)})`
     assert.ok(wrong()[0].endsWith(`rkey ${hex(b.mr.rkey)}: ${ranges}`), wrong()[0])
   })
   it('reports the right that the region lacks', () => {
-    const { m, a, b, wrong } = noted()
+    const { m, a, b, wrong } = recordedPair()
     const mine = register(b.p, 4096, LOCAL_WRITE)
-    postSend(a.qp.send, { opcode: Wr.WRITE, sges: [piece(a.mr, 0, 64)], remote: mine.address, rkey: mine.lkey })
+    postSend(a.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(a.mr, 0, 64)], remote: mine.address, rkey: mine.lkey })
     m.settle()
     assert.ok(wrong()[0].endsWith(`rkey ${hex(mine.lkey)} has no REMOTE_WRITE`), wrong()[0])
   })
 })
 
 it('a receive buffer that is too short is reported by both ends', () => {
-  const { m, a, b, wrong } = noted()
-  postReceive(b.qp.receive, 7n, [piece(b.mr, 0, 10)])
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] })
+  const { m, a, b, wrong } = recordedPair()
+  postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 10)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] })
   m.settle()
   const why = 'the receive buffer of 10 bytes is too short for 64 or more'
   assert.deepEqual(wrong(), [
@@ -88,10 +88,10 @@ it('a receive buffer that is too short is reported by both ends', () => {
 })
 
 describe('a peer that does not answer', () => {
-  const failedFor = (prepare: (p: ReturnType<typeof noted>) => void, fault = ''): string => {
-    const p = noted([0, 1], fault)
+  const failedFor = (prepare: (p: ReturnType<typeof recordedPair>) => void, fault = ''): string => {
+    const p = recordedPair([0, 1], fault)
     prepare(p)
-    postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(p.a.mr, 0, 8)] })
+    postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(p.a.mr, 0, 8)] })
     p.tickUntilFailed()
     const [first] = p.wrong()
     return first.replace(/^.*?: /, '')
@@ -121,12 +121,12 @@ describe('a peer that does not answer', () => {
 
 describe('queues', () => {
   it('that overrun end their queue pairs, and the report names the queue', () => {
-    const { m, wrong } = noted()
+    const { m, wrong } = recordedPair()
     const [a, b] = [end(m, 0, 1), end(m, 1, 31)]
     join(a.qp, b.qp)
     for (let i = 0; i < 4; i++) {
       const remote = b.mr.address
-      postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, 8)], remote, rkey: b.mr.rkey, flags: 2 })
+      postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: b.mr.rkey, flags: 2 })
     }
     m.settle()
     const full = `CQ ${a.cq.handle} of ${a.cq.cqe} is full`
@@ -136,10 +136,10 @@ describe('queues', () => {
     ])
   })
   it('that are flushed name the failure', () => {
-    const { m, a, all } = noted()
-    postReceive(a.qp.receive, 7n, [piece(a.mr, 0, 10)])
+    const { m, a, all } = recordedPair()
+    postReceive(a.qp.receive, 7n, [sgeOf(a.mr, 0, 10)])
     postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })
-    postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 8)] })
+    postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
     const failed = `QP ${hex(a.qp.qpn)} SEND wr_id 1: LOC_PROT_ERR: lkey 0x5 is unknown: it was never registered, or was deregistered long ago`
     const why = `the queue pair moved to ERR after an error (${failed})`

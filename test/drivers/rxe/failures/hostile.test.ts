@@ -86,7 +86,7 @@ const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: Rando
       ...(random.hits(0.2) && { count: number(random) }),
     })
   },
-  'a request, spoilt': (one, qp, random) => {
+  'a mutated request': (one, qp, random) => {
     actions['a request'](one, qp, random)
     const { view, log2, mask } = qp.send
     const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
@@ -106,7 +106,7 @@ const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: Rando
   'completions taken': ({ cq }, _qp, random) => {
     if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && random.hits(0.8)) pollAll(cq.ring)
   },
-  'a shared queue, changed': ({ srq }, _qp, random) => {
+  'a modified SRQ': ({ srq }, _qp, random) => {
     if (srq === undefined) return
     errnoOf(() => modifySrq(srq, random.hits(0.5) ? { maxWr: 1 + random.int(30) } : { limit: random.int(8) }))
   },
@@ -143,7 +143,8 @@ const run = (seed: number, operations: number): void => {
       if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {
         exchange(m, honest[i % 80 === 0 ? 0 : 1], honest[i % 80 === 0 ? 1 : 0], i)
-        for (const { rings } of programs) for (const ring of rings.live) assert.ok(isIntact(ring), 'beside a ring')
+        for (const { rings } of programs)
+          for (const ring of rings.live) assert.ok(isIntact(ring), 'bytes outside a ring were written')
       }
     }
     for (const p of programs) p.close()

@@ -1,7 +1,7 @@
 /*
  * A soft device is removed during traffic (R23), at many points of the same exchange: every request of its users
- * completes, their last event is DEVICE_FATAL, and every call is EIO; peers on other devices exceed their retries, all
- * others continue, and nothing is left.
+ * completes, their last event is DEVICE_FATAL, and every call is EIO; peers on other devices exceed their retries, other
+ * queue pairs continue, and nothing is left.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -24,7 +24,7 @@ import {
   register,
   toInit,
 } from '../machine.ts'
-import { completions, type End, end, exchange, piece } from '../pair.ts'
+import { completions, type End, end, exchange, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 const { DEVICE_FATAL } = AsyncEventType.values
@@ -35,13 +35,13 @@ const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRand
   const count = 8
   for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
     for (let i = 0; i < count; i++) {
-      postReceive(to.qp.receive, BigInt(100 + i), [piece(to.mr, 40000, 8000)])
+      postReceive(to.qp.receive, BigInt(100 + i), [sgeOf(to.mr, 40000, 8000)])
       const opcode = random.pick([Wr.SEND, Wr.WRITE, Wr.READ])
       postSend(from.qp.send, {
         opcode,
         id: BigInt(i),
         flags: Flag.SIGNALED,
-        sges: [piece(from.mr, 0, 1 + random.int(8000))],
+        sges: [sgeOf(from.mr, 0, 1 + random.int(8000))],
         remote: to.mr.address,
         rkey: to.mr.rkey,
       })

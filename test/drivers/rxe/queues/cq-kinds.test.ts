@@ -26,7 +26,7 @@ import {
   register,
   type TestCq,
 } from '../machine.ts'
-import { completions, piece } from '../pair.ts'
+import { completions, sgeOf } from '../pair.ts'
 import { Flag, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 
 const { EXTENDED, COUNTING } = CqKind.values
@@ -50,8 +50,8 @@ const pairWith = (m: Machine, kind: number, channel = false) => {
   const [from, to] = [register(a, 64), register(b, 64)]
   const send = (count: number) => {
     for (let i = 0; i < count; i++) {
-      postReceive(receiver.receive, BigInt(i), [piece(to, 0, 64)])
-      postSend(sender.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [piece(from, 0, 8)] })
+      postReceive(receiver.receive, BigInt(i), [sgeOf(to, 0, 64)])
+      postSend(sender.send, { id: 1n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges: [sgeOf(from, 0, 8)] })
       m.settle()
       completions(cq)
     }

@@ -1,11 +1,11 @@
 /*
- * An acknowledgement is delayed by at most one turn, to be sent together with a response of the program, where sending
- * costs a system call.
+ * On ports where sending costs a system call, an ACK is delayed by at most one turn, so that it is sent together with
+ * the program's reply.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { join, machine } from '../machine.ts'
-import { completions, end, piece } from '../pair.ts'
+import { completions, end, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 /** Puts a message of `a` for `b` in flight. */
@@ -14,9 +14,9 @@ const start = (windowBytes?: number) => {
   const [a, b] = [end(m, 0), end(m, 1)]
   join(a.qp, b.qp)
   m.settle()
-  postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 100)])
-  postReceive(a.qp.receive, 2n, [piece(a.mr, 200, 100)])
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 3n, sges: [piece(a.mr, 0, 64)], flags: Flag.SIGNALED })
+  postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 100)])
+  postReceive(a.qp.receive, 2n, [sgeOf(a.mr, 200, 100)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 3n, sges: [sgeOf(a.mr, 0, 64)], flags: Flag.SIGNALED })
   m.devices[0].poll(0)
   const sent = (): number => m.devices[1].state.engine().counters.sentPackets
   return { m, a, b, sent }
@@ -28,7 +28,7 @@ describe('the turn after a message', () => {
     assert.equal(m.devices[1].poll(0), true, 'more work is pending')
     assert.equal(completions(b.cq).length, 1, 'delivers the message to the program immediately')
     assert.equal(sent(), 0)
-    postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [piece(b.mr, 0, 64)], flags: Flag.SIGNALED })
+    postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [sgeOf(b.mr, 0, 64)], flags: Flag.SIGNALED })
     m.devices[1].poll(0)
     assert.equal(sent(), 2)
     m.settle()
@@ -36,7 +36,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(b.cq).length, 1)
   })
 
-  it('is the longest delay', () => {
+  it('sends the acknowledgement alone if the program has not replied', () => {
     const { m, a, sent } = start(0x4_0000)
     m.devices[1].poll(0)
     assert.equal(m.devices[1].poll(0), true)
@@ -45,7 +45,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(a.cq).length, 1)
   })
 
-  it('is no delay where sending costs no system call', () => {
+  it('is not awaited on the memory link, where sending costs no system call', () => {
     const { m, sent } = start()
     m.devices[1].poll(0)
     assert.equal(sent(), 1)

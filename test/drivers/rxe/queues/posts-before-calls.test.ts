@@ -9,12 +9,12 @@ import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { errnoOf, makeQp, modify, Qps, query } from '../machine.ts'
-import { completions, type End, pair, piece } from '../pair.ts'
+import { completions, type End, pair, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 const resize = ({ p, cq }: End, cqe: number) => invokeNow(p.context, Cq, 'modify', cq.handle, { cqe }, p.caller)
 const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
-  const sges = [{ ...piece(mr, 0, 8), lkey }]
+  const sges = [{ ...sgeOf(mr, 0, 8), lkey }]
   assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
 }
 /** Three requests: the first one fails immediately, the others are flushed. */
@@ -39,7 +39,7 @@ test('a query of a completion queue counts earlier posts', () => {
   assert.deepEqual([all, errors], [3n, 3n])
 })
 
-test('with very many queue pairs a query of a completion queue checks them a slice per turn', async () => {
+test('a query of a CQ with very many queue pairs checks one slice of them per turn', async () => {
   const { a } = pair()
   for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
   failThree(a)
@@ -65,7 +65,7 @@ test('a posted message is sent before its queue pair is modified or destroyed', 
     ({ p, qp }: End) => void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller),
   ]) {
     const { m, a, b } = pair()
-    assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+    assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
     send(a)
     leave(a)
     m.settle()
@@ -78,7 +78,7 @@ test('a posted message is sent before its queue pair is modified or destroyed', 
 
 test('a program that has exited sends nothing more', () => {
   const { m, a, b } = pair()
-  assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
+  assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
   send(a)
   closeContext(a.p.context)
   m.settle()

@@ -12,7 +12,7 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { join, type Machine, machine, makeCq, makeQp, modify, program, register } from '../machine.ts'
-import { end, pair, piece } from '../pair.ts'
+import { end, pair, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
 
@@ -42,10 +42,10 @@ it('reports sends and receives of a connection, with the message that each recei
   const { m, a, b } = pair()
   const { posted, take } = watched(m)
   const remote = b.mr.address + 4096
-  postReceive(b.qp.receive, 7n, [piece(b.mr, 0, 100)])
-  postReceive(b.qp.receive, 8n, [piece(b.mr, 100, 100)])
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, flags: 0, sges: [piece(a.mr, 16, 64)], remote, rkey: b.mr.rkey })
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 10), piece(a.mr, 50, 5)], flags: Flag.SIGNALED })
+  postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 100)])
+  postReceive(b.qp.receive, 8n, [sgeOf(b.mr, 100, 100)])
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, flags: 0, sges: [sgeOf(a.mr, 16, 64)], remote, rkey: b.mr.rkey })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 10), sgeOf(a.mr, 50, 5)], flags: Flag.SIGNALED })
   m.settle()
   const lines = take()
   assert.deepEqual(
@@ -80,10 +80,10 @@ it('reports sends and receives of a connection, with the message that each recei
 it('reports once a send that waits for a receive, and what was polled before the next one', () => {
   const { m, a, b } = pair()
   const { looks, take } = watched(m)
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 10)], flags: Flag.SIGNALED })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
   m.settle()
   assert.deepEqual([...new Set(take())], ['posted SEND 1', 'starved'])
-  postReceive(b.qp.receive, 5n, [piece(b.mr, 0, 10)])
+  postReceive(b.qp.receive, 5n, [sgeOf(b.mr, 0, 10)])
   m.tick()
   assert.deepEqual(take(), [
     'posted receive 5',
@@ -92,7 +92,7 @@ it('reports once a send that waits for a receive, and what was polled before the
     'completed SEND 1 0 #1',
   ])
   pollAll(a.cq.ring)
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 10)] })
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 10)] })
   m.settle()
   assert.deepEqual(take().slice(0, 2), ['polled 1', 'posted SEND 2'])
   pollAll(b.cq.ring)
@@ -103,9 +103,9 @@ it('reports once a send that waits for a receive, and what was polled before the
 it('reports requests that fail and are flushed, and those that a reset forgets', () => {
   const { m, a, b } = pair()
   const { take } = watched(m)
-  postReceive(a.qp.receive, 4n, [piece(a.mr, 0, 10)])
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, 10)], remote: 0, rkey: 1 })
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [piece(a.mr, 0, 10)], remote: 0, rkey: 1 })
+  postReceive(a.qp.receive, 4n, [sgeOf(a.mr, 0, 10)])
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: 1 })
+  postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: 1 })
   m.settle()
   assert.deepEqual(
     take().filter(line => !line.startsWith('posted')),
@@ -120,7 +120,7 @@ it('reports requests that fail and are flushed, and those that a reset forgets',
     opcode: Wr.WRITE,
     id: 3n,
     flags: 0,
-    sges: [piece(a.mr, 0, 10)],
+    sges: [sgeOf(a.mr, 0, 10)],
     remote: b.mr.address,
     rkey: b.mr.rkey,
   })
@@ -138,8 +138,8 @@ it('reports shared receives with the queue pair that took them, of XRC too', () 
   const qp = makeSharedQp(p, cq, srq)
   join(a.qp, qp)
   const { posted, take } = watched(m)
-  postReceive(srq.ring, 9n, [piece(mr, 0, 100)])
-  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0, sges: [piece(a.mr, 0, 10)] })
+  postReceive(srq.ring, 9n, [sgeOf(mr, 0, 100)])
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0, sges: [sgeOf(a.mr, 0, 10)] })
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
@@ -156,8 +156,8 @@ it('reports shared receives with the queue pair that took them, of XRC too', () 
   const target = makeTarget(p, xrcd)
   const xrc = makeXrcSrq(p, xrcd, cq)
   joinXrc(initiator, target)
-  postReceive(xrc.ring, 3n, [piece(mr, 0, 100)])
-  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [piece(sent, 0, 10)], flags: xrc.number << 8 })
+  postReceive(xrc.ring, 3n, [sgeOf(mr, 0, 100)])
+  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [sgeOf(sent, 0, 10)], flags: xrc.number << 8 })
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
@@ -173,11 +173,11 @@ it('a queue pair that was never used is destroyed without a report', () => {
   assert.deepEqual(take(), [])
 })
 
-it('hashes the bytes of a send, of a long one samples unless all are wanted; undefined once the memory is gone', () => {
+it('hashes the bytes of a send, samples of a long one unless all are requested; undefined once the memory is deregistered', () => {
   const { m, a } = pair()
   const { looks, posted } = watched(m)
   for (const length of [100, 40000])
-    postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 50), piece(a.mr, 50, length - 50)] })
+    postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 50), sgeOf(a.mr, 50, length - 50)] })
   m.settle()
   const isNoticed = (request: WorkRequest, at: number, isWhole: boolean): boolean => {
     const before = looks[0]!.digest(request, isWhole)

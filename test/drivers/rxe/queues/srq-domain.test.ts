@@ -8,7 +8,7 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { assertNothingLeft, join, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
-import { completions, pattern, piece } from '../pair.ts'
+import { completions, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq } from '../shared.ts'
 
@@ -33,15 +33,15 @@ const setUp = (path: Path) => {
 
 for (const path of ['packets', 'direct'] as const)
   describe(path, () => {
-    for (const [what, length, pieces] of [
+    for (const [what, length, sgeCount] of [
       ['one element', 100, 1],
       ['two elements and several packets', 3000, 2],
     ] as const) {
       it(`memory of the queue's domain is written: ${what}`, () => {
         const { m, a, b, cqA, cqB, srq, from, mr, ofQueue } = setUp(path)
-        const sges = pieces === 1 ? [piece(ofQueue, 0, 4000)] : [piece(ofQueue, 0, 1500), piece(ofQueue, 1500, 2000)]
+        const sges = sgeCount === 1 ? [sgeOf(ofQueue, 0, 4000)] : [sgeOf(ofQueue, 0, 1500), sgeOf(ofQueue, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
-        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [piece(mr, 0, length)] }))
+        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.deepEqual(
           [completions(cqA), completions(cqB)].map(([{ id, status }]) => [id, status]),
@@ -58,9 +58,9 @@ for (const path of ['packets', 'direct'] as const)
       it(`memory of the queue pair's own domain is not: ${what}`, () => {
         const { m, cqA, cqB, srq, from, mr, ofQueuePair } = setUp(path)
         const sges =
-          pieces === 1 ? [piece(ofQueuePair, 0, 4000)] : [piece(ofQueuePair, 0, 1500), piece(ofQueuePair, 1500, 2000)]
+          sgeCount === 1 ? [sgeOf(ofQueuePair, 0, 4000)] : [sgeOf(ofQueuePair, 0, 1500), sgeOf(ofQueuePair, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
-        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [piece(mr, 0, length)] }))
+        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.equal(completions(cqA)[0].status, REM_OP_ERR)
         assert.equal(completions(cqB)[0].status, LOC_PROT_ERR)
@@ -74,9 +74,9 @@ for (const path of ['packets', 'direct'] as const)
       ] as const) {
         const t = setUp(path)
         const { m, cqA, cqB, srq, from, to, mr } = t
-        postReceive(srq.ring, 5n, [piece(t.ofQueue, 4096, 100)])
+        postReceive(srq.ring, 5n, [sgeOf(t.ofQueue, 4096, 100)])
         const remote = { remote: t[key].address, rkey: t[key].rkey }
-        postSend(from.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [piece(mr, 0, 50)], imm: 7, ...remote })
+        postSend(from.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [sgeOf(mr, 0, 50)], imm: 7, ...remote })
         m.settle()
         assert.equal(completions(cqA)[0].status, status)
         assert.equal(completions(cqB)[0].status, status === 0 ? 0 : LOC_ACCESS_ERR)

@@ -11,7 +11,7 @@ import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { cap, machine, makeCq, type Program, path, program, Qps, register, type TestCq, toInit } from '../machine.ts'
-import { completions, piece } from '../pair.ts'
+import { completions, sgeOf } from '../pair.ts'
 import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 import { makeSrq, type TestSrq } from '../shared.ts'
 
@@ -44,7 +44,7 @@ const setUp = (fault: string) => {
   let id = 1
   const receives = (count: number, length: number): void => {
     for (let i = 0; i < count; i++, id++)
-      assert.ok(postReceive(srq.ring, BigInt(id), [piece(mrB, (id - 1) * 4096, length)]))
+      assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, (id - 1) * 4096, length)]))
   }
   return { m, a, b, cqA, cqB, mrA, srq, receives }
 }
@@ -68,7 +68,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
   })
   /** A message of one packet arrives, one of two does not. */
   const send = (i: number, length: number): void => {
-    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: 9n, sges: [piece(mrA, 0, length)] }))
+    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
     m.settle()
   }
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
@@ -116,7 +116,7 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
   const { out } = invokeNow(a.context, Ah, 'create', 0, { pd: a.pd, address, userHandle: 0n }, a.caller)
   const ah = (out as unknown as { number: number }).number
   const send = (i: number, length: number): void => {
-    const request = { opcode: Wr.SEND, id: 9n, sges: [piece(mrA, 0, length)] }
+    const request = { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }
     assert.ok(postSend(from.send, { ...request, to: { qpn: to[i].qpn, qkey: QKEY, ah } }))
     m.settle()
   }

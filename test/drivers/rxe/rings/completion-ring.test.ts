@@ -1,6 +1,6 @@
 /*
- * Completion queues as rings: nothing is lost while the device counts free entries, nothing is overwritten, and a
- * program that corrupts its index harms only itself.
+ * Completion rings: the device counts free entries, so no completion is lost or overwritten; a program that corrupts
+ * its index harms only itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,7 +32,7 @@ const queue = (cqe: number): Queue => {
   return { memory, cq, ring: mapRing(cq.ring.area) }
 }
 
-test('a completion has the fields of ib_uverbs_wc at their places', () => {
+test('a completion has the layout of ib_uverbs_wc', () => {
   const { cq, ring } = queue(4)
   const all = words(0x55667788, {
     ID_HI: 0x11223344,

@@ -1,5 +1,5 @@
 /*
- * Which queues are polled when: changed ones, recently used ones, or all; and the notifications.
+ * Scans of changed, recently used or all queues for posted requests, and notifications of posts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -109,7 +109,7 @@ test('a changed queue is polled by every scan, whatever its indices, and counts 
   assert.deepEqual(scan(Where.USED), [], 'destroyed in the meantime')
 })
 
-test('a new post is found although its index has wrapped a ring of two slots and the engine took requests itself', () => {
+test('a new post is found after the engine took requests itself and the index of a ring of two slots wrapped', () => {
   const { rings, scan, send } = setUp(1, 1)
   const { loadSend, takeReceive } = ringWork(rings)
   const block = new Uint32Array(64)
@@ -118,7 +118,7 @@ test('a new post is found although its index has wrapped a ring of two slots and
   receive(1)
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
   assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
-  // The second posts arrive while the engine works, which finds them without a poll.
+  // The engine takes the second posts itself, without a scan.
   send(0, 2)
   receive(2)
   assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))

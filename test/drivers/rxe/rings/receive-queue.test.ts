@@ -38,7 +38,7 @@ const post = (ring: ReturnType<typeof mapRing>, ...ids: number[]): void => {
   for (const id of ids) assert.ok(postReceive(ring, BigInt(id), [{ address: 0x1000 * id, length: id, lkey: 7 }]))
 }
 
-test('the limit event is raised once, when fewer are left, and the limit is then 0', () => {
+test('the limit event is raised once, when fewer requests than the limit remain; the limit is then 0', () => {
   const { queue, ring, take, limitEvents } = setUp()
   post(ring, 1, 2, 3, 4, 5)
   queue.limit = 3
@@ -113,14 +113,14 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
         const { memory, queue, take, into, limitEvents } = setUp(3)
         queue.limit = 3
         for (let round = 0; round < 3; round++) {
-          const { area: piece } = queue.ring
-          for (let at = 0; at < piece.length; at += 4)
-            piece.view.setUint32(piece.at + at, noise[(at / 4 + round) % noise.length], true)
-          mapRing(piece).producer = to + round
+          const { area } = queue.ring
+          for (let at = 0; at < area.length; at += 4)
+            area.view.setUint32(area.at + at, noise[(at / 4 + round) % noise.length], true)
+          mapRing(area).producer = to + round
           assert.ok(pendingReceives(queue) <= queue.ring.mask)
           take()
           assert.ok(into[Receive.SGES] <= SGES)
-          assert.ok(isIntact(piece))
+          assert.ok(isIntact(area))
           moved(memory, queue, n)
         }
         assert.ok(limitEvents.times <= 1)

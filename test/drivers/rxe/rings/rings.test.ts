@@ -92,13 +92,13 @@ test('any index that a program writes stays inside the ring', () => {
       fc.array(fc.integer({ min: -(2 ** 31), max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 20 }),
       (elements, bytes, indices) => {
         const ring = createRing(testRings(), elements, bytes)
-        const { area: piece } = ring
+        const { area } = ring
         for (const index of indices) {
           const at = elementAt(ring, index)
-          assert.ok(at >= piece.at + RingHeader.DATA && at + 2 ** ring.log2 <= piece.at + piece.length)
-          // The program owns the mapping: header and indices may hold anything.
+          assert.ok(at >= area.at + RingHeader.DATA && at + 2 ** ring.log2 <= area.at + area.length)
+          // The program can write any value to the header and indices.
           for (const place of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
-            ring.area.view.setInt32(piece.at + place, index | 0, true)
+            ring.area.view.setInt32(area.at + place, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)
           assert.ok(loadConsumer(ring) <= ring.mask && loadConsumer(ring) >= 0)
           assert.equal(elementAt(ring, index), at, 'mask and size are copies that the program cannot change')

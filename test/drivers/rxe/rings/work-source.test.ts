@@ -1,6 +1,6 @@
 /*
- * Work requests from rxe's rings: every field of the provider's struct arrives where the engines expect it, and any
- * other contents are refused within bounds.
+ * Work requests from rxe's rings: every field of the provider's struct is copied to the engines' layout, and invalid
+ * contents are refused without an access outside the ring.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,10 +15,10 @@ import {
   isIntact,
   type Mapped,
   mapRing,
-  type Piece,
   postReceive,
   postSend,
   type SendRequest,
+  type SgeRecord,
   testRings,
   Wr,
   writeSend,
@@ -82,7 +82,7 @@ const post = (request: SendRequest): Uint32Array => {
   return words
 }
 
-const sges: readonly Piece[] = [
+const sges: readonly SgeRecord[] = [
   { address: 0x1_2345_6780, length: 100, lkey: 0xfffffffe },
   { address: 0x7fff_0000_1000, length: 0, lkey: 2 },
   { address: 8, length: 28, lkey: 3 },
@@ -287,9 +287,9 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
       u32,
       (noise, indices, seed) => {
         const b = setUp(3)
-        for (const { area: piece } of [b.rings.send.ring, b.rings.receive.ring])
-          for (let at = 0; at < piece.length; at += 4)
-            piece.view.setUint32(piece.at + at, noise[(at / 4 + seed) % noise.length], true)
+        for (const { area } of [b.rings.send.ring, b.rings.receive.ring])
+          for (let at = 0; at < area.length; at += 4)
+            area.view.setUint32(area.at + at, noise[(at / 4 + seed) % noise.length], true)
         const arena = plainArena(4096)
         for (const index of indices) {
           const words = b.load(index)
@@ -298,11 +298,11 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
             assert.ok(words[Send.SGES] <= MAX_SGE)
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
             if (refused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
-            const { area: piece } = b.rings.send.ring
+            const { area } = b.rings.send.ring
             const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
             if (words[Send.FLAGS] & Flag.INLINE && !refused) {
               assert.ok(length <= INLINE)
-              assert.ok(at >= piece.at && at + length <= piece.at + piece.length)
+              assert.ok(at >= area.at && at + length <= area.at + area.length)
               b.work.copyInline(ROW, at, 0, arena, 0, 64, 64, length)
             } else if (!refused) {
               const sum = Array.from({ length: words[Send.SGES] }, (_, i) => words[Send.SGE + 4 * i + Sge.LENGTH])

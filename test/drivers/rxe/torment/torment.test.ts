@@ -1,6 +1,6 @@
 /*
- * `--torment` on two devices of one machine, in virtual time, over both paths: what a correct program may rely on holds
- * with every seed, and what it must not rely on fails with some (spec/check/torment.ts).
+ * `--torment` on two devices of one machine, in virtual time, over both paths: the guarantees of the specification hold
+ * with every seed, and each wrong assumption of a program fails with some seed (spec/check/torment.ts).
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
@@ -14,7 +14,7 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
-import { completions, type End, end, exchange, pairOn, pattern, piece } from '../pair.ts'
+import { completions, type End, end, exchange, pairOn, pattern, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 
 const SEEDS = 30
@@ -36,7 +36,7 @@ const BEFORE = 0xee
 const writeTo = (from: End, to: End, more: Partial<SendRequest> = {}): SendRequest => ({
   opcode: Wr.WRITE,
   id: 1n,
-  sges: [piece(from.mr, AT, LENGTH)],
+  sges: [sgeOf(from.mr, AT, LENGTH)],
   remote: to.mr.address + AT,
   rkey: to.mr.rkey,
   ...more,
@@ -49,7 +49,7 @@ const prepare = (from: End, to: End): void => {
   to.mr.bytes.fill(BEFORE)
 }
 
-/** Advances time until nothing waits; `look` is called after each step. */
+/** Advances time until no timer is set; calls `look` after each step. */
 const run = (m: ReturnType<typeof machine>, look: () => void = () => {}): void => {
   m.settle()
   look()
@@ -84,12 +84,12 @@ for (const path of PATHS)
           const { m, a, b } = tormented(seed, path)
           prepare(a, b)
           b.mr.bytes.fill(0, WORD, WORD + 8)
-          postReceive(b.qp.receive, 7n, [piece(b.mr, 20000, 64)])
+          postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 20000, 64)])
           postSend(a.qp.send, writeTo(a, b, { flags: 0 }))
           postSend(a.qp.send, {
             opcode,
             id: 2n,
-            sges: [piece(a.mr, 8, 8)],
+            sges: [sgeOf(a.mr, 8, 8)],
             remote: b.mr.address + WORD,
             rkey: b.mr.rkey,
             compareAdd: 1n,
@@ -107,7 +107,7 @@ for (const path of PATHS)
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         prepare(a, b)
-        postSend(a.qp.send, writeTo(a, b, { sges: [piece(a.mr, 30000, LENGTH)] }))
+        postSend(a.qp.send, writeTo(a, b, { sges: [sgeOf(a.mr, 30000, LENGTH)] }))
         postSend(a.qp.send, writeTo(a, b, { id: 2n }))
         run(m)
         assert.ok(isWhole(a, b), `seed ${seed}`)
@@ -121,7 +121,7 @@ for (const path of PATHS)
         prepare(a, b)
         a.mr.bytes.fill(BEFORE, 40000)
         postSend(a.qp.send, writeTo(a, b, { flags: 0 }))
-        const read = { opcode: Wr.READ, sges: [piece(a.mr, 40000, LENGTH)] }
+        const read = { opcode: Wr.READ, sges: [sgeOf(a.mr, 40000, LENGTH)] }
         postSend(a.qp.send, writeTo(a, b, read))
         const hasRead = (): boolean =>
           Buffer.compare(a.mr.bytes.subarray(AT, AT + LENGTH), a.mr.bytes.subarray(40000, 40000 + LENGTH)) === 0
@@ -163,10 +163,10 @@ for (const path of PATHS)
         const seen: string[] = []
         let steps = 0
         for (let i = 0; i < 5; i++) {
-          postReceive(b.qp.receive, BigInt(i), [piece(b.mr, 64 * i, 64)])
-          postReceive(a.qp.receive, BigInt(i), [piece(a.mr, 64 * i, 64)])
-          postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [piece(a.mr, 4096, 8)] })
-          postSend(b.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [piece(b.mr, 4096, 8)] })
+          postReceive(b.qp.receive, BigInt(i), [sgeOf(b.mr, 64 * i, 64)])
+          postReceive(a.qp.receive, BigInt(i), [sgeOf(a.mr, 64 * i, 64)])
+          postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [sgeOf(a.mr, 4096, 8)] })
+          postSend(b.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [sgeOf(b.mr, 4096, 8)] })
         }
         run(m, () => {
           const polled = pollAll(a.cq.ring)
@@ -217,12 +217,12 @@ describe('completion events', () => {
     const arm = (): void => {
       invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
     }
-    for (let i = 0; i < count; i++) postReceive(qp.receive, BigInt(i), [piece(mr, 64 * i, 64)])
+    for (let i = 0; i < count; i++) postReceive(qp.receive, BigInt(i), [sgeOf(mr, 64 * i, 64)])
     arm()
     let received = 0
     let empty = 0
     for (let i = 0; i < count; i++) {
-      postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(i), sges: [piece(a.mr, 0, 8)] })
+      postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(i), sges: [sgeOf(a.mr, 0, 8)] })
       run(m, () => {
         while (queue.take(1).length > 0) {
           arm()
@@ -326,13 +326,13 @@ describe('limits and packets', () => {
 })
 
 describe('a responder', () => {
-  it('asks for longer waits when it has no receive request', () => {
+  it('sends RNR NAKs with longer timers when it has no receive request', () => {
     let longer = 0
     for (let seed = 0; seed < SEEDS; seed++) {
       const { m, a, b } = tormented(seed, 'direct')
-      postSend(a.qp.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 8)] })
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
       m.settle()
-      postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 8)])
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 8)])
       run(m)
       assert.deepEqual(
         completions(a.cq).map(({ status }) => status),
