@@ -8,7 +8,7 @@ import { clientNames } from '../../src/clients/clients.ts'
 import type { Core, Device } from '../../src/core/model.ts'
 import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
 import { Stack } from './ipoib/stack.ts'
-import { establish, type Host, ip4, twoHosts, World } from './rdma-cm/world.ts'
+import { establish, type Host, ip4, twoHosts, VirtualNetwork } from './rdma-cm/hosts.ts'
 
 /** Records when each client is notified of a device, and can make it fail. */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
@@ -41,8 +41,8 @@ const PORT = 7471
 
 it('clients are started in the order of the table, whichever is used first', () => {
   assert.deepEqual(clientNames, ['mad', 'rdma_cm', 'ipoib'])
-  const world = new World()
-  const { core, clients } = world.host()
+  const network = new VirtualNetwork()
+  const { core, clients } = network.host()
   clients.use('ipoib')
   assert.deepEqual(
     core.clients.map(({ client }) => client.name),
@@ -51,7 +51,7 @@ it('clients are started in the order of the table, whichever is used first', () 
 })
 
 it('clients keep their order for devices that are added and removed under load', () => {
-  const { world, a, b } = twoHosts('drop=1%,seed=3')
+  const { network, a, b } = twoHosts('drop=1%,seed=3')
   const seen = watchClients(startAll(a).core)
   startAll(b)
   const one = new Stack(a.devices.get('rxe1')!.device, '10.9.0.1')
@@ -65,10 +65,10 @@ it('clients keep their order for devices that are added and removed under load',
     stack.echo().send('10.9.0.2', 1, Uint8Array.of(1))
     a.connect(ip4(2, PORT), 0x100 + round)
     for (let i = 0; i < 8; i++) udp.send('10.9.0.2', 9, new Uint8Array(1000))
-    if (round % 2 === 0) world.settle()
+    if (round % 2 === 0) network.settle()
     a.unplug(9)
     assert.equal(seen(), 'ipoib-rxe9 rdma_cm-rxe9 mad-rxe9')
-    world.settle()
+    network.settle()
     while (sink.receive() !== undefined);
   }
   assert.ok(other.query().statistics.delivered > 300n)
@@ -78,8 +78,8 @@ it('clients keep their order for devices that are added and removed under load',
 
 it('a client that fails on a device does not affect the others', () => {
   for (const name of clientNames) {
-    const world = new World()
-    const host = startAll(world.host())
+    const network = new VirtualNetwork()
+    const host = startAll(network.host())
     const seen = watchClients(host.core, (client, device) => client === name && device.name === 'rxe9')
     host.plug(9)
     assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
@@ -104,8 +104,8 @@ it('a client that fails on a device does not affect the others', () => {
 })
 
 it('a client that fails to start does not affect the others, and is retried', () => {
-  const world = new World()
-  const host = world.host({}, false)
+  const network = new VirtualNetwork()
+  const host = network.host({}, false)
   const device = host.plug(1)
   const taken = device.driver.openManagement?.(device, () => {})
   const stack = new Stack(device, '10.9.0.1')
@@ -119,9 +119,9 @@ it('a client that fails to start does not affect the others, and is retried', ()
 })
 
 it('clients stop in reverse order, and devices continue without them', () => {
-  const { world, a, b } = twoHosts()
+  const { network, a, b } = twoHosts()
   startAll(b)
-  const { active } = establish(world, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])
+  const { active } = establish(network, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])
   assert.equal(active.state, 'CONNECT')
   const stack = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
   stack.udp(1)

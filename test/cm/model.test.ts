@@ -14,7 +14,7 @@ import { Host, type OnWire, offer, pathTo, randomFrom, request, SERVICE } from '
 
 const HOSTS = 3
 
-class World {
+class Simulation {
   now = 0
   readonly random: () => number
   readonly hosts: Host[] = []
@@ -203,12 +203,12 @@ class World {
 }
 
 const run = (seed: number, steps: number, faults: boolean): number => {
-  const world = new World(seed)
-  for (let step = 0; step < steps; step++) world.step(faults)
-  world.settle()
-  if (!faults) world.checkAgreement()
-  world.end()
-  return world.established
+  const simulation = new Simulation(seed)
+  for (let step = 0; step < steps; step++) simulation.step(faults)
+  simulation.settle()
+  if (!faults) simulation.checkAgreement()
+  simulation.end()
+  return simulation.established
 }
 
 const each = (name: string, steps: number, faults: boolean): void => {
@@ -229,17 +229,18 @@ each('without losses both ends agree, and nothing is left', 1500, false)
 each('with losses, duplicates, reordering and restarted hosts nothing is left', 1500, true)
 
 test('hostile messages (random fields with existing ids) do no harm', () => {
-  const world = new World(7)
+  const simulation = new Simulation(7)
   for (let step = 0; step < 3000; step++) {
-    world.step(true)
-    const [message] = world.wire
-    if (message === undefined || world.randomInt(3) > 0) continue
+    simulation.step(true)
+    const [message] = simulation.wire
+    if (message === undefined || simulation.randomInt(3) > 0) continue
     const mad = Uint8Array.from(message.mad)
-    for (let i = 0; i < 3; i++) mad[24 + world.randomInt(232)] = world.randomInt(256)
-    mad[17] = 0x10 + world.randomInt(11)
-    if (parseCm(mad)) world.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), world.now)
-    world.collect()
+    for (let i = 0; i < 3; i++) mad[24 + simulation.randomInt(232)] = simulation.randomInt(256)
+    mad[17] = 0x10 + simulation.randomInt(11)
+    if (parseCm(mad))
+      simulation.hosts[message.to - 1]?.engine.onMad(mad, pathTo(message.to, message.from), simulation.now)
+    simulation.collect()
   }
-  world.settle()
-  world.end()
+  simulation.settle()
+  simulation.end()
 })

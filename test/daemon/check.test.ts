@@ -1,5 +1,5 @@
 /*
- * Stacks that programs name to a daemon that checks them: how many, how long, and whose ids.
+ * Stacks that programs send to a daemon that checks them: limits on their number and length, and ids per process.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -42,7 +42,7 @@ test('a daemon that does not check programs keeps no stacks', async t => {
   for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)
 })
 
-test('refused posts and stacks of any content harm nobody', async t => {
+test('REFUSED and STACK messages with random contents affect no other client', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()

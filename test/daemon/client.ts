@@ -219,7 +219,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
-/** Polls until the condition holds: enough answers mean that the daemon has noticed. */
+/** Polls `stat` until the condition is true, for a limited number of answers. */
 export const eventually = async (client: Client, holds: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined
   for (let i = 0; i < 200; i++) {

@@ -1,5 +1,5 @@
 /*
- * Quotas of the daemon's descriptors: a new client always gets some, whatever others have taken.
+ * Quotas of the daemon's descriptors: a new client always gets some, however many others have taken.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -45,7 +45,7 @@ test('attributes stored elsewhere are shown by value, with their bytes', () => {
     args: { data: new Uint8Array(600) },
   }
   const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
-  // The other lists need space too.
+  // The other output lists need room too.
   const lists = Object.keys(Interface.methods.query.out).map((name, i) => [name, { address: at(i), length: 0x8000 }])
   const entries = encodeChain([
     { call: take, options: { elsewhere: { data: BigInt(DATA) } } },

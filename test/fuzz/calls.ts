@@ -42,32 +42,32 @@ export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   return found
 }
 
-const messageOf = (dialect: DialectName, piece: Uint8Array): Message | undefined => {
-  if (piece.length < HEADER) return undefined
-  const view = new DataView(piece.buffer, piece.byteOffset, piece.length)
+const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefined => {
+  if (record.length < HEADER) return undefined
+  const view = new DataView(record.buffer, record.byteOffset, record.length)
   const length = view.getUint16(2, true)
-  const request = dialect === 'object' ? ioctlRequest(piece[1]) : RDMA_VERBS_IOCTL
+  const request = dialect === 'object' ? ioctlRequest(record[1]) : RDMA_VERBS_IOCTL
   return {
     systemCall: dialect === 'write' ? 'write' : 'ioctl',
     request,
-    bytes: piece.subarray(HEADER, HEADER + length),
-    memory: [{ address: AREA, bytes: piece.subarray(HEADER + length) }],
+    bytes: record.subarray(HEADER, HEADER + length),
+    memory: [{ address: AREA, bytes: record.subarray(HEADER + length) }],
     title: dialect,
-    ...(piece[0] !== 0 && { fd: piece[0] }),
+    ...(record[0] !== 0 && { fd: record[0] }),
   }
 }
 
 const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - AREA) + one.bytes.length), 0)
-  const piece = new Uint8Array(HEADER + bytes.length + size)
-  const view = new DataView(piece.buffer)
-  piece[0] = fd ?? 0
-  piece[1] = request & 0xff
+  const record = new Uint8Array(HEADER + bytes.length + size)
+  const view = new DataView(record.buffer)
+  record[0] = fd ?? 0
+  record[1] = request & 0xff
   view.setUint16(2, bytes.length, true)
   view.setUint16(4, size, true)
-  piece.set(bytes, HEADER)
-  for (const one of memory) piece.set(one.bytes, HEADER + bytes.length + Number(one.address - AREA))
-  return piece
+  record.set(bytes, HEADER)
+  for (const one of memory) record.set(one.bytes, HEADER + bytes.length + Number(one.address - AREA))
+  return record
 }
 
 /** One machine for all inputs of a target: each input has a context, which closes at its end. */
@@ -98,22 +98,22 @@ const calls = (dialect: DialectName): Target => {
       Array.from({ length: SEEDS }, (_, seed) => {
         const random = createRandomSource(seed)
         const one = start()
-        const pieces: Uint8Array[] = []
-        while (pieces.length < SEED_MESSAGES) {
+        const records: Uint8Array[] = []
+        while (records.length < SEED_MESSAGES) {
           const names = namesOf(one, random)
           const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, 14)
-          // Short ones only, and no random chains: those have their own target.
+          // Only short messages, and no random chains, which have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
-          if (runOne(one, message).ret >= 0) pieces.push(bytesOf(message))
+          if (runOne(one, message).ret >= 0) records.push(bytesOf(message))
         }
         closeContext(one.context)
-        return new Uint8Array(Buffer.concat(pieces))
+        return new Uint8Array(Buffer.concat(records))
       }),
     run(bytes, feature) {
       const { m, before } = on()
       const one = start()
-      for (const piece of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
-        const message = messageOf(dialect, piece)
+      for (const record of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
+        const message = messageOf(dialect, record)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(one, message)
         feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))

@@ -1,6 +1,6 @@
 /*
- * Fuzz targets for readers of foreign bytes and text: packets, frames, capture files, the text of --fault. Readers and
- * writers are inverse; a refusal is an Error with a message, never an internal error.
+ * Fuzz targets for parsers of foreign bytes and text: packets, frames, capture files, fault rules. Emitting a parsed input
+ * gives the same bytes; an input is refused by an Error with a message, never by a TypeError or RangeError.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -35,8 +35,8 @@ export const recordedPackets = (name: string): Uint8Array[] =>
 
 export { captureNames }
 
-/** A refusal is an Error with a message, not an exception of the language itself. */
-const refuses = (call: () => void): void => {
+/** Runs a parser, which may throw an Error with a message, but no TypeError or RangeError. */
+const runParser = (call: () => void): void => {
   try {
     call()
   } catch (error) {
@@ -93,7 +93,7 @@ const packets: Target = {
   },
 }
 
-/** The frame with a correct IPv4 header checksum, which random bytes rarely have; `zero` selects the form of zero. */
+/** The frame with a correct IPv4 header checksum, which random bytes rarely have. `zero`: a sum of 0 is sent as 0 or 0xffff. */
 const withChecksum = (bytes: Uint8Array, zero: number): Uint8Array => {
   if (bytes.length < 34) return bytes
   const fixed = bytes.slice()
@@ -139,7 +139,7 @@ const captures: Target = {
   name: 'capture',
   seeds: () => [...captureNames.map(readFile).filter(bytes => bytes.length < 700), pcapng()],
   run(bytes, feature) {
-    refuses(() => {
+    runParser(() => {
       const found = readCapture(bytes)
       assert.ok(found.length * 12 <= bytes.length, 'more packets than bytes')
       for (const packet of found) assert.ok(packet.bytes.length <= bytes.length)
@@ -156,7 +156,7 @@ const faults: Target = {
     ),
   run(bytes) {
     const text = new TextDecoder().decode(bytes)
-    refuses(() => {
+    runParser(() => {
       const spec = parseFaults(text)
       assert.deepEqual(parseFaults(formatFaults(spec)), spec)
       for (const value of Object.values(spec)) assert.ok(value === null || typeof value !== 'number' || value >= 0)

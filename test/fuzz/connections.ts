@@ -26,7 +26,7 @@ import { CmPortSpace } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad/mad.ts'
-import { any4, assertNothingLeft, type Host, ip4, parametersOf, World } from '../clients/rdma-cm/world.ts'
+import { any4, assertNothingLeft, type Host, ip4, parametersOf, VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
 import { randomFrom } from '../cm/pair.ts'
 import { plainRequest } from '../cm/request.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
@@ -43,7 +43,7 @@ const AREA = 0x20000
 const AREA_BYTES = 4096
 const CHANNELS = [3, 4]
 
-const piece = (channel: number, written: Uint8Array, area = new Uint8Array(0)): Uint8Array => {
+const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)): Uint8Array => {
   const bytes = new Uint8Array(HEADER + written.length + area.length)
   const view = new DataView(bytes.buffer)
   bytes[0] = channel
@@ -63,7 +63,7 @@ const command = (number: number, size: number, fill: (body: DataView) => void, a
   view.setUint16(6, out, true)
   fill(new DataView(written.buffer, 8))
   if (at >= 0) view.setBigUint64(8 + at, BigInt(AREA), true)
-  return piece(0, written)
+  return record(0, written)
 }
 const put = (body: DataView, at: number, bytes: Uint8Array): void =>
   new Uint8Array(body.buffer, body.byteOffset).set(bytes, at)
@@ -178,7 +178,7 @@ const programs = (): Uint8Array[] =>
       setTos(1),
       migrate(1),
       migrate(0),
-      piece(1, event.slice(HEADER)),
+      record(1, event.slice(HEADER)),
       destroy(0),
     ],
     [
@@ -195,10 +195,10 @@ const programs = (): Uint8Array[] =>
       join(2),
       destroy(2),
     ],
-  ].map(pieces => new Uint8Array(Buffer.concat(pieces)))
+  ].map(records => new Uint8Array(Buffer.concat(records)))
 
 interface Setup {
-  readonly world: World
+  readonly network: VirtualNetwork
   readonly host: Host
   readonly caller: Caller
   readonly area: Uint8Array
@@ -207,12 +207,12 @@ interface Setup {
 }
 
 const efault = (): never => {
-  throw new CallError('EFAULT', 'there is no such memory')
+  throw new CallError('EFAULT', 'the address is not mapped')
 }
 
 const createSetup = (): Setup => {
-  const world = new World()
-  const host = world.host()
+  const network = new VirtualNetwork()
+  const host = network.host()
   host.plug(1)
   const place = (address: bigint, length: number): Uint8Array => {
     const [start, bytes] = address >= AREA ? [AREA, self.area] : [MESSAGE, self.written]
@@ -220,7 +220,7 @@ const createSetup = (): Setup => {
     return from < 0 || from + length > bytes.length ? efault() : bytes.subarray(from, from + length)
   }
   const self: Setup = {
-    world,
+    network,
     host,
     area: new Uint8Array(AREA_BYTES),
     written: new Uint8Array(0),
@@ -243,7 +243,7 @@ const ucma: Target = {
   seeds: programs,
   run(bytes, feature) {
     setup ??= createSetup()
-    const { world, host, caller, area } = setup
+    const { network, host, caller, area } = setup
     const context = openContext(systemDevice(host.core), { opened: true })
     setup.fds = new Map(
       CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
@@ -262,10 +262,10 @@ const ucma: Target = {
       assert.ok(!(answer instanceof Promise))
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | (setup.written[0] ?? 0))
-      world.settle()
+      network.settle()
     }
     closeContext(context)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
     assert.deepEqual([stat(host.core).faults, stat(host.core).descriptors], [0, 0])
   },
 }
@@ -324,7 +324,7 @@ const mads = (): Uint8Array[] => {
   const dreq = emitCm({ name: 'DREQ', ...ids, remoteQpn: 0x12 })
   const drep = emitCm({ name: 'DREP', ...ids })
   const make = (flags: number, mad: Uint8Array): Uint8Array => {
-    const bytes = piece(1, mad)
+    const bytes = record(1, mad)
     bytes[1] = flags
     return bytes
   }
@@ -336,7 +336,7 @@ const mads = (): Uint8Array[] => {
     [make(REMOTE, mra), make(REMOTE, rep), make(REMOTE, dreq)],
     [make(REMOTE, rej), make(REMOTE, rep)],
   ]
-  return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
+  return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
 /** A consumer that reacts differently to each event in turn and keeps its identifiers. */
@@ -411,7 +411,7 @@ const datagrams: Target = {
   seeds: mads,
   run(bytes, feature) {
     if (peer === undefined) {
-      const host = new World().host()
+      const host = new VirtualNetwork().host()
       peer = { device: host.plug(1), core: host.core }
     }
     let now = 1
@@ -427,8 +427,8 @@ const datagrams: Target = {
     cm.resolveAddress(active, ip4(PEER, PORT), undefined)
     cm.resolveRoute(active)
     cm.connect(active, parametersOf(0x11))
-    const pieces = splitProgram(bytes)
-    for (const one of pieces) {
+    const records = splitProgram(bytes)
+    for (const one of records) {
       if (one.length < HEADER) continue
       const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
       const mad = new Uint8Array(MAD_BYTES)
@@ -450,8 +450,8 @@ const datagrams: Target = {
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }
     // Identifiers belong to the consumer; beyond them there are at most as many unreported ones as datagrams were sent.
-    assert.ok(cm.counts.identifiers <= LISTENERS + 1 + pieces.length)
-    assert.ok(cm.counts.connections <= 1 + pieces.length)
+    assert.ok(cm.counts.identifiers <= LISTENERS + 1 + records.length)
+    assert.ok(cm.counts.connections <= 1 + records.length)
     for (const id of consumer.ids) cm.destroy(id)
     for (let turns = 0; cm.nextTimeout() !== Number.POSITIVE_INFINITY; turns++) {
       assert.ok(turns < 1000, 'timers do not end')

@@ -6,9 +6,9 @@
 import { type Profiler, Session } from 'node:inspector'
 
 export interface Coverage {
-  /** Characters of code that ran since the last call and never before. */
+  /** As countNew, without recording them: they count again the next time. */
   preview(): number
-  /** The same without recording them: they count again the next time. */
+  /** Characters of code that ran since the last call and never before; records them. */
   countNew(): number
   /** Characters that have run. */
   total(): number

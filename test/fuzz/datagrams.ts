@@ -17,7 +17,7 @@ import { RegisterAgent2, UmadHeader, UmadIoctl } from '../../src/spec/linux/umad
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { MadMethod, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, parseRmpp, respond } from '../../src/wire/mad/management.ts'
-import { World } from '../clients/rdma-cm/world.ts'
+import { VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { longMessage, Pair, plainMad, SECOND } from '../mad/pair.ts'
 import { HEADER, splitProgram } from './calls.ts'
@@ -39,7 +39,7 @@ const SPREAD = 16
 
 // ---- agents: {u8 flags, u8 time to pass, u16 bytes, u16 0, u16 0}, bytes ----
 
-const piece = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
+const record = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
   const made = new Uint8Array(HEADER + bytes.length)
   made.set([flags, time])
   new DataView(made.buffer).setUint16(2, bytes.length, true)
@@ -62,15 +62,20 @@ const seeds = (): Uint8Array[] => {
   const ack = (segment: number, window: number) =>
     answerRmpp(first, { type: RmppType.ACK, segment, lengthOrWindow: window })
   const scripts = [
-    [piece(0, first), piece(0, next), piece(0, last), piece(0, last)],
-    [piece(SEND, new Uint8Array(60)), piece(KNOWN, ack(1, 65)), piece(KNOWN, ack(5, 65)), piece(KNOWN, ack(5, 65), 9)],
-    [piece(SEND, new Uint8Array(3)), piece(KNOWN, respond(plainMad(SA, GET, 1), 0))],
-    [piece(SEND, new Uint8Array(90)), piece(KNOWN, answerRmpp(first, { type: RmppType.ABORT, status: 118 }))],
-    [piece(0, first), piece(0, ack(0, 9)), piece(0, answerRmpp(first, { type: RmppType.STOP, status: 1 }), 200)],
-    [piece(1 | SEND, new Uint8Array(2)), piece(1 | KNOWN, respond(plainMad(SA, GET, 1), 12))],
-    [piece(2, first), piece(2 | SEND, new Uint8Array(2))],
+    [record(0, first), record(0, next), record(0, last), record(0, last)],
+    [
+      record(SEND, new Uint8Array(60)),
+      record(KNOWN, ack(1, 65)),
+      record(KNOWN, ack(5, 65)),
+      record(KNOWN, ack(5, 65), 9),
+    ],
+    [record(SEND, new Uint8Array(3)), record(KNOWN, respond(plainMad(SA, GET, 1), 0))],
+    [record(SEND, new Uint8Array(90)), record(KNOWN, answerRmpp(first, { type: RmppType.ABORT, status: 118 }))],
+    [record(0, first), record(0, ack(0, 9)), record(0, answerRmpp(first, { type: RmppType.STOP, status: 1 }), 200)],
+    [record(1 | SEND, new Uint8Array(2)), record(1 | KNOWN, respond(plainMad(SA, GET, 1), 12))],
+    [record(2, first), record(2 | SEND, new Uint8Array(2))],
   ]
-  return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
+  return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
 const target: Target = {
@@ -165,42 +170,42 @@ const written = (mad: Uint8Array, timeout: number, last = 1): Uint8Array => {
 
 const programs = (): Uint8Array[] => {
   const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT, ENABLE_PKEY } = UmadIoctl
-  const register = piece(callNumber(REGISTER_AGENT2), registration({ mgmtClass: SA, rmpp: 1 }))
-  const serve = piece(callNumber(REGISTER_AGENT2, 1), registration({ mgmtClass: SA, methods: 1 << GET, rmpp: 1 }))
-  const get = piece(callNumber('write'), written(plainMad(SA, GET, 1), 100))
-  const long = piece(callNumber('write'), written(longMessage(GET, 2, 700), 100))
-  const read = (file = 0, room = 255) => piece(callNumber('read', file), new Uint8Array(0), room)
-  const wait = piece(callNumber('wait'), new Uint8Array(0))
+  const register = record(callNumber(REGISTER_AGENT2), registration({ mgmtClass: SA, rmpp: 1 }))
+  const serve = record(callNumber(REGISTER_AGENT2, 1), registration({ mgmtClass: SA, methods: 1 << GET, rmpp: 1 }))
+  const get = record(callNumber('write'), written(plainMad(SA, GET, 1), 100))
+  const long = record(callNumber('write'), written(longMessage(GET, 2, 700), 100))
+  const read = (file = 0, room = 255) => record(callNumber('read', file), new Uint8Array(0), room)
+  const wait = record(callNumber('wait'), new Uint8Array(0))
   const scripts = [
     [register, get, read(), read(0, 2), wait, read()],
     [register, serve, get, read(1), long, wait, read(1, 20), read(1, 255), wait, read()],
     [
-      piece(callNumber(REGISTER_AGENT), new Uint8Array(28)),
-      piece(callNumber(UNREGISTER_AGENT), new Uint8Array(4)),
+      record(callNumber(REGISTER_AGENT), new Uint8Array(28)),
+      record(callNumber(UNREGISTER_AGENT), new Uint8Array(4)),
       get,
     ],
-    [piece(callNumber(ENABLE_PKEY), new Uint8Array(0)), register, get, piece(callNumber(0x1b99), new Uint8Array(0))],
+    [record(callNumber(ENABLE_PKEY), new Uint8Array(0)), register, get, record(callNumber(0x1b99), new Uint8Array(0))],
   ]
-  return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
+  return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
-let world: World | undefined
+let network: VirtualNetwork | undefined
 
 const umad: Target = {
   name: 'umad',
   split: splitProgram,
   seeds: programs,
   run(bytes, feature) {
-    if (world === undefined) {
-      world = new World()
-      world.host().plug(1)
+    if (network === undefined) {
+      network = new VirtualNetwork()
+      network.host().plug(1)
     }
-    const host = world.hosts[0]!
+    const host = network.hosts[0]!
     const { device } = host.devices.get('rxe1')!
     let memory = new Uint8Array(0)
     const place = (address: bigint, length: number): Uint8Array => {
       const from = Number(address) - MEMORY
-      if (from < 0 || from + length > memory.length) throw new CallError('EFAULT', 'there is no such memory')
+      if (from < 0 || from + length > memory.length) throw new CallError('EFAULT', 'the address is not mapped')
       return memory.subarray(from, from + length)
     }
     const channels = new Map<number, number>()
@@ -227,7 +232,7 @@ const umad: Target = {
       memory = new Uint8Array(Math.max(room, given.length))
       memory.set(given)
       if (call === 'wait') {
-        world.tick()
+        network.tick()
         continue
       }
       const answer =
@@ -238,10 +243,10 @@ const umad: Target = {
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
       else assert.ok(answer.ret <= room)
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | one[0]!)
-      world.settle()
+      network.settle()
     }
     for (const { context } of files) closeContext(context)
-    world.runTimers()
+    network.runTimers()
     assert.deepEqual([stat(host.core).faults, stat(host.core).descriptors, device.counts.mad_agent ?? 0], [0, 0, 0])
   },
 }

@@ -1,8 +1,8 @@
 /*
- * The inputs of the fuzz target for engines, as a small program: records of received packets, posted requests, passing
- * time, and state changes, each for one of the queue pairs. Any bytes are a valid program. Packets are given by their
+ * The input of the engine's fuzz target is a program of records: a received packet, a posted request, passing time, a
+ * state change, each for one of the queue pairs. Any bytes are a valid program. Packets are given by their
  * first bytes and a length; the fields that the receiver checks first (queue pair, PSN, key) can be corrected, so that
- * random packets get past them. Captures are converted to programs here too. engine.ts runs them.
+ * random packets pass these checks. Captures are converted to programs here too. engine.ts runs them.
  */
 import { OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'
 import { captureNames, recordedPackets } from './codecs.ts'

@@ -29,8 +29,8 @@ const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 const [RESET, INIT, RTR, RTS, SQD, SQE, ERR] = [0, 1, 2, 3, 4, 5, 6]
-/** States that a program may request, by the current state. */
-const WAYS: readonly (readonly number[])[] = [
+/** Next states that a program may request, by the current state. */
+const TRANSITIONS: readonly (readonly number[])[] = [
   [INIT, ERR],
   [INIT, RTR, RESET, ERR],
   [RTS, RESET, ERR],
@@ -219,7 +219,7 @@ const start = (feature: (number: number) => void) => {
         node.engine.onTimeout(now)
       }
     } else if (kind === Record.STATE) {
-      const ways = WAYS[states(i)]
+      const ways = TRANSITIONS[states(i)]
       change(i, ways[argument(0) % ways.length], argument(0))
     } else if (kind === Record.ATTRIBUTES) {
       const state = states(i)
@@ -266,8 +266,8 @@ export const engineTarget: Target = {
   seeds: seedPrograms,
   split: splitProgram,
   run(bytes, feature) {
-    const world = start(feature)
-    for (const step of stepsOf(bytes)) world.perform(bytes, step)
-    world.finish()
+    const network = start(feature)
+    for (const step of stepsOf(bytes)) network.perform(bytes, step)
+    network.finish()
   },
 }

@@ -27,7 +27,7 @@ const REPAIR = 2
 const LATER = 4
 const HOUR = 3_600_000_000
 
-const piece = (flags: number, bytes: Uint8Array): Uint8Array => {
+const record = (flags: number, bytes: Uint8Array): Uint8Array => {
   const made = new Uint8Array(HEADER + bytes.length)
   made[0] = flags
   new DataView(made.buffer).setUint16(2, bytes.length, true)
@@ -70,10 +70,10 @@ const seeds = (): Uint8Array[] =>
     const udp = wrap(udpPacket(addresses, { sourcePort: 5, destinationPort: 7, payload: new Uint8Array(9) }))
     return new Uint8Array(
       Buffer.concat([
-        ...asked.map(bytes => piece(flags, bytes)),
-        piece(flags, wrap(icmpPacket(addresses, echo))),
-        piece(flags | LATER, udp),
-        piece(flags, wrap(icmpPacket(addresses, { ...echo, type: echo.type === 8 ? 0 : 129 }))),
+        ...asked.map(bytes => record(flags, bytes)),
+        record(flags, wrap(icmpPacket(addresses, echo))),
+        record(flags | LATER, udp),
+        record(flags, wrap(icmpPacket(addresses, { ...echo, type: echo.type === 8 ? 0 : 129 }))),
       ]),
     )
   })

@@ -1,6 +1,6 @@
 /*
  * Mutations of inputs: bits, bytes, interesting numbers, ranges duplicated, removed and copied from another input; and,
- * where a target splits its inputs into pieces, the same with whole pieces, so that structure is preserved.
+ * where a target splits its inputs into parts, the same with whole parts, so that structure is preserved.
  */
 import type { RandomSource } from '../model/random.ts'
 
@@ -68,24 +68,24 @@ const changes: readonly Change[] = [
     joined(bytes.subarray(0, random.int(bytes.length + 1)), other.subarray(random.int(other.length + 1))),
 ]
 
-type PieceChange = (pieces: Uint8Array[], others: readonly Uint8Array[], random: RandomSource) => void
+type PartChange = (parts: Uint8Array[], others: readonly Uint8Array[], random: RandomSource) => void
 
-const pieceChanges: readonly PieceChange[] = [
-  (pieces, _others, random) => void pieces.splice(random.int(pieces.length), 1),
-  (pieces, _others, random) => void pieces.splice(random.int(pieces.length + 1), 0, random.pick(pieces)),
-  (pieces, others, random) => {
-    if (others.length > 0) pieces.splice(random.int(pieces.length + 1), 0, random.pick(others))
+const partChanges: readonly PartChange[] = [
+  (parts, _others, random) => void parts.splice(random.int(parts.length), 1),
+  (parts, _others, random) => void parts.splice(random.int(parts.length + 1), 0, random.pick(parts)),
+  (parts, others, random) => {
+    if (others.length > 0) parts.splice(random.int(parts.length + 1), 0, random.pick(others))
   },
-  (pieces, others, random) => {
+  (parts, others, random) => {
     const from = random.int(others.length + 1)
-    pieces.splice(random.int(pieces.length + 1), 0, ...others.slice(from, from + 1 + random.int(8)))
+    parts.splice(random.int(parts.length + 1), 0, ...others.slice(from, from + 1 + random.int(8)))
   },
-  (pieces, _others, random) => {
-    const a = random.int(pieces.length)
-    const b = random.int(pieces.length)
-    const piece = pieces[a]
-    pieces[a] = pieces[b]
-    pieces[b] = piece
+  (parts, _others, random) => {
+    const a = random.int(parts.length)
+    const b = random.int(parts.length)
+    const part = parts[a]
+    parts[a] = parts[b]
+    parts[b] = part
   },
 ]
 
@@ -98,10 +98,10 @@ export const mutate = (
 ): Uint8Array => {
   let made: Uint8Array = bytes.slice()
   for (let left = 1 + random.int(4); left > 0; left--) {
-    const pieces = split !== undefined && random.hits(0.4) ? split(made) : []
-    if (split !== undefined && pieces.length > 0) {
-      random.pick(pieceChanges)(pieces, split(other), random)
-      made = joined(...pieces)
+    const parts = split !== undefined && random.hits(0.4) ? split(made) : []
+    if (split !== undefined && parts.length > 0) {
+      random.pick(partChanges)(parts, split(other), random)
+      made = joined(...parts)
     } else made = random.pick(changes)(made, other, random)
   }
   return made.length > MAX_INPUT ? made.slice(0, MAX_INPUT) : made

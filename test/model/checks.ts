@@ -1,16 +1,16 @@
 /*
  * Invariants of the model test at every completion, at every written byte and at the end of a pair's life: each request
- * completes exactly once, in order, with the expected status; a completion's contents are true at that moment; memory
- * changes only where an outstanding request allows it, and to its bytes; in the end memory is the result of the
- * successful requests, and perhaps of the beginning of the next. The outcome is unpredictable
- * (`Pair.unpredictableBecause`) once an attacker knew everything that a receiver can check; then only order,
- * exactly-once and the bounds of memory are checked.
+ * completes exactly once, in order, with the expected status, and its data is in memory when it completes; memory
+ * changes only where an outstanding request allows it, and to that request's bytes; at the end memory is the result of
+ * the successful requests, and possibly of a part of the next one. After a forged packet that is right in everything a
+ * receiver can check, the outcome is unpredictable (`Pair.unpredictableBecause`); then only order, exactly-once and the
+ * bounds of memory are checked.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'
 import { SendFlags, SendKind, sendOperations, WcFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { Region } from './memory.ts'
-import { type Completed, type ReceiveRequest, ROUTE_BYTE, type SendRequest } from './node.ts'
+import { type Completed, GRH_FILL, type ReceiveRequest, type SendRequest } from './node.ts'
 import {
   type End,
   isDatagram,
@@ -28,7 +28,7 @@ const { SIGNALED, SOLICITED } = SendFlags.values
 const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/** Results that a good network would not produce, but that are allowed. */
+/** Counts of results, among them those that are allowed only on a bad network. */
 export const createStatistics = () => ({
   succeeded: 0,
   failed: 0,
@@ -41,8 +41,8 @@ export const createStatistics = () => ({
 })
 export type Statistics = ReturnType<typeof createStatistics>
 
-/** Before a datagram's payload. */
-const ROUTE_BYTES = 40
+/** Length of the GRH before a datagram's payload, in bytes. */
+const GRH_BYTES = 40
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
 /** Unreliable queue pairs have SQE, in which only the send queue is in error. */
@@ -212,11 +212,11 @@ export const onReceiveCompleted = (end: End, c: Completed, statistics: Statistic
   assert.ok(operation.request.id >= end.peer.succeeded, `${what}: after its request completed`)
 }
 
-/** What is wrong with a received message of `operation`. */
+/** The difference between a completion and the message of `operation`; undefined if there is none. */
 const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
   const { data, imm, opcode, status, invalidates, source } = operation.message!
   if (status !== SUCCESS) return 'it cannot succeed'
-  const before = isDatagram(end.pair) ? ROUTE_BYTES : 0
+  const before = isDatagram(end.pair) ? GRH_BYTES : 0
   if (source !== undefined && c.sourceQpn !== source) return 'source'
   if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
   if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
@@ -227,7 +227,7 @@ const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c
   if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
   const { at } = receive.sges[0]
-  if (memoryOf(end, at, before).some(byte => byte !== ROUTE_BYTE)) return 'route header'
+  if (memoryOf(end, at, before).some(byte => byte !== GRH_FILL)) return 'route header'
   return Buffer.compare(memoryOf(end, at + before, data.length), data) === 0 ? undefined : 'data'
 }
 

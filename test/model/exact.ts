@@ -1,7 +1,7 @@
 /*
- * An attacker with full knowledge, against an idle RC queue pair: the exact effect of its packet is known. A packet
- * that is right in everything that the receiver can check takes effect, once; a packet that is wrong in one field has
- * no effect, or moves the queue pair to ERR. Afterwards the two ends have different PSNs, so the pair's life ends.
+ * An attacker that knows all PSNs and keys sends one packet to an idle RC queue pair, so its exact effect is known. If
+ * every field is right, it takes effect once; if one field is wrong, it has no effect or moves the queue pair to ERR.
+ * Afterwards the PSNs of the two ends differ, so the pair is reset.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'

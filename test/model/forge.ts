@@ -1,7 +1,7 @@
 /*
  * The attacker of the model test: forges packets from observed ones. Most are wrong in a field that the receiver
  * checks, and must have no effect; some are right in everything (PSN, queue pair, source, key), and may take effect:
- * before the delivery `whyUnpredictable` decides whether the outcome becomes unpredictable. When in doubt it says so.
+ * before the delivery `whyUnpredictable` decides whether the outcome becomes unpredictable, in doubtful cases with yes.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'

@@ -121,9 +121,10 @@ export interface ModelNode {
   transmit(now: number): boolean
 }
 
-/** Route header fields here, and room for one with its payload at the end of the receive arena. */
-export const ROUTE_BYTE = 0x47
-const ROUTE_ROOM = 40 + 4096
+/** Every byte of the GRHs that this node writes. */
+export const GRH_FILL = 0x47
+/** Bytes at the end of the receive arena for one GRH and the payload of a datagram. */
+const GRH_ROOM = 40 + 4096
 /** An empty protection domain. */
 const NO_DOMAIN = 0xdead
 
@@ -237,8 +238,8 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       events: { qp: (row, type) => hooks.event(row, type) },
       route: {
         header(into) {
-          const at = into.bytes.length - ROUTE_ROOM
-          into.bytes.fill(ROUTE_BYTE, at, at + 40)
+          const at = into.bytes.length - GRH_ROOM
+          into.bytes.fill(GRH_FILL, at, at + 40)
           return at
         },
       },
@@ -288,7 +289,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, random: Rando
       return row
     },
     receive(packets, rowOf, peer, now) {
-      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + ROUTE_ROOM)
+      if (arrivals.bytes.length < 64 + packets.length * packets[0].length + GRH_ROOM)
         throw new Error('too many packets in one run')
       const size = packets[0].length
       let end = 64

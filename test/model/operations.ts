@@ -55,8 +55,11 @@ const refusedByPeer =
   }
 const wrongKey = (_end: End, random: RandomSource): Partial<SendRequest> => ({ rkey: badKey(random) })
 const readOnlyKey = (end: End): Partial<SendRequest> => ({ rkey: end.peer.sourceKey, remote: end.peer.areas.source })
-const privateKey = (end: End): Partial<SendRequest> => ({ rkey: end.peer.local.key, remote: end.peer.areas.buffers })
-const ownKey = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remote: end.areas.target })
+const keyWithoutRemoteAccess = (end: End): Partial<SendRequest> => ({
+  rkey: end.peer.local.key,
+  remote: end.peer.areas.buffers,
+})
+const keyOfOtherDomain = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remote: end.areas.target })
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
@@ -104,14 +107,22 @@ const fatalKinds: readonly Kind[] = [
   { name: 'WRITE, wrong key', weight: 2, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, wrongKey) },
   { name: 'WRITE, read-only key', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
   {
-    name: "WRITE, the peer's private key",
+    name: 'WRITE, a key without remote access',
     weight: 1,
-    make: refusedByPeer(make.write(true), REM_ACCESS_ERR, privateKey),
+    make: refusedByPeer(make.write(true), REM_ACCESS_ERR, keyWithoutRemoteAccess),
   },
-  { name: "WRITE, another domain's key", weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, ownKey) },
+  {
+    name: "WRITE, another domain's key",
+    weight: 1,
+    make: refusedByPeer(make.write(false), REM_ACCESS_ERR, keyOfOtherDomain),
+  },
   { name: 'WRITE, outside', weight: 1, make: refusedByPeer(make.write(false), REM_ACCESS_ERR, outside) },
   { name: 'READ, wrong key', weight: 1, make: refusedByPeer(make.read(false), REM_ACCESS_ERR, wrongKey) },
-  { name: 'READ, private key', weight: 1, make: refusedByPeer(make.read(false), REM_ACCESS_ERR, privateKey) },
+  {
+    name: 'READ, a key without remote access',
+    weight: 1,
+    make: refusedByPeer(make.read(false), REM_ACCESS_ERR, keyWithoutRemoteAccess),
+  },
   { name: 'atomic, read-only key', weight: 1, make: refusedByPeer(make.atomic(false), REM_ACCESS_ERR, readOnlyKey) },
   { name: 'atomic, misaligned', weight: 1, make: refusedByPeer(make.atomic(true), REM_INV_REQ_ERR, misaligned) },
   {
@@ -141,7 +152,11 @@ const unreliableKinds: readonly Kind[] = [
   ...kinds.filter(kind => kind.allServices),
   { name: 'WRITE, wrong key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, wrongKey)) },
   { name: 'WRITE, outside', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, outside)) },
-  { name: 'WRITE, private key', weight: 1, make: ignoredByPeer(refusedByPeer(make.write(false), 0, privateKey)) },
+  {
+    name: 'WRITE, a key without remote access',
+    weight: 1,
+    make: ignoredByPeer(refusedByPeer(make.write(false), 0, keyWithoutRemoteAccess)),
+  },
   { name: 'SEND that is too long', weight: 1, make: ignoredByPeer(tooLong) },
 ]
 /** Requests that this service lacks. */
@@ -153,7 +168,7 @@ const unsupported =
       made && { kind: `${made.kind}, unsupported`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
     )
   }
-/** Operations of reliable connections only. */
+/** Operations that UC does not support, besides the fatal ones of every service. */
 const unreliableFatalKinds: readonly Kind[] = [
   ...fatalKinds.filter(kind => kind.allServices),
   ...kinds

@@ -13,7 +13,7 @@ import type { RandomSource } from './random.ts'
 export interface Operation {
   readonly kind: string
   readonly request: SendRequest
-  /** Where it must fail (requester, responder, nowhere), and the allowed statuses. */
+  /** The side on which it must fail, or 'no', and the allowed statuses. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
   /** A datagram: the destination; undefined: the peer. */
@@ -81,17 +81,17 @@ export interface End {
   readonly sourceKey: number
   /** Target and atomic words, for the peer. */
   readonly target: Region
-  /** Buffers and results, private to this end. */
+  /** Receive buffers and results: LOCAL_WRITE only. */
   readonly local: Region
   nextKey(): number
-  /** All ends of the world. */
+  /** All ends of the simulation. */
   readonly neighbours: readonly End[]
   pair: Pair
   peer: End
   qpn: number
   row: number
   srqn: number
-  /** Datagrams must carry it. */
+  /** The Q_Key that datagrams to this end must carry. */
   qkey: number
   /** First PSN of its requests in this life. */
   psn: number
@@ -113,7 +113,7 @@ export interface End {
   /** Atomics that the peer posted, in order, and the number executed. */
   atomics: Operation[]
   executed: number
-  /** The test moved it to the error state. */
+  /** The test moved the queue pair to the error state. */
   forcedError: boolean
   draining: boolean
   /** Requests up to this one must complete before the peer's target may change. */
@@ -144,7 +144,7 @@ export interface Pair {
   maxSge: number
   signalAll: boolean
   life: number
-  /** Why the outcome is unpredictable: an attacker knew everything that a receiver can check. */
+  /** The reason why the outcome is unpredictable: a forged packet was right in everything that a receiver can check. */
   unpredictableBecause: string | undefined
   /** Turns until it ends, -1 while it lives. */
   turnsToEnd: number

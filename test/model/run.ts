@@ -1,12 +1,12 @@
 /*
- * One run of the model test from a seed, which also determines the size of the world. A failure becomes an error with
+ * One run of the model test from a seed, which also determines the size of the simulation. A failure becomes an error with
  * the command that reproduces it, and the last steps.
  */
 import { createRandomSource } from './random.ts'
-import { createWorld, type WorldOptions } from './world.ts'
+import { createSimulation, type SimulationOptions } from './simulation.ts'
 
-/** The world of a seed: number of nodes and pairs, sizes of windows and ports. */
-export const worldOf = (seed: number): WorldOptions => {
+/** The simulation of a seed: number of nodes and pairs, sizes of windows and ports. */
+export const optionsOf = (seed: number): SimulationOptions => {
   const random = createRandomSource(seed ^ 0x5eed)
   const narrow = random.hits(0.4)
   return {
@@ -22,15 +22,15 @@ export const worldOf = (seed: number): WorldOptions => {
 
 /** Runs `operations` requests and returns statistics. Throws with the seed and the last events. */
 export const runModel = (seed: number, operations: number) => {
-  const world = createWorld(worldOf(seed))
+  const simulation = createSimulation(optionsOf(seed))
   try {
-    world.run(operations)
+    simulation.run(operations)
   } catch (error) {
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
     const command = `USERDMA_MODEL_SEED=${seed} USERDMA_MODEL_OPERATIONS=${operations} npm test -- model/model`
     throw new Error(
-      `${text}\nseed ${seed}; again: ${command}\nat ${world.now} µs, last:\n  ${world.lines.join('\n  ')}`,
+      `${text}\nseed ${seed}; again: ${command}\nat ${simulation.now} µs, last:\n  ${simulation.lines.join('\n  ')}`,
     )
   }
-  return world.statistics
+  return simulation.statistics
 }

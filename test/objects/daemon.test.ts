@@ -8,7 +8,7 @@ import { daemonOf } from '../daemon/client.ts'
 import { createRandomSource } from '../model/random.ts'
 import { scratchFolder } from '../tools.ts'
 import { daemonCarrier } from './carriers/daemon-carrier.ts'
-import { run } from './world.ts'
+import { run } from './random-program.ts'
 
 const folder = scratchFolder()
 const STEPS = 400

@@ -1,5 +1,5 @@
 /*
- * The object model against its reference: random programs on core and soft devices (world.ts). model.long.test.ts runs
+ * The object model against its reference: random programs on core and soft devices (random-program.ts). model.long.test.ts runs
  * more of them, daemon.test.ts the same through sessions of a daemon.
  */
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Plausible calls of every class and method of a device, from its declarations alone: values within their limits, small
- * where that makes more calls succeed, and names of existing objects.
+ * Plausible calls of every class and method of a device, made from its declarations: values within their limits, small
+ * where small values make more calls succeed, and names of existing objects.
  */
 import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
 import {

@@ -36,7 +36,7 @@ interface CheckedCall {
 }
 
 interface Rule {
-  /** Refusals beyond names and uses; changes nothing. */
+  /** The errno for a refusal that names and uses do not explain; undefined to accept. Changes nothing. */
   refuse?(call: CheckedCall, modelObject: ModelObject | undefined): Code | undefined
   /** The effect of the call; returns the predictable results. */
   apply?(call: CheckedCall, modelObject: ModelObject): AnyValues | undefined
@@ -44,7 +44,7 @@ interface Rule {
 
 export interface Outcome {
   readonly code: Code
-  /** Predictable results. */
+  /** Results that the reference can predict. */
   readonly out: AnyValues
   /** The created object and any others. */
   readonly modelObject?: ModelObject

@@ -4,7 +4,7 @@
 import fc from 'fast-check'
 import type { Op } from './carriers/carrier.ts'
 import { coreCarrier } from './carriers/core-carrier.ts'
-import { run } from './world.ts'
+import { run } from './random-program.ts'
 
 const nameOf = (op: Op): string => {
   if (op.do === 'call') return `${op.cls.name}.${op.methodName} ${op.fd ?? op.object}`

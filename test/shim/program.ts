@@ -38,8 +38,8 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
 export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
   relative_paths: 'relative paths lead to devices, as absolute ones do',
-  walks: 'functions that walk over many files find devices',
-  written: 'attributes can be read, and only a few can be written',
+  walks: 'functions that walk directories find devices',
+  written: 'all attributes can be read, and a few can be written',
   device: 'a device node opens as a character device whose calls are forwarded',
   bell: 'the doorbell rings only while the daemon is parked',
   events: "event descriptors read like Linux's",

@@ -324,10 +324,6 @@ void passed(void)
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/*
- * The daemon does not serve this user: each call on a received context reports that, and leaves the context's file
- * unchanged.
- */
 /* A receiver that never queries the daemon: the numbers that it received and closed are free. */
 void passed_and_closed(void)
 {

@@ -1,6 +1,6 @@
 /*
  * Packet scripts for datagrams (IBA 9.8.3, 10.2.5): destinations and contents, which packets are delivered and which
- * silently dropped, and the route header before the payload.
+ * silently dropped, and the GRH before the payload.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -120,7 +120,7 @@ describe('a sender of datagrams', () => {
 })
 
 describe('a receiver of datagrams', () => {
-  it('writes the route header, the payload and the source', () => {
+  it('writes the GRH and the payload, and reports the source', () => {
     const t = start()
     t.receives(2, 500)
     t.arrives('SEND_ONLY', { payload: 101 })
@@ -150,7 +150,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes[0].sl, 0x9)
     assert.equal(t.node.memory[0] >> 4, 6)
   })
-  it('may scatter a datagram over SGEs, route header included', () => {
+  it('may scatter a datagram over SGEs, GRH included', () => {
     const t = start()
     const sges = [
       { at: 0, length: 30 },
@@ -247,7 +247,7 @@ describe('a receiver of datagrams', () => {
   })
 })
 
-it('an engine without routes creates no UD queue pairs', () => {
+it('an engine that cannot write a GRH creates no UD queue pairs', () => {
   const { engine } = createNode()
   assert.ok(engine)
   const bare = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)

@@ -92,8 +92,8 @@ export const ALL_ACCESS = 15
 /** Number of the XRC target's SRQ, whose WQEs are those of the row. */
 export const SHARED_QUEUE = 0x5a
 
-/** Behind the receive area: where datagrams are assembled. */
-const ROUTE_ROOM = 0x1100
+/** Bytes at the end of the receive arena, where a datagram is assembled with its GRH. */
+const GRH_ROOM = 0x1100
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
@@ -286,9 +286,9 @@ export const createNode = (options: NodeOptions = {}) => {
     },
   }
 
-  /** At the end of the arena: the fields of an IPv4 route header that tests check. */
+  /** Writes the GRH fields that tests check to the end of the arena, followed by the datagram. */
   const writeRoute = (arena: Arena, _at: number, length: number): number => {
-    const to = arena.bytes.length - ROUTE_ROOM
+    const to = arena.bytes.length - GRH_ROOM
     arena.bytes.fill(0, to, to + 40)
     arena.view.setUint16(to + 20, routeVersion.is === 6 ? 0 : 0x4500)
     if (routeVersion.is === 6) arena.view.setUint16(to, 0x6000)
@@ -373,9 +373,9 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const receiveArena = plainArena(0x4_0000)
   let receiveAt = 0
-  /** Where received bytes lie. */
-  const place = (bytes: Uint8Array, now: number): number => {
-    if (receiveAt + bytes.length > receiveArena.bytes.length - ROUTE_ROOM) {
+  /** Copies received bytes to the receive arena, and returns their offset. */
+  const storeReceived = (bytes: Uint8Array, now: number): number => {
+    if (receiveAt + bytes.length > receiveArena.bytes.length - GRH_ROOM) {
       engine.endBurst(now)
       receiveAt = 0
     }
@@ -438,7 +438,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** Hands a packet in, at the position of the next one of a received run. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
-      engine.onPacket(row, receiveArena, place(bytes, now), bytes.length, peer, now)
+      engine.onPacket(row, receiveArena, storeReceived(bytes, now), bytes.length, peer, now)
     },
     /**
      * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf` names each packet's
@@ -453,7 +453,7 @@ export const createNode = (options: NodeOptions = {}) => {
           throw new Error('the packets do not form a run')
         all.set(bytes, i * size)
       })
-      let at = place(all, now)
+      let at = storeReceived(all, now)
       for (let i = 0; i < packets.length; ) {
         const left = packets.length - i
         const taken = engine.onRun(

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { addressText } from '../../../src/wire/address.ts'
 import { errnoOf } from '../../drivers/rxe/machine.ts'
-import { type Host, twoHosts, type World } from '../rdma-cm/world.ts'
+import { type Host, twoHosts, type VirtualNetwork } from '../rdma-cm/hosts.ts'
 import { Stack } from './stack.ts'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
@@ -14,14 +14,14 @@ const bytes = (...values: number[]) => Uint8Array.from(values)
 /** Two hosts, each with a device and an interface. */
 const two = (family: 4 | 6 = 4, fault = '') => {
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
-  const { world, a, b } = twoHosts(fault)
+  const { network, a, b } = twoHosts(fault)
   // Both directions lose packets.
   if (fault !== '') {
     b.unplug(2)
     b.plug(2, fault)
   }
   const [one, other] = [deviceOf(a, 1), deviceOf(b, 2)]
-  return { world, a, b, base, one: new Stack(one, `${base}1`), other: new Stack(other, `${base}2`) }
+  return { network, a, b, base, one: new Stack(one, `${base}1`), other: new Stack(other, `${base}2`) }
 }
 const deviceOf = (host: Host, last: number) => {
   const rxe = host.devices.get(`rxe${last}`)
@@ -42,14 +42,14 @@ const assertNothingLeft = ({ clients, devices }: Host): void => {
 
 for (const family of [4, 6] as const)
   it(`two stacks ping each other and exchange datagrams, IPv${family}`, () => {
-    const { world, a, b, base, one, other } = two(family)
+    const { network, a, b, base, one, other } = two(family)
     for (const [from, to] of [
       [one, `${base}2`],
       [other, `${base}1`],
     ] as const) {
       const echo = from.echo()
       echo.send(to, 3, bytes(1, 2, 3))
-      world.settle()
+      network.settle()
       assert.ok(echo.isReadable)
       const answer = echo.receive()
       assert.deepEqual(
@@ -61,11 +61,11 @@ for (const family of [4, 6] as const)
     }
     const [client, server] = [one.udp(), other.udp(7)]
     client.send(`${base}2`, 7, bytes(4, 5))
-    world.settle()
+    network.settle()
     const request = server.receive()
     assert.deepEqual([request!.port, request!.payload], [client.query().port, bytes(4, 5)])
     server.send(`${base}1`, request!.port, request!.payload)
-    world.settle()
+    network.settle()
     assert.deepEqual(client.receive()!.payload, bytes(4, 5))
     assert.equal(one.query().neighbours, 1)
     one.close()
@@ -85,7 +85,13 @@ const PORT = 9000
 const byteAt = (i: number): number => (i * 2654435761) >>> 24
 
 /** Sends TOTAL bytes in numbered datagrams; each is acknowledged by its number, and resent until then. */
-const transfer = (world: World, from: Stack, to: Stack, destination: string, during: (step: number) => void) => {
+const transfer = (
+  network: VirtualNetwork,
+  from: Stack,
+  to: Stack,
+  destination: string,
+  during: (step: number) => void,
+) => {
   const [sender, receiver] = [from.udp(), to.udp(PORT)]
   const chunks = Math.ceil(TOTAL / CHUNK)
   const got = new Uint8Array(TOTAL)
@@ -99,28 +105,28 @@ const transfer = (world: World, from: Stack, to: Stack, destination: string, dur
     new DataView(payload.buffer).setUint32(0, number)
     for (let i = 4; i < payload.length; i++) payload[i] = byteAt(start + i - 4)
     sender.send(destination, PORT, payload)
-    sentAt.set(number, world.now)
+    sentAt.set(number, network.now)
     transmissions++
   }
   for (let step = 0, next = 0; acknowledged.size < chunks; step++) {
     assert.ok(step < 100_000, 'the transfer does not end')
     during(step)
-    for (const [number, at] of sentAt) if (at + RETRANSMIT <= world.now) send(number)
+    for (const [number, at] of sentAt) if (at + RETRANSMIT <= network.now) send(number)
     while (next < chunks && sentAt.size < WINDOW) send(next++)
-    world.settle()
+    network.settle()
     for (let one = receiver.receive(); one !== undefined; one = receiver.receive()) {
       const number = new DataView(one.payload.buffer, one.payload.byteOffset).getUint32(0)
       got.set(one.payload.subarray(4), number * CHUNK)
       received.add(number)
       receiver.send(addressText(one.address), one.port, one.payload.slice(0, 4))
     }
-    world.settle()
+    network.settle()
     for (let one = sender.receive(); one !== undefined; one = sender.receive()) {
       const number = new DataView(one.payload.buffer, one.payload.byteOffset).getUint32(0)
       acknowledged.add(number)
       sentAt.delete(number)
     }
-    world.now += 1000
+    network.now += 1000
   }
   assert.equal(received.size, chunks)
   assert.ok(got.every((byte, i) => byte === byteAt(i)))
@@ -129,9 +135,9 @@ const transfer = (world: World, from: Stack, to: Stack, destination: string, dur
 
 for (const family of [4, 6] as const)
   it(`1,000,000 bytes of UDP arrive over a link that loses, duplicates and reorders, while a device is removed and added, IPv${family}`, () => {
-    const { world, a, b, base, one, other } = two(family, 'drop=5%,dup=2%,reorder=2%,seed=7')
+    const { network, a, b, base, one, other } = two(family, 'drop=5%,dup=2%,reorder=2%,seed=7')
     let plugged = 0
-    const { transmissions, chunks } = transfer(world, one, other, `${base}2`, step => {
+    const { transmissions, chunks } = transfer(network, one, other, `${base}2`, step => {
       if (step % 7 === 3) {
         // An interface with operations in progress when its device is removed.
         const stack = new Stack(a.plug(9), `${base}9`)
@@ -152,7 +158,7 @@ for (const family of [4, 6] as const)
 
 describe('a removed device', () => {
   it('ends its interfaces and sockets, with all pending operations', () => {
-    const { world, a, b, base, one, other } = two()
+    const { network, a, b, base, one, other } = two()
     const [udp, echo] = [one.udp(5), one.echo()]
     udp.join('239.1.1.1')
     for (let i = 0; i < 20; i++) udp.send(`${base}77`, 1, bytes(i))
@@ -167,12 +173,12 @@ describe('a removed device', () => {
     ])
     udp.close()
     one.close()
-    world.runTimers()
+    network.runTimers()
     // The address can be used again.
     const again = new Stack(a.plug(1), `${base}1`)
     const socket = again.echo()
     socket.send(`${base}2`, 2, bytes(9))
-    world.settle()
+    network.settle()
     assert.equal(socket.receive()?.port, 2)
     again.close()
     other.close()
@@ -180,18 +186,18 @@ describe('a removed device', () => {
   })
 
   it('can be removed and added a thousand times, and leaves no objects', () => {
-    const { world, a, b, base, other } = two()
-    const flows = () => world.link.stat().flows
+    const { network, a, b, base, other } = two()
+    const flows = () => network.link.stat().flows
     other.udp(1)
     let before = 0
     for (let i = 0; i < 1000; i++) {
       const stack = new Stack(a.plug(9), `${base}9`)
       stack.udp().send(`${base}2`, 1, bytes(1))
-      if (i % 2 === 0) world.settle()
+      if (i % 2 === 0) network.settle()
       a.unplug(9)
       if (i === 10) before = flows()
     }
-    world.runTimers()
+    network.runTimers()
     assert.ok(flows() <= before, `${flows()} flows, ${before} initially`)
     assert.equal(other.query().neighbours, 1)
     a.unplug(1)
@@ -242,11 +248,11 @@ describe('an interface', () => {
   })
 
   it('reaches other interfaces of the same device', () => {
-    const { world, a, base, one } = two()
+    const { network, a, base, one } = two()
     const third = new Stack(deviceOf(a, 1), `${base}3`)
     const echo = third.echo()
     echo.send(`${base}1`, 1, bytes(1))
-    world.settle()
+    network.settle()
     assert.equal(echo.receive()?.port, 1)
     assert.notEqual(third.facts.qpn, one.facts.qpn)
   })
@@ -277,11 +283,11 @@ it('a process is charged for the buffers that peers may fill, until they are rel
 
 describe('a socket', () => {
   it('that is not read keeps 212,992 bytes and drops the rest', () => {
-    const { world, base, one, other } = two()
+    const { network, base, one, other } = two()
     const [sender, receiver] = [one.udp(), other.udp(7)]
     for (let i = 0; i < 1000; i++) {
       sender.send(`${base}2`, 7, new Uint8Array(1000))
-      world.settle()
+      network.settle()
     }
     const { waiting, overflowed } = receiver.query()
     assert.equal(waiting, Math.floor(212_992 / 1256))
@@ -290,16 +296,16 @@ describe('a socket', () => {
     while (receiver.receive() !== undefined) read++
     assert.deepEqual([read, receiver.isReadable], [waiting, false])
     sender.send(`${base}2`, 7, bytes(1))
-    world.settle()
+    network.settle()
     assert.ok(receiver.isReadable)
   })
 
   it('receives from the groups that it has joined, also on devices with IPv4 addresses', () => {
-    const { world, one, other } = two()
+    const { network, one, other } = two()
     const [sender, member] = [one.udp(), other.udp(7)]
     const send = (): void => {
       sender.send('239.1.2.3', 7, bytes(1))
-      world.settle()
+      network.settle()
     }
     send()
     member.join('239.1.2.3')

@@ -18,7 +18,7 @@ import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
 import { madFields, respond } from '../../../src/wire/mad/management.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { plainMad } from '../../mad/pair.ts'
-import { twoHosts } from '../rdma-cm/world.ts'
+import { twoHosts } from '../rdma-cm/hosts.ts'
 
 const { GET, SET, SEND, RESPONSE } = MadMethod
 const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
@@ -50,13 +50,13 @@ const pathTo = (from: number, to: number): MadAddress => ({
 })
 
 const setUp = () => {
-  const { world, a, b } = twoHosts()
+  const { network, a, b } = twoHosts()
   const [first, second] = [a.devices.get('rxe1')!.device, b.devices.get('rxe2')!.device]
   const send = ({ agent }: Listening, mad: Uint8Array): void => {
     agent.send(mad.slice(), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
-    world.settle()
+    network.settle()
   }
-  return { world, a, b, first, second, send }
+  return { network, a, b, first, second, send }
 }
 
 const refuses = (code: number, body: () => unknown): void => {
@@ -85,11 +85,11 @@ describe('the MAD layer', () => {
   })
 
   it('drops datagrams of another partition, and counts them', () => {
-    const { world, a, b, first, second } = setUp()
+    const { network, a, b, first, second } = setUp()
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
     for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
       a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, pkey), { ...pathTo(1, 2), pkey })
-    world.settle()
+    network.settle()
     assert.equal(gets.received.length, 2)
     assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
   })
@@ -126,7 +126,7 @@ describe('the MAD layer', () => {
   })
 
   it('does a bounded part of the due work per turn, for each agent in rotation', () => {
-    const { a, first, world } = setUp()
+    const { a, first, network } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
@@ -139,18 +139,18 @@ describe('the MAD layer', () => {
       agent.send(plainMad(PERFORMANCE, SEND, tid), pathTo(1, 2), { timeout: 1, retries: 0, tag: '' })
     for (let tid = 0; tid < 1000; tid++) send(many, tid)
     send(one, 1)
-    world.now += 2
-    a.mads.onTimeout(world.now)
+    network.now += 2
+    a.mads.onTimeout(network.now)
     assert.ok(ended.length > 0 && ended.length < 200, `${ended.length} sends ended in one turn`)
-    assert.ok(a.mads.nextTimeout() <= world.now)
-    a.mads.onTimeout(world.now)
+    assert.ok(a.mads.nextTimeout() <= network.now)
+    a.mads.onTimeout(network.now)
     assert.ok(ended.includes('one'))
-    while (a.mads.nextTimeout() <= world.now) a.mads.onTimeout(world.now)
+    while (a.mads.nextTimeout() <= network.now) a.mads.onTimeout(network.now)
     assert.equal(ended.length, 1001)
   })
 
   it('ends with its device, and starts again on another one', () => {
-    const { world, a, b, first } = setUp()
+    const { network, a, b, first } = setUp()
     const { agent } = listen(a.mads, first)
     a.unplug(1)
     refuses(Errno.EIO, () =>
@@ -159,9 +159,9 @@ describe('the MAD layer', () => {
     agent.close()
     const again = listen(a.mads, a.plug(1))
     again.agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
-    world.settle()
+    network.settle()
     assert.equal(again.received.length, 1)
-    world.runTimers()
+    network.runTimers()
     assert.equal(b.mads.nextTimeout(), Number.POSITIVE_INFINITY)
   })
 })
@@ -186,7 +186,7 @@ describe('the classes of management datagrams', () => {
   })
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
-    const { world, first } = setUp()
+    const { network, first } = setUp()
     const { context, callerWithoutMemory, make } = channelOf(first)
     const channel = make()
     const fd = findDescriptor(first.core, channel)
@@ -214,7 +214,7 @@ describe('the classes of management datagrams', () => {
     refuses(Errno.EINVAL, () => send(address))
     assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
     refuses(Errno.EAGAIN, () => invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory))
-    world.settle()
+    network.settle()
     assert.equal(fd.sink.unread(), 1)
     refuses(Errno.EINVAL, () => invokeNow(context, MadChannel, 'receive', channel, { room: 255 }, callerWithoutMemory))
     const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory)
@@ -224,7 +224,7 @@ describe('the classes of management datagrams', () => {
   })
 
   it('charge sends and unread messages to the memory quota of the program', () => {
-    const { world, first } = setUp()
+    const { network, first } = setUp()
     let charged = 0
     const limit = 100_000
     const account: MemoryAccount = {
@@ -252,7 +252,7 @@ describe('the classes of management datagrams', () => {
       for (; sent < 1000; sent++) send(sent)
     })
     assert.equal(charged, before + sent * 256)
-    world.runTimers()
+    network.runTimers()
     // Each left an unread header.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)

@@ -18,7 +18,7 @@ import { CmChannel } from '../../../src/spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../../src/spec/classes/connections/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
 import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
-import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
@@ -111,33 +111,33 @@ class Program {
 }
 
 const two = () => {
-  const { world, a, b } = twoHosts()
+  const { network, a, b } = twoHosts()
   const [client, server] = [new Program(a), new Program(b)]
   const end = (): void => {
     for (const { context } of [client, server]) closeContext(context)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   }
-  return { world, a, b, client, server, end }
+  return { network, a, b, client, server, end }
 }
 
 describe('a channel', () => {
   it('delivers requests and connection events, and counts the events read of each identifier', () => {
-    const { world, client, server, end } = two()
+    const { network, client, server, end } = two()
     const [there, here] = [server.channel(), client.channel()]
     const listener = server.listen(there, ip4(2, PORT))
     const active = client.connect(here, ip4(2, PORT), 0x11)
-    world.settle()
+    network.settle()
     assert.deepEqual(client.names(here), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     const { name, object: request } = server.read(there)
     assert.equal(name, 'CONNECT_REQUEST')
     server.accept(request, 0x22, 7n)
-    world.settle()
+    network.settle()
     assert.deepEqual(client.names(here), ['CONNECT_RESPONSE'])
     client.accept(active)
-    world.settle()
+    network.settle()
     assert.deepEqual(server.read(there), { name: 'ESTABLISHED', object: request, userHandle: 7n })
     assert.equal(client.destroy(active), 3)
-    world.settle()
+    network.settle()
     // DISCONNECTED is queued and unread: it is withdrawn.
     assert.equal(server.unread(there), 1)
     assert.equal(server.destroy(request), 1)
@@ -147,46 +147,46 @@ describe('a channel', () => {
   })
 
   it('that is closed destroys its identifiers, and notifies their peers', () => {
-    const { world, a, b, client, server, end } = two()
+    const { network, a, b, client, server, end } = two()
     const [there, here] = [server.channel(), client.channel()]
     server.listen(there, ip4(2, PORT))
     const active = client.connect(here, ip4(2, PORT), 0x11)
-    world.settle()
+    network.settle()
     server.accept(server.read(there).object, 0x22)
-    world.settle()
+    network.settle()
     client.accept(active)
     client.names(here)
     // A second request stays unread.
     client.connect(here, ip4(2, PORT), 0x12)
-    world.settle()
+    network.settle()
     client.names(here)
     closeDescriptor(b.core, there)
-    world.settle()
+    network.settle()
     assert.deepEqual(client.names(here).sort(), ['DISCONNECTED', 'REJECTED'])
     assert.deepEqual([b.cm.counts.identifiers, b.cm.counts.listeners, a.cm.counts.identifiers], [0, 0, 2])
     end()
   })
 
   it('takes over identifiers of another with their unread events and requests', () => {
-    const { world, client, server, end } = two()
+    const { network, client, server, end } = two()
     const [before, after, here] = [server.channel(), server.channel(), client.channel()]
     const listener = server.listen(before, ip4(2, PORT))
     client.connect(here, ip4(2, PORT), 0x11)
-    world.settle()
+    network.settle()
     const { object: first } = server.read(before)
     client.connect(here, ip4(2, PORT), 0x12)
-    world.settle()
+    network.settle()
     assert.equal(server.move(listener, after), 1)
     assert.deepEqual([server.unread(before), server.unread(after)], [0, 1])
     const { object: second } = server.read(after)
     client.connect(here, ip4(2, PORT), 0x13)
-    world.settle()
+    network.settle()
     assert.equal(server.read(after).name, 'CONNECT_REQUEST')
     // A request whose event was read stays on that channel.
     server.accept(first, 0x21)
     server.accept(second, 0x22)
     closeContext(client.context)
-    world.runTimers()
+    network.runTimers()
     assert.deepEqual([server.names(before).length > 0, server.names(after).length > 0], [true, true])
     assert.equal(server.destroy(listener), 3)
     end()

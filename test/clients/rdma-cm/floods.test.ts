@@ -10,7 +10,7 @@ import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad
 import { randomFrom } from '../../cm/pair.ts'
 import { plainRequest } from '../../cm/request.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
-import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const BACKLOG = 8
@@ -58,14 +58,14 @@ const sidrReq = (requestId: number, privateData = header, portSpace: number = UD
   })
 
 /** Sends from queue pair 1 of `a` to that of `b`. */
-const sender = (world: ReturnType<typeof twoHosts>['world'], a: Host) => {
+const sender = (network: ReturnType<typeof twoHosts>['network'], a: Host) => {
   const { device } = a.devices.get('rxe1')!
   const to = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
   const rest = { flowLabel: 1, trafficClass: 0, hopLimit: 64 }
   let sent = 0
   return (mad: Uint8Array): void => {
     a.mads.send(device, mad, { ...to, ...rest })
-    if (++sent % 64 === 0) world.settle()
+    if (++sent % 64 === 0) network.settle()
   }
 }
 
@@ -75,55 +75,55 @@ describe('a flood', () => {
     ['many peers', (i: number) => 0x1000n + BigInt(i)],
   ] as const)
     it(`of requests from ${name} creates as many identifiers as the backlog allows; other listeners continue`, () => {
-      const { world, a, b } = twoHosts()
+      const { network, a, b } = twoHosts()
       const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG })
       const other = b.listen(ip4(2, PORT + 1))
-      const send = sender(world, a)
+      const send = sender(network, a)
       for (let i = 1; i <= FLOOD; i++) send(req(i, guidOf(i)))
-      world.settle()
+      network.settle()
       const requests = b.requests(victim)
       assert.equal(requests.length, BACKLOG)
       assert.deepEqual(b.cm.counts, { identifiers: 2 + BACKLOG, listeners: 2, connections: BACKLOG })
-      const { active, passive } = establish(world, a, b, other, [0x11, 0x22])
+      const { active, passive } = establish(network, a, b, other, [0x11, 0x22])
       assert.equal(passive.connection?.state, 'ESTABLISHED')
       a.cm.destroy(active)
       for (const id of [...requests, passive, victim, other]) b.cm.destroy(id)
-      assertNothingLeft(world)
+      assertNothingLeft(network)
     })
 
   it('of SIDR requests creates as many identifiers as the backlog allows', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG, portSpace: UDP })
-    const send = sender(world, a)
+    const send = sender(network, a)
     for (let i = 1; i <= FLOOD; i++) send(sidrReq(i))
-    world.settle()
+    network.settle()
     const requests = b.requests(victim)
     assert.equal(requests.length, BACKLOG)
     assert.equal(b.cm.counts.connections, BACKLOG)
     for (const id of [...requests, victim]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('of rejected requests leaves no objects', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT))
-    const send = sender(world, a)
+    const send = sender(network, a)
     for (let i = 1; i <= FLOOD / 4; i++) {
       send(req(i, 7n, { privateData: noHeader }))
       send(req(i, 7n, { port: PORT + 1 }))
       send(req(i, 7n, { remoteGid: ipv4(10, 0, 0, 99) }))
       send(sidrReq(i, noHeader))
     }
-    world.settle()
+    network.settle()
     assert.deepEqual(b.cm.counts, { identifiers: 1, listeners: 1, connections: 0 })
     b.cm.destroy(victim)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('of random bytes, with or without the header of a CM message, has no effect', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const send = sender(world, a)
+    const send = sender(network, a)
     const random = randomFrom(3)
     for (let i = 0; i < FLOOD; i++) {
       const mad = Uint8Array.from({ length: MAD_BYTES }, () => random())
@@ -131,37 +131,37 @@ describe('a flood', () => {
       if (i % 4 > 1) mad.set([0, 0x10 + (random() % 12)], 16)
       send(mad)
     }
-    world.settle()
-    const { passive } = establish(world, a, b, listener, [0x11, 0x22])
+    network.settle()
+    const { passive } = establish(network, a, b, listener, [0x11, 0x22])
     assert.equal(passive.connection?.state, 'ESTABLISHED')
   })
 })
 
 describe('a listener', () => {
   it('gets no request for another type of queue pair: the request is rejected, as by Linux', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const connected = b.listen(ip4(2, PORT))
     const datagrams = b.listen(ip4(2, PORT), { portSpace: UDP })
-    const send = sender(world, a)
+    const send = sender(network, a)
     send(sidrReq(1, header, TCP))
     send(req(2, 7n, { portSpace: UDP }))
     send(req(3, 7n, { transportType: transportType.UC }))
-    world.settle()
+    network.settle()
     assert.deepEqual([b.requests(connected), b.requests(datagrams)], [[], []])
     const { sent } = b.cm.engine.counters
     assert.deepEqual([sent.REJ, sent.SIDR_REP], [2, 1])
     for (const id of [connected, datagrams]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
 describe('a connection', () => {
   it('is not ended by messages from peers that do not know its ids', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     const { localId, remoteId } = passive.connection!
-    const send = sender(world, a)
+    const send = sender(network, a)
     const random = randomFrom(9)
     for (let i = 0; i < 2000; i++) {
       const guessedId = { tid: BigInt(random()), localId: random(), remoteId: localId }
@@ -173,7 +173,7 @@ describe('a connection', () => {
     const otherProgram = a.create()
     a.resolve(otherProgram, ip4(2, PORT))
     assert.throws(() => a.cm.connect(otherProgram, parametersOf(0x11)), /queue pair 17 is connected already/)
-    world.settle()
+    network.settle()
     assert.deepEqual([active.connection?.state, passive.connection?.state], ['ESTABLISHED', 'ESTABLISHED'])
   })
 })

@@ -19,8 +19,8 @@ import {
   ip6,
   parametersOf,
   twoHosts,
-  World,
-} from './world.ts'
+  VirtualNetwork,
+} from './hosts.ts'
 
 const { UDP } = CmPortSpace.values
 const PORT = 7471
@@ -42,9 +42,9 @@ const jobsOf = ({ core }: Host) => {
 
 describe('a connection', () => {
   it('is established, and disconnected by the active side', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
     // No private data, as on Linux: libfabric distinguishes the two sides by it.
     assert.deepEqual(
@@ -53,30 +53,30 @@ describe('a connection', () => {
     )
     assert.deepEqual(b.cm.counts, { identifiers: 2, listeners: 1, connections: 1 })
     a.cm.disconnect(active)
-    world.settle()
+    network.settle()
     assert.deepEqual(b.eventNames(passive), ['DISCONNECTED'])
     b.cm.disconnect(passive)
-    world.settle()
+    network.settle()
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED'])
-    world.runTimers()
+    network.runTimers()
     assert.deepEqual([a.eventNames(active), b.eventNames(passive)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('is disconnected by both sides at the same time, and each gets DISCONNECTED once', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     a.take(active)
     b.take(passive)
     a.cm.disconnect(active)
     b.cm.disconnect(passive)
-    world.settle()
+    network.settle()
     a.cm.disconnect(active)
     b.cm.disconnect(passive)
-    world.runTimers()
+    network.runTimers()
     assert.deepEqual(
       [a.eventNames(active), b.eventNames(passive)],
       [
@@ -86,61 +86,61 @@ describe('a connection', () => {
     )
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('whose one end is destroyed reports DISCONNECTED at the other', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     b.take(passive)
     a.cm.destroy(active)
-    world.settle()
+    network.settle()
     assert.deepEqual(b.eventNames(passive), ['DISCONNECTED'])
     for (const id of [passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('whose listener is slow answers the resent request with MRA', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
-    world.settle()
+    network.settle()
     const [passive] = b.requests(listener)
     assert.ok(passive)
     assert.equal(b.cm.engine.counters.sent.MRA + b.cm.engine.counters.resent.MRA, 0)
     // The REQ is resent and answered by MRA; after that the peer waits for more than a minute.
-    world.tick()
+    network.tick()
     assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
     assert.equal(a.cm.engine.counters.received.MRA, 1)
-    const sentAt = world.now
-    world.tick()
-    assert.ok(world.now - sentAt > 60_000_000, `${world.now - sentAt} µs`)
+    const sentAt = network.now
+    network.tick()
+    assert.ok(network.now - sentAt > 60_000_000, `${network.now - sentAt} µs`)
     b.cm.accept(passive, parametersOf(0x22))
-    world.settle()
+    network.settle()
     assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
     // The active side is slow too.
-    world.tick()
+    network.tick()
     assert.equal(passive.connection?.state, 'MRA_REP_RCVD')
     a.cm.accept(active, undefined)
-    world.settle()
+    network.settle()
     assert.deepEqual(b.eventNames(passive), ['ESTABLISHED'])
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('that is rejected carries private data and reason, may be retried, and leaves nothing behind', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
     const answers = Uint8Array.of(1, 2, 3)
     for (let tries = 0; tries < 3; tries++) {
-      world.settle()
+      network.settle()
       const [request] = b.requests(listener)
       assert.ok(request)
       b.cm.reject(request, answers, rejReason.CONSUMER_DEFINED)
-      world.settle()
+      network.settle()
       const { name, details } = a.take(active).at(-1)!
       assert.deepEqual([name, details.status], ['REJECTED', rejReason.CONSUMER_DEFINED])
       assert.deepEqual(details.connection?.privateData.subarray(0, 3), answers)
@@ -148,35 +148,35 @@ describe('a connection', () => {
       a.cm.connect(active, parametersOf(0x11))
     }
     a.cm.destroy(active)
-    world.settle()
+    network.settle()
     for (const request of b.requests(listener)) b.cm.destroy(request)
     b.cm.destroy(listener)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('to a port without a listener is rejected', () => {
-    const { world, a } = twoHosts()
+    const { network, a } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
-    world.settle()
+    network.settle()
     const { name, details } = a.take(active).at(-1)!
     assert.deepEqual([name, details.status], ['REJECTED', rejReason.INVALID_SERVICE_ID])
     a.cm.destroy(active)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('to a silent host ends with UNREACHABLE', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
     b.unplug(2)
-    world.runTimers()
+    network.runTimers()
     const { name, details } = a.take(active).at(-1)!
     assert.deepEqual([name, details.status], ['UNREACHABLE', -110])
     a.cm.destroy(active)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('carries as much private data as its messages allow', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     for (const [bytes, fits] of [
       [56, true],
@@ -189,7 +189,7 @@ describe('a connection', () => {
         errnoOf(() => a.cm.connect(id, parametersOf(0x11, data))),
         fits ? 'ok' : 'EINVAL',
       )
-      world.settle()
+      network.settle()
       const events = b.take(listener)
       assert.equal(events.length, fits ? 1 : 0)
       for (const { details, request } of events) {
@@ -204,40 +204,40 @@ describe('a connection', () => {
       a.cm.destroy(id)
     }
     b.cm.destroy(listener)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('that could not be accepted is rejected, as on Linux', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     for (const portSpace of [CmPortSpace.values.TCP, UDP]) {
       const listener = b.listen(ip4(2, PORT), { portSpace })
       const id = a.connect(ip4(2, PORT), 0x11, { portSpace })
-      world.settle()
+      network.settle()
       const [request] = b.requests(listener)
       for (let tries = 0; tries < 2; tries++)
         assert.equal(
           errnoOf(() => b.cm.accept(request!, parametersOf(0x22, new Uint8Array(197)))),
           'EINVAL',
         )
-      world.settle()
+      network.settle()
       assert.deepEqual(a.eventNames(id).slice(2), [portSpace === UDP ? 'UNREACHABLE' : 'REJECTED'])
       a.cm.destroy(id)
       for (const one of [request!, listener]) b.cm.destroy(one)
     }
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('survives 30 % packet loss in each direction', () => {
-    const { world, a, b } = twoHosts('dir=sent,drop=30%,seed=5')
+    const { network, a, b } = twoHosts('dir=sent,drop=30%,seed=5')
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
     const eventNames: string[] = []
     for (let turn = 0; turn < 200 && !eventNames.includes('ESTABLISHED'); turn++) {
-      world.settle()
+      network.settle()
       for (const request of b.requests(listener)) b.cm.accept(request, parametersOf(0x22))
       for (const { name } of a.take(active)) if (name === 'CONNECT_RESPONSE') a.cm.accept(active, undefined)
       eventNames.push(...b.reported.splice(0).map(({ name }) => name))
-      world.tick()
+      network.tick()
     }
     assert.ok(eventNames.includes('ESTABLISHED'))
   })
@@ -245,25 +245,25 @@ describe('a connection', () => {
 
 describe('listeners', () => {
   it('without an address also listen on devices added later', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(any4(PORT))
     b.plug(3)
     for (const last of [2, 3]) {
-      const { active, passive } = establish(world, a, b, listener, [last, last], ip4(last, PORT))
+      const { active, passive } = establish(network, a, b, listener, [last, last], ip4(last, PORT))
       assert.equal(passive.device?.device.name, `rxe${last}`)
       a.cm.destroy(active)
       b.cm.destroy(passive)
     }
     b.cm.destroy(listener)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('at two addresses of a device each get only their own requests', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const four = b.listen(ip4(2, PORT))
     const six = b.listen(ip6(2, PORT))
     const active = [a.connect(ip6(2, PORT), 0x11), a.connect(ip4(2, PORT), 0x12)]
-    world.settle()
+    network.settle()
     const requests = [b.requests(six), b.requests(four)]
     assert.deepEqual(
       requests.map(({ length }) => length),
@@ -275,57 +275,57 @@ describe('listeners', () => {
     )
     for (const id of active) a.cm.destroy(id)
     for (const id of [four, six, ...requests.flat()]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('for any IPv6 address accept IPv4 too, unless they are IPv6-only', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     for (const only of [false, true]) {
       const listener = b.create()
       listener.onlyIpv6 = only
       b.cm.bind(listener, any6(PORT))
       b.cm.listen(listener, 0)
       const active = [a.connect(ip6(2, PORT), 0x11), a.connect(ip4(2, PORT), 0x12)]
-      world.settle()
+      network.settle()
       const requests = b.requests(listener)
       assert.equal(requests.length, only ? 1 : 2)
       for (const id of active) a.cm.destroy(id)
       for (const id of [listener, ...requests]) b.cm.destroy(id)
-      world.runTimers()
+      network.runTimers()
     }
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('drop requests beyond their backlog, which are resent', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { backlog: 2 })
     const active = [1, 2, 3].map(qpn => a.connect(ip4(2, PORT), 0x10 + qpn))
-    world.settle()
+    network.settle()
     const first = b.requests(listener)
     assert.equal(first.length, 2)
-    world.tick()
+    network.tick()
     assert.equal(b.requests(listener).length, 0, 'no request has been answered yet')
     for (const [i, request] of first.entries()) b.cm.accept(request, parametersOf(0x20 + i))
     // The REPs are resent before the third REQ.
-    world.tick()
-    world.tick()
+    network.tick()
+    network.tick()
     const third = b.requests(listener)
     assert.equal(third.length, 1)
     for (const id of active) a.cm.destroy(id)
     for (const id of [listener, ...first, ...third]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
 describe('ports', () => {
   it('are assigned if none is named, and are unique', () => {
-    const { world, a } = twoHosts()
+    const { network, a } = twoHosts()
     const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
     const ports = ids.map(({ source }) => source?.port ?? 0)
     assert.equal(new Set(ports).size, ports.length)
     for (const port of ports) assert.ok(port >= 32768 && port <= 60999)
     for (const id of ids) a.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('belong to one identifier per address and port space, and are free when it is destroyed', () => {
@@ -384,7 +384,7 @@ describe('ports', () => {
   })
 
   it('cannot be reserved through their service ids, so no identifier gets requests for another’s address', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
     const byGid = ({ address }: SocketAddress): SocketAddress => ({
       ...ip4(2, PORT),
@@ -403,7 +403,7 @@ describe('ports', () => {
         errno,
       )
     const other = b.listen(byGid(ip6(2, PORT)))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
@@ -428,11 +428,11 @@ describe('ports', () => {
 
 describe('a removed device', () => {
   it('gives its identifiers DEVICE_REMOVAL once; others continue', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     b.plug(3)
     const everywhere = b.listen(any4(PORT))
     const here = b.listen(ip4(2, PORT + 1))
-    const { active, passive } = establish(world, a, b, here, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, here, [0x11, 0x22])
     for (const host of [a, b]) host.reported.length = 0
     b.unplug(2)
     assert.deepEqual(
@@ -449,19 +449,19 @@ describe('a removed device', () => {
       assert.equal(errnoOf(use), 'EINVAL')
     // A peer detects that a host is silent only when it sends to it.
     a.cm.disconnect(active)
-    world.runTimers()
+    network.runTimers()
     assert.deepEqual(a.eventNames(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
     const again = a.connect(ip4(3, PORT), 0x12)
-    world.settle()
+    network.settle()
     const requests = b.requests(everywhere)
     assert.equal(requests.length, 1)
     for (const id of [active, again]) a.cm.destroy(id)
     for (const id of [passive, here, everywhere, ...requests]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
-    const { world, b } = twoHosts()
+    const { network, b } = twoHosts()
     const { jobs, run } = jobsOf(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
     b.unplug(2)
@@ -480,13 +480,13 @@ describe('a removed device', () => {
       [1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
     )
     for (const id of ids.slice(0, 9)) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
 describe('a bond failover', () => {
   it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
-    const { world, a } = twoHosts()
+    const { network, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
     const ids = Array.from({ length: 10 }, (_, i) => bound(a, ip4(1, PORT + i)))
@@ -502,17 +502,17 @@ describe('a bond failover', () => {
       ids.map((_, i) => (i < 9 ? ['ADDR_CHANGE'] : [])),
     )
     for (const id of ids.slice(0, 9)) a.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('gives ADDR_CHANGE to identifiers bound before it; connections continue', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
     const early = bound(a, ip4(1, PORT + 1))
     a.cm.hardwareAddress(device, first)
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     a.take(active)
     a.cm.hardwareAddress(device, first)
     assert.deepEqual(a.eventNames(active), [])
@@ -525,7 +525,7 @@ describe('a bond failover', () => {
     assert.equal(active.connection?.state, 'ESTABLISHED')
     for (const id of [early, late, active]) a.cm.destroy(id)
     for (const id of [passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
@@ -535,16 +535,16 @@ describe('a neighbour that gets another MAC', () => {
   })
 
   it('makes the identifiers with a route to it UNREACHABLE, once for each MAC; connections continue', () => {
-    const world = new World()
+    const network = new VirtualNetwork()
     const macs = new Map([[2, 'aa']])
-    const [a, b] = [world.host(routing(macs)), world.host()]
+    const [a, b] = [network.host(routing(macs)), network.host()]
     a.plug(1)
     b.plug(2)
     b.plug(3)
     const { device } = a.devices.get('rxe1')!
     const listener = b.listen(any4(PORT))
-    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22], ip4(2, PORT))
-    const elsewhere = establish(world, a, b, listener, [0x12, 0x23], ip4(3, PORT))
+    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22], ip4(2, PORT))
+    const elsewhere = establish(network, a, b, listener, [0x12, 0x23], ip4(3, PORT))
     const resolved = a.create()
     a.cm.resolveAddress(resolved, ip4(2, PORT), undefined)
     const own = bound(a, ip4(1, PORT + 1))
@@ -571,69 +571,69 @@ describe('a neighbour that gets another MAC', () => {
     assert.equal(active.connection?.state, 'ESTABLISHED')
     for (const id of all) a.cm.destroy(id)
     for (const id of [passive, elsewhere.passive, listener]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
 describe('datagrams', () => {
   it('resolve an address by SIDR', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP, data: Uint8Array.of(9) })
-    world.settle()
+    network.settle()
     const [{ details, request }] = b.take(listener)
     assert.equal(details.datagram?.privateData[0], 9)
     b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
-    world.settle()
+    network.settle()
     const events = a.take(active).at(-1)!
     assert.equal(events.name, 'ESTABLISHED')
     assert.deepEqual([events.details.datagram?.qpNum, events.details.datagram?.privateData[0]], [0x33, 8])
     a.cm.destroy(active)
     for (const id of [listener, request!]) b.cm.destroy(id)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('that are rejected or unanswered are UNREACHABLE, and may be retried', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP })
     for (let tries = 0; tries < 3; tries++) {
-      world.settle()
+      network.settle()
       const [request] = b.requests(listener)
       b.cm.reject(request, new Uint8Array(0), 0)
-      world.settle()
+      network.settle()
       assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
       b.cm.destroy(request)
       a.cm.connect(active, parametersOf(0))
     }
     b.refusesRequests = true
-    world.runTimers()
+    network.runTimers()
     assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
     a.cm.destroy(active)
     for (const request of b.requests(listener)) b.cm.destroy(request)
     b.cm.destroy(listener)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })
 
 describe('three hosts', () => {
   it('can connect in a ring on one network', () => {
-    const world = new World()
+    const network = new VirtualNetwork()
     const hosts = [1, 2, 3].map(last => {
-      const host = world.host()
+      const host = network.host()
       host.plug(last)
       return host
     })
     const listeners = hosts.map((host, i) => host.listen(ip4(i + 1, PORT)))
     for (const [i, host] of hosts.entries()) {
       const to = (i + 1) % 3
-      const { active, passive } = establish(world, host, hosts[to], listeners[to], [0x11, 0x22])
+      const { active, passive } = establish(network, host, hosts[to], listeners[to], [0x11, 0x22])
       host.cm.destroy(active)
       hosts[to].cm.destroy(passive)
     }
     hosts.forEach((host, i) => {
       host.cm.destroy(listeners[i])
     })
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })

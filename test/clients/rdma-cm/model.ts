@@ -8,7 +8,7 @@ import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createRandomSource } from '../../model/random.ts'
-import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, World } from './world.ts'
+import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, VirtualNetwork } from './hosts.ts'
 
 type Stage =
   | 'requested'
@@ -61,7 +61,7 @@ const MAX_IDENTIFIERS = 60
 const TIMEWAIT_BOUND = 9_000_000
 
 export class CmModel {
-  readonly #world = new World()
+  readonly #network = new VirtualNetwork()
   readonly #random: ReturnType<typeof createRandomSource>
   readonly #loses: boolean
   readonly #modelIds = new Map<Identifier, ModelId>()
@@ -75,7 +75,7 @@ export class CmModel {
     this.#random = createRandomSource(seed)
     this.#loses = loses
     for (let i = 1; i <= HOSTS; i++) {
-      const host = this.#world.host()
+      const host = this.#network.host()
       host.plug(i, loses ? `dir=sent,drop=8%,seed=${seed + i}` : '')
       this.#listeners.push(host.listen(any4(PORT), { backlog: BACKLOG }))
     }
@@ -83,14 +83,14 @@ export class CmModel {
 
   #qpn(): number {
     const [first] = this.#inTimewait
-    if (first === undefined || first.until > this.#world.now) return this.#nextQpn++
+    if (first === undefined || first.until > this.#network.now) return this.#nextQpn++
     this.#inTimewait.shift()
     return first.qpn
   }
 
   /** The queue pair enters TIMEWAIT, whatever the state of its connection. */
   #release(modelId: ModelId): void {
-    if (modelId.qpn !== 0) this.#inTimewait.push({ qpn: modelId.qpn, until: this.#world.now + TIMEWAIT_BOUND })
+    if (modelId.qpn !== 0) this.#inTimewait.push({ qpn: modelId.qpn, until: this.#network.now + TIMEWAIT_BOUND })
     modelId.qpn = 0
   }
 
@@ -115,8 +115,8 @@ export class CmModel {
 
   #settle(): void {
     for (;;) {
-      this.#world.settle()
-      const notified = this.#world.hosts.filter(({ reported: event }) => event.length > 0)
+      this.#network.settle()
+      const notified = this.#network.hosts.filter(({ reported: event }) => event.length > 0)
       if (notified.length === 0) return
       for (const host of notified) for (const event of host.reported.splice(0)) this.#onEvent(event, host)
     }
@@ -171,7 +171,7 @@ export class CmModel {
   /** Destroys all identifiers of a host's program, as when it is killed; its successor listens again. */
   #killProgram(host: Host): void {
     for (const modelId of [...this.#modelIds.values()]) if (modelId.host === host) this.#destroy(modelId)
-    const index = this.#world.hosts.indexOf(host)
+    const index = this.#network.hosts.indexOf(host)
     host.cm.destroy(this.#listeners[index]!)
     this.#listeners[index] = host.listen(any4(PORT), { backlog: BACKLOG })
   }
@@ -179,18 +179,18 @@ export class CmModel {
   step(): void {
     const modelIds = [...this.#modelIds.values()]
     const dice = this.#random.int(1000)
-    if (dice < 250 && modelIds.length < MAX_IDENTIFIERS) this.#connect(this.#random.pick(this.#world.hosts))
+    if (dice < 250 && modelIds.length < MAX_IDENTIFIERS) this.#connect(this.#random.pick(this.#network.hosts))
     else if (dice < 850 && modelIds.length > 0) this.#act(this.#random.pick(modelIds))
     else if (dice < 870 && modelIds.length > 0) this.#destroy(this.#random.pick(modelIds))
-    else if (dice < 872) this.#killProgram(this.#random.pick(this.#world.hosts))
-    else this.#world.tick()
+    else if (dice < 872) this.#killProgram(this.#random.pick(this.#network.hosts))
+    else this.#network.tick()
     this.#settle()
   }
 
   /** Ends the run and checks that nothing is left. */
   end(): void {
     this.#settle()
-    for (let turns = 0; this.#world.tick(); turns++) {
+    for (let turns = 0; this.#network.tick(); turns++) {
       assert.ok(turns < 100_000, 'timers do not end')
       this.#settle()
     }
@@ -200,12 +200,12 @@ export class CmModel {
       if (modelId.stage === 'established' && !this.#loses) this.#assertPeer(modelId)
     }
     for (const modelId of [...this.#modelIds.values()]) this.#destroy(modelId)
-    this.#world.hosts.forEach(({ cm }, i) => {
+    this.#network.hosts.forEach(({ cm }, i) => {
       cm.destroy(this.#listeners[i]!)
     })
-    this.#world.settle()
-    for (const { reported: event } of this.#world.hosts) event.length = 0
-    assertNothingLeft(this.#world)
+    this.#network.settle()
+    for (const { reported: event } of this.#network.hosts) event.length = 0
+    assertNothingLeft(this.#network)
   }
 
   #assertPeer({ id }: ModelId): void {

@@ -8,7 +8,7 @@ import { setOption } from '../../../src/clients/rdma-cm/options.ts'
 import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
 import { CmOptionLevel, CmPortSpace } from '../../../src/spec/enums.ts'
 import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
-import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 const { ID, IB } = CmOptionLevel.values
@@ -70,7 +70,7 @@ const PRIMARY = 0x2b
 
 describe('a path set by the program', () => {
   it('is the route: the request is sent along it and contains it', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const id = a.create()
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
@@ -85,7 +85,7 @@ describe('a path set by the program', () => {
     assert.deepEqual(pathRecord(id), [{ flags: PRIMARY, reserved: 0, record: pathOption(PRIMARY).subarray(8) }])
 
     a.cm.connect(id, parametersOf(0x11))
-    world.settle()
+    network.settle()
     const [request] = b.requests(listener)
     assert.ok(request?.connection)
     const { flowLabel, hopLimit, trafficClass, sl, mtu } = request.connection.path
@@ -94,7 +94,7 @@ describe('a path set by the program', () => {
     assert.equal(id.connection?.path.hopLimit, 9)
     a.cm.destroy(id)
     for (const one of [request, listener]) b.cm.destroy(one)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 
   it('must be in the partition of the device', () => {
@@ -126,24 +126,24 @@ describe('a path set by the program', () => {
 
 describe('vendors', () => {
   it('exchange capabilities in the request and its reply, in 24 and 32 bits', () => {
-    const { world, a, b } = twoHosts()
+    const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.create()
     active.ece = { vendorId: 0xff12_3456, attrMod: 0xdead_beef }
     a.resolve(active, ip4(2, PORT))
     a.cm.connect(active, parametersOf(0x11))
-    world.settle()
+    network.settle()
     const [request] = b.take(listener)
     assert.deepEqual(request?.details.ece, { vendorId: 0x12_3456, attrMod: 0xdead_beef })
     const passive = request?.request
     assert.ok(passive)
     passive.ece = { vendorId: 0x65_4321, attrMod: 1 }
     b.cm.accept(passive, parametersOf(0x22))
-    world.settle()
+    network.settle()
     const answer = a.take(active).find(({ name }) => name === 'CONNECT_RESPONSE')
     assert.deepEqual(answer?.details.ece, { vendorId: 0x65_4321, attrMod: 1 })
     a.cm.destroy(active)
     for (const one of [passive, listener]) b.cm.destroy(one)
-    assertNothingLeft(world)
+    assertNothingLeft(network)
   })
 })

@@ -8,56 +8,56 @@ import { findHandle } from '../../../src/core/objects/handles.ts'
 import { cmAnswered, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
 import { ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
-import { ip4, parametersOf, twoHosts } from './world.ts'
+import { ip4, parametersOf, twoHosts } from './hosts.ts'
 
 const PORT = 7471
 
 /** A request of `a` that `b` accepts with a queue pair. */
 const accepted = () => {
-  const { world, a, b } = twoHosts()
+  const { network, a, b } = twoHosts()
   const listener = b.listen(ip4(2, PORT))
-  const settle = (): void => world.settle()
+  const settle = (): void => network.settle()
   const devices = [...b.devices.values()]
   const owner = program({
     core: b.core,
-    link: world.link,
+    link: network.link,
     devices,
     ports: [],
-    now: world.now,
+    now: network.now,
     settle,
-    tick: () => world.tick(),
+    tick: () => network.tick(),
   })
   const qp = makeQp(owner, makeCq(owner))
   const active = a.connect(ip4(2, PORT), 0x11)
-  world.settle()
+  network.settle()
   const [passive] = b.requests(listener)
   const object = findHandle(owner.context.handles, qp.handle)
   assert.ok(passive && object)
   acceptWithQueuePair(b.cm, passive, object, parametersOf(0))
-  world.settle()
+  network.settle()
   assert.equal(query(qp).state, Qps.RTS)
-  return { world, a, b, active, passive, qp }
+  return { network, a, b, active, passive, qp }
 }
 
 it('the reply is rejected: the queue pair is in the error state, and its program may change it again', () => {
-  const { world, a, b, active, passive, qp } = accepted()
+  const { network, a, b, active, passive, qp } = accepted()
   a.cm.reject(active, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
-  world.settle()
+  network.settle()
   assert.deepEqual(b.eventNames(passive), ['REJECTED'])
   assert.equal(query(qp).state, Qps.ERR)
   modify(qp, { state: Qps.RESET })
 })
 
 it('an established connection is rejected: the queue pair is in the error state', () => {
-  const { world, a, b, active, passive, qp } = accepted()
+  const { network, a, b, active, passive, qp } = accepted()
   a.cm.accept(active, undefined)
-  world.settle()
+  network.settle()
   const { tid, localId, remoteId } = active.connection!
   const rej = { tid, localId, remoteId, message: cmAnswered.OTHER, reason: rejReason.CONSUMER_DEFINED }
   const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
   const to = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
   a.mads.send(a.devices.get('rxe1')!.device, emitCm({ name: 'REJ', ...rej }), to)
-  world.settle()
+  network.settle()
   assert.deepEqual(b.eventNames(passive), ['ESTABLISHED', 'REJECTED'])
   assert.equal(query(qp).state, Qps.ERR)
 })

@@ -40,15 +40,15 @@ test('the file is sized once and sealed', () =>
 test('a ring is visible in the file at its offset, after the first page', () =>
   withMemory((memory, pool) => {
     for (const bytes of [1, PAGE, PAGE + 1, 300_000]) {
-      const piece = memory.allocate(bytes)
-      assert.ok(piece.offset >= PAGE && piece.offset % PAGE === 0)
-      assert.equal(piece.length, Math.ceil(bytes / PAGE) * PAGE)
-      own(piece).fill(bytes & 0xff)
-      const seen = pool.map(memory.fd, piece.offset, piece.length)
-      assert.ok(seen.bytes.subarray(0, piece.length).every(byte => byte === (bytes & 0xff)))
+      const chunk = memory.allocate(bytes)
+      assert.ok(chunk.offset >= PAGE && chunk.offset % PAGE === 0)
+      assert.equal(chunk.length, Math.ceil(bytes / PAGE) * PAGE)
+      own(chunk).fill(bytes & 0xff)
+      const seen = pool.map(memory.fd, chunk.offset, chunk.length)
+      assert.ok(seen.bytes.subarray(0, chunk.length).every(byte => byte === (bytes & 0xff)))
       seen.bytes[5] = 99
-      assert.equal(own(piece)[5], 99)
-      assert.equal(piece.view.getUint8(piece.at + 5), 99)
+      assert.equal(own(chunk)[5], 99)
+      assert.equal(chunk.view.getUint8(chunk.at + 5), 99)
       pool.release(seen)
     }
   }))
@@ -64,15 +64,15 @@ test('rings never overlap, and are zeroed when allocated', () => {
         const live: MappedChunk[] = []
         for (const one of steps) {
           if ('bytes' in one) {
-            const piece = memory.allocate(one.bytes)
+            const chunk = memory.allocate(one.bytes)
             assert.ok(
-              own(piece).every(byte => byte === 0),
+              own(chunk).every(byte => byte === 0),
               'zero',
             )
             for (const { offset, length } of live)
-              assert.ok(piece.offset >= offset + length || offset >= piece.offset + piece.length, 'no overlap')
-            own(piece).fill(0xee)
-            live.push(piece)
+              assert.ok(chunk.offset >= offset + length || offset >= chunk.offset + chunk.length, 'no overlap')
+            own(chunk).fill(0xee)
+            live.push(chunk)
           } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
           assert.equal(memory.live, live.length)
           assert.equal(
@@ -80,7 +80,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
             live.reduce((sum, { length }) => sum + length, 0),
           )
         }
-        for (const piece of live.splice(0)) memory.free(piece)
+        for (const chunk of live.splice(0)) memory.free(chunk)
         assert.equal(pool.counters.mapped, 0, 'chunks without rings are not mapped')
         assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
       }),
@@ -106,13 +106,13 @@ test('rings of one size are reused in place: allocating and freeing them does no
 
 test('a full file is ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
-    const pieces = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
+    const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
     assert.equal(memory.used, 31 * 2 ** 31)
     assert.equal(pool.counters.mapped, 31)
-    const { offset } = pieces[3]
-    memory.free(pieces[3])
+    const { offset } = chunks[3]
+    memory.free(chunks[3])
     assert.equal(memory.allocate(2 ** 31).offset, offset)
     // Smaller areas still fit.
     assert.equal(memory.allocate(PAGE).length, PAGE)
@@ -120,9 +120,9 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
 
 test('freeing twice, or another context’s ring, is an internal error', () =>
   withMemory(memory => {
-    const piece = memory.allocate(1)
-    memory.free(piece)
-    assert.throws(() => memory.free(piece), /freed before/)
+    const chunk = memory.allocate(1)
+    memory.free(chunk)
+    assert.throws(() => memory.free(chunk), /freed before/)
     withMemory(other => {
       const foreign = other.allocate(1)
       assert.throws(() => memory.free(foreign), /does not belong to this context/)
@@ -132,9 +132,9 @@ test('freeing twice, or another context’s ring, is an internal error', () =>
 test('rings freed after device removal keep their contents until the context is closed', () =>
   withMemory((memory, pool) => {
     const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
-    for (const piece of [one, two]) own(piece).fill(7)
+    for (const chunk of [one, two]) own(chunk).fill(7)
     memory.keep?.()
-    for (const piece of [one, two]) memory.free(piece)
+    for (const chunk of [one, two]) memory.free(chunk)
     assert.deepEqual([memory.live, memory.used], [0, 0])
     for (const { offset, length } of [one, two]) {
       const seen = pool.map(memory.fd, offset, length)

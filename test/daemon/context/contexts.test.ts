@@ -117,7 +117,7 @@ test('a token of any size rings the doorbell; context numbers are not reused', a
     assert.equal(b.contexts.count, 1)
   }
   assert.deepEqual(b.tokens, [0], 'the handle in a complete token')
-  // More than one read takes.
+  // More tokens than one read takes.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
   await b.nextRing()
   await b.nextRing()

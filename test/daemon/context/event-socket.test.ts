@@ -1,6 +1,6 @@
 /*
- * Events for programs that read, or do not: records arrive whole and in order, and a withdrawal counts exactly the
- * unread ones.
+ * Event sockets of programs that read their events or leave them unread: records arrive whole and in order, and a
+ * withdrawal counts exactly the unread ones.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

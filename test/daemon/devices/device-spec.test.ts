@@ -41,7 +41,7 @@ test('IPv4 and IPv6 in all spellings parse as in Node', () => {
   )
 })
 
-test('hand-picked addresses', () => {
+test('addresses in special forms: unspecified, loopback, IPv4-mapped, dotted tail', () => {
   assert.equal(hex(parseAddress('127.0.0.1')), '00000000000000000000ffff7f000001')
   assert.equal(hex(parseAddress('::')), '0'.repeat(32))
   assert.equal(hex(parseAddress('::1')), `${'0'.repeat(31)}1`)
@@ -50,7 +50,7 @@ test('hand-picked addresses', () => {
   assert.equal(hex(parseAddress('1:2:3:4:5:6:7.8.9.10')), '0001000200030004000500060708090a')
 })
 
-test('strings that are no addresses', () => {
+test('text that is not an address is refused', () => {
   for (const text of [
     '',
     ' ',

@@ -80,7 +80,7 @@ test('private classes and driver attributes of common classes are shown by name'
   )
 })
 
-test('also within a chain', () => {
+test('private classes and driver attributes within a chain are shown by name', () => {
   const entries = encodeChain([
     { call: callOf('pd', 'create') },
     { call: callOf('sink', 'create', 0, { pd: 0 }), refs: { pd: 0 } },

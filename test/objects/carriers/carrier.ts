@@ -1,5 +1,5 @@
 /*
- * Connects the model test (world.ts) to a real subsystem: core in this process (core-carrier.ts), or the sessions of a
+ * Connects the model test (random-program.ts) to a real subsystem: core in this process (core-carrier.ts), or the sessions of a
  * daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a carrier maps them to
  * its own.
  */
@@ -51,7 +51,7 @@ export type Op =
   | { readonly do: 'raise'; readonly modelObject: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
   | { readonly do: 'bind'; readonly window: ModelObject; readonly region: ModelObject }
-  /** Compares everything with the reference. */
+  /** Compares the state of the subsystem with the reference. */
   | { readonly do: 'compare'; readonly devices: readonly ModelDevice[] }
 
 export interface Answer {

@@ -39,7 +39,7 @@ import { onErrorOf } from '../random-calls.ts'
 import { COMPLETION, type ModelDevice, type ModelObject, type Opening, uses } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 
-interface Own {
+interface ProcessState {
   readonly caller: Caller
   /** Descriptor number → core's. */
   readonly fds: Map<number, number>
@@ -75,7 +75,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const core = createCore()
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(8, 64)), runs: 8, smallRuns: 64 })
   const devices = new Map<ModelDevice, RxeDevice>()
-  const processes = new Map<Process, Own>()
+  const processes = new Map<Process, ProcessState>()
   const contexts = new Map<Opening, Context>()
   const objects = new Map<ModelObject, CoreObject>()
   const rings = new Map<Opening, TestRings>()
@@ -96,7 +96,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     assert.fail('the devices still have work after many polls')
   }
 
-  const createProcess = (process: Process): Own => {
+  const createProcess = (process: Process): ProcessState => {
     const memory = createLocalSpace()
     const fds = new Map<number, number>()
     const caller: Caller = {
@@ -111,9 +111,9 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     return own
   }
 
-  const own = (process: Process): Own => processes.get(process) as Own
+  const own = (process: Process): ProcessState => processes.get(process) as ProcessState
 
-  const install = ({ fds }: Own, numbers: readonly { object: number }[] = []): number[] =>
+  const install = ({ fds }: ProcessState, numbers: readonly { object: number }[] = []): number[] =>
     numbers.map(({ object }) => {
       fds.set(nextFd, object)
       sinks.set(object, core.descriptors.get(object)!.sink as EventQueue)

@@ -1,5 +1,5 @@
 /*
- * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, mutates their pieces, and
+ * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, mutates their parts, and
  * makes the calls: each is answered with an errno and a message.
  */
 import assert from 'node:assert/strict'
@@ -68,8 +68,8 @@ export interface Message {
   readonly title: string
 }
 
-/** Boundaries of a message's parts, by its own lengths where plausible. */
-const pieces = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
+/** Splits a message into header and attributes or words, by its own lengths where they are plausible. */
+const split = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const found: Uint8Array[] = [bytes.subarray(0, header)]
   for (let at = header; at < bytes.length; ) {
@@ -80,12 +80,12 @@ const pieces = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: 
   return found.filter(({ length }) => length > 0)
 }
 export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Array[]>> = {
-  object: bytes => pieces(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
-  ioctl: bytes => pieces(bytes, 24, () => 16),
-  write: bytes => pieces(bytes, 8, () => 8),
+  object: bytes => split(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
+  ioctl: bytes => split(bytes, 24, () => 16),
+  write: bytes => split(bytes, 8, () => 8),
 }
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
-  pieces(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
+  split(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
 
 /** Corrects the lengths in a header, so that the rest of the message is parsed. */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {

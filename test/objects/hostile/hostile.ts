@@ -42,8 +42,8 @@ const changed = (dialect: DialectName, message: Message, last: Uint8Array, rando
       : random.hits(0.01)
         ? random.u32()
         : message.request
-  const whole = random.hits(0.8) ? correctLengths(dialect, bytes) : bytes
-  return { ...message, request, bytes: whole.length === 0 ? message.bytes : whole }
+  const mutated = random.hits(0.8) ? correctLengths(dialect, bytes) : bytes
+  return { ...message, request, bytes: mutated.length === 0 ? message.bytes : mutated }
 }
 
 const setUp = () => {

@@ -4,10 +4,7 @@
  */
 import type { TestNode } from '../node.ts'
 
-/**
- * Packets that arrive together: runs of packets for one queue pair, equal in length except that the last may be
- * shorter.
- */
+/** Collects packets and hands them to the node as runs. */
 export const createBurst = (node: TestNode) => {
   let row = -1
   let run: Uint8Array[] = []

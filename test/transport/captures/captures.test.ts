@@ -18,7 +18,7 @@ import { deliveredMutants, recordedMutants } from './mutations.ts'
 import { outcomeFaults } from './outcome.ts'
 import { pairsOf } from './pairs.ts'
 import { isExempt, permitFor, permitted, permittedOutcomes, type Row } from './permitted.ts'
-import { type Performance, play } from './play.ts'
+import { type PlayResult, play } from './play.ts'
 
 const { ERR } = QpState.values
 
@@ -38,11 +38,11 @@ const faultsOf = (
   side: Side,
   facts: Facts,
   recorded: readonly RecordedStream[],
-  performance: Performance,
+  played: PlayResult,
   coalesced = false,
 ): string[] => {
-  const differences = compareStreams(recorded, performance, permitFor(conversation.name, side, used), coalesced)
-  const outcomes = outcomeFaults(conversation, side, facts, performance).filter(text => {
+  const differences = compareStreams(recorded, played, permitFor(conversation.name, side, used), coalesced)
+  const outcomes = outcomeFaults(conversation, side, facts, played).filter(text => {
     const row = permittedOutcomes.find(r => r.capture === conversation.name && r.side === side && r.text === text)
     usedOutcomes.add(row)
     return row === undefined
@@ -78,10 +78,10 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
     for (const side of [0, 1] as const) {
       const what = side === 0 ? 'as the client' : 'as the server'
       const recorded = recordedStreams(conversation, pairs, side, facts)
-      const performance = play(conversation, pairs, side, facts)
+      const played = play(conversation, pairs, side, facts)
 
       test(what, () => {
-        assert.deepEqual(faultsOf(conversation, side, facts, recorded, performance), [])
+        assert.deepEqual(faultsOf(conversation, side, facts, recorded, played), [])
       })
 
       test(`${what}, packets in bursts`, () => {
@@ -92,15 +92,15 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
       test(`${what}: mutated recordings fail`, () => {
         const mutants = recordedMutants(name, recorded, isExempt(name, side))
         for (const [mutant, streams] of mutants)
-          assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, mutant)
+          assert.notEqual(faultsOf(conversation, side, facts, streams, played).length, 0, mutant)
         mutantsFound += mutants.length
       })
 
       test(`${what}: mutated input fails`, () => {
         if (facts.destroyed?.side === side && facts.destroyed.from === 1) return
-        const incoming = performance.ends.flatMap(end => end.incoming)
+        const incoming = played.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared
-        const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
+        const failed = played.ends.some(end => played.node.engine.query(end.row).state === ERR)
         const checked = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
         for (const [mutant, deliver] of deliveredMutants(conversation, side, checked)) {
           const changed = play(conversation, pairs, side, facts, { deliver })

@@ -20,7 +20,7 @@ import {
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
-import type { Performance, Sent, Timing } from './play.ts'
+import type { PlayResult, Sent, Timing } from './play.ts'
 
 /** A recorded packet, described like a packet of our engine. */
 export interface Recorded {
@@ -160,12 +160,12 @@ export type Permit = (difference: Difference) => { readonly recorded: number; re
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
-  performance: Performance,
+  played: PlayResult,
   permit: Permit,
   coalesced = false,
 ): Difference[] =>
   recorded.flatMap(stream => {
-    const ours = performance.ends.find(end => end.qpn === stream.qpn)!.stream
+    const ours = played.ends.find(end => end.qpn === stream.qpn)!.stream
     const comparable = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
       coalesced ? withoutAcknowledgements(list) : list
     return [

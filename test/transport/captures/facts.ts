@@ -1,5 +1,5 @@
 /*
- * What the packets of a capture do not show and the engine under test needs: queue pair attributes, intended losses,
+ * Facts that the engine under test needs and that the packets of a capture do not show: queue pair attributes, losses,
  * receive buffers that are too small, memory windows. Taken from the options and sources of the recorded programs
  * (test/fixtures/wire/ORIGIN.md); everything else is derived. Also lists the captures that cannot be replayed.
  */
@@ -29,8 +29,8 @@ export interface Facts {
   }[]
   /** Indexes of the signaled messages; all if absent. */
   readonly signaled?: readonly number[]
-  /** The client gave up at the end: one more timeout. */
-  readonly givesUp?: boolean
+  /** The client exhausts its retries at the end: one more timeout. */
+  readonly exhaustsRetries?: boolean
   /** A side's queue pair is destroyed from this packet of the file on. */
   readonly destroyed?: { readonly side: Side; readonly from: number }
   /** This side's program rewrites the memory that the peer reads: the contents come from the recorded responses. */
@@ -76,7 +76,7 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   nak_operation_too_long: { ...probe, receives: [64] },
   nak_operation_too_long_multi: { ...probe, receives: [1500] },
   bad_invalidate: probe,
-  retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, givesUp: true, destroyed: { side: 1, from: 1 } },
+  retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, exhaustsRetries: true, destroyed: { side: 1, from: 1 } },
   rping: { programWrites: true },
   rping_ipv6: { programWrites: true },
   // the server has closed before the client's last WRITE arrives

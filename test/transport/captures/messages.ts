@@ -58,7 +58,7 @@ export interface Message {
 }
 
 /** Position of a packet of `pair` on the requester's PSN axis, from the first request. */
-const place = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
+const psnOffset = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
 
 const psnsOf = (entry: Entry, mtu: number): number => {
   if ((flagsOf(entry.packet) & OP_READ) === 0) return 1
@@ -74,7 +74,7 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
     if (entry.from !== pair.requester || entry.packet.BTH.destQp !== pair.responderQpn || !isRequest(entry.packet))
       continue
     const { packet } = entry
-    if (place(pair, entry) !== next) continue
+    if (psnOffset(pair, entry) !== next) continue
     const flags = flagsOf(packet)
     const begins = (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     if (begins !== (open === undefined))
@@ -123,7 +123,7 @@ const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readon
   for (const [i, entry] of entries.entries()) {
     if (entry.from === pair.requester || entry.lost || entry.packet.BTH.destQp !== pair.requesterQpn) continue
     if (!isResponse(entry.packet) || !isPositive(entry.packet)) continue
-    const upTo = place(pair, entry)
+    const upTo = psnOffset(pair, entry)
     for (; done < messages.length; done++) {
       const message = messages[done]
       if (psnDistance(pair.firstPsn, message.psn) + message.psns - 1 > upTo) break

@@ -1,6 +1,6 @@
 /*
  * Mutated recordings that a replay must reject: one field of one recorded packet changed (every field, in each stream),
- * one packet removed, duplicated, moved or delayed; or a packet withheld from our engine, or its payload changed. The
+ * one packet removed, duplicated, moved or delayed; or, of the packets handed to our engine, one withheld or changed. The
  * mutated packet depends only on the names, so every run makes the same ones.
  */
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'

@@ -18,9 +18,9 @@ import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
 import { answerTo, remoteOf } from './memory.ts'
 import { type Message, takesReceive } from './messages.ts'
-import { type Performance, routeBytes, type Work } from './play.ts'
+import { grhBytes, type PlayResult, type Work } from './play.ts'
 
-type Cqe = Performance['node']['cqes'][number]
+type Cqe = PlayResult['node']['cqes'][number]
 
 const SUCCESS = 0
 const RECV = 128
@@ -31,13 +31,8 @@ const BIND_MW = 5
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
 /** Faults of the queue pairs of `side`. */
-export const outcomeFaults = (
-  conversation: Conversation,
-  side: Side,
-  facts: Facts,
-  performance: Performance,
-): string[] => {
-  const { node, ends } = performance
+export const outcomeFaults = (conversation: Conversation, side: Side, facts: Facts, played: PlayResult): string[] => {
+  const { node, ends } = played
   const faults = ends.flatMap(end => {
     const cqes = node.cqes.filter(c => c.qpn === end.qpn)
     return [...receiveFaults(end, cqes, node.memory), ...sendFaults(conversation, end, cqes, node.memory)]
@@ -45,7 +40,7 @@ export const outcomeFaults = (
   const { dropped, outOfSequence } = node.engine.counters
   const isReliable = ends.some(end => reliableService[(end.asRequester ?? end.asResponder)!.service] !== 0)
   if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were not accepted`)
-  faults.push(...performance.early, ...writeFaults(performance, facts))
+  faults.push(...played.early, ...writeFaults(played, facts))
   if (facts.log === true && facts.destroyed?.side !== side) {
     const log = readLog(conversation.name, side)
     faults.push(...logFaults(log.completions, node.cqes))
@@ -58,7 +53,7 @@ export const outcomeFaults = (
 
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
-  const route = routeBytes((end.asResponder ?? end.asRequester)!)
+  const route = grhBytes((end.asResponder ?? end.asRequester)!)
   const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
   const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.arrives))
   const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
@@ -128,7 +123,7 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
 }
 
 /** Memory has the peer's WRITEs in order, unless atomics or the program changed it too. */
-const writeFaults = ({ node, memory, ends }: Performance, facts: Facts): string[] => {
+const writeFaults = ({ node, memory, ends }: PlayResult, facts: Facts): string[] => {
   const { space, content } = memory
   const image = content.slice()
   const written = ends

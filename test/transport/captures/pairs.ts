@@ -75,9 +75,9 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
   const taken = new Set<number>()
   for (const server of qpns(1)) {
     const requests = to(1, server)
-    const isPartner = (qpn: number): boolean =>
+    const isPeer = (qpn: number): boolean =>
       !taken.has(qpn) && (name === 'UC' ? qpns(0).length === 1 : answers(requests, to(0, qpn)))
-    const client = qpns(0).find(isPartner) ?? UNKNOWN_QPN
+    const client = qpns(0).find(isPeer) ?? UNKNOWN_QPN
     taken.add(client)
     const answered = to(0, client)
     const mtu = mtuOf(requests) ?? mtuOf(answered) ?? DEFAULT_MTU

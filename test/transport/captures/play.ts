@@ -3,7 +3,7 @@
  * order, except lost ones; requests are posted when the recorded program posted them. Requests are sent one by one,
  * each where the recording has one, so that the same packets are in flight at a loss; if our engine has nothing to
  * send, time passes until its timer expires. The result is two streams per queue pair, responses and requests, for
- * compare.ts. This file judges nothing.
+ * compare.ts, which judges them.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -62,7 +62,7 @@ export interface Work {
   readonly incoming: readonly Message[]
 }
 
-export interface Performance {
+export interface PlayResult {
   readonly node: TestNode
   readonly memory: SideMemory
   readonly ends: readonly Work[]
@@ -72,8 +72,8 @@ export interface Performance {
 
 const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
-/** Global route header before a datagram in its buffer. */
-const ROUTE_BYTES = 40
+/** Length of the GRH before a datagram in its receive buffer. */
+const GRH_BYTES = 40
 /** Access flags: write, read, atomic. */
 const REMOTE_ACCESS = 14
 const DEFAULT_TIMEOUT = 14
@@ -130,7 +130,7 @@ export const play = (
   side: Side,
   facts: Facts,
   { deliver = entry => entry.bytes, inBursts = false }: PlayOptions = {},
-): Performance => {
+): PlayResult => {
   const { entries } = conversation
   const memory = memoryOf(conversation, pairs, side, facts)
   const { space, regions, content } = memory
@@ -240,7 +240,7 @@ export const play = (
   }
   finishBurst()
   while (drain('immediate', 0)) {}
-  if (facts.givesUp === true && side === 0) {
+  if (facts.exhaustsRetries === true && side === 0) {
     now = node.engine.nextTimeout()
     node.engine.onTimeout(now)
     while (drain('after the ACK timeout', 0)) {}
@@ -356,13 +356,13 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
 }
 
 /** Bytes before a message in a receive buffer. */
-export const routeBytes = (pair: Pair): number => (pair.service === Service.UD ? ROUTE_BYTES : 0)
+export const grhBytes = (pair: Pair): number => (pair.service === Service.UD ? GRH_BYTES : 0)
 
 /** A receive WQE of the recorded size, or of the next message's. */
 const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
-  const length = end.toReceive.shift() ?? (next?.length ?? 0) + routeBytes(end.asResponder!)
+  const length = end.toReceive.shift() ?? (next?.length ?? 0) + grhBytes(end.asResponder!)
   const at = take(length)
   node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
   end.receives.push({ at, length })

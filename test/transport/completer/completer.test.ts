@@ -120,13 +120,13 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('sequence error: the packets that are retransmitted', () => {
+  it('sequence error: retransmits once from its PSN; after progress, again', () => {
     const t = startScript()
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
     t.sent()
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), ['WRITE_MIDDLE@2 [1024]', 'WRITE_LAST@3 ackreq [5]', 'SEND_ONLY@4 ackreq'])
-    // a second one before any progress is ignored; after progress it is not
+    // a second NAK with the same PSN is ignored; one after progress is not
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 3, { syndrome: NAK.SEQUENCE })

@@ -13,7 +13,7 @@ const BUDGET = 16 * (MTU + 64)
 const WINDOW = 8 * (MTU + 64)
 const SUCCESS = 0
 
-/** `count` connected pairs of queue pairs; those in `dead` have no responder and time out. */
+/** `count` connected pairs of queue pairs. `unreachable`: indexes of pairs without a responder, which time out. */
 const start = (count: number, unreachable: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
   const options = { windowBytes: WINDOW, sharedWindowBytes: BUDGET, boundReads: true, memoryBytes: 0x4_0000, ...more }
   const nodes = [createNode(options), createNode(options)] as const

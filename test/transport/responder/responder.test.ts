@@ -11,7 +11,7 @@ import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from 
 import { packet, RQ, startScript } from '../script.ts'
 
 describe('a SEND', () => {
-  it('is delivered, and acknowledged on request', () => {
+  it('is delivered, and acknowledged if AckReq is set', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
@@ -19,7 +19,7 @@ describe('a SEND', () => {
     assert.deepEqual(inMemory(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
     assert.equal(t.node.cqes[0].flags, 0, 'only datagrams have a GRH')
   })
-  it('is not acknowledged without a request', () => {
+  it('is not acknowledged without AckReq', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 5 })
     assert.deepEqual(t.sent(), [])
@@ -86,7 +86,7 @@ describe('a SEND', () => {
     t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
   })
-  it('into a receive WQE with more SGEs than allowed has no room', () => {
+  it('into a receive WQE with more SGEs than max_recv_sge is a length error', () => {
     const t = startScript({}, { maxSge: 1 })
     const element = { at: 0, length: 8 }
     t.node.postReceive(t.row, { id: 1, sges: [element, element] })

@@ -1,6 +1,6 @@
 /*
- * XRC packets (IBA annex A14): every request names its SRQ, the target finds or refuses it; everything else is as in
- * RC.
+ * XRC packets (IBA annex A14): every request names its SRQ in the XRCETH, the target looks it up or refuses the request; the
+ * rest is as in RC.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -18,7 +18,7 @@ const OTHER = SHARED_QUEUE + 1
 const initiator = () => startScript({}, { service: Service.XRC_INI })
 const target = () => start({}, { service: Service.XRC_TGT })
 
-test('every request packet names the SRQ, and the payload is whole', () => {
+test('every request packet has an XRCETH, and carries a full path MTU of payload besides', () => {
   const cases: [opcode: number, length: number, packets: string[]][] = [
     [SEND, 5, [`SEND_ONLY@0 ackreq srq ${SRQ} [5]`]],
     [SEND, 2 * MTU + 3, ['SEND_FIRST@0', 'SEND_MIDDLE@1', 'SEND_LAST@2']],
@@ -104,7 +104,7 @@ test('packets of a long WRITE are handled in one step if all name the same SRQ',
   assert.deepEqual(other.sent(), ['NAK(INVALID_REQUEST)@2 msn 0'])
 })
 
-test('a packet shorter than a MIDDLE by the XRCETH is no MIDDLE', () => {
+test('a MIDDLE packet without an XRCETH is an invalid request', () => {
   const t = target()
   t.request('XRC_WRITE_FIRST', 0, { payload: MTU, remote: 0, dmaLen: 6 * MTU })
   const short = packet('XRC_WRITE_MIDDLE', RQ + 1, { payload: MTU - 4 })

@@ -22,7 +22,7 @@ import {
   type Server,
 } from '../../../src/verbs/index.ts'
 import { parseAddress } from '../../../src/wire/address.ts'
-import { parametersOf } from '../../clients/rdma-cm/world.ts'
+import { parametersOf } from '../../clients/rdma-cm/hosts.ts'
 import { loopbackText } from '../../loopback.ts'
 import { eachCarrier, next, type OpenTwo, openTwoHere } from './endpoints.ts'
 

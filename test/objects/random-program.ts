@@ -1,10 +1,10 @@
 /*
  * Random programs against the reference (R23): processes that open devices, fork, pass descriptors, make calls and end;
  * devices that are added and removed. Each step is executed by a carrier and by the reference, and both must agree:
- * errno, handle, results, events, and in the end everything that is left.
+ * errno, handle, results and events, and at the end the remaining objects.
  *
- * A step is a number that determines everything in it, so that a failure shrinks to few steps. `run` is a generator of
- * the carrier's actions, so that one description serves synchronous and asynchronous carriers.
+ * A step is a seed that determines all its random choices, so that a failure shrinks to few steps. `run` is a generator
+ * of the carrier's actions, so that it works with synchronous and asynchronous carriers.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -34,7 +34,7 @@ const DEVICES = ['rxe0', 'rxe1']
 const MAX_PROCESSES = 4
 const MAX_OPENINGS = 3
 
-interface World {
+interface State {
   readonly facts: Facts
   readonly devices: (ModelDevice | undefined)[]
   readonly processes: Process[]
@@ -51,7 +51,7 @@ const assertResults = (expected: Answer['out'], actual: Answer['out'], where: st
     if (value !== undefined) assert.deepEqual(actual[name], value, `${where}: ${name}`)
 }
 
-/** Records numbers that only the real side chooses: keys and QPNs. */
+/** Records numbers that only the real subsystem chooses: keys and QPNs. */
 const recordNumbers = (modelObject: ModelObject, out: Answer['out'], where: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
@@ -127,12 +127,12 @@ const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
 
 // ---- processes ----
 
-const copies = ({ processes }: World, modelObject: ModelObject): number =>
+const copies = ({ processes }: State, modelObject: ModelObject): number =>
   processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === modelObject).length, 0)
 
-function* closeOne(world: World, process: Process, fd: number): Run {
+function* closeOne(state: State, process: Process, fd: number): Run {
   const modelObject = process.fds.get(fd) as ModelObject
-  const last = copies(world, modelObject) === 1
+  const last = copies(state, modelObject) === 1
   process.fds.delete(fd)
   if (last) closeFd(modelObject)
   yield { do: 'closeFd', process, fd, last }
@@ -145,10 +145,10 @@ function* closeOpening(process: Process, opening: Opening): Run {
   yield { do: 'close', process, opening }
 }
 
-function* end(world: World, process: Process): Run {
-  for (const fd of [...process.fds.keys()]) yield* closeOne(world, process, fd)
+function* end(state: State, process: Process): Run {
+  for (const fd of [...process.fds.keys()]) yield* closeOne(state, process, fd)
   for (const opening of [...process.openings]) yield* closeOpening(process, opening)
-  world.processes.splice(world.processes.indexOf(process), 1)
+  state.processes.splice(state.processes.indexOf(process), 1)
   yield { do: 'end', process }
 }
 
@@ -163,14 +163,14 @@ function* readOne({ random, facts, process }: CallSite): Run {
   assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${modelObject.class} ${fd}`)
 }
 
-function* fork(world: World, parent: Process): Run {
+function* fork(state: State, parent: Process): Run {
   const child: Process = { fds: new Map(), openings: new Set(parent.openings) }
   const { fds } = yield { do: 'fork', parent, child }
   ;[...parent.fds.values()].forEach((modelObject, i) => {
     child.fds.set(fds[i], modelObject)
   })
   for (const opening of child.openings) opening.holders++
-  world.processes.push(child)
+  state.processes.push(child)
 }
 
 function* open(process: Process, device: ModelDevice): Run {
@@ -179,25 +179,25 @@ function* open(process: Process, device: ModelDevice): Run {
   yield { do: 'open', process, opening }
 }
 
-function* start(world: World): Run {
+function* start(state: State): Run {
   const process: Process = { fds: new Map(), openings: new Set() }
-  world.processes.push(process)
+  state.processes.push(process)
   yield { do: 'start', process }
 }
 
 // ---- device events ----
 
-const objectsOf = ({ devices }: World, classes: readonly string[]): ModelObject[] =>
+const objectsOf = ({ devices }: State, classes: readonly string[]): ModelObject[] =>
   devices.flatMap(device =>
     [...(device?.openings ?? [])].flatMap(({ handles }) =>
       [...handles.values()].filter(modelObject => classes.includes(modelObject.class)),
     ),
   )
 
-function* raiseEvent(world: World, { random }: CallSite): Run {
+function* raiseEvent(state: State, { random }: CallSite): Run {
   const choice = random.int(10)
   if (choice < 6) {
-    const armed = objectsOf(world, ['cq']).filter(
+    const armed = objectsOf(state, ['cq']).filter(
       ({ armed, channel, attached }) => random.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
     )
     if (armed.length === 0) return
@@ -206,23 +206,23 @@ function* raiseEvent(world: World, { random }: CallSite): Run {
     complete(modelObject, solicited)
     yield { do: 'complete', modelObject, solicited }
   } else if (choice < 8) {
-    const sources = objectsOf(world, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
+    const sources = objectsOf(state, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
     if (sources.length === 0) return
     const modelObject = random.pick(sources)
     const type = random.pick([CQ_ERR, QP_FATAL, COMM_EST])
     raise(modelObject, type)
     yield { do: 'raise', modelObject, type }
   } else if (choice < 9) {
-    const device = random.pick(world.devices.filter(one => one !== undefined))
+    const device = random.pick(state.devices.filter(one => one !== undefined))
     const type = random.pick([PORT_ACTIVE, PORT_ERR])
     raisePort(device, 1, type)
     yield { do: 'port', device, type }
   } else {
-    const windows = objectsOf(world, ['mw'])
+    const windows = objectsOf(state, ['mw'])
     if (windows.length === 0) return
     const window = random.pick(windows)
     const [pd] = window.parents
-    const regions = objectsOf(world, ['mr']).filter(({ parents }) => parents[0] === pd)
+    const regions = objectsOf(state, ['mr']).filter(({ parents }) => parents[0] === pd)
     if (regions.length === 0) return
     const region = random.pick(regions)
     window.bound = region
@@ -230,15 +230,15 @@ function* raiseEvent(world: World, { random }: CallSite): Run {
   }
 }
 
-function* plug(world: World, index: number): Run {
-  const there = world.devices[index]
+function* plug(state: State, index: number): Run {
+  const there = state.devices[index]
   if (there === undefined) {
     const device = newDevice(DEVICES[index])
-    world.devices[index] = device
+    state.devices[index] = device
     yield { do: 'add', device }
   } else {
     endDevice(there, DEVICE_FATAL)
-    world.devices[index] = undefined
+    state.devices[index] = undefined
     yield { do: 'remove', device: there }
   }
 }
@@ -250,33 +250,33 @@ const weights: readonly { readonly what: string; readonly weight: number }[] = [
   { what: 'chain', weight: 10 },
   { what: 'on descriptor', weight: 14 },
   { what: 'read', weight: 6 },
-  { what: 'act', weight: 14 },
+  { what: 'device event', weight: 14 },
   { what: 'close descriptor', weight: 3 },
   { what: 'copy', weight: 2 },
   { what: 'open', weight: 1 },
   { what: 'close', weight: 0.6 },
   { what: 'fork', weight: 1 },
   { what: 'end', weight: 0.5 },
-  { what: 'plug', weight: 0.6 },
+  { what: 'add or remove device', weight: 0.6 },
 ]
 
-function* step(world: World, seed: number): Run {
-  const { processes, facts, devices } = world
+function* step(state: State, seed: number): Run {
+  const { processes, facts, devices } = state
   const random = createRandomSource(seed)
-  if (processes.length === 0) yield* start(world)
+  if (processes.length === 0) yield* start(state)
   const process = random.pick(processes)
-  const there = devices.filter(device => device !== undefined)
+  const present = devices.filter(device => device !== undefined)
   const { what } = random.weighted(weights)
-  if (what === 'plug') {
+  if (what === 'add or remove device') {
     const index = random.int(DEVICES.length)
-    if (devices[index] === undefined || there.length > 1) yield* plug(world, index)
+    if (devices[index] === undefined || present.length > 1) yield* plug(state, index)
     return
   }
   // A process whose device was removed has few possible actions.
   const openOnes = [...process.openings].filter(one => !one.ended)
   const shouldOpen = openOnes.length === 0 || what === 'open'
   if (process.openings.size === 0 || (shouldOpen && process.openings.size < MAX_OPENINGS)) {
-    yield* open(process, random.pick(there))
+    yield* open(process, random.pick(present))
     return
   }
   const opening = random.pick(openOnes.length > 0 && random.hits(0.95) ? openOnes : [...process.openings])
@@ -285,12 +285,12 @@ function* step(world: World, seed: number): Run {
   else if (what === 'chain') yield* chain(site)
   else if (what === 'on descriptor') yield* call(site, true)
   else if (what === 'read') yield* readOne(site)
-  else if (what === 'act' && facts.raisesEvents) yield* raiseEvent(world, site)
+  else if (what === 'device event' && facts.raisesEvents) yield* raiseEvent(state, site)
   else if (what === 'close') yield* closeOpening(process, opening)
-  else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(world, process)
-  else if (what === 'end' && processes.length > 1) yield* end(world, process)
+  else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(state, process)
+  else if (what === 'end' && processes.length > 1) yield* end(state, process)
   else if (process.fds.size > 0 && what === 'close descriptor')
-    yield* closeOne(world, process, random.pick([...process.fds.keys()]))
+    yield* closeOne(state, process, random.pick([...process.fds.keys()]))
   else if (process.fds.size > 0 && what === 'copy') {
     const [fd, modelObject] = random.pick([...process.fds])
     const to = random.pick(processes)
@@ -301,14 +301,14 @@ function* step(world: World, seed: number): Run {
 
 /** Runs these steps, compares at intervals, and closes everything. */
 export function* run(facts: Facts, seeds: readonly number[], compareEvery = 1): Run {
-  const world: World = { facts, devices: DEVICES.map(() => undefined), processes: [] }
-  const present = (): ModelDevice[] => world.devices.filter(device => device !== undefined)
-  yield* plug(world, 0)
-  yield* plug(world, 1)
+  const state: State = { facts, devices: DEVICES.map(() => undefined), processes: [] }
+  const present = (): ModelDevice[] => state.devices.filter(device => device !== undefined)
+  yield* plug(state, 0)
+  yield* plug(state, 1)
   for (const [i, seed] of seeds.entries()) {
-    yield* step(world, seed)
+    yield* step(state, seed)
     if (i % compareEvery === 0) yield { do: 'compare', devices: present() }
   }
-  for (const process of [...world.processes]) yield* end(world, process)
+  for (const process of [...state.processes]) yield* end(state, process)
   yield { do: 'compare', devices: present() }
 }

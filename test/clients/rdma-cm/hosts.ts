@@ -72,14 +72,14 @@ export class Host {
   readonly clients: Clients
   readonly reported: ReportedEvent[] = []
   readonly devices = new Map<string, RxeDevice>()
-  readonly #world: World
+  readonly #network: VirtualNetwork
   /** The consumer accepts no new identifiers: requests are rejected. */
   refusesRequests = false
 
-  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
-    this.#world = world
+  constructor(network: VirtualNetwork, seed: number, more: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
+    this.#network = network
     this.core = createCore({ classes: classesWithClients(() => this.clients), random: randomFrom(seed) })
-    this.clients = new Clients(this.core, { now: () => world.now, random: randomFrom(seed + 1), ...more })
+    this.clients = new Clients(this.core, { now: () => network.now, random: randomFrom(seed + 1), ...more })
     if (startsRdmaCm) this.clients.use('rdma_cm')
   }
 
@@ -95,9 +95,9 @@ export class Host {
   plug(last: number, fault = ''): Device {
     const name = `rxe${last}`
     const plain = identify(ipv4(10, 0, 0, last), { name: 'lo', index: 1 })
-    const port = withFaults(this.#world.link.attach(), name, parseFaults(fault))
+    const port = withFaults(this.#network.link.attach(), name, parseFaults(fault))
     const identity = { ...plain, gids: [...plain.gids, ipv6(last)] }
-    const rxe = createRxeDevice(this.core, { name, identity, port, now: () => this.#world.now })
+    const rxe = createRxeDevice(this.core, { name, identity, port, now: () => this.#network.now })
     this.devices.set(name, rxe)
     return rxe.device
   }
@@ -158,7 +158,7 @@ export class Host {
   }
 }
 
-export class World {
+export class VirtualNetwork {
   now = 1
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
@@ -210,17 +210,17 @@ export const any4 = (port: number): SocketAddress => ({ ...ipAddress(ipv4(0, 0, 
 export const any6 = (port: number): SocketAddress => ({ ...ipAddress(new Uint8Array(16), port), family: Family.INET6 })
 
 /** Host 1 with device 10.0.0.1, host 2 with 10.0.0.2. */
-export const twoHosts = (fault = ''): { world: World; a: Host; b: Host } => {
-  const world = new World()
-  const [a, b] = [world.host(), world.host()]
+export const twoHosts = (fault = ''): { network: VirtualNetwork; a: Host; b: Host } => {
+  const network = new VirtualNetwork()
+  const [a, b] = [network.host(), network.host()]
   a.plug(1, fault)
   b.plug(2, fault)
-  return { world, a, b }
+  return { network, a, b }
 }
 
 /** An established connection from `a` to a listener of `b`. */
 export const establish = (
-  world: World,
+  network: VirtualNetwork,
   a: Host,
   b: Host,
   listener: Identifier,
@@ -229,18 +229,18 @@ export const establish = (
 ) => {
   assert.ok(to)
   const active = a.connect(to, qpns[0])
-  world.settle()
+  network.settle()
   const [passive] = b.requests(listener)
   assert.ok(passive, 'no request has arrived')
   b.cm.accept(passive, parametersOf(qpns[1]))
-  world.settle()
+  network.settle()
   a.cm.accept(active, undefined)
-  world.settle()
+  network.settle()
   return { active, passive }
 }
 
 /** Asserts that no objects are left. */
-export const assertNothingLeft = (world: World): void => {
-  world.runTimers()
-  for (const { cm } of world.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })
+export const assertNothingLeft = (network: VirtualNetwork): void => {
+  network.runTimers()
+  for (const { cm } of network.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })
 }

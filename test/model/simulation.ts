@@ -1,6 +1,6 @@
 /*
- * The model test's world: engines on a hostile network, pairs of queue pairs, and random events: requests, receives,
- * draining, errors, resets, new queue pairs, forged packets. A seed determines the world completely. checks.ts has the
+ * The simulation of the model test: engines on a hostile network, pairs of queue pairs, and random events: requests,
+ * receives, draining, errors, resets, new queue pairs, forged packets. A seed determines it completely. checks.ts has the
  * invariants; a failure has the seed and the last steps.
  */
 import assert from 'node:assert/strict'
@@ -44,7 +44,7 @@ import { createRandomSource } from './random.ts'
 
 const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
-export interface WorldOptions {
+export interface SimulationOptions {
   readonly seed: number
   readonly nodes: number
   readonly pairs: number
@@ -65,7 +65,7 @@ const MAX_LOG_LINES = 60
 /** µs; ACK timeouts are 1 to 4 ms. */
 const MAX_SLEEP = 10_000
 
-export const createWorld = (options: WorldOptions) => {
+export const createSimulation = (options: SimulationOptions) => {
   const random = createRandomSource(options.seed)
   const statistics = createStatistics()
   const lines: string[] = []
