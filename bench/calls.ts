@@ -165,8 +165,8 @@ const ahRow = (name: string, quantity: string, prepare: Row['prepare']): Row => 
 })
 
 export const callRows: readonly Row[] = [
-  ahRow('calls ah', 'an address handle made and destroyed', byCall),
+  ahRow('calls ah', 'an address handle created and destroyed', byCall),
   ahRow('calls ah library', 'the same as an object of the library', byLibrary),
-  rtsRow('calls rts', 'queue pairs made ready to send by one call', true),
-  rtsRow('calls rts four', 'queue pairs made ready to send by four calls', false),
+  rtsRow('calls rts', 'queue pairs created and brought to RTS by one call', true),
+  rtsRow('calls rts four', 'queue pairs created and brought to RTS by four calls', false),
 ]

@@ -8,14 +8,14 @@ import { settled } from './memory.ts'
 
 export interface IdleOrder {
   readonly count: number
-  /** Milliseconds for which the processor time is measured; 0: not at all. */
+  /** Seconds for which the processor time is measured; 0: not at all. */
   readonly seconds: number
 }
 
 export interface IdleCost {
   /** Bytes of both ends of a connection, in heap and buffers. */
   readonly bytes: number
-  /** Share of a processor, for all connections. */
+  /** Percent of one processor, for all connections together. */
   readonly cpuPercent: number
 }
 

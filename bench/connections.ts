@@ -9,7 +9,7 @@ import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
 import { startChild } from './children.ts'
 import type { IdleCost, IdleOrder } from './connections-side.ts'
 import type { Bench, Row } from './harness.ts'
-import { benchProgram, runTwin, startDaemon } from './processes.ts'
+import { benchProgram, runReference, startDaemon } from './processes.ts'
 
 const WINDOW = 32
 const COUNT = 1000
@@ -90,7 +90,7 @@ const prepareRdmacm = async (): Promise<Bench> => {
     return {
       ours: async () =>
         Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, ONE_BY_ONE).finished()),
-      reference: () => runTwin('tcp_connects', ONE_BY_ONE * 10),
+      reference: () => runReference('tcp_connects', ONE_BY_ONE * 10),
       note: `${ONE_BY_ONE} connections a round, one after the other`,
       async close() {
         await server.stop()

@@ -5,7 +5,7 @@
  */
 import { Messages } from '../src/spec/session.ts'
 import type { Bench, Row } from './harness.ts'
-import { ownProgram, runTwin, startDaemon } from './processes.ts'
+import { ownProgram, runReference, startDaemon } from './processes.ts'
 
 const CALLS = 10_000
 /** Bytes of an IOCTL request; its reply has as many. */
@@ -16,7 +16,7 @@ const prepare = async (): Promise<Bench> => {
   const daemon = await startDaemon()
   return {
     ours: async () => Number.parseFloat(await daemon.run(program, CALLS).finished()),
-    reference: () => runTwin('unix_pingpong', BYTES, CALLS, 'seqpacket'),
+    reference: () => runReference('unix_pingpong', BYTES, CALLS, 'seqpacket'),
     note: `${CALLS} calls a round`,
     close: () => daemon.stop(),
   }

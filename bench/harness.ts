@@ -31,9 +31,9 @@ export interface Row {
   readonly aim: number
   /** Cores that a measurement needs exclusively, for the probe; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
-  /** Limits are of ours; the reference is for comparison. */
+  /** The limits apply to our value, not to the ratio; the reference is only shown. */
   readonly byValue?: true
-  /** Number of rounds; 5, unless one round is long. */
+  /** Number of rounds, 5 by default; fewer for long rounds. */
   readonly rounds?: number
   /** Throws `Unavailable` if this machine lacks a prerequisite. */
   readonly prepare: () => Bench | Promise<Bench>

@@ -1,6 +1,6 @@
 /*
  * Row "idle": the processor time of a daemon with connected, waiting clients. The clients are servers of
- * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a client that never comes.
+ * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a client that never connects.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

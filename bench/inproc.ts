@@ -6,12 +6,12 @@
 import { startChild } from './children.ts'
 import type { Bench, Row } from './harness.ts'
 import type { InprocOrder } from './inproc-side.ts'
-import { runTwin } from './processes.ts'
+import { runReference } from './processes.ts'
 
 /** Requests posted before the first poll. */
 const BATCH = 16
 const MEBI = 2 ** 20
-const TWIN_BYTES = 5e9
+const REFERENCE_BYTES = 5e9
 
 /** The measuring process: nanoseconds per message. */
 const started = async (order: InprocOrder) => {
@@ -25,7 +25,7 @@ const bandwidth = async (operation: InprocOrder['operation'], size: number): Pro
   const { nanoseconds, close } = await started({ operation, size, batch: BATCH })
   return {
     ours: async () => size / (await nanoseconds()),
-    reference: () => runTwin('memcpy', size, Math.round(TWIN_BYTES / size)),
+    reference: () => runReference('memcpy', size, Math.round(REFERENCE_BYTES / size)),
     close,
   }
 }

@@ -1,6 +1,6 @@
 /*
- * The objects measured by objects.ts: for each kind a function that creates an idle one. "held" is the library's
- * object; the others are created by plain calls.
+ * The objects measured by objects.ts: for each kind a function that creates an idle one. "held" kinds are objects of the
+ * library; the others are created by plain calls.
  */
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
@@ -20,7 +20,7 @@ import type { Device } from '../src/verbs/index.ts'
 import type { PathFacts } from '../src/verbs/plan.ts'
 import { connectSteps, reliableSteps } from '../src/verbs/qp/connection.ts'
 
-export interface Place {
+export interface Setup {
   readonly device: Device
   readonly carrier: Carrier
   readonly path: PathFacts
@@ -32,38 +32,38 @@ export type Made = Disposable | number
 /** Returns the function that creates one object; prerequisites are created once. */
 export interface Maker {
   readonly class: ObjectClass
-  prepare(place: Place): () => Made
+  prepare(setup: Setup): () => Made
 }
 
 /** Releases what was created. */
-export const destroyMade = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
+export const destroyMade = ({ carrier }: Setup, { class: cls }: Maker, made: Made): void => {
   if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
   else made[Symbol.dispose]()
 }
 
 /** For classes whose creation takes these arguments and the results of `needed`. */
-const madeByCall = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker => ({
+const madeByCall = (cls: ObjectClass, args: AnyValues, needed: (setup: Setup) => AnyValues = () => ({})): Maker => ({
   class: cls,
-  prepare(place) {
-    const { carrier } = place
-    const all = { ...args, ...needed(place) }
+  prepare(setup) {
+    const { carrier } = setup
+    const all = { ...args, ...needed(setup) }
     return () => carrier.call(cls, 'create', 0, all as never).object
   },
 })
 
-/** The library's object for it. */
+/** An object of the library for this class. */
 const madeByLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
   class: cls,
   prepare: ({ device }) => prepare(device),
 })
 
-const pdOf = ({ device }: Place) => ({ pd: device.pd().handle })
-const queues = (place: Place) => {
-  const { handle } = place.device.cq()
-  return { ...pdOf(place), sendCq: handle, recvCq: handle }
+const pdOf = ({ device }: Setup) => ({ pd: device.pd().handle })
+const queues = (setup: Setup) => {
+  const { handle } = setup.device.cq()
+  return { ...pdOf(setup), sendCq: handle, recvCq: handle }
 }
-const cap = (requests: number, pieces: number) => ({
-  cap: { maxSendWr: requests, maxRecvWr: requests, maxSendSge: pieces, maxRecvSge: pieces, maxInlineData: 0 },
+const cap = (requests: number, sges: number) => ({
+  cap: { maxSendWr: requests, maxRecvWr: requests, maxSendSge: sges, maxRecvSge: sges, maxInlineData: 0 },
   userHandle: 0n,
 })
 const sixteen = cap(16, 1)
@@ -72,12 +72,12 @@ const noQueues = cap(0, 0)
 /** A queue pair that is ready to send, to a peer that need not exist. */
 const connected = (maker: Maker): Maker => ({
   class: maker.class,
-  prepare(place) {
-    const { carrier, path } = place
-    const one = maker.prepare(place)
+  prepare(setup) {
+    const { carrier, path } = setup
+    const one = maker.prepare(setup)
     return () => {
       const qp = one() as number
-      const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: place.device.address, psn: 1 })
+      const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: setup.device.address, psn: 1 })
       const { responder, requester } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
       carrier.call(RcQp, 'modify', qp, { ...rtr, ...responder })
@@ -92,14 +92,14 @@ const rc = madeByCall(RcQp, sixteen, queues)
 
 export const makers = {
   pd: madeByCall(Pd, {}),
-  mr: madeByCall(Mr, { access: LOCAL_WRITE, length: 64n }, place => {
-    const start = place.carrier.addressOf(new Uint8Array(64))
-    return { ...pdOf(place), start, iova: start }
+  mr: madeByCall(Mr, { access: LOCAL_WRITE, length: 64n }, setup => {
+    const start = setup.carrier.addressOf(new Uint8Array(64))
+    return { ...pdOf(setup), start, iova: start }
   }),
   mw: madeByCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),
-  ah: madeByCall(Ah, { userHandle: 0n }, place => ({
-    ...pdOf(place),
-    address: connectSteps(place.path, 1, { qpn: 17, gid: '127.0.0.2', psn: 1 }).rtr.address,
+  ah: madeByCall(Ah, { userHandle: 0n }, setup => ({
+    ...pdOf(setup),
+    address: connectSteps(setup.path, 1, { qpn: 17, gid: '127.0.0.2', psn: 1 }).rtr.address,
   })),
   cq: madeByCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
   srq: madeByCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
@@ -108,8 +108,8 @@ export const makers = {
   'rc_qp connected': connected(rc),
   uc_qp: madeByCall(UcQp, sixteen, queues),
   ud_qp: madeByCall(UdQp, sixteen, queues),
-  xrc_ini_qp: madeByCall(XrcIniQp, sixteen, place => {
-    const { pd, sendCq } = queues(place)
+  xrc_ini_qp: madeByCall(XrcIniQp, sixteen, setup => {
+    const { pd, sendCq } = queues(setup)
     return { pd, sendCq }
   }),
   xrc_tgt_qp: madeByCall(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({

@@ -1,7 +1,7 @@
 /*
  * A process that creates very many objects of one class, once, and measures their cost: for the rows of objects.ts and
- * for the tests that hold their limits (R15). Each process executes one order, since what is measured includes memory
- * that grows and never shrinks.
+ * for test/bench/objects.test.ts (R15). Each process executes one order, because measured memory grows and never
+ * shrinks.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
@@ -10,7 +10,7 @@ import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { createNetwork } from '../src/verbs/local/network.ts'
 import { parseAddress } from '../src/wire/address.ts'
 import { settled } from './memory.ts'
-import { destroyMade, type Made, makers, type ObjectKind, type Place } from './objects-made.ts'
+import { destroyMade, type Made, makers, type ObjectKind, type Setup } from './objects-made.ts'
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
@@ -38,7 +38,7 @@ const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> 
 
 const ADDRESS = '127.0.0.1'
 
-const place = (): Place => {
+const setup = (): Setup => {
   const carrier = localCarrier(createNetwork(), 'rxe0', ADDRESS)
   const path = { gid: parseAddress(ADDRESS) as Uint8Array, gidIndex: 1, pathMtu: carrier.rxe.state.port.pathMtu }
   return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
@@ -46,11 +46,11 @@ const place = (): Place => {
 
 const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
   const maker = makers[what]
-  const before = place()
+  const before = setup()
   const warm = Array.from({ length: WARM_UP }, maker.prepare(before))
   for (const one of warm.splice(0).reverse()) destroyMade(before, maker, one)
   await before.device.close()
-  const make = maker.prepare(place())
+  const make = maker.prepare(setup())
   // The array of the objects is not counted.
   const made = new Array<Made>(count).fill(0)
   const cost = await costOf(count, () => {

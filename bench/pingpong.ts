@@ -5,7 +5,7 @@
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
-import { type Daemon, needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
 
 const TARGET_US = 500_000
 const TRIAL = 300
@@ -22,7 +22,7 @@ const compare = async (size: number): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   const daemon = await startDaemon()
   const ours = (iterations: number): Promise<number> => roundTrip(daemon, size, iterations)
-  const reference = (iterations: number): Promise<number> => runTwin('unix_pingpong', size, iterations)
+  const reference = (iterations: number): Promise<number> => runReference('unix_pingpong', size, iterations)
   try {
     const enough = async (side: (iterations: number) => Promise<number>): Promise<number> => {
       let iterations = TRIAL

@@ -24,7 +24,7 @@ const hasProgram = (name: string): boolean =>
 /** Path of one of our own C programs (test/programs). */
 export const ownProgram = (name: string): string => {
   const path = join(root, 'build', 'programs', name)
-  if (!existsSync(path)) throw new Unavailable(`build/programs/${name} was not built (is libibverbs-dev there?)`)
+  if (!existsSync(path)) throw new Unavailable(`build/programs/${name} was not built (is libibverbs-dev installed?)`)
   return path
 }
 
@@ -88,12 +88,12 @@ const start = (command: string, args: readonly string[]): Started => {
 /** Path of one of this folder's C programs. */
 export const benchProgram = (name: string): string => {
   const path = join(root, 'build', 'bench', name)
-  if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is there a C compiler?)`)
+  if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is a C compiler installed?)`)
   return path
 }
 
-/** Path of a C program, run by a command elsewhere (`ip netns exec NAME`). */
-export const runTwinIn = async (
+/** Runs a C reference by a command (`ip netns exec NAME`), and returns the first number of its output. */
+export const runReferenceIn = async (
   prefix: readonly string[],
   name: string,
   ...args: readonly (string | number)[]
@@ -103,8 +103,8 @@ export const runTwinIn = async (
 }
 
 /** Runs a C reference and returns the first number of its output. */
-export const runTwin = (name: string, ...args: readonly (string | number)[]): Promise<number> =>
-  runTwinIn([], name, ...args)
+export const runReference = (name: string, ...args: readonly (string | number)[]): Promise<number> =>
+  runReferenceIn([], name, ...args)
 
 export interface Daemon {
   readonly pid: number

@@ -109,7 +109,7 @@ int main(int argc, char **argv)
     }
     struct addrinfo *address;
     if (getaddrinfo(argv[2], argv[3], NULL, &address)) {
-        fprintf(stderr, "%s port %s is no address\n", argv[2], argv[3]);
+        fprintf(stderr, "%s port %s is not an address\n", argv[2], argv[3]);
         return 2;
     }
     struct rdma_event_channel *channel = rdma_create_event_channel();

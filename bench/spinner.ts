@@ -1,6 +1,6 @@
 /*
  * The other end of the noise probe's ping-pong over shared memory: a worker that sleeps until it must spin, and then
- * answers each ping at once. See noise.ts.
+ * answers each ping immediately. See noise.ts.
  */
 import { workerData } from 'node:worker_threads'
 import { GO, PING, PONG } from './noise-words.ts'

@@ -82,7 +82,7 @@ const CONSUMER = RingHeader.CONSUMER >> 2
 
 /** A ring from the program's side: its masked index and its memory. */
 interface ProgramRing {
-  readonly piece: MappedChunk
+  readonly chunk: MappedChunk
   readonly mask: number
   index: number
 }
@@ -92,7 +92,7 @@ const makeSide = (options: SideOptions) => {
   const crc = loadNativeCrc()
   if (crc) useCrcEngine(crc, mapArena(1024))
   const bytes = parseAddress(address)
-  if (bytes === undefined) throw new Error(`${address} is no IP address`)
+  if (bytes === undefined) throw new Error(`${address} is not an IP address`)
   const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, cut })
   const identity = identify(bytes, { name: 'bench', index: 0 })
   // An address of this network namespace; it must not be link-local.
@@ -104,8 +104,8 @@ const makeSide = (options: SideOptions) => {
   const rings = findableMemory()
   context.state = { rings: mappedRings(rings) } satisfies RxeContext
   const ringAt = (info: unknown): ProgramRing => {
-    const piece = rings.at((info as { offset: bigint }).offset)
-    return { piece, mask: piece.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }
+    const chunk = rings.at((info as { offset: bigint }).offset)
+    return { chunk, mask: chunk.view.getUint32(RingHeader.INDEX_MASK, true), index: 0 }
   }
 
   const memory = createLocalSpace(loadNativeCopier())
@@ -143,7 +143,7 @@ const makeSide = (options: SideOptions) => {
         ? WrOpcode.values.RDMA_READ
         : WrOpcode.values.SEND
   const fill = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
-    const { view } = ring.piece
+    const { view } = ring.chunk
     const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
     for (let i = 0; i <= ring.mask; i++) write(view, RingHeader.DATA + (i << log2))
   }
@@ -190,7 +190,7 @@ const makeSide = (options: SideOptions) => {
 
   /** Posts up to `count` requests to a ring, as many as fit; returns their number. */
   const post = (ring: ProgramRing, count: number): number => {
-    const { words } = ring.piece
+    const { words } = ring.chunk
     const used = (ring.index - Atomics.load(words, CONSUMER)) & ring.mask
     const n = Math.min(count, depth - used)
     if (n <= 0) return 0
@@ -200,7 +200,7 @@ const makeSide = (options: SideOptions) => {
   }
   /** Takes all completions of a CQ and returns their number. Throws for a failed one. */
   const take = (cq: ProgramRing): number => {
-    const { words, view } = cq.piece
+    const { words, view } = cq.chunk
     const producer = Atomics.load(words, PRODUCER)
     const n = (producer - cq.index) & cq.mask
     for (let i = 0; i < n; i++) {
@@ -364,7 +364,7 @@ const answer = async (order: Order): Promise<Answer> => {
     side = makeSide(order.options)
     return { facts: side.facts }
   }
-  if (side === undefined) throw new Error('nothing is made yet')
+  if (side === undefined) throw new Error('the first order must create the side')
   if (order.kind === 'connect') {
     side.connect(order.peer)
     return { done: true }

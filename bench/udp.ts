@@ -8,7 +8,7 @@ import { type Child, startChild } from './children.ts'
 import type { DgramOrder } from './dgram-side.ts'
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
-import { needProgram, runTwin, runTwinIn } from './processes.ts'
+import { needProgram, runReference, runReferenceIn } from './processes.ts'
 import type { Operation, Order, SideFacts, SideOptions } from './udp-side.ts'
 
 /** Headers and ICRC of a MIDDLE packet: the overhead of a datagram. */
@@ -27,7 +27,7 @@ interface Pair {
 type Choice = Omit<SideOptions, 'address'>
 
 /** The two ends: addresses, and commands that start a process there. */
-interface Place {
+interface TestNetwork {
   readonly addresses: readonly [string, string]
   readonly prefixes: readonly (readonly string[])[]
   /** Files of their network namespaces, if they have their own. */
@@ -35,10 +35,10 @@ interface Place {
   close(): void
 }
 
-const loopback: Place = { addresses: ['127.0.41.1', '127.0.41.2'], prefixes: [[], []], files: [], close() {} }
+const loopback: TestNetwork = { addresses: ['127.0.41.1', '127.0.41.2'], prefixes: [[], []], files: [], close() {} }
 
 /** Two network namespaces connected by a veth pair. Throws Unavailable where that is not permitted. */
-const vethPlace = (): Place => {
+const vethNetwork = (): TestNetwork => {
   needProgram('ip', 'iproute2')
   const names = ['a', 'b'].map(end => `udbench${process.pid}${end}`)
   const ip = (...args: string[]): void => {
@@ -49,7 +49,7 @@ const vethPlace = (): Place => {
       try {
         ip('netns', 'delete', name)
       } catch {
-        // It did not exist.
+        // The namespace did not exist.
       }
   }
   try {
@@ -71,17 +71,17 @@ const vethPlace = (): Place => {
   }
 }
 
-const startPair = async (choice: Choice, place: Place = loopback): Promise<Pair> => {
-  const sides = place.prefixes.map(prefix => startChild<Order>('udp-side.js', prefix))
+const startPair = async (choice: Choice, network: TestNetwork = loopback): Promise<Pair> => {
+  const sides = network.prefixes.map(prefix => startChild<Order>('udp-side.js', prefix))
   const close = async (): Promise<void> => {
     await Promise.all(sides.map(side => side.stop()))
-    place.close()
+    network.close()
   }
   const [near, far] = sides
   try {
     const facts: SideFacts[] = []
     for (const [i, side] of sides.entries()) {
-      const options = { ...choice, address: place.addresses[i] }
+      const options = { ...choice, address: network.addresses[i] }
       facts.push((await side.ask<{ facts: SideFacts }>({ kind: 'make', options })).facts)
     }
     for (const [i, side] of sides.entries()) await side.ask({ kind: 'connect', peer: facts[1 - i] })
@@ -110,9 +110,11 @@ const startPair = async (choice: Choice, place: Place = loopback): Promise<Pair>
 
 // ---- references ----
 
-const twinGso = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'gso', mtu + OVERHEAD, mtu, bytes)
-const twinSpin = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'gso-spin', mtu + OVERHEAD, mtu, bytes)
-const twinPlain = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'plain', mtu + OVERHEAD, mtu, bytes)
+const gsoReference = (mtu: number, bytes: number) => () => runReference('udp_stream', 'gso', mtu + OVERHEAD, mtu, bytes)
+const spinReference = (mtu: number, bytes: number) => () =>
+  runReference('udp_stream', 'gso-spin', mtu + OVERHEAD, mtu, bytes)
+const plainReference = (mtu: number, bytes: number) => () =>
+  runReference('udp_stream', 'plain', mtu + OVERHEAD, mtu, bytes)
 
 const IPERF_SECONDS = 1
 
@@ -222,7 +224,7 @@ const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
     { size: 65536, mtu: 1024, floor: 0.28, aim: 0.5 },
     { size: MEBI, mtu: 1024, floor: 0.28, aim: 0.5 },
   ].map(({ size, mtu, floor, aim }) =>
-    bandwidthRow({ operation, size, mtu }, C_GSO, { floor, aim }, bytes => twinGso(mtu, bytes)),
+    bandwidthRow({ operation, size, mtu }, C_GSO, { floor, aim }, bytes => gsoReference(mtu, bytes)),
   ),
 )
 /**
@@ -231,9 +233,9 @@ const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
  */
 const spinRows = (['write', 'read'] as const).map(operation => {
   const limits = { floor: 0.4, aim: 0.65 }
-  const twin = (bytes: number) => twinSpin(4096, bytes)
+  const reference = (bytes: number) => spinReference(4096, bytes)
   const what = { operation, size: 65536, mtu: 4096 }
-  const row = bandwidthRow(what, 'C with GSO and GRO, polling', limits, twin, `two cores ${operation}`)
+  const row = bandwidthRow(what, 'C with GSO and GRO, polling', limits, reference, `two cores ${operation}`)
   return { ...row, quantity: `${row.quantity}, both polling` }
 })
 const loopRows = [65536, MEBI].map(size =>
@@ -241,13 +243,13 @@ const loopRows = [65536, MEBI].map(size =>
     { operation: 'write', size, mtu: 4096, drive: 'loop' },
     C_GSO,
     size === MEBI ? { floor: 0.5, aim: 0.75 } : { floor: 0.4, aim: 0.65 },
-    bytes => twinGso(4096, bytes),
+    bytes => gsoReference(4096, bytes),
     `loop ${size}`,
   ),
 )
 const plainRows = (['write', 'read', 'send'] as const).map(operation =>
   bandwidthRow({ operation, size: 65536, mtu: 4096, cut: 'never' }, C_PLAIN, { floor: 0.55, aim: 0.8 }, bytes =>
-    twinPlain(4096, bytes),
+    plainReference(4096, bytes),
   ),
 )
 const iperfRows = [65536, MEBI].map(size =>
@@ -274,18 +276,18 @@ const dgramRow: Row = {
   cores: 2,
   async prepare() {
     const size = 65536
-    const twin = await startDgram()
-    await twin.far.ask({ kind: 'sink' })
+    const nodeDgram = await startDgram()
+    await nodeDgram.far.ask({ kind: 'sink' })
     const pair = await startPair({ operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'spin' })
     const [many, few] = [Math.ceil(1e9 / size), Math.ceil(1e8 / size)]
     return {
       ours: async () => (many * size) / (await pair.stream(many)) / 1e9,
       reference: async () => {
-        const order = { kind: 'stream', port: twin.port, messages: few, size, mtu: 4096, window: 131072 } as const
-        await twin.far.ask({ kind: 'sink' })
-        return (few * size) / (await twin.near.ask<{ value: number }>(order)).value / 1e9
+        const order = { kind: 'stream', port: nodeDgram.port, messages: few, size, mtu: 4096, window: 131072 } as const
+        await nodeDgram.far.ask({ kind: 'sink' })
+        return (few * size) / (await nodeDgram.near.ask<{ value: number }>(order)).value / 1e9
       },
-      close: async () => void (await Promise.all([pair.close(), twin.close()])),
+      close: async () => void (await Promise.all([pair.close(), nodeDgram.close()])),
     }
   },
 }
@@ -302,13 +304,14 @@ const vethRow: Row = {
   async prepare() {
     const size = 65536
     const messages = Math.ceil(5e8 / size)
-    const place = vethPlace()
-    const [from, to] = place.addresses
+    const network = vethNetwork()
+    const [from, to] = network.addresses
     const choice = { operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
-    const pair = await startPair(choice, place)
+    const pair = await startPair(choice, network)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
-      reference: () => runTwinIn(place.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, place.files[1]),
+      reference: () =>
+        runReferenceIn(network.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, network.files[1]),
       close: () => pair.close(),
     }
   },
@@ -339,7 +342,7 @@ const spinRow: Row = {
     const pair = await latency(true)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
-      reference: async () => (await runTwin('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
+      reference: async () => (await runReference('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
       close: () => pair.close(),
     }
   },
@@ -355,14 +358,15 @@ const eventRow: Row = {
   aim: 0.4,
   cores: 2,
   async prepare() {
-    const twin = await startDgram()
-    await twin.far.ask({ kind: 'echo' })
+    const nodeDgram = await startDgram()
+    await nodeDgram.far.ask({ kind: 'echo' })
     const pair = await latency(false)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, false)) / 2,
       reference: async () =>
-        (await twin.near.ask<{ value: number }>({ kind: 'ping', port: twin.port, rounds: ROUNDS, size: 64 })).value / 2,
-      close: async () => void (await Promise.all([pair.close(), twin.close()])),
+        (await nodeDgram.near.ask<{ value: number }>({ kind: 'ping', port: nodeDgram.port, rounds: ROUNDS, size: 64 }))
+          .value / 2,
+      close: async () => void (await Promise.all([pair.close(), nodeDgram.close()])),
     }
   },
 }
@@ -393,7 +397,7 @@ const rateRow: Row = {
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
       // payload 1000 counts packets: GB/s are million packets/s
-      reference: () => runTwin('udp_stream', 'gso', 96, 1000, 2e9),
+      reference: () => runReference('udp_stream', 'gso', 96, 1000, 2e9),
       close: () => pair.close(),
     }
   },
@@ -411,8 +415,8 @@ const manyRow = (qps: number): Row => ({
   async prepare() {
     const choice = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
     const one = await startPair({ ...choice, qps: 1, depth: 64 })
-    const place = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
-    const many = await startPair({ ...choice, qps, depth: 64 }, place)
+    const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
+    const many = await startPair({ ...choice, qps, depth: 64 }, network)
     return {
       ours: async () => RATE_MESSAGES / (await many.stream(RATE_MESSAGES)) / 1e6,
       reference: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,
@@ -440,7 +444,7 @@ const costRow: Row = {
         await pair.stream(messages)
         return ((await pair.usage()).cpu - before) / ((messages * size) / 1e9)
       },
-      reference: () => runTwin('udp_stream', 'gso-cost', 4096 + OVERHEAD, 4096, 1e9),
+      reference: () => runReference('udp_stream', 'gso-cost', 4096 + OVERHEAD, 4096, 1e9),
       close: () => pair.close(),
     }
   },

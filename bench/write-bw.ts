@@ -4,7 +4,7 @@
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
-import { type Daemon, needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
 
 const TARGET_BYTES = 1e9
 /** perftest's MB are mebibytes. */
@@ -28,7 +28,7 @@ const compare = async (size: number): Promise<Bench> => {
   const iterations = iterationsOf(size)
   return {
     ours: () => writeBandwidth(daemon, size),
-    reference: () => runTwin('process_vm', size, iterations),
+    reference: () => runReference('process_vm', size, iterations),
     note: `${iterations} messages a round`,
     close: () => daemon.stop(),
   }

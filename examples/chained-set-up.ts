@@ -43,7 +43,7 @@ const made = timed('one chain', byChain)
 const single = timed('single calls', () => bySingleCalls(made))
 const { pd, cq, mr, qps } = made
 
-// Objects made by a chain are ordinary objects.
+// Objects created by a chain are ordinary objects.
 const [one, two] = qps
 one.connect(two.endpoint)
 two.connect(one.endpoint)
@@ -56,6 +56,6 @@ try {
   device.chain(chain => [chain.rcQp(pd, { sendCq: cq }), chain.rcQp(pd, { sendCq: cq, maxSendWr: 1e9 })])
 } catch (error) {
   if (!(error instanceof RdmaError)) throw error
-  console.log(`nothing was made: ${error.message}`)
+  console.log(`nothing was created: ${error.message}`)
 }
 close(made)

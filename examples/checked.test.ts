@@ -8,7 +8,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type Device, FindingsError, open } from 'userdma'
 
-/** Code under test: a server that lends memory to one reader. With `early` it takes the memory back too early. */
+/** Code under test: a server that lends memory to one reader. With `early` it deregisters the memory too early. */
 const lend = (device: Device, early: boolean) => {
   const pd = device.pd()
   const mr = pd.register(new Uint8Array(64).fill(7), { remoteRead: true })
@@ -45,7 +45,7 @@ test('a transfer without mistakes', async () => {
   assert.ok(await transfer(server, client, false))
 })
 
-test('memory that is taken back too early is found, where it was deregistered', async () => {
+test('memory that is deregistered too early is found, with the line of the deregistration', async () => {
   const network = createNetwork({ check: { onFinding: () => {} } })
   await using server = await open({ network })
   const client = await open({ network })

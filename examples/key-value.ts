@@ -11,18 +11,18 @@ import { createNetwork, type Device, type Endpoint, open, type RemoteMemory } fr
 const SLOT = 128
 const KEY = 8
 const VALUE = 40
-const BEHIND = SLOT - 4
+const END_VERSION = SLOT - 4
 const keys = Number(process.argv[2] ?? 1000)
 /** Twice as many slots as keys, a power of two: a lookup rarely needs a second READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
 /** A key's 32 bytes in the table, and the first slot of its lookup. */
-const placeOf = (key: string) => {
+const locate = (key: string) => {
   const digest = createHash('sha256').update(key).digest()
   return { digest, first: digest.readUInt32LE(0) % slots }
 }
 
-/** What a client must know: plain data, sent in any way. */
+/** The data that a client needs, as plain data: a program sends it over any channel, for example TCP. */
 interface Invitation {
   readonly endpoint: Endpoint
   readonly table: RemoteMemory
@@ -41,15 +41,15 @@ const createServer = (device: Device) => {
       return { endpoint: qp.endpoint, table: mr.remote() }
     },
     set(key: string, value: string): void {
-      const { digest, first } = placeOf(key)
+      const { digest, first } = locate(key)
       let at = first * SLOT
       while (table.readUInt32LE(at) !== 0 && !table.subarray(at + KEY, at + VALUE).equals(digest))
         at = (at + SLOT) % table.length
       const version = table.readUInt32LE(at) + 1
       table.writeUInt32LE(version, at)
       digest.copy(table, at + KEY)
-      table[at + VALUE] = table.write(value, at + VALUE + 1, BEHIND - VALUE - 1)
-      table.writeUInt32LE(version, at + BEHIND)
+      table[at + VALUE] = table.write(value, at + VALUE + 1, END_VERSION - VALUE - 1)
+      table.writeUInt32LE(version, at + END_VERSION)
     },
   }
 }
@@ -70,14 +70,14 @@ const createClient = (device: Device) => {
       qp.connect(invitation.endpoint)
     },
     async get(key: string): Promise<string | undefined> {
-      const { digest, first } = placeOf(key)
+      const { digest, first } = locate(key)
       for (let index = first; ; ) {
         qp.read(local, { ...table, address: table.address + BigInt(index * SLOT) })
         while (!cq.poll()) await cq.wait()
         if (!cq.completion.ok) throw new Error(`the table cannot be read: ${cq.completion.statusName}`)
         const version = slot.readUInt32LE(0)
         if (version === 0) return undefined
-        if (slot.readUInt32LE(BEHIND) !== version) continue
+        if (slot.readUInt32LE(END_VERSION) !== version) continue
         if (slot.subarray(KEY, VALUE).equals(digest)) return slot.toString('utf8', VALUE + 1, VALUE + 1 + slot[VALUE])
         index = (index + 1) % slots
       }

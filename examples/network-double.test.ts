@@ -11,10 +11,10 @@ import { createNetwork, type Device, type Endpoint, open } from 'userdma'
 const RETRIES = 5
 
 /** Code under test: sends a file in parts and waits until all have arrived. */
-const sendPieces = async (
+const sendParts = async (
   device: Device,
   file: Uint8Array,
-  piece: number,
+  partBytes: number,
   connect: (endpoint: Endpoint) => Endpoint,
 ) => {
   const pd = device.pd()
@@ -22,8 +22,8 @@ const sendPieces = async (
   const cq = device.cq()
   const qp = pd.rcQp({ sendCq: cq, maxSendWr: 64 })
   qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 10 })
-  let left = Math.ceil(file.length / piece)
-  for (let at = 0; at < file.length; at += piece) qp.send(mr.slice(at, Math.min(piece, file.length - at)))
+  let left = Math.ceil(file.length / partBytes)
+  for (let at = 0; at < file.length; at += partBytes) qp.send(mr.slice(at, Math.min(partBytes, file.length - at)))
   while (left > 0) {
     for await (const wc of cq) {
       assert.equal(wc.statusName, 'SUCCESS')
@@ -33,14 +33,14 @@ const sendPieces = async (
 }
 
 /** The receiver: collects what arrives, in order. */
-const receiver = (device: Device, pieces: number, piece: number) => {
+const receiver = (device: Device, parts: number, partBytes: number) => {
   const pd = device.pd()
-  const bytes = new Uint8Array(pieces * piece)
+  const bytes = new Uint8Array(parts * partBytes)
   const mr = pd.register(bytes)
-  const qp = pd.rcQp({ sendCq: device.cq(), maxRecvWr: pieces })
+  const qp = pd.rcQp({ sendCq: device.cq(), maxRecvWr: parts })
   const connect = (endpoint: Endpoint): Endpoint => {
     qp.connect(endpoint, { minRnrTimer: 1 })
-    for (let i = 0; i < pieces; i++) qp.receive(mr.slice(i * piece, piece), i)
+    for (let i = 0; i < parts; i++) qp.receive(mr.slice(i * partBytes, partBytes), i)
     return qp.endpoint
   }
   return { bytes, connect }
@@ -57,7 +57,7 @@ const transfer = async (fault: string) => {
   last = left
   await using right = await open({ network })
   const { bytes, connect } = receiver(right, 50, 1000)
-  await sendPieces(left, file, 1000, connect)
+  await sendParts(left, file, 1000, connect)
   assert.deepEqual(bytes, file)
   return { sender: left.counters(), receiver: right.counters() }
 }
@@ -68,14 +68,14 @@ test('on a good network nothing is sent twice', async () => {
   assert.equal(receiver.hw_counters.duplicate_request, 0)
 })
 
-test('a peer that is never heard fails the transfer, after the retries that were agreed', async () => {
+test('a transfer to a peer that never answers fails after the configured retries', async () => {
   const failed = transfer('opcode=RC_ACKNOWLEDGE,drop=100%')
   await assert.rejects(failed, /RETRY_EXC_ERR/)
   assert.equal(last?.counters().transport.retransmissions, RETRIES)
   assert.equal(last?.counters().hw_counters.retry_exceeded_err, 1)
 })
 
-test('a bad network costs retransmissions, not data', async () => {
+test('a lossy network causes retransmissions, and no data is lost', async () => {
   const { sender, receiver } = await transfer('drop=5%,dup=2%,seed=11')
   assert.ok(sender.transport.retransmissions > 0)
   assert.ok(receiver.faults.dropped > 0)

@@ -9,7 +9,7 @@ const [loss = '1%', total = '1000000'] = process.argv.slice(2)
 const CHUNK = 1400
 const WINDOW = 32
 /** Milliseconds until a datagram is sent again. */
-const PATIENCE = 20
+const RETRANSMIT_MS = 20
 const network = createNetwork()
 const near = await open({ network })
 const far = await open({ network })
@@ -22,7 +22,7 @@ console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times
 
 network.setFaults(`drop=${loss},seed=1`)
 
-/** Answers each datagram with its number, until no datagram arrives any more. */
+/** Answers each datagram with its number, until `ended` is aborted. */
 const serve = async (socket: UdpSocket, ended: AbortSignal): Promise<void> => {
   for await (const { payload, address, port } of socket) {
     if (ended.aborted) return
@@ -30,14 +30,14 @@ const serve = async (socket: UdpSocket, ended: AbortSignal): Promise<void> => {
   }
 }
 
-/** Sends numbered datagrams, each again until it is answered; returns how many it took. */
+/** Sends numbered datagrams, each again until it is answered; returns the number of transmissions. */
 const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
-  /** When each was sent. */
+  /** Time of the last transmission of each unanswered datagram, in milliseconds. */
   const unanswered = new Map<number, number>()
   let [next, sent] = [0, 0]
   while (next < chunks || unanswered.size > 0) {
     const now = performance.now()
-    const wanted = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > PATIENCE)
+    const wanted = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > RETRANSMIT_MS)
     while (next < chunks && unanswered.size + wanted.length < WINDOW) wanted.push(next++)
     for (const number of wanted) {
       const payload = new Uint8Array(4 + CHUNK)
@@ -47,7 +47,7 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
       sent++
     }
     const late = new AbortController()
-    const timer = setTimeout(() => late.abort(), PATIENCE)
+    const timer = setTimeout(() => late.abort(), RETRANSMIT_MS)
     await socket.wait({ signal: late.signal }).catch(() => {})
     clearTimeout(timer)
     for (let answer = socket.poll(); answer !== undefined; answer = socket.poll())
@@ -61,7 +61,7 @@ const ended = new AbortController()
 const serving = serve(server, ended.signal)
 const chunks = Math.ceil(Number(total) / CHUNK)
 const sent = await send(left.udp(), chunks)
-console.log(`${total} bytes are there, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
+console.log(`${total} bytes arrived, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
 ended.abort()
 server.close()
 await serving

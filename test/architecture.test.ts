@@ -79,7 +79,7 @@ const importsOf = (source: string): string[] => {
 
 const folderOf = (path: string): string => path.split('/')[1]
 
-/** What is wrong with one import, or undefined. Paths begin with src/ and use slashes. */
+/** The rule that an import breaks, as a sentence; undefined if it breaks none. Paths begin with src/ and use slashes. */
 const wrongImport = (path: string, module: string): string | undefined => {
   const folder = folderOf(path)
   const rules = FOLDERS[folder]
@@ -226,7 +226,7 @@ describe('the architecture', () => {
   })
 })
 
-describe('the check itself', () => {
+describe('the check of the architecture', () => {
   const findIn = (path: string, source: string) => findViolations(new Map([[path, source]]))
   const refused: readonly (readonly [path: string, source: string, message: RegExp])[] = [
     ['src/wire/a.ts', "import { x } from '../core/b.ts'", /wire\/ may not import from core\//],

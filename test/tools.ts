@@ -39,8 +39,8 @@ export const missing = (t: TestContext, message: string): false => {
 }
 
 /**
- * Full path of a program that the test needs, or undefined after the test was skipped. `from` names the package, for
- * people.
+ * Full path of a program that the test needs, or undefined after the test was skipped. `from`: the Debian package, for
+ * the message.
  */
 export const requireTool = (name: string, t: TestContext, from?: string): string | undefined => {
   const path = findTool(name)

@@ -29,7 +29,7 @@ const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
   return { ...addresses, FILE, COPY, ...(library !== undefined && { RSOCKETS: library }) }
 }
 
-/** Runs it to its end; rejects with the programs' output if it fails. */
+/** Runs a case to its end; rejects with the output of its programs if it fails. */
 export const runProgram = async (
   scope: Scope,
   daemon: TestDaemon,

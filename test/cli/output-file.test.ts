@@ -1,5 +1,5 @@
 /*
- * Output files of traces and captures: private, and never at a place prepared by another user.
+ * Output files of traces and captures: private, and never a file or link of another user.
  */
 import assert from 'node:assert/strict'
 import {

@@ -1,5 +1,5 @@
 /*
- * Programs that the preload library cannot enter.
+ * Programs into which the library cannot be preloaded.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'

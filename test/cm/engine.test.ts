@@ -1,6 +1,6 @@
 /*
  * The connection manager in virtual time: messages and events in normal operation, with lost and duplicate messages,
- * stale and refused connections, destruction in any state, and peers that send false messages.
+ * stale and refused connections, destruction in any state, and peers that send messages with wrong values.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
@@ -32,7 +32,7 @@ const requested = (overrides = {}): [CmConnection, CmConnection] => {
   pair.exchange()
   return [active, one(pair.b).connection]
 }
-/** The additional information of a REJ for a timeout. */
+/** The ARI of a REJ for a timeout: the CA GUID. */
 const caGuidBytes = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 1, host)
 const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, 3 - to.number)): void =>
   to.engine.onMad(emitCm(message), from, pair.now)
@@ -134,7 +134,7 @@ describe('a connection', () => {
     )
   })
 
-  test('both sides connect to each other at the same time; an answer with the queue pair of the own request is refused', () => {
+  test('both sides connect to each other at the same time; a reply with the queue pair of our own request is refused', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
@@ -501,7 +501,7 @@ describe('refusals', () => {
     assert.equal(actives[0]!.state, 'REQ_SENT')
   })
 
-  test('an alternate path is refused, and one for no connection with its own code', () => {
+  test('an alternate path (LAP) is refused; for an unknown connection the code is another one', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 5n, localId: active.localId, remoteId: passive.localId }
     inject(pair.b, { name: 'LAP', ...ids })
@@ -557,7 +557,7 @@ describe('resolution of a service id', () => {
   })
 })
 
-describe('peers that send false values', () => {
+describe('peers that send wrong values', () => {
   test('a DREQ or RTU with a wrong id or queue pair changes nothing', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 1n, localId: active.localId, remoteId: passive.localId }

@@ -14,8 +14,8 @@ import { gid, type Host, Pair, parsed, pathTo, SERVICE } from './pair.ts'
 import { plainRequest } from './request.ts'
 
 /**
- * A cell is the next state, or `/X`: answered with X without a change, or `.`: ignored. A request for no known
- * connection is answered with a refusal, because its service has no listener.
+ * A cell is the next state; or `/X`: the state stays, and the answer is X; or `.`: the message is ignored. A REQ that
+ * belongs to no known connection is rejected, because its service has no listener.
  */
 const TABLE = `
                       REQ   MRA           REJ       REP       RTU          DREQ       DREP      SIDR_REQ   SIDR_REP  LAP   APR

@@ -40,7 +40,7 @@ const ends = (pair: Pair, role: Role): [End, End] => {
   return role === 'active' ? both : [both[1], both[0]]
 }
 
-/** The other end has sent its DREQ. */
+/** The peer has sent its DREQ, and the connection has received it. */
 const disconnectByPeer = (pair: Pair, role: Role): End => {
   const [own, [host, other]] = ends(pair, role)
   host.engine.disconnect(other, pair.now)

@@ -1,5 +1,5 @@
 /*
- * Random connects, accepts, refusals, disconnects, deaths, losses, duplicates and waits between three connection
+ * Random connects, accepts, rejects, disconnects, host restarts, losses, duplicates and waits between three connection
  * managers. Invariants: no connection leaves TIMEWAIT early; a consumer gets only events that the state table allows;
  * when no more messages are lost, both ends of a connection agree; and when all are destroyed nothing is left.
  */

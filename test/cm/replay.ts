@@ -21,7 +21,7 @@ export interface RecordedMessage {
   readonly time: number
   readonly from: Side
   readonly message: CmMessage
-  /** It did not reach the other side. */
+  /** The message did not reach the other side. */
   readonly lost: boolean
 }
 
@@ -179,7 +179,7 @@ class Replay {
     if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as MessageOf<'SIDR_REQ'>).requestId, connection)
   }
 
-  /** Both sides may send this closing message before they receive the other's. */
+  /** A DREQ or DREP that both sides send before they receive the peer's. */
   #sendCrossing(number: number, { name, remoteId }: MessageOf<'DREQ' | 'DREP'>): void {
     const own = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,

@@ -10,7 +10,7 @@ test('an exponent is 4.096 µs times a power of two', () => {
   assert.equal(Math.round(fromExponent(20)), 4294967)
 })
 
-test('an ACK timeout covers twice the packet life time and the ACK delay, rounded up little', () => {
+test('an ACK timeout covers twice the packet life time and the ACK delay, rounded up by less than a factor of two', () => {
   for (let delay = 0; delay < 32; delay++) {
     for (let life = 0; life < 32; life++) {
       const needed = 2 * 2 ** life + 2 ** delay

@@ -25,8 +25,8 @@ const lines = [
 ]
 const others = testLines.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
 
-const setUp = (with_: readonly (typeof testLines)[number][] = [...others, ...lines]) => {
-  const b = openTestDevice({}, testDriver(with_))
+const setUp = (classLines: readonly (typeof testLines)[number][] = [...others, ...lines]) => {
+  const b = openTestDevice({}, testDriver(classLines))
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
   return { ...b, qp: { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n } }

@@ -145,7 +145,7 @@ test('the device’s removal is the last event of a queue', () => {
   attach(queue, { cookie: 1n, device: 1 })
   attach(unreadQueue, { cookie: 2n, cq: cq.handle })
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
-  // Unread: dropped with their objects, as in Linux's files.
+  // These events are not read. They are dropped with their objects, as in Linux's files.
   complete()
   raiseObjectEvent(qp, COMM_EST)
   unregister(device)

@@ -1,5 +1,5 @@
 /*
- * Reasons for refused keys and binds: each with its numbers, and none for accepted ones.
+ * Reasons for refused keys and binds, with the numbers involved; accepted accesses have no reason.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -29,7 +29,7 @@ const setUp = () => {
 }
 const hex = (key: number): string => `0x${key.toString(16)}`
 
-test('a refused key', () => {
+test('each refusal of a key has its reason', () => {
   const { table, region, key, window1, window2, explain } = setUp()
   const is = (id: CauseName, text: string, ...args: Parameters<typeof explain>): void => {
     const cause = explain(...args)
@@ -74,7 +74,7 @@ test('the last 1024 destroyed keys are known', () => {
   assert.equal(explain(key, REMOTE_READ)?.id, 'RKEY_UNKNOWN')
 })
 
-test('a refused bind', () => {
+test('each refusal of a bind has its reason', () => {
   const { table, key, window1, window2 } = setUp()
   const plain = addRegion(table, PD, 0n, AT, 4096, REMOTE_READ | MW_BIND, noMemory)
   const unbindable = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)

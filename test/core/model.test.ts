@@ -52,92 +52,92 @@ const run = (steps: readonly Step[]): void => {
   const { core, device, caller } = b
   const address = BigInt(caller.memory.add(new Uint8Array(4096)))
   const stale = new Set<number>()
-  const worlds: ModelContext[] = []
+  const models: ModelContext[] = []
   const open = (): void => {
-    worlds.push({ context: openContext(device, { opened: true }), handles: new Map(), descriptors: new Map() })
+    models.push({ context: openContext(device, { opened: true }), handles: new Map(), descriptors: new Map() })
   }
   closeContext(b.context)
   open()
 
-  const drop = (world: ModelContext, handle: number): void => {
-    const { key } = world.handles.get(handle)!
+  const drop = (model: ModelContext, handle: number): void => {
+    const { key } = model.handles.get(handle)!
     if (key !== undefined) stale.add(key)
-    world.handles.delete(handle)
+    model.handles.delete(handle)
     // A closed channel is destroyed with the last CQ that needs it.
-    for (const [number, { object, closed }] of world.descriptors)
-      if (closed && uses(world, object) === 0) world.descriptors.delete(number)
+    for (const [number, { object, closed }] of model.descriptors)
+      if (closed && uses(model, object) === 0) model.descriptors.delete(number)
   }
 
   /** The expected result of using a handle as one of a class. */
-  const lookUp = (world: ModelContext, handle: number, cls: string): string | ModelObject => {
-    const found = world.handles.get(handle)
+  const lookUp = (model: ModelContext, handle: number, cls: string): string | ModelObject => {
+    const found = model.handles.get(handle)
     return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
   }
 
-  const create = (world: ModelContext, cls: ObjectClass, args: object, named: (string | ModelObject)[]): void => {
+  const create = (model: ModelContext, cls: ObjectClass, args: object, named: (string | ModelObject)[]): void => {
     const refused = named.find(found => typeof found === 'string')
     let handle: number | undefined
     let key: number | undefined
     const errno = errnoOf(() => {
-      const result = invokeNow(world.context, cls, 'create', 0, args as never, caller)
+      const result = invokeNow(model.context, cls, 'create', 0, args as never, caller)
       handle = result.object
       key = (result.out as { lkey?: number }).lkey
     })
     assert.equal(errno, refused ?? 'ok', `${cls.name}.create`)
     if (refused !== undefined) return
-    assert.equal(handle, lowest(world.handles))
+    assert.equal(handle, lowest(model.handles))
     if (key !== undefined) assert.ok(!stale.has(key), 'a key was used twice')
     const parents = named as ModelObject[]
-    world.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
+    model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
 
-  const one = (world: ModelContext, { what, a, b: b2, d }: Step): void => {
-    if (what === 'pd') create(world, Classes.pd, {}, [])
+  const one = (model: ModelContext, { what, a, b: b2, d }: Step): void => {
+    if (what === 'pd') create(model, Classes.pd, {}, [])
     else if (what === 'cq') {
-      const all = [...world.descriptors]
+      const all = [...model.descriptors]
       const pick = all.length === 0 ? undefined : all[d % all.length]
       if (pick !== undefined) caller.fds.set(7, pick[0])
       const named = pick === undefined ? [] : [pick[1].closed ? 'EBADF' : pick[1].object]
-      create(world, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
+      create(model, Classes.cq, { cqe: 1, userHandle: 1n, compVector: 0, ...(pick && { channel: 7 }) }, named)
     } else if (what === 'mr') {
       const args = { pd: a, start: address, length: 9n, iova: address, access: 15 }
-      create(world, Classes.mr, args, [lookUp(world, a, 'pd')])
+      create(model, Classes.mr, args, [lookUp(model, a, 'pd')])
     } else if (what === 'rc_qp') {
-      const named = [lookUp(world, a, 'pd'), lookUp(world, b2, 'cq'), lookUp(world, d, 'cq')]
-      create(world, Classes.rc_qp, { pd: a, sendCq: b2, recvCq: d, cap, userHandle: 0n }, named)
+      const named = [lookUp(model, a, 'pd'), lookUp(model, b2, 'cq'), lookUp(model, d, 'cq')]
+      create(model, Classes.rc_qp, { pd: a, sendCq: b2, recvCq: d, cap, userHandle: 0n }, named)
     } else if (what === 'comp_channel') {
-      const result = invokeNow(world.context, Classes.comp_channel, 'create', 0, {}, caller)
-      world.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, closed: false })
+      const result = invokeNow(model.context, Classes.comp_channel, 'create', 0, {}, caller)
+      model.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, closed: false })
     } else if (what === 'destroy') {
       // Usually the handle's class, sometimes another.
-      const actual = classes.find(cls => cls.name === world.handles.get(a)?.class)
+      const actual = classes.find(cls => cls.name === model.handles.get(a)?.class)
       const cls = d > 0 && actual !== undefined ? actual : classes[b2 % 4]
-      const found = lookUp(world, a, cls.name)
-      const expected = typeof found === 'string' ? found : uses(world, found) > 0 ? 'EBUSY' : 'ok'
+      const found = lookUp(model, a, cls.name)
+      const expected = typeof found === 'string' ? found : uses(model, found) > 0 ? 'EBUSY' : 'ok'
       assert.equal(
-        errnoOf(() => invokeNow(world.context, cls, 'destroy', a, {} as never, caller)),
+        errnoOf(() => invokeNow(model.context, cls, 'destroy', a, {} as never, caller)),
         expected,
         `destroy ${a}`,
       )
-      if (expected === 'ok') drop(world, a)
+      if (expected === 'ok') drop(model, a)
     } else if (what === 'close descriptor') {
-      const number = [...world.descriptors.keys()][d]
+      const number = [...model.descriptors.keys()][d]
       if (number === undefined) return
       closeDescriptor(core, number)
-      const entry = world.descriptors.get(number)!
+      const entry = model.descriptors.get(number)!
       entry.closed = true
-      if (uses(world, entry.object) === 0) world.descriptors.delete(number)
-    } else if (what === 'close' && worlds.length > 1) {
-      closeContext(world.context)
-      for (const { key } of world.handles.values()) if (key !== undefined) stale.add(key)
-      worlds.splice(worlds.indexOf(world), 1)
-    } else if (what === 'open' && worlds.length < 4) open()
+      if (uses(model, entry.object) === 0) model.descriptors.delete(number)
+    } else if (what === 'close' && models.length > 1) {
+      closeContext(model.context)
+      for (const { key } of model.handles.values()) if (key !== undefined) stale.add(key)
+      models.splice(models.indexOf(model), 1)
+    } else if (what === 'open' && models.length < 4) open()
   }
 
   const compare = (): void => {
     const counts: Record<string, number> = {}
     let descriptors = 0
-    for (const { context, handles, descriptors: fds } of worlds) {
+    for (const { context, handles, descriptors: fds } of models) {
       for (const { class: name } of handles.values()) counts[name] = (counts[name] ?? 0) + 1
       if (fds.size > 0) counts.comp_channel = (counts.comp_channel ?? 0) + fds.size
       descriptors += fds.size
@@ -151,12 +151,12 @@ const run = (steps: readonly Step[]): void => {
     assert.deepEqual(now.devices.test0.objects, counts)
     assert.equal(now.devices.test0.regions, counts.mr ?? 0)
     assert.equal(now.descriptors, descriptors)
-    assert.equal(now.contexts, worlds.length)
+    assert.equal(now.contexts, models.length)
     for (const key of stale) assert.equal(findKey(device.memory, key), -1)
   }
 
   for (const each of steps) {
-    one(worlds[each.c % worlds.length], each)
+    one(models[each.c % models.length], each)
     compare()
   }
   unregister(device)
@@ -164,7 +164,7 @@ const run = (steps: readonly Step[]): void => {
   assert.ok(Object.values(device.counts).every(count => count === 0))
   assert.equal(
     b.log.filter(line => line.startsWith('remove')).length,
-    worlds.reduce(
+    models.reduce(
       (n, { handles }) => n + [...handles.values()].filter(o => o.class === 'cq' || o.class === 'rc_qp').length,
       0,
     ),

@@ -56,7 +56,7 @@ const next = objectClass('sheet', 0x7000, {
     fold: method(Block.MANAGEMENT + 0, { in: {}, out: {} }),
   },
 })
-/** The same, with one attribute that a device of the next release requires. */
+/** The class of the next release, with one attribute that the device requires. */
 const strict = objectClass('sheet', 0x7000, {
   methods: { ...next.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
 })

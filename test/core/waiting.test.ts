@@ -41,17 +41,17 @@ interface Gate {
   readonly live: Set<number>
 }
 
-const pass = async (gate: Gate): Promise<void> => {
+const waitAtGate = async (gate: Gate): Promise<void> => {
   const ok = await new Promise<boolean>(done => {
     gate.pending.push(done)
   })
-  if (!ok) throw new CallError('EAGAIN', 'the test wants this call to fail')
+  if (!ok) throw new CallError('EAGAIN', 'the test lets this call fail')
 }
 
 /** The test driver's lines with handlers that may wait. */
 const waitingLines = (gate: Gate): DriverClass[] => {
   const take = (id: number): void => {
-    assert.ok(!gate.live.has(id), 'made twice')
+    assert.ok(!gate.live.has(id), 'an object was created twice')
     gate.live.add(id)
   }
   const drop = (id: number): void => {
@@ -65,7 +65,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
         take(object.id)
         return out
       }
-      return gate.waits ? pass(gate).then(make) : make()
+      return gate.waits ? waitAtGate(gate).then(make) : make()
     }
   const destroy =
     (inner: AnyHandler): AnyHandler =>
@@ -77,12 +77,12 @@ const waitingLines = (gate: Gate): DriverClass[] => {
       if (call.why !== 'call' || !gate.waits) return end()
       // After waiting, the handler checks that the object still exists: if it was destroyed meanwhile, this call
       // releases it.
-      return pass(gate).then(end, error => {
+      return waitAtGate(gate).then(end, error => {
         if (object.life === Lifecycle.GONE) end()
         throw error
       })
     }
-  const modify: AnyHandler = () => (gate.waits ? pass(gate).then(() => ({})) : {})
+  const modify: AnyHandler = () => (gate.waits ? waitAtGate(gate).then(() => ({})) : {})
   return testLines.map(line => {
     const { name } = line.class
     if (name !== 'cq' && name !== 'rc_qp') return line
@@ -101,7 +101,7 @@ const setUp = () => {
   const start = BigInt(caller.memory.add(new Uint8Array(64)))
   return { gate, core, device, caller, start, contexts: [] as Context[], running: new Set<Promise<unknown>>() }
 }
-type World = ReturnType<typeof setUp>
+type Fixture = ReturnType<typeof setUp>
 
 const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
   call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
@@ -109,7 +109,7 @@ const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Parti
 })
 
 /** Any call; handles are small numbers that usually exist. */
-const anyCall = ({ caller, start }: World, random: RandomSource): [ObjectClass, string, number, AnyValues] => {
+const anyCall = ({ caller, start }: Fixture, random: RandomSource): [ObjectClass, string, number, AnyValues] => {
   const handle = () => random.int(6)
   const channel = [...caller.fds.keys()].slice(-1)
   const cq = {
@@ -142,14 +142,14 @@ const anyCall = ({ caller, start }: World, random: RandomSource): [ObjectClass, 
   ])
 }
 
-/** A call may fail only because it was refused. */
+/** Accepts a CallError, and rethrows any other error. */
 const refusedOnly = (error: unknown): void => {
   if (!(error instanceof CallError)) throw error
 }
 
-const call = (world: World, context: Context, random: RandomSource): void => {
-  const { gate, caller, running } = world
-  const [cls, method, object, args] = anyCall(world, random)
+const call = (fixture: Fixture, context: Context, random: RandomSource): void => {
+  const { gate, caller, running } = fixture
+  const [cls, method, object, args] = anyCall(fixture, random)
   gate.waits = random.hits(0.5)
   try {
     const result = invoke(context, cls, method, object, args as never, caller)
@@ -165,7 +165,7 @@ const call = (world: World, context: Context, random: RandomSource): void => {
 /** Waits until all promise callbacks have run. */
 const turn = (): Promise<void> => new Promise(done => setImmediate(done))
 
-const compare = ({ core, gate, device, contexts }: World): void => {
+const compare = ({ core, gate, device, contexts }: Fixture): void => {
   const objects = contexts.flatMap(({ handles, descriptors }) => [
     ...handles.slots.filter(object => object !== undefined),
     ...descriptors,
@@ -188,8 +188,8 @@ const compare = ({ core, gate, device, contexts }: World): void => {
 }
 
 const run = async (seeds: readonly number[]): Promise<void> => {
-  const world = setUp()
-  const { core, device, gate, contexts, caller, running } = world
+  const fixture = setUp()
+  const { core, device, gate, contexts, caller, running } = fixture
   for (const seed of seeds) {
     const random = createRandomSource(seed)
     const what = random.int(20)
@@ -208,9 +208,9 @@ const run = async (seeds: readonly number[]): Promise<void> => {
       // The next entries of a chain may wait or not.
       gate.waits = random.hits(0.5)
       end(random.hits(0.7))
-    } else call(world, context, random)
+    } else call(fixture, context, random)
     await turn()
-    compare(world)
+    compare(fixture)
   }
   gate.waits = false
   if (seeds.length % 2 === 0) unregister(device)

@@ -52,7 +52,7 @@ test('clients of connect-by-address read the server’s memory', () => {
 test('two stacks of ping answer each other, and every byte arrives over a lossy link', () => {
   assert.match(
     run('ping', ['2%', '100000']),
-    /^10 pings answered, the fastest in \d+ µs\n100000 bytes are there, in 72 datagrams of which \d+ were sent again\n$/,
+    /^10 pings answered, the fastest in \d+ µs\n100000 bytes arrived, in 72 datagrams of which \d+ were sent again\n$/,
   )
 })
 
@@ -72,7 +72,7 @@ test('many-connections serves 1,000 queue pairs from one event loop', () => {
 
 /** The output of chained-set-up, with any times. */
 const chained =
-  /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was made: rc_qp\.create: maxSendWr/
+  /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was created: rc_qp\.create: maxSendWr/
 
 test('chained-set-up creates all objects in one call, here and in a daemon', async t => {
   assert.match(run('chained-set-up', ['20']), chained)

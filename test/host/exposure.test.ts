@@ -1,5 +1,5 @@
 /*
- * Folders that are safe for files which only this user may replace.
+ * Folders in which no other user can replace this user's files.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, lchownSync, mkdirSync, realpathSync, symlinkSync } from 'node:fs'

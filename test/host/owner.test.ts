@@ -1,6 +1,6 @@
 /*
- * Memory of another user's program that root's daemon may access: only the address space that connected, and only
- * while its user could access it too. After an exec, the program has another address space.
+ * Root's daemon accesses the memory of another user's program only in the address space that connected, and only while
+ * that user could access it too. An exec replaces the address space.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'

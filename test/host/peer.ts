@@ -16,9 +16,9 @@ export interface PeerCalls {
   read: { request: { offset: number; length: number }; answer: { bytes: number[] } }
   /** Maps untouched pages without backing memory. */
   fresh: { request: { bytes: number }; answer: { address: number } }
-  /** Writes a byte of these. */
+  /** Writes one byte of the fresh pages. */
   touch: { request: { offset: number }; answer: object }
-  /** Unmaps all of these. */
+  /** Unmaps all fresh pages. */
   drop: { request: object; answer: object }
   /** Creates a memory file with the text and keeps it open. */
   file: { request: { text: string }; answer: { fd: number; ino: number } }

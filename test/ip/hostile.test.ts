@@ -265,7 +265,7 @@ describe('neighbour discovery', () => {
       ...fields,
     })
 
-  it('drops messages from behind a router, of another code, with endless options, or without a queue pair', () => {
+  it('drops messages that a router forwarded, of another code, with an invalid option length, or without a queue pair', () => {
     const self = victim(6)
     const wrong = [
       solicitation(self, body(), 254),

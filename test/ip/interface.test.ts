@@ -84,7 +84,7 @@ for (const family of [4, 6] as const) {
       let solicitations = link.collect().length
       link.settle()
       while (link.tick()) solicitations++
-      assert.equal(solicitations, 3 + 1, 'three solicitations; the last tick gives up')
+      assert.equal(solicitations, 3 + 1, 'three solicitations; at the last tick the neighbour fails')
       assert.equal(link.now - start, 3 * SECOND)
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
     })
@@ -141,7 +141,7 @@ for (const family of [4, 6] as const) {
       assert.equal(b.groups.size, before, 'a socket that is closed leaves its groups')
     })
 
-    it('is reached at its own address', () => {
+    it('receives packets that it sends to its own address', () => {
       const { link, a } = two(family)
       const echo = a.socket(ICMP)
       const [sender, receiver] = [a.socket(UDP), a.socket(UDP, 53)]

@@ -13,7 +13,7 @@ export const MTU = 2044
 
 export const address = (text: string): Uint8Array => {
   const bytes = parseAddress(text)
-  if (bytes === undefined) throw new Error(`${text} is no address`)
+  if (bytes === undefined) throw new Error(`${text} is not an IP address`)
   return bytes
 }
 

@@ -106,7 +106,7 @@ export const longMessage = (method: number, tid: number, length: number): Uint8A
   return message
 }
 
-/** "DATA 3 of … ", for packet scripts: type, segment, and flags or window. */
+/** A segment as text for packet scripts, `DATA 3 last of 30`: type, segment number, flags, and length or window. */
 export const segmentText = ({ mad }: Pick<OnWire, 'mad'>): string => {
   const { type, segment, lengthOrWindow, status, flags } = parseRmpp(mad)
   const [name = String(type)] = Object.entries(RmppType).find(([, value]) => value === type) ?? []

@@ -25,7 +25,7 @@ const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): str
   return seen
 }
 
-/** The headers of the received message are those of its first segment. */
+/** Asserts that the message arrived; its headers are those of its first segment. */
 const assertWhole = (received: Uint8Array | undefined, message: Uint8Array): void => {
   assert.ok(received)
   assert.equal(received.length, message.length)
@@ -113,7 +113,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.now, pair.a.ended], [2 * SECOND, [['message', 'timeout']]])
   })
 
-  it('is not prolonged by repeated ACKs', () => {
+  it('is not kept alive by repeated ACKs', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * SEGMENT_BYTES), 0, 1)
     const first = pair.wire.splice(0)[0]!

@@ -1,6 +1,6 @@
 /*
- * One run of the model test from a seed, which also determines the size of the simulation. A failure becomes an error with
- * the command that reproduces it, and the last steps.
+ * One run of the model test from a seed, which also determines the size of the simulation. A failure becomes an error
+ * with the command that reproduces it, and the last steps.
  */
 import { createRandomSource } from './random.ts'
 import { createSimulation, type SimulationOptions } from './simulation.ts'

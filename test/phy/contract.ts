@@ -15,7 +15,7 @@ export interface LinkUnderTest {
   attach(n: number): Port
   /** The nth address, from 1. */
   address(n: number): Uint8Array
-  /** A receiver does not see hop limit and traffic class. */
+  /** Whether receivers get no hop limit and traffic class. */
   readonly hidesHeader?: boolean
 }
 
@@ -195,7 +195,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => a.openFlow(flowBetween(link.address(1), new Uint8Array(4))), /16 bytes/)
     })
 
-    it('refuses a run outside the reserved room', () => {
+    it('refuses to commit a run outside the reservation', () => {
       const [a] = ports(1)
       const flow = a.openFlow(flowTo(1, 1))
       assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)

@@ -309,7 +309,7 @@ describe('memory link', () => {
     assert.equal(wakeUps, 2)
   })
 
-  it('closing a port drops waiting runs and leaks nothing', () => {
+  it('closing a port drops queued runs and leaks no buffer', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))

@@ -73,7 +73,7 @@ const lostLine = (before: string, after: string): string | undefined => {
 test('ids, call numbers and layouts of the object dialect are frozen; `npm run docs` accepts additions', () => {
   const path = fixture('spec', 'frozen.txt')
   const now = numbers()
-  assert.equal(lostLine(readFileSync(path, 'utf8'), now), undefined, 'this is frozen')
+  assert.equal(lostLine(readFileSync(path, 'utf8'), now), undefined, 'a frozen number or layout has changed')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, now)
   assert.ok(now === readFileSync(path, 'utf8'), '`npm run docs` adds what is new to test/fixtures/spec/frozen.txt')
   assert.equal(lostLine('a\nb\nc', 'a\nb\nnew\nc'), undefined)

@@ -18,7 +18,7 @@ test('every status has its meaning, and every finding that leads to it has a pla
   }
 })
 
-test('what says least is looked for last: a NAK without a cause, silence without a reason, a slow program', () => {
+test('the least specific causes come last: a NAK without a cause, a timeout without a reason, a slow program', () => {
   const last = ['slow-memory', 'program-ended', 'peer-ended', 'peer-refused', 'no-answer']
   for (const name of names) {
     const order = findingsOf(name)

@@ -137,7 +137,7 @@ const perform = (
   return all
 }
 
-/** All of them, some more than once. */
+/** Every kind of packet, some more than once. */
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
   ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),

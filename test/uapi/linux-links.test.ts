@@ -95,22 +95,22 @@ const createAh = (pd: number): Uint8Array =>
 
 const plain = { dgid: new Uint8Array(16), flowLabel: 0, sgidIndex: 0, hopLimit: 0, trafficClass: 0, staticRate: 0 }
 const lids = { dlid: DLID, srcPathBits: SOURCE_BITS }
-const reserve = { ...plain, ...path, altPort: 2, timeout: 14, pkeyIndex: 7 }
-const reserveLids = { ...lids, dlid: DLID + 32 }
+const alternate = { ...plain, ...path, altPort: 2, timeout: 14, pkeyIndex: 7 }
+const alternateLids = { ...lids, dlid: DLID + 32 }
 
 /** The driver's arguments for both commands, by link. */
 const expected: Readonly<Record<LinkName, { modify: object; create: object }>> = {
   ib: {
-    modify: { ibAddress: { ...plain, ...path, ...lids }, ibAlternatePath: { ...reserve, ...reserveLids } },
+    modify: { ibAddress: { ...plain, ...path, ...lids }, ibAlternatePath: { ...alternate, ...alternateLids } },
     create: { ibAddress: { ...plain, ...path, ...lids } },
   },
   roce: {
-    modify: { address: { ...plain, ...path }, alternatePath: reserve },
+    modify: { address: { ...plain, ...path }, alternatePath: alternate },
     create: { address: { ...plain, ...path } },
   },
   iwarp: { modify: {}, create: {} },
   opa: {
-    modify: { opaAddress: { ...plain, ...path, ...lids }, opaAlternatePath: { ...reserve, ...reserveLids } },
+    modify: { opaAddress: { ...plain, ...path, ...lids }, opaAlternatePath: { ...alternate, ...alternateLids } },
     create: { opaAddress: { ...plain, ...path, ...lids } },
   },
 }

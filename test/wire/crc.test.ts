@@ -44,7 +44,8 @@ const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => (
 afterEach(() => useCrcEngine(undefined))
 
 describe('CRC-32', () => {
-  test('check value', () => assert.equal(crc32(Buffer.from('123456789')), 0xcbf4_3926))
+  test('the CRC of "123456789" is the check value of CRC-32', () =>
+    assert.equal(crc32(Buffer.from('123456789')), 0xcbf4_3926))
 
   test('table and ladder equal zlib at all lengths, offsets and seeds', () => {
     const arena = arenaOver(random)

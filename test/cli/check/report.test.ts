@@ -67,7 +67,7 @@ test('JSON has frames instead of addresses, and the number of repetitions', () =
   assert.deepEqual(moments[0]?.frames[0], { function: 'post', file: '/app/client.ts', line: 42 })
 })
 
-test('SARIF has a rule for each id, and a result with its place for each finding', () => {
+test('SARIF has a rule for each id, and a result with its location for each finding', () => {
   const log = sarifLog(
     [
       [finding, 2],

@@ -1,6 +1,6 @@
 /*
- * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and die at
- * random, with and without packet loss. Each event of an identifier must be legal in its state; once all timers have
+ * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and are killed
+ * at random, with and without packet loss. Each event of an identifier must be legal in its state; once all timers have
  * expired it is in a stable state, both ends of a connection agree, and when all are destroyed nothing is left. Queue
  * pairs are reused after TIMEWAIT, and only when no host uses them any more.
  */
@@ -42,8 +42,8 @@ const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
 /** Stages in which no event follows, and stages without a running timer. */
 const ENDED: readonly Stage[] = ['rejected', 'closed', 'failed']
 const LASTING: readonly Stage[] = ['established', ...ENDED]
-/** Stages that wait for the consumer. The peer may have given up, and its only REJ may be lost. */
-const PEER_GAVE_UP: readonly Stage[] = ['incoming', 'replied']
+/** Stages that wait for the consumer. The peer may have timed out, and its only REJ may be lost. */
+const PEER_MAY_TIME_OUT: readonly Stage[] = ['incoming', 'replied']
 
 interface ModelId {
   readonly id: Identifier
@@ -195,7 +195,7 @@ export class CmModel {
       this.#settle()
     }
     for (const modelId of this.#modelIds.values()) {
-      const isLost = this.#loses && PEER_GAVE_UP.includes(modelId.stage)
+      const isLost = this.#loses && PEER_MAY_TIME_OUT.includes(modelId.stage)
       assert.ok(isLost || LASTING.includes(modelId.stage), `at the end an identifier is ${modelId.stage}`)
       if (modelId.stage === 'established' && !this.#loses) this.#assertPeer(modelId)
     }

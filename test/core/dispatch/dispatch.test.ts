@@ -30,7 +30,7 @@ interface Message {
 }
 
 const outcomes: (Result | CallError)[] = []
-/** A dialect without bytes. */
+/** A dialect whose messages are objects, without encoding. */
 const plain: Dialect<[Message]> = (view, { class: name, method, object, args, lost }) => {
   const cls = view.schema.className(name)
   if (cls?.methods[method] === undefined) return { ret: -95, installs: [], reason: `no ${name}.${method}` }

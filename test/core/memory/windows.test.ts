@@ -1,6 +1,6 @@
 /*
- * Memory windows in core: what binding accepts and refuses, clause by clause (IBA 10.6.7), which queue pairs may use
- * a bound window, and what becomes of it when its region, queue pair or context is destroyed.
+ * Memory windows in core: binds that are accepted and refused, clause by clause (IBA 10.6.7), the queue pairs that may
+ * use a bound window, and its state after its region, queue pair or context is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

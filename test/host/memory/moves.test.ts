@@ -47,7 +47,7 @@ test('touched pages are present, others are not; results age', { skip }, async (
   pages.close()
 })
 
-test('first touches: bytes in elements, both ways, up to the first page that does not permit it', {
+test('copies to and from untouched pages, in elements, end at the first page that does not permit the access', {
   skip,
 }, async () => {
   const { address } = await peer.request('fresh', { bytes: 700 * PAGE })

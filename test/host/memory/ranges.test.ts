@@ -13,7 +13,7 @@ import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
 const PAGES = 8
-/** Read-only. */
+/** Index of the read-only page. */
 const READ_ONLY = 3
 const OTHER_USER = 1234
 const { READ, WRITE } = Rights

@@ -113,7 +113,7 @@ describe('interfaces', () => {
     const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
     const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
     notify(NEW, four)
-    assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the system asks for it')
+    assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the entry is incomplete')
     for (const last of [1, 1, 2]) notify(NEW, four, mac(last))
     notify(NEW, four)
     assert.equal(table.neighbourOf(3, key), text(mac(2)))

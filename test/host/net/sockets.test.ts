@@ -280,7 +280,7 @@ test('from an untrusted peer a descriptor is received only if it is a memory fil
   assert.equal(recvGuarded(a, room).length, 0)
 })
 
-test('no process can send a descriptor to the first end of a pair', t => {
+test('the first end of a pair accepts no descriptors', t => {
   const [a, b] = pair(t)
   const plain = openSync('/dev/null', 'r')
   t.after(() => closeSync(plain))

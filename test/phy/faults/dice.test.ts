@@ -18,7 +18,7 @@ interface Header {
 const diceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDice =>
   createFaultDice(parseFaults(text), device, direction, 4)
 
-/** What the rules decide for packets with these headers, in runs of `size`. */
+/** The actions of the rules for packets with these headers, in runs of `size`. */
 const actionsOf = (dice: FaultDice, packets: readonly Header[], size = packets.length): number[] => {
   const view = new DataView(new ArrayBuffer(packets.length * BYTES))
   packets.forEach(({ opcode, qp }, i) => {

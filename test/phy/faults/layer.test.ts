@@ -220,7 +220,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(b.to)), range(30).slice(next))
   })
 
-  it('delayed packets beyond the delay queue’s room are lost and counted', () => {
+  it('delayed packets that do not fit the delay queue are lost and counted', () => {
     const b = setUp('delay=1000')
     for (let i = 0; i < 80; i++) {
       sendRun(b.from, b.flow, i * 16, 16)

@@ -21,7 +21,7 @@ const skip = hasNative() ? false : 'koffi is missing'
 
 describe('UDP', { skip }, () => {
   portContract('a port on UDP', () => ({ address: loopback, attach: n => attach(n) }))
-  portContract('a port on UDP, datagrams uncut', () => ({
+  portContract('a port on UDP without segmentation', () => ({
     address: loopback,
     attach: n => attach(n, { cut: 'never' }),
   }))

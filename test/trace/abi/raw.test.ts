@@ -111,15 +111,15 @@ describe('bytes of a call', () => {
   })
 
   it('never throw for random bytes', () => {
-    const piece = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
-    const pieces = fc.array(piece, { maxLength: 4 }).map(all =>
+    const range = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
+    const ranges = fc.array(range, { maxLength: 4 }).map(all =>
       all.map(([at, bytes, more]) => {
         const base64 = Buffer.from(bytes).toString('base64')
         return [`0x${at.toString(16)}`, base64, bytes.length + more] as const
       }),
     )
     fc.assert(
-      fc.property(fc.constantFrom('write', 'ioctl', 'object'), pieces, pieces, (dialect, read, written) => {
+      fc.property(fc.constantFrom('write', 'ioctl', 'object'), ranges, ranges, (dialect, read, written) => {
         const record = { ...recordsOf('raw.abilog')[0], dialect, raw: { in: read, out: written } } as TraceRecord
         callLine(record, { abi: true })
         JSON.stringify(callJson(record))
@@ -130,17 +130,17 @@ describe('bytes of a call', () => {
 
   it('never throw for damaged or truncated bytes of a real call', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
-    const damage = fc.record({ index: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
+    const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
     fc.assert(
-      fc.property(damage, ({ index, piece, at, byte, cut }) => {
+      fc.property(damage, ({ index, range, at, byte, cut }) => {
         const record = records[index % records.length]
         const read = [...(record.raw?.in ?? [])]
         if (read.length === 0) return
-        const [address, base64, length] = read[piece % read.length]
+        const [address, base64, length] = read[range % read.length]
         const bytes = Buffer.from(base64, 'base64')
         bytes[at % bytes.length] = byte
         const damaged = cut ? bytes.subarray(0, at % (bytes.length + 1)) : bytes
-        read[piece % read.length] = [address, damaged.toString('base64'), length]
+        read[range % read.length] = [address, damaged.toString('base64'), length]
         const changed = { ...record, raw: { in: read, out: record.raw?.out ?? [] } }
         callLine(changed, { abi: true })
         JSON.stringify(callJson(changed))

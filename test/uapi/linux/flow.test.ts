@@ -172,7 +172,7 @@ test('a filter of older headers is shorter, one of newer headers longer if its e
   argsOf({ specs: [spec(ACTION_TAG, [...u32(1), ...u32(0xffffffff)])] })
 })
 
-test('a rule that Linux refuses', () => {
+test('rules that Linux refuses, and the limits of valid ones', () => {
   const ipv6 = (at: number): number[] => {
     const body = zeros(80)
     body[at + 1] = 0x10
