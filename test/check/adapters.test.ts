@@ -1,5 +1,5 @@
 /*
- * What a program asks for, compared with other adapters: calls and requests by scripts.
+ * Calls and requests of scripts, compared with the limits and operations of other adapters.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -62,7 +62,7 @@ const world = (...like: AdapterName[]) => {
     }
     checker.requests.posted(request)
   }
-  /** What was found since the last time. */
+  /** Findings since the last call, without the text in parentheses. */
   const take = (): string[] => found.splice(0).map(({ id, text }) => `${id}: ${text.replace(/ \(.*?\)/g, '')}`)
   return { take, found, create, modify, destroy, call, post }
 }
@@ -70,7 +70,7 @@ const world = (...like: AdapterName[]) => {
 const limit = (text: string): string => `like-limit: ${text}`
 const lacks = (text: string): string => `like-operation: ${text}`
 
-test('capacities of queue pairs: what exceeds each adapter, with the source, and nothing at the limit', () => {
+test('capacities of queue pairs above a limit of an adapter are found, with the source; equal ones are not', () => {
   const { take, found, create } = world('mlx5', 'irdma', 'rxe')
   create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
   assert.deepEqual(take(), [])
@@ -107,14 +107,14 @@ test('a limit may be of some types of queue pair', () => {
   )
 })
 
-test('a receive queue that a shared one replaces has no limits', () => {
+test('a queue pair with a shared receive queue needs no receive queue of its own', () => {
   const { take, create } = world('mlx5')
   const srq = create('srq', { maxWr: 10, maxSge: 1 })
   create('rc_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 }, srq })
   assert.deepEqual(take(), [])
 })
 
-test('limits of queues, regions, and of READs when a queue pair is modified', () => {
+test('limits of CQs, of regions, and of outstanding READs when a queue pair is modified', () => {
   const { take, create, modify } = world('mlx5', 'irdma')
   const cq = create('cq', { cqe: 1048575 })
   assert.deepEqual(take(), [limit('max_cqe 1048575 exceeds 1048574 of irdma')])
@@ -134,7 +134,7 @@ test('limits of queues, regions, and of READs when a queue pair is modified', ()
   assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
 })
 
-test('operations, types and access that an adapter lacks', () => {
+test('operations, queue pair types and access rights that an adapter lacks', () => {
   const { take, create, modify, call, post } = world('efa', 'irdma')
   const qp = create('rc_qp')
   assert.deepEqual(take(), [lacks('efa lacks reliable connections')])
@@ -165,17 +165,17 @@ test('operations, types and access that an adapter lacks', () => {
   assert.deepEqual(take(), [lacks('efa lacks multicast')])
 })
 
-test('a shared queue is not resized on mlx5', () => {
+test('mlx5 lacks resizing of shared receive queues', () => {
   const { take, create, modify } = world('mlx5')
   modify(create('srq', { maxWr: 10, maxSge: 1 }), { maxWr: 20 })
   assert.deepEqual(take(), [lacks('mlx5 lacks resizing of shared receive queues')])
 })
 
-test('registered memory beyond RLIMIT_MEMLOCK is told when the limit is passed', () => {
+test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes the limit', () => {
   const { take, create, destroy, modify } = world('mlx5', 'efa')
   const sum = (bytes: number) =>
     `like-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
-  // Pages count, not bytes.
+  // Whole pages count.
   const one = create('mr', { start: 4095n, length: 2n })
   const two = create('mr', { start: 0n, length: 8192n })
   assert.deepEqual(take(), [])
@@ -188,7 +188,7 @@ test('registered memory beyond RLIMIT_MEMLOCK is told when the limit is passed',
   assert.deepEqual(take(), [sum(106496)])
 })
 
-test('what was refused here, and programs without named adapters, are not compared', () => {
+test('refused calls are not compared, nor is any call without --like', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
   const one = world('mlx5')
   one.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })

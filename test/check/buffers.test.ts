@@ -1,5 +1,5 @@
 /*
- * Findings about buffers by scripts: requests, completions and polls in virtual time.
+ * Findings about buffers, from scripts of requests, completions and polls in virtual time.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -32,7 +32,7 @@ it('a region is deregistered with requests outstanding: an error for sends, a wa
   assert.deepEqual(none.ids(), [])
 })
 
-it('bytes of a send that change before it is over are found; those of a READ are not its own', () => {
+it('a change to the buffer of an outstanding send is found; a change to the buffer of a READ is not', () => {
   for (const [opcode, ids] of [
     [2, ['send-buffer-changed warning']],
     [READ, []],
@@ -47,7 +47,7 @@ it('bytes of a send that change before it is over are found; those of a READ are
   }
 })
 
-it('of many requests of a queue some are checked', () => {
+it('the first 16 requests of a queue are checked, and then every 16th', () => {
   const w = requestWorld()
   let checked = 0
   for (let index = 0; index < 1000; index++) {
@@ -60,7 +60,7 @@ it('of many requests of a queue some are checked', () => {
   assert.equal(checked, 16 + Math.floor(999 / 16))
 })
 
-it('of long messages samples are checked, or all bytes of all requests', () => {
+it("with buffers: 'all', all bytes of all requests are checked", () => {
   for (const [buffers, ids] of [
     ['sampled', []],
     ['all', ['send-buffer-changed warning']],
@@ -73,7 +73,7 @@ it('of long messages samples are checked, or all bytes of all requests', () => {
   }
 })
 
-it('receives that overlap are a note, and a warning once two messages lie on each other', () => {
+it('overlapping receives are a note, and a warning once one message overwrites another', () => {
   const w = requestWorld()
   const first = w.post(receive(0, 100))
   w.post(receive(100, 100))
@@ -82,18 +82,18 @@ it('receives that overlap are a note, and a warning once two messages lie on eac
   assert.deepEqual(w.ids(), ['receive-overlap note'])
   w.complete({ ...first, length: 20 })
   w.complete({ ...second, length: 20 })
-  assert.equal(w.found.length, 1, 'short messages do not meet')
+  assert.equal(w.found.length, 1, 'short messages do not overlap')
   w.poll(2)
   const [third, fourth] = [w.post(receive(0, 100)), w.post(receive(0, 100))]
   w.complete(third)
   w.poll(3)
   w.complete(fourth)
-  assert.equal(w.found.length, 1, 'the first was polled')
+  assert.equal(w.found.length, 1, 'the first message was polled before the second arrived')
   for (const one of [w.post(receive(0, 100)), w.post(receive(0, 100))]) w.complete(one)
   assert.deepEqual(w.ids(), ['receive-overlap note', 'receive-overlap warning'])
 })
 
-it('sends from one buffer may overlap, READs into it may not', () => {
+it('buffers of sends may overlap, buffers of READs may not', () => {
   const w = requestWorld()
   w.post(at(0, 64))
   w.post(at(0, 64))
@@ -103,7 +103,7 @@ it('sends from one buffer may overlap, READs into it may not', () => {
   assert.deepEqual(w.ids(), ['receive-overlap note'])
 })
 
-it('memory that is unmapped while it is registered, with requests outstanding or not', () => {
+it('registered memory that is unmapped is found, and an outstanding request named', () => {
   const w = requestWorld()
   w.checker.unmapped(w.region)
   assert.deepEqual(w.ids(), ['region-unmapped warning'])

@@ -1,5 +1,5 @@
 /*
- * The checker by scripts: calls and failures in virtual time, and the findings that they lead to.
+ * Findings of the checker, from scripts of calls and failures in virtual time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -72,7 +72,7 @@ const world = () => {
       ...changes,
     })
   }
-  /** A queue pair of rxe0 with number `qpn`, connected to `peer` there. */
+  /** Queue pair `qpn` of rxe0, connected to queue pair `peer` of rxe0. */
   const connected = (qpn: number, peer: number, changes: Record<string, unknown> = {}, name = 'rc_qp'): ObjectName => {
     const qp = create(name, { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum: qpn })
     modify(qp, { state: INIT })
@@ -92,7 +92,7 @@ const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
   peer: { qpn: peer, address: '::1', state },
 })
 
-test('a stale rkey is reported with the place where the region was deregistered, and where the request was posted', () => {
+test('a stale rkey is reported with the stacks of the deregistration and of the post', () => {
   const { found, create, destroy, fail, connected } = world()
   connected(1, 2)
   connected(2, 1)
@@ -119,7 +119,7 @@ test('a stale rkey is reported with the place where the region was deregistered,
   )
 })
 
-test('a finding names the peer that does not answer by number, type, state, address, MTU and PSN, in this order', () => {
+test('the cause of a missing answer is sought in this order: no peer, its type, state, own peer, MTU, PSN', () => {
   const cases: readonly (readonly [string, (w: ReturnType<typeof world>) => void, (number | 'none')?])[] = [
     ['no-peer-qp', () => {}, 'none'],
     ['no-peer-qp', w => w.destroy(w.connected(2, 1))],
@@ -140,7 +140,7 @@ test('a finding names the peer that does not answer by number, type, state, addr
   }
 })
 
-test('a peer in error leads to the finding of its first failure', () => {
+test('a peer in ERR is reported with its first failure', () => {
   const w = world()
   w.connected(1, 2)
   w.connected(2, 1)
@@ -150,22 +150,22 @@ test('a peer in error leads to the finding of its first failure', () => {
   assert.match(w.found[0]!.text, /the peer failed first: /)
 })
 
-test('a connection whose ends do not fit is a warning at its end, unless a failure has reported it', () => {
+test('different PSNs at the two ends are a warning at destruction, unless a failure has reported them', () => {
   const silent = world()
   const one = silent.connected(1, 2, { sqPsn: 9 })
   silent.connected(2, 1)
   silent.destroy(one)
   assert.deepEqual(silent.ids(), ['psn-mismatch warning'])
 
-  const told = world()
-  const other = told.connected(1, 2, { sqPsn: 9 })
-  told.connected(2, 1)
-  told.fail(noAnswer(2), 0)
-  told.destroy(other)
-  assert.deepEqual(told.ids(), ['psn-mismatch error'])
+  const reported = world()
+  const other = reported.connected(1, 2, { sqPsn: 9 })
+  reported.connected(2, 1)
+  reported.fail(noAnswer(2), 0)
+  reported.destroy(other)
+  assert.deepEqual(reported.ids(), ['psn-mismatch error'])
 })
 
-test('READs and atomics beyond what the peer accepts are a warning, a queue pair with itself as its peer is a note', () => {
+test("max_rd_atomic above the peer's max_dest_rd_atomic is a warning, a connection to itself is a note", () => {
   const w = world()
   const one = w.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
   w.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
@@ -174,7 +174,7 @@ test('READs and atomics beyond what the peer accepts are a warning, a queue pair
   assert.deepEqual(w.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
 })
 
-test('a connection to a queue pair that never existed is a warning at its end, to one that is gone it is none', () => {
+test('a connection to a queue pair that never existed is a warning, to one that was destroyed it is not', () => {
   const w = world()
   w.destroy(w.connected(1, 2))
   const one = w.connected(3, 4)
@@ -184,7 +184,7 @@ test('a connection to a queue pair that never existed is a warning at its end, t
   assert.match(w.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
 })
 
-test('a message whose first packets were duplicates, since the PSN is too low, is a mismatch of PSNs', () => {
+test('a message whose first packets look like duplicates, since its PSN is too low, is a PSN mismatch', () => {
   const w = world()
   w.connected(1, 2, { sqPsn: 6 })
   w.connected(2, 1)
@@ -198,7 +198,7 @@ test('a message whose first packets were duplicates, since the PSN is too low, i
   assert.deepEqual(w.ids(), ['psn-mismatch error'])
 })
 
-test('a pair that reconnects with other PSNs, one end after the other, is no mismatch', () => {
+test('two queue pairs that reconnect with other PSNs, one after the other, are no mismatch', () => {
   const w = world()
   const one = w.connected(1, 2)
   const two = w.connected(2, 1)
@@ -223,7 +223,7 @@ test('a finding about an access beyond a region has the number of bytes', () => 
   ])
 })
 
-test('repeated findings are counted, and reported once for each place', () => {
+test('repeated findings are counted, and reported once for each stack', () => {
   const w = world()
   w.connected(1, 2)
   w.connected(3, 2)
@@ -232,7 +232,7 @@ test('repeated findings are counted, and reported once for each place', () => {
   assert.deepEqual(w.checker.counts, [3, 1])
 })
 
-test('a mistake of many processes of one program at one place is one finding', () => {
+test('the same mistake with the same stack in many processes of a program is one finding', () => {
   const w = world()
   for (let pid = 1; pid <= 1000; pid++)
     w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
@@ -248,7 +248,7 @@ test('UC accepts any PSN at the start of a message', () => {
   assert.deepEqual(w.ids(), [])
 })
 
-test('an event of a queue pair whose peer is elsewhere is a finding, unless its CQ reports it', () => {
+test('an event of a queue pair with a peer on another machine is a finding, unless a CQ event reports it', () => {
   const w = world()
   w.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
   w.fail({ what: 'event', qpn: 1, event: 1, cause: because('COMPLETION_LOST', { cq: 1, entries: 4 }) })
@@ -257,7 +257,7 @@ test('an event of a queue pair whose peer is elsewhere is a finding, unless its 
   assert.deepEqual(w.ids(), ['unknown-rkey error'])
 })
 
-test('handles count in each context, and a renamed device keeps its objects', () => {
+test('handles are numbered per context, and a renamed device keeps its objects', () => {
   const w = world()
   const cqOf = (id: number, context: number): void =>
     w.call({
@@ -283,7 +283,7 @@ test('handles count in each context, and a renamed device keeps its objects', ()
   )
 })
 
-test('a resized CQ and a region that was registered again have their new size', () => {
+test('a resized CQ and a reregistered region have their new size', () => {
   const w = world()
   const cq = w.create('cq', { cqe: 1 }, { cqe: 1 })
   w.call({ class: 'cq', method: 'modify', object: cq, args: { cqe: 8 }, out: { cqe: 8 } })
@@ -301,7 +301,7 @@ test('a resized CQ and a region that was registered again have their new size', 
   assert.match(w.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
 })
 
-test('flushed requests, notes, and events of a queue pair whose request failed are no findings', () => {
+test('flushed requests and drained queues are no findings, nor is an access error that the requester reports', () => {
   const w = world()
   w.connected(1, 2)
   w.fail({ what: 'flush', qpn: 1, cause: because('FLUSHED', { state: ERR }) })
@@ -310,7 +310,7 @@ test('flushed requests, notes, and events of a queue pair whose request failed a
   assert.deepEqual(w.ids(), [])
 })
 
-test('objects that a program does not destroy are leaks, with the place of their creation; a removed device leaks none', () => {
+test('objects that are not destroyed are leaks, with the stack of their creation; those of a removed device are not', () => {
   const w = world()
   const pd = w.create('pd')
   const mr = w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
@@ -320,7 +320,7 @@ test('objects that a program does not destroy are leaks, with the place of their
   assert.deepEqual(w.found[0]?.moments[0]?.stack, ['mr.create'])
 })
 
-test('a refused destroy names what uses the object', () => {
+test('a refused destroy names the user of the object', () => {
   const w = world()
   const pd = w.create('pd')
   w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
@@ -373,7 +373,7 @@ test('distinct findings are bounded', () => {
   assert.equal(w.checker.dropped, 100)
 })
 
-test('posts that are refused: too early, to a full queue, or with wrong arguments', () => {
+test('refused posts: in a wrong state, to a full queue, or with wrong arguments', () => {
   const w = world()
   w.connected(1, 2)
   const place = {
@@ -404,7 +404,7 @@ test('posts that are refused: too early, to a full queue, or with wrong argument
   assert.match(w.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
 })
 
-test('refused posts are told with the rule that they break', () => {
+test('refused posts are reported with the rule that they break', () => {
   const w = world()
   const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
   w.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })

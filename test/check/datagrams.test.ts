@@ -1,5 +1,5 @@
 /*
- * Datagrams that nobody accepts, by scripts: the receiver is compared with the request when it is posted.
+ * Datagrams that their receiver drops: the checker looks at the receiver when the request is posted.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,10 +13,10 @@ const { INIT, RTR, RTS, ERR } = QpState.values
 const GID = new Uint8Array(16).fill(7)
 const QKEY = 0x1111
 
-/** A sender, QP 0x11, and perhaps a receiver, QP 0x22; and the findings when `sent` goes to it. */
+/** Findings when QP 0x11 sends to QP 0x22 with this Q_Key; without `receiver` QP 0x22 does not exist. */
 const found = (
   receiver: { readonly class?: string; readonly state?: number; readonly gone?: boolean } | undefined,
-  sent: number,
+  qkey: number,
   gid = GID,
 ) => {
   const findings: Finding[] = []
@@ -50,7 +50,7 @@ const found = (
     elements: [],
     remote: undefined,
     destQpn: 0x22,
-    destination: { gid, qkey: sent },
+    destination: { gid, qkey },
   })
   return findings.map(({ id, severity }) => `${id} ${severity}`)
 }
@@ -58,7 +58,7 @@ const found = (
 test('a datagram to a receiver that accepts it is no finding', () => {
   assert.deepEqual(found({}, QKEY), [])
   assert.deepEqual(found({ state: RTS }, 0x8000_0000), [], 'the Q_Key of the sending queue pair')
-  assert.deepEqual(found(undefined, QKEY, new Uint8Array(16)), [], 'of a device elsewhere')
+  assert.deepEqual(found(undefined, QKEY, new Uint8Array(16)), [], 'to a device of another machine')
 })
 
 test('a datagram that the receiver drops is a finding, with its reason', () => {

@@ -1,5 +1,5 @@
 /*
- * Findings about queues by scripts: requests, completions and polls in virtual time.
+ * Findings about queues, from scripts of requests, completions and polls in virtual time.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -19,7 +19,7 @@ it('more unsignaled sends in a row than the queue holds are found once', () => {
   assert.match(w.found[0]!.text, /has had 9 unsignaled sends in a row, and its queue holds 8/)
 })
 
-it('a first receive behind a message is late; a queue that ran empty is not', () => {
+it('the first receive is late if a message came before it; a receive of a queue that ran empty is not', () => {
   const w = requestWorld()
   const receive = () => w.post({ queue: PostQueue.RECEIVE, opcode: -1 })
   w.checker.requests.starved(w.qp)
@@ -32,7 +32,7 @@ it('a first receive behind a message is late; a queue that ran empty is not', ()
   assert.equal(w.found.length, 1)
 })
 
-it('a region that is deregistered before the completion of its request is polled is in use', () => {
+it('a region is in use until the completion of its request is polled', () => {
   for (const polled of [0, 1]) {
     const w = requestWorld()
     w.complete(w.post())
@@ -42,7 +42,7 @@ it('a region that is deregistered before the completion of its request is polled
   }
 })
 
-it('a CQ that is armed with completions and not polled for a second has lost a wake-up', () => {
+it('a CQ that is armed with completions in it and then not polled for a second has lost a wake-up', () => {
   const w = requestWorld()
   const arm = (): void => w.call('cq', 'reqNotify', w.cq)
   w.complete(w.post())
@@ -50,11 +50,11 @@ it('a CQ that is armed with completions and not polled for a second has lost a w
   w.poll(1)
   w.time(5_000_000)
   w.complete(w.post())
-  assert.deepEqual(w.ids(), [], 'it polled after it had armed')
+  assert.deepEqual(w.ids(), [], 'the program polled after arming')
   arm()
   w.time(10_000)
   w.complete(w.post())
-  assert.deepEqual(w.ids(), [], 'it may still poll')
+  assert.deepEqual(w.ids(), [], 'the program may still poll')
   arm()
   w.time(2_000_000)
   w.complete(w.post())
@@ -77,7 +77,7 @@ it('completions that nobody polled: a note, a warning for errors, nothing for fl
   }
 })
 
-it('a peer without receives: how many it had, and how many the sender needs', () => {
+it('an RNR failure has the number of receives that the peer has had, and of messages still to come', () => {
   const w = requestWorld()
   const receive = w.post({ owner: w.peer, queue: PostQueue.RECEIVE, opcode: -1 })
   w.complete(receive)

@@ -21,7 +21,7 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers'> = {}) => {
   let now = 0
   let ids = 0
   let completions = 0
-  /** What the buffers of sends contain. */
+  /** Digests of the buffers of sends: of the sampled bytes, and of the others. */
   const bytes = { hash: 0, rest: 0 }
   const checker = new Checker(
     () => 0,
@@ -90,7 +90,7 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers'> = {}) => {
     call,
     post,
     end,
-    /** Microseconds go by. */
+    /** Advances virtual time. */
     time(microseconds: number): void {
       now += microseconds
     },

@@ -1,5 +1,5 @@
 /*
- * A mutation run: mutants in the order of a seed until so many have counted, and its result as text.
+ * A mutation run: mutants in the order of a seed until a number of them has counted, and its result as text.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { inOrderOf, placeOf } from './mutants.ts'
 import type { Program } from './programs.ts'
 import { type Base, type Judged, runBases, runMutants } from './run.ts'
 
-/** Mutants of one `userdma check`. */
+/** Mutants per `userdma check`. */
 const BATCH = 40
 
 export interface Campaign {
@@ -18,10 +18,10 @@ export interface Campaign {
 }
 
 export const counted = ({ all }: Campaign): Judged[] => all.filter(({ verdict }) => verdict !== 'equivalent')
-export const toldShare = (campaign: Campaign): number =>
-  counted(campaign).filter(({ verdict }) => verdict === 'told').length / counted(campaign).length
+export const foundShare = (campaign: Campaign): number =>
+  counted(campaign).filter(({ verdict }) => verdict === 'found').length / counted(campaign).length
 
-/** Mutants of `programs` until `count` are told or missed, or none is left. */
+/** Runs mutants of `programs` until `count` are found or missed, or none is left. */
 export const runCampaign = async (
   scope: Scope,
   {
@@ -47,7 +47,7 @@ export const runCampaign = async (
   return { seed, all }
 }
 
-/** The changed line, as it was. */
+/** The changed line before the change. */
 const lineOf = ({ mutant: { program, file, lines } }: Judged): string =>
   readFileSync(join(program.folder, file), 'utf8').split('\n')[lines.from - 1]?.trim() ?? ''
 
@@ -59,7 +59,7 @@ export const describeMutant = (judged: Judged): string => {
   return `${mutant.kind}: ${placeOf(mutant)} in ${mutant.program.name}: \`${lineOf(judged)}\`; it ${end}${ids && `; found: ${ids}`}`
 }
 
-/** How each kind did, as lines. */
+/** Rows of a table: a kind, what it does, and how many mutants were found, missed and equivalent. */
 export const summary = (campaign: Campaign): string[] => {
   const { all } = campaign
   const of = (kind: KindName, verdict: Judged['verdict']): number =>
@@ -68,6 +68,6 @@ export const summary = (campaign: Campaign): string[] => {
     .filter(kind => all.some(({ mutant }) => mutant.kind === kind))
     .map(
       kind =>
-        `| ${kind} | ${kindOf(kind).what} | ${of(kind, 'told')} | ${of(kind, 'missed')} | ${of(kind, 'equivalent')} |`,
+        `| ${kind} | ${kindOf(kind).what} | ${of(kind, 'found')} | ${of(kind, 'missed')} | ${of(kind, 'equivalent')} |`,
     )
 }

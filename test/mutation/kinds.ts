@@ -1,19 +1,20 @@
 /*
- * Kinds of mistakes that people make with verbs: where each can be put into a program, and the findings that name its
- * cause. A mutant is a program with one of them.
+ * Kinds of mistakes that people make with verbs: edits of a program that make the mistake, and the findings that name
+ * its cause. A mutant is a program with one mistake.
  *
- * `legal`: the mistake breaks no rule by itself, and why. If such a mutant then behaves as the program does, it is
- * equivalent, and is not counted.
+ * `legal`: when the mistake breaks no rule. A mutant of such a kind that behaves as the program does is equivalent, and is
+ * not counted.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, lineAt, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
 export interface Kind {
-  /** Completes: a program … */
+  /** Completes "a program …". */
   readonly what: string
   /** Single edits of a text without comments (source.ts: searchable). */
   edits(text: string): Edit[]
-  readonly tells: readonly FindingId[]
+  /** Those that name the cause. */
+  readonly findings: readonly FindingId[]
   readonly legal?: string
 }
 
@@ -22,7 +23,7 @@ const remove = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...r
 const skip = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: ';' }))
 const change = (text: string, ranges: readonly Range[], to: (value: string) => string): Edit[] =>
   ranges.map(range => ({ ...range, text: to(text.slice(range.from, range.to)) }))
-/** One value at one end of a connection and another one at the other: at every second execution. */
+/** Another value at one end of a connection: every second execution of the expression has the wrong value. */
 const atOneEnd =
   (wrong: string) =>
   (value: string): string =>
@@ -39,7 +40,7 @@ const positional = (text: string, index: number): Range[] =>
     return arg === undefined ? [] : [{ from: arg.from + offset, to: arg.to + offset }]
   })
 
-/** Lengths of scatter/gather elements, and of nothing else that has a length. */
+/** Lengths of scatter/gather elements only. */
 const lengths = (text: string): Range[] => [
   ...matchesOf(text, /\.addr = [^;{}]*\.length = ([^,;}]+)/),
   ...matchesOf(text, /\bsge\.length = ([^;]+);/),
@@ -52,7 +53,7 @@ const remoteAddresses = (text: string): Range[] => [
 ]
 const remoteKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(?:\[[^\]]+\])?(?:\.|->))+mr->rkey)\b/)
 const localKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(?:\[[^\]]+\])?(?:\.|->))+mr->lkey)\b/)
-/** The end that has such a region: `end->mr->rkey` is of `end->`. */
+/** The prefix for other fields of the same end: `end->` of `end->mr->rkey`. */
 const owner = (key: string): string => key.replace(/mr->[lr]key$/, '')
 
 const oldKey = (key: string): string => {
@@ -67,7 +68,7 @@ const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'
 const STEPS = 'to_init|to_rtr|to_rts|connect_to|connect_ends|connect_uc|join_one|join_both|modify|ibv_modify_qp'
 
-/** A statement whose first line is indented, and the same kind of statement on the next: swapped. */
+/** Swaps statements that follow each other. */
 const swapped = (text: string, statements: readonly Range[]): Edit[] =>
   statements.flatMap((first, i) => {
     const second = statements[i + 1]
@@ -88,41 +89,41 @@ export const kinds = {
   'sq-psn-ahead': {
     what: 'sends from a higher PSN than the peer expects',
     edits: text => change(text, valuesOf(text, 'sq_psn'), value => `((${value}) + 8) & 0xffffff`),
-    tells: ['psn-mismatch'],
+    findings: ['psn-mismatch'],
     legal: 'UC and UD accept any first PSN',
   },
   'sq-psn-behind': {
     what: 'sends from a lower PSN than the peer expects',
     edits: text => change(text, valuesOf(text, 'sq_psn'), value => `((${value}) - 1) & 0xffffff`),
-    tells: ['psn-mismatch'],
+    findings: ['psn-mismatch'],
     legal: 'UC and UD accept any first PSN',
   },
   'rq-psn-wrong': {
     what: 'expects another PSN than the peer sends',
     edits: text => change(text, valuesOf(text, 'rq_psn'), value => `((${value}) + 100) & 0xffffff`),
-    tells: ['psn-mismatch'],
+    findings: ['psn-mismatch'],
     legal: 'UC accepts any first PSN',
   },
   'mtu-at-one-end': {
     what: 'sets another path_mtu at one end',
     edits: text => change(text, valuesOf(text, 'path_mtu'), atOneEnd('IBV_MTU_256')),
-    tells: ['path-mtu-mismatch'],
+    findings: ['path-mtu-mismatch'],
   },
   'peer-number-wrong': {
     what: 'connects to a queue pair number that does not exist',
     edits: text => change(text, valuesOf(text, 'dest_qp_num'), value => `(${value}) ^ 0x800000`),
-    tells: ['no-peer-qp', 'peer-connected-elsewhere', 'message-dropped'],
+    findings: ['no-peer-qp', 'peer-connected-elsewhere', 'message-dropped'],
     legal: 'nothing is sent from the queue pair',
   },
   'peer-number-own': {
     what: 'connects a queue pair to itself',
     edits: text => change(text, matchesOf(text, /dest_qp_num = (peer->(?:qpn|qp->qp_num))/), () => 'end->qp->qp_num'),
-    tells: ['connected-to-itself'],
+    findings: ['connected-to-itself'],
   },
   'attribute-left-out': {
     what: 'leaves an attribute out of the mask of ibv_modify_qp',
     edits: text => remove(matchesOf(text, /\bIBV_QP_(?!EX_|INIT_|OPEN_|STATE\b)[A-Z_]+ \|\s*/)),
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'state-skipped': {
     what: 'moves to RTS instead of RTR, or to RTR instead of INIT',
@@ -130,93 +131,93 @@ export const kinds = {
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_RTR)/), () => 'IBV_QPS_RTS'),
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_INIT)/), () => 'IBV_QPS_RTR'),
     ],
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'step-missing': {
     what: 'leaves out a step of the connection',
     edits: text => skip(statementsWith(text, STEPS)),
-    tells: ['refused-call', 'post-wrong-state', 'peer-not-ready', 'peer-connected-elsewhere'],
+    findings: ['refused-call', 'post-wrong-state', 'peer-not-ready', 'peer-connected-elsewhere'],
     legal: 'nothing is sent to or from the queue pair',
   },
   'type-at-one-end': {
     what: 'creates a UC queue pair at one end of an RC connection',
     edits: text => change(text, matchesOf(text, /qp_type = (IBV_QPT_RC)\b/), atOneEnd('IBV_QPT_UC')),
-    tells: ['service-mismatch', 'refused-call'],
+    findings: ['service-mismatch', 'refused-call'],
     legal: 'the queue pair is not connected',
   },
   'port-wrong': {
     what: 'names a port that the device does not have',
     edits: text => change(text, valuesOf(text, 'port_num'), () => '2'),
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'sgid-index-beyond': {
     what: 'names a GID index beyond the table',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '200'),
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'sgid-index-other': {
     what: 'names the GID of another type of address',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '0'),
-    tells: ['refused-call', 'no-answer'],
+    findings: ['refused-call', 'no-answer'],
   },
   'pkey-index-wrong': {
     what: 'names a P_Key index beyond the table',
     edits: text => change(text, matchesOf(text, /\.qp_state = IBV_QPS_INIT/), value => `${value}, .pkey_index = 77`),
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'route-missing': {
     what: 'leaves the global route out of the address',
     edits: text => remove(fieldsOf(text, 'is_global')),
-    tells: ['refused-call'],
+    findings: ['refused-call'],
   },
   'gid-missing': {
     what: "leaves the peer's GID out of the address",
     edits: text => remove(fieldsOf(text, 'dgid')),
-    tells: ['refused-call', 'no-answer', 'no-peer-qp'],
+    findings: ['refused-call', 'no-answer', 'no-peer-qp'],
   },
   'timeout-0': {
     what: 'sets timeout to 0',
     edits: text => change(text, valuesOf(text, 'timeout'), () => '0'),
-    tells: ['infinite-timeout'],
+    findings: ['infinite-timeout'],
   },
   'rnr-retry-0': {
     what: 'sets rnr_retry to 0',
     edits: text => change(text, valuesOf(text, 'rnr_retry'), () => '0'),
-    tells: ['no-receive-posted'],
+    findings: ['no-receive-posted'],
     legal: 'a receive was posted before each message',
   },
   'reads-exceed': {
     what: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '16'),
-    tells: ['rd-atomic-exceeds', 'refused-call'],
+    findings: ['rd-atomic-exceeds', 'refused-call'],
   },
   'reads-none': {
     what: 'sets max_rd_atomic to 0',
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '0'),
-    tells: ['no-rd-atomic'],
+    findings: ['no-rd-atomic'],
     legal: 'the program posts no READ or atomic',
   },
   'reads-not-accepted': {
     what: 'sets max_dest_rd_atomic to 0',
     edits: text => change(text, valuesOf(text, 'max_dest_rd_atomic'), () => '0'),
-    tells: ['rd-atomic-exceeds'],
+    findings: ['rd-atomic-exceeds'],
   },
   'queue-pair-rights-missing': {
     what: 'gives the queue pair no rights',
     edits: text => change(text, valuesOf(text, 'qp_access_flags'), () => '0'),
-    tells: ['qp-no-right'],
+    findings: ['qp-no-right'],
     legal: 'no request needs the rights',
   },
   'qkey-at-one-end': {
     what: 'sets another Q_Key at one end',
     edits: text => change(text, valuesOf(text, 'qkey'), atOneEnd('0x11111')),
-    tells: ['key-mismatch'],
+    findings: ['key-mismatch'],
     legal: 'the queue pair receives nothing',
   },
   'qkey-of-message-wrong': {
     what: 'sends with a wrong Q_Key',
     edits: text => change(text, valuesOf(text, 'remote_qkey'), value => `(${value}) + 1`),
-    tells: ['key-mismatch'],
+    findings: ['key-mismatch'],
   },
 
   // ---- memory ----
@@ -229,86 +230,86 @@ export const kinds = {
           /\bIBV_ACCESS_(?:LOCAL_WRITE|REMOTE_READ|REMOTE_WRITE|MW_BIND) \|\s*|\s\| IBV_ACCESS_(?:REMOTE_ATOMIC|REMOTE_WRITE|MW_BIND)\b/,
         ),
       ),
-    tells: ['rkey-no-right', 'lkey-no-right', 'qp-no-right', 'refused-call', 'bind-refused'],
+    findings: ['rkey-no-right', 'lkey-no-right', 'qp-no-right', 'refused-call', 'bind-refused'],
     legal: 'no request needs the right',
   },
   'lkey-missing': {
     what: 'leaves lkey out of a scatter/gather element',
     edits: text => [...change(text, localKeys(text), () => '0')],
-    tells: ['unknown-lkey'],
+    findings: ['unknown-lkey'],
     legal: 'the element is inline or empty',
   },
   'rkey-for-lkey': {
     what: 'uses the rkey as lkey',
     edits: text => change(text, localKeys(text), value => value.replace(/lkey$/, 'rkey')),
-    tells: ['unknown-lkey'],
+    findings: ['unknown-lkey'],
     legal: 'both keys of a region are the same number here, as on most adapters',
   },
   'lkey-for-rkey': {
     what: 'sends the lkey instead of the rkey',
     edits: text => change(text, remoteKeys(text), value => value.replace(/rkey$/, 'lkey')),
-    tells: ['unknown-rkey'],
+    findings: ['unknown-rkey'],
     legal: 'both keys of a region are the same number here, as on most adapters',
   },
   'rkey-byte-order': {
     what: 'sends the rkey in the wrong byte order',
     edits: text => change(text, remoteKeys(text), value => `__builtin_bswap32(${value})`),
-    tells: ['unknown-rkey'],
+    findings: ['unknown-rkey'],
     legal: 'no request uses the key',
   },
   'rkey-truncated': {
     what: 'sends 16 bits of the rkey',
     edits: text => change(text, remoteKeys(text), value => `(uint16_t)${value}`),
-    tells: ['unknown-rkey'],
+    findings: ['unknown-rkey'],
     legal: 'no request uses the key',
   },
   'rkey-stale': {
     what: 'uses the rkey of an earlier registration',
     edits: text => change(text, remoteKeys(text), oldKey),
-    tells: ['stale-rkey'],
+    findings: ['stale-rkey'],
     legal: 'no request uses the key',
   },
   'lkey-stale': {
     what: 'uses the lkey of an earlier registration',
     edits: text => change(text, localKeys(text), oldKey),
-    tells: ['stale-lkey'],
+    findings: ['stale-lkey'],
     legal: 'the element is inline or empty',
   },
   'address-of-pointer': {
     what: 'takes the address of the pointer to the buffer',
     edits: text =>
       change(text, matchesOf(text, /\(uintptr_t\)((?:\w+(?:\[[^\]]+\])?(?:\.|->))+buffer)\b/), value => `&${value}`),
-    tells: ['local-out-of-bounds', 'remote-out-of-bounds'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds'],
     legal: 'no request uses the address',
   },
   'remote-address-beyond': {
     what: "adds an offset beyond the peer's region to the remote address",
     edits: text => change(text, remoteAddresses(text), value => `(${value}) + (4 << 20)`),
-    tells: ['remote-out-of-bounds'],
+    findings: ['remote-out-of-bounds'],
     legal: 'the request has no bytes, or is a SEND',
   },
   'remote-address-before': {
     what: "uses a remote address before the peer's region",
     edits: text => change(text, remoteAddresses(text), value => `(${value}) - (4 << 20)`),
-    tells: ['remote-out-of-bounds'],
+    findings: ['remote-out-of-bounds'],
     legal: 'the request has no bytes, or is a SEND',
   },
   'length-beyond': {
     what: 'gives an element a length beyond its region',
     edits: text => change(text, lengths(text), value => `(${value}) + (4 << 20)`),
-    tells: ['local-out-of-bounds', 'remote-out-of-bounds', 'receive-too-short', 'request-length'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds', 'receive-too-short', 'request-length'],
     legal: 'no request uses the element',
   },
   'region-too-short': {
     what: 'registers half of the bytes',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 2), value => `(${value}) / 2`),
-    tells: ['local-out-of-bounds', 'remote-out-of-bounds', 'bind-refused'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds', 'bind-refused'],
     legal: 'no request uses the other bytes',
   },
   'region-of-other-domain': {
     what: 'registers memory in another protection domain',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 0), value => `ibv_alloc_pd((${value})->context)`),
-    tells: ['lkey-other-pd', 'rkey-other-pd', 'bind-refused'],
+    findings: ['lkey-other-pd', 'rkey-other-pd', 'bind-refused'],
     legal: 'no request uses the region',
   },
   'unmapped-early': {
@@ -319,7 +320,7 @@ export const kinds = {
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*;/),
         statement => `munmap(${/&(\w+)/.exec(statement)?.[1]}.buffer, SIZE);`,
       ),
-    tells: ['local-unmapped', 'remote-unmapped', 'region-unmapped'],
+    findings: ['local-unmapped', 'remote-unmapped', 'region-unmapped'],
   },
   'peer-unmapped-early': {
     what: "unmaps the peer's buffer before the request arrives",
@@ -329,7 +330,7 @@ export const kinds = {
         matchesOf(text, /(?<=\n {4})post\(&\w+,[^;]*address_of\(&\w+\)[^;]*;/),
         statement => `munmap(${/address_of\(&(\w+)\)/.exec(statement)?.[1]}.buffer, SIZE);`,
       ),
-    tells: ['remote-unmapped', 'region-unmapped'],
+    findings: ['remote-unmapped', 'region-unmapped'],
   },
   'deregistered-early': {
     what: 'deregisters memory before the completion of its request',
@@ -338,21 +339,21 @@ export const kinds = {
         const end = /&(\w+)/.exec(statement)?.[1]
         return `ibv_dereg_mr(${end}.mr); ${end}.mr = NULL;`
       }),
-    tells: ['region-in-use', 'stale-lkey'],
+    findings: ['region-in-use', 'stale-lkey'],
   },
 
   // ---- requests ----
   'send-as-write': {
     what: 'posts a WRITE instead of a SEND, without a remote address',
     edits: text => change(text, matchesOf(text, /opcode = (IBV_WR_SEND)\b(?!_)/), () => 'IBV_WR_RDMA_WRITE'),
-    tells: ['unknown-rkey', 'bad-request', 'refused-call'],
+    findings: ['unknown-rkey', 'bad-request', 'refused-call'],
     legal: 'the message has no bytes',
   },
   'datagram-read': {
     what: 'posts a READ to a queue pair of datagrams',
     edits: text =>
       change(text, matchesOf(text, /opcode = (IBV_WR_SEND(?:_WITH_IMM)?),\n[^;]*wr\.ud/), () => 'IBV_WR_RDMA_READ'),
-    tells: ['bad-request', 'refused-call'],
+    findings: ['bad-request', 'refused-call'],
   },
   unsignaled: {
     what: 'waits for the completion of a request that is not signaled',
@@ -360,19 +361,19 @@ export const kinds = {
       ...change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), () => '0'),
       ...change(text, valuesOf(text, 'sq_sig_all'), () => '0'),
     ],
-    tells: ['never-signaled'],
+    findings: ['never-signaled'],
     legal: 'nothing waits for the completion',
   },
   'inline-too-long': {
     what: 'sends a long message inline',
     edits: text => change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), flag => `${flag} | IBV_SEND_INLINE`),
-    tells: ['request-length', 'bad-request'],
+    findings: ['request-length', 'bad-request'],
     legal: 'the message is short enough, or the request has no data to send',
   },
   'elements-too-many': {
     what: 'announces more scatter/gather elements than the queue takes',
     edits: text => change(text, valuesOf(text, 'num_sge'), () => '40'),
-    tells: ['bad-request'],
+    findings: ['bad-request'],
     legal: 'the request is not posted',
   },
   'atomic-misaligned': {
@@ -381,18 +382,18 @@ export const kinds = {
       ...change(text, matchesOf(text, /atomic\.remote_addr = ([^;]+);/), value => `(${value}) + 4`),
       ...change(text, argument(text, 'ibv_wr_atomic_\\w+', 2), value => `(${value}) + 4`),
     ],
-    tells: ['atomic-misaligned'],
+    findings: ['atomic-misaligned'],
     legal: 'the program posts no atomic',
   },
   'atomic-too-short': {
     what: 'gives an atomic 4 bytes for the result',
     edits: text => change(text, matchesOf(text, /\{below\(64\), (8)\}/), () => '4'),
-    tells: ['request-length'],
+    findings: ['request-length'],
   },
   'receive-missing': {
     what: 'leaves out a receive',
     edits: text => skip(statementsWith(text, RECEIVES)),
-    tells: ['no-receive-posted', 'message-dropped'],
+    findings: ['no-receive-posted', 'message-dropped'],
   },
   'receive-too-short': {
     what: 'posts receives that are too short',
@@ -401,13 +402,13 @@ export const kinds = {
       ...change(text, matchesOf(text, /(?:target|into)\b[^;]*\.length = ([^,;]+)/), value => `(${value}) / 64`),
       ...change(text, matchesOf(text, /(CHUNK), ends\[1\]\.mr->lkey/), () => '0'),
     ],
-    tells: ['receive-too-short', 'message-dropped'],
+    findings: ['receive-too-short', 'message-dropped'],
     legal: 'the message fits',
   },
   'srq-number-missing': {
     what: 'leaves out the number of the shared receive queue',
     edits: text => skip(matchesOf(text, /\n\s*(\w+\.qp_type\.xrc\.remote_srqn = [^;]+;)/)),
-    tells: ['invalid-request'],
+    findings: ['invalid-request'],
     legal: 'the queue pair is no XRC initiator',
   },
 
@@ -415,7 +416,7 @@ export const kinds = {
   'bind-missing': {
     what: 'does not bind the window',
     edits: text => skip(matchesOf(text, /((?:check\(ibv_bind_mw|bind[12])\([^;]*;\s*completion\([^;]*;)/)),
-    tells: ['window-not-bound', 'unknown-rkey', 'stale-rkey'],
+    findings: ['window-not-bound', 'unknown-rkey', 'stale-rkey'],
   },
   'window-right-missing': {
     what: 'binds a window without rights',
@@ -423,7 +424,7 @@ export const kinds = {
       ...change(text, valuesOf(text, 'mw_access_flags'), () => '0'),
       ...change(text, matchesOf(text, /PART, (peer_rights)/), () => '0'),
     ],
-    tells: ['rkey-no-right', 'bind-refused'],
+    findings: ['rkey-no-right', 'bind-refused'],
     legal: 'no request uses the window',
   },
 
@@ -431,13 +432,13 @@ export const kinds = {
   'cq-too-small': {
     what: 'creates a CQ with one entry',
     edits: text => change(text, argument(text, 'ibv_create_cq', 1), () => '1'),
-    tells: ['cq-too-small', 'cq-overrun'],
+    findings: ['cq-too-small', 'cq-overrun'],
     legal: 'no queue pair uses the CQ',
   },
   'send-queue-too-small': {
     what: 'creates a send queue with one request',
     edits: text => change(text, valuesOf(text, 'max_send_wr'), () => '1'),
-    tells: ['queue-full'],
+    findings: ['queue-full'],
     legal: 'one request is posted at a time',
   },
   'receive-queue-too-small': {
@@ -446,19 +447,19 @@ export const kinds = {
       ...change(text, valuesOf(text, 'max_recv_wr'), () => '1'),
       ...change(text, valuesOf(text, 'max_wr'), () => '1'),
     ],
-    tells: ['queue-full'],
+    findings: ['queue-full'],
     legal: 'one receive is posted at a time',
   },
   'elements-too-few': {
     what: 'creates queues with one element for each request',
     edits: text => change(text, matchesOf(text, /max_(?:send|recv)_sge = (MAX_SGE|[2-9])/), () => '1'),
-    tells: ['refused-call', 'bad-request'],
+    findings: ['refused-call', 'bad-request'],
     legal: 'requests have one element',
   },
   'completion-not-polled': {
     what: 'does not poll a completion',
     edits: text => skip(statementsWith(text, 'completion|wait_for|expect')),
-    tells: ['completions-unpolled'],
+    findings: ['completions-unpolled'],
   },
   'acknowledgement-missing': {
     what: 'does not acknowledge an event',
@@ -466,19 +467,19 @@ export const kinds = {
       ...skip(statementsWith(text, 'ibv_ack_cq_events|ibv_ack_async_event')),
       ...skip(matchesOf(text, /\n\s*(if \(end->unacknowledged\)\s+ibv_ack_cq_events\([^;]*;)/)),
     ],
-    tells: ['events-unacknowledged'],
+    findings: ['events-unacknowledged'],
     legal: 'nothing is destroyed afterwards, or there was no event',
   },
   'notification-missing': {
     what: 'waits for an event without ibv_req_notify_cq',
     edits: text => skip(statementsWith(text, 'ibv_req_notify_cq')),
-    tells: [],
+    findings: [],
     legal: 'the program does not wait for events',
   },
   'poll-after-arming-missing': {
     what: 'does not poll after ibv_req_notify_cq',
     edits: text => skip(matchesOf(text, /ibv_req_notify_cq\([^;]*;\s*(found = ibv_poll_cq\([^;]*;)/)),
-    tells: ['lost-wakeup'],
+    findings: ['lost-wakeup'],
     legal: 'the program does not wait for events',
   },
   'channel-missing': {
@@ -487,7 +488,7 @@ export const kinds = {
       change(text, argument(text, 'ibv_create_cq', 3), value => (value === 'NULL' ? value : 'NULL')).filter(
         ({ from, to }) => text.slice(from, to) !== 'NULL',
       ),
-    tells: [],
+    findings: [],
     legal: 'the program does not wait for events',
   },
 
@@ -495,18 +496,18 @@ export const kinds = {
   'destroy-missing': {
     what: 'does not destroy an object',
     edits: text => skip(statementsWith(text, DESTROYS)),
-    tells: ['leak', 'destroy-busy'],
+    findings: ['leak', 'destroy-busy'],
   },
   'destroy-order': {
     what: 'destroys objects in the wrong order',
     edits: text => swapped(text, inOrder(statementsWith(text, DESTROYS))),
-    tells: ['destroy-busy'],
+    findings: ['destroy-busy'],
     legal: 'neither object uses the other',
   },
   'exit-early': {
     what: 'ends without destroying anything',
     edits: text => change(text, matchesOf(text, /return (destroy_pair\(&one, &other\));/), () => '0'),
-    tells: ['leak'],
+    findings: ['leak'],
   },
 } as const satisfies Record<string, Kind>
 

@@ -1,5 +1,5 @@
 /*
- * All mutants of the programs, and a choice of them by seed that spreads over kinds, then places, then programs. Only
+ * All mutants of the programs, in an order by seed that alternates between kinds, then places, then programs. Only
  * places that a program reaches count: gcov says which.
  */
 import { spawnSync } from 'node:child_process'
@@ -15,7 +15,7 @@ export interface Mutant {
   /** The file that is changed: the program's, or a header of its folder. */
   readonly file: string
   readonly edit: Edit
-  /** Of the changed file. */
+  /** Of the changed file, after the edit. */
   readonly lines: Range
 }
 
@@ -57,7 +57,7 @@ interface GcovFile {
   }[]
 }
 
-/** The lines that a program reached, which was compiled with --coverage in `folder` and has run. */
+/** The lines that a program reached that was compiled with --coverage in `folder` and has run. */
 export const readCoverage = (folder: string): ((file: string, line: number) => boolean) => {
   const data = readdirSync(folder).filter(name => name.endsWith('.gcda'))
   const { stdout } = spawnSync('gcov', ['--json-format', '--stdout', ...data], {
@@ -117,7 +117,7 @@ const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
   return Array.from({ length: longest }, (_, i) => groups.flatMap(group => group.slice(i, i + 1))).flat()
 }
 
-/** All mutants, in the order in which they are tried: each next one is of another kind, at another place. */
+/** All mutants, in the order in which they are run: neighbours are of different kinds, then at different places. */
 export const inOrderOf = (seed: number, from: readonly Program[] = programs): Mutant[] => {
   const draw = random(seed)
   const all = shuffled(from.flatMap(mutantsOf), draw)

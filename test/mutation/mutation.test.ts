@@ -1,6 +1,6 @@
 /*
  * The short form of the mutation run: a few mistakes put into programs of docs/findings, all of which `userdma check`
- * tells. And the places that the kinds find in C text.
+ * finds; and the edits of the kinds.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { inOrderOf } from './mutants.ts'
 import { programs } from './programs.ts'
 import { applyEdit, fieldsOf, searchable, statementsWith, valuesOf } from './source.ts'
 
-/** Kinds with a mistake that every program tells that reaches it. */
+/** Kinds that are found in every program that reaches the mistake. */
 const certain: readonly KindName[] = [
   'sq-psn-ahead',
   'peer-number-wrong',
@@ -29,17 +29,17 @@ const certain: readonly KindName[] = [
 const some = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
 
 describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
-  it('are told', async t => {
+  it('are found', async t => {
     const chosen = programs.filter(({ name }) => some.includes(name))
     const { all } = await runCampaign(t, { seed: 1, count: certain.length, programs: chosen, kinds: certain })
-    const told = all.filter(({ verdict }) => verdict === 'told')
+    const found = all.filter(({ verdict }) => verdict === 'found')
     assert.deepEqual(all.filter(({ verdict }) => verdict === 'missed').map(describeMutant), [])
-    assert.equal(told.length, certain.length)
-    assert.ok(told.some(({ atLine }) => atLine))
+    assert.equal(found.length, certain.length)
+    assert.ok(found.some(({ atLine }) => atLine))
   })
 })
 
-it('every kind has a place, and a seed gives the same order', () => {
+it('every kind has a mutant, and a seed gives the same order', () => {
   const order = inOrderOf(7)
   assert.deepEqual(
     kindNames.filter(kind => !order.some(mutant => mutant.kind === kind)),

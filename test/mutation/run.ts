@@ -1,5 +1,5 @@
 /*
- * Runs programs and mutants under one `userdma check`, as many side by side as there are lanes, and judges the findings.
+ * Runs programs and mutants under one `userdma check`, in two lanes side by side, and judges the findings.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -33,16 +33,15 @@ export interface FindingJson {
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
 }
 
-/** What a run did: its findings, and what can be seen without them. */
+/** The outcome of a run. */
 export interface Ran {
-  /** 124: the time was over. */
+  /** Exit status; 124: the time limit. */
   readonly status: number
   readonly stdout: string
   readonly found: readonly FindingJson[]
 }
 
 interface Job {
-  /** Its folder and program. */
   readonly folder: string
   readonly program: Program
 }
@@ -61,7 +60,7 @@ const copySources = (program: Program, to: string): void => {
   }
 }
 
-/** Runs all jobs under one daemon; findings are told apart by the names of the programs. */
+/** Runs all jobs under one daemon; findings are assigned to jobs by the names of their programs. */
 const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<Ran[]> => {
   if (jobs.length === 0) return []
   const folder = temporaryFolder(scope)
@@ -107,19 +106,19 @@ export const runBases = async (scope: Scope, programs: readonly Program[]): Prom
 
 // ---- judgement ----
 
-export type Verdict = 'told' | 'equivalent' | 'missed'
+export type Verdict = 'found' | 'equivalent' | 'missed'
 
 export interface Judged {
   readonly mutant: Mutant
   readonly verdict: Verdict
-  /** Whether a finding that tells it has the changed line in a stack. */
+  /** Whether a finding that names the cause has the changed line in a stack. */
   readonly atLine: boolean
   readonly ran: Ran
   /** Findings that the program without the mistake does not have. */
   readonly fresh: readonly FindingJson[]
 }
 
-/** What is the same in every run: no numbers, and of the stack the functions. */
+/** The part of a finding that is the same in every run: no numbers, and only the functions of the stacks. */
 const shapeOf = ({ id, text, moments }: FindingJson): string =>
   [
     id,
@@ -142,11 +141,11 @@ const judge = (mutant: Mutant, ran: Ran, base: Ran): Judged => {
   const known = new Map<string, number>()
   for (const one of base.found) known.set(shapeOf(one), (known.get(shapeOf(one)) ?? 0) + one.count)
   const fresh = ran.found.filter(one => one.count > (known.get(shapeOf(one)) ?? 0))
-  const { tells, legal } = kindOf(mutant.kind)
-  const telling = fresh.filter(({ id }) => tells.includes(id))
+  const { findings, legal } = kindOf(mutant.kind)
+  const naming = fresh.filter(({ id }) => findings.includes(id))
   const isSame = ran.status === base.status && ran.stdout === base.stdout
-  const verdict = telling.length > 0 ? 'told' : isSame && legal !== undefined ? 'equivalent' : 'missed'
-  return { mutant, verdict, atLine: telling.some(one => isAtLine(one, mutant)), ran, fresh }
+  const verdict = naming.length > 0 ? 'found' : isSame && legal !== undefined ? 'equivalent' : 'missed'
+  return { mutant, verdict, atLine: naming.some(one => isAtLine(one, mutant)), ran, fresh }
 }
 
 /** Compiles and runs mutants; those that do not compile are left out. */

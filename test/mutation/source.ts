@@ -1,6 +1,6 @@
 /*
  * Places in C text where a mistake can be put: statements, calls with their arguments, values of fields. It knows
- * parentheses, comments and strings, and is enough for our own programs; it is no parser of C.
+ * parentheses, comments and strings, which is enough for our own programs; it does not parse C.
  */
 
 /** Part of a text: [from, to). */
@@ -9,7 +9,7 @@ export interface Range {
   readonly to: number
 }
 
-/** The text of a range is replaced. */
+/** Replaces the text of a range. */
 export interface Edit extends Range {
   readonly text: string
 }
@@ -20,7 +20,7 @@ export interface Call extends Range {
 
 const blank = (text: string): string => text.replace(/[^\n]/g, ' ')
 
-/** Offset behind the bracket that closes the one at `open`. */
+/** Offset after the bracket that closes the one at `open`. */
 const closing = (text: string, open: number): number => {
   let depth = 0
   for (let at = open; at < text.length; at++) {
@@ -30,7 +30,7 @@ const closing = (text: string, open: number): number => {
   return text.length
 }
 
-/** From `from` to the first of `ends` outside of brackets, or to the bracket that closes what `from` is in. */
+/** Offset of the first of `ends` outside of brackets, or of the bracket that closes the one around `from`. */
 const untilOneOf = (text: string, from: number, ends: string): number => {
   let at = from
   while (at < text.length && !ends.includes(text[at]!) && !')]}'.includes(text[at]!))
@@ -60,7 +60,7 @@ export const searchable = (text: string): string => {
   return out
 }
 
-/** Calls of functions whose names match. Definitions and declarations have no calls around their name, but look alike. */
+/** Calls of functions whose names match; definitions and declarations look the same, and are included. */
 export const callsOf = (text: string, names: string): Call[] =>
   [...text.matchAll(new RegExp(`(?<![\\w.>])(?:${names})\\(`, 'g'))].map(match => {
     const open = match.index + match[0].length - 1
@@ -74,7 +74,7 @@ export const callsOf = (text: string, names: string): Call[] =>
     return { from: match.index, to, args }
   })
 
-/** Statements that only call such a function, check its result or keep it: from their first word to the semicolon. */
+/** Statements that call such a function, and at most check or assign its result: from the first word to the semicolon. */
 export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()
   for (const call of callsOf(text, names)) {
@@ -107,7 +107,7 @@ export const fieldsOf = (text: string, field: string): Range[] =>
     return { from: begin, to: end }
   })
 
-/** Matches of a pattern, without their context: the text of its first group, or all. */
+/** Matches of the first group of a pattern, or of the whole pattern if it has no group. */
 export const matchesOf = (text: string, pattern: RegExp): Range[] =>
   [...text.matchAll(new RegExp(pattern.source, 'gd'))].map(match => {
     const [from, to] = match.indices![1] ?? match.indices![0]!

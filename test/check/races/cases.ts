@@ -1,7 +1,7 @@
 /*
- * Races and their absence, modelled on the cases of RMARaceBench (RWTH-HPC), which are for MPI, SHMEM and GASPI: which
- * two accesses conflict, where they meet, and what synchronises them, rewritten for verbs. What is about a load or store
- * there is another request here, since loads and stores are not seen.
+ * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC), which are for MPI, SHMEM and GASPI:
+ * which two accesses conflict, on which side, and what synchronises them, rewritten for verbs. A load or store of the
+ * original is a request here, since userdma does not see loads and stores.
  *
  * Threads 1 and 2 are of processes 1 and 2, and so on; 11 and 12 are threads of process 1.
  */
@@ -10,7 +10,7 @@ import type { Place, Script } from './script.ts'
 
 export interface Case {
   readonly name: string
-  /** What is to be found; undefined: nothing. */
+  /** The expected finding; undefined: none. */
   readonly race: RaceId | undefined
   run(script: Script): void
 }
@@ -30,7 +30,7 @@ const behind: Place = [3, 0x3040, 64]
 const race = (name: string, id: RaceId, run: (script: Script) => void): Case => ({ name, race: id, run })
 const none = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
 
-/** Two queue pairs of one thread or of two, to process 3, and what each does; nothing orders them. */
+/** A request on each of two queue pairs, to process 3; nothing orders them. */
 const remote: readonly (readonly [
   string,
   RaceId | undefined,
@@ -131,7 +131,7 @@ export const cases: readonly Case[] = [
     s.write(1, s.qp(), undefined, far)
     s.write(2, s.qp(), undefined, [3, 0x3000, 0])
   }),
-  race('a gap between two writes is no shelter', 'race', s => {
+  race('a read across the gap between two writes', 'race', s => {
     const qp = s.qp()
     s.write(1, qp, undefined, [3, 0x3000, 8])
     s.write(1, qp, undefined, [3, 0x3038, 8])
@@ -175,17 +175,17 @@ export const cases: readonly Case[] = [
     s.read(1, qp, far, own, { isFenced: true })
     s.write(1, qp, own2, far)
   }),
-  race('one queue: what was read is sent', 'buffer-reused', s => {
+  race('one queue: the destination of a read is sent', 'buffer-reused', s => {
     const qp = s.qp()
     s.read(1, qp, far, own)
     s.send(1, qp, own)
   }),
-  none('one queue: what was read is sent with fence', s => {
+  none('one queue: the destination of a read is sent with fence', s => {
     const qp = s.qp()
     s.read(1, qp, far, own)
     s.send(1, qp, own, { isFenced: true })
   }),
-  none('one queue: what is sent is overwritten by a read', s => {
+  none('one queue: a read into the buffer of a send', s => {
     const qp = s.qp()
     s.send(1, qp, own)
     s.read(1, qp, far, own)
@@ -243,7 +243,7 @@ export const cases: readonly Case[] = [
     s.poll(1, s.write(1, s.qp(), own, far))
     s.write(2, s.qp(), theirs, far)
   }),
-  race('the completion of an unreliable write says nothing of the peer', 'race', s => {
+  race('the completion of an unreliable write says nothing about the memory of the peer', 'race', s => {
     s.poll(1, s.write(1, s.qp(false), own, far))
     s.write(1, s.qp(), own2, far)
   }),
@@ -280,25 +280,25 @@ export const cases: readonly Case[] = [
     s.deliver(s.send(1, to2), of2, stamp)
     s.write(2, s.qp(), theirs, far)
   }),
-  none('write and message on one queue, then the target uses it', s => {
+  none('write and message on one queue, then a request of the target from the same bytes', s => {
     const [to3, of3] = [s.qp(), s.qp()]
     s.write(1, to3, own, far)
     s.message(1, to3, 3, of3)
     s.send(3, s.qp(), far)
   }),
-  race('write and message on two queues, then the target uses it', 'race', s => {
+  race('write and message on two queues, then a request of the target from the same bytes', 'race', s => {
     const [to3, other, of3] = [s.qp(), s.qp(), s.qp()]
     s.write(1, to3, own, far)
     s.message(1, other, 3, of3)
     s.send(3, s.qp(), far)
   }),
-  race('read and message on one queue, then the target overwrites it', 'race', s => {
+  race('read and message on one queue, then the target overwrites the source', 'race', s => {
     const [to3, of3] = [s.qp(), s.qp()]
     s.read(1, to3, far, own)
     s.message(1, to3, 3, of3)
     s.read(3, s.qp(), theirs, far)
   }),
-  none('read and fenced message on one queue, then the target overwrites it', s => {
+  none('read and fenced message on one queue, then the target overwrites the source', s => {
     const [to3, of3] = [s.qp(), s.qp()]
     s.read(1, to3, far, own)
     const stamp = s.receive(3)
@@ -342,7 +342,7 @@ export const cases: readonly Case[] = [
     s.deliver(s.send(2, two, theirs), one, stamp, own)
     s.write(1, s.qp(), own, far)
   }),
-  race('a peer writes where a message arrives', 'race', s => {
+  race('a write to a receive buffer while its message arrives', 'race', s => {
     const [one, two] = [s.qp(), s.qp()]
     const stamp = s.receive(3)
     s.deliver(s.send(2, two, theirs), one, stamp, far)
@@ -358,7 +358,7 @@ export const cases: readonly Case[] = [
     s.poll(2, s.atomic(2, two, word, result2))
     s.write(2, two, theirs, far)
   }),
-  none('a lock released right behind the write on its queue', s => {
+  none('a lock released directly after the write on its queue', s => {
     const [one, two] = [s.qp(), s.qp()]
     s.poll(1, s.atomic(1, one, word, result))
     s.write(1, one, own, far)
@@ -366,7 +366,7 @@ export const cases: readonly Case[] = [
     s.poll(2, s.atomic(2, two, word, result2))
     s.write(2, two, theirs, far)
   }),
-  race('a lock released on another queue before the write is over', 'race', s => {
+  race('a lock released on another queue before the write is complete', 'race', s => {
     const [one, other, two] = [s.qp(), s.qp(), s.qp()]
     s.poll(1, s.atomic(1, one, word, result))
     s.write(1, one, own, far)
@@ -374,7 +374,7 @@ export const cases: readonly Case[] = [
     s.poll(2, s.atomic(2, two, word, result2))
     s.write(2, two, theirs, far)
   }),
-  race('a lock released before the read is over', 'race', s => {
+  race('a lock released before the read is complete', 'race', s => {
     const [one, two] = [s.qp(), s.qp()]
     s.poll(1, s.atomic(1, one, word, result))
     s.read(1, one, far, own)
@@ -405,7 +405,7 @@ export const cases: readonly Case[] = [
     s.read(2, two, far, theirs)
   }),
 
-  // ---- sync: threads, and what is not RDMA ----
+  // ---- sync: threads and waits without RDMA ----
   none('a completion polled, a barrier, the other process', s => {
     s.poll(1, s.write(1, s.qp(), own, far))
     s.meet(1, 2)
@@ -431,11 +431,11 @@ export const cases: readonly Case[] = [
     s.meet(12)
     s.write(12, s.qp(), own2, far)
   }),
-  none('a thread polls what another one has posted', s => {
+  none('a thread polls the completion of a request of another thread', s => {
     s.poll(12, s.write(11, s.qp(), own, far))
     s.write(12, s.qp(), own2, far)
   }),
-  none('threads that poll one queue by turns', s => {
+  none('threads that take turns to poll one CQ', s => {
     const [one, two] = [s.qp(), s.qp()]
     s.pollFrom(7, 11, s.write(11, one, own, far))
     s.pollFrom(7, 12, s.send(12, two))
@@ -446,12 +446,12 @@ export const cases: readonly Case[] = [
     s.meet(99)
     s.write(99, s.qp(), own2, far)
   }),
-  race('one thread posts, one waits, a third one does neither', 'buffer-reused', s => {
+  race('one thread posts, one polls, a third one posts without a wait', 'buffer-reused', s => {
     s.poll(12, s.read(11, s.qp(), far, own))
     s.write(13, s.qp(), own, far2)
   }),
 
-  // ---- ends of objects ----
+  // ---- destroyed objects ----
   none('the queue pair was destroyed', s => {
     const qp = s.qp()
     s.write(1, qp, own, far)

@@ -1,5 +1,5 @@
 /*
- * Joining logs of programs with what devices see, by scripts: which post and which poll is whose.
+ * Joins the logs of programs with the requests and completions of devices: which thread made each post and poll.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { EventKind, PostQueue } from '../../../src/spec/session.ts'
 
 const { POLL, REFUSED } = EventKind
 const { SEND, RECEIVE, SHARED } = PostQueue
-/** The CQ of handle h has this id. */
+/** The CQ with handle h has the id CQ + h. */
 const CQ = 1000
 
 const world = () => {
@@ -55,7 +55,7 @@ const world = () => {
     races,
     feed,
     log,
-    /** The device fetches a WRITE to one place. */
+    /** The device fetches a WRITE; all of them go to the same bytes. */
     write(qp: number, wrId = 0n): WorkRequest {
       const made = request(SEND, qp, wrId)
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
@@ -90,7 +90,7 @@ const world = () => {
 }
 
 describe('races: logs and devices', () => {
-  it('each request has the stack of its post, whichever thread made it', () => {
+  it('each request has the stack of its post', () => {
     const { log, write, join, races } = world()
     log(1, SEND, 5)
     log(2, SEND, 6)
@@ -103,7 +103,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a completion that was polled orders what its thread posts then', () => {
+  it('a polled completion orders the later posts of its thread', () => {
     const { log, write, complete, join, races } = world()
     log(1, SEND, 5)
     complete(write(5), 1)
@@ -114,7 +114,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('a poll is logged before the device has reported the completion', () => {
+  it('a poll may be logged before the device reports the completion', () => {
     const { log, write, complete, join, races, now } = world()
     log(1, SEND, 5)
     const one = write(5)
@@ -127,7 +127,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('a thread that polls later and logs earlier has its own completion', () => {
+  it('polls of two threads are told apart by wr_id, whatever their order in the log', () => {
     const { log, write, complete, join, races } = world()
     log(1, SEND, 5)
     log(1, SEND, 7)
@@ -147,7 +147,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a list is one post, and a request that was refused is none', () => {
+  it('a list of requests is one entry of the log, and its refused requests are no posts', () => {
     const { log, write, complete, join, races } = world()
     log(1, SEND, 5, 3)
     log(1, REFUSED | SEND, 5, 1)
@@ -179,7 +179,7 @@ describe('races: logs and devices', () => {
     )
   })
 
-  it('a message orders its receiver', () => {
+  it('a received message orders the later posts of its receiver', () => {
     const { log, write, receive, complete, join, races } = world()
     log(2, RECEIVE, 15)
     const taken = receive(15)
@@ -192,7 +192,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('requests without a post in the log are left out, and those behind them', () => {
+  it('requests without a post in the log are left out, and later requests of their queue', () => {
     const { feed, log, write, join, races } = world()
     write(5)
     join()
@@ -204,7 +204,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual([races.length, feed.unlogged, feed.joined], [0, 2, 1])
   })
 
-  it('a queue some of whose posts were lost or not counted is left out until it is reset', () => {
+  it('a queue with lost or uncounted posts is left out until it is reset', () => {
     const { feed, log, write, join, races } = world()
     log(1, SEND, 6)
     write(6)
@@ -219,7 +219,7 @@ describe('races: logs and devices', () => {
     assert.deepEqual([races.length, feed.unlogged], [1, 1])
   })
 
-  it('a queue pair that ends keeps the posts of a shared queue of its number, and the other way round', () => {
+  it('posts of a shared receive queue survive a queue pair with the same number, and the other way round', () => {
     for (const [kind, left] of [
       ['qp', 1],
       ['srq', 2],
@@ -249,7 +249,7 @@ describe('races: logs and devices', () => {
     assert.equal(feed.unseen, 0)
   })
 
-  it('entries that are younger than the reading wait, since what they follow from may not have been read', () => {
+  it('entries made after the reading began wait for the next, since an earlier entry may be missing', () => {
     const { log, write, complete, join, races, now } = world()
     log(1, SEND, 5)
     complete(write(5), 1)

@@ -1,5 +1,5 @@
 /*
- * The race engine by scripts in virtual time: the cases modelled on RMARaceBench, what is proven, and its bounds.
+ * The race engine in virtual time: the cases modelled on RMARaceBench, which races are proven, and bounds.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -30,7 +30,7 @@ describe('races: cases modelled on RMARaceBench', () => {
 })
 
 describe('races', () => {
-  it('are proven if the second request was posted before the first one began', () => {
+  it('are proven if the second request was posted before the device started the first', () => {
     const s = script()
     s.write(1, s.qp(), undefined, far, { isLate: true })
     s.write(2, s.qp(), undefined, far, { isLate: true })
@@ -38,14 +38,14 @@ describe('races', () => {
     assert.deepEqual(s.found, ['race!'])
   })
 
-  it('are proven if one thread posts both before the first one is over', () => {
+  it('are proven if one thread posts both before the first is complete', () => {
     const s = script()
     s.write(1, s.qp(), undefined, far)
     s.write(1, s.qp(), undefined, far)
     assert.deepEqual(s.found, ['race!'])
   })
 
-  it('are not proven if the thread may have learnt that the first one is over', () => {
+  it('are not proven if the thread may know that the first is complete', () => {
     const over = script()
     over.end(over.write(1, over.qp(), undefined, far))
     over.write(1, over.qp(), undefined, far)
@@ -70,7 +70,7 @@ describe('races', () => {
     assert.deepEqual([start, end], [0x3020, 0x3040])
   })
 
-  it('a pair of requests is told once, however many intervals it meets in', () => {
+  it('a pair of requests is reported once, however many intervals both access', () => {
     const s = script()
     const qp = s.qp()
     s.write(1, qp, undefined, [3, 0x3000, 64])
@@ -79,7 +79,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('queues beyond the counts of clocks: what anybody knows is known', () => {
+  it('queues beyond the entries of a clock: each thread knows what any thread knows', () => {
     const s = script()
     for (let i = 0; i < MAX_SLOTS; i++) s.qp()
     s.write(2, s.qp(), undefined, [3, 0x9000, 8])
@@ -92,7 +92,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('counts of a queue that is gone go to another one, without its knowledge', () => {
+  it('the clock entry of a closed queue goes to another queue, and starts empty', () => {
     const s = script()
     const gone = s.qp()
     s.poll(1, s.send(1, gone), s.send(1, gone))
@@ -114,7 +114,7 @@ describe('races', () => {
     assert.ok(engine.dropped >= 2000 && engine.dropped < 3000, String(engine.dropped))
   })
 
-  it('requests that nobody polls are forgotten, and cause no alarm', () => {
+  it('requests whose completions nobody polls are forgotten, and cause no finding', () => {
     const s = script()
     const [qp, other] = [s.qp(), s.qp()]
     s.write(1, qp, undefined, far)

@@ -4,7 +4,7 @@
 import { type NewRequest, type Race, Races, type Request, type Stamp } from '../../../src/check/races/races.ts'
 import { AccessKind, type Range } from '../../../src/check/races/shadow.ts'
 
-/** Bytes of a process: its number, the first one, and how many. */
+/** A range of memory: its process, first address and bytes. */
 export type Place = readonly [process: number, start: number, length: number]
 
 export type Made = Request<string>
@@ -17,7 +17,7 @@ export interface Qp {
 
 interface Options {
   readonly isFenced?: boolean
-  /** The device does not see it yet: `fetch` of the script. */
+  /** The device fetches it only with the script's `fetch`. */
   readonly isLate?: boolean
 }
 
@@ -63,7 +63,7 @@ export const script = () => {
     engine,
     races,
     region,
-    /** What was found: ids in order of discovery, with `!` if it is proven. */
+    /** Ids of the races in order of discovery, with `!` if proven. */
     get found(): string[] {
       return [...new Set(races.map(({ id, isProven }) => (isProven ? `${id}!` : id)))]
     },
@@ -87,7 +87,7 @@ export const script = () => {
       send('ATOMIC', thread, qp, [range(on, AccessKind.ATOMIC), range(result, AccessKind.RESULT)], options),
     send: (thread: number, qp: Qp, from?: Place, options?: Options): Made =>
       send('SEND', thread, qp, from ? [range(from, AccessKind.SOURCE)] : [], options),
-    /** The device sees what was posted late. */
+    /** The device fetches the requests with `isLate`. */
     fetch(): Made[] {
       return late.splice(0).map(({ qp, stamp, what }) => engine.fetch(qp.sends, stamp, what, now())!)
     },

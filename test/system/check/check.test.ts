@@ -1,6 +1,6 @@
 /*
- * `userdma check` on the programs of docs/findings: each finding is found at a marked line, and the same programs
- * without their faults are silent; exit statuses, output formats, suppressions; no alarm about right programs.
+ * `userdma check` on the programs of docs/findings: each fault is found at a marked line, and the same programs
+ * without their faults have no finding; exit statuses, output formats, suppressions; no finding in correct programs.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -28,7 +28,7 @@ const sources = join(repoRoot, 'docs', 'findings')
 const built = (name: string): string => join(repoRoot, 'build', 'findings', name)
 const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
 
-/** Calls back into the program, with the loader's lock. */
+/** A library whose constructor calls a function of the program while the loader holds its lock. */
 const CONSTRUCTOR = `
 #include <stdint.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ __attribute__((constructor)) static void begin(void)
 }
 `
 
-/** Linux keeps as many bytes of a command's name. */
+/** Linux keeps this many bytes of a command's name (TASK_COMM_LEN - 1). */
 const COMM = 15
 
 const linesOf = ({ moments, objects }: FindingJson): string[] =>
@@ -51,7 +51,7 @@ const markedLines = (id: string): string[] =>
     .split('\n')
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
-/** What these need besides a device; each has a test of its own. */
+/** Findings whose programs need more than a device; each has a test of its own. */
 const special = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
 const ids = readdirSync(sources)
   .filter(name => name.endsWith('.c'))
@@ -66,7 +66,7 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
   if (findTool('addr2line') || findTool('llvm-symbolizer'))
     assert.ok(
       linesOf(finding).some(line => marked.includes(line)),
-      `${id}: ${linesOf(finding).join(' ')} has none of ${marked.join(' ')}`,
+      `${id}: ${linesOf(finding).join(' ')} has no line of ${marked.join(' ')}`,
     )
 }
 
@@ -103,11 +103,11 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assertFound('peer-refused', found)
   })
 
-  it('memory that does not answer', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
+  it('reports memory that takes too long to access', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
     assertFound('slow-memory', (await checkScript(t, `${built('slow-memory')} >&2; true`)).found)
   })
 
-  it('what works here and fails on other adapters, with its line; nothing without the fault', async t => {
+  it('requests that other adapters refuse, with their line; nothing without the fault', async t => {
     for (const [id, like, text] of [
       ['like-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
       ['like-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
@@ -149,7 +149,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
   })
 
-  it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {
+  it('exits with the status of the program, or with 65 for a finding of at least the severity of --fail-on', async t => {
     const statusOf = async (...args: string[]): Promise<number | null> =>
       (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
     assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
@@ -229,7 +229,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
   })
 
-  it('children that make the same mistake have one finding; threads, forks and signal handlers may post', async t => {
+  it('the same mistake in many children is one finding; posts of threads, forks and signal handlers are none', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
     assert.deepEqual(
       found.map(({ id, count }) => [id, count]),
@@ -315,7 +315,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     )
   })
 
-  it('a daemon that checks reports to tools that join it; another one is refused', async t => {
+  it('a daemon with --check reports to tools that join it; a daemon without it is refused', async t => {
     const plain = await startDaemon(t)
     const refused = await runUserdma(t, ['check', '--socket', plain.socket, '--', 'true'])
     assert.match(refused.stderr, /does not check programs \(--check\); use --private/)

@@ -23,7 +23,7 @@ const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> =>
 }
 
 describe('userdma check --races', { skip: lacking(program) }, () => {
-  it('judges at least 95 % of the cases as they are, and finds no race where there is none', async t => {
+  it('is right about at least 95 % of the cases, and finds no race in a case without one', async t => {
     const { found, stdout, stderr } = await checkScript(t, program, ['--races'])
     const byCase = findingsByCase(found)
     const cases = stdout
@@ -41,7 +41,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.ok(wrong.length <= 0.05 * cases.length, JSON.stringify(wrong))
   })
 
-  it('tells both requests with their stacks', async t => {
+  it('reports both requests with their stacks', async t => {
     const { found } = await checkScript(t, program, ['--races'])
     for (const { moments, details } of racesOf(found)) {
       assert.equal(moments.length, 2, details.join('\n'))
@@ -54,7 +54,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.deepEqual(racesOf(found), [])
   })
 
-  it('prints what races', async t => {
+  it('prints the requests that race', async t => {
     const { stderr } = await runUserdma(t, ['check', '--races', '--private', '--', program])
     assert.match(
       stderr,
@@ -86,7 +86,7 @@ describe('userdma check --races has no finding about', {
       assert.equal(status, 0, stderr)
     })
 
-  it('but that ibv_srq_pingpong sends and receives with one buffer, which is a warning', async t => {
+  it('ibv_srq_pingpong, apart from a warning: it sends and receives with one buffer', async t => {
     const { found } = await checkScript(t, await serverAndClient('ibv_srq_pingpong -g 1 -n 200'), ['--races'])
     for (const { id, severity } of racesOf(found)) assert.deepEqual([id, severity], ['buffer-reused', 'warning'])
   })
