@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { lacking } from '../system/programs.ts'
-import { counted, describeMutant, runCampaign, summary, foundShare } from './campaign.ts'
+import { counted, describeMutant, foundShare, runCampaign, summary } from './campaign.ts'
 import { programs } from './programs.ts'
 
 const SEED = 1

@@ -1,6 +1,6 @@
 /*
  * The programs of the catalogue, pyverbs' tests and our own programs under `userdma check`, with and without --races:
- * every error and warning is in the table of known findings, so that it is true.
+ * every error and warning is in the table of known findings.
  */
 import assert from 'node:assert/strict'
 import { basename } from 'node:path'
@@ -14,7 +14,7 @@ import { freePort, lacking, ONE_DEVICE, ownProgram, run, type Scope } from '../p
 import { runPyverbs, SHIPPED } from '../suites/pyverbs.ts'
 import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
 
-/** Runs a body, and ends what it started; its failure is only reported: other tests are about that. */
+/** Runs a body, and ends the processes that it started. Its failure is only a diagnostic: other tests check success. */
 const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Promise<unknown>): Promise<void> => {
   const after: (() => unknown)[] = []
   try {

@@ -1,6 +1,6 @@
 /*
- * The short form of the run over real programs: some pairs, with and without --races. What `userdma check` finds is in the
- * table of known findings.
+ * The short form of real-programs.long.test.ts: some pairs of programs, with and without --races. All findings of
+ * `userdma check` are in the table of known findings.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { userlandRoot } from '../../catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
 import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
 
-/** Beginnings of command lines of the catalogue: of each the first one. */
+/** The first command line of the catalogue with each of these programs is run. */
 const few = [
   'ibv_rc_pingpong',
   'ibv_ud_pingpong',

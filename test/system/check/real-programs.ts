@@ -1,5 +1,5 @@
 /*
- * Programs that others wrote, and our own, on a daemon that checks: their findings, with the command that caused each.
+ * Third-party programs and ours on a daemon with --check: their findings, with the command that caused each.
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { openSession } from '../../../src/cli/client.ts'
@@ -12,7 +12,7 @@ import { type KnownFinding, knownFindings } from './known-findings.ts'
 
 export interface RealFinding {
   readonly finding: Finding
-  /** The command line that it appeared with first. */
+  /** The command line with which it first appeared. */
   readonly command: string
   readonly frames: readonly Frame[]
 }
@@ -23,7 +23,7 @@ export interface CheckedDaemon {
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 
-/** Milliseconds: the programs of a long test. */
+/** Milliseconds that the daemon may run: as long as the programs of a long test. */
 const LIMIT = 3_000_000
 
 /** A daemon whose programs are checked as under `userdma check`. */
@@ -64,7 +64,7 @@ const isAbout = (known: KnownFinding, { finding, frames }: RealFinding): boolean
   (known.text?.test(finding.text) ?? true) &&
   (known.at === undefined || frames.some(frame => frame.function === known.at))
 
-/** The errors and warnings that the table does not have, as text. */
+/** Errors and warnings that are not in the table, as text. */
 export const unknownFindings = (found: readonly RealFinding[]): string[] =>
   found
     .filter(one => one.finding.severity !== 'note' && !knownFindings.some(known => isAbout(known, one)))
