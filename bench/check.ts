@@ -1,7 +1,10 @@
 /*
- * Rows "check": unmodified programs under `userdma check`, compared with the same programs under `userdma run`.
+ * Rows "check": unmodified programs under `userdma check`, compared with the same programs under `userdma run`; and a
+ * program in TypeScript with checked devices, compared with the same with unchecked ones.
  */
 import type { Bench, Row } from './harness.ts'
+import { started } from './inproc.ts'
+import type { InprocOrder } from './inproc-side.ts'
 import { roundTrip } from './pingpong.ts'
 import { type Daemon, needProgram, startDaemon } from './processes.ts'
 import { writeBandwidth } from './write-bw.ts'
@@ -20,6 +23,20 @@ const compare = async (measure: (daemon: Daemon) => Promise<number>, races = fal
     close: async () => {
       await plain.stop()
       await checking.stop()
+    },
+  }
+}
+
+/** A WRITE of 64 bytes inside a process, post to poll, checked and not. */
+const compareHere = async (check: NonNullable<InprocOrder['check']>): Promise<Bench> => {
+  const order = { operation: 'write', size: 64, batch: 1 } as const
+  const [checked, plain] = [await started({ ...order, check }), await started(order)]
+  return {
+    ours: async () => (await checked.nanoseconds()) / 1000,
+    reference: async () => (await plain.nanoseconds()) / 1000,
+    close: async () => {
+      await checked.close()
+      await plain.close()
     },
   }
 }
@@ -59,5 +76,27 @@ export const checkRows: readonly Row[] = [
     floor: 0.5,
     aim: 0.9,
     prepare: () => compare(daemon => writeBandwidth(daemon, 2 ** 20)),
+  },
+  {
+    name: 'check inproc',
+    quantity: 'WRITE of 64 bytes inside a process, checked',
+    unit: 'µs',
+    better: 'lower',
+    cores: 1,
+    reference: 'not checked',
+    floor: 3,
+    aim: 2,
+    prepare: () => compareHere({}),
+  },
+  {
+    name: 'check races inproc',
+    quantity: 'WRITE of 64 bytes inside a process, races: true',
+    unit: 'µs',
+    better: 'lower',
+    cores: 1,
+    reference: 'not checked',
+    floor: 5,
+    aim: 3,
+    prepare: () => compareHere({ races: true }),
   },
 ]

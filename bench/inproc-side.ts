@@ -3,7 +3,7 @@
  * on one thread, through the public API. Earlier rows do not influence it.
  */
 import { once } from 'node:events'
-import { createNetwork, open } from '../src/verbs/index.ts'
+import { type CheckOptions, createNetwork, open } from '../src/verbs/index.ts'
 import { type Body, perCall } from './loops.ts'
 
 export interface InprocOrder {
@@ -11,11 +11,12 @@ export interface InprocOrder {
   readonly size: number
   /** Requests posted before the first poll. */
   readonly batch: number
+  readonly check?: CheckOptions
 }
 
 /** Two connected queue pairs, each on its own device, and their memory. */
-const pair = async (size: number, depth: number) => {
-  const network = createNetwork()
+const pair = async (size: number, depth: number, check?: CheckOptions) => {
+  const network = createNetwork({ ...(check && { check }) })
   const access = { remoteWrite: true, remoteRead: true }
   const end = async () => {
     const device = await open({ network })
@@ -65,7 +66,7 @@ const posting = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body =
 }
 
 const [order] = (await once(process, 'message')) as [InprocOrder]
-const nanoseconds = perCall(posting(await pair(order.size, order.batch), order))
+const nanoseconds = perCall(posting(await pair(order.size, order.batch, order.check), order))
 process.send?.({ ready: true })
 process.on('message', async () => process.send?.({ nanoseconds: await nanoseconds() }))
 process.on('disconnect', () => process.exit())

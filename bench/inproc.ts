@@ -14,7 +14,7 @@ const MEBI = 2 ** 20
 const REFERENCE_BYTES = 5e9
 
 /** The measuring process: nanoseconds per message. */
-const started = async (order: InprocOrder) => {
+export const started = async (order: InprocOrder) => {
   const child = startChild<InprocOrder | { readonly again: true }>('inproc-side.js')
   await child.ask(order)
   const nanoseconds = async () => (await child.ask<{ readonly nanoseconds: number }>({ again: true })).nanoseconds

@@ -130,6 +130,8 @@ export class RaceFeed {
   readonly #cqs = new Map<number, Completed[]>()
   readonly #threads = new Map<string, number>()
   #threadNumbers = 0
+  /** The thread of the last entry. */
+  #last = { process: -1, thread: -1, number: 0 }
   readonly #cqOf: (context: number, handle: number) => number | undefined
 
   /** `cqOf`: the CQ with a handle, as completions name it. */
@@ -215,6 +217,14 @@ export class RaceFeed {
   // ---- what programs log ----
 
   #threadOf({ process, thread }: LoggedEvent): number {
+    const last = this.#last
+    if (last.process === process && last.thread === thread) return last.number
+    const number = this.#findThread(process, thread)
+    this.#last = { process, thread, number }
+    return number
+  }
+
+  #findThread(process: number, thread: number): number {
     const key = `${process} ${thread}`
     let number = this.#threads.get(key)
     if (number === undefined) {
@@ -294,8 +304,13 @@ export class RaceFeed {
       const limit = Math.min(all.length, until + MAX_REORDERED)
       for (let i = until; i < limit; i++) if (all[i]!.wrId === entry.wrId) until = i + 1
     }
-    const polled = all.slice(0, until).flatMap(({ request }) => (request === undefined ? [] : [request]))
-    all.splice(0, entry.count)
+    const polled: Request<Posted>[] = []
+    for (let i = 0; i < until; i++) {
+      const { request } = all[i]!
+      if (request !== undefined) polled.push(request)
+    }
+    if (entry.count === 1) all.shift()
+    else all.splice(0, entry.count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
   }
 
@@ -322,12 +337,13 @@ export class RaceFeed {
     }
     this.joined++
     const isOther = (one: Posts): boolean => one.wrId !== undefined && one.wrId !== wrId
-    const own = posts.slice(0, MAX_REORDERED).findIndex(one => !isOther(one))
+    const own = isOther(posts[0]!) ? posts.slice(0, MAX_REORDERED).findIndex(one => !isOther(one)) : 0
     const at = Math.max(own, 0)
     const post = posts[at]!
     post.left--
     if (post.left === 0) {
-      posts.splice(at, 1)
+      if (at === 0) posts.shift()
+      else posts.splice(at, 1)
       this.unseen--
     }
     return post

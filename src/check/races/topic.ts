@@ -5,11 +5,12 @@
 import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId, Stack } from '../../spec/check/findings.ts'
 import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
+import { TWO_32 } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { hex, type KnownObject, moment, typeOf } from '../objects.ts'
+import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Topic, World } from '../topic.ts'
-import { type Posted, RaceFeed } from './feed.ts'
+import { type Posted, RaceFeed, type SeenRequest } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
@@ -54,7 +55,7 @@ interface KnownRegion extends Region {
   readonly object: KnownObject | undefined
 }
 
-const isReliable = (qp: KnownObject): boolean => typeOf(qp) === 'RC' || typeOf(qp) === 'XRC'
+const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' || name.startsWith('xrc_')
 
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 
@@ -78,29 +79,38 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     return region
   }
 
-  const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range[] => {
+  const addRange = (
+    to: Range[],
+    device: number,
+    key: number,
+    address: number,
+    { length, kind }: Pick<Range, 'kind'> & { readonly length: number },
+  ): void => {
     const memory = length === 0 ? undefined : sources.memoryOf(device, key)
-    if (memory === undefined) return []
+    if (memory === undefined) return
     const start = address + memory.shift
-    return [{ space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) }]
+    to.push({ space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) })
   }
 
   /** The first `bytes` of scatter/gather elements. */
   const elementRanges = (device: number, elements: readonly RequestElement[], bytes: number, kind: number): Range[] => {
+    const ranges: Range[] = []
     let left = bytes
-    return elements.flatMap(({ address, length, lkey }) => {
+    for (const { address, length, lkey } of elements) {
       const used = Math.min(length, left)
       left -= used
-      return rangeOf(device, lkey, address, used, kind)
-    })
+      addRange(ranges, device, lkey, address, { length: used, kind })
+    }
+    return ranges
   }
 
   const sendRanges = (qp: KnownObject, { elements, remote, length }: WorkRequest, operation: Operation): Range[] => {
     const bytes = operation.kind === 'ATOMIC' ? 8 : length
-    const local = elementRanges(qp.device, elements, bytes, operation.local)
+    const ranges = elementRanges(qp.device, elements, bytes, operation.local)
     const peer = remote && qp.qp.address && world.deviceWith(qp.qp.address.dgid)
-    if (remote === undefined || peer === undefined) return local
-    return [...local, ...rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)]
+    if (remote !== undefined && peer !== undefined)
+      addRange(ranges, peer, remote.rkey, remote.address, { length: remote.length, kind: operation.remote })
+    return ranges
   }
 
   // ---- findings ----
@@ -152,7 +162,17 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
   }
 
   const races = new Races<Posted>(report)
-  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id)
+  /** Numbers of CQs by context and handle, since the last one was created or destroyed. */
+  const cqs = new Map<number, number>()
+  const feed = new RaceFeed(races, (context, handle) => {
+    const key = context * TWO_32 + handle
+    let id = cqs.get(key)
+    if (id === undefined) {
+      id = objects.byHandle(context, 'cq', handle)?.id
+      if (id !== undefined) cqs.set(key, id)
+    }
+    return id
+  })
 
   const join = (): void => {
     if (!isOn) return
@@ -173,13 +193,19 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     posted(request) {
       const owner = isOn ? objects.find(request.owner) : undefined
       if (owner === undefined) return
-      const seen = { request, context: owner.context, time: world.sources.now(), isFenced: false, isReliable: true }
-      if (request.queue === PostQueue.SEND) {
-        const operation = operations.get(request.opcode)
-        const ranges = operation === undefined ? [] : sendRanges(owner, request, operation)
-        const isFenced = (request.flags & SendFlags.values.FENCE) !== 0
-        feed.send({ ...seen, kind: operation?.kind ?? 'OTHER', isFenced, ranges, isReliable: isReliable(owner) })
-      } else feed.receive({ ...seen, kind: 'RECEIVE', ranges: [] })
+      const isSend = request.queue === PostQueue.SEND
+      const operation = isSend ? operations.get(request.opcode) : undefined
+      const seen: SeenRequest = {
+        request,
+        context: owner.context,
+        time: world.sources.now(),
+        kind: isSend ? (operation?.kind ?? 'OTHER') : 'RECEIVE',
+        isFenced: isSend && (request.flags & SendFlags.values.FENCE) !== 0,
+        ranges: operation === undefined ? [] : sendRanges(owner, request, operation),
+        isReliable: !isSend || isReliable(owner),
+      }
+      if (isSend) feed.send(seen)
+      else feed.receive(seen)
       added()
     },
     ended(request) {
@@ -209,8 +235,10 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     },
     called({ class: name, method, refused }, object) {
       if (!isOn || refused !== undefined) return
+      if (name === 'cq' && method === 'create') cqs.clear()
       if (name === 'cq' && method === 'destroy') {
         join()
+        cqs.clear()
         feed.forgetCq(object.id)
       }
       // Registered anew, it may be other memory.

@@ -147,6 +147,7 @@ export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOption
   checkOptions(call, 'options', given, own)
   const { maxSendWr: send = DEPTH, maxRecvWr: receive = DEPTH } = given as Partial<QueuePairOptions>
   const cq = make(kit, cqPlan(kit, { entries: Math.max(1, Number(send) + Number(receive)) }))
+  kit.checked?.posts.pollsForPromises?.(cq.handle)
   try {
     const qp = make(kit, planWith({ ...given, sendCq: cq }))
     const explain = (id: number): string | undefined => kit.carrier.explain?.(qp.qpn, id)

@@ -12,8 +12,21 @@ export interface PostWatch {
   watch(queue: number, number: number, place: RingPlace, ring: ProgramRing): void
   /** Ends the watch: the work queue is not used any more. */
   forget(place: RingPlace): void
+  // The following only if races are looked for.
+  /** Notes completions that the program polls from the CQ with this handle. */
+  watchPolls?(cq: number, cursor: PolledCursor): void
+  /** The library polls this CQ for promises: the program knows of a completion when its promise does. */
+  pollsForPromises?(cq: number): void
+  /** Notes `count` completions of a CQ that only counts them. */
+  counted?(cq: number, count: number): void
   /** Reports a post that was refused with `error`, a positive errno, in this state of its queue pair. */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
+}
+
+/** Where a CQ has its completion: `at` is set by each poll that finds one. */
+export interface PolledCursor {
+  readonly id: number
+  at: number
 }
 
 /** A finding, and how often it was found. */
@@ -45,6 +58,37 @@ export const onPost = (ring: ProgramRing, note: (slot: number) => void): void =>
       index = next
     },
   })
+}
+
+/** Calls `note` with the wr_id of each completion that is polled. The hot code of polls does not know of it. */
+const onPoll = (cursor: PolledCursor, note: (wrId: number) => void): void => {
+  let { at } = cursor
+  Object.defineProperty(cursor, 'at', {
+    get: () => at,
+    set(next: number) {
+      at = next
+      note(cursor.id)
+    },
+  })
+}
+
+/** Calls `note` with the completions that the program knows of. */
+export const pollWatch = (
+  note: (cq: number, count: number, wrId: bigint) => void,
+): Pick<PostWatch, 'watchPolls' | 'pollsForPromises' | 'counted'> => {
+  const promising = new Set<number>()
+  return {
+    watchPolls(cq, cursor) {
+      promising.delete(cq)
+      onPoll(cursor, wrId => {
+        // Queued before the promise is resolved, so that it runs before what awaits it.
+        if (promising.has(cq)) queueMicrotask(() => note(cq, 1, BigInt(wrId)))
+        else note(cq, 1, BigInt(wrId))
+      })
+    },
+    pollsForPromises: cq => void promising.add(cq),
+    counted: (cq, count) => note(cq, count, 0n),
+  }
 }
 
 interface Owner {

@@ -15,9 +15,10 @@ import { type Finding, FOUND_STATUS, isFailure } from '../../spec/check/findings
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
-import type { Checked } from './checked.ts'
+import { type Checked, pollWatch } from './checked.ts'
 import type { CheckOptions } from './options.ts'
 import { type Posts, watchPosts } from './posts.ts'
+import { createProgramLog, type ProgramLog } from './program-log.ts'
 import { captureStack } from './stacks.ts'
 
 /** A checked device: its context, and what was found. */
@@ -30,6 +31,7 @@ interface Subject {
 
 interface NetworkCheck {
   readonly checker: Checker
+  readonly log: ProgramLog
   readonly subjects: Map<Context, Subject>
   /** Those of all its devices. */
   readonly like: AdapterName[]
@@ -66,7 +68,8 @@ const checkOf = (core: Core): NetworkCheck => {
         return
       }
   }
-  const checker = createChecker(core, report, {
+  const log = createProgramLog(() => checker.races?.join())
+  const checker: Checker = createChecker(core, report, {
     scratch: plainArena(4096),
     now: nowMicroseconds,
     watches: context => subjects.has(context),
@@ -74,8 +77,9 @@ const checkOf = (core: Core): NetworkCheck => {
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => subjects.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
     like,
+    events: log,
   })
-  const check = { checker, subjects, like }
+  const check = { checker, log, subjects, like }
   checks.set(core, check)
   return check
 }
@@ -99,9 +103,15 @@ const endAll = (status: number): void => {
 /** Checks what the program does on a device from now on. */
 export const checkContext = (context: Context, options: CheckOptions): Checked => {
   const { core, name } = context.device
-  const { checker, subjects, like } = checkOf(core)
+  const { checker, log, subjects, like } = checkOf(core)
+  const { races = false, stacks = 'shared' } = options
+  if (races) checker.races?.begin()
   for (const adapter of options.like ?? []) if (!like.includes(adapter)) like.push(adapter)
-  const subject: Subject = { context, posts: watchPosts(), options, found: [] }
+  const posts = watchPosts(
+    stacks,
+    races ? (queue, number, wrId, stack) => log.post(context.id, queue, number, wrId, stack) : undefined,
+  )
+  const subject: Subject = { context, posts, options, found: [] }
   subjects.set(context, subject)
   if (!listens && typeof process === 'object') process.on('exit', endAll)
   listens = true
@@ -109,7 +119,8 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
   const counted = (finding: Finding) => ({ ...finding, count: checker.counts[finding.number - 1] ?? 1 })
   return {
     posts: {
-      ...subject.posts,
+      ...posts,
+      ...(races && pollWatch((cq, count, wrId) => log.poll(context.id, cq, count, wrId))),
       refused(queue, number, wrId, error, state) {
         checker.refusedPost({
           time: nowMicroseconds(),
@@ -123,9 +134,11 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
       },
     },
     get findings() {
+      checker.races?.join()
       return subject.found.map(counted)
     },
     end() {
+      checker.races?.join()
       subjects.delete(context)
       unclosed.delete(subject)
       const found = failing(subject).map(counted)

@@ -5,6 +5,7 @@ import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
 import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
+import { type StackSharing, stackSharings } from './posts.ts'
 
 /** Options of a checked device (`open({ check })`). */
 export interface CheckOptions {
@@ -23,9 +24,27 @@ export interface CheckOptions {
    * Adapters: what works here and fails there is a finding, on all devices of the network (docs/reference/adapters.md).
    */
   readonly like?: readonly AdapterName[]
+  /**
+   * Whether races are looked for: requests that access the same bytes, one of them writing, without anything that
+   * orders them; default false.
+   */
+  readonly races?: boolean
+  /**
+   * 'all': each request has the stack of its post. Default: 'shared', from the 257th request of a queue on, equal
+   * requests (opcode, flags, region) share stacks, which costs less.
+   */
+  readonly stacks?: StackSharing
 }
 
-const names: KnownOptions<CheckOptions> = { onFinding: true, failOn: true, notes: true, ignore: true, like: true }
+const names: KnownOptions<CheckOptions> = {
+  onFinding: true,
+  failOn: true,
+  notes: true,
+  ignore: true,
+  like: true,
+  races: true,
+  stacks: true,
+}
 
 /** Throws RdmaError EINVAL. */
 export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
@@ -33,11 +52,13 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   if (typeof check !== 'object' || check === null)
     throw invalidArgument(call, `check ${formatValue(check)} is not true, false or an object of options`)
   checkOptions(call, 'check', check, names)
-  const { onFinding, failOn, notes, ignore, like } = check
+  const { onFinding, failOn, notes, ignore, like, races, stacks } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, failLimits)
-  if (notes !== undefined && typeof notes !== 'boolean')
-    throw invalidArgument(call, `check.notes ${formatValue(notes)} is not true or false`)
+  for (const [name, value] of Object.entries({ notes, races }))
+    if (value !== undefined && typeof value !== 'boolean')
+      throw invalidArgument(call, `check.${name} ${formatValue(value)} is not true or false`)
+  if (stacks !== undefined) checkChoice(call, 'check.stacks', stacks, stackSharings)
   for (const [name, list] of Object.entries({ ignore, like }))
     if (list !== undefined && !Array.isArray(list))
       throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`)

@@ -8,6 +8,7 @@ import { PostQueue } from '../../spec/session.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 import { onPost, type PostWatch } from './checked.ts'
+import { sharingStacks } from './stack-sharing.ts'
 import { captureStack, type LazyStack } from './stacks.ts'
 
 interface Watched {
@@ -20,6 +21,13 @@ interface Watched {
 
 const NONE: Stack = []
 
+/** Whether equal requests of a queue share stacks (stack-sharing.ts). */
+export const stackSharings = ['shared', 'all'] as const
+export type StackSharing = (typeof stackSharings)[number]
+
+const wrIdOf = (queue: number, { layout }: ProgramRing): number =>
+  queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
+
 /**
  * The stack of the request that failed: of sends the oldest one that is outstanding, of receives the last one that was
  * taken, as far as `wr_id`s tell.
@@ -27,7 +35,7 @@ const NONE: Stack = []
 const stackOf = ({ queue, ring, stacks }: Watched, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, data, mask, log2, index, wrap, consumer } = ring
   const isSend = queue === PostQueue.SEND
-  const wrIdAt = isSend ? layout.send.WR_ID : layout.receive.WR_ID
+  const wrIdAt = wrIdOf(queue, ring)
   const at = (place: number): LazyStack | undefined => {
     const slot = place & mask
     return view.getBigUint64(data + (slot << log2) + wrIdAt, true) === wrId ? stacks[slot] : undefined
@@ -40,20 +48,32 @@ const stackOf = ({ queue, ring, stacks }: Watched, wrId: bigint): LazyStack | un
   return found
 }
 
-export interface Posts extends Omit<PostWatch, 'refused'> {
+export interface Posts extends Pick<PostWatch, 'watch' | 'forget'> {
   /** Where a request was posted that has failed: see `CheckSources.postStack`. */
   stackOf(queue: number, number: number, wrId: bigint): Stack
 }
 
-export const watchPosts = (): Posts => {
+/**
+ * `stacks`: whether each post has a stack of its own, or equal ones share them. `log`: called with each post; undefined:
+ * races are not looked for.
+ */
+export const watchPosts = (
+  stacks: StackSharing,
+  log: ((queue: number, number: number, wrId: bigint, stack: LazyStack) => void) | undefined,
+): Posts => {
   const byPlace = new Map<bigint, Watched>()
   return {
     watch(queue, number, { offset }, ring) {
-      const stacks: LazyStack[] = []
+      const bySlot: LazyStack[] = []
+      const stackOf = stacks === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
+      const { view, data, log2 } = ring
+      const wrIdAt = data + wrIdOf(queue, ring)
       onPost(ring, slot => {
-        stacks[slot] = captureStack()
+        const stack = stackOf(slot)
+        bySlot[slot] = stack
+        log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2), true), stack)
       })
-      byPlace.set(offset, { queue, number, ring, stacks })
+      byPlace.set(offset, { queue, number, ring, stacks: bySlot })
     },
     forget: ({ offset }: RingPlace) => void byPlace.delete(offset),
     stackOf(queue, number, wrId) {

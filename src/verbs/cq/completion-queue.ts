@@ -123,6 +123,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     this.#place = queue
     this.#ring = ringOrNone(kit.carrier, queue)
     this.completion = new CompletionCursor(this.#ring, kind === 'timed')
+    kit.checked?.posts.watchPolls?.(handle, this.completion)
   }
 
   get cls(): typeof Cq {
@@ -131,7 +132,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   get count(): number {
     if (!this.#isCounting) return Number(this.query().completions)
-    this.#counted += this.#uncounted()
+    const count = this.#uncounted()
+    this.#counted += count
+    if (count > 0) this.kit.checked?.posts.counted?.(this.handle, count)
     return this.#counted
   }
 

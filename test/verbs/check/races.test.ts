@@ -1,0 +1,231 @@
+/*
+ * Races of programs in TypeScript (`open({ check: { races: true } })`): the four findings with the lines of both posts,
+ * each beside a program that does it right, about which there is silence.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import {
+  type CheckOptions,
+  type CountedFinding,
+  createNetwork,
+  type Device,
+  FindingsError,
+  open,
+} from '../../../src/verbs/index.ts'
+import { repoRoot } from '../../paths.ts'
+import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+
+const FILE = ['test', 'verbs', 'check', 'races.test.ts']
+const ids = ['race', 'read-then-write-unfenced', 'buffer-reused', 'atomic-mixed-with-write']
+const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
+
+const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
+  devices.flatMap(({ findings }) => findings).filter(({ id }) => ids.includes(id))
+
+const placeOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
+
+/** Lines of this file with the mark of a case. */
+const marked = (name: string): string[] =>
+  readFileSync(join(repoRoot, ...FILE), 'utf8')
+    .split('\n')
+    .flatMap((text, i) => (text.endsWith(`// RACE ${name}`) ? [`races.test.ts:${i + 1}`] : []))
+
+/** Two links between two devices, the first with its own completion queues at both ends. */
+const links = async (check: CheckOptions = {}) => {
+  const all: CheckOptions = { races: true, failOn: 'never', onFinding: () => {}, ...check }
+  const one = await pair(openTwoHere(createNetwork({ check: all })))
+  const other = [one.a, one.b].map(({ device, pd }) => {
+    const cq = device.cq({ entries: 64 })
+    return { cq, qp: pd.rcQp({ sendCq: cq }) }
+  })
+  const [near, far] = other as [(typeof other)[0], (typeof other)[0]]
+  near.qp.connect(far.qp.endpoint)
+  far.qp.connect(near.qp.endpoint)
+  return { ...one, near, far }
+}
+type Links = Awaited<ReturnType<typeof links>>
+
+/** A case: the finding, or undefined for silence, and the program. */
+type Case = readonly [finding: string | undefined, run: (links: Links) => Promise<void> | void]
+
+const cases: Readonly<Record<string, Case>> = {
+  'two writes': [
+    'race',
+    ({ a, b, near }) => {
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE two writes
+      near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE two writes
+    },
+  ],
+  'two writes, the first one polled': [
+    undefined,
+    async ({ a, b, near }) => {
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      assert.equal(await line(a.cq), '0 RDMA_WRITE')
+      near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
+    },
+  ],
+  'two writes of one queue': [
+    undefined,
+    ({ a, b }) => {
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
+    },
+  ],
+  'two writes beside each other': [
+    undefined,
+    ({ a, b, near }) => {
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      near.qp.write(a.mr.slice(64, 64), b.mr.remote(64, 64))
+    },
+  ],
+  'another completion polled': [
+    'race',
+    async ({ a, b, near }) => {
+      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE another completion polled
+      assert.equal(await line(near.cq), '0 RDMA_WRITE')
+      near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE another completion polled
+    },
+  ],
+  'a message between': [
+    undefined,
+    async ({ a, b, far }) => {
+      b.qp.receive(b.mr.slice(512, 64))
+      a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      a.qp.send(a.mr.slice(64, 8))
+      assert.equal(await line(b.cq), '0 RECV')
+      far.qp.read(b.mr.slice(0, 64), a.mr.remote(256, 64))
+    },
+  ],
+  'a read, then a write': [
+    'read-then-write-unfenced',
+    ({ a, b }) => {
+      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE a read, then a write
+      a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE a read, then a write
+    },
+  ],
+  'a read, then a fenced write': [
+    undefined,
+    ({ a, b }) => {
+      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64), { fence: true })
+    },
+  ],
+  'a buffer of a read is sent': [
+    'buffer-reused',
+    ({ a, b, near }) => {
+      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64)) // RACE a buffer of a read is sent
+      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64)) // RACE a buffer of a read is sent
+    },
+  ],
+  'a buffer of a read is sent when it is there': [
+    undefined,
+    async ({ a, b, near }) => {
+      a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
+      assert.equal(await line(a.cq), '0 RDMA_READ')
+      near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64))
+    },
+  ],
+  'an atomic and a write': [
+    'atomic-mixed-with-write',
+    ({ a, b, near }) => {
+      a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // RACE an atomic and a write
+      near.qp.write(a.mr.slice(64, 8), b.mr.remote(0, 8)) // RACE an atomic and a write
+    },
+  ],
+  'two atomics': [
+    undefined,
+    ({ a, b, near }) => {
+      a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n)
+      near.qp.fetchAdd(a.mr.slice(8, 8), b.mr.remote(0, 8), 1n)
+    },
+  ],
+}
+
+describe('races of a checked device', () => {
+  for (const [name, [finding, run]] of Object.entries(cases))
+    it(`${name}: ${finding ?? 'silence'}`, async () => {
+      const all = await links()
+      const { a, b } = all
+      await run(all)
+      const found = racesOf(a.device, b.device)
+      assert.deepEqual(
+        found.map(({ id }) => id),
+        finding === undefined ? [] : [finding],
+        found.map(({ text, details }) => [text, ...details].join('\n')).join('\n'),
+      )
+      const lines = found.flatMap(({ moments }) => moments.map(({ stack: [frame] }) => placeOf(frame)))
+      assert.deepEqual(lines.sort(), marked(name))
+      await closeAll(a, b)
+    })
+
+  it('are not looked for without the option', async () => {
+    const all = await links({ races: false })
+    const [, run] = cases['two writes']!
+    await run(all)
+    assert.deepEqual(racesOf(all.a.device, all.b.device), [])
+    await closeAll(all.a, all.b)
+  })
+
+  it('are found between queue pairs with promises, unless they are awaited in between', async () => {
+    for (const isAwaited of [false, true]) {
+      const network = createNetwork({ check: { races: true, failOn: 'never', onFinding: () => {} } })
+      const [here, there] = [await open({ network }), await open({ network })]
+      const [pd, far] = [here.pd(), there.pd()]
+      const mr = pd.register(new Uint8Array(128))
+      const target = far.register(new Uint8Array(64), access)
+      const connected = () => {
+        const [qp, peer] = [pd.rcQp(), far.rcQp()]
+        qp.connect(peer.endpoint)
+        peer.connect(qp.endpoint)
+        return qp
+      }
+      const [one, two] = [connected(), connected()]
+      const first = one.write(mr.slice(0, 64), target.remote())
+      if (isAwaited) await first
+      const second = two.write(mr.slice(64, 64), target.remote())
+      await Promise.all([first, second])
+      assert.deepEqual(
+        racesOf(here, there).map(({ id }) => id),
+        isAwaited ? [] : ['race'],
+      )
+      await Promise.allSettled([here.close(), there.close()])
+    }
+  })
+
+  it('are reported without a call, and decide about close()', async () => {
+    let resolve: (id: string) => void = () => {}
+    const promise = new Promise<string>(r => {
+      resolve = r
+    })
+    const alive = setInterval(() => {}, 1000)
+    const all = await links({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
+    const [, run] = cases['two writes']!
+    await run(all)
+    assert.equal(await promise, 'race')
+    clearInterval(alive)
+    await assert.rejects(all.a.device.close(), FindingsError)
+    await Promise.allSettled([all.b.device.close()])
+  })
+
+  it('have stacks of equal requests when there are thousands', async () => {
+    const all = await links({ stacks: 'shared' })
+    const { a, b, near } = all
+    for (let i = 0; i < 2000; i++) {
+      a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared
+      while (!a.cq.poll());
+    }
+    a.qp.write(a.mr.slice(128, 64), b.mr.remote(1024, 64)) // RACE shared, other line
+    near.qp.write(a.mr.slice(64, 64), b.mr.remote(1024, 64)) // RACE its own
+    await line(near.cq)
+    const [race] = racesOf(a.device, b.device)
+    const lines = race?.moments.map(({ stack: [frame] }) => placeOf(frame)) ?? []
+    const [own = ''] = marked('its own')
+    assert.equal(lines.length, 2)
+    assert.ok(lines.includes(own), lines.join())
+    for (const one of lines) assert.ok([own, ...marked('shared'), ...marked('shared, other line')].includes(one), one)
+    await closeAll(a, b)
+  })
+})
