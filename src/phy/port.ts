@@ -124,7 +124,7 @@ export interface Port {
 
   /**
    * Adds a local address (of the GID table); no effect if the port has it. Throws SystemError if the system does not
-   * allow it. `spare`: another process may take over the address.
+   * allow it. `claim` 'spare': another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
   /** Stops receiving on an address; packets of flows from it are lost until it is added again. */

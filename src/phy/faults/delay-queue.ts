@@ -47,7 +47,7 @@ export interface DelayQueue<Tag> {
   ): boolean
   /** Counts `count` packets that pass those in the queue. */
   pass(count: number): void
-  /** How many packets may pass before a queued one must leave. */
+  /** Number of packets that may pass before a queued one must leave. */
   untilNext(): number
   /** Takes the packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
@@ -60,7 +60,7 @@ export interface DelayQueue<Tag> {
   onTimeout(now: number): boolean
 }
 
-/** `departure`: when a packet that arrives at `time` has passed the rate limits (dice.ts). */
+/** `departure`: when a packet that arrives at `time` has passed the rate limits (decider.ts). */
 export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {

@@ -4,13 +4,13 @@
  * are the port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
  *
  * Each device of a daemon has such a layer. A rule applies to received packets unless it selects another direction, so
- * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (dice.ts), time from
+ * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (decider.ts), time from
  * the caller through `onTimeout`.
  */
 
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
 import type { FlowAddress, Port, PortTap } from '../port.ts'
-import { createFaultDice } from './dice.ts'
+import { createFaultDecider } from './decider.ts'
 import { createFaultyReceiving } from './receiving.ts'
 import type { FaultRule } from './rules.ts'
 import { createFaultySending } from './sending.ts'
@@ -76,19 +76,19 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let name = device
-  const diceFor = (direction: 'sent' | 'received') => createFaultDice(rules, name, direction, port.maxPackets)
-  let receivedDice = diceFor('received')
-  let sentDice = diceFor('sent')
+  const deciderFor = (direction: 'sent' | 'received') => createFaultDecider(rules, name, direction, port.maxPackets)
+  let receivedDecider = deciderFor('received')
+  let sentDecider = deciderFor('sent')
   /** Record of each flow, also of closed ones. */
   const flows: FlowAddress[] = []
 
-  const receiving = createFaultyReceiving(port, receivedDice, faults, () => layer.viewer)
-  const sending = createFaultySending(port, sentDice, faults, flow => flows[flow])
+  const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.viewer)
+  const sending = createFaultySending(port, sentDecider, faults, flow => flows[flow])
 
   /** Connects each direction with its half of the layer, or directly with the port. */
   const connect = (): void => {
-    const inFaulty = receivedDice.active || !receiving.isIdle()
-    const outFaulty = sentDice.active || !sending.isIdle()
+    const inFaulty = receivedDecider.active || !receiving.isIdle()
+    const outFaulty = sentDecider.active || !sending.isIdle()
     // Faults apply to packets only, so messages without packets are off.
     port.receiver = inFaulty ? null : layer.listener
     layer.receiverOf = outFaulty ? noReceiver : port.receiverOf
@@ -109,11 +109,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
   const release = (): void => {
     receiving.release()
-    if (!receivedDice.active && receiving.isIdle()) connect()
+    if (!receivedDecider.active && receiving.isIdle()) connect()
   }
   const flush = (): void => {
     sending.flush()
-    if (!sentDice.active && sending.isIdle()) connect()
+    if (!sentDecider.active && sending.isIdle()) connect()
   }
   const nextTimeout = (): number => Math.min(port.nextTimeout(), receiving.nextTimeout(), sending.nextTimeout())
   const onTimeout = (now: number): void => {
@@ -123,15 +123,15 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
 
   const setFaults = (wanted: readonly FaultRule[], device = name): void => {
-    const corrupted = receivedDice.corrupts || sentDice.corrupts
+    const corrupted = receivedDecider.corrupts || sentDecider.corrupts
     rules = wanted
     name = device
-    receivedDice = diceFor('received')
-    sentDice = diceFor('sent')
-    const corrupts = receivedDice.corrupts || sentDice.corrupts
+    receivedDecider = deciderFor('received')
+    sentDecider = deciderFor('sent')
+    const corrupts = receivedDecider.corrupts || sentDecider.corrupts
     if (corrupts !== corrupted) port.requireSeal(corrupts ? 1 : -1)
-    receiving.setDice(receivedDice)
-    sending.setDice(sentDice)
+    receiving.setDecider(receivedDecider)
+    sending.setDecider(sentDecider)
     connect()
   }
 
@@ -152,7 +152,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     ruleCounts: () =>
       rules.map((_, i) =>
         sumFaultRuleCounts(
-          [receivedDice, sentDice].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
+          [receivedDecider, sentDecider].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
         ),
       ),
 
@@ -186,10 +186,10 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
-      if (receivedDice.corrupts || sentDice.corrupts) port.requireSeal(-1)
+      if (receivedDecider.corrupts || sentDecider.corrupts) port.requireSeal(-1)
       rules = []
-      receivedDice = diceFor('received')
-      sentDice = diceFor('sent')
+      receivedDecider = deciderFor('received')
+      sentDecider = deciderFor('sent')
       receiving.close()
       sending.close()
       port.close()

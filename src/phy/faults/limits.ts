@@ -1,5 +1,6 @@
 /*
- * Limits that both halves of a fault layer share: how far packets are reordered, and which bytes a rate limit counts.
+ * Limits that both halves of a fault layer share: the distance of reordered packets, and the bytes that a rate limit
+ * counts.
  */
 
 import { isMappedIpv4 } from '../../wire/address.ts'

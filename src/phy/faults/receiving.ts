@@ -15,8 +15,8 @@ import {
   type ReceivedRun,
   type TapOutcome,
 } from '../port.ts'
+import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import type { FaultDice } from './dice.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
@@ -27,7 +27,7 @@ export interface FaultyReceiving {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions. Those for the rest of the current run are cleared, and delayed packets leave. */
-  setDice(dice: FaultDice): void
+  setDecider(decider: FaultDecider): void
   /** Whether nothing is delayed and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -42,12 +42,12 @@ interface Tag {
 /** `tap`: gets the outcome of each packet. */
 export const createFaultyReceiving = (
   port: Port,
-  first: FaultDice,
+  first: FaultDecider,
   faults: FaultCounters,
   tap: () => PortTap | null,
 ): FaultyReceiving => {
   const { arena, counters } = port
-  let dice = first
+  let decider = first
   // The run of the inner port that is being received; packets from `next` on were not delivered yet.
   const inner = emptyRun()
   let next = 0
@@ -59,7 +59,7 @@ export const createFaultyReceiving = (
   let innerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
-    dice.departure(limits, time, length + ipBytes(from)),
+    decider.departure(limits, time, length + ipBytes(from)),
   )
   /** Offset of the arena's part for delayed packets while the device reads them (-1: none), and bytes in use. */
   let room = -1
@@ -112,7 +112,7 @@ export const createFaultyReceiving = (
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
-    damage(arena.bytes, at, length, kinds, dice.decisions.extras[packet])
+    damage(arena.bytes, at, length, kinds, decider.decisions.extras[packet])
     countHits(faults, kinds)
     const flow = makeFlow({ ...inner.from, destinationPort: ROCE_UDP_PORT })
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
@@ -120,7 +120,7 @@ export const createFaultyReceiving = (
 
   /** Delays a packet; it is lost if the queue is full. */
   const delay = (packet: number, outcome: TapOutcome, late: number): boolean => {
-    const { waits, limits } = dice.decisions
+    const { waits, limits } = decider.decisions
     const done = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
     if (!done) faults.overflowed++
     return done
@@ -131,7 +131,7 @@ export const createFaultyReceiving = (
    * or delayed.
    */
   const applyFaults = (packet: number): boolean => {
-    const { actions, extras } = dice.decisions
+    const { actions, extras } = decider.decisions
     const action = actions[packet]
     const length = lengthOf(packet)
     if (action & LOSE) {
@@ -207,7 +207,7 @@ export const createFaultyReceiving = (
     while (next < packets) {
       const from = next
       const limit = Math.min(packets, from + held.untilNext())
-      const { actions } = dice.decisions
+      const { actions } = decider.decisions
       while (next < limit && actions[next] === 0) next++
       // A fault applies to this packet.
       if (next === from && !applyFaults(next++)) continue
@@ -245,7 +245,7 @@ export const createFaultyReceiving = (
         if (!port.receive(inner)) return false
         innerTaken = true
         packets = inner.count
-        dice.decide(arena.view, inner.offset, inner.packetBytes, packets)
+        decider.decide(arena.view, inner.offset, inner.packetBytes, packets)
       }
     },
     release: () => {
@@ -261,12 +261,12 @@ export const createFaultyReceiving = (
     onTimeout: now => {
       if (held.onTimeout(now)) port.wake?.()
     },
-    setDice: wanted => {
+    setDecider: wanted => {
       // The inner port may have been used directly until now.
-      if (wanted.active && !dice.active) innerTaken = true
-      dice = wanted
+      if (wanted.active && !decider.active) innerTaken = true
+      decider = wanted
       // Decisions of the old rules no longer apply.
-      dice.clear(packets)
+      decider.clear(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

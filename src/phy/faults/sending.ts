@@ -7,8 +7,8 @@
 
 import type { FaultCounters } from '../../spec/faults.ts'
 import type { FlowAddress, Port } from '../port.ts'
+import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
-import type { FaultDice } from './dice.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
 import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
@@ -20,7 +20,7 @@ export interface FaultySending {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions; delayed packets are sent. */
-  setDice(dice: FaultDice): void
+  setDecider(decider: FaultDecider): void
   /** Whether nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -36,14 +36,14 @@ interface Tag {
 /** `flowOf`: the record of an open flow. */
 export const createFaultySending = (
   port: Port,
-  first: FaultDice,
+  first: FaultDecider,
   faults: FaultCounters,
   flowOf: (flow: number) => FlowAddress,
 ): FaultySending => {
   const { arena } = port
-  let dice = first
+  let decider = first
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
-    dice.departure(limits, time, length + ipBytes(flowOf(flow))),
+    decider.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
   /** By flow: number of its delayed packets, and of pending closes, which are executed when these were sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()
@@ -82,7 +82,7 @@ export const createFaultySending = (
 
   /** Applies the faults of a packet; true if it is sent now. */
   const applyFaults = (packet: number, at: number, length: number, flow: number): boolean => {
-    const { actions, extras, waits, limits } = dice.decisions
+    const { actions, extras, waits, limits } = decider.decisions
     const action = actions[packet]
     if (action & LOSE) {
       countHits(faults, action & LOSE)
@@ -141,12 +141,12 @@ export const createFaultySending = (
     commit: (offset, packetBytes, count, lastBytes, flow) => {
       // The inner port throws for a run outside of the arena.
       const isInside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
-      if (!isInside || !dice.decide(arena.view, offset, packetBytes, count)) {
+      if (!isInside || !decider.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
         held.pass(count)
         return
       }
-      const { actions, extras } = dice.decisions
+      const { actions, extras } = decider.decisions
       for (let next = 0; next < count; ) {
         const from = next
         while (next < count && actions[next] === 0) next++
@@ -172,8 +172,8 @@ export const createFaultySending = (
       sendDelayed()
       port.flush()
     },
-    setDice: wanted => {
-      dice = wanted
+    setDecider: wanted => {
+      decider = wanted
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

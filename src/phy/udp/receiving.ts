@@ -1,8 +1,8 @@
 /*
  * The receiving half of a UDP port: messages are read into buffers, several with one system call; each is a datagram,
- * or many that the kernel joined (UDP_GRO). A UDP socket does not tell the IPv4 identification, which the ICRC covers,
- * so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check still
- * detects.
+ * or many that the kernel joined (UDP_GRO). A UDP socket does not report the IPv4 identification, which the ICRC
+ * covers, so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check
+ * still detects.
  *
  * Buffers are used in order, and from the first again when all have been delivered and released.
  */
@@ -124,7 +124,7 @@ export const createUdpReceiving = (
   }
 
   /**
-   * How many packets from `index` on have correct ICRCs with identifications that count up from `identification`,
+   * Number of packets from `index` on with correct ICRCs and with identifications that count up from `identification`,
    * checked by one call; 0 unless there are several of equal length.
    */
   const countRight = (buffer: number, index: number, identification: number): number => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { createFaultDice, type FaultDice } from '../../../src/phy/faults/dice.ts'
+import { createFaultDecider, type FaultDecider } from '../../../src/phy/faults/decider.ts'
 import { faultBits, WAIT } from '../../../src/phy/faults/kinds.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { opcodeNumber, opcodes } from '../../../src/spec/wire/opcodes.ts'
@@ -15,11 +15,11 @@ interface Header {
   readonly qp: number
 }
 
-const diceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDice =>
-  createFaultDice(parseFaults(text), device, direction, 4)
+const deciderOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDecider =>
+  createFaultDecider(parseFaults(text), device, direction, 4)
 
 /** The actions of the rules for packets with these headers, in runs of `size`. */
-const actionsOf = (dice: FaultDice, packets: readonly Header[], size = packets.length): number[] => {
+const actionsOf = (decider: FaultDecider, packets: readonly Header[], size = packets.length): number[] => {
   const view = new DataView(new ArrayBuffer(packets.length * BYTES))
   packets.forEach(({ opcode, qp }, i) => {
     putBth(view, i * BYTES, opcode, 0, 0xffff, qp, i)
@@ -27,8 +27,8 @@ const actionsOf = (dice: FaultDice, packets: readonly Header[], size = packets.l
   const actions: number[] = []
   for (let at = 0; at < packets.length; at += size) {
     const count = Math.min(size, packets.length - at)
-    const any = dice.decide(view, at * BYTES, BYTES, count)
-    const now = Array.from(dice.decisions.actions.subarray(0, count))
+    const any = decider.decide(view, at * BYTES, BYTES, count)
+    const now = Array.from(decider.decisions.actions.subarray(0, count))
     assert.equal(any, now.some(Boolean))
     actions.push(...now)
   }
@@ -53,7 +53,7 @@ describe('decisions of fault rules', () => {
       ['opcode=*_SEND_*,drop=1', [1, 0, 0, 1]],
       ['opcode=RC_*,qp=0x12,drop=1', [0, 0, 1, 0]],
     ] as const)
-      assert.deepEqual(actionsOf(diceOf(text), packets), expected, text)
+      assert.deepEqual(actionsOf(deciderOf(text), packets), expected, text)
     for (const [text, device, direction, active] of [
       ['drop=1', 'rxe0', 'received', true],
       ['drop=1', 'rxe0', 'sent', false],
@@ -65,15 +65,15 @@ describe('decisions of fault rules', () => {
       ['device=rxe1,drop=1', 'rxe1', 'received', true],
       ['drop=0,seed=4', 'rxe0', 'received', false],
     ] as const)
-      assert.equal(diceOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
+      assert.equal(deciderOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
   })
 
   it('every matching rule acts: actions and delays add up, and each has its own counters', () => {
-    const dice = diceOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
-    assert.deepEqual(actionsOf(dice, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
-    assert.deepEqual(Array.from(dice.decisions.waits.subarray(0, 2)), [5000, 5000])
+    const decider = deciderOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
+    assert.deepEqual(actionsOf(decider, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
+    assert.deepEqual(Array.from(decider.decisions.waits.subarray(0, 2)), [5000, 5000])
     const nothing = { matched: 2, dropped: 0, duplicated: 0, reordered: 0, corrupted: 0 }
-    assert.deepEqual(dice.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
+    assert.deepEqual(decider.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
   })
 
   it('are equal for equal packets, however they are cut into runs', () => {
@@ -84,8 +84,8 @@ describe('decisions of fault rules', () => {
         fc.array(header, { minLength: 1, maxLength: 200 }),
         fc.integer({ min: 1, max: 9 }),
         (packets, size) => {
-          const whole = actionsOf(diceOf(text), packets)
-          assert.deepEqual(actionsOf(diceOf(text), packets, size), whole)
+          const whole = actionsOf(deciderOf(text), packets)
+          assert.deepEqual(actionsOf(deciderOf(text), packets, size), whole)
         },
       ),
     )
@@ -95,9 +95,9 @@ describe('decisions of fault rules', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
     const mixed = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
-    const aloneActions = actionsOf(diceOf(rule), acks)
-    assert.deepEqual(actionsOf(diceOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), aloneActions)
-    const mixedActions = actionsOf(diceOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
+    const aloneActions = actionsOf(deciderOf(rule), acks)
+    assert.deepEqual(actionsOf(deciderOf(`drop=0;qp=0x11,dup=0.5,seed=9;${rule}`), acks), aloneActions)
+    const mixedActions = actionsOf(deciderOf(`opcode=RC_SEND_ONLY,drop=0.4,seed=6;${rule}`), mixed)
     assert.deepEqual(
       mixedActions.filter((_, i) => mixed[i].opcode === RC_ACKNOWLEDGE),
       aloneActions,
@@ -106,12 +106,12 @@ describe('decisions of fault rules', () => {
 
   it('differ by device, direction, seed, and between rules of one seed', () => {
     const packets = sends(300)
-    const once = actionsOf(diceOf('dir=both,drop=0.5'), packets)
-    assert.deepEqual(actionsOf(diceOf('dir=both,drop=0.5'), packets), once)
-    assert.notDeepEqual(actionsOf(diceOf('dir=both,drop=0.5', 'rxe1'), packets), once)
-    assert.notDeepEqual(actionsOf(diceOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), once)
-    assert.notDeepEqual(actionsOf(diceOf('dir=both,drop=0.5,seed=2'), packets), once)
-    const two = actionsOf(diceOf('dir=both,drop=0.5;dup=0.5'), packets)
+    const once = actionsOf(deciderOf('dir=both,drop=0.5'), packets)
+    assert.deepEqual(actionsOf(deciderOf('dir=both,drop=0.5'), packets), once)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe1'), packets), once)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5', 'rxe0', 'sent'), packets), once)
+    assert.notDeepEqual(actionsOf(deciderOf('dir=both,drop=0.5,seed=2'), packets), once)
+    const two = actionsOf(deciderOf('dir=both,drop=0.5;dup=0.5'), packets)
     const both = two.filter(action => action === (DROP | DUP)).length
     // Independent decisions: a quarter of 300, plus or minus five standard deviations of 7.5.
     assert.ok(both > 37 && both < 113, `${both}`)
@@ -121,7 +121,7 @@ describe('decisions of fault rules', () => {
     for (const share of [0.01, 0.2, 0.9])
       for (const seed of [0, 1, 2, 4294967295]) {
         const count = 20000
-        const hits = actionsOf(diceOf(`drop=${share},seed=${seed}`), sends(count), 64).filter(Boolean).length
+        const hits = actionsOf(deciderOf(`drop=${share},seed=${seed}`), sends(count), 64).filter(Boolean).length
         const deviation = Math.sqrt(count * share * (1 - share))
         assert.ok(Math.abs(hits - count * share) < 4.5 * deviation, `${hits} of ${count} for ${share}, seed ${seed}`)
       }
@@ -129,15 +129,15 @@ describe('decisions of fault rules', () => {
 
   it('a rate sends bytes one after the other, with a burst of one millisecond after a pause', () => {
     // 1000 bytes in 1000 µs.
-    const dice = diceOf('rate=8mbit')
-    actionsOf(dice, sends(1))
-    const { limits } = dice.decisions
+    const decider = deciderOf('rate=8mbit')
+    actionsOf(decider, sends(1))
+    const { limits } = decider.decisions
     assert.notEqual(limits[0], 0)
-    const leave = (time: number): number => dice.departure(limits[0], time, 1000)
+    const leave = (time: number): number => decider.departure(limits[0], time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
     // 4000 µs worth of bytes have been sent. At 3500 µs half a millisecond's worth fits, not more.
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
-    const slower = diceOf('rate=8mbit;rate=4mbit')
+    const slower = deciderOf('rate=8mbit;rate=4mbit')
     actionsOf(slower, sends(1))
     const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.limits[0], 0, 1000))
     assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
@@ -145,6 +145,6 @@ describe('decisions of fault rules', () => {
 
   it('every opcode can be selected by its name', () => {
     for (const { name, opcode } of opcodes)
-      assert.deepEqual(actionsOf(diceOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
+      assert.deepEqual(actionsOf(deciderOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
   })
 })

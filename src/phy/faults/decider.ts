@@ -1,8 +1,8 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction: so what a
- * rule does depends on the packets that it matches and their order, not on other rules, nor on how packets are grouped
- * into runs. Rules with the same seed get different sequences by their order.
+ * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction: so the
+ * decisions of a rule depend on the packets that it matches and their order, not on other rules, nor on how packets are
+ * grouped into runs. Rules with the same seed get different sequences by their order.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
@@ -22,7 +22,7 @@ export interface Decisions {
   limits: Uint32Array
 }
 
-export interface FaultDice {
+export interface FaultDecider {
   /** Whether any rule applies to this device and direction, and whether one changes bytes. */
   readonly active: boolean
   readonly corrupts: boolean
@@ -40,7 +40,8 @@ export interface FaultDice {
   departure(limits: number, time: number, bytes: number): number
 }
 
-interface DeviceDice {
+/** A rule that applies to the device and direction, and its state. */
+interface ActiveRule {
   readonly rule: FaultRule
   readonly number: number
   readonly opcodes: Uint8Array | null
@@ -62,16 +63,16 @@ const isFor = (rule: FaultRule, device: string, direction: FaultDirection): bool
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
 /** `rules`: the list of all rules; those for other devices and the other direction are ignored. */
-export const createFaultDice = (
+export const createFaultDecider = (
   rules: readonly FaultRule[],
   device: string,
   direction: 'sent' | 'received',
   maxPackets: number,
-): FaultDice => {
+): FaultDecider => {
   const threshold = (share: number): number => share * 2 ** 32
   const seen = new Map<number, number>()
   const counts: (FaultRuleCounts | undefined)[] = []
-  const ruleDice = rules.flatMap((rule, number): DeviceDice[] => {
+  const activeRules = rules.flatMap((rule, number): ActiveRule[] => {
     const nth = seen.get(rule.seed) ?? 0
     seen.set(rule.seed, nth + 1)
     if (!isActive(rule) || !isFor(rule, device, direction)) return []
@@ -99,11 +100,11 @@ export const createFaultDice = (
     waits: new Float64Array(packets),
     limits: new Uint32Array(packets),
   })
-  const decisions = sized(ruleDice.length > 0 ? maxPackets : 0)
+  const decisions = sized(activeRules.length > 0 ? maxPackets : 0)
 
   /** Adds what the rule does to packet `i`. A probability of 0 uses no random number. */
-  const decideFor = (dice: DeviceDice, i: number): void => {
-    const { rule, random, counts, shares } = dice
+  const decideFor = (state: ActiveRule, i: number): void => {
+    const { rule, random, counts, shares } = state
     let action = 0
     for (let kind = 0; kind < shares.length; kind++)
       if (shares[kind] > 0 && random() < shares[kind]) action |= 1 << kind
@@ -115,17 +116,17 @@ export const createFaultDice = (
       action |= WAIT
       decisions.waits[i] += 1000 * (rule.delay + rule.jitter * (2 * (extra / 2 ** 32) - 1))
     }
-    if (dice.byteTime > 0) {
+    if (state.byteTime > 0) {
       action |= WAIT
-      decisions.limits[i] |= 1 << dice.number
+      decisions.limits[i] |= 1 << state.number
     }
     decisions.actions[i] |= action
     decisions.extras[i] ^= extra
   }
 
   return {
-    active: ruleDice.length > 0,
-    corrupts: ruleDice.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
+    active: activeRules.length > 0,
+    corrupts: activeRules.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
     decisions,
     counts,
     decide: (view, at, packetBytes, count) => {
@@ -137,11 +138,11 @@ export const createFaultDice = (
         decisions.waits[i] = 0
         decisions.limits[i] = 0
         const packet = at + i * packetBytes
-        for (let p = 0; p < ruleDice.length; p++) {
-          const dice = ruleDice[p]
-          if (dice.opcodes !== null && dice.opcodes[bthOpcode(view, packet)] === 0) continue
-          if (dice.qps !== null && !dice.qps.has(bthDestQp(view, packet))) continue
-          decideFor(dice, i)
+        for (let p = 0; p < activeRules.length; p++) {
+          const state = activeRules[p]
+          if (state.opcodes !== null && state.opcodes[bthOpcode(view, packet)] === 0) continue
+          if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
+          decideFor(state, i)
         }
         any |= decisions.actions[i]
       }
@@ -153,10 +154,10 @@ export const createFaultDice = (
     },
     departure: (limits, time, bytes) => {
       let now = time
-      for (const dice of ruleDice) {
-        if (((limits >>> dice.number) & 1) === 0) continue
-        now = Math.max(now, dice.busyUntil - BURST)
-        dice.busyUntil = Math.max(now, dice.busyUntil) + bytes * dice.byteTime
+      for (const state of activeRules) {
+        if (((limits >>> state.number) & 1) === 0) continue
+        now = Math.max(now, state.busyUntil - BURST)
+        state.busyUntil = Math.max(now, state.busyUntil) + bytes * state.byteTime
       }
       return now
     },
