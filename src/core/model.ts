@@ -527,7 +527,10 @@ export interface Driver<D = unknown> {
     qkey: number,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
-  /** Reports the device's requests to `watcher` from now on (spec/check/requests.ts). One watcher a device. `scratch`: 4096 bytes. */
+  /**
+   * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
+   * `scratch`: 4096 bytes.
+   */
   watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestLook
   /** A context was closed, and all its objects were destroyed. */
   closed?(context: Context<unknown, D>): void
@@ -535,8 +538,7 @@ export interface Driver<D = unknown> {
   removed?(device: Device<D>): void
 }
 
-/** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
-/** What the objects of a context are charged to. */
+/** The account to which the objects of a context are charged. */
 export interface MemoryAccount {
   /** Throws CallError ENOMEM if the quota would be exceeded. */
   charge(bytes: number): void
@@ -545,6 +547,7 @@ export interface MemoryAccount {
   readonly user: number
 }
 
+/** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
 export interface Context<S = unknown, D = unknown> {
   readonly id: number
   readonly device: Device<D>

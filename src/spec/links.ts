@@ -1,8 +1,8 @@
 /*
- * What differs by link (R10, R27): devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes and methods,
- * but each link has its own address attributes. A device lacks the attributes of other links: its description omits
- * them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct for all links: the
- * fields of the device's link become its attributes, and the others are ignored, as in Linux.
+ * Differences between links (R10, R27): devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes and
+ * methods, but each link has its own address attributes. A device lacks the attributes of other links: its description
+ * omits them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct for all links:
+ * the fields of the device's link become its attributes, and the others are ignored, as in Linux.
  */
 
 export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'

@@ -36,8 +36,8 @@
  * - STACK names a stack of the program, for `userdma check`: later headers and posts refer to it by its id. Frames are
  *   lines, innermost first: `FILE+0xOFFSET SYMBOL`; the offset is the one before relocation. The reply is that of IOCTL
  *   with 0. A client records stacks if its environment has `SessionEnv.stacks`.
- * - REFUSED reports, for `userdma check`, that a post was refused in the program itself, without a call. The reply is that
- *   of IOCTL with 0.
+ * - REFUSED reports, for `userdma check`, that a post was refused in the program itself, without a call. The reply is
+ *   that of IOCTL with 0.
  * - FORK reports, for `userdma check`, that the program is about to fork without ibv_fork_init. It has the header only;
  *   the reply is that of IOCTL with 0.
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
@@ -48,8 +48,8 @@
 export const SESSION_VERSION = 3
 
 /**
- * Environment variables: the path of a client's session socket, the tag of a traced program, and what it records of
- * itself: `1` stacks, `2` also the event log.
+ * Environment variables: the path of a client's session socket, the tag of a traced program, and the records that the
+ * program makes of itself: `1` stacks, `2` also the event log.
  */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG', stacks: 'USERDMA_STACKS' } as const
 
@@ -86,8 +86,8 @@ export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
 
 /**
- * Nodes of management datagrams, by the node of their device: each opening gives a channel (class `mad_channel`), and no
- * context of uverbs.
+ * Nodes of management datagrams, by the node of their device: each opening gives a channel (class `mad_channel`), and
+ * no context of uverbs.
  */
 export const UMAD_NODES = 0x4000_0000
 export const UMAD_NAME = 'umad'
@@ -170,7 +170,10 @@ export const Messages = {
    * NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** N of /dev/infiniband/uverbsN, UMAD_NODES + N of umadN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
+  /**
+   * `node`: N of /dev/infiniband/uverbsN, UMAD_NODES + N of umadN, SYSTEM_NODE or CM_NODE. `wants`: OpenWants; unknown
+   * bits are ignored.
+   */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as in stat(2). */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
@@ -188,7 +191,7 @@ export const Messages = {
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
   /** `frames`: NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
-  /** An entry of the post log (`PostLog`). `queue`: PostQueue; `number`: of the queue pair, or the handle of the SRQ. */
+  /** An entry of the post log (`PostLog`). `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
   post: layout(
     ['wrId', 'u64'],
     ['queue', 'u32'],
@@ -200,8 +203,8 @@ export const Messages = {
   /**
    * An entry of the event log (`EventLog`). `sequence`: its number + 1, written last. `time`, and `acquired`, when the
    * thread began or last waited for others by other means than RDMA: nanoseconds of CLOCK_MONOTONIC. `kind`: EventKind.
-   * `number`: of the queue, as in `post`, or the handle of the CQ. `count`: requests or completions; 0: unknown. `wrId`:
-   * of the first request, or of the last completion.
+   * `number`: that of the queue, as in `post`, or the handle of the CQ. `count`: requests or completions; 0: unknown.
+   * `wrId`: that of the first request, or of the last completion.
    */
   event: layout(
     ['sequence', 'u64'],
@@ -216,7 +219,7 @@ export const Messages = {
     ['stack', 'u32'],
     ['reserved', 'u64'],
   ),
-  /** The begin of the event log: `head` entries were claimed by programs, `tail` were read by the daemon. */
+  /** The beginning of the event log: `head` entries were claimed by programs, `tail` were read by the daemon. */
   eventLog: layout(['head', 'u64'], ['tail', 'u64']),
   /**
    * queue, number: as in `post`; error: a positive errno; state: the queue pair's, as libibverbs knows it. The request,
@@ -264,9 +267,9 @@ export const Exchanges = {
 >
 
 /**
- * Bits of `hello.wants`. UNMAPPING: the attached descriptor is a new userfaultfd of the program, which tells the daemon
- * what the program unmaps, and not a memory file. WRITTEN: the daemon records where it writes. EVENTS: the client writes
- * the event log of its contexts.
+ * Bits of `hello.wants`. UNMAPPING: the attached descriptor is not a memory file, but a new userfaultfd of the program,
+ * which reports to the daemon the memory that the program unmaps. WRITTEN: the daemon records the ranges that it
+ * writes. EVENTS: the client writes the event log of its contexts.
  */
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4, EVENTS: 8 } as const
 
@@ -327,9 +330,9 @@ export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } a
 export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
 
 /**
- * What programs do, in order: a ring of `event`s in the context's memory file, behind an `eventLog`. A program that
- * finds the ring full waits a moment, then overwrites. Written only by clients that record events. `bytes`: up to the
- * end of the post log, which clients map with it.
+ * The log of a program's posts and polls, in order: a ring of `event`s in the context's memory file, behind an
+ * `eventLog`. A program that finds the ring full waits a moment, then overwrites. Written only by clients that record
+ * events. `bytes`: up to the end of the post log, which clients map with it.
  */
 export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 2 ** 14, bytes: 2 ** 22 } as const
 
@@ -339,7 +342,9 @@ export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 
  */
 export const EventKind = { POLL: 8, REFUSED: 16 } as const
 
-/** RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last ibv_wr_complete, whatever wr_id. */
+/**
+ * RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last ibv_wr_complete, for any wr_id.
+ */
 export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
 
 /** The slot of a post: a multiplicative hash of its queue, number and wr_id, as in the shim. */

@@ -84,7 +84,7 @@ export const SRQN_SHIFT = 8
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
-/** What kinds of requests have in common: bits of a SendKind. */
+/** Properties that kinds of requests share: bits of a SendKind. */
 export const KindFlags = {
   /** Has a response of its own, and counts against the outstanding READs and atomics (IBA 9.4.4, annex A19). */
   RESPONSE: 0x10,

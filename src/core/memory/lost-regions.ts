@@ -8,7 +8,7 @@ type Handler = (region: CoreObject) => void
 /** Kept apart from the cores: most have no handler. */
 const handlers = new WeakMap<Core, Handler>()
 
-/** Calls `handler`, of which a core has one, for each such region, once. */
+/** Sets the core's only handler: it is called once for each region whose memory is lost. */
 export const onRegionLost = (core: Core, handler: Handler): void => {
   handlers.set(core, handler)
 }

@@ -68,9 +68,9 @@ export interface MemoryTable {
   bound: Int32Array
   /** Number of the queue pair to which a window of type 2 is bound. */
   qp: Int32Array
-  /** Lists of bound windows (core/memory/bound-windows.ts) as row + 1, 0 for none: a region's first window, */
+  /** A region's first bound window (core/memory/bound-windows.ts): its row + 1, 0 for none. */
   firstOfRegion: Int32Array
-  /** and a window's neighbours in the lists of its region and of its queue pair. */
+  /** A window's neighbours in the lists of its region and of its queue pair: row + 1, 0 for none. */
   nextOfRegion: Int32Array
   previousOfRegion: Int32Array
   nextOfQp: Int32Array
@@ -380,10 +380,11 @@ export const resolve = (
   return offset >= 0 && offset + length <= table.length[row] ? row : -1
 }
 
-/** High and low half of the address, in the region's address space, of byte hi:lo of a resolved row. */
+/** Low half of the address, in the region's address space, of byte hi:lo of a resolved row. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
 
+/** High half of that address. */
 export const addressHi = (table: MemoryTable, row: number, hi: number, lo: number): number => {
   const low = (lo >>> 0) - table.iovaLo[row] + table.startLo[row]
   return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0

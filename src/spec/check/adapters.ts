@@ -1,11 +1,11 @@
 /*
- * What programs meet on other adapters, for `userdma check --like`: limits and operations that differ from this device's,
- * each with its source. Only what a source states is here; docs/reference/adapters.md is generated from this table.
+ * Limits and missing operations of other adapters, for `userdma check --like`, where they differ from this device's.
+ * Each has the source that states it. docs/reference/adapters.md is generated from this table.
  *
- * A limit of queues is the one at which creation fails; where WQEs have several sizes, of the smallest.
+ * A limit of queues is the one at which creation fails; where WQEs have several sizes, that of the smallest.
  */
 
-/** Limits in the words of verbs. Of a region in bytes, of others a count; of inline data bytes. */
+/** Limits by their names in verbs: max_mr_size and max_inline_data in bytes, the others counts. */
 export const limitNames = [
   'max_send_wr',
   'max_recv_wr',
@@ -21,7 +21,7 @@ export const limitNames = [
 ] as const
 export type LimitName = (typeof limitNames)[number]
 
-/** What an adapter may lack, and how sentences name it. */
+/** Operations that an adapter may lack, with their names in findings. */
 export const operationNames = {
   rc: 'reliable connections (RC)',
   uc: 'unreliable connections (UC)',
@@ -38,14 +38,14 @@ export const operationNames = {
 } as const
 export type OperationName = keyof typeof operationNames
 
-/** `classes`: of queue pairs for which it is; absent: all. */
+/** `classes`: classes of queue pairs to which the limit applies; absent: all. */
 export type Limit = readonly [value: number, source: string, classes?: readonly string[]]
 
 export interface Adapter {
-  /** The models that the figures are of. */
+  /** The models whose limits these are. */
   readonly model: string
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
-  /** The source of each. */
+  /** Missing operations, each with its source. */
   readonly lacks: Readonly<Partial<Record<OperationName, string>>>
 }
 

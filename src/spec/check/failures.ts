@@ -21,9 +21,8 @@ export interface FailurePeer {
 export interface Failure {
   /**
    * `send`, `receive`: a request of either queue completed with `status`; `flush`: `count` requests did; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or packets, so far, were dropped
-   * without an answer;
-   * `wait`: a destroy waits for the program's acknowledgements.
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or packets, so far, were
+   * dropped without an answer; `wait`: a destroy waits for the program's acknowledgements.
    */
   readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string

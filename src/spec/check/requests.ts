@@ -6,7 +6,10 @@
  */
 import { WrOpcode } from '../work.ts'
 
-/** Whose bytes are compared before and after a send: some requests and, of long messages, some bytes; or all. */
+/**
+ * Sends whose bytes are compared before and after: a sample of the requests, and of long messages a sample of their
+ * bytes; or all.
+ */
 export const bufferChecks = ['sampled', 'all'] as const
 export type BufferCheck = (typeof bufferChecks)[number]
 
@@ -73,8 +76,8 @@ export interface RequestCompletion {
 }
 
 /**
- * Gets what happens to requests, in the order in which it happens. Of each request: `posted`, then for sends `ended`,
- * then `completed` if it has a completion; or `forgotten`. The device moves bytes between `posted` and `ended`.
+ * Receives the events of requests in their order. Of each request: `posted`, then for sends `ended`, then `completed`
+ * if it has a completion; or `forgotten`. The device moves bytes between `posted` and `ended`.
  */
 export interface RequestWatcher {
   /**

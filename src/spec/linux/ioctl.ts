@@ -2,8 +2,8 @@
  * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes
  * (ib_user_ioctl_cmds.h), as methods of our classes. An object or method that is not here is EPROTONOSUPPORT.
  *
- * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known and no device does it: EOPNOTSUPP once its
- * attributes are right.
+ * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known, but no device implements it: EOPNOTSUPP if its
+ * attributes are valid.
  */
 import { GidEntry } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'

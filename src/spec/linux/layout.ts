@@ -111,7 +111,7 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   name: 'zero',
   errno,
 })
-/** A cell of some bits of 4 bytes, with a value for classes without the attribute. */
+/** A cell of 4 bytes whose bits in `mask` must be 0; otherwise the call fails with `errno`. */
 export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
 export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
 

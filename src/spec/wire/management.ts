@@ -102,8 +102,8 @@ export const RMPP_ABORT_FIRST = RmppStatus.TIME_TOO_LONG
 export const RMPP_ABORT_LAST = 191
 
 /**
- * Classes with headers of their own: bytes in front of the data of each segment. Only these use RMPP; data of the others
- * follow the common header.
+ * Classes with headers of their own: bytes in front of the data of each segment. Only these use RMPP; the data of other
+ * classes follows the common header.
  */
 export const dataOffset = (mgmtClass: number): number => {
   switch (mgmtClass) {
