@@ -15,8 +15,8 @@ export interface Ending {
 
 /** Characters of the output that are kept. */
 const KEPT = 2000
-/** Milliseconds in which the rest of the output is read. */
-const PATIENCE = 1000
+/** Milliseconds to wait for the rest of the output after the program has ended. */
+const OUTPUT_TIMEOUT = 1000
 const ENDING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 /** Runs the program at most `limit` seconds. Throws ProgramError if it cannot be started. */
@@ -63,7 +63,7 @@ export const attempt = (
     })
     child.once('exit', (status, signal) => {
       settle()
-      // What it left behind would keep the devices of this run, and its output.
+      // Processes that it left behind would keep the devices and the output of this run.
       kill()
       const failure = isLate
         ? `no end within ${limit} s`
@@ -73,11 +73,11 @@ export const attempt = (
             ? undefined
             : `exit status ${status}`
       const finish = (): void => {
-        clearTimeout(patience)
+        clearTimeout(timeout)
         resolve({ failure, output })
       }
       // A child in a session of its own may keep the output open.
-      const patience = setTimeout(finish, PATIENCE)
+      const timeout = setTimeout(finish, OUTPUT_TIMEOUT)
       child?.once('close', finish)
     })
   })

@@ -26,7 +26,7 @@ import {
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
-/** No daemon serves the socket, or it ended before it replied. */
+/** No daemon serves the socket, or the daemon ended before it replied. */
 export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
@@ -55,8 +55,8 @@ export interface ToolClient {
   /** From now on findings are passed to `onFinding`, starting with the existing ones. */
   findings(): Promise<void>
   /**
-   * How often each finding was found, by its number − 1, and the decisions of torment. Includes what ended programs
-   * leaked.
+   * How often each finding was found, by its number − 1, and the decisions of torment. Leaks of ended programs are
+   * included.
    */
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
@@ -108,7 +108,7 @@ export const openSession = async (
   const daemon = peer.pid
   let answered = false
   const daemonEnded = (): NoDaemonError =>
-    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'hung up'}`)
+    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'closed the connection'}`)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()

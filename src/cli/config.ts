@@ -145,7 +145,7 @@ export const configArguments = ({
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
 
-/** Independent of order and of the spelling of addresses. */
+/** Devices as a text that depends neither on their order nor on the spelling of addresses. */
 const canonical = (devices: readonly DeviceSpec[]): string =>
   devices
     .map(({ name, address }) => `${name}@${parseAddress(address)}`)

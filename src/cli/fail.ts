@@ -1,5 +1,5 @@
 /*
- * How a command ends on an error: one line on stderr, exit status 1 (2 for wrong usage, like shell builtins).
+ * Ends a command after an error: one line on stderr, exit status 1 (2 for wrong usage, like shell builtins).
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'

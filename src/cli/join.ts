@@ -1,6 +1,6 @@
 /*
- * How a command finds its daemon (docs/decisions/joining-a-daemon.md): it joins the daemon at a given socket, joins or
- * starts the user's own, or starts a private daemon in a new folder.
+ * Finds the daemon of a command (docs/decisions/joining-a-daemon.md): the command joins the daemon at a given socket,
+ * joins or starts the user's own, or starts a private daemon in a new folder.
  *
  * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
  * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
@@ -23,7 +23,7 @@ export interface JoinOptions extends ConfigOptions {
 export interface Joined {
   readonly client: ToolClient
   /** The last output of the daemon, if this command started it; otherwise empty. */
-  lastWords(): string
+  lastOutput(): string
   /** Ends the session. A private daemon ends too, and its folder is removed. */
   leave(): Promise<void>
 }
@@ -42,7 +42,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
     const client = await openSession(socket, handlers)
     return {
       client,
-      lastWords: daemon.lastWords,
+      lastOutput: daemon.lastOutput,
       async leave() {
         client.close()
         daemon.process.ref()
@@ -60,16 +60,16 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
 
 const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const socket = makeUserSocket()
-  let lastWords = (): string => ''
+  let lastOutput = (): string => ''
   let problem: unknown
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     try {
-      return asJoined(await openSession(socket, handlers), lastWords)
+      return asJoined(await openSession(socket, handlers), lastOutput)
     } catch (error) {
       if (!(error instanceof NoDaemonError)) throw error
     }
     try {
-      lastWords = (await startInBackground(socket, fullConfig(wanted))).lastWords
+      lastOutput = (await startInBackground(socket, fullConfig(wanted))).lastOutput
     } catch (error) {
       if (!(error instanceof StartError)) throw error
       problem = error
@@ -78,9 +78,9 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
   throw problem ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
 }
 
-const asJoined = (client: ToolClient, lastWords = (): string => ''): Joined => ({
+const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => ({
   client,
-  lastWords,
+  lastOutput,
   leave: async () => client.close(),
 })
 

@@ -277,7 +277,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
-/** The whole command line; or with `named` only that command, because every start pays for the declarations. */
+/** The whole command line; or with `named` only that command, because each declaration makes the start slower. */
 const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')

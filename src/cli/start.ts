@@ -25,7 +25,7 @@ export interface StartedDaemon {
   /** Resolves when the process has ended. */
   readonly ended: Promise<void>
   /** Its last output; empty if none. */
-  lastWords(): string
+  lastOutput(): string
 }
 
 /** The daemon ended before it was ready; the message contains its output. */
@@ -74,7 +74,7 @@ export const startInBackground = async (
     })
     await untilReady(child, ownLog)
     renameSync(ownLog, log)
-    return { process: child, ended, lastWords: () => lastLines(log) }
+    return { process: child, ended, lastOutput: () => lastLines(log) }
   } finally {
     closeSync(output)
     rmSync(ownLog, { force: true })

@@ -2,8 +2,8 @@
  * Calls and packets of a conversation in order of time, for the demo: which program made a call, and who sent which
  * packet to whom.
  *
- * Packets on one device identify sender and receiver only by QPN; the calls that created the queue pairs tell their
- * processes.
+ * Packets on one device identify sender and receiver only by QPN; their processes are known from the calls that created
+ * the queue pairs.
  */
 import { callJson, callLine } from '../trace/calls.ts'
 import { packetLine } from '../trace/packets.ts'

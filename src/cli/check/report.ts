@@ -34,7 +34,7 @@ const location = ({ file = '', line }: Frame) => ({
   physicalLocation: { artifactLocation: { uri: uriOf(file) }, region: { startLine: line } },
 })
 
-/** A SARIF 2.1.0 log of one run. SARIF's levels are our severities. */
+/** A SARIF 2.1.0 log of one run. Each severity is also a level of SARIF. */
 export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: Symbols, version: string) => {
   const ids = [...new Set(all.map(([{ id }]) => id))]
   return {

@@ -17,8 +17,8 @@ const tools = [
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
 ] as const
 /**
- * Milliseconds: of one look-up, and of all together. Tools read debug information of gigabytes for a minute, and the
- * command waits for them. A file whose look-up times out is not looked up again.
+ * Time limits in milliseconds, of one look-up and of all together: a tool takes about a minute for gigabytes of debug
+ * information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
 const TIMEOUTS = { one: 20_000, all: 60_000 } as const
 /** Bytes of a tool's output. */
@@ -63,7 +63,7 @@ const isFile = (path: string): boolean => {
   }
 }
 
-/** Libraries whose internal functions do not help their callers. */
+/** Libraries whose internal functions are not shown: they do not help the author of a program. */
 const INNER = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
 /** Removes the internal functions of the verbs libraries, except the outermost with a name, and the callers of main. */

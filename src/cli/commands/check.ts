@@ -1,5 +1,5 @@
 /*
- * `userdma check`: runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts.
+ * `userdma check`: runs a program and reports its mistakes with verbs, with the stacks of its calls and posts.
  * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above.
  */
 import { readFileSync } from 'node:fs'
@@ -55,7 +55,7 @@ const readSuppressions = (paths: readonly string[]) => {
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
-/** What becomes of a finding. `fail`: it is shown, and decides the exit status. */
+/** Decides about findings. `fail`: the finding is shown, and decides the exit status. */
 export const findingJudge = (
   { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,
   symbols: Symbols,
@@ -135,7 +135,7 @@ const summary = (
     .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
     .map(([severity, found]) => plural(found.length, severity))
-  // Silence about a program that was not seen would mislead.
+  // Without this, a program that was never checked would look correct.
   const nothing = isUsed ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = counted.filter(([, count]) => count > 1)
   return [

@@ -111,7 +111,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
     if (options.endWithLastClient) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
     throw explained
   })
-  // Until then the start was waiting for its lock, and has created nothing that would have to be removed.
+  // A signal arrived while the start waited for its lock: it has created nothing that must be removed.
   if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`

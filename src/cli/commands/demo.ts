@@ -25,7 +25,7 @@ export interface DemoOptions {
   readonly link?: string
 }
 
-/** What the full demo needs and this machine lacks, with the remedy. */
+/** Prerequisites of the full demo that this machine lacks, with the remedy. */
 const missingPrerequisites = (): string[] => {
   const problems: string[] = []
   const programs = ['ibv_devinfo', 'ibv_rc_pingpong'].filter(name => {

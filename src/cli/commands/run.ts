@@ -12,7 +12,7 @@ import { programEnvironment, type Recording, requireProgram, runProgram } from '
  * program.
  */
 export const runUnder = async (
-  { client, lastWords }: Joined,
+  { client, lastOutput }: Joined,
   program: string,
   args: readonly string[],
   recording?: Recording,
@@ -20,9 +20,9 @@ export const runUnder = async (
   let running = true
   void client.ended.then(() => {
     if (!running) return
-    const words = lastWords()
+    const output = lastOutput()
     process.stderr.write(
-      `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${words ? `; it said:\n${words}` : ''}\n`,
+      `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${output ? `; its last output:\n${output}` : ''}\n`,
     )
   })
   try {

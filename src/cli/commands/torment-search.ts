@@ -1,9 +1,10 @@
 /*
- * `userdma check --torment-search N`: runs a program with N seeds and tells the shortest run that fails.
+ * `userdma check --torment-search N`: runs a program with N seeds and reports the shortest run that fails.
  *
  * A run fails if the program's exit status is not 0, a signal or the time limit ends it, or there is a finding. The
- * shortest is the one with the fewest decisions of torment. Then only the first decisions of its seed are made
- * (`--torment SEED:COUNT`), fewer and fewer, as long as the program fails: the last one that is left is where to look.
+ * shortest is the one with the fewest decisions of torment. It is repeated with only the first COUNT decisions of its
+ * seed (`--torment SEED:COUNT`), for the smallest COUNT with which it still fails: the last of these is probably the
+ * cause.
  */
 import { type Finding, FOUND_STATUS } from '../../spec/check/findings.ts'
 import { MAX_SEED, type TormentSetting, tormentText } from '../../spec/check/torment.ts'
@@ -108,7 +109,9 @@ export const tormentSearch = async (
   process.exitCode = FOUND_STATUS
 }
 
-/** Bisects the decisions; only runs that fail count, so a run that passes by chance makes the result longer, not wrong. */
+/**
+ * Bisects the decisions; only runs that fail count, so a run that passes by chance makes the result longer, not wrong.
+ */
 const shorten = async (failed: Run, run: (setting: TormentSetting) => Promise<Run>): Promise<Run> => {
   let best = failed
   for (let passing = -1, failing = failed.decisions; failing - passing > 1; ) {
