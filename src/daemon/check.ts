@@ -20,7 +20,10 @@ import type { FailureReports } from './failures.ts'
 const MAX_FRAMES = 64
 const MAX_STACKS = 4096
 const MAX_BYTES = 2 ** 24
-/** Limits of all processes together: processes whose stacks are kept, ended ones included, and bytes. The oldest go first. */
+/**
+ * Limits of all processes together: processes whose stacks are kept, ended ones included, and bytes. The oldest go
+ * first.
+ */
 const MAX_PROCESSES = 256
 const MAX_TOTAL = 2 ** 27
 /** Milliseconds after which logs of programs that post little are read. */

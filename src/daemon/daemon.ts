@@ -338,7 +338,7 @@ export const startDaemon = async ({
     }
     if (interfaces)
       follow = followInterfaces(interfaces, devices.rxe, changed, fail, {
-        own: ({ device }, mac) => daemon.cm.hardwareAddress(device, mac),
+        own: ({ device }, mac) => daemon.cm.hardwareAddressChanged(device, mac),
         neighbour: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
       })
   } catch (error) {

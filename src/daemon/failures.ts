@@ -1,6 +1,6 @@
 /*
- * Reports failures (spec/check/failures.ts): to the daemon's log, one line each with a rate limit per client, and to tools
- * that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
+ * Reports failures (spec/check/failures.ts): to the daemon's log, one line each with a rate limit per client, and to
+ * tools that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'

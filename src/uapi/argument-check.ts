@@ -1,6 +1,6 @@
 /*
- * The fast check of a call's arguments (R3, R5): whether they are valid. `problemOf` (scalar.ts) finds what is wrong
- * with a value, and its sentence.
+ * The fast check whether a call's arguments are valid (R3, R5). `problemOf` (scalar.ts) returns the sentence about an
+ * invalid value.
  */
 import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 
@@ -141,7 +141,7 @@ const shapeWith = (members: Members, open: boolean, strict: boolean): ArgumentSh
 
 const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
 
-/** For a method's arguments. */
+/** The shape of a method's arguments. */
 export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
 /**
@@ -149,7 +149,7 @@ export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attribu
  * only: accessors of a class are not seen.
  */
 export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
-  // reading the prototype itself costs as much as all the rest
+  // `constructor` instead of the prototype: reading that takes as long as all other checks.
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
   let missing = shape.required
   for (const name in values) {

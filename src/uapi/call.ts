@@ -37,8 +37,7 @@ export interface Result {
 }
 
 /**
- * A new descriptor for the caller: core's fd object and, once a dialect has placed it, where the caller wants its
- * number.
+ * A new descriptor for the caller: core's fd object, and the place of the descriptor's number in the result.
  */
 export interface NewDescriptor {
   /** Core's number of the fd object. */

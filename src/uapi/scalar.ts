@@ -90,7 +90,7 @@ const bitsOf = (of: Enumeration): number => {
   return bits
 }
 
-/** Some objects cannot be converted to text; and strings are quoted, so that '1' differs from 1. */
+/** A value as text. Strings are quoted, so that '1' differs from 1; of objects, only the type: some have no text. */
 const textOf = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
@@ -105,7 +105,7 @@ const noNumber = (value: unknown, max: number): string | undefined =>
     : undefined
 
 /**
- * What is wrong with a value: the predicate of a sentence whose subject is its name; undefined if nothing is. Only an
+ * The problem of a value: the predicate of a sentence whose subject is its name; undefined if it is valid. Only an
  * error builds a string. `strict` as for `checkValue`.
  */
 export const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
@@ -239,7 +239,7 @@ export const writeRecords = (view: DataView, at: number, fields: Fields, records
   for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i]!)
 }
 
-/** The same, in a new array. */
+/** Consecutive records in a new array. */
 export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
   const bytes = new Uint8Array(recordSize(fields) * records.length)
   writeRecords(viewOf(bytes), 0, fields, records)

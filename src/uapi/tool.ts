@@ -51,7 +51,10 @@ export interface DaemonConfig {
   readonly ignoreMemlock?: boolean
   /** Programs are checked: tools may subscribe to findings. */
   readonly check?: boolean
-  /** What the devices do of all that the specification allows: SEED or SEED:COUNT (spec/check/torment.ts). Default: the usual. */
+  /**
+   * The devices' choices among all that the specification allows: SEED or SEED:COUNT (spec/check/torment.ts). Default:
+   * the usual ones.
+   */
   readonly torment?: string
   /** Adapters that programs are compared with. */
   readonly like?: readonly AdapterName[]
@@ -129,7 +132,7 @@ export interface Stat {
   readonly devices: readonly DeviceStat[]
 }
 
-/** Where a list of queue pairs continues: a device, and a row of its table. */
+/** The place at which a list of queue pairs continues: a device, and a row of its table. */
 export interface QpPlace {
   readonly device: string
   readonly row: number

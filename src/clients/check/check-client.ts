@@ -1,6 +1,6 @@
 /*
- * Feeds the checker (src/check/) from a core: each call of a device, by a hook, each failure and each request. Contexts of
- * clients like the MAD layer are left out.
+ * Feeds the checker (src/check/) from a core: each call of a device, by a hook, each failure and each request. Contexts
+ * of clients like the MAD layer are left out.
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
@@ -26,7 +26,7 @@ export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'l
   now(): number
   /** Contexts whose calls and failures are checked. */
   watches(context: Context): boolean
-  /** Undefined: the one that asks. */
+  /** The program of a context; undefined for the process that runs the checker. */
   program(context: Context): Program | undefined
   /** The stack of the call that runs now, which may be asked for later. */
   callStack(): () => Stack
@@ -103,7 +103,7 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
   }
 }
 
-/** What topics of the checker ask for (check/topic.ts). */
+/** Facts for topics of the checker (check/topic.ts). */
 const topicSources = (
   core: Core,
   { now, postStack, like, lockLimit }: CheckSources,
@@ -124,7 +124,7 @@ const topicSources = (
   digest: (device, request, isWhole) => looks.get(device)?.digest(request, isWhole),
 })
 
-/** A checker of what contexts of a core do, as long as the core exists. */
+/** A checker of the calls and requests of a core's contexts, as long as the core exists. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
   const looks = new Map<number, RequestLook>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }

@@ -1,5 +1,5 @@
 /*
- * Where the memory of a key is, for the checker: regions, and windows bound to them.
+ * Finds the memory of a key, for the checker: regions, and windows bound to them.
  */
 import type { KeyedMemory } from '../../check/races/sources.ts'
 import { KeyKind, rowAt } from '../../core/memory/region-table.ts'

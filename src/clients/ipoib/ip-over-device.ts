@@ -22,7 +22,7 @@ export interface IpEnvironment {
 }
 
 const HOP_LIMIT = 64
-/** Of the programs of one user. */
+/** Maximum interfaces of all programs of one user. */
 const MAX_INTERFACES = 64
 
 /**
@@ -118,7 +118,7 @@ export class IpOverDevice {
     this.#close()
   }
 
-  /** How many interfaces there are. */
+  /** Number of interfaces. */
   get size(): number {
     return this.#interfaces.size
   }
@@ -193,7 +193,7 @@ export class IpOverDevice {
     return this.#interfaces.has(iface)
   }
 
-  /** Removes it; no effect when repeated. */
+  /** Removes an interface; no effect when repeated. */
   end(iface: DeviceInterface): void {
     if (!this.#interfaces.delete(iface)) return
     iface.ip.shutDown()

@@ -37,7 +37,7 @@ export class MadQueue {
   readonly #channel: FdObject
   readonly #waiting: WaitingMessage[] = []
   #bytes = 0
-  /** Bytes of its unfinished sends. */
+  /** Bytes of unfinished sends. */
   #sending = 0
   /** Number of agents that report to this channel. */
   agents = 0

@@ -31,7 +31,7 @@ type Request = Message<'REQ'> | Message<'SIDR_REQ'>
 
 const TIMED_OUT: EventDetails = { status: -Errno.ETIMEDOUT }
 
-/** What event handling uses of rdma_cm. */
+/** The part of rdma_cm that event handling uses. */
 export interface EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices

@@ -1,5 +1,5 @@
 /*
- * The listeners of each service id, and which of them a request is for (cma_find_listener of Linux's cma.c).
+ * The listeners of each service id, and the choice among them for a request (cma_find_listener of Linux's cma.c).
  */
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -23,7 +23,7 @@ const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
 
-/** How well a listener matches a request to `local` that arrived at `device`. */
+/** The match of a listener with a request to `local` that arrived at device `to`: the larger the better. */
 const matchOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
   if (source === undefined || (only !== undefined && only !== to)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB

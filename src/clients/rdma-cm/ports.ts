@@ -10,7 +10,7 @@ import { Family, isAny, type SocketAddress } from './socket-address.ts'
 export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
-  /** The only device that it may use. */
+  /** The only device that the identifier may use. */
   readonly only: object | undefined
   readonly reuseAddress: boolean
   /** IPv6 only: the wildcard address does not include IPv4. */

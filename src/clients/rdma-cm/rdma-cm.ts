@@ -160,7 +160,8 @@ export class RdmaCm implements EventHost {
   }
 
   bind(id: Identifier, address: SocketAddress): void {
-    if (id.state !== 'IDLE') throw new CallError('EINVAL', `cm_id.bind: it is in state ${id.state}, not IDLE`)
+    if (id.state !== 'IDLE')
+      throw new CallError('EINVAL', `cm_id.bind: the identifier is in state ${id.state}, not IDLE`)
     const device = this.devices.bound(address, id.only)
     const source = this.#claim(id, address)
     id.state = 'ADDR_BOUND'
@@ -173,7 +174,10 @@ export class RdmaCm implements EventHost {
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
     if (id.state !== 'ADDR_BOUND')
-      throw new CallError('EINVAL', `cm_id.resolveAddress: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
+      throw new CallError(
+        'EINVAL',
+        `cm_id.resolveAddress: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`,
+      )
     if (id.source?.family !== destination.family)
       throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
     try {
@@ -193,7 +197,7 @@ export class RdmaCm implements EventHost {
 
   resolveRoute(id: Identifier): void {
     if (id.state !== 'ADDR_RESOLVED')
-      throw new CallError('EINVAL', `cm_id.resolveRoute: it is in state ${id.state}, not ADDR_RESOLVED`)
+      throw new CallError('EINVAL', `cm_id.resolveRoute: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
@@ -208,7 +212,7 @@ export class RdmaCm implements EventHost {
 
   connect(id: Identifier, parameters: ConnectionParameters): void {
     if (id.state !== 'ROUTE_RESOLVED')
-      throw new CallError('EINVAL', `cm_id.connect: it is in state ${id.state}, not ROUTE_RESOLVED`)
+      throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${id.state}, not ROUTE_RESOLVED`)
     const path = this.#pathOf(id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
@@ -259,7 +263,7 @@ export class RdmaCm implements EventHost {
     if (id.state === 'IDLE') this.bind(id, anyAddress(Family.INET))
     const { source } = id
     if (id.state !== 'ADDR_BOUND' || source === undefined)
-      throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
+      throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
     // No other identifier shares the port any more.
     id.reuseAddress = false
@@ -272,7 +276,7 @@ export class RdmaCm implements EventHost {
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
-      throw new CallError('EINVAL', `cm_id.accept: it is in state ${id.state}, with nothing to accept`)
+      throw new CallError('EINVAL', `cm_id.accept: the identifier is in state ${id.state} and has nothing to accept`)
     if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
     id.leaveBacklog()
     try {
@@ -381,7 +385,7 @@ export class RdmaCm implements EventHost {
    * The interface of a device has this MAC from now on. Identifiers that were bound when it had another one get
    * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
-  hardwareAddress(device: Device, mac: Uint8Array): void {
+  hardwareAddressChanged(device: Device, mac: Uint8Array): void {
     const known = this.devices.forDevice(device)
     if (known === undefined) return
     const text = mac.join(':')

@@ -1,8 +1,8 @@
 /*
  * Encodes calls in Linux's dialects (R41): the inverse of `decodeWrite` and `decodeVerbsIoctl`.
  *
- * A call and its `legacy` part restore all of the caller's bytes. A call that did not come from a Linux dialect gets such a
- * part from envelope.ts.
+ * A call and its `legacy` part restore all of the caller's bytes. A call that did not come from a Linux dialect gets
+ * such a part from envelope.ts.
  */
 
 import { InvokeWrite } from '../../spec/linux/ioctl.ts'

@@ -2,9 +2,9 @@
  * The LEGACY attribute of the object dialect: the bytes of a translated Linux call beyond its arguments (R41,
  * docs/reference/object-dialect.md).
  *
- * It names the system call (`entryPoint`) and has the caller's buffers with zeros for all bytes that the call's arguments
- * restore; what remains are headers, pointers and lengths, the order of attributes, and bytes that the kernel ignores.
- * {u8 entryPoint, u8 0, u16 parts}, then each part as {u32 length, bytes}.
+ * It names the system call (`entryPoint`) and has the caller's buffers with zeros for all bytes that the call's
+ * arguments restore; what remains are headers, pointers and lengths, the order of attributes, and bytes that the kernel
+ * ignores. {u8 entryPoint, u8 0, u16 parts}, then each part as {u32 length, bytes}.
  */
 import { CallError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'

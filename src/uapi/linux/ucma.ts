@@ -58,7 +58,7 @@ const find = (number: number, body: DataView): Compiled => {
   const found = all.find(
     ({ command: { option } }) => option === undefined || body.getUint32(option.at, true) === option.is,
   )
-  if (found === undefined) throw new CallError('ENOSYS', `rdma_cm command ${number}: there is no such option`)
+  if (found === undefined) throw new CallError('ENOSYS', `${all[0]!.command.name}: Linux has no such option`)
   return found
 }
 
@@ -95,7 +95,10 @@ const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, ar
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
   if (only !== undefined && !only.values.includes(body[only.at]!))
-    throw new CallError(only.code ?? 'EINVAL', `${name}: the byte at ${only.at} is ${body[only.at]}`)
+    throw new CallError(
+      only.code ?? 'EINVAL',
+      `${name}: the byte at ${only.at} is ${body[only.at]}, not ${only.values.join(' or ')}`,
+    )
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
     throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
   for (const one of addresses) {

@@ -165,7 +165,7 @@ export const decodeUmadWrite = (
     const header = viewOf(written)
     const id = header.getUint32(UmadHeader.id, true)
     if (id >= MAD_CHANNEL_AGENTS)
-      throw new CallError('EINVAL', `umad: agent ${id}; a file has 0 to ${MAD_CHANNEL_AGENTS - 1}`)
+      throw new CallError('EINVAL', `umad: agent ${id} is not in 0 to ${MAD_CHANNEL_AGENTS - 1}`)
     requireAgent(view, id, 'EIO')
     const tag = new Uint8Array(MAD_TAG_BYTES)
     tag.set(written.subarray(0, room))

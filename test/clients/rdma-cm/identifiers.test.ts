@@ -488,10 +488,10 @@ describe('a bond failover', () => {
   it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
     const { network, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
-    a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
+    a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
     const ids = Array.from({ length: 10 }, (_, i) => bound(a, ip4(1, PORT + i)))
     const { jobs, run } = jobsOf(a)
-    a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 2))
+    a.cm.hardwareAddressChanged(device, Uint8Array.of(2, 0, 0, 0, 0, 2))
     assert.equal(a.take(ids[0]!).length, 0)
     jobs[0]?.next()
     jobs[0]?.next()
@@ -510,17 +510,17 @@ describe('a bond failover', () => {
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
     const early = bound(a, ip4(1, PORT + 1))
-    a.cm.hardwareAddress(device, first)
+    a.cm.hardwareAddressChanged(device, first)
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
     a.take(active)
-    a.cm.hardwareAddress(device, first)
+    a.cm.hardwareAddressChanged(device, first)
     assert.deepEqual(a.eventNames(active), [])
-    a.cm.hardwareAddress(device, second)
+    a.cm.hardwareAddressChanged(device, second)
     assert.deepEqual(a.eventNames(active), ['ADDR_CHANGE'])
     const late = bound(a, ip4(1, PORT + 2))
     // The first MAC again: the older connection was made with it, the later identifier with the other.
-    a.cm.hardwareAddress(device, first)
+    a.cm.hardwareAddressChanged(device, first)
     assert.deepEqual([a.eventNames(active), a.eventNames(late), a.eventNames(early)], [[], ['ADDR_CHANGE'], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
     for (const id of [early, late, active]) a.cm.destroy(id)
