@@ -63,8 +63,8 @@ export class CmEngine {
     return this.#machine.registry.size
   }
 
-  // ---- commands: throw CmError if the state does not allow them, RangeError for a value that does not fit its field
-  // ----
+  // ---- commands ----
+  // They throw CmError if the state does not allow them, RangeError for a value that does not fit its field.
 
   /** Listens for requests to a service id. Throws EADDRINUSE if another listener for the same devices has that id. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {

@@ -1,4 +1,6 @@
-/* A command that the connection's state does not allow (EINVAL), or a service id in use (EADDRINUSE). */
+/*
+ * The error of a command that the connection's state does not allow (EINVAL), or for a service id in use (EADDRINUSE).
+ */
 export class CmError extends Error {
   readonly code: 'EINVAL' | 'EADDRINUSE'
 

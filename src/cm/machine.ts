@@ -13,7 +13,7 @@ import { CmRegistry } from './registry.ts'
 import { fromExponent } from './timeout.ts'
 import { TimerQueue } from './timer-queue.ts'
 
-/** What the engine needs to know of devices. */
+/** Facts about devices for the engine. */
 export interface CmEnvironment {
   /** An unpredictable u32. */
   random(): number

@@ -1,5 +1,5 @@
 /*
- * Whether other users can replace files in a folder, as sshd checks with StrictModes.
+ * Checks whether other users can replace files in a folder, as sshd does with StrictModes.
  *
  * A folder is safe if only this user and root can create, rename and remove entries in it, and in every folder and
  * symbolic link of its path. A parent may be sticky and writable by all, as /tmp is: its entries stay their owners'.

@@ -16,7 +16,7 @@ type Library = ReturnType<Koffi['load']>
 /** A C function: integers and pointers are Numbers, `const char *` takes a string. */
 export type NativeFunction = (...args: (number | string)[]) => number
 
-/** Of package.json. */
+/** koffi's version in package.json. */
 const VERSION = '3.3.4'
 
 /** The package's library, without the package's own loader if possible: that takes several times as long. */

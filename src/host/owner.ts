@@ -29,7 +29,7 @@ const workArena = (): Arena => {
 export interface Owner {
   readonly uid: number
   readonly gid: number
-  /** Of /proc/PID/ns. */
+  /** Descriptor of /proc/PID/ns. */
   readonly fd: number
 }
 
@@ -41,7 +41,7 @@ export const needsOwner = (uid: number): boolean => {
   return mayAll && uid !== 0
 }
 
-/** Checks whether a process still belongs to uid and gid; undefined if there is no such process. */
+/** Opens a process for checks whether it still belongs to uid and gid; undefined if there is no such process. */
 export const openOwner = (pid: number, uid: number, gid: number): Owner | undefined => {
   try {
     return { uid, gid, fd: openSync(`/proc/${pid}/ns`, 'r') }

@@ -182,7 +182,8 @@ export class IpInterface implements NeighbourHost {
   }
 
   /**
-   * Sends a datagram, or an echo request with the port as sequence number. Throws IpError EINVAL, ENETUNREACH, EMSGSIZE.
+   * Sends a datagram, or an echo request with the port as sequence number. Throws IpError EINVAL, ENETUNREACH,
+   * EMSGSIZE.
    */
   send({ protocol, port }: IpSocket, to: IpEnd, payload: Uint8Array, now: number): void {
     const { address: destination } = to

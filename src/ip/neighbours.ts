@@ -16,7 +16,7 @@ const REACHABLE = 30_000_000
  */
 export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
 
-/** What the cache needs of its interface. */
+/** Services of the interface for the cache. */
 export interface NeighbourHost {
   /** Sends a solicitation to `known`, or to all neighbours if it is undefined. */
   solicit(address: Uint8Array, known: LinkAddress | undefined): void
@@ -78,8 +78,8 @@ export class NeighbourCache {
   }
 
   /**
-   * A neighbour has sent its link-layer address. `canCreate`: it requested ours, so packets to it are likely, and an entry
-   * is created.
+   * A neighbour has sent its link-layer address. `canCreate`: it requested ours, so packets to it are likely, and an
+   * entry is created.
    */
   learn(address: Uint8Array, link: LinkAddress, canCreate: boolean, now: number): void {
     const known = this.#entries.get(keyOf(address))

@@ -3,8 +3,8 @@
  * RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go
  * in; datagrams, messages and outcomes of sends come out. Times are microseconds.
  *
- * A response belongs to the request with the same transaction id, class and path. Which agent receives a datagram is
- * decided elsewhere (registrations.ts, and the upper half of the transaction id).
+ * A response belongs to the request with the same transaction id, class and path. The agent of a datagram is found
+ * elsewhere: by registrations.ts, or for a response by the upper half of the transaction id.
  */
 import {
   RMPP_ABORT_FIRST,
@@ -42,7 +42,7 @@ const MAX_TRANSFERS = 256
 /** Maximum bytes of the messages that are being received. */
 const MAX_RECEIVING = 4 << 20
 
-/** How a send ended. `aborted`: by the peer, or because the agent was closed. */
+/** The end of a send. `aborted`: by the peer, or because the agent was closed. */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
 export interface SendOptions<T> {

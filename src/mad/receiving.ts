@@ -1,6 +1,6 @@
 /*
- * Messages that an agent is receiving, and which of them is dropped when there are too many. A peer that starts many
- * transfers and finishes none cannot keep out those of other peers.
+ * Messages that an agent is receiving, and the choice of the one to drop when there are too many. A peer that starts
+ * many transfers and finishes none cannot keep out those of other peers.
  */
 import type { MadFields } from '../wire/mad/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'

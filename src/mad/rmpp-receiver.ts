@@ -1,7 +1,7 @@
 /*
  * The receiving side of one RMPP transfer (IBA 13.6.5): accepts segments in any order within the window, acknowledges
- * when the window is used up, and returns the message when all segments have arrived. The window, and when an ACK is
- * repeated, are Linux's.
+ * when the window is used up, and returns the message when all segments have arrived. The window, and the repetition of
+ * ACKs, are Linux's.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'

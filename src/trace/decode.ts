@@ -57,8 +57,8 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * The call of two messages; undefined for an unknown class or method. At most `maxBytes` bytes of an unreadable part are
- * shown.
+ * The call of two messages; undefined for an unknown class or method. At most `maxBytes` bytes of an unreadable part
+ * are shown.
  */
 export const decodeMessages = (
   classId: number,

@@ -36,7 +36,7 @@ export const frameText = ({ function: name, file, line, object }: Frame): string
   return [name || '??', where].filter(Boolean).join(file === undefined ? ' ' : ' at ')
 }
 
-/** A path in shortened form. */
+/** A frame in the history of an object: its function and source line. */
 const callerText = ({ function: name, file, line }: Frame): string =>
   `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
 

@@ -57,8 +57,8 @@ export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => 
 
 /**
  * The values of a call's message (`attributes` are the method's inputs), or of an answer (its outputs). Outputs without
- * a value are omitted. At most `maxBytes` bytes of an unreadable part are shown; `memory` is what indirect values point to,
- * by address.
+ * a value are omitted. At most `maxBytes` bytes of an unreadable part are shown; `memory`: the memory that indirect
+ * values point to, by address.
  */
 export const readMessage = (
   bytes: Uint8Array,

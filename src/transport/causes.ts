@@ -1,8 +1,8 @@
 /*
- * Causes of failures in the engine (spec/check/causes.ts). A step that refuses an access or a request sets `s.result.cause`;
- * the function that completes the request takes it from there. If a request cannot be sent while earlier ones are
- * outstanding, its cause is stored with the row: no later request is sent, so there is at most one per row. Only
- * failing paths run this code; it may allocate.
+ * Causes of failures in the engine (spec/check/causes.ts). A step that refuses an access or a request sets
+ * `s.result.cause`; the function that completes the request takes it from there. If a request cannot be sent while
+ * earlier ones are outstanding, its cause is stored with the row: no later request is sent, so there is at most one per
+ * row. Only failing paths run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'

@@ -274,7 +274,10 @@ export interface Events {
   qp(row: number, type: number, cause: Cause): void
 }
 
-/** Receives the causes of failures (spec/check/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
+/**
+ * Receives the causes of failures (spec/check/causes.ts), before the completions. `status`: ibv_wc_status, never
+ * SUCCESS.
+ */
 export interface Causes {
   /** A send request failed; its words (`Send`) begin at `words[at]`. */
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void

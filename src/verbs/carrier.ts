@@ -57,8 +57,8 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `take` with each record of at most `maxBytes` bytes, valid only during the call; `ended`: no more can follow. Once
-   * per descriptor.
+   * Calls `take` with each record of at most `maxBytes` bytes, valid only during the call; `ended`: no more can follow.
+   * Once per descriptor.
    */
   read(fd: number, maxBytes: number, take: (record: DataView) => void, ended: () => void): void
   /** Calls `ready` when records may be available to a call that takes them. Once per descriptor. */

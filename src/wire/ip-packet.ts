@@ -15,11 +15,11 @@ export interface IpPacket {
   readonly destination: Uint8Array
   readonly protocol: number
   readonly hopLimit: number
-  /** What follows the header; in a parsed packet a view of the packet's bytes. */
+  /** The bytes after the header; in a parsed packet a view of the packet's bytes. */
   readonly payload: Uint8Array
 }
 
-/** Why a packet is not accepted. */
+/** The reason why a packet is not accepted. */
 export type IpFault = 'malformed' | 'checksum' | 'fragment'
 
 export const isFault = <T extends object>(parsed: T | IpFault): parsed is IpFault => typeof parsed === 'string'
@@ -160,7 +160,7 @@ const ICMP_HEADER_BYTES = 4
 export interface IcmpMessage {
   readonly type: number
   readonly code: number
-  /** What follows the checksum. */
+  /** The bytes after the checksum. */
   readonly body: Uint8Array
 }
 

@@ -1,8 +1,8 @@
 /*
  * Readiness of file descriptors on Node's own event loop: a safe wrapper of koffi.node.poll (a uv_poll handle).
  *
- * What it protects against: the callback gets (status, events), whatever the typings say, and must not throw (an
- * exception is passed to the process's uncaughtException instead); a second handle for a descriptor, a closed
+ * It protects against these hazards: the callback gets (status, events), whatever the typings say, and must not throw
+ * (an exception is passed to the process's uncaughtException instead); a second handle for a descriptor, a closed
  * descriptor or a regular file would abort the process (refused with a SystemError; a descriptor that Node itself
  * watches cannot be recognised and must not be passed); a garbage-collected handle stops reporting (all are held in a
  * table here); on POLLERR libuv stops the handle (it is started again and reported as readable, so that the next read

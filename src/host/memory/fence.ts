@@ -9,7 +9,8 @@
  * consistent machine operations on any ArrayBuffer, shared or not (x86-64: XCHG, a full barrier; arm64: STLR and LDAR,
  * which keep their order among themselves), and never moves other accesses across the call. So:
  *   sleeper:   setWord(parked, i, 1); then read every ring index by loadWord; then block if nothing was found.
- *   producer:  store index; full fence; load parked (C: __atomic_thread_fence(__ATOMIC_SEQ_CST)). On x86-64 the second read may use plain loads, on arm64 it may not: use loadWord for the first index of each ring.
+ *   producer:  store index; full fence; load parked (C: __atomic_thread_fence(__ATOMIC_SEQ_CST)).
+ * On x86-64 the second read may use plain loads, on arm64 it may not: use loadWord for the first index of each ring.
  */
 
 /** Stores a 32-bit word; it is visible to other processes before any later loadWord is performed. */

@@ -1,6 +1,6 @@
 /*
- * Which pages of a process belong to shared mappings of disk files. A write to such a page may wait for the file system
- * although the page is present: after each write-back the file system must prepare it again.
+ * Finds the pages of a process that belong to shared mappings of disk files. A write to such a page may wait for the
+ * file system although the page is present: after each write-back the file system must prepare it again.
  *
  * Results are valid for a second. Devices of file systems in memory are those of mounts with such a type, and those
  * without a mount (memfd_create, shared anonymous memory, huge pages).

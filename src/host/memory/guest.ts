@@ -74,7 +74,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
   let late = false
   let lateListener = (): void => {}
   let mem = -1
-  /** The mover's descriptor of the maps file, in an incarnation. */
+  /** The mover's descriptor of the maps file, and the incarnation of the mover that has it. */
   let maps = -1
   let mapsIn = -1
 
@@ -138,7 +138,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       return taken
     },
     file(fd) {
-      /** The mover's copy, in an incarnation. */
+      /** The mover's copy, and the incarnation of the mover that has it. */
       let copy = -1
       let copyIn = -1
       const renew = (): number => {

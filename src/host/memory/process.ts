@@ -191,7 +191,7 @@ const moveByPid = (write: boolean, pid: number, count: number): number => {
   return orErrno(call(pid, address, count, address + REMOTE, 1, 0))
 }
 
-/** Copies like `copy`, through /proc/PID/mem. */
+/** Copies like `moveByPid`, through /proc/PID/mem. */
 const moveBound = (write: boolean, mem: number, count: number): number => {
   const { address, u32 } = workArena()
   if (mem < 0) return -EPERM

@@ -1,6 +1,6 @@
 /*
- * Whether a range of a process's addresses is mapped, and with which rights, for the registration of memory (IBA
- * 10.6.3.1 leaves it to the host).
+ * Checks whether a range of a process's addresses is mapped, with the needed rights, for the registration of memory
+ * (IBA 10.6.3.1 leaves it to the host).
  *
  * Linux 6.11 answers for one address by an ioctl on the open /proc/PID/maps (PROCMAP_QUERY), about 1 µs whatever the
  * process has mapped. On older kernels the text of the file is read: 0.1 to 0.3 ms for a program of 500 mappings, 1 ms

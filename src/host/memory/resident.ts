@@ -1,5 +1,5 @@
 /*
- * Which pages of a process are in memory, so that a copy to or from them does not wait (/proc/PID/pagemap, proc(5)).
+ * Finds the pages of a process that are in memory: a copy to or from them does not wait (/proc/PID/pagemap, proc(5)).
  * Pages of shared mappings of disk files never count as such (file-mappings.ts).
  *
  * A page that was found is not checked again for a millisecond: then a copy of 64 KiB costs 0.05 µs more, otherwise 1.1

@@ -155,7 +155,7 @@ export interface ListenOptions {
 /**
  * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; processes that may
  * start at the same time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. To end, remove
- * the socket file first and close then, or the next server's file might be removed.
+ * the socket file before the descriptor is closed: later it might be the next server's.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS

@@ -77,8 +77,8 @@ const DEFAULT_HOPS = 64
 /** The maximum UDP payload fits. */
 const RECEIVE_BYTES = 65536
 /**
- * Where buffers begin: at 4 modulo 16, so that the payload behind a BTH of 12 bytes is aligned for copies
- * (transport/run.ts).
+ * Distance of buffers, and their first offset: each begins at 4 modulo 16, so that the payload behind a BTH of 12 bytes
+ * is aligned for copies (transport/run.ts).
  */
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4
@@ -189,9 +189,9 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
 
 /**
  * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
- * interface of a link-local address. `spare`: a later socket that binds the address without `spare` gets it, and its
- * datagrams, while it is open. With a multicast address the socket is a member of the group on interface `scope`; any
- * number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * interface of a link-local address. `claim` 'spare': a later socket that binds the address as its own gets it, and its
+ * datagrams, while that socket is open. With a multicast address the socket is a member of the group on interface
+ * `scope`; any number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
   address: Uint8Array,
@@ -240,7 +240,7 @@ export const openUdpSocket = (
   }
 }
 
-/** Throws if it is watched. */
+/** Throws if the socket is watched. */
 export const closeUdpSocket = ({ fd }: UdpSocket): void => {
   if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
   sys().close(fd)
@@ -301,11 +301,11 @@ export interface UdpBatches {
   bufferAt(buffer: number): number
   /** Result of `receive` for each buffer: all bytes; -1 if the message was truncated. */
   readonly lengths: Int32Array
-  /** … bytes of every datagram in it but the last, which may be shorter. */
+  /** For each buffer: bytes of every datagram in it but the last, which may be shorter. */
   readonly segments: Int32Array
   readonly hopLimits: Uint8Array
   readonly trafficClasses: Uint8Array
-  /** … the sender's port, and the four words of its address (16 bytes, big-endian). */
+  /** For each buffer: the sender's port, and the four words of its address (16 bytes, big-endian). */
   readonly ports: Uint16Array
   readonly addresses: Uint32Array
 }

@@ -50,7 +50,7 @@ export interface AttributeLayout {
 }
 
 export interface MessageParts {
-  /** `class.method`; the number of what is unknown. */
+  /** `class.method`; a number in the place of an unknown name. */
   readonly name: string
   readonly call: number | undefined
   readonly length: number

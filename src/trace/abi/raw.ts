@@ -1,8 +1,8 @@
 /*
  * The bytes of a call as the program made it (`userdma trace --abi`): the dialect; the command, or the object and
- * method with the names of the attributes, under Linux's names; structs of ib_user_verbs.h; and the memory that was read
- * and written. layout-text.ts shows messages of the object dialect and calls of drivers. Undecodable calls are shown in
- * the same way. Never throws.
+ * method with the names of the attributes, under Linux's names; structs of ib_user_verbs.h; and the memory that was
+ * read and written. layout-text.ts shows messages of the object dialect and calls of drivers. Undecodable calls are
+ * shown in the same way. Never throws.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'

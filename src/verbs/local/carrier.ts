@@ -102,7 +102,9 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
   })
 }
 
-/** A context on a device of this process. `soft`: set for a soft device. `closed`: called when the context is closed. */
+/**
+ * A context on a device of this process. `soft`: set for a soft device. `closed`: called when the context is closed.
+ */
 const carrierOn = (
   network: LocalNetwork,
   device: CoreDevice,

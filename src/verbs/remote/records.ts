@@ -10,7 +10,8 @@ export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `take` with each record of at most `bytes` bytes, valid only during the call; and `ended` when no more can follow.
+ * Calls `take` with each record of at most `bytes` bytes, valid only during the call; and `ended` when no more can
+ * follow.
  */
 export const readRecords = (fd: number, bytes: number, take: (record: DataView) => void, ended: () => void): Watch => {
   const record = new Uint8Array(bytes)

@@ -1,6 +1,6 @@
 /*
- * The work requests of a watched device (spec/check/requests.ts): its WorkSource and Completions are replaced by ones that
- * also report. A device that nobody watches has the plain ones, so it pays nothing.
+ * The work requests of a watched device (spec/check/requests.ts): its WorkSource and Completions are replaced by ones
+ * that also report. A device that nobody watches has the plain ones, so it pays nothing.
  *
  * The engine loads a send again if it could not execute it at once, and completes sends and receives of one queue pair
  * in order, so a request is found without searching. The message that took a receive is the sender's oldest one that
