@@ -1,9 +1,9 @@
 /*
- * The one native file: CRCs, and copies of many pieces with one call.
+ * CRCs, and copies of many pieces with one call (mover.c is the other native file).
  *
  * CRC-32 of Ethernet (reflected polynomial 0xEDB88320) for the ICRC of RoCEv2 packets, fast for buffers of 64 bytes to
  * a few kilobytes: carry-less multiplication (PCLMULQDQ, with AVX-512 in 64-byte lanes where there is VPCLMULQDQ) on
- * x86-64, a table elsewhere. What the processor can do is asked once, when the object is loaded.
+ * x86-64, a table elsewhere. The processor's abilities are queried once, when the object is loaded.
  *
  * userdma_crc32 follows zlib: userdma_crc32(0, p, n) is the CRC of n bytes, and a result given as `crc` continues it;
  * userdma_crc32_each does the same for all packets of a run with one call. They are an engine for src/wire/crc.ts,
@@ -184,9 +184,8 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registe
  * Copies between a contiguous range and pieces at a stride, like the payloads between the headers of a run of packets:
  * a view and a call from JavaScript for each piece cost more than the copy.
  *
- * `total` bytes in pieces of `chunk`, the last one possibly shorter: piece i is copied from from + i * from_stride to
- * to + i
- * * to_stride. Pieces of both sides may only overlap at equal places.
+ * `total` bytes in pieces of `chunk`, the last one possibly shorter. Piece i is copied from `from` + i * from_stride to
+ * `to` + i * to_stride. Pieces of both sides may only overlap at equal places.
  */
 __attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,
                                                          uint64_t from_stride, uint64_t chunk, uint64_t total)

@@ -2,24 +2,28 @@
  * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
  * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h has the messages).
  *
- *   init.c         whether the shim is active; the C library's own functions
+ *   init.c         start: checks whether the shim is active, and finds the C library's own functions
+ *   early.c        replacements of those functions while they are looked up
  *   session.c      the connection to the daemon: connect, request and reply, fork
  *   context.c      requests over it: open, attach, calls
+ *   users.c        users by number, for messages
  *   fds.c          the table of our descriptors, updated by copies and closes
  *   received.c     descriptors of ours received from another program
  *   netlink.c      sockets of NETLINK_RDMA
- *   room.c         where a call's answer may be stored
+ *   room.c         the memory in which a call's answer may be stored
  *   device.c       calls without a request: doorbells, reading events, checking the daemon
  *   paths.c        redirected paths
  *   files.c        interposed calls with paths
- *   walks.c        those that walk over many files: glob, ftw
+ *   walks.c        interposed calls that walk over many files: glob, ftw
  *   stat.c         the stat family
  *   descriptors.c  interposed calls on descriptors
+ *   syscalls.c     syscall(2)
  *   loading.c      libraries that are loaded without the shim
  *   elf.c          the needed libraries of a library
- *   verbs.c        the provider's polling functions, wrapped
+ *   valgrind.c     reports the daemon's writes to valgrind
+ *   verbs.c        the provider's functions, wrapped
  *   stacks.c       stacks of calls and posts, for `userdma check`
- *   refused.c      what is reported of refused posts
+ *   refused.c      reports of refused posts
  *   events.c       logs of `userdma check` in a context's file: where requests were posted, what threads did in order
  *   batches.c      sizes of batches of ibv_wr_*
  *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the four)
@@ -158,7 +162,9 @@ bool verbs_fork_safe(void);
 
 /* Whether stacks are recorded, from the environment. */
 void stacks_detect(void);
-/* The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno. */
+/*
+ * The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno.
+ */
 uint32_t stack_here(void);
 /* Libraries were unloaded: the addresses of stacks may be those of others from now on. */
 void stacks_unloaded(void);
@@ -226,8 +232,8 @@ int session_refresh(void);
 int session_open(unsigned node, int flags);
 
 /*
- * Makes a received context (FD_RECEIVED) known to this program's session. 0, or -errno: ENODEV if the daemon knows no such
- * context, EACCES if it does not serve us, EIO without a daemon.
+ * Makes a received context (FD_RECEIVED) known to this program's session. 0, or -errno: ENODEV if the daemon knows no
+ * such context, EACCES if it does not serve us, EIO without a daemon.
  */
 int session_attach(int fd);
 
@@ -505,7 +511,7 @@ dev_t path_node_rdev(unsigned node);
         }                                                                                                              \
     } while (0)
 
-/* Replaces a path relative to the folder `dir`, like SHIM_REDIRECT. */
+/* Replaces a path relative to the folder `dir`, like REWRITE. */
 #define REWRITE_AT(dir, path, failure)                                                                                 \
     do {                                                                                                               \
         ABSOLUTE(dir, path);                                                                                           \

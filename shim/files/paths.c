@@ -185,7 +185,9 @@ static bool names_rdma(const char *path)
     return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
 }
 
-/* Whether a relative path may lead to an RDMA path: it begins with a name on the way, and contains one of RDMA's own. */
+/*
+ * Whether a relative path may lead to an RDMA path: it begins with a name on the way, and contains one of RDMA's own.
+ */
 static bool may_lead(const char *path)
 {
     static const char *const begins[] = {"infiniband", "dev", "sys/", "class/", USERDMA_CM_NAME, "misc/", "virtual/"};

@@ -8,7 +8,7 @@
 #include <elf.h>
 #include <string.h>
 
-/* A file with more program headers or dynamic entries is treated as having no needs. */
+/* A file with more program headers or dynamic entries counts as one that needs no libraries. */
 #define MOST_HEADERS 32
 #define MOST_ENTRIES 512
 

@@ -36,10 +36,10 @@
 #endif
 
 /* Seconds without an answer after which signals are unblocked, and after which HELLO is abandoned. */
-#define PATIENCE_SECONDS 2
-#define HELLO_PATIENCE_SECONDS 8
-/* Seconds after that without further attempts: a program may check many paths. */
-#define GRUDGE_SECONDS 60
+#define UNBLOCK_SECONDS 2
+#define HELLO_SECONDS 8
+/* Seconds without further attempts after HELLO was abandoned: a program may check many paths. */
+#define RETRY_SECONDS 60
 /* How long to poll for an answer before sleeping: most answers arrive faster than a wake-up. */
 #define SPIN_NS 50000
 /* A sched_yield that took longer indicates a program that competes for the processor: no spinning for a while. */
@@ -235,7 +235,7 @@ static ssize_t receive_soon(int fd, struct msghdr *header)
 
 /*
  * Receives one message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
- * PATIENCE_SECONDS).
+ * UNBLOCK_SECONDS).
  */
 static ssize_t receive(int fd, struct reply *reply)
 {
@@ -369,7 +369,7 @@ static int exchange(struct request *request, size_t body, int passed, struct rep
     do {
         length = receive(fd, reply);
     } while (length < 0 && errno == EAGAIN &&
-             wait_apart(&fd, guard, header->type == USERDMA_HELLO ? HELLO_PATIENCE_SECONDS : -1));
+             wait_apart(&fd, guard, header->type == USERDMA_HELLO ? HELLO_SECONDS : -1));
     if (length < 0 && errno == EAGAIN) {
         break_off(fd);
         return -ETIMEDOUT;
@@ -557,7 +557,7 @@ static bool dial(const struct shim_guard *guard)
         return false;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
-    const struct timeval patience = {.tv_sec = PATIENCE_SECONDS};
+    const struct timeval patience = {.tv_sec = UNBLOCK_SECONDS};
     int fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd >= 0) {
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
@@ -591,7 +591,7 @@ static bool dial(const struct shim_guard *guard)
     if (error == 0)
         return true;
     if (error == -ETIMEDOUT)
-        silent_until = now() + GRUDGE_SECONDS;
+        silent_until = now() + RETRY_SECONDS;
     refuse(-error);
     complain(error == -ETIMEDOUT ? "it does not answer"
              : error == -EPROTO  ? "it speaks another protocol"

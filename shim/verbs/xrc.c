@@ -21,7 +21,7 @@
 
 #include "verbs_ops.h"
 
-/* More than any provider's queue pair has. */
+/* Bytes; no provider's queue pair has more. */
 #define QP_ROOM 4096
 /* Work requests that are modified at a time on the way to the provider. */
 #define BATCH 16
