@@ -1,5 +1,5 @@
 /*
- * "Works here, fails there": what a program asks of the device, compared with the adapters of `--like`
+ * "Works here, fails there": operations and sizes that a program requests, compared with the adapters of `--like`
  * (spec/check/adapters.ts). Calls that were refused here are left out.
  */
 import {
@@ -19,7 +19,7 @@ import type { Topic, World } from './topic.ts'
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 const { REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 
-/** What calls need, by `class.method`. */
+/** Operations that calls need, by `class.method`. */
 const callOperations: Readonly<Record<string, OperationName>> = {
   'rc_qp.create': 'rc',
   'uc_qp.create': 'uc',
@@ -64,7 +64,7 @@ const operationsOf = ({ class: name, method, args }: Asked): OperationName[] => 
   ]
 }
 
-/** What a call asks for, by limit. */
+/** Sizes that a call requests, by limit. */
 const amountsOf = ({ class: name, args }: Asked): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
@@ -86,7 +86,7 @@ const textOf = (name: AdapterName): string => `${name} (${adapters[name].model})
 
 export const createAdapters = (world: World): Topic => {
   const { like = [], lockLimit = () => Number.POSITIVE_INFINITY } = world.sources
-  /** Bytes of the pages of regions, by object; and of all by process. */
+  /** Bytes of the pages of each region, by object; and of all regions, by process. */
   const pinned = new Map<number, { readonly pid: number; readonly bytes: number }>()
   const sums = new Map<number, number>()
 

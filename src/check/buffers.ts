@@ -1,8 +1,8 @@
 /*
  * Buffers of requests: memory that the device still uses belongs to it (IBA 10.6).
  *
- * Bytes of a send are hashed when the device fetches it and when it is over: what the program writes before the fetch
- * is not seen. By default requests and bytes are sampled (`isSample`; the driver samples bytes).
+ * Bytes of a send are hashed when the device fetches the send and when it has ended: writes of the program before the
+ * fetch are not detected. By default requests and bytes are sampled (`isSample`; the driver samples bytes).
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
@@ -13,16 +13,16 @@ import type { Topic, World } from './topic.ts'
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
-/** Requests of each queue whose bytes are all checked, and of later ones one in so many. */
+/** The first requests of each queue are all checked; of the later ones, one in SAMPLE. */
 const FIRST_SAMPLES = 16
 const SAMPLE = 16
-/** Outstanding requests with which a new one is compared, the latest. */
+/** Number of outstanding requests, the latest ones, with which a new one is compared. */
 const MAX_COMPARED = 64
 
 /** A queue with more outstanding requests is not checked for overlaps. */
 const MAX_OUTSTANDING = 1024
 
-/** As a sentence names it: WRITE wr_id 5, receive wr_id 2. */
+/** The name of a request in a sentence: WRITE wr_id 5, receive wr_id 2. */
 export const requestText = ({ opcode, wrId }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
 

@@ -26,10 +26,12 @@ import { type BeginningCall, noSources, requestsTo, type Topic, type TopicSource
 const isLeakable = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
-/** Of a refusal for the arguments; others are about limits, and what a device lacks. */
+/**
+ * Whether a call was refused because of its arguments; others are refused because of limits, or of missing features.
+ */
 const isForArguments = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
-/** Where the request of a failure was posted. */
+/** The stack of the post of a failed request. */
 const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | undefined): Stack => {
   if (own?.qpn === undefined) return []
   const srq = own.uses.get('srq')
@@ -49,7 +51,7 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | 
   return []
 }
 
-/** What is done to an object of a class. */
+/** Verbs for the creation and destruction of an object of a class. */
 const words = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
@@ -62,7 +64,7 @@ const aboutBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
-/** How far an access goes beyond its region. */
+/** The bytes by which an access exceeds its region. */
 const boundsText = ({ cause: { args } }: Failure): string[] => {
   const { from, to, start, end } = args
   if (typeof from !== 'bigint' || typeof to !== 'bigint' || typeof start !== 'bigint' || typeof end !== 'bigint')
@@ -80,7 +82,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams, createAdapters]
 
 export class Checker {
-  /** What happens to requests. */
+  /** Receives the events of requests. */
   readonly requests: RequestWatcher
   /** Calls so far. */
   calls = 0
@@ -280,7 +282,7 @@ export class Checker {
         ? (this.#objects.byHandle(context, 'srq', number) ?? this.#objects.byHandle(context, 'xrc_srq', number))
         : this.#objects.qp(deviceNumber, number)
     const { id, text } = refusalOf(post, own)
-    // The call says so, unlike a completion in error.
+    // The program learns of it from the call's result, unlike of a completion in error.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
     this.#reporting.find(id, { ...post, what: 'posted' }, { text, severity, objects: [own] })
   }
@@ -292,20 +294,20 @@ export class Checker {
     const { device, qpn, cause, peer: named, what } = failure
     const own = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     if (own !== undefined && what !== 'drop' && what !== 'flush') own.failure ??= failure
-    const told = findingOfCause(cause.id)
-    if (told === undefined || what === 'flush') return
-    // A finding of the sender's request, if that is here.
+    const usual = findingOfCause(cause.id)
+    if (usual === undefined || what === 'flush') return
+    // The sender's request has its own finding, if the sender is here.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.source))) return
     // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
-    const isTold = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
-    if (what === 'event' && isTold) return
+    const isRepeated = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
+    if (what === 'event' && isRepeated) return
     const peer = named !== undefined && peerDevice !== undefined ? this.#objects.qp(peerDevice, named.qpn) : undefined
     // The device itself changes states too.
     if (peer !== undefined && typeof named?.state === 'number') peer.qp.state = named.state
     for (const end of [own, peer]) if (end !== undefined) end.isReported = true
     // With too low a PSN, the first packets of a message are taken for duplicates.
     const isDuplicate = cause.id === 'OUT_OF_PLACE' && own !== undefined && peer !== undefined && !psnsFit(own, peer)
-    const id = isDuplicate ? 'psn-mismatch' : told
+    const id = isDuplicate ? 'psn-mismatch' : usual
     const where = {
       time,
       device,

@@ -1,5 +1,6 @@
 /*
- * Both ends of a connection: which attributes do not fit, and all of them side by side (IBA 9.7, 10.3).
+ * Compares the attributes of both ends of a connection: those that do not fit, and all of them side by side (IBA 9.7,
+ * 10.3).
  */
 
 import type { FindingId } from '../spec/check/findings.ts'
@@ -29,7 +30,7 @@ export const areConnected = (one: KnownObject, other: KnownObject, deviceWith: D
 const differs = (one: number | undefined, other: number | undefined): boolean =>
   one !== undefined && other !== undefined && one !== other
 
-/** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the begin of a message (IBA 9.8.2). */
+/** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
 export const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
   typeOf(from) === 'UC' || !differs(from.qp.sqPsn, to.qp.rqPsn)
 
@@ -40,7 +41,7 @@ export const readsFit = (one: KnownObject, other: KnownObject): boolean =>
     [other, one],
   ].every(([from, to]) => (from!.qp.maxRdAtomic ?? 0) <= (to!.qp.maxDestRdAtomic ?? 255))
 
-/** What does not fit between a sender and its peer; the likeliest cause of a failure first. */
+/** Findings about attributes of a sender and its peer that do not fit; the likeliest cause of a failure first. */
 export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
   const add = (id: FindingId, applies: boolean): void => {
@@ -66,7 +67,7 @@ const mtuBytes = (mtu: number | undefined): string | undefined =>
     .replace(/^\D+/, '')
 const text = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
-/** Attributes in pairs: a row is marked if what is sent does not fit what is expected. */
+/** Attributes in pairs: a row is marked if the sender's value does not fit the one that the peer expects. */
 const rows: readonly (readonly [
   name: string,
   of: (qp: KnownObject) => string | undefined,

@@ -1,6 +1,6 @@
 /*
- * Datagrams: nobody answers if one is not accepted (IBA 9.8.3), so the receiver is compared with the request when it is
- * posted, if it is of a device that is here.
+ * Datagrams: no answer reports that one was not accepted (IBA 9.8.3). So the receiver, if its device is here, is
+ * compared with the request when that is posted.
  */
 import { requestName } from '../spec/check/causes.ts'
 import { type FindingId, findings, type Severity } from '../spec/check/findings.ts'
@@ -28,7 +28,7 @@ const mismatchOf = (own: KnownObject, peer: KnownObject | undefined, sent: numbe
   if (state === RESET || state === INIT)
     return { id: 'peer-not-ready', severity: 'warning', detail: `: it is in ${stateOf(peer)}` }
   if (state === ERR) return { id: 'peer-in-error', severity: 'warning', detail: '' }
-  // With the upper bit set it means that of the sending queue pair (IBA 10.2.5).
+  // A Q_Key with the upper bit set stands for that of the sending queue pair (IBA 10.2.5).
   const used = (sent >>> 31 === 1 ? (own.qp.qkey ?? 0) : sent) >>> 0
   return used === qkey >>> 0
     ? undefined

@@ -8,26 +8,26 @@ import type { ObjectName } from './objects.ts'
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
 export interface CheckedCall {
   readonly time: number
-  /** Its name, and its number, which stays if it is renamed. */
+  /** The device's name, and its number, which stays if the device is renamed. */
   readonly device: string
   readonly deviceNumber: number
-  /** The number of the context: each counts handles of its own. */
+  /** The number of the context; each context has handles of its own. */
   readonly context: number
   readonly program: Program | undefined
   readonly class: string
   readonly method: string
-  /** The object of the call, of a creation the new one; undefined if the call was refused before it was found. */
+  /** The object of the call, or the created one; undefined if the call was refused before its object was found. */
   readonly object: ObjectName | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
-  /** Why it was refused. */
+  /** The reason of a refusal. */
   readonly refused?: { readonly errno: number; readonly reason: string }
   /** `call`: the program's own; otherwise its device was closed, or removed. */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly stack: Stack
 }
 
-/** A failure (spec/check/failures.ts), with what is known of its request. */
+/** A failure (spec/check/failures.ts), with facts about its request. */
 export interface CheckedFailure {
   readonly time: number
   /** As in `CheckedCall`. */
@@ -37,11 +37,11 @@ export interface CheckedFailure {
   readonly failure: Failure
   /** The number of the peer's device, if it is here. */
   readonly peerDevice: number | undefined
-  /** Where the failed request was posted: a PostQueue, and the number of the queue. */
+  /** The stack of the post of the failed request, by its PostQueue and the number of the queue. */
   postStack(queue: number, number: number): Stack
 }
 
-/** A call that was refused before it was understood, with Linux's name of it. */
+/** A call that was refused before it was decoded, with Linux's name of it. */
 export interface RefusedAttempt {
   readonly time: number
   readonly device: string

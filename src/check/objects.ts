@@ -1,5 +1,5 @@
 /*
- * The objects that programs created, with their history: who created them, where, and how they changed. Destroyed
+ * The objects that programs created, with their history: program and stack of the creation, and changes. Destroyed
  * objects are kept for a while, since stale keys and numbers refer to them.
  */
 
@@ -8,7 +8,7 @@ import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
 
-/** An object as core knows it: `id` is unique for ever. */
+/** An object of core: no other object ever has the same `id`. */
 export interface ObjectName {
   readonly id: number
   readonly handle: number

@@ -1,6 +1,6 @@
 /*
- * Posts that the program's library refused: which rule the request breaks, as far as it is known. The device never sees
- * them; adapters refuse some of them only with a completion.
+ * Posts that the program's library refused, and the rule that the request breaks, as far as it is known. The device
+ * never sees these requests; adapters refuse some of them only with a completion.
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
@@ -10,7 +10,7 @@ import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, stateName } from './objects.ts'
 
-/** A request: its scatter/gather elements with their bytes, and the low bits of an atomic's address. */
+/** A request: number and bytes of its scatter/gather elements, and the low bits of an atomic's address. */
 export interface RequestFacts {
   readonly opcode: number
   readonly flags: number

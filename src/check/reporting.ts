@@ -18,7 +18,7 @@ const MAX_FINDINGS = 1000
 /** Objects that a finding names, beside the first. */
 export const MAX_NAMED = 4
 
-/** Where and when something was found. */
+/** Place and time of a finding. */
 export interface Place {
   readonly time: number
   readonly device: string
@@ -30,15 +30,15 @@ export interface Place {
 
 export interface Draft {
   readonly text: string
-  /** If it is not that of the table. */
+  /** Absent: that of the table (spec/check/findings.ts). */
   readonly severity?: Severity
   readonly details?: readonly string[]
-  /** Further ones that matter, with stacks of their own. */
+  /** Further moments that matter, with stacks of their own. */
   readonly moments?: readonly Moment[]
   readonly objects?: readonly (KnownObject | undefined)[]
 }
 
-/** Numbers differ between two occurrences at one place. */
+/** The text without its numbers, which differ between two occurrences at one place. */
 const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
 export class Reporting {
@@ -57,7 +57,7 @@ export class Reporting {
   find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
     const { text, details = [] } = draft
     const severity = draft.severity ?? findings[id].severity
-    // Without the process: what a thousand children do at one place is one finding.
+    // Without the process: the same mistake of a thousand children is one finding.
     const key = [id, program?.command, shapeOf(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {

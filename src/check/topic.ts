@@ -1,7 +1,7 @@
 /*
- * Topics of the checker: each is a file of its own, gets calls and requests, and reports findings through the world
- * that all share. A topic keeps what it needs of a request or object itself, and drops it with `forgotten`, `ended` or
- * the object's destruction: memory is bounded by what is alive.
+ * Topics of the checker: each is a file of its own, gets calls and requests, and reports findings through the `World`
+ * that all share. A topic keeps its own facts about a request or object, and drops them with `forgotten`, `ended` or
+ * the object's destruction: memory is bounded by the requests and objects that are alive.
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
@@ -13,12 +13,12 @@ import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import type { RaceSources } from './races/sources.ts'
 import type { Draft, Place, Reporting } from './reporting.ts'
 
-/** What only the carrier of calls knows; contexts and devices by their numbers. */
+/** Facts that only the server of the calls knows; contexts and devices by their numbers. */
 export interface TopicSources {
   /** Microseconds. */
   now(): number
   deviceName(device: number): string
-  /** Where a request was posted: a PostQueue, the number of the queue, and its wr_id. */
+  /** The stack of the post of a request, by its PostQueue, the number of the queue, and its wr_id. */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
   /**
    * A hash of the bytes that an outstanding send reads, all or samples; undefined: they cannot be read now.
@@ -30,7 +30,7 @@ export interface TopicSources {
   readonly like?: readonly AdapterName[]
   /** Bytes that a process may lock (RLIMIT_MEMLOCK). */
   lockLimit?(program: Program): number
-  /** Absent: races are not looked for. */
+  /** Absent: the checker does not search for races. */
   readonly races?: RaceSources
 }
 
@@ -39,8 +39,8 @@ export const noSources: TopicSources = { now: () => 0, deviceName: () => '', pos
 /** What a topic receives; requests are those of known objects only. */
 export interface Topic extends Partial<RequestWatcher> {
   /**
-   * A call of the program begins; its object, if it is known, still exists. What was polled and posted before it was
-   * reported.
+   * A call of the program begins; its object, if it is known, still exists. All earlier polls and posts of the program
+   * were reported before.
    */
   calling?(call: BeginningCall, object: KnownObject): void
   /** The program has unmapped memory of a region that is registered. */
@@ -94,7 +94,10 @@ export class World {
     return moment(what, request.time, owner ? this.postStack(owner, request) : [])
   }
 
-  /** Where a request of `owner`, its queue pair or shared queue, was posted. Read it soon: posts with the same wr_id overwrite it. */
+  /**
+   * The stack of the post of a request of `owner`, its queue pair or shared queue. It must be read soon: posts with the
+   * same wr_id overwrite it.
+   */
   postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
     const { sources } = this
     const stack = sources.postStack(context, queue, number, wrId)

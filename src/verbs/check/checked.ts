@@ -1,5 +1,5 @@
 /*
- * What the library keeps for a checked device (`open({ check })`): the checker itself is loaded with the first checked
+ * The library's state of a checked device (`open({ check })`). The checker itself is loaded with the first checked
  * device.
  */
 import type { Finding } from '../../spec/check/findings.ts'

@@ -21,7 +21,7 @@ import { type Posts, watchPosts } from './posts.ts'
 import { createProgramLog, type ProgramLog } from './program-log.ts'
 import { captureStack } from './stacks.ts'
 
-/** A checked device: its context, and what was found. */
+/** A checked device: its context, its posts and its findings. */
 interface Subject {
   readonly context: Context
   readonly posts: Posts
@@ -91,7 +91,7 @@ const failing = ({ found, options: { failOn = 'error' } }: Subject): readonly Fi
 const unclosed = new Set<Subject>()
 let listens = false
 
-/** Devices that are never closed: their objects leak, and what was found is in the exit status. */
+/** Ends the checks of devices that were never closed: their objects leak, and findings set the exit status. */
 const endAll = (status: number): void => {
   if (status !== 0) return
   for (const subject of unclosed) {

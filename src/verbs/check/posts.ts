@@ -1,5 +1,5 @@
 /*
- * Where requests were posted: a watched work queue keeps the stack of each post, by its slot in the ring.
+ * Stacks of posts: a watched work queue keeps the stack of each post, by its slot in the ring.
  */
 
 import type { Stack } from '../../spec/check/findings.ts'
@@ -49,7 +49,7 @@ const stackOf = ({ queue, ring, stacks }: Watched, wrId: bigint): LazyStack | un
 }
 
 export interface Posts extends Pick<PostWatch, 'watch' | 'forget'> {
-  /** Where a request was posted that has failed: see `CheckSources.postStack`. */
+  /** The stack of the post of a failed request: see `CheckSources.postStack`. */
   stackOf(queue: number, number: number, wrId: bigint): Stack
 }
 
