@@ -1,7 +1,7 @@
 /*
- * How many requests ibv_wr_complete posts, for the event log: those that were built since ibv_wr_start are counted. The
- * functions that begin a request are wrapped; they are those of the first provider, and queue pairs of another one have
- * batches of unknown size.
+ * Counts the requests that ibv_wr_complete posts, for the event log: those that were built since ibv_wr_start. The
+ * functions of the first provider that begin a request are wrapped; batches of queue pairs of another provider have
+ * unknown sizes.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

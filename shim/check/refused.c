@@ -1,6 +1,6 @@
 /*
- * What is reported of a request that was refused when it was posted, for `userdma check`: the daemon is not called then,
- * and the provider only answers EINVAL or ENOMEM. The numbers say which rule it breaks.
+ * Reports of requests that were refused when they were posted, for `userdma check`: the daemon is not called then, and
+ * the provider only answers EINVAL or ENOMEM. The reported numbers show the rule that the request breaks.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
