@@ -71,8 +71,8 @@ export interface EventRecord {
 }
 
 /**
- * Where the events of one fd object are sent: a queue in core, or a sink that a carrier has attached with `attachSink`
- * (a socket).
+ * The destination of the events of one fd object: a queue in core, or a sink that a carrier has attached with
+ * `attachSink` (a socket).
  */
 export interface EventSink {
   post(event: EventRecord): void
@@ -146,7 +146,7 @@ export interface Affiliation {
   more: EventState | undefined
 }
 
-/** Where events are sent. Immutable, since objects share it. */
+/** The destination of events. Immutable, since objects share it. */
 export interface EventRoute {
   readonly channel: FdObject | undefined
   readonly asyncFd: FdObject | undefined
@@ -478,9 +478,9 @@ export interface DatagramPort {
 
 /** Of a watched device: looks at queues now, so that what has changed is reported. */
 export interface RequestLook {
-  /** What was polled of a CQ. */
+  /** Reports completions of a CQ that were polled. */
   cq(cq: CoreObject): void
-  /** New receives of all queues of a context, and what was polled of their CQs. */
+  /** Reports new receives of all queues of a context, and polled completions of their CQs. */
   context(context: Context): void
   /**
    * A hash of the bytes that an outstanding send reads: all of a short message, of a long one samples unless `isWhole`.

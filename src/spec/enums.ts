@@ -15,7 +15,7 @@ export const AccessFlags = enumeration('access_flags', {
   ZERO_BASED: 1 << 5,
   ON_DEMAND: 1 << 6,
   HUGETLB: 1 << 7,
-  /** What a peer's FLUSH may request (annex A19): global visibility, or persistence. */
+  /** Rights for a peer's FLUSH (annex A19): for global visibility, and for persistence. */
   FLUSH_GLOBAL: 1 << 8,
   FLUSH_PERSISTENT: 1 << 9,
   RELAXED_ORDERING: 1 << 20,

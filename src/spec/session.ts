@@ -301,9 +301,9 @@ export const NetlinkOperation = {
 } as const
 
 /**
- * How a program recognises a descriptor of ours that another program passed to it: a send timeout, which these sockets
- * do not use otherwise. Its seconds are `FIRST` + InstallKind for an event or driver socket, and the context's inode
- * for a doorbell socket (set by the shim); its fraction is one that kernels of any timer frequency store exactly.
+ * The mark of a descriptor of ours, for programs to which another program passes it: a send timeout, which these
+ * sockets do not use otherwise. Its seconds are `FIRST` + InstallKind for an event or driver socket, and the context's
+ * inode for a doorbell socket (set by the shim); its fraction is one that kernels of any timer frequency store exactly.
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 
@@ -324,8 +324,8 @@ export const ParkedPage = {
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 
 /**
- * Where the stacks of posted requests are: a table of `post`s in the context's memory file, in the slot that
- * `postSlot` gives; a later post replaces an earlier one. Written only by clients that record stacks.
+ * The post log, with the stacks of posted requests: a table of `post`s in the context's memory file. `postSlot` gives
+ * the slot of a post; a later post replaces an earlier one. Written only by clients that record stacks.
  */
 export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
 

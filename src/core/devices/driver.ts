@@ -1,5 +1,5 @@
 /*
- * How a driver declares what it provides (R19, R22): typed handlers per class, written against the class's declaration.
+ * Declarations of drivers (R19, R22): typed handlers per class, written against the class's declaration.
  *
  *   const cq = driverClass(Cq, {
  *     create(call, object, args) { …; object.state = {…}; return { cqe: … } },

@@ -32,7 +32,7 @@ export const ENDED_IN_TURN = 32
 export interface CoreOptions {
   /** Default: core's own classes. Others are for clients and tests. */
   readonly classes?: readonly DriverClass[]
-  /** Microseconds, for event thresholds. Whoever passes it calls `expire` at `nextDue`. */
+  /** Microseconds, for event thresholds. Its owner calls `expire` at `nextDue`. */
   readonly now?: () => number
   /**
    * Returns a u32, from which the first keys of memory and QPNs come. A core with several users needs an unpredictable

@@ -18,7 +18,7 @@ const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
 
-/** What a key refers to. */
+/** The kind of memory that a key refers to. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
 /** A recently used region in memory of this process: the fields of its row for `findBuffer`. */
@@ -267,7 +267,7 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_REMOVED
 }
 
-/** What a recently removed key referred to; undefined if it is not known. */
+/** The addresses of a recently removed key; undefined if they are not known. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined

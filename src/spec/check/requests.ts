@@ -91,8 +91,8 @@ export interface RequestWatcher {
   /** A message for this queue pair found no receive; for one message perhaps several times. */
   starved(qp: number): void
   /**
-   * How many completions of a CQ the program has polled, when the device sees that more were: before `posted` and
-   * `completed` of requests whose CQ it is, and before calls about it.
+   * The number of completions of a CQ that the program has polled, whenever the device sees a higher one: before
+   * `posted` and `completed` of requests whose CQ it is, and before calls about it.
    */
   polled(cq: number, count: number): void
   /** The queue pair or shared queue was reset or destroyed: its requests are gone without completions. */

@@ -1,5 +1,5 @@
 /*
- * What the ctx driver adds (R12, R28, R29): a class of contexts, the calls of its interfaces, and the layout of a
+ * The ctx driver's additions (R12, R28, R29): a class of contexts, the calls of its interfaces, and the layout of a
  * context's queues in the memory that its client maps.
  *
  * A context's memory is contiguous: a page of words, then headers, eager buffers and expected buffers, at the offsets

@@ -1,8 +1,8 @@
 /*
- * What the rxe driver adds to the common classes (R4, R22): the offsets of its queues in the context's file.
+ * The rxe driver's additions to the common classes (R4, R22): the offsets of its queues in the context's file.
  *
  * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the
- * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` maps bytes of that part to
+ * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `RxeLayouts` maps bytes of that part to
  * attributes; a listed method that is called without room for all of it is EINVAL, as in Linux's driver.
  */
 

@@ -13,8 +13,7 @@ import { type Fields, sizeOf } from '../schema/schema.ts'
  * Kinds of cells:
  * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel treats any other number as 1; `bit`: a nonzero
  *   value sets `bit` of a flags attribute
- * - `object`: the object id of the call, or the new handle; `class`: a number that selects the class (`classes`);
- *   `family`: one that selects several (`families`)
+ * - `object`: the object id of the call, or the new handle; `class`: a number that selects the class
  * - `fd`: a descriptor. In a request a negative number means none; in a response it is where the new one is installed.
  *   The name `object` is the new object
  * - `zero`: anything but 0 is refused with `errno`; `length`: number of bytes written to the response
@@ -43,7 +42,7 @@ export interface Cell {
   readonly byClass?: true
 }
 
-/** Where a struct gives the length of the packed specs behind it (flow.ts): bytes (u16) and count (u8). */
+/** Offsets in a struct of the length of the packed specs behind it (flow.ts): bytes (u16) and count (u8). */
 export interface PackedSpecs {
   readonly size: number
   readonly count: number

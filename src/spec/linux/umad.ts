@@ -3,7 +3,7 @@
  * dialect (uapi/linux/umad.ts) reads and writes them by these offsets.
  */
 
-/** _IOC of `magic` 0x1b: direction 1 write, 2 read. */
+/** _IOC with magic number 0x1b: direction 1 write, 2 read. */
 const ioc = (direction: number, number: number, size: number): number =>
   ((direction << 30) | (size << 16) | (0x1b << 8) | number) >>> 0
 

@@ -58,7 +58,7 @@ export const VENDOR_OUI_AT = 37
 
 /** Common header and RMPP header; the data of a segment, with the class's own header, follows. */
 export const RMPP_HEADER_BYTES = 36
-/** Bytes counted by `payloadLength`: everything after the RMPP header. */
+/** Bytes of a full segment that `lengthOrWindow` counts: everything after the RMPP header. */
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1
 
@@ -81,7 +81,7 @@ export const rmppHeader = {
 export const RmppType = { DATA: 1, ACK: 2, STOP: 3, ABORT: 4 } as const
 export const RmppFlag = { ACTIVE: 1, FIRST: 2, LAST: 4 } as const
 
-/** Why a transfer is stopped or aborted (table 112). */
+/** Reasons to stop or abort a transfer (table 112). */
 export const RmppStatus = {
   NORMAL: 0,
   /** STOP: resources exhausted. */

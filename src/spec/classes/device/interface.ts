@@ -48,7 +48,7 @@ export const KindNumber = enumeration('kind', {
 export const Direction = enumeration('direction', { in: 0, out: 1 })
 export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1, UNDOABLE: 2, NEEDS_NET_RAW: 4 })
 export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
-/** Which limits of a type are set. */
+/** The limits of a type that are set. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
 /** In all records `name` is an offset into `names`, where an ASCII name ends with a NUL. */
@@ -95,7 +95,7 @@ export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8
 export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
 export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 
-/** What happens to the objects that a chain created before one of its calls failed. */
+/** The fate of objects that a chain created before one of its calls failed: they stay, or are destroyed. */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
 const CHAIN_BYTES = 1 << 20

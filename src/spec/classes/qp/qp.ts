@@ -1,6 +1,7 @@
 /*
- * What all classes of queue pairs share (IBA 10.3; R9). Each type is a class with its own attributes, selected here
- * from one table, so that a caller cannot pass what the type does not have, for example a Q_Key to RC.
+ * Common attributes of all classes of queue pairs (IBA 10.3; R9). Each type is a class with its own attributes,
+ * selected here from one table, so that a caller cannot pass an attribute that the type lacks, for example a Q_Key to
+ * RC.
  *
  * The ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP state
  * table says which of them a transition needs (spec/qp-states.ts).
