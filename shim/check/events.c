@@ -41,7 +41,7 @@ static uint64_t now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Whoever forked or started this process knew what was known. */
+/* All that happened before this process began is known to it: the process that forked or started it may know it. */
 static void process_begins(void)
 {
     process_start = now();

@@ -36,7 +36,7 @@ export interface TopicSources {
 
 export const noSources: TopicSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
 
-/** What a topic receives; requests are those of known objects only. */
+/** The events that a topic receives; requests are those of known objects only. */
 export interface Topic extends Partial<RequestWatcher> {
   /**
    * A call of the program begins; its object, if it is known, still exists. All earlier polls and posts of the program

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { ProgramError } from './program/program.ts'
 
-/** How a program ended. */
+/** The end of a program. */
 export interface Ending {
   /** Undefined: it ended with exit status 0. */
   readonly failure: string | undefined

@@ -23,7 +23,7 @@ const INLINE = SendFlags.values.INLINE
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
-/** What a DMA writes: a WRITE, a SEND, or a READ response. */
+/** The messages that a DMA writes to memory: a WRITE, a SEND, or a READ response. */
 export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
 /** The protection domain in which the key is resolved. */

@@ -146,7 +146,7 @@ export const enum WQE {
   START = 3,
   /** SendKind. */
   KIND = 4,
-  /** How much it contributes to QP.REQ_RD_ATOMIC: for a READ the number of outstanding parts. */
+  /** Its contribution to QP.REQ_RD_ATOMIC: for a READ the number of outstanding parts. */
   COUNTED = 5,
   /** Local error: the status with which it completes when it is the oldest; 0: no error. */
   STATUS = 6,

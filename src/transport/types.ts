@@ -294,8 +294,8 @@ export interface Causes {
 }
 
 /**
- * Where packets are sent. A run is `count` back-to-back packets in the sink's arena, each `packetBytes` long except the
- * last, which is `lastBytes` ≤ packetBytes long. A packet is a UDP payload: BTH … payload, padding, and 4 bytes of
+ * The destination of packets. A run is `count` back-to-back packets in the sink's arena, each `packetBytes` long except
+ * the last, which is `lastBytes` ≤ packetBytes long. A packet is a UDP payload: BTH … payload, padding, and 4 bytes of
  * space for the ICRC, which the port writes.
  */
 export interface TransmitSink {
@@ -356,7 +356,7 @@ export interface Choices {
   rnrTimer(row: number, code: number): number
 }
 
-/** What an engine is given at its creation. */
+/** The surroundings of an engine, given at its creation. */
 export interface Environment {
   /** The engine's own device as other engines see it. Absent: all messages are sent as packets. */
   readonly localDevice?: LocalPeerDevice

@@ -146,7 +146,7 @@ const closeOptionNames: KnownOptions<CloseOptions> = { drain: true, signal: true
 /** Turns of the event loop in which sends within this process complete; after them, the peer or a timer is awaited. */
 const DRAIN_TURNS = 64
 
-/** What the finalizer of a device needs; it must not refer to the device. */
+/** The state for the finalizer of a device; it must not refer to the device. */
 interface Life {
   readonly name: string
   isOpen: boolean

@@ -153,7 +153,7 @@ export const sourceName = ({ sources }: DeviceContext, object: object): SourceNa
   return sources.get(number) === object ? (object as SourceName) : undefined
 }
 
-/** Where an object without events stores its device state; undefined once it is closed. */
+/** The property in which an object without events stores its device state; undefined once it is closed. */
 const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined

@@ -31,7 +31,7 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
 }
 
 /**
- * What the preload library reports about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
+ * Reports of the preload library about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
  * of calls and posts; `events`: and the order of posts and polls.
  */
 export interface Recording {

@@ -63,7 +63,7 @@ export const followInterfaces = (
       }
   }
 
-  /** How a device uses this address: as its own, as an additional one ('spare'), or not at all (undefined). */
+  /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
     if (state.identity.gids.some(gid => same(gid, address))) return 'own'
     return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'

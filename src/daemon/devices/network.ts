@@ -26,7 +26,7 @@ export interface Network {
   rename(device: string, name: string): void
   /** The fault rules as text. */
   readonly faults: string
-  /** What the rules did to the packets of a device since the start. */
+  /** Counts of the packets of a device by what the rules did to them since the start. */
   faultsOf(device: string): FaultCounters | undefined
   faultCounts(): FaultStat[]
   /** Throws an Error with a message for an invalid list of rules, or an unknown device. */

@@ -25,7 +25,7 @@ export interface Client {
   readonly caller: Caller
   /** The message in progress; the next one overwrites it. */
   readonly request: Request
-  /** Where replies are written; all sessions share it. */
+  /** The buffer into which replies are written; all sessions share it. */
   readonly outgoing: MessageBuffer
   /** Contexts that the session may use, including closed ones. */
   readonly contexts: WeakSet<OpenContext>

@@ -56,7 +56,7 @@ export const createQueues = (memory: MappedMemory, shape: Shape): Queues => {
   }
 }
 
-/** Where the client finds the queues. */
+/** The offsets at which the client finds the queues. */
 export const placesOf = (
   queues: Queues,
 ): Omit<RecordOf<typeof CtxInfo>, 'number' | 'jobKey' | 'receives' | keyof Shape> => {

@@ -18,7 +18,7 @@ import {
 import { putBits } from '../../wire/bits.ts'
 import { madFields, respond } from '../../wire/mad/management.ts'
 
-/** Where the attribute of the class begins. */
+/** Offset of the class's attribute in a datagram. */
 const DATA_AT = 64
 /** 4.096 µs × 2^18: about a second. */
 const RESPONSE_TIME = 18

@@ -88,7 +88,7 @@ const scalarText = (laid: AttributeLayout, style: Style): string => {
 
 type Numbers = ReadonlyMap<string, number | undefined>
 
-/** Where the program finds the number of a new descriptor, which it gets after the answer. */
+/** The number of a new descriptor, which the program gets in place of the value after the answer. */
 const numberText = (name: string, numbers: Numbers): string =>
   numbers.has(name) ? `, then fd ${numbers.get(name) ?? '?'}` : ''
 

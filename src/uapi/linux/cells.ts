@@ -3,8 +3,8 @@
  * one interpreter of both Linux dialects; no struct has code of its own.
  *
  * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
- * (`Facts`). `residue` keeps the bytes that reading did not use, and `write` puts the values over it, so that together
- * they restore the same bytes.
+ * (`Facts`). `residue` keeps the bytes that reading did not use, and `writeCells` puts the values over it, so that
+ * together they restore the same bytes.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'

@@ -16,7 +16,7 @@ import { rethrow } from '../error.ts'
 
 const BATCH = 256
 
-/** How calls access buffers of this process by address. */
+/** Access of calls to buffers of this process by address. */
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
   const move = (way: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
     if (bytes.length === 0) return

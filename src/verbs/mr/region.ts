@@ -66,7 +66,7 @@ export interface Region extends Disposable {
   readonly address: bigint
   /** `length` bytes from `offset`; without arguments the whole region. Throws RdmaError EINVAL outside the region. */
   slice(offset?: number, length?: number): Slice
-  /** What a peer needs to read or write the region, or a part of it (as for `slice`). */
+  /** The data with which a peer can read or write the region, or a part of it (as for `slice`). */
   remote(offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>

@@ -1,5 +1,5 @@
 /*
- * How queue pairs without a peer move from RESET to ready to send (IBA 10.3.1): by `activate`, or at creation with
+ * Moves queue pairs without a peer from RESET to ready to send (IBA 10.3.1): by `activate`, or at creation with
  * `active` (R7). The type defines the steps and their options.
  */
 

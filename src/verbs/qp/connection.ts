@@ -1,6 +1,6 @@
 /*
- * How connected queue pairs move from RESET to ready to send (IBA 10.3.1): the data that peers exchange, the options,
- * and the three steps as arguments of `modify`. Each class selects those of its service.
+ * Moves connected queue pairs from RESET to ready to send (IBA 10.3.1): the data that peers exchange, the options, and
+ * the three steps as arguments of `modify`. Each class selects those of its service.
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
@@ -11,7 +11,7 @@ import { invalidArgument, namingOptions } from '../error.ts'
 import { type Access, accessOptionNames } from '../mr/region.ts'
 import type { PathFacts } from '../plan.ts'
 
-/** What a peer needs to connect: plain data, which can be sent to it in any way. */
+/** The data with which a peer connects to a queue pair; plain data, which can be sent to the peer in any way. */
 export interface Endpoint {
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
@@ -159,13 +159,13 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
 
 /** A queue pair with one peer. */
 export interface Connected<O extends ConnectOptions> {
-  /** What the peer needs to connect to it. */
+  /** The data with which the peer connects to the queue pair. */
   readonly endpoint: Endpoint
   /** Connects it to a peer: RESET to ready to send. Throws RdmaError EINVAL, and stays in RESET. */
   connect(peer: Endpoint, options?: O): void
 }
 
-/** What the peer of a queue pair needs. */
+/** The data with which a peer connects to a queue pair. */
 export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
   qpn,
   gid: addressText(gid),

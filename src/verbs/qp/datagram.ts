@@ -67,7 +67,7 @@ export interface AddressHandle extends Disposable {
   close(): void
 }
 
-/** What senders need to reach a datagram queue pair: plain data. */
+/** The data with which senders reach a datagram queue pair; plain data. */
 export interface DatagramEndpoint extends Destination {
   /** Its address, as text. */
   readonly gid: string
@@ -110,7 +110,7 @@ export interface AwaitableUdQueuePair
 
 /** Members of datagram queue pairs beside sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** What senders need. Its Q_Key is the one set by `activate`. */
+  /** The data with which senders reach the queue pair. Its Q_Key is the one set by `activate`. */
   readonly endpoint: DatagramEndpoint
   /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void

@@ -1,6 +1,6 @@
 /*
- * Where requests of a program on a daemon's device were posted, for `userdma check`: posts note the numbers of their
- * stacks in the post log of the context's file (spec/session.ts).
+ * The post log of a program on a daemon's device, for `userdma check`: posts note the numbers of their stacks in the
+ * context's file (spec/session.ts).
  */
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'

@@ -1,5 +1,5 @@
 /*
- * Where the sockets of daemons are, and which of them are trusted.
+ * Paths of the sockets of daemons, and the check whether a socket can be trusted.
  *
  * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the temporary
  * directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so a folder

@@ -103,7 +103,7 @@ export const createPostScan = (
     return true
   }
 
-  /** Where the next slice begins, and how many rows of the round are left. */
+  /** The row at which the next slice begins, and the number of rows that are left in the round. */
   let cursor = 0
   let left = 0
 

@@ -235,7 +235,7 @@ export type FindSrq = (
   srqn: number,
 ) => { readonly queue: ReceiveQueue; readonly pd: number; readonly cq: number } | undefined
 
-/** The work source of an engine whose row `r` has the rings `ringsOf[r]`. */
+/** The work source of an engine whose rows have these rings. */
 export const ringWork = (
   rings: readonly (QpRings | undefined)[],
   findShared: FindSrq = () => undefined,
