@@ -1,4 +1,4 @@
-/* What a READ fetches is sent on before the READ is over. */
+/* The destination of a READ is the source of a WRITE before the READ is complete. */
 #include "pair.h"
 
 int main(void)

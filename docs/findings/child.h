@@ -1,5 +1,5 @@
 /*
- * A child process that registers memory with its parent's device, for the programs about memory whose process has ended.
+ * A child process that registers memory with its parent's device, for the programs about memory of an ended process.
  */
 #ifndef CHILD_H
 #define CHILD_H
@@ -10,7 +10,7 @@
 
 static int stop[2];
 
-/* A child of fork registers the buffer and answers the keys. It ends at once, or if it `stays` when `stop` is closed. */
+/* A forked child registers the buffer and returns the keys. It exits at once, or with `stays` when `stop` is closed. */
 static inline void register_in_child(const struct end *end, uint32_t *lkey, uint32_t *rkey, bool stays)
 {
     int keys[2];
@@ -31,7 +31,7 @@ static inline void register_in_child(const struct end *end, uint32_t *lkey, uint
         check(wait(NULL) < 0, "wait");
 }
 
-/* Ends a child that stays. */
+/* Ends the child that was created with the same `stays`. */
 static inline void end_child(bool stays)
 {
     close(stop[1]);

@@ -1,4 +1,4 @@
-/* The program does not look at the completion of its request. */
+/* The program does not poll the completion of its request. */
 #include "pair.h"
 
 int main(void)

@@ -16,7 +16,7 @@ int main(void)
     back.addr += SIZE / 2;
     for (int i = 0; i <= (one.cq->cqe < 40 ? one.cq->cqe : 40); i++)
         post(&one, IBV_WR_RDMA_WRITE, from, address_of(&other), other.mr->rkey);
-    /* A message in the other direction comes after them. */
+    /* The completion of this SEND comes after those of the WRITEs. */
     post_receive(&one, into);
     post(&other, IBV_WR_SEND, back, 0, 0);
     completion(&other);

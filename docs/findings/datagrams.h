@@ -12,7 +12,7 @@ struct datagram_end {
     struct ibv_ah *ah;
 };
 
-/* A UD queue pair in RTS, with the Q_Key of `qkey`. */
+/* A UD queue pair in RTS with this Q_Key. */
 static inline __attribute__((always_inline)) void make_datagram_end(struct datagram_end *made, uint32_t qkey)
 {
     struct end *end = &made->end;
@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) void make_datagram_end(struct datag
     made->ah = need(ibv_create_ah(end->pd, &to), "ibv_create_ah");
 }
 
-/* Sends `length` bytes and waits for the completion, which comes when they are sent. */
+/* Sends `length` bytes and waits for the completion, which does not depend on the receiver. */
 static inline __attribute__((always_inline)) void send_datagram(struct datagram_end *from, const struct datagram_end *to, uint32_t length)
 {
     struct ibv_sge sge = {.addr = address_of(&from->end), .length = length, .lkey = from->end.mr->lkey};

@@ -1,4 +1,4 @@
-/* The CQ is destroyed before its event is acknowledged: the call does not return. */
+/* The CQ is destroyed before its event is acknowledged: ibv_destroy_cq does not return. */
 #include "pair.h"
 
 int main(void)

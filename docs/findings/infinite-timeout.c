@@ -1,4 +1,4 @@
-/* Timeout 0. */
+/* timeout is 0: the requester never retransmits. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* The receiver has another Q_Key than the sender uses. */
+/* The sender uses another Q_Key than the receiver has. */
 #include "datagrams.h"
 
 int main(void)

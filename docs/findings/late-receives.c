@@ -1,4 +1,4 @@
-/* The receive is posted when the message is there already; the sender waits for it. */
+/* The first receive is posted after the message has arrived; until then the sender retries. */
 #include "pair.h"
 
 int main(void)

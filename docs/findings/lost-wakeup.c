@@ -1,4 +1,4 @@
-/* The CQ is armed when the completion is in it already, and then the program waits for the event. */
+/* The CQ is armed with a completion in it, and the program waits for an event without a poll. */
 #include "pair.h"
 
 int main(void)
@@ -15,7 +15,7 @@ int main(void)
     one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
     to_init(&one);
     connect_ends(&one, &other);
-    /* The peer's completion comes after the one of the request that it answers. */
+    /* The completion of the SEND is in the CQ before the CQ is armed. */
     post_receive(&other, all_of(&other));
     post(&one, IBV_WR_SEND, all_of(&one), 0, 0);
     completion(&other);

@@ -1,4 +1,4 @@
-/* No request is signaled: nothing says when the slots of the send queue are free. */
+/* No request is signaled, so no completion frees the slots of the send queue. */
 #include "pair.h"
 
 int main(void)

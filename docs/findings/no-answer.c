@@ -1,4 +1,4 @@
-/* The address is one that nothing answers at. */
+/* No device has the destination GID. */
 #include "pair.h"
 
 int main(void)

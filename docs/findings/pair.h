@@ -44,10 +44,10 @@ struct end {
     struct ibv_cq *cq;
     struct ibv_qp *qp;
     struct ibv_mr *mr;
-    /* A second region of the buffer, if a program makes one. */
+    /* A second region of the buffer, or NULL. */
     struct ibv_mr *extra;
     char *buffer;
-    /* Attributes; change them before `connect_ends`. */
+    /* For the moves to RTR and RTS; a program changes it before `connect_ends`. */
     struct ibv_qp_attr attr;
     int access;
 };
@@ -84,7 +84,7 @@ static inline void make_resources(struct end *end, struct ibv_qp_init_attr init,
     end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
 }
 
-/* The same in INIT, with attributes for `connect_ends`. */
+/* The same, with the queue pair in INIT and attributes for `connect_ends`. */
 static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     make_resources(end, init, entries);
@@ -182,7 +182,7 @@ static inline struct ibv_sge all_of(const struct end *end)
     return (struct ibv_sge){.addr = (uintptr_t)end->buffer, .length = SIZE, .lkey = end->mr->lkey};
 }
 
-/* Posts a request with the end's whole buffer, unless `sge` says otherwise. */
+/* Posts a request with one scatter/gather element. */
 static inline __attribute__((always_inline)) void post(struct end *end, enum ibv_wr_opcode opcode,
                                                        struct ibv_sge sge, uint64_t address, uint32_t rkey)
 {
@@ -203,7 +203,7 @@ static inline __attribute__((always_inline)) void post_receive(struct end *end, 
     check(ibv_post_recv(end->qp, &wr, &bad), "ibv_post_recv");
 }
 
-/* A fetch and add by the calls of ibv_wr_*, which check nothing. */
+/* Posts a fetch and add with ibv_wr_*, which check no arguments. */
 static inline __attribute__((always_inline)) void post_atomic(struct end *end, uint64_t address, uint32_t rkey, uint32_t length)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(end->qp);
@@ -215,7 +215,7 @@ static inline __attribute__((always_inline)) void post_atomic(struct end *end, u
     check(ibv_wr_complete(qp), "ibv_wr_complete");
 }
 
-/* Waits for one completion and returns its status. */
+/* Waits for one completion, prints its status and returns it. */
 static inline enum ibv_wc_status completion(struct end *end)
 {
     struct ibv_wc wc;
@@ -228,7 +228,7 @@ static inline enum ibv_wc_status completion(struct end *end)
     return wc.status;
 }
 
-/* Polls what is left. */
+/* Polls until the CQ is empty. */
 static inline void drain(struct end *end)
 {
     struct ibv_wc wc;

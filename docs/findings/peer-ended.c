@@ -1,4 +1,4 @@
-/* The process that registered the remote memory has ended; the device is open in its parent. */
+/* The process that registered the remote memory has ended; its parent still has the device open. */
 #include "child.h"
 
 int main(void)

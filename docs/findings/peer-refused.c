@@ -1,6 +1,6 @@
 /*
- * The rkey is wrong, and the peer is of another daemon, or another machine: its NAK has no cause. The peer is this
- * program again, with the daemon at $PEER_SOCKET.
+ * The rkey is wrong, and the peer's device is of another daemon, or on another machine, so the cause of its NAK is not
+ * known. The peer is a second process of this program, with the daemon at $PEER_SOCKET.
  */
 #include "pair.h"
 

@@ -1,4 +1,4 @@
-/* sq_psn of one end is not rq_psn of the other. */
+/* sq_psn of one end differs from rq_psn of the other. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* Two queue pairs WRITE to the same bytes, and nobody waits for the first one. */
+/* Two queue pairs WRITE to the same bytes, and the program does not wait for the first WRITE. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* max_rd_atomic is beyond the max_dest_rd_atomic of the peer. */
+/* max_rd_atomic is larger than the peer's max_dest_rd_atomic. */
 #include "pair.h"
 
 int main(void)

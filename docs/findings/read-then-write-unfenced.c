@@ -1,4 +1,4 @@
-/* What a READ fetches is overwritten by a WRITE of the same queue, which may overtake it. */
+/* The source of a READ is overwritten by the next WRITE of the queue, which may be executed first. */
 #include "pair.h"
 
 int main(void)

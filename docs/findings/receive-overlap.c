@@ -1,4 +1,4 @@
-/* Two receives have the same buffer, and two messages come before the first is polled. */
+/* Two receives have the same buffer, and two messages arrive before the first completion is polled. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* The WRITE ends 8 bytes behind the region. */
+/* The WRITE ends 8 bytes after the end of the region. */
 #include "pair.h"
 
 int main(void)

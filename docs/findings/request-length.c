@@ -1,4 +1,4 @@
-/* An atomic with 16 bytes. */
+/* An atomic with 16 bytes for the result instead of 8. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* The responder's memory is registered in another protection domain than its queue pair's. */
+/* The responder's memory is registered in a protection domain other than its queue pair's. */
 #include "pair.h"
 
 int main(void)

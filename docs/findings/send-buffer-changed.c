@@ -1,4 +1,4 @@
-/* A buffer is filled anew while it is being sent: the peer had no receive posted yet. */
+/* The buffer of a SEND is changed before the SEND is complete: the peer has no receive posted yet. */
 #include "pair.h"
 
 int main(void)

@@ -1,4 +1,4 @@
-/* The buffer's pages come from a userfaultfd that nobody serves: the device waits for them. Needs root. */
+/* The buffer's pages come from a userfaultfd that no thread serves: the device waits for them. Needs root. */
 #include "pair.h"
 
 #include <fcntl.h>

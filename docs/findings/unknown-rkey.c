@@ -1,4 +1,4 @@
-/* The rkey is one that was never filled in. */
+/* The rkey is not filled in. */
 #include "pair.h"
 
 int main(void)
