@@ -139,8 +139,8 @@ test('a mistake in a declaration is reported with its path', () => {
 
 // ---- types, checked by the compiler ----
 
-interface Thing {
-  readonly thing: true
+interface Target {
+  readonly target: true
 }
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
 /** Written out, as an editor's hover shows it. */
@@ -150,29 +150,29 @@ const same = <A, B>(_: Equal<Flat<A>, Flat<B>>): void => {}
 test('types of arguments and results are inferred from the declaration', () => {
   const { methods: mr } = Classes.mr
   same<
-    In<typeof mr.create, Thing>,
+    In<typeof mr.create, Target>,
     {
-      pd: Thing
+      pd: Target
       start: bigint
       length: bigint
       iova: bigint
       access: number
       kind?: number
       file?: number
-      dm?: Thing
+      dm?: Target
     }
   >(true)
   same<Out<typeof mr.create>, { lkey: number; rkey: number }>(true)
   const { methods: cq } = Classes.cq
   same<
-    In<typeof cq.create, Thing>,
+    In<typeof cq.create, Target>,
     {
       cqe: number
       userHandle: bigint
-      channel?: Thing
+      channel?: Target
       compVector: number
       flags?: number
-      asyncFd?: Thing
+      asyncFd?: Target
       kind?: number
     }
   >(true)

@@ -50,12 +50,12 @@ class Result(unittest.TestResult):
 
 
 
-def told(self, dev, port, idx):
+def given_address(self, dev, port, idx):
     self.args.append([dev, port, idx, address, "00:00:00:00:00:00"])
 
 
 for suite in (base, tests.base):
-    suite.RDMATestCase._get_ip_mac = told
+    suite.RDMATestCase._get_ip_mac = given_address
 
 names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
 wanted = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]

@@ -79,7 +79,7 @@ describe('a local request', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok'])
   })
-  it("behind a READ completes when the READ's response has arrived", () => {
+  it("after a READ completes when the READ's response has arrived", () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 4) }, bind(2))
     t.sent()

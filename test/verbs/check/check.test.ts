@@ -159,14 +159,14 @@ describe('a checked device', () => {
   })
 
   it('reports each finding once, and counts repetitions', async () => {
-    let told = 0
-    const { a, b } = await checkedPair({ notes: true, onFinding: () => told++ })
+    let reported = 0
+    const { a, b } = await checkedPair({ notes: true, onFinding: () => reported++ })
     for (let i = 0; i < 3; i++) assert.throws(() => a.pd.close(), { code: 'EBUSY' })
     assert.deepEqual(
       a.device.findings.map(({ id, count }) => [id, count]),
       [['destroy-busy', 3]],
     )
-    assert.equal(told, 1)
+    assert.equal(reported, 1)
     assert.deepEqual(b.device.findings, [])
     await closeTidily({ a, b })
   })
