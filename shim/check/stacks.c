@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"
+#include "python.h"
 
 #include <errno.h>
 #include <execinfo.h>
@@ -15,9 +16,12 @@
 bool shim_stacks;
 
 #define STACK_FRAMES 24
+#define PYTHON_FRAMES 16
 struct stack {
     void *frames[STACK_FRAMES];
     unsigned depth;
+    struct python_frame python[PYTHON_FRAMES];
+    unsigned python_depth;
     uint64_t hash;
 };
 
@@ -45,8 +49,10 @@ void stacks_detect(void)
     shim_stacks = shim_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
     /* The first call loads the unwinder. */
     void *frame;
-    if (shim_stacks)
+    if (shim_stacks) {
         backtrace(&frame, 1);
+        python_detect();
+    }
 }
 
 static void stack_take(struct stack *stack)
@@ -56,6 +62,9 @@ static void stack_take(struct stack *stack)
     uint64_t hash = 0xcbf29ce484222325u ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < stack->depth; i++)
         hash = (hash ^ (uintptr_t)stack->frames[i]) * 0x100000001b3u;
+    stack->python_depth = python_take(stack->python, PYTHON_FRAMES);
+    for (unsigned i = 0; i < stack->python_depth; i++)
+        hash = (hash ^ (uintptr_t)stack->python[i].code ^ (unsigned)stack->python[i].line) * 0x100000001b3u;
     stack->hash = hash | 1;
 }
 
@@ -86,14 +95,58 @@ static const void *base_of(const void *address)
     return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
+/* Writes a native frame, as snprintf. */
+static int write_native(const char *address, const Dl_info *info, const struct link_map *map, char *text, size_t size)
+{
+    char path[256];
+    const char *name = info->dli_fname;
+    /* The main program's name may be relative: /proc has it. */
+    if (!map->l_name || !map->l_name[0]) {
+        const ssize_t length = REAL(readlink)("/proc/self/exe", path, sizeof path - 1);
+        path[length < 0 ? 0 : length] = 0;
+        name = path;
+    }
+    return snprintf(text, size, "%s+0x%lx %s\n", name, (unsigned long)((uintptr_t)address - map->l_addr),
+                    info->dli_sname ? info->dli_sname : "");
+}
+
+/* The text of frames so far. */
+struct frames {
+    char *text;
+    size_t size, used;
+};
+
+/* Keeps the line that was written behind `frames`, if it fits. */
+static bool keep_line(struct frames *frames, int written)
+{
+    char *line = frames->text + frames->used;
+    if (written < 0 || (size_t)written >= frames->size - frames->used) {
+        *line = 0;
+        return false;
+    }
+    /* A frame is one line, whatever the file's name. */
+    for (char *at = line; at < line + written - 1; at++)
+        if ((unsigned char)*at < ' ')
+            *at = '?';
+    frames->used += (size_t)written;
+    return true;
+}
+
+static void write_python(const struct stack *stack, struct frames *frames)
+{
+    for (unsigned i = 0; i < stack->python_depth; i++)
+        if (!keep_line(frames, python_write(&stack->python[i], frames->text + frames->used, frames->size - frames->used)))
+            return;
+}
+
 /*
- * Writes the frames as text, without those of this library. The main program's name may be relative: /proc has it.
- * Without the session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
+ * Writes the frames as text, without those of this library; Python's frames stand for the interpreter's. Without the
+ * session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
     const void *own = base_of((void *)stack_take);
-    size_t used = 0;
+    struct frames frames = {.text = text, .size = size};
     text[0] = 0;
     for (unsigned i = 0; i < stack->depth; i++) {
         /* The call, not the instruction after it. */
@@ -102,25 +155,12 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
         struct link_map *map = NULL;
         if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || info.dli_fbase == own)
             continue;
-        char path[256];
-        const char *name = info.dli_fname;
-        if (!map->l_name || !map->l_name[0]) {
-            const ssize_t length = REAL(readlink)("/proc/self/exe", path, sizeof path - 1);
-            path[length < 0 ? 0 : length] = 0;
-            name = path;
-        }
-        const int written = snprintf(text + used, size - used, "%s+0x%lx %s\n", name,
-                                     (unsigned long)((uintptr_t)address - map->l_addr), info.dli_sname ? info.dli_sname : "");
-        if (written < 0 || (size_t)written >= size - used) {
-            text[used] = 0;
+        if (stack->python_depth != 0 && info.dli_fbase == python_base())
             break;
-        }
-        /* A frame is one line, whatever the file's name. */
-        for (char *at = text + used; at < text + used + written - 1; at++)
-            if ((unsigned char)*at < ' ')
-                *at = '?';
-        used += (size_t)written;
+        if (!keep_line(&frames, write_native(address, &info, map, text + frames.used, size - frames.used)))
+            return;
     }
+    write_python(stack, &frames);
 }
 
 /* Too long for the union of `struct request`, which every call initialises. */

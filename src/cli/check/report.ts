@@ -30,8 +30,9 @@ const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
 /** A path as a URI reference. */
 const uriOf = (file: string): string => file.split('/').map(encodeURIComponent).join('/')
 
-const location = ({ file = '', line }: Frame) => ({
-  physicalLocation: { artifactLocation: { uri: uriOf(file) }, region: { startLine: line } },
+/** Lines count from 1; Python has 0 for code without a line. */
+const location = ({ file = '', line = 0 }: Frame) => ({
+  physicalLocation: { artifactLocation: { uri: uriOf(file) }, ...(line > 0 && { region: { startLine: line } }) },
 })
 
 /** A SARIF 2.1.0 log of one run. Each severity is also a level of SARIF. */

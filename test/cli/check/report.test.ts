@@ -2,11 +2,14 @@
  * Findings as text, JSON and SARIF.
  */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { findingJson, sarifLog } from '../../../src/cli/check/report.ts'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
-import type { Finding } from '../../../src/spec/check/findings.ts'
+import { type Finding, findingIds } from '../../../src/spec/check/findings.ts'
 import { findingText } from '../../../src/trace/findings.ts'
+import { fixture } from '../../paths.ts'
+import { problemsOf, type Schema } from './json-schema.ts'
 
 const stack = ['at post (/app/client.ts:42:7)', 'main (file:///app/main.ts:3:1)', 'somewhere']
 const finding: Finding = {
@@ -93,4 +96,50 @@ test('SARIF has a rule for each id, and a result with its location for each find
 test('a frame of a file without symbols keeps the file name and the symbol that the program gave', () => {
   const [frame] = createSymbols().framesOf(['/no/such/libibverbs.so.1+0x10 ibv_post_send'])
   assert.deepEqual(frame, { function: 'ibv_post_send', object: '/no/such/libibverbs.so.1' })
+})
+
+const schema = JSON.parse(readFileSync(fixture('sarif', 'sarif-schema-2.1.0.json'), 'utf8')) as Schema
+/** As a reader of the file sees it: without undefined values. */
+const asRead = (log: unknown): unknown => JSON.parse(JSON.stringify(log))
+
+test('SARIF fits the schema of OASIS, for every finding and every kind of stack', () => {
+  const stacks = [
+    [],
+    stack,
+    ['/opt/app [1]+0x10 main', '/opt/lib\u{1f600}.so+0x20 '],
+    ['main (/a b/50%#?\u00e9.ts:3:1)', 'unknown text'],
+    ['run (C:\\x.py:0:0)'],
+  ]
+  const severities = ['note', 'warning', 'error'] as const
+  const all = findingIds.flatMap((id, i) =>
+    stacks.map(
+      (one, j) =>
+        [
+          {
+            ...finding,
+            id,
+            severity: severities[(i + j) % severities.length]!,
+            moments: [{ what: 'posted', time: 1, stack: one }],
+          },
+          1 + j,
+        ] as const,
+    ),
+  )
+  for (const log of [sarifLog(all, createSymbols(), '1.2.3'), sarifLog([], createSymbols(), '')])
+    assert.deepEqual(problemsOf(schema, asRead(log)), [])
+})
+
+test('what does not fit the schema is noticed', () => {
+  const [run] = sarifLog([[finding, 1]], createSymbols(), '1').runs
+  assert.ok(run)
+  const [result] = run.results
+  const cases: readonly (readonly [unknown, RegExp])[] = [
+    [{ version: '2.1.0' }, /lacks runs/],
+    [{ version: '2.0.0', runs: [run] }, /version: "2.0.0" is not one of 2.1.0/],
+    [{ version: '2.1.0', runs: [{ ...run, tool: {} }] }, /tool: lacks driver/],
+    [{ version: '2.1.0', runs: [{ ...run, more: 1 }] }, /has unknown more/],
+    [{ version: '2.1.0', runs: [{ ...run, results: [{ ...result, occurrenceCount: 0 }] }] }, /0 is below 1/],
+    [{ version: '2.1.0', runs: [{ ...run, results: [{ ...result, level: 'bad' }] }] }, /level: "bad" is not one of/],
+  ]
+  for (const [log, message] of cases) assert.match(problemsOf(schema, asRead(log)).join('\n'), message)
 })

@@ -38,6 +38,10 @@ __attribute__((constructor)) static void begin(void)
 }
 `
 
+/** Debian's interpreter, for which its modules are compiled. */
+const PYTHON = '/usr/bin/python3'
+const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
+
 /** Linux keeps this many bytes of a command's name (TASK_COMM_LEN - 1). */
 const COMM = 15
 
@@ -211,6 +215,33 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
     const silent = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
     assert.equal(silent.status, 1)
+  })
+
+  it('stacks of a Python program have its functions and lines', { skip: lacking(PYTHON, PYVERBS) }, async t => {
+    const program = join(temporaryFolder(t), 'program.py')
+    const lines = [
+      'from pyverbs.device import Context',
+      'from pyverbs.pd import PD',
+      'from pyverbs.mr import MR',
+      'def register(ctx):',
+      '    try:',
+      '        raise ValueError("while an exception is handled")',
+      '    except ValueError:',
+      '        MR(PD(ctx), 100, 2)',
+      'try:',
+      '    with Context(name="rxe0") as ctx:',
+      '        register(ctx)',
+      'except Exception as error:',
+      '    print(type(error).__name__)',
+    ]
+    writeFileSync(program, lines.join('\n'))
+    const { found, status, stdout, stderr } = await checkScript(t, `exec ${PYTHON} ${program}`)
+    assert.deepEqual([stdout, status], ['PyverbsRDMAError\n', 0], stderr)
+    const refused = found.find(({ id }) => id === 'refused-call')
+    assert.deepEqual(
+      refused?.moments[0]?.frames.slice(-2).map(({ function: name, line }) => `${name}:${line}`),
+      ['register:8', '<module>:11'],
+    )
   })
 
   it('a request of a batch has the stack of ibv_wr_complete, whatever its wr_id', async t => {

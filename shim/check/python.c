@@ -1,0 +1,114 @@
+/*
+ * Frames of Python programs in stacks (stacks.c): function, file and line of Python, which the frames of the
+ * interpreter's evaluation loop do not tell. The interpreter's exported functions are called only by a thread that holds
+ * its lock (GIL), without headers of it: those of the stable ABI since 3.9.
+ */
+#define _GNU_SOURCE
+#include "python.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct {
+    int (*is_initialized)(void);
+    int (*holds_lock)(void);
+    void *(*thread)(void);
+    void *(*frame)(void *thread);
+    void *(*back)(void *frame);
+    void *(*code)(void *frame);
+    int (*line)(void *frame);
+    void *(*attribute)(void *object, const char *name);
+    const char *(*utf8)(void *string);
+    void (*release)(void *object);
+    void (*clear_error)(void);
+    void (*fetch_error)(void **type, void **value, void **trace);
+    void (*restore_error)(void *type, void *value, void *trace);
+    int (*disable_collection)(void);
+    int (*enable_collection)(void);
+} api;
+
+static const void *base;
+
+void python_detect(void)
+{
+    const struct {
+        void *function;
+        const char *name;
+    } needed[] = {
+        {&api.is_initialized, "Py_IsInitialized"},     {&api.holds_lock, "PyGILState_Check"},
+        {&api.thread, "PyGILState_GetThisThreadState"}, {&api.frame, "PyThreadState_GetFrame"},
+        {&api.back, "PyFrame_GetBack"},                {&api.code, "PyFrame_GetCode"},
+        {&api.line, "PyFrame_GetLineNumber"},          {&api.attribute, "PyObject_GetAttrString"},
+        {&api.utf8, "PyUnicode_AsUTF8"},               {&api.release, "Py_DecRef"},
+        {&api.clear_error, "PyErr_Clear"},             {&api.fetch_error, "PyErr_Fetch"},
+        {&api.restore_error, "PyErr_Restore"},         {&api.disable_collection, "PyGC_Disable"},
+        {&api.enable_collection, "PyGC_Enable"},
+    };
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+        void *found = dlsym(RTLD_DEFAULT, needed[i].name);
+        if (!found)
+            return;
+        memcpy(needed[i].function, &found, sizeof found);
+    }
+    Dl_info info;
+    void *function;
+    memcpy(&function, &api.frame, sizeof function);
+    if (dladdr(function, &info))
+        base = info.dli_fbase;
+}
+
+const void *python_base(void)
+{
+    return base;
+}
+
+unsigned python_take(struct python_frame *frames, unsigned most)
+{
+    if (!base || !api.is_initialized() || !api.holds_lock())
+        return 0;
+    void *thread = api.thread();
+    if (!thread)
+        return 0;
+    /* Frames are objects, and a new object may start a collection, which runs code of the program. */
+    const int collects = api.disable_collection();
+    unsigned depth = 0;
+    for (void *frame = api.frame(thread); frame;) {
+        if (depth < most) {
+            /* The code of a running frame stays. */
+            void *code = api.code(frame);
+            frames[depth++] = (struct python_frame){.code = code, .line = api.line(frame)};
+            api.release(code);
+        }
+        void *caller = depth < most ? api.back(frame) : NULL;
+        api.release(frame);
+        frame = caller;
+    }
+    if (collects)
+        api.enable_collection();
+    return depth;
+}
+
+/* Writes an attribute of the code, or "?". */
+static void copy_attribute(void *code, const char *name, char *text, size_t size)
+{
+    void *string = api.attribute(code, name);
+    const char *utf8 = string ? api.utf8(string) : NULL;
+    if (!utf8)
+        api.clear_error();
+    snprintf(text, size, "%s", utf8 ? utf8 : "?");
+    if (string)
+        api.release(string);
+}
+
+int python_write(const struct python_frame *frame, char *text, size_t size)
+{
+    char name[128], file[512];
+    void *type, *value, *trace;
+    /* The program's own exception, if there is one. */
+    api.fetch_error(&type, &value, &trace);
+    copy_attribute(frame->code, "co_name", name, sizeof name);
+    copy_attribute(frame->code, "co_filename", file, sizeof file);
+    api.restore_error(type, value, trace);
+    return snprintf(text, size, "%s (%s:%d)\n", name, file, frame->line);
+}
