@@ -1,9 +1,9 @@
 /*
- * True findings of `userdma check` in third-party programs and in ours, with their source lines. docs/findings.md shows
- * this table, and real-programs.ts compares the findings of a run with it.
+ * What `userdma check` finds in programs that others wrote, and in our own: findings that are true, with their source
+ * lines. docs/findings.md shows this table, and real-programs.ts compares the findings of a run with it.
  *
- * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. They are stripped, so findings have no source lines: a row
- * matches the text of a finding, and `source` is from reading the sources.
+ * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Debian's are stripped, so a row matches what they did, not
+ * where; `source` is from reading the sources.
  */
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
 
@@ -11,23 +11,24 @@ export interface KnownFinding {
   /** Names of processes, as the kernel cuts them: 15 characters. `*` stands for any characters. */
   readonly programs: readonly string[]
   readonly id: FindingId
-  /** The highest severity that the row matches. */
+  /** The severity of the row; a finding of a lower one matches too. */
   readonly severity: Exclude<Severity, 'note'>
-  /** Matches the text of the finding; absent: any text. */
+  /** What the finding's text is like; absent: any. */
   readonly text?: RegExp
   /** A function of the program that is in the stack. */
   readonly at?: string
   readonly source: string
-  /** Why it is true: a sentence without a full stop. */
+  /** Why it is true, as a sentence without its full stop. */
   readonly why: string
 }
 
-const python = (id: FindingId, text: RegExp, source: string, why: string): KnownFinding => ({
+/** A test of pyverbs that provokes what it expects. */
+const python = (id: FindingId, file: string, test: string, why: string): KnownFinding => ({
   programs: ['python3'],
   id,
   severity: 'error',
-  text,
-  source,
+  at: test,
+  source: `tests/${file}, ${test}`,
   why,
 })
 
@@ -170,43 +171,67 @@ export const knownFindings: readonly KnownFinding[] = [
     'with `-g` and a group that is refused, it destroys queue pairs that are attached to a group',
   ),
 
-  // ---- pyverbs: each test provokes the failure that it expects ----
-  python('qp-no-right', /no REMOTE_ATOMIC/, 'tests/test_atomic.py:130', '`test_atomic_invalid_qp_access` provokes it'),
+  // ---- pyverbs: most tests provoke what they expect ----
+  python('qp-no-right', 'test_atomic.py:133', 'test_atomic_invalid_qp_access', 'the queue pair does not allow atomics'),
   python(
     'unknown-rkey',
-    /ATOMIC/,
-    'tests/test_atomic.py:136, :156',
-    '`test_atomic_invalid_mr_access` (a region without remote rights has rkey 0) and `test_atomic_invalid_rkey` provoke it',
+    'test_atomic.py:139',
+    'test_atomic_invalid_mr_access',
+    'a region without remote rights has rkey 0',
   ),
-  python('unknown-lkey', /ATOMIC/, 'tests/test_atomic.py:149', '`test_atomic_invalid_lkey` provokes it'),
-  python('rkey-no-right', /WRITE/, 'tests/test_mr.py:120', '`test_mr_rereg_access_bad_flow` takes the right away'),
+  python('unknown-rkey', 'test_atomic.py:160', 'test_atomic_invalid_rkey', 'it sends the rkey + 1'),
+  python('unknown-lkey', 'test_atomic.py:153', 'test_atomic_invalid_lkey', 'it uses the lkey + 1'),
+  python('atomic-misaligned', 'test_atomic.py:146', 'test_atomic_non_aligned_addr', 'the address is odd'),
   python(
     'stale-rkey',
-    /memory window/,
-    'tests/test_mr.py:338, :351, :365',
-    'the tests write through invalidated and deallocated windows',
+    'test_mr.py:342',
+    'test_invalidate_mw_type1',
+    'it writes through the window after a bind of no bytes',
   ),
-  python('window-not-bound', /memory window/, 'tests/test_mr.py:358', 'the test writes through an invalidated window'),
-  warning(
-    'python3',
-    'atomic-misaligned',
-    'tests/test_atomic.py:142',
-    '`test_atomic_non_aligned_addr` provokes it; the provider refuses the post',
+  python('stale-rkey', 'test_mr.py:371', 'test_mw_type2_invalidate_dealloc', 'it writes through a deallocated window'),
+  python(
+    'window-not-bound',
+    'test_mr.py:355',
+    'test_mw_type2_invalidate_local',
+    'it writes through an invalidated window',
   ),
-  warning('python3', 'post-wrong-state', 'tests/test_qpex.py:362, :366', 'the tests post in RESET'),
-  warning('python3', 'bad-request', 'the tests', 'a receive has more elements than its queue allows'),
+  python(
+    'window-not-bound',
+    'test_mr.py:362',
+    'test_mw_type2_invalidate_remote',
+    'it writes through an invalidated window',
+  ),
+  python(
+    'rkey-no-right',
+    'test_qpex.py:357',
+    'test_qp_ex_rc_bind_mw',
+    'it writes through a window without remote rights',
+  ),
+  python('post-wrong-state', 'test_qpex.py:364', 'test_post_receive_qp_state_bad_flow', 'it posts in RESET'),
+  python('post-wrong-state', 'test_qpex.py:368', 'test_post_send_qp_state_bad_flow', 'it posts in RESET'),
+  python(
+    'bad-request',
+    'test_qpex.py:376',
+    'test_rq_with_larger_sgl_bad_flow',
+    'a receive has more elements than its queue takes',
+  ),
   warning(
     'python3',
     'refused-call',
-    'tests/test_mr.py:173, tests/test_cq.py:69, tests/test_device.py:104',
-    'tests of wrong arguments',
+    'tests/test_addr.py:62, test_cq.py:74, :78, :136, test_cqex.py:125, :133, test_device.py:109, test_mr.py:181, :184, :382, test_qp.py:201, :212, :223, :234',
+    'tests of wrong arguments, and of what they skip',
   ),
-  warning('python3', 'region-in-use', 'the tests', 'a test ends with receives outstanding'),
+  warning(
+    'python3',
+    'region-in-use',
+    'tests/test_cq_events.py:54, test_cq_events_rc',
+    'it ends with receives outstanding',
+  ),
   warning(
     'python3',
     'leak',
-    'the tests of rdma_cm',
-    'queue pairs and CQs of the last connection live until the process ends',
+    'tests/rdmacm_utils.py:214, :291, :295, :307, test_rdmacm_async_ex_leave_multicast_traffic',
+    'its processes end without destroying what they have',
   ),
 
   // ---- our own programs ----
