@@ -8,7 +8,7 @@ int main(void)
     make_end(&one);
     make_end(&other);
     one.attr.max_rd_atomic = FAULT_OR(8, 1);
-    connect_ends(&one, &other);
+    connect_ends(&one, &other); /* FAULT */
     for (int i = 0; i < 8; i++)
         post(&one, IBV_WR_RDMA_READ, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
     for (int i = 0; i < 8; i++)

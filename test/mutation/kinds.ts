@@ -8,13 +8,16 @@
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, lineAt, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
+/** The id of a finding; with what its text names, if the id has several causes. */
+export type Naming = FindingId | readonly [id: FindingId, text: RegExp]
+
 export interface Kind {
   /** Completes "a program …". */
   readonly what: string
   /** Single edits of a text without comments (source.ts: searchable). */
   edits(text: string): Edit[]
   /** Those that name the cause. */
-  readonly findings: readonly FindingId[]
+  readonly findings: readonly Naming[]
   readonly legal?: string
 }
 
@@ -112,7 +115,7 @@ export const kinds = {
   'peer-number-wrong': {
     what: 'connects to a queue pair number that does not exist',
     edits: text => change(text, valuesOf(text, 'dest_qp_num'), value => `(${value}) ^ 0x800000`),
-    findings: ['no-peer-qp', 'peer-connected-elsewhere', 'message-dropped'],
+    findings: ['no-peer-qp', 'peer-connected-elsewhere'],
     legal: 'nothing is sent from the queue pair',
   },
   'peer-number-own': {
@@ -123,7 +126,7 @@ export const kinds = {
   'attribute-left-out': {
     what: 'leaves an attribute out of the mask of ibv_modify_qp',
     edits: text => remove(matchesOf(text, /\bIBV_QP_(?!EX_|INIT_|OPEN_|STATE\b)[A-Z_]+ \|\s*/)),
-    findings: ['refused-call'],
+    findings: [['refused-call', /needs \w+ as well/]],
   },
   'state-skipped': {
     what: 'moves to RTS instead of RTR, or to RTR instead of INIT',
@@ -131,49 +134,54 @@ export const kinds = {
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_RTR)/), () => 'IBV_QPS_RTS'),
       ...change(text, matchesOf(text, /qp_state = (IBV_QPS_INIT)/), () => 'IBV_QPS_RTR'),
     ],
-    findings: ['refused-call'],
+    findings: [['refused-call', /cannot go from/]],
   },
   'step-missing': {
     what: 'leaves out a step of the connection',
     edits: text => skip(statementsWith(text, STEPS)),
-    findings: ['refused-call', 'post-wrong-state', 'peer-not-ready', 'peer-connected-elsewhere'],
+    findings: [
+      ['refused-call', /cannot go from|needs \w+ as well/],
+      'post-wrong-state',
+      'peer-not-ready',
+      'peer-connected-elsewhere',
+    ],
     legal: 'nothing is sent to or from the queue pair',
   },
   'type-at-one-end': {
     what: 'creates a UC queue pair at one end of an RC connection',
     edits: text => change(text, matchesOf(text, /qp_type = (IBV_QPT_RC)\b/), atOneEnd('IBV_QPT_UC')),
-    findings: ['service-mismatch', 'refused-call'],
+    findings: ['service-mismatch', ['refused-call', /\bUC\b|uc_qp/]],
     legal: 'the queue pair is not connected',
   },
   'port-wrong': {
     what: 'names a port that the device does not have',
     edits: text => change(text, valuesOf(text, 'port_num'), () => '2'),
-    findings: ['refused-call'],
+    findings: [['refused-call', /\bport\b/]],
   },
   'sgid-index-beyond': {
     what: 'names a GID index beyond the table',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '200'),
-    findings: ['refused-call'],
+    findings: [['refused-call', /GID index/]],
   },
   'sgid-index-other': {
     what: 'names the GID of another type of address',
     edits: text => change(text, valuesOf(text, 'sgid_index'), () => '0'),
-    findings: ['refused-call', 'no-answer'],
+    findings: [['refused-call', /GID index/]],
   },
   'pkey-index-wrong': {
     what: 'names a P_Key index beyond the table',
     edits: text => change(text, matchesOf(text, /\.qp_state = IBV_QPS_INIT/), value => `${value}, .pkey_index = 77`),
-    findings: ['refused-call'],
+    findings: [['refused-call', /pkeyIndex/]],
   },
   'route-missing': {
     what: 'leaves the global route out of the address',
     edits: text => remove(fieldsOf(text, 'is_global')),
-    findings: ['refused-call'],
+    findings: [['refused-call', /global route/]],
   },
   'gid-missing': {
     what: "leaves the peer's GID out of the address",
     edits: text => remove(fieldsOf(text, 'dgid')),
-    findings: ['refused-call', 'no-answer', 'no-peer-qp'],
+    findings: [['refused-call', /destination GID/]],
   },
   'timeout-0': {
     what: 'sets timeout to 0',
@@ -189,7 +197,7 @@ export const kinds = {
   'reads-exceed': {
     what: "sets max_rd_atomic beyond the peer's max_dest_rd_atomic",
     edits: text => change(text, valuesOf(text, 'max_rd_atomic'), () => '16'),
-    findings: ['rd-atomic-exceeds', 'refused-call'],
+    findings: ['rd-atomic-exceeds', ['refused-call', /maxRdAtomic/]],
   },
   'reads-none': {
     what: 'sets max_rd_atomic to 0',
@@ -230,7 +238,13 @@ export const kinds = {
           /\bIBV_ACCESS_(?:LOCAL_WRITE|REMOTE_READ|REMOTE_WRITE|MW_BIND) \|\s*|\s\| IBV_ACCESS_(?:REMOTE_ATOMIC|REMOTE_WRITE|MW_BIND)\b/,
         ),
       ),
-    findings: ['rkey-no-right', 'lkey-no-right', 'qp-no-right', 'refused-call', 'bind-refused'],
+    findings: [
+      'rkey-no-right',
+      'lkey-no-right',
+      'qp-no-right',
+      ['refused-call', /LOCAL_WRITE/],
+      ['bind-refused', /has no \w+/],
+    ],
     legal: 'no request needs the right',
   },
   'lkey-missing': {
@@ -297,19 +311,19 @@ export const kinds = {
   'length-beyond': {
     what: 'gives an element a length beyond its region',
     edits: text => change(text, lengths(text), value => `(${value}) + (4 << 20)`),
-    findings: ['local-out-of-bounds', 'remote-out-of-bounds', 'receive-too-short', 'request-length'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['request-length', /inline/]],
     legal: 'no request uses the element',
   },
   'region-too-short': {
     what: 'registers half of the bytes',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 2), value => `(${value}) / 2`),
-    findings: ['local-out-of-bounds', 'remote-out-of-bounds', 'bind-refused'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['bind-refused', /is outside region/]],
     legal: 'no request uses the other bytes',
   },
   'region-of-other-domain': {
     what: 'registers memory in another protection domain',
     edits: text => change(text, argument(text, 'ibv_reg_mr', 0), value => `ibv_alloc_pd((${value})->context)`),
-    findings: ['lkey-other-pd', 'rkey-other-pd', 'bind-refused'],
+    findings: ['lkey-other-pd', 'rkey-other-pd', ['bind-refused', /the protection domain has no/]],
     legal: 'no request uses the region',
   },
   'unmapped-early': {
@@ -346,14 +360,17 @@ export const kinds = {
   'send-as-write': {
     what: 'posts a WRITE instead of a SEND, without a remote address',
     edits: text => change(text, matchesOf(text, /opcode = (IBV_WR_SEND)\b(?!_)/), () => 'IBV_WR_RDMA_WRITE'),
-    findings: ['unknown-rkey', 'bad-request', 'refused-call'],
+    findings: [
+      ['unknown-rkey', /WRITE/],
+      ['bad-request', /WRITE/],
+    ],
     legal: 'the message has no bytes',
   },
   'datagram-read': {
     what: 'posts a READ to a queue pair of datagrams',
     edits: text =>
       change(text, matchesOf(text, /opcode = (IBV_WR_SEND(?:_WITH_IMM)?),\n[^;]*wr\.ud/), () => 'IBV_WR_RDMA_READ'),
-    findings: ['bad-request', 'refused-call'],
+    findings: [['bad-request', /this type of queue pair has no READ/]],
   },
   unsignaled: {
     what: 'waits for the completion of a request that is not signaled',
@@ -361,19 +378,22 @@ export const kinds = {
       ...change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), () => '0'),
       ...change(text, valuesOf(text, 'sq_sig_all'), () => '0'),
     ],
-    findings: ['never-signaled'],
+    findings: ['never-signaled', ['queue-full', /signal/]],
     legal: 'nothing waits for the completion',
   },
   'inline-too-long': {
     what: 'sends a long message inline',
     edits: text => change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), flag => `${flag} | IBV_SEND_INLINE`),
-    findings: ['request-length', 'bad-request'],
+    findings: [
+      ['request-length', /inline/],
+      ['bad-request', /inline/],
+    ],
     legal: 'the message is short enough, or the request has no data to send',
   },
   'elements-too-many': {
     what: 'announces more scatter/gather elements than the queue takes',
     edits: text => change(text, valuesOf(text, 'num_sge'), () => '40'),
-    findings: ['bad-request'],
+    findings: [['bad-request', /scatter.gather elements/]],
     legal: 'the request is not posted',
   },
   'atomic-misaligned': {
@@ -388,12 +408,12 @@ export const kinds = {
   'atomic-too-short': {
     what: 'gives an atomic 4 bytes for the result',
     edits: text => change(text, matchesOf(text, /\{below\(64\), (8)\}/), () => '4'),
-    findings: ['request-length'],
+    findings: [['request-length', /atomic/]],
   },
   'receive-missing': {
     what: 'leaves out a receive',
     edits: text => skip(statementsWith(text, RECEIVES)),
-    findings: ['no-receive-posted', 'message-dropped'],
+    findings: ['no-receive-posted', ['message-dropped', /no receive request/]],
   },
   'receive-too-short': {
     what: 'posts receives that are too short',
@@ -402,13 +422,13 @@ export const kinds = {
       ...change(text, matchesOf(text, /(?:target|into)\b[^;]*\.length = ([^,;]+)/), value => `(${value}) / 64`),
       ...change(text, matchesOf(text, /(CHUNK), ends\[1\]\.mr->lkey/), () => '0'),
     ],
-    findings: ['receive-too-short', 'message-dropped'],
+    findings: ['receive-too-short'],
     legal: 'the message fits',
   },
   'srq-number-missing': {
     what: 'leaves out the number of the shared receive queue',
     edits: text => skip(matchesOf(text, /\n\s*(\w+\.qp_type\.xrc\.remote_srqn = [^;]+;)/)),
-    findings: ['invalid-request'],
+    findings: [['invalid-request', /SRQ/]],
     legal: 'the queue pair is no XRC initiator',
   },
 
@@ -416,7 +436,7 @@ export const kinds = {
   'bind-missing': {
     what: 'does not bind the window',
     edits: text => skip(matchesOf(text, /((?:check\(ibv_bind_mw|bind[12])\([^;]*;\s*completion\([^;]*;)/)),
-    findings: ['window-not-bound', 'unknown-rkey', 'stale-rkey'],
+    findings: ['window-not-bound', ['stale-rkey', /memory window/]],
   },
   'window-right-missing': {
     what: 'binds a window without rights',
@@ -424,7 +444,7 @@ export const kinds = {
       ...change(text, valuesOf(text, 'mw_access_flags'), () => '0'),
       ...change(text, matchesOf(text, /PART, (peer_rights)/), () => '0'),
     ],
-    findings: ['rkey-no-right', 'bind-refused'],
+    findings: ['rkey-no-right', ['bind-refused', /cannot grant|has no/]],
     legal: 'no request uses the window',
   },
 
@@ -453,7 +473,10 @@ export const kinds = {
   'elements-too-few': {
     what: 'creates queues with one element for each request',
     edits: text => change(text, matchesOf(text, /max_(?:send|recv)_sge = (MAX_SGE|[2-9])/), () => '1'),
-    findings: ['refused-call', 'bad-request'],
+    findings: [
+      ['refused-call', /Sge\b/],
+      ['bad-request', /scatter.gather elements/],
+    ],
     legal: 'requests have one element',
   },
   'completion-not-polled': {

@@ -142,7 +142,9 @@ const judge = (mutant: Mutant, ran: Ran, base: Ran): Judged => {
   for (const one of base.found) known.set(shapeOf(one), (known.get(shapeOf(one)) ?? 0) + one.count)
   const fresh = ran.found.filter(one => one.count > (known.get(shapeOf(one)) ?? 0))
   const { findings, legal } = kindOf(mutant.kind)
-  const naming = fresh.filter(({ id }) => findings.includes(id))
+  const naming = fresh.filter(({ id, text }) =>
+    findings.some(one => (typeof one === 'string' ? one === id : one[0] === id && one[1].test(text))),
+  )
   const isSame = ran.status === base.status && ran.stdout === base.stdout
   const verdict = naming.length > 0 ? 'found' : isSame && legal !== undefined ? 'equivalent' : 'missed'
   return { mutant, verdict, atLine: naming.some(one => isAtLine(one, mutant)), ran, fresh }

@@ -346,24 +346,28 @@ const table = {
     title: 'a region was deregistered while requests that use it are outstanding',
     why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used, or is complete and its completion was not polled.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
+    statuses: ['LOC_PROT_ERR'],
   },
   'region-unmapped': {
     severity: 'warning',
     title: 'memory was unmapped before its region was deregistered',
     why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; free() of small blocks does not, and is not seen.',
     advice: 'deregister before munmap, mremap or free',
+    statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
   'send-buffer-changed': {
     severity: 'warning',
     title: 'the buffer of a send was changed before the request completed',
     why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, and of messages above 4 KiB some bytes; with `--buffers all` all, from the time at which the device fetches them.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
+    statuses: ['SUCCESS'],
   },
   'receive-overlap': {
     severity: 'note',
     title: 'two requests that are outstanding write to the same memory',
     why: 'Messages take receives in order, so the second message overwrites the first. A warning if that happened before the first was polled: its bytes are lost, which tests of bandwidth do on purpose.',
     advice: 'give each outstanding receive and READ memory of its own',
+    statuses: ['SUCCESS'],
   },
   'program-ended': {
     severity: 'note',
@@ -436,6 +440,7 @@ const table = {
     title: 'the first receive was posted after a message had come for it',
     why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8); with a small rnr_retry or on another network it fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
+    statuses: ['RNR_RETRY_EXC_ERR'],
   },
   'lost-wakeup': {
     severity: 'warning',
@@ -457,12 +462,14 @@ const table = {
     why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). A later request comes after an earlier one only if its poster knows that the earlier one is over: it has polled its completion, or has been told by a message, an atomic, or otherwise by a thread that has. An error if the second request was posted before the first was over; a warning if the first was over by then and nothing that userdma sees says so: the program may know it from memory that it polls.',
     advice:
       'poll the completion of the first request before the second is posted; if another thread or process posts it, tell that one after the poll',
+    statuses: ['SUCCESS'],
   },
   'read-then-write-unfenced': {
     severity: 'error',
     title: 'a READ is followed by a request that changes what it reads, without fence',
     why: 'A READ or atomic may still be executed when a later SEND, WRITE or atomic of its queue is; with IBV_SEND_FENCE the later one waits until the earlier ones are over (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
+    statuses: ['SUCCESS'],
   },
   'buffer-reused': {
     severity: 'error',
@@ -470,6 +477,7 @@ const table = {
     why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). What was read by RDMA is there after the completion, also for later requests of the same queue unless they are fenced.',
     advice:
       'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in one that sends what a READ fetches',
+    statuses: ['SUCCESS'],
   },
   'atomic-mixed-with-write': {
     severity: 'warning',
@@ -477,6 +485,7 @@ const table = {
     why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
     advice:
       'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
+    statuses: ['SUCCESS'],
   },
 
   // ---- objects ----
@@ -529,6 +538,7 @@ const table = {
     why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
+    statuses: ['SUCCESS'],
   },
 
   leak: {

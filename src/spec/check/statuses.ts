@@ -21,7 +21,18 @@ interface StatusRow {
 const RELIABLE_DATAGRAMS = 'Of reliable datagrams (RD), which no adapter has.'
 
 export const statuses: Readonly<Record<StatusName, StatusRow>> = {
-  SUCCESS: { meaning: 'The request has completed.', first: [] },
+  SUCCESS: {
+    meaning: 'The request has completed. If its bytes are wrong, something else used the memory meanwhile.',
+    first: [
+      'race',
+      'read-then-write-unfenced',
+      'buffer-reused',
+      'atomic-mixed-with-write',
+      'send-buffer-changed',
+      'fork-unsafe',
+      'receive-overlap',
+    ],
+  },
   LOC_LEN_ERR: {
     meaning: 'The length does not fit: a receive is shorter than its message, or a send longer than it may be.',
     first: ['receive-too-short', 'request-length', 'bad-request'],
@@ -41,6 +52,8 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
       'lkey-no-right',
       'lkey-other-pd',
       'local-unmapped',
+      'region-in-use',
+      'region-unmapped',
       'slow-memory',
       'program-ended',
     ],
@@ -103,6 +116,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
       'lkey-other-pd',
       'local-unmapped',
       'remote-unmapped',
+      'region-unmapped',
       'peer-ended',
       'slow-memory',
       'peer-refused',
@@ -124,7 +138,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   RNR_RETRY_EXC_ERR: {
     meaning: 'The peer had no receive posted, rnr_retry + 1 times.',
-    first: ['no-receive-posted'],
+    first: ['no-receive-posted', 'late-receives'],
   },
   LOC_RDD_VIOL_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
   REM_INV_RD_REQ_ERR: { meaning: RELIABLE_DATAGRAMS, first: ['peer-refused'] },

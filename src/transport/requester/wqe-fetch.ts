@@ -86,8 +86,9 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   const count = p[wr + Send.SGES]
   const inline = (p[wr + Send.FLAGS] & INLINE) !== 0
   const opcode = p[wr + Send.OPCODE]
-  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
+  // Before what the queue refused: a READ on UD names no address handle.
   if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
+  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
   if (!inline && count > maxSendSge(s.rows, base))
     return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
   if (inline && (kind & NOT_INLINE) !== 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))

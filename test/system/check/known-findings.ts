@@ -1,9 +1,9 @@
 /*
- * What `userdma check` finds in programs that others wrote, and in our own: findings that are true, with their source
- * lines. docs/findings.md shows this table, and real-programs.ts compares the findings of a run with it.
+ * True findings of `userdma check` in third-party programs and in ours, with their source lines. docs/findings.md shows
+ * this table, and real-programs.ts compares the findings of a run with it.
  *
- * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Debian's are stripped, so a row matches what they did, not
- * where; `source` is from reading the sources.
+ * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Those in C are stripped, so findings have no source lines: a
+ * row matches the text of a finding, and `source` is from reading the sources.
  */
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
 
@@ -11,14 +11,14 @@ export interface KnownFinding {
   /** Names of processes, as the kernel cuts them: 15 characters. `*` stands for any characters. */
   readonly programs: readonly string[]
   readonly id: FindingId
-  /** The severity of the row; a finding of a lower one matches too. */
+  /** The highest severity that the row matches. */
   readonly severity: Exclude<Severity, 'note'>
-  /** What the finding's text is like; absent: any. */
+  /** Matches the text of the finding; absent: any text. */
   readonly text?: RegExp
   /** A function of the program that is in the stack. */
   readonly at?: string
   readonly source: string
-  /** Why it is true, as a sentence without its full stop. */
+  /** Why it is true: a sentence without a full stop. */
   readonly why: string
 }
 
@@ -171,7 +171,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'with `-g` and a group that is refused, it destroys queue pairs that are attached to a group',
   ),
 
-  // ---- pyverbs: most tests provoke what they expect ----
+  // ---- pyverbs: most tests provoke the failure that they expect ----
   python('qp-no-right', 'test_atomic.py:133', 'test_atomic_invalid_qp_access', 'the queue pair does not allow atomics'),
   python(
     'unknown-rkey',
