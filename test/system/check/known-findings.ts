@@ -88,7 +88,7 @@ export const knownFindings: readonly KnownFinding[] = [
     severity: 'error',
     text: /no such address handle/,
     source: 'librdmacm/examples/mckey.c:566, :390',
-    why: 'the sender destroys its address handle without waiting for its sends: on a busy machine they find none, and fail',
+    why: 'the sender destroys its address handle without waiting for its sends: on a busy machine the handle is gone before they are sent, and they fail',
   },
   warning(
     'mckey',

@@ -148,7 +148,7 @@ describe('a checked device', () => {
     assert.deepEqual(found, [])
   })
 
-  it('finds what is left at its close', async () => {
+  it('finds objects that are still open when it is closed', async () => {
     const device = await open({ check: all })
     device.pd() // FAULT leak
     device.cq().close()
@@ -171,7 +171,7 @@ describe('a checked device', () => {
     await closeTidily({ a, b })
   })
 
-  it('finds what works here and fails on other adapters', async () => {
+  it('finds requests that other adapters refuse', async () => {
     const ends = await checkedPair({ ...all, like: ['mlx5', 'irdma'] })
     const { a, b } = ends
     const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT like-limit
@@ -193,7 +193,7 @@ describe('a checked device', () => {
     await closeTidily(ends)
   })
 
-  it('is one of a network with others that are not', async () => {
+  it('may share a network with devices that are not checked', async () => {
     const network = createNetwork()
     const [a, b] = [await open({ network, check: all }), await open({ network })]
     for (const device of [a, b]) assert.throws(() => device.cq({ vector: 99 }), { code: 'EINVAL' })
@@ -216,7 +216,7 @@ describe('close() of a checked device', () => {
     return ends.a.device
   }
 
-  it('rejects if something was found, with the text of the findings, and closes', async () => {
+  it('rejects with the text of the findings, and closes', async () => {
     const device = await withFault(all)
     await assert.rejects(device.close(), (error: unknown) => {
       assert.ok(error instanceof FindingsError)
@@ -287,7 +287,7 @@ describe('a program with a checked device', () => {
     assert.equal(stderr.match(/^userdma check: warning leak: rxe0/gm)?.length, 2)
   })
 
-  it('exits with 65 for what it found without closing the device', t => {
+  it('exits with 65 for findings if the device was not closed', t => {
     const failing = BUSY.replace('true', '{ failOn: "warning" }')
     assert.equal(run(t, failing).status, 65)
     assert.equal(run(t, BUSY).status, 0)

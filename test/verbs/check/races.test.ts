@@ -1,6 +1,6 @@
 /*
  * Races of programs in TypeScript (`open({ check: { races: true } })`): the four findings with the lines of both posts,
- * each beside a program that does it right, about which there is silence.
+ * each next to a program without the race, which has no finding.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -47,7 +47,7 @@ const links = async (check: CheckOptions = {}) => {
 }
 type Links = Awaited<ReturnType<typeof links>>
 
-/** A case: the finding, or undefined for silence, and the program. */
+/** The expected finding, or undefined for none, and the program. */
 type Case = readonly [finding: string | undefined, run: (links: Links) => Promise<void> | void]
 
 const cases: Readonly<Record<string, Case>> = {
@@ -73,7 +73,7 @@ const cases: Readonly<Record<string, Case>> = {
       a.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64))
     },
   ],
-  'two writes beside each other': [
+  'two writes to adjacent bytes': [
     undefined,
     ({ a, b, near }) => {
       a.qp.write(a.mr.slice(0, 64), b.mr.remote(0, 64))
@@ -89,7 +89,7 @@ const cases: Readonly<Record<string, Case>> = {
       near.qp.write(a.mr.slice(64, 64), b.mr.remote(0, 64)) // RACE another completion polled
     },
   ],
-  'a message between': [
+  'a message in between': [
     undefined,
     async ({ a, b, far }) => {
       b.qp.receive(b.mr.slice(512, 64))
@@ -120,7 +120,7 @@ const cases: Readonly<Record<string, Case>> = {
       near.qp.write(a.mr.slice(0, 64), b.mr.remote(256, 64)) // RACE a buffer of a read is sent
     },
   ],
-  'a buffer of a read is sent when it is there': [
+  'a buffer of a read is sent after its completion': [
     undefined,
     async ({ a, b, near }) => {
       a.qp.read(a.mr.slice(0, 64), b.mr.remote(0, 64))
@@ -146,7 +146,7 @@ const cases: Readonly<Record<string, Case>> = {
 
 describe('races of a checked device', () => {
   for (const [name, [finding, run]] of Object.entries(cases))
-    it(`${name}: ${finding ?? 'silence'}`, async () => {
+    it(`${name}: ${finding ?? 'no finding'}`, async () => {
       const all = await links()
       const { a, b } = all
       await run(all)
@@ -161,7 +161,7 @@ describe('races of a checked device', () => {
       await closeAll(a, b)
     })
 
-  it('are not looked for without the option', async () => {
+  it('are not found without the option', async () => {
     const all = await links({ races: false })
     const [, run] = cases['two writes']!
     await run(all)
@@ -195,7 +195,7 @@ describe('races of a checked device', () => {
     }
   })
 
-  it('are reported without a call, and decide about close()', async () => {
+  it('are reported without a further call, and make close() reject', async () => {
     let resolve: (id: string) => void = () => {}
     const promise = new Promise<string>(r => {
       resolve = r
@@ -210,7 +210,7 @@ describe('races of a checked device', () => {
     await Promise.allSettled([all.b.device.close()])
   })
 
-  it('have stacks of equal requests when there are thousands', async () => {
+  it('among thousands of requests have the stack of an equal request', async () => {
     const all = await links({ stacks: 'shared' })
     const { a, b, near } = all
     for (let i = 0; i < 2000; i++) {
