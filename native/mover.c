@@ -35,7 +35,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8, KEPT = 2 };
+enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8, KEPT = 2, MOST_FDS = 1 << 20 };
 
 struct mover {
     uint32_t asked; /* a futex word: 1 until the mover has answered */
@@ -109,21 +109,32 @@ static int64_t microseconds(void)
     return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+/* Closes our descriptors from `first` up to, and without, `end`, which close_range(2) does since Linux 5.9. */
+static void close_between(unsigned first, unsigned end)
+{
+    struct rlimit limit = {0};
+    if (bare(SYS_close_range, first, end - 1, 0, 0, 0, 0) == 0)
+        return;
+    bare(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
+    for (unsigned fd = first; fd < end && fd < limit.rlim_cur && fd < MOST_FDS; fd++)
+        bare(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
 static int serve(void *argument)
 {
     struct mover *m = argument;
 
     bare(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     bare(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* Closes all descriptors but those that it keeps, from the highest on; without close_range(2) it keeps all. */
+    /* Closes all descriptors but those that it keeps, from the highest on. */
     unsigned end = ~0u;
     for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
         kept = -1;
         for (int i = 0; i < KEPT; i++)
             if (m->kept[i] > kept && (unsigned)m->kept[i] < end)
                 kept = m->kept[i];
-        if ((unsigned)(kept + 1) < end && bare(SYS_close_range, kept + 1, end == ~0u ? end : end - 1, 0, 0, 0, 0) < 0)
-            return 1;
+        if ((unsigned)(kept + 1) < end)
+            close_between((unsigned)(kept + 1), end);
     }
     while (bare(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
         wait_while(&m->asked, 0);
@@ -369,7 +380,7 @@ struct receiving {
 
 /*
  * Receives a message from socket `fd` of the mover: its length or -errno as above. `passed` gets the numbers of its
- * descriptors, which are the mover's, behind their count; at most `most`, the others are closed.
+ * descriptors, which are the mover's, behind their count; at most `max_fds`, the others are closed when the mover ends.
  */
 EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
                                      int32_t max_fds, uint64_t patience)

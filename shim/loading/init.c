@@ -65,25 +65,31 @@ static int absent_fxstatat(int version, int dir, const char *path, struct stat *
     return shim_real.fstatat(dir, path, out, flags);
 }
 
-/* Before C library 2.33 the names without a version are not functions. */
+/* Before C library 2.33 the names without a version are not functions; _STAT_VER of its header. */
+#ifdef __x86_64__
+#define STAT_VERSION 1
+#else
+#define STAT_VERSION 0
+#endif
+
 static int absent_stat(const char *path, struct stat *out)
 {
-    return shim_real.__xstat(1, path, out);
+    return shim_real.__xstat(STAT_VERSION, path, out);
 }
 
 static int absent_lstat(const char *path, struct stat *out)
 {
-    return shim_real.__lxstat(1, path, out);
+    return shim_real.__lxstat(STAT_VERSION, path, out);
 }
 
 static int absent_fstat(int fd, struct stat *out)
 {
-    return shim_real.__fxstat(1, fd, out);
+    return shim_real.__fxstat(STAT_VERSION, fd, out);
 }
 
 static int absent_fstatat(int dir, const char *path, struct stat *out, int flags)
 {
-    return shim_real.__fxstatat(1, dir, path, out, flags);
+    return shim_real.__fxstatat(STAT_VERSION, dir, path, out, flags);
 }
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");

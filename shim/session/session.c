@@ -70,7 +70,7 @@ static struct {
 
 /*
  * A thread that waits without the lock, and its connection. `frame` is a word in the waiting function's stack frame
- * that contains `stamp` while it waits: when it does not, siglongjmp has left the call.
+ * that contains `stamp` while it waits.
  */
 static struct wait {
     int fd; /* 0: free, descriptors of ours are high */
@@ -119,13 +119,26 @@ static void close_waits_of_ended_threads(void)
             end_wait(&waits[i]);
 }
 
+/*
+ * Whether siglongjmp has left a call of this thread. A signal handler that interrupts the call runs below it, unless it
+ * has a stack of its own. Otherwise the call has been left if its frame was overwritten since.
+ */
+static bool is_left(const struct wait *wait)
+{
+    stack_t signals;
+    const bool is_above = (uintptr_t)__builtin_frame_address(0) > (uintptr_t)wait->frame;
+    if (is_above && sigaltstack(NULL, &signals) == 0 && !(signals.ss_flags & SS_ONSTACK))
+        return true;
+    return word_at(wait->frame) != wait->stamp;
+}
+
 /* With the lock held: releases this thread's calls that siglongjmp has left. */
 static void close_left_waits(void)
 {
     if (LIKELY(waits_of_thread == 0))
         return;
     for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++) {
-        if (!(waits_of_thread & 1u << i) || word_at(waits[i].frame) == waits[i].stamp)
+        if (!(waits_of_thread & 1u << i) || !is_left(&waits[i]))
             continue;
         waits_of_thread &= ~(1u << i);
         end_wait(&waits[i]);
@@ -282,8 +295,9 @@ static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
     while (wait < waits + sizeof waits / sizeof waits[0] && wait->fd != 0)
         wait++;
     if (wait == waits + sizeof waits / sizeof waits[0]) {
+        /* With the lock: signals stay blocked, since siglongjmp would leave it locked. */
         struct pollfd poll = {.fd = *fd, .events = POLLIN};
-        return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+        return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, NULL) != 0;
     }
     const unsigned bit = 1u << (wait - waits);
     *wait = (struct wait){.fd = *fd, .thread = thread_id, .frame = &frame, .stamp = frame};

@@ -23,7 +23,8 @@ static bool is_unmapped(uid_t user)
     char map[1024], overflow[16];
     unsigned inside, outside, count;
     read_small("/proc/self/uid_map", map, sizeof map);
-    if (sscanf(map, "%u %u %u", &inside, &outside, &count) != 3 || count == UINT32_MAX)
+    /* An empty map maps none. */
+    if (sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX)
         return false;
     read_small("/proc/sys/kernel/overflowuid", overflow, sizeof overflow);
     return overflow[0] != '\0' && (uid_t)strtoul(overflow, NULL, 10) == user;

@@ -36,6 +36,17 @@ export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number)
   return `${after.name}  out ${data('port_xmit_data')}, in ${data('port_rcv_data')}, ${changed.join(', ')}`
 }
 
+/** The lines about all devices. A device that was added meanwhile has no rate yet. */
+export const rateTexts = (
+  before: readonly DeviceStat[],
+  after: readonly DeviceStat[],
+  seconds: number,
+): readonly (string | undefined)[] =>
+  after.map(device => {
+    const same = before.find(({ name }) => name === device.name)
+    return same && rateText(same, device, seconds)
+  })
+
 /** Prints until the daemon ends or the output is closed. */
 const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
   let last = await client.stat()
@@ -51,9 +62,7 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
     if (isEnded) return
     const stat = await client.stat()
     const now = performance.now()
-    const lines = json
-      ? [JSON.stringify(stat)]
-      : stat.devices.map((device, i) => rateText(last.devices[i]!, device, (now - time) / 1000))
+    const lines = json ? [JSON.stringify(stat)] : rateTexts(last.devices, stat.devices, (now - time) / 1000)
     const clock = new Date().toTimeString().slice(0, 8)
     for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
     last = stat

@@ -529,7 +529,7 @@ export interface Driver<D = unknown> {
   ): DatagramPort
   /**
    * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
-   * `scratch`: 4096 bytes.
+   * `scratch`: SCRATCH_BYTES.
    */
   watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestLook
   /** A context was closed, and all its objects were destroyed. */

@@ -10,6 +10,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import { SCRATCH_BYTES } from '../spec/check/requests.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -131,7 +132,7 @@ export const createCheckDesk = (
   const logs = createEventLogs(core, contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
   let isLogged = false
   const checker = createChecker(core, report, {
-    scratch: mapArena(4096),
+    scratch: mapArena(SCRATCH_BYTES),
     now,
     watches: context => programOf(context) !== undefined,
     program: programOf,

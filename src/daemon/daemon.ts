@@ -182,6 +182,7 @@ export const startDaemon = async ({
       const qp = rxe && qpOfNumber(rxe.state, qpn)
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
+    guestOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
     wake: () => startedLoop?.advance(),
   })
   for (const name of clientNames) clients.use(name)

@@ -235,7 +235,7 @@ export const checkTransition = (
   }
   if (requested === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
-    return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
+    return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} they can go to ${allowed.join(', ')}`
   }
   const missing = requested.required.filter(name => !given.has(name))
   if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`

@@ -9,6 +9,7 @@
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { isMappedIpv4 } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
+import { BYTE_ORDER, PcapngBlock } from '../wire/pcap.ts'
 
 /** Addresses and header fields of a packet, as in a flow of phy/: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
@@ -42,10 +43,7 @@ export interface PcapngPacket {
   readonly comment?: string
 }
 
-const SECTION_HEADER = 0x0a0d0d0a
-const INTERFACE_DESCRIPTION = 1
-const ENHANCED_PACKET = 6
-const BYTE_ORDER_MAGIC = 0x1a2b3c4d
+const { SECTION, INTERFACE, ENHANCED_PACKET } = PcapngBlock
 const LINKTYPE_ETHERNET = 1
 const SNAP_LENGTH = 262144
 /** Option codes: a comment, and codes specific to each block. */
@@ -134,14 +132,10 @@ export const createPcapng = (
 ): ((packet: PcapngPacket) => void) => {
   const { interfaces, application = 'userdma' } = options
   // Version 1.0; unknown section length (-1).
-  write(
-    block(SECTION_HEADER, [BYTE_ORDER_MAGIC, 1, 0xffffffff, 0xffffffff], NOTHING, [
-      [SHB_USERAPPL, utf8.encode(application)],
-    ]),
-  )
+  write(block(SECTION, [BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NOTHING, [[SHB_USERAPPL, utf8.encode(application)]]))
   for (const name of interfaces)
     write(
-      block(INTERFACE_DESCRIPTION, [LINKTYPE_ETHERNET, SNAP_LENGTH], NOTHING, [
+      block(INTERFACE, [LINKTYPE_ETHERNET, SNAP_LENGTH], NOTHING, [
         [IF_NAME, utf8.encode(name)],
         [IF_TSRESOL, RESOLUTION],
       ]),

@@ -60,15 +60,24 @@ export interface InstallAt {
   readonly kind?: number
 }
 
+/** A range that the daemon has written, in bytes. */
+export interface WrittenRange {
+  readonly address: number
+  readonly length: number
+}
+
 /** One reply, as read by a client. Fields of other reply types than `type` keep old values. */
 export interface Reply extends Header, AllReplies {
   /** The first `installCount` are valid. */
   installs: readonly InstallAt[]
+  /** WRITTEN: ranges of the program's memory. */
+  ranges: readonly WrittenRange[]
   /** TOOL and TRACE: JSON text. IOCTL and WRITE: the reason of a refusal, if the client wants reasons. */
   text: string
 }
 
 const NO_INSTALLS: readonly InstallAt[] = Object.freeze([])
+const NO_RANGES: readonly WrittenRange[] = Object.freeze([])
 const HEADER = Messages.header.size
 
 // ---- structs, by their tables ----
@@ -113,6 +122,7 @@ export const newReply = (): Reply =>
     ...empty(['header', ...named.map(([, { reply }]) => reply)]),
     fd: -1,
     installs: NO_INSTALLS,
+    ranges: NO_RANGES,
     text: '',
   }) as Fields & Reply
 
@@ -333,11 +343,7 @@ const RANGE_ADDRESS = field('range', 'address').offset
 const RANGE_LENGTH = field('range', 'length').offset
 
 /** Writes the reply to WRITTEN; returns its length. At most SessionLimits.ranges. */
-export const writeWrittenReply = (
-  buffer: MessageBuffer,
-  to: Header,
-  ranges: readonly { readonly address: number; readonly length: number }[],
-): number => {
+export const writeWrittenReply = (buffer: MessageBuffer, to: Header, ranges: readonly WrittenRange[]): number => {
   let end = writeCallReply(buffer, to, ranges.length)
   for (const { address, length } of ranges) {
     buffer.view.setBigUint64(end + RANGE_ADDRESS, BigInt(address), true)
@@ -365,6 +371,15 @@ const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
     }
   })
 
+const getRanges = (view: DataView, count: number): readonly WrittenRange[] =>
+  Array.from({ length: count }, (_, i) => {
+    const where = CALL_REPLY + i * RANGE
+    return {
+      address: Number(view.getBigUint64(where + RANGE_ADDRESS, true)),
+      length: Number(view.getBigUint64(where + RANGE_LENGTH, true)),
+    }
+  })
+
 /** Reads a reply, or a TRACE message, of `length` bytes; undefined if it is well-formed, otherwise what is wrong. */
 export const readReply = (buffer: MessageBuffer, length: number, into: Reply): string | undefined => {
   const { bytes, view } = buffer
@@ -381,6 +396,12 @@ export const readReply = (buffer: MessageBuffer, length: number, into: Reply): s
   if (length < body.size) return `a reply of type ${type} has ${length} bytes; ${body.size} are needed`
   getFields(buffer, body.fields, into as Fields & Reply)
   if (body.name !== 'callReply') return undefined
+  if (type === (MessageType.REPLY | MessageType.WRITTEN) && into.ret >= 0n) {
+    const ranges = Number(into.ret)
+    if (length !== CALL_REPLY + ranges * RANGE) return `a reply of ${length} bytes announces ${ranges} ranges`
+    into.ranges = getRanges(view, ranges)
+    return undefined
+  }
   const end = CALL_REPLY + into.installCount * INSTALL
   if (length < end || (length > end && into.ret >= 0n))
     return `a reply of ${length} bytes announces ${into.installCount} installs`

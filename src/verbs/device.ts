@@ -23,10 +23,11 @@ import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { noteWaiting } from './objects/unsettled.ts'
+import { DETACH, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
-import { detachRings, pendingSends, stopPosting } from './ring.ts'
+import { pendingSends, stopPosting } from './ring.ts'
 
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
@@ -297,7 +298,7 @@ export const createDevice = (
     open = false
     life.isOpen = false
     handlers.clear()
-    for (const one of sources.values()) if (one !== undefined) detachRings(one, carrier.layout)
+    for (const one of sources.values()) if (one instanceof VerbsObject) one[DETACH]()
     const closed = carrier.close()
     waiters.wakeAll()
     await closed

@@ -80,10 +80,8 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** The ring fields of objects: of a CQ or SRQ, or of a queue pair. */
+/** The ring fields of a queue pair. */
 interface Ringed {
-  ring?: ProgramRing
-  isHeld?: boolean
   sends?: ProgramRing | undefined
   receives?: ProgramRing | undefined
 }
@@ -99,14 +97,6 @@ export const stopPosting = (object: object): void => {
 export const pendingSends = (object: object): number => {
   const { sends } = object as Ringed
   return sends === undefined ? 0 : outstandingRequests(sends)
-}
-
-/** The device of `object` is closed: its rings' memory may be reused, so it is not accessed any more. */
-export const detachRings = (object: object, layout: RingLayout): void => {
-  const ringed = object as Ringed
-  if (ringed.ring !== undefined) ringed.ring = noProgramRing(layout)
-  if (ringed.isHeld) ringed.isHeld = false
-  stopPosting(object)
 }
 
 /** The ring that a call returned, or none: a driver may lack rings, or rings of this kind. */

@@ -23,11 +23,11 @@ interface Interface {
 
 const NANOSECONDS = 1_000_000_000n
 
-const SECTION = 0x0a0d_0d0a
-const INTERFACE = 1
-const SIMPLE_PACKET = 3
-const ENHANCED_PACKET = 6
-const BYTE_ORDER = 0x1a2b_3c4d
+/** Types of pcapng's blocks. */
+export const PcapngBlock = { SECTION: 0x0a0d_0d0a, INTERFACE: 1, SIMPLE_PACKET: 3, ENHANCED_PACKET: 6 } as const
+const { SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET } = PcapngBlock
+/** In a section's header: tells the order of its bytes. */
+export const BYTE_ORDER = 0x1a2b_3c4d
 const OPTION_TIME_RESOLUTION = 9
 
 const pcapMagics = new Map([

@@ -66,9 +66,9 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   const interpreted = script('interpreted', `#!${fixed} -x`)
   const outer = script('outer', `#! ${interpreted}`)
   const byEnv = script('by-env', `#!/usr/bin/env ${fixed}`)
-  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(problemsOf(outer), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: the cause is its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(outer), [`${interpreted}: the cause is its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: the cause is its interpreter ${fixed}: ${why}`])
   assert.deepEqual(problemsOf(script('endless', `#!${join(folder, 'endless')}`)), [])
   assert.deepEqual(problemsOf(script('plain', '#!/bin/sh -e')), [])
 

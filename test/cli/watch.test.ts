@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { UsageError } from '../../src/cli/fail.ts'
-import { rateText, watchSeconds } from '../../src/cli/watch.ts'
+import { rateText, rateTexts, watchSeconds } from '../../src/cli/watch.ts'
 import type { DeviceStat } from '../../src/uapi/tool.ts'
 
 const device = (packets: number, words: number, dropped: number): DeviceStat => ({
@@ -20,6 +20,13 @@ describe('userdma stat --watch', () => {
     const line = rateText(device(10, 1000, 0), device(1044, 3560, 1), 2)
     assert.equal(line, 'rxe0  out 5 KiB/s, in 0 B/s, sent_pkts 517/s, faults dropped 0.5/s')
     assert.equal(rateText(device(10, 1000, 0), device(10, 1000, 0), 2), undefined)
+  })
+
+  it('compares each device with itself when devices are added and removed', () => {
+    const named = (name: string, packets: number): DeviceStat => ({ ...device(packets, 0, 0), name })
+    const before = [named('gone', 900), named('stays', 10)]
+    const after = [named('stays', 14), named('added', 500)]
+    assert.deepEqual(rateTexts(before, after, 2), ['stays  out 0 B/s, in 0 B/s, sent_pkts 2/s', undefined])
   })
 
   it('takes the interval in seconds, 1 by default', () => {

@@ -436,15 +436,28 @@ static void *call_once(void *argument)
     return NULL;
 }
 
+__attribute__((noinline)) static void hold_from_below(int fd)
+{
+    volatile char room[1 << 16];
+    room[0] = 1;
+    order(fd, HOLD, 0);
+    /* No tail call, which would free the room first. */
+    EXPECT(room[0] == 1);
+}
+
 void left_by_longjmp(void)
 {
     struct sigaction action = {.sa_handler = leave_call};
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
     int fd = open_device();
+    /* The second call leaves a stack that no later call overwrites. */
     for (volatile int saves = 0; saves < 2; saves++) {
         if (sigsetjmp(back, saves) == 0) {
             alarm(1);
-            order(fd, HOLD, 0);
+            if (saves)
+                hold_from_below(fd);
+            else
+                order(fd, HOLD, 0);
             EXPECT(!"the daemon answered");
         }
         int cancel;

@@ -92,7 +92,7 @@ describe('checkTransition', () => {
       assert.equal(checkTransition('RC', from, to, attributes, current), undefined))
 
   const refused: [number, number, string[], RegExp, number?][] = [
-    [RESET, RTR, toRtr, /cannot go from RESET to RTR; from RESET it can go to RESET, INIT, ERR/],
+    [RESET, RTR, toRtr, /cannot go from RESET to RTR; from RESET they can go to RESET, INIT, ERR/],
     [RESET, INIT, ['state', 'port'], /RESET to INIT .* needs pkeyIndex, accessFlags as well/],
     [RESET, INIT, [...toInit, 'timeout'], /RESET to INIT .* does not take timeout; it takes pkeyIndex/],
     [INIT, RTR, toRtr.slice(0, -1), /needs minRnrTimer/],
@@ -102,7 +102,7 @@ describe('checkTransition', () => {
     [RTS, RTS, ['curState'], /curState is 9; it may be/, 9],
     [RTS, RTS, ['timeout'], /does not take timeout/],
     [RTS, RTR, ['state'], /cannot go from RTS to RTR/],
-    [ERR, RTS, ['state'], /from ERR it can go to RESET, ERR/],
+    [ERR, RTS, ['state'], /from ERR they can go to RESET, ERR/],
     [RTS, ERR, ['state', 'port'], /does not take port; it takes no attributes/],
     [RTS, 7, ['state'], /QP state 7 does not exist/],
     [RTS, SQE, ['state'], /cannot go from RTS to SQE/],

@@ -21,6 +21,7 @@ import {
   writeTool,
   writeToolReply,
   writeTrace,
+  writeWrittenReply,
 } from '../../src/uapi/session-codec.ts'
 
 const buffer = messageBuffer()
@@ -153,6 +154,11 @@ test('replies survive a round trip', () => {
           error,
           root,
         })
+        const ranges = installs.map(({ address }) => ({ address: Number(address & 0xfffff000n), length: number }))
+        const written = reply(writeWrittenReply(buffer, { ...from, type: MessageType.WRITTEN }, ranges))
+        assert.deepEqual([written.ret, written.ranges], [BigInt(ranges.length), ranges])
+        const failed = reply(writeCallReply(buffer, { ...from, type: MessageType.WRITTEN }, -1 - error, [], root))
+        assert.deepEqual([failed.ret, failed.text], [BigInt(-1 - error), root])
         assert.equal(reply(writeToolReply(buffer, to, `{"root":"${root}é"}`)).text, `{"root":"${root}é"}`)
         assert.equal(reply(writeTrace(buffer, root)).text, root)
       },

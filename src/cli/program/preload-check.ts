@@ -87,7 +87,7 @@ export const preloadProblems = (program: string, args: readonly string[]): reado
     const problem = problemOf(path, started.args, name === program)
     if (problem === undefined) continue
     if (interpreterOf === undefined) problems.set(name, problem)
-    else problems.set(interpreterOf, `of its interpreter ${path}: ${problem}`)
+    else problems.set(interpreterOf, `the cause is its interpreter ${path}: ${problem}`)
   }
   return [...problems].map(([name, problem]) => ({ name, problem }))
 }

@@ -20,7 +20,7 @@ import { keyMemory } from './key-memory.ts'
 
 /** Facts that only the server of the calls knows. */
 export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'lockLimit'> {
-  /** 4096 bytes, into which the memory of programs can be read. */
+  /** SCRATCH_BYTES, into which the memory of programs can be read. */
   readonly scratch: Arena
   /** Microseconds. */
   now(): number

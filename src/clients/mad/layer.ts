@@ -96,12 +96,18 @@ export class MadLayer {
 
   /** The returned function unregisters the service. Throws CallError EBUSY if a method of its class is claimed. */
   register(service: MadService): () => void {
-    for (const [device, port] of this.#ports) serve(service, device, port)
-    this.#services.add(service)
-    return () => {
+    const unregister = (): void => {
       this.#services.delete(service)
       for (const { claims } of this.#ports.values()) claims.remove(service, service)
     }
+    try {
+      for (const [device, port] of this.#ports) serve(service, device, port)
+    } catch (error) {
+      unregister()
+      throw error
+    }
+    this.#services.add(service)
+    return unregister
   }
 
   /** Creates an agent on a device. Throws CallError EINVAL for methods that are claimed, EIO without queue pair 1. */

@@ -1,6 +1,9 @@
 /*
  * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
  * They are independent of TCP and UDP ports.
+ *
+ * So that no user can take all ephemeral ports, a limited user may hold half of those that no other user holds, as of
+ * the daemon's descriptors.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -20,6 +23,8 @@ export interface PortHolder {
 /** Ephemeral ports, Linux's net.ipv4.ip_local_port_range. */
 const FIRST = 32768
 const COUNT = 60999 - FIRST + 1
+/** A limited user may always hold so many of them. */
+const MINIMUM = 64
 
 const key = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
@@ -43,6 +48,9 @@ const conflict = (
 export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
+  /** Holders of ephemeral ports: their number by port space, and by port space and user; and each one's keys. */
+  readonly #held = new Map<string, number>()
+  readonly #counted = new Map<PortHolder, readonly string[]>()
 
   /** `random` returns a u32. */
   constructor(random: () => number) {
@@ -50,15 +58,16 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. Throws CallError
-   * EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. `user`: the holder's, if it
+   * is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
-  bind(holder: PortHolder, source: SocketAddress): number {
+  bind(holder: PortHolder, source: SocketAddress, user?: number): number {
     const port = source.port === 0 ? this.#ephemeral(holder.portSpace) : source.port
     const place = key(holder.portSpace, port)
     const others = this.#holders.get(place)
     for (const other of others ?? [])
       this.#refuse(conflict(holder, source, other, holder.reuseAddress && other.reuseAddress), port)
+    if (port >= FIRST && port < FIRST + COUNT) this.#count(holder, user)
     if (others === undefined) this.#holders.set(place, new Set([holder]))
     else others.add(holder)
     return port
@@ -74,7 +83,29 @@ export class PortTable {
     if (holder.source === undefined) return
     const place = key(holder.portSpace, holder.source.port)
     const holders = this.#holders.get(place)
-    if (holders?.delete(holder) && holders.size === 0) this.#holders.delete(place)
+    if (!holders?.delete(holder)) return
+    if (holders.size === 0) this.#holders.delete(place)
+    for (const name of this.#counted.get(holder) ?? []) this.#held.set(name, this.#heldBy(name) - 1)
+    this.#counted.delete(holder)
+  }
+
+  #heldBy(name: string): number {
+    return this.#held.get(name) ?? 0
+  }
+
+  #count(holder: PortHolder, user: number | undefined): void {
+    const all = `${holder.portSpace}`
+    const own = `${holder.portSpace} of user ${user}`
+    const names = user === undefined ? [all] : [all, own]
+    const others = this.#heldBy(all) - this.#heldBy(own)
+    const max = Math.max(MINIMUM, (COUNT - others) >> 1)
+    if (user !== undefined && this.#heldBy(own) >= max)
+      throw new CallError(
+        'EADDRNOTAVAIL',
+        `cm_id: user ${user} holds ${this.#heldBy(own)} ephemeral ports and may hold ${max}, half of those that no other user holds`,
+      )
+    for (const name of names) this.#held.set(name, this.#heldBy(name) + 1)
+    this.#counted.set(holder, names)
   }
 
   #refuse(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {

@@ -47,6 +47,8 @@ export interface RdmaCmEnvironment {
   readonly routing?: Routing
   /** Whether a client may connect this queue pair of a device; default: any. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
+  /** The user of a client that may hold only a share of the ports; default: none is limited. */
+  readonly guestOf?: (client: Context) => number | undefined
   /** Messages wait for the devices' next poll. */
   readonly wake?: () => void
 }
@@ -481,10 +483,13 @@ export class RdmaCm implements EventHost {
 
   /** Binds a port for the address; returns the address with that port. */
   #claim(id: Identifier, address: SocketAddress): SocketAddress {
-    if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address) }
+    const client = id.object?.context
+    const user = client && this.#environment.guestOf?.(client)
+    if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
     // A service id contains port space and port, within its mask.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
-    const port = this.#ports.bind(id, { ...address, port: Number(address.serviceId & address.serviceMask & 0xffffn) })
+    const wanted = Number(address.serviceId & address.serviceMask & 0xffffn)
+    const port = this.#ports.bind(id, { ...address, port: wanted }, user)
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
   }
 

@@ -5,7 +5,8 @@
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
 import { CallError } from '../../spec/errno.ts'
-import { type AnyRecord, CREATE, DESTROY } from '../../spec/schema/schema.ts'
+import { type AnyRecord, CREATE, DESTROY, type Out } from '../../spec/schema/schema.ts'
+import type { Result } from '../../uapi/call.ts'
 import { driverClass } from '../devices/driver.ts'
 import { execute, methodOf } from '../dispatch/invoke.ts'
 import type { CoreObject } from '../model.ts'
@@ -14,6 +15,14 @@ import { undoObjects } from '../objects/lifetime.ts'
 
 const atEntry = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
+
+type Created = Out<typeof Pd.methods.createAhs>
+
+/** Rejects with the first error once all have ended. */
+const allDone = async (calls: readonly Promise<Result>[]): Promise<Record<never, never>> => {
+  for (const outcome of await Promise.allSettled(calls)) if (outcome.status === 'rejected') throw outcome.reason
+  return {}
+}
 
 export const pdClass = driverClass(Pd, {
   create: () => ({}),
@@ -30,18 +39,30 @@ export const pdClass = driverClass(Pd, {
       address: addresses,
     }
     const [name, wanted = []] = Object.entries(named).find(([, list]) => list !== undefined) ?? ['address']
-    try {
-      for (const address of wanted) {
-        const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
-        if (result instanceof Promise) throw new Error('ah.create is asynchronous; a batch needs a synchronous one')
-        created.push(findHandle(context.handles, result.object as number) as CoreObject)
-      }
-    } catch (error) {
+    const keep = ({ object: handle = 0 }: Result): void => {
+      const object = findHandle(context.handles, handle)
+      if (object === undefined) throw new CallError('ENOENT', `handle ${handle} was destroyed meanwhile`)
+      created.push(object)
+    }
+    const failed = (error: unknown): never => {
       undoObjects(context, created)
       throw atEntry(created.length, error)
     }
-    call.made = { objects: created, descriptors: [] }
-    return { handles: created.map(({ handle }) => ({ handle })) }
+    const createRest = (): Created | Promise<Created> => {
+      try {
+        while (created.length < wanted.length) {
+          const address = wanted[created.length]
+          const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
+          if (result instanceof Promise) return result.then(keep).then(createRest, failed)
+          keep(result)
+        }
+      } catch (error) {
+        return failed(error)
+      }
+      call.made = { objects: created, descriptors: [] }
+      return { handles: created.map(({ handle }) => ({ handle })) }
+    }
+    return createRest()
   },
 
   destroyAhs({ context, caller }, pd, { handles }) {
@@ -58,8 +79,10 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // Nothing fails after this line.
-    for (const { handle } of handles) execute(context, entry, handle, {}, caller)
-    return {}
+    // Nothing fails after this line, except the destroy of a driver that answers later. No call can use one meanwhile.
+    const waiting = handles
+      .map(({ handle }) => execute(context, entry, handle, {}, caller))
+      .filter(result => result instanceof Promise)
+    return waiting.length === 0 ? {} : allDone(waiting)
   },
 })

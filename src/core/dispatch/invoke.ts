@@ -235,6 +235,12 @@ const discard = (call: CallContext, created?: CoreObject): void => {
   }
 }
 
+/** EIO if the context was closed, or the device removed, during the call: its objects are destroyed then. */
+export const requireOpen = ({ context, device, entry }: CallContext): void => {
+  if (context.closed || !device.alive)
+    throw new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
+}
+
 /**
  * The handler has succeeded: the object becomes visible, or is removed. If the context was closed or the device removed
  * meanwhile, the call fails (EIO).
@@ -246,7 +252,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
     // The caller does not get the object, so what the handler created must be released.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
-    throw new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
+    requireOpen(call)
   }
   if (kind === 'create') {
     object.life = Lifecycle.LIVE
@@ -363,7 +369,11 @@ const MAX_SINKS = 3
 
 /** If core must first find out whether the client has read certain events: a promise to await before the call. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
-  if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
+  if (identity === 'fd') {
+    const fd = context.device.core.descriptors.get(number)
+    // The number may be that of another client's descriptor, whose events are its own.
+    return fd?.context === context ? fd.sink.reach?.() : undefined
+  }
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
   return object && reachEvents(object)
 }

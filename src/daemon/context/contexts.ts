@@ -172,7 +172,7 @@ export const createContexts = (
             open.context.device.core.run(oneSlice(hungUp))
           }
         },
-        hangUp,
+        hungUp,
       ),
     )
     contextDoorbells.set(ours, hangUp)

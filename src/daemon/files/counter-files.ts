@@ -97,7 +97,14 @@ export const createCounterFiles = (
       parts.delete(name)
     },
     refresh() {
-      for (const part of parts.values()) part()
+      const errors: unknown[] = []
+      for (const part of parts.values())
+        try {
+          part()
+        } catch (error) {
+          errors.push(error)
+        }
+      if (errors.length > 0) throw errors[0]
     },
   }
 }

@@ -79,6 +79,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
   /** Ends the subscription; undefined without one. */
   let endSubscription: (() => void) | undefined
   let lost = 0
+  let closed = false
 
   const push = (): void => {
     while (waiting.length > 0 && session.send(waiting[0]!())) waiting.shift()
@@ -201,6 +202,11 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       const wanted = parse(request.text)
       const to = { ...request }
       const reply = (): void => {
+        // The number of the socket may belong to another file by now.
+        if (closed) {
+          for (const fd of fds) close(fd)
+          return
+        }
         const text = JSON.stringify(answer(wanted, fds))
         const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
         enqueue([() => writeToolReply(session.buffer, to, text) || writeToolReply(session.buffer, to, tooLong)])
@@ -212,6 +218,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     },
     onWritable: push,
     close() {
+      closed = true
       endSubscription?.()
       endSubscription = undefined
       waiting.length = 0

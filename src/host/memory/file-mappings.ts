@@ -39,13 +39,12 @@ const slowDevices = (pid: number): ReadonlySet<string> => {
 }
 
 /** Shared mappings, by the text of the maps file. */
-const sharedMappings = (pid: number, devices: ReadonlySet<string>, until: number): Found[] =>
+const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<Found, 'until'>[] =>
   [...readFileSync(`/proc/${pid}/maps`, 'latin1').matchAll(/^(\w+)-(\w+) ...s \w+ (\w+):(\w+) /gm)].map(
     ([, start = '', end = '', major = '', minor = '']) => ({
       start: Number.parseInt(start, 16),
       end: Number.parseInt(end, 16),
       waits: devices.has(`${Number.parseInt(major, 16)}:${Number.parseInt(minor, 16)}`),
-      until,
     }),
   )
 
@@ -69,9 +68,10 @@ export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): Fi
     if (mapping === undefined) return Number.POSITIVE_INFINITY
     if (mapping === 'unsupported') {
       const begin = performance.now()
-      known = sharedMappings(pid, devices, Number.POSITIVE_INFINITY)
+      const shared = sharedMappings(pid, devices)
       // Reading very many mappings takes long.
       allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
+      known = shared.map(one => ({ ...one, until: allUntil }))
       return Number.POSITIVE_INFINITY
     }
     const { start, end, device, isShared } = mapping
@@ -88,7 +88,7 @@ export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): Fi
       } catch {
         return false
       }
-      return known.some(one => one.waits && one.start < end && start < one.end)
+      return known.some(one => one.waits && one.until >= now && one.start < end && start < one.end)
     },
     close() {
       if (maps >= 0) closeSync(maps)

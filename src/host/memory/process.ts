@@ -232,8 +232,9 @@ const move = (
     const left = total - done
     const count = Math.min(Math.ceil(left / size), IOV_MAX)
     const bytes = Math.min(left, count * size)
-    // The last piece may be partly used: the remote length limits the copy.
     putPieces(u32, from, count, size, stride)
+    // The last piece may be partly used. Copies through /proc/PID/mem have no remote length that would limit them.
+    u32[(count - 1) * 4 + 2] = bytes - (count - 1) * size
     u32[remote] = remoteLow
     u32[remote + 1] = remoteHigh
     u32[remote + 2] = bytes

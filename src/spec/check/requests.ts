@@ -13,6 +13,9 @@ import { WrOpcode } from '../work.ts'
 export const bufferChecks = ['sampled', 'all'] as const
 export type BufferCheck = (typeof bufferChecks)[number]
 
+/** Bytes of the memory into which a driver reads messages to compare them: few long reads take less time than many short ones. */
+export const SCRATCH_BYTES = 0x1_0000
+
 /** Of an element of a scatter/gather list. `address`: as the request has it, an address of the region of `lkey`. */
 export interface RequestElement {
   readonly address: number

@@ -118,7 +118,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   putAeth(arena.view, at + BTH, POSITIVE, p[resource + RES.MSN])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, next + 1)
-  return payload + size
+  return size
 }
 
 /** Sends a READ response FIRST, which has an AETH, and the MIDDLEs after it, all filled by one read. */

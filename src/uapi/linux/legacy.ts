@@ -44,6 +44,7 @@ export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   const entryPoint = bytes[0]
   if (entryPoint !== EntryPoint.WRITE && entryPoint !== EntryPoint.IOCTL)
     throw badLegacy(`names entryPoint ${entryPoint}: 1 is write, 2 is ioctl`)
+  if (bytes[1] !== 0) throw badLegacy(`has ${bytes[1]} as its second byte, which is reserved: write 0`)
   const parts: Uint8Array[] = []
   let at = 4
   for (let i = view.getUint16(2, true); i > 0; i--) {

@@ -12,6 +12,7 @@ import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/check/adapters.ts'
 import { type Finding, FOUND_STATUS, isFailure } from '../../spec/check/findings.ts'
+import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
@@ -70,7 +71,7 @@ const checkOf = (core: Core): NetworkCheck => {
   }
   const log = createProgramLog(() => checker.races?.join())
   const checker: Checker = createChecker(core, report, {
-    scratch: plainArena(4096),
+    scratch: plainArena(SCRATCH_BYTES),
     now: nowMicroseconds,
     watches: context => subjects.has(context),
     program: () => undefined,

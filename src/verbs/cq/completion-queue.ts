@@ -7,9 +7,9 @@ import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { RingPlace } from '../carrier.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
-import { checkChoice, detached, namingOptions, refused } from '../error.ts'
+import { checkChoice, detached, invalidArgument, namingOptions, refused } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
-import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DETACH, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
@@ -46,7 +46,10 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   poll(): boolean
   /** Resolves when `poll` may find a completion. */
   wait(options?: WaitOptions): Promise<void>
-  /** Yields completions until the queue is closed; always the same object, valid until the next step. */
+  /**
+   * Yields completions until the queue is closed; always the same object, valid until the next step. Rejects with
+   * RdmaError EINVAL for a queue of kind 'counting'.
+   */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
   resize(entries: number): void
@@ -210,6 +213,12 @@ class CqObject extends VerbsObject implements CompletionQueue {
   }
 
   async *completions(options: WaitOptions = {}): AsyncIterableIterator<Completion> {
+    if (this.#isCounting)
+      throw invalidArgument(
+        'cq.completions',
+        'a counting queue has no completions to yield',
+        'await wait() and read count',
+      )
     for (let taken = 1; ; taken++) {
       while (!this.poll()) {
         if (!this.isOpen) return
@@ -260,6 +269,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   #uncounted(): number {
     const ring = this.#ring
+    // a detached queue
+    if (this.#place === undefined) return 0
     return ((Atomics.load(ring.words, ring.producer) >>> 0) - (this.#counted >>> 0)) >>> 0
   }
 
@@ -277,10 +288,17 @@ class CqObject extends VerbsObject implements CompletionQueue {
   protected override [RELEASED](): void {
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
-    if (this.#place !== undefined) carrier.release(this.#place)
-    // the memory may belong to another queue now
+    const place = this.#place
+    this[DETACH]()
+    if (place !== undefined) carrier.release(place)
+  }
+
+  override [DETACH](): void {
+    this.#counted += this.#isCounting ? this.#uncounted() : 0
     this.#isHeld = false
-    this.#ring = noProgramRing(carrier.layout)
+    this.#place = undefined
+    this.#ring = noProgramRing(this.kit.carrier.layout)
+    this.completion.ring = this.#ring
   }
 }
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')

@@ -31,9 +31,11 @@ import { firstPsn } from './connection.ts'
 import {
   beginRequest,
   checkDevicePresent,
+  DEFAULT_QKEY,
   endRequest,
   type InitialOptions,
   type Local,
+  type Modification,
   QueuedQp,
   type QueuePair,
   type QueuePairOptions,
@@ -110,7 +112,7 @@ export interface AwaitableUdQueuePair
 
 /** Members of datagram queue pairs beside sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** The data with which senders reach the queue pair. Its Q_Key is the one set by `activate`. */
+  /** The data with which senders reach the queue pair. Its Q_Key is the one set last; before, the default of `activate`. */
   readonly endpoint: DatagramEndpoint
   /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
@@ -120,7 +122,6 @@ export interface UdMethods extends Activatable<UdActivation> {
 
 /** The queue pair number of all members of a group. */
 export const MULTICAST_QPN = 0xffffff
-const DEFAULT_QKEY = 0x11111111
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
 
@@ -329,13 +330,17 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
   get endpoint(): DatagramEndpoint {
     const { kit, qpn, qkey } = this
     const { gid, lid } = kit.path
-    const own = { qpn, gid: addressText(gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+    const own = { qpn, gid: addressText(gid), qkey }
     return lid === undefined ? own : { ...own, lid }
   }
 
   activate(options: UdActivation = {}): void {
     activate(this, activation, options)
-    this.qkey = options.qkey ?? DEFAULT_QKEY
+  }
+
+  override modify(changes: Modification<typeof UdQp>): void {
+    super.modify(changes)
+    if (changes.qkey !== undefined) this.qkey = changes.qkey
   }
 
   attach(gid: string): void {

@@ -21,7 +21,7 @@ import { checkRequestOptions, type SendOptions } from '../checks/request-options
 import { detached, invalidArgument, type RdmaError, refused } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
-import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DETACH, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -40,6 +40,7 @@ import {
   produce,
   restart,
   ringOrNone,
+  stopPosting,
 } from '../ring.ts'
 import {
   type ConnectOptions,
@@ -94,6 +95,9 @@ export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
   maxRecvWr: true,
   maxRecvSge: true,
 }
+
+/** The Q_Key of datagram queue pairs that are given none. */
+export const DEFAULT_QKEY = 0x11111111
 
 /** Attributes of a creation that are not attributes of a state; the library sets them. */
 type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
@@ -316,6 +320,10 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     this[RELEASE_SENDS]()
     this.receives = undefined
   }
+
+  override [DETACH](): void {
+    stopPosting(this)
+  }
 }
 
 /** Marks a queue pair as able to send, after core's connection management has moved it to RTS. */
@@ -535,7 +543,9 @@ export const queuePairPlan = <T extends Disposable & Named>(
     args,
     options: qpOptions,
     made: ({ object, out }) =>
-      source.is(new Made(kit, source.number, object, out as QpMade & AnyValues, shared, psn, first?.qkey ?? 0)),
+      source.is(
+        new Made(kit, source.number, object, out as QpMade & AnyValues, shared, psn, first?.qkey ?? DEFAULT_QKEY),
+      ),
     failed: source.forget,
   }
 }

@@ -12,11 +12,19 @@ import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { detached, invalidArgument } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
-import { RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DETACH, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import type { DeviceContext } from '../plan.ts'
 import { checkDevicePresent, fullError, tooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
-import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing, ringOrNone } from '../ring.ts'
+import {
+  nextSlot,
+  noProgramRing,
+  outstandingRequests,
+  type ProgramRing,
+  produce,
+  producingRing,
+  ringOrNone,
+} from '../ring.ts'
 
 /** A receive queue that is an object of its own. */
 export interface ReceiveQueue {
@@ -101,7 +109,11 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
     if (this.#place !== undefined) carrier.release(this.#place)
-    // the memory may belong to another queue now
-    this.#ring = ringOrNone(carrier, undefined)
+    this[DETACH]()
+  }
+
+  override [DETACH](): void {
+    this.#place = undefined
+    this.#ring = noProgramRing(this.kit.carrier.layout)
   }
 }

@@ -125,6 +125,15 @@ describe('the MAD layer', () => {
     )
   })
 
+  it('keeps no claim of a service that one of its devices refuses', () => {
+    const { a, first } = setUp()
+    const service = { mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }
+    const added = a.plug(9)
+    listen(a.mads, added, PERFORMANCE, [GET])
+    refuses(Errno.EBUSY, () => a.mads.register(service))
+    listen(a.mads, first, PERFORMANCE, [GET])
+  })
+
   it('does a bounded part of the due work per turn, for each agent in rotation', () => {
     const { a, first, network } = setUp()
     const ended: string[] = []

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
   abortSignalOf,
+  attachSink,
   closeContext,
   driverClass,
   invoke,
@@ -10,12 +11,14 @@ import {
   stat,
   unregister,
 } from '../../../src/core/index.ts'
+import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
-import type { ObjectClass } from '../../../src/spec/schema/schema.ts'
+import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
 import { cap, errnoOf, install, openTestDevice, testDriver, testLines } from '../fixture.ts'
 
 const {
+  ah: Ah,
   pd: Pd,
   cq: Cq,
   rc_qp: RcQp,
@@ -409,6 +412,54 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
   release()
   assert.equal(await rejection(destroyed), 'EBUSY')
   assert.equal(context.handles.slots[0]?.life, 1)
+})
+
+test('a batch of address handles is all or none also with a driver that answers later', async () => {
+  let refused = 2
+  let made = 0
+  const line = driverClass(Ah, {
+    create: async () => {
+      await undefined
+      if (made++ === refused) throw new CallError('ENOMEM', 'no room')
+      return {}
+    },
+    destroy: async () => {
+      await undefined
+      return {}
+    },
+  })
+  const { context, caller, core } = openTestDevice({}, replaceLine(line))
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
+  const addresses = Array.from({ length: 3 }, () => ({ ...zeroRecord(QpAddress), port: 1 }))
+  const create = () => invoke(context, Pd, 'createAhs', pd, { addresses }, caller)
+  await assert.rejects(async () => create(), { code: 'ENOMEM', message: /^entry 2: / })
+  assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
+  refused = -1
+  const { handles } = (await create()).out
+  assert.equal(handles.length, 3)
+  const destroyed = invoke(context, Pd, 'destroyAhs', pd, { handles }, caller)
+  assert.equal(
+    errnoOf(() => invokeNow(context, Ah, 'destroy', handles[2]!.handle, {}, caller)),
+    'EBUSY',
+  )
+  await destroyed
+  assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
+})
+
+test('a call on the descriptor of another context waits for nothing of it', () => {
+  const b = openTestDevice()
+  const fd = install(b, invokeNow(b.context, AsyncFd, 'create', 0, {}, b.caller))
+  let asked = 0
+  const reach = (): undefined => {
+    asked++
+  }
+  attachSink(fd, { post() {}, reach, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
+  const other = openContext(b.device, { opened: true })
+  assert.equal(
+    errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, b.caller)),
+    'EBADF',
+  )
+  assert.equal(asked, 0)
 })
 
 for (const [name, end] of [

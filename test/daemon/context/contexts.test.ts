@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { stat, unregister } from '../../../src/core/index.ts'
+import { createContainment } from '../../../src/daemon/containment.ts'
 import { createContexts } from '../../../src/daemon/context/contexts.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { createMemfd } from '../../../src/host/memory/memfd.ts'
@@ -16,17 +17,21 @@ import { unbounded } from '../unbounded.ts'
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
-const setUp = () => {
+const setUp = (fails = false) => {
   const m = machine(1)
   const pool = createRingPool()
   let waiters: (() => void)[] = []
   const tokens: number[] = []
   const contexts = createContexts(
     pool,
-    (_context, handle) => tokens.push(handle),
+    (_context, handle) => {
+      if (fails) throw new Error('a bug')
+      tokens.push(handle)
+    },
     () => {
       for (const waiter of waiters.splice(0)) waiter()
     },
+    createContainment(() => {}),
   )
   return {
     m,
@@ -105,6 +110,16 @@ test('a context that no program holds can be ended immediately', async () => {
   close(file)
   b.contexts.endUnheld()
   assert.equal(b.contexts.count, 0)
+})
+
+test('a context whose last doorbell was closed after a bug ends', async () => {
+  const b = setUp(true)
+  const { doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const ended = b.nextRing()
+  sendSmall(doorbell, new Uint8Array(4))
+  await ended
+  assert.deepEqual([b.contexts.count, stat(b.m.core).contexts], [0, 0])
+  close(doorbell)
 })
 
 test('a token of any size rings the doorbell; context numbers are not reused', async () => {

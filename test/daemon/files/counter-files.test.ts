@@ -2,7 +2,7 @@
  * Counter files: present from the start, up to date when requested, and no older than `lifespan`.
  */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createCounterFiles } from '../../../src/daemon/files/counter-files.ts'
@@ -99,6 +99,17 @@ test('a value that cannot be written has no file until it can', () => {
   rmdirSync(blocked)
   b.at(100)
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
+})
+
+test('the counters of a device are refreshed although those of another one fail', () => {
+  const b = setUp('e')
+  const second = { engine: { sentPackets: 1 }, port: {} }
+  b.files.add({ name: 'rxe1', counted: () => second })
+  rmSync(b.path('hw_counters/lifespan'))
+  second.engine.sentPackets = 2
+  assert.throws(() => b.at(100), { code: 'ENOENT' })
+  const other = b.path('hw_counters/sent_pkts').replace('rxe0', 'rxe1')
+  assert.equal(readFileSync(other, 'utf8'), '2\n')
 })
 
 test('a daemon refreshes its counter files when a client asks, and continues when its tree is removed', async t => {

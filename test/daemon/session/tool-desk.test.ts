@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { createContainment } from '../../../src/daemon/containment.ts'
 import { createToolRequests } from '../../../src/daemon/session/tool-desk.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
@@ -113,7 +114,7 @@ test('captures: a descriptor of a writable file is required; one subscription ea
 
 // ---- requests without a daemon ----
 
-const createRequests = (trusted: boolean) => {
+const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
@@ -125,6 +126,7 @@ const createRequests = (trusted: boolean) => {
         return () => subscribers.delete(post)
       },
     },
+    ...more,
   } as unknown as DaemonState
   const buffer = messageBuffer()
   const records: string[] = []
@@ -193,6 +195,23 @@ test('a reply to a tool whose socket is full waits, behind the records before it
   assert.equal(records.length, 2)
   assert.match(records[0]!, /"pid":7/)
   assert.doesNotMatch(records[1]!, /"pid":7/)
+})
+
+test('an answer that comes after the end of its session is not sent', async () => {
+  let end = (): void => {}
+  const untilEnded = () =>
+    new Promise<void>(resolve => {
+      end = resolve
+    })
+  const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
+  const { requests, records } = createRequests(true, { untilEnded, check, containment: createContainment() })
+  const passed = openSync('/dev/null', 'r')
+  requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'counts' }) }, [passed])
+  requests.close()
+  end()
+  await new Promise(setImmediate)
+  assert.deepEqual(records, [])
+  assert.throws(() => closeSync(passed), { code: 'EBADF' })
 })
 
 test('only the daemon’s own user may trace calls of all users', () => {

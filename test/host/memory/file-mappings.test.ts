@@ -39,7 +39,11 @@ for (const [how, query] of [
     const [onDisk = 0] = places
     assert.equal(mappings.mayWait(onDisk + PAGE, onDisk + PAGE + 1, 0), true, 'a part of it')
     assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is mapped there')
-    mappings.close()
     for (const address of places) sys().munmap(address, 2 * PAGE)
+    // Results are valid for a second, and longer only if the query took long.
+    const LATER = 60_000_000
+    for (const now of [LATER, 2 * LATER, 3 * LATER])
+      assert.equal(mappings.mayWait(onDisk, onDisk + 1, now), false, 'unmapped since')
+    mappings.close()
     for (const fd of files) closeSync(fd)
   })

@@ -106,6 +106,27 @@ test('writes from elements, over more than one system call', async () => {
   writeAt(handle, remote + at, local, 0, pieces * chunk)
 })
 
+test('a copy that is bound to an owner ends where its last element does', async () => {
+  const bound = openProcess(peer.pid, { owner: { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 } })
+  assert.ok(!(bound instanceof SystemError))
+  const [chunk, stride, total, at] = [8, 16, 8 * 3 - 5, 8 * PAGE]
+  local.bytes.fill(255)
+  assert.equal(readv(bound, ...words(remote + at), local, 0, chunk, stride, total), total)
+  assert.deepEqual([...local.bytes.subarray(34, 42)], [(at + 18) % 251, 255, 255, 255, 255, 255, 255, 255])
+  assert.equal(writev(bound, ...words(remote + at), local, 0, chunk, stride, total), total)
+  // Also behind elements of an earlier system call.
+  const long = 1024 * chunk + 3
+  assert.equal(writev(bound, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
+  const { bytes } = await peer.request('read', { offset: at, length: 32 })
+  assert.deepEqual(
+    bytes,
+    bytes.map((_, i) => (at + i) % 251),
+  )
+  for (let i = 0; i < long; i++) local.bytes[i] = (READ_ONLY - long + i) % 251
+  writeAt(handle, remote + READ_ONLY - long, local, 0, long)
+  closeProcess(bound)
+})
+
 test('a page without permission: -EFAULT at its start, the bytes before it otherwise', async () => {
   local.bytes.fill(1)
   assert.equal(writeAt(handle, remote + READ_ONLY, local, 0, 8), -14)

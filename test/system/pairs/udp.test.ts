@@ -140,7 +140,10 @@ describe('two daemons on loopback', { skip }, () => {
     await runCase(t, daemon, { ...one(65536, 4096), twoDevices: true })
     await runCase(t, daemon, one(5000, 1024, true))
     const { devices: found } = await daemon.settled(isEmpty)
-    for (const { port } of found) assert.ok(port.sendCalls > 0)
+    assert.deepEqual(
+      found.map(({ port }) => port.sendCalls > 0),
+      [true, true],
+    )
   })
 })
 

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { assertRefused, data, ERR, flushed, MTU, start, word } from '../responding.ts'
+import { packet } from '../script.ts'
 
 describe('an ACK', () => {
   it('is sent once per burst, for its last packet', () => {
@@ -34,6 +35,19 @@ describe('a READ', () => {
     ])
     const got = t.payloads().slice(0, 3)
     assert.deepEqual(Uint8Array.from(got.flatMap(p => [...p])), data(2500))
+  })
+  it('counts once against the bytes that its queue pair sends per turn', () => {
+    const attributes = { pathMtu: 4096, maxDestRdAtomic: 16 }
+    const t = start(attributes, { maxBytes: 0x4_0000 })
+    const second = t.node.createQp(0x12)
+    t.node.connect(second, { destQpn: 0x23, rqPsn: 0, ...attributes })
+    for (let i = 0; i < 16; i++) {
+      t.request('READ_REQUEST', i, { remote: 0x9000, dmaLen: 4096 })
+      t.node.inject(second, packet('READ_REQUEST', i, { remote: 0x9000, dmaLen: 4096 }, 0x12), 0)
+    }
+    t.node.transmit(0)
+    const destinations = t.node.sent.map(({ bytes }) => bytes[7])
+    assert.deepEqual(destinations, [...Array(16).fill(0x22), ...Array(16).fill(0x23)])
   })
   it('may end in the run in which the next begins', () => {
     const runsOf = (soonPackets?: number): number[][] => {

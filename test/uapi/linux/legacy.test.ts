@@ -70,6 +70,12 @@ test('a legacy part with an ioctl about another class is EINVAL', () => {
   for (const legacy of left) assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
+test('the reserved byte of legacy parts is 0', () => {
+  const bytes = packLegacy({ entryPoint: WRITE, parts: [Uint8Array.of(1)] })
+  bytes[1] = 7
+  assert.throws(() => unpackLegacy(bytes), { code: 'EINVAL', message: /7 as its second byte/ })
+})
+
 test('legacy parts are packed and unpacked', () => {
   fc.assert(
     fc.property(

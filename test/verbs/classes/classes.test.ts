@@ -182,6 +182,27 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
+  test('the endpoint of a datagram queue pair has the Q_Key of the device', async () => {
+    const [one, two] = await openTwo()
+    const { pd, cq } = resourcesOn(one)
+    const chosen = pd.udQp({ sendCq: cq, active: { qkey: 7 } })
+    const zero = pd.udQp({ sendCq: cq, active: { qkey: 0 } })
+    const later = pd.udQp({ sendCq: cq })
+    const early = later.endpoint.qkey
+    later.activate()
+    const changed = pd.udQp({ sendCq: cq, active: true })
+    changed.modify({ state: 'RTS', qkey: 9 })
+    const all = [chosen, zero, later, changed]
+    const keys = all.map(({ endpoint }) => endpoint.qkey)
+    assert.deepEqual(keys, [7, 0, early, 9])
+    assert.deepEqual(
+      keys,
+      all.map(qp => qp.query().qkey),
+    )
+    await one.close()
+    await two.close()
+  })
+
   test('a counting queue is never full and wakes waiters when its count grows; thresholds work', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
@@ -212,6 +233,7 @@ eachCarrier(openTwo => {
     await timed
     assert.equal(counting.count, 23)
     assert.throws(() => counting.resize(100), { code: 'EINVAL' })
+    await assert.rejects(counting.completions().next(), { code: 'EINVAL', reason: /counting queue has no completions/ })
     await closeAll(a, b)
   })
 

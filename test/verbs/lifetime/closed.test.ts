@@ -161,6 +161,37 @@ eachCarrier(openTwo => {
   })
 })
 
+eachCarrier(openTwo => {
+  test('the queues of a closed device are empty: their rings are not read, and the last completion is not consumed', async () => {
+    const [device, other] = await openTwo()
+    const a = endpointOn(device)
+    const b = endpointOn(other)
+    a.qp.connect(b.qp.endpoint)
+    b.qp.connect(a.qp.endpoint)
+    const counting = device.cq({ kind: 'counting' })
+    const counted = a.pd.rcQp({ sendCq: counting })
+    const target = b.pd.rcQp({ sendCq: b.cq })
+    counted.connect(target.endpoint)
+    target.connect(counted.endpoint)
+    const srq = a.pd.srq()
+    srq.receive()
+    for (let id = 1; id <= 3; id++) a.qp.write(new Uint8Array(8), b.mr.remote(0, 8), { id })
+    await counted.write(new Uint8Array(8), b.mr.remote(0, 8))
+    while (counting.count === 0) await counting.wait()
+    await a.cq.wait()
+    assert.ok(a.cq.poll())
+    await device.close()
+    let found = 0
+    try {
+      for (let i = 0; i < 300; i++) found += a.cq.poll() ? 1 : 0
+    } catch (error) {
+      assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
+    }
+    assert.deepEqual([found, a.cq.completion.id, srq.pending, counting.count], [0, 0, 0, 1])
+    await other.close()
+  })
+})
+
 test('on a removed device, closing objects does not hide the program’s own error', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'gone0' })

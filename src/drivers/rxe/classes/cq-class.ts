@@ -3,6 +3,7 @@
  * arming are core's.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
+import { requireOpen } from '../../../core/dispatch/invoke.ts'
 import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
 import type { Affiliation, CallContext } from '../../../core/model.ts'
 import { because } from '../../../spec/check/causes.ts'
@@ -35,10 +36,17 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
     state.ring = { ...state.ring, capacity: torment.entriesOf(cq, cqe, state.ring.capacity) }
 }
 
-/** Returns the answer once everything that was posted before the call is executed. */
+/**
+ * Returns the answer once everything that was posted before the call is executed. EIO if the context was closed, or the
+ * device removed, meanwhile: the queue is destroyed then.
+ */
 const caughtUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
   const checked = stateOf(call).catchUpAll(isInside(call.context))
-  return checked === undefined ? answer() : checked.then(answer)
+  if (checked === undefined) return answer()
+  return checked.then(() => {
+    requireOpen(call)
+    return answer()
+  })
 }
 
 export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(

@@ -10,11 +10,11 @@ import type { Arena } from '../../../wire/arena.ts'
 import { crcOfArena } from '../../../wire/crc.ts'
 import { regionMemory } from '../memory.ts'
 
-/** Bytes that are hashed in one step. Messages of at most so many are always hashed whole. */
-const STEP_BYTES = 4096
+/** Messages of at most so many bytes are always hashed whole. */
+const WHOLE_BYTES = 4096
 const SAMPLE_BYTES = 1024
 
-/** `scratch`: STEP_BYTES. */
+/** `scratch` has at least SAMPLE_BYTES: so many bytes are hashed in one step. */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
   const memory = regionMemory(table)
 
@@ -45,9 +45,9 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
       hash = crcOfArena(scratch, 0, bytes, hash)
       return true
     }
-    if (isWhole || length <= STEP_BYTES) {
-      for (let from = 0; from < length; from += STEP_BYTES)
-        if (!add(from, Math.min(STEP_BYTES, length - from))) return undefined
+    if (isWhole || length <= WHOLE_BYTES) {
+      const step = scratch.bytes.length
+      for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
       return hash
     }
     const between = (id * 64) % (length - SAMPLE_BYTES)

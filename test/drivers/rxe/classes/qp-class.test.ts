@@ -351,6 +351,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
   const limit = limits.get('rc_qp')
   assert.equal(limit?.max, attributes.maxQp)
   for (const name of shared.byName.keys()) if (name.endsWith('_qp')) assert.equal(limits.get(name), limit, name)
+  assert.equal(limits.get('srq')?.max, attributes.maxSrq)
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
 

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { closeContext, invoke, invokeNow } from '../../../../src/core/index.ts'
+import type { RxeContext } from '../../../../src/drivers/rxe/context.ts'
 import { SLICE_ROWS } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
@@ -46,6 +47,24 @@ test('a query of a CQ with very many queue pairs checks one slice of them per tu
   const answer = invoke(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller)
   assert.ok(answer instanceof Promise)
   assert.equal((await answer).out.errors, 3n)
+})
+
+test('a completion queue whose context is closed while the call waits is not resized', async () => {
+  const { a } = pair()
+  for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
+  const { context } = a.p
+  const { rings } = context.state as RxeContext
+  let allocated = 0
+  const allocate: typeof rings.allocate = bytes => {
+    allocated++
+    return rings.allocate(bytes)
+  }
+  context.state = { ...(context.state as RxeContext), rings: { ...rings, allocate } } satisfies RxeContext
+  const answer = invoke(context, Cq, 'modify', a.cq.handle, { cqe: 100 }, a.p.caller)
+  assert.ok(answer instanceof Promise)
+  closeContext(context)
+  await assert.rejects(answer, { code: 'EIO' })
+  assert.equal(allocated, 0)
 })
 
 test('a query of a queue pair includes earlier sends and failures', () => {

@@ -1,0 +1,49 @@
+/*
+ * Ephemeral ports: no user can take all of them from the others.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type PortHolder, PortTable } from '../../../src/clients/rdma-cm/ports.ts'
+import { anyAddress, Family } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { CmPortSpace } from '../../../src/spec/enums.ts'
+
+const { TCP, UDP } = CmPortSpace.values
+/** Linux's net.ipv4.ip_local_port_range. */
+const ALL = 60999 - 32768 + 1
+
+const setUp = () => {
+  let next = 0
+  const table = new PortTable(() => next++)
+  const bind = (user: number | undefined, portSpace: number = TCP): PortHolder => {
+    const source = anyAddress(Family.INET)
+    const holder = { portSpace, source: undefined, only: undefined, reuseAddress: false, onlyIpv6: false }
+    return Object.assign(holder, { source: { ...source, port: table.bind(holder, source, user) } })
+  }
+  const take = (user: number | undefined, portSpace?: number): PortHolder[] => {
+    const taken: PortHolder[] = []
+    try {
+      for (;;) taken.push(bind(user, portSpace))
+    } catch (error) {
+      assert.equal((error as { code?: string }).code, 'EADDRNOTAVAIL', String(error))
+      return taken
+    }
+  }
+  return { table, bind, take }
+}
+
+test('each limited user gets half of the ports that no other user holds, in each port space', () => {
+  const { table, bind, take } = setUp()
+  const first = take(1)
+  assert.equal(first.length, ALL / 2)
+  assert.throws(() => bind(1), { message: /user 1 holds 14116 ephemeral ports and may hold 14116/ })
+  assert.equal(take(2).length, ALL / 4)
+  assert.equal(take(1, UDP).length, ALL / 2)
+  for (const holder of first) table.release(holder)
+  assert.equal(take(1).length, (ALL - ALL / 4) / 2)
+})
+
+test('a user without limit can take all ports that are left', () => {
+  const { take } = setUp()
+  const guest = take(1).length
+  assert.equal(take(undefined).length, ALL - guest)
+})
