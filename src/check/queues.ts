@@ -1,6 +1,6 @@
 /*
- * Queues of requests and completions: send queues that cannot drain, receives that are posted too late, completions that
- * are never polled, and CQs that are armed with completions in them.
+ * Queues of requests and completions: send queues that cannot drain, receives that are posted too late, completions
+ * that are never polled, and CQs that are armed with completions in them.
  */
 
 import type { Stack } from '../spec/check/findings.ts'
@@ -14,10 +14,10 @@ import type { Topic, World } from './topic.ts'
 
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
-/** The library returns the slot of a polled completion with the next poll: this may be one that was polled. */
+/** Number of polled completions that seem unpolled: the library releases the slot of a polled completion with its next poll. */
 const heldBy = ({ program }: KnownObject): number => (program === undefined ? 1 : 0)
 
-/** Without a poll for so long, a program that has armed a CQ is waiting for its event. */
+/** A program that has armed a CQ and has not polled for this time is waiting for its event. */
 const WAITING_MICROSECONDS = 1_000_000
 
 interface Unpolled {
@@ -34,10 +34,10 @@ interface CqState {
 interface QueueState {
   /** Unsignaled sends since the last signaled one. */
   unsignaled: number
-  /** Receives that were posted, and that messages took. */
+  /** Numbers of receives that were posted, and of those that messages took. */
   receives: number
   taken: number
-  /** Messages that are being sent. */
+  /** Number of messages that are being sent. */
   messages: number
   /** When a message found no receive, while none had ever been posted. */
   starved: number | undefined
@@ -46,7 +46,7 @@ interface QueueState {
 const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`
 
 export interface QueueTopic extends Topic {
-  /** How many receives a queue pair had, and how many it needed for what its peer has sent. */
+  /** The number of receives that a queue pair had, and of those needed for its peer's messages. */
   receiveCounts(own: KnownObject, peer: KnownObject): string[]
 }
 
@@ -96,7 +96,7 @@ export const createQueues = (world: World): QueueTopic => {
     world.find('late-receives', world.placeOfPost(own, request), { text, objects: [own] })
   }
 
-  /** A CQ is used again or ends: whether it was armed too late, and its program has waited since. */
+  /** A CQ is used again or ends: reports it if it was armed too late, and its program has waited since. */
   const endWait = (own: KnownObject | undefined, cq: CqState): void => {
     const { armed, unpolled } = cq
     cq.armed = undefined

@@ -1,16 +1,16 @@
 /*
- * Vector clocks over queues. A clock says which requests of each queue are over, as far as one thread, or one message,
- * can know. Of each queue it has two counts:
+ * Vector clocks over queues. A clock contains the requests of each queue that have ended, as far as one thread, or one
+ * message, can know. It has two counts for each queue:
  *
  * - `done`: the requests before it have completed, and a completion that says so was polled;
- * - `placed`: a message behind them was received, so what they send has left its buffers and has arrived. READs and
+ * - `placed`: the requests before it precede a received message, so the bytes that they send have arrived. READs and
  *   atomics before a message may still be outstanding (IBA 10.8.3.3).
  *
- * `acquired` covers everything else that orders threads, pipes and mutexes for example: all that any thread knew at that
- * time is known. A clock that is shared is not changed; `own` makes a copy.
+ * `acquired` stands for all other ways to order threads, such as pipes and mutexes: the clock contains all that any
+ * thread knew at that time. A clock that is shared is not changed; `own` makes a copy.
  */
 
-/** Queues with counts of their own. Of further queues everybody knows what anybody knows. */
+/** Queues with counts of their own. For further queues, each thread counts as knowing all that any thread knows. */
 export const MAX_SLOTS = 256
 
 export class Clock {
@@ -49,7 +49,7 @@ export class Clock {
     if (count > this.#placed[slot]!) this.#placed[slot] = count
   }
 
-  /** Learns all that the other clock knows. */
+  /** Adds all requests of the other clock. */
   join(other: Clock): void {
     if (other.acquired > this.acquired) this.acquired = other.acquired
     const { length } = other.#done

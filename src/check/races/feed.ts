@@ -1,12 +1,13 @@
 /*
- * Joins what devices see of requests with what programs log (the event log, spec/session.ts), and feeds the race engine
- * in one order: the k-th request of a queue is the k-th post, and the k-th completion of a CQ the k-th that was polled.
+ * Joins the requests that devices see with the posts and polls that programs log (the event log, spec/session.ts), and
+ * passes them to the race engine in one order: the k-th request of a queue is the k-th post, and the k-th completion of
+ * a CQ the k-th that was polled.
  *
- * Both come in batches. What devices have seen so far has its posts in the logs read after it, since programs log a post
- * before the device can see it; and a poll before anything that it makes possible.
+ * Both come in batches. The posts of all requests that devices have seen so far are in the logs that are read
+ * afterwards, since programs log a post before the device can see it, and a poll before anything that it makes
+ * possible.
  *
- * Requests that nobody logged, of programs without the event log, are left out, and so is a queue some of whose posts
- * were lost.
+ * Requests of programs without the event log are left out, and so is each queue of which a post was lost.
  */
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
@@ -31,14 +32,14 @@ export interface LoggedEvent {
   readonly stack: number
 }
 
-/** A request, with where it was posted. */
+/** A request, with the process and stack of its post. */
 export interface Posted {
   readonly request: WorkRequest
   readonly process: number
   readonly stack: number
 }
 
-/** What a device sees; times in microseconds of the clock of the logs. */
+/** A request as a device sees it; times in microseconds of the clock of the logs. */
 export interface SeenRequest {
   readonly request: WorkRequest
   readonly context: number
@@ -54,7 +55,9 @@ export interface SeenCompletion {
   readonly request: WorkRequest
   readonly time: number
   readonly cq: number
-  /** Of a receive that a message has filled: the queue pair, what sent it if that is known, and where it is. */
+  /**
+   * Of a receive that a message has filled: the queue pair, the sender's request if it is known, and the filled memory.
+   */
   readonly filled?:
     | { readonly qp: number; readonly message: WorkRequest | undefined; readonly ranges: readonly Range[] }
     | undefined
@@ -85,17 +88,17 @@ interface Completed {
   readonly wrId: bigint
 }
 
-/** Clocks of devices and programs are read a little apart. */
+/** Microseconds by which the times of devices and programs may differ. */
 const SLACK = 20
-/** How far the order of threads in the log may differ from that in the queue. */
+/** Maximum distance of a post's positions in the log and in the queue, if several threads post. */
 const MAX_REORDERED = 64
-/** Completions of a CQ that the log does not mention. */
+/** Maximum completions of a CQ without a poll in the log. */
 const MAX_UNPOLLED = 65536
-/** Requests, and receives, that are not complete. */
+/** Maximum requests, and maximum receives, that are not complete. */
 const MAX_REQUESTS = 65_536
-/** Posts that no device has seen, and queues of a context; a queue that posts more is left out. */
+/** Maximum posts that no device has seen, and maximum queues of a context; a queue with more posts is left out. */
 const MAX_UNSEEN = 2 ** 19
-/** Threads that are known; those that were quiet longest are forgotten. */
+/** Maximum threads; those without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
 
 const dropOldest = (all: Map<number, unknown>): void => {
@@ -111,7 +114,7 @@ const messagesOf = (qp: number): number => qp * 2 + 1
 const queueKey = (queue: number, number: number): number => number * 4 + queue
 
 export class RaceFeed {
-  /** Requests that were joined with their posts, and those that were left out since their posts are unknown. */
+  /** Numbers of requests that were joined with their posts, and of those left out because their posts are unknown. */
   joined = 0
   unlogged = 0
   /** Posts that no device has seen. */
@@ -140,7 +143,7 @@ export class RaceFeed {
     this.#cqOf = cqOf
   }
 
-  /** What devices have seen, not yet joined. */
+  /** Number of requests and completions that are not joined yet. */
   get pending(): number {
     return this.#seen.length
   }
@@ -162,8 +165,8 @@ export class RaceFeed {
   }
 
   /**
-   * Joins all that devices have seen with entries that were read from the logs since, begun at time `begun`: later
-   * entries wait for the next time, since another log may lack what comes before them.
+   * Joins all that devices have seen with `entries`, which were read from the logs afterwards, from time `begun` on.
+   * Later entries wait for the next call, since another log may lack earlier ones.
    */
   join(entries: readonly LoggedEvent[], begun: number): void {
     const all = [...this.#later, ...entries].sort((a, b) => a.time - b.time)
@@ -214,7 +217,7 @@ export class RaceFeed {
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
   }
 
-  // ---- what programs log ----
+  // ---- entries of logs ----
 
   #threadOf({ process, thread }: LoggedEvent): number {
     const last = this.#last
@@ -314,7 +317,7 @@ export class RaceFeed {
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
   }
 
-  // ---- what devices see ----
+  // ---- requests of devices ----
 
   #see(seen: Seen): void {
     if (seen.what === 'send') this.#send(seen.of)

@@ -1,7 +1,7 @@
 /*
- * The order of requests of one send queue (IBA 10.8.3.3, the table of work request ordering): SENDs and WRITEs are over
- * at the peer before any later request begins. READs and atomics may still be outstanding when a later SEND, WRITE or
- * atomic is executed, unless that one, or one between them, has the fence indicator.
+ * The order of requests of one send queue (IBA 10.8.3.3, the table of work request ordering): SENDs and WRITEs have
+ * ended at the peer before any later request begins. READs and atomics may still be outstanding when a later SEND,
+ * WRITE or atomic is executed, unless that one, or one between them, has the fence indicator.
  */
 import { AccessKind, type Range } from './shadow.ts'
 
@@ -11,13 +11,13 @@ export type RequestKind = 'SEND' | 'WRITE' | 'READ' | 'ATOMIC' | 'RECEIVE' | 'OT
 /** Whether a request returns data to its poster. */
 export const isFetching = (kind: RequestKind): boolean => kind === 'READ' || kind === 'ATOMIC'
 
-/** What the order within a queue needs to know of a request. `fencesBefore`: fenced requests up to it, itself included. */
+/** A request for the order within its queue. `fencesBefore`: number of fenced requests up to it, itself included. */
 export interface Queued {
   readonly kind: RequestKind
   readonly fencesBefore: number
 }
 
-/** Whether an access of a request is over before that of a later request of the same queue. */
+/** Whether an access of a request has ended before that of a later request of the same queue. */
 export const isOrderedInQueue = (first: Queued, access: Range, second: Queued, later: Range): boolean =>
   !isFetching(first.kind) ||
   second.kind === 'READ' ||

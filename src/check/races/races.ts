@@ -1,27 +1,27 @@
 /*
  * Races of requests: two accesses to overlapping bytes, one of them a write or atomic, and nothing that orders them.
- * What orders them: the order within a queue (order.ts), completions polled, messages received, atomics on one word, and
- * what programs do beside RDMA, of which only the time is known (`acquired`). Posts, requests and polls come in, races go
- * out; there is no I/O and no clock. Local loads and stores of programs are not seen.
+ * Accesses are ordered by the order within a queue (order.ts), polled completions, received messages, atomics on one
+ * word, and waits of programs by other means than RDMA, of which only the time is known (`acquired`). Posts, requests
+ * and polls come in, races go out; there is no I/O and no clock. Local loads and stores of programs are not seen.
  *
- * A race is proven if the second request was posted before the first was over, and its poster can have learnt nothing of
- * the first one meanwhile. Otherwise the poster may know in a way that is not seen that the first one is over: it polls
- * memory, for example.
+ * A race is proven if the second request was posted before the first one had ended, and its poster cannot have learnt
+ * of that end. Otherwise the poster may have learnt of it in a way that is not seen: it polls memory, for example.
  *
- * Memory is bounded: by the shadow (shadow.ts), by MAX_CLOCKS clocks of requests, and by MAX_IN_FLIGHT requests a queue.
+ * Limits of memory: those of the shadow (shadow.ts), MAX_CLOCKS clocks of requests, MAX_IN_FLIGHT requests of each
+ * queue.
  */
 import { Clock, MAX_SLOTS } from './clock.ts'
 import { isFetching, isOrderedInQueue, type Queued, type RequestKind } from './order.ts'
 import { type Access, AccessKind, type Interval, isWord, isWrite, MAX_INTERVALS, type Range, Shadow } from './shadow.ts'
 
-/** Requests that keep the clock of their post; further ones know all that anybody knew then. */
+/** Maximum requests that keep the clock of their post; further ones get one with all that any thread knew then. */
 export const MAX_CLOCKS = 16384
-/** Requests of a queue whose end nobody has polled. */
+/** Maximum requests of a queue whose completions no thread has polled. */
 export const MAX_IN_FLIGHT = 16384
-/** Fenced requests of a queue that are known. */
+/** Maximum fenced requests of a queue that are remembered. */
 const MAX_FENCED = 256
 
-/** A post, with what its thread knew. */
+/** A post, with the clock of its thread. */
 export interface Stamp {
   readonly thread: number
   /** Microseconds. */
@@ -30,13 +30,13 @@ export interface Stamp {
 }
 
 interface Queue<Info> {
-  /** In clocks; -1: none. */
+  /** Its slot in clocks; -1: none. */
   readonly slot: number
   /** A completion means that the peer has the message (RC and XRC). */
   readonly isReliable: boolean
-  /** The requests whose end nobody has polled, oldest first. */
+  /** The requests whose completions no thread has polled, oldest first. */
   inFlight: Request<Info>[]
-  /** Of `inFlight`: those before it are placed, and known to be. */
+  /** Index in `inFlight`: the requests before it are placed, and a thread knows that. */
   placed: number
   next: number
   /** Fenced requests; of the latest ones, `fenced`, the first is number `forgottenFences`. */
@@ -57,12 +57,12 @@ export class Request<Info> implements Queued {
   readonly info: Info
   /** Of a received message: the request that sent it. */
   readonly sender: Request<Info> | undefined
-  /** Undefined when nobody needs it any more. */
+  /** Undefined when it is no longer needed. */
   clock: Clock | undefined
-  /** When the device saw it first, and when it was over. */
+  /** When the device saw it first, and when it ended. */
   readonly fetched: number
   ended = Number.POSITIVE_INFINITY
-  /** When the first thread knew. */
+  /** When the first thread knew that the request was done, and that it was placed. */
   doneKnown = Number.POSITIVE_INFINITY
   placedKnown = Number.POSITIVE_INFINITY
   /** Words that order their users. */
@@ -108,7 +108,7 @@ interface Thread {
 interface Cq {
   /** The only thread so far that has polled it. */
   thread: number
-  /** What its pollers have learnt, once there are two. */
+  /** The clock of its pollers, once there are two. */
   clock: Clock | undefined
 }
 
@@ -147,7 +147,7 @@ export class Races<Info> {
     this.#shadow = new Shadow(intervals)
   }
 
-  /** Intervals of memory that were forgotten, so that races on them can have been missed. */
+  /** Number of intervals of memory that were forgotten: races on them can have been missed. */
   get dropped(): number {
     return this.#shadow.dropped
   }
@@ -160,7 +160,7 @@ export class Races<Info> {
     this.#queues.set(id, { slot, isReliable, next: free?.next ?? 0, ...none })
   }
 
-  /** The queue was reset or destroyed: its requests are over. */
+  /** The queue was reset or destroyed: its requests have ended. */
   close(id: number): void {
     const queue = this.#queues.get(id)
     if (queue === undefined) return
@@ -209,7 +209,7 @@ export class Races<Info> {
     return request
   }
 
-  /** A send is over, for the device. */
+  /** The device has finished a send. */
   end(request: Request<Info>, time: number): void {
     request.ended = time
   }
@@ -234,7 +234,7 @@ export class Races<Info> {
     const request = new Request(queue, what, stamp, this.#keep({ ...stamp, clock }), time, sender)
     request.ended = time
     this.#enqueue(queue, request)
-    // A sender that is not here may know anything.
+    // The clock of a sender that is not here is unknown: nothing is reported.
     this.#access(request, sender === undefined ? undefined : clock, what.ranges)
     return request
   }
@@ -302,7 +302,7 @@ export class Races<Info> {
     return thread
   }
 
-  /** The clock of a post, or one that knows more. */
+  /** The clock of a post, or one that contains more. */
   #keep({ clock, time }: Stamp): Clock {
     if (this.#clocks++ < MAX_CLOCKS) return clock
     return new Clock(time)
@@ -346,20 +346,20 @@ export class Races<Info> {
     }
   }
 
-  /** Words that are written or atomic order those who use them, if they are read whole. */
+  /** A word that is written, or used by atomics, orders the requests that access it as a whole. */
   #order(access: Access<Request<Info>>, clock: Clock, [interval, ...more]: readonly Interval<Request<Info>>[]): void {
     if (interval === undefined || more.length > 0) return
     const { request, kind } = access
     interval.sync ??= new Clock(0)
     if (isWrite(access)) {
       interval.sync.join(clock)
-      // The requests before it are over at the peer, and it is not.
+      // The requests before it have ended at the peer, and it has not.
       if (request.queue.slot >= 0) interval.sync.raisePlaced(request.queue.slot, request.epoch)
     }
     if (kind !== AccessKind.WRITE) request.syncs.push(interval.sync)
   }
 
-  /** Whether an access is over before a later one begins, whose poster knew as much as `clock`. */
+  /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */
   #isOrdered(earlier: Access<Request<Info>>, later: Access<Request<Info>>, clock: Clock): boolean {
     const { request } = earlier
     if (earlier.region.isGone || request.queue.isGone) return true
@@ -373,7 +373,9 @@ export class Races<Info> {
   }
 }
 
-/** `isLocal`: the access is to memory of the poster. Elsewhere a completion says nothing if the queue is unreliable. */
+/**
+ * `isLocal`: the access is to memory of the poster. For the peer's, a completion of an unreliable queue proves nothing.
+ */
 const isKnownDone = <Info>(
   { queue, epoch, doneKnown, kind }: Request<Info>,
   clock: Clock,
@@ -384,7 +386,7 @@ const isKnownDone = <Info>(
   return queue.slot < 0 ? doneKnown < Number.POSITIVE_INFINITY : clock.done(queue.slot) > epoch
 }
 
-/** A message behind it has arrived. Requests that return data are then over only if one between them was fenced. */
+/** Whether a later message has arrived. A request that returns data has then ended only if one between was fenced. */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   const { queue, kind, fencesBefore } = request
   if (isFetching(kind) && fencesBefore < queue.forgottenFences) return true
@@ -395,7 +397,7 @@ const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
   return queue.slot < 0 ? placedKnown < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
-/** The poster of the later one cannot have known that the earlier one was over. */
+/** Whether the poster of the later access cannot have known that the earlier one had ended. */
 const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
   const { request } = first
   const { posted, thread, kind, clock } = second.request

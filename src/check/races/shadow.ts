@@ -4,7 +4,7 @@
  */
 import type { Clock } from './clock.ts'
 
-/** What a request does with a range. SOURCE and RESULT: of the poster's own memory; the others: of the peer's. */
+/** Kinds of accesses. SOURCE and RESULT: to the poster's own memory; the others: to the peer's. */
 export const AccessKind = { SOURCE: 0, RESULT: 1, READ: 2, WRITE: 3, ATOMIC: 4 } as const
 
 /** A registration; accesses through one that has ended cannot race with later ones. */
@@ -28,7 +28,9 @@ export interface Access<R> extends Range {
 
 export const isWrite = ({ kind }: Range): boolean => kind !== AccessKind.SOURCE && kind !== AccessKind.READ
 
-/** Devices access such a range as one, in practice: programs use them as flags and locks. */
+/**
+ * Whether a range is an aligned word: in practice devices access it as a whole, and programs use it as a flag or lock.
+ */
 export const isWord = ({ start, end }: Range): boolean => {
   const length = end - start
   return length <= 8 && (length & (length - 1)) === 0 && start % length === 0
@@ -40,14 +42,14 @@ export interface Interval<R> {
   write: Access<R> | undefined
   reads: readonly Access<R>[]
   atomics: readonly Access<R>[]
-  /** Of a word that orders its users: what those know that have written it. */
+  /** Of a word that orders the requests that access it: the clock of those that have written it. */
   sync: Clock | undefined
   touched: number
 }
 
-/** Intervals of all spaces. */
+/** Maximum intervals of all spaces. */
 export const MAX_INTERVALS = 32768
-/** Reads, and atomics, of an interval, of different queues. */
+/** Maximum reads, and atomics, of an interval, by different queues. */
 const MAX_READERS = 8
 
 const NONE: readonly never[] = []
@@ -61,7 +63,7 @@ const withAccess = <R extends { readonly queue: object }>(all: readonly Access<R
 }
 
 export class Shadow<R extends { readonly queue: object }> {
-  /** Intervals that were forgotten. */
+  /** Number of intervals that were forgotten. */
   dropped = 0
   #size = 0
   #time = 0
@@ -77,7 +79,9 @@ export class Shadow<R extends { readonly queue: object }> {
     return this.#size
   }
 
-  /** Calls `check` with each interval that the range overlaps, then notes the access; answers the intervals then. */
+  /**
+   * Calls `check` with each interval that the range overlaps, then notes the access. Returns the resulting intervals.
+   */
   access(one: Access<R>, check: (interval: Interval<R>) => void): readonly Interval<R>[] {
     const { space, start, end, kind } = one
     if (end <= start) return NONE
@@ -109,7 +113,7 @@ export class Shadow<R extends { readonly queue: object }> {
     return found
   }
 
-  /** Cuts intervals at both ends of a range; answers the index of the first one in it. */
+  /** Cuts intervals at both ends of a range; returns the index of the first one in it. */
   #cut(all: Interval<R>[], start: number, end: number): number {
     let low = 0
     let high = all.length

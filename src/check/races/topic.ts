@@ -17,9 +17,9 @@ import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
 import type { RaceSources } from './sources.ts'
 
 export interface RaceTopic extends Topic {
-  /** A program writes an event log: from now on. */
+  /** Begins the search: from now on a program writes an event log. */
   begin(): void
-  /** Joins all that is known; findings come from here. */
+  /** Joins all requests, posts and polls so far, and reports the races as findings. */
   join(): void
 }
 
@@ -31,7 +31,7 @@ const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.valu
 
 interface Operation {
   readonly kind: RequestKind
-  /** What it does with the poster's memory and with the peer's. */
+  /** The kinds of its accesses to the poster's memory and to the peer's. */
   readonly local: number
   readonly remote: number
 }
@@ -241,7 +241,7 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
         cqs.clear()
         feed.forgetCq(object.id)
       }
-      // Registered anew, it may be other memory.
+      // A region that is registered anew may have other memory.
       if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
       const { lkey } = object
       const region = lkey === undefined ? undefined : regions.get(object.device)?.get(lkey)

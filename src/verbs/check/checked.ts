@@ -12,10 +12,10 @@ export interface PostWatch {
   watch(queue: number, number: number, place: RingPlace, ring: ProgramRing): void
   /** Ends the watch: the work queue is not used any more. */
   forget(place: RingPlace): void
-  // The following only if races are looked for.
+  // The following exist only for the search for races.
   /** Notes completions that the program polls from the CQ with this handle. */
   watchPolls?(cq: number, cursor: PolledCursor): void
-  /** The library polls this CQ for promises: the program knows of a completion when its promise does. */
+  /** The library polls this CQ for promises: the program learns of a completion when its promise is resolved. */
   pollsForPromises?(cq: number): void
   /** Notes `count` completions of a CQ that only counts them. */
   counted?(cq: number, count: number): void
@@ -23,7 +23,7 @@ export interface PostWatch {
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
 }
 
-/** Where a CQ has its completion: `at` is set by each poll that finds one. */
+/** The cursor of a CQ at its polled completion: `at` is set by each poll that finds one. */
 export interface PolledCursor {
   readonly id: number
   at: number
@@ -31,7 +31,7 @@ export interface PolledCursor {
 
 /** A finding, and how often it was found. */
 export interface CountedFinding extends Finding {
-  /** How often: the same id, place and kind of sentence. */
+  /** Number of occurrences with the same id, place and kind of sentence. */
   readonly count: number
 }
 
@@ -46,7 +46,7 @@ export interface Checked {
 
 /**
  * Calls `note` with the slot of each post to a work queue, just before the device can see it. The index of the ring
- * becomes an accessor, so that the hot code of posts (ring.ts) does not know of it.
+ * becomes an accessor, so that the hot code of posts (ring.ts) stays as it is.
  */
 export const onPost = (ring: ProgramRing, note: (slot: number) => void): void => {
   let { index } = ring
@@ -60,7 +60,7 @@ export const onPost = (ring: ProgramRing, note: (slot: number) => void): void =>
   })
 }
 
-/** Calls `note` with the wr_id of each completion that is polled. The hot code of polls does not know of it. */
+/** Calls `note` with the wr_id of each completion that is polled. The hot code of polls stays as it is. */
 const onPoll = (cursor: PolledCursor, note: (wrId: number) => void): void => {
   let { at } = cursor
   Object.defineProperty(cursor, 'at', {
@@ -72,7 +72,7 @@ const onPoll = (cursor: PolledCursor, note: (wrId: number) => void): void => {
   })
 }
 
-/** Calls `note` with the completions that the program knows of. */
+/** Calls `note` with completions when the program learns of them. */
 export const pollWatch = (
   note: (cq: number, count: number, wrId: bigint) => void,
 ): Pick<PostWatch, 'watchPolls' | 'pollsForPromises' | 'counted'> => {
@@ -81,7 +81,7 @@ export const pollWatch = (
     watchPolls(cq, cursor) {
       promising.delete(cq)
       onPoll(cursor, wrId => {
-        // Queued before the promise is resolved, so that it runs before what awaits it.
+        // Queued before the promise is resolved, so that it runs before the code that awaits the promise.
         if (promising.has(cq)) queueMicrotask(() => note(cq, 1, BigInt(wrId)))
         else note(cq, 1, BigInt(wrId))
       })

@@ -1,5 +1,5 @@
 /*
- * Options of checked devices: what `userdma check` has as options of the command.
+ * Options of checked devices, the equivalents of options of `userdma check`.
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
 import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
@@ -21,12 +21,13 @@ export interface CheckOptions {
   /** Suppressed findings. */
   readonly ignore?: readonly FindingId[]
   /**
-   * Adapters: what works here and fails there is a finding, on all devices of the network (docs/reference/adapters.md).
+   * Adapters: a call or request that works here and fails there is a finding, on all devices of the network
+   * (docs/reference/adapters.md).
    */
   readonly like?: readonly AdapterName[]
   /**
-   * Whether races are looked for: requests that access the same bytes, one of them writing, without anything that
-   * orders them; default false.
+   * Searches for races: requests that access the same bytes, one of them writing, without anything that orders them;
+   * default false.
    */
   readonly races?: boolean
   /**

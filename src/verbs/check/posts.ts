@@ -54,8 +54,8 @@ export interface Posts extends Pick<PostWatch, 'watch' | 'forget'> {
 }
 
 /**
- * `stacks`: whether each post has a stack of its own, or equal ones share them. `log`: called with each post; undefined:
- * races are not looked for.
+ * `stacks`: whether each post has a stack of its own, or equal ones share them. `log`: called with each post; undefined
+ * without a search for races.
  */
 export const watchPosts = (
   stacks: StackSharing,

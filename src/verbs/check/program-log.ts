@@ -1,8 +1,8 @@
 /*
- * What the program does on checked devices of this process, in order, for the search for races: its posts, and the
- * completions that it polls. Programs on a daemon's device write the same into the event log (spec/session.ts).
+ * The log of the program's posts and polled completions on checked devices of this process, in order, for the search
+ * for races. Programs on a daemon's device write the same into the event log (spec/session.ts).
  *
- * There is one thread. What it awaits from the library it knows with the completion that the library has polled.
+ * There is one thread. A promise of the library counts as a poll of the completion that resolves it.
  */
 import type { LoggedEvent } from '../../check/races/feed.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
@@ -10,9 +10,9 @@ import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { EventKind } from '../../spec/session.ts'
 import type { LazyStack } from './stacks.ts'
 
-/** Entries after which they are joined with what devices saw. */
+/** Number of entries after which they are joined with the requests of devices. */
 const MAX_ENTRIES = 4096
-/** Stacks that are known; of the oldest posts they are forgotten. */
+/** Maximum stacks; those of the oldest posts are forgotten. */
 const MAX_STACKS = 16_384
 /** Milliseconds after which the entries of programs that post little are joined. */
 const JOIN_MS = 100
@@ -20,7 +20,7 @@ const JOIN_MS = 100
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
   /** A post to a work queue of a context. `queue`: PostQueue; `number`: as in the post log. */
   post(context: number, queue: number, number: number, wrId: bigint, stack: LazyStack): void
-  /** A completion that the program polls, or `count` that it has only counted. */
+  /** A completion that the program polls, or `count` completions that it has only counted. */
   poll(context: number, cq: number, count: number, wrId: bigint): void
 }
 

@@ -1,16 +1,19 @@
 /*
- * A stack costs more than the rest of a post. The first requests of a work queue have stacks of their own; later, equal
- * ones (the same opcode, flags, and region of the first element) share the stack of one of them.
+ * Shares stacks between posts, because a stack takes longer than the rest of a post. The first requests of a work queue
+ * have stacks of their own; later, equal ones (the same opcode, flags, and region of the first element) share the stack
+ * of one of them.
  */
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
 
-/** Requests of a queue with stacks of their own. */
+/** Number of first requests of a queue that have stacks of their own. */
 const FIRST = 256
-/** Equal requests that share a stack then; a prime, so that a loop of several posts does not repeat one of them. */
+/**
+ * Number of later, equal requests that share a stack; a prime, so that each post of a loop is captured now and then.
+ */
 const EVERY = 251
-/** Kinds of requests of a queue that are known. */
+/** Maximum kinds of requests of a queue that are remembered. */
 const MAX_KINDS = 64
 
 const { INLINE } = SendFlags.values
@@ -20,7 +23,7 @@ interface Shared<S> {
   left: number
 }
 
-/** The stack of the post in a slot, by `capture` or shared. `queue`: PostQueue. */
+/** Returns a function for the stack of the post in a slot: captured by `capture`, or shared. `queue`: PostQueue. */
 export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () => S): ((slot: number) => S) => {
   const { layout, view, data, log2 } = ring
   const isSend = queue === PostQueue.SEND
