@@ -1,6 +1,6 @@
 /*
  * Runs a program without a terminal and with a time limit, for commands that run it many times. It and its children are
- * a session of their own, which ends with the limit or with this process.
+ * a session of their own, which ends with the limit or when the caller stops it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { ProgramError } from './program/program.ts'
@@ -17,14 +17,14 @@ export interface Ending {
 const KEPT = 2000
 /** Milliseconds to wait for the rest of the output after the program has ended. */
 const OUTPUT_TIMEOUT = 1000
-const ENDING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-/** Runs the program at most `limit` seconds. Throws ProgramError if it cannot be started. */
+/** Runs the program at most `limit` seconds, or until `stop`. Throws ProgramError if it cannot be started. */
 export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
   limit: number,
+  stop: AbortSignal,
 ): Promise<Ending> =>
   new Promise((resolve, reject) => {
     let output = ''
@@ -37,15 +37,10 @@ export const attempt = (
         // All its processes have ended.
       }
     }
-    const interrupted = (signal: NodeJS.Signals): void => {
-      kill()
-      settle()
-      process.kill(process.pid, signal)
-    }
-    for (const signal of ENDING) process.on(signal, interrupted)
+    stop.addEventListener('abort', kill)
     const settle = (): void => {
       clearTimeout(timer)
-      for (const signal of ENDING) process.off(signal, interrupted)
+      stop.removeEventListener('abort', kill)
     }
     const timer = setTimeout(() => {
       isLate = true

@@ -30,6 +30,11 @@ export const Limits = {
   multicast: { groups: 8192, members: 56, memberships: 458752 },
 } as const
 
+/** Limits of queues that a device may have lower (drivers/rxe/torment/limits.ts). */
+export type QueueLimits = Readonly<
+  Record<'maxQpWr' | 'maxSge' | 'maxSrqWr' | 'maxSrqSge' | 'maxInline' | 'maxCqe' | 'maxRdAtomic', number>
+>
+
 /** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B as rxe, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
 /**
@@ -38,7 +43,10 @@ const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
 const CAP_FLAGS_EX = (1n << 38n) | (1n << 40n)
 const ATOMIC_HCA = 1
 
-export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttributes> => ({
+export const deviceAttributes = (
+  guid: Uint8Array,
+  limits: QueueLimits = Limits,
+): RecordOf<typeof DeviceAttributes> => ({
   fwVer: 0n,
   nodeGuid: guid,
   sysImageGuid: guid,
@@ -48,18 +56,18 @@ export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttrib
   vendorPartId: 0,
   hwVer: 0,
   maxQp: Limits.maxQp,
-  maxQpWr: Limits.maxQpWr,
+  maxQpWr: limits.maxQpWr,
   deviceCapFlags: CAP_FLAGS,
-  maxSge: Limits.maxSge,
-  maxSgeRd: Limits.maxSge,
+  maxSge: limits.maxSge,
+  maxSgeRd: limits.maxSge,
   maxCq: Limits.maxCq,
-  maxCqe: Limits.maxCqe,
+  maxCqe: limits.maxCqe,
   maxMr: 524287,
   maxPd: 1048576,
-  maxQpRdAtom: Limits.maxRdAtomic,
+  maxQpRdAtom: limits.maxRdAtomic,
   maxEeRdAtom: 0,
   maxResRdAtom: 258048,
-  maxQpInitRdAtom: Limits.maxRdAtomic,
+  maxQpInitRdAtom: limits.maxRdAtomic,
   maxEeInitRdAtom: 0,
   atomicCap: ATOMIC_HCA,
   maxEe: 0,
@@ -74,8 +82,8 @@ export const deviceAttributes = (guid: Uint8Array): RecordOf<typeof DeviceAttrib
   maxFmr: 0,
   maxMapPerFmr: 0,
   maxSrq: Limits.maxSrq,
-  maxSrqWr: Limits.maxSrqWr,
-  maxSrqSge: Limits.maxSrqSge,
+  maxSrqWr: limits.maxSrqWr,
+  maxSrqSge: limits.maxSrqSge,
   maxPkeys: 64,
   localCaAckDelay: 15,
   physPortCnt: 1,

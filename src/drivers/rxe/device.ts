@@ -195,6 +195,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   // the engine needs the device's memory table, the device needs its classes, and those need the engine: it is set last
   let engineOrNone: Engine | undefined
   const state: RxeState = {
+    limits: torment?.limits(name) ?? Limits,
     identity,
     port,
     cqs: createSlots(),
@@ -239,9 +240,10 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const calmly = (run: () => boolean): boolean => (state.torment === undefined ? run() : state.torment.calmly(run))
 
   // clients may watch the device as soon as it is registered
-  const work = ringWork(state.rings, findSrqOfDomain(state))
+  const plainWork = ringWork(state.rings, findSrqOfDomain(state))
+  const work = torment?.work(plainWork, state.rings) ?? plainWork
   let completions = cqCompletions(state)
-  const attributes = deviceAttributes(identity.guid)
+  const attributes = deviceAttributes(identity.guid, state.limits)
   const device = register(core, {
     name,
     driver: driverFor(core),

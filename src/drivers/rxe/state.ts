@@ -15,6 +15,7 @@ import type { AddressHandle } from './address/destinations.ts'
 import type { Identity } from './address/identity.ts'
 import type { Groups } from './address/multicast.ts'
 import type { StoredAddress } from './address/path.ts'
+import type { QueueLimits } from './attributes.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import type { ReceiveQueue } from './rings/receive-queue.ts'
 import type { QpRings } from './rings/work-source.ts'
@@ -106,10 +107,25 @@ export interface CoreQueue {
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
+/** What was asked for, of the queues of a queue pair. */
+export interface WantedQueues {
+  readonly maxSendWr: number
+  readonly maxRecvWr: number
+  readonly maxSendSge: number
+  readonly maxRecvSge: number
+  readonly maxInlineData: number
+}
+
 /** `--torment` as calls and the end of the device need it (drivers/rxe/torment/torment.ts). */
 export interface CallTorment {
   /** Entries of a CQ for which `wanted` were asked and `capacity` have room. */
   entriesOf(cq: CqObject, wanted: number, capacity: number): number
+  /** The queues of a new queue pair, as large as asked for or larger. */
+  queuesOf(rings: QpRings, qpn: number, wanted: WantedQueues): QpRings
+  /** A shared receive queue for which `requests` were asked is new, or was resized. */
+  limitShared(srq: SrqObject, requests: number): void
+  /** The rings of a queue pair were emptied. */
+  restart(rings: QpRings): void
   /** Ends all waits before `run`; nothing waits that `run` causes. */
   calmly<T>(run: () => T): T
   /** The device is removed. */
@@ -117,6 +133,7 @@ export interface CallTorment {
 }
 
 export interface RxeState {
+  readonly limits: QueueLimits
   /** Its interface may be replaced. */
   identity: Identity
   readonly port: Port

@@ -35,12 +35,20 @@ export const TormentKinds = {
     rule: 'IBA 9.7.5.2.8: min_rnr_timer is the minimum of the wait',
   },
   packet: {
-    help: 'messages travel as packets; those of RC and XRC are duplicated and overtaken, and so retransmitted',
-    rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates',
+    help: 'messages travel as packets; those of RC and XRC are duplicated and overtaken, and so retransmitted; datagrams, multicast too, are overtaken by later ones',
+    rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates; 9.8.3: datagrams have no order',
   },
   limit: {
     help: 'a CQ has exactly the entries that were asked for, and overruns with one completion more',
     rule: 'ibv_create_cq(3): a CQ has at least the entries that were asked for',
+  },
+  queue: {
+    help: 'queues of programs have exactly the requests, elements and inline bytes that were asked for, and the slot of an unsignaled send stays occupied until a later one completes',
+    rule: 'ibv_create_qp(3): the limits of a queue pair are at least those asked for; ibv_post_send(3): a full queue refuses a request with ENOMEM',
+  },
+  adapter: {
+    help: 'limits of the device (requests, elements, inline bytes, CQ entries, READs in flight) are those of the smallest adapter with RC of docs/reference/adapters.md',
+    rule: 'ibv_query_device(3): a program asks the device for its limits',
   },
 } as const
 

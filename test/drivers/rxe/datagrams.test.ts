@@ -5,11 +5,14 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { closeContext, invokeNow } from '../../../src/core/index.ts'
+import { createTorment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { Ah } from '../../../src/spec/classes/ah.ts'
 import { GsiQp } from '../../../src/spec/classes/qp/gsi_qp.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
+import { MULTICAST_QPN } from '../../../src/spec/wire/headers.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
 import { parseFrame } from '../../../src/wire/frame.ts'
 import {
   assertNothingLeft,
@@ -156,6 +159,45 @@ describe('a datagram', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 4136, a.qpn]])
     assert.equal(polled(a).length, 2)
+  })
+})
+
+describe('datagrams under torment', () => {
+  it('overtake each other, and none is lost or duplicated, to a queue pair and to a group', () => {
+    let overtaken = 0
+    for (let seed = 0; seed < 12; seed++)
+      for (const isGroup of [false, true]) {
+        const torment = createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(4096))
+        const m = machine(2, '', 'packets', undefined, torment)
+        const [a, b] = [peer(m, 0), peer(m, 1)]
+        if (isGroup) invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
+        const { number } = ah(a.p, isGroup ? GROUP : gidOf(b))
+        const count = 12
+        for (let i = 0; i < count; i++) assert.ok(postReceive(b.receive, BigInt(i), [sgeOf(b.mr, i * 128, 128)]))
+        for (let i = 0; i < count; i++) {
+          a.mr.bytes[4096 + i] = i
+          const request = { opcode: Wr.SEND, id: BigInt(i), sges: [sgeOf(a.mr, 4096 + i, 1)] }
+          assert.ok(
+            postSend(a.send, { ...request, to: { qpn: isGroup ? MULTICAST_QPN : b.qpn, qkey: QKEY, ah: number } }),
+          )
+        }
+        m.settle()
+        while (m.tick());
+        const sent = pollAll(a.cq.ring).map(({ id, status }) => [Number(id), status])
+        assert.deepEqual(
+          sent,
+          Array.from({ length: count }, (_, i) => [i, 0]),
+        )
+        const received = pollAll(b.cq.ring).map(({ id }) => b.mr.bytes[Number(id) * 128 + 40])
+        const inOrder = Array.from({ length: count }, (_, i) => i)
+        assert.deepEqual(
+          received.toSorted((x, y) => x - y),
+          inOrder,
+          `seed ${seed}`,
+        )
+        overtaken += +(String(received) !== String(inOrder))
+      }
+    assert.ok(overtaken > 0)
   })
 })
 

@@ -30,6 +30,7 @@ export const testRings = (): TestRings => {
   return {
     live,
     layout: rxeLayout,
+    mayHideSlots: true,
     left: Number.POSITIVE_INFINITY,
     at(offset) {
       for (const area of live) if (BigInt(area.offset) === offset) return area

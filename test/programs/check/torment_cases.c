@@ -4,6 +4,8 @@
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
  *   torment_cases event | event-right               each completion event comes with a completion
+ *   torment_cases depth | depth-right               a queue holds more requests than were asked for
+ *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *
  * Exit status 1 and a message if the assumption fails.
  */
@@ -114,6 +116,52 @@ static int event(int right)
     return status;
 }
 
+/* WRITEs, all in flight at once; the queue was made for one less. */
+static int depth(int right)
+{
+    const int asked = small_qp().cap.max_send_wr;
+    for (int round = 1; round <= ROUNDS; round++) {
+        int completed = 0;
+        for (int i = 0; i <= asked; i++) {
+            if (right && i == asked) {
+                next_of(&one);
+                completed++;
+            }
+            post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+        }
+        while (completed++ <= asked)
+            next_of(&one);
+    }
+    return 0;
+}
+
+/* Unsignaled SENDs; that they are over is known from the answer of the peer, or from a completion. */
+static int unsignaled(int right)
+{
+    for (int end = 0; end < 2; end++) {
+        struct end *this = end == 0 ? &one : &other;
+        struct ibv_qp_init_attr init = small_qp();
+        init.sq_sig_all = end == 1 || right;
+        init.send_cq = init.recv_cq = this->cq;
+        check(ibv_destroy_qp(this->qp), "ibv_destroy_qp");
+        this->qp = need(ibv_create_qp(this->pd, &init), "ibv_create_qp");
+        to_init(this);
+    }
+    connect_ends(&one, &other);
+    for (int round = 1; round <= 5 * ROUNDS; round++) {
+        post_receive(&one, first_bytes(&one, 64));
+        post_receive(&other, first_bytes(&other, 64));
+        post(&one, IBV_WR_SEND, first_bytes(&one, 64), 0, 0);
+        next_of(&other);
+        post(&other, IBV_WR_SEND, first_bytes(&other, 64), 0, 0);
+        next_of(&other);
+        next_of(&one);
+        if (right)
+            next_of(&one);
+    }
+    return 0;
+}
+
 int main(int count, char **arguments)
 {
     static const struct {
@@ -121,18 +169,20 @@ int main(int count, char **arguments)
         int (*run)(int right);
         int right;
     } cases[] = {{"last-byte", last_byte, 0}, {"last-byte-right", last_byte, 1}, {"order", order, 0},
-                 {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1}};
+                 {"order-right", order, 1},   {"event", event, 0},              {"event-right", event, 1},
+                 {"depth", depth, 0},         {"depth-right", depth, 1},     {"unsignaled", unsignaled, 0},
+                 {"unsignaled-right", unsignaled, 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (count == 2 && strcmp(arguments[1], cases[i].name) == 0) {
             open_device();
             make_end(&one);
             make_end(&other);
-            if (cases[i].run != event)
+            if (cases[i].run != event && cases[i].run != unsignaled)
                 connect_ends(&one, &other);
             const int status = cases[i].run(cases[i].right);
             destroy_pair(&one, &other);
             return status;
         }
-    fprintf(stderr, "usage: torment_cases last-byte|last-byte-right|order|order-right|event|event-right\n");
+    fprintf(stderr, "usage: torment_cases CASE: see the top of its source\n");
     return 1;
 }

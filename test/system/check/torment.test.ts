@@ -6,8 +6,9 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { TormentKinds } from '../../../src/spec/check/torment.ts'
+import { seedWith } from '../../drivers/rxe/torment/seeds.ts'
 import { repoRoot } from '../../paths.ts'
-import { lacking, ownProgram, runUserdma, type Scope } from '../programs.ts'
+import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
 const cases = ownProgram('torment_cases')
 const SEEDS = 100
@@ -26,7 +27,18 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     assert.fail(`it passes with ${SEEDS} seeds`)
   })
 
-  for (const name of ['last-byte-right', 'order-right', 'event-right'])
+  it('rdma-core refuses a post beyond the size that was asked for, and unsignaled sends without an end', async t => {
+    assert.equal(await statusOf(t, 'unsignaled', []), 0)
+    // the first seed with kind `queue` for each queue pair
+    const seed = seedWith('queue', 1)
+    const { status, stderr } = await runUserdma(t, [
+      ...['run', '--private', '--torment', String(seed), '--', cases, 'unsignaled'],
+    ])
+    assert.equal(status, 1, stderr)
+    assert.match(stderr, /^ibv_post_send: Cannot allocate memory\n$/)
+  })
+
+  for (const name of ['last-byte-right', 'order-right', 'event-right', 'depth-right', 'unsignaled-right'])
     it(`${name} passes`, async t => {
       for (const seed of ['1', '2', '3']) assert.equal(await statusOf(t, name, ['--torment', seed]), 0, `seed ${seed}`)
     })
@@ -55,12 +67,14 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     runUserdma(scope, ['check', ...options, '--', ...program])
 
   it('prints the shortest run that fails, and how to repeat it', async t => {
-    const { status, stderr } = await search(t, ['--torment-search', '12'], cases, 'last-byte')
+    const first = String(seedWith('bytes', 1))
+    const { status, stderr } = await search(t, ['--torment-search', '2', '--torment', first], cases, 'last-byte')
     assert.equal(status, 65, stderr)
     const [, failed, text, decisions] =
-      /(\d+) of 12 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []
+      /(\d+) of 2 seeds fail; the shortest is --torment (\S+) with (\d+) decisions\n/.exec(stderr) ?? []
     assert.ok(Number(failed) > 0 && Number(decisions) > 0, stderr)
     assert.match(stderr, /exit status 1\n {2}round \d: the last byte has arrived, byte \d+ has not\n/)
+    assert.match(stderr, /\nuserdma check: run again, it fails [012] of 2 times\n/)
     assert.ok(stderr.includes(`repeat it: userdma check --torment ${text} -- ${cases} last-byte\n`), stderr)
     assert.ok(stderr.includes(`userdma trace --private --torment ${text} -- ${cases} last-byte\n`), stderr)
   })
@@ -69,13 +83,51 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.equal(stderr, 'userdma check: no failure with 2 seeds, 40 to 41\n')
     assert.equal(status, 0)
   })
-  it('counts signals, the time limit and findings as failures', async t => {
+  /** A program for which the script decides, which has the number of the run in `$n`, from 0 on. */
+  const counting = (scope: Scope, script: string): readonly string[] => {
+    const file = join(temporaryFolder(scope), 'runs')
+    return ['sh', '-c', `n=$(cat ${file} || echo 0) 2> /dev/null; echo $((n + 1)) > ${file}; ${script}`]
+  }
+  it('says whether the failure repeats', async t => {
+    const { status, stderr } = await search(t, ['--torment-search', '1'], ...counting(t, '[ $n = 0 ] || [ $n = 3 ]'))
+    assert.match(stderr, /1 of 1 seeds fail; .*\n.*exit status 1\n.*run again, it fails 1 of 2 times\n/)
+    assert.equal(status, 65)
+  })
+  it('prints what was found when it is interrupted', async t => {
+    const interrupted = await search(
+      t,
+      ['--torment-search', '50'],
+      ...counting(t, '[ $n = 0 ] && exit; [ $n -lt 3 ] || { kill -INT $PPID; sleep 60; }; exit 3'),
+    )
+    assert.match(
+      interrupted.stderr,
+      /check: 2 of 2 seeds until SIGINT fail; the shortest is --torment 1 .*\n.*status 3\n/,
+    )
+    assert.equal(interrupted.status, 130)
+    const early = await search(t, ['--torment-search', '50'], 'sh', '-c', 'kill -TERM $PPID; sleep 60')
+    assert.equal(early.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
+    assert.equal(early.status, 143)
+  })
+  it('finds races with --races', async t => {
+    const race = join(repoRoot, 'build', 'findings', 'race')
+    const { status, stderr } = await search(
+      t,
+      ['--torment-search', '1', '--races', '--fail-on', 'warning'],
+      'sh',
+      '-c',
+      `${race}; true`,
+    )
+    assert.match(stderr, /finding race: /)
+    assert.match(stderr, /repeat it: userdma check --races --fail-on warning -- /)
+    assert.equal(status, 65)
+  })
+  it('counts signals, the time limit and findings as failures, also without torment', async t => {
     const one = ['--torment-search', '1']
     const killed = await search(t, one, 'sh', '-c', 'kill -SEGV $$')
-    assert.match(killed.stderr, /signal SIGSEGV, also without torment\n/)
+    assert.match(killed.stderr, /: the program fails without torment, so no seed was tried\n.*: signal SIGSEGV\n/)
     assert.match(killed.stderr, /-- sh -c 'kill -SEGV \$\$'\n/)
     const late = await search(t, [...one, '--time-limit', '1'], 'sh', '-c', 'echo here; sleep 1000 & wait')
-    assert.match(late.stderr, /no end within 1 s, also without torment\n {2}here\n/)
+    assert.match(late.stderr, /no end within 1 s\n {2}here\n/)
     const found = await search(t, one, 'sh', '-c', `${join(repoRoot, 'build', 'findings', 'stale-rkey')}; true`)
     assert.match(found.stderr, /finding stale-rkey: /)
     for (const { status } of [killed, late, found]) assert.equal(status, 65)

@@ -39,15 +39,23 @@ type Two = readonly [TestDaemon, TestDaemon]
 const startTwo = async (
   scope: Scope,
   addresses: readonly [string, string],
-  more: { link?: string; fault?: string; netns?: readonly [string, string] } = {},
+  more: {
+    link?: string
+    fault?: string
+    netns?: readonly [string, string]
+    /** Seeds; undefined: none. */
+    torment?: readonly [number | undefined, number | undefined]
+  } = {},
 ): Promise<Two> => {
   const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
     const { link = 'udp', fault, netns } = more
+    const seed = more.torment?.[i]
     return startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
       link,
       ...(fault !== undefined && { fault }),
       ...(netns && { netns: netns[i] }),
+      ...(seed !== undefined && { options: ['--torment', String(seed)] }),
     })
   }
   return [await startEnd(0), await startEnd(1)]
@@ -133,6 +141,20 @@ describe('two daemons on loopback', { skip }, () => {
     await checked(t, [two[1], two[0]])
     for (const daemon of two) await daemon.settled(isEmpty)
   })
+
+  for (const [number, torment] of (
+    [
+      [3, 4],
+      [5, undefined],
+      [undefined, 2],
+    ] as const
+  ).entries())
+    it(`every byte arrives with torment ${torment.map(seed => seed ?? 'off').join(' and ')}`, async t => {
+      const two = await startTwo(t, [loopbackText(33 + 2 * number), loopbackText(34 + 2 * number)], { torment })
+      await checked(t, two)
+      await runCase(t, two[0], one(65536, 1024, true), 20, two[1])
+      for (const daemon of two) await daemon.settled(isEmpty)
+    })
 
   it('devices of one daemon send to each other, and to themselves', async t => {
     const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
@@ -244,6 +266,16 @@ describe('two network namespaces', { skip }, () => {
       const { cutMessages, unexpectedIdentifications } = await portOf(two[0])
       if (link === 'udp') assert.ok(cutMessages > 10, `${cutMessages} messages were segmented`)
       if (version === 6) assert.equal(unexpectedIdentifications, 0)
+    })
+
+  for (const version of [4, 6] as const)
+    it(`both ends tormented, IPv${version}`, async t => {
+      if (!canMakeNamespaces(t)) return
+      const netns = twoNamespaces(t, 1500, true)
+      const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
+      const two = await startTwo(t, addresses, { netns, torment: [3, 4] })
+      await checked(t, two)
+      for (const daemon of two) await daemon.settled(isEmpty)
     })
 
   // Groups in perftest's notation: an IPv4 group, and IPv6 groups of link and global scope.

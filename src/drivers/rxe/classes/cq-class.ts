@@ -23,9 +23,10 @@ const { ERR } = QpState.values
 const { ENTRIES, COUNTING } = CqKind.values
 const noThreshold = { count: 0, period: 0 }
 
-const requireCqe = (method: string, cqe: number): void => {
-  if (cqe > Limits.maxCqe)
-    throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
+const requireCqe = (call: CallContext, method: string, cqe: number): void => {
+  const { maxCqe } = stateOf(call).limits
+  if (cqe > maxCqe)
+    throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${maxCqe}, the device's max_cqe`)
 }
 
 /** Torment may give only the entries that were asked for. */
@@ -55,7 +56,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
     create(call, object, { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = ENTRIES }) {
       if (flags !== 0)
         throw new CallError('EOPNOTSUPP', `cq.create: attribute flags: 0x${flags.toString(16)}: the device knows none`)
-      requireCqe('create', cqe)
+      requireCqe(call, 'create', cqe)
       if (compVector >= Limits.compVectors)
         throw new CallError(
           'EINVAL',
@@ -87,7 +88,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
         core(call, object, args)
         return { cqe: state.ring.capacity }
       }
-      requireCqe('modify', cqe)
+      requireCqe(call, 'modify', cqe)
       if (state.kind === COUNTING)
         throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
       return caughtUp(call, () => {

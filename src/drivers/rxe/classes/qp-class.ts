@@ -30,7 +30,7 @@ import {
   sourceOf,
   storedAddress,
 } from '../address/path.ts'
-import { Limits } from '../attributes.ts'
+import type { QueueLimits } from '../attributes.ts'
 import { type MmapInfo, mmapInfo, ringsOf } from '../context.ts'
 import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from '../rings/work-source.ts'
@@ -65,11 +65,11 @@ export const closePath = (device: RxeState, state: QueuePair): void => {
 /**
  * Checks values that the state table does not cover. `activeMtu`: the largest path MTU that the interface allows now.
  */
-const checkValues = (where: string, args: QpModify, activeMtu: number): void => {
+const checkValues = (where: string, args: QpModify, activeMtu: number, { maxRdAtomic }: QueueLimits): void => {
   if (args.port !== undefined) within(where, 'port', args.port, 1, 1)
   if (args.pkeyIndex !== undefined) within(where, 'pkeyIndex', args.pkeyIndex, 0)
-  if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, Limits.maxRdAtomic)
-  if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, Limits.maxRdAtomic)
+  if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
+  if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
   if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
@@ -108,6 +108,7 @@ const recordAttributes = (
 const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
+  { maxSge }: QueueLimits,
   shared: ReceiveQueue | undefined,
   destinations: Destinations | undefined,
 ): QpRings => {
@@ -117,7 +118,7 @@ const createRings = (
   const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
-  const max = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
+  const max = Math.min(Math.floor(inline / RingSge.BYTES), maxSge)
   const send = lean(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, max, inline)
   try {
     const receive =
@@ -168,21 +169,25 @@ export const qpClass = (
     cls as AnyQp,
     {
       create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
-        within(createCall, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
-        within(createCall, 'cap.maxRecvWr', cap.maxRecvWr, Limits.maxQpWr)
-        within(createCall, 'cap.maxSendSge', cap.maxSendSge, Limits.maxSge)
-        within(createCall, 'cap.maxRecvSge', cap.maxRecvSge, Limits.maxSge)
-        within(createCall, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
         const device = stateOf(call)
+        const { limits } = device
+        within(createCall, 'cap.maxSendWr', cap.maxSendWr, limits.maxQpWr)
+        within(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
+        within(createCall, 'cap.maxSendSge', cap.maxSendSge, limits.maxSge)
+        within(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
+        within(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
         // only allocating the rings can fail; nothing after it does, so nothing has to be undone
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
             : undefined
-        const rings = createRings(call.context, cap, (srq as SrqObject | undefined)?.state.queue, destinations)
-        const { send, receive } = rings
+        const rings = createRings(call.context, cap, limits, (srq as SrqObject | undefined)?.state.queue, destinations)
         const qpn = takeNumber(device)
+        const { send, receive } =
+          device.torment !== undefined && ringsOf(call.context).mayHideSlots
+            ? device.torment.queuesOf(rings, qpn, cap)
+            : rings
         const row = device.engine().create({
           service,
           qpn,
@@ -264,7 +269,7 @@ export const qpClass = (
         // Linux looks the GID up before it checks the transition (abi/objects)
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
         if (!isTransition(type, before, after, args)) checkSteps(type, before, after, args, modifyCall)
-        checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu)
+        checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
           const flow = openPath(device.port, flowAddress(source, args.address), modifyCall)
@@ -282,6 +287,7 @@ export const qpClass = (
           state.noted = 0
           state.address = undefined
           resetRings(state)
+          device.torment?.restart(state)
           device.feed?.reset(state.row)
           state.destinations?.release()
         }

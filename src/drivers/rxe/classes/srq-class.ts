@@ -15,12 +15,16 @@ import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { In } from '../../../spec/schema/schema.ts'
-import { Limits } from '../attributes.ts'
 import { mmapInfo, ringsOf } from '../context.ts'
 import { createReceiveQueue, resizeReceives } from '../rings/receive-queue.ts'
 import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
+
+/** Torment may give only the requests that were asked for. */
+const limitRequests = (call: CallContext, srq: SrqObject, requests: number): void => {
+  if (ringsOf(call.context).mayHideSlots) stateOf(call).torment?.limitShared(srq, requests)
+}
 
 /** No CQ: completions go to the CQs of the queue pairs. */
 const NO_CQ = -1
@@ -29,9 +33,9 @@ const refuse = (object: CoreObject, method: string, reason: string): never => {
   throw new CallError('EINVAL', `${object.class.name}.${method}: attribute ${reason}`)
 }
 
-const requireMaxWr = (object: CoreObject, method: string, maxWr: number): void => {
-  if (maxWr > Limits.maxSrqWr)
-    refuse(object, method, `maxWr: ${maxWr} is above ${Limits.maxSrqWr}, the device's max_srq_wr`)
+const requireMaxWr = (call: CallContext, object: CoreObject, method: string, maxWr: number): void => {
+  const { maxSrqWr } = stateOf(call).limits
+  if (maxWr > maxSrqWr) refuse(object, method, `maxWr: ${maxWr} is above ${maxSrqWr}, the device's max_srq_wr`)
 }
 
 type Wanted = In<typeof Srq.methods.create, CoreObject>
@@ -42,10 +46,10 @@ const create = (
   { pd, maxWr, maxSge, userHandle, asyncFd }: Wanted,
   rest: Pick<SrqState, 'cq' | 'domain'>,
 ) => {
-  requireMaxWr(object, 'create', maxWr)
-  if (maxSge > Limits.maxSrqSge)
-    refuse(object, 'create', `maxSge: ${maxSge} is above ${Limits.maxSrqSge}, the device's max_srq_sge`)
+  requireMaxWr(call, object, 'create', maxWr)
   const device = stateOf(call)
+  const { maxSrqSge } = device.limits
+  if (maxSge > maxSrqSge) refuse(object, 'create', `maxSge: ${maxSge} is above ${maxSrqSge}, the device's max_srq_sge`)
   const sges = Math.max(1, maxSge)
   const reached = (limit: number): void => {
     const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
@@ -57,6 +61,7 @@ const create = (
   const slot = device.srqs.add(object)
   device.srqns.bind(number, slot)
   object.state = { number, slot, queue, pd: pd.id, ...rest }
+  limitRequests(call, object, maxWr)
   affiliate(object, userHandle, { asyncFd })
   return { maxWr: queue.ring.capacity, maxSge: sges, queue: mmapInfo(queue.ring), number }
 }
@@ -67,24 +72,21 @@ const query = (_call: CallContext, { state: { queue } }: SrqObject) => ({
   limit: queue.limit,
 })
 
-const modify = (
-  { context }: CallContext,
-  object: SrqObject,
-  { maxWr, limit }: In<typeof Srq.methods.modify, CoreObject>,
-) => {
+const modify = (call: CallContext, object: SrqObject, { maxWr, limit }: In<typeof Srq.methods.modify, CoreObject>) => {
   const { queue } = object.state
   if (maxWr !== undefined) {
-    requireMaxWr(object, 'modify', maxWr)
+    requireMaxWr(call, object, 'modify', maxWr)
     if (maxWr < queue.limit) refuse(object, 'modify', `maxWr: ${maxWr} is below the limit, ${queue.limit}`)
   }
   const size = maxWr ?? queue.ring.capacity
   if (limit !== undefined && limit > size)
     refuse(object, 'modify', `limit: ${limit} is above ${size}, the requests that the queue holds`)
   if (maxWr !== undefined) {
-    const rings = ringsOf(context)
+    const rings = ringsOf(call.context)
     const old = resizeReceives(rings, queue, maxWr)
     if (old === undefined) return refuse(object, 'modify', `maxWr: ${maxWr} is less than the requests that wait`)
     rings.free(old)
+    limitRequests(call, object, maxWr)
   }
   if (limit !== undefined) queue.limit = limit
   return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }

@@ -82,21 +82,30 @@ export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into:
   into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
 }
 
-/** Takes the oldest WQE, as `WorkSource.takeReceive`. */
-export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
-  const { ring } = queue
+/** Copies the oldest WQE, whose slot stays occupied; false if there is none. */
+export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (pendingReceives(queue) === 0) {
     queue.seen = queue.taken
     return false
   }
   loadReceive(queue, queue.taken, into, at)
-  queue.taken = (queue.taken + 1) & ring.wrap
-  storeConsumer(ring, queue.taken)
-  if (queue.limit !== 0 && pendingReceives(queue) < queue.limit) {
-    const { limit } = queue
-    queue.limit = 0
-    queue.reached(limit)
-  }
+  queue.taken = (queue.taken + 1) & queue.ring.wrap
+  return true
+}
+
+/** A WQE was taken: calls `reached` if the queue is armed and has fewer WQEs than its limit. */
+export const checkLimit = (queue: ReceiveQueue): void => {
+  const { limit } = queue
+  if (limit === 0 || pendingReceives(queue) >= limit) return
+  queue.limit = 0
+  queue.reached(limit)
+}
+
+/** Takes the oldest WQE, as `WorkSource.takeReceive`. */
+export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
+  if (!loadOldest(queue, into, at)) return false
+  storeConsumer(queue.ring, queue.taken)
+  checkLimit(queue)
   return true
 }
 

@@ -15,6 +15,7 @@ import { emptyRing, type RingMemory, type RingRoom } from './rings.ts'
 /** Rings that a program maps. */
 export const mappedRings = (memory: MappedMemory): RingMemory => ({
   layout: rxeLayout,
+  mayHideSlots: true,
   allocate(bytes) {
     const area = memory.allocate(rxeLayout.header.DATA + bytes)
     return { area, head: area.at, data: area.at + rxeLayout.header.DATA }

@@ -20,6 +20,11 @@ export interface RingRoom {
 /** Memory for rings of one layout. */
 export interface RingMemory {
   readonly layout: RingLayout
+  /**
+   * Whether slots may look occupied that are not in use (drivers/rxe/torment/queues.ts): the user library compares
+   * indices only to find free slots, and does not count requests with them.
+   */
+  readonly mayHideSlots?: true
   /** Memory for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
   allocate(bytes: number): RingRoom
   free(room: RingRoom): void

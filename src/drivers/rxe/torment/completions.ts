@@ -14,11 +14,13 @@ import type { Decisions } from './decisions.ts'
 const MAX_HELD = 8192
 /** Bit of the opcodes of receive completions. */
 const { RECV } = WcOpcode.values
+export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Completion.OPCODE] & RECV) !== 0
 
 interface Held {
   readonly words: Uint32Array
   readonly solicited: boolean
   readonly due: number
+  readonly slot: number
 }
 
 /** Completions of one work queue for one CQ. */
@@ -54,8 +56,10 @@ export interface CompletionSink {
   /** Nothing that a completion shows is missing in memory when this returns. */
   placeBytes(): void
   isAlive(cq: CqObject): boolean
-  /** Writes a completion, and calls `notify`. */
-  deliver(cq: CqObject, words: Uint32Array, solicited: boolean): void
+  /** The slot of its work queue behind those that a completion releases. */
+  slotOf(qpn: number, isReceive: boolean): number
+  /** Releases slots, writes a completion, and calls `notify`. */
+  deliver(cq: CqObject, words: Uint32Array, solicited: boolean, slot: number): void
   /** Sends the event if the CQ is armed. */
   raise(cq: CqObject, solicited: boolean): void
 }
@@ -72,8 +76,8 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     const { cq, queue } = lane
     let count = 0
     for (; count < queue.length && queue[count].due <= time; count++) {
-      const { words, solicited } = queue[count]
-      if (sink.isAlive(cq)) sink.deliver(cq, words, solicited)
+      const { words, solicited, slot } = queue[count]
+      if (sink.isAlive(cq)) sink.deliver(cq, words, solicited, slot)
     }
     queue.splice(0, count)
     held -= count
@@ -115,7 +119,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
   return {
     push(cq, words, solicited) {
       const qpn = words[Completion.QPN]
-      const isReceive = (words[Completion.OPCODE] & RECV) !== 0
+      const isReceive = isReceiveCompletion(words)
       const number = cq.state.number
       const key = `${number} ${qpn} ${isReceive}`
       let lane = lanes.get(key)
@@ -139,11 +143,12 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
           )
         }
       }
+      const slot = sink.slotOf(qpn, isReceive)
       if (due === 0) {
-        sink.deliver(cq, words, solicited)
+        sink.deliver(cq, words, solicited, slot)
         return
       }
-      const one = { words: words.slice(), solicited, due }
+      const one = { words: words.slice(), solicited, due, slot }
       if (lane === undefined) lanes.set(key, { cq, queue: [one] })
       else lane.queue.push(one)
       next = Math.min(next, due)

@@ -18,6 +18,8 @@ const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
 const WAITS = [20, 500, 5000, 20_000]
 /** Waits of a sequence after which the longest one is half as long, so that long runs end. */
 const HALVING = 100
+/** Lasting decisions that are kept: those of some dozens of devices. */
+const MAX_LASTING = 256
 const WORDS = 2 ** 32
 
 export interface Decisions {
@@ -30,9 +32,15 @@ export interface Decisions {
   share(kind: TormentKind): number
   /** The sequence of a kind for one object: `key` is its identity, such as its QPN. */
   sequence(kind: TormentKind, device: string, key: object | number): Sequence
-  /** A decision was made; `text` is called only if somebody listens. */
-  note(kind: TormentKind, device: string, text: () => string): void
-  /** `listener` gets later decisions and their devices, until the function returned is called. */
+  /**
+   * A decision was made; `text` is called only if somebody listens. `isLasting`: it is about a device, before anybody can
+   * listen.
+   */
+  note(kind: TormentKind, device: string, text: () => string, isLasting?: boolean): void
+  /**
+   * `listener` gets the lasting decisions so far and all later ones, with their devices, until the function returned is
+   * called.
+   */
   listen(listener: Listener): () => void
 }
 
@@ -55,6 +63,7 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
   const listeners = new Set<Listener>()
   /** By kind and device: the sequences of its objects, in the order of their first use. */
   const known = new Map<string, Map<object | number, Sequence>>()
+  const lasting: (readonly [decision: TormentDecision, device: string])[] = []
   let count = 0
 
   const createSequence = (kind: TormentKind, name: string): Sequence => {
@@ -95,13 +104,15 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
       }
       return found
     },
-    note(kind, device, text) {
+    note(kind, device, text, isLasting = false) {
       count++
-      if (listeners.size === 0) return
+      if (listeners.size === 0 && !isLasting) return
       const decision = { number: count, kind, text: text() }
+      if (isLasting && lasting.length < MAX_LASTING) lasting.push([decision, device])
       for (const listener of listeners) listener(decision, device)
     },
     listen(listener) {
+      for (const [decision, device] of lasting) listener(decision, device)
       listeners.add(listener)
       return () => listeners.delete(listener)
     },

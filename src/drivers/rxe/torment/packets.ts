@@ -1,7 +1,8 @@
 /*
  * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device whose rules only do
- * what a reliable connection repairs. Services without acknowledgements are left alone: their messages would be lost,
- * which is allowed too, but programs that tolerate it are rare.
+ * what a reliable connection repairs, and let datagrams overtake each other. Nothing else is lost than without torment:
+ * loss is allowed for services without acknowledgements, but programs that tolerate it are rare. So UC is left alone,
+ * whose messages are dropped if a packet is overtaken.
  */
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'
@@ -13,6 +14,7 @@ import type { Decisions } from './decisions.ts'
 /** Shares of the packets that are duplicated, and that later ones overtake, if the kind takes every opportunity. */
 const TWICE = 0.1
 const OVERTAKEN = 0.05
+const DATAGRAMS_OVERTAKEN = 0.25
 
 /** A port that calls the current functions of `port`: a fault layer below replaces them when its rules change. */
 const delegate = (port: Port): Port => ({
@@ -56,7 +58,8 @@ export const withPacketTorment = (port: Port, device: string, decisions: Decisio
   const share = decisions.share('packet')
   if (share === 0 || decisions.isOver) return undefined
   const rules = parseFaults(
-    `opcode=RC_*+XRC_*,dup=${TWICE * share},reorder=${OVERTAKEN * share},seed=${decisions.seed}`,
+    `opcode=RC_*+XRC_*,dup=${TWICE * share},reorder=${OVERTAKEN * share},seed=${decisions.seed};` +
+      `opcode=UD_*,reorder=${DATAGRAMS_OVERTAKEN * share},seed=${decisions.seed}`,
   )
   const layer = withFaults(delegate(port), device, rules)
   layer.tap = ({ outcome, direction, arena: { view }, offset }) => {

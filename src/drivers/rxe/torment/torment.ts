@@ -14,13 +14,23 @@ import type { FaultPort } from '../../../phy/faults/layer.ts'
 import type { Port } from '../../../phy/port.ts'
 import type { TormentSetting } from '../../../spec/check/torment.ts'
 import type { Engine } from '../../../transport/engine.ts'
-import type { Completions, Environment, Memory } from '../../../transport/types.ts'
+import {
+  Completion,
+  type Completions,
+  type Environment,
+  type Memory,
+  type WorkSource,
+} from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
+import type { QueueLimits } from '../attributes.ts'
+import type { QpRings } from '../rings/work-source.ts'
 import type { CallTorment, CqObject, RxeState } from '../state.ts'
-import { createLateCompletions, type LateCompletions } from './completions.ts'
+import { createLateCompletions, isReceiveCompletion, type LateCompletions } from './completions.ts'
 import { createDecisions, type Decisions } from './decisions.ts'
+import { decideLimits } from './limits.ts'
 import { withPacketTorment } from './packets.ts'
 import { createPieces, type Pieces } from './pieces.ts'
+import { createExactQueues } from './queues.ts'
 import { createResponder, type Responder } from './responder.ts'
 
 /** Torment of all devices of a network. */
@@ -28,6 +38,10 @@ export interface Torment {
   readonly decisions: Decisions
   /** The port of a device that is created next. */
   port(port: Port, device: string): Port
+  /** Its limits. */
+  limits(device: string): QueueLimits
+  /** Its rings for the engine. */
+  work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
    * One more device; `memory`: its registered memory as the engine would use it; `completionsWith`: its CQs, which call
    * a function for each completion of a CQ with events.
@@ -108,6 +122,7 @@ export const PIECE_BYTES = 0x1_0000
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
   const parts = new Set<Part>()
+  const queues = createExactQueues(decisions)
   const layers: FaultPort[] = []
   let calm = 0
   const isCalm = (): boolean => calm > 0
@@ -151,8 +166,11 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       if (layer !== undefined) layers.push(layer)
       return layer ?? port
     },
+    limits: device => decideLimits(decisions, device),
+    work: queues.work,
     attach(device, memory, completionsWith) {
       const { state, name } = device
+      const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
       const { now } = state
       const pieces = createPieces(memory, device.memory, scratch, name, decisions, now, isCalm)
       const plain = completionsWith((_events, solicited, cq) => completions.notify(cq, solicited))
@@ -170,7 +188,15 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         },
         placeBytes,
         isAlive: cq => state.cqs.get(cq.state.number) === cq,
-        deliver: (cq, words, solicited) => plain.push(cq.state.number, words, solicited),
+        slotOf(qpn, isReceive) {
+          const rings = ringsOf(qpn)
+          return rings === undefined ? 0 : queues.slotOf(rings, isReceive)
+        },
+        deliver(cq, words, solicited, slot) {
+          const rings = ringsOf(words[Completion.QPN])
+          if (rings !== undefined) queues.release(rings, isReceiveCompletion(words), slot)
+          plain.push(cq.state.number, words, solicited)
+        },
         raise: ({ events }, solicited) => {
           if (events !== undefined) completed(events, solicited)
         },
@@ -209,6 +235,10 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           decisions.note('limit', name, () => `CQ ${handle} has ${entries} entries, not ${capacity}`)
           return entries
         },
+        queuesOf: (rings, qpn, wanted) => queues.limit(name, rings, qpn, wanted),
+        limitShared: ({ state: { queue, number } }, requests) =>
+          queues.limitShared(name, queue, `SRQ 0x${number.toString(16)}`, requests),
+        restart: queues.restart,
         calmly(run) {
           settle()
           calm++

@@ -5,17 +5,31 @@
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
+import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
 import { parseFaults } from '../../../../src/phy/faults/rules.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
-import type { TormentDecision, TormentKind } from '../../../../src/spec/check/torment.ts'
+import { type TormentDecision, type TormentKind, tormentKinds } from '../../../../src/spec/check/torment.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
-import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
+import {
+  assertNothingLeft,
+  join,
+  machine,
+  makeChannel,
+  makeCq,
+  makeQp,
+  modify,
+  program,
+  Qps,
+  query,
+  register,
+} from '../machine.ts'
 import { completions, type End, end, exchange, pairOn, pattern, sgeOf } from '../pair.ts'
-import { pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
+import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
+import { seedWith, seedWithout } from './seeds.ts'
 
 const SEEDS = 30
 const PATHS: readonly Path[] = ['direct', 'packets']
@@ -259,9 +273,9 @@ describe('a seed', () => {
   it('makes only its first decisions if a number is given', () => {
     const decisionsOf = (seed: number, most?: number): string[] => {
       const torment = tormentOf(seed, plainArena(4096), most)
-      const { m, a, b } = pairOn(machine(2, '', 'direct', undefined, torment))
       const decided: string[] = []
       torment.decisions.listen(({ kind }) => decided.push(kind))
+      const { m, a, b } = pairOn(machine(2, '', 'direct', undefined, torment))
       for (let i = 0; i < 5; i++) exchange(m, a, b, i)
       return decided
     }
@@ -279,10 +293,43 @@ describe('a seed', () => {
   })
 })
 
-describe('limits and packets', () => {
-  const seedWith = (kind: TormentKind, minShare: number): number => {
-    for (let seed = 0; ; seed++) if (tormentOf(seed, plainArena(64)).decisions.share(kind) >= minShare) return seed
+describe('every kind', () => {
+  /** Messages for which the receiver is not ready, WRITEs, events and a CQ of an odd size. */
+  const decided = (seed: number, most?: number): TormentKind[] => {
+    const torment = tormentOf(seed, plainArena(4096), most)
+    const kinds: TormentKind[] = []
+    torment.decisions.listen(({ kind }) => kinds.push(kind))
+    const m = machine(2, '', 'packets', undefined, torment)
+    const a = end(m, 0)
+    const p = program(m, 1)
+    const cq = makeCq(p, 20, makeChannel(p).fd)
+    const b: End = { p, cq, qp: makeQp(p, cq), mr: register(p, 65536) }
+    join(a.qp, b.qp)
+    for (let i = 0; i < 8; i++) {
+      invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
+      postSend(a.qp.send, writeTo(a, b))
+      postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
+      m.settle()
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 8)])
+      run(m)
+      assert.deepEqual(
+        [...completions(a.cq), ...completions(b.cq)].map(({ status }) => status),
+        [0, 0, 0],
+        `seed ${seed}`,
+      )
+    }
+    return kinds
   }
+  for (const kind of tormentKinds)
+    it(`${kind} happens with a seed that has it, and not with --torment SEED:0`, () => {
+      const seed = seedWith(kind, 1)
+      assert.ok(decided(seed).includes(kind), `seed ${seed}`)
+      assert.deepEqual(decided(seed, 0), [])
+      assert.ok(!decided(seedWithout(kind)).includes(kind))
+    })
+})
+
+describe('limits and packets', () => {
   it('a CQ has exactly the entries that were asked for, also when it is resized', () => {
     const torment = tormentOf(seedWith('limit', 1), plainArena(4096))
     const m = machine(1, '', 'direct', undefined, torment)
@@ -291,6 +338,70 @@ describe('limits and packets', () => {
     assert.equal(cq.cqe, 20)
     assert.equal(cq.ring.mask, 31)
     assert.equal(invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 9 }, p.caller).out.cqe, 9)
+  })
+  it('a device has the limits of the smallest adapter with RC, shows them and refuses more', () => {
+    const torment = tormentOf(seedWith('adapter', 1), plainArena(4096))
+    const m = machine(1, '', 'direct', undefined, torment)
+    const { attributes } = m.devices[0].device
+    assert.deepEqual(
+      [attributes.maxQpWr, attributes.maxSge, attributes.maxSrqWr, attributes.maxQpRdAtom],
+      [32510, 13, 32767, 16],
+    )
+    const texts: string[] = []
+    torment.decisions.listen(({ kind, text }) => texts.push(`${kind}: ${text}`))
+    assert.ok(texts.includes('adapter: max_inline_data: at most 101'), texts.join('\n'))
+    const p = program(m)
+    const cq = makeCq(p)
+    for (const more of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
+      assert.throws(() => makeQp(p, cq, { cap: more }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
+    makeQp(p, cq, { cap: { maxSendSge: 13, maxInlineData: 101 } })
+    assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0').maxSge, Limits.maxSge)
+  })
+  it('send and receive queues have exactly what was asked for, and look full with it', () => {
+    const m = machine(2, '', 'direct', undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
+    const p = program(m)
+    const wanted = { maxSendWr: 4, maxRecvWr: 5, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 8 }
+    const qp = makeQp(p, makeCq(p), { cap: wanted })
+    assert.deepEqual(qp.cap, wanted)
+    assert.deepEqual(query(qp).cap, wanted)
+    const posted = () => {
+      let sends = 0
+      let receives = 0
+      while (postSend(qp.send, { opcode: Wr.SEND })) sends++
+      while (postReceive(qp.receive, 1n, [])) receives++
+      return { sends, receives }
+    }
+    assert.deepEqual(posted(), { sends: 4, receives: 5 })
+    modify(qp, { state: Qps.RESET })
+    assert.deepEqual(posted(), { sends: 4, receives: 5 })
+  })
+  it('the slot of a send is free with its completion or a later one, that of a receive with its own', () => {
+    for (const path of PATHS) {
+      const m = machine(2, '', path, undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
+      const [a, b] = [0, 1].map(device => {
+        const p = program(m, device)
+        const cq = makeCq(p, 31)
+        return { p, cq, qp: makeQp(p, cq, { cap: { maxSendWr: 4, maxRecvWr: 3 } }), mr: register(p, 4096) }
+      }) as [End, End]
+      join(a.qp, b.qp)
+      const receive = () => postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 8)])
+      const send = (flags: number) => postSend(a.qp.send, { opcode: Wr.SEND, flags, sges: [sgeOf(a.mr, 0, 8)] })
+      for (let round = 0; round < 10; round++) {
+        for (let i = 0; i < 3; i++) assert.ok(receive() && send(0))
+        assert.equal(receive(), false)
+        run(m)
+        assert.equal(completions(b.cq).length, 3)
+        assert.ok(receive() && send(Flag.SIGNALED))
+        assert.equal(send(0), false, 'slots of unsignaled sends are free before a completion')
+        run(m)
+        assert.equal(completions(a.cq).length + completions(b.cq).length, 2)
+      }
+      for (let i = 0; i < 4; i++) assert.ok(send(0))
+      modify(a.qp, { state: Qps.ERR })
+      run(m)
+      assert.equal(completions(a.cq).length, 4)
+      for (let i = 0; i < 4; i++) assert.ok(send(0))
+    }
   })
   it('fault rules still apply, and change at any time', () => {
     const { m, a, b } = tormented(seedWith('packet', 1), 'direct')

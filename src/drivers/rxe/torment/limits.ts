@@ -1,0 +1,37 @@
+/*
+ * Kind `adapter` of torment (spec/check/torment.ts): a device has some of the limits of the smallest adapter that has
+ * reliable connections (spec/check/adapters.ts). Its attributes show them, and calls that ask for more are refused.
+ */
+import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
+import { Limits, type QueueLimits } from '../attributes.ts'
+import type { Decisions } from './decisions.ts'
+
+/** The names that adapters have for a limit. */
+const names: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
+  maxQpWr: ['max_send_wr', 'max_recv_wr'],
+  maxSge: ['max_send_sge', 'max_recv_sge'],
+  maxSrqWr: ['max_srq_wr'],
+  maxSrqSge: ['max_srq_sge'],
+  maxInline: ['max_inline_data'],
+  maxCqe: ['max_cqe'],
+  maxRdAtomic: ['max_rd_atomic', 'max_dest_rd_atomic'],
+}
+const limitNames = Object.keys(names) as readonly (keyof QueueLimits)[]
+
+const withRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
+
+const smallest = (name: keyof QueueLimits): number =>
+  Math.min(Limits[name], ...withRc.flatMap(({ limits }) => names[name].flatMap(one => limits[one]?.[0] ?? [])))
+
+/** The limits of a new device. */
+export const decideLimits = (decisions: Decisions, device: string): QueueLimits => {
+  const sequence = decisions.sequence('adapter', device, 0)
+  const limits: Record<keyof QueueLimits, number> = { ...Limits }
+  for (const name of limitNames) {
+    const small = smallest(name)
+    if (small === Limits[name] || !sequence.acts()) continue
+    limits[name] = small
+    decisions.note('adapter', device, () => `${names[name].join(' and ')}: at most ${small}`, true)
+  }
+  return limits
+}
