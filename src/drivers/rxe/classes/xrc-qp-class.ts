@@ -106,6 +106,8 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     opened.openers = opened.openers.filter(opener => opener !== object)
     device.qps[row] = opened.openers[0]
     if (opened.openers.length === 0) {
+      // with torment an ACK may still have to leave
+      if (call.why === 'call') device.catchUp(row)
       device.engine().destroy(row)
       device.failures.forget(row)
       device.feed?.reset(row)

@@ -5,10 +5,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
+import { createTorment, type Torment } from '../../../../src/drivers/rxe/torment/torment.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { XrcdFlags } from '../../../../src/spec/enums.ts'
+import { plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
@@ -33,8 +35,8 @@ const REM_INV_REQ_ERR = 9
 const REM_ACCESS_ERR = 10
 
 /** A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. */
-const setUp = () => {
-  const m = machine()
+const setUp = (torment?: Torment) => {
+  const m = machine(2, '', 'packets', undefined, torment)
   const a = program(m, 0)
   const b = program(m, 1)
   const [cqA, cqB, cqC] = [makeCq(a), makeCq(b), makeCq(b)]
@@ -78,6 +80,24 @@ test('a request consumes from the SRQ that it names and completes to its CQ, wit
     [0],
   )
   close()
+})
+
+test('a target that is destroyed after its receive completion has acknowledged the request, also under torment', () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const torment = createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(4096))
+    const { m, cqA, cqB, srq, tgt, send, receive } = setUp(torment)
+    receive(srq, 1)
+    send(srq.number)
+    while (completions(cqB).length === 0) assert.ok(m.tick())
+    destroyTarget(tgt)
+    m.settle()
+    while (m.tick());
+    assert.deepEqual(
+      completions(cqA).map(({ status }) => status),
+      [0],
+      `seed ${seed}`,
+    )
+  }
 })
 
 test('the SRQ that a request names decides the protection domain', () => {
