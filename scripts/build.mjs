@@ -11,6 +11,7 @@
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/native/libuserdma_waits.so     preload library that sees threads wait, for `userdma check --races`
+ *   build/native/libuserdma_frees.so     preload library that sees blocks freed, for `userdma check`
  *   build/programs/NAME                  test programs (NAME.c below test/programs)
  *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
@@ -29,7 +30,7 @@ const SCRIPT = fileURLToPath(import.meta.url)
 const sourcesIn = (folder, end) => filesBelow(inRoot(folder), path => path.endsWith(end))
 
 /** Parts of shim/ that are libraries of their own. */
-const isOwnLibrary = path => path.startsWith(inRoot('shim', 'waits') + sep)
+const isOwnLibrary = path => ['waits', 'frees'].some(name => path.startsWith(inRoot('shim', name) + sep))
 
 /** Removes compiled files without a source, so that no stale test runs and no stale import works. */
 const removeOrphans = () => {
@@ -143,6 +144,14 @@ const targets = purpose =>
       flags: [...WARNINGS, ...SHARED],
       libraries: ['-ldl', '-lpthread'],
       without: '`userdma check --races` does not run',
+    },
+    {
+      output: 'native/libuserdma_frees.so',
+      sources: sourcesIn('shim/frees', '.c'),
+      headers: 'shim/frees',
+      flags: [...WARNINGS, ...SHARED],
+      libraries: ['-ldl'],
+      without: '`userdma check` does not run',
     },
     ...(purpose === 'start' ? [] : testTargets()),
   ].filter(target => target.sources.length > 0)

@@ -28,6 +28,7 @@
 #define USERDMA_STACK 11u
 #define USERDMA_REFUSED 12u
 #define USERDMA_FORK 13u
+#define USERDMA_MISUSE 14u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -97,6 +98,10 @@
 #define USERDMA_EVENT_LOG_BYTES 0x400000u
 #define USERDMA_EVENT_POLL 8u
 #define USERDMA_EVENT_REFUSED 16u
+#define USERDMA_MISUSE_FREED 1u
+#define USERDMA_MISUSE_RETURNED 2u
+#define USERDMA_MISUSE_FORKED 3u
+#define USERDMA_MISUSE_INHERITED 4u
 
 struct userdma_header {
     uint32_t type;
@@ -221,8 +226,23 @@ struct userdma_refused {
     uint32_t elements;
     uint32_t address_low;
     uint64_t length;
+    uint32_t unsignaled;
+    uint32_t reserved;
 };
-_Static_assert(sizeof(struct userdma_refused) == 48, "layout of struct userdma_refused");
+_Static_assert(sizeof(struct userdma_refused) == 56, "layout of struct userdma_refused");
+
+struct userdma_misuse {
+    uint64_t wr_id;
+    uint64_t address;
+    uint64_t age;
+    uint32_t kind;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t index;
+    uint32_t more;
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct userdma_misuse) == 48, "layout of struct userdma_misuse");
 
 struct userdma_range {
     uint64_t address;

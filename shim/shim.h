@@ -25,6 +25,7 @@
  *   stacks.c       stacks of calls and posts, for `userdma check`
  *   refused.c      reports of refused posts
  *   events.c       logs of `userdma check` in a context's file: where requests were posted, what threads did in order
+ *   outstanding.c  memory of outstanding requests: freed (frees/ tells), of returned frames, at a fork
  *   batches.c      sizes of batches of ibv_wr_*
  *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the four)
  *
@@ -63,6 +64,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "check/python.h"
 #include "protocol.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -160,8 +162,21 @@ bool verbs_fork_safe(void);
 
 /* ---- stacks.c ---- */
 
+#define STACK_FRAMES 24
+#define PYTHON_FRAMES 16
+struct stack {
+    void *frames[STACK_FRAMES];
+    unsigned depth;
+    struct python_frame python[PYTHON_FRAMES];
+    unsigned python_depth;
+    uint64_t hash;
+};
+
 /* Whether stacks are recorded, from the environment. */
 void stacks_detect(void);
+/* The caller's stack without frames of Python, which cannot be taken in free(); then its number as of `stack_here`. */
+void stack_take_native(struct stack *stack);
+uint32_t stack_number(const struct stack *stack);
 /*
  * The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno.
  */
@@ -172,6 +187,8 @@ void stacks_unloaded(void);
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports that this thread is about to fork. Preserves errno. */
 void stack_fork(void);
+/* Sends a message about a context: its type, and the body. Preserves errno. */
+void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
 /* Reports a request that was refused when it was posted. Preserves errno. */
 struct userdma_refused;
 void stack_refused(int fd, const struct userdma_refused *refused);

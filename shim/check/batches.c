@@ -1,6 +1,6 @@
 /*
- * Counts the requests that ibv_wr_complete posts, for the event log: those that were built since ibv_wr_start. The
- * functions of the first provider that begin a request are wrapped; batches of queue pairs of another provider have
+ * Counts the requests that ibv_wr_complete posts: those that were built since ibv_wr_start; and follows their memory. The
+ * functions of the first provider that build a request are wrapped; batches of queue pairs of another provider have
  * unknown sizes.
  */
 #define _GNU_SOURCE
@@ -9,6 +9,7 @@
 #include <infiniband/verbs.h>
 
 #include "../verbs/verbs_ops.h"
+#include "outstanding.h"
 
 /* Members behind those of the oldest headers; a queue pair has those that it was created for. */
 struct newer {
@@ -29,6 +30,7 @@ static void count(const struct ibv_qp_ex *qp)
         built++;
     else
         building = NULL;
+    outstanding_built(qp);
 }
 
 #define BUILDERS(X)                                                                                                    \
@@ -55,6 +57,25 @@ static void count(const struct ibv_qp_ex *qp)
         provider.name arguments;                                                                                       \
     }
 BUILDERS(BUILDER)
+
+static void set_sge(struct ibv_qp_ex *qp, uint32_t lkey, uint64_t address, uint32_t length)
+{
+    const struct ibv_sge element = {.addr = address, .length = length, .lkey = lkey};
+    outstanding_elements(qp, &element, 1, (uintptr_t)__builtin_dwarf_cfa());
+    provider.wr_set_sge(qp, lkey, address, length);
+}
+
+static void set_sge_list(struct ibv_qp_ex *qp, size_t count, const struct ibv_sge *list)
+{
+    outstanding_elements(qp, list, count, (uintptr_t)__builtin_dwarf_cfa());
+    provider.wr_set_sge_list(qp, count, list);
+}
+
+static void abort_batch(struct ibv_qp_ex *qp)
+{
+    outstanding_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, batch_size(qp));
+    provider.wr_abort(qp);
+}
 
 static void start(struct ibv_qp_ex *qp)
 {
@@ -97,7 +118,13 @@ void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
         newer->wr_flush = count_flush;
     }
     provider.wr_start = qp->wr_start;
+    provider.wr_abort = qp->wr_abort;
+    provider.wr_set_sge = qp->wr_set_sge;
+    provider.wr_set_sge_list = qp->wr_set_sge_list;
     qp->wr_start = start;
+    qp->wr_abort = abort_batch;
+    qp->wr_set_sge = set_sge;
+    qp->wr_set_sge_list = set_sge_list;
 }
 
 uint32_t batch_size(const struct ibv_qp_ex *qp)

@@ -10,6 +10,7 @@
 
 #include "../protocol.h"
 #include "../verbs/verbs_ops.h"
+#include "outstanding.h"
 
 static uint64_t bytes_of(const struct ibv_sge *elements, int count)
 {
@@ -30,7 +31,8 @@ int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error)
                                             .queue = USERDMA_POST_SEND,
                                             .number = qp->qp_num,
                                             .error = (uint32_t)abs(error),
-                                            .state = qp->state};
+                                            .state = qp->state,
+                                            .unsignaled = outstanding_unsignaled(qp->context->cmd_fd, qp->qp_num)};
     stack_refused(qp->context->cmd_fd, &refused);
     return error;
 }
@@ -47,6 +49,7 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
                                       .opcode = wr->opcode,
                                       .flags = wr->send_flags,
                                       .elements = (uint32_t)wr->num_sge};
+    refused.unsignaled = outstanding_unsignaled(qp->context->cmd_fd, qp->qp_num);
     /* Elements beyond the queue's limit need not exist. */
     if (wr->num_sge <= 1)
         refused.length = bytes_of(wr->sg_list, wr->num_sge);

@@ -15,16 +15,6 @@
 
 bool shim_stacks;
 
-#define STACK_FRAMES 24
-#define PYTHON_FRAMES 16
-struct stack {
-    void *frames[STACK_FRAMES];
-    unsigned depth;
-    struct python_frame python[PYTHON_FRAMES];
-    unsigned python_depth;
-    uint64_t hash;
-};
-
 /* Distinct stacks of a process; further ones have no number. A power of two. */
 #define MAX_STACKS 8192
 
@@ -55,13 +45,21 @@ void stacks_detect(void)
     }
 }
 
-static void stack_take(struct stack *stack)
+void stack_take_native(struct stack *stack)
 {
     const int depth = backtrace(stack->frames, STACK_FRAMES);
     stack->depth = depth < 0 ? 0 : (unsigned)depth;
     uint64_t hash = 0xcbf29ce484222325u ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < stack->depth; i++)
         hash = (hash ^ (uintptr_t)stack->frames[i]) * 0x100000001b3u;
+    stack->python_depth = 0;
+    stack->hash = hash | 1;
+}
+
+static void stack_take(struct stack *stack)
+{
+    stack_take_native(stack);
+    uint64_t hash = stack->hash;
     stack->python_depth = python_take(stack->python, PYTHON_FRAMES);
     for (unsigned i = 0; i < stack->python_depth; i++)
         hash = (hash ^ (uintptr_t)stack->python[i].code ^ (unsigned)stack->python[i].line) * 0x100000001b3u;
@@ -89,10 +87,10 @@ static unsigned slot_of(uint64_t hash)
     }
 }
 
-static const void *base_of(const void *address)
+static bool is_own(const char *path)
 {
-    Dl_info info;
-    return dladdr(address, &info) ? info.dli_fbase : NULL;
+    const char *name = strrchr(path, '/');
+    return strncmp(name ? name + 1 : path, "libuserdma_", sizeof "libuserdma_" - 1) == 0;
 }
 
 /* Writes a native frame, as snprintf. */
@@ -140,12 +138,11 @@ static void write_python(const struct stack *stack, struct frames *frames)
 }
 
 /*
- * Writes the frames as text, without those of this library; Python's frames stand for the interpreter's. Without the
+ * Writes the frames as text, without those of our libraries; Python's frames stand for the interpreter's. Without the
  * session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
-    const void *own = base_of((void *)stack_take);
     struct frames frames = {.text = text, .size = size};
     text[0] = 0;
     for (unsigned i = 0; i < stack->depth; i++) {
@@ -153,7 +150,7 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
         const char *address = (const char *)stack->frames[i] - 1;
         Dl_info info;
         struct link_map *map = NULL;
-        if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || info.dli_fbase == own)
+        if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || is_own(info.dli_fname))
             continue;
         if (stack->python_depth != 0 && info.dli_fbase == python_base())
             break;
@@ -206,7 +203,7 @@ __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stac
     return id;
 }
 
-static uint32_t number_of(const struct stack *stack)
+uint32_t stack_number(const struct stack *stack)
 {
     if (stack->depth == 0)
         return 0;
@@ -227,7 +224,7 @@ uint32_t stack_here(void)
     struct stack stack;
     const int saved = errno;
     stack_take(&stack);
-    const uint32_t id = number_of(&stack);
+    const uint32_t id = stack_number(&stack);
     errno = saved;
     return id;
 }
@@ -269,26 +266,28 @@ void stack_fork(void)
     errno = saved;
 }
 
-void stack_refused(int fd, const struct userdma_refused *refused)
+void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size)
 {
-    /* A program may post until its queue is full again and again. */
-    static unsigned reports;
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
-        return;
     struct shim_guard guard;
     const int saved = errno;
-    const uint32_t stack = stack_here();
     if (session_enter(&guard)) {
-        const struct fd_entry *entry = fd_lookup(fd);
-        if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
+        if (fd_kind(fd) == FD_CONTEXT && session_prepare(fd, &guard) == 0) {
             struct request request = {
-                .header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context, .stack = stack},
-                .refused = *refused};
+                .header = {.type = type, .fd = fd, .context = fd_lookup(fd)->context, .stack = stack}};
+            memcpy((char *)&request + sizeof request.header, body, size);
             struct reply reply;
-            if (session_exchange(&request, sizeof request.refused, &reply, &guard) == 0)
+            if (session_exchange(&request, size, &reply, &guard) == 0)
                 reply_close_all(&reply);
         }
         session_leave(&guard);
     }
     errno = saved;
+}
+
+void stack_refused(int fd, const struct userdma_refused *refused)
+{
+    /* A program may post until its queue is full again and again. */
+    static unsigned reports;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
+        stack_report(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused);
 }

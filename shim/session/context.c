@@ -13,6 +13,8 @@
 #include <poll.h>
 #include <string.h>
 
+#include "../check/outstanding.h"
+
 static ino_t inode_of(int fd)
 {
     struct stat stat;
@@ -247,11 +249,7 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
     return 0;
 }
 
-/*
- * With the lock held: a session that knows the context of `fd`, or any session for a descriptor without a context. 0 or
- * -errno.
- */
-static int prepare(int fd, const struct shim_guard *guard)
+int session_prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
     if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM ||
@@ -275,10 +273,12 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
     struct shim_guard guard;
     int saved = errno;
     const uint32_t stack = UNLIKELY(shim_stacks) ? stack_here() : 0;
+    if (UNLIKELY(shim_stacks))
+        outstanding_report();
     if (!session_enter(&guard))
         return -1;
     struct reply reply;
-    long result = prepare(fd, &guard);
+    long result = session_prepare(fd, &guard);
     if (result == 0) {
         struct request request = {
             .header = {.type = type,
@@ -371,7 +371,7 @@ void *session_map(int fd, void *address, size_t length, int protection, int flag
     if (!session_enter(&guard))
         return MAP_FAILED;
     struct reply reply;
-    int file = prepare(fd, &guard);
+    int file = session_prepare(fd, &guard);
     if (file == 0) {
         struct request request = {
             .header = {.type = USERDMA_MAP, .fd = fd},

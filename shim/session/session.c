@@ -28,6 +28,8 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "../check/outstanding.h"
+
 #ifndef UFFD_USER_MODE_ONLY
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -199,13 +201,17 @@ IN_CHILD static void after_fork(void)
     lock = fresh;
     fd_after_fork();
     disown();
+    if (shim_stacks)
+        outstanding_child();
 }
 
 /* Adapters' memory is not kept from the child. */
 static void before_fork(void)
 {
-    if (shim_stacks && !verbs_fork_safe())
+    if (shim_stacks && !verbs_fork_safe()) {
         stack_fork();
+        outstanding_fork();
+    }
 }
 
 void session_own_process(void)

@@ -18,6 +18,7 @@ struct request {
         struct userdma_map map;
         struct userdma_netlink netlink;
         struct userdma_refused refused;
+        struct userdma_misuse misuse;
     };
 };
 
@@ -56,6 +57,11 @@ void session_leave(const struct shim_guard *guard);
 /* With the lock held: a live connection, opened if necessary. `check_alive` also detects a daemon that closed it. */
 bool session_ensure(const struct shim_guard *guard, bool check_alive);
 bool session_connected(void);
+/*
+ * With the lock held: a session that knows the context of `fd`, or any session for a descriptor without a context. 0 or
+ * -errno.
+ */
+int session_prepare(int fd, const struct shim_guard *guard);
 /*
  * After a failed connect: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO; as errno for callers that look for devices.
  */

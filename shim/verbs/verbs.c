@@ -19,6 +19,7 @@
 #include <infiniband/verbs.h>
 #include <sched.h>
 
+#include "../check/outstanding.h"
 #include "verbs_ops.h"
 
 /* Distinct providers in one program: rxe's, and any other for the daemon's devices. */
@@ -76,8 +77,21 @@ static bool idle(const struct ibv_context *context)
     return false;
 }
 
+/* The stack pointer of the program at its call: lower frames have returned. */
+#define FRAME ((uintptr_t)__builtin_dwarf_cfa())
+
+/* Before a poll, if stacks are recorded. */
+static void polls(const struct ibv_cq *cq, uintptr_t frame)
+{
+    outstanding_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle);
+    outstanding_look(frame);
+}
+
 static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 {
+    if (UNLIKELY(shim_stacks))
+        for (int i = 0; i < found; i++)
+            outstanding_polled(cq->context->cmd_fd, wc[i].qp_num, wc[i].wr_id, wc[i].opcode & IBV_WC_RECV);
     if (UNLIKELY(shim_events) && found > 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, (uint32_t)found, wc[found - 1].wr_id, 0);
     return found;
@@ -85,6 +99,8 @@ static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
+    if (UNLIKELY(shim_stacks))
+        polls(cq, FRAME);
     int found = original(cq, entries, wc);
     if (UNLIKELY(shim_valgrind) && found > 0)
         valgrind_mark();
@@ -98,8 +114,10 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
     return -1;
 }
 
-static int polled_one(const struct ibv_cq_ex *cq, int result)
+static int polled_one(struct ibv_cq_ex *cq, int result)
 {
+    if (UNLIKELY(shim_stacks) && result == 0)
+        outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
     if (UNLIKELY(shim_events) && result == 0)
         events_note(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle, 1, cq->wr_id, 0);
     return result;
@@ -107,6 +125,8 @@ static int polled_one(const struct ibv_cq_ex *cq, int result)
 
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
+    if (UNLIKELY(shim_stacks))
+        polls(ibv_cq_ex_to_cq(cq), FRAME);
     int result = original(cq, attributes);
     if (UNLIKELY(shim_valgrind) && result == 0)
         valgrind_mark();
@@ -116,7 +136,7 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
     return result == ENOENT ? EIO : result;
 }
 
-/* Wrapped under valgrind, and if events are recorded. */
+/* Wrapped under valgrind, and if stacks are recorded. */
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
     int result = original(cq);
@@ -153,19 +173,25 @@ static uint32_t count_receives(const struct ibv_recv_wr *list)
     return count;
 }
 
-static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list)
+static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, uintptr_t frame)
 {
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
+    outstanding_use(fd, USERDMA_POST_SEND, qp->qp_num);
+    outstanding_look(frame);
+    outstanding_sends(qp, list, frame);
     if (UNLIKELY(shim_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, count_sends(list), list->wr_id, stack);
     for (; list; list = list->next)
         stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
 }
 
-static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list)
+static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
 {
     const uint32_t stack = stack_here();
+    outstanding_use(fd, queue, number);
+    outstanding_look(frame);
+    outstanding_receives(fd, queue, number, list, frame);
     if (UNLIKELY(shim_events) && list)
         events_note(fd, queue, number, count_receives(list), list->wr_id, stack);
     for (; list; list = list->next)
@@ -175,6 +201,7 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
 /* Requests that were noted were refused, `bad` and all behind it. */
 static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
 {
+    outstanding_refused(fd, queue, number, count);
     if (UNLIKELY(shim_events) && count > 0)
         events_note(fd, USERDMA_EVENT_REFUSED | queue, number, count, 0, 0);
 }
@@ -184,7 +211,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
                      struct ibv_recv_wr **bad)
 {
     const int fd = qp->context->cmd_fd;
-    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list, FRAME);
     const int error = original(qp, list, bad);
     if (error == 0)
         return 0;
@@ -195,7 +222,7 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
-    note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
+    note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list, FRAME);
     const int error = original(srq, list, bad);
     if (error == 0)
         return 0;
@@ -221,7 +248,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
 {
     if (LIKELY(!shim_stacks))
         return post_sends(original, qp, list, bad);
-    note_sends(qp, list);
+    note_sends(qp, list, FRAME);
     const int error = post_sends(original, qp, list, bad);
     if (error == 0)
         return 0;
@@ -239,6 +266,8 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
         const uint32_t stack = stack_here();
+        outstanding_use(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num);
+        outstanding_look(FRAME);
         if (shim_events)
             events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
                         stack);
@@ -256,15 +285,12 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
     const int fd = qp->context->cmd_fd;
-    const uint32_t stack = stack_here();
-    if (UNLIKELY(shim_events))
-        events_note(fd, USERDMA_POST_SEND, qp->qp_num, 1, bind->wr_id, stack);
-    stack_note_post(fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack);
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    note_sends(qp, &posted, FRAME);
     const int error = original(qp, mw, bind);
     if (error == 0)
         return 0;
     note_refused(fd, USERDMA_POST_SEND, qp->qp_num, 1);
-    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
     return refused_send(qp, &posted, error);
 }
 
@@ -349,10 +375,13 @@ static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, b
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
                                       struct ibv_cq_init_attr_ex *attributes)
 {
-    struct ibv_cq_ex *cq = original(context, attributes);
+    struct ibv_cq_init_attr_ex wanted = *attributes;
+    if (UNLIKELY(shim_stacks))
+        wanted.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
+    struct ibv_cq_ex *cq = original(context, &wanted);
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
-    if (cq && (shim_valgrind || shim_events))
+    if (cq && (shim_valgrind || shim_stacks))
         WRAP(cq->next_poll, next_poll_of, next_poll_wrapper);
     return cq;
 }
@@ -366,7 +395,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     if (qp && attributes->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS) {
         struct ibv_qp_ex *extended = (struct ibv_qp_ex *)qp;
         WRAP(extended->wr_complete, wr_complete_of, wr_complete_wrapper);
-        if (UNLIKELY(shim_events))
+        if (UNLIKELY(shim_stacks))
             batch_watch(extended, attributes->send_ops_flags);
     }
     return qp;
@@ -379,6 +408,7 @@ static struct ibv_context *wrap(struct ibv_context *context)
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
     if (UNLIKELY(shim_stacks)) {
         events_open(context->cmd_fd);
+        outstanding_opened(context->cmd_fd);
         WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
         WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
         WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
@@ -409,6 +439,12 @@ static void *find(const char *name)
     return found;
 }
 
+static void forget_queues(int fd, uint32_t qpn)
+{
+    outstanding_forget(fd, USERDMA_POST_SEND, qpn);
+    outstanding_forget(fd, USERDMA_POST_RECEIVE, qpn);
+}
+
 static bool fork_initialized;
 
 bool verbs_fork_safe(void)
@@ -429,6 +465,41 @@ EXPORT int ibv_fork_init(void)
         return 0;
     int (*original)(void) = find("ibv_fork_init");
     return original ? original() : ENOSYS;
+}
+
+EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
+{
+    int (*original)(struct ibv_qp *) = find("ibv_destroy_qp");
+    if (!original)
+        return ENOSYS;
+    const int fd = qp->context->cmd_fd;
+    const uint32_t number = qp->qp_num;
+    const int error = original(qp);
+    if (UNLIKELY(shim_stacks) && error == 0)
+        forget_queues(fd, number);
+    return error;
+}
+
+EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask)
+{
+    int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = find("ibv_modify_qp");
+    const int error = original ? original(qp, attributes, mask) : ENOSYS;
+    if (UNLIKELY(shim_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET)
+        forget_queues(qp->context->cmd_fd, qp->qp_num);
+    return error;
+}
+
+EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
+{
+    int (*original)(struct ibv_srq *) = find("ibv_destroy_srq");
+    if (!original)
+        return ENOSYS;
+    const int fd = srq->context->cmd_fd;
+    const uint32_t handle = srq->handle;
+    const int error = original(srq);
+    if (UNLIKELY(shim_stacks) && error == 0)
+        outstanding_forget(fd, USERDMA_POST_SHARED, handle);
+    return error;
 }
 
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)

@@ -9,12 +9,13 @@ import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
-import { PostQueue } from '../spec/session.ts'
+import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { createAdapters } from './adapters.ts'
 import { createBuffers } from './buffers.ts'
 import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
 import { createDatagrams } from './datagrams.ts'
-import type { CheckedCall, CheckedFailure, RefusedAttempt } from './events.ts'
+import type { CheckedCall, CheckedFailure, Misuse, RefusedAttempt } from './events.ts'
+import { createLifetimes } from './lifetimes.ts'
 import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
 import { createQueues, type QueueTopic } from './queues.ts'
 import { createRaceTopic, type RaceTopic } from './races/topic.ts'
@@ -55,6 +56,9 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | 
 const words = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
+/** A queue, by a PostQueue or EventKind. */
+type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
+
 /** Findings about the attributes of both ends. */
 const aboutBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
@@ -79,7 +83,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 }
 
 /** Topics with files of their own. */
-const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams, createAdapters]
+const topics: readonly ((world: World) => Topic)[] = [createBuffers, createLifetimes, createDatagrams, createAdapters]
 
 export class Checker {
   /** Receives the events of requests. */
@@ -92,9 +96,11 @@ export class Checker {
   readonly #reporting: Reporting
   readonly #queues: QueueTopic
   readonly #topics: readonly Topic[]
+  readonly #sources: TopicSources
 
   constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: TopicSources = noSources) {
     this.#deviceWith = deviceWith
+    this.#sources = sources
     this.#reporting = new Reporting(report)
     const world = new World(this.#objects, this.#reporting, deviceWith, sources)
     this.#queues = createQueues(world)
@@ -274,13 +280,31 @@ export class Checker {
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
   }
 
+  /** The queue pair, shared queue or CQ of a PostQueue or EventKind. */
+  #queueOf({ deviceNumber, context, queue, number }: QueueName): KnownObject | undefined {
+    if (queue === EventKind.POLL) return this.#objects.byHandle(context, 'cq', number)
+    return queue === PostQueue.SHARED
+      ? (this.#objects.byHandle(context, 'srq', number) ?? this.#objects.byHandle(context, 'xrc_srq', number))
+      : this.#objects.qp(deviceNumber, number)
+  }
+
+  /** What the program's library has seen of memory and queues. */
+  misused(misuse: Misuse): void {
+    const own = this.#queueOf(misuse)
+    const { deviceNumber, context, kind, queue, program } = misuse
+    if (own === undefined || own.gone !== undefined) return
+    if (kind === MisuseKind.INHERITED) {
+      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${own.nameWithProgram}, whose context it inherited by fork`
+      this.#reporting.find('context-inherited', { ...misuse, what: 'used' }, { text, objects: [own] })
+      return
+    }
+    this.#sources.look?.(deviceNumber, context)
+    for (const topic of this.#topics) topic.misused?.(misuse, own)
+  }
+
   /** A post that was refused in the program itself. */
   refusedPost(post: RefusedPost): void {
-    const { deviceNumber, context, queue, number } = post
-    const own =
-      queue === PostQueue.SHARED
-        ? (this.#objects.byHandle(context, 'srq', number) ?? this.#objects.byHandle(context, 'xrc_srq', number))
-        : this.#objects.qp(deviceNumber, number)
+    const own = this.#queueOf(post)
     const { id, text } = refusalOf(post, own)
     // The program learns of it from the call's result, unlike of a completion in error.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'

@@ -41,6 +41,26 @@ export interface CheckedFailure {
   postStack(queue: number, number: number): Stack
 }
 
+/**
+ * What the program did with the memory of a request, or with a queue that is not its own: the fields of MISUSE
+ * (spec/session.ts). `program`: the one that did it.
+ */
+export interface Misuse {
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly kind: number
+  readonly queue: number
+  readonly number: number
+  readonly wrId: bigint
+  readonly index: number
+  readonly address: number
+  readonly more: number
+  readonly stack: Stack
+}
+
 /** A call that was refused before it was decoded, with Linux's name of it. */
 export interface RefusedAttempt {
   readonly time: number

@@ -6,7 +6,7 @@
 import type { Failure } from '../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../spec/check/findings.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
-import { nameIn, QpState } from '../spec/enums.ts'
+import { nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
 /** An object of core: no other object ever has the same `id`. */
 export interface ObjectName {
@@ -90,6 +90,8 @@ export class KnownObject {
   /** Queue sizes of a queue pair. */
   readonly sends: number
   readonly receives: number
+  /** All sends of a queue pair are signaled. */
+  readonly isSignalAll: boolean
   qp: QpValues = {}
   /** The first failure of a queue pair since RESET. */
   failure: Failure | undefined
@@ -121,6 +123,7 @@ export class KnownObject {
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.sends = cap.maxSendWr ?? 0
     this.receives = cap.maxRecvWr ?? 0
+    this.isSignalAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
   }
 
   get isQp(): boolean {

@@ -17,6 +17,8 @@ export interface RequestFacts {
   readonly elements: number
   readonly length: bigint
   readonly addressLow: number
+  /** The last sends that are outstanding and were posted without IBV_SEND_SIGNALED. */
+  readonly unsignaled: number
 }
 
 /** `queue`: PostQueue; `number`: of the queue pair, or handle of the SRQ; `state`: the queue pair's. */
@@ -71,6 +73,14 @@ const brokenRule = (
   return undefined
 }
 
+/** Why a queue is full, if it is for want of signals. */
+const whyFull = ({ unsignaled }: RequestFacts, { isSignalAll, sends }: KnownObject): string | undefined => {
+  if (isSignalAll || unsignaled === 0) return undefined
+  return unsignaled >= sends
+    ? `none of the ${unsignaled} sends in it is signaled (IBV_SEND_SIGNALED), so no completion will free their slots`
+    : `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
+}
+
 const callOf = (queue: number): string =>
   queue === PostQueue.SEND ? 'ibv_post_send' : queue === PostQueue.SHARED ? 'ibv_post_srq_recv' : 'ibv_post_recv'
 
@@ -84,12 +94,12 @@ export const refusalOf = (
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
   const rule = own && request && brokenRule(isSend, request, own, error)
-  const [id, why]: readonly [FindingId, string?] =
+  const [id, why]: readonly [FindingId, string | undefined] =
     error === Errno.ENOMEM
-      ? ['queue-full']
+      ? ['queue-full', isSend && own && request ? whyFull(request, own) : undefined]
       : isTooEarly
         ? ['post-wrong-state', stateName(state)]
-        : (rule ?? ['refused-call'])
+        : (rule ?? ['refused-call', undefined])
   const name = own?.name ?? `queue 0x${number.toString(16)}`
   const text = `${callOf(queue)} on ${name}, wr_id ${wrId}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
   return { id, text }

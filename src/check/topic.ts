@@ -8,7 +8,7 @@ import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.t
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
-import type { CheckedCall } from './events.ts'
+import type { CheckedCall, Misuse } from './events.ts'
 import { type KnownObject, type KnownObjects, moment } from './objects.ts'
 import type { RaceSources } from './races/sources.ts'
 import type { Draft, Place, Reporting } from './reporting.ts'
@@ -24,6 +24,10 @@ export interface TopicSources {
    * A hash of the bytes that an outstanding send reads, all or samples; undefined: they cannot be read now.
    */
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /** Reports the receives that were posted to a context, and the completions that were polled. */
+  look?(device: number, context: number): void
+  /** Whether a child of fork gets a copy of this memory; undefined: it is not known. */
+  isCopiedByFork?(program: Program, address: number): boolean | undefined
   /** Default: sampled. */
   readonly buffers?: BufferCheck
   /** Adapters that programs are compared with. */
@@ -47,6 +51,8 @@ export interface Topic extends Partial<RequestWatcher> {
   unmapped?(region: KnownObject): void
   /** A call has ended. `object`: it is gone if the call destroyed it. */
   called?(call: CheckedCall, object: KnownObject): void
+  /** The memory of a request of this queue was used wrongly. */
+  misused?(misuse: Misuse, owner: KnownObject): void
   /** A process is about to fork, without ibv_fork_init. */
   forked?(pid: number, stack: Stack): void
 }

@@ -37,6 +37,9 @@ const preloadLibrary = (name: string): string => {
 /** The library that makes the devices visible. Throws as `preloadLibrary`. */
 export const shimLibrary = (): string => preloadLibrary('libuserdma_shim.so')
 
+/** The library that sees blocks freed, for `userdma check`. Throws as `preloadLibrary`. */
+export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
+
 /** The library that sees threads wait, for the search for races. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 

@@ -3,12 +3,12 @@
  * receive its findings.
  */
 import { readSync } from 'node:fs'
-import type { RefusedAttempt } from '../check/events.ts'
+import type { Misuse, RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
-import { lockLimit } from '../host/process-status.ts'
+import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import { SCRATCH_BYTES } from '../spec/check/requests.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
@@ -54,6 +54,16 @@ export interface CheckDesk {
   ): void
   /** Reports a call that was refused before it was decoded. */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
+  /** Reports a MISUSE message of a process. The context may be its parent's. */
+  misused(
+    context: Context,
+    process: { readonly pid: number },
+    stack: Stack,
+    misuse: Pick<Misuse, 'kind' | 'queue' | 'number' | 'wrId' | 'index' | 'more'> & {
+      readonly address: bigint
+      readonly age: bigint
+    },
+  ): void
   /** Reports a FORK message of a process. */
   forked(pid: number, stack: Stack): void
   /** Starts reading event logs: a program writes one. */
@@ -125,6 +135,13 @@ export const createCheckDesk = (
     return owner && { pid: owner.pid, command: owner.command }
   }
 
+  const placeOf = ({ id, device }: Context) => ({
+    time: now(),
+    device: device.name,
+    deviceNumber: device.index,
+    context: id,
+  })
+
   const report = (finding: Finding): void => {
     found.push(finding)
     for (const receive of receivers) receive(finding)
@@ -144,6 +161,7 @@ export const createCheckDesk = (
     like,
     buffers,
     lockLimit: ({ pid }) => lockLimit(pid),
+    isCopiedByFork: ({ pid }, address) => isCopiedByFork(pid, address),
     events: { stackOf, read: logs.read },
   })
 
@@ -170,9 +188,17 @@ export const createCheckDesk = (
     },
     stackOf,
     refusedPost(context, stack, post) {
-      const { name, index } = context.device
-      const place = { time: now(), device: name, deviceNumber: index, context: context.id, program: programOf(context) }
-      checker.refusedPost({ ...post, ...place, stack, request: post })
+      checker.refusedPost({ ...post, ...placeOf(context), program: programOf(context), stack, request: post })
+    },
+    misused(context, { pid }, stack, { kind, queue, number, wrId, index, more, address, age }) {
+      const { time, ...place } = placeOf(context)
+      checker.misused({
+        ...{ kind, queue, number, wrId, index, more, stack },
+        ...place,
+        time: time - Number(age) / 1000,
+        address: Number(address),
+        program: { pid, command: commandName(pid) ?? '?' },
+      })
     },
     refusedAttempt(context, attempt) {
       checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })

@@ -1,5 +1,5 @@
 /*
- * Facts about a process: its name, its capabilities, its limit of locked memory.
+ * Facts about a process: its name, its capabilities, its limit of locked memory, what a fork does with its memory.
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -47,4 +47,20 @@ export const lockLimit = (pid: number): number => {
   if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
   const [low, high] = arena.u32
   return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + low
+}
+
+/**
+ * Whether a child of fork gets a copy of the memory at an address: it is private, and not MADV_DONTFORK or
+ * MADV_WIPEONFORK. Undefined if that cannot be determined.
+ */
+export const isCopiedByFork = (pid: number, address: number): boolean | undefined => {
+  try {
+    const maps = readFileSync(`/proc/${pid}/smaps`, 'latin1')
+    for (const [, start, end, flags] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) .*\n(?:[A-Z].*\n)*?VmFlags: (.*)$/gm)) {
+      if (address < Number.parseInt(start!, 16) || address >= Number.parseInt(end!, 16)) continue
+      const all = flags!.trim().split(' ')
+      return !['sh', 'dc', 'wf'].some(flag => all.includes(flag))
+    }
+  } catch {}
+  return undefined
 }

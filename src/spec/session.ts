@@ -40,6 +40,8 @@
  *   that of IOCTL with 0.
  * - FORK reports, for `userdma check`, that the program is about to fork without ibv_fork_init. It has the header only;
  *   the reply is that of IOCTL with 0.
+ * - MISUSE reports, for `userdma check`, what happened in the program itself to the memory of a request, or to a queue
+ *   (`MisuseKind`). The reply is that of IOCTL with 0.
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
  *   context.
  * - The other messages are for tools; bodies and replies are JSON text.
@@ -67,6 +69,7 @@ export const MessageType = {
   STACK: 11,
   REFUSED: 12,
   FORK: 13,
+  MISUSE: 14,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -224,7 +227,8 @@ export const Messages = {
   /**
    * queue, number: as in `post`; error: a positive errno; state: the queue pair's, as libibverbs knows it. The request,
    * all 0 if it is not known: `opcode` (ibv_wr_opcode), `flags` (ibv_send_flags), scatter/gather elements and their
-   * bytes, the low bits of the remote address of an atomic.
+   * bytes, the low bits of the remote address of an atomic. unsignaled: the last sends that are outstanding and lack
+   * IBV_SEND_SIGNALED.
    */
   refused: layout(
     ['wrId', 'u64'],
@@ -237,6 +241,23 @@ export const Messages = {
     ['elements', 'u32'],
     ['addressLow', 'u32'],
     ['length', 'u64'],
+    ['unsignaled', 'u32'],
+    ['reserved', 'u32'],
+  ),
+  /**
+   * kind: MisuseKind. The request: its queue and number as in `post`, wrId, its index in the queue, from 0, and the
+   * address of its memory. more: further ranges of memory of which the same is true. age: nanoseconds since it happened.
+   */
+  misuse: layout(
+    ['wrId', 'u64'],
+    ['address', 'u64'],
+    ['age', 'u64'],
+    ['kind', 'u32'],
+    ['queue', 'u32'],
+    ['number', 'u32'],
+    ['index', 'u32'],
+    ['more', 'u32'],
+    ['reserved', 'u32'],
   ),
   /** A range of the program's memory, in bytes. */
   range: layout(['address', 'u64'], ['length', 'u64']),
@@ -262,6 +283,7 @@ export const Exchanges = {
   STACK: { request: 'stack', reply: 'callReply' },
   REFUSED: { request: 'refused', reply: 'callReply' },
   FORK: { request: null, reply: 'callReply' },
+  MISUSE: { request: 'misuse', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -341,6 +363,12 @@ export const EventLog = { offset: 2 ** 36 - 2 ** 22, firstEntry: 4096, entries: 
  * noted, `REFUSED` | PostQueue.
  */
 export const EventKind = { POLL: 8, REFUSED: 16 } as const
+
+/**
+ * While the request was outstanding its memory was FREED, the stack frame of its memory RETURNED, or the program FORKED.
+ * INHERITED: a queue or CQ (EventKind) of a context that a parent of the process opened is used.
+ */
+export const MisuseKind = { FREED: 1, RETURNED: 2, FORKED: 3, INHERITED: 4 } as const
 
 /**
  * RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last ibv_wr_complete, for any wr_id.

@@ -10,6 +10,7 @@ import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { because, type Cause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
+import { QpFlags } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
@@ -412,7 +413,7 @@ test('refused posts are reported with the rule that they break', () => {
   const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
   const { SEND, RECEIVE, SHARED } = PostQueue
   const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
-  const one: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0 }
+  const one: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled: 0 }
   const cases: readonly (readonly [queue: number, Partial<RequestFacts>, text: RegExp])[] = [
     [SEND, { elements: 5 }, /^bad-request ibv_post_send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
     [RECEIVE, { elements: 3 }, /^bad-request ibv_post_recv on QP 0x1, .* max_recv_sge is 2$/],
@@ -437,4 +438,20 @@ test('refused posts are reported with the rule that they break', () => {
     assert.match(`${w.found[i]!.id} ${w.found[i]!.text}`, text)
     assert.equal(w.found[i]!.severity, 'warning')
   })
+})
+
+test('a full queue without signaled sends is named so', () => {
+  const full = (unsignaled: number, flags = 0): string => {
+    const w = world()
+    w.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
+    const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+    const request = { opcode: 0, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled }
+    w.checker.refusedPost({ ...place, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
+    return w.found[0]!.text
+  }
+  const end = 'a request was posted to a full queue'
+  assert.match(full(8), new RegExp(`${end}: none of the 8 sends in it is signaled`))
+  assert.match(full(3), new RegExp(`${end}: the last 3 of the sends in it are not signaled`))
+  assert.match(full(0), new RegExp(`${end}$`))
+  assert.match(full(8, QpFlags.values.SQ_SIG_ALL), new RegExp(`${end}$`))
 })

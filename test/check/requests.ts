@@ -16,7 +16,7 @@ const address = { dgid: gid, sgidIndex: 1 }
 export const LKEY = 0x100
 export const START = 0x10000
 
-export const requestWorld = (options: Pick<TopicSources, 'buffers'> = {}) => {
+export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedByFork'> = {}) => {
   const found: Finding[] = []
   let now = 0
   let ids = 0
@@ -90,6 +90,7 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers'> = {}) => {
     call,
     post,
     end,
+    register: (memory: Record<string, bigint>, key: number) => create('mr', memory, { lkey: key, rkey: key }),
     /** Advances virtual time. */
     time(microseconds: number): void {
       now += microseconds

@@ -37,6 +37,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], messa
   provider_faults: [['-q'], /usage: .*provider_faults/],
   fork_safe: [['-q'], /usage: .*fork_safe/],
   stalling: [['-q'], /usage: .*stalling/],
+  lifetimes: [['-q'], /usage: lifetimes CASE/],
   check_cases: [['-q'], /usage: .*check_cases/],
   torment_cases: [['-q'], /usage: torment_cases/],
   races: [['-q'], /usage: .*races/],

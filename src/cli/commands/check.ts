@@ -20,7 +20,7 @@ import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { packageVersion, shimLibrary, waitsLibrary } from '../places.ts'
+import { freesLibrary, packageVersion, shimLibrary, waitsLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -74,6 +74,7 @@ export const check = async (program: string, args: readonly string[], options: C
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
   shimLibrary()
+  freesLibrary()
   if (options.races) waitsLibrary()
   const symbols = createSymbols()
   const judge = findingJudge(options, symbols)

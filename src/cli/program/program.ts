@@ -7,7 +7,7 @@ import { accessSync, closeSync, constants, openSync, type Stats, statSync } from
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../../spec/session.ts'
-import { shimLibrary, waitsLibrary } from '../places.ts'
+import { freesLibrary, shimLibrary, waitsLibrary } from '../places.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
@@ -20,7 +20,7 @@ export class ProgramError extends Error {
   }
 }
 
-const isShim = (path: string): boolean => /\/libuserdma_(?:shim|waits)\.so$/.test(path)
+const isShim = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees)\.so$/.test(path)
 const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
 /** The environment without the preload library, for our own processes. */
@@ -54,6 +54,7 @@ export const programEnvironment = (
     LD_PRELOAD: [
       ...(events ? [waitsLibrary()] : []),
       shimLibrary(),
+      ...(stacks ? [freesLibrary()] : []),
       ...preloads(env).filter(path => !isShim(path)),
     ].join(':'),
     [SessionEnv.socket]: socket,

@@ -19,7 +19,7 @@ import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
 
 /** Facts that only the server of the calls knows. */
-export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'lockLimit'> {
+export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
   /** SCRATCH_BYTES, into which the memory of programs can be read. */
   readonly scratch: Arena
   /** Microseconds. */
@@ -103,23 +103,33 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
   }
 }
 
+const contextOf = (core: Core, id: number): Context | undefined => {
+  for (const { contexts } of core.devices.values())
+    for (const context of contexts) if (context.id === id) return context
+  return undefined
+}
+
 /** Facts for topics of the checker (check/topic.ts). */
 const topicSources = (
   core: Core,
-  { now, postStack, like, lockLimit }: CheckSources,
+  { now, postStack, like, lockLimit, isCopiedByFork }: CheckSources,
   looks: ReadonlyMap<number, RequestLook>,
 ): TopicSources => ({
   now,
   ...(like && { like }),
   ...(lockLimit && { lockLimit }),
+  ...(isCopiedByFork && { isCopiedByFork }),
   deviceName(index) {
     for (const device of core.devices.values()) if (device.index === index) return device.name
     return ''
   },
   postStack(id, queue, number, wrId) {
-    for (const { contexts } of core.devices.values())
-      for (const context of contexts) if (context.id === id) return postStack(context, queue, number, wrId)
-    return NONE
+    const context = contextOf(core, id)
+    return context === undefined ? NONE : postStack(context, queue, number, wrId)
+  },
+  look(device, id) {
+    const context = contextOf(core, id)
+    if (context !== undefined) looks.get(device)?.context(context)
   },
   digest: (device, request, isWhole) => looks.get(device)?.digest(request, isWhole),
 })

@@ -272,6 +272,13 @@ const serve = (
     reply(writeCallReply(outgoing, request, 0))
   }
 
+  const noteMisuse = (): void => {
+    const open = daemon.contexts.byNumber(request.context)
+    if (open !== undefined && client.contexts.has(open))
+      daemon.check?.misused(open.context, process, daemon.check.stackOf(process.pid, request.stack), request)
+    reply(writeCallReply(outgoing, request, 0))
+  }
+
   const noteFork = (): void => {
     daemon.check?.forked(process.pid, daemon.check.stackOf(process.pid, request.stack))
     reply(writeCallReply(outgoing, request, 0))
@@ -293,6 +300,7 @@ const serve = (
     else if (request.type === MessageType.STACK) defineStack()
     else if (request.type === MessageType.REFUSED) notePostRefusal()
     else if (request.type === MessageType.FORK) noteFork()
+    else if (request.type === MessageType.MISUSE) noteMisuse()
     else if (request.type === MessageType.NETLINK) calls.netlink()
     else if (request.type === MessageType.TOOL) toolRequests.handle(request, fds)
     else calls.call()

@@ -351,7 +351,7 @@ const table = {
   'region-unmapped': {
     severity: 'warning',
     title: 'memory was unmapped before its region was deregistered',
-    why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; free() of small blocks does not, and is not seen.',
+    why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; small blocks that are freed with requests outstanding are a finding of their own.',
     advice: 'deregister before munmap, mremap or free',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
@@ -361,6 +361,31 @@ const table = {
     why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, and of messages above 4 KiB some bytes; with `--buffers all` all, from the time at which the device fetches them.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
     statuses: ['SUCCESS'],
+  },
+  'buffer-freed': {
+    severity: 'error',
+    title: 'memory of an outstanding request was freed',
+    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6); after free() or a realloc() that moves the block the allocator gives it to others, whose data is sent or overwritten. A warning if the request was complete by then, and its completion not polled.',
+    advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
+  },
+  'frame-returned': {
+    severity: 'error',
+    title: 'a request uses memory of a stack frame that has returned',
+    why: "The frame's memory is that of the next calls: the device sends what they write, or overwrites it. It is noticed at a later post or poll of the same thread, less deep in its calls. A warning if the request was complete by then, and its completion not polled.",
+    advice: 'poll the completion before the function returns, or use memory that lives longer',
+  },
+  'fork-outstanding': {
+    severity: 'warning',
+    title: 'a process forked while requests were outstanding, without ibv_fork_init',
+    why: 'After a fork the first write to a page makes a copy of it, and before Linux 5.12 an adapter keeps the old one: what arrives is not seen, and what is sent is old (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Memory that is shared or MADV_DONTFORK is not copied.',
+    advice:
+      'call ibv_fork_init before the first registration, or fork before requests are posted; system and posix_spawn need neither',
+  },
+  'context-inherited': {
+    severity: 'error',
+    title: 'a child process uses queues that its parent has opened',
+    why: "Queues are mapped memory of the process that opened the device; adapters' mappings are not inherited by fork (ibv_fork_init(3)), so the child crashes there. Here both processes would change the same rings.",
+    advice: 'open the device and create queues in the process that uses them',
   },
   'receive-overlap': {
     severity: 'note',
@@ -535,7 +560,7 @@ const table = {
   'fork-unsafe': {
     severity: 'warning',
     title: 'a program with registered memory forks without ibv_fork_init',
-    why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`.',
+    why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`, and in every run if requests are outstanding.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
     statuses: ['SUCCESS'],

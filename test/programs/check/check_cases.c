@@ -82,6 +82,7 @@ static void on_signal(int number)
 
 static int threads(void)
 {
+    check(ibv_fork_init(), "ibv_fork_init");
     make_pair(&one, &other);
     pthread_t thread;
     check(pthread_create(&thread, NULL, poster, NULL), "pthread_create");

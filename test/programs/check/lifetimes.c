@@ -1,0 +1,358 @@
+/*
+ * Memory of requests that ends, and forks, for `userdma check`: the first argument names the case. Those of `faults` are
+ * mistakes.
+ */
+#include "../../../docs/findings/pair.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <ucontext.h>
+
+static struct end one, other;
+static char *block;
+
+static void begin_with(struct ibv_qp_init_attr init)
+{
+    check(ibv_fork_init(), "ibv_fork_init");
+    open_device();
+    make_end_with(&one, init, 16);
+    make_end(&other);
+    connect_ends(&one, &other);
+    block = need(malloc(SIZE), "malloc");
+    one.extra = need(ibv_reg_mr(one.pd, block, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+}
+
+static void begin(void)
+{
+    begin_with(small_qp());
+}
+
+static struct ibv_sge all_of_block(void)
+{
+    return (struct ibv_sge){.addr = (uintptr_t)block, .length = SIZE, .lkey = one.extra->lkey};
+}
+
+static int end_all(void)
+{
+    return destroy_pair(&one, &other);
+}
+
+static void write_block(unsigned flags)
+{
+    struct ibv_sge sge = all_of_block();
+    struct ibv_send_wr *bad, wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = flags};
+    wr.wr.rdma.remote_addr = address_of(&other);
+    wr.wr.rdma.rkey = other.mr->rkey;
+    check(ibv_post_send(one.qp, &wr, &bad), "ibv_post_send");
+}
+
+/* ---- mistakes ---- */
+
+static void moved(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    /* Behind the block, so that it has to move. */
+    char *volatile next = need(malloc(SIZE), "malloc");
+    block = need(realloc(block, 16 * SIZE), "realloc");
+    free(next);
+}
+
+/* The peer has the message, and the completion is not polled. */
+static void unpolled(void)
+{
+    begin();
+    post_receive(&other, all_of(&other));
+    post(&one, IBV_WR_SEND, all_of_block(), 0, 0);
+    completion(&other);
+    free(block);
+}
+
+static void built(void)
+{
+    begin();
+    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
+    /* Nothing is executed: the request waits. */
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
+    to_rtr(&one, &other);
+    to_rts(&one);
+    ibv_wr_start(qp);
+    qp->wr_id = 3;
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
+    ibv_wr_set_sge(qp, one.extra->lkey, (uintptr_t)block, 8);
+    check(ibv_wr_complete(qp), "ibv_wr_complete");
+    free(block);
+}
+
+static struct ibv_srq *shared;
+
+static void begin_shared(void)
+{
+    begin();
+    struct ibv_srq_init_attr attributes = {.attr = {.max_wr = 4, .max_sge = 1}};
+    shared = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr init = small_qp();
+    init.send_cq = init.recv_cq = one.cq;
+    init.srq = shared;
+    one.qp = need(ibv_create_qp(one.pd, &init), "ibv_create_qp");
+    to_init(&one);
+    check(ibv_destroy_qp(other.qp), "ibv_destroy_qp");
+    init = small_qp();
+    init.send_cq = init.recv_cq = other.cq;
+    other.qp = need(ibv_create_qp(other.pd, &init), "ibv_create_qp");
+    to_init(&other);
+    one.attr.dest_qp_num = other.attr.dest_qp_num = 0;
+    connect_ends(&one, &other);
+    struct ibv_sge sge = all_of_block();
+    struct ibv_recv_wr *bad, wr = {.wr_id = 9, .sg_list = &sge, .num_sge = 1};
+    check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
+}
+
+static int end_shared(void)
+{
+    drain(&one);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = NULL;
+    check(ibv_destroy_srq(shared), "ibv_destroy_srq");
+    return end_all();
+}
+
+static void freed_shared(void)
+{
+    begin_shared();
+    free(block);
+    exit(end_shared());
+}
+
+static __attribute__((noinline)) void post_local(void)
+{
+    char local[SIZE];
+    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
+    one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+    post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+}
+
+static void *thread_posts(void *unused)
+{
+    post_local();
+    drain(&one);
+    return unused;
+}
+
+static void frame_of_thread(void)
+{
+    begin();
+    pthread_t thread;
+    check(pthread_create(&thread, NULL, thread_posts, NULL), "pthread_create");
+    pthread_join(thread, NULL);
+}
+
+static sigjmp_buf out;
+
+static void leave(int number)
+{
+    siglongjmp(out, number);
+}
+
+static __attribute__((noinline)) void post_and_leave(void)
+{
+    post_local();
+    raise(SIGUSR1);
+}
+
+static void frame_left(void)
+{
+    begin();
+    signal(SIGUSR1, leave);
+    if (sigsetjmp(out, 1) == 0)
+        post_and_leave();
+    drain(&one);
+}
+
+/* ---- no mistakes ---- */
+
+static void polled(void)
+{
+    begin();
+    write_block(0);
+    completion(&one);
+    post_receive(&one, all_of_block());
+    post(&other, IBV_WR_SEND, all_of(&other), 0, 0);
+    completion(&other);
+    completion(&one);
+    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
+    one.extra = NULL;
+    free(block);
+}
+
+/* A later completion ends the unsignaled one. */
+static void unsignaled(void)
+{
+    struct ibv_qp_init_attr init = small_qp();
+    init.sq_sig_all = 0;
+    begin_with(init);
+    write_block(0);
+    write_block(IBV_SEND_SIGNALED);
+    completion(&one);
+    free(block);
+}
+
+static void flushed(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
+    check(ibv_modify_qp(one.qp, &attr, IBV_QP_STATE), "ibv_modify_qp");
+    completion(&one);
+    free(block);
+}
+
+static void reset(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_RESET};
+    check(ibv_modify_qp(one.qp, &attr, IBV_QP_STATE), "ibv_modify_qp");
+    free(block);
+}
+
+static void polled_shared(void)
+{
+    begin_shared();
+    post(&other, IBV_WR_SEND, all_of(&other), 0, 0);
+    completion(&other);
+    completion(&one);
+    free(block);
+    exit(end_shared());
+}
+
+static void free_block(void)
+{
+    free(block);
+}
+
+/* As the destructor of a static object does. */
+static void exits(void)
+{
+    atexit(free_block);
+    begin();
+    post_receive(&one, all_of_block());
+    exit(0);
+}
+
+/* The child's memory is a copy. */
+static void child(void)
+{
+    begin();
+    post_receive(&one, all_of_block());
+    const pid_t pid = fork();
+    if (pid == 0) {
+        free(block);
+        _exit(0);
+    }
+    check(waitpid(pid, NULL, 0) < 0, "waitpid");
+}
+
+/* Both stacks are in this one, the one that posts below the one that polls. */
+static ucontext_t back, poster, poller;
+
+static void in_poster(void)
+{
+    char local[SIZE];
+    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
+    one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+    post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+    swapcontext(&poster, &back);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = NULL;
+    swapcontext(&poster, &back);
+}
+
+static void in_poller(void)
+{
+    drain(&one);
+    swapcontext(&poller, &back);
+}
+
+static void run_on(ucontext_t *routine, char *stack, size_t size, void (*run)(void))
+{
+    getcontext(routine);
+    routine->uc_stack.ss_sp = stack;
+    routine->uc_stack.ss_size = size;
+    makecontext(routine, run, 0);
+    swapcontext(&back, routine);
+}
+
+static void coroutines(void)
+{
+    char stacks[2][1 << 16];
+    begin();
+    run_on(&poster, stacks[0], sizeof stacks[0], in_poster);
+    run_on(&poller, stacks[1], sizeof stacks[1], in_poller);
+    swapcontext(&back, &poster);
+}
+
+static void in_handler(int number)
+{
+    if (number == SIGUSR1)
+        drain(&one);
+}
+
+static __attribute__((noinline)) void post_and_raise(void)
+{
+    char local[SIZE];
+    check(ibv_dereg_mr(one.extra), "ibv_dereg_mr");
+    one.extra = need(ibv_reg_mr(one.pd, local, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");
+    post_receive(&one, (struct ibv_sge){.addr = (uintptr_t)local, .length = SIZE, .lkey = one.extra->lkey});
+    raise(SIGUSR1);
+    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
+    one.qp = NULL;
+}
+
+/* The handler's stack is above the buffer. */
+static void alternate_stack(void)
+{
+    char stack[1 << 16];
+    begin();
+    const stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    const struct sigaction action = {.sa_handler = in_handler, .sa_flags = SA_ONSTACK};
+    check(sigaltstack(&alternate, NULL), "sigaltstack");
+    check(sigaction(SIGUSR1, &action, NULL), "sigaction");
+    post_and_raise();
+}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    {"moved", moved},
+    {"unpolled", unpolled},
+    {"built", built},
+    {"freed_shared", freed_shared},
+    {"frame_of_thread", frame_of_thread},
+    {"frame_left", frame_left},
+    {"polled", polled},
+    {"unsignaled", unsignaled},
+    {"flushed", flushed},
+    {"reset", reset},
+    {"polled_shared", polled_shared},
+    {"exits", exits},
+    {"child", child},
+    {"coroutines", coroutines},
+    {"alternate_stack", alternate_stack},
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof cases[0]; i++)
+        if (strcmp(argv[1], cases[i].name) == 0) {
+            cases[i].run();
+            return end_all();
+        }
+    fprintf(stderr, "usage: lifetimes CASE\n");
+    return 1;
+}

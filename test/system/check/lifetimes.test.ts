@@ -1,0 +1,53 @@
+/*
+ * `userdma check` on memory that ends while requests use it, in real programs (test/programs/check/lifetimes.c).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { FindingId } from '../../../src/spec/check/findings.ts'
+import { lacking, ownProgram } from '../programs.ts'
+import { checkScript } from './checking.ts'
+
+const program = ownProgram('lifetimes')
+const about: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fork-outstanding', 'context-inherited']
+
+describe('memory of outstanding requests', { skip: lacking(program) }, () => {
+  for (const [name, expected] of [
+    ['moved', 'buffer-freed'],
+    ['unpolled', 'buffer-freed'],
+    ['built', 'buffer-freed'],
+    ['freed_shared', 'buffer-freed'],
+    ['frame_of_thread', 'frame-returned'],
+    ['frame_left', 'frame-returned'],
+  ] as const)
+    it(`${name}: ${expected}`, async t => {
+      const { found, stderr } = await checkScript(t, `${program} ${name} >&2`)
+      assert.deepEqual(
+        found.map(({ id }) => id).filter(id => about.includes(id)),
+        [expected],
+        stderr,
+      )
+    })
+
+  it('nothing is found if the requests are over, in children, at exit, on other stacks', async t => {
+    const cases = [
+      'polled',
+      'unsignaled',
+      'flushed',
+      'reset',
+      'polled_shared',
+      'exits',
+      'child',
+      'coroutines',
+      'alternate_stack',
+    ]
+    const { found, status, stderr } = await checkScript(
+      t,
+      `set -e; for i in ${cases.join(' ')}; do ${program} $i >&2; done`,
+    )
+    assert.deepEqual(
+      found.filter(({ id }) => about.includes(id)).map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
+  })
+})
