@@ -12,7 +12,7 @@ import { Errno, errnoName } from '../spec/errno.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
 import { createAdapters } from './adapters.ts'
 import { createBuffers } from './buffers.ts'
-import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
+import { areConnected, type DeviceWithGid, isPastRtr, misfitOf, misfits, readsFit, sideBySide } from './connection.ts'
 import { createDatagrams } from './datagrams.ts'
 import type { CheckedCall, CheckedFailure, Misuse, RefusedAttempt } from './events.ts'
 import { createLifetimes } from './lifetimes.ts'
@@ -325,13 +325,15 @@ export class Checker {
     // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
     const isRepeated = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
     if (what === 'event' && isRepeated) return
-    const peer = named !== undefined && peerDevice !== undefined ? this.#objects.qp(peerDevice, named.qpn) : undefined
+    const refusing =
+      named !== undefined && peerDevice !== undefined ? this.#objects.qp(peerDevice, named.qpn) : undefined
+    // A response that does not fit was no failure of the peer, and names none.
+    const peer = cause.id === 'BAD_RESPONSE' && own !== undefined ? this.#peerOf(own) : refusing
     // The device itself changes states too.
     if (peer !== undefined && typeof named?.state === 'number') peer.qp.state = named.state
     for (const end of [own, peer]) if (end !== undefined) end.isReported = true
-    // With too low a PSN, the first packets of a message are taken for duplicates.
-    const isDuplicate = cause.id === 'OUT_OF_PLACE' && own !== undefined && peer !== undefined && !psnsFit(own, peer)
-    const id = isDuplicate ? 'psn-mismatch' : usual
+    const misfit = own !== undefined && peer !== undefined ? misfitOf(cause.id, own, peer) : undefined
+    const id = misfit ?? usual
     const where = {
       time,
       device,

@@ -3,6 +3,7 @@
  * 10.3).
  */
 
+import type { CauseName } from '../spec/check/causes.ts'
 import type { FindingId } from '../spec/check/findings.ts'
 import { Mtu, QpState } from '../spec/enums.ts'
 import { addressText } from '../wire/address.ts'
@@ -57,6 +58,15 @@ export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceW
   add('path-mtu-mismatch', differs(own.qp.pathMtu, peer.qp.pathMtu))
   add('psn-mismatch', !psnsFit(own, peer) || !psnsFit(peer, own))
   return found
+}
+
+/** What does not fit between a sender and its peer, if a cause follows from that. */
+export const misfitOf = (cause: CauseName, own: KnownObject, peer: KnownObject): FindingId | undefined => {
+  // With too low a PSN, the first packets of a message are taken for duplicates.
+  if (cause === 'OUT_OF_PLACE' && !psnsFit(own, peer)) return 'psn-mismatch'
+  // Responses are cut into packets of the peer's path MTU.
+  if (cause === 'BAD_RESPONSE' && differs(own.qp.pathMtu, peer.qp.pathMtu)) return 'path-mtu-mismatch'
+  return undefined
 }
 
 const hex = (value: number | undefined): string | undefined =>

@@ -185,6 +185,18 @@ test('a connection to a queue pair that never existed is a warning, to one that 
   assert.match(w.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
 })
 
+test('a response that does not fit, between ends with different path MTUs, is a path MTU mismatch', () => {
+  const readOf = (pathMtu: number): string[] => {
+    const w = world()
+    w.connected(1, 2, { pathMtu })
+    w.connected(2, 1)
+    const { BAD_RESP_ERR } = WcStatus.values
+    w.fail({ qpn: 1, status: BAD_RESP_ERR, cause: because('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
+    return w.ids()
+  }
+  assert.deepEqual([readOf(3), readOf(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
+})
+
 test('a message whose first packets look like duplicates, since its PSN is too low, is a PSN mismatch', () => {
   const w = world()
   w.connected(1, 2, { sqPsn: 6 })

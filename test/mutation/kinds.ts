@@ -150,7 +150,7 @@ export const kinds = {
   'type-at-one-end': {
     what: 'creates a UC queue pair at one end of an RC connection',
     edits: text => change(text, matchesOf(text, /qp_type = (IBV_QPT_RC)\b/), atOneEnd('IBV_QPT_UC')),
-    findings: ['service-mismatch', ['refused-call', /\bUC\b|uc_qp/]],
+    findings: ['service-mismatch', ['bad-request', /this type of queue pair/]],
     legal: 'the queue pair is not connected',
   },
   'port-wrong': {
@@ -293,7 +293,7 @@ export const kinds = {
     what: 'takes the address of the pointer to the buffer',
     edits: text =>
       change(text, matchesOf(text, /\(uintptr_t\)((?:\w+(?:\[[^\]]+\])?(?:\.|->))+buffer)\b/), value => `&${value}`),
-    findings: ['local-out-of-bounds', 'remote-out-of-bounds'],
+    findings: ['local-out-of-bounds', 'remote-out-of-bounds', ['bind-refused', /is outside region/]],
     legal: 'no request uses the address',
   },
   'remote-address-beyond': {

@@ -126,7 +126,7 @@ const table = {
     why: 'Requests and responses are cut into packets of the path MTU; a packet of another length than the receiver expects is an invalid request or response (IBA 9.7.4).',
     advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
     causes: ['PACKET_LENGTH'],
-    statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR'],
+    statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'BAD_RESP_ERR'],
   },
   'psn-mismatch': {
     severity: 'error',

@@ -64,7 +64,10 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     first: ['cq-overrun'],
   },
   MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', first: ['bind-refused'] },
-  BAD_RESP_ERR: { meaning: "The peer's response does not match the request.", first: ['peer-refused'] },
+  BAD_RESP_ERR: {
+    meaning: "The peer's response does not match the request.",
+    first: ['path-mtu-mismatch', 'peer-refused'],
+  },
   LOC_ACCESS_ERR: {
     meaning:
       "A peer's WRITE with immediate has taken this receive, and its memory refused the WRITE; the peer has REM_ACCESS_ERR or REM_OP_ERR.",
