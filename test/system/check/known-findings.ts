@@ -122,6 +122,12 @@ export const knownFindings: readonly KnownFinding[] = [
     'with `-P` the server ends while the thread of a connection has not freed it',
   ),
   warning(
+    'rstream riostream rcopy',
+    'region-in-use',
+    'librdmacm/rsocket.c:1056, :1062, :1079',
+    'rclose deregisters the buffers before it destroys the queue pair, and polls no completion that is left',
+  ),
+  warning(
     'cmtime',
     'destroy-busy',
     'librdmacm/examples/cmtime.c:267, :606',
