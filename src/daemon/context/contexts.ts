@@ -149,15 +149,19 @@ export const createContexts = (
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
     const releaseQuota = quota.take(1)
     const [ours, theirs] = orRelease(releaseQuota, socketPair)
-    const hangUp = (): void => {
-      if (!contextDoorbells.delete(ours)) return
+    /** False if it is closed already. */
+    const hangUp = (): boolean => {
+      if (!contextDoorbells.delete(ours)) return false
       watcher.stop()
       close(ours)
       releaseQuota()
+      return true
+    }
+    const lost = (): void => {
+      if (hangUp() && contextDoorbells.size === 0) lostDoorbells(open)
     }
     const hungUp = (): void => {
-      hangUp()
-      if (contextDoorbells.size === 0) lostDoorbells(open)
+      lost()
       rung()
     }
     const watcher = watch(
@@ -172,7 +176,7 @@ export const createContexts = (
             open.context.device.core.run(oneSlice(hungUp))
           }
         },
-        hungUp,
+        lost,
       ),
     )
     contextDoorbells.set(ours, hangUp)

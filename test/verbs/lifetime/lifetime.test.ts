@@ -19,8 +19,8 @@ const run = (program: string, options: readonly string[] = []) => {
 eachCarrier(openTwo => {
   test('closing with drain waits for posted sends; without it they are dropped', async () => {
     const { a, b } = await pair(openTwo)
-    for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
     a.buffer.fill(9, 0, 10)
+    for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
     const closing = a.device.close({ drain: true })
     await closing
     assert.deepEqual([...b.buffer.subarray(0, 10)], Array(10).fill(9))
