@@ -5,6 +5,7 @@
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
 import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
+import type { Omission, OmissionId } from '../spec/check/omissions.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
@@ -91,7 +92,7 @@ export class Checker {
   /** Calls so far. */
   calls = 0
   readonly races: RaceTopic | undefined
-  readonly #objects = new KnownObjects()
+  readonly #objects = new KnownObjects((id, count) => this.omit(id, count))
   readonly #deviceWith: DeviceWithGid
   readonly #reporting: Reporting
   readonly #queues: QueueTopic
@@ -114,9 +115,13 @@ export class Checker {
     return this.#reporting.counts
   }
 
-  /** Occurrences of findings beyond the limit. */
-  get dropped(): number {
-    return this.#reporting.dropped
+  /** What was left out so far. */
+  get omissions(): readonly Omission[] {
+    return [...this.#reporting.omitted].map(([id, count]) => ({ id, count }))
+  }
+
+  omit(id: OmissionId, count: number): void {
+    this.#reporting.omit(id, count)
   }
 
   // ---- calls ----

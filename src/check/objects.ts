@@ -5,6 +5,7 @@
 
 import type { Failure } from '../spec/check/failures.ts'
 import type { Moment, Program, Stack } from '../spec/check/findings.ts'
+import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
@@ -196,6 +197,11 @@ export class KnownObjects {
 
   /** Whether all objects that ever were are known. */
   isComplete = true
+  readonly #omit: NoteOmission
+
+  constructor(omit: NoteOmission = () => {}) {
+    this.#omit = omit
+  }
 
   /** Objects of a call's arguments, by attribute. */
   usedBy(args: Readonly<Record<string, unknown>>): Map<string, KnownObject> {
@@ -247,6 +253,7 @@ export class KnownObjects {
     if (this.#gone.size <= MAX_GONE || oldest === undefined) return
     this.#gone.delete(oldest.id)
     this.isComplete = false
+    this.#omit('destroyed-objects', 1)
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
   }
 }

@@ -11,9 +11,10 @@ import {
   type Severity,
   type Stack,
 } from '../spec/check/findings.ts'
+import type { OmissionId } from '../spec/check/omissions.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */
+/** Distinct findings that are remembered; occurrences of further ones are left out. */
 const MAX_FINDINGS = 1000
 /** Objects that a finding names, beside the first. */
 export const MAX_NAMED = 4
@@ -42,8 +43,8 @@ export interface Draft {
 const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
 export class Reporting {
-  /** Occurrences of findings beyond the limit. */
-  dropped = 0
+  /** What was left out. */
+  readonly omitted = new Map<OmissionId, number>()
   /** How often each finding was found, by its number − 1. */
   readonly counts: number[] = []
   /** Numbers of findings by what makes them distinct. */
@@ -52,6 +53,10 @@ export class Reporting {
 
   constructor(report: (finding: Finding) => void) {
     this.#report = report
+  }
+
+  omit(id: OmissionId, count: number): void {
+    this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
   find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
@@ -65,7 +70,7 @@ export class Reporting {
       return
     }
     if (this.counts.length === MAX_FINDINGS) {
-      this.dropped++
+      this.omit('findings', 1)
       return
     }
     const number = this.counts.push(1)

@@ -5,6 +5,7 @@
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
+import type { OmissionId } from '../spec/check/omissions.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
@@ -81,6 +82,10 @@ export class World {
 
   find(id: FindingId, place: Place, draft: Draft): void {
     this.#reporting.find(id, place, draft)
+  }
+
+  omit(id: OmissionId, count: number): void {
+    this.#reporting.omit(id, count)
   }
 
   /** Now, at an object. */

@@ -10,6 +10,7 @@ import type { Context, Core } from '../core/model.ts'
 import { mapArena } from '../host/memory/mapping.ts'
 import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.ts'
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
+import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../spec/check/requests.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
@@ -70,9 +71,9 @@ export interface CheckDesk {
   watchEvents(): void
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void
-  /** How often each finding was found, by its number − 1; and the number of distinct findings beyond the limit. */
+  /** How often each finding was found, by its number − 1; and what was left out. */
   readonly counts: readonly number[]
-  readonly dropped: number
+  readonly omissions: readonly Omission[]
   /** Calls of programs that were checked. */
   readonly calls: number
 }
@@ -146,7 +147,7 @@ export const createCheckDesk = (
     found.push(finding)
     for (const receive of receivers) receive(finding)
   }
-  const logs = createEventLogs(core, contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
+  const logs = createEventLogs(contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
   let isLogged = false
   const checker = createChecker(core, report, {
     scratch: mapArena(SCRATCH_BYTES),
@@ -176,12 +177,16 @@ export const createCheckDesk = (
       }
       const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
       const bytes = frames.length + stack.length * FRAME
-      if (own.byId.size >= MAX_STACKS || own.bytes + bytes > MAX_BYTES || own.byId.has(id)) return false
+      if (own.byId.size >= MAX_STACKS || own.bytes + bytes > MAX_BYTES || own.byId.has(id)) {
+        checker.omit('stacks', 1)
+        return false
+      }
       own.byId.set(id, stack)
       own.bytes += bytes
       total += bytes
       for (const oldest of stacks.keys()) {
         if (oldest === pid || (stacks.size <= MAX_PROCESSES && total <= MAX_TOTAL)) break
+        checker.omit('stacks', stacks.get(oldest)?.byId.size ?? 0)
         drop(oldest)
       }
       return true
@@ -219,8 +224,8 @@ export const createCheckDesk = (
       checker.races?.join()
       return checker.counts
     },
-    get dropped() {
-      return checker.dropped
+    get omissions() {
+      return checker.omissions
     },
     get calls() {
       return checker.calls

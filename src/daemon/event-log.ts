@@ -4,7 +4,7 @@
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
-import type { Context, Core } from '../core/model.ts'
+import type { Context } from '../core/model.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -64,7 +64,6 @@ const clockStart = (): number => {
 
 /** `processOf`: the process that calls itself `pid` and uses a context. */
 export const createEventLogs = (
-  core: Core,
   contexts: Contexts,
   processOf: (context: Context, pid: number) => number,
 ): EventLogs => {
@@ -140,11 +139,9 @@ export const createEventLogs = (
     read() {
       const entries: LoggedEvent[] = []
       const lost: number[] = []
-      for (const { contexts: all } of core.devices.values())
-        for (const context of all) {
-          const memory = contexts.of(context)?.memory
-          if (memory !== undefined && !readContext(context, memory.fd, entries)) lost.push(context.id)
-        }
+      // A program that ends without destroying its objects leaves entries that nobody has read.
+      for (const { context, memory } of contexts.withMemory)
+        if (!readContext(context, memory.fd, entries)) lost.push(context.id)
       return { entries, lost }
     },
   }

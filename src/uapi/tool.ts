@@ -4,6 +4,7 @@
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FailureJson } from '../spec/check/failures.ts'
 import type { Finding } from '../spec/check/findings.ts'
+import type { Omission } from '../spec/check/omissions.ts'
 import type { BufferCheck } from '../spec/check/requests.ts'
 import type { TormentDecision } from '../spec/check/torment.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
@@ -172,13 +173,10 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /**
-   * By number of finding − 1. `dropped`: findings beyond the maximum, which were not reported; `calls`: calls that were
-   * checked; `decisions`: of torment.
-   */
+  /** By number of finding − 1. `omissions`: what was left out; `calls`: calls that were checked; `decisions`: of torment. */
   | {
       readonly counts: readonly number[]
-      readonly dropped: number
+      readonly omissions: readonly Omission[]
       readonly calls: number
       readonly decisions?: number
     }

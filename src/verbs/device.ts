@@ -2,6 +2,7 @@
  * A device of the library (docs/start/library.md): its properties, the objects created on it, and its events.
  */
 import { nextTurn } from '../host/event-loop/next-turn.ts'
+import type { Omission } from '../spec/check/omissions.ts'
 import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device/device.ts'
 import { Interface } from '../spec/classes/device/interface.ts'
 import { type PortAttributes, Port as PortClass } from '../spec/classes/device/port.ts'
@@ -130,6 +131,8 @@ export interface Device extends AsyncDisposable {
    * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
    */
   readonly findings: readonly CountedFinding[]
+  /** What the check of the device's network has left out, since its memory is bounded; otherwise empty. */
+  readonly omissions: readonly Omission[]
   /**
    * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. Rejects with the
    * signal's reason, and the device stays open; with a FindingsError if the device was checked and something was found,
@@ -355,6 +358,9 @@ export const createDevice = (
     events,
     get findings() {
       return checked?.findings ?? []
+    },
+    get omissions() {
+      return checked?.omissions ?? []
     },
     close,
     [Symbol.asyncDispose]: () => close(),

@@ -2,6 +2,7 @@
  * Entry point of `userdma`: the library.
  */
 
+export type { Omission, OmissionId } from '../spec/check/omissions.ts'
 export type { PathOptions } from './address.ts'
 export type {
   AwaitableQueuePair,

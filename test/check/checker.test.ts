@@ -383,7 +383,7 @@ test('distinct findings are bounded', () => {
       refused: { errno: Errno.EINVAL, reason: 'no' },
     })
   assert.equal(w.found.length, 1000)
-  assert.equal(w.checker.dropped, 100)
+  assert.deepEqual(w.checker.omissions, [{ id: 'findings', count: 100 }])
 })
 
 test('refused posts: in a wrong state, to a full queue, or with wrong arguments', () => {

@@ -9,6 +9,7 @@
  *
  * Requests of programs without the event log are left out, and so is each queue of which a post was lost.
  */
+import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 import type { NewRequest, Races, Request, Stamp } from './races.ts'
@@ -101,14 +102,6 @@ const MAX_UNSEEN = 2 ** 19
 /** Maximum threads; those without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
 
-const dropOldest = (all: Map<number, unknown>): void => {
-  if (all.size <= MAX_REQUESTS) return
-  for (const id of all.keys()) {
-    all.delete(id)
-    break
-  }
-}
-
 const sendsOf = (owner: number): number => owner * 2
 const messagesOf = (qp: number): number => qp * 2 + 1
 const queueKey = (queue: number, number: number): number => number * 4 + queue
@@ -136,11 +129,13 @@ export class RaceFeed {
   /** The thread of the last entry. */
   #last = { process: -1, thread: -1, number: 0 }
   readonly #cqOf: (context: number, handle: number) => number | undefined
+  readonly #omit: NoteOmission
 
   /** `cqOf`: the CQ with a handle, as completions name it. */
-  constructor(races: Races<Posted>, cqOf: (context: number, handle: number) => number | undefined) {
+  constructor(races: Races<Posted>, cqOf: (context: number, handle: number) => number | undefined, omit: NoteOmission) {
     this.#races = races
     this.#cqOf = cqOf
+    this.#omit = omit
   }
 
   /** Number of requests and completions that are not joined yet. */
@@ -214,6 +209,7 @@ export class RaceFeed {
 
   /** Entries of a context's log were overwritten. */
   lost(context: number): void {
+    this.#omit('race-log', 1)
     for (const queue of this.#posted.get(context)?.values() ?? []) queue.isLost = true
   }
 
@@ -235,6 +231,7 @@ export class RaceFeed {
       for (const [oldest, gone] of this.#threads) {
         if (this.#threads.size < MAX_THREADS) break
         this.#threads.delete(oldest)
+        this.#omit('race-threads', 1)
         this.#races.endThread(gone)
       }
     } else this.#threads.delete(key)
@@ -253,7 +250,10 @@ export class RaceFeed {
     if (posted === undefined) {
       // A program may also log posts to queues that it does not have.
       if (queues.size >= MAX_UNSEEN) {
-        for (const { posts } of queues.values()) this.unseen -= posts.length
+        for (const { posts } of queues.values()) {
+          this.unseen -= posts.length
+          this.#omit('race-posts', posts.length)
+        }
         queues.clear()
       }
       posted = { posts: [], isLost: false }
@@ -267,6 +267,7 @@ export class RaceFeed {
     const queue = this.#queueOf(context, kind, number)
     if (count === 0 || this.unseen >= MAX_UNSEEN) queue.isLost = true
     if (queue.isLost) {
+      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.posts.length)
       this.unseen -= queue.posts.length
       queue.posts = []
       return
@@ -336,6 +337,7 @@ export class RaceFeed {
     if (posts.length === 0) posted.isLost = true
     if (posted.isLost) {
       this.unlogged++
+      this.#omit('race-unlogged', 1)
       return undefined
     }
     this.joined++
@@ -368,14 +370,21 @@ export class RaceFeed {
     const made = this.#races.fetch(id, post.stamp, { kind, isFenced, ranges, info: { request, process, stack } }, time)
     if (made === undefined) return
     this.#requests.set(request.id, made)
-    dropOldest(this.#requests)
+    this.#dropOldest(this.#requests)
   }
 
   #receive(of: SeenRequest): void {
     const post = this.#take(of)
     if (post === undefined) return
     this.#receives.set(of.request.id, post)
-    dropOldest(this.#receives)
+    this.#dropOldest(this.#receives)
+  }
+
+  #dropOldest(all: Map<number, unknown>): void {
+    if (all.size <= MAX_REQUESTS) return
+    const [oldest] = all.keys()
+    if (oldest !== undefined) all.delete(oldest)
+    this.#omit('race-requests', 1)
   }
 
   #complete({ request, cq, filled, time }: SeenCompletion): void {
@@ -396,7 +405,10 @@ export class RaceFeed {
       all = []
       this.#cqs.set(cq, all)
     }
-    if (all.length === MAX_UNPOLLED) all.splice(0, MAX_UNPOLLED / 2)
+    if (all.length === MAX_UNPOLLED) {
+      all.splice(0, MAX_UNPOLLED / 2)
+      this.#omit('race-completions', MAX_UNPOLLED / 2)
+    }
     all.push({ request: made, wrId: request.wrId })
   }
 }

@@ -10,6 +10,7 @@
  * Limits of memory: those of the shadow (shadow.ts), MAX_CLOCKS clocks of requests, MAX_IN_FLIGHT requests of each
  * queue.
  */
+import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { Clock, MAX_SLOTS } from './clock.ts'
 import { isFetching, isOrderedInQueue, type Queued, type RequestKind } from './order.ts'
 import { type Access, AccessKind, type Interval, isWord, isWrite, MAX_INTERVALS, type Range, Shadow } from './shadow.ts'
@@ -134,6 +135,7 @@ const conflict = (one: Range, other: Range): boolean => {
 export class Races<Info> {
   readonly #shadow: Shadow<Request<Info>>
   readonly #report: (race: Race<Info>) => void
+  readonly #omit: NoteOmission
   readonly #threads = new Map<number, Thread>()
   readonly #queues = new Map<number, Queue<Info>>()
   readonly #cqs = new Map<number, Cq>()
@@ -142,20 +144,17 @@ export class Races<Info> {
   #slots = 0
   #clocks = 0
 
-  constructor(report: (race: Race<Info>) => void, intervals = MAX_INTERVALS) {
+  constructor(report: (race: Race<Info>) => void, omit: NoteOmission, intervals = MAX_INTERVALS) {
     this.#report = report
-    this.#shadow = new Shadow(intervals)
-  }
-
-  /** Number of intervals of memory that were forgotten: races on them can have been missed. */
-  get dropped(): number {
-    return this.#shadow.dropped
+    this.#omit = omit
+    this.#shadow = new Shadow(omit, intervals)
   }
 
   /** A queue whose requests follow: the send queue of a queue pair, or the messages that it receives. */
   open(id: number, isReliable: boolean): void {
     const free = this.#freeSlots.pop()
     const slot = free?.slot ?? (this.#slots < MAX_SLOTS ? this.#slots++ : -1)
+    if (slot < 0) this.#omit('race-queues', 1)
     const none = { inFlight: [], placed: 0, fences: 0, forgottenFences: 0, fenced: [], isGone: false }
     this.#queues.set(id, { slot, isReliable, next: free?.next ?? 0, ...none })
   }
@@ -201,6 +200,7 @@ export class Races<Info> {
     const request = new Request(queue, what, stamp, this.#keep(stamp), time)
     if (what.isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
+      this.#omit('race-fences', 1)
       queue.forgottenFences++
       queue.fenced.shift()
     }
@@ -305,6 +305,7 @@ export class Races<Info> {
   /** The clock of a post, or one that contains more. */
   #keep({ clock, time }: Stamp): Clock {
     if (this.#clocks++ < MAX_CLOCKS) return clock
+    this.#omit('race-clocks', 1)
     return new Clock(time)
   }
 
@@ -317,6 +318,7 @@ export class Races<Info> {
     queue.inFlight.push(request)
     if (queue.inFlight.length <= MAX_IN_FLIGHT) return
     const oldest = queue.inFlight.splice(0, MAX_IN_FLIGHT / 2)
+    this.#omit('race-in-flight', oldest.length)
     for (const one of oldest) {
       one.doneKnown = one.placedKnown = 0
       this.#release(one)

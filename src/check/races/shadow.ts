@@ -2,6 +2,7 @@
  * The shadow of memory that requests access: intervals with their last write, and the reads and atomics since then. Its
  * size is bounded: the intervals that were not accessed for the longest time are forgotten.
  */
+import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { Clock } from './clock.ts'
 
 /** Kinds of accesses. SOURCE and RESULT: to the poster's own memory; the others: to the peer's. */
@@ -55,23 +56,30 @@ const MAX_READERS = 8
 const NONE: readonly never[] = []
 
 /** The accesses with one more, which replaces an earlier one of its kind by the same queue. */
-const withAccess = <R extends { readonly queue: object }>(all: readonly Access<R>[], one: Access<R>): Access<R>[] => {
+const withAccess = <R extends { readonly queue: object }>(
+  all: readonly Access<R>[],
+  one: Access<R>,
+  omit: NoteOmission,
+): Access<R>[] => {
   const others = all.filter(({ kind, request: { queue } }) => kind !== one.kind || queue !== one.request.queue)
-  if (others.length === MAX_READERS) others.shift()
+  if (others.length === MAX_READERS) {
+    others.shift()
+    omit('race-readers', 1)
+  }
   others.push(one)
   return others
 }
 
 export class Shadow<R extends { readonly queue: object }> {
-  /** Number of intervals that were forgotten. */
-  dropped = 0
   #size = 0
   #time = 0
   /** Of each space, ascending and disjoint. */
   readonly #spaces = new Map<number, Interval<R>[]>()
   readonly #max: number
+  readonly #omit: NoteOmission
 
-  constructor(max = MAX_INTERVALS) {
+  constructor(omit: NoteOmission, max = MAX_INTERVALS) {
+    this.#omit = omit
     this.#max = max
   }
 
@@ -106,8 +114,8 @@ export class Shadow<R extends { readonly queue: object }> {
     const found = this.#filled(all, from, to, start, end)
     for (const interval of found) {
       interval.touched = touched
-      if (kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, one)
-      else interval.reads = withAccess(interval.reads, one)
+      if (kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, one, this.#omit)
+      else interval.reads = withAccess(interval.reads, one, this.#omit)
     }
     this.#bound()
     return found
@@ -181,6 +189,6 @@ export class Shadow<R extends { readonly queue: object }> {
       else this.#spaces.set(space, kept)
       this.#size += kept.length
     }
-    this.dropped += before - this.#size
+    this.#omit('race-memory', before - this.#size)
   }
 }

@@ -2,6 +2,7 @@
  * Findings as JSON, and as SARIF 2.1.0 for CI.
  */
 import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
+import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
 
 const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
@@ -21,6 +22,13 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
   })),
 })
 
+/** What was left out as a JSON object, behind the findings. */
+export const omissionJson = (omission: Omission) => ({
+  omission: omission.id,
+  count: omission.count,
+  text: omissionText(omission),
+})
+
 /** The innermost frame with a source line, if possible outside /usr. */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   const known = frames.filter(({ file }) => file !== undefined)
@@ -36,7 +44,12 @@ const location = ({ file = '', line = 0 }: Frame) => ({
 })
 
 /** A SARIF 2.1.0 log of one run. Each severity is also a level of SARIF. */
-export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: Symbols, version: string) => {
+export const sarifLog = (
+  all: readonly (readonly [Finding, number])[],
+  symbols: Symbols,
+  version: string,
+  omitted: readonly Omission[] = [],
+) => {
   const ids = [...new Set(all.map(([{ id }]) => id))]
   return {
     $schema: 'https://json.schemastore.org/sarif-2.1.0.json',
@@ -56,6 +69,19 @@ export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: 
             })),
           },
         },
+        // What was left out is no result: the run itself was incomplete.
+        ...(omitted.length > 0 && {
+          invocations: [
+            {
+              executionSuccessful: true,
+              toolExecutionNotifications: omitted.map(omission => ({
+                descriptor: { id: omission.id },
+                level: 'note',
+                message: { text: omissionText(omission) },
+              })),
+            },
+          ],
+        }),
         results: all.map(([finding, count]) => {
           const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
           const source = sourceOf(frames)

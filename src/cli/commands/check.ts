@@ -12,9 +12,10 @@ import {
   isFailure,
   severities,
 } from '../../spec/check/findings.ts'
+import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
-import { findingJson, sarifLog } from '../check/report.ts'
+import { findingJson, omissionJson, sarifLog } from '../check/report.ts'
 import { framesOfFinding, parseSuppressions, suppressionBlock, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
@@ -102,14 +103,15 @@ export const check = async (program: string, args: readonly string[], options: C
     await joined.client.findings()
     status = await runUnder(joined, program, args, { stacks: true, events: options.races === true })
     // Messages stay in order: all findings of the program precede this reply.
-    const { counts, dropped, calls } = await joined.client.counts()
+    const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
     if (isPrivate) warnRunning(contexts)
     const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
-    if (options.json)
+    if (options.json) {
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
-    else print(summary(counted, suppressed, dropped, calls > 0 || contexts > 0))
-    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion()), null, 2)}\n`)
+      for (const omission of omissions) print(`${JSON.stringify(omissionJson(omission))}\n`)
+    } else print(summary(counted, suppressed, omissions, calls > 0 || contexts > 0))
+    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion(), omissions), null, 2)}\n`)
   } finally {
     await joined.leave()
   }
@@ -128,7 +130,7 @@ const warnRunning = (contexts: number): void => {
 const summary = (
   counted: readonly (readonly [Finding, number])[],
   suppressed: number,
-  dropped: number,
+  omissions: readonly Omission[],
   isUsed: boolean,
 ): string => {
   const kinds = [...severities]
@@ -142,7 +144,7 @@ const summary = (
   return [
     `userdma check: ${kinds.length === 0 ? nothing : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
-    ...(dropped === 0 ? [] : [`  ${plural(dropped, 'further finding')} not shown: there were too many`]),
+    ...omissions.map(omission => `  left out: ${omissionText(omission)}`),
     '',
   ].join('\n')
 }

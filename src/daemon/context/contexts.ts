@@ -50,6 +50,8 @@ export interface Contexts {
   hangUp(device: Device): void
   /** The open context of core's `context`. */
   of(context: Context): OpenContext | undefined
+  /** All contexts that have a memory file: also those whose objects are being destroyed. */
+  readonly withMemory: Iterable<OpenContext>
   /** The context of the memory file behind one of our descriptors; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
@@ -77,6 +79,8 @@ export const createContexts = (
   containment: Containment = createContainment(),
 ): Contexts => {
   const contexts = new Map<number, OpenContext>()
+  /** Contexts whose objects are being destroyed. */
+  const ending = new Set<OpenContext>()
   /** Our ends of the doorbell sockets, and the function that closes each. */
   const doorbells = new Map<OpenContext, Map<number, () => void>>()
   /** Functions that release the memory files' descriptors from the quota. */
@@ -120,13 +124,19 @@ export const createContexts = (
 
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
+    ending.add(open)
     withoutDoorbells.delete(open)
     const contextDoorbells = doorbells.get(open)
     doorbells.delete(open)
     const releaseQuota = files.get(open)
     files.delete(open)
     const ended = (): void =>
-      containment.runAll('the end of a context', [() => open.memory.close(), () => releaseQuota?.(), rung])
+      containment.runAll('the end of a context', [
+        () => ending.delete(open),
+        () => open.memory.close(),
+        () => releaseQuota?.(),
+        rung,
+      ])
     containment.runAll('the end of a context', [
       ...(contextDoorbells?.values() ?? []),
       () => closeContext(open.context, ended),
@@ -208,6 +218,12 @@ export const createContexts = (
       }
     },
     addDoorbell,
+    withMemory: {
+      *[Symbol.iterator]() {
+        yield* contexts.values()
+        yield* ending
+      },
+    },
     byNumber: number => contexts.get(number),
     hangUp(device) {
       for (const [{ context }, contextDoorbells] of doorbells)

@@ -184,7 +184,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       reply = session.trusted
         ? {
             counts: daemon.check?.counts ?? [],
-            dropped: daemon.check?.dropped ?? 0,
+            omissions: daemon.check?.omissions ?? [],
             calls: daemon.check?.calls ?? 0,
             ...(daemon.torment && { decisions: daemon.torment.count }),
           }

@@ -3,6 +3,7 @@
  * device.
  */
 import type { Finding } from '../../spec/check/findings.ts'
+import type { Omission } from '../../spec/check/omissions.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 
@@ -40,6 +41,8 @@ export interface Checked {
   readonly posts: PostWatch
   /** The findings about the device. */
   readonly findings: readonly CountedFinding[]
+  /** What the check of its network has left out. */
+  readonly omissions: readonly Omission[]
   /** Ends the check when the device is closed. Throws FindingsError. */
   end(): void
 }

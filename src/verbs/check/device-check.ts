@@ -12,6 +12,7 @@ import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/check/adapters.ts'
 import { type Finding, FOUND_STATUS, isFailure } from '../../spec/check/findings.ts'
+import { omissionText } from '../../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
@@ -69,7 +70,10 @@ const checkOf = (core: Core): NetworkCheck => {
         return
       }
   }
-  const log = createProgramLog(() => checker.races?.join())
+  const log = createProgramLog(
+    () => checker.races?.join(),
+    (id, count) => checker.omit(id, count),
+  )
   const checker: Checker = createChecker(core, report, {
     scratch: plainArena(SCRATCH_BYTES),
     now: nowMicroseconds,
@@ -138,8 +142,14 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
       checker.races?.join()
       return subject.found.map(counted)
     },
+    get omissions() {
+      checker.races?.join()
+      return checker.omissions
+    },
     end() {
       checker.races?.join()
+      if (subjects.size === 1 && options.onFinding === undefined)
+        for (const omission of checker.omissions) console.error(`userdma check: left out: ${omissionText(omission)}`)
       subjects.delete(context)
       unclosed.delete(subject)
       const found = failing(subject).map(counted)

@@ -7,6 +7,7 @@
 import type { LoggedEvent } from '../../check/races/feed.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { EventKind } from '../../spec/session.ts'
 import type { LazyStack } from './stacks.ts'
 
@@ -25,7 +26,7 @@ export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
 }
 
 /** `join`: called when there are entries to read. */
-export const createProgramLog = (join: () => void): ProgramLog => {
+export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
   let entries: LoggedEvent[] = []
   let isPlanned = false
   const stacks = new Map<number, LazyStack>()
@@ -38,7 +39,10 @@ export const createProgramLog = (join: () => void): ProgramLog => {
     lastStack++
     stacks.set(lastStack, stack)
     numbers.set(stack, lastStack)
-    if (stacks.size > MAX_STACKS) stacks.delete(lastStack - MAX_STACKS)
+    if (stacks.size > MAX_STACKS) {
+      stacks.delete(lastStack - MAX_STACKS)
+      omit('stacks', 1)
+    }
     return lastStack
   }
 

@@ -43,6 +43,8 @@ const OF_PORT = new Set<number>([
   CLIENT_REREGISTER,
   GID_CHANGE,
 ])
+/** A doorbell for no queue pair. */
+const NO_QP = 0xffff_ffff
 /** Empty polls between two checks that the daemon is alive. */
 const POLLS_PER_CHECK = 128
 
@@ -172,10 +174,16 @@ export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier =>
     return call(cls, method, object, args)
   }
 
+  /** Wakes the daemon if it sleeps, and lets it run. */
+  const wake = (): void => {
+    carrier.posted(NO_QP)
+    yieldProcessor()
+  }
+
   const carrier: RemoteCarrier = {
     remote: true,
     device,
-    checked: areStacksWanted() ? createPostLog(session, context, file) : undefined,
+    checked: areStacksWanted() ? createPostLog(session, context, file, wake) : undefined,
     classes,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],

@@ -25,7 +25,7 @@ import {
 import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
 import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
-import { areStacksWanted, createStackNumbers } from './stack-numbers.ts'
+import { areEventsWanted, areStacksWanted, createStackNumbers } from './stack-numbers.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
 /** A reply and its descriptors, which the caller must close. */
@@ -152,8 +152,9 @@ const newSession = (socket: string): Session & { join(): Session } => {
     return reply.ret === 0n
   }
   const tag = process.env[SessionEnv.tag] ?? ''
+  const wants = HelloWants.REASONS | (areEventsWanted() ? HelloWants.EVENTS : 0)
   const sendHello = (passing?: readonly number[]): Answer =>
-    exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS), passing)
+    exchange('open', (to, from) => writeHello(to, from, tag, wants), passing)
   let { reply, fds } = sendHello()
   if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
     const { fd: file, memory: bytes } = passedMemory()

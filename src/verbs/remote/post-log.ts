@@ -1,49 +1,112 @@
 /*
- * The post log of a program on a daemon's device, for `userdma check`: posts note the numbers of their stacks in the
- * context's file (spec/session.ts).
+ * What a program on a daemon's device does, for `userdma check`: posts note the numbers of their stacks in the post log
+ * of the context's file (spec/session.ts). With `--races` posts and polls are written to its event log too.
+ *
+ * Each turn of the event loop counts as a wait for other programs: what it was caused by is not known.
  */
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
-import { Messages, PostLog, PostQueue, postSlot } from '../../spec/session.ts'
+import { EventKind, EventLog, Messages, PostLog, PostQueue, postSlot } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
-import { type Checked, onPost } from '../check/checked.ts'
+import { type Checked, onPost, pollWatch } from '../check/checked.ts'
+import { sharingStacks } from '../check/stack-sharing.ts'
 import type { Session } from './daemon-session.ts'
 import { ringPool } from './file-rings.ts'
+import { areEventsWanted } from './stack-numbers.ts'
 
-const { size } = Messages.post
-const offsetOf = (name: string): number => Messages.post.fields.find(one => one.name === name)!.offset
-const WR_ID = offsetOf('wrId')
-const QUEUE = offsetOf('queue')
-const NUMBER = offsetOf('number')
-const PID = offsetOf('pid')
-const STACK = offsetOf('stack')
+/** How often a post lets the daemon read a full log. As in the preload library. */
+const YIELDS = 10_000
 
-/** `file`: the context's memory file. */
-export const createPostLog = (session: Session, context: number, file: number): Checked => {
+type Layout = (typeof Messages)['post' | 'event' | 'eventLog']
+const offsetsOf = <F extends string>(layout: Layout, ...names: F[]): Record<F, number> =>
+  Object.fromEntries(names.map(name => [name, layout.fields.find(field => field.name === name)!.offset])) as Record<
+    F,
+    number
+  >
+
+const { size: POST } = Messages.post
+const AT = offsetsOf(Messages.post, 'wrId', 'queue', 'number', 'pid', 'stack')
+const { size: EVENT } = Messages.event
+const EVENT_AT = offsetsOf(
+  Messages.event,
+  ...(['sequence', 'time', 'acquired', 'wrId', 'pid', 'tid', 'kind', 'number', 'count', 'stack'] as const),
+)
+const LOG = offsetsOf(Messages.eventLog, 'head', 'tail')
+
+/** `file`: the context's memory file; `wake` wakes the daemon, and lets it run. */
+export const createPostLog = (session: Session, context: number, file: number, wake: () => void): Checked => {
   let mapping: Mapping | undefined
+  let counts: BigInt64Array | undefined
+  let acquired = 0n
+  let isSameTurn = false
 
-  const note = (queue: number, number: number, wrId: bigint): void => {
-    const stack = session.stackNumber()
-    if (stack === 0) return
-    mapping ??= ringPool().map(file, PostLog.offset, PostLog.entries * size)
-    const { view } = mapping
-    const at = postSlot(queue, number, wrId) * size
-    view.setBigUint64(at + WR_ID, wrId, true)
-    view.setUint32(at + QUEUE, queue, true)
-    view.setUint32(at + NUMBER, number, true)
-    view.setUint32(at + PID, process.pid, true)
-    view.setUint32(at + STACK, stack, true)
+  /** The logs, mapped with the first note. */
+  const logs = (): Mapping => {
+    mapping ??= ringPool().map(file, EventLog.offset, EventLog.bytes)
+    return mapping
   }
+
+  const notePost = (queue: number, number: number, wrId: bigint, stack: number): void => {
+    if (stack === 0) return
+    const { view } = logs()
+    const at = PostLog.offset - EventLog.offset + postSlot(queue, number, wrId) * POST
+    view.setBigUint64(at + AT.wrId, wrId, true)
+    view.setUint32(at + AT.queue, queue, true)
+    view.setUint32(at + AT.number, number, true)
+    view.setUint32(at + AT.pid, process.pid, true)
+    view.setUint32(at + AT.stack, stack, true)
+  }
+
+  /** Claims the next entry of the event log, and waits for the daemon if it is full; answers its number. */
+  const claim = (words: BigInt64Array): number => {
+    const index = Number(Atomics.add(words, LOG.head / 8, 1n))
+    for (let i = 0; i < YIELDS; i++) {
+      if (index - Number(Atomics.load(words, LOG.tail / 8)) < EventLog.entries) break
+      wake()
+    }
+    return index
+  }
+
+  const noteEvent = (kind: number, number: number, count: number, wrId: bigint, stack: number): void => {
+    const { view, bytes } = logs()
+    counts ??= new BigInt64Array(bytes.buffer, bytes.byteOffset, EventLog.bytes / 8)
+    const index = claim(counts)
+    const time = process.hrtime.bigint()
+    if (!isSameTurn) {
+      acquired = time
+      isSameTurn = true
+      setImmediate(() => {
+        isSameTurn = false
+      }).unref()
+    }
+    const at = EventLog.firstEntry + (index % EventLog.entries) * EVENT
+    view.setBigUint64(at + EVENT_AT.time, time, true)
+    view.setBigUint64(at + EVENT_AT.acquired, acquired, true)
+    view.setBigUint64(at + EVENT_AT.wrId, wrId, true)
+    view.setUint32(at + EVENT_AT.pid, process.pid, true)
+    view.setUint32(at + EVENT_AT.tid, process.pid, true)
+    view.setUint32(at + EVENT_AT.kind, kind, true)
+    view.setUint32(at + EVENT_AT.number, number, true)
+    view.setUint32(at + EVENT_AT.count, count, true)
+    view.setUint32(at + EVENT_AT.stack, stack, true)
+    Atomics.store(counts, (at + EVENT_AT.sequence) / 8, BigInt(index + 1))
+  }
+  const hasEvents = areEventsWanted()
 
   return {
     posts: {
       watch(queue, number, _place, ring) {
-        const wrIdAt = queue === PostQueue.SEND ? rxeLayout.send.WR_ID : rxeLayout.receive.WR_ID
-        onPost(ring, slot =>
-          note(queue, number, ring.view.getBigUint64(ring.data + (slot << ring.log2) + wrIdAt, true)),
-        )
+        const wrIdAt = ring.data + (queue === PostQueue.SEND ? rxeLayout.send.WR_ID : rxeLayout.receive.WR_ID)
+        const stackOf = sharingStacks(queue, ring, session.stackNumber)
+        onPost(ring, slot => {
+          const wrId = ring.view.getBigUint64(wrIdAt + (slot << ring.log2), true)
+          const stack = stackOf(slot)
+          if (hasEvents) noteEvent(queue, number, 1, wrId, stack)
+          notePost(queue, number, wrId, stack)
+        })
       },
       forget() {},
+      ...(hasEvents && pollWatch((cq, count, wrId) => noteEvent(EventKind.POLL, cq, count, wrId, 0))),
       refused(queue, number, wrId, error, state) {
         session.ask('check', (to, from) =>
           writeRequest(
@@ -56,9 +119,11 @@ export const createPostLog = (session: Session, context: number, file: number): 
       },
     },
     findings: [],
+    omissions: [],
     end() {
       if (mapping !== undefined) ringPool().release(mapping)
       mapping = undefined
+      counts = undefined
     },
   }
 }

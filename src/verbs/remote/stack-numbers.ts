@@ -8,8 +8,11 @@ import { captureStack } from '../check/stacks.ts'
 /** Whether the program records stacks: it runs under `userdma check`. */
 export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[SessionEnv.stacks] ?? '')
 
+/** Whether it runs under `userdma check --races`. */
+export const areEventsWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
+
 /** As in the preload library. */
-const MAX_STACKS = 4096
+const MAX_STACKS = 8192
 const FRAMES = Messages.stack.fields.find(({ name }) => name === 'frames')!.size
 
 /** Whole frames that fit. */

@@ -6,6 +6,7 @@ import { describe, it } from 'node:test'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../../src/check/races/feed.ts'
 import { type Race, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
+import type { OmissionId } from '../../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../src/spec/session.ts'
 
@@ -16,7 +17,9 @@ const CQ = 1000
 
 const world = () => {
   const races: Race<Posted>[] = []
-  const feed = new RaceFeed(new Races<Posted>(race => races.push(race)), (_, handle) => CQ + handle)
+  const omitted = new Map<OmissionId, number>()
+  const omit = (id: OmissionId, count: number): void => void omitted.set(id, (omitted.get(id) ?? 0) + count)
+  const feed = new RaceFeed(new Races<Posted>(race => races.push(race), omit), (_, handle) => CQ + handle, omit)
   const region = { isGone: false }
   let logged: LoggedEvent[] = []
   let time = 1000
@@ -54,6 +57,7 @@ const world = () => {
   const world = {
     races,
     feed,
+    omitted,
     log,
     /** The device fetches a WRITE; all of them go to the same bytes. */
     write(qp: number, wrId = 0n): WorkRequest {

@@ -29,7 +29,10 @@ interface Late {
 
 export const script = () => {
   const races: Race<string>[] = []
-  const engine = new Races<string>(race => races.push(race))
+  const engine = new Races<string>(
+    race => races.push(race),
+    () => {},
+  )
   const region = { isGone: false }
   const acquired = new Map<number, number>()
   const late: Late[] = []

@@ -153,6 +153,65 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
   })
 
+  it('races of a program in TypeScript, with the lines of its posts; silence if it polls in between', {
+    skip: !hasNative(),
+  }, async t => {
+    const program = (between: string): string => {
+      const file = join(temporaryFolder(t), 'program.mjs')
+      const lines = [
+        `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+        'const device = await open({ socket: true })',
+        'const [pd, cq] = [device.pd(), device.cq()]',
+        'const mr = pd.register(new Uint8Array(256), { remoteWrite: true })',
+        'const connected = () => { const [a, b] = [pd.rcQp({ sendCq: cq }), pd.rcQp({ sendCq: cq })]; a.connect(b.endpoint); b.connect(a.endpoint); return a }',
+        'const [one, two] = [connected(), connected()]',
+        'const poll = () => { while (!cq.poll()); }',
+        'one.write(mr.slice(0, 64), mr.remote(128, 64))',
+        between,
+        'two.write(mr.slice(64, 64), mr.remote(128, 64))',
+        'poll()',
+        'await device.close()',
+      ]
+      writeFileSync(file, lines.join('\n'))
+      return `exec ${process.execPath} ${file}`
+    }
+    const racing = await checkScript(t, program(''), ['--races'])
+    const races = racing.found.filter(({ id }) => id === 'race')
+    assert.deepEqual(races.flatMap(linesOf).slice(0, 2).sort(), ['program.mjs:10', 'program.mjs:8'], racing.stderr)
+    const polling = await checkScript(t, program('poll()'), ['--races'])
+    assert.deepEqual(
+      polling.found.filter(({ id }) => id === 'race'),
+      [],
+    )
+    for (const { omitted } of [racing, polling]) assert.deepEqual(omitted, [])
+  })
+
+  it('what was left out, in text, JSON and SARIF', { skip: !hasNative() }, async t => {
+    const folder = temporaryFolder(t)
+    const file = join(folder, 'program.mjs')
+    const sarif = join(folder, 'log.sarif')
+    const lines = [
+      `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+      'const device = await open({ socket: true })',
+      'for (let i = 0; i < 4100; i++) device.pd().close()',
+      'await device.close()',
+    ]
+    writeFileSync(file, lines.join('\n'))
+    const { omitted } = await checkScript(t, `exec ${process.execPath} ${file}`, ['--sarif', sarif])
+    assert.deepEqual(
+      omitted.map(({ omission }) => omission),
+      ['destroyed-objects'],
+    )
+    assert.match(readFileSync(sarif, 'utf8'), /"toolExecutionNotifications".*"destroyed-objects"/s)
+    const { stderr } = await runUserdma(t, ['check', '--private', '--', process.execPath, file], {
+      env: cleanEnvironment(),
+    })
+    assert.match(
+      stderr,
+      /\n {2}left out: \d+ destroyed objects were forgotten: .* \(destroyed-objects; check a shorter run\)/,
+    )
+  })
+
   it('exits with the status of the program, or with 65 for a finding of at least the severity of --fail-on', async t => {
     const statusOf = async (...args: string[]): Promise<number | null> =>
       (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status

@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
+import type { OmissionId } from '../../../src/spec/check/omissions.ts'
 import { cleanEnvironment, freePort, runUserdma, type Scope, temporaryFolder } from '../programs.ts'
 
 export interface FrameJson {
@@ -26,6 +27,12 @@ export interface FindingJson {
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
 }
 
+export interface OmissionJson {
+  readonly omission: OmissionId
+  readonly count: number
+  readonly text: string
+}
+
 /** A shell script that runs a command as server and client of one port; `ss` says when the server listens. */
 export const serverAndClient = async (command: string): Promise<string> => {
   const port = await freePort()
@@ -42,5 +49,12 @@ export const checkScript = async (scope: Scope, script: string, options: readonl
     { env: cleanEnvironment(env) },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
-  return { status, stdout, stderr, found: lines.map(line => JSON.parse(line) as FindingJson) }
+  const all = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
+  return {
+    status,
+    stdout,
+    stderr,
+    found: all.filter(one => 'id' in one),
+    omitted: all.filter(one => 'omission' in one),
+  }
 }

@@ -1,0 +1,277 @@
+/*
+ * What the checker leaves out is counted: each row of the table by a script that fills what is bounded, and each bound
+ * of its source has a row, or a reason why nothing is left out.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import { Checker } from '../../src/check/checker.ts'
+import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/feed.ts'
+import { Races } from '../../src/check/races/races.ts'
+import { AccessKind } from '../../src/check/races/shadow.ts'
+import { sarifLog } from '../../src/cli/check/report.ts'
+import { type OmissionId, omissions, omissionText } from '../../src/spec/check/omissions.ts'
+import type { WorkRequest } from '../../src/spec/check/requests.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { createProgramLog } from '../../src/verbs/check/program-log.ts'
+import { repoRoot } from '../paths.ts'
+
+const counter = () => {
+  const counts = new Map<OmissionId, number>()
+  const omit = (id: OmissionId, count: number): void => void counts.set(id, (counts.get(id) ?? 0) + count)
+  return { counts, omit }
+}
+
+const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isGone: false } }
+
+/** Fills an engine with requests; `fill` may open queues and fetch. */
+const engine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
+  const { counts, omit } = counter()
+  fill(new Races<string>(() => {}, omit))
+  return counts
+}
+
+const fetch = (
+  races: Races<string>,
+  queue: number,
+  { isFenced = false, ranges = [] as (typeof range)[] } = {},
+): void => {
+  races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges, info: '' }, 2)
+}
+
+/** Fills a feed. */
+const feed = (
+  fill: (
+    feed: RaceFeed,
+    log: (entry: Partial<LoggedEvent>) => LoggedEvent,
+    request: (number: number) => WorkRequest,
+  ) => void,
+): ReadonlyMap<OmissionId, number> => {
+  const { counts, omit } = counter()
+  let ids = 0
+  const log = (entry: Partial<LoggedEvent>): LoggedEvent => ({
+    time: 1,
+    acquired: 0,
+    wrId: 0n,
+    process: 1,
+    thread: 1,
+    kind: PostQueue.SEND,
+    context: 1,
+    number: 1,
+    count: 1,
+    stack: 0,
+    ...entry,
+  })
+  const request = (number: number): WorkRequest => ({
+    id: ++ids,
+    time: 1,
+    owner: number,
+    queue: PostQueue.SEND,
+    number,
+    index: 0,
+    wrId: 0n,
+    opcode: 0,
+    flags: 0,
+    isSignaled: true,
+    length: 8,
+    elements: [],
+    remote: undefined,
+    destQpn: undefined,
+  })
+  fill(new RaceFeed(new Races<Posted>(() => {}, omit), (_, handle) => handle, omit), log, request)
+  return counts
+}
+
+const seen = { context: 1, time: 5, kind: 'WRITE', isFenced: false, ranges: [], isReliable: false } as const
+
+/** Fills what a row is about, a little beyond its bound. */
+const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
+  findings() {
+    const checker = new Checker(
+      () => 0,
+      () => {},
+    )
+    for (let i = 0; i < 1001; i++)
+      checker.refusedAttempt({
+        time: 1,
+        device: '',
+        program: undefined,
+        attempt: 'x',
+        errno: 22,
+        reason: 'y'.repeat(i),
+        stack: [],
+      })
+    return new Map(checker.omissions.map(({ id, count }) => [id, count]))
+  },
+  'destroyed-objects'() {
+    const checker = new Checker(
+      () => 0,
+      () => {},
+    )
+    const base = {
+      time: 1,
+      device: '',
+      deviceNumber: 0,
+      context: 0,
+      program: undefined,
+      class: 'pd',
+      args: {},
+      out: {},
+    }
+    for (let id = 1; id <= 4097; id++)
+      for (const method of ['create', 'destroy'])
+        checker.called({
+          ...base,
+          method,
+          object: { id, handle: id, class: { name: 'pd' } },
+          why: 'call',
+          stack: [],
+        })
+    return new Map(checker.omissions.map(({ id, count }) => [id, count]))
+  },
+  stacks() {
+    const { counts, omit } = counter()
+    const log = createProgramLog(() => void log.read(), omit)
+    for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
+    return counts
+  },
+  'race-log': () => feed(all => all.lost(1)),
+  'race-unlogged': () =>
+    feed((all, _, request) => {
+      all.send({ ...seen, request: request(1) })
+      all.join([], 10)
+    }),
+  'race-posts': () =>
+    feed((all, log) => {
+      const many = Array.from({ length: 2 ** 19 + 1 }, () => log({}))
+      all.join(many, 10)
+    }),
+  'race-threads': () =>
+    feed((all, log) => {
+      all.join(
+        Array.from({ length: 4097 }, (_, thread) => log({ thread })),
+        10,
+      )
+    }),
+  'race-completions': () =>
+    feed((all, _, request) => {
+      for (let i = 0; i <= 65_536; i++) all.completion({ request: request(1), time: 1, cq: 1 })
+      all.join([], 10)
+    }),
+  'race-requests': () =>
+    feed((all, log, request) => {
+      const posts: LoggedEvent[] = []
+      for (let i = 0; i <= 65_536; i++) {
+        posts.push(log({}))
+        all.send({ ...seen, time: 100, request: request(1) })
+      }
+      all.join(posts, 10)
+    }),
+  'race-memory': () =>
+    engine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= 32_768; i++) fetch(races, 1, { ranges: [{ ...range, start: i * 128, end: i * 128 + 64 }] })
+    }),
+  'race-readers': () =>
+    engine(races => {
+      for (let queue = 1; queue <= 9; queue++) {
+        races.open(queue, true)
+        fetch(races, queue, { ranges: [range] })
+      }
+    }),
+  'race-queues': () =>
+    engine(races => {
+      for (let queue = 0; queue <= 256; queue++) races.open(queue, true)
+    }),
+  'race-clocks': () =>
+    engine(races => {
+      races.open(1, true)
+      races.open(2, true)
+      for (let i = 0; i <= 8192; i++) for (const queue of [1, 2]) fetch(races, queue)
+    }),
+  'race-in-flight': () =>
+    engine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= 16_384; i++) fetch(races, 1)
+    }),
+  'race-fences': () =>
+    engine(races => {
+      races.open(1, true)
+      for (let i = 0; i <= 256; i++) fetch(races, 1, { isFenced: true })
+    }),
+}
+
+/** Bounds in the source of the check: the row that tells what they leave out, or why they leave out nothing. */
+const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
+  'src/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
+  'src/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
+  'src/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
+  'src/check/objects.ts MAX_GONE': 'destroyed-objects',
+  'src/check/reporting.ts MAX_FINDINGS': 'findings',
+  'src/check/reporting.ts MAX_NAMED': { because: 'a finding says how many more there are' },
+  'src/check/races/clock.ts MAX_SLOTS': 'race-queues',
+  'src/check/races/races.ts MAX_CLOCKS': 'race-clocks',
+  'src/check/races/races.ts MAX_IN_FLIGHT': 'race-in-flight',
+  'src/check/races/races.ts MAX_FENCED': 'race-fences',
+  'src/check/races/feed.ts MAX_REORDERED': { because: 'how far a request is looked for' },
+  'src/check/races/feed.ts MAX_UNPOLLED': 'race-completions',
+  'src/check/races/feed.ts MAX_REQUESTS': 'race-requests',
+  'src/check/races/feed.ts MAX_UNSEEN': 'race-posts',
+  'src/check/races/feed.ts MAX_THREADS': 'race-threads',
+  'src/check/races/shadow.ts MAX_INTERVALS': 'race-memory',
+  'src/check/races/shadow.ts MAX_READERS': 'race-readers',
+  'src/verbs/check/stacks.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/verbs/check/stack-sharing.ts MAX_KINDS': { because: 'a stack is captured instead' },
+  'src/verbs/check/program-log.ts MAX_ENTRIES': { because: 'entries are read then' },
+  'src/verbs/check/program-log.ts MAX_STACKS': 'stacks',
+  'src/daemon/check.ts MAX_FRAMES': { because: 'the innermost frames are kept' },
+  'src/daemon/check.ts MAX_STACKS': 'stacks',
+  'src/daemon/check.ts MAX_BYTES': 'stacks',
+  'src/daemon/check.ts MAX_PROCESSES': 'stacks',
+  'src/daemon/check.ts MAX_TOTAL': 'stacks',
+  'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
+  'shim/check/stacks.c MAX_STACKS': 'stacks',
+  'shim/check/stacks.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
+  'shim/check/events.c MAX_LOGS': 'race-unlogged',
+  'shim/check/events.c MAX_YIELDS': 'race-log',
+  'shim/waits/waits.c MAX_CALLERS': { because: 'a cache' },
+}
+
+const filesIn = (folder: string): string[] =>
+  readdirSync(join(repoRoot, folder), { recursive: true, encoding: 'utf8' })
+    .filter(name => /\.(ts|c)$/.test(name))
+    .map(name => `${folder}/${name}`)
+
+describe('what the checker leaves out', () => {
+  for (const [id, fill] of Object.entries(rows))
+    it(`${id} is counted`, () => {
+      const found = fill()
+      assert.ok((found.get(id as OmissionId) ?? 0) > 0, `${JSON.stringify([...found])}`)
+    })
+
+  it('has a row for each bound, or a reason', () => {
+    const files = [
+      ...['src/check', 'src/verbs/check', 'shim/check', 'shim/waits'].flatMap(filesIn),
+      'src/daemon/check.ts',
+      'src/daemon/event-log.ts',
+    ]
+    const found = files.flatMap(file =>
+      [...readFileSync(join(repoRoot, file), 'utf8').matchAll(/^(?:export )?(?:const|#define) (MAX_\w+)/gm)].map(
+        ([, name]) => `${file} ${name}`,
+      ),
+    )
+    assert.deepEqual(found.sort(), Object.keys(bounds).sort())
+    for (const one of Object.values(bounds)) if (typeof one === 'string') assert.ok(one in omissions)
+  })
+
+  it('is a notification in SARIF, and a sentence with its count, and what to do', () => {
+    const one = { id: 'race-log', count: 3 } as const
+    const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [one]).runs[0]!
+    const [notification] = invocations?.[0]?.toolExecutionNotifications ?? []
+    assert.deepEqual(notification?.descriptor, { id: 'race-log' })
+    assert.equal(notification?.message.text, omissionText(one))
+    assert.match(omissionText(one), /^3 times a log .* \(race-log; give the program /)
+    assert.equal(sarifLog([], { framesOf: () => [] }, '1').runs[0]?.invocations, undefined)
+  })
+})
