@@ -505,6 +505,41 @@ CASE(polled_by_another)
     pthread_join(thread, NULL);
 }
 
+enum { THREADS = 200 };
+
+/* Threads take turns with one queue pair and one place. */
+static void *write_in_turn(void *links)
+{
+    struct link *link = links;
+    pthread_mutex_lock(&mutex);
+    WRITE(&link->a, OWN, FAR);
+    poll_one(&link->a);
+    pthread_mutex_unlock(&mutex);
+    return NULL;
+}
+CASE(many_threads)
+{
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = begin(write_in_turn, i % 2 == 0 ? one : two);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+}
+/* The last one does not wait for its turn. */
+CASE(many_threads_but_one)
+{
+    const pthread_t last = begin(write_later, one);
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        threads[i] = begin(write_in_turn, one);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    (void)two;
+    done(0);
+    await(1);
+    pthread_join(last, NULL);
+}
+
 /* A case whose other thread waits with `wait` until this one has polled its completion and called `wake`. */
 #define WAITING_CASE(name, prepare, wait, wake)                                                                        \
     static void *name##_later(void *links)                                                                             \
@@ -825,6 +860,8 @@ static const struct {
     NONE(thread_created),
     RACE(thread_created_early, "race"),
     NONE(polled_by_another),
+    NONE(many_threads),
+    RACE(many_threads_but_one, "race"),
     NONE(condition_of_a_clock),
     NONE(condition_after_its_time),
     NONE(mutex_of_a_clock),
