@@ -35,6 +35,7 @@
 #define MAX_ATTEMPTS 2000
 /* A stack that is deeper is not followed. */
 #define MAX_FRAMES 512
+#define MAIN_STACK_BYTES (8u << 20)
 #define NONE UINT32_MAX
 
 /* ---- ranges and queues ---- */
@@ -298,6 +299,11 @@ static void know_stack(void)
     if (pthread_getattr_np(pthread_self(), &attributes) != 0)
         return;
     if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
+        /* Without a limit, the main thread's stack is told as long as it is now. Nothing else is mapped so close to it. */
+        if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid() && bytes < MAIN_STACK_BYTES) {
+            start = (char *)start + bytes - MAIN_STACK_BYTES;
+            bytes = MAIN_STACK_BYTES;
+        }
         own.bottom = (uintptr_t)start;
         own.top = own.bottom + bytes;
     }
