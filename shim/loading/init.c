@@ -122,6 +122,20 @@ static void fill_absent(struct real *real)
 #undef ABSENT
 }
 
+/*
+ * Their stand-ins are the system calls, as in C libraries that have them: they are not looked up, since a dlsym that
+ * finds nothing allocates, and the program's allocator may be what has called here.
+ */
+static const char *const by_number[] = {"close_range", "openat2"};
+
+static void *find_next(const char *name)
+{
+    for (size_t i = 0; i < sizeof by_number / sizeof *by_number; i++)
+        if (strcmp(name, by_number[i]) == 0)
+            return NULL;
+    return dlsym(RTLD_NEXT, name);
+}
+
 __attribute__((constructor)) void shim_init(void)
 {
     static __thread bool is_looking_up __attribute__((tls_model("initial-exec")));
@@ -132,7 +146,7 @@ __attribute__((constructor)) void shim_init(void)
     struct real real = {0};
     early_fill(&real);
     shim_real = real;
-#define X(name) real.name = (__typeof__(real.name))dlsym(RTLD_NEXT, #name);
+#define X(name) real.name = (__typeof__(real.name))find_next(#name);
     INTERPOSED(X)
 #undef X
     fill_absent(&real);

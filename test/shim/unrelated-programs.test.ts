@@ -179,6 +179,7 @@ test('the shim exports only the functions that it interposes', async t => {
 /** Other preloaded libraries behind the shim, by their source file. */
 const others = {
   early_calls: 'a program whose dlsym opens and maps files',
+  early_allocator: 'a program whose allocator reads a link at its first allocation',
   late_calls: 'a program with a library whose functions on sockets work only after socket()',
 } as const
 

@@ -78,9 +78,9 @@ export const omissions = {
 /** Name of an omission: what was left out. */
 export type OmissionId = keyof typeof omissions
 
-/** How much was left out, and why. */
+/** What was left out, and how often. */
 export interface Omission {
-  /** What was left out. */
+  /** Name of its row. */
   readonly id: OmissionId
   /** How often. */
   readonly count: number
