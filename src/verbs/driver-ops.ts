@@ -87,19 +87,19 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
       if (typeof argument === 'bigint') return descriptors.ioctl(opened('ioctl'), request, argument)
       if (typeof argument !== 'number') checkBytes('driver_ops.ioctl', 'argument', argument)
       else if (!Number.isSafeInteger(argument))
-        throw invalidArgument('driver_ops.ioctl', `argument ${argument} is not an integer`)
+        throw invalidArgument('driver_ops.ioctl', `argument ${argument} is not a safe integer: pass a bigint`)
       return descriptors.ioctl(opened('ioctl'), request, typeof argument === 'number' ? BigInt(argument) : argument)
     },
     write(bytes) {
-      checkBytes('driver_ops.write', 'data', bytes)
+      checkBytes('driver_ops.write', 'bytes', bytes)
       return descriptors.write(opened('write'), bytes)
     },
     map(length, options = {}) {
-      checkOptions('driver_ops.mmap', 'options', options, mapOptionNames)
+      checkOptions('driver_ops.map', 'options', options, mapOptionNames)
       const { offset = 0, writable = true } = options
       for (const [name, value] of Object.entries({ length, offset }))
         if (!Number.isSafeInteger(value) || value < 0)
-          throw invalidArgument('driver_ops.mmap', `${name} ${formatValue(value)} is not a number of bytes`)
+          throw invalidArgument('driver_ops.map', `${name} ${formatValue(value)} is not a number of bytes`)
       const piece = descriptors.map(opened('mmap'), offset, length, writable)
       mapped.push(piece)
       return piece.bytes

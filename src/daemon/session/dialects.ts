@@ -34,18 +34,20 @@ export const ucmaDialect = (
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  const belongsTo = (handle: number, by: number): boolean => {
-    const number = by === fd ? channel.handle : caller.descriptor(by)
-    const to = findHandle(context.handles, handle)?.events?.to.channel
-    return to !== undefined && to.handle === number
+  /** Core's number of a descriptor of the caller. */
+  const coreFdOf = (callerFd: number): number | undefined =>
+    callerFd === fd ? channel.handle : caller.descriptor(callerFd)
+  const reportsTo = (handle: number, callerFd: number): boolean => {
+    const events = findHandle(context.handles, handle)?.events?.to.channel
+    return events !== undefined && events.handle === coreFdOf(callerFd)
   }
-  const kindOf = (by: number): 'channel' | 'other' | 'closed' => {
-    const number = by === fd ? channel.handle : caller.descriptor(by)
-    if (number === undefined) return caller.file?.(by) === undefined ? 'closed' : 'other'
-    return context.device.core.descriptors.get(number)?.class === channel.class ? 'channel' : 'other'
+  const kindOf = (callerFd: number): 'channel' | 'other' | 'closed' => {
+    const coreFd = coreFdOf(callerFd)
+    if (coreFd === undefined) return caller.file?.(callerFd) === undefined ? 'closed' : 'other'
+    return context.device.core.descriptors.get(coreFd)?.class === channel.class ? 'channel' : 'other'
   }
   return (view, address, length) =>
-    decodeUcma(view, { object: channel.handle, fd, holds: belongsTo, kindOf }, address, length)
+    decodeUcma(view, { object: channel.handle, fd, holds: reportsTo, kindOf }, address, length)
 }
 
 const modes = new WeakMap<FdObject, UmadMode>()

@@ -1,6 +1,6 @@
 /*
- * The driver's part of a context: memory for rings that its program can map. The carrier provides it (`Context.mapped`,
- * or for a library of this process `Context.state`); otherwise it is plain memory.
+ * Where the rings of a context are: for a program of another process in `Context.mapped`; in this process in the memory
+ * that the library has put into `Context.state`, or else in plain buffers.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -31,7 +31,7 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
-/** Converts a number of up to 53 bits to a bigint, in half the time of `BigInt()`; each queue has one. */
+/** For `mmapInfo`, which each new queue calls: a number of up to 53 bits as a bigint, in half the time of `BigInt()`. */
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 

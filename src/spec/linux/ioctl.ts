@@ -56,7 +56,7 @@ export interface IoctlMethod {
   readonly number: number
   readonly name: string
   readonly classes: readonly string[]
-  /** Undefined: known, but no device implements it: EOPNOTSUPP. */
+  /** Undefined: no device implements it (EOPNOTSUPP), or its converter finds the method (INVOKE_WRITE). */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
   /** The driver's attributes UHW_IN and UHW_OUT are accepted. */
@@ -120,7 +120,7 @@ const list = (id: number, name: string, min: number): IoctlAttribute => ({
 })
 const optional = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, mandatory: false })
 const grows = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, grows: true })
-/** Optional in Linux's table because other kinds of the object lack it. */
+/** Optional in Linux's table; without it the handler fails with `absent`. */
 const late = (attribute: IoctlAttribute, absent: ErrnoName): IoctlAttribute => ({
   ...attribute,
   mandatory: false,
@@ -164,7 +164,7 @@ const method = <const O extends LinuxObjectName>(
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
 const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
-/** Access rights that registering a buffer accepts. */
+/** Access flags that REG_DMABUF_MR accepts. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
 
 /** ib_uverbs_sge */

@@ -13,15 +13,15 @@ export interface PostWatch {
   watch(queue: number, number: number, place: RingPlace, ring: ProgramRing): void
   /** Ends the watch: the work queue is not used any more. */
   forget(place: RingPlace): void
-  // The following exist only for the search for races.
+  /** Reports a post that was refused with `error`, a positive errno, in this state of its queue pair. */
+  refused(queue: number, number: number, wrId: number, error: number, state: number): void
+  // Only with the search for races:
   /** Notes completions that the program polls from the CQ with this handle. */
   watchPolls?(cq: number, cursor: PolledCursor): void
   /** The library polls this CQ for promises: the program learns of a completion when its promise is resolved. */
   pollsForPromises?(cq: number): void
   /** Notes `count` completions of a CQ that only counts them. */
   counted?(cq: number, count: number): void
-  /** Reports a post that was refused with `error`, a positive errno, in this state of its queue pair. */
-  refused(queue: number, number: number, wrId: number, error: number, state: number): void
 }
 
 /** The cursor of a CQ at its polled completion: `at` is set by each poll that finds one. */
@@ -32,7 +32,7 @@ export interface PolledCursor {
 
 /** A finding, and how often it was found. */
 export interface CountedFinding extends Finding {
-  /** Number of occurrences with the same id, place and kind of sentence. */
+  /** Occurrences with the same id, program and stack, and the same text except for numbers. */
   readonly count: number
 }
 

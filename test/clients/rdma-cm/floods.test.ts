@@ -120,7 +120,7 @@ describe('a flood', () => {
     assertNothingLeft(network)
   })
 
-  it('of random bytes, with or without the header of a CM message, has no effect', () => {
+  it('of random bytes, with or without the header of a CM message, does not prevent a connection', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const send = sender(network, a)

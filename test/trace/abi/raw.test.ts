@@ -19,7 +19,7 @@ const find = (log: string, what: RegExp): TraceRecord => {
 }
 
 describe('bytes of a call', () => {
-  it('that is a command within an ioctl: the command, its structs, inputs and outputs', () => {
+  it('made with a write command inside an ioctl (INVOKE_WRITE): the command, its structs, inputs and outputs', () => {
     const record = find('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
     const lines = textOf(record).split('\n')
     assert.match(
@@ -38,7 +38,7 @@ describe('bytes of a call', () => {
     assert.equal(rest.length, 3)
   })
 
-  it('that is an ioctl: each attribute by name; an input that shares memory with an output is shown as sent', () => {
+  it('made with ioctl(): each attribute by name; an input that shares memory with an output is shown as sent', () => {
     const record = find('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
@@ -62,7 +62,7 @@ describe('bytes of a call', () => {
     assert.match(textOf({ ...channel, descriptors: got }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
   })
 
-  it('that was written: the command, its struct and the response', () => {
+  it('made with write(): the command, its struct and the response', () => {
     const record = find('raw.abilog', / port\.query\(object 1\) = \d/)
     assert.equal(record.dialect, 'write')
     const lines = textOf(record).split('\n')
@@ -87,7 +87,7 @@ describe('bytes of a call', () => {
     }
   })
 
-  it('that does not decode are always shown, those of one known to Linux on demand', () => {
+  it('that does not decode: shown, for a call of Linux only with `verbose`', () => {
     const unknown = find('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),

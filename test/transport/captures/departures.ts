@@ -9,7 +9,7 @@ export interface Departure {
   readonly name: string
   /** Both captures if absent. */
   readonly linux?: Linux
-  /** Fields of the only reply → recorded and our value; `packet`: a reply that rxe did not send. */
+  /** Fields of the only reply → recorded and our value; `packet`: a reply that one of both did not send (`-`). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   /** Our completions, the final state and the value of the atomic word, if they differ. */
   readonly after?: string
@@ -112,7 +112,7 @@ export const departures: readonly Departure[] = [
     fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
     after: 'state 3 rq_psn 0x000201; word 5',
     clause: '7.8.1, A19',
-    reason: 'we accept the ICRC of the specification and that of rxe; rxe accepts only its own',
+    reason: 'rxe computes the ICRC of a FLUSH over BTH, FETH and RETH once more, and accepts only that; we accept both',
   },
   {
     name: 'too_long_for_buffer',
@@ -124,7 +124,7 @@ export const departures: readonly Departure[] = [
   },
 ]
 
-/** Malformed cases, which appear only in the table: `rxe` is what rxe did where we differ. */
+/** Malformed cases, which are not in the captures. */
 export const malformedDepartures: readonly {
   readonly name: string
   readonly clause: string
