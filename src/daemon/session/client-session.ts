@@ -220,6 +220,9 @@ const serve = (
     },
     user: account.user,
     trusted: standing === 'owner',
+    get closed() {
+      return client.closed
+    },
   })
 
   /**

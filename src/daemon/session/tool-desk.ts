@@ -27,6 +27,8 @@ export interface ToolSession {
   readonly user: number
   /** Whether the client may see calls and packets of all processes: true for the daemon's own user. */
   readonly trusted: boolean
+  /** Whether the session has ended. */
+  readonly closed: boolean
 }
 
 export interface ToolRequests {
@@ -79,7 +81,6 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
   /** Ends the subscription; undefined without one. */
   let endSubscription: (() => void) | undefined
   let lost = 0
-  let closed = false
 
   const push = (): void => {
     while (waiting.length > 0 && session.send(waiting[0]!())) waiting.shift()
@@ -203,7 +204,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       const to = { ...request }
       const reply = (): void => {
         // The number of the socket may belong to another file by now.
-        if (closed) {
+        if (session.closed) {
           for (const fd of fds) close(fd)
           return
         }
@@ -218,7 +219,6 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     },
     onWritable: push,
     close() {
-      closed = true
       endSubscription?.()
       endSubscription = undefined
       waiting.length = 0

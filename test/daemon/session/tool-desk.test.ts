@@ -132,6 +132,7 @@ const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
   const records: string[] = []
   let wanted = false
   let freeMessages = Number.POSITIVE_INFINITY
+  let closed = false
   const read = (length: number): string => {
     assert.ok(length > 0, 'a message has a length')
     const reply = newReply()
@@ -151,12 +152,20 @@ const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
     wantWritable: value => {
       wanted = value
     },
+    get closed() {
+      return closed
+    },
   })
   return {
     requests,
     subscribers,
     records,
     wanted: () => wanted,
+    /** Ends the session. */
+    close: () => {
+      closed = true
+      requests.close()
+    },
     setFreeMessages: (value: number) => {
       freeMessages = value
     },
@@ -204,10 +213,10 @@ test('an answer that comes after the end of its session is not sent', async () =
       end = resolve
     })
   const check = { counts: [], dropped: 0, calls: 0 } as unknown as DaemonState['check']
-  const { requests, records } = createRequests(true, { untilEnded, check, containment: createContainment() })
+  const { requests, records, close } = createRequests(true, { untilEnded, check, containment: createContainment() })
   const passed = openSync('/dev/null', 'r')
   requests.handle({ ...newRequest(), text: JSON.stringify({ what: 'counts' }) }, [passed])
-  requests.close()
+  close()
   end()
   await new Promise(setImmediate)
   assert.deepEqual(records, [])
@@ -247,7 +256,7 @@ test('a slow tool gets its records later, in order, and lost ones are counted', 
     got.map(({ lost }) => lost).filter(lost => lost !== undefined),
     [50],
   )
-  b.requests.close()
+  b.close()
   assert.equal(b.subscribers.size, 0)
 })
 
