@@ -12,7 +12,7 @@ import { commandName, isCopiedByFork, lockLimit } from '../host/process-status.t
 import type { Finding, Program, Stack } from '../spec/check/findings.ts'
 import type { Omission } from '../spec/check/omissions.ts'
 import { SCRATCH_BYTES } from '../spec/check/requests.ts'
-import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
+import { Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import type { Contexts } from './context/contexts.ts'
 import { createEventLogs } from './event-log.ts'
@@ -85,7 +85,7 @@ interface Stacks {
   bytes: number
 }
 
-const field = (name: string): number => Messages.post.fields.find(known => known.name === name)!.offset
+const AT = offsetsOf(Messages.post)
 
 const NONE: Stack = []
 
@@ -123,12 +123,10 @@ export const createCheckDesk = (
     const id = queue === PostQueue.BATCH ? 0n : wrId
     readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, id) * post.byteLength)
     const matches =
-      post.getBigUint64(field('wrId'), true) === id &&
-      post.getUint32(field('queue'), true) === queue &&
-      post.getUint32(field('number'), true) === number
-    return matches
-      ? stackOf(processOf(owner.pid, post.getUint32(field('pid'), true)), post.getUint32(field('stack'), true))
-      : NONE
+      post.getBigUint64(AT.wrId, true) === id &&
+      post.getUint32(AT.queue, true) === queue &&
+      post.getUint32(AT.number, true) === number
+    return matches ? stackOf(processOf(owner.pid, post.getUint32(AT.pid, true)), post.getUint32(AT.stack, true)) : NONE
   }
 
   const programOf = (context: Context): Program | undefined => {

@@ -6,34 +6,15 @@ import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
 import type { Context } from '../core/model.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
-import { EventLog, Messages } from '../spec/session.ts'
+import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 
 /** Microseconds that a claimed entry may remain unwritten; after that its program has ended. */
 const MAX_CLAIMED = 1_000_000
 
-type Layout = (typeof Messages)['event' | 'eventLog']
-const offsetsOf = <F extends string>(layout: Layout, ...names: F[]): Record<F, number> =>
-  Object.fromEntries(names.map(name => [name, layout.fields.find(field => field.name === name)!.offset])) as Record<
-    F,
-    number
-  >
-
 const { size: ENTRY } = Messages.event
-const { head: HEAD, tail: TAIL } = offsetsOf(Messages.eventLog, 'head', 'tail')
-const AT = offsetsOf(
-  Messages.event,
-  'sequence',
-  'time',
-  'acquired',
-  'wrId',
-  'pid',
-  'tid',
-  'kind',
-  'number',
-  'count',
-  'stack',
-)
+const { head: HEAD, tail: TAIL } = offsetsOf(Messages.eventLog)
+const AT = offsetsOf(Messages.event)
 
 interface Reader {
   /** Entries that were read. */

@@ -116,6 +116,8 @@ export interface MessageLayout<D extends Declared = Declared> {
   readonly size: number
 }
 
+type FieldName<M extends MessageLayout> = M['declared'][number][0]
+
 /** The values of a struct's fields: text, big integers for 64 bits, else numbers. Reserved fields are always 0. */
 export type MessageValues<M extends MessageLayout> = {
   -readonly [F in M['declared'][number] as Exclude<F[0], 'reserved'>]: F[1] extends number
@@ -143,6 +145,10 @@ const layout = <const D extends Declared>(...declared: D): MessageLayout<D> => {
   })
   return { declared, fields, size }
 }
+
+/** Offsets of a struct's fields, in bytes. */
+export const offsetsOf = <M extends MessageLayout>({ fields }: M): Readonly<Record<FieldName<M>, number>> =>
+  Object.fromEntries(fields.map(({ name, offset }) => [name, offset])) as Record<FieldName<M>, number>
 
 /** Structs of the protocol: the header of every message, then the bodies. */
 export const Messages = {

@@ -14,6 +14,7 @@ import {
   Messages,
   MessageType,
   type MessageValues,
+  offsetsOf,
   SESSION_VERSION,
   SessionLimits,
 } from '../spec/session.ts'
@@ -176,20 +177,16 @@ const putFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField
 
 // ---- header ----
 
-const field = (message: StructName, name: string): MessageField => {
-  const found = Messages[message].fields.find(f => f.name === name)
-  if (!found) throw new Error(`session message ${message} has no field ${name}`)
-  return found
-}
-
-const TYPE = field('header', 'type').offset
-const SIZE = field('header', 'size').offset
-const SERIAL = field('header', 'serial').offset
-const CONTEXT = field('header', 'context').offset
-const FD = field('header', 'fd').offset
-const PID = field('header', 'pid').offset
-const TID = field('header', 'tid').offset
-const STACK = field('header', 'stack').offset
+const {
+  type: TYPE,
+  size: SIZE,
+  serial: SERIAL,
+  context: CONTEXT,
+  fd: FD,
+  pid: PID,
+  tid: TID,
+  stack: STACK,
+} = offsetsOf(Messages.header)
 
 // By name, unlike bodies: four headers are read and written per call.
 const getHeader = (view: DataView, into: Header): void => {
@@ -307,9 +304,7 @@ const REASON = 1024
 
 const CALL_REPLY = HEADER + Messages.callReply.size
 const INSTALL = Messages.install.size
-const INSTALL_ADDRESS = field('install', 'address').offset
-const INSTALL_WIDTH = field('install', 'width').offset
-const INSTALL_KIND = field('install', 'kind').offset
+const { address: INSTALL_ADDRESS, width: INSTALL_WIDTH, kind: INSTALL_KIND } = offsetsOf(Messages.install)
 
 /**
  * Writes the reply to a call; returns its length. `ret` ≥ 0 or a negative errno; at most SessionLimits.descriptors
@@ -339,8 +334,7 @@ export const writeCallReply = (
 }
 
 const RANGE = Messages.range.size
-const RANGE_ADDRESS = field('range', 'address').offset
-const RANGE_LENGTH = field('range', 'length').offset
+const { address: RANGE_ADDRESS, length: RANGE_LENGTH } = offsetsOf(Messages.range)
 
 /** Writes the reply to WRITTEN; returns its length. At most SessionLimits.ranges. */
 export const writeWrittenReply = (buffer: MessageBuffer, to: Header, ranges: readonly WrittenRange[]): number => {

@@ -6,7 +6,7 @@
  */
 import type { Mapping } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
-import { EventKind, EventLog, Messages, PostLog, PostQueue, postSlot } from '../../spec/session.ts'
+import { EventKind, EventLog, Messages, offsetsOf, PostLog, PostQueue, postSlot } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import { type Checked, onPost, pollWatch } from '../check/checked.ts'
 import { sharingStacks } from '../check/stack-sharing.ts'
@@ -17,21 +17,11 @@ import { areEventsWanted } from './stack-numbers.ts'
 /** How often a post lets the daemon read a full log. As in the preload library. */
 const YIELDS = 10_000
 
-type Layout = (typeof Messages)['post' | 'event' | 'eventLog']
-const offsetsOf = <F extends string>(layout: Layout, ...names: F[]): Record<F, number> =>
-  Object.fromEntries(names.map(name => [name, layout.fields.find(field => field.name === name)!.offset])) as Record<
-    F,
-    number
-  >
-
 const { size: POST } = Messages.post
-const AT = offsetsOf(Messages.post, 'wrId', 'queue', 'number', 'pid', 'stack')
+const AT = offsetsOf(Messages.post)
 const { size: EVENT } = Messages.event
-const EVENT_AT = offsetsOf(
-  Messages.event,
-  ...(['sequence', 'time', 'acquired', 'wrId', 'pid', 'tid', 'kind', 'number', 'count', 'stack'] as const),
-)
-const LOG = offsetsOf(Messages.eventLog, 'head', 'tail')
+const EVENT_AT = offsetsOf(Messages.event)
+const LOG = offsetsOf(Messages.eventLog)
 
 /** `file`: the context's memory file; `wake` wakes the daemon, and lets it run. */
 export const createPostLog = (session: Session, context: number, file: number, wake: () => void): Checked => {
