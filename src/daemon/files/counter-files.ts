@@ -33,6 +33,18 @@ const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
 const LIFESPAN = 10
 const LONGEST_LIFESPAN = 10_000
 
+/** Calls `action` for all items. Throws the first error, after trying all. */
+const forAll = <T>(items: Iterable<T>, action: (item: T) => void): void => {
+  const errors: unknown[] = []
+  for (const item of items)
+    try {
+      action(item)
+    } catch (error) {
+      errors.push(error)
+    }
+  if (errors.length > 0) throw errors[0]
+}
+
 /**
  * Creates the files in the tree at `root`, readable by all users; only `lifespan` is writable. `now`: milliseconds of a
  * monotonic clock.
@@ -61,21 +73,20 @@ export const createCounterFiles = (
     }
     const renew = (): void => {
       const { engine, port } = device.counted()
-      const errors: unknown[] = []
-      for (const folder of folders)
-        for (const [name, value] of Object.entries(counterValues(folder, engine, port))) {
+      forAll(folders, folder =>
+        forAll(Object.entries(counterValues(folder, engine, port)), ([name, value]) => {
           const path = join(folderOf(device, folder), name)
-          if (written.get(path) === value) continue
+          if (written.get(path) === value) return
           try {
             write(path, value, 0o444)
             written.set(path, value)
           } catch (error) {
-            errors.push(error)
             written.delete(path)
             rmSync(join(root, path), { force: true })
+            throw error
           }
-        }
-      if (errors.length > 0) throw errors[0]
+        }),
+      )
     }
     return (): void => {
       const time = now()
@@ -97,14 +108,7 @@ export const createCounterFiles = (
       parts.delete(name)
     },
     refresh() {
-      const errors: unknown[] = []
-      for (const part of parts.values())
-        try {
-          part()
-        } catch (error) {
-          errors.push(error)
-        }
-      if (errors.length > 0) throw errors[0]
+      forAll(parts.values(), part => part())
     },
   }
 }
