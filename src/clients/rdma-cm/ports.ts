@@ -85,7 +85,7 @@ export class PortTable {
     const holders = this.#holders.get(place)
     if (!holders?.delete(holder)) return
     if (holders.size === 0) this.#holders.delete(place)
-    for (const name of this.#counted.get(holder) ?? []) this.#held.set(name, this.#heldBy(name) - 1)
+    this.#add(this.#counted.get(holder) ?? [], -1)
     this.#counted.delete(holder)
   }
 
@@ -93,18 +93,31 @@ export class PortTable {
     return this.#held.get(name) ?? 0
   }
 
+  /** Names without holders have no entry. */
+  #add(names: readonly string[], change: 1 | -1): void {
+    for (const name of names) {
+      const held = this.#heldBy(name) + change
+      if (held === 0) this.#held.delete(name)
+      else this.#held.set(name, held)
+    }
+  }
+
   #count(holder: PortHolder, user: number | undefined): void {
     const all = `${holder.portSpace}`
-    const own = `${holder.portSpace} of user ${user}`
-    const names = user === undefined ? [all] : [all, own]
-    const others = this.#heldBy(all) - this.#heldBy(own)
-    const max = Math.max(MINIMUM, (COUNT - others) >> 1)
-    if (user !== undefined && this.#heldBy(own) >= max)
-      throw new CallError(
-        'EADDRNOTAVAIL',
-        `cm_id: user ${user} holds ${this.#heldBy(own)} ephemeral ports and may hold ${max}, half of those that no other user holds`,
-      )
-    for (const name of names) this.#held.set(name, this.#heldBy(name) + 1)
+    const names = [all]
+    if (user !== undefined) {
+      const own = `${holder.portSpace} of user ${user}`
+      const held = this.#heldBy(own)
+      const others = this.#heldBy(all) - held
+      const max = Math.max(MINIMUM, (COUNT - others) >> 1)
+      if (held >= max)
+        throw new CallError(
+          'EADDRNOTAVAIL',
+          `cm_id: user ${user} holds ${held} ephemeral ports and may hold ${max}, half of those that no other user holds`,
+        )
+      names.push(own)
+    }
+    this.#add(names, 1)
     this.#counted.set(holder, names)
   }
 
