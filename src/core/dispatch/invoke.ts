@@ -235,10 +235,15 @@ const discard = (call: CallContext, created?: CoreObject): void => {
   }
 }
 
-/** EIO if the context was closed, or the device removed, during the call: its objects are destroyed then. */
-export const requireOpen = ({ context, device, entry }: CallContext): void => {
-  if (context.closed || !device.alive)
-    throw new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
+/** Whether the context was closed, or the device removed, during the call: its objects are destroyed then. */
+const wasClosed = ({ context, device }: CallContext): boolean => context.closed || !device.alive
+
+const closedError = ({ entry }: CallContext): CallError =>
+  new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
+
+/** EIO if the context was closed, or the device removed, during the call. */
+export const requireOpen = (call: CallContext): void => {
+  if (wasClosed(call)) throw closedError(call)
 }
 
 /**
@@ -248,11 +253,11 @@ export const requireOpen = ({ context, device, entry }: CallContext): void => {
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
-  if (context.closed || !device.alive) {
+  if (wasClosed(call)) {
     // The caller does not get the object, so what the handler created must be released.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
-    requireOpen(call)
+    throw closedError(call)
   }
   if (kind === 'create') {
     object.life = Lifecycle.LIVE
