@@ -27,8 +27,9 @@ import { noteWaiting } from './objects/unsettled.ts'
 import { DETACH, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
+import { BareQp } from './qp/queue-pair.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
-import { pendingSends, stopPosting } from './ring.ts'
+import { outstandingRequests } from './ring.ts'
 
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
@@ -228,7 +229,8 @@ export const createDevice = (
       })
     },
     ended() {
-      for (const one of sources.values()) if (one !== undefined) stopPosting(one)
+      // Completions can still be read; further posts are refused.
+      for (const one of sources.values()) if (one instanceof BareQp) one[DETACH]()
       waiters.wakeAll()
     },
   }
@@ -282,7 +284,10 @@ export const createDevice = (
   }
   const unfinished = (): number => {
     let requests = 0
-    for (const one of sources.values()) requests += one === undefined ? 0 : pendingSends(one)
+    for (const one of sources.values()) {
+      const sends = one instanceof BareQp ? one.sends : undefined
+      if (sends !== undefined) requests += outstandingRequests(sends)
+    }
     return requests
   }
   const drained = async (signal: AbortSignal | undefined): Promise<void> => {

@@ -80,25 +80,6 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** The ring fields of a queue pair. */
-interface Ringed {
-  sends?: ProgramRing | undefined
-  receives?: ProgramRing | undefined
-}
-
-/** The device of `object` was removed: further posts are refused. */
-export const stopPosting = (object: object): void => {
-  const ringed = object as Ringed
-  if (ringed.sends !== undefined) ringed.sends = undefined
-  if (ringed.receives !== undefined) ringed.receives = undefined
-}
-
-/** Incomplete sends of `object`; 0 without a send queue. */
-export const pendingSends = (object: object): number => {
-  const { sends } = object as Ringed
-  return sends === undefined ? 0 : outstandingRequests(sends)
-}
-
 /** The ring that a call returned, or none: a driver may lack rings, or rings of this kind. */
 export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
   place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)

@@ -9,7 +9,10 @@ import { type Shown, showAs } from './show.ts'
 
 /** Called once after the object is destroyed, to release its resources. A symbol hides it from programs. */
 export const RELEASED = Symbol('released')
-/** Called once when the device is closed: the rings' memory may be reused, so it is not accessed any more. */
+/**
+ * Called when the device is closed, and for queue pairs when it is removed: the rings' memory may be reused, so it is
+ * not accessed any more.
+ */
 export const DETACH = Symbol('detach')
 /** The properties that `console.log` and JSON show. */
 export const SHOWN = Symbol('shown')

@@ -40,7 +40,6 @@ import {
   produce,
   restart,
   ringOrNone,
-  stopPosting,
 } from '../ring.ts'
 import {
   type ConnectOptions,
@@ -322,7 +321,8 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 
   override [DETACH](): void {
-    stopPosting(this)
+    this.sends = undefined
+    this.receives = undefined
   }
 }
 
