@@ -5,7 +5,7 @@
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
 import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/check/findings.ts'
-import type { Omission, OmissionId } from '../spec/check/omissions.ts'
+import type { NoteOmission, Omission } from '../spec/check/omissions.ts'
 import type { RequestWatcher } from '../spec/check/requests.ts'
 import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
@@ -84,7 +84,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 }
 
 /** Topics with files of their own. */
-const topics: readonly ((world: World) => Topic)[] = [createBuffers, createLifetimes, createDatagrams, createAdapters]
+const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams, createAdapters]
 
 export class Checker {
   /** Receives the events of requests. */
@@ -92,7 +92,8 @@ export class Checker {
   /** Calls so far. */
   calls = 0
   readonly races: RaceTopic | undefined
-  readonly #objects = new KnownObjects((id, count) => this.omit(id, count))
+  readonly omit: NoteOmission
+  readonly #objects: KnownObjects
   readonly #deviceWith: DeviceWithGid
   readonly #reporting: Reporting
   readonly #queues: QueueTopic
@@ -103,10 +104,18 @@ export class Checker {
     this.#deviceWith = deviceWith
     this.#sources = sources
     this.#reporting = new Reporting(report)
+    this.omit = this.#reporting.omit
+    this.#objects = new KnownObjects(this.omit)
     const world = new World(this.#objects, this.#reporting, deviceWith, sources)
     this.#queues = createQueues(world)
     this.races = sources.races && createRaceTopic(world, sources.races)
-    this.#topics = [this.#queues, ...topics.map(create => create(world)), ...(this.races ? [this.races] : [])]
+    const { isCopiedByFork } = sources
+    this.#topics = [
+      this.#queues,
+      ...topics.map(create => create(world)),
+      ...(isCopiedByFork ? [createLifetimes(world, isCopiedByFork)] : []),
+      ...(this.races ? [this.races] : []),
+    ]
     this.requests = requestsTo(this.#objects, this.#topics)
   }
 
@@ -117,11 +126,8 @@ export class Checker {
 
   /** What was left out so far. */
   get omissions(): readonly Omission[] {
+    this.races?.join()
     return [...this.#reporting.omitted].map(([id, count]) => ({ id, count }))
-  }
-
-  omit(id: OmissionId, count: number): void {
-    this.#reporting.omit(id, count)
   }
 
   // ---- calls ----

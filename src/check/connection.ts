@@ -32,7 +32,7 @@ const differs = (one: number | undefined, other: number | undefined): boolean =>
   one !== undefined && other !== undefined && one !== other
 
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
-export const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
+const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
   typeOf(from) === 'UC' || !differs(from.qp.sqPsn, to.qp.rqPsn)
 
 /** Whether neither end may have more READs and atomics outstanding than the other accepts. */

@@ -9,7 +9,7 @@ import { MisuseKind, PostQueue } from '../spec/session.ts'
 import { requestText } from './buffers.ts'
 import type { Misuse } from './events.ts'
 import { type KnownObject, moment } from './objects.ts'
-import type { Topic, World } from './topic.ts'
+import type { Topic, TopicSources, World } from './topic.ts'
 
 /** Reports about sends that the device has not fetched, and for how many microseconds they wait for them. */
 const MAX_AWAITED = 64
@@ -30,7 +30,9 @@ interface Unpolled {
 const elementOf = ({ elements }: WorkRequest, at: number) =>
   elements.find(({ address, length }) => at >= address && at < address + length)
 
-export const createLifetimes = (world: World): Topic => {
+type IsCopiedByFork = NonNullable<TopicSources['isCopiedByFork']>
+
+export const createLifetimes = (world: World, isCopiedByFork: IsCopiedByFork): Topic => {
   const owners = new Map<number, Owned>()
   const unpolled = new Map<number, Unpolled[]>()
   const awaited: { readonly misuse: Misuse; readonly owner: number; readonly until: number }[] = []
@@ -69,7 +71,7 @@ export const createLifetimes = (world: World): Topic => {
         moments: [moment('noticed', world.sources.now(), stack)],
         objects,
       })
-    else if (program !== undefined && world.sources.isCopiedByFork?.(program, misuse.address) !== false)
+    else if (program !== undefined && isCopiedByFork(program, misuse.address) !== false)
       world.find('fork-outstanding', world.placeOf(owner, stack, 'forked'), {
         text: `process ${program.pid} forked while ${name} was outstanding`,
         moments: [world.postMoment(request)],
@@ -83,6 +85,7 @@ export const createLifetimes = (world: World): Topic => {
       owned.requests.set(request, false)
       if (request.queue !== PostQueue.SEND) return
       owned.fetched = request.index + 1
+      if (awaited.length === 0) return
       const now = world.sources.now()
       for (let i = awaited.length - 1; i >= 0; i--) {
         const { misuse, owner: id, until } = awaited[i]!
@@ -102,18 +105,20 @@ export const createLifetimes = (world: World): Topic => {
       const { requests } = ownedBy(request.owner)
       if (!requests.has(request)) return
       requests.set(request, true)
-      const all = unpolled.get(cq) ?? []
-      unpolled.set(cq, all)
-      if (count > 0) all.push({ request, count })
+      if (count === 0) return
+      const all = unpolled.get(cq)
+      if (all === undefined) unpolled.set(cq, [{ request, count }])
+      else all.push({ request, count })
     },
     polled(cq, polled) {
-      const all = unpolled.get(cq) ?? []
+      const all = unpolled.get(cq)
+      if (all === undefined) return
       let gone = 0
       for (; gone < all.length && all[gone]!.count <= polled; gone++) {
         const { request } = all[gone]!
         owners.get(request.owner)?.requests.delete(request)
       }
-      all.splice(0, gone)
+      if (gone > 0) all.splice(0, gone)
     },
     forgotten(owner) {
       owners.delete(owner)

@@ -192,14 +192,16 @@ export class KnownObjects {
   readonly #live = new Map<number, KnownObject>()
   /** Destroyed objects, in the order of their destruction. */
   readonly #gone = new Map<number, KnownObject>()
-  /** By number, key and handle: the live object, or the last destroyed one. */
+  /** By number and key: the live object, or the last destroyed one. */
   readonly #byNumber = new Map<string, KnownObject>()
+  /** The same by context, class and handle. */
+  readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
   /** Whether all objects that ever were are known. */
   isComplete = true
   readonly #omit: NoteOmission
 
-  constructor(omit: NoteOmission = () => {}) {
+  constructor(omit: NoteOmission) {
     this.#omit = omit
   }
 
@@ -217,6 +219,8 @@ export class KnownObjects {
     this.#live.set(object.id, object)
     for (const used of object.uses.values()) used.users.add(object)
     for (const number of numbersOf(object)) this.#byNumber.set(number, object)
+    const classes = getOrAdd(this.#byHandle, object.context, () => new Map<string, Map<number, KnownObject>>())
+    getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
   }
 
   find(id: number): KnownObject | undefined {
@@ -241,7 +245,7 @@ export class KnownObjects {
 
   /** The object with a handle, or the last one that had it. */
   byHandle(context: number, name: string, handle: number): KnownObject | undefined {
-    return this.#byNumber.get(handleKey(context, name, handle))
+    return this.#byHandle.get(context)?.get(name)?.get(handle)
   }
 
   remove(object: KnownObject, gone: Moment): void {
@@ -255,13 +259,30 @@ export class KnownObjects {
     this.isComplete = false
     this.#omit('destroyed-objects', 1)
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
+    this.#forgetHandle(oldest)
+  }
+
+  #forgetHandle(object: KnownObject): void {
+    const { context, class: name, handle } = object
+    const classes = this.#byHandle.get(context)
+    const handles = classes?.get(name)
+    if (handles?.get(handle) !== object) return
+    handles.delete(handle)
+    if (handles.size === 0) classes?.delete(name)
+    if (classes?.size === 0) this.#byHandle.delete(context)
   }
 }
 
-const handleKey = (context: number, name: string, handle: number): string => `${context} ${name} ${handle}`
+const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+  let value = map.get(key)
+  if (value === undefined) {
+    value = make()
+    map.set(key, value)
+  }
+  return value
+}
 
-const numbersOf = ({ device, context, class: name, handle, qpn, lkey, rkey }: KnownObject): string[] => [
-  handleKey(context, name, handle),
+const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
   ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
   ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
 ]

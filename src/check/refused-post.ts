@@ -1,6 +1,6 @@
 /*
- * Posts that the program's library refused, and the rule that the request breaks, as far as it is known. The device
- * never sees these requests; adapters refuse some of them only with a completion.
+ * Posts that the program's library refused, with the rule that the request breaks if the library says enough to know
+ * it. The device never sees these requests; adapters refuse some of them only with a completion.
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'

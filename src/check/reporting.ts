@@ -11,7 +11,7 @@ import {
   type Severity,
   type Stack,
 } from '../spec/check/findings.ts'
-import type { OmissionId } from '../spec/check/omissions.ts'
+import type { NoteOmission, OmissionId } from '../spec/check/omissions.ts'
 import { type KnownObject, moment } from './objects.ts'
 
 /** Distinct findings that are remembered; occurrences of further ones are left out. */
@@ -55,8 +55,9 @@ export class Reporting {
     this.#report = report
   }
 
-  omit(id: OmissionId, count: number): void {
-    this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
+  /** Notes that something was left out, `count` times. */
+  readonly omit: NoteOmission = (id, count) => {
+    if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
   find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {

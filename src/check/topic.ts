@@ -5,7 +5,7 @@
  */
 import type { AdapterName } from '../spec/check/adapters.ts'
 import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
-import type { OmissionId } from '../spec/check/omissions.ts'
+import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import type { DeviceWithGid } from './connection.ts'
@@ -27,7 +27,10 @@ export interface TopicSources {
   digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
   /** Reports the receives that were posted to a context, and the completions that were polled. */
   look?(device: number, context: number): void
-  /** Whether a child of fork gets a copy of this memory; undefined: it is not known. */
+  /**
+   * Whether a child of fork gets a copy of this memory; undefined: it is not known. Absent: no program reports the
+   * memory of its requests (`Checker.misused`), since none has the preload library.
+   */
   isCopiedByFork?(program: Program, address: number): boolean | undefined
   /** Default: sampled. */
   readonly buffers?: BufferCheck
@@ -71,21 +74,19 @@ export class World {
   readonly objects: KnownObjects
   readonly deviceWith: DeviceWithGid
   readonly sources: TopicSources
+  readonly omit: NoteOmission
   readonly #reporting: Reporting
 
   constructor(objects: KnownObjects, reporting: Reporting, deviceWith: DeviceWithGid, sources: TopicSources) {
     this.objects = objects
     this.deviceWith = deviceWith
     this.sources = sources
+    this.omit = reporting.omit
     this.#reporting = reporting
   }
 
   find(id: FindingId, place: Place, draft: Draft): void {
     this.#reporting.find(id, place, draft)
-  }
-
-  omit(id: OmissionId, count: number): void {
-    this.#reporting.omit(id, count)
   }
 
   /** Now, at an object. */

@@ -134,11 +134,12 @@ export const createCheckDesk = (
     return owner && { pid: owner.pid, command: owner.command }
   }
 
-  const placeOf = ({ id, device }: Context) => ({
+  const placeOf = (context: Context) => ({
     time: now(),
-    device: device.name,
-    deviceNumber: device.index,
-    context: id,
+    device: context.device.name,
+    deviceNumber: context.device.index,
+    context: context.id,
+    program: programOf(context),
   })
 
   const report = (finding: Finding): void => {
@@ -191,20 +192,21 @@ export const createCheckDesk = (
     },
     stackOf,
     refusedPost(context, stack, post) {
-      checker.refusedPost({ ...post, ...placeOf(context), program: programOf(context), stack, request: post })
+      checker.refusedPost({ ...post, ...placeOf(context), stack, request: post })
     },
-    misused(context, { pid }, stack, { kind, queue, number, wrId, index, more, address, age }) {
-      const { time, ...place } = placeOf(context)
+    misused(context, { pid }, stack, { address, age, ...misuse }) {
+      const place = placeOf(context)
       checker.misused({
-        ...{ kind, queue, number, wrId, index, more, stack },
+        ...misuse,
         ...place,
-        time: time - Number(age) / 1000,
+        stack,
+        time: place.time - Number(age) / 1000,
         address: Number(address),
         program: { pid, command: commandName(pid) ?? '?' },
       })
     },
     refusedAttempt(context, attempt) {
-      checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })
+      checker.refusedAttempt({ ...attempt, ...placeOf(context) })
     },
     forked: (pid, stack) => checker.forked(pid, stack),
     watchEvents() {

@@ -316,7 +316,7 @@ export const NetlinkOperation = {
   OPEN: 0,
   /** Sends `extra` bytes at address `argument`; the reply follows the daemon's netlink answer. */
   SEND: 1,
-  /** Binds a port (low 32 bits of the argument; 0: any) and groups (high 32 bits). */
+  /** Binds a port (low 32 bits of the argument; 0 means any) and groups (high 32 bits). */
   BIND: 2,
   /** Returns the port (low 32 bits; 0: not bound) and groups (high 32 bits). */
   NAME: 3,

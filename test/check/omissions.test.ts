@@ -3,8 +3,8 @@
  * of its source has a row, or a reason why nothing is left out.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
 import { describe, it } from 'node:test'
 import { Checker } from '../../src/check/checker.ts'
 import { type LoggedEvent, type Posted, RaceFeed } from '../../src/check/races/feed.ts'
@@ -16,6 +16,8 @@ import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { createProgramLog } from '../../src/verbs/check/program-log.ts'
 import { repoRoot } from '../paths.ts'
+import { filesBelow } from '../tools.ts'
+import { workRequest } from './requests.ts'
 
 const counter = () => {
   const counts = new Map<OmissionId, number>()
@@ -63,35 +65,25 @@ const feed = (
     stack: 0,
     ...entry,
   })
-  const request = (number: number): WorkRequest => ({
-    id: ++ids,
-    time: 1,
-    owner: number,
-    queue: PostQueue.SEND,
-    number,
-    index: 0,
-    wrId: 0n,
-    opcode: 0,
-    flags: 0,
-    isSignaled: true,
-    length: 8,
-    elements: [],
-    remote: undefined,
-    destQpn: undefined,
-  })
+  const request = (number: number): WorkRequest => workRequest({ id: ++ids, owner: number, number })
   fill(new RaceFeed(new Races<Posted>(() => {}, omit), (_, handle) => handle, omit), log, request)
   return counts
 }
 
 const seen = { context: 1, time: 5, kind: 'WRITE', isFenced: false, ranges: [], isReliable: false } as const
 
+const silentChecker = (): Checker =>
+  new Checker(
+    () => 0,
+    () => {},
+  )
+const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
+  new Map(all.map(({ id, count }) => [id, count]))
+
 /** Fills what a row is about, a little beyond its bound. */
 const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
-    const checker = new Checker(
-      () => 0,
-      () => {},
-    )
+    const checker = silentChecker()
     for (let i = 0; i < 1001; i++)
       checker.refusedAttempt({
         time: 1,
@@ -102,13 +94,10 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
         reason: 'y'.repeat(i),
         stack: [],
       })
-    return new Map(checker.omissions.map(({ id, count }) => [id, count]))
+    return countsOf(checker)
   },
   'destroyed-objects'() {
-    const checker = new Checker(
-      () => 0,
-      () => {},
-    )
+    const checker = silentChecker()
     const base = {
       time: 1,
       device: '',
@@ -128,7 +117,7 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
           why: 'call',
           stack: [],
         })
-    return new Map(checker.omissions.map(({ id, count }) => [id, count]))
+    return countsOf(checker)
   },
   stacks() {
     const { counts, omit } = counter()
@@ -249,9 +238,9 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
 }
 
 const filesIn = (folder: string): string[] =>
-  readdirSync(join(repoRoot, folder), { recursive: true, encoding: 'utf8' })
-    .filter(name => /\.(ts|c)$/.test(name))
-    .map(name => `${folder}/${name}`)
+  filesBelow(join(repoRoot, folder))
+    .filter(path => /\.(ts|c)$/.test(path))
+    .map(path => relative(repoRoot, path))
 
 describe('what the checker leaves out', () => {
   for (const [id, fill] of Object.entries(rows))

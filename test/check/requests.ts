@@ -16,6 +16,25 @@ const address = { dgid: gid, sgidIndex: 1 }
 export const LKEY = 0x100
 export const START = 0x10000
 
+/** A signaled SEND of 8 bytes of queue pair 1, with changes. */
+export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => ({
+  id: 1,
+  time: 1,
+  owner: 1,
+  queue: PostQueue.SEND,
+  number: 1,
+  index: 0,
+  wrId: 0n,
+  opcode: 0,
+  flags: 0,
+  isSignaled: true,
+  length: 8,
+  elements: [],
+  remote: undefined,
+  destQpn: undefined,
+  ...changes,
+})
+
 export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedByFork'> = {}) => {
   const found: Finding[] = []
   let now = 0
@@ -30,6 +49,7 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedBy
       now: () => now,
       deviceName: () => 'rxe0',
       postStack: () => ['posted'],
+      isCopiedByFork: () => true,
       digest: (_device, _request, isWhole) => (isWhole ? bytes.hash + bytes.rest : bytes.hash),
       ...options,
     },
@@ -58,23 +78,12 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedBy
   found.length = 0
 
   const post = (changes: Partial<WorkRequest> = {}): WorkRequest => {
-    const request: WorkRequest = {
-      id: ++ids,
-      time: now,
-      owner: qp,
-      queue: PostQueue.SEND,
-      number: 1,
-      index: 0,
-      wrId: BigInt(ids),
-      opcode: 0,
-      flags: 0,
-      isSignaled: true,
+    const request = workRequest({
+      ...{ id: ++ids, time: now, owner: qp, wrId: BigInt(ids) },
       length: 64,
       elements: [{ address: START, length: 64, lkey: LKEY }],
-      remote: undefined,
-      destQpn: undefined,
       ...changes,
-    }
+    })
     checker.requests.posted(request)
     return request
   }

@@ -8,7 +8,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { isCopiedByFork } from '../../src/host/process-status.ts'
 
 test('a fork copies private memory, and nothing is known of an address or process that does not exist', {
-  skip: !hasNative && 'needs native calls',
+  skip: !hasNative() && 'needs native calls',
 }, () => {
   const arena = mapArena(4096)
   assert.equal(isCopiedByFork(process.pid, arena.address), true)

@@ -1,6 +1,6 @@
 /*
- * Vector clocks over queues. A clock contains the requests of each queue that have ended, as far as one thread, or one
- * message, can know. It has two counts for each queue:
+ * Vector clocks over queues. The clock of a thread or message contains the requests that it can know to have ended. It
+ * has two counts for each queue:
  *
  * - `done`: the requests before it have completed, and a completion that says so was polled;
  * - `placed`: the requests before it precede a received message, so the bytes that they send have arrived. READs and

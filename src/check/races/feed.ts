@@ -267,7 +267,7 @@ export class RaceFeed {
     const queue = this.#queueOf(context, kind, number)
     if (count === 0 || this.unseen >= MAX_UNSEEN) queue.isLost = true
     if (queue.isLost) {
-      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.posts.length)
+      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.posts.length + 1)
       this.unseen -= queue.posts.length
       queue.posts = []
       return

@@ -90,7 +90,9 @@ export class Request<Info> implements Queued {
   }
 }
 
-export type RaceId = 'race' | 'read-then-write-unfenced' | 'atomic-mixed-with-write' | 'buffer-reused'
+/** Findings of the search for races. */
+export const raceIds = ['race', 'read-then-write-unfenced', 'atomic-mixed-with-write', 'buffer-reused'] as const
+export type RaceId = (typeof raceIds)[number]
 
 export interface Race<Info> {
   readonly id: RaceId

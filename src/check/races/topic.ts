@@ -4,9 +4,7 @@
  */
 import { requestName } from '../../spec/check/causes.ts'
 import type { FindingId, Stack } from '../../spec/check/findings.ts'
-import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
-import { TWO_32 } from '../../spec/memory.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
@@ -162,23 +160,8 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     )
   }
 
-  const omit: NoteOmission = (id, count) => world.omit(id, count)
-  const races = new Races<Posted>(report, omit)
-  /** Numbers of CQs by context and handle, since the last one was created or destroyed. */
-  const cqs = new Map<number, number>()
-  const feed = new RaceFeed(
-    races,
-    (context, handle) => {
-      const key = context * TWO_32 + handle
-      let id = cqs.get(key)
-      if (id === undefined) {
-        id = objects.byHandle(context, 'cq', handle)?.id
-        if (id !== undefined) cqs.set(key, id)
-      }
-      return id
-    },
-    omit,
-  )
+  const races = new Races<Posted>(report, world.omit)
+  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id, world.omit)
 
   const join = (): void => {
     if (!isOn) return
@@ -241,10 +224,8 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     },
     called({ class: name, method, refused }, object) {
       if (!isOn || refused !== undefined) return
-      if (name === 'cq' && method === 'create') cqs.clear()
       if (name === 'cq' && method === 'destroy') {
         join()
-        cqs.clear()
         feed.forgetCq(object.id)
       }
       // A region that is registered anew may have other memory.

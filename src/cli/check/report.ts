@@ -4,6 +4,7 @@
 import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
 import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
+import { framesOfFinding } from './suppressions.ts'
 
 const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
   what,
@@ -83,7 +84,7 @@ export const sarifLog = (
           ],
         }),
         results: all.map(([finding, count]) => {
-          const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
+          const frames = framesOfFinding(finding, symbols)
           const source = sourceOf(frames)
           return {
             ruleId: finding.id,

@@ -21,7 +21,8 @@ import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { freesLibrary, packageVersion, shimLibrary, waitsLibrary } from '../places.ts'
+import { packageVersion } from '../places.ts'
+import { preloadedLibraries } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -74,9 +75,8 @@ export const check = async (program: string, args: readonly string[], options: C
   if (options.genSuppressions && options.json)
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
   checkProgram(program, args)
-  shimLibrary()
-  freesLibrary()
-  if (options.races) waitsLibrary()
+  const recording = { stacks: true, events: options.races === true }
+  preloadedLibraries(recording)
   const symbols = createSymbols()
   const judge = findingJudge(options, symbols)
   const output = openOutput(options.output)
@@ -101,7 +101,7 @@ export const check = async (program: string, args: readonly string[], options: C
   let status = 1
   try {
     await joined.client.findings()
-    status = await runUnder(joined, program, args, { stacks: true, events: options.races === true })
+    status = await runUnder(joined, program, args, recording)
     // Messages stay in order: all findings of the program precede this reply.
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()

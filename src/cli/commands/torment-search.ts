@@ -18,8 +18,7 @@ import { configArguments, fullConfig, orUsageError, parseCount, parseTorment, wa
 import { UsageError } from '../fail.ts'
 import { joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { shimLibrary, waitsLibrary } from '../places.ts'
-import { programEnvironment } from '../program/program.ts'
+import { preloadedLibraries, programEnvironment } from '../program/program.ts'
 import { type CheckOptions, findingJudge } from './check.ts'
 import { checkProgram } from './run.ts'
 
@@ -62,20 +61,22 @@ export const tormentSearch = async (
   if (options.json || options.sarif !== undefined)
     throw new UsageError('--json and --sarif are for one run: search first, then repeat the run that fails')
   checkProgram(program, args)
-  shimLibrary()
   const races = options.races === true
-  if (races) waitsLibrary()
+  const recording = { stacks: true, events: races }
+  preloadedLibraries(recording)
   const output = openOutput(options.output)
   const judge = findingJudge(options, createSymbols())
   const stop = new AbortController()
-  let interrupt: NodeJS.Signals | undefined
   const interrupted = (signal: NodeJS.Signals): void => {
-    interrupt = signal
     for (const one of ENDING) process.off(one, interrupted)
-    stop.abort()
+    stop.abort(signal)
   }
   for (const signal of ENDING) process.on(signal, interrupted)
-  const endedBy = (): NodeJS.Signals | undefined => interrupt
+  const endedBy = (): NodeJS.Signals | undefined => stop.signal.reason
+  const optionsWith = (setting: TormentSetting | undefined): SearchOptions => {
+    const { torment: _, ...plain } = options
+    return { ...plain, ...(setting && { torment: tormentText(setting) }) }
+  }
 
   /** Undefined if it was interrupted. */
   const run = async <T extends TormentSetting | undefined>(
@@ -85,13 +86,11 @@ export const tormentSearch = async (
     const onFinding = (finding: Finding): void => {
       if (judge(finding) === 'fail') found.push(finding)
     }
-    const { torment: _, ...plain } = options
-    const torment = setting && { torment: tormentText(setting) }
-    const joined = await joinDaemon({ ...plain, ...torment, private: true, check: true }, { onFinding })
+    const joined = await joinDaemon({ ...optionsWith(setting), private: true, check: true }, { onFinding })
     try {
       await joined.client.findings()
       if (stop.signal.aborted) return undefined
-      const env = programEnvironment(joined.client.socket, { stacks: true, events: races })
+      const env = programEnvironment(joined.client.socket, recording)
       const ending = await attempt(program, args, env, limit, stop.signal)
       if (stop.signal.aborted) return undefined
       const { decisions = 0 } = await joined.client.counts()
@@ -113,9 +112,7 @@ export const tormentSearch = async (
     ['userdma', ...words, '--', program, ...args].map(quoted).join(' ')
   /** How to repeat a run, with the options that were given. */
   const sayCommands = async (setting: TormentSetting | undefined): Promise<void> => {
-    const { torment: _, ...plain } = options
-    const torment = setting && { torment: tormentText(setting) }
-    const { like, buffers, ...config } = fullConfig(await wantedConfig({ ...plain, ...torment }))
+    const { like, buffers, ...config } = fullConfig(await wantedConfig(optionsWith(setting)))
     const devices = options.device === undefined ? { ...config, devices: [] } : config
     const { failOn, suppressions = [] } = options
     const judging = [
@@ -131,6 +128,7 @@ export const tormentSearch = async (
   const end = (found: boolean): void => {
     for (const signal of ENDING) process.off(signal, interrupted)
     const status = found ? FOUND_STATUS : output.failed ? 1 : 0
+    const interrupt = endedBy()
     process.exitCode = interrupt === undefined ? status : 128 + os.constants.signals[interrupt]
   }
 

@@ -40,23 +40,23 @@ export interface Recording {
   readonly events?: boolean
 }
 
+/** The libraries that a program is started with, in their order. Throws an Error if one is missing. */
+export const preloadedLibraries = ({ stacks = false, events = false }: Recording): string[] => [
+  ...(events ? [waitsLibrary()] : []),
+  shimLibrary(),
+  ...(stacks ? [freesLibrary()] : []),
+]
+
 /**
  * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if the preload
  * library is missing.
  */
-export const programEnvironment = (
-  socket: string,
-  { tag, stacks = false, events = false }: Recording = {},
-): NodeJS.ProcessEnv => {
+export const programEnvironment = (socket: string, recording: Recording = {}): NodeJS.ProcessEnv => {
+  const { tag, stacks, events } = recording
   const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
   return {
     ...env,
-    LD_PRELOAD: [
-      ...(events ? [waitsLibrary()] : []),
-      shimLibrary(),
-      ...(stacks ? [freesLibrary()] : []),
-      ...preloads(env).filter(path => !isShim(path)),
-    ].join(':'),
+    LD_PRELOAD: [...preloadedLibraries(recording), ...preloads(env).filter(path => !isShim(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),

@@ -32,7 +32,7 @@ export interface Netlink {
   open(type: number, admin: boolean, quota: FdQuota): NetlinkSocket
   /** The socket behind 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
-  /** Binds a port (0: any) and groups. Throws CallError EINVAL, EADDRINUSE. */
+  /** Binds a port (0 means any) and groups. Throws CallError EINVAL, EADDRINUSE. */
   bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
   /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
   setOption(socket: NetlinkSocket, option: number, value: number): void

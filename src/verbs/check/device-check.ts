@@ -143,7 +143,6 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
       return subject.found.map(counted)
     },
     get omissions() {
-      checker.races?.join()
       return checker.omissions
     },
     end() {

@@ -9,6 +9,7 @@ import { AccessKind } from '../../../src/check/races/shadow.ts'
 import type { OmissionId } from '../../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../../src/spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../../src/spec/session.ts'
+import { workRequest } from '../requests.ts'
 
 const { POLL, REFUSED } = EventKind
 const { SEND, RECEIVE, SHARED } = PostQueue
@@ -37,22 +38,10 @@ const world = () => {
     const key = `${queue} ${qp}`
     const index = counts.get(key) ?? 0
     counts.set(key, index + 1)
-    return {
-      id: ++ids,
-      time,
-      owner: qp,
-      queue,
-      number: qp,
-      index,
-      wrId,
+    return workRequest({
+      ...{ id: ++ids, time, owner: qp, queue, number: qp, index, wrId },
       opcode: queue === SEND ? 0 : -1,
-      flags: 0,
-      isSignaled: true,
-      length: 8,
-      elements: [],
-      remote: undefined,
-      destQpn: undefined,
-    }
+    })
   }
   const world = {
     races,

@@ -17,6 +17,7 @@ import {
   ownProgram,
   run,
   runUserdma,
+  type Scope,
   start,
   startDaemon,
   temporaryFolder,
@@ -74,6 +75,14 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
+/** A file `program.mjs` that imports `open` in line 1, with these lines from line 2 on. */
+const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
+  const file = join(temporaryFolder(scope), 'program.mjs')
+  const library = new URL('../../../src/verbs/index.js', import.meta.url).href
+  writeFileSync(file, [`import { open } from '${library}'`, ...lines].join('\n'))
+  return file
+}
+
 describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
   it('finds the fault of each program, with its line', async t => {
     const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`, ['--races'])
@@ -128,9 +137,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   })
 
   it('a program in TypeScript, with the lines of its calls and posts', { skip: !hasNative() }, async t => {
-    const file = join(temporaryFolder(t), 'program.mjs')
-    const lines = [
-      `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+    const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
       'const pd = device.pd()',
       'const mr = pd.register(new Uint8Array(64), { remoteWrite: true })',
@@ -140,8 +147,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       'await a.write(mr.slice(0, 8), mr.remote(0, 8))',
       'await a.write(mr.slice(0, 8), { ...mr.remote(0, 8), rkey: 0x1234 }).catch(() => {})',
       'await device.close()',
-    ]
-    writeFileSync(file, lines.join('\n'))
+    ])
     for (const options of [[], ['--races']]) {
       const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`, options)
       assert.equal(status, 65)
@@ -157,9 +163,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     skip: !hasNative(),
   }, async t => {
     const program = (between: string): string => {
-      const file = join(temporaryFolder(t), 'program.mjs')
-      const lines = [
-        `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+      const file = libraryProgram(t, [
         'const device = await open({ socket: true })',
         'const [pd, cq] = [device.pd(), device.cq()]',
         'const mr = pd.register(new Uint8Array(256), { remoteWrite: true })',
@@ -171,8 +175,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
         'two.write(mr.slice(64, 64), mr.remote(128, 64))',
         'poll()',
         'await device.close()',
-      ]
-      writeFileSync(file, lines.join('\n'))
+      ])
       return `exec ${process.execPath} ${file}`
     }
     const racing = await checkScript(t, program(''), ['--races'])
@@ -187,16 +190,12 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   })
 
   it('what was left out, in text, JSON and SARIF', { skip: !hasNative() }, async t => {
-    const folder = temporaryFolder(t)
-    const file = join(folder, 'program.mjs')
-    const sarif = join(folder, 'log.sarif')
-    const lines = [
-      `import { open } from '${new URL('../../../src/verbs/index.js', import.meta.url).href}'`,
+    const sarif = join(temporaryFolder(t), 'log.sarif')
+    const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
       'for (let i = 0; i < 4100; i++) device.pd().close()',
       'await device.close()',
-    ]
-    writeFileSync(file, lines.join('\n'))
+    ])
     const { omitted } = await checkScript(t, `exec ${process.execPath} ${file}`, ['--sarif', sarif])
     assert.deepEqual(
       omitted.map(({ omission }) => omission),

@@ -3,13 +3,14 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { raceIds } from '../../../src/check/races/races.ts'
 import { lacking, ownProgram, runUserdma } from '../programs.ts'
 import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
 
 const program = ownProgram('races')
 
-const ids = ['race', 'read-then-write-unfenced', 'buffer-reused', 'atomic-mixed-with-write']
-const racesOf = (found: readonly FindingJson[]): readonly FindingJson[] => found.filter(({ id }) => ids.includes(id))
+const racesOf = (found: readonly FindingJson[]): readonly FindingJson[] =>
+  found.filter(({ id }) => raceIds.some(one => one === id))
 
 /** Cases by the wr_id of their requests. */
 const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> => {

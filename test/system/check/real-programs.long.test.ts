@@ -27,7 +27,11 @@ const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Pr
 }
 
 const userland = userlandRoot('Debian 12')
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ss', SHIPPED, ownProgram('loopback'))
+const builtFrom = (file: string): string => ownProgram(basename(file, '.c'))
+const skip = lacking(
+  ...['ibv_rc_pingpong', 'ib_write_bw', 'rping', 'ss', SHIPPED],
+  ...ownPrograms.map(({ file }) => builtFrom(file)),
+)
 
 for (const races of [false, true])
   describe(`findings are known${races ? ', with --races' : ''}`, { skip }, () => {
@@ -54,7 +58,7 @@ for (const races of [false, true])
     it('our own programs', async t => {
       const { daemon, newFindings } = await startCheckedDaemon(t, { races, devices: ONE_DEVICE })
       for (const { name, file, line } of ownPrograms) {
-        const words = ['-c', line, ownProgram(basename(file, '.c')), `${await freePort()}`]
+        const words = ['-c', line, builtFrom(file), `${await freePort()}`]
         await run(t, 'sh', words, { env: daemon.env })
         assert.deepEqual(unknownFindings(await newFindings(name)), [], name)
       }

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { FindingId } from '../../../src/spec/check/findings.ts'
@@ -16,25 +16,20 @@ import {
   open,
   type RemoteMemory,
 } from '../../../src/verbs/index.ts'
-import { repoRoot } from '../../paths.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+import { lineOf, markedLines } from './marks.ts'
 
 const all = { notes: true, onFinding: () => {} }
 const checkedPair = (check: true | CheckOptions = all) => pair(openTwoHere(createNetwork({ check })))
 type Ends = Awaited<ReturnType<typeof checkedPair>>
-
-const lineOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
 
 /** The innermost lines of the failed requests, and of the histories of the objects. */
 const linesOf = ({ moments, objects }: CountedFinding): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => lineOf(frame))
 
 /** Lines of this file with the mark of a finding. */
-const marked = (id: string): string[] =>
-  readFileSync(join(repoRoot, 'test', 'verbs', 'check', 'check.test.ts'), 'utf8')
-    .split('\n')
-    .flatMap((text, i) => (text.endsWith(`// FAULT ${id}`) ? [`check.test.ts:${i + 1}`] : []))
+const marked = (id: string): string[] => markedLines('check.test.ts', `// FAULT ${id}`)
 
 /** Closes the objects, then the devices. */
 const closeTidily = async ({ a, b }: Ends): Promise<void> => {

@@ -3,9 +3,8 @@
  * each next to a program without the race, which has no finding.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { raceIds } from '../../../src/check/races/races.ts'
 import {
   type CheckOptions,
   type CountedFinding,
@@ -14,23 +13,16 @@ import {
   FindingsError,
   open,
 } from '../../../src/verbs/index.ts'
-import { repoRoot } from '../../paths.ts'
 import { closeAll, line, openTwoHere, pair } from '../connections/endpoints.ts'
+import { lineOf, markedLines } from './marks.ts'
 
-const FILE = ['test', 'verbs', 'check', 'races.test.ts']
-const ids = ['race', 'read-then-write-unfenced', 'buffer-reused', 'atomic-mixed-with-write']
 const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
 
 const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
-  devices.flatMap(({ findings }) => findings).filter(({ id }) => ids.includes(id))
-
-const placeOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
+  devices.flatMap(({ findings }) => findings).filter(({ id }) => raceIds.some(one => one === id))
 
 /** Lines of this file with the mark of a case. */
-const marked = (name: string): string[] =>
-  readFileSync(join(repoRoot, ...FILE), 'utf8')
-    .split('\n')
-    .flatMap((text, i) => (text.endsWith(`// RACE ${name}`) ? [`races.test.ts:${i + 1}`] : []))
+const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
 /** Two links between two devices, the first with its own completion queues at both ends. */
 const links = async (check: CheckOptions = {}) => {
@@ -156,7 +148,7 @@ describe('races of a checked device', () => {
         finding === undefined ? [] : [finding],
         found.map(({ text, details }) => [text, ...details].join('\n')).join('\n'),
       )
-      const lines = found.flatMap(({ moments }) => moments.map(({ stack: [frame] }) => placeOf(frame)))
+      const lines = found.flatMap(({ moments }) => moments.map(({ stack: [frame] }) => lineOf(frame)))
       assert.deepEqual(lines.sort(), marked(name))
       await closeAll(a, b)
     })
@@ -195,7 +187,7 @@ describe('races of a checked device', () => {
     }
   })
 
-  it('are reported without a further call, and make close() reject', async () => {
+  it('are reported without a further call, and make close() reject', async t => {
     let resolve: (id: string) => void = () => {}
     const promise = new Promise<string>(r => {
       resolve = r
@@ -204,8 +196,8 @@ describe('races of a checked device', () => {
     const all = await links({ failOn: 'error', onFinding: ({ id }) => resolve(id) })
     const [, run] = cases['two writes']!
     await run(all)
+    t.after(() => clearInterval(alive))
     assert.equal(await promise, 'race')
-    clearInterval(alive)
     await assert.rejects(all.a.device.close(), FindingsError)
     await Promise.allSettled([all.b.device.close()])
   })
@@ -221,7 +213,7 @@ describe('races of a checked device', () => {
     near.qp.write(a.mr.slice(64, 64), b.mr.remote(1024, 64)) // RACE its own
     await line(near.cq)
     const [race] = racesOf(a.device, b.device)
-    const lines = race?.moments.map(({ stack: [frame] }) => placeOf(frame)) ?? []
+    const lines = race?.moments.map(({ stack: [frame] }) => lineOf(frame)) ?? []
     const [own = ''] = marked('its own')
     assert.equal(lines.length, 2)
     assert.ok(lines.includes(own), lines.join())

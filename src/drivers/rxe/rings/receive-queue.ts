@@ -82,7 +82,7 @@ export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into:
   into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
 }
 
-/** Copies the oldest WQE, whose slot stays occupied; false if there is none. */
+/** Copies the oldest WQE, whose slot stays occupied; false if the queue is empty. */
 export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (pendingReceives(queue) === 0) {
     queue.seen = queue.taken
