@@ -532,19 +532,15 @@ static void complain(void)
             MAX_RANGES);
 }
 
-static void add_request(struct queue *queue, uint64_t wr_id, bool is_signaled, const struct ibv_sge *list, int count,
-                        uintptr_t base)
+/* The memory of a request, whose first range is `at`; NONE: there is no room for it. */
+static void add_memory(struct queue *queue, uint32_t at, const struct ibv_sge *list, int count, uintptr_t base)
 {
-    queue->posted++;
-    uint32_t at = append(queue, wr_id, is_signaled);
-    for (int i = 0; i < count && at != NONE; i++) {
-        if (i > 0)
-            at = append(queue, wr_id, is_signaled);
-        if (at == NONE)
-            return;
+    for (int i = 0; at != NONE && i < count; i++) {
         set_range(at, list[i].addr, list[i].length);
         if (is_on_stack(list[i].addr))
             mark_stack(at, base);
+        if (i + 1 < count)
+            at = append(queue, elements[at].wr_id, elements[at].is_signaled);
     }
 }
 
@@ -555,10 +551,12 @@ static void add_one(int fd, uint32_t kind, uint32_t number, uint64_t wr_id, bool
     if (!enter())
         return;
     struct queue *queue = queue_of(fd, kind, number, true);
-    if (queue)
-        add_request(queue, wr_id, is_signaled, list, count, base);
-    else
+    if (queue) {
+        queue->posted++;
+        add_memory(queue, append(queue, wr_id, is_signaled), list, count, base);
+    } else {
         is_full = true;
+    }
     leave();
     complain();
 }
@@ -602,21 +600,9 @@ void outstanding_elements(const struct ibv_qp_ex *qp, const struct ibv_sge *list
     if (!enter())
         return;
     struct queue *queue = queue_of(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, qp->qp_base.qp_num, false);
-    if (queue && queue->last != NONE) {
-        const struct element request = elements[queue->last];
-        uint32_t at = queue->last;
-        for (size_t i = 0; i < count && at != NONE; i++) {
-            if (i > 0) {
-                at = append(queue, request.wr_id, request.is_signaled);
-                if (at == NONE)
-                    break;
-                elements[at].index = request.index;
-            }
-            set_range(at, list[i].addr, list[i].length);
-            if (is_on_stack(list[i].addr))
-                mark_stack(at, base);
-        }
-    }
+    /* Unless there was no room for the request: the last one is an earlier one then. */
+    if (queue && queue->last != NONE && elements[queue->last].index == queue->posted && ranges[queue->last].end == 0)
+        add_memory(queue, queue->last, list, (int)count, base);
     leave();
 }
 

@@ -70,20 +70,30 @@ static void unpolled(void)
     free(block);
 }
 
-static void built(void)
+static void begin_built(void)
 {
     begin();
     extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
     /* Nothing is executed: the request waits. */
-    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
     to_rtr(&one, &other);
     to_rts(&one);
+}
+
+static void build_write(uint32_t lkey, const char *memory)
+{
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
     ibv_wr_start(qp);
     qp->wr_id = 3;
     qp->wr_flags = IBV_SEND_SIGNALED;
     ibv_wr_rdma_write(qp, other.mr->rkey, address_of(&other));
-    ibv_wr_set_sge(qp, one.extra->lkey, (uintptr_t)block, 8);
+    ibv_wr_set_sge(qp, lkey, (uintptr_t)memory, 8);
     check(ibv_wr_complete(qp), "ibv_wr_complete");
+}
+
+static void built(void)
+{
+    begin_built();
+    build_write(one.extra->lkey, block);
     free(block);
 }
 
@@ -110,6 +120,26 @@ static void begin_shared(void)
     struct ibv_sge sge = all_of_block();
     struct ibv_recv_wr *bad, wr = {.wr_id = 9, .sg_list = &sge, .num_sge = 1};
     check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
+}
+
+/* As many ranges as the check follows, so that it does not follow the second write. */
+static void built_when_full(void)
+{
+    enum { RECEIVES = 2048, ELEMENTS = 16 };
+    begin_built();
+    build_write(one.extra->lkey, block);
+    struct ibv_srq_init_attr attributes = {.attr = {.max_wr = RECEIVES, .max_sge = ELEMENTS}};
+    shared = need(ibv_create_srq(one.pd, &attributes), "ibv_create_srq");
+    struct ibv_sge list[ELEMENTS];
+    for (int i = 0; i < ELEMENTS; i++)
+        list[i] = all_of(&one);
+    for (int i = 0; i < RECEIVES; i++) {
+        struct ibv_recv_wr *bad, wr = {.sg_list = list, .num_sge = ELEMENTS};
+        check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
+    }
+    build_write(one.mr->lkey, (const char *)address_of(&one));
+    free(block);
+    check(ibv_destroy_srq(shared), "ibv_destroy_srq");
 }
 
 static int end_shared(void)
@@ -332,6 +362,7 @@ static const struct {
     {"moved", moved},
     {"unpolled", unpolled},
     {"built", built},
+    {"built_when_full", built_when_full},
     {"freed_shared", freed_shared},
     {"frame_of_thread", frame_of_thread},
     {"frame_left", frame_left},

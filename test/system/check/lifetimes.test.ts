@@ -15,6 +15,7 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
     ['moved', 'buffer-freed'],
     ['unpolled', 'buffer-freed'],
     ['built', 'buffer-freed'],
+    ['built_when_full', 'buffer-freed'],
     ['freed_shared', 'buffer-freed'],
     ['frame_of_thread', 'frame-returned'],
     ['frame_left', 'frame-returned'],
