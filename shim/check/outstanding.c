@@ -70,7 +70,11 @@ static struct queue {
     uint32_t first, last;
     /* Requests since its creation or RESET. */
     uint32_t posted;
+    struct queue *next_shared;
 } queues[MAX_QUEUES];
+
+/* Shared receive queues, linked by `next_shared`. */
+static struct queue *first_shared;
 
 /* Ranges that are not empty: read by every free(). */
 EXPORT uint32_t userdma_outstanding;
@@ -166,9 +170,14 @@ static struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool is_ne
         if (queue->kind == 0)
             break;
     }
-    if (is_new && room)
-        *room = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE};
-    return is_new ? room : NULL;
+    if (!is_new || !room)
+        return NULL;
+    *room = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE};
+    if (kind == USERDMA_POST_SHARED) {
+        room->next_shared = first_shared;
+        first_shared = room;
+    }
+    return room;
 }
 
 static void clear_range(uint32_t at)
@@ -234,6 +243,11 @@ static void forget(struct queue *queue)
 {
     while (queue->first != NONE)
         drop(queue, queue->first);
+    for (struct queue **link = &first_shared; *link; link = &(*link)->next_shared)
+        if (*link == queue) {
+            *link = queue->next_shared;
+            break;
+        }
     queue->fd = -1;
 }
 
@@ -638,8 +652,8 @@ uint32_t outstanding_unsignaled(int fd, uint32_t number)
 /* With the lock held: a completion of a receive of a shared queue, which does not name it. */
 static void end_shared(int fd, uint64_t wr_id)
 {
-    for (struct queue *queue = queues; queue < queues + MAX_QUEUES; queue++)
-        if (queue->kind == USERDMA_POST_SHARED && queue->fd == fd && end_request(queue, wr_id))
+    for (struct queue *queue = first_shared; queue; queue = queue->next_shared)
+        if (queue->fd == fd && end_request(queue, wr_id))
             return;
 }
 
@@ -710,6 +724,7 @@ IN_CHILD void outstanding_child(void)
         memset(ranges, 0, sizeof ranges);
     }
     memset(queues, 0, sizeof queues);
+    first_shared = NULL;
     userdma_outstanding = used_elements = 0;
     free_element = NONE;
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
