@@ -249,6 +249,11 @@ static void forget(struct queue *queue)
             break;
         }
     queue->fd = -1;
+    /* Free slots before an unused one lead to no other: they are unused too. */
+    uint32_t slot = (uint32_t)(queue - queues);
+    if (queues[(slot + 1) % MAX_QUEUES].kind == 0)
+        for (; queues[slot].kind != 0 && queues[slot].fd < 0; slot = (slot + MAX_QUEUES - 1) % MAX_QUEUES)
+            queues[slot].kind = 0;
 }
 
 /* Ends a request that was polled: a receive, or a send with those before it. */
