@@ -720,6 +720,10 @@ void outstanding_fork(void)
 
 IN_CHILD void outstanding_child(void)
 {
+    /* Queues have had elements, unless one is being made. */
+    if (held != 0 || used_elements != 0)
+        memset(queues, 0, sizeof queues);
+    first_shared = NULL;
     held = 0;
     waiting_count = 0;
     own.lowest = 0;
@@ -728,8 +732,6 @@ IN_CHILD void outstanding_child(void)
         memset(at_level, 0, sizeof at_level);
         memset(ranges, 0, sizeof ranges);
     }
-    memset(queues, 0, sizeof queues);
-    first_shared = NULL;
     userdma_outstanding = used_elements = 0;
     free_element = NONE;
     for (unsigned fd = 0; fd < MAX_CONTEXTS; fd++)
