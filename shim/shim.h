@@ -62,6 +62,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check/python.h"
@@ -234,6 +235,14 @@ extern pid_t shim_pid;
 static inline bool shim_foreign(void)
 {
     return shim_pid != getpid();
+}
+
+/* Of the monotonic clock. */
+static inline uint64_t shim_nanoseconds(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
 /* Enables the shim for this process and its forks: called once, before we have any state. */

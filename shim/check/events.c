@@ -13,7 +13,6 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 bool shim_events;
 
@@ -34,17 +33,10 @@ static __thread uint64_t acquired __attribute__((tls_model("initial-exec")));
 static __thread uint32_t thread_id __attribute__((tls_model("initial-exec")));
 static uint32_t process_id;
 
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 /* All that happened before this process began is known to it: the process that forked or started it may know it. */
 static void process_begins(void)
 {
-    process_start = now();
+    process_start = shim_nanoseconds();
     acquired = process_start;
     thread_id = 0;
     process_id = (uint32_t)getpid();
@@ -121,7 +113,7 @@ void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_
         thread_id = (uint32_t)early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
     uint64_t index;
     struct userdma_event *event = claim(log, fd, &index);
-    event->time = now();
+    event->time = shim_nanoseconds();
     event->acquired = acquired;
     event->wr_id = wr_id;
     event->pid = process_id;
@@ -135,7 +127,7 @@ void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_
 
 void events_waited(void)
 {
-    acquired = now();
+    acquired = shim_nanoseconds();
 }
 
 /* For the library that sees threads wait (waits.c): a wait on a descriptor, or on none (-1), is over. */
@@ -152,5 +144,5 @@ EXPORT void userdma_makes_thread(void);
 void userdma_makes_thread(void)
 {
     if (shim_events)
-        __atomic_store_n(&last_thread, now(), __ATOMIC_RELAXED);
+        __atomic_store_n(&last_thread, shim_nanoseconds(), __ATOMIC_RELAXED);
 }

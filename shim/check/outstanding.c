@@ -17,7 +17,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
-#include <time.h>
 #include <unwind.h>
 
 #include "outstanding.h"
@@ -372,13 +371,6 @@ static struct waiting {
 } waiting[MAX_WAITING];
 static uint32_t waiting_count;
 
-static uint64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
 /* With the lock held: what is reported of an element. */
 static struct waiting about(uint32_t at, uint32_t kind)
 {
@@ -391,7 +383,7 @@ static struct waiting about(uint32_t at, uint32_t kind)
                    .number = queue->number,
                    .index = elements[at].index - 1},
         .fd = queue->fd,
-        .time = now(),
+        .time = shim_nanoseconds(),
     };
 }
 
@@ -409,7 +401,7 @@ static void wait_for_send(struct waiting *report)
 
 static void send_report(struct waiting *report)
 {
-    report->misuse.age = now() - report->time;
+    report->misuse.age = shim_nanoseconds() - report->time;
     stack_report(report->fd, USERDMA_MISUSE, stack_number(&report->stack), &report->misuse, sizeof report->misuse);
 }
 
@@ -746,7 +738,7 @@ __attribute__((noinline)) static void report_inherited(int fd, uint32_t kind, ui
     /* Once for each context: the program may go on. */
     contexts[fd] = OTHER;
     struct waiting report = {
-        .misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number}, .fd = fd, .time = now()};
+        .misuse = {.kind = USERDMA_MISUSE_INHERITED, .queue = kind, .number = number}, .fd = fd, .time = shim_nanoseconds()};
     const int saved = errno;
     stack_take_native(&report.stack);
     send_report(&report);

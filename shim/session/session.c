@@ -26,7 +26,6 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 
 #include "../check/outstanding.h"
 
@@ -228,24 +227,17 @@ void reply_close_all(struct reply *reply)
         REAL(close)(reply->fds[--reply->fd_count]);
 }
 
-static uint64_t nanoseconds(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 /* recvmsg without blocking, repeated for at most SPIN_NS; the daemon may need our processor to answer. */
 static ssize_t receive_soon(int fd, struct msghdr *header)
 {
     static uint64_t spin_from;
-    const uint64_t begin = nanoseconds();
+    const uint64_t begin = shim_nanoseconds();
     for (uint64_t now = begin;;) {
         const ssize_t length = REAL(recvmsg)(fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (length >= 0 || errno != EAGAIN || now < spin_from || now - begin >= SPIN_NS)
             return length;
         sched_yield();
-        const uint64_t after = nanoseconds();
+        const uint64_t after = shim_nanoseconds();
         if (after - now > LOST_NS)
             spin_from = after + WITHOUT_SPIN_NS;
         now = after;
@@ -548,7 +540,7 @@ static int greet(const struct shim_guard *guard)
 
 static time_t now(void)
 {
-    return (time_t)(nanoseconds() / 1000000000);
+    return (time_t)(shim_nanoseconds() / 1000000000);
 }
 
 /* Why the last attempt to connect failed, as -errno for callers with a descriptor: EACCES, EMFILE, ENFILE, or EIO. */
