@@ -237,6 +237,16 @@ static inline bool shim_foreign(void)
     return shim_pid != getpid();
 }
 
+/*
+ * Whether a signal handler runs here that has a stack of its own. It may be within the thread's: addresses do not tell
+ * there which frames have returned.
+ */
+static inline bool shim_on_signal_stack(void)
+{
+    stack_t stack;
+    return sigaltstack(NULL, &stack) != 0 || (stack.ss_flags & SS_ONSTACK);
+}
+
 /* Of the monotonic clock. */
 static inline uint64_t shim_nanoseconds(void)
 {

@@ -354,13 +354,6 @@ static uintptr_t outermost_frame(void)
     return depth.frames == MAX_FRAMES ? 0 : depth.base;
 }
 
-/* A signal's stack may be within the thread's: addresses do not tell there which frames have returned. */
-static bool is_on_signal_stack(void)
-{
-    stack_t stack;
-    return sigaltstack(NULL, &stack) == 0 && (stack.ss_flags & SS_ONSTACK);
-}
-
 /* ---- reports ---- */
 
 static struct waiting {
@@ -498,7 +491,7 @@ __attribute__((noinline)) static void find_returned(uintptr_t frame)
 /* `frame`: of a function that the program has called: frames below it have returned. */
 void outstanding_look(uintptr_t frame)
 {
-    if (UNLIKELY(own.lowest != 0) && own.lowest < frame && is_on_stack(frame) && !is_on_signal_stack())
+    if (UNLIKELY(own.lowest != 0) && own.lowest < frame && is_on_stack(frame) && !shim_on_signal_stack())
         find_returned(frame);
     outstanding_report();
 }

@@ -126,9 +126,8 @@ static void close_waits_of_ended_threads(void)
  */
 static bool is_left(const struct wait *wait)
 {
-    stack_t signals;
     const bool is_above = (uintptr_t)__builtin_frame_address(0) > (uintptr_t)wait->frame;
-    if (is_above && sigaltstack(NULL, &signals) == 0 && !(signals.ss_flags & SS_ONSTACK))
+    if (is_above && !shim_on_signal_stack())
         return true;
     return word_at(wait->frame) != wait->stamp;
 }
