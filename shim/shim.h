@@ -190,9 +190,6 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
 void stack_fork(void);
 /* Sends a message about a context: its type, and the body. Preserves errno. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
-/* Reports a request that was refused when it was posted. Preserves errno. */
-struct userdma_refused;
-void stack_refused(int fd, const struct userdma_refused *refused);
 
 /* ---- events.c ---- */
 

@@ -12,6 +12,20 @@
 #include "../verbs/verbs_ops.h"
 #include "outstanding.h"
 
+/* Refused posts that a process reports. */
+#define MAX_REPORTS 1000
+
+static void report(int fd, struct userdma_refused *refused)
+{
+    /* A program may post until its queue is full again and again. */
+    static unsigned reports;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
+        return;
+    if (refused->queue == USERDMA_POST_SEND)
+        refused->unsignaled = outstanding_unsignaled(fd, refused->number);
+    stack_report(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused);
+}
+
 static uint64_t bytes_of(const struct ibv_sge *elements, int count)
 {
     uint64_t bytes = 0;
@@ -27,13 +41,12 @@ static bool is_atomic(enum ibv_wr_opcode opcode)
 
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error)
 {
-    const struct userdma_refused refused = {.wr_id = wr_id,
-                                            .queue = USERDMA_POST_SEND,
-                                            .number = qp->qp_num,
-                                            .error = (uint32_t)abs(error),
-                                            .state = qp->state,
-                                            .unsignaled = outstanding_unsignaled(qp->context->cmd_fd, qp->qp_num)};
-    stack_refused(qp->context->cmd_fd, &refused);
+    struct userdma_refused refused = {.wr_id = wr_id,
+                                      .queue = USERDMA_POST_SEND,
+                                      .number = qp->qp_num,
+                                      .error = (uint32_t)abs(error),
+                                      .state = qp->state};
+    report(qp->context->cmd_fd, &refused);
     return error;
 }
 
@@ -49,25 +62,24 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
                                       .opcode = wr->opcode,
                                       .flags = wr->send_flags,
                                       .elements = (uint32_t)wr->num_sge};
-    refused.unsignaled = outstanding_unsignaled(qp->context->cmd_fd, qp->qp_num);
     /* Elements beyond the queue's limit need not exist. */
     if (wr->num_sge <= 1)
         refused.length = bytes_of(wr->sg_list, wr->num_sge);
     if (is_atomic(wr->opcode))
         refused.address_low = (uint32_t)wr->wr.atomic.remote_addr;
-    stack_refused(qp->context->cmd_fd, &refused);
+    report(qp->context->cmd_fd, &refused);
     return error;
 }
 
 static int refused_list(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *wr, int error)
 {
-    const struct userdma_refused refused = {.wr_id = wr ? wr->wr_id : 0,
-                                            .queue = queue,
-                                            .number = number,
-                                            .error = (uint32_t)abs(error),
-                                            .state = state,
-                                            .elements = wr ? (uint32_t)wr->num_sge : 0};
-    stack_refused(fd, &refused);
+    struct userdma_refused refused = {.wr_id = wr ? wr->wr_id : 0,
+                                      .queue = queue,
+                                      .number = number,
+                                      .error = (uint32_t)abs(error),
+                                      .state = state,
+                                      .elements = wr ? (uint32_t)wr->num_sge : 0};
+    report(fd, &refused);
     return error;
 }
 

@@ -18,9 +18,6 @@ bool shim_stacks;
 /* Distinct stacks of a process; further ones have no number. A power of two. */
 #define MAX_STACKS 8192
 
-/* Refused posts that a process reports. */
-#define MAX_REPORTS 1000
-
 /* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
 static struct {
     uint64_t hash;
@@ -282,12 +279,4 @@ void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_
         session_leave(&guard);
     }
     errno = saved;
-}
-
-void stack_refused(int fd, const struct userdma_refused *refused)
-{
-    /* A program may post until its queue is full again and again. */
-    static unsigned reports;
-    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) < MAX_REPORTS)
-        stack_report(fd, USERDMA_REFUSED, stack_here(), refused, sizeof *refused);
 }
