@@ -375,10 +375,13 @@ static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, b
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
                                       struct ibv_cq_init_attr_ex *attributes)
 {
-    struct ibv_cq_init_attr_ex wanted = *attributes;
-    if (UNLIKELY(shim_stacks))
+    struct ibv_cq_init_attr_ex wanted;
+    if (UNLIKELY(shim_stacks)) {
+        wanted = *attributes;
         wanted.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
-    struct ibv_cq_ex *cq = original(context, &wanted);
+        attributes = &wanted;
+    }
+    struct ibv_cq_ex *cq = original(context, attributes);
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
     if (cq && (shim_valgrind || shim_stacks))
