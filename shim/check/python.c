@@ -7,6 +7,7 @@
 #include "python.h"
 
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +31,8 @@ static struct {
 
 static const void *base;
 
-void python_detect(void)
+/* Looks for an interpreter in the program. */
+static void detect(void)
 {
     const struct {
         void *function;
@@ -54,18 +56,22 @@ void python_detect(void)
     Dl_info info;
     void *function;
     memcpy(&function, &api.frame, sizeof function);
+    /* Last: other threads use the functions from then on. */
     if (dladdr(function, &info))
-        base = info.dli_fbase;
+        __atomic_store_n(&base, info.dli_fbase, __ATOMIC_RELEASE);
 }
 
 const void *python_base(void)
 {
-    return base;
+    return __atomic_load_n(&base, __ATOMIC_ACQUIRE);
 }
 
 unsigned python_take(struct python_frame *frames, unsigned most)
 {
-    if (!base || !api.is_initialized() || !api.holds_lock())
+    static bool is_detected;
+    if (!__atomic_load_n(&is_detected, __ATOMIC_RELAXED) && !__atomic_exchange_n(&is_detected, true, __ATOMIC_RELAXED))
+        detect();
+    if (!python_base() || !api.is_initialized() || !api.holds_lock())
         return 0;
     void *thread = api.thread();
     if (!thread)

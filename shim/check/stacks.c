@@ -34,12 +34,6 @@ void stacks_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
     shim_stacks = shim_active && wanted && (strcmp(wanted, "1") == 0 || strcmp(wanted, "2") == 0);
-    /* The first call loads the unwinder. */
-    void *frame;
-    if (shim_stacks) {
-        backtrace(&frame, 1);
-        python_detect();
-    }
 }
 
 void stack_take_native(struct stack *stack)
@@ -53,6 +47,10 @@ void stack_take_native(struct stack *stack)
     stack->hash = hash | 1;
 }
 
+/*
+ * The first one, of a call that opens a device, loads the unwinder and looks for Python, which allocates: not at the
+ * program's start, where the program's allocator may be the caller, nor in free().
+ */
 static void stack_take(struct stack *stack)
 {
     stack_take_native(stack);

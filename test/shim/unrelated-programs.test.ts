@@ -176,14 +176,15 @@ test('the shim exports only the functions that it interposes', async t => {
   )
 })
 
-/** Other preloaded libraries behind the shim, by their source file. */
-const others = {
-  early_calls: 'a program whose dlsym opens and maps files',
-  early_allocator: 'a program whose allocator reads a link at its first allocation',
-  late_calls: 'a program with a library whose functions on sockets work only after socket()',
-} as const
+/** Programs with other preloaded libraries behind the shim: their source file, and more of the environment. */
+const others: Readonly<Record<string, readonly [file: string, more?: NodeJS.ProcessEnv]>> = {
+  'a program whose dlsym opens and maps files': ['early_calls'],
+  'a program whose allocator reads a link at its first allocation': ['early_allocator'],
+  'the same while stacks are recorded': ['early_allocator', { USERDMA_STACKS: '1' }],
+  'a program with a library whose functions on sockets work only after socket()': ['late_calls'],
+}
 
-for (const [name, title] of Object.entries(others))
+for (const [title, [name, more]] of Object.entries(others))
   test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t)) return
     const other = compileC(
@@ -198,6 +199,7 @@ for (const [name, title] of Object.entries(others))
         PATH: process.env.PATH,
         LD_PRELOAD: `${compileShim(folder)}:${other}`,
         USERDMA_SOCKET: join(folder, 'nobody'),
+        ...more,
       },
       { cwd: mkdtempSync(join(folder, `${name}-`)) },
     )
