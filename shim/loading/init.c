@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <gnu/libc-version.h>
 #include <string.h>
 #include <sys/syscall.h>
 
@@ -130,6 +131,9 @@ static const char *const by_number[] = {"close_range", "openat2"};
 
 static void *find_next(const char *name)
 {
+    /* Lacking before 2.34. Later ones' own closes more than the stand-in where the kernel has no close_range. */
+    if (strcmp(name, "closefrom") == 0 && strverscmp(gnu_get_libc_version(), "2.34") < 0)
+        return NULL;
     for (size_t i = 0; i < sizeof by_number / sizeof *by_number; i++)
         if (strcmp(name, by_number[i]) == 0)
             return NULL;
