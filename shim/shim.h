@@ -424,7 +424,7 @@ static inline int fd_used(int fd)
 /* ---- room.c ---- */
 
 /* Whether a call (as in `session_call`) passes these `width` bytes for its answer. */
-bool call_passes(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
+bool call_may_store(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
 

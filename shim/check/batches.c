@@ -1,7 +1,7 @@
 /*
- * Counts the requests that ibv_wr_complete posts: those that were built since ibv_wr_start; and follows their memory. The
- * functions of the first provider that build a request are wrapped; batches of queue pairs of another provider have
- * unknown sizes.
+ * Batches of requests that a program builds by ibv_wr_*, for `userdma check`: counts the requests since ibv_wr_start,
+ * which ibv_wr_complete posts, and records their memory. The functions of the first provider are wrapped; batches of
+ * queue pairs of another provider have unknown sizes.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -11,20 +11,24 @@
 #include "../verbs/verbs_ops.h"
 #include "outstanding.h"
 
-/* Members behind those of the oldest headers; a queue pair has those that it was created for. */
-struct newer {
+/*
+ * Members of ibv_qp_ex that old headers lack, behind `wr_abort`. A queue pair has a member only if it was created with
+ * the operation, IBV_QP_EX_WITH_FLUSH or _ATOMIC_WRITE.
+ */
+struct newer_ops {
     void (*wr_atomic_write)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value);
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
 };
 enum { WITH_FLUSH = 1 << 11, WITH_ATOMIC_WRITE = 1 << 12 };
 
+/* The provider's functions. */
 static struct ibv_qp_ex provider;
-static struct newer newer_provider;
-/* The batch that this thread builds. */
+static struct newer_ops newer_provider;
+/* The queue pair whose batch this thread builds, and the requests in it. */
 static __thread const struct ibv_qp_ex *building __attribute__((tls_model("initial-exec")));
 static __thread uint32_t built __attribute__((tls_model("initial-exec")));
 
-static void count(const struct ibv_qp_ex *qp)
+static void count_request(const struct ibv_qp_ex *qp)
 {
     if (building == qp)
         built++;
@@ -53,7 +57,7 @@ static void count(const struct ibv_qp_ex *qp)
 #define BUILDER(name, parameters, arguments)                                                                           \
     static void count_##name parameters                                                                                \
     {                                                                                                                  \
-        count(qp);                                                                                                     \
+        count_request(qp);                                                                                             \
         provider.name arguments;                                                                                       \
     }
 BUILDERS(BUILDER)
@@ -86,20 +90,20 @@ static void start(struct ibv_qp_ex *qp)
 
 static void count_atomic_write(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, const void *value)
 {
-    count(qp);
+    count_request(qp);
     newer_provider.wr_atomic_write(qp, rkey, address, value);
 }
 
 static void count_flush(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type,
                         uint8_t level)
 {
-    count(qp);
+    count_request(qp);
     newer_provider.wr_flush(qp, rkey, address, length, type, level);
 }
 
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations)
 {
-    struct newer *newer = (struct newer *)(&qp->wr_abort + 1);
+    struct newer_ops *newer = (struct newer_ops *)(&qp->wr_abort + 1);
 #define IS_OTHER(name, parameters, arguments) || (qp->name && provider.name && qp->name != provider.name)
     if ((provider.wr_start && provider.wr_start != qp->wr_start)BUILDERS(IS_OTHER))
         return;

@@ -1,10 +1,10 @@
 /*
- * The logs in a context's memory file, for `userdma check`: where requests were posted (the post log), and with
- * USERDMA_STACKS=2 what threads did in order (the event log): posts, polls that found completions, and when each thread
- * last waited for others. The daemon joins them with what the device saw.
+ * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
+ * log, with USERDMA_STACKS=2, tells what threads did in order: posts, polls that found completions, and when each thread
+ * last waited for others. The daemon joins both with what the device saw.
  *
- * The logs are mapped through a descriptor of our own, which does not keep the context alive, and stay mapped until
- * another context has the same number.
+ * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
+ * alive. They stay mapped until another context has the same descriptor number.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -16,25 +16,30 @@
 
 bool shim_events;
 
-/* Contexts with higher numbers have no event log, and write their notes by pwrite. */
+/* Contexts with higher descriptors have no event log, and their posts are written to the post log by pwrite. */
 #define MAX_LOGS 4096
-/* How often a thread yields to let the daemon read a full log. */
+/* How often a thread yields to let the daemon read a full log; then it overwrites entries. */
 #define MAX_YIELDS 10000
 
 static struct log {
     char *memory;
-    /* The daemon's number of the context, and whose mapping it is. */
+    /* The context that is mapped: the daemon's number of it, and the connection that gave the number. */
     uint32_t context;
     uint16_t generation;
 } logs[MAX_LOGS];
 
-static uint64_t process_start, last_thread;
+/* Times as of shim_nanoseconds: when this process started, and when one of its threads last created a thread. */
+static uint64_t process_start, last_creation;
+/* When this thread last waited for others; 0: not since it was created. */
 static __thread uint64_t acquired __attribute__((tls_model("initial-exec")));
 static __thread uint32_t thread_id __attribute__((tls_model("initial-exec")));
 static uint32_t process_id;
 
-/* All that happened before this process began is known to it: the process that forked or started it may know it. */
-static void process_begins(void)
+/*
+ * Whatever happened before this process started is ordered before it, since its parent may have waited for it. Also
+ * called in the child of a fork.
+ */
+static void process_starts(void)
 {
     process_start = shim_nanoseconds();
     acquired = process_start;
@@ -46,9 +51,9 @@ void events_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
     shim_events = shim_stacks && strcmp(wanted, "2") == 0;
-    process_begins();
+    process_starts();
     if (shim_events)
-        pthread_atfork(NULL, NULL, process_begins);
+        pthread_atfork(NULL, NULL, process_starts);
 }
 
 void events_open(int fd)
@@ -61,12 +66,12 @@ void events_open(int fd)
         return;
     char path[32];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    const int own = REAL(open64)(path, O_RDWR | O_CLOEXEC);
-    if (own < 0)
+    const int file = REAL(open64)(path, O_RDWR | O_CLOEXEC);
+    if (file < 0)
         return;
-    void *memory = REAL(mmap64)(NULL, USERDMA_EVENT_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, own,
+    void *memory = REAL(mmap64)(NULL, USERDMA_EVENT_LOG_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file,
                                 (off64_t)USERDMA_EVENT_LOG_OFFSET);
-    REAL(close)(own);
+    REAL(close)(file);
     if (log->memory)
         munmap(log->memory, USERDMA_EVENT_LOG_BYTES);
     log->context = entry->context;
@@ -85,7 +90,7 @@ struct userdma_post *events_post_log(int fd)
     return log ? (struct userdma_post *)(log + (USERDMA_POST_LOG_OFFSET - USERDMA_EVENT_LOG_OFFSET)) : NULL;
 }
 
-/* The next entry of a log, its sequence number to be written last; `index` gets its number. */
+/* Claims the next entry of the event log and stores its number in `index`. The caller writes `sequence` last. */
 static struct userdma_event *claim(char *log, int fd, uint64_t *index)
 {
     struct userdma_event_log *head = (struct userdma_event_log *)log;
@@ -105,8 +110,9 @@ void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_
     char *log = log_of(fd);
     if (!log)
         return;
+    /* A new thread knows what its creator knew; the latest creation is no earlier than its own. */
     if (UNLIKELY(acquired == 0))
-        acquired = __atomic_load_n(&last_thread, __ATOMIC_RELAXED);
+        acquired = __atomic_load_n(&last_creation, __ATOMIC_RELAXED);
     if (UNLIKELY(acquired == 0))
         acquired = process_start;
     if (UNLIKELY(thread_id == 0))
@@ -130,19 +136,22 @@ void events_waited(void)
     acquired = shim_nanoseconds();
 }
 
-/* For the library that sees threads wait (waits.c): a wait on a descriptor, or on none (-1), is over. */
+/*
+ * Called by the library that sees threads wait (shim/waits/waits.c): a wait for `fd`, or for no descriptor (-1), is
+ * over.
+ */
 EXPORT void userdma_waited(int fd);
 void userdma_waited(int fd)
 {
-    /* Completions order threads when they are polled. */
+    /* On descriptors of ours threads wait for completions, which order threads when they are polled. */
     if (shim_events && (fd < 0 || fd_kind(fd) == FD_OTHER))
         events_waited();
 }
 
-/* A thread is about to be made. */
-EXPORT void userdma_makes_thread(void);
-void userdma_makes_thread(void)
+/* Called by the same library: this thread is about to create a thread. */
+EXPORT void userdma_creates_thread(void);
+void userdma_creates_thread(void)
 {
     if (shim_events)
-        __atomic_store_n(&last_thread, shim_nanoseconds(), __ATOMIC_RELAXED);
+        __atomic_store_n(&last_creation, shim_nanoseconds(), __ATOMIC_RELAXED);
 }

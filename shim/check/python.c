@@ -1,7 +1,8 @@
 /*
- * Frames of Python programs in stacks (stacks.c): function, file and line of Python, which the frames of the
- * interpreter's evaluation loop do not tell. The interpreter's exported functions are called only by a thread that holds
- * its lock (GIL), without headers of it: those of the stable ABI since 3.9.
+ * Frames of Python programs in stacks (stacks.c): function, file and line of Python code, which native frames, all of
+ * the interpreter's evaluation loop, do not show. The interpreter's functions are found at run time, so no headers of
+ * Python are needed; all are in every Python since 3.9. They are called only by a thread that holds the interpreter's
+ * lock (GIL).
  */
 #define _GNU_SOURCE
 #include "python.h"
@@ -13,7 +14,7 @@
 
 static struct {
     int (*is_initialized)(void);
-    int (*holds_lock)(void);
+    int (*holds_gil)(void);
     void *(*thread)(void);
     void *(*frame)(void *thread);
     void *(*back)(void *frame);
@@ -29,16 +30,17 @@ static struct {
     int (*enable_collection)(void);
 } api;
 
+/* Where the interpreter is loaded; NULL: not found. */
 static const void *base;
 
-/* Looks for an interpreter in the program. */
+/* Looks for an interpreter in the program, and fills `api`. */
 static void detect(void)
 {
     const struct {
         void *function;
         const char *name;
     } needed[] = {
-        {&api.is_initialized, "Py_IsInitialized"},     {&api.holds_lock, "PyGILState_Check"},
+        {&api.is_initialized, "Py_IsInitialized"},     {&api.holds_gil, "PyGILState_Check"},
         {&api.thread, "PyGILState_GetThisThreadState"}, {&api.frame, "PyThreadState_GetFrame"},
         {&api.back, "PyFrame_GetBack"},                {&api.code, "PyFrame_GetCode"},
         {&api.line, "PyFrame_GetLineNumber"},          {&api.attribute, "PyObject_GetAttrString"},
@@ -66,12 +68,12 @@ const void *python_base(void)
     return __atomic_load_n(&base, __ATOMIC_ACQUIRE);
 }
 
-unsigned python_take(struct python_frame *frames, unsigned most)
+unsigned python_take(struct python_frame *frames, unsigned max_frames)
 {
     static bool is_detected;
     if (!__atomic_load_n(&is_detected, __ATOMIC_RELAXED) && !__atomic_exchange_n(&is_detected, true, __ATOMIC_RELAXED))
         detect();
-    if (!python_base() || !api.is_initialized() || !api.holds_lock())
+    if (!python_base() || !api.is_initialized() || !api.holds_gil())
         return 0;
     void *thread = api.thread();
     if (!thread)
@@ -80,13 +82,13 @@ unsigned python_take(struct python_frame *frames, unsigned most)
     const int collects = api.disable_collection();
     unsigned depth = 0;
     for (void *frame = api.frame(thread); frame;) {
-        if (depth < most) {
-            /* The code of a running frame stays. */
+        if (depth < max_frames) {
+            /* A running frame keeps its code object alive. */
             void *code = api.code(frame);
             frames[depth++] = (struct python_frame){.code = code, .line = api.line(frame)};
             api.release(code);
         }
-        void *caller = depth < most ? api.back(frame) : NULL;
+        void *caller = depth < max_frames ? api.back(frame) : NULL;
         api.release(frame);
         frame = caller;
     }
@@ -95,7 +97,7 @@ unsigned python_take(struct python_frame *frames, unsigned most)
     return depth;
 }
 
-/* Writes an attribute of the code, or "?". */
+/* Copies a string attribute of a code object, or "?". */
 static void copy_attribute(void *code, const char *name, char *text, size_t size)
 {
     void *string = api.attribute(code, name);
@@ -111,7 +113,7 @@ int python_write(const struct python_frame *frame, char *text, size_t size)
 {
     char name[128], file[512];
     void *type, *value, *trace;
-    /* The program's own exception, if there is one. */
+    /* An exception of the program that may be pending is kept. */
     api.fetch_error(&type, &value, &trace);
     copy_attribute(frame->code, "co_name", name, sizeof name);
     copy_attribute(frame->code, "co_filename", file, sizeof file);

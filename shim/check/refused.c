@@ -1,6 +1,7 @@
 /*
- * Reports of requests that were refused when they were posted, for `userdma check`: the daemon is not called then, and
- * the provider only answers EINVAL or ENOMEM. The reported numbers show the rule that the request breaks.
+ * Reports of requests that the provider refused when they were posted, for `userdma check`: the daemon is not called
+ * then, and the program only gets EINVAL or ENOMEM. From the reported fields the daemon finds the rule that the request
+ * breaks.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -8,16 +9,15 @@
 #include <infiniband/verbs.h>
 #include <stdlib.h>
 
-#include "../protocol.h"
 #include "../verbs/verbs_ops.h"
 #include "outstanding.h"
 
 /* Refused posts that a process reports. */
 #define MAX_REPORTS 1000
 
-static void report(int fd, struct userdma_refused *refused)
+static void send_report(int fd, struct userdma_refused *refused)
 {
-    /* A program may post until its queue is full again and again. */
+    /* Some programs always post until the queue is full. */
     static unsigned reports;
     if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
         return;
@@ -46,7 +46,7 @@ int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error)
                                       .number = qp->qp_num,
                                       .error = (uint32_t)abs(error),
                                       .state = qp->state};
-    report(qp->context->cmd_fd, &refused);
+    send_report(qp->context->cmd_fd, &refused);
     return error;
 }
 
@@ -67,11 +67,12 @@ int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int erro
         refused.length = bytes_of(wr->sg_list, wr->num_sge);
     if (is_atomic(wr->opcode))
         refused.address_low = (uint32_t)wr->wr.atomic.remote_addr;
-    report(qp->context->cmd_fd, &refused);
+    send_report(qp->context->cmd_fd, &refused);
     return error;
 }
 
-static int refused_list(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *wr, int error)
+static int refused_recv_wr(int fd, uint32_t queue, uint32_t number, uint32_t state, const struct ibv_recv_wr *wr,
+                           int error)
 {
     struct userdma_refused refused = {.wr_id = wr ? wr->wr_id : 0,
                                       .queue = queue,
@@ -79,16 +80,16 @@ static int refused_list(int fd, uint32_t queue, uint32_t number, uint32_t state,
                                       .error = (uint32_t)abs(error),
                                       .state = state,
                                       .elements = wr ? (uint32_t)wr->num_sge : 0};
-    report(fd, &refused);
+    send_report(fd, &refused);
     return error;
 }
 
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error)
 {
-    return refused_list(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, wr, error);
+    return refused_recv_wr(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, qp->state, wr, error);
 }
 
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error)
 {
-    return refused_list(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, 0, wr, error);
+    return refused_recv_wr(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, 0, wr, error);
 }

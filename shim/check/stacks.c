@@ -15,18 +15,21 @@
 
 bool shim_stacks;
 
-/* Distinct stacks of a process; further ones have no number. A power of two. */
+/*
+ * Size of the table of stacks, a power of two. At most half of it is used, so that probes stay
+ * short: further stacks have no number.
+ */
 #define MAX_STACKS 8192
 
 /* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
 static struct {
     uint64_t hash;
     uint32_t id;
-} known[MAX_STACKS];
+} known_stacks[MAX_STACKS];
 static uint32_t count;
 /* How often libraries were unloaded: part of each hash. */
 static uint32_t unloads;
-/* The connection and process that the numbers belong to. */
+/* The connection and process for which the daemon knows the numbers. */
 static uint16_t known_generation;
 static pid_t known_pid;
 
@@ -48,8 +51,9 @@ void stack_take_native(struct stack *stack)
 }
 
 /*
- * The first one, of a call that opens a device, loads the unwinder and looks for Python, which allocates: not at the
- * program's start, where the program's allocator may be the caller, nor in free().
+ * Takes the caller's stack, with frames of Python. The first time it loads the unwinder and looks for Python, which
+ * allocates. That time is a call that opens a device: it must not be the program's start, where the caller may be the
+ * program's allocator, nor free().
  */
 static void stack_take(struct stack *stack)
 {
@@ -76,24 +80,24 @@ static unsigned slot_of(uint64_t hash)
 {
     unsigned slot = (unsigned)(hash >> 20) % MAX_STACKS;
     for (;; slot = (slot + 1) % MAX_STACKS) {
-        const uint64_t at = __atomic_load_n(&known[slot].hash, __ATOMIC_ACQUIRE);
-        if (at == hash || at == 0)
+        const uint64_t present = __atomic_load_n(&known_stacks[slot].hash, __ATOMIC_ACQUIRE);
+        if (present == hash || present == 0)
             return slot;
     }
 }
 
-static bool is_own(const char *path)
+static bool is_own_library(const char *path)
 {
     const char *name = strrchr(path, '/');
     return strncmp(name ? name + 1 : path, "libuserdma_", sizeof "libuserdma_" - 1) == 0;
 }
 
-/* Writes a native frame, as snprintf. */
+/* Writes a native frame: `FILE+0xOFFSET SYMBOL`, with a line feed. Result as of snprintf. */
 static int write_native(const char *address, const Dl_info *info, const struct link_map *map, char *text, size_t size)
 {
     char path[256];
     const char *name = info->dli_fname;
-    /* The main program's name may be relative: /proc has it. */
+    /* The main program's name in `info` may be relative; /proc has the absolute path. */
     if (!map->l_name || !map->l_name[0]) {
         const ssize_t length = REAL(readlink)("/proc/self/exe", path, sizeof path - 1);
         path[length < 0 ? 0 : length] = 0;
@@ -109,8 +113,8 @@ struct frames {
     size_t size, used;
 };
 
-/* Keeps the line that was written behind `frames`, if it fits. */
-static bool keep_line(struct frames *frames, int written)
+/* Appends the line that snprintf wrote behind the text, with its result `written`; false if it did not fit. */
+static bool accept_line(struct frames *frames, int written)
 {
     char *line = frames->text + frames->used;
     if (written < 0 || (size_t)written >= frames->size - frames->used) {
@@ -127,14 +131,17 @@ static bool keep_line(struct frames *frames, int written)
 
 static void write_python(const struct stack *stack, struct frames *frames)
 {
-    for (unsigned i = 0; i < stack->python_depth; i++)
-        if (!keep_line(frames, python_write(&stack->python[i], frames->text + frames->used, frames->size - frames->used)))
+    for (unsigned i = 0; i < stack->python_depth; i++) {
+        char *line = frames->text + frames->used;
+        if (!accept_line(frames, python_write(&stack->python[i], line, frames->size - frames->used)))
             return;
+    }
 }
 
 /*
- * Writes the frames as text, without those of our libraries; Python's frames stand for the interpreter's. Without the
- * session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
+ * Writes the frames as text, without those of our libraries; Python's frames replace the interpreter's. Called without
+ * the session's lock, since dladdr takes the loader's lock: a constructor of a library, which runs with the loader's
+ * lock held, may make a call that waits for the session's.
  */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
@@ -145,34 +152,34 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
         const char *address = (const char *)stack->frames[i] - 1;
         Dl_info info;
         struct link_map *map = NULL;
-        if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || is_own(info.dli_fname))
+        if (!dladdr1(address, &info, (void **)&map, RTLD_DL_LINKMAP) || !map || is_own_library(info.dli_fname))
             continue;
         if (stack->python_depth != 0 && info.dli_fbase == python_base())
             break;
-        if (!keep_line(&frames, write_native(address, &info, map, text + frames.used, size - frames.used)))
+        if (!accept_line(&frames, write_native(address, &info, map, text + frames.used, size - frames.used)))
             return;
     }
     write_python(stack, &frames);
 }
 
-/* Too long for the union of `struct request`, which every call initialises. */
+/* The message STACK. It is not in the union of `struct request`, which would make every other request as long. */
 struct definition {
     struct userdma_header header;
     struct userdma_stack stack;
 };
 
-/* With the lock held and a live connection: the number of a stack, which the daemon knows then; 0: none. */
-static uint32_t define(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
+/* With the lock held and a connection: sends a stack that has no number yet. Returns its number; 0: none. */
+static uint32_t send_definition(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
 {
     if (!is_current()) {
-        memset(known, 0, sizeof known);
+        memset(known_stacks, 0, sizeof known_stacks);
         count = 0;
         known_generation = session_generation();
         known_pid = getpid();
     }
     const unsigned slot = slot_of(hash);
-    if (known[slot].id != 0)
-        return known[slot].id;
+    if (known_stacks[slot].id != 0)
+        return known_stacks[slot].id;
     if (count >= MAX_STACKS / 2)
         return 0;
     definition->stack.id = count + 1;
@@ -180,12 +187,12 @@ static uint32_t define(uint64_t hash, struct definition *definition, const struc
     if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
         return 0;
     reply_close_all(&reply);
-    __atomic_store_n(&known[slot].id, ++count, __ATOMIC_RELAXED);
-    __atomic_store_n(&known[slot].hash, hash, __ATOMIC_RELEASE);
+    __atomic_store_n(&known_stacks[slot].id, ++count, __ATOMIC_RELAXED);
+    __atomic_store_n(&known_stacks[slot].hash, hash, __ATOMIC_RELEASE);
     return count;
 }
 
-/* Apart, so that known stacks need little of the caller's. */
+/* Not inlined, so that stack_number of a known stack needs little of the caller's stack. */
 __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stack)
 {
     struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
@@ -193,7 +200,7 @@ __attribute__((noinline)) static uint32_t number_of_new(const struct stack *stac
     struct shim_guard guard;
     if (!session_enter(&guard))
         return 0;
-    const uint32_t id = session_ensure(&guard, false) ? define(stack->hash, &definition, &guard) : 0;
+    const uint32_t id = session_ensure(&guard, false) ? send_definition(stack->hash, &definition, &guard) : 0;
     session_leave(&guard);
     return id;
 }
@@ -204,10 +211,9 @@ uint32_t stack_number(const struct stack *stack)
         return 0;
     if (LIKELY(is_current())) {
         const unsigned slot = slot_of(stack->hash);
-        const uint32_t id = __atomic_load_n(&known[slot].id, __ATOMIC_RELAXED);
-        if (LIKELY(__atomic_load_n(&known[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
+        const uint32_t id = __atomic_load_n(&known_stacks[slot].id, __ATOMIC_RELAXED);
+        if (LIKELY(__atomic_load_n(&known_stacks[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
             return id;
-        /* Half full at most, so that probes stay short. */
         if (__atomic_load_n(&count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
             return 0;
     }
@@ -224,7 +230,7 @@ uint32_t stack_here(void)
     return id;
 }
 
-/* Like postSlot of spec/session.ts. */
+/* The entry of the post log for a request, as postSlot of spec/session.ts. */
 static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 {
     const uint32_t mixed = ((uint32_t)wr_id ^ (uint32_t)(wr_id >> 32) ^ number * 31 ^ queue) * 0x9e3779b1u;
@@ -253,7 +259,7 @@ void stack_fork(void)
     if (session_enter(&guard)) {
         struct request request = {.header = {.type = USERDMA_FORK, .fd = -1, .stack = stack}};
         struct reply reply;
-        /* Without a connection nothing is registered. */
+        /* Without a connection no memory is registered. */
         if (session_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
             reply_close_all(&reply);
         session_leave(&guard);

@@ -2,7 +2,7 @@
  * valgrind's memcheck sees only the program's own writes. The shim therefore reports the bytes that the daemon has
  * written, as soon as the program can use them: after each call, and after each poll that finds a completion. Memory
  * that peers may write without a notification is reported at registration. valgrind's client requests are instructions
- * without effect elsewhere (valgrind.h); without that header at build time this file does nothing.
+ * that do nothing outside valgrind. Without its headers at build time this file does nothing.
  */
 #define _GNU_SOURCE
 #include "../session/session_internal.h"

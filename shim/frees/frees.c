@@ -1,10 +1,10 @@
 /*
- * A preload library of its own, for `userdma check`: tells the first one (shim/check/outstanding.c) which blocks the program
- * frees while it has requests posted. Without posted requests a free costs one load more. Memory that is unmapped is
- * known to the daemon (spec/session.ts, UNMAPPING).
+ * A preload library of its own, for `userdma check`: tells the shim (shim/check/ranges.c) which blocks the program
+ * frees while it has outstanding requests. Without outstanding requests a free costs one more load. Unmapped memory is
+ * not reported here: the daemon knows it (spec/session.ts, UNMAPPING).
  *
  * The allocator's functions are looked up when libraries are initialised, never during an allocation: dlsym may
- * allocate, and some allocators call it themselves. What is freed before is not returned to the allocator.
+ * allocate, and some allocators call it themselves. A block that is freed earlier is not returned to the allocator.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -18,7 +18,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* Of the first library; absent if it is not loaded. */
+/* Of the shim (shim/check/ranges.c); absent if it is not loaded. */
 __attribute__((weak, visibility("default"))) extern uint32_t userdma_outstanding;
 __attribute__((weak, visibility("default"))) void userdma_freed(void *block, size_t bytes);
 
@@ -26,14 +26,14 @@ static __typeof__(&free) next_free;
 static __typeof__(&realloc) next_realloc;
 
 /* Before the constructors of the program, which may free. */
-__attribute__((constructor(101))) static void look_up(void)
+__attribute__((constructor(101))) static void look_up_allocator(void)
 {
     next_realloc = (__typeof__(&realloc))dlsym(RTLD_NEXT, "realloc");
     next_free = (__typeof__(&free))dlsym(RTLD_NEXT, "free");
 }
 
-/* The size of a block if requests are posted, else 0. */
-static inline size_t size_of(void *block)
+/* The size of a block if requests are outstanding, else 0. */
+static inline size_t watched_size(void *block)
 {
     const int is_wanted = block && &userdma_outstanding && __atomic_load_n(&userdma_outstanding, __ATOMIC_RELAXED) != 0;
     return UNLIKELY(is_wanted) ? malloc_usable_size(block) : 0;
@@ -41,7 +41,7 @@ static inline size_t size_of(void *block)
 
 EXPORT void free(void *block)
 {
-    const size_t bytes = size_of(block);
+    const size_t bytes = watched_size(block);
     if (UNLIKELY(bytes != 0))
         userdma_freed(block, bytes);
     if (next_free)
@@ -61,7 +61,7 @@ EXPORT void *realloc(void *block, size_t size)
 {
     if (UNLIKELY(!next_realloc))
         return early_realloc(block, size);
-    const size_t before = size_of(block);
+    const size_t before = watched_size(block);
     void *result = next_realloc(block, size);
     if (UNLIKELY(before != 0) && result != block && (result || size == 0))
         userdma_freed(block, before);

@@ -1,10 +1,11 @@
 /*
- * Contexts: requests to the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a
- * context known to this process's session (after fork, after exec, for a passed descriptor), IOCTL and WRITE forward
- * calls.
+ * Requests to the daemon about opened devices and channels. OPEN gives the program a descriptor; ATTACH makes a context
+ * known to this process's session (after fork, after exec, for a passed descriptor); IOCTL, WRITE, READ, NETLINK and
+ * MAP forward calls; REFRESH updates the files of counters.
  *
- * The program's descriptor is the context's memory file; each copy of it has a doorbell socket at a high number, hidden
- * from the program. The daemon holds the other end and closes the context with the last copy.
+ * A context is an opened uverbs device. The program's descriptor is the context's memory file; each copy of the
+ * descriptor has a doorbell socket at a high number, hidden from the program. The daemon has the other end and closes
+ * the context when the last copy is closed.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -29,7 +30,10 @@ static bool closes_on_exec(int fd)
 
 /* ---- open ---- */
 
-/* Turns the two descriptors of an OPEN reply into the program's context. Returns its descriptor or -errno. */
+/*
+ * Registers the two descriptors of an OPEN reply: the context's memory file, and its doorbell socket. Returns the file's
+ * or -errno.
+ */
 static int take_context(struct reply *reply, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -65,7 +69,7 @@ static int take_context(struct reply *reply, int flags)
     return fd;
 }
 
-/* Turns the descriptor of an OPEN reply into the program's channel of that kind. Returns it or -errno. */
+/* Registers the descriptor of an OPEN reply as a channel, FD_CM or FD_UMAD. Returns it or -errno. */
 static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -141,9 +145,10 @@ int session_refresh(void)
 /* ---- attach ---- */
 
 /*
- * Requests the context of `fd`; 0 with its entry filled (partner: a new doorbell socket, not hidden yet), or -errno.
+ * Sends ATTACH for the context of `fd`, which the daemon knows by number `context` (0: by its file). 0 with `entry`
+ * filled, whose partner is a new doorbell socket that is not hidden yet; or -errno.
  */
-static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
+static int request_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
 {
     struct request request = {.header = {.type = USERDMA_ATTACH, .fd = fd, .context = context}};
     struct reply reply;
@@ -172,15 +177,12 @@ static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const st
     return 0;
 }
 
-/*
- * A context that this process inherited by fork, before its session: the new doorbell socket takes the old one's
- * number.
- */
+/* Attaches a context that this process inherited by fork. The new doorbell socket takes the number of the old one. */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
     struct fd_entry *known = fd_lookup(fd);
     struct fd_entry fresh;
-    int error = ask_attach(fd, known->context, &fresh, guard);
+    int error = request_attach(fd, known->context, &fresh, guard);
     if (error)
         return error == -EMFILE ? error : -EIO;
     if (REAL(dup3)(fresh.partner, known->partner, closes_on_exec(fd) ? O_CLOEXEC : 0) < 0)
@@ -202,7 +204,7 @@ int session_attach(int fd)
     int error = 0;
     /* Another thread may have attached it first. */
     if (fd_kind(fd) != FD_CONTEXT) {
-        error = session_ensure(&guard, false) ? ask_attach(fd, 0, &entry, &guard) : session_refusal();
+        error = session_ensure(&guard, false) ? request_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {
             /* The doorbell socket that may have been inherited by exec belongs to the entry that this one replaces. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
@@ -219,29 +221,32 @@ int session_attach(int fd)
 
 /* ---- calls ---- */
 
-/* Closes the remaining descriptors of a reply, including those already registered as event descriptors. */
-static void uninstall(struct reply *reply)
+/* Closes the descriptors that a reply still has, also those that are already registered. */
+static void close_descriptors(struct reply *reply)
 {
     for (unsigned i = 0; i < reply->fd_count; i++)
         fd_forget(reply->fds[i]);
     reply_close_all(reply);
 }
 
-/* Installs the new descriptors of a call's reply (see `session_call`); all are event sockets. 0 or -errno. */
-static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
+/*
+ * Registers the new descriptors of the reply to a call (parameters as of `session_call`), and stores their numbers where
+ * the reply says. 0 or -errno.
+ */
+static int install_descriptors(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {
     unsigned count = reply->message.call.install_count;
     if (count != reply->fd_count || count > USERDMA_MESSAGE_DESCRIPTORS ||
         reply->body < sizeof reply->message.call + count * sizeof reply->message.installs[0])
         return -EIO;
     for (unsigned i = 0; i < count; i++) {
-        const struct userdma_install *where = &reply->message.installs[i];
-        if (!call_passes(type, first, second, where->address, where->width))
+        const struct userdma_install *target = &reply->message.installs[i];
+        if (!call_may_store(type, first, second, target->address, target->width))
             return -EIO;
-        const enum fd_kind kind = fd_kind_installed(where->kind);
+        const enum fd_kind kind = fd_kind_installed(target->kind);
         if (fd_add_event(reply->fds[i], kind == FD_OTHER ? FD_EVENT : kind) != 0)
             return -errno;
-        int error = shim_store(where->address, where->width, reply->fds[i]);
+        int error = shim_store(target->address, target->width, reply->fds[i]);
         if (error)
             return error;
     }
@@ -256,13 +261,13 @@ int session_prepare(int fd, const struct shim_guard *guard)
                   entry->kind == FD_UMAD || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
         if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
-            return -EIO; /* of a dead daemon */
+            return -EIO; /* its daemon has ended */
         return session_ensure(guard, false) ? 0 : session_refusal();
     }
     if (!entry || entry->kind != FD_CONTEXT)
         return -EBADF; /* another thread closed it meanwhile */
     if (!session_connected() && device_dead(fd))
-        return -EIO; /* a context of a dead daemon; another daemon at the same place does not know it */
+        return -EIO; /* its daemon has ended; another daemon at the same socket does not know it */
     if (!session_ensure(guard, false))
         return session_refusal() == -EACCES ? -EIO : session_refusal();
     return entry->generation == session_generation() ? 0 : attach_again(fd, guard);
@@ -305,15 +310,15 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         if ((type == USERDMA_WRITE || type == USERDMA_READ) && result > 0 && (uint64_t)result > second)
             result = -EIO;
         if (result >= 0) {
-            int error = install(&reply, type, first, second);
+            int error = install_descriptors(&reply, type, first, second);
             if (error)
                 result = error;
         }
-        uninstall(&reply);
+        close_descriptors(&reply);
     }
     if (UNLIKELY(shim_valgrind))
         valgrind_mark_locked(&guard);
-    /* An event of a connection tells what the peer has done. */
+    /* An event of the connection manager orders this thread after what the peer did before. */
     if (UNLIKELY(shim_events) && fd_kind(fd) == FD_CM)
         events_waited();
     errno = result < 0 ? (int)-result : saved;
@@ -350,7 +355,7 @@ int session_netlink(unsigned type)
     return fd < 0 ? -1 : fd;
 }
 
-/* The descriptor and offset of a MAP reply; the descriptor, or -errno. */
+/* Takes the descriptor of a MAP reply, and the offset to map in it. Returns the descriptor or -errno. */
 static int take_map(struct reply *reply, off64_t *offset)
 {
     if (reply->body < sizeof reply->message.call)

@@ -1,5 +1,6 @@
 /*
- * Common parts of session.c (the connection) and context.c (the requests): one request, one reply, and the lock.
+ * Requests to the daemon, for the files that send them (context.c, check/stacks.c, check/valgrind.c): one request, one
+ * reply, and the lock. connection.h is what the connection's own files share.
  */
 #ifndef USERDMA_SESSION_INTERNAL_H
 #define USERDMA_SESSION_INTERNAL_H
@@ -42,48 +43,54 @@ struct reply {
     /* Attached descriptors, close-on-exec. */
     int fds[USERDMA_MESSAGE_DESCRIPTORS];
     unsigned fd_count;
-    /* The connection on which it arrived, as `session_generation`. */
+    /* `session_generation` of the connection on which the reply arrived. */
     uint16_t generation;
-    bool truncated;
+    /* Descriptors were lost, since our table was full. */
+    bool is_truncated;
 };
 
 /*
- * The lock of the connection, with its guard; false with EIO if this thread holds it already. Leaving it preserves
- * errno.
+ * Takes the lock of the connection and blocks signals (struct shim_guard); false with errno EIO if this thread holds
+ * the lock already. session_leave preserves errno.
  */
 bool session_enter(struct shim_guard *guard);
 void session_leave(const struct shim_guard *guard);
 
-/* With the lock held: a live connection, opened if necessary. `check_alive` also detects a daemon that closed it. */
+/*
+ * With the lock held: opens a connection if there is none; false if that fails. `check_alive` also replaces a
+ * connection that the daemon has closed.
+ */
 bool session_ensure(const struct shim_guard *guard, bool check_alive);
 bool session_connected(void);
 /*
- * With the lock held: a session that knows the context of `fd`, or any session for a descriptor without a context. 0 or
- * -errno.
+ * With the lock held, before a request about `fd`: opens a connection if there is none, and attaches the context of
+ * `fd`, if it has one, to this connection's session. 0 or -errno.
  */
 int session_prepare(int fd, const struct shim_guard *guard);
-/*
- * After a failed connect: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO; as errno for callers that look for devices.
- */
+/* After session_ensure failed: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO. */
 int session_refusal(void);
+/* The same for callers that look for devices, as errno: EMFILE, ENFILE, else ENOENT. */
 int session_no_device(void);
-/* The number of this connection; a context known to another one must be attached again. */
+/* The number of this connection; a context that was attached on another one must be attached again. */
 uint16_t session_generation(void);
 
 /*
- * Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO (daemon gone),
- * EMFILE, ETIMEDOUT.
+ * Sends a request with `body` bytes after its header, and waits for the reply. 0, or -errno: EIO if the daemon has
+ * ended or answers wrongly, EMFILE if a descriptor of the reply had no room in our table, ETIMEDOUT only for HELLO.
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
 /* With the lock held: like valgrind_mark (shim.h). */
 void valgrind_mark_locked(const struct shim_guard *guard);
 
-/* Closes the remaining descriptors of a reply. */
+/* Closes the descriptors that a reply still has. */
 void reply_close_all(struct reply *reply);
 
-/* users.c. A user of this user namespace, and the number outside. */
+/* ---- users.c ---- */
+
+/* Writes "user N", or that the user has no number in this user namespace, into `text` of `size` bytes. */
 void user_text(uid_t user, char *text, size_t size);
+/* The number of a user of this user namespace in the parent namespace. */
 uid_t outer_user(uid_t user);
 
 #endif

@@ -17,13 +17,16 @@ static void read_small(const char *path, char *text, size_t size)
     text[length > 0 ? length : 0] = '\0';
 }
 
-/* Whether the namespace maps users to other numbers, or none at all: the owner then appears as nobody. */
+/*
+ * Whether the number stands for every user that this user namespace does not map (/proc/sys/kernel/overflowuid,
+ * "nobody").
+ */
 static bool is_unmapped(uid_t user)
 {
     char map[1024], overflow[16];
     unsigned inside, outside, count;
     read_small("/proc/self/uid_map", map, sizeof map);
-    /* An empty map maps none. */
+    /* The initial namespace maps all users; an empty map (sscanf fails) maps none. */
     if (sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX)
         return false;
     read_small("/proc/sys/kernel/overflowuid", overflow, sizeof overflow);

@@ -1,10 +1,13 @@
 /*
- * Wrappers of the provider's functions. Polling: an empty poll yields the processor, and detects that the daemon has
- * ended or the device was removed, which a queue whose requests are all shared does not show. Posting: a queue pair
- * that cannot send yet refuses (IBA 10.8.3.1), which the daemon cannot do, since it is not called. And XRC, for a
- * provider without it (xrc.c).
+ * Wrappers of the provider's functions:
  *
- * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds.
+ * - Polling: an empty poll yields the processor. Two programs and a daemon that spin on two processors take
+ *   milliseconds per message, with sched_yield() microseconds. Empty polls also detect that the daemon has ended or the
+ *   device was removed: requests of a shared receive queue are not flushed, so no completion may tell the program.
+ * - Posting: a send to a queue pair that is not in RTS yet is refused (IBA 10.8.3.1). The daemon cannot refuse it,
+ *   since a post makes no call.
+ * - XRC, for a provider without it (xrc.c).
+ *
  * The functions are in the public operation table of libibverbs' context, so they are replaced there, when a provider
  * has filled the table (verbs_set_ops) or the program gets its context. Each distinct provider function gets a numbered
  * slot with its own wrapper, so a call needs no lookup. Contexts of other devices are not changed.
@@ -25,13 +28,16 @@
 /* Distinct providers in one program: rxe's, and any other for the daemon's devices. */
 #define SLOTS 4
 
-/* Empty polls between two checks that the daemon is alive. A prime, so that queues polled in turn are all checked. */
-#define LOOK_EVERY 127
 /*
- * Checks between two doorbells of a program that polls without success. Posting a receive rings no doorbell, but for a
- * queue pair in ERR it is work for the daemon: the request must be flushed.
+ * A thread's empty polls between two checks that the daemon is alive. A prime, so that a thread that polls several
+ * contexts in turn checks all.
  */
-#define RING_EVERY 512
+#define EMPTY_POLLS_PER_CHECK 127
+/*
+ * Checks between two doorbells of a thread whose polls are empty. Posting a receive rings no doorbell; if the queue
+ * pair is in ERR the daemon must flush the request, and learns of it by this doorbell.
+ */
+#define CHECKS_PER_DOORBELL 512
 
 typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
@@ -54,15 +60,15 @@ static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
 static bind_mw_function *bind_mw_of[SLOTS];
 
-/* After an empty poll: true if the daemon has ended or the device was removed. */
-static bool idle(const struct ibv_context *context)
+/* Called after an empty poll: yields. True if the daemon has ended or the device was removed. */
+static bool is_dead_after_empty_poll(const struct ibv_context *context)
 {
-    static __thread unsigned polls __attribute__((tls_model("initial-exec")));
+    static __thread unsigned empty_polls __attribute__((tls_model("initial-exec")));
     static __thread int dead_fd __attribute__((tls_model("initial-exec"))) = -1;
-    if (UNLIKELY(dead_fd == context->cmd_fd) || ++polls == LOOK_EVERY) {
-        polls = 0;
-        static __thread unsigned looks __attribute__((tls_model("initial-exec")));
-        if (++looks % RING_EVERY == 0)
+    if (UNLIKELY(dead_fd == context->cmd_fd) || ++empty_polls == EMPTY_POLLS_PER_CHECK) {
+        empty_polls = 0;
+        static __thread unsigned checks __attribute__((tls_model("initial-exec")));
+        if (++checks % CHECKS_PER_DOORBELL == 0)
             device_wake(context->cmd_fd);
         const bool dead = device_dead(context->cmd_fd);
         /* Every further poll of this context checks again: by then the number may belong to another context. */
@@ -77,17 +83,18 @@ static bool idle(const struct ibv_context *context)
     return false;
 }
 
-/* The stack pointer of the program at its call: lower frames have returned. */
+/* The stack pointer of the program when it called the function in which this stands: lower frames have returned. */
 #define FRAME ((uintptr_t)__builtin_dwarf_cfa())
 
 /* Before a poll, if stacks are recorded. */
-static void polls(const struct ibv_cq *cq, uintptr_t frame)
+static void check_poll(const struct ibv_cq *cq, uintptr_t frame)
 {
-    outstanding_use(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle);
-    outstanding_look(frame);
+    outstanding_check_inherited(cq->context->cmd_fd, USERDMA_EVENT_POLL, cq->handle);
+    outstanding_check_frames(frame);
 }
 
-static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
+/* Records `found` polled completions, and returns that number. */
+static int record_completions(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 {
     if (UNLIKELY(shim_stacks))
         for (int i = 0; i < found; i++)
@@ -100,21 +107,22 @@ static int polled(const struct ibv_cq *cq, int found, const struct ibv_wc *wc)
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
     if (UNLIKELY(shim_stacks))
-        polls(cq, FRAME);
+        check_poll(cq, FRAME);
     int found = original(cq, entries, wc);
     if (UNLIKELY(shim_valgrind) && found > 0)
         valgrind_mark();
-    if (LIKELY(found != 0) || !idle(cq->context))
-        return polled(cq, found, wc);
-    /* Requests flushed before the end have completed by now. */
+    if (LIKELY(found != 0) || !is_dead_after_empty_poll(cq->context))
+        return record_completions(cq, found, wc);
+    /* A last poll: what the daemon completed before it ended is in the queue by now. */
     found = original(cq, entries, wc);
     if (found != 0)
-        return polled(cq, found, wc);
+        return record_completions(cq, found, wc);
     errno = EIO;
     return -1;
 }
 
-static int polled_one(struct ibv_cq_ex *cq, int result)
+/* The same for one completion of an extended completion queue, if `result` is 0. */
+static int record_completion(struct ibv_cq_ex *cq, int result)
 {
     if (UNLIKELY(shim_stacks) && result == 0)
         outstanding_polled(cq->context->cmd_fd, cq->read_qp_num(cq), cq->wr_id, cq->read_opcode(cq) & IBV_WC_RECV);
@@ -126,13 +134,13 @@ static int polled_one(struct ibv_cq_ex *cq, int result)
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
     if (UNLIKELY(shim_stacks))
-        polls(ibv_cq_ex_to_cq(cq), FRAME);
+        check_poll(ibv_cq_ex_to_cq(cq), FRAME);
     int result = original(cq, attributes);
     if (UNLIKELY(shim_valgrind) && result == 0)
         valgrind_mark();
-    if (LIKELY(result != ENOENT) || !idle(cq->context))
-        return polled_one(cq, result);
-    result = polled_one(cq, original(cq, attributes));
+    if (LIKELY(result != ENOENT) || !is_dead_after_empty_poll(cq->context))
+        return record_completion(cq, result);
+    result = record_completion(cq, original(cq, attributes));
     return result == ENOENT ? EIO : result;
 }
 
@@ -142,7 +150,7 @@ static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
     int result = original(cq);
     if (shim_valgrind && result == 0)
         valgrind_mark();
-    return polled_one(cq, result);
+    return record_completion(cq, result);
 }
 
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
@@ -177,8 +185,8 @@ static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
 {
     const int fd = qp->context->cmd_fd;
     const uint32_t stack = stack_here();
-    outstanding_use(fd, USERDMA_POST_SEND, qp->qp_num);
-    outstanding_look(frame);
+    outstanding_check_inherited(fd, USERDMA_POST_SEND, qp->qp_num);
+    outstanding_check_frames(frame);
     outstanding_sends(qp, list, frame);
     if (UNLIKELY(shim_events) && list)
         events_note(fd, USERDMA_POST_SEND, qp->qp_num, count_sends(list), list->wr_id, stack);
@@ -189,8 +197,8 @@ static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list, 
 static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list, uintptr_t frame)
 {
     const uint32_t stack = stack_here();
-    outstanding_use(fd, queue, number);
-    outstanding_look(frame);
+    outstanding_check_inherited(fd, queue, number);
+    outstanding_check_frames(frame);
     outstanding_receives(fd, queue, number, list, frame);
     if (UNLIKELY(shim_events) && list)
         events_note(fd, queue, number, count_receives(list), list->wr_id, stack);
@@ -198,7 +206,7 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
         stack_note_post(fd, queue, number, list->wr_id, stack);
 }
 
-/* Requests that were noted were refused, `bad` and all behind it. */
+/* The last `count` requests, which were noted, were refused. */
 static void note_refused(int fd, uint32_t queue, uint32_t number, uint32_t count)
 {
     outstanding_refused(fd, queue, number, count);
@@ -230,7 +238,7 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     return refused_shared(srq, *bad, error);
 }
 
-/* Posting by a provider or by xrc.c. */
+/* Posts by the provider, or by xrc.c; refuses sends before RTS. */
 static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                       struct ibv_send_wr **bad)
 {
@@ -256,7 +264,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     return refused_send(qp, *bad, error);
 }
 
-/* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
+/* The end of a batch of ibv_wr_*. Only here the provider advances the producer index of the send queue. */
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
@@ -266,8 +274,8 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
         const uint32_t stack = stack_here();
-        outstanding_use(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num);
-        outstanding_look(FRAME);
+        outstanding_check_inherited(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num);
+        outstanding_check_frames(FRAME);
         if (shim_events)
             events_note(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, batch_size(qp), qp->wr_id,
                         stack);
@@ -281,7 +289,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     return refused_request(&qp->qp_base, qp->wr_id, error);
 }
 
-/* Posted by the provider itself. Wrapped only if stacks are recorded. */
+/* ibv_bind_mw: the provider posts the request itself. Wrapped only if stacks are recorded. */
 static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
 {
     const int fd = qp->context->cmd_fd;
@@ -355,17 +363,17 @@ static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_re
                                                                      post_srq_recv_3};
 static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, bind_mw_2, bind_mw_3};
 
-/* Replaces *function by the wrapper of its slot. Does nothing if all slots are taken, or if it is a wrapper. */
+/* Replaces `function` by the wrapper of its slot. Does nothing if all slots are in use, or if it is a wrapper. */
 #define WRAP(function, originals, wrappers)                                                                            \
     do {                                                                                                               \
-        __typeof__(*(originals)) given = (function);                                                                   \
-        for (int slot = 0; given && slot < SLOTS; slot++) {                                                            \
-            if (given == (wrappers)[slot])                                                                             \
+        __typeof__(*(originals)) current = (function);                                                                 \
+        for (int slot = 0; current && slot < SLOTS; slot++) {                                                          \
+            if (current == (wrappers)[slot])                                                                           \
                 break;                                                                                                 \
             __typeof__(*(originals)) free_slot = NULL;                                                                 \
-            if (__atomic_compare_exchange_n(&(originals)[slot], &free_slot, given, false, __ATOMIC_ACQ_REL,            \
+            if (__atomic_compare_exchange_n(&(originals)[slot], &free_slot, current, false, __ATOMIC_ACQ_REL,          \
                                             __ATOMIC_ACQUIRE) ||                                                       \
-                free_slot == given) {                                                                                  \
+                free_slot == current) {                                                                                \
                 (function) = (wrappers)[slot];                                                                         \
                 break;                                                                                                 \
             }                                                                                                          \
@@ -375,11 +383,11 @@ static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, b
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
                                       struct ibv_cq_init_attr_ex *attributes)
 {
-    struct ibv_cq_init_attr_ex wanted;
+    struct ibv_cq_init_attr_ex with_qp_num;
     if (UNLIKELY(shim_stacks)) {
-        wanted = *attributes;
-        wanted.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
-        attributes = &wanted;
+        with_qp_num = *attributes;
+        with_qp_num.wc_flags |= IBV_WC_EX_WITH_QP_NUM;
+        attributes = &with_qp_num;
     }
     struct ibv_cq_ex *cq = original(context, attributes);
     if (cq)
@@ -404,6 +412,7 @@ static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_c
     return qp;
 }
 
+/* Wraps the functions of a context of the daemon; other contexts are not changed. Returns the context. */
 static struct ibv_context *wrap(struct ibv_context *context)
 {
     if (!context || fd_used(context->cmd_fd) != FD_CONTEXT)
@@ -423,13 +432,13 @@ static struct ibv_context *wrap(struct ibv_context *context)
     if (extended && verbs_get_ctx_op(context, create_srq_ex)) {
         WRAP(extended->create_qp_ex, create_qp_ex_of, create_qp_ex_wrapper);
         WRAP(context->ops.post_send, post_send_of, post_send_wrapper);
-        xrc_complete(extended);
+        xrc_add_operations(extended);
     }
     return context;
 }
 
-/* libibverbs's own function: the next one in the program's order, or that of a privately loaded library. */
-static void *find(const char *name)
+/* libibverbs' own function: the next of that name, or that of a libibverbs that was loaded with RTLD_LOCAL. */
+static void *find_original(const char *name)
 {
     void *found = dlsym(RTLD_NEXT, name);
     if (found)
@@ -456,8 +465,8 @@ bool verbs_fork_safe(void)
 }
 
 /*
- * No effect: nothing is pinned, and a page kept from a child (MADV_DONTFORK) would hide other data on it from the child
- * too.
+ * libibverbs' function would keep the pages of registered memory from children (MADV_DONTFORK), with all other data on
+ * them. That is not needed, since nothing is pinned.
  */
 EXPORT int ibv_fork_init(void)
 {
@@ -466,13 +475,13 @@ EXPORT int ibv_fork_init(void)
     fork_initialized = true;
     if (shim_active)
         return 0;
-    int (*original)(void) = find("ibv_fork_init");
+    int (*original)(void) = find_original("ibv_fork_init");
     return original ? original() : ENOSYS;
 }
 
 EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 {
-    int (*original)(struct ibv_qp *) = find("ibv_destroy_qp");
+    int (*original)(struct ibv_qp *) = find_original("ibv_destroy_qp");
     if (!original)
         return ENOSYS;
     const int fd = qp->context->cmd_fd;
@@ -485,7 +494,7 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *qp)
 
 EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask)
 {
-    int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = find("ibv_modify_qp");
+    int (*original)(struct ibv_qp *, struct ibv_qp_attr *, int) = find_original("ibv_modify_qp");
     const int error = original ? original(qp, attributes, mask) : ENOSYS;
     if (UNLIKELY(shim_stacks) && error == 0 && mask & IBV_QP_STATE && attributes->qp_state == IBV_QPS_RESET)
         forget_queues(qp->context->cmd_fd, qp->qp_num);
@@ -494,7 +503,7 @@ EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int 
 
 EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
 {
-    int (*original)(struct ibv_srq *) = find("ibv_destroy_srq");
+    int (*original)(struct ibv_srq *) = find_original("ibv_destroy_srq");
     if (!original)
         return ENOSYS;
     const int fd = srq->context->cmd_fd;
@@ -507,7 +516,7 @@ EXPORT int ibv_destroy_srq(struct ibv_srq *srq)
 
 EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
-    struct ibv_context *(*original)(struct ibv_device *) = find("ibv_open_device");
+    struct ibv_context *(*original)(struct ibv_device *) = find_original("ibv_open_device");
     if (!original) {
         errno = ENOSYS;
         return NULL;
@@ -517,7 +526,7 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 
 EXPORT struct ibv_context *ibv_import_device(int fd)
 {
-    struct ibv_context *(*original)(int) = find("ibv_import_device");
+    struct ibv_context *(*original)(int) = find_original("ibv_import_device");
     if (!original) {
         errno = ENOSYS;
         return NULL;
@@ -525,12 +534,15 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
     return wrap(original(fd));
 }
 
-/* Between libibverbs and its providers; catches programs that look up ibv_open_device themselves. */
+/*
+ * Providers call this function of libibverbs when they have filled a context's table. Wrapped too, for programs that
+ * look up ibv_open_device in libibverbs by dlsym.
+ */
 struct verbs_context_ops;
 EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
 void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)
 {
-    void (*original)(struct verbs_context *, const struct verbs_context_ops *) = find("verbs_set_ops");
+    void (*original)(struct verbs_context *, const struct verbs_context_ops *) = find_original("verbs_set_ops");
     if (!original)
         return;
     original(context, operations);

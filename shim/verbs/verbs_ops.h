@@ -1,6 +1,6 @@
 /*
- * Interface between verbs.c, which replaces functions in the operation tables of contexts, xrc.c, refused.c
- * and batches.c.
+ * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, check/refused.c and
+ * check/batches.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -9,21 +9,26 @@
 
 typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv_send_wr **);
 
-/* Adds the operations that a provider without XRC lacks. */
-void xrc_complete(struct verbs_context *context);
-/* Like ibv_create_qp_ex, for a target. */
+/* ---- xrc.c ---- */
+
+/* Sets the operations in a context's table that a provider without XRC lacks. */
+void xrc_add_operations(struct verbs_context *context);
+/* Like ibv_create_qp_ex, for an XRC target (IBV_QPT_XRC_RECV). */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
-/* Like ibv_post_send, for an initiator; `original` is the provider's. */
+/* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND); `original` is the provider's. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
-/* Report what was refused, with stacks (refused.c). They return `error`. */
+/* ---- check/refused.c: report a refused request. They return `error`. ---- */
+
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);
 int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
-/* A request of which only the number is known. */
+/* A send of which only its wr_id is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
-/* Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations`. */
+/* ---- check/batches.c ---- */
+
+/* Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations` (IBV_QP_EX_WITH_…). */
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations);
 /* Requests since ibv_wr_start, called by ibv_wr_complete in the same thread; 0: unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);

@@ -3,7 +3,7 @@
  *
  * The provider can create XRC receive queues and initiators, once there is a domain. Missing are the domains, targets,
  * the number of a receive queue, and that number in send requests. These operations go into the public operation table
- * of the context, where libibverbs' inline functions find them. They make Linux's own calls.
+ * of the context, where libibverbs' inline functions find_original them. They make Linux's own calls.
  *
  * A target has no queue, so its object is libibverbs' with zeros behind it: the provider, which modifies and destroys
  * it, finds nothing mapped. The receiver's SRQ number is in otherwise unused bits of a send request's flags
@@ -21,14 +21,15 @@
 
 #include "verbs_ops.h"
 
-/* Bytes; no provider's queue pair has more. */
-#define QP_ROOM 4096
-/* Work requests that are modified at a time on the way to the provider. */
+/* Bytes of a target's object; no provider's struct of a queue pair is larger. */
+#define TARGET_BYTES 4096
+/* Work requests that are copied, to set the SRQ number in their flags, and posted at a time. */
 #define BATCH 16
+/* Bits of the flags that verbs use; the SRQ number is above. */
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
 
-/* A domain and a shared receive queue, as known to libibverbs and its providers. */
+/* A domain and a shared receive queue, as in libibverbs' driver.h (struct verbs_xrcd, struct verbs_srq). */
 struct domain {
     struct ibv_xrcd xrcd;
     uint32_t comp_mask;
@@ -44,15 +45,17 @@ struct shared_queue {
 
 union target {
     struct ibv_qp qp;
-    char room[QP_ROOM];
+    char bytes[TARGET_BYTES];
 };
 
+/* ib_uverbs_open_xrcd */
 struct open_xrcd_command {
     struct ib_uverbs_cmd_hdr header;
     uint64_t response;
     int32_t fd;
     uint32_t flags;
 };
+/* ib_uverbs_close_xrcd */
 struct close_xrcd_command {
     struct ib_uverbs_cmd_hdr header;
     uint32_t handle;
@@ -69,6 +72,7 @@ struct create_qp_command {
     uint8_t type;
     uint8_t rest[2];
 };
+/* ib_uverbs_open_qp */
 struct open_qp_command {
     struct ib_uverbs_cmd_hdr header;
     uint64_t response;
@@ -82,7 +86,10 @@ _Static_assert(sizeof(struct open_xrcd_command) == 24, "layout");
 _Static_assert(sizeof(struct create_qp_command) == 64, "layout");
 _Static_assert(sizeof(struct open_qp_command) == 40, "layout");
 
-/* Makes a call; false with errno if it is refused. `header` is the start of the command's `size` bytes. */
+/*
+ * Makes a write command: `number`, with `size` bytes that begin with `header`, and `response` bytes of response. False
+ * with errno if it is refused.
+ */
 static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response)
 {
     header->command = number;
@@ -133,25 +140,25 @@ static int get_srq_num(struct ibv_srq *srq, uint32_t *number)
     return 0;
 }
 
-/* Creates or opens a target; NULL with errno. */
-static struct ibv_qp *make_target(struct ibv_context *context, void *qp_context, struct ib_uverbs_cmd_hdr *header,
+/* Creates or opens a target by the command at `header`, whose two addresses it fills in; NULL with errno. */
+static struct ibv_qp *add_target(struct ibv_context *context, void *qp_context, struct ib_uverbs_cmd_hdr *header,
                                   size_t size, unsigned number, uint64_t *response, uint64_t *user_handle)
 {
     union target *target = calloc(1, sizeof *target);
     if (!target)
         return NULL;
-    struct ib_uverbs_create_qp_resp made = {0};
+    struct ib_uverbs_create_qp_resp created = {0};
     struct ibv_qp *qp = &target->qp;
-    *response = (uintptr_t)&made;
+    *response = (uintptr_t)&created;
     *user_handle = (uintptr_t)qp;
-    if (!command(context->cmd_fd, header, size, number, sizeof made)) {
+    if (!command(context->cmd_fd, header, size, number, sizeof created)) {
         free(target);
         return NULL;
     }
     qp->context = context;
     qp->qp_context = qp_context;
-    qp->handle = made.qp_handle;
-    qp->qp_num = made.qpn;
+    qp->handle = created.qp_handle;
+    qp->qp_num = created.qpn;
     qp->state = IBV_QPS_RESET;
     qp->qp_type = IBV_QPT_XRC_RECV;
     pthread_mutex_init(&qp->mutex, NULL);
@@ -167,7 +174,7 @@ struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init
     }
     struct create_qp_command create = {.domain = ((struct domain *)attributes->xrcd)->handle,
                                        .type = IBV_QPT_XRC_RECV};
-    return make_target(context, attributes->qp_context, &create.header, sizeof create, IB_USER_VERBS_CMD_CREATE_QP,
+    return add_target(context, attributes->qp_context, &create.header, sizeof create, IB_USER_VERBS_CMD_CREATE_QP,
                        &create.response, &create.user_handle);
 }
 
@@ -182,7 +189,7 @@ static struct ibv_qp *open_qp(struct ibv_context *context, struct ibv_qp_open_at
     struct open_qp_command open = {.domain = ((struct domain *)attributes->xrcd)->handle,
                                    .number = attributes->qp_num,
                                    .type = (uint8_t)attributes->qp_type};
-    struct ibv_qp *qp = make_target(context, qp_context, &open.header, sizeof open, IB_USER_VERBS_CMD_OPEN_QP,
+    struct ibv_qp *qp = add_target(context, qp_context, &open.header, sizeof open, IB_USER_VERBS_CMD_OPEN_QP,
                                     &open.response, &open.user_handle);
     if (qp)
         qp->state = IBV_QPS_UNKNOWN;
@@ -217,7 +224,7 @@ int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_se
     return 0;
 }
 
-void xrc_complete(struct verbs_context *context)
+void xrc_add_operations(struct verbs_context *context)
 {
     context->open_xrcd = open_xrcd;
     context->close_xrcd = close_xrcd;

@@ -1,10 +1,11 @@
 /*
- * A second preload library, for `userdma check --races`: tells the first one when a thread has waited for other threads
- * or programs, and when it makes a thread. Interposed are the ways to wait that do not go through RDMA: reading from
- * sockets and pipes, mutexes, condition variables, semaphores, barriers, joins, and ends of processes. It is a library
- * of its own, so that programs that are not checked do not take this detour.
+ * A preload library of its own, for `userdma check --races`: tells the shim (shim/check/events.c) when a thread has
+ * waited for other threads or programs, and when it creates a thread. It interposes the ways to wait that do not go
+ * through RDMA: reading from sockets and pipes, mutexes, condition variables, semaphores, barriers, joins, and ends of
+ * processes. Programs that are not checked do not load it.
  *
- * Locks that libraries of RDMA take inside say nothing about the program's threads.
+ * Locks that libibverbs, its providers and librdmacm take for themselves do not count: they do not order the program's
+ * own accesses.
  */
 #define _GNU_SOURCE
 #undef _FORTIFY_SOURCE
@@ -27,9 +28,9 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* Of the first library (shim/check/events.c); absent if it is not loaded. */
+/* Of the shim (shim/check/events.c); absent if it is not loaded. */
 __attribute__((weak, visibility("default"))) void userdma_waited(int fd);
-__attribute__((weak, visibility("default"))) void userdma_makes_thread(void);
+__attribute__((weak, visibility("default"))) void userdma_creates_thread(void);
 
 static void waited(int fd)
 {
@@ -48,7 +49,10 @@ static void waited(int fd)
         next_##name;                                                                                                   \
     })
 
-/* The same of functions of condition variables, whose first version some C libraries answer to dlsym. */
+/*
+ * The same for pthread_cond_wait and _timedwait, which have two versions: dlsym gives the first one in some C
+ * libraries, so the second is asked for by name.
+ */
 #define NEXT_CONDITION(name)                                                                                           \
     ({                                                                                                                 \
         static __typeof__(&name) next_##name;                                                                          \
@@ -63,7 +67,7 @@ static void waited(int fd)
 /* ---- callers ---- */
 
 #define MAX_CALLERS 1024
-/* By return address; the lowest bit is set for callers in libraries of RDMA. */
+/* A cache by return address, shifted left by one; the lowest bit is set for callers in libraries of RDMA. */
 static uintptr_t callers[MAX_CALLERS];
 
 static bool is_rdma_library(const char *path)
@@ -74,7 +78,7 @@ static bool is_rdma_library(const char *path)
                     strncmp(name, "librdmacm", 9) == 0 || strncmp(name, "libuserdma", 10) == 0);
 }
 
-static bool is_of_rdma(void *address)
+static bool is_in_rdma_library(void *address)
 {
     const uintptr_t caller = (uintptr_t)address << 1;
     uintptr_t *slot = &callers[((uintptr_t)address >> 2) % MAX_CALLERS];
@@ -87,148 +91,148 @@ static bool is_of_rdma(void *address)
     return is_rdma;
 }
 
-/* Returns what a function of threads returns, and notes that it has waited. */
-#define LOCKED(call)                                                                                                   \
+/* Returns the result of a call that locks or joins; if it is 0 the thread has waited. */
+#define RETURN_LOCKED(call)                                                                                                   \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if (answer == 0 && !is_of_rdma(__builtin_return_address(0)))                                                   \
+        if (answer == 0 && !is_in_rdma_library(__builtin_return_address(0)))                                                   \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
 
-/* The same of a condition variable: after any end of the wait the mutex was locked anew. */
-#define AWAITED(call)                                                                                                  \
+/* The same for a condition variable: whatever the result, the mutex was locked again. */
+#define RETURN_SIGNALED(call)                                                                                                  \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if (!is_of_rdma(__builtin_return_address(0)))                                                                  \
+        if (!is_in_rdma_library(__builtin_return_address(0)))                                                                  \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
 
 /* ---- threads ---- */
 
-EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument)
 {
-    if (userdma_makes_thread)
-        userdma_makes_thread();
-    return NEXT(pthread_create)(thread, attributes, run, argument);
+    if (userdma_creates_thread)
+        userdma_creates_thread();
+    return NEXT(pthread_create)(thread, attributes, function, argument);
 }
 
 EXPORT int pthread_join(pthread_t thread, void **result)
 {
-    LOCKED(NEXT(pthread_join)(thread, result));
+    RETURN_LOCKED(NEXT(pthread_join)(thread, result));
 }
 
 EXPORT int pthread_tryjoin_np(pthread_t thread, void **result)
 {
-    LOCKED(NEXT(pthread_tryjoin_np)(thread, result));
+    RETURN_LOCKED(NEXT(pthread_tryjoin_np)(thread, result));
 }
 
-EXPORT int pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *until)
+EXPORT int pthread_timedjoin_np(pthread_t thread, void **result, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_timedjoin_np)(thread, result, until));
+    RETURN_LOCKED(NEXT(pthread_timedjoin_np)(thread, result, deadline));
 }
 
-int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *until);
-EXPORT int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *until)
+int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline);
+EXPORT int pthread_clockjoin_np(pthread_t thread, void **result, clockid_t clock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_clockjoin_np)(thread, result, clock, until));
+    RETURN_LOCKED(NEXT(pthread_clockjoin_np)(thread, result, clock, deadline));
 }
 
 EXPORT int pthread_mutex_lock(pthread_mutex_t *mutex)
 {
-    LOCKED(NEXT(pthread_mutex_lock)(mutex));
+    RETURN_LOCKED(NEXT(pthread_mutex_lock)(mutex));
 }
 
 EXPORT int pthread_mutex_trylock(pthread_mutex_t *mutex)
 {
-    LOCKED(NEXT(pthread_mutex_trylock)(mutex));
+    RETURN_LOCKED(NEXT(pthread_mutex_trylock)(mutex));
 }
 
-EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *until)
+EXPORT int pthread_mutex_timedlock(pthread_mutex_t *mutex, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_mutex_timedlock)(mutex, until));
+    RETURN_LOCKED(NEXT(pthread_mutex_timedlock)(mutex, deadline));
 }
 
-int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until);
-EXPORT int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *until)
+int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline);
+EXPORT int pthread_mutex_clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_mutex_clocklock)(mutex, clock, until));
+    RETURN_LOCKED(NEXT(pthread_mutex_clocklock)(mutex, clock, deadline));
 }
 
 EXPORT int pthread_spin_lock(pthread_spinlock_t *lock)
 {
-    LOCKED(NEXT(pthread_spin_lock)(lock));
+    RETURN_LOCKED(NEXT(pthread_spin_lock)(lock));
 }
 
 EXPORT int pthread_spin_trylock(pthread_spinlock_t *lock)
 {
-    LOCKED(NEXT(pthread_spin_trylock)(lock));
+    RETURN_LOCKED(NEXT(pthread_spin_trylock)(lock));
 }
 
 EXPORT int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
-    LOCKED(NEXT(pthread_rwlock_rdlock)(lock));
+    RETURN_LOCKED(NEXT(pthread_rwlock_rdlock)(lock));
 }
 
 EXPORT int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
 {
-    LOCKED(NEXT(pthread_rwlock_wrlock)(lock));
+    RETURN_LOCKED(NEXT(pthread_rwlock_wrlock)(lock));
 }
 
 EXPORT int pthread_rwlock_tryrdlock(pthread_rwlock_t *lock)
 {
-    LOCKED(NEXT(pthread_rwlock_tryrdlock)(lock));
+    RETURN_LOCKED(NEXT(pthread_rwlock_tryrdlock)(lock));
 }
 
-EXPORT int pthread_rwlock_timedrdlock(pthread_rwlock_t *lock, const struct timespec *until)
+EXPORT int pthread_rwlock_timedrdlock(pthread_rwlock_t *lock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_rwlock_timedrdlock)(lock, until));
+    RETURN_LOCKED(NEXT(pthread_rwlock_timedrdlock)(lock, deadline));
 }
 
-int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until);
-EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until)
+int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
+EXPORT int pthread_rwlock_clockrdlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_rwlock_clockrdlock)(lock, clock, until));
+    RETURN_LOCKED(NEXT(pthread_rwlock_clockrdlock)(lock, clock, deadline));
 }
 
 EXPORT int pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
 {
-    LOCKED(NEXT(pthread_rwlock_trywrlock)(lock));
+    RETURN_LOCKED(NEXT(pthread_rwlock_trywrlock)(lock));
 }
 
-EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *lock, const struct timespec *until)
+EXPORT int pthread_rwlock_timedwrlock(pthread_rwlock_t *lock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_rwlock_timedwrlock)(lock, until));
+    RETURN_LOCKED(NEXT(pthread_rwlock_timedwrlock)(lock, deadline));
 }
 
-int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until);
-EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *until)
+int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline);
+EXPORT int pthread_rwlock_clockwrlock(pthread_rwlock_t *lock, clockid_t clock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(pthread_rwlock_clockwrlock)(lock, clock, until));
+    RETURN_LOCKED(NEXT(pthread_rwlock_clockwrlock)(lock, clock, deadline));
 }
 
 EXPORT int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
 {
-    AWAITED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
+    RETURN_SIGNALED(NEXT_CONDITION(pthread_cond_wait)(condition, mutex));
 }
 
-EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *until)
+EXPORT int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const struct timespec *deadline)
 {
-    AWAITED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, until));
+    RETURN_SIGNALED(NEXT_CONDITION(pthread_cond_timedwait)(condition, mutex, deadline));
 }
 
 int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                           const struct timespec *until);
+                           const struct timespec *deadline);
 EXPORT int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
-                                  const struct timespec *until)
+                                  const struct timespec *deadline)
 {
-    AWAITED(NEXT(pthread_cond_clockwait)(condition, mutex, clock, until));
+    RETURN_SIGNALED(NEXT(pthread_cond_clockwait)(condition, mutex, clock, deadline));
 }
 
 EXPORT int pthread_barrier_wait(pthread_barrier_t *barrier)
 {
-    /* One thread of each round gets PTHREAD_BARRIER_SERIAL_THREAD. */
+    /* Not only if the result is 0: one thread of each round gets PTHREAD_BARRIER_SERIAL_THREAD. */
     const int result = NEXT(pthread_barrier_wait)(barrier);
     waited(-1);
     return result;
@@ -236,62 +240,62 @@ EXPORT int pthread_barrier_wait(pthread_barrier_t *barrier)
 
 EXPORT int sem_wait(sem_t *semaphore)
 {
-    LOCKED(NEXT(sem_wait)(semaphore));
+    RETURN_LOCKED(NEXT(sem_wait)(semaphore));
 }
 
 EXPORT int sem_trywait(sem_t *semaphore)
 {
-    LOCKED(NEXT(sem_trywait)(semaphore));
+    RETURN_LOCKED(NEXT(sem_trywait)(semaphore));
 }
 
-EXPORT int sem_timedwait(sem_t *semaphore, const struct timespec *until)
+EXPORT int sem_timedwait(sem_t *semaphore, const struct timespec *deadline)
 {
-    LOCKED(NEXT(sem_timedwait)(semaphore, until));
+    RETURN_LOCKED(NEXT(sem_timedwait)(semaphore, deadline));
 }
 
-int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until);
-EXPORT int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *until)
+int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline);
+EXPORT int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline)
 {
-    LOCKED(NEXT(sem_clockwait)(semaphore, clock, until));
+    RETURN_LOCKED(NEXT(sem_clockwait)(semaphore, clock, deadline));
 }
 
-/* C11: they call the functions above inside the C library, where these are not replaced. `thrd_success` is 0. */
+/* C11: within the C library they call its own functions, not those above. `thrd_success` is 0. */
 
-EXPORT int thrd_create(thrd_t *thread, thrd_start_t run, void *argument)
+EXPORT int thrd_create(thrd_t *thread, thrd_start_t function, void *argument)
 {
-    if (userdma_makes_thread)
-        userdma_makes_thread();
-    return NEXT(thrd_create)(thread, run, argument);
+    if (userdma_creates_thread)
+        userdma_creates_thread();
+    return NEXT(thrd_create)(thread, function, argument);
 }
 
 EXPORT int thrd_join(thrd_t thread, int *result)
 {
-    LOCKED(NEXT(thrd_join)(thread, result));
+    RETURN_LOCKED(NEXT(thrd_join)(thread, result));
 }
 
 EXPORT int mtx_lock(mtx_t *mutex)
 {
-    LOCKED(NEXT(mtx_lock)(mutex));
+    RETURN_LOCKED(NEXT(mtx_lock)(mutex));
 }
 
 EXPORT int mtx_trylock(mtx_t *mutex)
 {
-    LOCKED(NEXT(mtx_trylock)(mutex));
+    RETURN_LOCKED(NEXT(mtx_trylock)(mutex));
 }
 
-EXPORT int mtx_timedlock(mtx_t *mutex, const struct timespec *until)
+EXPORT int mtx_timedlock(mtx_t *mutex, const struct timespec *deadline)
 {
-    LOCKED(NEXT(mtx_timedlock)(mutex, until));
+    RETURN_LOCKED(NEXT(mtx_timedlock)(mutex, deadline));
 }
 
 EXPORT int cnd_wait(cnd_t *condition, mtx_t *mutex)
 {
-    AWAITED(NEXT(cnd_wait)(condition, mutex));
+    RETURN_SIGNALED(NEXT(cnd_wait)(condition, mutex));
 }
 
-EXPORT int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *until)
+EXPORT int cnd_timedwait(cnd_t *condition, mtx_t *mutex, const struct timespec *deadline)
 {
-    AWAITED(NEXT(cnd_timedwait)(condition, mutex, until));
+    RETURN_SIGNALED(NEXT(cnd_timedwait)(condition, mutex, deadline));
 }
 
 /* ---- processes ---- */
@@ -326,8 +330,8 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 
 /* ---- sockets and pipes ---- */
 
-/* The functions of the first library are next. */
-#define RECEIVED(type, fd, call)                                                                                       \
+/* Returns the result of a call that reads from `fd`; if it is no error the thread has waited. */
+#define RETURN_RECEIVED(type, fd, call)                                                                                       \
     do {                                                                                                               \
         const type result = (call);                                                                                    \
         if (result >= 0)                                                                                               \
@@ -337,57 +341,57 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 
 EXPORT ssize_t read(int fd, void *buffer, size_t count)
 {
-    RECEIVED(ssize_t, fd, NEXT(read)(fd, buffer, count));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(read)(fd, buffer, count));
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
 ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
 {
-    RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, room));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(__read_chk)(fd, buffer, count, room));
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
-    RECEIVED(ssize_t, fd, NEXT(readv)(fd, vector, count));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(readv)(fd, vector, count));
 }
 
 EXPORT ssize_t recv(int fd, void *buffer, size_t count, int flags)
 {
-    RECEIVED(ssize_t, fd, NEXT(recv)(fd, buffer, count, flags));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(recv)(fd, buffer, count, flags));
 }
 
 EXPORT ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags);
 ssize_t __recv_chk(int fd, void *buffer, size_t count, size_t room, int flags)
 {
-    RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, room, flags));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(__recv_chk)(fd, buffer, count, room, flags));
 }
 
 EXPORT ssize_t recvfrom(int fd, void *buffer, size_t count, int flags, struct sockaddr *from, socklen_t *length)
 {
-    RECEIVED(ssize_t, fd, NEXT(recvfrom)(fd, buffer, count, flags, from, length));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(recvfrom)(fd, buffer, count, flags, from, length));
 }
 
 EXPORT ssize_t recvmsg(int fd, struct msghdr *message, int flags)
 {
-    RECEIVED(ssize_t, fd, NEXT(recvmsg)(fd, message, flags));
+    RETURN_RECEIVED(ssize_t, fd, NEXT(recvmsg)(fd, message, flags));
 }
 
 EXPORT int accept(int fd, struct sockaddr *from, socklen_t *length)
 {
-    RECEIVED(int, fd, NEXT(accept)(fd, from, length));
+    RETURN_RECEIVED(int, fd, NEXT(accept)(fd, from, length));
 }
 
 EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *length, int flags)
 {
-    RECEIVED(int, fd, NEXT(accept4)(fd, from, length, flags));
+    RETURN_RECEIVED(int, fd, NEXT(accept4)(fd, from, length, flags));
 }
 
 EXPORT int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
 {
-    RECEIVED(int, fd, NEXT(recvmmsg)(fd, messages, count, flags, timeout));
+    RETURN_RECEIVED(int, fd, NEXT(recvmmsg)(fd, messages, count, flags, timeout));
 }
 
 EXPORT int eventfd_read(int fd, eventfd_t *value)
 {
-    RECEIVED(int, fd, NEXT(eventfd_read)(fd, value));
+    RETURN_RECEIVED(int, fd, NEXT(eventfd_read)(fd, value));
 }

@@ -1,10 +1,12 @@
 /*
- * The memory in which a call's answer may be stored. The shim itself writes only the numbers of new descriptors (the
- * daemon writes everything else); a reply may refer only to memory that the call passed.
+ * The memory of the program in which a call's response may be stored. The daemon writes responses into it, except the
+ * numbers of new descriptors, which the shim stores. The reply says where; this file checks that the program passed
+ * that memory in its call, so that a daemon cannot make the shim write elsewhere.
  *
- * A write(2) command names one range in its header. An ioctl passes what its request number declares, its message if it
- * is one of Linux's or of the object dialect, and the memory that the message's attributes point to. The layouts are
- * those of rdma_user_ioctl_cmds.h, ib_user_verbs.h and src/uapi/object/format.ts.
+ * A write(2) command passes the response buffer that its header names. An ioctl passes the struct whose size its
+ * request number has, its message if it is one of Linux's verbs or of the object dialect, and the memory to which the
+ * message's attributes point. The layouts are those of ib_user_verbs.h, rdma_user_ioctl_cmds.h and
+ * src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -19,48 +21,56 @@ struct span {
     uint64_t length;
 };
 
-static bool contains(struct span room, struct span wanted)
+static bool contains(struct span outer, struct span inner)
 {
-    const uint64_t offset = wanted.address - room.address;
-    return wanted.length <= room.length && offset <= room.length - wanted.length;
+    const uint64_t offset = inner.address - outer.address;
+    return inner.length <= outer.length && offset <= outer.length - inner.length;
 }
 
-/* Read by the kernel: the memory that the program passed may not exist. */
-static bool load(uint64_t address, void *to, size_t length)
+/*
+ * Copies `length` bytes of the program's memory into `buffer`; false if they are not mapped, which is why the kernel
+ * copies them.
+ */
+static bool load(uint64_t address, void *buffer, size_t length)
 {
-    const struct iovec local = {.iov_base = to, .iov_len = length};
+    const struct iovec local = {.iov_base = buffer, .iov_len = length};
     const struct iovec remote = {.iov_base = (void *)(uintptr_t)address, .iov_len = length};
     const ssize_t moved = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
     if (moved == (ssize_t)length)
         return true;
     if (moved >= 0 || errno == EFAULT)
         return false;
-    /* In a sandbox without that call: the daemon has read the memory. */
-    memcpy(to, (const void *)(uintptr_t)address, length);
+    /* In a sandbox that forbids process_vm_readv: the daemon has read the same memory, so it is mapped. */
+    memcpy(buffer, (const void *)(uintptr_t)address, length);
     return true;
 }
 
 /* ---- write(2) ---- */
 
+/* IB_USER_VERBS_CMD_FLAG_EXTENDED */
 #define EXTENDED 0x80000000u
 
+/*
+ * ib_uverbs_cmd_hdr and the response address, with which every command without EXTENDED begins; for extended commands
+ * also ib_uverbs_ex_cmd_hdr. Sizes are in words of 4 bytes, of extended commands in words of 8 bytes.
+ */
 struct command {
     uint32_t number;
     uint16_t in_words;
     uint16_t out_words;
     uint64_t response;
-    /* For extended commands only. */
+    /* Extended commands only. */
     uint16_t driver_in_words;
     uint16_t driver_out_words;
     uint32_t reserved;
 };
 _Static_assert(sizeof(struct command) == 24, "layout of the ABI");
 
-static bool command_passes(uint64_t buffer, uint64_t length, struct span wanted)
+static bool command_may_store(uint64_t buffer, uint64_t length, struct span wanted)
 {
     struct command command = {0};
-    const size_t plain = offsetof(struct command, driver_in_words);
-    if (length < plain || !load(buffer, &command, plain))
+    const size_t plain_bytes = offsetof(struct command, driver_in_words);
+    if (length < plain_bytes || !load(buffer, &command, plain_bytes))
         return false;
     struct span response = {.address = command.response, .length = 4ull * command.out_words};
     if (command.number & EXTENDED) {
@@ -73,9 +83,11 @@ static bool command_passes(uint64_t buffer, uint64_t length, struct span wanted)
 
 /* ---- ioctl(2) ---- */
 
+/* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's verbs, and the object dialect's. */
 #define VERBS_MAGIC 0x1b
 #define OBJECT_MAGIC 0xdb
 
+/* struct ib_uverbs_ioctl_hdr */
 struct verbs_header {
     uint16_t length;
     uint16_t object;
@@ -87,6 +99,7 @@ struct verbs_header {
 };
 _Static_assert(sizeof(struct verbs_header) == 24, "layout of the ABI");
 
+/* struct ib_uverbs_attr */
 struct verbs_attribute {
     uint16_t id;
     uint16_t length;
@@ -96,7 +109,7 @@ struct verbs_attribute {
 };
 _Static_assert(sizeof(struct verbs_attribute) == 16, "layout of the ABI");
 
-static bool verbs_attribute_passes(struct span message, struct span wanted)
+static bool verbs_attribute_may_store(struct span message, struct span wanted)
 {
     struct verbs_attribute attribute;
     for (uint64_t at = sizeof(struct verbs_header); at + sizeof attribute <= message.length; at += sizeof attribute) {
@@ -108,7 +121,8 @@ static bool verbs_attribute_passes(struct span message, struct span wanted)
     return false;
 }
 
-#define OBJECT_HEADER 16
+/* Bytes before a message's first attribute, and the flag of an attribute whose data are an address and a length. */
+#define OBJECT_HEADER_BYTES 16
 #define INDIRECT 0x8u
 
 struct object_attribute {
@@ -117,11 +131,11 @@ struct object_attribute {
     uint32_t flags;
 };
 
-static bool object_attribute_passes(struct span message, struct span wanted)
+static bool object_attribute_may_store(struct span message, struct span wanted)
 {
     struct object_attribute attribute;
     struct span target;
-    for (uint64_t at = OBJECT_HEADER; at + sizeof attribute <= message.length; at += (attribute.length + 7u) & ~7u) {
+    for (uint64_t at = OBJECT_HEADER_BYTES; at + sizeof attribute <= message.length; at += (attribute.length + 7u) & ~7u) {
         if (!load(message.address + at, &attribute, sizeof attribute) || attribute.length < sizeof attribute)
             return false;
         if (!(attribute.flags & INDIRECT) || attribute.length != sizeof attribute + sizeof target)
@@ -134,21 +148,21 @@ static bool object_attribute_passes(struct span message, struct span wanted)
     return false;
 }
 
-static bool ioctl_passes(uint64_t request, uint64_t argument, struct span wanted)
+static bool ioctl_may_store(uint64_t request, uint64_t argument, struct span wanted)
 {
     uint16_t length;
     if (contains((struct span){argument, _IOC_SIZE(request)}, wanted))
         return true;
-    const bool verbs = _IOC_TYPE(request) == VERBS_MAGIC;
-    if ((!verbs && _IOC_TYPE(request) != OBJECT_MAGIC) || !load(argument, &length, sizeof length))
+    const bool is_verbs = _IOC_TYPE(request) == VERBS_MAGIC;
+    if ((!is_verbs && _IOC_TYPE(request) != OBJECT_MAGIC) || !load(argument, &length, sizeof length))
         return false;
     const struct span message = {argument, length};
     return contains(message, wanted) ||
-           (verbs ? verbs_attribute_passes(message, wanted) : object_attribute_passes(message, wanted));
+           (is_verbs ? verbs_attribute_may_store(message, wanted) : object_attribute_may_store(message, wanted));
 }
 
-bool call_passes(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width)
+bool call_may_store(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width)
 {
     const struct span wanted = {address, width};
-    return type == USERDMA_WRITE ? command_passes(first, second, wanted) : ioctl_passes(first, second, wanted);
+    return type == USERDMA_WRITE ? command_may_store(first, second, wanted) : ioctl_may_store(first, second, wanted);
 }

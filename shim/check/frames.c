@@ -1,0 +1,158 @@
+/*
+ * Memory of outstanding requests in stack frames that have returned. At a post or poll, all frames below that of the
+ * function which the program called have returned; outstanding memory there is reported.
+ *
+ * Coroutines have stacks within one thread's stack; they are told apart by the address of their outermost frame.
+ */
+#define _GNU_SOURCE
+#include "requests.h"
+
+#include <pthread.h>
+#include <unwind.h>
+
+/* The outermost frame of a deeper stack is not looked for. */
+#define MAX_FRAMES 512
+/* Linux's default limit of the main thread's stack. */
+#define MAIN_STACK_BYTES (8u << 20)
+
+static __thread struct {
+    /* Of this thread's stack; `top` 0: not known yet. */
+    uintptr_t bottom, top;
+    /* Counts threads, from 1. */
+    uint32_t id;
+    /* No outstanding memory on this thread's stack is lower; 0: there is none. */
+    uintptr_t lowest;
+} this_thread __attribute__((tls_model("initial-exec")));
+
+/* Of the unwinder that backtrace() has loaded (stacks.c), not linked: programs that are not checked do not need it. */
+static __typeof__(&_Unwind_Backtrace) unwind;
+static __typeof__(&_Unwind_GetCFA) address_of_frame;
+
+static void find_unwinder(void)
+{
+    void *library = REAL(dlopen)("libgcc_s.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library)
+        return;
+    address_of_frame = (__typeof__(address_of_frame))dlsym(library, "_Unwind_GetCFA");
+    unwind = (__typeof__(unwind))dlsym(library, "_Unwind_Backtrace");
+}
+
+static void find_stack(void)
+{
+    pthread_attr_t attributes;
+    void *start;
+    size_t bytes;
+    static uint32_t threads;
+    this_thread.id = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
+    this_thread.top = 1;
+    if (this_thread.id == 1)
+        find_unwinder();
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
+        return;
+    if (pthread_attr_getstack(&attributes, &start, &bytes) == 0) {
+        /*
+         * Without a limit of the stack, the answer for the main thread is its present length. The stack may grow;
+         * nothing else is mapped that close to it.
+         */
+        if (early_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0) == getpid() && bytes < MAIN_STACK_BYTES) {
+            start = (char *)start + bytes - MAIN_STACK_BYTES;
+            bytes = MAIN_STACK_BYTES;
+        }
+        this_thread.bottom = (uintptr_t)start;
+        this_thread.top = this_thread.bottom + bytes;
+    }
+    pthread_attr_destroy(&attributes);
+}
+
+static bool is_on_stack(uintptr_t address)
+{
+    return address >= this_thread.bottom && address < this_thread.top;
+}
+
+/* ---- outermost frame ---- */
+
+struct walk {
+    uintptr_t outermost;
+    unsigned frames;
+};
+
+static _Unwind_Reason_Code visit_frame(struct _Unwind_Context *context, void *argument)
+{
+    struct walk *walk = argument;
+    walk->outermost = address_of_frame(context);
+    return ++walk->frames == MAX_FRAMES ? _URC_NORMAL_STOP : _URC_NO_REASON;
+}
+
+/* The address of the outermost frame; 0: unknown. */
+static uintptr_t outermost_frame(void)
+{
+    struct walk walk = {0};
+    if (unwind && address_of_frame)
+        unwind(visit_frame, &walk);
+    return walk.frames == MAX_FRAMES ? 0 : walk.outermost;
+}
+
+/* ---- posts ---- */
+
+uintptr_t frames_outermost(const struct ibv_sge *list, int count, uintptr_t frame)
+{
+    if (UNLIKELY(this_thread.top == 0))
+        find_stack();
+    for (int i = 0; i < count; i++)
+        if (UNLIKELY(is_on_stack(list[i].addr)) && is_on_stack(frame) && list[i].addr >= frame)
+            return outermost_frame();
+    return 0;
+}
+
+void frames_note(uint32_t slot, uintptr_t address, uintptr_t outermost)
+{
+    if (!is_on_stack(address) || outermost == 0 || ranges[slot].end == 0)
+        return;
+    elements[slot].thread = this_thread.id;
+    elements[slot].outermost = outermost;
+    if (this_thread.lowest == 0 || ranges[slot].start < this_thread.lowest)
+        this_thread.lowest = ranges[slot].start;
+}
+
+IN_CHILD void frames_forget_all(void)
+{
+    this_thread.lowest = 0;
+}
+
+/* ---- posts and polls ---- */
+
+__attribute__((noinline)) static void report_returned(uintptr_t frame)
+{
+    const uintptr_t outermost = outermost_frame();
+    uintptr_t lowest = 0;
+    struct report report = {.fd = -1};
+    uint32_t found = 0;
+    if (!requests_lock())
+        return;
+    for (uint32_t slot = 0; slot < used_slots; slot++) {
+        if (elements[slot].thread != this_thread.id || ranges[slot].end == 0)
+            continue;
+        if (ranges[slot].start >= frame || elements[slot].outermost != outermost) {
+            if (lowest == 0 || ranges[slot].start < lowest)
+                lowest = ranges[slot].start;
+            continue;
+        }
+        if (found++ == 0)
+            report = report_of(slot, USERDMA_MISUSE_RETURNED);
+        element_clear(slot);
+    }
+    this_thread.lowest = lowest;
+    requests_unlock();
+    if (found == 0)
+        return;
+    report.misuse.more = found - 1;
+    report_later(&report);
+}
+
+void outstanding_check_frames(uintptr_t frame)
+{
+    if (UNLIKELY(this_thread.lowest != 0) && this_thread.lowest < frame && is_on_stack(frame) &&
+        !shim_on_signal_stack())
+        report_returned(frame);
+    outstanding_report();
+}

@@ -1,0 +1,109 @@
+/*
+ * Memory ranges of outstanding requests, and the question that every free() asks: does this block overlap one?
+ *
+ * A filter answers most frees without the lock: it counts the ranges that touch each cell of memory, for cells of four
+ * sizes, of which a range uses the smallest that needs few cells. Only if a cell of the block has ranges, all ranges
+ * are scanned.
+ */
+#define _GNU_SOURCE
+#include "requests.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Sizes of cells; cells of each size, in a hash table. */
+#define LEVELS 4
+#define CELLS 65536
+#define CELL_BITS 16
+_Static_assert(CELLS == 1 << CELL_BITS, "the hash gives an index of the table");
+/* Cells that one range touches, and one freed block; with more the ranges are scanned. */
+#define MAX_CELLS 17
+#define MAX_FREED_CELLS 64
+
+struct range ranges[MAX_RANGES];
+uint32_t userdma_outstanding;
+
+/* Cells of 1 KiB, 64 KiB, 4 MiB and 256 MiB. */
+static const unsigned shifts[LEVELS] = {10, 16, 22, 28};
+static uint32_t cells[LEVELS][CELLS];
+/* Ranges of each level; the last count is of ranges that touch more than MAX_CELLS of the largest cells. */
+static uint32_t ranges_at_level[LEVELS + 1];
+
+static unsigned level_of(uintptr_t start, uintptr_t end)
+{
+    unsigned level = 0;
+    while (level < LEVELS && ((end - 1) >> shifts[level]) - (start >> shifts[level]) >= MAX_CELLS)
+        level++;
+    return level;
+}
+
+static uint32_t *cell_at(unsigned level, uintptr_t number)
+{
+    return &cells[level][(uint32_t)(number * 0x9e3779b97f4a7c15u >> (64 - CELL_BITS))];
+}
+
+/* Adds `delta`, 1 or -1, to all counts of a range. */
+static void count_range(uintptr_t start, uintptr_t end, uint32_t delta)
+{
+    const unsigned level = level_of(start, end);
+    __atomic_fetch_add(&ranges_at_level[level], delta, __ATOMIC_RELAXED);
+    if (level < LEVELS)
+        for (uintptr_t number = start >> shifts[level]; number <= (end - 1) >> shifts[level]; number++)
+            __atomic_fetch_add(cell_at(level, number), delta, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&userdma_outstanding, delta, __ATOMIC_RELAXED);
+}
+
+void range_set(uint32_t slot, uintptr_t start, uint32_t bytes)
+{
+    if (bytes == 0 || start + bytes < start)
+        return;
+    ranges[slot].start = start;
+    ranges[slot].end = start + bytes;
+    count_range(start, start + bytes, 1);
+}
+
+void range_clear(uint32_t slot)
+{
+    if (ranges[slot].end != 0)
+        count_range(ranges[slot].start, ranges[slot].end, -1u);
+    ranges[slot].start = ranges[slot].end = 0;
+}
+
+IN_CHILD void ranges_forget_all(void)
+{
+    if (userdma_outstanding != 0) {
+        memset(cells, 0, sizeof cells);
+        memset(ranges_at_level, 0, sizeof ranges_at_level);
+        memset(ranges, 0, sizeof ranges);
+    }
+    userdma_outstanding = 0;
+}
+
+static bool may_overlap(uintptr_t start, uintptr_t end)
+{
+    if (__atomic_load_n(&ranges_at_level[LEVELS], __ATOMIC_RELAXED) != 0)
+        return true;
+    for (unsigned level = 0; level < LEVELS; level++) {
+        if (__atomic_load_n(&ranges_at_level[level], __ATOMIC_RELAXED) == 0)
+            continue;
+        const uintptr_t first = start >> shifts[level], last = (end - 1) >> shifts[level];
+        if (last - first >= MAX_FREED_CELLS)
+            return true;
+        for (uintptr_t number = first; number <= last; number++)
+            if (__atomic_load_n(cell_at(level, number), __ATOMIC_RELAXED) != 0)
+                return true;
+    }
+    return false;
+}
+
+/* Called by the library that sees blocks freed (shim/frees/frees.c): before a block is freed, or after it was moved. */
+EXPORT void userdma_freed(void *block, size_t bytes);
+void userdma_freed(void *block, size_t bytes)
+{
+    const uintptr_t start = (uintptr_t)block;
+    if (LIKELY(!may_overlap(start, start + bytes)))
+        return;
+    const int saved = errno;
+    outstanding_freed(start, start + bytes);
+    errno = saved;
+}

@@ -1,0 +1,79 @@
+/*
+ * Reports of outstanding requests to the daemon (MISUSE). Inside free() nothing is sent: reports are kept until the
+ * next post, poll or call.
+ */
+#define _GNU_SOURCE
+#include "requests.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Reports that are kept; further ones are dropped. */
+#define MAX_WAITING 64
+
+static struct report waiting[MAX_WAITING];
+static uint32_t waiting_count;
+
+struct report report_of(uint32_t slot, uint32_t kind)
+{
+    const struct queue *queue = queue_of_element(slot);
+    return (struct report){
+        .misuse = {.wr_id = elements[slot].wr_id,
+                   .address = ranges[slot].start,
+                   .kind = kind,
+                   .queue = queue->kind,
+                   .number = queue->number,
+                   .index = elements[slot].index - 1},
+        .fd = queue->fd,
+        .time = shim_nanoseconds(),
+    };
+}
+
+void report_later(struct report *report)
+{
+    stack_take_native(&report->stack);
+    if (!requests_lock())
+        return;
+    if (waiting_count < MAX_WAITING) {
+        waiting[waiting_count] = *report;
+        __atomic_store_n(&waiting_count, waiting_count + 1, __ATOMIC_RELEASE);
+    }
+    requests_unlock();
+}
+
+void report_send(struct report *report)
+{
+    report->misuse.age = shim_nanoseconds() - report->time;
+    stack_report(report->fd, USERDMA_MISUSE, stack_number(&report->stack), &report->misuse, sizeof report->misuse);
+}
+
+/* Not inlined, so that its callers' frames stay small. */
+__attribute__((noinline)) static void send_waiting(void)
+{
+    struct report report;
+    while (requests_lock()) {
+        const bool is_one = waiting_count > 0;
+        if (is_one) {
+            report = waiting[0];
+            memmove(waiting, waiting + 1, --waiting_count * sizeof report);
+        }
+        requests_unlock();
+        if (!is_one)
+            return;
+        report_send(&report);
+    }
+}
+
+void outstanding_report(void)
+{
+    if (UNLIKELY(__atomic_load_n(&waiting_count, __ATOMIC_ACQUIRE) != 0)) {
+        const int saved = errno;
+        send_waiting();
+        errno = saved;
+    }
+}
+
+IN_CHILD void reports_forget_all(void)
+{
+    waiting_count = 0;
+}

@@ -1,0 +1,181 @@
+/*
+ * The requests whose completions the program has not polled: for each queue a list of scatter/gather elements, in the
+ * order of posting. The memory of an element is in `ranges`, at the same slot.
+ */
+#define _GNU_SOURCE
+#include "requests.h"
+
+#include <sched.h>
+#include <string.h>
+
+/* Queues with such requests. */
+#define MAX_QUEUES 4096
+/* Attempts to get the lock. */
+#define MAX_ATTEMPTS 2000
+
+struct element elements[MAX_RANGES];
+uint32_t used_slots;
+bool requests_are_full;
+struct queue *first_shared;
+
+static uint32_t first_free = NONE;
+/* A hash table with linear probing. */
+static struct queue queues[MAX_QUEUES];
+static uint32_t is_locked;
+
+bool requests_lock(void)
+{
+    for (unsigned i = 0; i < MAX_ATTEMPTS; i++) {
+        if (LIKELY(!__atomic_exchange_n(&is_locked, 1, __ATOMIC_ACQUIRE)))
+            return true;
+        sched_yield();
+    }
+    return false;
+}
+
+void requests_unlock(void)
+{
+    __atomic_store_n(&is_locked, 0, __ATOMIC_RELEASE);
+}
+
+/* ---- queues ---- */
+
+struct queue *queue_of(int fd, uint32_t kind, uint32_t number, bool is_new)
+{
+    uint32_t entry = ((uint32_t)fd * 31 + kind * 7 + number) * 0x9e3779b1u >> 20;
+    struct queue *unused = NULL;
+    _Static_assert(MAX_QUEUES == 1 << 12, "the hash has 12 bits");
+    for (unsigned i = 0; i < MAX_QUEUES; i++, entry = (entry + 1) % MAX_QUEUES) {
+        struct queue *queue = &queues[entry];
+        if (queue->kind == kind && queue->number == number && queue->fd == fd)
+            return queue;
+        if (!unused && (queue->kind == 0 || queue->fd < 0))
+            unused = queue;
+        if (queue->kind == 0)
+            break;
+    }
+    if (!is_new || !unused)
+        return NULL;
+    *unused = (struct queue){.kind = kind, .number = number, .fd = fd, .first = NONE, .last = NONE};
+    if (kind == USERDMA_POST_SHARED) {
+        unused->next_shared = first_shared;
+        first_shared = unused;
+    }
+    return unused;
+}
+
+const struct queue *queue_of_element(uint32_t slot)
+{
+    return &queues[elements[slot].queue];
+}
+
+void queue_forget(struct queue *queue)
+{
+    while (queue->first != NONE)
+        element_remove(queue, queue->first);
+    for (struct queue **link = &first_shared; *link; link = &(*link)->next_shared)
+        if (*link == queue) {
+            *link = queue->next_shared;
+            break;
+        }
+    queue->fd = -1;
+    /* A forgotten entry keeps probes going; before an entry that was never used it need not, so it becomes one too. */
+    uint32_t entry = (uint32_t)(queue - queues);
+    if (queues[(entry + 1) % MAX_QUEUES].kind == 0)
+        for (; queues[entry].kind != 0 && queues[entry].fd < 0; entry = (entry + MAX_QUEUES - 1) % MAX_QUEUES)
+            queues[entry].kind = 0;
+}
+
+void queues_forget(int fd)
+{
+    for (struct queue *queue = queues; queue < queues + MAX_QUEUES; queue++)
+        if (queue->kind != 0 && queue->fd == fd)
+            queue_forget(queue);
+}
+
+/* ---- elements ---- */
+
+uint32_t element_append(struct queue *queue, uint64_t wr_id, bool is_signaled)
+{
+    uint32_t slot = first_free;
+    if (slot != NONE)
+        first_free = elements[slot].next;
+    else if (used_slots < MAX_RANGES)
+        slot = used_slots++;
+    else {
+        requests_are_full = true;
+        return NONE;
+    }
+    elements[slot] = (struct element){.wr_id = wr_id,
+                                      .next = NONE,
+                                      .previous = queue->last,
+                                      .queue = (uint32_t)(queue - queues),
+                                      .index = queue->posted,
+                                      .is_signaled = is_signaled};
+    if (queue->last == NONE)
+        queue->first = slot;
+    else
+        elements[queue->last].next = slot;
+    queue->last = slot;
+    return slot;
+}
+
+void element_clear(uint32_t slot)
+{
+    range_clear(slot);
+    elements[slot].thread = 0;
+}
+
+void element_remove(struct queue *queue, uint32_t slot)
+{
+    const struct element *element = &elements[slot];
+    element_clear(slot);
+    if (element->previous == NONE)
+        queue->first = element->next;
+    else
+        elements[element->previous].next = element->next;
+    if (element->next == NONE)
+        queue->last = element->previous;
+    else
+        elements[element->next].previous = element->previous;
+    elements[slot].next = first_free;
+    first_free = slot;
+}
+
+bool request_complete(struct queue *queue, uint64_t wr_id)
+{
+    const bool is_send = queue->kind == USERDMA_POST_SEND;
+    uint32_t found = NONE;
+    /* Of several requests with this wr_id the first signaled one; if none is signaled, the first: it has failed. */
+    for (uint32_t slot = queue->first; slot != NONE; slot = elements[slot].next) {
+        if (elements[slot].wr_id != wr_id)
+            continue;
+        if (found == NONE)
+            found = slot;
+        if (!is_send || elements[slot].is_signaled) {
+            found = slot;
+            break;
+        }
+    }
+    if (found == NONE)
+        return false;
+    const uint32_t index = elements[found].index;
+    uint32_t slot = is_send ? queue->first : found;
+    while (slot != NONE && (int32_t)(elements[slot].index - index) <= 0) {
+        const uint32_t next = elements[slot].next;
+        element_remove(queue, slot);
+        slot = next;
+    }
+    return true;
+}
+
+IN_CHILD void requests_forget_all(void)
+{
+    /* Without elements no queue is in use, unless a thread of the parent was adding one. */
+    if (is_locked != 0 || used_slots != 0)
+        memset(queues, 0, sizeof queues);
+    first_shared = NULL;
+    is_locked = 0;
+    used_slots = 0;
+    first_free = NONE;
+}

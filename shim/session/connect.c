@@ -1,0 +1,173 @@
+/*
+ * Connects to the daemon at USERDMA_SOCKET and exchanges HELLO: checks whose daemon it is, gives it the right to access
+ * our memory, and maps the page with its parked word (device.c).
+ */
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
+#ifndef PR_SET_PTRACER
+#define PR_SET_PTRACER 0x59616d61
+#endif
+
+/* Seconds without further attempts after a HELLO without an answer: a program may check many paths. */
+#define RETRY_SECONDS 60
+
+const volatile uint32_t *session_parked;
+
+/* The user of the socket's server at the time of listen; pid 0 for a process of an outer PID namespace. */
+static struct ucred server_of(int fd)
+{
+    struct ucred server = {.uid = -1};
+    socklen_t length = sizeof server;
+    fd_socket_option(fd, SO_PEERCRED, &server, &length);
+    return server;
+}
+
+/* A daemon can read and change our memory: only root's and our own are trusted. */
+static bool is_trusted(uid_t daemon_user)
+{
+    return daemon_user == 0 || daemon_user == geteuid();
+}
+
+/* Sends HELLO on the new connection, which is closed if that fails. 0 or -errno. */
+static int exchange_hello(const struct shim_guard *guard)
+{
+    struct request request = {.header = {.type = USERDMA_HELLO, .fd = -1}};
+    request.hello.version = USERDMA_SESSION_VERSION;
+    const char *tag = getenv(USERDMA_ENV_TAG);
+    if (tag)
+        strncpy(request.hello.tag, tag, sizeof request.hello.tag - 1);
+    struct reply reply;
+    const struct ucred server = server_of(session.fd);
+    if (!is_trusted(server.uid)) {
+        diagnose_untrusted_daemon(server.uid);
+        session_disconnect();
+        return -EACCES;
+    }
+    /* Where the kernel restricts access to memory (Yama), the daemon needs our permission; elsewhere prctl fails. */
+    if (server.pid > 0)
+        prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
+    /*
+     * The userfaultfd by which the daemon learns what we unmap. Unmapping blocks until the event is read or all copies
+     * are closed, so only the daemon may keep one. Valgrind does not know the system call.
+     */
+    const int unmapping =
+        shim_valgrind ? -1 : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (unmapping >= 0)
+        request.hello.wants |= USERDMA_HELLO_UNMAPPING;
+    if (shim_valgrind)
+        request.hello.wants |= USERDMA_HELLO_WRITTEN;
+    if (shim_events)
+        request.hello.wants |= USERDMA_HELLO_EVENTS;
+    int error = session_exchange_with(&request, sizeof request.hello, unmapping, &reply, guard);
+    if (error)
+        return error;
+    const struct userdma_hello_reply *hello = &reply.message.hello;
+    if (reply.body < sizeof *hello || (hello->error == 0 && reply.fd_count != 1)) {
+        error = -EPROTO;
+    } else if (hello->error) {
+        error = -hello->error;
+        if (error == -EACCES)
+            diagnose_memory_access(server.uid);
+        else if (error == -EPERM)
+            diagnose_refused_user();
+    } else {
+        /* A page of an earlier daemon stays mapped: a doorbell in another thread may be reading it. */
+        void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
+        if (page == MAP_FAILED)
+            error = -errno;
+        else
+            __atomic_store_n(&session_parked, page, __ATOMIC_RELEASE);
+        memcpy(session.root, hello->root, sizeof session.root);
+        session.root[sizeof session.root - 1] = 0;
+    }
+    reply_close_all(&reply);
+    if (error)
+        session_disconnect();
+    return error;
+}
+
+/* Of the monotonic clock. */
+static time_t seconds_now(void)
+{
+    return (time_t)(shim_nanoseconds() / 1000000000);
+}
+
+/* What `session_refusal` returns. */
+static int refusal = -EIO;
+
+static void set_refusal(int error)
+{
+    refusal = error == EPERM ? -EACCES : error == EACCES || error == EMFILE || error == ENFILE ? -error : -EIO;
+}
+
+int session_refusal(void)
+{
+    return refusal;
+}
+
+int session_no_device(void)
+{
+    return refusal == -EMFILE || refusal == -ENFILE ? -refusal : ENOENT;
+}
+
+bool session_connect(const struct shim_guard *guard)
+{
+    static time_t no_attempt_before;
+    refusal = -EIO;
+    if (no_attempt_before && seconds_now() < no_attempt_before)
+        return false;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, shim_socket_path, sizeof address.sun_path);
+    const struct timeval timeout = {.tv_sec = UNBLOCK_SECONDS};
+    int fd = REAL(socket)(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd >= 0) {
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout); /* for a full backlog */
+    }
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        char reason[192];
+        set_refusal(errno);
+        snprintf(reason, sizeof reason, "no daemon serves this socket; start `userdma daemon --socket %s`",
+                 shim_socket_path);
+        if (errno == EACCES)
+            diagnose_refused_user();
+        else
+            diagnose_no_daemon(errno == ECONNREFUSED || errno == ENOENT ? reason : strerror(errno));
+        if (fd >= 0)
+            REAL(close)(fd);
+        return false;
+    }
+    struct stat stat;
+    session.fd = fd_hide(fd, -1, true);
+    if (session.fd < 0 || REAL(fstat)(session.fd, &stat) != 0) {
+        set_refusal(errno);
+        diagnose_no_daemon(strerror(errno));
+        session_disconnect();
+        return false;
+    }
+    session.dev = stat.st_dev;
+    session.ino = stat.st_ino;
+    if (++session.generation == 0)
+        session.generation = 1;
+    int error = exchange_hello(guard);
+    if (error == 0)
+        return true;
+    if (error == -ETIMEDOUT)
+        no_attempt_before = seconds_now() + RETRY_SECONDS;
+    set_refusal(-error);
+    diagnose_no_daemon(error == -ETIMEDOUT ? "it does not answer"
+                       : error == -EPROTO  ? "it speaks another protocol"
+                                           : strerror(-error));
+    return false;
+}

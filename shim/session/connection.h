@@ -1,0 +1,80 @@
+/*
+ * The state of the connection to the daemon, shared by its four files; all of it is used with the lock held.
+ *
+ *   session.c   the lock, the connection's socket, fork
+ *   connect.c   connects and exchanges HELLO
+ *   exchange.c  sends one request and receives its reply
+ *   detached.c  calls to a daemon that does not answer, which wait without the lock
+ *
+ * diagnostics.c writes to standard error why there is no device.
+ */
+#ifndef USERDMA_CONNECTION_H
+#define USERDMA_CONNECTION_H
+
+#include "session_internal.h"
+
+/* Seconds without an answer after which signals are unblocked and the lock is released. */
+#define UNBLOCK_SECONDS 2
+
+struct session {
+    /* The socket; -1 without a connection. */
+    int fd;
+    /* Identity of the socket, to notice that its number was reused. */
+    dev_t dev;
+    ino_t ino;
+    /* Counts connections, across forks; 0 before the first. */
+    uint16_t generation;
+    uint32_t serial;
+    char root[sizeof(((struct userdma_hello_reply *)0)->root)];
+};
+extern struct session session;
+extern pthread_mutex_t session_lock;
+/* This thread's number as of gettid(2); 0 until its first request. */
+extern __thread pid_t session_thread_id __attribute__((tls_model("initial-exec")));
+
+/* Forgets the socket, which stays open: its number is no longer ours to close. */
+void session_forget_socket(void);
+/* Closes the connection, if there is one. */
+void session_disconnect(void);
+
+/* ---- connect.c ---- */
+
+/* Connects to the daemon, without a connection before. False if that fails: `session_refusal` then has the reason. */
+bool session_connect(const struct shim_guard *guard);
+
+/* ---- exchange.c ---- */
+
+/* Like session_exchange; a descriptor `attached` other than -1 is sent with the request, and closed. */
+int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
+                          const struct shim_guard *guard);
+
+/* ---- detached.c ---- */
+
+/*
+ * Waits for the next message on the connection `*fd` without the lock, and with the program's own signal mask and
+ * cancellation. Meanwhile the connection belongs to this thread alone, and `*fd` follows it to another number;
+ * afterwards it is the session's again unless another one was opened. False if nothing arrived in `seconds` (-1: no
+ * limit). In the child of a fork by a signal handler: true, with `*fd` -1 and errno EIO.
+ */
+bool detached_wait(int *fd, const struct shim_guard *guard, int seconds);
+/* Closes the connections of this thread's calls that siglongjmp has left. `frame`: of a function that runs now. */
+void detached_close_abandoned(uintptr_t frame);
+/* In the child of a fork: closes all. */
+void detached_close_all(void);
+/* A connection's socket was moved to another number. */
+void detached_moved(int from, int to);
+
+/* ---- diagnostics.c ---- */
+
+/* Each prints a line on standard error, unless this process or its parent has printed one of them before. */
+
+/* No daemon: `reason` completes the sentence. */
+void diagnose_no_daemon(const char *reason);
+/* The daemon runs as another user than root and ours. */
+void diagnose_untrusted_daemon(uid_t daemon_user);
+/* The daemon refuses this user. */
+void diagnose_refused_user(void);
+/* The daemon, which runs as that user, may not access our memory. */
+void diagnose_memory_access(uid_t daemon_user);
+
+#endif

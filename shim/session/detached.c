@@ -1,0 +1,139 @@
+/*
+ * Calls that wait without the session's lock, since the daemon has not answered for UNBLOCK_SECONDS. Each has the
+ * connection on which its answer will arrive to itself; other threads open another one.
+ *
+ * Signals are unblocked meanwhile, so a handler may end the wait by siglongjmp, and a thread may be cancelled. Nothing
+ * runs in the call then: the connections of such calls are closed at this thread's next call (siglongjmp), or when
+ * another call has to wait (ended threads).
+ */
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <errno.h>
+#include <poll.h>
+
+/* Further calls wait with the lock. */
+#define MAX_DETACHED_CALLS 16
+
+static struct detached_call {
+    /* The connection; 0: the entry is free (descriptors of ours have high numbers). */
+    int fd;
+    pid_t thread;
+    /* A word in the stack frame of detached_wait, which contains `stamp` while the call waits. */
+    const volatile uint64_t *frame;
+    uint64_t stamp;
+} calls[MAX_DETACHED_CALLS];
+
+/* Bits of this thread's entries of `calls`. */
+static __thread unsigned calls_of_thread __attribute__((tls_model("initial-exec")));
+_Static_assert(MAX_DETACHED_CALLS <= 8 * sizeof calls_of_thread, "a bit for each call");
+
+static void close_call(struct detached_call *call)
+{
+    fd_forget_hidden(call->fd);
+    REAL(close)(call->fd);
+    call->fd = 0;
+}
+
+/* A word of this process's memory, 0 if it is unmapped: the stack of a coroutine may have been freed. */
+static uint64_t word_at(const volatile uint64_t *address)
+{
+    uint64_t word = 0;
+    struct iovec local = {.iov_base = &word, .iov_len = sizeof word};
+    struct iovec remote = {.iov_base = (void *)address, .iov_len = sizeof word};
+    return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == sizeof word ? word : 0;
+}
+
+/*
+ * Whether siglongjmp has left a call of this thread. A call that still waits was interrupted by a signal handler, whose
+ * frames have lower addresses than the call's, unless the handler has a stack of its own; there the call has been left
+ * if its frame was overwritten since. `frame`: of a function that runs now.
+ */
+static bool is_abandoned(const struct detached_call *call, uintptr_t frame)
+{
+    if (frame > (uintptr_t)call->frame && !shim_on_signal_stack())
+        return true;
+    return word_at(call->frame) != call->stamp;
+}
+
+void detached_close_abandoned(uintptr_t frame)
+{
+    if (LIKELY(calls_of_thread == 0))
+        return;
+    for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++) {
+        if (!(calls_of_thread & 1u << i) || !is_abandoned(&calls[i], frame))
+            continue;
+        calls_of_thread &= ~(1u << i);
+        close_call(&calls[i]);
+    }
+}
+
+static void close_calls_of_ended_threads(void)
+{
+    for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
+        if (calls[i].fd != 0 && syscall(SYS_tgkill, shim_pid, calls[i].thread, 0) != 0 && errno == ESRCH)
+            close_call(&calls[i]);
+}
+
+IN_CHILD void detached_close_all(void)
+{
+    calls_of_thread = 0;
+    for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
+        if (calls[i].fd != 0)
+            close_call(&calls[i]);
+}
+
+void detached_moved(int from, int to)
+{
+    for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
+        if (calls[i].fd == from)
+            calls[i].fd = to;
+}
+
+static struct detached_call *free_call(void)
+{
+    for (unsigned i = 0; i < MAX_DETACHED_CALLS; i++)
+        if (calls[i].fd == 0)
+            return &calls[i];
+    return NULL;
+}
+
+bool detached_wait(int *fd, const struct shim_guard *guard, int seconds)
+{
+    /* Starts at a value that a frame does not contain by chance. */
+    static uint64_t stamps = 0x7573657264ull << 24;
+    volatile uint64_t frame = ++stamps;
+    const struct timespec limit = {.tv_sec = seconds};
+    const uint16_t generation = session.generation;
+    close_calls_of_ended_threads();
+    struct detached_call *call = free_call();
+    if (!call) {
+        /* With the lock: signals stay blocked, since siglongjmp would leave it locked. */
+        struct pollfd poll = {.fd = *fd, .events = POLLIN};
+        return ppoll(&poll, 1, seconds < 0 ? NULL : &limit, NULL) != 0;
+    }
+    const unsigned bit = 1u << (call - calls);
+    *call = (struct detached_call){.fd = *fd, .thread = session_thread_id, .frame = &frame, .stamp = frame};
+    calls_of_thread |= bit;
+    if (session.fd == *fd)
+        session.fd = -1;
+    pthread_mutex_unlock(&session_lock);
+    pthread_setcancelstate(guard->cancel, NULL);
+    struct pollfd poll = {.fd = *fd, .events = POLLIN};
+    const bool has_arrived = ppoll(&poll, 1, seconds < 0 ? NULL : &limit, &guard->mask) != 0;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    pthread_mutex_lock(&session_lock);
+    frame = 0;
+    if (!(calls_of_thread & bit)) {
+        /* A signal handler has forked, and this is the child: the connection is the parent's. */
+        *fd = -1;
+        errno = EIO;
+        return true;
+    }
+    calls_of_thread &= ~bit;
+    *fd = call->fd;
+    call->fd = 0;
+    if (session.fd < 0 && session.generation == generation)
+        session.fd = *fd;
+    return has_arrived;
+}

@@ -1,0 +1,61 @@
+/*
+ * Messages on standard error: why this program has no device, although USERDMA_SOCKET is set, and what to do.
+ */
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <stdio.h>
+#include <sys/prctl.h>
+
+/* Prints once per process, and never again in its children. */
+static void print_once(const char *subject, const char *reason)
+{
+    static bool is_printed;
+    if (is_printed)
+        return;
+    is_printed = true;
+    dprintf(STDERR_FILENO, "userdma: %s at %s: %s\n", subject, shim_socket_path, reason);
+}
+
+void diagnose_no_daemon(const char *reason)
+{
+    print_once("no daemon", reason);
+}
+
+void diagnose_untrusted_daemon(uid_t daemon_user)
+{
+    char reason[256], user[48];
+    user_text(daemon_user, user, sizeof user);
+    snprintf(reason, sizeof reason,
+             "it runs as %s, who could read and change this program's memory; only daemons of root and of user %u are "
+             "used: start one of your own (`userdma run --private`)",
+             user, (unsigned)geteuid());
+    print_once("the daemon", reason);
+}
+
+void diagnose_refused_user(void)
+{
+    char reason[160];
+    snprintf(reason, sizeof reason, "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
+             (unsigned)geteuid(), (unsigned)outer_user(geteuid()));
+    print_once("the daemon", reason);
+}
+
+void diagnose_memory_access(uid_t daemon_user)
+{
+    char reason[256];
+    if (daemon_user != geteuid())
+        snprintf(reason, sizeof reason,
+                 "it runs as root without the right to access the memory of this program of user %u (CAP_SYS_PTRACE); "
+                 "give it that, or start it as user %u",
+                 (unsigned)geteuid(), (unsigned)geteuid());
+    else if (prctl(PR_GET_DUMPABLE) != 1)
+        snprintf(reason, sizeof reason,
+                 "this program does not let it access its memory (it is not dumpable, as after setuid); start the "
+                 "daemon as root");
+    else
+        snprintf(reason, sizeof reason,
+                 "the system does not let it access this program's memory; see "
+                 "/proc/sys/kernel/yama/ptrace_scope and the container's rules, or start the daemon as root");
+    print_once("the daemon", reason);
+}

@@ -1,0 +1,161 @@
+/*
+ * One request to the daemon and its reply (protocol.h). Most replies arrive within microseconds, so the thread polls
+ * before it sleeps. A daemon that has not answered for UNBLOCK_SECONDS is waited for without the lock (detached.c).
+ */
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+/* Seconds after which HELLO is abandoned; other requests have no limit. */
+#define HELLO_SECONDS 8
+/* How long to poll for an answer before sleeping. */
+#define SPIN_NS 50000
+/* A sched_yield that took longer indicates a program that competes for the processor: no polling for NO_SPIN_NS. */
+#define LONG_YIELD_NS 500000
+#define NO_SPIN_NS 20000000
+
+void reply_close_all(struct reply *reply)
+{
+    while (reply->fd_count > 0)
+        REAL(close)(reply->fds[--reply->fd_count]);
+}
+
+/*
+ * recvmsg without blocking, repeated for at most SPIN_NS. It yields in between: the daemon may need our processor to
+ * answer.
+ */
+static ssize_t receive_spinning(int fd, struct msghdr *header)
+{
+    static uint64_t no_spin_before;
+    const uint64_t begin = shim_nanoseconds();
+    for (uint64_t now = begin;;) {
+        const ssize_t length = REAL(recvmsg)(fd, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (length >= 0 || errno != EAGAIN || now < no_spin_before || now - begin >= SPIN_NS)
+            return length;
+        sched_yield();
+        const uint64_t after = shim_nanoseconds();
+        if (after - now > LONG_YIELD_NS)
+            no_spin_before = after + NO_SPIN_NS;
+        now = after;
+    }
+}
+
+/*
+ * Receives one message into `reply`. Returns its length, 0 at the end of the stream, or -1 with errno: EAGAIN if
+ * nothing arrives for UNBLOCK_SECONDS, the socket's SO_RCVTIMEO.
+ */
+static ssize_t receive(int fd, struct reply *reply)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof reply->fds)];
+    } control;
+    struct iovec iov = {.iov_base = &reply->message, .iov_len = sizeof reply->message};
+    struct msghdr header = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+    ssize_t length = receive_spinning(fd, &header);
+    if (length < 0 && errno == EAGAIN)
+        do
+            length = REAL(recvmsg)(fd, &header, MSG_CMSG_CLOEXEC);
+        while (length < 0 && errno == EINTR);
+    reply->fd_count = 0;
+    reply->is_truncated = false;
+    if (length < 0)
+        return -1;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&header); c; c = CMSG_NXTHDR(&header, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        reply->fd_count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(reply->fds, CMSG_DATA(c), reply->fd_count * sizeof(int));
+    }
+    reply->is_truncated = (header.msg_flags & MSG_CTRUNC) != 0;
+    return length;
+}
+
+/* Closes the connection `fd` of a call that has waited without the lock, unless it is the session's again. */
+static void close_if_detached(int fd)
+{
+    if (fd == session.fd || fd < 0)
+        return;
+    fd_forget_hidden(fd);
+    REAL(close)(fd);
+}
+
+/* Closes the connection `fd`, whether it is the session's or that of a call that has waited without the lock. */
+static void close_connection(int fd)
+{
+    if (fd >= 0 && fd == session.fd)
+        session_disconnect();
+    else
+        close_if_detached(fd);
+}
+
+/* Sends `size` bytes of a request, and the descriptor `attached` unless it is -1. Result as of send(2). */
+static ssize_t send_request(int fd, const struct request *request, size_t size, int attached)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof attached)];
+    } control = {.align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof attached)}};
+    struct iovec iov = {.iov_base = (void *)request, .iov_len = size};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (attached >= 0) {
+        memcpy(CMSG_DATA(&control.align), &attached, sizeof attached);
+        header.msg_control = control.room;
+        header.msg_controllen = sizeof control.room;
+    }
+    return REAL(sendmsg)(fd, &header, MSG_NOSIGNAL);
+}
+
+int session_exchange_with(struct request *request, size_t body, int attached, struct reply *reply,
+                          const struct shim_guard *guard)
+{
+    struct userdma_header *header = &request->header;
+    int fd = session.fd;
+    if (session_thread_id == 0)
+        session_thread_id = gettid();
+    header->size = sizeof *header + body;
+    header->serial = ++session.serial;
+    header->pid = shim_pid;
+    header->tid = session_thread_id;
+    reply->generation = session.generation;
+    ssize_t length;
+    do
+        length = send_request(fd, request, header->size, attached);
+    while (length < 0 && (errno == EINTR || errno == EAGAIN));
+    if (attached >= 0)
+        REAL(close)(attached);
+    if (length < 0)
+        goto broken;
+    do {
+        length = receive(fd, reply);
+    } while (length < 0 && errno == EAGAIN &&
+             detached_wait(&fd, guard, header->type == USERDMA_HELLO ? HELLO_SECONDS : -1));
+    if (length < 0 && errno == EAGAIN) {
+        close_connection(fd);
+        return -ETIMEDOUT;
+    }
+    if (length < (ssize_t)sizeof reply->message.header || reply->message.header.serial != header->serial)
+        goto broken;
+    if (reply->message.header.type != (USERDMA_REPLY | header->type) || reply->message.header.size != (size_t)length)
+        goto broken;
+    close_if_detached(fd);
+    if (reply->is_truncated) {
+        reply_close_all(reply);
+        return -EMFILE;
+    }
+    reply->body = length - sizeof reply->message.header;
+    return 0;
+broken:
+    close_connection(fd);
+    return -EIO;
+}
+
+int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
+{
+    return session_exchange_with(request, body, -1, reply, guard);
+}
+
