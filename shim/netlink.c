@@ -19,8 +19,8 @@
 #define NETLINK_RDMA 20
 #endif
 
-/* Maximum gathered datagram; a contiguous one may be longer. */
-#define GATHERED 16384
+/* Maximum bytes of a datagram in several buffers, which is copied; one in one buffer may be longer. */
+#define MAX_GATHERED_BYTES 16384
 
 static int fail(int error)
 {
@@ -33,7 +33,8 @@ static bool is_netlink(int fd)
     return UNLIKELY(fd_kind(fd) == FD_NETLINK);
 }
 
-static long ask(int fd, uint32_t operation, uint32_t extra, uint64_t argument)
+/* Makes an operation on the socket, USERDMA_NETLINK_…; result as of a system call. */
+static long request(int fd, uint32_t operation, uint32_t extra, uint64_t argument)
 {
     return session_call(fd, USERDMA_NETLINK, operation | (uint64_t)extra << 32, argument);
 }
@@ -59,7 +60,7 @@ int netlink_open(int type)
 
 /* ---- sending ---- */
 
-/* Whether a datagram is addressed to the kernel, the only possible receiver. 0, or -1 with errno. */
+/* 0 if a datagram is addressed to the kernel, the only possible receiver; else -1 with errno. */
 static int check_destination(const struct sockaddr *to, socklen_t length)
 {
     struct sockaddr_nl address;
@@ -79,12 +80,12 @@ ssize_t netlink_write(int fd, const void *buffer, size_t count)
 {
     if (count == 0)
         return fail(ENODATA);
-    return count > INT32_MAX ? fail(EMSGSIZE) : ask(fd, USERDMA_NETLINK_SEND, (uint32_t)count, (uintptr_t)buffer);
+    return count > INT32_MAX ? fail(EMSGSIZE) : request(fd, USERDMA_NETLINK_SEND, (uint32_t)count, (uintptr_t)buffer);
 }
 
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count)
 {
-    char room[GATHERED];
+    char room[MAX_GATHERED_BYTES];
     size_t length = 0;
     if (count == 1)
         return netlink_write(fd, vector->iov_base, vector->iov_len);
@@ -158,7 +159,8 @@ void netlink_received(int fd, struct msghdr *message, socklen_t room)
         return;
     netlink_sender(fd, message->msg_name, room, &message->msg_namelen);
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
+        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS &&
+            c->cmsg_len >= CMSG_LEN(sizeof(struct ucred)))
             memset(CMSG_DATA(c), 0, sizeof(struct ucred));
 }
 
@@ -185,47 +187,47 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *buffer, size_t count, size_t size, i
 
 EXPORT int bind(int fd, const struct sockaddr *address, socklen_t length)
 {
-    struct sockaddr_nl wanted;
+    struct sockaddr_nl local;
     if (!is_netlink(fd))
         return REAL(bind)(fd, address, length);
-    if (length < sizeof wanted)
+    if (length < sizeof local)
         return fail(EINVAL);
-    memcpy(&wanted, address, sizeof wanted);
-    if (wanted.nl_family != AF_NETLINK)
+    memcpy(&local, address, sizeof local);
+    if (local.nl_family != AF_NETLINK)
         return fail(EINVAL);
-    return (int)ask(fd, USERDMA_NETLINK_BIND, 0, wanted.nl_pid | (uint64_t)wanted.nl_groups << 32);
+    return (int)request(fd, USERDMA_NETLINK_BIND, 0, local.nl_pid | (uint64_t)local.nl_groups << 32);
 }
 
 EXPORT int connect(int fd, const struct sockaddr *address, socklen_t length)
 {
-    struct sockaddr_nl to;
+    struct sockaddr_nl peer;
     if (!is_netlink(fd))
         return REAL(connect)(fd, address, length);
     if (length < sizeof(sa_family_t))
         return fail(EINVAL);
     if (address->sa_family == AF_UNSPEC)
         return 0;
-    if (length < sizeof to || address->sa_family != AF_NETLINK)
+    if (length < sizeof peer || address->sa_family != AF_NETLINK)
         return fail(EINVAL);
-    memcpy(&to, address, sizeof to);
-    if (to.nl_pid || to.nl_groups)
+    memcpy(&peer, address, sizeof peer);
+    if (peer.nl_pid || peer.nl_groups)
         return fail(EPERM);
-    const long name = ask(fd, USERDMA_NETLINK_NAME, 0, 0);
+    const long name = request(fd, USERDMA_NETLINK_NAME, 0, 0);
     if (name < 0 || (uint32_t)name != 0)
         return name < 0 ? -1 : 0;
-    return (int)ask(fd, USERDMA_NETLINK_BIND, 0, (uint64_t)name);
+    return (int)request(fd, USERDMA_NETLINK_BIND, 0, (uint64_t)name);
 }
 
 EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
 {
     if (!is_netlink(fd))
         return REAL(getsockname)(fd, address, length);
-    const long name = ask(fd, USERDMA_NETLINK_NAME, 0, 0);
+    const long name = request(fd, USERDMA_NETLINK_NAME, 0, 0);
     if (name < 0)
         return -1;
-    const struct sockaddr_nl own = {
+    const struct sockaddr_nl local = {
         .nl_family = AF_NETLINK, .nl_pid = (uint32_t)name, .nl_groups = (uint32_t)((uint64_t)name >> 32)};
-    store_address(address, *length, length, &own);
+    store_address(address, *length, length, &local);
     return 0;
 }
 
@@ -245,7 +247,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
     uint32_t number;
     if (LIKELY(!is_netlink(fd)))
         return REAL(setsockopt)(fd, level, option, value, length);
-    /* Sending never waits, and a program that receives the socket recognises it by this value. */
+    /* Ignored: sending never waits, and a program that receives the socket recognises it by its send timeout. */
     if (level == SOL_SOCKET && option == SO_SNDTIMEO)
         return length < sizeof(struct timeval) ? fail(EINVAL) : 0;
     if (level != SOL_NETLINK)
@@ -253,7 +255,7 @@ EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_
     if (length < sizeof number)
         return fail(EINVAL);
     memcpy(&number, value, sizeof number);
-    return (int)ask(fd, USERDMA_NETLINK_SET, (uint32_t)option, number);
+    return (int)request(fd, USERDMA_NETLINK_SET, (uint32_t)option, number);
 }
 
 static int store_number(void *value, socklen_t *length, uint32_t number)
@@ -286,13 +288,13 @@ EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *len
         return REAL(getsockopt)(fd, level, option, value, length);
     long answer;
     if (level == SOL_NETLINK)
-        answer = ask(fd, USERDMA_NETLINK_GET, (uint32_t)option, 0);
+        answer = request(fd, USERDMA_NETLINK_GET, (uint32_t)option, 0);
     else if (level == SOL_SOCKET && option == SO_DOMAIN)
         answer = AF_NETLINK;
     else if (level == SOL_SOCKET && option == SO_PROTOCOL)
         answer = NETLINK_RDMA;
     else if (level == SOL_SOCKET && option == SO_TYPE)
-        answer = ask(fd, USERDMA_NETLINK_TYPE, 0, 0);
+        answer = request(fd, USERDMA_NETLINK_TYPE, 0, 0);
     else if (level == SOL_SOCKET && (option == SO_PEERCRED || option == SO_SNDTIMEO))
         return store_zeros(fd, option, value, length);
     else

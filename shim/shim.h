@@ -2,32 +2,36 @@
  * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
  * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h has the messages).
  *
- *   init.c         start: checks whether the shim is active, and finds the C library's own functions
- *   early.c        replacements of those functions while they are looked up
- *   session.c      the connection to the daemon: connect, request and reply, fork
- *   context.c      requests over it: open, attach, calls
- *   users.c        users by number, for messages
- *   fds.c          the table of our descriptors, updated by copies and closes
- *   received.c     descriptors of ours received from another program
- *   netlink.c      sockets of NETLINK_RDMA
- *   room.c         the memory in which a call's answer may be stored
- *   device.c       calls without a request: doorbells, reading events, checking the daemon
- *   paths.c        redirected paths
- *   files.c        interposed calls with paths
- *   walks.c        interposed calls that walk over many files: glob, ftw
- *   stat.c         the stat family
- *   descriptors.c  interposed calls on descriptors
- *   syscalls.c     syscall(2)
- *   loading.c      libraries that are loaded without the shim
- *   elf.c          the needed libraries of a library
- *   valgrind.c     reports the daemon's writes to valgrind
- *   verbs.c        the provider's functions, wrapped
- *   stacks.c       stacks of calls and posts, for `userdma check`
- *   refused.c      reports of refused posts
- *   events.c       logs of `userdma check` in a context's file: where requests were posted, what threads did in order
- *   outstanding.c  memory of outstanding requests: freed (frees/ tells), of returned frames, at a fork
- *   batches.c      sizes of batches of ibv_wr_*
- *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the four)
+ * loading/
+ *   init.c             start: checks whether the shim is active, and finds the C library's own functions
+ *   early.c            replacements of those functions while they are looked up
+ *   loading.c, elf.c   libraries that are loaded such that they would not find the shim's functions
+ * session/
+ *   session.c          the connection to the daemon; its other files are listed in connection.h
+ *   context.c          requests over it: open, attach, calls
+ *   device.c           calls without a request: doorbells, reading events, checking the daemon
+ *   response_memory.c  the memory in which a call's response may be stored
+ *   received.c         descriptors of ours received from another program
+ *   users.c            users by number, for messages
+ * files/
+ *   fds.c              the table of our descriptors, updated by copies and closes
+ *   descriptors.c      interposed calls on descriptors
+ *   paths.c            redirected paths
+ *   files.c            interposed calls with paths; walks.c: glob and ftw; stat.c: the stat family
+ * verbs/
+ *   verbs.c            the provider's functions, wrapped
+ *   xrc.c              XRC, which rxe's provider lacks
+ * check/               for `userdma check`
+ *   stacks.c           stacks of calls and posts; python.c: frames of Python
+ *   events.c           logs in a context's file: where requests were posted, what threads did in order
+ *   outstanding.c      memory of outstanding requests; its files are listed in requests.h
+ *   refused.c          reports of refused posts
+ *   batches.c          batches of ibv_wr_*
+ *   valgrind.c         reports the daemon's writes to valgrind
+ * netlink.c            sockets of NETLINK_RDMA
+ * syscalls.c           syscall(2)
+ *
+ * waits/ and frees/ are preload libraries of their own, for `userdma check`.
  *
  * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
  * allocated; in a child that shares our memory (vfork) our descriptors are handled by raw system calls.
@@ -35,7 +39,10 @@
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/* Both make headers define functions that are defined here, or rename them. This header must be included first. */
+/*
+ * With either macro the C library's headers define functions that are defined here, or rename them. So this header is
+ * included first.
+ */
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS
 
@@ -71,6 +78,8 @@
 #define EXPORT __attribute__((visibility("default")))
 /* For the child of a fork: its only thread races with none of the parent's, which ThreadSanitizer does not know. */
 #define IN_CHILD __attribute__((no_sanitize("thread")))
+/* Pointers below are invalid: nothing is mapped there. They are left to the kernel, which answers EFAULT. */
+#define LOWEST_ADDRESS 4096
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* Returns the result of a function, by a tail call if the compiler can. */
@@ -109,8 +118,8 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
 /* Every function that we interpose. */
 #define INTERPOSED(X)                                                                                                  \
-    X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2) X(creat)           \
-    X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)             \
+    X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2)         \
+    X(creat) X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)    \
     X(scandirat64) X(glob) X(glob64) X(ftw) X(ftw64) X(nftw) X(nftw64) X(statfs) X(statfs64) X(statvfs) X(statvfs64)   \
     X(getcwd) X(__getcwd_chk) X(get_current_dir_name) X(fchdir) X(access) X(faccessat) X(euidaccess) X(eaccess)        \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
@@ -124,6 +133,7 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
 /* ---- init.c ---- */
 
+/* The C library's own functions, or those of another preload library behind the shim. Used by REAL(name). */
 struct real {
 #define X(name) __typeof__(&name) name;
     INTERPOSED(X)
@@ -150,10 +160,10 @@ void valgrind_mark(void);
 extern bool shim_stacks;
 /* The event log is written too (events.c). */
 extern bool shim_events;
-/* The current folder may be in the daemon's tree: relative paths may lead to counters. */
+/* The current folder may be in the daemon's tree, so that a relative path may lead to a counter file. */
 extern bool shim_in_tree;
 
-/* No effect on the thread that runs it: REAL then gives the versions of early.c. */
+/* Initialises the shim once. A call within it, by the same thread, does nothing: REAL then gives early.c's versions. */
 void shim_init(void);
 
 /* ---- verbs.c ---- */
@@ -175,20 +185,22 @@ struct stack {
 
 /* Whether stacks are recorded, from the environment. */
 void stacks_detect(void);
-/* The caller's stack without frames of Python, which cannot be taken in free(); then its number as of `stack_here`. */
+/* Takes the caller's stack without frames of Python, which cannot be taken in free(). */
 void stack_take_native(struct stack *stack);
+/* The number of a stack, which is sent to the daemon if it is new; 0: none. Not with the session's lock held. */
 uint32_t stack_number(const struct stack *stack);
-/*
- * The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno.
- */
+/* The same for the caller's stack, with frames of Python. Preserves errno. */
 uint32_t stack_here(void);
-/* Libraries were unloaded: the addresses of stacks may be those of others from now on. */
+/* Libraries were unloaded: from now on other code may be at the addresses of known stacks. */
 void stacks_unloaded(void);
-/* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
+/*
+ * Notes in the post log of the context's file where a request is posted. Called before the post, so that the note is
+ * there when the request fails. `queue` and `number` as in protocol.h. Preserves errno.
+ */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports that this thread is about to fork. Preserves errno. */
 void stack_fork(void);
-/* Sends a message about a context: its type, and the body. Preserves errno. */
+/* Sends a message of that type about the context of `fd`, with a body of `size` bytes. Preserves errno. */
 void stack_report(int fd, uint32_t type, uint32_t stack, const void *body, size_t size);
 
 /* ---- events.c ---- */
@@ -199,9 +211,9 @@ void events_detect(void);
 void events_open(int fd);
 /* The post log, NULL if it is not mapped. */
 struct userdma_post *events_post_log(int fd);
-/* One entry of the event log, as in protocol.h. Posts: before the device can see them. */
+/* Appends an entry to the event log (struct userdma_event). For a post, called before the device can see it. */
 void events_note(int fd, uint32_t kind, uint32_t number, uint32_t count, uint64_t wr_id, uint32_t stack);
-/* This thread has waited for others, by other means than RDMA. */
+/* This thread has waited for others, by other means than by polling completions. */
 void events_waited(void);
 
 /* ---- early.c ---- */
@@ -219,7 +231,10 @@ extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden"
 
 /* ---- session.c ---- */
 
-/* Signals are blocked and cancellation is off while a lock of ours is held: a handler may call close() or ioctl(). */
+/*
+ * What the thread had before a lock of ours was taken: its signal mask, and whether it can be cancelled. While the lock
+ * is held signals are blocked, since a handler may call close() or ioctl(), and cancellation is off.
+ */
 struct shim_guard {
     sigset_t mask;
     int cancel;
@@ -235,8 +250,8 @@ static inline bool shim_foreign(void)
 }
 
 /*
- * Whether a signal handler runs here that has a stack of its own. It may be within the thread's: addresses do not tell
- * there which frames have returned.
+ * Whether the caller runs on a signal handler's own stack (sigaltstack). That stack may lie within the thread's stack,
+ * so addresses do not tell which frames have returned.
  */
 static inline bool shim_on_signal_stack(void)
 {
@@ -244,7 +259,7 @@ static inline bool shim_on_signal_stack(void)
     return sigaltstack(NULL, &stack) != 0 || (stack.ss_flags & SS_ONSTACK);
 }
 
-/* Of the monotonic clock. */
+/* CLOCK_MONOTONIC, in nanoseconds. */
 static inline uint64_t shim_nanoseconds(void)
 {
     struct timespec time;
@@ -252,13 +267,13 @@ static inline uint64_t shim_nanoseconds(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-/* Enables the shim for this process and its forks: called once, before we have any state. */
+/* Notes the process that owns the session, and handles forks: called once, before there is a session. */
 void session_own_process(void);
 
-/* Copies the folder to which paths are redirected. False, with ENOENT in errno, if there is no daemon. */
+/* Copies the path of the daemon's tree. False with errno (ENOENT, EMFILE, ENFILE) if there is no daemon. */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
-/* Asks the daemon to update the counter files; does nothing without a daemon. */
+/* Asks the daemon to update the files of counters. 0, also without a daemon, or an errno. */
 int session_refresh(void);
 
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
@@ -271,18 +286,24 @@ int session_open(unsigned node, int flags);
 int session_attach(int fd);
 
 /*
- * Forwards a call on a context's descriptor, or on one of events, of a driver or of a channel: `type` USERDMA_IOCTL,
- * USERDMA_WRITE or USERDMA_READ; on a socket of NETLINK_RDMA USERDMA_NETLINK. Result as of the system call.
+ * Forwards a call on a descriptor of ours. Result as of the system call. `type`, and what `first` and `second` are:
+ *
+ *   USERDMA_IOCTL                 request number, argument
+ *   USERDMA_WRITE, USERDMA_READ   buffer, bytes
+ *   USERDMA_NETLINK               operation in the low 32 bits and `extra` in the high ones, argument
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 
-/* The program's end of a new NETLINK_RDMA socket, close-on-exec; -1 with errno, ENOENT without a daemon. */
+/*
+ * The program's end of a new NETLINK_RDMA socket, close-on-exec; -1 with errno, ENOENT without a daemon. `type`:
+ * SOCK_RAW or SOCK_DGRAM.
+ */
 int session_netlink(unsigned type);
 
-/* mmap(2) on a driver's descriptor: the daemon decides what it maps. */
+/* mmap(2) on a driver's descriptor: the daemon answers with the file and offset to map. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
-/* A connection's socket was moved to another number. */
+/* The socket of a connection was moved to another number. */
 void session_moved(int from, int to);
 
 /* The page with the parked word, read-only; NULL before the first session. */
@@ -293,7 +314,7 @@ extern const volatile uint32_t *session_parked;
 enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
-    FD_RECEIVED,     /* the same from another program, not known to our session yet */
+    FD_RECEIVED,  /* the same from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
@@ -304,11 +325,15 @@ enum fd_kind {
 
 struct fd_entry {
     uint8_t kind;
-    /* FD_EVENT: bytes of one record, 0 until known. FD_RECEIVED: inherited by exec, with a doorbell socket. */
-    uint8_t record;
-    /* FD_CONTEXT: the session that `context` belongs to. */
+    union {
+        /* FD_EVENT, FD_DRIVER: bytes of one record, 0 until known. */
+        uint8_t record_bytes;
+        /* FD_RECEIVED: inherited by exec, and so was a doorbell socket. */
+        bool is_inherited;
+    };
+    /* FD_CONTEXT: `session_generation` of the session that knows `context`. */
     uint16_t generation;
-    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the descriptor that it serves, -1 for the session's own. */
+    /* FD_CONTEXT: its doorbell socket. FD_HIDDEN: the context whose doorbell socket it is, -1: a session's socket. */
     int32_t partner;
     /* FD_CONTEXT: the daemon's number of it. */
     uint32_t context;
@@ -338,7 +363,7 @@ static inline int fd_kind(int fd)
  * closed).
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
-/* Removes a hidden socket from the table; it stays open. */
+/* Removes a hidden socket from the table; the socket stays open. */
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add(int fd, const struct fd_entry *entry);
@@ -354,7 +379,7 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
-/* A context of another program; `by_exec`: inherited by exec. */
+/* Registers a context of another program, FD_RECEIVED; `by_exec`: inherited by exec. */
 int fd_add_received(int fd, bool by_exec);
 /* Removes a descriptor from the table and closes what belongs to it; the descriptor itself stays open. */
 void fd_forget(int fd);
@@ -366,7 +391,7 @@ void fd_vacate(int fd);
 void fd_set_close_on_exec(int fd, bool on);
 /* close_range(2) around our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
-/* The kernel has just assigned a number that the table still has: it was closed without the shim. */
+/* The kernel has just assigned a number that is still in the table: it was closed by a raw system call. */
 void fd_reused(int fd);
 static inline int fd_opened(int fd)
 {
@@ -384,8 +409,9 @@ static inline int fd_socket_option(int fd, int option, void *value, socklen_t *l
 {
     return (int)early_syscall(SYS_getsockopt, fd, SOL_SOCKET, option, (long)value, (long)length, 0);
 }
-/* Marks a doorbell socket, so that a program which inherits it across exec recognises it; closes one such socket. */
+/* Marks a doorbell socket with the inode of its context's file, so that a program that inherits both can match them. */
 void fd_mark(int hidden, ino_t inode);
+/* Closes one inherited doorbell socket of the context with that inode. */
 void fd_drop_inherited(ino_t inode);
 
 /* ---- netlink.c ---- */
@@ -421,25 +447,26 @@ static inline int fd_used(int fd)
     return LIKELY(kind != FD_RECEIVED) ? kind : received_learn(fd);
 }
 
-/* ---- room.c ---- */
+/* ---- response_memory.c ---- */
 
-/* Whether a call (as in `session_call`) passes these `width` bytes for its answer. */
+/* Whether a call (parameters as of `session_call`) may have `width` bytes of response stored at `address`. */
 bool call_may_store(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
 
 /* write(2) on a context: a doorbell, or a command that is forwarded. */
 ssize_t device_write(int fd, const void *buffer, size_t count);
+/* read(2) on an event descriptor: one record. */
 ssize_t event_read(int fd, void *buffer, size_t count);
 /* write(2) on a channel of the connection manager: a command, which may wait for an event. */
 ssize_t cm_write(int fd, const void *buffer, size_t count);
-/* read(2) on a channel of management datagrams, which waits for a message unless the descriptor has O_NONBLOCK. */
+/* read(2) on a channel of management datagrams; waits for a message unless the descriptor has O_NONBLOCK. */
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
 /* Whether the context has ended: the daemon has ended or the device was removed, which closes its doorbell socket. */
 bool device_dead(int fd);
-/* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT. */
+/* Stores a descriptor number of `width` bytes, 4 or 8, at an address of the program. 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
 
 /* ---- elf.c ---- */
@@ -455,6 +482,7 @@ void elf_needed(int fd, bool (*each)(void *context, const char *name), void *con
 
 #define PATH_ROOM 1024
 
+/* Whether an absolute path is an RDMA path. */
 bool path_matches(const char *path);
 
 /* The program has changed its current folder. */
@@ -466,10 +494,10 @@ void path_folder_changed(void);
  */
 const char *path_absolute(int dir, const char *path, char room[PATH_ROOM]);
 
-/* Whether a path has the initial of one that path_absolute changes: most do not. */
+/* Whether path_absolute may change the path, by its first character: most paths it does not. */
 static inline bool path_may_lead(const char *path)
 {
-    if (UNLIKELY((uintptr_t)path < 4096))
+    if (UNLIKELY((uintptr_t)path < LOWEST_ADDRESS))
         return false;
     switch (*path) {
     case 'c': /* class */
@@ -489,10 +517,10 @@ static inline bool path_may_lead(const char *path)
     }
 }
 
-/* Whether a path is redirected. Costs two comparisons for most others. */
+/* Whether a path is redirected. Costs two comparisons for most paths that are not. */
 static inline bool path_is_ours(const char *path)
 {
-    if (LIKELY((uintptr_t)path < 4096))
+    if (LIKELY((uintptr_t)path < LOWEST_ADDRESS))
         return false;
     if (path[0] != '/') {
         if (UNLIKELY(shim_in_tree))
@@ -519,7 +547,7 @@ static inline bool node_is_umad(unsigned node)
 }
 /* Device number of a node in the tree; 0 if it has none. */
 dev_t path_node_rdev(unsigned node);
-/* Replaces a path as path_absolute does. Uses stack only if it may. */
+/* Replaces `path` as path_absolute does. Uses stack only if it may be changed. */
 #define ABSOLUTE(dir, path)                                                                                            \
     do {                                                                                                               \
         if (UNLIKELY(path_may_lead(path))) {                                                                           \

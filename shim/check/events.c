@@ -1,7 +1,7 @@
 /*
  * The logs in a context's memory file, for `userdma check`. The post log tells where requests were posted. The event
- * log, with USERDMA_STACKS=2, tells what threads did in order: posts, polls that found completions, and when each thread
- * last waited for others. The daemon joins both with what the device saw.
+ * log, with USERDMA_STACKS=2, tells what threads did in order: posts, polls that found completions, and when each
+ * thread last waited for others. The daemon joins both with what the device saw.
  *
  * The logs are mapped through another descriptor of the file, which is closed at once and does not keep the context
  * alive. They stay mapped until another context has the same descriptor number.

@@ -33,19 +33,19 @@ EXPORT int socket(int family, int type, int protocol)
 
 /* ---- device calls ---- */
 
-/* Magic numbers of Linux's RDMA ioctls and of the object dialect. */
+/* Types of ioctl requests: RDMA_IOCTL_MAGIC of Linux's RDMA, and the object dialect's. */
 #define MAGIC_LINUX 0x1b
 #define MAGIC_OBJECT 0xdb
 
-/* Examines an unknown descriptor; its kind. */
-static int recognised(int fd)
+/* The kind of a descriptor that is not in the table, which is added if it is ours. */
+static int recognise(int fd)
 {
     const int saved = errno;
     if (!shim_is_ready())
         shim_init();
-    const bool ours = shim_active && received_recognise(fd, false);
+    const bool is_ours = shim_active && received_recognise(fd, false);
     errno = saved;
-    return ours ? fd_used(fd) : FD_OTHER;
+    return is_ours ? fd_used(fd) : FD_OTHER;
 }
 
 EXPORT int ioctl(int fd, unsigned long request, ...)
@@ -56,11 +56,11 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     va_end(arguments);
     int kind = fd_used(fd);
     if (UNLIKELY(kind == FD_OTHER && (_IOC_TYPE(request) == MAGIC_LINUX || _IOC_TYPE(request) == MAGIC_OBJECT)))
-        kind = recognised(fd);
+        kind = recognise(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* Whether the request is one of a driver, on a descriptor whose arrival was not noticed. */
-        if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
+        /* ENOTTY: perhaps a request of a driver, on a descriptor of ours that arrived unnoticed. */
+        if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognise(fd)) == FD_OTHER)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))
@@ -83,7 +83,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* Contexts and drivers' descriptors can be written; event descriptors are open for reading only. */
+/* write(2) on a descriptor of ours. Event descriptors are open for reading only. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -115,13 +115,14 @@ EXPORT ssize_t writev(int fd, const struct iovec *vector, int count)
     return count == 1 && vector ? write_ours(fd, kind, vector->iov_base, vector->iov_len) : fail(EINVAL);
 }
 
-static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *result)
+/* read(2) on a descriptor of ours; false if the C library's function has to be called. */
+static inline bool read_if_ours(int fd, void *buffer, size_t count, ssize_t *result)
 {
     const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
     *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
-              : kind == FD_RECEIVED                  ? -1
+              : kind == FD_RECEIVED               ? -1
               : kind == FD_UMAD                   ? umad_read(fd, buffer, count)
                                                   : event_read(fd, buffer, count);
     return true;
@@ -130,25 +131,27 @@ static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *resul
 EXPORT ssize_t read(int fd, void *buffer, size_t count)
 {
     ssize_t result;
-    return reads_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
+    return read_if_ours(fd, buffer, count, &result) ? result : REAL(read)(fd, buffer, count);
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room)
 {
     ssize_t result;
-    return count <= room && reads_ours(fd, buffer, count, &result) ? result : REAL(__read_chk)(fd, buffer, count, room);
+    if (count <= room && read_if_ours(fd, buffer, count, &result))
+        return result;
+    return REAL(__read_chk)(fd, buffer, count, room);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 {
     ssize_t result;
-    if (count == 1 && vector && reads_ours(fd, vector->iov_base, vector->iov_len, &result))
+    if (count == 1 && vector && read_if_ours(fd, vector->iov_base, vector->iov_len, &result))
         return result;
     const int kind = fd_used(fd);
     return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
-/* A device has none, so a receiver of the descriptor need not query the daemon. */
+/* Devices have no file position. An FD_RECEIVED need not be attached for this answer. */
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);
@@ -260,14 +263,14 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before and after the kernel replaces number `to` by a copy of `from`. */
+/* Before and after dup2 or dup3 make `to` a copy of `from`. */
 static void before_replacing(int from, int to)
 {
     if (UNLIKELY(fd_table != NULL) && from != to)
         fd_vacate(to);
 }
 
-static int replaced(int result, int from, int to, bool close_on_exec)
+static int after_replacing(int result, int from, int to, bool close_on_exec)
 {
     if (UNLIKELY(fd_table != NULL) && result >= 0 && from != to) {
         fd_forget(to);
@@ -279,16 +282,16 @@ static int replaced(int result, int from, int to, bool close_on_exec)
 EXPORT int dup2(int from, int to)
 {
     before_replacing(from, to);
-    return replaced(REAL(dup2)(from, to), from, to, false);
+    return after_replacing(REAL(dup2)(from, to), from, to, false);
 }
 
 EXPORT int dup3(int from, int to, int flags)
 {
     before_replacing(from, to);
-    return replaced(REAL(dup3)(from, to, flags), from, to, (flags & O_CLOEXEC) != 0);
+    return after_replacing(REAL(dup3)(from, to, flags), from, to, (flags & O_CLOEXEC) != 0);
 }
 
-static int controlled(int result, int fd, int command, unsigned long argument)
+static int after_fcntl(int result, int fd, int command, unsigned long argument)
 {
     if (LIKELY(fd_table == NULL) || result < 0)
         return result;
@@ -307,7 +310,7 @@ EXPORT int fcntl(int fd, int command, ...)
     va_start(arguments, command);
     const unsigned long argument = va_arg(arguments, unsigned long);
     va_end(arguments);
-    return controlled(REAL(fcntl)(fd, command, argument), fd, command, argument);
+    return after_fcntl(REAL(fcntl)(fd, command, argument), fd, command, argument);
 }
 
 EXPORT int fcntl64(int fd, int command, ...)
@@ -316,5 +319,5 @@ EXPORT int fcntl64(int fd, int command, ...)
     va_start(arguments, command);
     const unsigned long argument = va_arg(arguments, unsigned long);
     va_end(arguments);
-    return controlled(REAL(fcntl64)(fd, command, argument), fd, command, argument);
+    return after_fcntl(REAL(fcntl64)(fd, command, argument), fd, command, argument);
 }

@@ -22,8 +22,8 @@
 #endif
 
 /*
- * Preferred numbers of hidden sockets, if the limit of descriptors allows; how many numbers from there are searched
- * after exec.
+ * Hidden sockets have numbers from here on, if the limit of descriptors allows; and how many numbers from there are
+ * searched for doorbell sockets after exec.
  */
 #define HIDDEN_BASE 900
 #define HIDDEN_SEARCHED 256
@@ -31,15 +31,16 @@
 struct fd_entry *fd_table;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* The highest number that the table ever had. */
 static int highest = -1;
 
-static void enter(struct shim_guard *guard)
+static void lock_table(struct shim_guard *guard)
 {
     shim_guard_enter(guard);
     pthread_mutex_lock(&lock);
 }
 
-static void leave(const struct shim_guard *guard)
+static void unlock_table(const struct shim_guard *guard)
 {
     pthread_mutex_unlock(&lock);
     shim_guard_leave(guard);
@@ -53,7 +54,8 @@ IN_CHILD void fd_after_fork(void)
 
 /* ---- entries ---- */
 
-static bool have_table(void)
+/* Creates the table unless it exists; false with errno if there is no memory. */
+static bool create_table(void)
 {
     if (fd_table)
         return true;
@@ -78,11 +80,11 @@ static int put(int fd, const struct fd_entry *entry)
         errno = EMFILE;
         return -1;
     }
-    if (!have_table())
+    if (!create_table())
         return -1;
     struct fd_entry *slot = fd_table + fd;
     clear(fd);
-    slot->record = entry->record;
+    slot->record_bytes = entry->record_bytes; /* and is_inherited */
     slot->generation = entry->generation;
     slot->partner = entry->partner;
     slot->context = entry->context;
@@ -96,9 +98,9 @@ static int put(int fd, const struct fd_entry *entry)
 static int put_locked(int fd, const struct fd_entry *entry)
 {
     struct shim_guard guard;
-    enter(&guard);
+    lock_table(&guard);
     int result = put(fd, entry);
-    leave(&guard);
+    unlock_table(&guard);
     return result;
 }
 
@@ -116,13 +118,13 @@ int fd_add_event(int fd, enum fd_kind kind)
 
 int fd_add_received(int fd, bool by_exec)
 {
-    const struct fd_entry entry = {.kind = FD_RECEIVED, .record = by_exec, .partner = -1};
+    const struct fd_entry entry = {.kind = FD_RECEIVED, .is_inherited = by_exec, .partner = -1};
     return put_locked(fd, &entry);
 }
 
 /* ---- hidden sockets ---- */
 
-/* Where they are placed; with a low limit of descriptors in its last eighth. */
+/* The lowest number of hidden sockets: HIDDEN_BASE, with a low limit of descriptors seven eighths of it. */
 static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
@@ -130,7 +132,7 @@ static int hidden_base(void)
     return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
 }
 
-/* A copy of `fd` at a high number; if those are all in use, at half that number or above. */
+/* A copy of `fd` with a number from hidden_base on; if all are in use, from half of it on. -1 with errno. */
 static int copy_high(int fd, bool close_on_exec)
 {
     const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, base = hidden_base();
@@ -141,7 +143,7 @@ static int copy_high(int fd, bool close_on_exec)
 int fd_hide(int fd, int owner, bool close_on_exec)
 {
     struct shim_guard guard;
-    enter(&guard);
+    lock_table(&guard);
     int hidden = copy_high(fd, close_on_exec);
     int saved = errno;
     REAL(close)(fd);
@@ -151,7 +153,7 @@ int fd_hide(int fd, int owner, bool close_on_exec)
         REAL(close)(hidden);
         hidden = -1;
     }
-    leave(&guard);
+    unlock_table(&guard);
     errno = saved;
     return hidden;
 }
@@ -159,10 +161,10 @@ int fd_hide(int fd, int owner, bool close_on_exec)
 void fd_forget_hidden(int hidden)
 {
     struct shim_guard guard;
-    enter(&guard);
+    lock_table(&guard);
     if (fd_kind(hidden) == FD_HIDDEN)
         clear(hidden);
-    leave(&guard);
+    unlock_table(&guard);
 }
 
 void fd_vacate(int fd)
@@ -171,7 +173,7 @@ void fd_vacate(int fd)
         return;
     struct shim_guard guard;
     int saved = errno;
-    enter(&guard);
+    lock_table(&guard);
     struct fd_entry entry = fd_table[fd];
     int flags = REAL(fcntl)(fd, F_GETFD);
     if (entry.kind == FD_HIDDEN) {
@@ -184,11 +186,14 @@ void fd_vacate(int fd)
         else if (fd_kind(entry.partner) == FD_CONTEXT)
             __atomic_store_n(&fd_table[entry.partner].partner, moved, __ATOMIC_RELEASE);
     }
-    leave(&guard);
+    unlock_table(&guard);
     errno = saved;
 }
 
-/* Like the daemon's marks of descriptors (protocol.h), with the context's own seconds. */
+/*
+ * The send timeout that marks a doorbell socket, by the inode of its context's file. The microseconds are those of the
+ * daemon's marks (USERDMA_MARK_FIRST), whose seconds are higher.
+ */
 static struct timeval mark_of(ino_t inode)
 {
     return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = USERDMA_MARK_MICROSECONDS};
@@ -218,8 +223,8 @@ void fd_drop_inherited(ino_t inode)
 
 /* ---- changes of the program's descriptors ---- */
 
-/* Removes a program's descriptor; returns its hidden socket, or -1. */
-static int take_out(int fd)
+/* Removes a descriptor of the program and its hidden socket from the table; returns that socket, or -1. */
+static int remove_entry(int fd)
 {
     struct fd_entry entry = fd_table[fd];
     clear(fd);
@@ -243,16 +248,17 @@ void fd_forget(int fd)
         return;
     }
     struct shim_guard guard;
-    struct stat given;
-    enter(&guard);
-    /* A doorbell socket was inherited by exec, for each copy of the context. */
-    const bool orphan = fd_table[fd].kind == FD_RECEIVED && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
-    int hidden = take_out(fd);
-    leave(&guard);
+    struct stat file;
+    lock_table(&guard);
+    /* An inherited context that was never used: its doorbell socket, inherited too, is not in the table. */
+    const bool has_inherited_doorbell =
+        fd_table[fd].kind == FD_RECEIVED && fd_table[fd].is_inherited && REAL(fstat)(fd, &file) == 0;
+    int hidden = remove_entry(fd);
+    unlock_table(&guard);
     if (hidden >= 0)
         REAL(close)(hidden);
-    if (orphan)
-        fd_drop_inherited(given.st_ino);
+    if (has_inherited_doorbell)
+        fd_drop_inherited(file.st_ino);
     errno = saved;
 }
 
@@ -265,12 +271,12 @@ void fd_reused(int fd)
         return;
     }
     struct shim_guard guard;
-    enter(&guard);
+    lock_table(&guard);
     int owner = fd_table[fd].partner;
     clear(fd);
     if (owner >= 0 && fd_kind(owner) == FD_CONTEXT && fd_table[owner].partner == fd)
         fd_table[owner].partner = -1;
-    leave(&guard);
+    unlock_table(&guard);
 }
 
 void fd_copied(int from, int to, bool close_on_exec)
@@ -279,7 +285,7 @@ void fd_copied(int from, int to, bool close_on_exec)
         return;
     struct shim_guard guard;
     int saved = errno;
-    enter(&guard);
+    lock_table(&guard);
     struct fd_entry entry = fd_table[from];
     int hidden = -1;
     if (entry.kind == FD_CONTEXT && entry.partner >= 0)
@@ -287,12 +293,12 @@ void fd_copied(int from, int to, bool close_on_exec)
     if (!shim_foreign()) {
         entry.partner = hidden;
         if (entry.kind == FD_RECEIVED)
-            entry.record = false;
+            entry.is_inherited = false;
         const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
         if (put(to, &entry) == 0 && hidden >= 0)
             put(hidden, &partner);
     }
-    leave(&guard);
+    unlock_table(&guard);
     errno = saved;
 }
 
@@ -318,7 +324,7 @@ int fd_close_range(unsigned first, unsigned last, int flags)
         else
             fd_forget(fd);
     }
-    /* The ranges between hidden sockets. */
+    /* The kernel closes the ranges between hidden sockets. */
     unsigned from = first;
     for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
         if (fd_kind(fd) != FD_HIDDEN)

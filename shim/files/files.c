@@ -18,8 +18,8 @@ static bool wants_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* Opens the device if the path is a node. */
-static bool opens_device(const char *path, int flags, int *result)
+/* Opens the device and stores the result of open(2), if the path is a device node; else false. */
+static bool open_if_device(const char *path, int flags, int *result)
 {
     const int node = path_device_node(path);
     if (node < 0 || (flags & O_PATH))
@@ -56,7 +56,7 @@ __attribute__((noinline)) static int open_ours(openat_function *real, const char
 {
     char room[PATH_ROOM];
     int fd;
-    if (opens_device(path, flags, &fd))
+    if (open_if_device(path, flags, &fd))
         return fd;
     path = path_rewrite(path, room);
     return path && may_open(path, flags) ? fd_opened(real(AT_FDCWD, path, flags, mode)) : -1;
@@ -139,17 +139,17 @@ EXPORT int __openat64_2(int dir, const char *path, int flags)
     return fd_opened(REAL(__openat64_2)(dir, path, flags));
 }
 
-/* A path that is resolved relative to the folder `dir` is not ours. */
+/* With RESOLVE_BENEATH or RESOLVE_IN_ROOT a path stays below the folder `dir`, so it is not ours. */
 EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
 {
-    if ((uintptr_t)how < 4096 || size < sizeof *how || (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
+    if ((uintptr_t)how < LOWEST_ADDRESS || size < sizeof *how || (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
         return fd_opened(REAL(openat2)(dir, path, how, size));
     ABSOLUTE(dir, path);
     if (LIKELY(!path_is_ours(path)))
         return fd_opened(REAL(openat2)(dir, path, how, size));
     char room[PATH_ROOM];
     int fd;
-    if (opens_device(path, (int)how->flags, &fd))
+    if (open_if_device(path, (int)how->flags, &fd))
         return fd;
     path = path_rewrite(path, room);
     return path && may_open(path, (int)how->flags) ? fd_opened(REAL(openat2)(AT_FDCWD, path, how, size)) : -1;
@@ -172,16 +172,16 @@ EXPORT int creat64(const char *path, mode_t mode)
 }
 
 /* The flags of open(2) for a mode of fopen(3). */
-static int mode_flags(const char *mode)
+static int flags_of_mode(const char *mode)
 {
     const int access = strchr(mode, '+') ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
-    const int makes = *mode == 'w' ? O_CREAT | O_TRUNC : *mode == 'a' ? O_CREAT | O_APPEND : 0;
-    return access | makes | (strchr(mode, 'e') ? O_CLOEXEC : 0) | (strchr(mode, 'x') ? O_EXCL : 0);
+    const int creates = *mode == 'w' ? O_CREAT | O_TRUNC : *mode == 'a' ? O_CREAT | O_APPEND : 0;
+    return access | creates | (strchr(mode, 'e') ? O_CLOEXEC : 0) | (strchr(mode, 'x') ? O_EXCL : 0);
 }
 
 __attribute__((noinline)) static FILE *fopen_ours(const char *path, const char *mode)
 {
-    const int fd = open_ours(REAL(openat64), path, mode_flags(mode), 0666);
+    const int fd = open_ours(REAL(openat64), path, flags_of_mode(mode), 0666);
     FILE *stream = fd < 0 ? NULL : fdopen(fd, mode);
     if (fd >= 0 && !stream)
         close(fd);
@@ -200,15 +200,15 @@ EXPORT FILE *fopen64(const char *path, const char *mode)
     return UNLIKELY(path_is_ours(path)) ? fopen_ours(path, mode) : REAL(fopen64)(path, mode);
 }
 
-/* A stream is not opened again on a device node. As the C library does, a failure closes it. */
+/* A device node is refused (EOPNOTSUPP). A failure closes the stream, as in the C library. */
 __attribute__((noinline)) static FILE *freopen_ours(const char *path, const char *mode, FILE *stream)
 {
     char room[PATH_ROOM];
-    const char *found = path_rewrite(path, room);
-    if (found && path_device_node(path) >= 0)
+    const char *redirected = path_rewrite(path, room);
+    if (redirected && path_device_node(path) >= 0)
         errno = EOPNOTSUPP;
-    else if (found && may_open(found, mode_flags(mode)))
-        return REAL(freopen64)(found, mode, stream);
+    else if (redirected && may_open(redirected, flags_of_mode(mode)))
+        return REAL(freopen64)(redirected, mode, stream);
     const int error = errno;
     fclose(stream);
     errno = error;
@@ -288,8 +288,11 @@ EXPORT int inotify_add_watch(int fd, const char *path, uint32_t mask)
 
 /* ---- permissions, links ---- */
 
-/* The mode of access(2) for the file in the tree: every user may read and write nodes, except those of umad. */
-static int asked(int dir, const char *path, int mode)
+/*
+ * The mode of access(2) for the file in the tree that stands for `path`. Every user may read and write device nodes,
+ * except those of umad, whatever the rights of the file.
+ */
+static int mode_in_tree(int dir, const char *path, int mode)
 {
     ABSOLUTE(dir, path);
     const int node = UNLIKELY(path_is_ours(path)) ? path_device_node(path) : -1;
@@ -298,28 +301,28 @@ static int asked(int dir, const char *path, int mode)
 
 EXPORT int access(const char *path, int mode)
 {
-    mode = asked(AT_FDCWD, path, mode);
+    mode = mode_in_tree(AT_FDCWD, path, mode);
     REWRITE_AT(AT_FDCWD, path, -1);
     return REAL(access)(path, mode);
 }
 
 EXPORT int faccessat(int dir, const char *path, int mode, int flags)
 {
-    mode = asked(dir, path, mode);
+    mode = mode_in_tree(dir, path, mode);
     REWRITE_AT(dir, path, -1);
     return REAL(faccessat)(dir, path, mode, flags);
 }
 
 EXPORT int euidaccess(const char *path, int mode)
 {
-    mode = asked(AT_FDCWD, path, mode);
+    mode = mode_in_tree(AT_FDCWD, path, mode);
     REWRITE_AT(AT_FDCWD, path, -1);
     return REAL(euidaccess)(path, mode);
 }
 
 EXPORT int eaccess(const char *path, int mode)
 {
-    mode = asked(AT_FDCWD, path, mode);
+    mode = mode_in_tree(AT_FDCWD, path, mode);
     REWRITE_AT(AT_FDCWD, path, -1);
     return REAL(eaccess)(path, mode);
 }
@@ -373,8 +376,8 @@ EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t 
     return REAL(__readlinkat_chk)(dir, path, buffer, size, limit);
 }
 
-/* The program sees the path without the redirection. */
-static char *shown(char *resolved)
+/* Removes the tree's folder from a path that the program gets. */
+static char *without_root(char *resolved)
 {
     if (UNLIKELY(shim_active) && resolved)
         path_strip_root(resolved);
@@ -384,32 +387,32 @@ static char *shown(char *resolved)
 EXPORT char *realpath(const char *path, char *resolved)
 {
     REWRITE_AT(AT_FDCWD, path, NULL);
-    return shown(REAL(realpath)(path, resolved));
+    return without_root(REAL(realpath)(path, resolved));
 }
 
 EXPORT char *__realpath_chk(const char *path, char *resolved, size_t limit)
 {
     REWRITE_AT(AT_FDCWD, path, NULL);
-    return shown(REAL(__realpath_chk)(path, resolved, limit));
+    return without_root(REAL(__realpath_chk)(path, resolved, limit));
 }
 
 EXPORT char *canonicalize_file_name(const char *path)
 {
     REWRITE_AT(AT_FDCWD, path, NULL);
-    return shown(REAL(canonicalize_file_name)(path));
+    return without_root(REAL(canonicalize_file_name)(path));
 }
 
 EXPORT char *getcwd(char *buffer, size_t size)
 {
-    return shown(REAL(getcwd)(buffer, size));
+    return without_root(REAL(getcwd)(buffer, size));
 }
 
 EXPORT char *__getcwd_chk(char *buffer, size_t size, size_t limit)
 {
-    return shown(REAL(__getcwd_chk)(buffer, size, limit));
+    return without_root(REAL(__getcwd_chk)(buffer, size, limit));
 }
 
 EXPORT char *get_current_dir_name(void)
 {
-    return shown(REAL(get_current_dir_name)());
+    return without_root(REAL(get_current_dir_name)());
 }

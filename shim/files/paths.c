@@ -1,9 +1,9 @@
 /*
- * RDMA paths and their redirection: the same path below the daemon's folder.
+ * RDMA paths, and their redirection into the daemon's tree: the same path below the tree's folder.
  *
  * A path matches by its first components, with any number of slashes between them. Most relative paths need no
- * redirection: their directory was opened by a redirected path and is already in that folder. Others start in a folder
- * above (/dev, /sys/class), or name a device node, which the file in the tree cannot replace.
+ * redirection: their directory was opened by a redirected path, so it is in the tree. Two kinds need it: those that
+ * start in a folder above (/dev, /sys/class), and device nodes, since opening the file in the tree opens no device.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -21,8 +21,8 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
-/* The part of `path` after `prefix`, or NULL. Runs of slashes, and "." between them, count as one slash. */
-static const char *after(const char *path, const char *prefix)
+/* The part of `path` after `prefix`; NULL if `path` does not begin with it. Runs of slashes, and "." between them, count as one slash. */
+static const char *match_prefix(const char *path, const char *prefix)
 {
     while (*prefix) {
         if (*path != *prefix)
@@ -43,10 +43,11 @@ static const char *after(const char *path, const char *prefix)
     return path;
 }
 
-static const char *find(const char *path, const char **rest)
+/* The prefix that a path has, and in `rest` the part after it; NULL if it has none. */
+static const char *find_prefix(const char *path, const char **rest)
 {
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
-        *rest = after(path, prefixes[i]);
+        *rest = match_prefix(path, prefixes[i]);
         if (*rest)
             return prefixes[i];
     }
@@ -56,12 +57,12 @@ static const char *find(const char *path, const char **rest)
 bool path_matches(const char *path)
 {
     const char *rest;
-    return find(path, &rest) != NULL;
+    return find_prefix(path, &rest) != NULL;
 }
 
 /*
- * Whether a path below a prefix leads to counter files: a file, or a folder above them, whose contents may be opened
- * without us (grep -r).
+ * Whether the path of `prefix` and `rest` leads to files of counters: one of them, or a folder above, whose files may
+ * be opened relative to it, which is not redirected (grep -r).
  */
 static bool leads_to_counters(const char *prefix, const char *rest)
 {
@@ -79,7 +80,7 @@ static bool leads_to_counters(const char *prefix, const char *rest)
 const char *path_rewrite(const char *path, char room[PATH_ROOM])
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    const char *rest, *prefix = find(path, &rest);
+    const char *rest, *prefix = find_prefix(path, &rest);
     if (!prefix || !session_root(root))
         return NULL;
     const size_t parts[] = {strlen(root), strlen(prefix), strlen(rest) + 1};
@@ -106,16 +107,16 @@ void path_folder_changed(void)
 {
     char folder[PATH_ROOM];
     int saved = errno;
-    /* Only the daemon knows the tree's location; this is the common name of all trees. */
+    /* By the end of its name, which all trees have; the daemon alone knows the whole path. */
     shim_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
                    strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
     errno = saved;
 }
 
-/* The number at the end of a path, after `prefix`; -1 if there is none. */
+/* The number N of a path that is `prefix` and N in decimal, without leading zeros; -1 for another path. */
 static int number_after(const char *path, const char *prefix)
 {
-    const char *rest = after(path, prefix);
+    const char *rest = match_prefix(path, prefix);
     if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
         return -1;
     int number = 0;
@@ -126,10 +127,10 @@ static int number_after(const char *path, const char *prefix)
 
 int path_device_node(const char *path)
 {
-    const char *end = after(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
+    const char *end = match_prefix(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
     if (end && *end == 0)
         return USERDMA_SYSTEM_NODE;
-    end = after(path, "/dev/infiniband/" USERDMA_CM_NAME);
+    end = match_prefix(path, "/dev/infiniband/" USERDMA_CM_NAME);
     if (end && *end == 0)
         return USERDMA_CM_NODE;
     const int umad = number_after(path, "/dev/infiniband/" USERDMA_UMAD_NAME);
@@ -162,11 +163,11 @@ size_t path_root_length(const char *path)
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
     const char *rest;
-    /* Only the daemon knows the tree's location; this is the common name of all trees. */
+    /* Most paths lack the end of a tree's name: then the daemon need not be asked. */
     if (!shim_active || !strstr(path, ".tree/") || !session_root(root))
         return 0;
     const size_t length = strlen(root);
-    return strncmp(path, root, length) == 0 && find(path + length, &rest) ? length : 0;
+    return strncmp(path, root, length) == 0 && find_prefix(path + length, &rest) ? length : 0;
 }
 
 void path_strip_root(char *path)
@@ -185,28 +186,30 @@ static bool names_rdma(const char *path)
     return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
 }
 
-/*
- * Whether a relative path may lead to an RDMA path: it begins with a name on the way, and contains one of RDMA's own.
- */
-static bool may_lead(const char *path)
+/* Whether a relative path may lead to an RDMA path: it begins like a part of one, and has a name of RDMA in it. */
+static bool may_lead_to_rdma(const char *path)
 {
-    static const char *const begins[] = {"infiniband", "dev", "sys/", "class/", USERDMA_CM_NAME, "misc/", "virtual/"};
+    static const char *const first_names[] = {"infiniband",    "dev",   "sys/",    "class/",
+                                              USERDMA_CM_NAME, "misc/", "virtual/"};
     if (path[0] == '.' && path[1] == '/')
         path += 2;
     if (path[0] == 'u')
         return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
                number_after(path, USERDMA_UMAD_NAME) >= 0;
-    for (size_t i = 0; i < sizeof begins / sizeof begins[0]; i++)
-        if (path[0] == begins[i][0] && strncmp(path, begins[i], strlen(begins[i])) == 0)
+    for (size_t i = 0; i < sizeof first_names / sizeof first_names[0]; i++)
+        if (path[0] == first_names[i][0] && strncmp(path, first_names[i], strlen(first_names[i])) == 0)
             return names_rdma(path);
     return false;
 }
 
-/* A class links to its devices: the parent of a link is that of the folder. */
+/*
+ * Before ".." of a device in a class: /sys/class/CLASS/DEVICE is a link to /sys/devices/virtual/CLASS/DEVICE, whose
+ * parent is meant.
+ */
 static void follow_link(char room[PATH_ROOM])
 {
     static const char from[] = "/sys/class/", to[] = "/sys/devices/virtual/";
-    const char *rest = after(room, from);
+    const char *rest = match_prefix(room, from);
     const char *device = rest ? strchr(rest, '/') : NULL;
     const size_t length = strlen(room);
     if (!device || strchr(device + 1, '/') || !path_matches(room) || length + sizeof to > PATH_ROOM)
@@ -215,7 +218,10 @@ static void follow_link(char room[PATH_ROOM])
     memcpy(room, to, sizeof to - 1);
 }
 
-/* An absolute path without ".."; NULL if it has none, or names no RDMA folder, or is too long. */
+/*
+ * The absolute path with each ".." resolved, in `room`; NULL if it has no "..", or names no RDMA folder, or is too
+ * long.
+ */
 static const char *without_parents(const char *path, char room[PATH_ROOM])
 {
     if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_ROOM / 2)
@@ -246,21 +252,22 @@ const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
 {
     if (*path == '/')
         return without_parents(path, room);
-    if (LIKELY(!may_lead(path)))
+    if (LIKELY(!may_lead_to_rdma(path)))
         return NULL;
     const int saved = errno;
     char name[32];
     snprintf(name, sizeof name, "/proc/self/fd/%d", dir);
     const ssize_t length = dir == AT_FDCWD ? early_syscall(SYS_getcwd, (long)room, PATH_ROOM, 0, 0, 0, 0) - 1
-                                           : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, (long)room, PATH_ROOM, 0, 0);
+                                           : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, (long)room, PATH_ROOM,
+                                                           0, 0);
     errno = saved;
-    const size_t more = strlen(path) + 2;
-    if (length <= 0 || (size_t)length + more > PATH_ROOM || room[0] != '/')
+    const size_t bytes_to_append = strlen(path) + 2;
+    if (length <= 0 || (size_t)length + bytes_to_append > PATH_ROOM || room[0] != '/')
         return NULL;
     room[length] = 0;
     path_strip_root(room);
     const size_t folder = strlen(room);
     room[folder] = '/';
-    memcpy(room + folder + 1, path, more - 1);
+    memcpy(room + folder + 1, path, bytes_to_append - 1);
     return path_matches(room) ? room : NULL;
 }

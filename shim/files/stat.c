@@ -10,7 +10,10 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* Only root may open umad nodes, because their programs send with the authority of the system. */
+/*
+ * Linux's device numbers of umad nodes (IB_UMAD_MAJOR, IB_UMAD_MAX_PORTS). Only root may open them, since management
+ * datagrams have the authority of the system.
+ */
 #define UMAD_MAJOR 231
 #define UMAD_NODES 64
 
@@ -40,7 +43,8 @@ static bool is_device(int fd, dev_t *rdev)
     return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
 }
 
-static int seen_fd(int result, int fd, void *out)
+/* After a successful fstat of `fd`: shows an opened device in `out`. These functions return `result`. */
+static int show_fd(int result, int fd, void *out)
 {
     dev_t rdev;
     if (result == 0 && is_device(fd, &rdev))
@@ -55,62 +59,62 @@ void stat_show_node(const char *path, struct stat *out)
         show_device(out, path_node_rdev((unsigned)node));
 }
 
-/* `path` as given by the program. */
-static int seen_path(int result, const char *path, void *out)
+/* The same for a path, as the program wrote it. */
+static int show_path(int result, const char *path, void *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))
         stat_show_node(path, out);
     return result;
 }
 
-static int seen_at(int result, int dir, const char *path, void *out, int flags)
+static int show_at(int result, int dir, const char *path, void *out, int flags)
 {
     if ((flags & AT_EMPTY_PATH) && path && path[0] == 0)
-        return seen_fd(result, dir, out);
-    return seen_path(result, path, out);
+        return show_fd(result, dir, out);
+    return show_path(result, path, out);
 }
 
 #define STAT(name, type)                                                                                               \
     EXPORT int name(const char *path, struct type *out)                                                                \
     {                                                                                                                  \
         ABSOLUTE(AT_FDCWD, path);                                                                                      \
-        const char *given = path;                                                                                      \
+        const char *original = path;                                                                                   \
         REWRITE(path, -1);                                                                                             \
-        return seen_path(REAL(name)(path, out), given, out);                                                           \
+        return show_path(REAL(name)(path, out), original, out);                                                        \
     }
 #define XSTAT(name, type)                                                                                              \
     EXPORT int name(int version, const char *path, struct type *out)                                                   \
     {                                                                                                                  \
         ABSOLUTE(AT_FDCWD, path);                                                                                      \
-        const char *given = path;                                                                                      \
+        const char *original = path;                                                                                   \
         REWRITE(path, -1);                                                                                             \
-        return seen_path(REAL(name)(version, path, out), given, out);                                                  \
+        return show_path(REAL(name)(version, path, out), original, out);                                               \
     }
 #define FSTAT(name, type)                                                                                              \
     EXPORT int name(int fd, struct type *out)                                                                          \
     {                                                                                                                  \
-        return seen_fd(REAL(name)(fd, out), fd, out);                                                                  \
+        return show_fd(REAL(name)(fd, out), fd, out);                                                                  \
     }
 #define FXSTAT(name, type)                                                                                             \
     EXPORT int name(int version, int fd, struct type *out)                                                             \
     {                                                                                                                  \
-        return seen_fd(REAL(name)(version, fd, out), fd, out);                                                         \
+        return show_fd(REAL(name)(version, fd, out), fd, out);                                                         \
     }
 #define FSTATAT(name, type)                                                                                            \
     EXPORT int name(int dir, const char *path, struct type *out, int flags)                                            \
     {                                                                                                                  \
         ABSOLUTE(dir, path);                                                                                           \
-        const char *given = path;                                                                                      \
+        const char *original = path;                                                                                   \
         REWRITE(path, -1);                                                                                             \
-        return seen_at(REAL(name)(dir, path, out, flags), dir, given, out, flags);                                     \
+        return show_at(REAL(name)(dir, path, out, flags), dir, original, out, flags);                                  \
     }
 #define FXSTATAT(name, type)                                                                                           \
     EXPORT int name(int version, int dir, const char *path, struct type *out, int flags)                               \
     {                                                                                                                  \
         ABSOLUTE(dir, path);                                                                                           \
-        const char *given = path;                                                                                      \
+        const char *original = path;                                                                                   \
         REWRITE(path, -1);                                                                                             \
-        return seen_at(REAL(name)(version, dir, path, out, flags), dir, given, out, flags);                            \
+        return show_at(REAL(name)(version, dir, path, out, flags), dir, original, out, flags);                         \
     }
 
 STAT(stat, stat)
@@ -133,17 +137,17 @@ FXSTATAT(__fxstatat64, stat64)
 EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct statx *out)
 {
     ABSOLUTE(dir, path);
-    const char *given = path;
+    const char *original = path;
     REWRITE(path, -1);
     const int result = REAL(statx)(dir, path, flags, mask, out);
     if (result != 0)
         return result;
     int node;
     dev_t rdev;
-    if ((flags & AT_EMPTY_PATH) && (!given || !given[0])) {
+    if ((flags & AT_EMPTY_PATH) && (!original || !original[0])) {
         if (LIKELY(!is_device(dir, &rdev)))
             return result;
-    } else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
+    } else if (UNLIKELY(path_is_ours(original)) && (node = path_device_node(original)) >= 0)
         rdev = path_node_rdev((unsigned)node);
     else
         return result;
@@ -157,8 +161,8 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
 
 /* ---- file systems ---- */
 
-/* The file system at an RDMA path: sysfs, or a tmpfs of /dev. */
-static int seen_file_system(int result, const char *path, struct statfs *out)
+/* Shows sysfs as the file system of RDMA paths in /sys, and tmpfs as that of /dev. */
+static int show_file_system(int result, const char *path, struct statfs *out)
 {
     if (result == 0 && UNLIKELY(path_is_ours(path)))
         out->f_type = path[1] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
@@ -171,9 +175,9 @@ _Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems
     EXPORT int name(const char *path, struct type *out)                                                                \
     {                                                                                                                  \
         ABSOLUTE(AT_FDCWD, path);                                                                                      \
-        const char *given = path;                                                                                      \
+        const char *original = path;                                                                                   \
         REWRITE(path, -1);                                                                                             \
-        return seen_file_system(REAL(name)(path, out), given, (struct statfs *)out);                                   \
+        return show_file_system(REAL(name)(path, out), original, (struct statfs *)out);                                \
     }
 #define STATVFS(name, type)                                                                                            \
     EXPORT int name(const char *path, struct type *out)                                                                \

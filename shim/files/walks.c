@@ -1,6 +1,7 @@
 /*
- * Functions that walk over many files. The C library's own calls within them do not reach the shim, so the walk starts
- * in the daemon's tree, and the program sees the paths without the tree's folder.
+ * Functions that walk over many files: glob, ftw, nftw. The calls that they make within the C library do not reach the
+ * shim. So a walk of an RDMA path starts in the daemon's tree, and the tree's folder is removed from the paths that the
+ * program gets.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -9,60 +10,61 @@ _Static_assert(sizeof(glob_t) == sizeof(glob64_t), "64-bit systems only");
 
 /* ---- glob ---- */
 
-static int glob_ours(const char *pattern, int flags, int (*failed)(const char *, int), glob_t *found)
+static int glob_ours(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
 {
     char room[PATH_ROOM];
-    const char *inside = path_rewrite(pattern, room);
+    const char *redirected = path_rewrite(pattern, room);
     const size_t before = flags & GLOB_APPEND ? found->gl_pathc : 0;
-    const int result = REAL(glob)(inside ? inside : pattern, flags, failed, found);
+    const int result = REAL(glob)(redirected ? redirected : pattern, flags, on_error, found);
     const size_t offset = flags & GLOB_DOOFFS ? found->gl_offs : 0;
     for (size_t i = before; result == 0 && i < found->gl_pathc; i++)
         path_strip_root(found->gl_pathv[offset + i]);
     return result;
 }
 
-EXPORT int glob(const char *pattern, int flags, int (*failed)(const char *, int), glob_t *found)
+EXPORT int glob(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *found)
 {
     ABSOLUTE(AT_FDCWD, pattern);
     if (LIKELY(!path_is_ours(pattern)))
-        return REAL(glob)(pattern, flags, failed, found);
-    return glob_ours(pattern, flags, failed, found);
+        return REAL(glob)(pattern, flags, on_error, found);
+    return glob_ours(pattern, flags, on_error, found);
 }
 
-EXPORT int glob64(const char *pattern, int flags, int (*failed)(const char *, int), glob64_t *found)
+EXPORT int glob64(const char *pattern, int flags, int (*on_error)(const char *, int), glob64_t *found)
 {
     ABSOLUTE(AT_FDCWD, pattern);
     if (LIKELY(!path_is_ours(pattern)))
-        return REAL(glob64)(pattern, flags, failed, found);
-    return glob_ours(pattern, flags, failed, (glob_t *)found);
+        return REAL(glob64)(pattern, flags, on_error, found);
+    return glob_ours(pattern, flags, on_error, (glob_t *)found);
 }
 
 /* ---- ftw, nftw ---- */
 
-/* The program's function in the current walk of this thread. */
-static __thread __ftw_func_t each __attribute__((tls_model("initial-exec")));
-static __thread __nftw_func_t each_with_place __attribute__((tls_model("initial-exec")));
+/* The program's function in this thread's walk, by ftw or nftw. */
+static __thread __ftw_func_t ftw_function __attribute__((tls_model("initial-exec")));
+static __thread __nftw_func_t nftw_function __attribute__((tls_model("initial-exec")));
 
-static struct stat seen(const char *path, const struct stat *found)
+/* What the program sees of a file: a device node is a file in the tree. */
+static struct stat stat_of_node(const char *path, const struct stat *found)
 {
     struct stat shown = *found;
     stat_show_node(path, &shown);
     return shown;
 }
 
-static int show(const char *path, const struct stat *found, int kind)
+static int call_ftw_function(const char *path, const struct stat *found, int kind)
 {
     path += path_root_length(path);
-    const struct stat shown = seen(path, found);
-    return each(path, &shown, kind);
+    const struct stat shown = stat_of_node(path, found);
+    return ftw_function(path, &shown, kind);
 }
 
-static int show_with_place(const char *path, const struct stat *found, int kind, struct FTW *place)
+static int call_nftw_function(const char *path, const struct stat *found, int kind, struct FTW *position)
 {
     const size_t root = path_root_length(path);
-    struct FTW shown_place = {.base = place->base - (int)root, .level = place->level};
-    const struct stat shown = seen(path + root, found);
-    return each_with_place(path + root, &shown, kind, &shown_place);
+    struct FTW shown_position = {.base = position->base - (int)root, .level = position->level};
+    const struct stat shown = stat_of_node(path + root, found);
+    return nftw_function(path + root, &shown, kind, &shown_position);
 }
 
 EXPORT int ftw(const char *path, __ftw_func_t function, int descriptors)
@@ -71,10 +73,10 @@ EXPORT int ftw(const char *path, __ftw_func_t function, int descriptors)
     if (LIKELY(!path_is_ours(path)))
         return REAL(ftw)(path, function, descriptors);
     REWRITE(path, -1);
-    const __ftw_func_t outer = each;
-    each = function;
-    const int result = REAL(ftw)(path, show, descriptors);
-    each = outer;
+    const __ftw_func_t previous = ftw_function;
+    ftw_function = function;
+    const int result = REAL(ftw)(path, call_ftw_function, descriptors);
+    ftw_function = previous;
     return result;
 }
 
@@ -84,10 +86,10 @@ EXPORT int nftw(const char *path, __nftw_func_t function, int descriptors, int f
     if (LIKELY(!path_is_ours(path)))
         return REAL(nftw)(path, function, descriptors, flags);
     REWRITE(path, -1);
-    const __nftw_func_t outer = each_with_place;
-    each_with_place = function;
-    const int result = REAL(nftw)(path, show_with_place, descriptors, flags);
-    each_with_place = outer;
+    const __nftw_func_t previous = nftw_function;
+    nftw_function = function;
+    const int result = REAL(nftw)(path, call_nftw_function, descriptors, flags);
+    nftw_function = previous;
     return result;
 }
 

@@ -1,6 +1,7 @@
 /*
  * Replacements of the C library's functions while these are looked up: dlsym may allocate, and the program's allocator
- * may read files (the number of processors). Raw system calls; functions that no allocator calls are omitted.
+ * may read files then (the number of processors). They make raw system calls. Functions that no allocator calls have no
+ * replacement.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -8,7 +9,7 @@
 #include <errno.h>
 #include <sys/syscall.h>
 
-/* The system call itself: we interpose the C library's function. */
+/* Makes the system call itself, since syscall() is interposed. */
 long early_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     long result;

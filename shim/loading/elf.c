@@ -1,6 +1,6 @@
 /*
- * The needed libraries of a library: the names in its dynamic section. The file is read in pieces, not mapped, so that
- * concurrent truncation is harmless.
+ * The libraries that a library needs: the names in its dynamic section. The file is read part by part and not mapped,
+ * since reading a mapping of a file that is truncated meanwhile would end the program (SIGBUS).
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -9,13 +9,13 @@
 #include <string.h>
 
 /* A file with more program headers or dynamic entries counts as one that needs no libraries. */
-#define MOST_HEADERS 32
-#define MOST_ENTRIES 512
+#define MAX_HEADERS 32
+#define MAX_ENTRIES 512
 
 struct elf_file {
     int fd;
     unsigned count;
-    Elf64_Phdr headers[MOST_HEADERS];
+    Elf64_Phdr headers[MAX_HEADERS];
 };
 
 static bool read_at(int fd, void *out, size_t size, uint64_t offset)
@@ -25,12 +25,13 @@ static bool read_at(int fd, void *out, size_t size, uint64_t offset)
 
 static bool read_headers(struct elf_file *file)
 {
-    Elf64_Ehdr head;
-    if (!read_at(file->fd, &head, sizeof head, 0) || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
-        head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_phentsize != sizeof(Elf64_Phdr) || head.e_phnum > MOST_HEADERS)
+    Elf64_Ehdr header;
+    if (!read_at(file->fd, &header, sizeof header, 0) || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 ||
+        header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr) ||
+        header.e_phnum > MAX_HEADERS)
         return false;
-    file->count = head.e_phnum;
-    return read_at(file->fd, file->headers, file->count * sizeof(Elf64_Phdr), head.e_phoff);
+    file->count = header.e_phnum;
+    return read_at(file->fd, file->headers, file->count * sizeof(Elf64_Phdr), header.e_phoff);
 }
 
 /* File offset of the byte that is loaded at `address`; 0 if there is none. */
@@ -53,7 +54,7 @@ void elf_needed(int fd, bool (*each)(void *context, const char *name), void *con
     for (unsigned i = 0; i < file.count; i++)
         if (file.headers[i].p_type == PT_DYNAMIC)
             dynamic = file.headers + i;
-    Elf64_Dyn entries[MOST_ENTRIES];
+    Elf64_Dyn entries[MAX_ENTRIES];
     if (!dynamic || dynamic->p_filesz > sizeof entries || !read_at(fd, entries, dynamic->p_filesz, dynamic->p_offset))
         return;
     const size_t count = dynamic->p_filesz / sizeof(Elf64_Dyn);

@@ -21,8 +21,8 @@ bool shim_traced;
 char shim_socket_path[108];
 
 /*
- * Replacements of functions that this C library lacks: old ones have no close_range, most no openat2, new ones may drop
- * __xstat.
+ * Replacements of functions that this C library may lack: old ones have no close_range, most no openat2, future ones
+ * may drop __xstat.
  */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
 {
@@ -66,7 +66,10 @@ static int absent_fxstatat(int version, int dir, const char *path, struct stat *
     return shim_real.fstatat(dir, path, out, flags);
 }
 
-/* Before C library 2.33 the names without a version are not functions; _STAT_VER of its header. */
+/*
+ * Before version 2.33 the C library has no functions stat, lstat, fstat and fstatat: its header calls __xstat and the
+ * like with this version, _STAT_VER.
+ */
 #ifdef __x86_64__
 #define STAT_VERSION 1
 #else
@@ -97,9 +100,9 @@ _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems onl
 
 static void fill_absent(struct real *real)
 {
-#define ABSENT(name, stand_in)                                                                                         \
+#define ABSENT(name, replacement)                                                                                      \
     if (!real->name)                                                                                                   \
-        real->name = (__typeof__(real->name))stand_in;
+        real->name = (__typeof__(real->name))replacement;
     ABSENT(close_range, absent_close_range)
     ABSENT(closefrom, absent_closefrom)
     ABSENT(openat2, absent_openat2)
@@ -124,18 +127,21 @@ static void fill_absent(struct real *real)
 }
 
 /*
- * Their stand-ins are the system calls, as in C libraries that have them: they are not looked up, since a dlsym that
- * finds nothing allocates, and the program's allocator may be what has called here.
+ * Functions that are not looked up: their replacements make the same system call as a C library that has them. A dlsym
+ * that finds nothing allocates, and the caller may be the program's allocator.
  */
-static const char *const by_number[] = {"close_range", "openat2"};
+static const char *const plain_system_calls[] = {"close_range", "openat2"};
 
 static void *find_next(const char *name)
 {
-    /* Lacking before 2.34. Later ones' own closes more than the stand-in where the kernel has no close_range. */
+    /*
+     * Since 2.34 in the C library, whose function is preferred: where the kernel has no close_range it closes more than
+     * the replacement.
+     */
     if (strcmp(name, "closefrom") == 0 && strverscmp(gnu_get_libc_version(), "2.34") < 0)
         return NULL;
-    for (size_t i = 0; i < sizeof by_number / sizeof *by_number; i++)
-        if (strcmp(name, by_number[i]) == 0)
+    for (size_t i = 0; i < sizeof plain_system_calls / sizeof *plain_system_calls; i++)
+        if (strcmp(name, plain_system_calls[i]) == 0)
             return NULL;
     return dlsym(RTLD_NEXT, name);
 }

@@ -1,12 +1,12 @@
 /*
- * Libraries that are loaded such that they find functions without the shim.
+ * Libraries that are loaded such that they would not find the shim's functions.
  *
  * With RTLD_DEEPBIND a library and its dependencies find the C library's functions before ours. So the RDMA libraries
  * among its dependencies are loaded first, without that flag; the library itself is loaded as requested. A separate
  * namespace (dlmopen) has no preload library: a line on standard error says so.
  *
- * Both functions continue in the C library's by a jump, since it uses the return address to choose RUNPATH and
- * namespace.
+ * dlopen and dlmopen end with a jump to the C library's functions, which choose RUNPATH and namespace by the return
+ * address.
  */
 #define _GNU_SOURCE
 #include "../shim.h"
@@ -15,8 +15,8 @@
 #include <link.h>
 #include <string.h>
 
-/* Maximum libraries examined for one that is loaded. */
-#define MOST_LIBRARIES 64
+/* Dependencies of one library that are examined; further ones are ignored. */
+#define MAX_LIBRARIES 64
 
 struct search {
     /* Folder of the loaded file: its dependencies are often beside it. */
@@ -25,7 +25,7 @@ struct search {
     Dl_serinfo *caller;
     /* Dependencies, in the order of discovery. */
     unsigned count;
-    char names[MOST_LIBRARIES][LIBRARY_NAME_ROOM];
+    char names[MAX_LIBRARIES][LIBRARY_NAME_ROOM];
 };
 
 static bool is_rdma(const char *name)
@@ -42,7 +42,7 @@ static bool add_needed(void *context, const char *name)
         if (strcmp(search->names[i], name) == 0)
             return true;
     strcpy(search->names[search->count++], name);
-    return search->count < MOST_LIBRARIES;
+    return search->count < MAX_LIBRARIES;
 }
 
 static int open_in(const char *folder, const char *name, char path[PATH_ROOM])
@@ -52,7 +52,7 @@ static int open_in(const char *folder, const char *name, char path[PATH_ROOM])
     return REAL(open)(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Opens the library that a name resolves to; `path` is its path. */
+/* Opens the library that a name resolves to, and stores its path. The descriptor, or -1. */
 static int find_library(const struct search *search, const char *name, char path[PATH_ROOM])
 {
     if (strchr(name, '/')) {
@@ -66,13 +66,13 @@ static int find_library(const struct search *search, const char *name, char path
 }
 
 /* Loads an RDMA library without the flag, and keeps it loaded. */
-static void load_plainly(const char *path)
+static void load_without_deepbind(const char *path)
 {
     if (!REAL(dlopen)(path, RTLD_LAZY))
         dlerror();
 }
 
-/* Whether a library needs an RDMA library; with `load` these are loaded. */
+/* Whether a library needs an RDMA library, directly or not; with `load` all that it needs are loaded. */
 static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
 {
     struct search search = {.caller = caller};
@@ -90,8 +90,8 @@ static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
         if (is_rdma(name)) {
             found = true;
             if (load)
-                load_plainly(fd < 0 ? name : path);
-        } else if (fd >= 0 && search.count < MOST_LIBRARIES) {
+                load_without_deepbind(fd < 0 ? name : path);
+        } else if (fd >= 0 && search.count < MAX_LIBRARIES) {
             elf_needed(fd, add_needed, &search);
         }
         if (fd >= 0)
@@ -100,8 +100,8 @@ static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
     return found;
 }
 
-/* Examines a library that code at `caller` is about to load. */
-static bool look(const char *library, const void *caller, bool load)
+/* needs_rdma for a library that the code at `caller` is about to load, whose folders it searches. */
+static bool examine(const char *library, const void *caller, bool load)
 {
     Dl_info info;
     Dl_serinfo size, *folders = NULL;
@@ -114,8 +114,8 @@ static bool look(const char *library, const void *caller, bool load)
     return needs_rdma(library, folders, load);
 }
 
-/* The flags for loading a library. */
-static __attribute__((noinline)) int prepare(const char *library, int flags, const void *caller)
+/* Loads what must be loaded before the library, and returns the flags for loading the library itself. */
+static __attribute__((noinline)) int load_dependencies(const char *library, int flags, const void *caller)
 {
     if (!shim_is_ready())
         shim_init();
@@ -125,17 +125,17 @@ static __attribute__((noinline)) int prepare(const char *library, int flags, con
     if (is_rdma(library))
         flags &= ~RTLD_DEEPBIND;
     else
-        look(library, caller, true);
+        examine(library, caller, true);
     errno = saved;
     return flags;
 }
 
-static __attribute__((noinline)) void warn(const char *library, const void *caller)
+static __attribute__((noinline)) void warn_of_namespace(const char *library, const void *caller)
 {
     if (!shim_is_ready())
         shim_init();
     const int saved = errno;
-    if (shim_active && library && (is_rdma(library) || look(library, caller, false)))
+    if (shim_active && library && (is_rdma(library) || examine(library, caller, false)))
         fprintf(stderr,
                 "userdma: %s will find no devices: dlmopen loads it into a namespace without the preload library\n",
                 library);
@@ -145,14 +145,14 @@ static __attribute__((noinline)) void warn(const char *library, const void *call
 EXPORT void *dlopen(const char *library, int flags)
 {
     if (UNLIKELY(flags & RTLD_DEEPBIND))
-        flags = prepare(library, flags, __builtin_return_address(0));
+        flags = load_dependencies(library, flags, __builtin_return_address(0));
     JUMP REAL(dlopen)(library, flags);
 }
 
 EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
 {
     if (namespace != LM_ID_BASE)
-        warn(library, __builtin_return_address(0));
+        warn_of_namespace(library, __builtin_return_address(0));
     JUMP REAL(dlmopen)(namespace, library, flags);
 }
 

@@ -31,8 +31,8 @@ static bool closes_on_exec(int fd)
 /* ---- open ---- */
 
 /*
- * Registers the two descriptors of an OPEN reply: the context's memory file, and its doorbell socket. Returns the file's
- * or -errno.
+ * Registers the two descriptors of an OPEN reply: the context's memory file, and its doorbell socket. Returns the
+ * file's or -errno.
  */
 static int take_context(struct reply *reply, int flags)
 {
@@ -230,8 +230,8 @@ static void close_descriptors(struct reply *reply)
 }
 
 /*
- * Registers the new descriptors of the reply to a call (parameters as of `session_call`), and stores their numbers where
- * the reply says. 0 or -errno.
+ * Registers the new descriptors of the reply to a call (parameters as of `session_call`), and stores their numbers
+ * where the reply says. 0 or -errno.
  */
 static int install_descriptors(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {

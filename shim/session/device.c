@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <string.h>
 
-/* The write command of ib_user_verbs.h, as filled for a doorbell. */
+/* ib_uverbs_post_send without work requests, the doorbell: header, response address, and fields. */
 struct post_send {
     uint32_t command;
     uint16_t in_words;
@@ -28,14 +28,16 @@ struct post_send {
 };
 _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 
+/* IB_USER_VERBS_CMD_POST_SEND */
 #define POST_SEND 28
 
-/* A token without a queue pair: the daemon polls all queues before it sleeps again. */
+/* Sent instead of a queue pair's handle: the daemon polls all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
 /* Records of event descriptors have 8, 16 or 24 bytes. */
-#define LONGEST_RECORD 24
+#define MAX_RECORD_BYTES 24
 
+/* Rings the doorbell of a context. Result as of the write(2) of a doorbell command. */
 static ssize_t ring(int fd, uint32_t qp_handle)
 {
     const int saved = errno;
@@ -44,7 +46,7 @@ static ssize_t ring(int fd, uint32_t qp_handle)
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    /* A full socket holds enough tokens: any token makes the daemon poll all queues of the context. */
+    /* A full socket (EAGAIN) wakes the daemon too: any handle makes it poll all queues of the context. */
     if (sent < 0 && errno != EAGAIN) {
         errno = EIO;
         return -1;
@@ -55,13 +57,13 @@ static ssize_t ring(int fd, uint32_t qp_handle)
 
 ssize_t device_write(int fd, const void *buffer, size_t count)
 {
-    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= 4096 && !shim_traced)) {
+    if (LIKELY(count == sizeof(struct post_send) && (uintptr_t)buffer >= LOWEST_ADDRESS && !shim_traced)) {
         struct post_send command;
         memcpy(&command, buffer, sizeof command);
-        if (LIKELY(command.command == POST_SEND && command.in_words == 8 && command.out_words == 1 &&
-                   command.response >= 4096 && command.wr_count == 0 && command.sge_count == 0)) {
-            const uint32_t none = 0;
-            memcpy((void *)(uintptr_t)command.response, &none, sizeof none);
+        if (LIKELY(command.command == POST_SEND && command.in_words == sizeof command / 4 && command.out_words == 1 &&
+                   command.response >= LOWEST_ADDRESS && command.wr_count == 0 && command.sge_count == 0)) {
+            const uint32_t bad_wr = 0; /* the response: no request was refused */
+            memcpy((void *)(uintptr_t)command.response, &bad_wr, sizeof bad_wr);
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
             const volatile uint32_t *page = __atomic_load_n(&session_parked, __ATOMIC_ACQUIRE);
             if (page && page[USERDMA_PARKED_PAGE_PARKED] == 0)
@@ -75,12 +77,12 @@ ssize_t device_write(int fd, const void *buffer, size_t count)
 ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
-    if (count < LONGEST_RECORD && (entry->record == 0 || count < entry->record)) {
-        /* A packet is truncated if the room is too small: peek its length first, blocking as read would. */
+    if (count < MAX_RECORD_BYTES && (entry->record_bytes == 0 || count < entry->record_bytes)) {
+        /* A packet is truncated if the buffer is too small: peek its length first, blocking as read would. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
         if (length > 0)
-            entry->record = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
+            entry->record_bytes = length > UINT8_MAX ? UINT8_MAX : (uint8_t)length;
         if (length <= 0 || (size_t)length > count) {
             if (length >= 0)
                 errno = length == 0 ? EIO : EINVAL;
@@ -89,7 +91,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     }
     ssize_t length = REAL(read)(fd, buffer, count);
     if (length == 0) {
-        errno = EIO; /* the daemon has ended: a channel itself has no end */
+        errno = EIO; /* only the end of the daemon closes the socket */
         return -1;
     }
     return length;
@@ -101,16 +103,17 @@ struct cm_header {
     uint16_t in;
     uint16_t out;
 };
+/* RDMA_USER_CM_CMD_GET_EVENT, bytes of its struct rdma_ucm_get_event, and the least bytes of its response buffer. */
 #define CM_GET_EVENT 12
-/* Bytes of its struct, and minimum room for the response. */
 #define CM_GET_EVENT_BYTES 8
-#define CM_GET_EVENT_ROOM 328
+#define CM_GET_EVENT_RESPONSE_BYTES 328
 /* The smallest possible page. */
 #define PAGE_BYTES 4096
 
 /*
- * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. As on Linux
- * the call holds the channel from its start: nothing arrives any more on a channel that another thread has closed.
+ * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. If another
+ * thread closes the channel meanwhile, the wait has no end but a signal, as on Linux, where the call holds a reference
+ * to the file.
  */
 static bool channel_wait(int fd, int kind)
 {
@@ -118,7 +121,10 @@ static bool channel_wait(int fd, int kind)
     return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
 }
 
-/* A call that takes a record of a channel of this kind, and blocks if the descriptor lacks O_NONBLOCK. */
+/*
+ * Makes the call `type` that takes a record of a channel of this kind, and blocks unless the descriptor has O_NONBLOCK.
+ * The daemon's calls do not block: EAGAIN says that there is no record.
+ */
 static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer, size_t count)
 {
     const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
@@ -141,11 +147,14 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
     return channel_take(fd, FD_UMAD, USERDMA_READ, buffer, count);
 }
 
-/* Whether Linux would find no error before it waits: the struct is on the header's page, so it can be read. */
-static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header *header)
+/*
+ * Whether Linux would find no error in the command before it waits. Memory beyond the header's page counts as an error,
+ * since it may not be mapped: the daemon then decides.
+ */
+static bool cm_is_valid(const void *buffer, size_t count, const struct cm_header *header)
 {
     const uintptr_t first = (uintptr_t)buffer, last = first + sizeof *header + CM_GET_EVENT_BYTES - 1;
-    return header->in >= CM_GET_EVENT_BYTES && header->out >= CM_GET_EVENT_ROOM &&
+    return header->in >= CM_GET_EVENT_BYTES && header->out >= CM_GET_EVENT_RESPONSE_BYTES &&
            count >= sizeof *header + header->in && first / PAGE_BYTES == last / PAGE_BYTES;
 }
 
@@ -155,7 +164,7 @@ static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header
 static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
 {
     const bool waits = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
-    if (waits && cm_is_whole(buffer, count, header) && !channel_wait(fd, FD_CM))
+    if (waits && cm_is_valid(buffer, count, header) && !channel_wait(fd, FD_CM))
         return -1;
     return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
 }
@@ -163,7 +172,7 @@ static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const stru
 ssize_t cm_write(int fd, const void *buffer, size_t count)
 {
     struct cm_header header = {0};
-    if (count >= sizeof header && (uintptr_t)buffer >= 4096)
+    if (count >= sizeof header && (uintptr_t)buffer >= LOWEST_ADDRESS)
         memcpy(&header, buffer, sizeof header);
     if (header.command == CM_GET_EVENT)
         return cm_get_event(fd, buffer, count, &header);
@@ -201,7 +210,7 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return 0;
     if (moved >= 0 || errno == EFAULT)
         return -EFAULT;
-    /* In a sandbox without that call: the daemon has checked the address. */
+    /* In a sandbox that forbids process_vm_writev: the daemon has checked the address. */
     memcpy((void *)(uintptr_t)address, &number, width);
     return 0;
 }

@@ -36,7 +36,8 @@ void diagnose_untrusted_daemon(uid_t daemon_user)
 void diagnose_refused_user(void)
 {
     char reason[160];
-    snprintf(reason, sizeof reason, "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
+    snprintf(reason, sizeof reason,
+             "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
              (unsigned)geteuid(), (unsigned)outer_user(geteuid()));
     print_once("the daemon", reason);
 }

@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* The kind of a socket with the daemon's mark, otherwise FD_OTHER. */
+/* The kind of a socket that has the daemon's mark in its send timeout, otherwise FD_OTHER. */
 static int kind_of_socket(int fd)
 {
     struct timeval mark = {0};
@@ -25,7 +25,7 @@ static int kind_of_socket(int fd)
     return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
 }
 
-/* The kernel shows the name given by the daemon. */
+/* Whether it is a memory file with the name that the daemon gives to contexts. */
 static bool is_context_file(int fd)
 {
     static const char name[] = "/memfd:userdma-context";
@@ -51,7 +51,7 @@ int received_learn(int fd)
     const int saved = errno;
     const int error = session_attach(fd);
     if (error == -ENODEV) {
-        /* Another program's file with that name. */
+        /* A file with that name that is no context of the daemon. */
         fd_forget(fd);
         errno = saved;
         return FD_OTHER;
@@ -62,7 +62,7 @@ int received_learn(int fd)
 
 /* ---- across exec ---- */
 
-/* The layout of getdents64(2). */
+/* struct linux_dirent64 of getdents64(2). */
 struct entry {
     uint64_t inode;
     int64_t next;
@@ -71,7 +71,7 @@ struct entry {
     char name[];
 };
 
-/* Raw system calls: it runs before the rest of the program, and must not allocate. */
+/* By raw system calls: it runs before the rest of the program, and must not allocate. */
 void received_at_start(void)
 {
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -95,7 +95,8 @@ void received_at_start(void)
 
 /* ---- over a socket ---- */
 
-static void take_rights(struct msghdr *message)
+/* Registers the descriptors of ours that a message brought. */
+static void register_passed(struct msghdr *message)
 {
     const int saved = errno;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
@@ -117,21 +118,21 @@ EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
     if (LIKELY(!shim_active) || length < 0)
         return length;
     if (message->msg_controllen > 0)
-        take_rights(message);
+        register_passed(message);
     netlink_received(socket, message, room);
     return length;
 }
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* Either all names have room or none: datagrams on a netlink socket have a name of fixed length. */
+    /* The first message's room for the sender's address stands for all: programs give each the same. */
     const socklen_t room = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_active))
         for (int i = 0; i < received; i++) {
             struct msghdr *message = &messages[i].msg_hdr;
             if (message->msg_controllen > 0)
-                take_rights(message);
+                register_passed(message);
             netlink_received(socket, message, room);
         }
     return received;

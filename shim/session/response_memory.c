@@ -135,7 +135,8 @@ static bool object_attribute_may_store(struct span message, struct span wanted)
 {
     struct object_attribute attribute;
     struct span target;
-    for (uint64_t at = OBJECT_HEADER_BYTES; at + sizeof attribute <= message.length; at += (attribute.length + 7u) & ~7u) {
+    for (uint64_t at = OBJECT_HEADER_BYTES; at + sizeof attribute <= message.length;
+         at += (attribute.length + 7u) & ~7u) {
         if (!load(message.address + at, &attribute, sizeof attribute) || attribute.length < sizeof attribute)
             return false;
         if (!(attribute.flags & INDIRECT) || attribute.length != sizeof attribute + sizeof target)

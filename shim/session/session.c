@@ -95,7 +95,7 @@ IN_CHILD static void reset_in_child(void)
 
 /*
  * The lock may be held by a thread that the child does not have, so it is made anew. The table of descriptors needs no
- * repair, since each of its entries is written at once.
+ * repair, since an entry's kind is written last.
  */
 IN_CHILD static void after_fork(void)
 {

@@ -28,7 +28,10 @@ int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
 /* ---- check/batches.c ---- */
 
-/* Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations` (IBV_QP_EX_WITH_…). */
+/*
+ * Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations`
+ * (IBV_QP_EX_WITH_…).
+ */
 void batch_watch(struct ibv_qp_ex *qp, uint64_t operations);
 /* Requests since ibv_wr_start, called by ibv_wr_complete in the same thread; 0: unknown. */
 uint32_t batch_size(const struct ibv_qp_ex *qp);

@@ -1,15 +1,16 @@
 /*
- * XRC (IBA annex A14) for our contexts: the parts that rxe's provider lacks, since Linux's rxe has no XRC.
+ * XRC (IBA annex A14) for our contexts: what rxe's provider lacks, since Linux's rxe has no XRC.
  *
- * The provider can create XRC receive queues and initiators, once there is a domain. Missing are the domains, targets,
- * the number of a receive queue, and that number in send requests. These operations go into the public operation table
- * of the context, where libibverbs' inline functions find_original them. They make Linux's own calls.
+ * The provider can create XRC shared receive queues and initiators (IBV_QPT_XRC_SEND), once there is a domain. It lacks
+ * the domains, targets (IBV_QPT_XRC_RECV), the number of a shared receive queue, and that number in send requests.
+ * These operations go into the public operation table of the context, where libibverbs' inline functions find them.
+ * They make Linux's own calls.
  *
- * A target has no queue, so its object is libibverbs' with zeros behind it: the provider, which modifies and destroys
- * it, finds nothing mapped. The receiver's SRQ number is in otherwise unused bits of a send request's flags
- * (src/spec/drivers/rxe-rings.ts); the provider copies them into the ring.
+ * A target has no queues, so its object is libibverbs' struct ibv_qp with zeros behind it: the provider, which modifies
+ * and destroys it, finds no rings to unmap. The number of the receiver's SRQ travels in otherwise unused bits of a
+ * send request's flags (src/spec/drivers/rxe-rings.ts), which the provider copies into the ring.
  *
- * Objects are allocated here, as by a provider; they belong to the program.
+ * Objects are allocated with calloc, as by a provider; the program destroys them.
  */
 #define _GNU_SOURCE
 #include "../shim.h"

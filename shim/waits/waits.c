@@ -92,26 +92,27 @@ static bool is_in_rdma_library(void *address)
 }
 
 /* Returns the result of a call that locks or joins; if it is 0 the thread has waited. */
-#define RETURN_LOCKED(call)                                                                                                   \
+#define RETURN_LOCKED(call)                                                                                            \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if (answer == 0 && !is_in_rdma_library(__builtin_return_address(0)))                                                   \
+        if (answer == 0 && !is_in_rdma_library(__builtin_return_address(0)))                                           \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
 
 /* The same for a condition variable: whatever the result, the mutex was locked again. */
-#define RETURN_SIGNALED(call)                                                                                                  \
+#define RETURN_SIGNALED(call)                                                                                          \
     do {                                                                                                               \
         const int answer = (call);                                                                                     \
-        if (!is_in_rdma_library(__builtin_return_address(0)))                                                                  \
+        if (!is_in_rdma_library(__builtin_return_address(0)))                                                          \
             waited(-1);                                                                                                \
         return answer;                                                                                                 \
     } while (0)
 
 /* ---- threads ---- */
 
-EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument)
+EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *),
+                          void *argument)
 {
     if (userdma_creates_thread)
         userdma_creates_thread();
@@ -331,7 +332,7 @@ EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 /* ---- sockets and pipes ---- */
 
 /* Returns the result of a call that reads from `fd`; if it is no error the thread has waited. */
-#define RETURN_RECEIVED(type, fd, call)                                                                                       \
+#define RETURN_RECEIVED(type, fd, call)                                                                                \
     do {                                                                                                               \
         const type result = (call);                                                                                    \
         if (result >= 0)                                                                                               \
