@@ -21,7 +21,10 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
-/* The part of `path` after `prefix`; NULL if `path` does not begin with it. Runs of slashes, and "." between them, count as one slash. */
+/*
+ * The part of `path` after `prefix`; NULL if `path` does not begin with it. Runs of slashes, and "." between them,
+ * count as one slash.
+ */
 static const char *match_prefix(const char *path, const char *prefix)
 {
     while (*prefix) {

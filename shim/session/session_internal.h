@@ -1,5 +1,5 @@
 /*
- * Requests to the daemon, for the files that send them (context.c, check/stacks.c, check/valgrind.c): one request, one
+ * Requests to the daemon, for the files that send them (context.c, stacks.c, valgrind.c): one request, one
  * reply, and the lock. connection.h is what the connection's own files share.
  */
 #ifndef USERDMA_SESSION_INTERNAL_H

@@ -1,6 +1,6 @@
 /*
- * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, check/refused.c and
- * check/batches.c.
+ * What verbs.c, which replaces functions in the operation tables of contexts, uses of xrc.c, refused.c and
+ * batches.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -18,7 +18,7 @@ struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init
 /* Like ibv_post_send, for an XRC initiator (IBV_QPT_XRC_SEND); `original` is the provider's. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
-/* ---- check/refused.c: report a refused request. They return `error`. ---- */
+/* ---- refused.c: report a refused request. They return `error`. ---- */
 
 int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
 int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);
@@ -26,7 +26,7 @@ int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int 
 /* A send of which only its wr_id is known. */
 int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
-/* ---- check/batches.c ---- */
+/* ---- batches.c ---- */
 
 /*
  * Counts the requests that are built by ibv_wr_* on a new queue pair, which was created for `operations`

@@ -221,7 +221,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/daemon/check.ts MAX_TOTAL': 'stacks',
   'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
   'shim/check/stacks.c MAX_STACKS': 'stacks',
-  'shim/check/stacks.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
+  'shim/check/refused.c MAX_REPORTS': { because: 'refused posts repeat one finding' },
   'shim/check/requests.h MAX_RANGES': { because: 'the program itself says so on standard error' },
   'shim/check/requests.c MAX_QUEUES': { because: 'not counted: the preload library has no message for it' },
   'shim/check/reports.c MAX_WAITING': { because: 'reports of one free or fork repeat one finding' },
