@@ -26,7 +26,7 @@ export const deviceMakers: {
   null: createNullDevice,
 }
 
-/** `classes`: those of the core. */
+/** One device of every driver, in a new core that is created with `classes`. */
 export const knownDevices = (classes: readonly DriverClass[]): readonly Device[] => {
   const core = createCore({ classes })
   const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()

@@ -207,7 +207,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
   const found: number[] = []
   const engine = { onDoorbell: (row: number) => found.push(row), onReceiveScan() {} } as unknown as Engine
   const posts = createPostScan(counted, engine, () => false)
-  for (let row = 0; row < COUNT; row++) posts.look(row)
+  for (let row = 0; row < COUNT; row++) posts.recheck(row)
   posts.scan(Where.CHANGED)
   const { loop, parked } = setUp({
     poll: (_now, where) => posts.scan(where),
@@ -232,7 +232,7 @@ test('very many idle queue pairs are checked a slice per turn, and a post among 
   // A doorbell in the middle of a round.
   storeProducer(rings[3].send.ring, 1)
   await turn(() => {
-    posts.look(3)
+    posts.recheck(3)
     loop.kick()
   })
   assert.deepEqual(found, [COUNT - 1, 3])

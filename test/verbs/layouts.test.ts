@@ -51,8 +51,8 @@ type Name = keyof typeof layouts
 const names = Object.keys(layouts) as Name[]
 
 /** The program's side of a device's ring. */
-const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing => {
-  const bytes: RingBytes = { head, data, bytes: area.bytes, view: area.view, words: area.words }
+const programSide = ({ area, headerAt, elementsAt, layout }: Ring, index = 0): ProgramRing => {
+  const bytes: RingBytes = { head: headerAt, data: elementsAt, bytes: area.bytes, view: area.view, words: area.words }
   return Object.assign(programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }), { index })
 }
 

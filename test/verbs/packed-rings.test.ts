@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createContextMemory } from '../../src/daemon/context/context-file.ts'
-import { mmapInfo, ringsOf } from '../../src/drivers/rxe/context.ts'
+import { mmapInfo, ringMemoryOf } from '../../src/drivers/rxe/context.ts'
 import {
   createRing,
   elementAt,
@@ -28,7 +28,7 @@ const PAGE = 4096
 const deviceAndLibrary = (packed: boolean) => {
   const pool = createRingPool()
   const memory = createContextMemory(pool, packed)
-  const rings = ringsOf({ state: undefined, mapped: memory } as never)
+  const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
   const find = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
   const end = (): void => {
@@ -91,7 +91,7 @@ for (const packed of [true, false])
 test('headers of packed rings share pages, separate from their elements', native, () => {
   const { memory, rings, end } = deviceAndLibrary(true)
   const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
-  const pages = new Set(made.map(({ area, head }) => Math.floor((area.offset + head - area.at) / PAGE)))
+  const pages = new Set(made.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE)))
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
   assert.equal(memory.live, 10)
   for (const ring of made) rings.free(ring)
@@ -105,7 +105,7 @@ test("a program’s writes to its header do not move the device's elements", nat
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
   const { view } = find(ring)
-  for (let at = 0; at < 128; at += 4) view.setUint32(ring.head - ring.area.at + at, 0xffff_fff0, true)
+  for (let at = 0; at < 128; at += 4) view.setUint32(ring.headerAt - ring.area.at + at, 0xffff_fff0, true)
   assert.equal(elementAt(ring, 3), before)
   storeConsumer(ring, 2)
   assert.equal(elementAt(ring, 3), before)

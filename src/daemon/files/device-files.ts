@@ -5,7 +5,7 @@
  * If they cannot be written, because the disk is full or the folder was removed, the daemon continues: calls still
  * return correct results, and the error is logged. It is fatal only at the start.
  */
-import { countedBy } from '../../drivers/rxe/counts.ts'
+import { countersByLayer } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
@@ -47,7 +47,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
 
 /** Writes the files below `root`. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
-  const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countedBy(rxe) })
+  const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countersByLayer(rxe) })
   const logErrors = (what: string, body: () => void): void => {
     try {
       body()

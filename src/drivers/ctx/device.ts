@@ -2,9 +2,9 @@
  * A device of contexts, like hfi1 (R29): no queue pairs, no verbs. A client gets a context assigned, maps its queues,
  * and sends messages from it to other contexts of the device.
  *
- * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are a private class
- * (spec/drivers/ctx.ts); the same functions are behind the interfaces of interfaces.ts. Uses the public driver
- * interface only.
+ * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are objects of the driver's
+ * own class `ctx_context` (spec/drivers/ctx.ts), whose methods the interfaces of interfaces.ts also call. This driver
+ * uses the public driver interface (core/index.ts) only.
  */
 import {
   type CallContext,
@@ -30,30 +30,31 @@ import {
   announce,
   createQueues,
   hasUnread,
-  placesOf,
+  offsetsOf,
   putEager,
   putExpected,
+  type QueueSizes,
   type Queues,
   resetQueues,
-  type Shape,
 } from './queues.ts'
-import type { Assigned, CtxState } from './state.ts'
+import type { AssignedContext, CtxState } from './state.ts'
 
-const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof CtxInfo> => ({
+const infoOf = ({ number, jobKey, receives, queues }: AssignedContext): RecordOf<typeof CtxInfo> => ({
   number,
   jobKey,
   receives: receives ? 1 : 0,
-  ...queues.shape,
-  ...placesOf(queues),
+  ...queues.sizes,
+  ...offsetsOf(queues),
 })
 
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
-/** Notifies the client if it has armed. */
-const notify = (to: Assigned): void => {
-  if (!to.armed || to.ops === undefined) return
-  to.armed = false
-  postRecord(to.ops, encodeRecords(CtxRecord, [{ number: to.number, producer: to.queues.produced }]))
+/** Notifies the receiving client if it has armed its context. */
+const notify = (receiver: AssignedContext): void => {
+  if (!receiver.armed || receiver.ops === undefined) return
+  receiver.armed = false
+  const { number, queues } = receiver
+  postRecord(receiver.ops, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
 }
 
 const lowestFree = (slots: readonly unknown[]): number => {
@@ -61,14 +62,14 @@ const lowestFree = (slots: readonly unknown[]): number => {
   throw new CallError('EBUSY', `ctx_context.create: all ${CtxLimits.contexts} contexts are assigned`)
 }
 
-const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
+const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext, {
   create(call, object, { jobKey, ops, eagerCount, eagerBytes, expectedCount, expectedBytes }) {
     const state = stateOf(call)
     const number = lowestFree(state.assigned)
-    const shape: Shape = { eagerCount, eagerBytes, expectedCount, expectedBytes }
-    const queues: Queues = createQueues(mappedMemoryOf(call.context), shape)
+    const sizes: QueueSizes = { eagerCount, eagerBytes, expectedCount, expectedBytes }
+    const queues: Queues = createQueues(mappedMemoryOf(call.context), sizes)
     object.state = { number, jobKey, queues, receives: true, armed: false, ops: ops as FdObject | undefined }
-    state.assigned[number] = object as CoreObject<Assigned>
+    state.assigned[number] = object as CoreObject<AssignedContext>
     return { info: infoOf(object.state) }
   },
 
@@ -76,7 +77,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
   destroy(call, { state }) {
     stateOf(call).assigned[state.number] = undefined
-    mappedMemoryOf(call.context).free(state.queues.piece)
+    mappedMemoryOf(call.context).free(state.queues.chunk)
     return {}
   },
 
@@ -95,22 +96,22 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
     return {}
   },
 
-  send(call, { state: from }, { to: number, tag, slot, offset = 0, data }) {
+  send(call, { state: sender }, { to: number, tag, slot, offset = 0, data }) {
     const { assigned, counts } = stateOf(call)
-    const to = assigned[number]?.state
+    const receiver = assigned[number]?.state
     try {
-      if (to === undefined || to.jobKey !== from.jobKey)
-        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with key ${from.jobKey}`)
-      if (!to.receives) throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
-      if (slot === undefined) putEager(to.queues, from.number, tag, data)
-      else if (!putExpected(to.queues, from.number, tag, slot, offset, data)) return {}
+      if (receiver === undefined || receiver.jobKey !== sender.jobKey)
+        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with key ${sender.jobKey}`)
+      if (!receiver.receives) throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
+      if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
+      else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) return {}
     } catch (error) {
       counts.refused++
       throw error
     }
     counts.messages++
     counts.bytes += data.length
-    notify(to)
+    notify(receiver)
     return {}
   },
 
@@ -125,7 +126,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
 
-/** One table, which all devices share. */
+/** One driver record, which all ctx devices share. */
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
   id: 0,

@@ -2,9 +2,10 @@
  * The driver's interfaces (R28, R30): a context by ioctl, write, mmap and read of a descriptor, for programs that do
  * not use classes. They call the methods of the class, so there is one implementation.
  *
- * A descriptor has one context: its own, which ASSIGN creates and which is destroyed with the descriptor, or a context
- * that was created through the device's descriptor (USE), which it releases at the end. `ctx.userdma.2` added expected
- * messages; the earlier version is kept for programs that request it. The provider channel has the device's statistics.
+ * A descriptor has at most one context: one that the ioctl ASSIGN creates and that is destroyed with the descriptor, or
+ * one that a class method has created and that the ioctl USE binds to the descriptor until it is closed.
+ * `ctx.userdma.2` added expected messages; the earlier version is kept for programs that request it. The provider
+ * channel has the device's statistics.
  */
 import {
   addParent,
@@ -30,28 +31,28 @@ import {
 } from '../../spec/drivers/ctx.ts'
 import { CallError } from '../../spec/errno.ts'
 import { at, type Fields, type RecordOf, recordSize, u32 } from '../../spec/schema/schema.ts'
-import type { Assigned, CtxState } from './state.ts'
+import type { AssignedContext, CtxState } from './state.ts'
 
 interface Bound {
-  object: CoreObject<Assigned> | undefined
-  /** Whether ASSIGN created the context on this descriptor. */
-  own: boolean
+  object: CoreObject<AssignedContext> | undefined
+  /** Whether ASSIGN has created the context, so that closing the descriptor destroys it. */
+  isOwned: boolean
 }
 type Call = OpsCall<Bound>
 
 const argumentOf = <F extends Fields>({ caller }: Call, fields: F, address: bigint): RecordOf<F> =>
   decodeRecord(fields, caller.copyIn(address, recordSize(fields)))
 
-const objectOf = ({ fd }: Call): CoreObject<Assigned> => {
+const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
   const { object } = fd.state.own
   if (object === undefined) throw new CallError('ENODATA', 'the descriptor has no context: ASSIGN or USE one')
   return object
 }
 
-const bind = ({ fd }: Call, object: CoreObject<Assigned>, own: boolean): void => {
+const bind = ({ fd }: Call, object: CoreObject<AssignedContext>, isOwned: boolean): void => {
   addParent(fd, object)
   object.state.ops = fd
-  fd.state.own = { object, own }
+  fd.state.own = { object, isOwned }
 }
 
 const requireUnbound = ({ fd }: Call): void => {
@@ -69,23 +70,29 @@ const assign = (call: Call, address: bigint): number => {
     invokeNow(context, CtxContext, 'destroy', handle, {}, caller)
     throw error
   }
-  bind(call, findObject(context, CtxContext.name, handle, 'ASSIGN') as CoreObject<Assigned>, true)
+  bind(call, findObject(context, CtxContext.name, handle, 'ASSIGN') as CoreObject<AssignedContext>, true)
   return 0
 }
 
 const Word = { value: at(0, u32(0)) }
-const word = (call: Call, address: bigint): number => argumentOf(call, Word, address).value
+/** The u32 at an ioctl's argument. */
+const readWord = (call: Call, address: bigint): number => argumentOf(call, Word, address).value
 
 const use = (call: Call, address: bigint): number => {
   requireUnbound(call)
-  const object = findObject(call.context, CtxContext.name, word(call, address), 'USE') as CoreObject<Assigned>
+  const object = findObject(
+    call.context,
+    CtxContext.name,
+    readWord(call, address),
+    'USE',
+  ) as CoreObject<AssignedContext>
   if (object.state.ops !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
   bind(call, object, false)
   return 0
 }
 
 /** By request: each returns the ioctl's value. */
-const calls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
+const baseIoctls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
   [CtxIoctl.ASSIGN]: assign,
   [CtxIoctl.USE]: use,
   [CtxIoctl.INFO](call, address) {
@@ -98,7 +105,7 @@ const calls: Readonly<Record<number, (call: Call, argument: bigint) => number>> 
     return 0
   },
   [CtxIoctl.RECEIVE](call, address) {
-    const enable = word(call, address)
+    const enable = readWord(call, address)
     invokeNow(call.context, CtxContext, 'receiveControl', objectOf(call).handle, { enable }, call.caller)
     return 0
   },
@@ -108,7 +115,7 @@ const calls: Readonly<Record<number, (call: Call, argument: bigint) => number>> 
   },
 }
 
-const expectCalls: typeof calls = {
+const expectIoctls: typeof baseIoctls = {
   [CtxIoctl.EXPECT](call, address) {
     const announced = argumentOf(call, CtxExpect, address)
     invokeNow(call.context, CtxContext, 'expect', objectOf(call).handle, announced, call.caller)
@@ -116,25 +123,25 @@ const expectCalls: typeof calls = {
   },
 }
 
-const runIoctl = (of: typeof calls, name: string, call: Call, request: number, argument: bigint): number => {
-  const run = of[request]
+const runIoctl = (ioctls: typeof baseIoctls, name: string, call: Call, request: number, argument: bigint): number => {
+  const run = ioctls[request]
   if (run === undefined) throw new CallError('ENOTTY', `interface ${name} has no ioctl 0x${request.toString(16)}`)
   return run(call, argument)
 }
 
-const contextInterface = (name: string, of: typeof calls, takesExpected: boolean): DriverOps<Bound> => ({
-  open: () => ({ object: undefined, own: false }),
+const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected: boolean): DriverOps<Bound> => ({
+  open: () => ({ object: undefined, isOwned: false }),
 
-  ioctl: (call, request, argument) => runIoctl(of, name, call, request, argument),
+  ioctl: (call, request, argument) => runIoctl(ioctls, name, call, request, argument),
 
   write(call, bytes) {
-    const head = recordSize(CtxSend)
-    if (bytes.length < head)
-      throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${head} bytes`)
+    const headerBytes = recordSize(CtxSend)
+    if (bytes.length < headerBytes)
+      throw new CallError('EINVAL', `${bytes.length} bytes are written, a message begins with ${headerBytes} bytes`)
     const { to, flags, slot, offset, tag } = decodeRecord(CtxSend, bytes)
     if (flags > (takesExpected ? CTX_EXPECTED : 0))
       throw new CallError('EINVAL', `flags 0x${flags.toString(16)} are not known to ${name}`)
-    const data = bytes.subarray(head)
+    const data = bytes.subarray(headerBytes)
     const args = flags === CTX_EXPECTED ? { to, tag, data, slot, offset } : { to, tag, data }
     invokeNow(call.context, CtxContext, 'send', objectOf(call).handle, args, call.caller)
     return bytes.length
@@ -142,19 +149,19 @@ const contextInterface = (name: string, of: typeof calls, takesExpected: boolean
 
   mmap(call, offset) {
     if (offset !== 0) throw new CallError('EINVAL', `mmap: offset ${offset}: a context's memory begins at 0`)
-    return objectOf(call).state.queues.piece
+    return objectOf(call).state.queues.chunk
   },
 
   close(call) {
     const { fd, context, device, caller } = call
-    const { object, own } = fd.state.own
+    const { object, isOwned } = fd.state.own
     if (object === undefined) return
     object.state.ops = undefined
     object.state.armed = false
-    // At the end of the context core destroys everything itself.
+    // core destroys the objects of a closed context, and of a removed device
     if (context.closed || !device.alive) return
     dropParent(fd, object)
-    if (own && object.uses === 0) invokeNow(context, CtxContext, 'destroy', object.handle, {}, caller)
+    if (isOwned && object.uses === 0) invokeNow(context, CtxContext, 'destroy', object.handle, {}, caller)
   },
 })
 
@@ -168,7 +175,7 @@ const channel: DriverOps = {
       address,
       encodeRecords(CtxStatistics, [
         {
-          assigned: assigned.filter(one => one !== undefined).length,
+          assigned: assigned.filter(context => context !== undefined).length,
           messages: BigInt(messages),
           bytes: BigInt(bytes),
           refused: BigInt(refused),
@@ -180,7 +187,7 @@ const channel: DriverOps = {
 }
 
 export const interfaces = {
-  [CtxInterface.V2]: contextInterface(CtxInterface.V2, { ...calls, ...expectCalls }, true),
-  [CtxInterface.V1]: contextInterface(CtxInterface.V1, calls, false),
+  [CtxInterface.V2]: contextInterface(CtxInterface.V2, { ...baseIoctls, ...expectIoctls }, true),
+  [CtxInterface.V1]: contextInterface(CtxInterface.V1, baseIoctls, false),
   [CtxInterface.CHANNEL]: channel,
 }

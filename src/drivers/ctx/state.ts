@@ -1,23 +1,24 @@
 /*
- * State of the ctx driver: contexts by number, and per context its queues and the descriptor that is notified of
- * messages.
+ * State of the ctx driver: the contexts by number, each with its queues and the descriptor on which messages are
+ * reported.
  */
 import type { CoreObject, FdObject } from '../../core/index.ts'
 import type { Queues } from './queues.ts'
 
 /** State of a context object. */
-export interface Assigned {
+export interface AssignedContext {
   readonly number: number
   readonly jobKey: number
   readonly queues: Queues
+  /** Whether messages are accepted; otherwise their senders get EAGAIN. */
   receives: boolean
-  /** Whether the next message is reported on `ops`. */
+  /** Whether the next message is reported on `ops`, once. */
   armed: boolean
   ops: FdObject | undefined
 }
 
 export interface CtxState {
   /** By number; undefined for a free number. */
-  readonly assigned: (CoreObject<Assigned> | undefined)[]
+  readonly assigned: (CoreObject<AssignedContext> | undefined)[]
   readonly counts: { messages: number; bytes: number; refused: number }
 }

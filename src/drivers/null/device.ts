@@ -1,9 +1,9 @@
 /*
  * The smallest useful driver, as an example (R19, R22, R29; docs/how-to/drivers.md explains it): a device that takes
- * bytes and discards them, as /dev/null does, and counts them. It uses the public driver interface only.
+ * bytes, counts them and discards them, as /dev/null does. It uses the public driver interface (core/index.ts) only.
  *
- * Opening, queries, discovery and domains are core's own; `sink` is a private class; this file knows no dialect,
- * process or socket.
+ * Opening, queries, discovery and protection domains are core's own; `sink` is the driver's own class. This file knows
+ * no dialect, process or socket.
  */
 import { type Core, type Device, driverClass, register } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
@@ -24,7 +24,7 @@ import {
 
 const MAX_BYTES = 1 << 16
 
-/** A class of the driver's own: ids from 0x8000. */
+/** The driver's own class; ids of such classes begin at 0x8000. */
 export const Sink = objectClass('sink', 0x8000, {
   methods: {
     create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),

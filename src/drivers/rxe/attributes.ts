@@ -7,7 +7,18 @@
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device/device.ts'
 import type { PortAttributes } from '../../spec/classes/device/port.ts'
-import { DeviceCapFlags, PhysState, PortState } from '../../spec/enums.ts'
+import {
+  AtomicCap,
+  DeviceCapFlags,
+  LinkLayer,
+  LinkSpeed,
+  LinkWidth,
+  Mtu,
+  PhysState,
+  PortCapFlags,
+  PortFlags,
+  PortState,
+} from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { Counters } from '../../transport/types.ts'
 
@@ -35,13 +46,13 @@ export type QueueLimits = Readonly<
   Record<'maxQpWr' | 'maxSge' | 'maxSrqWr' | 'maxSrqSge' | 'maxInline' | 'maxCqe' | 'maxRdAtomic', number>
 >
 
-/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B as rxe, and XRC, which rxe lacks. */
+/** `DeviceCapFlags` that rxe sets, BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
 /**
- * FLUSH_GLOBAL and ATOMIC_WRITE as rxe of Linux 6.12, which also has FLUSH_PERSISTENT; our memory is not persistent.
+ * FLUSH_GLOBAL (bit 38) and ATOMIC_WRITE (bit 40), as rxe of Linux 6.12. That also sets FLUSH_PERSISTENT (bit 39); our
+ * memory is not persistent.
  */
 const CAP_FLAGS_EX = (1n << 38n) | (1n << 40n)
-const ATOMIC_HCA = 1
 
 export const deviceAttributes = (
   guid: Uint8Array,
@@ -69,7 +80,7 @@ export const deviceAttributes = (
   maxResRdAtom: 258048,
   maxQpInitRdAtom: limits.maxRdAtomic,
   maxEeInitRdAtom: 0,
-  atomicCap: ATOMIC_HCA,
+  atomicCap: AtomicCap.values.HCA,
   maxEe: 0,
   maxRdd: 0,
   maxMw: 524287,
@@ -113,18 +124,12 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
   odpXrcCaps: 0,
 })
 
-const IP_BASED_CM = 0x10000
-const MTU_4096 = 5
-const ETHERNET = 2
-const SDR = 1
-const GRH_REQUIRED = 1
-
 /** PortInfo's counters of violations have 16 bits and saturate (IBA 14.2.5.6). */
 const MAX_VIOLATIONS = 0xffff
 
-/** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. `counters`: those of the device's engine. */
+/** `activeMtu`: the link's (`Mtu`, 1 to 5). `counters`: those of the device's engine. */
 export const portAttributes = (activeMtu: number, counters: () => Counters): RecordOf<typeof PortAttributes> => ({
-  portCapFlags: IP_BASED_CM,
+  portCapFlags: PortCapFlags.values.CM_SUP,
   maxMsgSz: Limits.maxMsgSize,
   get badPkeyCntr() {
     return Math.min(counters().pkeyViolations, MAX_VIOLATIONS)
@@ -137,18 +142,18 @@ export const portAttributes = (activeMtu: number, counters: () => Counters): Rec
   lid: 0,
   smLid: 0,
   state: PortState.values.ACTIVE,
-  maxMtu: MTU_4096,
+  maxMtu: Mtu.values.MTU_4096,
   activeMtu,
   lmc: 0,
   maxVlNum: 1,
   smSl: 0,
   subnetTimeout: 0,
   initTypeReply: 0,
-  activeWidth: 1,
-  activeSpeed: SDR,
+  activeWidth: LinkWidth.values.X1,
+  activeSpeed: LinkSpeed.values.SDR,
   physState: PhysState.values.LINK_UP,
-  linkLayer: ETHERNET,
-  flags: GRH_REQUIRED,
+  linkLayer: LinkLayer.values.ETHERNET,
+  flags: PortFlags.values.GRH_REQUIRED,
   portCapFlags2: 0,
-  activeSpeedEx: SDR,
+  activeSpeedEx: LinkSpeed.values.SDR,
 })

@@ -1,6 +1,7 @@
 /*
- * Where the rings of a context are: for a program of another process in `Context.mapped`; in this process in the memory
- * that the library has put into `Context.state`, or else in plain buffers.
+ * The memory in which a context's rings are allocated. For a program of another process this is `Context.mapped`, which
+ * the program maps. For a caller in this process it is the memory that the library has put into `Context.state`, or
+ * else plain buffers.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -9,14 +10,15 @@ import type { Ring, RingMemory } from './rings/rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
-  /** Whether the caller is in this process. */
-  readonly inside?: true
+  /** Present if the context's caller is in this process. */
+  readonly isInProcess?: true
 }
 
-export const ringsOf = (context: Context): RingMemory => {
+/** The memory for rings of a context; the first call creates it. */
+export const ringMemoryOf = (context: Context): RingMemory => {
   context.state ??= (
     context.mapped === undefined
-      ? { rings: mappedRings(bufferMemory()), inside: true }
+      ? { rings: mappedRings(bufferMemory()), isInProcess: true }
       : {
           rings:
             context.mapped.packed !== undefined
@@ -27,24 +29,27 @@ export const ringsOf = (context: Context): RingMemory => {
   return (context.state as RxeContext).rings
 }
 
-/** Whether the context is one of this process, and not a program's. */
-export const isInside = (context: Context): boolean =>
-  context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
+/** Whether the context's caller is in this process; false for a program of another process. */
+export const isInProcess = (context: Context): boolean =>
+  context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).isInProcess === true
 
-/** For `mmapInfo`, which each new queue calls: a number of up to 53 bits as a bigint, in half the time of `BigInt()`. */
-const halves = new Uint32Array(2)
-const whole = new BigUint64Array(halves.buffer)
-
-/**
- * struct mminfo for the provider's mmap; in a slab the offset identifies the ring, and the size goes to the slab's end.
- */
+/** struct mminfo of rxe's ABI: offset and size with which the user library maps a ring. */
 export interface MmapInfo {
   readonly offset: bigint
   readonly size: number
 }
-export const mmapInfo = ({ area, head }: Ring): MmapInfo => {
-  const offset = area.offset + head - area.at
+
+/** A number of up to 53 bits becomes a bigint here in half the time of `BigInt()`: each new queue calls `mmapInfo`. */
+const halves = new Uint32Array(2)
+const whole = new BigUint64Array(halves.buffer)
+
+/**
+ * A ring of its own allocation is the whole range. Several rings may share one allocation, a slab (ring-memory.ts):
+ * there `offset` is that of the ring, and `size` reaches to the end of the slab.
+ */
+export const mmapInfo = ({ area, headerAt }: Ring): MmapInfo => {
+  const offset = area.offset + headerAt - area.at
   halves[0] = offset
   halves[1] = offset / 2 ** 32
-  return { offset: whole[0], size: area.length - (head - area.at) }
+  return { offset: whole[0], size: area.length - (headerAt - area.at) }
 }

@@ -1,8 +1,9 @@
 /*
- * Datagram queue pairs of clients in core: queue pair 1 of the MAD layer (IBA 3.5.7, 13.4), and those of IP over the
- * device. They have no rings and no completions: a received payload is passed to the client, a sent one waits in a
- * short queue until the port has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, although
- * datagrams are not acknowledged.
+ * Datagram queue pairs of core clients (src/clients/, like ib_client in Linux): queue pair 1 of the MAD layer (IBA
+ * 3.5.7, 13.4), and those of IP over the device. They are not objects of a program, and have no rings and no
+ * completions: a received payload is passed to the client's function, a sent one waits in a short queue until the port
+ * has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, although datagrams are not
+ * acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
@@ -35,16 +36,18 @@ const DETH_BYTES = 8
 const HEADER_BYTES = BTH_BYTES + DETH_BYTES
 const PSN_MASK = 0xff_ffff
 
-interface Waiting {
+/** A datagram that waits for room in the port. */
+interface WaitingDatagram {
   readonly payload: Uint8Array
-  readonly to: MadAddress
+  readonly destination: MadAddress
+  /** The port's flow to the destination, open until the datagram is sent. */
   readonly flow: number
 }
 
 interface QueueOptions {
   readonly qpn: number
   readonly qkey: number
-  /** Payload bytes that are accepted, sent and received. */
+  /** Allowed payload bytes of a datagram, sent or received. */
   readonly minBytes: number
   readonly maxBytes: number
   /** Maximum datagrams that wait for room in the port; more are lost, as any datagram may be. */
@@ -53,16 +56,15 @@ interface QueueOptions {
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
 
-/** A copy of an address, or the last one if it is the same: few peers send many datagrams. */
-const copyOf = (address: Uint8Array, last: Uint8Array): Uint8Array =>
-  isSameAddress(address, last) ? last : address.slice()
+/** A copy of a GID; or `last`, the copy made before, if it is equal: few peers send many datagrams. */
+const copyOf = (gid: Uint8Array, last: Uint8Array): Uint8Array => (isSameAddress(gid, last) ? last : gid.slice())
 
 class DatagramQueue implements CoreQueue {
   readonly device: RxeState
   readonly options: QueueOptions
-  readonly #waiting: Waiting[] = []
+  readonly #waiting: WaitingDatagram[] = []
   #psn = 0
-  /** Addresses of the last datagram. */
+  /** GIDs of the datagram that was received last. */
   #localGid: Uint8Array = new Uint8Array(16)
   #remoteGid: Uint8Array = new Uint8Array(16)
   #isClosed = false
@@ -81,17 +83,17 @@ class DatagramQueue implements CoreQueue {
     return this.#psn
   }
 
-  send(payload: Uint8Array, to: MadAddress): boolean {
+  send(payload: Uint8Array, destination: MadAddress): boolean {
     const { minBytes, maxBytes, maxWaiting } = this.options
     if (payload.length < minBytes || payload.length > maxBytes)
       throw new Error(
         `a datagram of queue pair ${this.qpn} has ${minBytes} to ${maxBytes} bytes, not ${payload.length}`,
       )
     if (this.#isClosed || this.#waiting.length >= maxWaiting) return false
-    const { remoteGid, flowLabel, trafficClass } = to
+    const { localGid, remoteGid, flowLabel, trafficClass } = destination
     try {
-      const address = flowAddress(to.localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
-      this.#waiting.push({ payload, to, flow: openPath(this.device.port, address, 'datagram') })
+      const address = flowAddress(localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
+      this.#waiting.push({ payload, destination, flow: openPath(this.device.port, address, 'datagram') })
       this.device.coreQueues.waiting++
       return true
     } catch (error) {
@@ -114,19 +116,20 @@ class DatagramQueue implements CoreQueue {
     const { counters } = this.device.engine()
     const { qpn, qkey } = this.options
     let sent = 0
-    for (const { payload, to, flow } of this.#waiting) {
+    for (const { payload, destination, flow } of this.#waiting) {
       const pad = -payload.length & 3
       const bytes = HEADER_BYTES + payload.length + pad + ICRC_BYTES
       const at = port.reserve(bytes)
       if (at < 0) break
       const { view, bytes: memory } = port.arena
-      putBth(view, at, UD_SEND_ONLY, pad << BTH_PAD_SHIFT, to.pkey, to.qpn, (this.#psn | BTH_ACKREQ) >>> 0)
+      const { pkey, qpn: destQpn } = destination
+      putBth(view, at, UD_SEND_ONLY, pad << BTH_PAD_SHIFT, pkey, destQpn, (this.#psn | BTH_ACKREQ) >>> 0)
       putDeth(view, at + BTH_BYTES, qkey, qpn)
       memory.set(payload, at + HEADER_BYTES)
       memory.fill(0, at + HEADER_BYTES + payload.length, at + bytes - ICRC_BYTES)
       port.commit(at, bytes, 1, bytes, flow)
       counters.sentPackets++
-      if (to.qpn === MULTICAST_QPN) counters.multicastSent++
+      if (destQpn === MULTICAST_QPN) counters.multicastSent++
       this.#psn = (this.#psn + 1) & PSN_MASK
       released.push(flow)
       sent++
@@ -181,7 +184,7 @@ class ManagementQueue extends DatagramQueue implements ManagementPort {
   }
 }
 
-/** Queue pair 1. Throws CallError EBUSY if it is in use. */
+/** Opens queue pair 1 (GSI). Throws CallError EBUSY if it is in use. */
 export const openManagement = (
   device: RxeState,
   receive: (mad: Uint8Array, from: MadAddress) => void,
@@ -192,13 +195,13 @@ export const openManagement = (
   return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...length, maxWaiting: 4096, receive })
 }
 
-/** A queue pair for datagrams of up to `mtu` bytes, which can be in multicast groups. */
-class GroupQueue extends DatagramQueue implements DatagramPort {
+/** A queue pair for datagrams of up to `mtu` bytes, which can join multicast groups. */
+class MulticastQueue extends DatagramQueue implements DatagramPort {
   get mtu(): number {
     return this.options.maxBytes
   }
 
-  /** Rows of the engine are 0 and above: the negative number names a queue pair of core. */
+  /** `Groups` knows a queue pair by its row, which is never negative, and one of a core client by its negated QPN. */
   join(gid: Uint8Array): void {
     this.device.groups.attach(-this.qpn, gid, 0)
   }
@@ -214,11 +217,11 @@ class GroupQueue extends DatagramQueue implements DatagramPort {
   }
 }
 
-/** `mtu`: the port's active MTU, bytes. */
+/** Opens a queue pair with a QPN of its own for IP over the device. `mtu`: the port's active MTU, bytes. */
 export const openDatagrams = (
   device: RxeState,
   mtu: number,
   qkey: number,
   receive: (payload: Uint8Array, from: MadAddress) => void,
 ): DatagramPort =>
-  new GroupQueue(device, { qpn: device.qpns.take(), qkey, minBytes: 0, maxBytes: mtu, maxWaiting: 256, receive })
+  new MulticastQueue(device, { qpn: device.qpns.take(), qkey, minBytes: 0, maxBytes: mtu, maxWaiting: 256, receive })

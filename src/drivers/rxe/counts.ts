@@ -1,22 +1,25 @@
 /*
- * Counters of a soft device: by the names of engine and port, and as the files in which Linux shows them
+ * Counters of a soft device: as engine and port count them, and by the names of Linux's counter files
  * (spec/counters.ts).
  */
 import { counterValues } from '../../spec/counters.ts'
 import type { DeviceStat } from '../../uapi/tool.ts'
 import type { RxeDevice } from './device.ts'
 
-/** Counters by the names of spec/counters.ts. */
-export const countedBy = ({ state }: Pick<RxeDevice, 'state'>) => ({
+/** Counters of engine and port, by the names in their tables of spec/counters.ts. */
+export const countersByLayer = ({ state }: Pick<RxeDevice, 'state'>) => ({
   engine: state.engine().counters,
   port: { ...state.port.counters, linkDowned: state.linkDowned },
 })
 
-/** All counters but `faults`, which belongs to the layer around the port. Zeros without a device. */
+/**
+ * All counters of a device's statistics but `faults`, which the fault layer around the port counts. Without a device
+ * all are 0.
+ */
 export const countersOf = (
   rxe: Pick<RxeDevice, 'state'> | undefined,
 ): Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport'> => {
-  const { engine, port } = rxe ? countedBy(rxe) : { engine: {}, port: {} }
+  const { engine, port } = rxe ? countersByLayer(rxe) : { engine: {}, port: {} }
   return {
     hw_counters: counterValues('hw_counters', engine, port),
     counters: counterValues('counters', engine, port),

@@ -1,9 +1,9 @@
 /*
  * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md).
  *
- * Calls come through core to the class handlers. `poll` moves work requests and packets; the owner of the device calls
- * it when something may have happened and at `nextTimeout`. Rings come with the context, memory with the caller,
- * packets with the port.
+ * Core passes calls to the class handlers. `poll` moves work requests and packets; the owner of the device (the
+ * daemon's loop, the library's network) calls it after a doorbell, after the port's `wake`, and at `nextTimeout`. Rings
+ * lie in the context's memory, messages in the memory of the calling process, and packets in the port's memory.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
@@ -49,7 +49,7 @@ import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
 import { openDatagrams, openManagement } from './core-queues.ts'
 import { createFailures } from './failures.ts'
-import { mtuOf } from './interface.ts'
+import { mtuBytes, mtuEnum } from './interface.ts'
 import { regionMemory } from './memory.ts'
 import { watchRequests } from './requests/request-feed.ts'
 import { createPostScan, SLICE_ROWS, Where } from './rings/posts.ts'
@@ -63,21 +63,21 @@ export interface RxeDevice {
   readonly state: RxeState
   /**
    * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `where`
-   * selects the queues to check for new requests, by default all.
+   * selects the queues that are checked for new requests, by default all.
    */
   poll(now: number, where?: Where): boolean
-  /** Whether slices of the check of all queues are left (`Where.CONTINUE`). */
+  /** Whether a round over all queues has slices left (`Where.CONTINUE`). */
   isUnfinished(): boolean
-  /** Checks the queues that were reported by `posted`; `poll` does it too. True if anything was posted. */
+  /** Checks only the queues that were reported by `posted`, which `poll` also does. True if anything was posted. */
   ring(): boolean
-  /** Send doorbell of the queue pair with this handle; an unknown one is ignored. */
+  /** Doorbell: requests were posted to the queue pair with this handle. An unknown handle is ignored. */
   posted(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do before the next timer, if every post was reported by `posted`. Ports that cannot
-   * report this count as busy.
+   * Whether `poll` has anything to do before the next timer, provided that every post was reported by `posted`. Always
+   * true with a port that cannot tell whether runs wait (`Port.isWaiting`).
    */
   hasWork(): boolean
-  /** When `poll` must be called next even if no event occurs; Infinity for never. */
+  /** The time, in microseconds, at which `poll` must be called even if nothing else happens; Infinity for never. */
   nextTimeout(): number
 }
 
@@ -87,12 +87,12 @@ export interface RxeOptions {
   readonly port: Port
   /** The time of the last `poll`, for timers that calls start. */
   readonly now: () => number
-  /** Torment of the network; absent: there is none. */
+  /** `--torment` of the network; absent without it. */
   readonly torment?: Torment | undefined
 }
 
-/** Classes with a send queue. */
-const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
+/** Names of the classes of queue pairs, which share one limit (max_qp). */
+const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(({ class: cls }) => cls.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
@@ -107,22 +107,22 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   }
 }
 
-/** Number of objects of a context that are checked in one step. */
-const SILENCED = 64
+/** Number of objects of a context that `resetQps` checks in one step. */
+const OBJECTS_PER_STEP = 64
 
-/** Resets the queue pairs of a context: they neither send nor answer until they are destroyed. */
-function* silenceQps(context: Context, { qps, engine }: RxeState): Generator<void> {
-  let left = SILENCED
+/** Resets the queue pairs of a context that closes: they neither send nor respond until they are destroyed. */
+function* resetQps(context: Context, { qps, engine }: RxeState): Generator<void> {
+  let left = OBJECTS_PER_STEP
   for (const object of objectsDownwards(context)) {
     const row = (object as QpObject | undefined)?.state?.row
     if (row !== undefined && qps[row] === object) engine().modify(row, RESET, {})
     if (--left > 0) continue
     yield
-    left = SILENCED
+    left = OBJECTS_PER_STEP
   }
 }
 
-/** Shared by all soft devices, so that they share their dispatch table. */
+/** One driver record for all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
@@ -148,10 +148,10 @@ const rxeDriver: Driver<RxeState> = {
     xrcdClass,
   ],
   removing: ({ state }) => failAllQps(state),
-  closing: context => silenceQps(context, context.device.state),
+  closing: context => resetQps(context, context.device.state),
   openManagement: ({ state }, receive) => openManagement(state, receive),
   openDatagrams: ({ state, ports }, qkey, receive) =>
-    openDatagrams(state, 128 << ports[0]!.attributes.activeMtu, qkey, receive),
+    openDatagrams(state, mtuBytes(ports[0]!.attributes.activeMtu), qkey, receive),
   removed({ state }) {
     state.torment?.close()
     state.port.close()
@@ -159,7 +159,7 @@ const rxeDriver: Driver<RxeState> = {
   watch: (device, watcher, scratch) => device.state.watch(device, watcher, scratch),
 }
 
-/** The table for a core that has the classes of its clients (clients/clients.ts). */
+/** The driver record for a core that has the classes of its clients (clients/clients.ts). */
 const clientsDriver: Driver<RxeState> = {
   ...rxeDriver,
   classes: [
@@ -171,28 +171,29 @@ const clientsDriver: Driver<RxeState> = {
 const driverFor = ({ classes }: Core): Driver<RxeState> =>
   classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : clientsDriver
 
-/** Calls of the engine in one turn of sending: each sends at most 1 MiB to local peers. */
-const SENDING_CALLS = 4
+/** Maximum calls of `Engine.pollTransmit` in one `poll`. Each call sends at most 1 MiB to local peers. */
+const MAX_TRANSMIT_CALLS = 4
 
-/** Bytes of runs that are received before they are released to the port. */
+/** Received bytes after which the runs are released to the port. */
 const BURST_BYTES = 1 << 20
 
 /**
- * After at most this many packets the next turn of sending is skipped, once: a program that receives a message may
- * answer it immediately, and ACK and answer then leave with one system call, which is the main cost of a small message.
+ * If at most this many packets were received, one `poll` does not send: a program that receives a message may respond
+ * immediately, and the ACK and its message then leave with one system call, which is the main cost of a small message.
  */
-const FEW = 4
+const DELAYED_ACK_PACKETS = 4
 
 /**
- * Average rate, bytes per µs, of unreliable queue pairs on a port with a window (transport/flow-control/peer-window.ts): a
- * receiver that is not scheduled for a while must still find everything in its socket buffer.
+ * Average rate, bytes per µs, at which unreliable queue pairs send on a port with a window
+ * (transport/flow-control/peer-window.ts): the receiver's socket buffer must hold what arrives while the receiver is
+ * not scheduled.
  */
 const PACE = 500
 
 export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const { name, identity, now, torment } = options
   const port = torment?.port(options.port, name) ?? options.port
-  // the engine needs the device's memory table, the device needs its classes, and those need the engine: it is set last
+  // set last: the engine needs the device's memory table, the device its classes, and the classes the engine
   let engineOrNone: Engine | undefined
   const state: RxeState = {
     limits: torment?.limits(name) ?? Limits,
@@ -219,16 +220,16 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     watch: (registered, watcher, scratch) => watchRequests(registered, work, completions, watcher, scratch),
     coreQueues: { byNumber: new Map(), waiting: 0 },
     added: row => posts.add(row),
-    look: row => posts.look(row),
+    recheck: row => posts.recheck(row),
     catchUp(row) {
-      const isBehind = posts.behind(row)
-      if (state.torment === undefined && !isBehind) return
-      if (isBehind) posts.look(row)
-      calmly(() => poll(now(), Where.CHANGED))
+      const hasUnseenSends = posts.hasUnseenSends(row)
+      if (state.torment === undefined && !hasUnseenSends) return
+      if (hasUnseenSends) posts.recheck(row)
+      withoutDelays(() => poll(now(), Where.CHANGED))
     },
-    catchUpAll(isInside) {
-      calmly(() => poll(now(), isInside ? Where.CHANGED : Where.BEGIN))
-      return isInside || !posts.isUnfinished() ? undefined : finishRound()
+    catchUpAll(isInProcess) {
+      withoutDelays(() => poll(now(), isInProcess ? Where.CHANGED : Where.BEGIN))
+      return isInProcess || !posts.isUnfinished() ? undefined : finishRound()
     },
     linkDowned: 0,
     now,
@@ -236,8 +237,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     engine: () => engineOrNone as Engine,
   }
 
-  /** What a call depends on is done without torment. */
-  const calmly = (run: () => boolean): boolean => (state.torment === undefined ? run() : state.torment.calmly(run))
+  /** Runs a poll on whose effects a call depends: `--torment` delays nothing. */
+  const withoutDelays = (run: () => boolean): boolean =>
+    state.torment === undefined ? run() : state.torment.withoutDelays(run)
 
   // clients may watch the device as soon as it is registered
   const plainWork = ringWork(state.rings, findSrqOfDomain(state))
@@ -250,7 +252,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     state,
     attributes,
     extended: extendedAttributes(),
-    ports: [portAttributes(mtuOf(port.pathMtu), () => state.engine().counters)],
+    ports: [portAttributes(mtuEnum(port.pathMtu), () => state.engine().counters)],
     numCompVectors: Limits.compVectors,
     limits: {
       pd: attributes.maxPd,
@@ -270,7 +272,7 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const run = emptyRun()
   const localDevice = localPeerDeviceOf(port, state.qpns)
   if (localDevice !== undefined) port.receiver = localDevice
-  const plain: Environment = {
+  const plainEnvironment: Environment = {
     ...(localDevice && { localDevice }),
     route: routeOf(port, run),
     work,
@@ -280,22 +282,23 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     events: {
       qp(row, type, cause) {
         const qp = state.qps[row]
-        // SQD has an event only if the program enables it
-        if (!qp || (type === SQ_DRAINED && (qp.state.noted & AttributeBits.SQD_EVENT) === 0)) return
+        // a drained send queue raises an event only if the program has enabled it (IBV_QP_EN_SQD_ASYNC_NOTIFY)
+        if (!qp || (type === SQ_DRAINED && (qp.state.attributeBits & AttributeBits.SQD_EVENT) === 0)) return
         state.failures.event(row, type, cause)
         for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
       },
     },
   }
-  const tormented = torment?.attach(device, plain.memory, notify => {
+  const deviceTorment = torment?.attach(device, plainEnvironment.memory, notify => {
     completions = cqCompletions(state, notify)
     state.feed?.watchCompletions(completions)
     return completions
   })
-  state.torment = tormented
-  const environment = tormented?.environment(plain) ?? plain
+  state.torment = deviceTorment
+  const environment = deviceTorment?.environment(plainEnvironment) ?? plainEnvironment
   const { windowBytes, sharedWindowBytes = 0 } = port
-  // also where nothing can overflow: faults may drop responses, and those of one window are still in the cache
+  // READs are requested in parts on a port without a window too (docs/decisions/reads-in-parts.md): fault rules may
+  // drop responses, and the responses of one part stay in the processor's cache
   const engine = createEngine(environment, {
     boundReads: true,
     ...(windowBytes !== undefined && {
@@ -305,16 +308,16 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     }),
   })
   engineOrNone = engine
-  const rung = tormented?.doorbells(engine) ?? engine
-  const found = {
-    onDoorbell: rung.onDoorbell,
+  const { onDoorbell } = deviceTorment?.doorbells(engine) ?? engine
+  const postHandlers = {
+    onDoorbell,
     onReceiveScan(row: number) {
       state.feed?.scanReceives(row)
       engine.onReceiveScan(row)
     },
   }
-  const posts = createPostScan(state.rings, found, () => device.memory.windows > 0)
-  // loaded from `state` once: an object with accessors is slow to read, and this runs for every run
+  const posts = createPostScan(state.rings, postHandlers, () => device.memory.windows > 0)
+  // loaded from `state` once: an object with accessors is slow to read, and these are read for every run of packets
   const { rowOf } = state.qpns
   const { released, coreQueues } = state
 
@@ -328,9 +331,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       else engine.onPacket(rows[i], port.arena, at, length, -1, time)
   }
 
-  /** A packet of `run` for a QPN without a row: queue pairs of clients in core have none. */
-  const deliverToCore = (to: number, at: number, length: number): void => {
-    const queue = coreQueues.byNumber.get(to)
+  /** Passes a packet of `run` to a core client's queue pair, which has no row; drops it if the QPN is not in use. */
+  const deliverToCore = (qpn: number, at: number, length: number): void => {
+    const queue = coreQueues.byNumber.get(qpn)
     if (queue === undefined) engine.counters.dropped++
     else queue.onPacket(port.arena, at, length, run.from)
   }
@@ -342,33 +345,34 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     let qpn = -1
     let row = -1
     for (let i = 0, at = run.offset; i < count; ) {
-      const to = bthDestQp(arena.view, at)
-      if (to !== qpn) {
-        qpn = to
-        row = rowOf(to)
+      const destQpn = bthDestQp(arena.view, at)
+      if (destQpn !== qpn) {
+        qpn = destQpn
+        row = rowOf(destQpn)
       }
-      let taken = 1
-      if (to === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
-      else if (row < 0) deliverToCore(to, at, i === count - 1 ? lastBytes : packetBytes)
-      else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
-      i += taken
-      at += taken * packetBytes
+      let packets = 1
+      if (destQpn === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
+      else if (row < 0) deliverToCore(destQpn, at, i === count - 1 ? lastBytes : packetBytes)
+      else packets = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
+      i += packets
+      at += packets * packetBytes
     }
   }
 
-  /** Packets received in the last turn. */
-  let arrived = 0
-  /** Whether the last turn of sending was skipped. */
-  let held = false
+  /** Packets received in the last `poll`. */
+  let receivedPackets = 0
+  /** Whether the last `poll` did not send (DELAYED_ACK_PACKETS). */
+  let isHeld = false
+  /** Sending is held back only on ports of sockets, whose system calls are expensive; only these have a window. */
   const mayHold = port.windowBytes !== undefined
 
   const deliver = (time: number): boolean => {
-    arrived = 0
+    receivedPackets = 0
     if (!port.receive(run)) return false
     let unreleased = 0
     do {
       deliverRun(time)
-      arrived += run.count
+      receivedPackets += run.count
       unreleased += run.count * run.packetBytes
       // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
       // runs, since a message may lie in several.
@@ -383,13 +387,13 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     return true
   }
 
-  /** Sends until nothing is left, the port is full, or the turn ends. */
+  /** Sends until nothing is left, the port is full, or MAX_TRANSMIT_CALLS are made; true if anything was sent. */
   const transmit = (time: number): boolean => {
-    // the engine's counter: faults may drop packets that the port would count
+    // the engine's counter includes packets that a fault layer drops, the port's does not
     const { counters } = engine
     const start = counters.sentPackets
     let before: number
-    let left = SENDING_CALLS
+    let left = MAX_TRANSMIT_CALLS
     do before = counters.sentPackets
     while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --left > 0)
     if (coreQueues.waiting > 0) for (const queue of coreQueues.byNumber.values()) queue.transmit()
@@ -397,29 +401,32 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     return counters.sentPackets !== start
   }
 
-  /** Checks the rest of the queues. A loop that begins a round meanwhile cannot prolong this without end. */
+  /**
+   * Checks the rest of the queues, a slice in each turn of the event loop. The number of slices is bounded, because the
+   * daemon's loop may begin new rounds meanwhile.
+   */
   const finishRound = async (): Promise<void> => {
     for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (device.alive) calmly(() => poll(now(), Where.CONTINUE))
+      if (device.alive) withoutDelays(() => poll(now(), Where.CONTINUE))
     }
   }
 
   const poll = (time: number, where: Where = Where.ALL): boolean => {
     let progress = posts.scan(where)
-    if (tormented !== undefined) progress = tormented.poll(time) || progress
+    if (deviceTorment !== undefined) progress = deviceTorment.poll(time) || progress
     if (time >= port.nextTimeout()) port.onTimeout(time)
-    const wasHeld = held
-    held = mayHold && !held && !progress
-    // packets that arrived in time are processed before timeouts: this process may not have been scheduled for a while
+    const wasHeld = isHeld
+    isHeld = mayHold && !isHeld && !progress
+    // before timeouts: if this process was not scheduled for a while, an ACK that arrived in time is still in the port
     if (!wasHeld) progress = deliver(time) || progress
-    held = held && arrived > 0 && arrived <= FEW
+    isHeld = isHeld && receivedPackets > 0 && receivedPackets <= DELAYED_ACK_PACKETS
     if (time >= engine.nextTimeout()) {
       engine.onTimeout(time)
       progress = true
-      held = false
+      isHeld = false
     }
-    if (!held && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
+    if (!isHeld && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
     while (released.length > 0) port.closeFlow(released.pop() as number)
     if (state.overrunQps.length > 0) failOverrunQps(state)
     return progress
@@ -434,9 +441,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
     posted(context, handle) {
       const object = findHandle(context.handles, handle) as QpObject | undefined
       if (object === undefined || object.life !== Lifecycle.LIVE) return
-      // only queue pairs have rows
+      // the handle may be that of another object: only queue pairs have rows
       const row = object.state?.row
-      if (row !== undefined && state.qps[row] === object) posts.look(row)
+      if (row !== undefined && state.qps[row] === object) posts.recheck(row)
     },
     hasWork: () =>
       posts.hasChanges() ||
@@ -446,6 +453,6 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       port.isWaiting() ||
       state.overrunQps.length > 0,
     nextTimeout: () =>
-      Math.min(engine.nextTimeout(), port.nextTimeout(), tormented?.nextTimeout() ?? Number.POSITIVE_INFINITY),
+      Math.min(engine.nextTimeout(), port.nextTimeout(), deviceTorment?.nextTimeout() ?? Number.POSITIVE_INFINITY),
   }
 }

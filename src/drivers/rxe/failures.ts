@@ -16,7 +16,7 @@ import { addressText } from '../../wire/address.ts'
 import type { Failures, QpObject, RxeState } from './state.ts'
 
 const { WR_FLUSH_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
-const REMOTE: ReadonlySet<number> = new Set([REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR])
+const REMOTE_ERRORS: ReadonlySet<number> = new Set([REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, REM_INV_RD_REQ_ERR])
 const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_INVALID_REQUEST',
   'NAK_REMOTE_ACCESS',
@@ -26,6 +26,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
 /** Number of NAKs that are kept until the peer's failure report reads their causes. */
 const MAX_NAKS = 64
 
+/** A NAK that queue pair `qpn` of this device has sent to queue pair `peer` for `psn`. */
 interface Nak {
   readonly qpn: number
   readonly peer: number
@@ -33,24 +34,25 @@ interface Nak {
   readonly cause: Cause
 }
 
-/** The peer of a queue pair. */
-interface Target {
+/** The peer of a connected queue pair. */
+interface ConnectedPeer {
   readonly peer: FailurePeer
-  /** Its device, if it is of this core. */
+  /** The peer's device, if it belongs to this core. */
   readonly state: RxeState | undefined
 }
 
-/** `deviceOf`: the device, which is created later. */
+/** `state`, `deviceOf`: state and device, which are created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
-  const lasts = new Map<number, Failure>()
+  /** By row. */
+  const lastFailures = new Map<number, Failure>()
   const naks: Nak[] = []
-  /** Drops of each queue pair by cause. */
+  /** By row: the number of dropped packets of each cause. */
   const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
 
-  /** The peer of a connected queue pair. */
-  const targetOf = (row: number): Target | undefined => {
+  /** Undefined for a queue pair without a path. */
+  const peerOf = (row: number): ConnectedPeer | undefined => {
     const dgid = objectOf(row)?.state.address?.dgid
     if (dgid === undefined) return undefined
     const qpn = state().engine().query(row).destQpn
@@ -72,37 +74,37 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     reportFailure({ ...failure, device: device.name }, device, context)
   }
 
-  const about = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
+  const reportQp = (row: number, failure: Omit<Failure, 'device' | 'qpn'>): void => {
     const object = objectOf(row)
     if (object === undefined) return
     const complete: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
     // an event repeats a failure that a request has reported
-    if (!isNote(complete) && complete.what !== 'drop' && lasts.get(row)?.cause !== complete.cause)
-      lasts.set(row, complete)
+    if (!isNote(complete) && complete.what !== 'drop' && lastFailures.get(row)?.cause !== complete.cause)
+      lastFailures.set(row, complete)
     report(complete, object.context)
   }
 
   return {
     send(row, words, at, status, cause) {
-      const { peer } = targetOf(row) ?? {}
-      about(row, {
+      const { peer } = peerOf(row) ?? {}
+      reportQp(row, {
         what: 'send',
         opcode: words[at + Send.OPCODE],
         wrId: joinWords(words[at + Send.ID_HI], words[at + Send.ID_LO]),
         status,
         cause,
-        ...(peer !== undefined && { peer, ofPeer: REMOTE.has(status) && !NAKS.has(cause.id) }),
+        ...(peer !== undefined && { peer, ofPeer: REMOTE_ERRORS.has(status) && !NAKS.has(cause.id) }),
       })
     },
     receive: (row, idHi, idLo, status, cause) =>
-      about(row, { what: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
+      reportQp(row, { what: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
     flushed(row, sends, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)
-      const root = id === 'FLUSHED' ? lasts.get(row) : undefined
+      const root = id === 'FLUSHED' ? lastFailures.get(row) : undefined
       const cause = flushCause(id, state().engine().stateOf(row), root)
       const queue = sends ? 'send' : 'receive'
-      about(row, { what: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
+      reportQp(row, { what: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
     nak(row, psn, cause) {
       const object = objectOf(row)
@@ -116,19 +118,19 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       drops.set(row, counts.set(cause.id, count))
       // A flood is reported with the first, second, fourth, eighth … drop.
       if ((count & (count - 1)) !== 0) return
-      const { peer } = targetOf(row) ?? {}
-      about(row, { what: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
+      const { peer } = peerOf(row) ?? {}
+      reportQp(row, { what: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
     },
     ofPeer(row, psn) {
-      const target = targetOf(row)
-      const own = objectOf(row)?.state.qpn ?? -1
-      return target?.state?.failures.nakOf(target.peer.qpn, own, psn)
+      const connected = peerOf(row)
+      const qpn = objectOf(row)?.state.qpn ?? -1
+      return connected?.state?.failures.nakOf(connected.peer.qpn, qpn, psn)
     },
-    event: (row, type, cause) => about(row, { what: 'event', event: type, cause }),
+    event: (row, type, cause) => reportQp(row, { what: 'event', event: type, cause }),
     report,
-    last: row => lasts.get(row),
+    last: row => lastFailures.get(row),
     forget(row) {
-      lasts.delete(row)
+      lastFailures.delete(row)
       drops.delete(row)
     },
     nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,

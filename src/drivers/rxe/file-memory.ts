@@ -1,8 +1,9 @@
 /*
  * A file as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
- * It is read and written at offsets and never mapped, so that shortening it causes a fault instead of a signal. The
- * carrier decides which files are allowed.
+ * The file is read and written with pread and pwrite and never mapped: access beyond the end of a truncated file then
+ * returns EFAULT, where access to a mapping would raise SIGBUS. Which files may be registered is decided by the callers
+ * (daemon/memory/file-space.ts, verbs/local/file.ts).
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { AddressSpace } from '../../core/memory/address-space.ts'
@@ -10,32 +11,39 @@ import type { FileMemory } from '../../core/model.ts'
 import { Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
-const ACCESS_MODE = 3
-const READ_WRITE = 2
+const O_ACCMODE = 3
+const O_RDWR = 2
 
 /** Whether a descriptor of this process is open for reading and writing. */
 export const isWritable = (fd: number): boolean => {
   const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
-  return (Number.parseInt(flags, 8) & ACCESS_MODE) === READ_WRITE
+  return (Number.parseInt(flags, 8) & O_ACCMODE) === O_RDWR
 }
 
-type Move = (bytes: Uint8Array, at: number, length: number, position: number) => number
+/**
+ * Reads from the file into `bytes`, or writes from `bytes` into the file: `length` bytes, at offset `at` of `bytes` and
+ * at offset `position` of the file. Returns the number of bytes; fewer than `length`, or an exception, is an error.
+ */
+type Transfer = (bytes: Uint8Array, at: number, length: number, position: number) => number
 
-/** How a file is read and written: returns the number of bytes; fewer bytes or an exception are an error. */
+/** How a file is read and written. */
 export interface FileAccess {
-  readonly read: Move
-  readonly write: Move
+  readonly read: Transfer
+  readonly write: Transfer
   close?(): void
 }
 
-const directly = (fd: number): FileAccess => ({
+const descriptorAccess = (fd: number): FileAccess => ({
   read: (bytes, at, length, position) => readSync(fd, bytes, at, length, position),
   write: (bytes, at, length, position) => writeSync(fd, bytes, at, length, position),
 })
 
-/** Copies `total` bytes from `position` on in chunks. 0 or EFAULT. */
-const moveAll = (
-  move: Move,
+/**
+ * Transfers `total` bytes of the file from offset `position` on, in chunks of `chunk` bytes (the last may be shorter)
+ * whose offsets in `bytes` are `at`, `at + stride`, … Returns 0 or EFAULT.
+ */
+const transferAll = (
+  transfer: Transfer,
   bytes: Uint8Array,
   at: number,
   chunk: number,
@@ -45,9 +53,9 @@ const moveAll = (
 ): number => {
   try {
     let from = position
-    for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
+    for (let left = total, offset = at; left > 0; left -= chunk, offset += stride) {
       const size = Math.min(chunk, left)
-      if (move(bytes, place, size, from) !== size) return Errno.EFAULT
+      if (transfer(bytes, offset, size, from) !== size) return Errno.EFAULT
       from += size
     }
     return 0
@@ -56,9 +64,16 @@ const moveAll = (
   }
 }
 
-/** The file of a descriptor, which the region owns from now on. Writes never extend it. */
-export const fileMemory = (fd: number, { read, write, close = () => {} }: FileAccess = directly(fd)): FileMemory => {
-  const writable = isWritable(fd)
+/**
+ * The memory of a region whose bytes are the file behind `fd`. `FileMemory.close` closes the descriptor. Writes never
+ * extend the file.
+ */
+export const fileMemory = (
+  fd: number,
+  { read, write, close = () => {} }: FileAccess = descriptorAccess(fd),
+): FileMemory => {
+  const canWrite = isWritable(fd)
+  /** The operand of an atomic, as bytes and as two 32-bit words. */
   const word = new Uint8Array(8)
   const halves = new Uint32Array(word.buffer)
   const fits = (position: number, length: number): boolean => {
@@ -68,42 +83,44 @@ export const fileMemory = (fd: number, { read, write, close = () => {} }: FileAc
       return false
     }
   }
-  const change = (hi: number, lo: number, original: Uint32Array, next: () => boolean): number => {
+  /** Reads the word into `halves` and `original`; writes it back if `modify` has changed it and returns true. */
+  const readModifyWrite = (hi: number, lo: number, original: Uint32Array, modify: () => boolean): number => {
     const position = hi * TWO_32 + lo
-    const error = moveAll(read, word, 0, 8, 8, 8, position)
+    const error = transferAll(read, word, 0, 8, 8, 8, position)
     if (error !== 0) return error
     original[0] = halves[0]
     original[1] = halves[1]
-    return next() ? moveAll(write, word, 0, 8, 8, 8, position) : 0
+    return modify() ? transferAll(write, word, 0, 8, 8, 8, position) : 0
   }
   const space: AddressSpace = {
-    check: (hi, lo, length, writing) => fits(hi * TWO_32 + lo, length) && (writable || !writing),
-    read: (hi, lo, to, at, chunk, stride, total) => moveAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
+    check: (hi, lo, length, writing) => fits(hi * TWO_32 + lo, length) && (canWrite || !writing),
+    read: (hi, lo, to, at, chunk, stride, total) =>
+      transferAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
     write: (hi, lo, from, at, chunk, stride, total) =>
       fits(hi * TWO_32 + lo, total)
-        ? moveAll(write, from.bytes, at, chunk, stride, total, hi * TWO_32 + lo)
+        ? transferAll(write, from.bytes, at, chunk, stride, total, hi * TWO_32 + lo)
         : Errno.EFAULT,
     compareSwap: (hi, lo, compareHi, compareLo, swapHi, swapLo, original) =>
-      change(hi, lo, original, () => {
+      readModifyWrite(hi, lo, original, () => {
         if (halves[0] !== compareLo >>> 0 || halves[1] !== compareHi >>> 0) return false
         halves[0] = swapLo
         halves[1] = swapHi
         return true
       }),
     fetchAdd: (hi, lo, addHi, addLo, original) =>
-      change(hi, lo, original, () => {
+      readModifyWrite(hi, lo, original, () => {
         const low = halves[0] + (addLo >>> 0)
         halves[1] += addHi + (low >= TWO_32 ? 1 : 0)
         halves[0] = low
         return true
       }),
   }
-  let open = true
+  let isOpen = true
   return {
     space,
     close() {
-      if (!open) return
-      open = false
+      if (!isOpen) return
+      isOpen = false
       close()
       closeSync(fd)
     },

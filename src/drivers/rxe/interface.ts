@@ -27,12 +27,15 @@ const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
 
-/** The type of an event of the port; NO_EVENT for a change without one. */
+/** An event type of the port (`AsyncEventType`); NO_EVENT for a change without an event. */
 export type PortEvent = number
 export const NO_EVENT = -1
 
-/** The enumeration of a path MTU in bytes. */
-export const mtuOf = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
+/** `Mtu` (enum ibv_mtu) of a path MTU in bytes. */
+export const mtuEnum = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
+
+/** Bytes of a path MTU (`Mtu`). */
+export const mtuBytes = (mtu: number): number => 128 << mtu
 
 /** Applies state and MTU of the interface. */
 export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: LinkState): PortEvent | undefined => {
@@ -40,13 +43,13 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
   const active = up && carrier
   const state = active ? ACTIVE : DOWN
   const physState = active ? LINK_UP : up ? POLLING : DISABLED
-  const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuOf(pathMtu)
+  const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuEnum(pathMtu)
   const isStateEvent = attributes.state !== state || (active && attributes.activeMtu !== activeMtu)
-  const differs = isStateEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
+  const hasChanged = isStateEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
   if (attributes.state === ACTIVE && !active) device.state.linkDowned++
   Object.assign(attributes, { state, physState, activeMtu })
   if (isStateEvent) return active ? PORT_ACTIVE : PORT_ERR
-  return differs ? NO_EVENT : undefined
+  return hasChanged ? NO_EVENT : undefined
 }
 
 /**
@@ -55,9 +58,9 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
  */
 export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
   const { state } = device
-  const moved = state.identity.interfaceIndex !== interfaceIndex
+  const isOtherInterface = state.identity.interfaceIndex !== interfaceIndex
   state.identity = { ...state.identity, interfaceName, interfaceIndex }
-  if (!moved) return
+  if (!isOtherInterface) return
   const { gids } = device.ports[0]
   gids.entries.forEach((entry, i) => {
     if (entry !== undefined) setGid(gids, i, { ...entry, ifindex: interfaceIndex })

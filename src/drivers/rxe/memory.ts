@@ -1,6 +1,6 @@
 /*
- * Registered memory as the engines use it (transport/types.ts, Memory), on core's table of regions: core makes the
- * checks, bytes are copied in the address space of the process that registered them.
+ * Registered memory as the engine uses it: `Memory` of transport/types.ts on core's table of regions. Core checks keys,
+ * ranges and rights; bytes are copied from or to the address space of the process that registered the region.
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'
@@ -18,8 +18,8 @@ import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'
 
-/** The status with which a LOCAL_INV completes, by `Invalidated`. */
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
+/** The status with which a LOCAL_INV completes, by `Invalidated`. */
 const INVALIDATION_STATUS = {
   [Invalidated.DONE]: SUCCESS,
   [Invalidated.NOTHING]: LOC_QP_OP_ERR,
@@ -40,7 +40,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
     bind.access = words[at + BindMw.ACCESS]
     return bind
   }
-  /** Result of the last copy; 0 after a key was looked up. */
+  /** Error of the last copy or atomic; `resolve` sets it to 0. */
   let errno = 0
   return {
     resolve: (pd, key, hi, lo, length, access, qp) => {
@@ -50,15 +50,15 @@ export const regionMemory = (table: MemoryTable): Memory => {
     explain: (pd, key, hi, lo, length, access, qp) => explainKey(table, pd, key, hi, lo, length, access, qp),
     grants: (pd, key, access, qp) => findKeyWithRights(table, pd, key, access, qp) >= 0,
     read: (region, hi, lo, to, at, chunk, stride, total) => {
-      const far = addressHi(table, region, hi, lo)
-      const near = addressLo(table, region, lo)
-      errno = spaceOf(region)?.read(far, near, to, at, chunk, stride, total) ?? Errno.EFAULT
+      const spaceHi = addressHi(table, region, hi, lo)
+      const spaceLo = addressLo(table, region, lo)
+      errno = spaceOf(region)?.read(spaceHi, spaceLo, to, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
     write: (region, hi, lo, from, at, chunk, stride, total) => {
-      const far = addressHi(table, region, hi, lo)
-      const near = addressLo(table, region, lo)
-      errno = spaceOf(region)?.write(far, near, from, at, chunk, stride, total) ?? Errno.EFAULT
+      const spaceHi = addressHi(table, region, hi, lo)
+      const spaceLo = addressLo(table, region, lo)
+      errno = spaceOf(region)?.write(spaceHi, spaceLo, from, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
     locate: (region, hi, lo, length, place) =>
@@ -66,16 +66,16 @@ export const regionMemory = (table: MemoryTable): Memory => {
     find: (pd, key, hi, lo, length, access, place) => findBuffer(table, pd, key, hi, lo, length, access, place),
     move: copyBytes,
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
-      const far = addressHi(table, region, hi, lo)
-      const near = addressLo(table, region, lo)
+      const spaceHi = addressHi(table, region, hi, lo)
+      const spaceLo = addressLo(table, region, lo)
       const space = spaceOf(region)
-      errno = space?.compareSwap(far, near, compareHi, compareLo, swapHi, swapLo, original) ?? Errno.EFAULT
+      errno = space?.compareSwap(spaceHi, spaceLo, compareHi, compareLo, swapHi, swapLo, original) ?? Errno.EFAULT
       return errno
     },
     fetchAdd: (region, hi, lo, addHi, addLo, original) => {
-      const far = addressHi(table, region, hi, lo)
-      const near = addressLo(table, region, lo)
-      errno = spaceOf(region)?.fetchAdd(far, near, addHi, addLo, original) ?? Errno.EFAULT
+      const spaceHi = addressHi(table, region, hi, lo)
+      const spaceLo = addressLo(table, region, lo)
+      errno = spaceOf(region)?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original) ?? Errno.EFAULT
       return errno
     },
     vanished: () => errno === Errno.ESRCH,

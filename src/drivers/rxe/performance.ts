@@ -20,7 +20,7 @@ import { madFields, respond } from '../../wire/mad/management.ts'
 
 /** Offset of the class's attribute in a datagram. */
 const DATA_AT = 64
-/** 4.096 µs × 2^18: about a second. */
+/** RespTimeValue: 4.096 µs × 2^18, about a second. */
 const RESPONSE_TIME = 18
 
 /**

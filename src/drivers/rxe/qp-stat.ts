@@ -13,7 +13,7 @@ import type { QpObject, RxeState } from './state.ts'
 const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
 
-/** Without the process, which is that of its context. */
+/** A queue pair's line without device and process, which the caller adds. */
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {

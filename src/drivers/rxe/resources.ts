@@ -1,5 +1,6 @@
 /*
- * Queue pairs, completion queues and shared receive queues of the soft device for lists of resources.
+ * Queue pairs, completion queues and shared receive queues of the soft device as iproute2's `rdma resource` lists them
+ * (daemon/netlink/).
  */
 import type { CoreObject } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -8,7 +9,7 @@ import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './s
 
 export interface QpResource {
   readonly qpn: number
-  /** 0 if it was never set. */
+  /** 0 if the port was never set. */
   readonly port: number
   readonly state: number
   readonly destQpn: number
@@ -16,20 +17,20 @@ export interface QpResource {
   readonly sqPsn: number
 }
 
-const isOfDevice = (state: RxeState, object: CoreObject): object is QpObject => {
+const ownsRow = (state: RxeState, object: CoreObject): object is QpObject => {
   const row = (object as QpObject).state?.row
   return row !== undefined && state.qps[row] === object
 }
 
-/** Undefined for an object that opens another object's queue pair (XRC), or belongs to another device. */
+/** Undefined for an object that has opened an XRC target of another object, or belongs to another device. */
 export const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
-  if (!isOfDevice(state, object)) return undefined
-  const { row, qpn, noted } = object.state
+  if (!ownsRow(state, object)) return undefined
+  const { row, qpn, attributeBits } = object.state
   const { state: qpState, destQpn, rqPsn, sqPsn } = state.engine().query(row)
-  return { qpn, port: noted & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
+  return { qpn, port: attributeBits & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
 }
 
-/** Queue pairs of clients in core, which are not objects. */
+/** Queue pairs of core clients, which are not objects (core-queues.ts). */
 export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
   [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
     qpn,
@@ -40,7 +41,7 @@ export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResourc
     sqPsn,
   }))
 
-/** The queue pair of a number. */
+/** The queue pair with this QPN; undefined if there is none. */
 export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {
   const row = state.qpns.rowOf(qpn)
   return row < 0 ? undefined : state.qps[row]
@@ -48,7 +49,9 @@ export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined =
 
 export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
-/** QPNs of the queue pairs on a shared receive queue, by row; undefined between steps. */
+/**
+ * QPNs of the queue pairs that use a shared receive queue. Yields undefined after each 1024 rows, so that others run.
+ */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state
   for (let row = 0; row < state.qps.length; row++) {
@@ -58,6 +61,6 @@ export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | 
   }
 }
 
-/** The completion queue of an XRC shared receive queue. */
+/** The completion queue of an XRC shared receive queue; undefined for a basic one. */
 export const cqOfSrq = ({ parents }: CoreObject): CoreObject | undefined =>
   parents.find(({ class: { name } }) => name === 'cq')

@@ -1,6 +1,6 @@
 /*
- * Ports of soft devices on sockets, for each link that has them: the limits of the interface of the device's address,
- * the socket on that address, and an error message if it cannot be opened.
+ * Creates the port of a soft device for every value of `--link` but `memory`: a socket on the device's address, with
+ * the MTU of the interface that has the address. If the socket cannot be opened, the error says why.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -32,17 +32,19 @@ const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unk
       `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address`,
     )
   if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
-  const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
+  const addresses = Object.entries(networkInterfaces()).flatMap(([interfaceName, infos = []]) =>
+    infos.map(info => `${info.address} (${interfaceName})`),
+  )
   return new CallError(
     'EADDRNOTAVAIL',
-    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${own.join(', ')}`,
+    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${addresses.join(', ')}`,
   )
 }
 
-/** MTU of an interface that does not report one. */
-const USUAL_MTU = 1500
+/** MTU of an interface that does not report one, bytes. */
+const DEFAULT_MTU = 1500
 
-/** Largest IP packet of an interface, bytes; without native calls from /sys. */
+/** MTU of an interface, bytes, by a native call or else from /sys; undefined if neither reports it. */
 const mtuOf = (interfaceName: string): number | undefined => {
   if (hasNative()) return interfaceMtu(interfaceName)
   try {
@@ -52,10 +54,12 @@ const mtuOf = (interfaceName: string): number | undefined => {
   }
 }
 
-type Place = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
+type NetworkInterface = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 
-/** The port constructor of each link, for a device on the interface `place`. */
-const makers: { readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, place: Place) => Port } = {
+/** Creates the port of each link, for a device on the given interface. `mtu` in bytes. */
+const portConstructors: {
+  readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, on: NetworkInterface) => Port
+} = {
   udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'auto' }),
   'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'never' }),
   dgram: ({ name }, mtu, { interfaceName }) =>
@@ -76,9 +80,12 @@ export const useNativeCrc = (): void => {
   if (crc) useCrcEngine(crc, mapArena(1024))
 }
 
-/** A port of the device that has this identity. Throws an Error with a message if its address cannot be used. */
-export const createSocketPort = (link: SocketLink, device: DeviceSpec, place: Place): Port => {
-  const port = makers[link](device, mtuOf(place.interfaceName) ?? USUAL_MTU, place)
+/**
+ * The port of a device whose address belongs to the interface `on`. Throws an Error that explains why the address
+ * cannot be used.
+ */
+export const createSocketPort = (link: SocketLink, device: DeviceSpec, on: NetworkInterface): Port => {
+  const port = portConstructors[link](device, mtuOf(on.interfaceName) ?? DEFAULT_MTU, on)
   try {
     port.addAddress(parseAddress(device.address) as Uint8Array)
   } catch (error) {

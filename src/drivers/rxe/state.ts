@@ -23,23 +23,27 @@ import type { Slots } from './slots.ts'
 
 export type CqObject = CoreObject<CqRing>
 
-/** An XRC domain, compared by identity. It exists as long as it is open anywhere. */
+/**
+ * An XRC domain; two domains are equal if they are the same object. It exists as long as an `xrcd` object has it open.
+ */
 export interface XrcDomain {
-  /** The file's identity; undefined for a domain without one. */
+  /** The file's identity; undefined for a domain that was opened without a file. */
   readonly file: string | undefined
+  /** Number of `xrcd` objects that have it open. */
   openers: number
 }
 export type XrcdObject = CoreObject<XrcDomain>
 
 /** State of an SRQ object. */
 export interface SrqState {
-  /** 24 bits: the number that XRC senders use. */
+  /** SRQ number, 24 bits: XRC senders name the SRQ by it. */
   readonly number: number
+  /** Its slot in `RxeState.srqs`. */
   readonly slot: number
   readonly queue: ReceiveQueue
   /** Protection domain of the memory that its WQEs name. */
   readonly pd: number
-  /** The number of its CQ, and its domain: only of an XRC SRQ (-1, undefined). */
+  /** The number of its CQ, and its domain; -1 and undefined for an SRQ that is no XRC SRQ. */
   readonly cq: number
   readonly domain: XrcDomain | undefined
 }
@@ -52,15 +56,18 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
-/** State of a queue pair object beside its queues; attributes, state and PSNs are in the engine's row. */
+/**
+ * A queue pair object's queues and driver state. QP state, PSNs and most attributes are in the engine, in row `row`.
+ */
 export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  /** XRC target: its domain, and all objects that have it open. Each of them gets its events. */
+  /** XRC target: its domain, and all objects that have it open; each of these gets the target's events. */
   readonly domain?: XrcDomain
   openers?: readonly QpObject[]
-  /** Attributes that the engine does not keep: bits of `AttributeBits`, and the address of `flow`. */
-  noted: number
+  /** Attributes that the engine does not keep (`AttributeBits`). */
+  attributeBits: number
+  /** The address vector of `flow`; undefined without a path. */
   address: StoredAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
@@ -71,44 +78,45 @@ export type QpObject = CoreObject<QueuePair>
 
 /** Records of failures (failures.ts). */
 export interface Failures extends Causes {
-  /** An event of a queue pair. */
+  /** Reports an asynchronous event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
-  /** An event of another object, or a call that waits. */
+  /** Reports an asynchronous event of an object that is no queue pair. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
   /** The last failure of this row; undefined if there is none. */
   last(row: number): Failure | undefined
-  /** The queue pair was destroyed. */
+  /** The queue pair was destroyed: its failures are deleted. */
   forget(row: number): void
   /** Why queue pair `qpn` has refused `psn` of `peer`. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** The requests of a watched device (request-feed.ts). */
+/** Reports the requests of a watched device to its watcher (request-feed.ts). */
 export interface RequestFeed {
-  /** Reports new receives of a row. */
+  /** Reports newly posted receives of a row. */
   scanReceives(row: number): void
-  /** Also reports the completions that `completions` writes. */
+  /** From now on the completions that `completions` writes are reported too. */
   watchCompletions(completions: Completions): void
-  /** Messages of a queue pair whose receives are not complete; undefined: none are known. */
+  /** Messages of a queue pair whose receives are not complete; undefined if it has sent none. */
   sentBy(row: number): WorkRequest[] | undefined
-  /** The queue pair, or shared receive queue, is reset or destroyed. */
+  /** The queue pair is reset or destroyed. */
   reset(row: number): void
+  /** The shared receive queue is destroyed. */
   resetShared(srq: SrqObject): void
 }
 
-/** A datagram queue pair of a client in core as the device polls it (core-queues.ts). */
+/** A datagram queue pair of a core client, as the device polls it (core-queues.ts). */
 export interface CoreQueue {
   readonly qpn: number
-  /** Of the next packet. */
+  /** PSN of the next packet. */
   readonly sqPsn: number
   /** Sends waiting packets while the port has room. */
   transmit(): void
-  /** A packet for the queue pair, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
+  /** Receives a packet for the queue pair: `length` bytes at `at`, ICRC included; `from`: the addresses of its run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
-/** What was asked for, of the queues of a queue pair. */
-export interface WantedQueues {
+/** Queue sizes that a program requests for a queue pair (struct ibv_qp_cap). */
+export interface QpCap {
   readonly maxSendWr: number
   readonly maxRecvWr: number
   readonly maxSendSge: number
@@ -116,28 +124,32 @@ export interface WantedQueues {
   readonly maxInlineData: number
 }
 
-/** `--torment` as calls and the end of the device need it (drivers/rxe/torment/torment.ts). */
+/**
+ * The functions of `--torment` (drivers/rxe/torment/torment.ts) that class handlers and the removal of a device call.
+ */
 export interface CallTorment {
-  /** Entries of a CQ for which `wanted` were asked and `capacity` have room. */
-  entriesOf(cq: CqObject, wanted: number, capacity: number): number
-  /** The queues of a new queue pair, as large as asked for or larger. */
-  queuesOf(rings: QpRings, qpn: number, wanted: WantedQueues): QpRings
-  /** A shared receive queue for which `requests` were asked is new, or was resized. */
+  /** The size that a CQ gets: `requested` entries, or the `capacity` of its ring. */
+  entriesOf(cq: CqObject, requested: number, capacity: number): number
+  /** The queues that a new queue pair gets: `rings`, or queues of exactly the requested sizes in the same rings. */
+  queuesOf(rings: QpRings, qpn: number, requested: QpCap): QpRings
+  /** A shared receive queue was created or resized for `requests` requests, and may be limited to exactly these. */
   limitShared(srq: SrqObject, requests: number): void
   /** The rings of a queue pair were emptied. */
   restart(rings: QpRings): void
-  /** Ends all waits before `run`; nothing waits that `run` causes. */
-  calmly<T>(run: () => T): T
+  /** Ends all delays, then calls `run`; nothing that `run` causes is delayed. */
+  withoutDelays<T>(run: () => T): T
   /** The device is removed. */
   close(): void
 }
 
 export interface RxeState {
   readonly limits: QueueLimits
-  /** Its interface may be replaced. */
+  /** Changes when another interface replaces the device's own (interface.ts). */
   identity: Identity
   readonly port: Port
+  /** Completion queues by the number that the engine uses. */
   readonly cqs: Slots<CqObject>
+  /** QPNs, each with its row in the engine. */
   readonly qpns: Numbers
   /** Address handles by number. */
   readonly ahs: Map<number, AddressHandle>
@@ -150,25 +162,26 @@ export interface RxeState {
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
-  /** The last address of a queue pair or an address handle: many have the same, and share it (R15). */
+  /** The address that was stored last: many queue pairs and address handles have the same one, and share it (R15). */
   lastAddress: StoredAddress | undefined
-  /** The same rows, for the engine's work source. */
+  /** By row of the engine, for its work source: the queues; undefined for a free row. */
   readonly rings: (QpRings | undefined)[]
-  /** A row has queues now: the next `poll` checks them. */
+  /** The queues of a row were created: the next `poll` checks them. */
   readonly added: (row: number) => void
-  /** By row: the next `poll` checks the queues, whatever their indices. */
-  readonly look: (row: number) => void
+  /** The next `poll` checks the row's queues, even if their indices have not changed. */
+  readonly recheck: (row: number) => void
   /**
-   * A program posts before it calls, but the doorbell of the post may not have arrived: executes what was posted to the
-   * send queue of `row`. For methods whose result depends on it.
+   * Executes what was posted to the send queue of `row`, for methods whose result depends on it: a program posts before
+   * it calls, but the doorbell of the post may arrive after the call.
    */
   readonly catchUp: (row: number) => void
   /**
-   * Like `catchUp`, for all send queues. Resolves when all are checked, a slice per turn; undefined: they are checked
-   * already. `isInside`: each post has named its queue pair, so only those are checked.
+   * Like `catchUp`, for all send queues. The promise resolves when all are checked, a slice in each turn of the event
+   * loop; undefined if they are checked already. `isInProcess`: for the library in this process, which reports each
+   * post with its queue pair, so that only these queue pairs are checked.
    */
-  readonly catchUpAll: (isInside: boolean) => Promise<void> | undefined
-  /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */
+  readonly catchUpAll: (isInProcess: boolean) => Promise<void> | undefined
+  /** Flows of datagrams that the next `poll` closes after it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
   /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
@@ -176,7 +189,9 @@ export interface RxeState {
   /** Only while the device is watched. */
   feed: RequestFeed | undefined
   readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestLook
-  /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
+  /**
+   * Queue pairs of core clients by QPN (1 while the MAD layer uses it), and the number of datagrams that wait in them.
+   */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */
   linkDowned: number
@@ -184,69 +199,75 @@ export interface RxeState {
   readonly now: () => number
   /** `--torment`; undefined: there is none. */
   torment: CallTorment | undefined
-  /** Made after the device is registered. A function, since objects with accessors are slow to read. */
+  /**
+   * The engine, which is created after the device is registered. A function: objects with accessors are slow to read.
+   */
   readonly engine: () => Engine
 }
 
 /** The device's state, for class handlers, which are the same for all soft devices. */
 export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
-/** Numbers of 24 bits in use, and the row of each. */
+/** Allocates QPNs, SRQ numbers or address handle numbers: 24 bits, each with a row (or slot) once it is bound. */
 export interface Numbers {
+  /** Allocates a number, which has no row yet. */
   take(): number
   bind(number: number, row: number): void
   free(number: number): void
-  /** The row of a number; -1 if it is not in use. */
+  /** The row of a number; -1 if it has none or is free. */
   rowOf(number: number): number
   /** Numbers in use. */
   count(): number
 }
 
-/** QPs 0 and 1 are the management QPs; rxe's lowest QPN is 17, its first SRQ 0x20001. */
+/** The lowest numbers that a program gets from rxe. QPNs 0 and 1 are SMI and GSI. */
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
-const LAST = 0xfffffe
+/** 0xffffff is the multicast QPN. */
+const LAST_NUMBER = 0xfffffe
 
 /** Numbers of one page of the directory. */
 const PAGE_BITS = 10
 const PAGE = 1 << PAGE_BITS
 
 /**
- * Numbers are used in turn, so that a recently freed one is not used again soon, and late packets of an old connection
- * reach no queue pair. `offset`, a u32, selects the first one. A directory of pages holds their rows, four bytes a
- * number; a page is freed with its last number.
+ * Numbers are allocated cyclically, so that a recently freed one is not used again soon, and late packets of an old
+ * connection reach no queue pair. `offset`, a u32, selects the number to begin with. Rows are stored in pages, four
+ * bytes a number; a page is freed with its last number.
  */
 export const createNumbers = (first: number, offset = 0): Numbers => {
-  /** By place: row + 2; 1 for a number without a row yet, 0 for a free one. */
+  /** An entry is row + 2; 1 for a number without a row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
+  /** By page: numbers in use. */
   const uses: number[] = []
-  const start = first + (offset % (LAST - first + 1))
-  /** The first number of the turn begins a page, so that the directory is short wherever the turn begins. */
+  const start = first + (offset % (LAST_NUMBER - first + 1))
+  /** The index of number `start`: it begins a page, so that few pages are needed wherever the numbers begin. */
   const base = (first + PAGE - 1) & -PAGE
   let next = start
   let count = 0
-  const placeOf = (number: number): number => {
+  /** The index of a number's entry over all pages; -1 for a number above LAST_NUMBER. */
+  const indexOf = (number: number): number => {
     if (number < first) return number
-    return number > LAST ? -1 : base + ((number - start) & 0xffffff)
+    return number > LAST_NUMBER ? -1 : base + ((number - start) & 0xffffff)
   }
-  const entry = (place: number): number => pages[place >>> PAGE_BITS]?.[place & (PAGE - 1)] ?? 0
+  const entry = (index: number): number => pages[index >>> PAGE_BITS]?.[index & (PAGE - 1)] ?? 0
   const set = (number: number, value: number): void => {
-    const place = placeOf(number)
-    const page = place >>> PAGE_BITS
-    const change = +(value !== 0) - +(entry(place) !== 0)
+    const index = indexOf(number)
+    const page = index >>> PAGE_BITS
+    const change = +(value !== 0) - +(entry(index) !== 0)
     pages[page] ??= new Int32Array(PAGE)
-    pages[page][place & (PAGE - 1)] = value
+    pages[page][index & (PAGE - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
     // the page of the next number is kept: it would be allocated again immediately
-    if (uses[page] === 0 && page !== placeOf(next) >>> PAGE_BITS) pages[page] = undefined
+    if (uses[page] === 0 && page !== indexOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {
-    next = next === LAST ? first : next + 1
+    next = next === LAST_NUMBER ? first : next + 1
   }
   return {
     take() {
-      while (entry(placeOf(next)) !== 0) advance()
+      while (entry(indexOf(next)) !== 0) advance()
       const number = next
       advance()
       set(number, 1)
@@ -255,9 +276,9 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     bind: (number, row) => set(number, row + 2),
     free: number => set(number, 0),
     rowOf: number => {
-      const place = placeOf(number)
-      const page = pages[place >>> PAGE_BITS]
-      return page === undefined ? -1 : Math.max(page[place & (PAGE - 1)] - 2, -1)
+      const index = indexOf(number)
+      const page = pages[index >>> PAGE_BITS]
+      return page === undefined ? -1 : Math.max(page[index & (PAGE - 1)] - 2, -1)
     },
     count: () => count,
   }

@@ -56,8 +56,8 @@ const ringsWith = (layout: RingLayout['name']): Rings => {
     return {
       memory,
       ring({ offset }) {
-        const { head, data, area } = memory.at(offset)
-        return { head, data, bytes: area.bytes, view: area.view, words: area.words }
+        const { headerAt, elementsAt, area } = memory.at(offset)
+        return { head: headerAt, data: elementsAt, bytes: area.bytes, view: area.view, words: area.words }
       },
     }
   }
@@ -116,7 +116,7 @@ const carrierOn = (
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
   const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
   const checked = check?.(context)
-  if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
+  if (soft !== undefined) context.state = { rings: ringMemory, isInProcess: true } satisfies RxeContext
   // only ports with sockets have memory that native code can access
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
   /** Registered buffers, their addresses, and the number of registrations of each. */

@@ -34,7 +34,7 @@ export const testRings = (): TestRings => {
     left: Number.POSITIVE_INFINITY,
     at(offset) {
       for (const area of live) if (BigInt(area.offset) === offset) return area
-      throw new Error(`no ring lies at ${offset}`)
+      throw new Error(`there is no ring at offset ${offset}`)
     },
     allocate(bytes) {
       if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no more rings')
@@ -52,7 +52,7 @@ export const testRings = (): TestRings => {
       }
       next += length
       live.add(area)
-      return { area, head: PAGE, data: PAGE + RingHeader.DATA }
+      return { area, headerAt: PAGE, elementsAt: PAGE + RingHeader.DATA }
     },
     free({ area }) {
       if (!live.delete(area)) throw new Error('a ring is freed that was not allocated')

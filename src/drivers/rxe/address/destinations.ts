@@ -1,16 +1,16 @@
 /*
- * Destinations of datagrams of one queue pair (transport/types.ts, Send.FLOW): the flow of the port for the number of
- * an address handle, or for an address vector in the request, which providers without such numbers write.
+ * Destinations of datagrams of one queue pair: the flow of the port (`Send.FLOW` in transport/types.ts) for the number
+ * of an address handle in the WQE; or for an address vector in the WQE, which user libraries write that do not know the
+ * numbers.
  *
- * Flows for address vectors are opened with their first request and cached, a few for each queue pair; the least
- * recently used one is closed for another. A destination without a path is -1: the request fails (Linux: local QP
- * operation error).
+ * The flow for an address vector is opened with its first request and cached; of the few cached flows of a queue pair
+ * the least recently used one is closed for a new one. Without a path the flow is -1, and the request completes with
+ * LOC_QP_OP_ERR, as with Linux's rxe.
  *
- * A request that was fetched may wait for a window or the port, and its address handle may be destroyed or changed
+ * A fetched request may wait for the congestion window or the port, and its address handle may be destroyed or modified
  * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next
- * request only when the packets of the last one are committed or in the run being built. A run is committed at the
- * latest at the end of a turn of sending, and only then are flows closed that were released during the turn
- * (`released`).
+ * request only when the packets of the last one are committed or in the run that is being built. Runs are committed
+ * before the device's `poll` ends, and `poll` closes the flows in `released` only after that.
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -29,34 +29,34 @@ export interface AddressHandle {
 }
 
 export interface Destinations {
-  /** The flow for address handle `number`; -1 if there is none, or not of this protection domain. */
+  /** The flow for address handle `number`; -1 if there is none, or if it is of another protection domain. */
   byHandle(number: number): number
-  /** The flow for the address vector at `at`. */
+  /** The flow for the address vector at offset `at` of `bytes`; -1 if there is no path. */
   byVector(bytes: Uint8Array, at: number): number
   /**
    * A request with this flow is fetched: the flow stays open until the next one is fetched, or `release`. -1: no flow.
    */
   hold(flow: number): void
-  /** The send queue is empty: no request is fetched any more. */
+  /** The queue pair was reset: it has no fetched request any more. */
   release(): void
   /** Closes all flows. */
   close(): void
 }
 
-/** Cached paths of address vectors of one queue pair. */
+/** Maximum number of cached flows of one queue pair. */
 const MAX_VECTORS = 64
 
-/** State of one queue pair; very many have no open flow (R15). */
+/** The fields of a `Destinations`. Most queue pairs never open a flow, so `open` is created late (R15). */
 interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
   readonly gids: GidTable
   readonly pd: number
-  /** Flows to be closed when the runs of this turn are committed. */
+  /** `RxeState.released`. */
   readonly released: number[]
   /** The flow of the last fetched request; -1: none. */
   held: number
-  /** By the vector's bytes as text, least recently used first; made with the first. */
+  /** Flows by address vector (its bytes as text), least recently used first; undefined before the first. */
   open: Map<string, number> | undefined
 }
 

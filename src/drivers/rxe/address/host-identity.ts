@@ -1,6 +1,6 @@
 /*
- * Identity of a soft device on this machine: the interface that has its address determines MAC and index; if no
- * interface has the address, they are generated.
+ * Identity of a soft device on this machine: MAC, name and index are those of the interface that has the device's
+ * address. If no interface has it, the MAC is derived from the address, and the interface is the loopback interface.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -21,8 +21,8 @@ const interfaceIndex = (name: string): number => {
 }
 
 /**
- * The identity of a device, from the interface with its address; without an interface it is derived from the address.
- * Node lists only interfaces that are up and connected; `interfaces` has the others too.
+ * The identity of the device with this address. Node lists only interfaces that are up and connected; `interfaces`, if
+ * given, has the others too. Throws an Error for text that is no address.
  */
 export const identityOf = (
   { address }: Pick<DeviceSpec, 'address'>,
@@ -34,10 +34,10 @@ export const identityOf = (
   if (known) return identify(bytes, known)
   const key = String(bytes)
   for (const [name, addresses = []] of Object.entries(networkInterfaces())) {
-    const own = addresses.find(a => String(parseAddress(a.address.split('%')[0])) === key)
-    if (own)
+    const match = addresses.find(info => String(parseAddress(info.address.split('%')[0])) === key)
+    if (match)
       return identify(bytes, {
-        mac: Uint8Array.from(own.mac.split(':'), hex => Number.parseInt(hex, 16)),
+        mac: Uint8Array.from(match.mac.split(':'), hex => Number.parseInt(hex, 16)),
         name,
         index: interfaceIndex(name),
       })

@@ -18,6 +18,7 @@ export interface Identity {
   readonly interfaceIndex: number
 }
 
+/** The universal/local bit in the first byte of a MAC. */
 const LOCALLY_ADMINISTERED = 0x02
 
 /** A MAC for an address whose interface has none: 02:00 and the last four bytes of the address. */
@@ -26,9 +27,12 @@ const derivedMac = (address: Uint8Array): Uint8Array =>
 
 /** EUI-64 of a MAC as in IPv6 addresses (RFC 4291, appendix A): ff:fe in the middle, universal/local bit inverted. */
 const eui64 = (mac: Uint8Array): Uint8Array =>
-  Uint8Array.of(mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
+  Uint8Array.of(mac[0] ^ LOCALLY_ADMINISTERED, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5])
 
-/** `address`: 16 bytes, IPv4 mapped. `mac`: of the address's interface; all zeros or undefined if there is none. */
+/**
+ * The identity of a device with this address: 16 bytes, IPv4 as ::ffff:a.b.c.d. `on`: the interface that has the
+ * address; its `mac` is all zeros or undefined if it has none.
+ */
 export const identify = (
   address: Uint8Array,
   on: { readonly mac?: Uint8Array; readonly name: string; readonly index: number },

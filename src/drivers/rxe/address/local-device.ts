@@ -6,7 +6,7 @@ import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'
 import type { Numbers } from '../state.ts'
 
-/** Undefined for a port that carries packets only. The engine sets `state`. */
+/** Undefined for a port that can only carry packets, such as UDP. The engine sets `state` of the result. */
 export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevice | undefined => {
   const { staging, peerAt, isWaiting } = port
   if (staging === undefined || peerAt === undefined || isWaiting === undefined) return undefined
@@ -16,7 +16,7 @@ export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevi
     staging,
     counters: port.counters,
     rowOf,
-    // the port's property at each call: a fault layer replaces it
+    // the property is read at each call: a fault layer replaces it
     at: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
     peerAt,
     isIdle: () => !isWaiting(),

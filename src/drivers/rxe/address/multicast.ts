@@ -2,8 +2,8 @@
  * Multicast groups of a soft device (IBA 10.5): which datagram queue pairs are attached to which group, and the groups
  * that the port has to join.
  *
- * As on Linux, attaching twice counts once, and attaching with another multicast LID is another membership of the same
- * group. Packets have the GID only.
+ * As on Linux, attaching a queue pair twice to the same GID and multicast LID has no effect, and attaching it with
+ * another LID is another membership of the same group. RoCE packets have the GID only.
  */
 import type { Port } from '../../../phy/port.ts'
 import { CallError } from '../../../spec/errno.ts'
@@ -17,16 +17,16 @@ export interface MulticastLimits {
 }
 
 /**
- * Rows are those of the engine, or negative for queue pairs of core, which have room even in a group that is full of
- * programs.
+ * `row` names a queue pair: its row in the engine; or, for a queue pair of a core client (core-queues.ts), its negated
+ * QPN. The limit of queue pairs in a group does not apply to the latter. Functions throw CallError.
  */
 export interface Groups {
-  /** EINVAL for a GID that is no group, ENOMEM beyond the limits, EADDRNOTAVAIL if the network refuses the group. */
+  /** EINVAL for a GID that is no multicast GID, ENOMEM beyond a limit, EADDRNOTAVAIL if the port cannot join. */
   attach(row: number, gid: Uint8Array, mlid: number): void
-  /** EINVAL if it is not attached. */
+  /** EINVAL if the queue pair is not attached with this LID. */
   detach(row: number, gid: Uint8Array, mlid: number): void
   detachAll(row: number): void
-  /** Memberships of a queue pair. */
+  /** Number of memberships of a queue pair. */
   count(row: number): number
   /** The rows that are attached to a group, in order; valid until the next change. */
   rowsOf(gid: Uint8Array): readonly number[]
@@ -42,10 +42,10 @@ const keyOf = (gid: Uint8Array): string => gid.join('.')
 
 export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
   const groups = new Map<string, Group>()
-  /** By row: multicast LIDs by group. */
+  /** By row and by group's key: the multicast LIDs. */
   const memberships = new Map<number, Map<string, Set<number>>>()
   let total = 0
-  /** The last lookup: runs of one flow come one after another. */
+  /** Argument and result of the last `rowsOf`: consecutive runs are often of one flow. */
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
 
@@ -71,7 +71,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
     groups.delete(key)
   }
 
-  const drop = (row: number, key: string, mlid: number): void => {
+  const removeMembership = (row: number, key: string, mlid: number): void => {
     const groupsOfRow = memberships.get(row) as Map<string, Set<number>>
     const lids = groupsOfRow.get(key) as Set<number>
     lids.delete(mlid)
@@ -92,7 +92,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       if (total >= limits.memberships)
         throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
       if (lids === undefined) {
-        const members = groups.get(key)?.rows.filter(one => one >= 0) ?? noMembers
+        const members = groups.get(key)?.rows.filter(member => member >= 0) ?? noMembers
         if (row >= 0 && members.length >= limits.members)
           throw new CallError(
             'ENOMEM',
@@ -114,10 +114,11 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
           'EINVAL',
           `ud_qp.detachMcast: the queue pair is not attached to ${addressText(gid)} with multicast LID ${mlid}`,
         )
-      drop(row, key, mlid)
+      removeMembership(row, key, mlid)
     },
     detachAll(row) {
-      for (const [key, lids] of [...(memberships.get(row) ?? [])]) for (const mlid of [...lids]) drop(row, key, mlid)
+      for (const [key, lids] of [...(memberships.get(row) ?? [])])
+        for (const mlid of [...lids]) removeMembership(row, key, mlid)
     },
     count: row => [...(memberships.get(row)?.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
     rowsOf(gid) {

@@ -1,6 +1,6 @@
 /*
  * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10;
- * RoCEv2 as of IBA annex A17). Checks come in Linux' order.
+ * RoCEv2 as of IBA annex A17). Checks come in Linux's order.
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
@@ -11,7 +11,7 @@ import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** A stored address: with the next hop's MAC address, if one was given. */
+/** A stored address vector, with `dmac`, the next hop's MAC address, if the call had one. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
 /** The address that a QP without a path returns to a query: on Ethernet a path is global. */
@@ -95,16 +95,21 @@ export const storedAddress = (
   return kept
 }
 
-/** UDP source port of a soft device; receivers accept any (responder.md, udp_source_port). */
+/** UDP source port of all packets of a soft device; receivers accept any (IBA A17). */
 const SOURCE_PORT = 4791
-/** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */
+/**
+ * Hop limit of all packets: like Linux, which takes it from the route, the device ignores that of the address vector.
+ */
 export const HOP_LIMIT = 64
 
 const refuse = (where: string, reason: string): never => {
   throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
 }
 
-/** The source GID of the path in an address vector. EINVAL, ENODATA. `where` begins the error message. */
+/**
+ * The source GID that an address vector selects. Throws EINVAL for an impossible vector and ENODATA for an empty GID
+ * index. `where` begins the error message.
+ */
 export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
   if (address.port !== 1) refuse(where, `port ${address.port}: the device has port 1`)
   if (!address.isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')

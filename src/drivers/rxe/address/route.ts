@@ -1,7 +1,7 @@
 /*
- * The GRH of a received datagram (IBA 11.4.1.2; annex A17): for IPv6 the packet's header, for IPv4 its header in the
- * last 20 of the 40 bytes, as on Linux. Sockets deliver payloads only, so it is rebuilt from the port's record of the
- * run, in the port's arena.
+ * The GRH of a received datagram (IBA 11.4.1.2; annex A17), 40 bytes: the IPv6 header of the packet, or 20 zero bytes
+ * and the IPv4 header, as on Linux. Sockets deliver only UDP payloads, so the header is rebuilt from the port's record
+ * of the run, in the port's arena.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
 import type { DatagramRoute } from '../../../transport/types.ts'
@@ -21,8 +21,8 @@ export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
         putIpv6(view, scratch, datagram, flowLabel, trafficClass, hopLimit, source, destination)
         return scratch
       }
-      const place = run.packetBytes === 0 ? 0 : Math.trunc((at - run.offset) / run.packetBytes)
-      const identification = (run.identification + place) & 0xffff
+      const packet = run.packetBytes === 0 ? 0 : Math.trunc((at - run.offset) / run.packetBytes)
+      const identification = (run.identification + packet) & 0xffff
       const ip = scratch + IPV6_BYTES - IPV4_BYTES
       arena.bytes.fill(0, scratch, ip)
       putIpv4(view, ip, IPV4_BYTES + datagram, identification, true, trafficClass, hopLimit, source, destination)

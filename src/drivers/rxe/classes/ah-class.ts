@@ -1,7 +1,7 @@
 /*
- * Class `ah` of the soft device: address handles, each a flow of the port and a number for work requests (R19; rxe's
- * provider writes that number into its requests). Numbers are used in turn, so that a request with the number of a
- * destroyed handle finds no other handle.
+ * Class `ah` of the soft device: address handles, each a flow of the port and a number, which rxe's user library writes
+ * into its work requests (R19). Numbers are allocated cyclically, so that a request with the number of a destroyed
+ * handle does not find another handle. Class `pd` is here because it can create many address handles in one call.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { CallContext } from '../../../core/model.ts'
@@ -20,17 +20,18 @@ import {
 } from '../address/path.ts'
 import { stateOf } from '../state.ts'
 
-const open = (call: CallContext, address: Address, where: string): number => {
-  const source = sourceOf(call.device.ports[0].gids, address, where)
-  return openPath(stateOf(call).port, flowAddress(source, address), where)
+/** Opens the port's flow for an address vector. `method` begins the error message. */
+const openFlow = (call: CallContext, address: Address, method: string): number => {
+  const source = sourceOf(call.device.ports[0].gids, address, method)
+  return openPath(stateOf(call).port, flowAddress(source, address), method)
 }
 
-const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
+const driverAhClass = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
   Ah,
   {
     create(call, object, { pd, address, dmac }) {
       const device = stateOf(call)
-      const flow = open(call, address, 'ah.create')
+      const flow = openFlow(call, address, 'ah.create')
       const number = device.ahns.take()
       object.state = { number, pd: pd.id, flow, address: storedAddress(device, address, dmac) }
       device.ahs.set(number, object.state)
@@ -41,7 +42,7 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
 
     modify(call, { state }, { address, dmac }) {
       const device = stateOf(call)
-      const flow = open(call, address, 'ah.modify')
+      const flow = openFlow(call, address, 'ah.modify')
       device.port.closeFlow(state.flow)
       state.flow = flow
       state.address = storedAddress(device, address, dmac)
@@ -59,16 +60,18 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
   },
   RxeAttributes.ah,
 )
-export const ahClass = withoutOptions(line, NO_VLAN)
+export const ahClass = withoutOptions(driverAhClass, NO_VLAN)
 
-/** Many address handles in one call (R25): core makes them, the driver returns their numbers. */
+/**
+ * `createAhs` creates many address handles in one call (R25): core creates the objects, the driver adds their numbers.
+ */
 export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
   Pd,
   {
     createAhs(call, object, args, core) {
       const { handles } = core(call, object, args)
-      const made = call.made?.objects ?? []
-      return { handles, numbers: made.map(ah => ({ number: (ah.state as AddressHandle).number })) }
+      const ahs = call.made?.objects ?? []
+      return { handles, numbers: ahs.map(ah => ({ number: (ah.state as AddressHandle).number })) }
     },
   },
   RxeAttributes.pd,

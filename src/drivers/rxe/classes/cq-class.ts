@@ -1,6 +1,6 @@
 /*
- * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Counting events and
- * arming are core's.
+ * Class `cq` of the soft device: completion queues as rings that the program maps (R19, R22). Arming, and counting of
+ * completion events, are core's.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { requireOpen } from '../../../core/dispatch/invoke.ts'
@@ -13,7 +13,7 @@ import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Completion, type Completions } from '../../../transport/types.ts'
 import { Limits } from '../attributes.ts'
-import { isInside, mmapInfo, ringsOf } from '../context.ts'
+import { isInProcess, mmapInfo, ringMemoryOf } from '../context.ts'
 import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
 import { type CqObject, type RxeState, stateOf } from '../state.ts'
 
@@ -29,7 +29,7 @@ const requireCqe = (call: CallContext, method: string, cqe: number): void => {
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${maxCqe}, the device's max_cqe`)
 }
 
-/** Torment may give only the entries that were asked for. */
+/** `--torment` may limit a CQ to exactly the requested entries, of its larger ring. */
 const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
   const { torment } = stateOf(call)
   const { state } = cq
@@ -38,11 +38,11 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
 }
 
 /**
- * Returns the answer once everything that was posted before the call is executed. EIO if the context was closed, or the
- * device removed, meanwhile: the queue is destroyed then.
+ * Calls `answer` once everything that was posted before the call is executed. Throws EIO if meanwhile the context was
+ * closed or the device removed, which has destroyed the queue.
  */
-const caughtUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
-  const checked = stateOf(call).catchUpAll(isInside(call.context))
+const afterCatchUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
+  const checked = stateOf(call).catchUpAll(isInProcess(call.context))
   if (checked === undefined) return answer()
   return checked.then(() => {
     requireOpen(call)
@@ -62,7 +62,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
           'EINVAL',
           `cq.create: attribute compVector: ${compVector}: the device has vectors 0 to ${Limits.compVectors - 1}`,
         )
-      const state = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
+      const state = createCqRing(ringMemoryOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
       object.state = state
       limitEntries(call, object, cqe)
       state.number = stateOf(call).cqs.add(object)
@@ -71,7 +71,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
     },
 
     query(call, { state, events }) {
-      return caughtUp(call, () => {
+      return afterCatchUp(call, () => {
         const { ring, kind, completions, errors, compVector } = state
         const { count, period } = events?.more?.threshold ?? noThreshold
         const counts = { completions: BigInt(completions), errors: BigInt(errors) }
@@ -91,8 +91,8 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
       requireCqe(call, 'modify', cqe)
       if (state.kind === COUNTING)
         throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
-      return caughtUp(call, () => {
-        const rings = ringsOf(call.context)
+      return afterCatchUp(call, () => {
+        const rings = ringMemoryOf(call.context)
         const old = resizeCqRing(rings, state, cqe)
         if (!old)
           throw new CallError(
@@ -108,44 +108,44 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 
     destroy(call, object, args, core) {
       stateOf(call).cqs.remove(object.state.number)
-      ringsOf(call.context).free(object.state.ring)
+      ringMemoryOf(call.context).free(object.state.ring)
       return core(call, object, args)
     },
   },
   RxeAttributes.cq,
 )
 
-/** A completion was written to a CQ with events. */
+/** Called after each completion that is written to a CQ with a completion channel. */
 export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
 /**
- * Writes completions. A CQ that overruns is dead: its program gets one event, and later completions are lost. Queue
- * pairs whose completions are lost are recorded for `failOverrunQps`.
+ * The engine's `Completions`: writes them to the rings. A CQ that overruns is in error: its program gets one CQ_ERR
+ * event, and later completions are lost. Queue pairs whose completions are lost are recorded for `failOverrunQps`.
  */
 export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
-    const wasDead = cq.state.overrun
-    if (!wasDead && pushCompletion(cq.state, words, device.now)) {
+    const hasOverrun = cq.state.overrun
+    if (!hasOverrun && pushCompletion(cq.state, words, device.now)) {
       if (cq.events) notify(cq.events, solicited, cq)
       return
     }
-    const place = { cq: cq.handle, entries: cq.state.ring.capacity }
-    device.overrunQps.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
-    if (wasDead) return
-    device.failures.report({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
+    const params = { cq: cq.handle, entries: cq.state.ring.capacity }
+    device.overrunQps.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', params) })
+    if (hasOverrun) return
+    device.failures.report({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', params) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
   },
 })
 
 /**
  * Moves the queue pairs whose completions were lost to ERR, with an event (IBA 9.9.2 class F, 11.6.3: local work queue
- * catastrophic error). Linux' rxe continues and loses completions.
+ * catastrophic error). Linux's rxe continues and loses completions.
  */
 export const failOverrunQps = (device: RxeState): void => {
   const { overrunQps } = device
-  for (let one = overrunQps.pop(); one !== undefined; one = overrunQps.pop()) {
-    const { qpn, cause } = one
+  for (let overrun = overrunQps.pop(); overrun !== undefined; overrun = overrunQps.pop()) {
+    const { qpn, cause } = overrun
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]
     if (qp === undefined || device.engine().stateOf(row) === ERR) continue

@@ -11,13 +11,13 @@ import { UdQp } from '../../../spec/classes/qp/ud_qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { GSI_QKEY, GSI_QPN } from '../../../spec/wire/mad.ts'
 import { Service } from '../../../spec/wire/services.ts'
-import { isInside } from '../context.ts'
+import { isInProcess } from '../context.ts'
 import { type QpObject, type QueuePair, stateOf } from '../state.ts'
 import { qpClass } from './qp-class.ts'
 
 const ud = qpClass(UdQp, 'UD', Service.UD)
 const destroyUd = ud.handlers.destroy as AnyHandler
-const groups: Handlers<typeof UdQp, QueuePair> = {
+const multicastHandlers: Handlers<typeof UdQp, QueuePair> = {
   attachMcast(call, { state }, { gid, mlid }) {
     stateOf(call).groups.attach(state.row, gid, mlid)
     return {}
@@ -32,13 +32,16 @@ const udQpClass: DriverClass = {
   ...ud,
   handlers: {
     ...ud.handlers,
-    ...driverClass<typeof UdQp, QueuePair>(UdQp, groups).handlers,
+    ...driverClass<typeof UdQp, QueuePair>(UdQp, multicastHandlers).handlers,
     destroy(call, object, args, core) {
       const { groups } = stateOf(call)
       const { row } = (object as QpObject).state
       const count = groups.count(row)
       if (call.why === 'call' && count > 0)
-        throw new CallError('EBUSY', `ud_qp.destroy: it is attached to ${count} multicast groups: detach it first`)
+        throw new CallError(
+          'EBUSY',
+          `ud_qp.destroy: the queue pair is attached to ${count} multicast groups: detach it first`,
+        )
       groups.detachAll(row)
       return destroyUd(call, object, args, core)
     },
@@ -54,7 +57,7 @@ const gsiQpClass: DriverClass = {
   handlers: {
     ...gsi.handlers,
     create(call, object, args, core) {
-      if (!isInside(call.context))
+      if (!isInProcess(call.context))
         throw new CallError('EINVAL', 'gsi_qp.create: programs cannot create the queue pair of the general services')
       if (stateOf(call).coreQueues.byNumber.has(GSI_QPN) || stateOf(call).qpns.rowOf(GSI_QPN) >= 0)
         throw new CallError('EINVAL', 'gsi_qp.create: port 1 has its queue pair of the general services already')

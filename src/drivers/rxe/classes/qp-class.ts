@@ -2,9 +2,10 @@
  * Queue pairs of the soft device: create, modify, query and destroy for all types, and a factory for the class of one
  * type (R9, R19, R22).
  *
- * spec/qp-states.ts has the attributes that a transition needs and allows, a type's class has the attributes of the
- * type, and the engine executes. This file checks values against the device's limits, turns address vectors into flows
- * of the port, and stores attributes that the engine does not keep, for `query`.
+ * spec/qp-states.ts says which attributes a transition requires and allows, the class of a type (spec/classes/qp/)
+ * which attributes the type has, and the engine executes the transition. This file checks values against the device's
+ * limits, turns address vectors into flows of the port, and stores, for `query`, the attributes that the engine does
+ * not keep.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -31,7 +32,8 @@ import {
   storedAddress,
 } from '../address/path.ts'
 import type { QueueLimits } from '../attributes.ts'
-import { type MmapInfo, mmapInfo, ringsOf } from '../context.ts'
+import { type MmapInfo, mmapInfo, ringMemoryOf } from '../context.ts'
+import { mtuBytes, mtuEnum } from '../interface.ts'
 import { createReceiveQueue, emptyReceiveQueue, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { createSendQueue, emptySendQueue, type QpRings, resetRings, type SendQueue } from '../rings/work-source.ts'
 import {
@@ -49,36 +51,36 @@ type Methods = AnyQp['methods']
 
 const { RESET, ERR } = QpState.values
 
-const refuse = (where: string, reason: string): never => {
-  throw new CallError('EINVAL', `${where}: ${reason}`)
+/** `method`: class and method, which begin the message. */
+const refuse = (method: string, reason: string): never => {
+  throw new CallError('EINVAL', `${method}: ${reason}`)
 }
 
-const within = (where: string, name: string, value: number, max: number, min = 0): void => {
-  if (value < min || value > max) refuse(where, `attribute ${name}: ${value} is not in ${min} to ${max}`)
+const requireInRange = (method: string, name: string, value: number, max: number, min = 0): void => {
+  if (value < min || value > max) refuse(method, `attribute ${name}: ${value} is not in ${min} to ${max}`)
 }
 
+/** Closes the port's flow to the peer, if one is open. */
 export const closePath = (device: RxeState, state: QueuePair): void => {
   if (state.flow >= 0) device.port.closeFlow(state.flow)
   state.flow = -1
 }
 
-/**
- * Checks values that the state table does not cover. `activeMtu`: the largest path MTU that the interface allows now.
- */
-const checkValues = (where: string, args: QpModify, activeMtu: number, { maxRdAtomic }: QueueLimits): void => {
-  if (args.port !== undefined) within(where, 'port', args.port, 1, 1)
-  if (args.pkeyIndex !== undefined) within(where, 'pkeyIndex', args.pkeyIndex, 0)
-  if (args.maxRdAtomic !== undefined) within(where, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
-  if (args.maxDestRdAtomic !== undefined) within(where, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
-  if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, activeMtu, 1)
+/** Checks the values of attributes. `activeMtu`: the largest path MTU that the interface allows now (`Mtu`). */
+const checkValues = (method: string, args: QpModify, activeMtu: number, { maxRdAtomic }: QueueLimits): void => {
+  if (args.port !== undefined) requireInRange(method, 'port', args.port, 1, 1)
+  if (args.pkeyIndex !== undefined) requireInRange(method, 'pkeyIndex', args.pkeyIndex, 0)
+  if (args.maxRdAtomic !== undefined) requireInRange(method, 'maxRdAtomic', args.maxRdAtomic, maxRdAtomic)
+  if (args.maxDestRdAtomic !== undefined) requireInRange(method, 'maxDestRdAtomic', args.maxDestRdAtomic, maxRdAtomic)
+  if (args.pathMtu !== undefined) requireInRange(method, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
-/** The engine's attributes; undefined ones are ignored. */
+/** The attributes for the engine, which ignores undefined ones. `pathMtu`: bytes, if `args` has none. */
 const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
   destQpn: args.destQpn,
   rqPsn: args.rqPsn,
   sqPsn: args.sqPsn,
-  pathMtu: args.pathMtu === undefined ? pathMtu : 128 << args.pathMtu,
+  pathMtu: args.pathMtu === undefined ? pathMtu : mtuBytes(args.pathMtu),
   timeout: args.timeout,
   retryCnt: args.retryCnt,
   rnrRetry: args.rnrRetry,
@@ -98,13 +100,15 @@ const recordAttributes = (
   state: QueuePair,
   { port, enSqdAsyncNotify, address, dmac }: QpModify,
 ): void => {
-  if (port !== undefined) state.noted |= AttributeBits.PORT
+  if (port !== undefined) state.attributeBits |= AttributeBits.PORT
   if (enSqdAsyncNotify !== undefined)
-    state.noted = enSqdAsyncNotify ? state.noted | AttributeBits.SQD_EVENT : state.noted & ~AttributeBits.SQD_EVENT
+    state.attributeBits = enSqdAsyncNotify
+      ? state.attributeBits | AttributeBits.SQD_EVENT
+      : state.attributeBits & ~AttributeBits.SQD_EVENT
   if (address) state.address = storedAddress(device, address, dmac)
 }
 
-/** The queues of a new queue pair; with `shared` it has no receive queue. */
+/** Creates the queues of a new queue pair; with the SRQ `shared` it has no receive queue of its own. */
 const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
@@ -112,17 +116,19 @@ const createRings = (
   shared: ReceiveQueue | undefined,
   destinations: Destinations | undefined,
 ): QpRings => {
-  const memory = ringsOf(context)
-  // rxe's user library maps both queues of every queue pair; callers in this process get no ring that they did not
-  // request
+  const memory = ringMemoryOf(context)
   const { layout } = memory
-  const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
-  const lean = (requests: number): boolean => layout.counting && requests === 0
-  const max = Math.min(Math.floor(inline / RingSge.BYTES), maxSge)
-  const send = lean(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, max, inline)
+  // rxe's user library maps both queues of every queue pair; the compact layout is that of callers in this process,
+  // which get no ring for a queue without requests
+  const hasNoRing = (requests: number): boolean => layout.counting && requests === 0
+  // elements and inline data occupy the same bytes of a WQE: each limit becomes as large as the bytes allow
+  const inlineBytes = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
+  const sges = Math.min(Math.floor(inlineBytes / RingSge.BYTES), maxSge)
+  const send = hasNoRing(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, sges, inlineBytes)
   try {
     const receive =
-      shared ?? (lean(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
+      shared ??
+      (hasNoRing(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))
     return { send, receive, destinations }
   } catch (error) {
     memory.free(send.ring)
@@ -130,62 +136,71 @@ const createRings = (
   }
 }
 
-type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
+type CreateReply = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
-/** The results of a creation. Set by name: spreading costs more than everything else in a creation. */
+/** The results of a creation. Fields are set one by one: spreading costs more than the rest of a creation. */
 const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
   send: SendQueue,
   receive: ReceiveQueue,
-): Made => {
+): CreateReply => {
   const cap = { maxSendWr, maxRecvWr, maxSendSge: send.maxSge, maxRecvSge, maxInlineData: send.maxInline }
-  const made: Made = { cap, qpNum }
-  if (!receive.shared && receive !== emptyReceiveQueue) made.recvQueue = mmapInfo(receive.ring)
-  if (send !== emptySendQueue) made.sendQueue = mmapInfo(send.ring)
-  return made
+  const reply: CreateReply = { cap, qpNum }
+  if (!receive.shared && receive !== emptyReceiveQueue) reply.recvQueue = mmapInfo(receive.ring)
+  if (send !== emptySendQueue) reply.sendQueue = mmapInfo(send.ring)
+  return reply
 }
 
-/** Refuses an illegal transition, or one with illegal attributes. */
-const checkSteps = (type: QpTypeName, before: number, after: number, args: QpModify, where: string): void => {
-  const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
-  const why = checkTransition(type, before, after, given, args.curState)
-  if (why !== undefined) refuse(where, why)
+/** Throws EINVAL for an illegal transition, or one with missing or illegal attributes. */
+const checkTransitionAttributes = (
+  type: QpTypeName,
+  before: number,
+  after: number,
+  args: QpModify,
+  method: string,
+): void => {
+  const names = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
+  const reason = checkTransition(type, before, after, names, args.curState)
+  if (reason !== undefined) refuse(method, reason)
 }
 
-/** Refuses attributes that no type supports, such as an alternate path. */
+/** Attributes that no type of the soft device supports, with the reason: `modify` refuses them. */
 export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
-/** The class of one type of queue pair. `cls` declares those of the attributes here that the type has. */
+/**
+ * The driver class of one type of queue pair. The handlers are written for all attributes (`AnyQp`); `cls` declares
+ * those that the type has.
+ */
 export const qpClass = (
   cls: ObjectClass,
   type: QpTypeName,
   service: number,
-  takeNumber = ({ qpns }: RxeState): number => qpns.take(),
+  takeQpn = ({ qpns }: RxeState): number => qpns.take(),
 ): DriverClass => {
   const createCall = `${cls.name}.create`
   const modifyCall = `${cls.name}.modify`
-  const line = driverClass<AnyQp, QueuePair, typeof QpQueues>(
+  const driverQpClass = driverClass<AnyQp, QueuePair, typeof QpQueues>(
     cls as AnyQp,
     {
       create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
         const device = stateOf(call)
         const { limits } = device
-        within(createCall, 'cap.maxSendWr', cap.maxSendWr, limits.maxQpWr)
-        within(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
-        within(createCall, 'cap.maxSendSge', cap.maxSendSge, limits.maxSge)
-        within(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
-        within(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
+        requireInRange(createCall, 'cap.maxSendWr', cap.maxSendWr, limits.maxQpWr)
+        requireInRange(createCall, 'cap.maxRecvWr', cap.maxRecvWr, limits.maxQpWr)
+        requireInRange(createCall, 'cap.maxSendSge', cap.maxSendSge, limits.maxSge)
+        requireInRange(createCall, 'cap.maxRecvSge', cap.maxRecvSge, limits.maxSge)
+        requireInRange(createCall, 'cap.maxInlineData', cap.maxInlineData, limits.maxInline)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
-        // only allocating the rings can fail; nothing after it does, so nothing has to be undone
+        // allocating the rings is the only step from here on that can fail, so nothing has to be undone
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
             : undefined
         const rings = createRings(call.context, cap, limits, (srq as SrqObject | undefined)?.state.queue, destinations)
-        const qpn = takeNumber(device)
+        const qpn = takeQpn(device)
         const { send, receive } =
-          device.torment !== undefined && ringsOf(call.context).mayHideSlots
+          device.torment !== undefined && ringMemoryOf(call.context).mayHideSlots
             ? device.torment.queuesOf(rings, qpn, cap)
             : rings
         const row = device.engine().create({
@@ -202,7 +217,7 @@ export const qpClass = (
           signalAll,
         })
         device.qpns.bind(qpn, row)
-        // by name: a spread object is stored in two places, and there may be very many
+        // written out: an object from spread syntax takes more memory, and there may be very many
         object.state = {
           row,
           qpn,
@@ -210,7 +225,7 @@ export const qpClass = (
           send,
           receive,
           destinations,
-          noted: 0,
+          attributeBits: 0,
           address: undefined,
           flow: -1,
         }
@@ -224,18 +239,18 @@ export const qpClass = (
       query(call, { state }) {
         const device = stateOf(call)
         device.catchUp(state.row)
-        const { send, receive, noted } = state
+        const { send, receive, attributeBits } = state
         const now = device.engine().query(state.row)
-        const all = {
+        const attributes = {
           state: now.state,
           curState: now.state,
-          enSqdAsyncNotify: noted & AttributeBits.SQD_EVENT ? 1 : 0,
+          enSqdAsyncNotify: attributeBits & AttributeBits.SQD_EVENT ? 1 : 0,
           accessFlags: now.access,
           pkeyIndex: now.pkeyIndex,
-          port: noted & AttributeBits.PORT ? 1 : 0,
+          port: attributeBits & AttributeBits.PORT ? 1 : 0,
           qkey: now.qkey,
           ...addressAnswer(state.address ?? noAddress),
-          pathMtu: Math.log2(now.pathMtu) - 7,
+          pathMtu: mtuEnum(now.pathMtu),
           timeout: now.timeout,
           retryCnt: now.retryCnt,
           rnrRetry: now.rnrRetry,
@@ -257,8 +272,8 @@ export const qpClass = (
           sqDraining: now.draining ? 1 : 0,
           sqSigAll: now.signalAll ? 1 : 0,
         }
-        const has = cls.methods.query.out
-        return Object.fromEntries(Object.entries(all).filter(([name]) => name in has)) as typeof all
+        const { out } = cls.methods.query
+        return Object.fromEntries(Object.entries(attributes).filter(([name]) => name in out)) as typeof attributes
       },
 
       modify(call, { state }, args) {
@@ -266,9 +281,9 @@ export const qpClass = (
         device.catchUp(state.row)
         const before = device.engine().stateOf(state.row)
         const after = args.state ?? before
-        // Linux looks the GID up before it checks the transition (abi/objects)
+        // Linux looks the GID up before it checks the transition (test/fixtures/abi/objects.abilog)
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
-        if (!isTransition(type, before, after, args)) checkSteps(type, before, after, args, modifyCall)
+        if (!isTransition(type, before, after, args)) checkTransitionAttributes(type, before, after, args, modifyCall)
         checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu, device.limits)
         let path: { flow: number; peer: number } | undefined
         if (args.address && source) {
@@ -279,26 +294,26 @@ export const qpClass = (
         }
         // before the engine's transition, which may send an event that these attributes enable
         if (after !== ERR) recordAttributes(device, state, args)
-        // UD has no path MTU of its own
+        // UD has no path MTU attribute: a message may fill a packet of the port
         const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
         device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu))
         if (after === RESET) {
           closePath(device, state)
-          state.noted = 0
+          state.attributeBits = 0
           state.address = undefined
           resetRings(state)
           device.torment?.restart(state)
           device.feed?.reset(state.row)
           state.destinations?.release()
         }
-        device.look(state.row)
+        device.recheck(state.row)
         return {}
       },
 
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
-        // the sends of a process that has ended need not complete
+        // sends need not complete if the process has ended or the device is removed
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
@@ -309,26 +324,26 @@ export const qpClass = (
         device.rings[state.row] = undefined
         closePath(device, state)
         state.destinations?.close()
-        const memory = ringsOf(call.context)
+        const memory = ringMemoryOf(call.context)
         memory.free(state.send.ring)
         if (!state.receive.shared) memory.free(state.receive.ring)
         return core(call, object, args)
       },
 
       postSend(call, { state }, { wrCount }) {
-        // requests are in the mapped queue; rxe refuses a list in the call too
+        // requests are in the mapped queue; like rxe, a list in the call is refused
         if (wrCount)
           throw new CallError(
             'EINVAL',
             `${cls.name}.postSend: ${wrCount} requests in the call: post them in the mapped queue`,
           )
-        stateOf(call).look(state.row)
+        stateOf(call).recheck(state.row)
         return { badWr: 0 }
       },
     },
     QpQueues,
   )
-  return withoutOptions(line, UNSUPPORTED_ATTRIBUTES)
+  return withoutOptions(driverQpClass, UNSUPPORTED_ATTRIBUTES)
 }
 
 /** RC and UC. Other types have their own files. */

@@ -15,18 +15,18 @@ import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
 import { AsyncEventType } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { In } from '../../../spec/schema/schema.ts'
-import { mmapInfo, ringsOf } from '../context.ts'
+import { mmapInfo, ringMemoryOf } from '../context.ts'
 import { createReceiveQueue, resizeReceives } from '../rings/receive-queue.ts'
 import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 
-/** Torment may give only the requests that were asked for. */
+/** `--torment` may limit a queue to exactly the requested WQEs, of its larger ring. */
 const limitRequests = (call: CallContext, srq: SrqObject, requests: number): void => {
-  if (ringsOf(call.context).mayHideSlots) stateOf(call).torment?.limitShared(srq, requests)
+  if (ringMemoryOf(call.context).mayHideSlots) stateOf(call).torment?.limitShared(srq, requests)
 }
 
-/** No CQ: completions go to the CQs of the queue pairs. */
+/** A basic SRQ has no CQ: completions go to the receive CQs of the queue pairs. */
 const NO_CQ = -1
 
 const refuse = (object: CoreObject, method: string, reason: string): never => {
@@ -38,29 +38,29 @@ const requireMaxWr = (call: CallContext, object: CoreObject, method: string, max
   if (maxWr > maxSrqWr) refuse(object, method, `maxWr: ${maxWr} is above ${maxSrqWr}, the device's max_srq_wr`)
 }
 
-type Wanted = In<typeof Srq.methods.create, CoreObject>
+type CreateArgs = In<typeof Srq.methods.create, CoreObject>
 
 const create = (
   call: CallContext,
   object: SrqObject,
-  { pd, maxWr, maxSge, userHandle, asyncFd }: Wanted,
-  rest: Pick<SrqState, 'cq' | 'domain'>,
+  { pd, maxWr, maxSge, userHandle, asyncFd }: CreateArgs,
+  xrcState: Pick<SrqState, 'cq' | 'domain'>,
 ) => {
   requireMaxWr(call, object, 'create', maxWr)
   const device = stateOf(call)
   const { maxSrqSge } = device.limits
   if (maxSge > maxSrqSge) refuse(object, 'create', `maxSge: ${maxSge} is above ${maxSrqSge}, the device's max_srq_sge`)
   const sges = Math.max(1, maxSge)
-  const reached = (limit: number): void => {
+  const onLimitReached = (limit: number): void => {
     const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
     device.failures.report({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
     raiseObjectEvent(object, SRQ_LIMIT_REACHED)
   }
-  const queue = createReceiveQueue(ringsOf(call.context), maxWr, sges, reached)
+  const queue = createReceiveQueue(ringMemoryOf(call.context), maxWr, sges, onLimitReached)
   const number = device.srqns.take()
   const slot = device.srqs.add(object)
   device.srqns.bind(number, slot)
-  object.state = { number, slot, queue, pd: pd.id, ...rest }
+  object.state = { number, slot, queue, pd: pd.id, ...xrcState }
   limitRequests(call, object, maxWr)
   affiliate(object, userHandle, { asyncFd })
   return { maxWr: queue.ring.capacity, maxSge: sges, queue: mmapInfo(queue.ring), number }
@@ -82,7 +82,7 @@ const modify = (call: CallContext, object: SrqObject, { maxWr, limit }: In<typeo
   if (limit !== undefined && limit > size)
     refuse(object, 'modify', `limit: ${limit} is above ${size}, the requests that the queue holds`)
   if (maxWr !== undefined) {
-    const rings = ringsOf(call.context)
+    const rings = ringMemoryOf(call.context)
     const old = resizeReceives(rings, queue, maxWr)
     if (old === undefined) return refuse(object, 'modify', `maxWr: ${maxWr} is less than the requests that wait`)
     rings.free(old)
@@ -92,14 +92,14 @@ const modify = (call: CallContext, object: SrqObject, { maxWr, limit }: In<typeo
   return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }
 }
 
-/** The queue was destroyed: frees number and ring. */
+/** Frees the number and the ring of a queue that is destroyed. */
 const release = (call: CallContext, srq: SrqObject): void => {
   const device = stateOf(call)
   const { state } = srq
   device.feed?.resetShared(srq)
   device.srqns.free(state.number)
   device.srqs.remove(state.slot)
-  ringsOf(call.context).free(state.queue.ring)
+  ringMemoryOf(call.context).free(state.queue.ring)
 }
 
 export const srqClass = driverClass<typeof Srq, SrqState, typeof RxeAttributes.srq>(

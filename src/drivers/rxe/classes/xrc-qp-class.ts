@@ -1,9 +1,9 @@
 /*
  * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: differences from qp-class.ts (IBA annex A14; R9).
  *
- * An initiator has an empty receive queue: rxe's user library maps one for each queue pair. A target is one queue pair
- * of the engine behind any number of objects, in every process that has its domain open; the SRQ is selected packet by
- * packet (`findSrqOfDomain`).
+ * An initiator has a receive queue without WQEs, because rxe's user library maps one for each queue pair. A target is
+ * one queue pair of the engine that any number of objects share, in every process that has its domain open; each
+ * message names its SRQ (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -17,7 +17,7 @@ import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 import { closePath, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
 
-/** State that all objects of one target share. */
+/** The state of a target, which all objects that have it open share. */
 interface Target extends QueuePair {
   readonly domain: XrcdObject['state']
   openers: readonly QpObject[]
@@ -65,7 +65,7 @@ const createTarget = (device: RxeState, domain: Target['domain'], opener: QpObje
     send: emptySendQueue,
     receive: NO_RECEIVES,
     destinations: undefined,
-    noted: 0,
+    attributeBits: 0,
     address: undefined,
     flow: -1,
     domain,
@@ -106,7 +106,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     opened.openers = opened.openers.filter(opener => opener !== object)
     device.qps[row] = opened.openers[0]
     if (opened.openers.length === 0) {
-      // with torment an ACK may still have to leave
+      // `--torment` may have delayed an ACK: it is sent first
       if (call.why === 'call') device.catchUp(row)
       device.engine().destroy(row)
       device.failures.forget(row)
@@ -126,7 +126,7 @@ const xrcTgtQpClass: DriverClass = withoutOptions(
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 
-/** The SRQs of a target are those of its domain. */
+/** Finds the SRQ that an XRC packet names; undefined unless the SRQ is of the target's domain. */
 export const findSrqOfDomain =
   ({ srqns, srqs, qps }: RxeState): FindSrq =>
   (row, srqn): SrqState | undefined => {

@@ -1,6 +1,7 @@
 /*
  * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all processes that open the domain of the
- * same file. Errors are Linux's: EAGAIN for a file without a domain, EINVAL for an existing domain with EXCL, EBADF.
+ * same file. Errors are Linux's: EAGAIN for a file without a domain if CREAT is not set, EINVAL for an existing domain
+ * if EXCL is set, EBADF for a number that is no descriptor.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'

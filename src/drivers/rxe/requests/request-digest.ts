@@ -10,27 +10,30 @@ import type { Arena } from '../../../wire/arena.ts'
 import { crcOfArena } from '../../../wire/crc.ts'
 import { regionMemory } from '../memory.ts'
 
-/** Messages of at most so many bytes are always hashed whole. */
+/** Messages of at most this length are always hashed as a whole. */
 const WHOLE_BYTES = 4096
 const SAMPLE_BYTES = 1024
 
-/** `scratch` has at least SAMPLE_BYTES: so many bytes are hashed in one step. */
+/**
+ * The function that hashes a request's bytes. `scratch`: memory of at least SAMPLE_BYTES, through which the bytes are
+ * read; its size is the maximum that is read in one step.
+ */
 export const createDigest = (table: MemoryTable, scratch: Arena) => {
   const memory = regionMemory(table)
 
-  /** Copies bytes of the elements from byte `from` of the message on. */
+  /** Copies `bytes` bytes of the message from its byte `from` on to `scratch`; false if they cannot be read. */
   const copy = (pd: number, qpn: number, elements: readonly RequestElement[], from: number, bytes: number): boolean => {
     let skipped = from
     let at = 0
     for (const { address, length, lkey } of elements) {
-      const piece = Math.min(length - skipped, bytes - at)
-      if (piece > 0) {
+      const size = Math.min(length - skipped, bytes - at)
+      if (size > 0) {
         const start = address + skipped
         const hi = Math.floor(start / TWO_32)
         const lo = start % TWO_32
-        const region = memory.resolve(pd, lkey, hi, lo, piece, Access.LOCAL_READ, qpn)
-        if (region < 0 || memory.read(region, hi, lo, scratch, at, piece, piece, piece) !== 0) return false
-        at += piece
+        const region = memory.resolve(pd, lkey, hi, lo, size, Access.LOCAL_READ, qpn)
+        if (region < 0 || memory.read(region, hi, lo, scratch, at, size, size, size) !== 0) return false
+        at += size
       }
       skipped = Math.max(0, skipped - length)
     }
@@ -39,7 +42,7 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
 
   return (pd: number, { id, number, elements, length }: WorkRequest, isWhole: boolean): number | undefined => {
     let hash = 0
-    /** False: they cannot be read. */
+    /** Adds bytes of the message to the hash; false if they cannot be read. */
     const add = (from: number, bytes: number): boolean => {
       if (!copy(pd, number, elements, from, bytes)) return false
       hash = crcOfArena(scratch, 0, bytes, hash)
@@ -50,8 +53,8 @@ export const createDigest = (table: MemoryTable, scratch: Arena) => {
       for (let from = 0; from < length; from += step) if (!add(from, Math.min(step, length - from))) return undefined
       return hash
     }
-    const between = (id * 64) % (length - SAMPLE_BYTES)
-    for (const from of [0, between, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
+    const middle = (id * 64) % (length - SAMPLE_BYTES)
+    for (const from of [0, middle, length - SAMPLE_BYTES]) if (!add(from, SAMPLE_BYTES)) return undefined
     return hash
   }
 }

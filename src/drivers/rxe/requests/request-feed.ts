@@ -1,10 +1,12 @@
 /*
- * The work requests of a watched device (spec/check/requests.ts): its WorkSource and Completions are replaced by ones
- * that also report. A device that nobody watches has the plain ones, so it pays nothing.
+ * Reports the work requests of a watched device to `userdma check` (spec/check/requests.ts): functions of the device's
+ * WorkSource and Completions are replaced by ones that also report. A device that nobody watches keeps the plain ones,
+ * so watching costs it nothing.
  *
- * The engine loads a send again if it could not execute it at once, and completes sends and receives of one queue pair
- * in order, so a request is found without searching. The message that took a receive is the sender's oldest one that
- * fits; on unreliable services, those before it were lost.
+ * The engine may load a send several times, if it cannot execute it immediately. It completes the sends and the
+ * receives of one queue pair in order, so the request of a completion is the oldest one. The message that a receive has
+ * taken is the sender's oldest one of the same length and kind; on unreliable services, the messages before it were
+ * lost.
  */
 import { findGid } from '../../../core/devices/gids.ts'
 import type { Device, RequestLook } from '../../../core/model.ts'
@@ -34,7 +36,7 @@ const { SIGNALED } = SendFlags.values
 const { SQE, ERR } = QpState.values
 const { SUCCESS, WR_FLUSH_ERR } = WcStatus.values
 
-/** Operations that name memory of the peer. */
+/** Opcodes whose requests name memory of the peer. */
 const remoteOperations: ReadonlySet<number> = new Set([
   RDMA_WRITE,
   RDMA_WRITE_WITH_IMM,
@@ -44,8 +46,11 @@ const remoteOperations: ReadonlySet<number> = new Set([
   ATOMIC_WRITE,
   FLUSH,
 ])
-/** Messages of one queue pair whose receives are not known yet; those to other processes never are. */
-const MAX_SENT = 4096
+/**
+ * Maximum number of messages of one queue pair that are kept until their receives complete. Receives of a device in
+ * another process are never seen.
+ */
+const MAX_MESSAGES = 4096
 
 /** Requests of one queue pair. */
 interface QpFeed {
@@ -53,29 +58,32 @@ interface QpFeed {
   readonly cqs: readonly CqObject[]
   readonly isDatagram: boolean
   readonly signalAll: boolean
-  /** Index of the next send to be fetched; −1: any. */
-  next: number
-  /** Number of its next request. */
+  /** WQE index of the send that the engine fetches next; −1 if no send was fetched yet. */
+  nextIndex: number
+  /** Number of sends so far. */
   count: number
-  /** Fetched sends that are not retired. */
-  readonly open: WorkRequest[]
-  /** Retired sends that have completions. */
-  readonly over: WorkRequest[]
-  /** The last retired send, if it is unsignaled: it has a completion only if it failed. */
-  failed: WorkRequest | undefined
-  /** Messages whose receives are not complete. */
-  readonly sent: WorkRequest[]
-  /** Receives that it has taken. */
-  readonly taken: WorkRequest[]
+  /** Sends that are fetched and not retired, oldest first. */
+  readonly fetched: WorkRequest[]
+  /** Retired sends that will have a completion, oldest first. */
+  readonly retired: WorkRequest[]
+  /** The send that was retired last, if it is unsignaled: it has a completion only if it failed. */
+  lastUnsignaled: WorkRequest | undefined
+  /** Sent messages whose receives are not complete, oldest first. */
+  readonly messages: WorkRequest[]
+  /** Receives that messages have taken and that are not complete, oldest first. */
+  readonly takenReceives: WorkRequest[]
 }
 
-/** Requests of one receive queue, own or shared, that no message has taken. */
+/** Requests of one receive queue or SRQ. */
 interface ReceiveFeed {
   readonly owner: QpObject | SrqObject
+  /** Receives that no message has taken, oldest first. */
   readonly pending: WorkRequest[]
+  /** Number of receives so far. */
   count: number
 }
 
+/** The last `WorkRequest.id`. */
 let lastId = 0
 
 const elementsAt = (words: Uint32Array, at: number, count: number): RequestElement[] => {
@@ -94,7 +102,7 @@ const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => 
   return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
 }
 
-/** The destination of the datagram at `words[at]` (`Send`). */
+/** The destination of the datagram at `words[at]` (`Send`); undefined unless an address handle has its flow. */
 const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): WorkRequest['destination'] => {
   for (const { flow, address } of ahs.values())
     if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
@@ -152,25 +160,31 @@ const receiveRequest = ({ owner, count }: ReceiveFeed, time: number, words: Uint
   destQpn: undefined,
 })
 
-/** Removes and returns the message that a receive completion is about. */
-const takeMessage = (sent: WorkRequest[], words: Uint32Array, datagramTo: number): WorkRequest | undefined => {
-  const isDatagram = datagramTo >= 0
-  // a GRH is as long as an IPv6 header
+/**
+ * Removes from a sender's `messages` the one that a receive completion reports, and returns it. `datagramQpn`: the
+ * receiving queue pair of a datagram; −1 for a connected one.
+ */
+const takeMessage = (messages: WorkRequest[], words: Uint32Array, datagramQpn: number): WorkRequest | undefined => {
+  const isDatagram = datagramQpn >= 0
+  // the byte count of a datagram includes the GRH, which is as long as an IPv6 header
   const bytes = words[Completion.BYTES] - (isDatagram ? IPV6_BYTES : 0)
   const isWrite = words[Completion.OPCODE] === RECV_RDMA_WITH_IMM
-  const at = sent.findIndex(
+  const index = messages.findIndex(
     ({ length, opcode, destQpn }) =>
-      length === bytes && (opcode === RDMA_WRITE_WITH_IMM) === isWrite && (!isDatagram || destQpn === datagramTo),
+      length === bytes && (opcode === RDMA_WRITE_WITH_IMM) === isWrite && (!isDatagram || destQpn === datagramQpn),
   )
-  if (at < 0) return undefined
-  return isDatagram ? sent.splice(at, 1)[0] : sent.splice(0, at + 1)[at]
+  if (index < 0) return undefined
+  return isDatagram ? messages.splice(index, 1)[0] : messages.splice(0, index + 1)[index]
 }
 
-/** Reports the requests of a device to `watcher` from now on, for as long as the device exists. */
+/**
+ * Reports the requests of a device to `watcher` from now on, for as long as the device exists. `work`,
+ * `engineCompletions`: those of the engine, whose functions are replaced. `scratch`: as for createDigest.
+ */
 export const watchRequests = (
   device: Device<RxeState>,
   work: WorkSource,
-  own: Completions,
+  engineCompletions: Completions,
   watcher: RequestWatcher,
   scratch: Arena,
 ): RequestLook => {
@@ -180,6 +194,7 @@ export const watchRequests = (
   const feeds: (QpFeed | undefined)[] = []
   const receives = new WeakMap<ReceiveQueue, ReceiveFeed>()
   const polled = new WeakMap<CqObject, number>()
+  /** One receive: more elements than any device allows (max_sge, max_srq_sge). */
   const words = new Uint32Array(Receive.SGE + 1024 * Sge.WORDS)
 
   const feedOf = (row: number): QpFeed | undefined => {
@@ -192,31 +207,32 @@ export const watchRequests = (
       cqs: qp.parents.filter((parent): parent is CqObject => parent.class.name === 'cq'),
       isDatagram: qp.class.name === 'ud_qp',
       signalAll: state.engine().query(row).signalAll,
-      next: -1,
+      nextIndex: -1,
       count: 0,
-      open: [],
-      over: [],
-      failed: undefined,
-      sent: [],
-      taken: [],
+      fetched: [],
+      retired: [],
+      lastUnsignaled: undefined,
+      messages: [],
+      takenReceives: [],
     }
     feeds[row] = feed
     return feed
   }
 
   const isFlushing = (row: number): boolean => {
-    const now = state.engine().stateOf(row)
-    return now === ERR || now === SQE
+    const qpState = state.engine().stateOf(row)
+    return qpState === ERR || qpState === SQE
   }
 
-  const lookAtCq = (cq: CqObject): void => {
+  /** Reports the number of completions that the program has polled, if it has changed. */
+  const reportPolled = (cq: CqObject): void => {
     const count = polledCompletions(cq.state)
     if (count === (polled.get(cq) ?? 0)) return
     polled.set(cq, count)
     watcher.polled(cq.id, count)
   }
 
-  /** An SRQ, by the queue of a row that uses it. */
+  /** The SRQ whose queue the queue pair in `row` uses. */
   const sharedOwner = (row: number, queue: ReceiveQueue): SrqObject | undefined =>
     qps[row]?.parents.find((parent): parent is SrqObject => (parent as SrqObject).state?.queue === queue)
 
@@ -229,7 +245,7 @@ export const watchRequests = (
     return feed
   }
 
-  /** Reports what was posted to the receive queue of a row. */
+  /** Reports newly posted receives of the queue that a row uses; returns its feed, undefined if it is unknown. */
   const scanReceives = (row: number): ReceiveFeed | undefined => {
     const queue = rings[row]?.receive
     if (queue === undefined) return undefined
@@ -237,7 +253,7 @@ export const watchRequests = (
     if (feed === undefined) return undefined
     const posted = pendingReceives(queue)
     const isNew = feed.pending.length < posted
-    if (isNew) for (const cq of feedOf(row)?.cqs ?? []) lookAtCq(cq)
+    if (isNew) for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
     while (feed.pending.length < posted) {
       loadReceive(queue, queue.taken + feed.pending.length, words, 0)
       const request = receiveRequest(feed, state.now(), words)
@@ -248,72 +264,76 @@ export const watchRequests = (
     return feed
   }
 
-  /** The message that a completion of this receiver is about. */
+  /**
+   * The message that a receive completion of this queue pair reports; undefined if its sender is in another process.
+   */
   const messageOf = ({ qp, isDatagram }: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
     const dgid = qp.state.address?.dgid
     const from = completion[Completion.SRC_QPN]
     for (const other of device.core.devices.values()) {
       if (other.driver !== device.driver) continue
       if (!isDatagram && (dgid === undefined || findGid(other.ports[0].gids, dgid) < 0)) continue
-      const there = other.state as RxeState
-      const sent = there.feed?.sentBy(there.qpns.rowOf(from))
-      const message = sent && takeMessage(sent, completion, isDatagram ? qp.state.qpn : -1)
+      const senderState = other.state as RxeState
+      const messages = senderState.feed?.sentBy(senderState.qpns.rowOf(from))
+      const message = messages && takeMessage(messages, completion, isDatagram ? qp.state.qpn : -1)
       if (message !== undefined || !isDatagram) return message
     }
     return undefined
   }
 
+  /** Removes and returns the request that a completion reports. */
   const completedRequest = (feed: QpFeed, completion: Uint32Array): WorkRequest | undefined => {
-    if ((completion[Completion.OPCODE] & RECV) !== 0) return feed.taken.shift()
+    if ((completion[Completion.OPCODE] & RECV) !== 0) return feed.takenReceives.shift()
     const isFailure = completion[Completion.STATUS] !== SUCCESS && completion[Completion.STATUS] !== WR_FLUSH_ERR
     // the first failure may be that of an unsignaled request
-    return isFailure && feed.failed !== undefined ? feed.failed : feed.over.shift()
+    return isFailure && feed.lastUnsignaled !== undefined ? feed.lastUnsignaled : feed.retired.shift()
   }
 
-  const plain = { ...work }
+  const plainWork = { ...work }
 
   work.loadSend = (row, index, into, at) => {
-    if (!plain.loadSend(row, index, into, at)) return false
+    if (!plainWork.loadSend(row, index, into, at)) return false
     const feed = feedOf(row)
-    if (feed === undefined || (feed.next !== -1 && feed.next !== index)) return true
-    feed.next = (index + 1) >>> 0
-    for (const cq of feed.cqs) lookAtCq(cq)
+    // a send that is loaded again was reported before
+    if (feed === undefined || (feed.nextIndex !== -1 && feed.nextIndex !== index)) return true
+    feed.nextIndex = (index + 1) >>> 0
+    for (const cq of feed.cqs) reportPolled(cq)
     const request = sendRequest(state, feed, into, at)
     feed.count++
-    feed.open.push(request)
+    feed.fetched.push(request)
     if (takesReceive(request) && request.destQpn !== MULTICAST_QPN) {
-      if (feed.sent.length === MAX_SENT) feed.sent.shift()
-      feed.sent.push(request)
+      if (feed.messages.length === MAX_MESSAGES) feed.messages.shift()
+      feed.messages.push(request)
     }
     watcher.posted(request)
     return true
   }
 
   work.retireSend = (row, count) => {
-    plain.retireSend(row, count)
+    plainWork.retireSend(row, count)
     const feed = feedOf(row)
     for (let i = 0; feed !== undefined && i < count; i++) {
-      const request = feed.open.shift()
+      const request = feed.fetched.shift()
       if (request === undefined) return
       const isFlushed = isFlushing(row)
-      if (request.isSignaled || isFlushed) feed.over.push(request)
-      if (!isFlushed) feed.failed = request.isSignaled ? undefined : request
+      if (request.isSignaled || isFlushed) feed.retired.push(request)
+      if (!isFlushed) feed.lastUnsignaled = request.isSignaled ? undefined : request
       watcher.ended(request)
     }
   }
 
   work.takeReceive = (row, into, at) => {
     const queue = scanReceives(row)
-    const isTaken = plain.takeReceive(row, into, at)
+    const isTaken = plainWork.takeReceive(row, into, at)
     const feed = feedOf(row)
     if (isTaken) {
       const request = queue?.pending.shift()
-      if (request !== undefined) feed?.taken.push(request)
+      if (request !== undefined) feed?.takenReceives.push(request)
     } else if (feed !== undefined && !isFlushing(row)) watcher.starved(feed.qp.id)
     return isTaken
   }
 
-  const { selectShared } = plain
+  const { selectShared } = plainWork
   if (selectShared !== undefined)
     work.selectShared = (row, srqn, into) => {
       if (!selectShared(row, srqn, into)) return false
@@ -331,22 +351,23 @@ export const watchRequests = (
       const status = completion[Completion.STATUS]
       const opcode = completion[Completion.OPCODE]
       const bytes = completion[Completion.BYTES]
-      const isMessage = feed !== undefined && status === SUCCESS && (opcode & RECV) !== 0
-      const message = isMessage ? messageOf(feed, completion) : undefined
-      lookAtCq(cq)
-      const before = cq.state.completions
+      const takesMessage = feed !== undefined && status === SUCCESS && (opcode & RECV) !== 0
+      const message = takesMessage ? messageOf(feed, completion) : undefined
+      reportPolled(cq)
+      const completionsBefore = cq.state.completions
       push(number, completion, solicited)
       if (feed === undefined || request === undefined) return
-      const count = cq.state.completions === before ? 0 : cq.state.completions
+      // 0: the CQ was full, and the completion is lost
+      const count = cq.state.completions === completionsBefore ? 0 : cq.state.completions
       watcher.completed(request, { status, opcode, bytes, cq: cq.id, count, qp: feed.qp.id, message })
     }
   }
-  watchCompletions(own)
+  watchCompletions(engineCompletions)
 
   const feed: RequestFeed = {
     scanReceives,
     watchCompletions,
-    sentBy: row => feeds[row]?.sent,
+    sentBy: row => feeds[row]?.messages,
     reset(row) {
       const known = feeds[row]
       if (known === undefined) return
@@ -363,7 +384,7 @@ export const watchRequests = (
   state.feed = feed
 
   return {
-    cq: cq => lookAtCq(cq as CqObject),
+    cq: cq => reportPolled(cq as CqObject),
     digest(request, isWhole) {
       const row = state.qpns.rowOf(request.number)
       const pd = qps[row]?.parents.find(parent => parent.class.name === 'pd')
@@ -373,7 +394,7 @@ export const watchRequests = (
       qps.forEach((qp, row) => {
         if (qp?.context !== context) return
         scanReceives(row)
-        for (const cq of feedOf(row)?.cqs ?? []) lookAtCq(cq)
+        for (const cq of feedOf(row)?.cqs ?? []) reportPolled(cq)
       })
     },
   }

@@ -1,11 +1,13 @@
 /*
- * Completion queues: the device's side of a ring that a hostile program consumes.
+ * Completion queues: the device writes completions into a ring, and the program, which may be hostile, advances the
+ * consumer index.
  *
- * The device counts outstanding completions. The program's consumer index only lowers the count, and never below 0, so
- * a consumer that runs ahead of the producer (Debian's extended CQ calls do) causes no false overflow. A completion
- * that finds the ring full is lost, as on Linux: the CQ is dead from then on, and its program gets CQ_ERR.
+ * The device counts the completions that are not consumed. The program's consumer index only lowers the count, and
+ * never below 0, so a consumer index ahead of the producer's (Debian's extended CQ calls cause that) is no overrun. A
+ * completion that finds the ring full is lost, as on Linux: the CQ is in error from then on, and its program gets
+ * CQ_ERR.
  *
- * A counting queue (R11) has no elements: its producer index is the count, modulo 2^32. It never overruns.
+ * A counting CQ (R11) has no elements: its producer index is the number of completions, modulo 2^32. It never overruns.
  */
 import { CqKind } from '../../../spec/enums.ts'
 import { swap32, TWO_32 } from '../../../spec/memory.ts'
@@ -25,16 +27,18 @@ import {
 export interface CqRing {
   readonly kind: number
   readonly compVector: number
-  /** Its number for the engine. */
+  /** The CQ's number in the engine; -1 until it has one. */
   number: number
   ring: Ring
-  /** The device's own indices. */
+  /** The device's own producer index. */
   producer: number
+  /** The program's consumer index when it was read last. */
   consumer: number
+  /** Number of completions that are written and not consumed. */
   outstanding: number
-  /** A completion was lost. */
+  /** Whether a completion was lost. */
   overrun: boolean
-  /** Completions since creation, and those that failed; exact Numbers. */
+  /** Completions since creation, and those of them with an error status; both below 2^53. */
   completions: number
   errors: number
 }
@@ -56,6 +60,9 @@ export const createCqRing = (memory: RingMemory, cqe: number, kind: number = ENT
   errors: 0,
 })
 
+/** Port number 1 in the word that begins with the SL: its third byte. */
+const PORT_NUM_1 = 1 << 16
+
 const noClock = (): number => 0
 
 const countCompletion = (cq: CqRing, words: Uint32Array): void => {
@@ -63,26 +70,29 @@ const countCompletion = (cq: CqRing, words: Uint32Array): void => {
   if (words[Completion.STATUS] !== SUCCESS) cq.errors++
 }
 
-/** Reads the program's consumer index. */
-const settle = (cq: CqRing): void => {
+/** Reads the program's consumer index, and lowers `outstanding` by what it has consumed. */
+const readConsumer = (cq: CqRing): void => {
   const { wrap } = cq.ring
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
   const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
-  // a consumer index ahead of the producer does not count the skipped completions: they must not stay outstanding for
-  // ever
+  // if the consumer index was ahead of the producer's, the program does not consume the completions that are written up
+  // to it: the distance of the indices bounds the count, so that these do not stay outstanding forever
   cq.outstanding = Math.min(left, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
 
-/** Completions that the program has polled since creation; of a counting queue none. */
+/** Number of completions that the program has polled since creation; 0 for a counting CQ. */
 export const polledCompletions = (cq: CqRing): number => {
   if (cq.kind === COUNTING) return 0
-  settle(cq)
+  readConsumer(cq)
   return cq.completions - cq.outstanding
 }
 
-/** Writes a completion; false if it was lost because the ring is full. `now`: microseconds, for the time stamp. */
+/**
+ * Writes the completion `words` (`Completion`); false if it was lost because the ring is full. `now`: the time in
+ * microseconds, for the time stamp of an extended CQ.
+ */
 export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
   const { ring, kind } = cq
   if (kind === COUNTING) {
@@ -90,33 +100,33 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     storeCount(ring, cq.completions)
     return true
   }
-  // each time: an index is a position in the program's ring, and does not show how often it wrapped
-  settle(cq)
+  // at every completion: the index is stored masked, so that a later read would not show how often it has wrapped
+  readConsumer(cq)
   if (cq.outstanding >= ring.capacity) {
     cq.overrun = true
     return false
   }
-  const { words: to } = ring.area
-  const parts = ring.layout.wc
+  const { words: target } = ring.area
+  const { wc } = ring.layout
   const at = elementAt(ring, cq.producer)
-  to[(at + parts.WR_ID) >> 2] = words[Completion.ID_LO]
-  to[(at + parts.WR_ID + 4) >> 2] = words[Completion.ID_HI]
-  to[(at + parts.STATUS) >> 2] = words[Completion.STATUS]
-  to[(at + parts.OPCODE) >> 2] = words[Completion.OPCODE]
-  to[(at + parts.VENDOR_ERR) >> 2] = words[Completion.VENDOR]
-  to[(at + parts.BYTE_LEN) >> 2] = words[Completion.BYTES]
+  target[(at + wc.WR_ID) >> 2] = words[Completion.ID_LO]
+  target[(at + wc.WR_ID + 4) >> 2] = words[Completion.ID_HI]
+  target[(at + wc.STATUS) >> 2] = words[Completion.STATUS]
+  target[(at + wc.OPCODE) >> 2] = words[Completion.OPCODE]
+  target[(at + wc.VENDOR_ERR) >> 2] = words[Completion.VENDOR]
+  target[(at + wc.BYTE_LEN) >> 2] = words[Completion.BYTES]
   const imm = words[Completion.IMM]
-  to[(at + parts.IMM) >> 2] = (words[Completion.FLAGS] & WITH_INV) !== 0 ? imm : swap32(imm)
-  to[(at + parts.QP_NUM) >> 2] = words[Completion.QPN]
-  to[(at + parts.SRC_QP) >> 2] = words[Completion.SRC_QPN]
-  to[(at + parts.FLAGS) >> 2] = words[Completion.FLAGS]
-  // P_Key index and SLID, then SL, path bits and port number.
-  to[(at + parts.PKEY_INDEX) >> 2] = words[Completion.PKEY_INDEX]
-  to[(at + parts.SL) >> 2] = words[Completion.SL] | 0x01_0000
+  target[(at + wc.IMM) >> 2] = (words[Completion.FLAGS] & WITH_INV) !== 0 ? imm : swap32(imm)
+  target[(at + wc.QP_NUM) >> 2] = words[Completion.QPN]
+  target[(at + wc.SRC_QP) >> 2] = words[Completion.SRC_QPN]
+  target[(at + wc.FLAGS) >> 2] = words[Completion.FLAGS]
+  // one word: P_Key index and SLID (u16 each); the next one: SL, path bits and port number (u8 each)
+  target[(at + wc.PKEY_INDEX) >> 2] = words[Completion.PKEY_INDEX]
+  target[(at + wc.SL) >> 2] = words[Completion.SL] | PORT_NUM_1
   if (kind === EXTENDED) {
     const nanoseconds = Math.floor(now() * 1000)
-    to[(at + parts.TIMESTAMP) >> 2] = nanoseconds
-    to[(at + parts.TIMESTAMP + 4) >> 2] = nanoseconds / TWO_32
+    target[(at + wc.TIMESTAMP) >> 2] = nanoseconds
+    target[(at + wc.TIMESTAMP + 4) >> 2] = nanoseconds / TWO_32
   }
   countCompletion(cq, words)
   cq.producer = (cq.producer + 1) & ring.wrap
@@ -126,11 +136,12 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
 }
 
 /**
- * Moves a CQ to a ring of another size, with its unconsumed completions, in order. Undefined, and nothing changed, if
- * there are more than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The caller frees the old ring.
+ * Moves a CQ to a ring of another size, with its unconsumed completions, in order. Returns the old ring, which the
+ * caller frees; undefined, and nothing is changed, if there are more than `cqe` completions (Linux: EINVAL). Throws
+ * CallError ENOMEM.
  */
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
-  settle(cq)
+  readConsumer(cq)
   if (cq.outstanding > cqe) return undefined
   const next = createRing(memory, cqe, 2 ** memory.layout.wc.LOG2_ELEMENT)
   const old = cq.ring

@@ -1,9 +1,9 @@
 /*
- * Receive WQEs in a ring that a hostile program fills: of one queue pair, or shared by many (IBA 10.2.9). The engine
- * takes them one at a time, oldest first.
+ * Receive WQEs in a ring that a program, which may be hostile, fills: the receive queue of one queue pair, or an SRQ
+ * (IBA 10.2.9). The engine takes them one at a time, oldest first.
  *
- * Indices and sizes are the device's own; a WQE is copied once, when it is taken. A shared queue that is armed sends
- * one event when fewer WQEs are left than its limit.
+ * Indices and sizes are the device's own; a WQE is copied once, when it is taken. An SRQ that is armed with a limit
+ * raises one event when fewer WQEs are left than the limit.
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Receive } from '../../../transport/types.ts'
@@ -15,6 +15,7 @@ import {
   elementAt,
   emptyRing,
   loadProducer,
+  NO_INDEX,
   type Ring,
   type RingMemory,
   storeConsumer,
@@ -26,63 +27,66 @@ export interface ReceiveQueue {
   readonly maxSge: number
   /** Whether it is an SRQ. */
   readonly shared: boolean
-  /** Index of the next WQE to take: never read back from the program. */
+  /** Index of the next WQE to take: the device's own, never read back from the ring. */
   taken: number
-  /** The program's index when it was read last, as in SendQueue (work-source.ts). */
+  /** The program's producer index when it was read last, as in SendQueue (work-source.ts). */
   seen: number
-  /** Fewer WQEs than this call `reached` and disarm the limit; 0: not armed. */
+  /** SRQ limit: when fewer WQEs are left, it is disarmed and `onLimitReached` is called. 0: not armed. */
   limit: number
-  readonly reached: (limit: number) => void
+  readonly onLimitReached: (limit: number) => void
 }
 
 const noHandler = (): void => {}
 
-/** A queue for at least `requests` requests of at most `maxSge` elements. Throws CallError ENOMEM. */
+/**
+ * A queue for at least `requests` requests of at most `maxSge` elements; an SRQ if `onLimitReached` is given. Throws
+ * CallError ENOMEM.
+ */
 export const createReceiveQueue = (
   memory: RingMemory,
   requests: number,
   maxSge: number,
-  reached?: (limit: number) => void,
+  onLimitReached?: (limit: number) => void,
 ): ReceiveQueue => ({
   ring: createRing(memory, requests, memory.layout.receive.SGE + maxSge * RingSge.BYTES),
   maxSge,
-  shared: reached !== undefined,
+  shared: onLimitReached !== undefined,
   taken: 0,
-  seen: -1,
+  seen: NO_INDEX,
   limit: 0,
-  reached: reached ?? noHandler,
+  onLimitReached: onLimitReached ?? noHandler,
 })
 
-/** A queue that does not exist: nothing is ever posted here. */
+/** The receive queue of a queue pair without one: nothing is ever posted to it. */
 export const emptyReceiveQueue: ReceiveQueue = {
   ring: emptyRing,
   maxSge: 0,
   shared: false,
   taken: 0,
-  seen: -1,
+  seen: NO_INDEX,
   limit: 0,
-  reached: noHandler,
+  onLimitReached: noHandler,
 }
 
-/** WQEs that are posted and not taken. */
+/** Number of WQEs that are posted and not taken. */
 export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
 
-/** Copies the WQE with this index (`Receive`), which was posted. */
+/** Copies the posted WQE with this index to word `at` of `into` (`Receive`). */
 export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into: Uint32Array, at: number): void => {
   const { words } = ring.area
-  const parts = ring.layout.receive
+  const { receive } = ring.layout
   const wqe = elementAt(ring, index)
-  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // an element count above the limit becomes a buffer of zero bytes: any payload then causes a length error
+  const sges = words[(wqe + receive.DMA_NUM_SGE) >> 2] >>> 0
+  // a WQE with too many elements becomes a buffer of zero bytes: any payload then causes a length error
   const count = sges > maxSge ? 0 : sges
-  const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
-  into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
-  into[at + Receive.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
+  const length = copySges(ring, wqe + receive.SGE, count, into, at + Receive.SGE)
+  into[at + Receive.ID_LO] = words[(wqe + receive.WR_ID) >> 2]
+  into[at + Receive.ID_HI] = words[(wqe + receive.WR_ID + 4) >> 2]
   into[at + Receive.SGES] = count
-  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
+  into[at + Receive.LENGTH] = Math.min(length, 0xffff_ffff)
 }
 
-/** Copies the oldest WQE, whose slot stays occupied; false if the queue is empty. */
+/** Takes the oldest WQE but does not publish the consumer index, so its slot stays occupied; false if there is none. */
 export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (pendingReceives(queue) === 0) {
     queue.seen = queue.taken
@@ -93,15 +97,15 @@ export const loadOldest = (queue: ReceiveQueue, into: Uint32Array, at: number): 
   return true
 }
 
-/** A WQE was taken: calls `reached` if the queue is armed and has fewer WQEs than its limit. */
+/** To be called after a WQE was taken: disarms and reports a limit above the number of WQEs that are left. */
 export const checkLimit = (queue: ReceiveQueue): void => {
   const { limit } = queue
   if (limit === 0 || pendingReceives(queue) >= limit) return
   queue.limit = 0
-  queue.reached(limit)
+  queue.onLimitReached(limit)
 }
 
-/** Takes the oldest WQE, as `WorkSource.takeReceive`. */
+/** Takes the oldest WQE and releases its slot, as `WorkSource.takeReceive` does; false if there is none. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   if (!loadOldest(queue, into, at)) return false
   storeConsumer(queue.ring, queue.taken)
@@ -109,15 +113,15 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   return true
 }
 
-/** Empties the queue, for the program too. */
+/** Empties the queue: device and program both find index 0. */
 export const clearReceives = (queue: ReceiveQueue): void => {
   clearRing(queue.ring)
   queue.taken = 0
 }
 
 /**
- * Moves a queue to a ring for at least `requests`, with the posted WQEs, in order. Undefined, and nothing changed, if
- * there are more than `requests`. Throws CallError ENOMEM. The caller frees the old ring.
+ * Moves a queue to a ring for at least `requests` WQEs, with the posted WQEs, in order. Returns the old ring, which the
+ * caller frees; undefined, and nothing is changed, if more than `requests` are posted. Throws CallError ENOMEM.
  */
 export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
   const left = pendingReceives(queue)

@@ -1,16 +1,20 @@
 /*
- * Memory for rings (docs/decisions/rings.md). Programs map theirs: each is a piece of their context's memory in rxe's
- * layout, header and elements together. Programs of this process map nothing: their rings have the compact layout and
- * are allocated from slabs, so that very many cost little. In a slab headers are apart from elements: of an unused
- * queue only the header is ever touched, and the system allocates only touched pages. Programs that find elements by
- * the header (our library) get slabs too, in rxe's layout: the first touch of a page costs as much as everything else
- * about a new queue.
+ * Memory for rings, of three kinds (docs/decisions/rings.md):
+ * - `mappedRings`, for unmodified programs: each ring is a range of the context's memory, which the program maps: a
+ *   header, and the elements behind it, in rxe's layout.
+ * - `slabRings`, for callers in this process, which map nothing: compact layout, many rings in one slab.
+ * - `packedRings`, for our own library in another process: slabs in rxe's layout. Each header tells where its elements
+ *   are.
+ *
+ * A slab has slots for rings of one size, first all headers, then all elements. Of an unused queue only the header is
+ * touched, and the system allocates only touched pages, so very many queues cost little; the first touch of a page
+ * costs as much as the rest of creating a queue.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { type RingLayout, rxeLayout } from '../../../spec/drivers/ring-layout.ts'
 import { PACKED_ELEMENTS } from '../../../spec/drivers/rxe-rings.ts'
-import { emptyRing, type RingMemory, type RingRoom } from './rings.ts'
+import { emptyRing, type RingLocation, type RingMemory } from './rings.ts'
 
 /** Rings that a program maps. */
 export const mappedRings = (memory: MappedMemory): RingMemory => ({
@@ -18,89 +22,103 @@ export const mappedRings = (memory: MappedMemory): RingMemory => ({
   mayHideSlots: true,
   allocate(bytes) {
     const area = memory.allocate(rxeLayout.header.DATA + bytes)
-    return { area, head: area.at, data: area.at + rxeLayout.header.DATA }
+    return { area, headerAt: area.at, elementsAt: area.at + rxeLayout.header.DATA }
   },
   free: ({ area }) => memory.free(area),
 })
 
-/** Slots of one size in one piece of memory. */
+/** Slots for rings of one size, in one chunk of memory. */
 interface Slab extends MappedChunk {
-  readonly piece: MappedChunk
-  readonly size: Size
-  readonly rooms: number
-  /** Where the elements of the first slot begin. */
-  readonly elements: number
-  /** By slot: the next free one, -1: none; and the first free one. */
-  readonly next: Int32Array
-  free: number
-  /** Slots from here on were never used. */
-  fresh: number
+  readonly chunk: MappedChunk
+  readonly size: SizeClass
+  readonly slotCount: number
+  /** Offset of the elements of the first slot. */
+  readonly elementsAt: number
+  /** List of the free slots: the first one, and by slot the next one; -1 ends the list. */
+  firstFree: number
+  readonly nextFree: Int32Array
+  /** This slot and those behind it were never used, and are not in the list. */
+  firstUnused: number
+  /** Slots in use. */
   used: number
 }
 
-interface Size {
-  /** Bytes of elements. */
+/** All slabs whose rings have the same size. */
+interface SizeClass {
+  /** Bytes of a ring's elements. */
   readonly bytes: number
   /** Slabs with free slots. */
   readonly open: Slab[]
+  /** Slots in use, of all slabs. */
   used: number
 }
 
-/** Where slabs get their memory. */
-interface Pieces {
-  /** The unused part of a piece costs memory, another piece costs time. */
-  readonly costly: boolean
+/** Allocates the chunks of slabs. */
+interface ChunkSource {
+  /** Whether slots that are not in use cost memory; otherwise they only cost offsets. */
+  readonly freeSlotsCostMemory: boolean
   add(bytes: number): MappedChunk
-  remove(piece: MappedChunk): void
+  remove(chunk: MappedChunk): void
 }
 
 /**
- * A slab has an eighth of the slots in use, so that few are free, or as many if free ones cost nothing; within the
- * limits.
+ * A new slab has as many slots as its size class has in use, but an eighth of them if free slots cost memory; at least
+ * MIN_SLOTS, and at most so many that it has MAX_SLAB_BYTES.
  */
-const MIN_ROOMS = 16
-const MAX_BYTES = 1 << 20
+const MIN_SLOTS = 16
+const MAX_SLAB_BYTES = 1 << 20
 
 /**
- * This many bytes of empty slabs are kept, and one of each size, so that repeated creation and destruction of queues
- * allocates no slabs.
+ * This many bytes of empty slabs are kept, and one slab of each size, so that repeated creation and destruction of
+ * queues allocates no slabs.
  */
 const IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
-  /** The ring whose header is `at` bytes behind the beginning of a piece; undefined if there is none. */
-  find(piece: MappedChunk, at: number): RingRoom | undefined
+  /** The ring whose header is `at` bytes behind the beginning of a chunk; undefined if there is none. */
+  find(chunk: MappedChunk, at: number): RingLocation | undefined
+  /** Number of rings. */
   rings(): number
 }
 
-const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
-  const header = layout.header.DATA
-  const sizes = new Map<number, Size>()
+const createSlabs = (layout: RingLayout, source: ChunkSource): Slabs => {
+  const headerBytes = layout.header.DATA
+  const sizes = new Map<number, SizeClass>()
   const slabOf = new Map<MappedChunk, Slab>()
   /** Bytes of empty slabs. */
   let idle = 0
 
-  const addSlab = (size: Size): Slab => {
-    const maxRooms = Math.max(1, Math.floor(MAX_BYTES / (header + size.bytes)))
-    const rooms = Math.min(maxRooms, Math.max(MIN_ROOMS, pieces.costly ? size.used >> 3 : size.used))
-    const piece = pieces.add(rooms * (header + size.bytes))
-    const next = new Int32Array(rooms)
-    const elements = piece.at + rooms * header
-    const slab: Slab = { ...piece, piece, size, rooms, elements, next, free: -1, fresh: 0, used: 0 }
-    slabOf.set(piece, slab)
+  const addSlab = (size: SizeClass): Slab => {
+    const maxSlots = Math.max(1, Math.floor(MAX_SLAB_BYTES / (headerBytes + size.bytes)))
+    const slotCount = Math.min(maxSlots, Math.max(MIN_SLOTS, source.freeSlotsCostMemory ? size.used >> 3 : size.used))
+    const chunk = source.add(slotCount * (headerBytes + size.bytes))
+    const nextFree = new Int32Array(slotCount)
+    const elementsAt = chunk.at + slotCount * headerBytes
+    const slab: Slab = {
+      ...chunk,
+      chunk,
+      size,
+      slotCount,
+      elementsAt,
+      firstFree: -1,
+      nextFree,
+      firstUnused: 0,
+      used: 0,
+    }
+    slabOf.set(chunk, slab)
     size.open.push(slab)
     return slab
   }
-  const roomOf = (slab: Slab, room: number): RingRoom => ({
+  const locationOf = (slab: Slab, slot: number): RingLocation => ({
     area: slab,
-    head: slab.at + room * header,
-    data: slab.elements + room * slab.size.bytes,
+    headerAt: slab.at + slot * headerBytes,
+    elementsAt: slab.elementsAt + slot * slab.size.bytes,
   })
   const removeSlab = (slab: Slab): void => {
     const { open } = slab.size
     open.splice(open.indexOf(slab), 1)
-    slabOf.delete(slab.piece)
-    pieces.remove(slab.piece)
+    slabOf.delete(slab.chunk)
+    source.remove(slab.chunk)
   }
 
   return {
@@ -114,32 +132,34 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
       let slab = size.open.at(-1)
       if (slab === undefined) slab = addSlab(size)
       else if (slab.used === 0) idle -= slab.length
-      let room = slab.free
-      if (room >= 0) slab.free = slab.next[room]
-      else room = slab.fresh++
+      let slot = slab.firstFree
+      if (slot >= 0) slab.firstFree = slab.nextFree[slot]
+      else slot = slab.firstUnused++
       slab.used++
       size.used++
-      if (slab.used === slab.rooms) size.open.pop()
-      return roomOf(slab, room)
+      if (slab.used === slab.slotCount) size.open.pop()
+      return locationOf(slab, slot)
     },
     free(ring) {
       if (ring === emptyRing) return
       const slab = ring.area as Slab
       const { size } = slab
-      const room = (ring.head - slab.at) / header
-      slab.next[room] = slab.free
-      slab.free = room
-      if (slab.used === slab.rooms) size.open.push(slab)
+      const slot = (ring.headerAt - slab.at) / headerBytes
+      slab.nextFree[slot] = slab.firstFree
+      slab.firstFree = slot
+      if (slab.used === slab.slotCount) size.open.push(slab)
       slab.used--
       size.used--
       if (slab.used > 0) return
       if (size.open.length > 1 && idle + slab.length > IDLE_BYTES) removeSlab(slab)
       else idle += slab.length
     },
-    find(piece, at) {
-      const slab = slabOf.get(piece)
-      const room = at / header
-      return slab !== undefined && Number.isInteger(room) && room < slab.fresh ? roomOf(slab, room) : undefined
+    find(chunk, at) {
+      const slab = slabOf.get(chunk)
+      const slot = at / headerBytes
+      return slab !== undefined && Number.isInteger(slot) && slot < slab.firstUnused
+        ? locationOf(slab, slot)
+        : undefined
     },
     rings() {
       let rings = 0
@@ -149,64 +169,69 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   }
 }
 
-/** Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). */
-export const packedRings = (memory: MappedMemory, counted: { count: number }): RingMemory => {
-  const slabs = slabsIn(rxeLayout, {
-    costly: false,
+/**
+ * Rings that a program maps and whose elements it finds by their header (`OpenWants.PACKED_RINGS`). `packed.count` is
+ * their number.
+ */
+export const packedRings = (memory: MappedMemory, packed: { count: number }): RingMemory => {
+  const slabs = createSlabs(rxeLayout, {
+    freeSlotsCostMemory: false,
     add: bytes => memory.allocate(bytes),
-    remove: piece => memory.free(piece),
+    remove: chunk => memory.free(chunk),
   })
   return {
     layout: slabs.layout,
-    free(room) {
-      if (room !== emptyRing) counted.count--
-      slabs.free(room)
+    free(location) {
+      if (location !== emptyRing) packed.count--
+      slabs.free(location)
     },
     allocate(bytes) {
-      const room = slabs.allocate(bytes)
-      counted.count++
-      // written for the program; never read
-      room.area.view.setUint32(room.head + PACKED_ELEMENTS, room.data - room.head, true)
-      return room
+      const location = slabs.allocate(bytes)
+      packed.count++
+      const { area, headerAt, elementsAt } = location
+      // for the program; the device never reads it back
+      area.view.setUint32(headerAt + PACKED_ELEMENTS, elementsAt - headerAt, true)
+      return location
     },
   }
 }
 
-/** Rings for programs of this process, which find them by the offset that calls return (`mmapInfo`). */
+/** Rings for callers in this process, which find them by the offset that calls return (`mmapInfo`). */
 export interface SlabRings extends RingMemory {
-  /** Throws an Error if no ring lies there. */
-  at(offset: bigint): RingRoom
-  /** Rings, and bytes of their slabs. */
+  /** The ring at an offset. Throws an Error if there is none. */
+  at(offset: bigint): RingLocation
+  /** Number of rings, and bytes of their slabs. */
   stat(): { readonly rings: number; readonly bytes: number }
 }
 
-/** Distance of slabs in the offsets that calls return: more than the headers of one slab. */
-const APART = 2 ** 20
+/** Distance of two slabs in the offsets that calls return: more than the bytes of the headers of a slab. */
+const SLAB_DISTANCE = 2 ** 20
 
 export const slabRings = (): SlabRings => {
-  const pieces: (MappedChunk | undefined)[] = []
-  let bytesOfAll = 0
-  const slabs = slabsIn(compactLayout, {
-    costly: true,
+  /** By slab number: offset / SLAB_DISTANCE. */
+  const chunks: (MappedChunk | undefined)[] = []
+  let totalBytes = 0
+  const slabs = createSlabs(compactLayout, {
+    freeSlotsCostMemory: true,
     add(bytes) {
       const buffer = new ArrayBuffer(bytes)
-      let number = pieces.indexOf(undefined)
-      if (number < 0) number = pieces.length
-      const piece: MappedChunk = {
-        offset: number * APART,
+      let number = chunks.indexOf(undefined)
+      if (number < 0) number = chunks.length
+      const chunk: MappedChunk = {
+        offset: number * SLAB_DISTANCE,
         length: bytes,
         at: 0,
         bytes: new Uint8Array(buffer),
         view: new DataView(buffer),
         words: new Int32Array(buffer),
       }
-      pieces[number] = piece
-      bytesOfAll += bytes
-      return piece
+      chunks[number] = chunk
+      totalBytes += bytes
+      return chunk
     },
     remove({ offset, length }) {
-      pieces[offset / APART] = undefined
-      bytesOfAll -= length
+      chunks[offset / SLAB_DISTANCE] = undefined
+      totalBytes -= length
     },
   })
   return {
@@ -215,11 +240,11 @@ export const slabRings = (): SlabRings => {
     free: slabs.free,
     at(offset) {
       const number = Number(offset)
-      const piece = pieces[Math.floor(number / APART)]
-      const room = piece === undefined ? undefined : slabs.find(piece, number % APART)
-      if (room === undefined) throw new Error(`no ring lies at ${offset}`)
-      return room
+      const chunk = chunks[Math.floor(number / SLAB_DISTANCE)]
+      const location = chunk === undefined ? undefined : slabs.find(chunk, number % SLAB_DISTANCE)
+      if (location === undefined) throw new Error(`there is no ring at offset ${offset}`)
+      return location
     },
-    stat: () => ({ rings: slabs.rings(), bytes: bytesOfAll }),
+    stat: () => ({ rings: slabs.rings(), bytes: totalBytes }),
   }
 }

@@ -10,85 +10,88 @@ import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../../../spec/drivers/ring-layout.ts'
 
-/** A ring: byte offsets of its header and its first element in a buffer that others may share. */
-export interface RingRoom {
+/** Where a ring lies: a buffer, which other rings may share, and byte offsets in it. */
+export interface RingLocation {
   readonly area: MappedChunk
-  readonly head: number
-  readonly data: number
+  readonly headerAt: number
+  readonly elementsAt: number
 }
 
 /** Memory for rings of one layout. */
 export interface RingMemory {
   readonly layout: RingLayout
   /**
-   * Whether slots may look occupied that are not in use (drivers/rxe/torment/queues.ts): the user library compares
-   * indices only to find free slots, and does not count requests with them.
+   * Present if the device may publish a consumer index behind its own, so that free slots look occupied
+   * (drivers/rxe/torment/queues.ts). This works with a user library that uses the index only to find free slots, and
+   * does not count completed requests by it.
    */
   readonly mayHideSlots?: true
   /** Memory for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
-  allocate(bytes: number): RingRoom
-  free(room: RingRoom): void
+  allocate(bytes: number): RingLocation
+  free(location: RingLocation): void
 }
 
-export interface Ring extends RingRoom {
+export interface Ring extends RingLocation {
   readonly layout: RingLayout
   /** Slots minus one, and log2 of the bytes of an element. */
   readonly mask: number
   readonly log2: number
-  /** Bits of an index that are stored: all, or those of the mask. */
+  /** Mask of a stored index: `mask`, or 0x7fffffff in a layout whose indices only count up (`RingLayout.counting`). */
   readonly wrap: number
-  /** Elements that it holds. */
+  /** Number of elements that the ring can hold. */
   readonly capacity: number
 }
 
-const log2Above = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
+/** log2 of the smallest power of two that is at least `n`. */
+const ceilLog2 = (n: number): number => Math.max(0, 32 - Math.clz32(n - 1))
 
 /** Slots minus one of a ring that holds at least `elements`, at most 2^30. */
 export const ringMask = ({ counting }: RingLayout, elements: number): number =>
-  (1 << log2Above(counting ? Math.max(elements, 1) : elements + 1)) - 1
+  (1 << ceilLog2(counting ? Math.max(elements, 1) : elements + 1)) - 1
 
-/** A ring for at least `elements` elements of at least `elementBytes` bytes; it is empty. */
+/** Creates an empty ring for at least `elements` elements of at least `elementBytes` bytes. */
 export const createRing = (memory: RingMemory, elements: number, elementBytes: number): Ring => {
   const { layout } = memory
   const { header, counting } = layout
-  const log2 = log2Above(Math.max(elementBytes, layout.minElement))
+  const log2 = ceilLog2(Math.max(elementBytes, layout.minElement))
   const mask = ringMask(layout, elements)
-  const { area, head, data } = memory.allocate((mask + 1) * (1 << log2))
-  area.view.setUint32(head + header.LOG2_ELEMENT, log2, true)
-  area.view.setUint32(head + header.INDEX_MASK, mask, true)
+  const { area, headerAt, elementsAt } = memory.allocate((mask + 1) * (1 << log2))
+  area.view.setUint32(headerAt + header.LOG2_ELEMENT, log2, true)
+  area.view.setUint32(headerAt + header.INDEX_MASK, mask, true)
   const capacity = counting ? (elements === 0 ? 0 : mask + 1) : mask
-  const ring = { area, head, data, layout, mask, log2, wrap: wrapOf(layout, mask), capacity }
+  const ring = { area, headerAt, elementsAt, layout, mask, log2, wrap: wrapOf(layout, mask), capacity }
   clearRing(ring)
   return ring
 }
 
 /** Byte offset of the element with index `index` (any integer; it is masked). */
-export const elementAt = (ring: Ring, index: number): number => ring.data + ((index & ring.mask) << ring.log2)
+export const elementAt = (ring: Ring, index: number): number => ring.elementsAt + ((index & ring.mask) << ring.log2)
 
-const producerOf = ({ head, layout }: Ring): number => (head + layout.header.PRODUCER) >> 2
-const consumerOf = ({ head, layout }: Ring): number => (head + layout.header.CONSUMER) >> 2
+/** Offsets of the two indices in `area.words`. */
+const producerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.PRODUCER) >> 2
+const consumerAt = ({ headerAt, layout }: Ring): number => (headerAt + layout.header.CONSUMER) >> 2
 
 export const loadProducer = (ring: Ring): number =>
-  loadIndex(ring.layout, ring.area.words, producerOf(ring)) & ring.wrap
+  loadIndex(ring.layout, ring.area.words, producerAt(ring)) & ring.wrap
 export const loadConsumer = (ring: Ring): number =>
-  loadIndex(ring.layout, ring.area.words, consumerOf(ring)) & ring.wrap
+  loadIndex(ring.layout, ring.area.words, consumerAt(ring)) & ring.wrap
 export const storeProducer = (ring: Ring, index: number): void => {
-  storeIndex(ring.layout, ring.area.words, producerOf(ring), index & ring.wrap)
+  storeIndex(ring.layout, ring.area.words, producerAt(ring), index & ring.wrap)
 }
 export const storeConsumer = (ring: Ring, index: number): void => {
-  storeIndex(ring.layout, ring.area.words, consumerOf(ring), index & ring.wrap)
+  storeIndex(ring.layout, ring.area.words, consumerAt(ring), index & ring.wrap)
 }
-/** Of a ring without elements whose producer index is a count, modulo 2^32. */
+/** Stores the count of a counting CQ, whose ring has no elements, as its producer index, modulo 2^32. */
 export const storeCount = (ring: Ring, count: number): void => {
-  storeIndex(ring.layout, ring.area.words, producerOf(ring), count | 0)
+  storeIndex(ring.layout, ring.area.words, producerAt(ring), count | 0)
 }
-/** Empties a ring, for the program too. */
+/** Empties a ring: device and program both find index 0. */
 export const clearRing = (ring: Ring): void => {
   storeProducer(ring, 0)
   storeConsumer(ring, 0)
 }
 
-/** Moves a ring: `count` elements from index `from` on become the first ones of `next`. */
+/** Copies `count` elements of `ring` from index `from` on to the first slots of `next`. */
 export const copyElements = (ring: Ring, from: number, count: number, next: Ring): void => {
   for (let i = 0; i < count; i++) {
     const at = elementAt(ring, from + i)
@@ -96,20 +99,23 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
   }
 }
 
-const nowhere = new ArrayBuffer(compactLayout.header.DATA)
+/** Differs from every index of a ring, so that a queue whose last read index is NO_INDEX has a new one. */
+export const NO_INDEX = -1
 
-/** A queue that does not exist: it has no slots, and nothing can be posted to it. */
+const emptyBuffer = new ArrayBuffer(compactLayout.header.DATA)
+
+/** The ring of a queue that does not exist: it has no slots, and nothing can be posted to it. */
 export const emptyRing: Ring = {
   area: {
     offset: 0,
     length: 0,
     at: 0,
-    bytes: new Uint8Array(nowhere),
-    view: new DataView(nowhere),
-    words: new Int32Array(nowhere),
+    bytes: new Uint8Array(emptyBuffer),
+    view: new DataView(emptyBuffer),
+    words: new Int32Array(emptyBuffer),
   },
-  head: 0,
-  data: 0,
+  headerAt: 0,
+  elementsAt: 0,
   layout: compactLayout,
   mask: 0,
   log2: 0,

@@ -1,10 +1,11 @@
 /*
- * WQEs from rings: the program's send and receive queues as a WorkSource (transport/types.ts).
+ * The program's send and receive queues in rings as a WorkSource of the engine (transport/types.ts).
  *
- * A request of either layout is converted into the engine's words, and an invalid request into a refusal: unknown
- * opcodes, too many elements, impossible lengths. Two peculiarities of Debian's provider are tolerated: a wrong total
- * length in requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag.
- * An ATOMIC WRITE has its 8 bytes where inline data is, whatever its flags.
+ * A WQE of either ring layout is converted into the engine's words (`Send`). An invalid WQE (unknown opcode, too many
+ * elements, too long) gets a status in `Send.REFUSED`, with which the engine completes it. Two peculiarities of
+ * Debian's provider are tolerated: a wrong total length in requests of the ibv_wr_* calls (the elements are summed
+ * instead), and inline data without the inline flag. An ATOMIC WRITE has its 8 bytes in the WQE, where inline data is,
+ * whatever its flags.
  */
 
 import { type CauseName, codeOf } from '../../../spec/check/causes.ts'
@@ -21,6 +22,7 @@ import {
   elementAt,
   emptyRing,
   loadProducer,
+  NO_INDEX,
   type Ring,
   type RingMemory,
   storeConsumer,
@@ -29,18 +31,18 @@ import {
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values
 const { INLINE } = SendFlags.values
-/** Values of `Send.REFUSED`, for an invalid request. */
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+/** Values of `Send.REFUSED`: the status of the completion in bits 0 to 7, the number of the cause above. */
 const refusal = (status: number, id: CauseName): number => status | (codeOf(id) << 8)
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
 const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
-/** Opcodes of a service, one bit each. */
+/** Opcodes that any service has, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
-/** Opcodes without data, one bit each. */
+/** Opcodes whose WQE has neither elements nor inline data, one bit each. */
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
 const ATOMIC_WRITE_BYTES = 8
 
@@ -49,13 +51,16 @@ export interface SendQueue {
   readonly ring: Ring
   readonly maxSge: number
   readonly maxInline: number
-  /** The device's own index: never read back from the program. */
+  /** Index of the oldest WQE that is not retired: the device's own, never read back from the ring. */
   retired: number
-  /** The program's index when a scan, or the engine at the end of the queue, read it last; or NO_INDEX. */
+  /**
+   * The program's producer index when it was read last, by a scan (posts.ts) or by the engine when it found no more
+   * WQEs; or NO_INDEX.
+   */
   seen: number
 }
 
-/** The context of a queue pair. */
+/** The context of a queue pair, for the order of memory window operations (posts.ts). */
 export interface QueueOwner {
   /** Number of its memory windows. */
   readonly windows: number
@@ -63,16 +68,14 @@ export interface QueueOwner {
 
 /** The queues of one QP. */
 export interface QpRings {
-  /** Absent for an XRC target, which has no send queue. */
+  /** Absent for an XRC target, which belongs to no single context. */
   readonly owner?: QueueOwner
   readonly send: SendQueue
-  /** Its own queue, or its SRQ; an XRC target's is that of the message. */
+  /** Its own queue, or its SRQ; for an XRC target the SRQ of the last message. */
   receive: ReceiveQueue
-  /** Only of queue pairs that send datagrams. */
+  /** Only for queue pairs that send datagrams. */
   readonly destinations?: Destinations | undefined
 }
-/** Differs from any index, so that any index is new. */
-export const NO_INDEX = -1
 
 /**
  * A queue for at least `requests` requests of at most `maxSge` elements, or `maxInline` bytes of inline data. Throws
@@ -91,20 +94,20 @@ export const createSendQueue = (
   seen: NO_INDEX,
 })
 
-/** A queue that does not exist: nothing is ever posted here. */
+/** The send queue of a queue pair without one: nothing is ever posted to it. */
 export const emptySendQueue: SendQueue = { ring: emptyRing, maxSge: 0, maxInline: 0, retired: 0, seen: NO_INDEX }
 
 /** Whether the program has posted send WQE number `index`. */
-const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
+const isSendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
 
-/** Requests that `isWindowOperationPosted` checks. */
+/** Maximum number of requests that `isWindowOperationPosted` checks. */
 const LOOK_AHEAD = 64
 
-/** Whether a bind or an invalidation is among the first requests from number `index` on. */
+/** Whether BIND_MW or LOCAL_INV is among the first LOOK_AHEAD posted requests from index `index` on. */
 export const isWindowOperationPosted = (queue: SendQueue, index: number): boolean => {
   const { ring } = queue
   const { words } = ring.area
-  for (let i = index; i < index + LOOK_AHEAD && sendPosted(queue, i); i++) {
+  for (let i = index; i < index + LOOK_AHEAD && isSendPosted(queue, i); i++) {
     const opcode = words[(elementAt(ring, i) + ring.layout.send.OPCODE) >> 2]
     if (opcode === BIND_MW || opcode === LOCAL_INV) return true
   }
@@ -113,90 +116,91 @@ export const isWindowOperationPosted = (queue: SendQueue, index: number): boolea
 
 const isAtomic = (opcode: number): boolean => opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD
 
+/** `WorkSource.loadSend` for the queues `rings`. */
 const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number): boolean => {
   const queue = rings.send
   const { ring } = queue
-  if (!sendPosted(queue, index)) {
+  if (!isSendPosted(queue, index)) {
     queue.seen = index & ring.wrap
     return false
   }
   const { words } = ring.area
-  const parts = ring.layout.send
+  const { send } = ring.layout
   const wqe = elementAt(ring, index)
-  const opcode = words[(wqe + parts.OPCODE) >> 2] >>> 0
-  const flags = words[(wqe + parts.FLAGS) >> 2]
-  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // an atomic has the length of its element; its operands may occupy this word
-  const claimed = isAtomic(opcode) ? 0 : words[(wqe + parts.DMA_LENGTH) >> 2] >>> 0
-  const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
-  const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
+  const opcode = words[(wqe + send.OPCODE) >> 2] >>> 0
+  const flags = words[(wqe + send.FLAGS) >> 2]
+  const sges = words[(wqe + send.DMA_NUM_SGE) >> 2] >>> 0
+  // the total length that the WQE claims; an atomic's is that of its element, and its operands may occupy this word
+  const claimed = isAtomic(opcode) ? 0 : words[(wqe + send.DMA_LENGTH) >> 2] >>> 0
+  const isDataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
+  const isInline = !isDataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
   let refused = 0
   let length = 0
   let count = 0
   if (opcode > 31 || ((KNOWN_OPCODES >>> opcode) & 1) === 0) refused = BAD_OPCODE
-  else if (inline) {
+  else if (isInline) {
     length = opcode === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : claimed
     if (claimed > queue.maxInline && opcode !== ATOMIC_WRITE) refused = INLINE_TOO_LONG
-  } else if (!dataless && sges > queue.maxSge) refused = TOO_MANY_SGE
-  else if (!dataless) {
+  } else if (!isDataless && sges > queue.maxSge) refused = TOO_MANY_SGE
+  else if (!isDataless) {
     count = sges
-    length = copySges(ring, wqe + parts.SGE, count, into, at + Send.SGE)
-    // the port's max_msg_sz is smaller, but not enforced, as with rxe
+    length = copySges(ring, wqe + send.SGE, count, into, at + Send.SGE)
+    // the port's max_msg_sz is smaller; like rxe, the device does not enforce it
     if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
   }
   into[at + Send.OPCODE] = opcode
-  into[at + Send.FLAGS] = inline ? flags | INLINE : dataless ? flags & ~INLINE : flags
-  into[at + Send.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
-  into[at + Send.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
+  into[at + Send.FLAGS] = isInline ? flags | INLINE : isDataless ? flags & ~INLINE : flags
+  into[at + Send.ID_LO] = words[(wqe + send.WR_ID) >> 2]
+  into[at + Send.ID_HI] = words[(wqe + send.WR_ID + 4) >> 2]
   into[at + Send.SGES] = refused === 0 ? count : 0
   into[at + Send.LENGTH] = refused === 0 ? length : 0
-  const imm = words[(wqe + parts.IMM) >> 2]
+  const imm = words[(wqe + send.IMM) >> 2]
   into[at + Send.IMM] = opcode === SEND_WITH_INV || opcode === LOCAL_INV ? imm : swap32(imm)
-  into[at + Send.REMOTE_LO] = words[(wqe + parts.REMOTE) >> 2]
-  into[at + Send.REMOTE_HI] = words[(wqe + parts.REMOTE + 4) >> 2]
-  into[at + Send.INLINE_AT] = wqe + parts.SGE
+  into[at + Send.REMOTE_LO] = words[(wqe + send.REMOTE) >> 2]
+  into[at + Send.REMOTE_HI] = words[(wqe + send.REMOTE + 4) >> 2]
+  into[at + Send.INLINE_AT] = wqe + send.SGE
   into[at + Send.REFUSED] = refused
   if (rings.destinations === undefined) loadOperands(ring, wqe, opcode, into, at)
   else loadDestination(rings.destinations, ring, wqe, into, at)
   return true
 }
 
-/** The words that have another meaning in each kind of request. */
+/** Loads the words whose meaning depends on the opcode. */
 const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
   const { words } = ring.area
-  const parts = ring.layout.send
+  const { send } = ring.layout
   if (opcode === BIND_MW) {
-    into[at + BindMw.WINDOW] = words[(wqe + parts.MW_KEY) >> 2]
-    into[at + BindMw.KEY] = words[(wqe + parts.MW_NEW_KEY) >> 2]
-    into[at + BindMw.LENGTH_LO] = words[(wqe + parts.MW_LENGTH) >> 2]
-    into[at + BindMw.LENGTH_HI] = words[(wqe + parts.MW_LENGTH + 4) >> 2]
-    into[at + BindMw.LKEY] = words[(wqe + parts.MW_LKEY) >> 2]
-    into[at + BindMw.ACCESS] = words[(wqe + parts.MW_ACCESS) >> 2]
+    into[at + BindMw.WINDOW] = words[(wqe + send.MW_KEY) >> 2]
+    into[at + BindMw.KEY] = words[(wqe + send.MW_NEW_KEY) >> 2]
+    into[at + BindMw.LENGTH_LO] = words[(wqe + send.MW_LENGTH) >> 2]
+    into[at + BindMw.LENGTH_HI] = words[(wqe + send.MW_LENGTH + 4) >> 2]
+    into[at + BindMw.LKEY] = words[(wqe + send.MW_LKEY) >> 2]
+    into[at + BindMw.ACCESS] = words[(wqe + send.MW_ACCESS) >> 2]
   } else if (opcode === FLUSH) {
-    into[at + Send.RKEY] = words[(wqe + parts.FLUSH_RKEY) >> 2]
-    into[at + Flush.LENGTH] = words[(wqe + parts.DMA_LENGTH) >> 2]
-    into[at + Flush.PLACEMENT] = ring.area.bytes[wqe + parts.FLUSH_PLACEMENT]
-    into[at + Flush.SELECTIVITY] = ring.area.bytes[wqe + parts.FLUSH_SELECTIVITY]
+    into[at + Send.RKEY] = words[(wqe + send.FLUSH_RKEY) >> 2]
+    into[at + Flush.LENGTH] = words[(wqe + send.DMA_LENGTH) >> 2]
+    into[at + Flush.PLACEMENT] = ring.area.bytes[wqe + send.FLUSH_PLACEMENT]
+    into[at + Flush.SELECTIVITY] = ring.area.bytes[wqe + send.FLUSH_SELECTIVITY]
   } else {
-    into[at + Send.RKEY] = words[(wqe + (isAtomic(opcode) ? parts.ATOMIC_RKEY : parts.RKEY)) >> 2]
-    into[at + Send.COMPARE_LO] = words[(wqe + parts.ATOMIC_COMPARE_ADD) >> 2]
-    into[at + Send.COMPARE_HI] = words[(wqe + parts.ATOMIC_COMPARE_ADD + 4) >> 2]
-    into[at + Send.SWAP_LO] = words[(wqe + parts.ATOMIC_SWAP) >> 2]
-    into[at + Send.SWAP_HI] = words[(wqe + parts.ATOMIC_SWAP + 4) >> 2]
+    into[at + Send.RKEY] = words[(wqe + (isAtomic(opcode) ? send.ATOMIC_RKEY : send.RKEY)) >> 2]
+    into[at + Send.COMPARE_LO] = words[(wqe + send.ATOMIC_COMPARE_ADD) >> 2]
+    into[at + Send.COMPARE_HI] = words[(wqe + send.ATOMIC_COMPARE_ADD + 4) >> 2]
+    into[at + Send.SWAP_LO] = words[(wqe + send.ATOMIC_SWAP) >> 2]
+    into[at + Send.SWAP_HI] = words[(wqe + send.ATOMIC_SWAP + 4) >> 2]
   }
 }
 
-/** UD: the destination. */
-const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
+/** Loads the destination of a datagram. */
+const loadDestination = (destinations: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
   const { words, bytes } = ring.area
-  const parts = ring.layout.send
-  const number = words[(wqe + parts.UD_AH) >> 2] >>> 0
-  const vector = parts.UD_VECTOR === 0 ? -1 : wqe + parts.UD_VECTOR
-  const flow = number !== 0 ? to.byHandle(number) : vector < 0 ? -1 : to.byVector(bytes, vector)
-  into[at + Send.DEST_QPN] = words[(wqe + parts.UD_QPN) >> 2]
-  into[at + Send.QKEY] = words[(wqe + parts.UD_QKEY) >> 2]
+  const { send } = ring.layout
+  const number = words[(wqe + send.UD_AH) >> 2] >>> 0
+  const vector = send.UD_VECTOR === 0 ? -1 : wqe + send.UD_VECTOR
+  const flow = number !== 0 ? destinations.byHandle(number) : vector < 0 ? -1 : destinations.byVector(bytes, vector)
+  into[at + Send.DEST_QPN] = words[(wqe + send.UD_QPN) >> 2]
+  into[at + Send.QKEY] = words[(wqe + send.UD_QKEY) >> 2]
   into[at + Send.FLOW] = flow
-  to.hold(flow)
+  destinations.hold(flow)
   if (flow < 0 && into[at + Send.REFUSED] === 0) into[at + Send.REFUSED] = NO_ADDRESS_HANDLE
 }
 
@@ -210,26 +214,26 @@ const copyInline = (
   stride: number,
   total: number,
 ): void => {
-  const source = rings.send.ring.area.bytes
-  let taken = inlineAt + from
+  const bytes = rings.send.ring.area.bytes
+  let source = inlineAt + from
   for (let target = at, left = total; left > 0; target += stride) {
-    const piece = left < chunk ? left : chunk
-    // a view costs more than copying so few bytes
-    if (piece <= 128) for (let i = 0; i < piece; i++) to.bytes[target + i] = source[taken + i]
-    else to.bytes.set(source.subarray(taken, taken + piece), target)
-    taken += piece
-    left -= piece
+    const size = left < chunk ? left : chunk
+    // creating a view costs more than copying so few bytes one by one
+    if (size <= 128) for (let i = 0; i < size; i++) to.bytes[target + i] = bytes[source + i]
+    else to.bytes.set(bytes.subarray(source, source + size), target)
+    source += size
+    left -= size
   }
 }
 
-/** RESET: empties both queues, for the program too: its indices start at 0 again. */
+/** For RESET: empties both queues; the program's indices start at 0 again too. */
 export const resetRings = (rings: QpRings): void => {
   clearRing(rings.send.ring)
   rings.send.retired = 0
   if (!rings.receive.shared) clearReceives(rings.receive)
 }
 
-/** Finds the SRQ by number for the XRC target in this row. */
+/** Finds the SRQ with number `srqn` for the XRC target in this row; undefined if the target must not use it. */
 export type FindSrq = (
   row: number,
   srqn: number,

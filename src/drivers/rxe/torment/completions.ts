@@ -1,32 +1,34 @@
 /*
- * Kinds `completion`, `event` and `spurious` of torment (spec/check/torment.ts): completions come late and in bursts, events
- * late or without a completion.
+ * Kinds `completion`, `event` and `spurious` of torment (spec/check/torment.ts): completions come late and in bursts,
+ * completion events come late or without a completion.
  *
- * Completions of one work queue keep their order; those of different work queues do not (IBA 10.8.3.3). A completion
- * also waits until the bytes that it shows are in memory, those of its own queue pair and of the peer (drivers/rxe/torment/pieces.ts).
+ * Completions of one work queue keep their order; those of different work queues need not (IBA 10.8.3.3). A completion
+ * also waits until the payload bytes that it announces, of its own queue pair and of the peer, are in memory
+ * (pieces.ts).
  */
 import { WcOpcode } from '../../../spec/work.ts'
 import { Completion } from '../../../transport/types.ts'
 import type { CqObject } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Completions that wait in one device at most; then all are delivered. */
+/** Maximum number of completions that wait in one device; with one more, all are delivered. */
 const MAX_HELD = 8192
-/** Bit of the opcodes of receive completions. */
+/** Bit that the opcodes of all receive completions have. */
 const { RECV } = WcOpcode.values
 export const isReceiveCompletion = (words: Uint32Array): boolean => (words[Completion.OPCODE] & RECV) !== 0
 
-interface Held {
+interface HeldCompletion {
   readonly words: Uint32Array
   readonly solicited: boolean
+  /** When it is written, by the clock of `poll` in microseconds. */
   readonly due: number
   readonly slot: number
 }
 
-/** Completions of one work queue for one CQ. */
-interface Lane {
+/** The held completions of one work queue for one CQ, in order. */
+interface WorkQueueCompletions {
   readonly cq: CqObject
-  readonly queue: Held[]
+  readonly held: HeldCompletion[]
 }
 
 interface LateEvent {
@@ -36,29 +38,34 @@ interface LateEvent {
 }
 
 export interface LateCompletions {
-  /** A completion for a CQ. */
+  /** The engine has a completion for a CQ: writes it now or later. */
   push(cq: CqObject, words: Uint32Array, solicited: boolean): void
-  /** A completion was written to a CQ with events. */
+  /** A completion was written to a CQ with a completion channel: raises its event now or later. */
   notify(cq: CqObject, solicited: boolean): void
+  /** Writes completions and raises events that are due; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
+  /** Writes all held completions and raises all held events. */
   deliverAll(): void
 }
 
-/** What the completions need of the device. */
+/** The functions of the device that late completions use. */
 export interface CompletionSink {
+  /** The device's name. */
   readonly device: string
   readonly decisions: Decisions
   now(): number
-  isCalm(): boolean
-  /** When all bytes that a completion of this queue pair shows are in memory; 0: they are. */
+  /** Whether new delays are forbidden for now (`CallTorment.withoutDelays`). */
+  isSuspended(): boolean
+  /** When all bytes that a completion of this queue pair announces are in memory; 0: they are. */
   readyAt(qpn: number, isReceive: boolean): number
-  /** Nothing that a completion shows is missing in memory when this returns. */
+  /** Writes all payload bytes that wait (pieces.ts). */
   placeBytes(): void
+  /** Whether the CQ exists. */
   isAlive(cq: CqObject): boolean
-  /** The slot of its work queue behind those that a completion releases. */
+  /** The slot of the work queue behind those that a completion releases (queues.ts). */
   slotOf(qpn: number, isReceive: boolean): number
-  /** Releases slots, writes a completion, and calls `notify`. */
+  /** Releases the slots before `slot`, writes a completion, and calls `notify`. */
   deliver(cq: CqObject, words: Uint32Array, solicited: boolean, slot: number): void
   /** Sends the event if the CQ is armed. */
   raise(cq: CqObject, solicited: boolean): void
@@ -66,23 +73,24 @@ export interface CompletionSink {
 
 export const createLateCompletions = (sink: CompletionSink): LateCompletions => {
   const { device, decisions } = sink
-  /** By CQ number, QPN and kind of queue. */
-  const lanes = new Map<string, Lane>()
+  /** By CQ number, QPN and kind of work queue. */
+  const queues = new Map<string, WorkQueueCompletions>()
   let events: LateEvent[] = []
-  let held = 0
+  /** Held completions of all work queues. */
+  let heldCount = 0
   let next = Number.POSITIVE_INFINITY
 
-  const deliverFrom = (key: string, lane: Lane, time: number): boolean => {
-    const { cq, queue } = lane
+  const deliverDue = (key: string, queue: WorkQueueCompletions, time: number): boolean => {
+    const { cq, held } = queue
     let count = 0
-    for (; count < queue.length && queue[count].due <= time; count++) {
-      const { words, solicited, slot } = queue[count]
+    for (; count < held.length && held[count].due <= time; count++) {
+      const { words, solicited, slot } = held[count]
       if (sink.isAlive(cq)) sink.deliver(cq, words, solicited, slot)
     }
-    queue.splice(0, count)
-    held -= count
-    if (queue.length === 0) lanes.delete(key)
-    else next = Math.min(next, queue[0].due)
+    held.splice(0, count)
+    heldCount -= count
+    if (held.length === 0) queues.delete(key)
+    else next = Math.min(next, held[0].due)
     return count > 0
   }
 
@@ -94,7 +102,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     return true
   }
 
-  const later = (event: LateEvent): void => {
+  const raiseLater = (event: LateEvent): void => {
     events.push(event)
     next = Math.min(next, event.due)
   }
@@ -103,14 +111,14 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     if (time < next) return false
     next = Number.POSITIVE_INFINITY
     let worked = false
-    for (const [key, lane] of [...lanes]) worked = deliverFrom(key, lane, time) || worked
+    for (const [key, queue] of [...queues]) worked = deliverDue(key, queue, time) || worked
     worked = raiseDue(time) || worked
     for (const { due } of events) next = Math.min(next, due)
     return worked
   }
   const deliverAll = (): void => {
     sink.placeBytes()
-    while (lanes.size > 0 || events.length > 0) {
+    while (queues.size > 0 || events.length > 0) {
       next = Number.NEGATIVE_INFINITY
       poll(Number.POSITIVE_INFINITY)
     }
@@ -122,24 +130,24 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
       const isReceive = isReceiveCompletion(words)
       const number = cq.state.number
       const key = `${number} ${qpn} ${isReceive}`
-      let lane = lanes.get(key)
-      if (lane !== undefined && lane.cq !== cq) {
-        // a destroyed CQ had this number
+      let queue = queues.get(key)
+      if (queue !== undefined && queue.cq !== cq) {
+        // a CQ that is destroyed had this number
         deliverAll()
-        lane = undefined
+        queue = undefined
       }
-      const before = lane?.queue.at(-1)?.due ?? 0
-      let due = Math.max(before, sink.readyAt(qpn, isReceive))
-      if (before === 0 && !sink.isCalm()) {
+      const previousDue = queue?.held.at(-1)?.due ?? 0
+      let due = Math.max(previousDue, sink.readyAt(qpn, isReceive))
+      if (previousDue === 0 && !sink.isSuspended()) {
         const sequence = decisions.sequence('completion', device, 2 * qpn + +isReceive)
         if (sequence.acts()) {
           const wait = sequence.wait()
           due = Math.max(due, sink.now() + wait)
-          const what = isReceive ? 'receive' : 'send'
+          const kind = isReceive ? 'receive' : 'send'
           decisions.note(
             'completion',
             device,
-            () => `${what} completions of QP 0x${qpn.toString(16)} wait for ${wait} µs`,
+            () => `${kind} completions of QP 0x${qpn.toString(16)} wait for ${wait} µs`,
           )
         }
       }
@@ -148,17 +156,18 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
         sink.deliver(cq, words, solicited, slot)
         return
       }
-      const one = { words: words.slice(), solicited, due, slot }
-      if (lane === undefined) lanes.set(key, { cq, queue: [one] })
-      else lane.queue.push(one)
+      const completion = { words: words.slice(), solicited, due, slot }
+      if (queue === undefined) queues.set(key, { cq, held: [completion] })
+      else queue.held.push(completion)
       next = Math.min(next, due)
-      if (++held > MAX_HELD) deliverAll()
+      if (++heldCount > MAX_HELD) deliverAll()
     },
 
     notify(cq, solicited) {
+      // 0: not armed; 1: for a solicited or failed completion; 2: for any
       const armed = cq.events?.armed ?? 0
       const hasThreshold = cq.events?.more?.threshold !== undefined
-      if (armed === 0 || (armed === 1 && !solicited) || hasThreshold || sink.isCalm()) {
+      if (armed === 0 || (armed === 1 && !solicited) || hasThreshold || sink.isSuspended()) {
         sink.raise(cq, solicited)
         return
       }
@@ -167,13 +176,13 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
       const due = late.acts() ? sink.now() + late.wait() : 0
       if (due === 0) sink.raise(cq, solicited)
       else {
-        later({ cq, solicited, due })
+        raiseLater({ cq, solicited, due })
         decisions.note('event', device, () => `the event of CQ ${cq.handle} comes after ${due - sink.now()} µs`)
       }
       const extra = decisions.sequence('spurious', device, number)
       if (!extra.acts()) return
       const wait = extra.wait()
-      later({ cq, solicited: true, due: Math.max(due, sink.now()) + wait })
+      raiseLater({ cq, solicited: true, due: Math.max(due, sink.now()) + wait })
       decisions.note('spurious', device, () => `CQ ${cq.handle} gets an event without a completion after ${wait} µs`)
     },
 

@@ -1,8 +1,8 @@
 /*
- * Decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses how often each kind occurs, often never, and how
- * long things wait: a mistake that needs one kind alone is found although another kind would hide it. Then each kind
- * has one random sequence for each queue pair or CQ, in the order of their first use: what happens to one object depends
- * on its own requests, not on when those of others come.
+ * Random decisions of `--torment SEED` (spec/check/torment.ts). A seed first chooses how often each kind occurs, which
+ * for many kinds is never, and the longest delay. So a mistake that shows with one kind only is found by some seeds even
+ * if another kind hides it. Then each kind has one random sequence for each queue pair or CQ, in the order of their
+ * first use: the decisions about one object depend on its own requests only, not on when those of others come.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
 import {
@@ -12,34 +12,37 @@ import {
   tormentKinds,
 } from '../../../spec/check/torment.ts'
 
-/** Shares of the opportunities that a kind takes, one of which a seed chooses for each kind. */
+/** A seed chooses one of these for each kind: the share of its opportunities in which the kind acts. */
 const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
-/** Longest waits, microseconds, one of which a seed chooses. */
-const WAITS = [20, 500, 5000, 20_000]
-/** Waits of a sequence after which the longest one is half as long, so that long runs end. */
+/** A seed chooses one of these: the longest wait, microseconds. */
+const LONGEST_WAITS = [20, 500, 5000, 20_000]
+/**
+ * After so many waits of a sequence its longest wait is half as long (after twice as many a third …): long runs end.
+ */
 const HALVING = 100
-/** Lasting decisions that are kept: those of some dozens of devices. */
+/** Maximum number of lasting decisions that are kept: those of some dozens of devices. */
 const MAX_LASTING = 256
-const WORDS = 2 ** 32
+/** The random generator returns integers below this. */
+const RANDOM_RANGE = 2 ** 32
 
 export interface Decisions {
   readonly seed: number
-  /** Decisions so far. */
+  /** Number of decisions so far. */
   readonly count: number
-  /** No more decisions are made. */
+  /** Whether `TormentSetting.most` decisions are made: from now on the devices behave as without torment. */
   readonly isOver: boolean
-  /** The share of the opportunities that this kind takes with this seed, 0 to 1. */
+  /** The share of the opportunities in which this kind acts with this seed, 0 to 1. */
   share(kind: TormentKind): number
-  /** The sequence of a kind for one object: `key` is its identity, such as its QPN. */
+  /** The sequence of a kind for one object of a device; `key` identifies the object, for example its QPN. */
   sequence(kind: TormentKind, device: string, key: object | number): Sequence
   /**
-   * A decision was made; `text` is called only if somebody listens. `isLasting`: it is about a device, before anybody can
-   * listen.
+   * Counts and reports a decision; `text` is called only if there is a listener. `isLasting`: the decision is about a
+   * new device, and is kept for later listeners.
    */
   note(kind: TormentKind, device: string, text: () => string, isLasting?: boolean): void
   /**
-   * `listener` gets the lasting decisions so far and all later ones, with their devices, until the function returned is
-   * called.
+   * `listener` gets the lasting decisions so far and all later decisions, with the names of their devices, until the
+   * returned function is called.
    */
   listen(listener: Listener): () => void
 }
@@ -48,17 +51,17 @@ type Listener = (decision: TormentDecision, device: string) => void
 
 /** Random choices about one object. */
 export interface Sequence {
-  /** Whether to act this time. */
+  /** Whether the kind acts at this opportunity. */
   acts(): boolean
-  /** An integer from 0 to `below` − 1. */
-  below(below: number): number
+  /** An integer from 0 to `limit` − 1. */
+  below(limit: number): number
   /** Microseconds from 1 to the longest wait: half of the waits are distributed evenly, the others logarithmically. */
   wait(): number
 }
 
 export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
-  const longest = WAITS[profile() % WAITS.length]
+  const longest = LONGEST_WAITS[profile() % LONGEST_WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
   const listeners = new Set<Listener>()
   /** By kind and device: the sequences of its objects, in the order of their first use. */
@@ -68,15 +71,15 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
 
   const createSequence = (kind: TormentKind, name: string): Sequence => {
     const random = createRandom(seed ^ hashOf(name))
-    const share = (shares.get(kind) as number) * WORDS
+    const share = (shares.get(kind) as number) * RANDOM_RANGE
     let waits = 0
     return {
       acts: () => share > 0 && random() < share && count < most,
-      below: below => random() % below,
+      below: limit => random() % limit,
       wait: () => {
         const max = Math.max(longest / (1 + waits++ / HALVING), 2)
-        const place = (random() + 1) / WORDS
-        return Math.ceil(random() < WORDS / 2 ? max * place : max ** place)
+        const fraction = (random() + 1) / RANDOM_RANGE
+        return Math.ceil(random() < RANDOM_RANGE / 2 ? max * fraction : max ** fraction)
       },
     }
   }
@@ -97,12 +100,12 @@ export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
         objects = new Map()
         known.set(group, objects)
       }
-      let found = objects.get(key)
-      if (found === undefined) {
-        found = createSequence(kind, `${group} ${objects.size}`)
-        objects.set(key, found)
+      let sequence = objects.get(key)
+      if (sequence === undefined) {
+        sequence = createSequence(kind, `${group} ${objects.size}`)
+        objects.set(key, sequence)
       }
-      return found
+      return sequence
     },
     note(kind, device, text, isLasting = false) {
       count++

@@ -6,8 +6,8 @@ import { adapters, type LimitName } from '../../../spec/check/adapters.ts'
 import { Limits, type QueueLimits } from '../attributes.ts'
 import type { Decisions } from './decisions.ts'
 
-/** The names that adapters have for a limit. */
-const names: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
+/** By limit of the device: its names in the table of adapters. */
+const adapterNames: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
   maxQpWr: ['max_send_wr', 'max_recv_wr'],
   maxSge: ['max_send_sge', 'max_recv_sge'],
   maxSrqWr: ['max_srq_wr'],
@@ -16,22 +16,26 @@ const names: Readonly<Record<keyof QueueLimits, readonly LimitName[]>> = {
   maxCqe: ['max_cqe'],
   maxRdAtomic: ['max_rd_atomic', 'max_dest_rd_atomic'],
 }
-const limitNames = Object.keys(names) as readonly (keyof QueueLimits)[]
+const limitNames = Object.keys(adapterNames) as readonly (keyof QueueLimits)[]
 
-const withRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
+const adaptersWithRc = Object.values(adapters).filter(({ lacks }) => lacks.rc === undefined)
 
-const smallest = (name: keyof QueueLimits): number =>
-  Math.min(Limits[name], ...withRc.flatMap(({ limits }) => names[name].flatMap(one => limits[one]?.[0] ?? [])))
+/** The smallest value of any such adapter, and at most the device's own. */
+const smallestLimit = (name: keyof QueueLimits): number =>
+  Math.min(
+    Limits[name],
+    ...adaptersWithRc.flatMap(({ limits }) => adapterNames[name].flatMap(limit => limits[limit]?.[0] ?? [])),
+  )
 
-/** The limits of a new device. */
+/** The limits of a new device: its own, some of them replaced. */
 export const decideLimits = (decisions: Decisions, device: string): QueueLimits => {
   const sequence = decisions.sequence('adapter', device, 0)
   const limits: Record<keyof QueueLimits, number> = { ...Limits }
   for (const name of limitNames) {
-    const small = smallest(name)
+    const small = smallestLimit(name)
     if (small === Limits[name] || !sequence.acts()) continue
     limits[name] = small
-    decisions.note('adapter', device, () => `${names[name].join(' and ')}: at most ${small}`, true)
+    decisions.note('adapter', device, () => `${adapterNames[name].join(' and ')}: at most ${small}`, true)
   }
   return limits
 }

@@ -1,8 +1,8 @@
 /*
- * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device whose rules only do
- * what a reliable connection repairs, and let datagrams overtake each other. Nothing else is lost than without torment:
- * loss is allowed for services without acknowledgements, but programs that tolerate it are rare. So UC is left alone,
- * whose messages are dropped if a packet is overtaken.
+ * Kind `packet` of torment (spec/check/torment.ts): a fault layer (phy/faults/) on the port of a device. Its rules
+ * duplicate and reorder packets of RC and XRC, which reliable connections repair, and reorder datagrams. No message is
+ * lost: services without acknowledgements may lose messages, but few programs tolerate it. So UC has no rule, because a
+ * UC message is dropped if one of its packets is overtaken.
  */
 import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'
@@ -11,12 +11,15 @@ import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
 import { bthDestQp, bthOpcode } from '../../../wire/bth.ts'
 import type { Decisions } from './decisions.ts'
 
-/** Shares of the packets that are duplicated, and that later ones overtake, if the kind takes every opportunity. */
-const TWICE = 0.1
-const OVERTAKEN = 0.05
-const DATAGRAMS_OVERTAKEN = 0.25
+/** Shares of the packets that are duplicated, and that are overtaken by later ones, if the share of the kind is 1. */
+const DUPLICATED = 0.1
+const REORDERED = 0.05
+const DATAGRAMS_REORDERED = 0.25
 
-/** A port that calls the current functions of `port`: a fault layer below replaces them when its rules change. */
+/**
+ * A port that calls the functions which `port` has at the time of the call: a fault layer below replaces its functions
+ * when its rules change.
+ */
 const delegate = (port: Port): Port => ({
   ...port,
   reserve: bytes => port.reserve(bytes),
@@ -46,20 +49,20 @@ const delegate = (port: Port): Port => ({
   set wake(wake) {
     port.wake = wake
   },
-  // captures are taken below
+  // captures are taken at `port`, below this layer
   tap: null,
 })
 
 /**
- * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` ends it; the current burst of
- * packets may still cause decisions.
+ * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` removes the rules; the current
+ * run of packets may still cause decisions.
  */
 export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
   const share = decisions.share('packet')
   if (share === 0 || decisions.isOver) return undefined
   const rules = parseFaults(
-    `opcode=RC_*+XRC_*,dup=${TWICE * share},reorder=${OVERTAKEN * share},seed=${decisions.seed};` +
-      `opcode=UD_*,reorder=${DATAGRAMS_OVERTAKEN * share},seed=${decisions.seed}`,
+    `opcode=RC_*+XRC_*,dup=${DUPLICATED * share},reorder=${REORDERED * share},seed=${decisions.seed};` +
+      `opcode=UD_*,reorder=${DATAGRAMS_REORDERED * share},seed=${decisions.seed}`,
   )
   const layer = withFaults(delegate(port), device, rules)
   layer.tap = ({ outcome, direction, arena: { view }, offset }) => {

@@ -1,11 +1,12 @@
 /*
- * Kind `bytes` of torment (spec/check/torment.ts): payloads reach registered memory in pieces, in any order, some of them
- * late. `Memory` of the engine (transport/types.ts) is wrapped.
+ * Kind `bytes` of torment (spec/check/torment.ts): the bytes of a payload reach registered memory in pieces, in any
+ * order, some of them late. `Memory` of the engine (transport/types.ts) is wrapped.
  *
- * A queue pair's pieces are in memory before anything of it that shows them: its READs, atomics, FLUSHes and ATOMIC
- * WRITEs at the responder (`resolve`, `settle`), its completions and those of its peer (`readyAt`), a later payload for
- * the same bytes, and before a key changes (`placeAll`). A key is resolved again for each piece, so a deregistered
- * region is never written. Payloads whose memory cannot be written now are passed on at once, for their error.
+ * The pieces of a queue pair are in memory before the program may rely on them: before the queue pair's READs, atomics,
+ * FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `settle`), before its completions and those of
+ * its peer (`readyAt`), before a later payload for the same bytes is written, and before a key changes (`placeAll`).
+ * The key is checked again for each piece, so a deregistered region is never written. A payload whose memory cannot be
+ * written is passed on immediately, so that the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -16,11 +17,11 @@ import type { Decisions, Sequence } from './decisions.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE } = Access
 
-/** Bytes that wait in one device at most; then all are placed. */
+/** Maximum number of bytes that wait in one device; with more, all are written. */
 const MAX_HELD = 4 * 2 ** 20
-/** Sizes of which pieces are multiples, one per payload: cache lines mostly. */
-const GRAINS = [64, 64, 64, 8, 1]
-/** Pieces of a payload at most. */
+/** The pieces of a payload end at addresses that are multiples of one of these: mostly cache lines. */
+const ALIGNMENTS = [64, 64, 64, 8, 1]
+/** Maximum number of pieces of a payload. */
 const MAX_PIECES = 6
 
 interface Piece {
@@ -28,28 +29,30 @@ interface Piece {
   readonly key: number
   readonly access: number
   readonly qp: number
-  /** The address of the payload in work requests, and where the piece begins in it. */
+  /** The payload's address as requests name it, and the offset of the piece in the payload. */
   readonly hi: number
   readonly lo: number
   readonly begin: number
-  /** Its location: the space and the address in it. */
+  /** The piece's address space (its index in the table), and its address in that space. */
   readonly space: number
   readonly start: number
   readonly bytes: Uint8Array
+  /** When it is written, by the clock of `poll` in microseconds. */
   readonly due: number
 }
 
 export interface Pieces {
   readonly memory: Memory
-  /** When the last piece of a queue pair is placed, by the clock; 0: all are. */
+  /** When the last piece of a queue pair is written; 0: none waits. */
   readyAt(qp: number): number
-  /** Places what is due; true if anything was. */
+  /** Writes the pieces that are due; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
+  /** Writes all pieces. */
   placeAll(): void
 }
 
-/** `scratch`: bytes that the address spaces of `table` can read from. */
+/** `scratch`: memory from which the address spaces of `table` can write. */
 export const createPieces = (
   inner: Memory,
   table: MemoryTable,
@@ -57,9 +60,9 @@ export const createPieces = (
   device: string,
   decisions: Decisions,
   now: () => number,
-  isCalm: () => boolean,
+  isSuspended: () => boolean,
 ): Pieces => {
-  /** By queue pair, in the order of the payloads. */
+  /** By QPN, in the order of the payloads. */
   const waiting = new Map<number, Piece[]>()
   let held = 0
   let next = Number.POSITIVE_INFINITY
@@ -71,50 +74,51 @@ export const createPieces = (
     for (let done = 0; done < bytes.length; ) {
       const size = Math.min(bytes.length - done, scratch.bytes.length)
       const low = lo + begin + done
-      const far = upperWord(hi, low)
-      const near = low >>> 0
-      const region = inner.resolve(pd, key, far, near, size, access, qp)
+      const pieceHi = upperWord(hi, low)
+      const pieceLo = low >>> 0
+      const region = inner.resolve(pd, key, pieceHi, pieceLo, size, access, qp)
       if (region < 0) return
       scratch.bytes.set(bytes.subarray(done, done + size))
-      if (inner.write(region, far, near, scratch, 0, size, size, size) !== 0) return
+      if (inner.write(region, pieceHi, pieceLo, scratch, 0, size, size, size) !== 0) return
       done += size
     }
   }
 
-  /** Places the pieces of a queue pair for which `is` holds. */
-  const placeOf = (qp: number, is: (piece: Piece) => boolean): boolean => {
+  /** Writes those pieces of a queue pair for which `isIncluded` is true; true if there were any. */
+  const placeIf = (qp: number, isIncluded: (piece: Piece) => boolean): boolean => {
     const pieces = waiting.get(qp)
     if (pieces === undefined) return false
-    const kept = pieces.filter(piece => !is(piece))
+    const kept = pieces.filter(piece => !isIncluded(piece))
     if (kept.length === pieces.length) return false
     if (kept.length === 0) waiting.delete(qp)
     else waiting.set(qp, kept)
-    for (const piece of pieces) if (is(piece)) place(piece)
+    for (const piece of pieces) if (isIncluded(piece)) place(piece)
     return true
   }
-  const all = (): boolean => true
+  const everyPiece = (): boolean => true
+  /** Writes all pieces of a queue pair. */
   const settle = (qp: number): void => {
-    placeOf(qp, all)
+    placeIf(qp, everyPiece)
   }
   const placeAll = (): void => {
     for (const qp of [...waiting.keys()]) settle(qp)
     next = Number.POSITIVE_INFINITY
   }
 
-  /** Ends of the pieces of `total` bytes at `start`, the last one `total`. */
-  const cut = (sequence: Sequence, start: number, total: number): number[] => {
-    const grain = GRAINS[sequence.below(GRAINS.length)]
-    const first = grain - (start % grain)
-    const places = first >= total ? 0 : 1 + Math.floor((total - first - 1) / grain)
+  /** Divides `total` bytes at address `start` into pieces: the ascending ends of the pieces, the last one `total`. */
+  const pieceEnds = (sequence: Sequence, start: number, total: number): number[] => {
+    const alignment = ALIGNMENTS[sequence.below(ALIGNMENTS.length)]
+    const first = alignment - (start % alignment)
+    const boundaries = first >= total ? 0 : 1 + Math.floor((total - first - 1) / alignment)
     const ends = new Set<number>()
-    // an aligned word of 8 bytes arrives whole: programs that use one as a flag depend on it everywhere
+    // an aligned word of 8 bytes is never divided: programs that use such a word as a flag rely on that on all adapters
     const isWord = total <= 8 && Math.floor(start / 8) === Math.floor((start + total - 1) / 8)
-    const wanted = isWord || places === 0 ? 0 : 1 + sequence.below(MAX_PIECES - 1)
-    for (let i = 0; i < wanted; i++) ends.add(first + grain * sequence.below(places))
+    const cuts = isWord || boundaries === 0 ? 0 : 1 + sequence.below(MAX_PIECES - 1)
+    for (let i = 0; i < cuts; i++) ends.add(first + alignment * sequence.below(boundaries))
     return [...[...ends].sort((a, b) => a - b), total]
   }
 
-  /** The order in which `count` pieces arrive: half of the times the last one first. */
+  /** The order in which `count` pieces arrive: random, and in half of the cases with the last piece first. */
   const orderOf = (sequence: Sequence, count: number): number[] => {
     const order = Array.from({ length: count }, (_, i) => i)
     for (let i = count - 1; i > 0; i--) {
@@ -128,29 +132,29 @@ export const createPieces = (
   const write: Memory['write'] = (region, hi, lo, from, at, chunk, stride, total) => {
     const { pd, key, access, qp } = last
     const space = table.space[region]
-    const far = addressHi(table, region, hi, lo)
-    const near = addressLo(table, region, lo)
-    const start = far * TWO_32 + near
-    placeOf(
+    const spaceHi = addressHi(table, region, hi, lo)
+    const spaceLo = addressLo(table, region, lo)
+    const start = spaceHi * TWO_32 + spaceLo
+    placeIf(
       qp,
       piece => piece.space === space && piece.start < start + total && start < piece.start + piece.bytes.length,
     )
     const sequence = decisions.sequence('bytes', device, qp)
     const mayHold =
-      !isCalm() &&
+      !isSuspended() &&
       total > 0 &&
       sequence.acts() &&
       Number.isSafeInteger(start) &&
-      table.spaces[space]?.check(far, near, total, true) === true
-    // the key is looked up again, since others were meanwhile
+      table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
+    // again, because `placeIf` may have resolved other keys since the engine resolved this one
     inner.resolve(pd, key, hi, lo, total, access, qp)
     if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
     const bytes = new Uint8Array(total)
     for (let done = 0, source = at; done < total; done += chunk, source += stride)
       bytes.set(from.bytes.subarray(source, source + Math.min(chunk, total - done)), done)
-    const ends = cut(sequence, start, total)
+    const ends = pieceEnds(sequence, start, total)
     let due = now()
-    const told: string[] = []
+    const texts: string[] = []
     for (const [nth, i] of orderOf(sequence, ends.length).entries()) {
       const begin = i === 0 ? 0 : ends[i - 1]
       const wait = nth === 0 && ends.length > 1 ? 0 : sequence.wait()
@@ -169,7 +173,7 @@ export const createPieces = (
         due,
       }
       held += piece.bytes.length
-      told.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${wait} µs`}`)
+      texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${wait} µs`}`)
       if (wait === 0) place(piece)
       else {
         const pieces = waiting.get(qp)
@@ -181,13 +185,13 @@ export const createPieces = (
     decisions.note(
       'bytes',
       device,
-      () => `${total} bytes for QP 0x${qp.toString(16)} at 0x${start.toString(16)} arrive as ${told.join(', ')}`,
+      () => `${total} bytes for QP 0x${qp.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
     )
     if (held > MAX_HELD) placeAll()
     return 0
   }
 
-  // without the functions that copy in place: the whole message would arrive at once
+  // without the optional functions of the local fast path, which would copy the whole message in one step
   const { locate: _locate, find: _find, move: _move, ...rest } = inner
   const memory: Memory = {
     ...rest,
@@ -218,7 +222,7 @@ export const createPieces = (
       let placed = false
       next = Number.POSITIVE_INFINITY
       for (const qp of [...waiting.keys()]) {
-        placed = placeOf(qp, ({ due }) => due <= time) || placed
+        placed = placeIf(qp, ({ due }) => due <= time) || placed
         for (const { due } of waiting.get(qp) ?? []) next = Math.min(next, due)
       }
       return placed

@@ -1,44 +1,53 @@
 /*
- * Kind `queue` of torment (spec/check/torment.ts): queues have exactly the size that was asked for. A ring has a power of two
- * of slots, and the user library posts while it sees a free one. So the device publishes a consumer index that is
- * behind its own by the spare slots: these look occupied.
+ * Kind `queue` of torment (spec/check/torment.ts): queues have exactly the requested size. The number of slots of a
+ * ring is a power of two, and the user library posts as long as it sees a free slot. So the device publishes a consumer
+ * index that is behind its own by the number of spare slots, which then look occupied.
  *
- * The slot of a request is released when its completion is written, that of an unsignaled send with the completion of
- * a later one, as adapters do (ibv_post_send(3)); that of a shared receive queue when the request is taken, since the
- * completion does not tell whose it was.
+ * The slot of a request is released when its completion is written, and the slot of an unsignaled send with the
+ * completion of a later send, as adapters do (ibv_post_send(3)). The slot of an SRQ is released when the request is
+ * taken, because a completion does not tell which slot its request had.
  */
 import type { WorkSource } from '../../../transport/types.ts'
 import { checkLimit, loadOldest, type ReceiveQueue } from '../rings/receive-queue.ts'
 import { type Ring, storeConsumer } from '../rings/rings.ts'
 import type { QpRings } from '../rings/work-source.ts'
-import type { WantedQueues } from '../state.ts'
+import type { QpCap } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 
 export interface ExactQueues {
-  /** The rings of a device's queue pairs for the engine: slots of exact queues are not released here. */
+  /**
+   * `plain` with two functions replaced: retiring a send, or taking a receive, does not release slots of exact queues.
+   */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
-  /** The queues of a new queue pair of `device`, exact if the seed decides so. */
-  limit(device: string, rings: QpRings, qpn: number, wanted: WantedQueues): QpRings
-  /** A shared receive queue that is new or was resized. `name`: for the trace. */
+  /** The queues of a new queue pair of `device`: `rings`, or exact queues if the seed decides so. */
+  limit(device: string, rings: QpRings, qpn: number, requested: QpCap): QpRings
+  /**
+   * An SRQ was created or resized for `requests` requests: it is exact if the seed decides so. `name`: for the trace.
+   */
   limitShared(device: string, queue: ReceiveQueue, name: string, requests: number): void
-  /** The rings were emptied. */
+  /** The rings were emptied: the slots of exact queues are released. */
   restart(rings: QpRings): void
-  /** The slot behind those that the completion written next releases. */
+  /** The slot behind those that the next completion releases, for `release`. */
   slotOf(rings: QpRings, isReceive: boolean): number
+  /** Releases the slots of an exact queue before `slot`. */
   release(rings: QpRings, isReceive: boolean, slot: number): void
 }
 
-/** `ring` for exactly `capacity` elements. */
+/** `ring` as one that holds exactly `capacity` elements; it is empty. */
 const exactRing = (ring: Ring, capacity: number): Ring => {
   const exact = { ...ring, capacity }
   publish(exact, 0)
   return exact
 }
 
-/** Shows the program that slots up to `index` are free, except the spare ones. */
+/**
+ * Publishes a consumer index with which the slots before `index` look free, and as many as the ring has to spare do
+ * not.
+ */
 const publish = (ring: Ring, index: number): void => storeConsumer(ring, index - (ring.mask - ring.capacity))
 
 export const createExactQueues = (decisions: Decisions): ExactQueues => {
+  /** The exact send and receive queues. */
   const exact = new WeakSet<object>()
   const acts = (device: string): boolean => decisions.sequence('queue', device, 0).acts()
 

@@ -1,9 +1,10 @@
 /*
- * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices of a responder. An ACK waits for later requests, and for
- * the bytes that it acknowledges (IBA 9.7.5.1.2; drivers/rxe/torment/pieces.ts); an RNR NAK asks for more than min_rnr_timer.
+ * Kinds `ack` and `rnr` of torment (spec/check/torment.ts): choices that the specification leaves to a responder. An
+ * ACK waits until the bytes that it acknowledges are in memory (pieces.ts), or for a random time, in which later
+ * requests arrive that it also acknowledges (IBA 9.7.5.1.2). An RNR NAK requests a longer wait than min_rnr_timer.
  *
- * A requester repeats requests that are not acknowledged in time, and fails after a few repetitions. So an ACK waits for
- * a quarter of the ACK timeout at most. The peer's timeout is unknown here: that of the own queue pair is used.
+ * A requester repeats requests that are not acknowledged in time, and fails after a few retries. So an ACK waits at
+ * most for a quarter of the ACK timeout of its own queue pair; the peer's timeout is not known here.
  */
 import { rnrMicroseconds } from '../../../spec/work.ts'
 import type { Engine } from '../../../transport/engine.ts'
@@ -12,13 +13,17 @@ import type { RxeState } from '../state.ts'
 import type { Decisions } from './decisions.ts'
 import type { Pieces } from './pieces.ts'
 
-/** Longest wait of an ACK, and all waits that RNR NAKs of a queue pair add, microseconds. */
+/** Longest wait of an ACK, microseconds. */
 const LONGEST_ACK = 10_000
+/**
+ * The time that all RNR NAKs of a queue pair together add to its peer's waits before no more is added, microseconds.
+ */
 const LONGEST_RNR = 3_000_000
 
 /** RNR NAK timer codes; code 0 is the longest. */
 const RNR_CODES = 32
 
+/** Times by the clock of `poll`, microseconds. */
 interface HeldAck {
   readonly since: number
   readonly until: number
@@ -26,8 +31,10 @@ interface HeldAck {
 
 export interface Responder {
   readonly choices: Choices
+  /** Sends the ACKs that are due; true if there were any. */
   poll(now: number): boolean
   nextTimeout(): number
+  /** Sends all held ACKs. */
   releaseAll(): void
 }
 
@@ -36,7 +43,7 @@ export const createResponder = (
   device: string,
   decisions: Decisions,
   pieces: Pieces,
-  isCalm: () => boolean,
+  isSuspended: () => boolean,
 ): Responder => {
   const { now } = state
   /** By row. */
@@ -64,7 +71,7 @@ export const createResponder = (
         const time = now()
         const before = held.get(row)
         let until = Math.max(before?.until ?? 0, pieces.readyAt(qpn))
-        if (before === undefined && !isNak && !isCalm()) {
+        if (before === undefined && !isNak && !isSuspended()) {
           const sequence = decisions.sequence('ack', device, qpn)
           if (sequence.acts()) {
             const wait = sequence.wait()
@@ -74,7 +81,7 @@ export const createResponder = (
         }
         const since = before?.since ?? time
         until = Math.min(until, since + longestFor(state.engine(), row))
-        if (isNak || isCalm() || until <= time) {
+        if (isNak || isSuspended() || until <= time) {
           pieces.memory.settle?.(qpn)
           held.delete(row)
           return false
@@ -87,7 +94,7 @@ export const createResponder = (
         const qpn = qpnOf(row)
         const sequence = decisions.sequence('rnr', device, qpn)
         const before = added.get(qpn) ?? 0
-        if (isCalm() || code === 0 || before > LONGEST_RNR || !sequence.acts()) return code
+        if (isSuspended() || code === 0 || before > LONGEST_RNR || !sequence.acts()) return code
         const longer = sequence.below(2) === 0 ? 0 : code + sequence.below(RNR_CODES - code)
         added.set(qpn, before + rnrMicroseconds(longer) - rnrMicroseconds(code))
         decisions.note(

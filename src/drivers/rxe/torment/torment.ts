@@ -1,10 +1,11 @@
 /*
- * `--torment SEED`: the devices of a network do what hardware may do and rarely does (spec/check/torment.ts,
- * docs/decisions/torment.md). Devices without it have none of this: the engine's environment is wrapped when a device is
- * created, or not at all.
+ * `--torment SEED`: the devices of a network do what hardware may do but rarely does (spec/check/torment.ts,
+ * docs/decisions/torment.md). The engine's environment is wrapped when a device is created; a device without
+ * `--torment` runs none of this code.
  *
- * Whatever waits has a time, of the clock of `poll`. Before a call that changes an object, an asynchronous event or the
- * end of a device nothing waits any more (`settle`), so that calls have the same effects as without torment.
+ * Everything that is delayed is due at a time of the clock of `poll`. Before a call that modifies or destroys an
+ * object, before an asynchronous event and before the removal of a device, all delays end (`endDelays`), so that these
+ * have the same effects as without torment.
  */
 
 import { addHook } from '../../../core/devices/registry.ts'
@@ -36,15 +37,15 @@ import { createResponder, type Responder } from './responder.ts'
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
-  /** The port of a device that is created next. */
+  /** The port for a new device, from its plain port. */
   port(port: Port, device: string): Port
-  /** Its limits. */
+  /** The limits of a new device. */
   limits(device: string): QueueLimits
-  /** Its rings for the engine. */
+  /** The work source for the engine of a new device, from its plain one. */
   work(plain: WorkSource, rings: readonly (QpRings | undefined)[]): WorkSource
   /**
-   * One more device; `memory`: its registered memory as the engine would use it; `completionsWith`: its CQs, which call
-   * a function for each completion of a CQ with events.
+   * Torment of a new device. `memory`: its plain `Memory`. `completionsWith`: creates its `Completions`, which call
+   * `notify` for each completion that is written to a CQ with a completion channel.
    */
   attach(device: Device<RxeState>, memory: Memory, completionsWith: (notify: Notify) => Completions): DeviceTorment
 }
@@ -53,28 +54,30 @@ type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
 
 /** Torment of one device. */
 export interface DeviceTorment extends CallTorment {
-  /** What the engine is given. */
+  /** The engine's environment, from the plain one. */
   environment(plain: Environment): Environment
-  /** The engine as the scan of posts uses it. */
+  /** The engine for the scan of posts: its doorbells may be delayed. */
   doorbells(engine: Engine): Engine
-  /** Does what is due on all devices; true if there was anything. */
+  /** Executes what is due, on all devices of the network; true if anything was. */
   poll(now: number): boolean
   nextTimeout(): number
 }
 
-interface Part {
+/** The delaying parts of one device. */
+interface DeviceParts {
   readonly pieces: Pieces
   readonly completions: LateCompletions
   readonly responder: Responder
   readonly doorbells: { poll(now: number): boolean; nextTimeout(): number; ringAll(): void }
 }
 
-/** Methods before which nothing waits. */
+/** Methods before which all delays end. */
 const CHANGES = ['modify', 'destroy']
 
-/** Doorbells of a device, some of them late. */
-const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isCalm: () => boolean) => {
+/** Kind `request` of torment: the engine gets some doorbells of a device late. */
+const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspended: () => boolean) => {
   const { state, name } = device
+  /** By row: when the doorbell is due. */
   const held = new Map<number, number>()
   let next = Number.POSITIVE_INFINITY
   const poll = (now: number): boolean => {
@@ -101,8 +104,8 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isCalm:
       if (held.has(row)) return
       const qpn = state.qps[row]?.state.qpn ?? 0
       const sequence = decisions.sequence('request', name, qpn)
-      // the order of binds and requests of a context is kept (drivers/rxe/rings/posts.ts)
-      if (isCalm() || device.memory.windows > 0 || !sequence.acts()) {
+      // with memory windows, the engine needs the doorbells in the order of rings/posts.ts
+      if (isSuspended() || device.memory.windows > 0 || !sequence.acts()) {
         state.engine().onDoorbell(row)
         return
       }
@@ -115,22 +118,23 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isCalm:
   }
 }
 
-/** Size of `scratch` of `createTorment`. */
+/** Bytes of `scratch` of `createTorment`. */
 export const PIECE_BYTES = 0x1_0000
 
-/** `scratch`: PIECE_BYTES that native code can read, if there is native code. */
+/** `scratch`: PIECE_BYTES of memory, which native code can read if the process has native code. */
 export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
   const decisions = createDecisions(setting)
-  const parts = new Set<Part>()
+  const parts = new Set<DeviceParts>()
   const queues = createExactQueues(decisions)
   const layers: FaultPort[] = []
-  let calm = 0
-  const isCalm = (): boolean => calm > 0
+  /** Nested calls during which nothing is delayed. */
+  let suspensions = 0
+  const isSuspended = (): boolean => suspensions > 0
 
   const pollAll = (now: number): boolean => {
     let worked = false
     if (decisions.isOver) for (const layer of layers.splice(0)) layer.setFaults([])
-    // bytes first: completions show them
+    // bytes first: completions announce them
     for (const { pieces } of parts) worked = pieces.poll(now) || worked
     for (const { completions } of parts) worked = completions.poll(now) || worked
     for (const { doorbells, responder } of parts) {
@@ -142,17 +146,17 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
   const placeBytes = (): void => {
     for (const { pieces } of parts) pieces.placeAll()
   }
-  const settle = (): void => {
-    calm++
+  const endDelays = (): void => {
+    suspensions++
     for (const { doorbells, responder } of parts) {
       doorbells.ringAll()
       responder.releaseAll()
     }
     placeBytes()
     for (const { completions } of parts) completions.deliverAll()
-    calm--
+    suspensions--
   }
-  /** When the bytes for queue pair `qpn` of any device are in memory: numbers of two devices may be equal. */
+  /** When all bytes for queue pair `qpn` are in memory, of any device: which device the peer is on is not known. */
   const placedAt = (qpn: number): number => {
     let latest = 0
     for (const { pieces } of parts) latest = Math.max(latest, pieces.readyAt(qpn))
@@ -172,19 +176,19 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
       const { state, name } = device
       const ringsOf = (qpn: number): QpRings | undefined => state.rings[state.qpns.rowOf(qpn)]
       const { now } = state
-      const pieces = createPieces(memory, device.memory, scratch, name, decisions, now, isCalm)
+      const pieces = createPieces(memory, device.memory, scratch, name, decisions, now, isSuspended)
       const plain = completionsWith((_events, solicited, cq) => completions.notify(cq, solicited))
       const completions = createLateCompletions({
         device: name,
         decisions,
         now,
-        isCalm,
+        isSuspended,
         readyAt(qpn, isReceive) {
           if (![...parts].some(part => part.pieces.nextTimeout() < Number.POSITIVE_INFINITY)) return 0
-          const own = pieces.readyAt(qpn)
+          const ready = pieces.readyAt(qpn)
           const row = state.qpns.rowOf(qpn)
-          if (isReceive || row < 0) return own
-          return Math.max(own, placedAt(state.engine().query(row).destQpn))
+          if (isReceive || row < 0) return ready
+          return Math.max(ready, placedAt(state.engine().query(row).destQpn))
         },
         placeBytes,
         isAlive: cq => state.cqs.get(cq.state.number) === cq,
@@ -201,13 +205,13 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
           if (events !== undefined) completed(events, solicited)
         },
       })
-      const doorbells = createDoorbells(device, decisions, isCalm)
-      const responder = createResponder(state, name, decisions, pieces, isCalm)
-      const part: Part = { pieces, completions, responder, doorbells }
+      const doorbells = createDoorbells(device, decisions, isSuspended)
+      const responder = createResponder(state, name, decisions, pieces, isSuspended)
+      const part: DeviceParts = { pieces, completions, responder, doorbells }
       parts.add(part)
       const removeHook = addHook(device as Device, {
         pre({ entry }) {
-          if (CHANGES.includes(entry.name)) settle()
+          if (CHANGES.includes(entry.name)) endDelays()
         },
       })
       return {
@@ -229,27 +233,27 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
         poll: pollAll,
         nextTimeout: () =>
           Math.min(pieces.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
-        entriesOf({ handle }, wanted, capacity) {
-          const entries = Math.max(wanted, 1)
+        entriesOf({ handle }, requested, capacity) {
+          const entries = Math.max(requested, 1)
           if (decisions.share('limit') === 0 || decisions.isOver || entries >= capacity) return capacity
           decisions.note('limit', name, () => `CQ ${handle} has ${entries} entries, not ${capacity}`)
           return entries
         },
-        queuesOf: (rings, qpn, wanted) => queues.limit(name, rings, qpn, wanted),
+        queuesOf: (rings, qpn, requested) => queues.limit(name, rings, qpn, requested),
         limitShared: ({ state: { queue, number } }, requests) =>
           queues.limitShared(name, queue, `SRQ 0x${number.toString(16)}`, requests),
         restart: queues.restart,
-        calmly(run) {
-          settle()
-          calm++
+        withoutDelays(run) {
+          endDelays()
+          suspensions++
           try {
             return run()
           } finally {
-            calm--
+            suspensions--
           }
         },
         close() {
-          settle()
+          endDelays()
           parts.delete(part)
           removeHook()
         },

@@ -66,8 +66,8 @@ test('a counting CQ counts more completions than any ring holds, and never overr
   const { kind, completions: count, errors, compVector } = query(b, cqOfKind)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
   // The program reads the count at the offset of a ring's producer index.
-  const { area, head } = m.devices[1].state.cqs.get(0).state.ring
-  assert.equal(area.view.getUint32(head + RingHeader.PRODUCER, true), 100)
+  const { area, headerAt } = m.devices[1].state.cqs.get(0).state.ring
+  assert.equal(area.view.getUint32(headerAt + RingHeader.PRODUCER, true), 100)
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'modify', cqOfKind.handle, { cqe: 100 }, b.caller)),
     'EINVAL',
@@ -109,10 +109,10 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   m.now = 5_000_000.25
   send(1)
   const { ring } = m.devices[1].state.cqs.get(0).state
-  assert.equal(ring.area.view.getBigUint64(ring.data + Wc.TIMESTAMP, true), 5_000_000_250n)
+  assert.equal(ring.area.view.getBigUint64(ring.elementsAt + Wc.TIMESTAMP, true), 5_000_000_250n)
   m.now += 1
   send(1)
-  assert.equal(ring.area.view.getBigUint64(ring.data + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
+  assert.equal(ring.area.view.getBigUint64(ring.elementsAt + 2 ** Wc.LOG2_ELEMENT + Wc.TIMESTAMP, true), 5_000_001_250n)
   assert.equal(completions(cqOfKind).length, 2)
 })
 

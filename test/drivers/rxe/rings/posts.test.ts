@@ -90,7 +90,7 @@ test('a recently used queue is polled between full scans until it has been idle 
 test('a queue that is used before the first full scan is marked as used', () => {
   const { scan, posts, send } = setUp(2)
   send(1, 1)
-  posts.look(1)
+  posts.recheck(1)
   scan(Where.CHANGED)
   send(1, 2)
   assert.deepEqual(scan(Where.USED), ['send 1'])
@@ -98,13 +98,13 @@ test('a queue that is used before the first full scan is marked as used', () => 
 
 test('a changed queue is polled by every scan, whatever its indices, and counts as no work if nothing is posted', () => {
   const { rings, posts, scan, send } = setUp(2)
-  posts.look(1)
-  posts.look(1)
+  posts.recheck(1)
+  posts.recheck(1)
   assert.deepEqual(scan(Where.CHANGED, true), ['receive 1', 'send 1'])
   send(1, 1)
-  posts.look(1)
+  posts.recheck(1)
   assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'])
-  posts.look(0)
+  posts.recheck(0)
   rings[0] = undefined
   assert.deepEqual(scan(Where.USED), [], 'destroyed in the meantime')
 })
@@ -133,10 +133,10 @@ test('a post of a context with windows waits for a check of that context’s que
   const [withWindows, without] = [{ windows: 1 }, { windows: 0 }]
   const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : without))
   for (const row of [0, 6, 7]) send(row, 1)
-  posts.look(0)
+  posts.recheck(0)
   assert.deepEqual(scan(Where.CHANGED), ['receive 0', 'send 0', 'send 6'])
   for (const row of [1, 8, 9]) send(row, 2)
-  posts.look(1)
+  posts.recheck(1)
   assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'], 'no windows: nothing else is checked')
   // The row of a destroyed queue pair now belongs to the other context.
   rings[8] = { ...rings[8]!, owner: without }
@@ -144,6 +144,6 @@ test('a post of a context with windows waits for a check of that context’s que
   scan(Where.ALL)
   send(8, 3)
   send(2, 1)
-  posts.look(2)
+  posts.recheck(2)
   assert.deepEqual(scan(Where.CHANGED), ['receive 2', 'send 2'])
 })

@@ -32,7 +32,7 @@ const isMarked = (ring: Ring, value: number): boolean => {
   return (
     loadProducer(ring) === value &&
     loadConsumer(ring) === 2 * value &&
-    ring.area.bytes.subarray(ring.data, end).every(byte => byte === value)
+    ring.area.bytes.subarray(ring.elementsAt, end).every(byte => byte === value)
   )
 }
 
@@ -62,8 +62,8 @@ test('rings of any size, allocated and freed in any order, keep their contents',
       })
       for (const { ring, value } of live) {
         assert.ok(isMarked(ring, value))
-        const { area, head, data } = memory.at(mmapInfo(ring).offset)
-        assert.deepEqual([area === ring.area, head, data], [true, ring.head, ring.data])
+        const { area, headerAt, elementsAt } = memory.at(mmapInfo(ring).offset)
+        assert.deepEqual([area === ring.area, headerAt, elementsAt], [true, ring.headerAt, ring.elementsAt])
       }
       assert.equal(memory.stat().rings, live.length)
       for (const { ring } of live) memory.free(ring)
@@ -75,7 +75,7 @@ test('rings of any size, allocated and freed in any order, keep their contents',
 test('an offset without a ring is an internal error', () => {
   const memory = slabRings()
   createRing(memory, 4, 64)
-  for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /no ring lies at/)
+  for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /there is no ring at offset/)
 })
 
 test('at most an eighth of the memory of many rings is unused, and freeing rings releases it', () => {
