@@ -466,7 +466,7 @@ describe('a multicast group', () => {
 describe('the queue pair of the general services', () => {
   const gsi = (m: Machine, device: number): Peer => {
     const p = program(m, device)
-    Object.assign(p.context.state as object, { inside: true })
+    Object.assign(p.context.state as object, { isInProcess: true })
     const made = make(p, GsiQp)
     start(made, GsiQp)
     return made

@@ -104,7 +104,7 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isSuspe
       if (held.has(row)) return
       const qpn = state.qps[row]?.state.qpn ?? 0
       const sequence = decisions.sequence('request', name, qpn)
-      // with memory windows, the engine needs the doorbells in the order of rings/posts.ts
+      // with memory windows, the engine needs the doorbells in the order of drivers/rxe/rings/posts.ts
       if (isSuspended() || device.memory.windows > 0 || !sequence.acts()) {
         state.engine().onDoorbell(row)
         return
