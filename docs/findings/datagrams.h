@@ -12,10 +12,10 @@ struct datagram_end {
     struct ibv_ah *ah;
 };
 
-/* A UD queue pair in RTS with this Q_Key. */
-static inline __attribute__((always_inline)) void make_datagram_end(struct datagram_end *made, uint32_t qkey)
+/* Creates a UD queue pair in RTS with this Q_Key, and an address handle for the device's own GID. */
+static inline __attribute__((always_inline)) void make_datagram_end(struct datagram_end *datagram_end, uint32_t qkey)
 {
-    struct end *end = &made->end;
+    struct end *end = &datagram_end->end;
     struct ibv_qp_init_attr init = small_qp();
     init.qp_type = IBV_QPT_UD;
     make_resources(end, init, 16);
@@ -25,8 +25,8 @@ static inline __attribute__((always_inline)) void make_datagram_end(struct datag
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE), "ibv_modify_qp to RTR");
     attr.qp_state = IBV_QPS_RTS;
     check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN), "ibv_modify_qp to RTS");
-    struct ibv_ah_attr to = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1, .dgid = gid}};
-    made->ah = need(ibv_create_ah(end->pd, &to), "ibv_create_ah");
+    struct ibv_ah_attr destination = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1, .dgid = gid}};
+    datagram_end->ah = need(ibv_create_ah(end->pd, &destination), "ibv_create_ah");
 }
 
 /* Sends `length` bytes and waits for the completion, which does not depend on the receiver. */
@@ -41,10 +41,10 @@ static inline __attribute__((always_inline)) void send_datagram(struct datagram_
     completion(&from->end);
 }
 
-static inline void destroy_datagram_end(struct datagram_end *made)
+static inline void destroy_datagram_end(struct datagram_end *datagram_end)
 {
-    check(ibv_destroy_ah(made->ah), "ibv_destroy_ah");
-    destroy_end(&made->end);
+    check(ibv_destroy_ah(datagram_end->ah), "ibv_destroy_ah");
+    destroy_end(&datagram_end->end);
 }
 
 #endif

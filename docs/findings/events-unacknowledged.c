@@ -18,8 +18,8 @@ int main(void)
     check(ibv_req_notify_cq(one.cq, 0), "ibv_req_notify_cq");
     post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
     struct ibv_cq *cq;
-    void *own;
-    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+    void *cq_context;
+    check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");
     completion(&one);
 #ifdef FIXED
     ibv_ack_cq_events(cq, 1);

@@ -26,8 +26,8 @@ int main(void)
 #else
     alarm(2);
     struct ibv_cq *cq;
-    void *own;
-    check(ibv_get_cq_event(channel, &cq, &own), "ibv_get_cq_event");
+    void *cq_context;
+    check(ibv_get_cq_event(channel, &cq, &cq_context), "ibv_get_cq_event");
 #endif
     destroy_end(&one);
     destroy_end(&other);

@@ -22,19 +22,21 @@
 #define FAULT_OR(faulty, right) (faulty)
 #endif
 
-static inline void *need(void *made, const char *what)
+/* Returns `object`; if it is NULL, prints errno with the name of the call and exits. */
+static inline void *need(void *object, const char *call)
 {
-    if (!made) {
-        perror(what);
+    if (!object) {
+        perror(call);
         exit(1);
     }
-    return made;
+    return object;
 }
 
-static inline void check(int error, const char *what)
+/* If `error` is not 0, prints it with the name of the call and exits. A negative one stands for errno. */
+static inline void check(int error, const char *call)
 {
     if (error) {
-        fprintf(stderr, "%s: %s\n", what, strerror(error < 0 ? errno : error));
+        fprintf(stderr, "%s: %s\n", call, strerror(error < 0 ? errno : error));
         exit(1);
     }
 }
@@ -47,8 +49,9 @@ struct end {
     /* A second region of the buffer, or NULL. */
     struct ibv_mr *extra;
     char *buffer;
-    /* For the moves to RTR and RTS; a program changes it before `connect_ends`. */
+    /* Attributes of the transitions to RTR and RTS; a program changes them before `connect_ends`. */
     struct ibv_qp_attr attr;
+    /* qp_access_flags; 0: all rights. */
     int access;
 };
 
@@ -71,7 +74,7 @@ static inline void to_init(struct end *end)
           "ibv_modify_qp to INIT");
 }
 
-/* A queue pair with its own protection domain, CQ and registered buffer. */
+/* Creates a queue pair in RESET with its own protection domain, CQ of `entries` and registered buffer. */
 static inline void make_resources(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
@@ -84,7 +87,7 @@ static inline void make_resources(struct end *end, struct ibv_qp_init_attr init,
     end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
 }
 
-/* The same, with the queue pair in INIT and attributes for `connect_ends`. */
+/* Creates the same, moves the queue pair to INIT and fills in the attributes for `connect_ends`. */
 static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     make_resources(end, init, entries);
@@ -118,7 +121,7 @@ static inline void make_end(struct end *end)
     make_end_with(end, small_qp(), 16);
 }
 
-/* Replaces the end's queue pair by one for the calls of ibv_wr_* (ibv_qp_create_send_ops_flags). */
+/* Replaces the end's queue pair by one that supports ibv_wr_* for these ibv_qp_create_send_ops_flags. */
 static inline void extend(struct end *end, uint64_t operations)
 {
     check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");

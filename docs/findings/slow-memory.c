@@ -11,11 +11,11 @@ int main(void)
     struct end one = {0}, other = {0};
     char *buffer = need(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap");
 #ifndef FIXED
-    const int faults = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+    const int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     struct uffdio_api api = {.api = UFFD_API};
     struct uffdio_register range = {
         .range = {.start = (uintptr_t)buffer, .len = SIZE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-    check(faults < 0 || ioctl(faults, UFFDIO_API, &api) || ioctl(faults, UFFDIO_REGISTER, &range), "userfaultfd");
+    check(uffd < 0 || ioctl(uffd, UFFDIO_API, &api) || ioctl(uffd, UFFDIO_REGISTER, &range), "userfaultfd");
 #endif
     make_pair(&one, &other);
     one.extra = need(ibv_reg_mr(one.pd, buffer, SIZE, IBV_ACCESS_LOCAL_WRITE), "ibv_reg_mr");

@@ -73,7 +73,10 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   mckey('-m 239.77.0.1 -c 3'),
   mckey('-m 239.77.0.1 -p 0x2'),
   mckey('-m 239.77.0.1 -p 0x111'),
-  mckey('-M 239.77.0.1'),
+  mckey('-M ::ffff:239.77.0.1'),
+  withProperties(mckey('-M 239.77.0.1'), {
+    fails: 'mckey reads the group of `-M` as an IPv6 address: an IPv4 address becomes ::, which cannot be joined (EINVAL)',
+  }),
   mckey('-m 239.77.0.1', '-m 239.77.0.1 -o'),
   { server: 'mckey -m ff0e::7701 -b SERVER6', client: 'mckey -m ff0e::7701 -b SERVER6 -s' },
   withProperties(mckey('-m 239.77.0.1 -l'), {
