@@ -1,7 +1,7 @@
 /*
- * The cost of idle objects (R15), measured like the benchmark, in separate processes: limits of each kind, with a
- * margin of a tenth or more for other versions of Node, and constant cost per object. Bytes of heap and buffers after a
- * collection are exactly repeatable; no time is measured.
+ * The memory of idle objects (R15), measured as by the benchmark `objects`, in separate processes: at most a limit for each
+ * kind, with a margin of a tenth or more for other versions of Node, and the same for each object however many there are. The
+ * bytes of heap and buffers after a garbage collection are exactly repeatable.
  */
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'
@@ -11,10 +11,11 @@ import { fileURLToPath } from 'node:url'
 import type { ObjectKind } from '../../bench/objects-made.ts'
 import type { ObjectsCost, ObjectsOrder } from '../../bench/objects-side.ts'
 
-const SIDE = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
+const CHILD = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
 
+/** Bytes of each of `count` objects. */
 const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
-  const child = fork(SIDE)
+  const child = fork(CHILD)
   const exited = once(child, 'exit')
   child.send({ what, count } satisfies ObjectsOrder)
   const [answer] = (await once(child, 'message')) as [ObjectsCost & { failed?: string }]
@@ -23,10 +24,10 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
   return answer.bytes
 }
 
-/** Enough objects that the memory of code compiled meanwhile, a few 100 KB, does not matter. */
+/** So many objects that the memory of code that is compiled meanwhile, a few 100 KB, does not matter. */
 const MANY = 20_000
 
-/** Bytes per object. 100,000 `rc_qp` take less than 350 MB including the library's objects, `0+0` less than 60 MB. */
+/** Bytes per object, by the kinds of bench/objects-made.ts. For `held` kinds the library's objects are included. */
 const LIMITS = {
   pd: 200,
   mr: 330,

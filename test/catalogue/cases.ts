@@ -1,7 +1,6 @@
 /*
- * Programs as users call them, with documented and undocumented option combinations: the rows of
- * docs/reference/programs.md. A row is a single program or a server and its client. A case that does not work gives the
- * reason, and the test fails if it works nevertheless.
+ * A case of the catalogue: a program as users call it, alone or as server and client, a row of docs/reference/programs.md. A
+ * case that does not work has the reason, and its test fails if it works.
  */
 import type { RdmacmCase } from '../system/rdmacm/rdmacm.ts'
 
@@ -18,13 +17,14 @@ export interface ProgramCase extends Omit<RdmacmCase, 'server'> {
   readonly only?: Userland
 }
 
-/** Why a case fails in a userland; undefined if it works. */
+/** Why a case fails in a userland; undefined: it works. */
 export const reasonOf = ({ fails }: ProgramCase, userland: Userland): string | undefined =>
   typeof fails === 'string' ? fails : fails?.[userland]
 
+/** Whether a case is run in a userland. */
 export const isIn = ({ only }: ProgramCase, userland: Userland): boolean => only === undefined || only === userland
 
-/** The command line, for titles and for the page. */
+/** The command lines, as the title of a test. */
 export const titleOf = ({ server, client }: ProgramCase): string =>
   server === undefined ? client : `${server} | ${client}`
 
@@ -33,7 +33,7 @@ export const singleProgram = (client: string, fails?: ProgramCase['fails']): Pro
   ...(fails !== undefined && { fails }),
 })
 
-/** The case with other or more properties. */
+/** A copy of the case with these properties. */
 export const withProperties = (programCase: ProgramCase, more: Partial<ProgramCase>): ProgramCase => ({
   ...programCase,
   ...more,

@@ -10,11 +10,13 @@ export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
 
 export type Verdict = 'works' | 'fails' | '–'
 
-/** The expected verdict of a case. */
+/** The verdict of a case that the catalogue expects; '–': the userland's program does not have its options. */
 export const expected = (one: ProgramCase, userland: Userland): Verdict =>
   !isIn(one, userland) ? '–' : reasonOf(one, userland) === undefined ? 'works' : 'fails'
 
+/** Text as the cell of a table. */
 const cell = (text: string): string => text.replaceAll('|', '\\|')
+/** A command line as inline code. */
 const code = (line: string): string => `\`${line.trim()}\``
 
 /** The command; a client that differs from its server only by the server's address is not shown separately. */
@@ -40,10 +42,11 @@ given, the server's is the same without the address. \`–\`: the program of tha
 
 const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
 
-export const render = (verdict: (one: ProgramCase, userland: Userland) => Verdict, more: string): string => {
+/** The page. `pyverbs`: its last section. */
+export const render = (verdict: (one: ProgramCase, userland: Userland) => Verdict, pyverbs: string): string => {
   const sections = catalogue.map(({ name, cases }) => {
     const rows = cases.map(one => rowOf(one, userland => verdict(one, userland)))
     return `## ${name}\n\n${COLUMNS}\n${rows.join('\n')}`
   })
-  return `${[HEAD, ...sections, more].join('\n\n')}\n`
+  return `${[HEAD, ...sections, pyverbs].join('\n\n')}\n`
 }

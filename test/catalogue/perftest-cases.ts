@@ -5,14 +5,14 @@
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
-/** On the first device, unless the options name another. */
+/** A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP. */
 const perftest = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'
   const line = `${program} -F -p PORT${device} ${options}`
   return { server: line, client: `${line} localhost`, ...more }
 }
 
-/** Over rdma_cm the address selects the device. */
+/** A case over rdma_cm, where the server's address selects the device. */
 const overRdmacm = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => ({
   server: `${program} -F -p PORT -R ${options}`,
   client: `${program} -F -p PORT -R ${options} SERVER`,
@@ -22,29 +22,31 @@ const overRdmacm = (program: string, options: string, more: Partial<ProgramCase>
 
 const CONNECTED_BW = ['ib_send_bw', 'ib_write_bw', 'ib_read_bw', 'ib_atomic_bw'] as const
 const LATENCY = ['ib_send_lat', 'ib_write_lat', 'ib_read_lat', 'ib_atomic_lat'] as const
-const sizeOf = (program: string, bytes: number): string => (program.includes('atomic') ? '' : ` -s ${bytes}`)
+/** The option for the message size, which atomics do not have. */
+const sizeOption = (program: string, bytes: number): string => (program.includes('atomic') ? '' : ` -s ${bytes}`)
+/** Whether the program has -e: WRITEs have no events. */
 const hasEvents = (program: string): boolean => !program.includes('write')
 
 const bandwidth = CONNECTED_BW.flatMap(program => {
-  const plain = `-n 50${sizeOf(program, 4096)}`
+  const basic = `-n 50${sizeOption(program, 4096)}`
   return [
-    overRdmacm(program, plain),
-    overRdmacm(program, `${plain} -q 4 -b`),
-    overRdmacm(program, `${plain} -T 32`),
-    ...(hasEvents(program) ? [overRdmacm(program, `${plain} -e`)] : []),
+    overRdmacm(program, basic),
+    overRdmacm(program, `${basic} -q 4 -b`),
+    overRdmacm(program, `${basic} -T 32`),
+    ...(hasEvents(program) ? [overRdmacm(program, `${basic} -e`)] : []),
     ...['-b', '-q 4', '-m 512', '-t 16 -Q 4', '-N', '--report_gbits', '-l 5', '--mr_per_qp -q 2'].map(options =>
-      perftest(program, `${plain} ${options}`),
+      perftest(program, `${basic} ${options}`),
     ),
-    ...['-S 3 --tclass=96', '-u 16', '-z', '-D 1'].map(options => perftest(program, `${plain} ${options}`)),
+    ...['-S 3 --tclass=96', '-u 16', '-z', '-D 1'].map(options => perftest(program, `${basic} ${options}`)),
   ]
 })
 
 const latency = LATENCY.flatMap(program => {
-  const plain = `-n 10${sizeOf(program, 64)}`
+  const basic = `-n 10${sizeOption(program, 64)}`
   return [
-    overRdmacm(program, plain),
-    ...(hasEvents(program) ? [overRdmacm(program, `${plain} -e`)] : []),
-    ...['-H', '-U', '-C', '-z', '-m 512'].map(options => perftest(program, `${plain} ${options}`)),
+    overRdmacm(program, basic),
+    ...(hasEvents(program) ? [overRdmacm(program, `${basic} -e`)] : []),
+    ...['-H', '-U', '-C', '-z', '-m 512'].map(options => perftest(program, `${basic} ${options}`)),
   ]
 })
 
@@ -53,6 +55,7 @@ const GROUP_IPV6 =
   'its default group is an IPv6 address, which the program refuses with an IPv4 address (-M names another group)'
 const ODP = 'no on-demand paging, as rxe of Linux 6.12'
 
+/** A case of the tests between two daemons. */
 const asCase = ({ program, args }: MatrixCase): ProgramCase => perftest(program, args.join(' '))
 
 export const perftestPrograms: readonly ProgramCase[] = [

@@ -15,9 +15,10 @@ import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
 import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
 
-/** Milliseconds: polling programs are slow on a busy machine. */
+/** Milliseconds that the daemon may run: longer than all programs take on a busy machine. */
 const DAEMON_LIMIT = 3_000_000
 
+/** The verdicts so far. */
 const results = new Map<ProgramCase, Map<Userland, Verdict>>()
 const skippedTests = new Map<Userland, Skipped>()
 
@@ -27,19 +28,20 @@ const record = (one: ProgramCase, userland: Userland, verdict: Verdict): void =>
 }
 
 for (const userland of userlands) {
-  const found = userlandRoot(userland)
-  const skip = 'skip' in found ? found.skip : lacking('rping', 'ib_send_bw', 'ibstat', 'rdma', 'ibv_devinfo')
+  const rootOrReason = userlandRoot(userland)
+  const skip =
+    'skip' in rootOrReason ? rootOrReason.skip : lacking('rping', 'ib_send_bw', 'ibstat', 'rdma', 'ibv_devinfo')
   describe(`programs of ${userland}`, { skip }, () => {
     const suite = suiteScope()
-    const root = found as UserlandRoot
+    const root = rootOrReason as UserlandRoot
     let daemon: TestDaemon
     before(async () => {
       daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT })
     })
 
-    it('rping, started by `userdma run`', async t => {
-      const byRun = ['env', '-u', 'LD_PRELOAD', '-u', 'USERDMA_SOCKET', userdma, 'run', '--socket'] as const
-      const command = (words: Words): Words => root.command([...byRun, daemon.socket, '--', ...words])
+    it('rping works under `userdma run`', async t => {
+      const underRun = ['env', '-u', 'LD_PRELOAD', '-u', 'USERDMA_SOCKET', userdma, 'run', '--socket'] as const
+      const command = (words: Words): Words => root.command([...underRun, daemon.socket, '--', ...words])
       assertGoodRdmacm(rpingCases[0]!, await runRdmacm(t, daemon, rpingCases[0]!, { command }))
     })
 
@@ -48,14 +50,14 @@ for (const userland of userlands) {
         for (const one of cases.filter(one => isIn(one, userland))) {
           const why = reasonOf(one, userland)
           it(`${titleOf(one)}${why === undefined ? '' : ` (fails: ${why})`}`, async t => {
-            const ending = runProgram(t, daemon, root, one)
-            const works = await ending.then(
+            const running = runProgram(t, daemon, root, one)
+            const works = await running.then(
               () => true,
               () => false,
             )
             record(one, userland, works ? 'works' : 'fails')
-            if (why === undefined) await ending
-            else assert.ok(!works, `it works now: remove its reason from the catalogue`)
+            if (why === undefined) await running
+            else assert.ok(!works, 'it works: remove `fails` from its case in the catalogue')
           })
         }
       })
@@ -64,7 +66,7 @@ for (const userland of userlands) {
       await daemon.settled(isEmpty)
     })
 
-    it('pyverbs', async t => {
+    it('rdma-core’s tests of pyverbs pass', async t => {
       const tests = await runPyverbs(t, root)
       assertGoodPyverbs(tests, userland)
       skippedTests.set(

@@ -1,5 +1,5 @@
 /*
- * The section on rdma-core's own pyverbs tests: which skip themselves here, by reason.
+ * The section of docs/reference/programs.md about rdma-core's own pyverbs tests: those that skip themselves, by reason.
  */
 import type { PyverbsResult } from '../system/suites/pyverbs.ts'
 import { type Userland, userlands } from './cases.ts'
@@ -14,7 +14,7 @@ passes here, and none fails. These skip themselves, for the reason that they giv
 /** A test as the page lists it. */
 export const shortName = (test: string): string => test.replace(/^tests\./, '')
 
-/** `|` separates the cells of a row. */
+/** A reason as the cell of a table, whose cells `|` separates. */
 const tableCell = (reason: string): string => reason.replaceAll('|', '\\|').trim()
 
 export const pyverbsSection = (skipped: ReadonlyMap<Userland, Skipped>): string => {

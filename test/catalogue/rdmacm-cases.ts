@@ -10,6 +10,7 @@ const rping = (server: string, client: string): ProgramCase => ({
   client: `rping -c -p PORT ${client}`,
 })
 
+/** A receiver (the server) and a sender of a multicast group; `client` is for other options of the sender. */
 const mckey = (server: string, client = server): ProgramCase => ({
   server: `mckey ${server} -b SERVER`,
   client: `mckey ${client} -b CLIENT -s`,
@@ -21,14 +22,16 @@ const cmtime = (server: string, client: string): ProgramCase => ({
   endless: true,
 })
 
-const six = (one: ProgramCase): ProgramCase => ({
+/** The case with SERVER6, an IPv6 address, in place of SERVER. */
+const overIpv6 = (one: ProgramCase): ProgramCase => ({
   ...one,
   ...(one.server !== undefined && { server: one.server.replaceAll('SERVER', 'SERVER6') }),
   client: one.client.replaceAll('SERVER', 'SERVER6'),
 })
 
 const GID = '::ffff:SERVER'
-const gid = (program: string, options: string): ProgramCase => ({
+/** A case with addresses in the format of GIDs. */
+const byGid = (program: string, options: string): ProgramCase => ({
   server: `${program} -b ${GID} -f gid ${options}`,
   client: `${program} -s ${GID} -f gid ${options}`,
 })
@@ -47,27 +50,27 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   rping('-C 3 -S 23 -V', '-a SERVER -C 3 -S 23 -V'),
   withProperties(rping('-P -q', '-a SERVER -C 3 -V -q'), { endless: true }),
   { server: 'ucmatose -p PORT', client: 'ucmatose -s SERVER -p PORT -b CLIENT' },
-  six(both('ucmatose', '')),
-  six(both('ucmatose', '-f ipv6')),
+  overIpv6(both('ucmatose', '')),
+  overIpv6(both('ucmatose', '-f ipv6')),
   both('ucmatose', '-f ip'),
   both('ucmatose', '-f name'),
   both('ucmatose', '-P tcp'),
   both('ucmatose', '-P ib'),
-  gid('ucmatose', '-p PORT'),
-  gid('ucmatose', '-p PORT -P ib'),
+  byGid('ucmatose', '-p PORT'),
+  byGid('ucmatose', '-p PORT -P ib'),
   both('ucmatose', '-a 14'),
   both('ucmatose', '-S 0 -C 3'),
   both('ucmatose', '-C 0'),
   both('ucmatose', '-c 100 -C 2'),
   { server: 'udaddy', client: 'udaddy -s SERVER -b CLIENT' },
-  six(udaddy('')),
+  overIpv6(udaddy('')),
   udaddy('-p 0x111'),
   udaddy('-p 0x2'),
   udaddy('-P udp'),
   udaddy('-P ipoib'),
   udaddy('-t 32'),
   udaddy('-f ip'),
-  gid('udaddy', ''),
+  byGid('udaddy', ''),
   mckey('-m 239.77.0.1'),
   mckey('-m 239.77.0.1 -C 3 -S 500'),
   mckey('-m 239.77.0.1 -c 3'),
@@ -75,7 +78,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   mckey('-m 239.77.0.1 -p 0x111'),
   mckey('-M ::ffff:239.77.0.1'),
   withProperties(mckey('-M 239.77.0.1'), {
-    fails: 'mckey reads the group of `-M` as an IPv6 address: an IPv4 address becomes ::, which cannot be joined (EINVAL)',
+    fails:
+      'mckey reads the group of `-M` as an IPv6 address: an IPv4 address becomes ::, which cannot be joined (EINVAL)',
   }),
   mckey('-m 239.77.0.1', '-m 239.77.0.1 -o'),
   { server: 'mckey -m ff0e::7701 -b SERVER6', client: 'mckey -m ff0e::7701 -b SERVER6 -s' },
@@ -85,7 +89,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   }),
   { server: 'rdma_server -p PORT', client: 'rdma_client -s SERVER -p PORT' },
   { server: 'rdma_server', client: 'rdma_client' },
-  six({ server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' }),
+  overIpv6({ server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' }),
   { server: 'rdma_xserver -p PORT -c r', client: 'rdma_xclient -s SERVER -p PORT -c r' },
   {
     server: 'rdma_xserver -p PORT -c x',
@@ -105,16 +109,16 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   both('rstream', '-S 4096 -C 50 -T r'),
   both('rstream', '-S 4096 -C 50 -k 5'),
   both('rstream', '-S 4096 -C 50 -B 8192 -i 64'),
-  six(both('rstream', '-S 4096 -C 50')),
+  overIpv6(both('rstream', '-S 4096 -C 50')),
   both('rstream', '-f ip -S 4096 -C 50'),
-  gid('rstream', '-p PORT -S 4096 -C 50'),
+  byGid('rstream', '-p PORT -S 4096 -C 50'),
   both('LD_PRELOAD=RSOCKETS rstream', '-T s -S 4096 -C 50'),
   both('riostream', '-S all -I 2 -C 5'),
   both('riostream', '-S 4096 -I 20 -C 5 -T a'),
   both('riostream', '-S 4096 -I 20 -C 5 -T b'),
   both('riostream', '-S 4096 -I 20 -C 5 -T n'),
   both('riostream', '-S 4096 -I 20 -C 5 -T v'),
-  six(both('riostream', '-S 4096 -I 20 -C 5')),
+  overIpv6(both('riostream', '-S 4096 -I 20 -C 5')),
   withProperties(both('udpong', '-S 512 -C 20'), { endless: true, fails: NO_GID }),
   withProperties(both('udpong', '-S 512 -C 20 -T e'), { endless: true, fails: NO_GID }),
 ]

@@ -21,6 +21,7 @@ export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1'
 const LIMIT = 120_000
 const FILE_BYTES = 100_000
 
+/** The values of the placeholders in command lines. */
 const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
   const folder = temporaryFolder(scope)
   const [FILE, COPY] = [join(folder, 'file'), join(folder, 'copy')]

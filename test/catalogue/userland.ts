@@ -1,6 +1,6 @@
 /*
- * The source of programs: this machine (Debian 12), or a folder with Debian 13's userland, which runs by chroot in its
- * own mount namespace. Nothing is installed, and nothing stays mounted.
+ * Where programs come from: this machine (Debian 12), or a folder with the userland of Debian 13, entered by chroot in a mount
+ * namespace. Nothing is installed, and nothing stays mounted.
  */
 import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,11 +24,13 @@ const PACKAGES = [
 ]
 
 /**
- * Shares the daemon's sockets and files, this checkout with the preload library, the system's own trees, and Node.js for
- * `userdma run`.
+ * Folders that are mounted in the userland too: the system's own trees, the daemons' sockets and files (in the temporary
+ * folder), and this checkout, for the preload library and `userdma run`.
  */
 const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
+/** With Node.js, a file. */
 const SHARED = [...FOLDERS, process.execPath]
+/** A script whose $0 is the root folder and whose arguments are the command. */
 const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done
 exec chroot "$0" "$@"`
 
@@ -45,7 +47,7 @@ const debian13 = (): UserlandRoot => {
   return { root, command: words => [...enter, ...words] }
 }
 
-/** A userland, or why it cannot be used here. */
+/** A userland, or the reason why it cannot be used here. */
 export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip: string } => {
   if (userland === 'Debian 12') return { root: '/', command: words => words }
   if (process.getuid?.() !== 0) return { skip: "Debian 13's userland is entered by chroot, which needs root" }
@@ -57,6 +59,6 @@ export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip
   }
 }
 
-/** The library that turns a program's sockets into rsockets. */
+/** The path, within the userland, of the library that turns a program's sockets into rsockets; undefined: not installed. */
 export const rsocketsLibrary = (root: string): string | undefined =>
   existsSync(join(root, LIBRARIES, 'rsocket', 'librspreload.so')) ? `/${LIBRARIES}/rsocket/librspreload.so` : undefined

@@ -3,6 +3,7 @@
  */
 import { type ProgramCase, singleProgram } from './cases.ts'
 
+/** A server and its client with the same options. */
 const pair = (program: string, options: string, fails?: string): ProgramCase => ({
   server: `${program} -p PORT ${options}`,
   client: `${program} -p PORT ${options} localhost`,
@@ -75,7 +76,7 @@ export const iproutePrograms: readonly ProgramCase[] = [
   'rdma statistic mode',
   'rdma system',
   'rdma system show',
-  // They change the devices, therefore they run last.
+  // These change the devices, so they are the last of the whole catalogue.
   'rdma link delete rxe0',
   'rdma link delete rxe1',
   'rdma link delete rxe2',

@@ -1,5 +1,5 @@
 /*
- * The examples run, as a reader would run them.
+ * Each example runs, and prints what it should; examples and a driver of tests import only what the package exports.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -11,30 +11,30 @@ import { hasNative } from '../../src/host/native.ts'
 import { fixture, repoRoot } from '../paths.ts'
 import { startDaemon } from '../system/programs.ts'
 
-/** The examples, compiled with the tests. */
+/** The path of an example as it was compiled with the tests. */
 const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
-/** The output of an example. Its environment lacks the variables of the test runner, which it would react to. */
+/** The output of an example. Its environment lacks the test runner's variable, to which node:test in examples would react. */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
 }
 
-test('examples import only the package’s exports', () => {
+test('examples and a third-party driver import only the package’s exports', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
   const entries = Object.values<string>(exports).map(path => path.replace('./dist/', '../').replace(/\.js$/, '.ts'))
   const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
   for (const source of sources)
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
       assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)
-  // A third-party driver.
+  // A driver that stands for one outside the package.
   const driver = join(repoRoot, 'test', 'verbs', 'classes', 'third-party-driver.ts')
   assert.ok(sources.length >= 7)
   for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)*(\.\.\/[^']+)'/g))
     assert.ok(entries.includes(module), `${driver}: ${module}`)
 })
 
-test('ping-pong has less than 60 lines, and plays all rounds', () => {
+test('ping-pong has less than 60 lines, and makes all round trips', () => {
   assert.match(run('ping-pong', ['200', '100']), /^200 round trips of 100 bytes, [\d.]+ µs each\n$/)
   assert.ok(readFileSync(join(repoRoot, 'examples', 'ping-pong.ts'), 'utf8').split('\n').length < 60)
 })
@@ -49,19 +49,19 @@ test('clients of connect-by-address read the server’s memory', () => {
   assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
 })
 
-test('two stacks of ping answer each other, and every byte arrives over a lossy link', () => {
+test('ping: two IP stacks answer each other’s pings, and every byte arrives over a lossy link', () => {
   assert.match(
     run('ping', ['2%', '100000']),
     /^10 pings answered, the fastest in \d+ µs\n100000 bytes arrived, in 72 datagrams of which \d+ were sent again\n$/,
   )
 })
 
-test('the user’s test of network-double passes', () => {
+test('the tests in network-double pass', () => {
   const output = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(output, /# pass 3\n# fail 0\n/)
 })
 
-test('the user’s tests of checked find mistakes', () => {
+test('the tests in checked find mistakes', () => {
   const output = run('checked.test', [], ['--enable-source-maps', '--test', '--test-reporter=tap'])
   assert.match(output, /# pass 2\n# fail 0\n/)
 })
@@ -70,15 +70,15 @@ test('many-connections serves 1,000 queue pairs from one event loop', () => {
   assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
 })
 
-/** The output of chained-set-up, with any times. */
-const chained =
+/** Matches the output of chained-set-up. */
+const chainedOutput =
   /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was created: rc_qp\.create: maxSendWr/
 
-test('chained-set-up creates all objects in one call, here and in a daemon', async t => {
-  assert.match(run('chained-set-up', ['20']), chained)
+test('chained-set-up creates all objects in one call, in this process and in a daemon', async t => {
+  assert.match(run('chained-set-up', ['20']), chainedOutput)
   if (!hasNative()) return
   const { socket } = await startDaemon(t)
-  assert.match(run('chained-set-up', ['50', socket]), chained)
+  assert.match(run('chained-set-up', ['50', socket]), chainedOutput)
 })
 
 test('decode-pcap prints a capture of Linux packet by packet', () => {

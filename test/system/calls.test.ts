@@ -1,5 +1,5 @@
 /*
- * Control calls of several programs: a program that calls in a loop is served fast and does not starve others.
+ * Calls of several programs at the same time: programs that call in a loop do not starve others.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,12 +1,12 @@
 /*
- * A traced program of the library: one chain of 503 calls that succeeds, and one that is refused.
+ * A program of the library that trace.test.ts traces: one chain of 503 calls that succeeds, and one that is refused.
  */
 import { open } from '../../src/verbs/index.ts'
 
 const socket = process.env.USERDMA_SOCKET
 if (socket === undefined) throw new Error('this program runs under userdma trace')
 const device = await open({ socket })
-const made = device.chain(chain => {
+const created = device.chain(chain => {
   const pd = chain.pd()
   const cq = chain.cq()
   return { qps: Array.from({ length: 500 }, () => chain.rcQp(pd, { sendCq: cq })), last: chain.cq() }
@@ -16,7 +16,7 @@ try {
   device.chain(chain => [chain.rcQp(pd, { sendCq: chain.cq(), maxSendWr: 1 << 30 })])
   process.exitCode = 1
 } catch {
-  // As expected.
+  // maxSendWr is above the device's limit.
 }
-if (made.qps.length !== 500) process.exitCode = 1
+if (created.qps.length !== 500) process.exitCode = 1
 await device.close()

@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process'
 import { findTool, missing } from '../tools.ts'
 import type { Scope } from './programs.ts'
 
+/** Runs iproute2's `ip`; throws its message if it fails. */
 export const ip = (...args: readonly string[]): void => {
   const { status, stderr } = spawnSync('ip', args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${stderr}`)
@@ -13,19 +14,22 @@ export const ip = (...args: readonly string[]): void => {
 /** Whether network namespaces can be created here; skips the test if not. */
 export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: string }): boolean => {
   const name = `ud${process.pid}x`
-  const tried = [
+  const attempts = [
     ['netns', 'add', name],
     ['-n', name, 'link', 'show'],
   ]
-  const made = findTool('ip') !== undefined && tried.every(args => spawnSync('ip', args).status === 0)
+  const succeeded = findTool('ip') !== undefined && attempts.every(args => spawnSync('ip', args).status === 0)
   spawnSync('ip', ['netns', 'delete', name])
-  return made || missing(t as Parameters<typeof missing>[0], 'network namespaces need root and iproute2')
+  return succeeded || missing(t as Parameters<typeof missing>[0], 'network namespaces need root and iproute2')
 }
 
 let namespaces = 0
 
-/** Two namespaces joined by a veth pair with IPv4 and IPv6 addresses; removed with the test. */
-export const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): readonly [string, string] => {
+/**
+ * Creates two namespaces joined by a veth pair v0 (see `connectNamespaces`), and removes them at the end of the scope;
+ * returns their names.
+ */
+export const twoNamespaces = (scope: Scope, mtu: number, hasOffload: boolean): readonly [string, string] => {
   const names = [0, 1].map(i => `ud${process.pid}n${namespaces}${i}`)
   namespaces++
   scope.after(() => {
@@ -35,31 +39,39 @@ export const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): rea
     ip('netns', 'add', name)
     ip('-n', name, 'link', 'set', 'lo', 'up')
   }
-  const two = [names[0], names[1]] as const
-  join(two, 'v0', mtu, hardware)
-  return two
+  const pair = [names[0], names[1]] as const
+  connectNamespaces(pair, 'v0', mtu, hasOffload)
+  return pair
 }
 
-/** A veth pair with the same name on both sides, with the addresses that end in 1 and 2. */
-export const join = (namespaces: readonly [string, string], dev: string, mtu: number, hardware: boolean): void => {
+/**
+ * Creates a veth pair with the name `dev` in both namespaces: 10.99.0.1 and fd99::1 in the first, 10.99.0.2 and fd99::2
+ * in the second. Without `hasOffload` the interfaces have no segmentation offload.
+ */
+export const connectNamespaces = (
+  namespaces: readonly [string, string],
+  dev: string,
+  mtu: number,
+  hasOffload: boolean,
+): void => {
   const [first, second] = namespaces
   ip('link', 'add', dev, 'netns', first, 'type', 'veth', 'peer', 'name', dev, 'netns', second)
   namespaces.forEach((name, i) => {
     ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', dev)
     ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', dev, 'nodad')
-    // An interface without segmentation offload: the kernel segments first, so that real packets are on the wire.
-    ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
+    // Without offload the kernel segments datagrams before the interface, so that single packets are on the wire.
+    ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hasOffload ? [] : ['gso_max_segs', '1']), 'up')
   })
   for (const name of namespaces) untilUp(name, dev)
 }
 
-/** Index of an interface. */
+/** The index of interface `dev` in a namespace (if_nametoindex). */
 export const indexOf = (namespace: string, dev: string): number =>
   Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
 
-/** Linux attaches a queue to the interface within a second; until then it drops packets. */
+/** Waits until the interface is up: Linux attaches its queue within a second, and drops packets until then. */
 const untilUp = (namespace: string, dev: string): void => {
-  for (let left = 2000; left > 0; left--) {
+  for (let tries = 0; tries < 2000; tries++) {
     const { stdout } = spawnSync('ip', ['-n', namespace, 'link', 'show', 'dev', dev], { encoding: 'utf8' })
     if (/ state UP /.test(stdout)) return
   }

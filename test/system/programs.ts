@@ -23,21 +23,21 @@ export { freePort, untilListening }
 /** Milliseconds after which a program counts as hung: it is killed, and the test fails with its output. */
 const LIMIT = 60_000
 
-/** The part of node:test's contexts that is needed here, so that hooks provide it too. */
+/** What these helpers use of node:test's contexts; `suiteScope` provides it for hooks. */
 export interface Scope {
-  after(body: () => unknown): void
+  after(cleanup: () => unknown): void
 }
 
 /**
- * A scope for a whole file or `describe`. Call it there, and use it in its `before`, where `after` would run at the end
- * of the hook.
+ * A scope that ends with the file or the `describe` in which this is called. Use it in `before`: a function given to the
+ * hook's own `after` would run at the end of the hook.
  */
 export const suiteScope = (): Scope => {
-  const bodies: (() => unknown)[] = []
+  const cleanups: (() => unknown)[] = []
   after(async () => {
-    for (const body of bodies.reverse()) await body()
+    for (const cleanup of cleanups.reverse()) await cleanup()
   })
-  return { after: body => void bodies.push(body) }
+  return { after: cleanup => void cleanups.push(cleanup) }
 }
 
 export const userdma = join(repoRoot, 'bin', 'userdma')
@@ -46,12 +46,12 @@ export const userdma = join(repoRoot, 'bin', 'userdma')
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
 /**
- * Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI no test may be
- * skipped.
+ * Which of these programs (names in PATH, or paths) is missing, as a reason for the option `skip`; false: none. In CI no
+ * test may be skipped, so there it throws.
  */
 export const lacking = (...programs: readonly string[]): string | false => {
-  const wanted = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
-  const missing = wanted.filter(name => (name.includes('/') ? !existsSync(name) : findTool(name) === undefined))
+  const needed = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
+  const missing = needed.filter(name => (name.includes('/') ? !existsSync(name) : findTool(name) === undefined))
   if (missing.length === 0) return false
   const message = `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
   if (inCi()) throw new Error(`${message}; in CI a test that cannot run is a failure`)
@@ -96,18 +96,18 @@ export const start = (
   let stdout = ''
   let stderr = ''
   let hasEnded = false
-  let late = false
+  let hasTimedOut = false
   const watchers = new Set<() => void>()
-  const changed = (): void => {
+  const notifyWatchers = (): void => {
     for (const watcher of watchers) watcher()
   }
   child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
     stdout += chunk
-    changed()
+    notifyWatchers()
   })
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     stderr += chunk
-    changed()
+    notifyWatchers()
   })
   const kill = (): void => {
     try {
@@ -118,7 +118,7 @@ export const start = (
     }
   }
   const timer = setTimeout(() => {
-    late = true
+    hasTimedOut = true
     kill()
     // Another process may still have the pipes open; it must not block this test.
     child.stdout?.destroy()
@@ -130,12 +130,12 @@ export const start = (
     child.once('close', (status, signal) => {
       clearTimeout(timer)
       hasEnded = true
-      changed()
-      if (late) reject(new Error(`${command} did not end within ${limit} ms; its output:\n${stdout}${stderr}`))
+      notifyWatchers()
+      if (hasTimedOut) reject(new Error(`${command} did not end within ${limit} ms; its output:\n${stdout}${stderr}`))
       else resolve({ status, signal, stdout, stderr })
     })
   })
-  // The caller that awaits it gets the failure; otherwise it is ignored.
+  // A caller that awaits `ended` gets the rejection; without this line one that does not would end the process.
   ended.catch(() => {})
   scope.after(kill)
   return {
@@ -144,16 +144,16 @@ export const start = (
     output: () => stdout + stderr,
     printed: pattern =>
       new Promise((resolve, reject) => {
-        const look = (): void => {
+        const search = (): void => {
           const match = pattern.exec(stdout) ?? pattern.exec(stderr)
           if (match) resolve(match)
           else if (hasEnded)
             reject(new Error(`${command} ended without printing ${pattern}; its output:\n${stdout}${stderr}`))
           else return
-          watchers.delete(look)
+          watchers.delete(search)
         }
-        watchers.add(look)
-        look()
+        watchers.add(search)
+        search()
       }),
   }
 }
@@ -207,12 +207,12 @@ export interface DaemonSettings {
   readonly limit?: number
 }
 
-/** Starts `userdma daemon`; ready when this resolves; stopped with the test. */
+/** Starts `userdma daemon`, which is ready when this resolves and is killed at the end of the scope. */
 export const startDaemon = async (
   scope: Scope,
   { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
-  // Its folder is removed once it no longer writes there.
+  // Kills the daemon first: its folder is removed once it no longer writes there.
   let started: Running | undefined
   scope.after(() => {
     started?.child.kill('SIGKILL')
@@ -263,11 +263,14 @@ const sum = (counts: Readonly<Record<string, number>>): number =>
 export const objectsOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
-/** Nothing is left of programs that have ended: the daemon destroys their objects a little later. */
+/**
+ * Whether all processes whose objects the daemon has still exist: it destroys the objects of an ended process a little
+ * later.
+ */
 export const hasOnlyLiving = ({ charged }: Stat): boolean =>
   charged.processes.every(({ pid }) => existsSync(`/proc/${pid}`))
 
-/** Nothing of any program is left. */
+/** Whether the daemon has no session and no object of any program. */
 export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, connections, devices }: Stat): boolean =>
   sessions === 0 &&
   contexts === 0 &&

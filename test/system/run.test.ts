@@ -1,3 +1,7 @@
+/*
+ * `userdma run`, `daemon`, `stat` and `demo` as a user calls them: exit statuses and signals, which daemon a command joins
+ * or starts, and what remains when either ends.
+ */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
@@ -18,7 +22,7 @@ import {
   userdma,
 } from './programs.ts'
 
-/** An environment without a daemon, and the path of its future socket. */
+/** The environment of a user who has no daemon, and the path at which `userdma run` will create the socket. */
 const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: string } => {
   const folder = temporaryFolder(t)
   return { env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }), folder, socket: join(folder, 'userdma', 'sock') }
@@ -28,7 +32,8 @@ const shell = (script: string): string[] => ['--', 'sh', '-c', script]
 
 const NAMESPACES = ['--user', '--map-root-user', '--pid', '--fork', '--mount-proc']
 
-const lacksNamespaces = (): string | false =>
+/** Why programs cannot run in user and PID namespaces of their own here; false if they can. */
+const whyNoNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
@@ -44,12 +49,12 @@ const untilRemoved = async (path: string): Promise<void> => {
 describe('userdma run', { skip: lacking('ibv_devices') }, () => {
   it("passes the program's input, output and status on", async t => {
     const { env } = freshUser(t)
-    const found = await run(t, 'sh', ['-c', `echo in | "$0" run -- sh -c 'cat; echo err >&2; exit 42'`, userdma], {
+    const result = await run(t, 'sh', ['-c', `echo in | "$0" run -- sh -c 'cat; echo err >&2; exit 42'`, userdma], {
       env,
     })
-    assert.equal(found.status, 42)
-    assert.equal(found.stdout, 'in\n')
-    assert.equal(found.stderr, 'err\n')
+    assert.equal(result.status, 42)
+    assert.equal(result.stdout, 'in\n')
+    assert.equal(result.stderr, 'err\n')
   })
 
   it('has status 128+n when signal n ended the program', async t => {
@@ -68,8 +73,8 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const { env } = freshUser(t)
     for (const signal of ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const) {
       const script = `
-        const on = setInterval(() => {}, 1000)
-        process.on('${signal}', () => { console.log('got ${signal}'); process.exitCode = 5; clearInterval(on) })
+        const timer = setInterval(() => {}, 1000)
+        process.on('${signal}', () => { console.log('got ${signal}'); process.exitCode = 5; clearInterval(timer) })
         console.log('ready')`
       const running = start(t, userdma, ['run', '--', process.execPath, '-e', script], {
         env,
@@ -116,10 +121,10 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.printed(/here/)
     const client = await openSession(socket)
-    const pids = await Promise.all(
+    const results = await Promise.all(
       Array.from({ length: 4 }, () => runUserdma(t, ['run', ...shell(`"${userdma}" stat --json`)], { env })),
     )
-    for (const { stdout, stderr } of pids) assert.equal(JSON.parse(stdout).pid, client.daemon, stderr)
+    for (const { stdout, stderr } of results) assert.equal(JSON.parse(stdout).pid, client.daemon, stderr)
     client.close()
     holder.child.stdin?.end('x\n')
     assert.equal((await holder.ended).status, 0)
@@ -130,8 +135,10 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     // Each program waits until all are connected, so that the first daemon still runs when the last one starts.
     const folder = temporaryFolder(t)
     const script = `touch "${folder}/$$"; while [ "$(ls "${folder}" | wc -l)" -lt 6 ]; do :; done; "${userdma}" stat --json`
-    const found = await Promise.all(Array.from({ length: 6 }, () => runUserdma(t, ['run', ...shell(script)], { env })))
-    const pids = found.map(({ status, stdout, stderr }) => {
+    const results = await Promise.all(
+      Array.from({ length: 6 }, () => runUserdma(t, ['run', ...shell(script)], { env })),
+    )
+    const pids = results.map(({ status, stdout, stderr }) => {
       assert.equal(status, 0, stderr)
       return (JSON.parse(stdout) as { pid: number }).pid
     })
@@ -141,16 +148,16 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 
   it('refuses a running daemon with other devices or faults, and says what it has', async t => {
     const daemon = await startDaemon(t, { fault: 'drop=0.01' })
-    const join = (...args: string[]) =>
+    const runWith = (...args: string[]) =>
       runUserdma(t, ['run', '--socket', daemon.socket, ...args, '--', 'echo', 'joined'])
-    const at = `^userdma: the daemon at ${daemon.socket} \\(process ${daemon.pid}\\)`
-    const devices = await join('--device', 'rxe5@127.0.0.1')
-    assert.match(devices.stderr, new RegExp(`${at} has rxe0@127.0.0.1, not rxe5@127.0.0.1; use --private`))
+    const theDaemon = `^userdma: the daemon at ${daemon.socket} \\(process ${daemon.pid}\\)`
+    const devices = await runWith('--device', 'rxe5@127.0.0.1')
+    assert.match(devices.stderr, new RegExp(`${theDaemon} has rxe0@127.0.0.1, not rxe5@127.0.0.1; use --private`))
     assert.equal(devices.status, 1)
-    const faults = await join('--fault', 'drop=0.5')
-    assert.match(faults.stderr, new RegExp(`${at} has faults drop=0.01, not drop=0.5; use --private`))
-    assert.equal((await join('--fault', 'drop=0.010', '--device', 'rxe0@127.0.0.1')).stdout, 'joined\n')
-    assert.equal((await join()).stdout, 'joined\n')
+    const faults = await runWith('--fault', 'drop=0.5')
+    assert.match(faults.stderr, new RegExp(`${theDaemon} has faults drop=0.01, not drop=0.5; use --private`))
+    assert.equal((await runWith('--fault', 'drop=0.010', '--device', 'rxe0@127.0.0.1')).stdout, 'joined\n')
+    assert.equal((await runWith()).stdout, 'joined\n')
   })
 
   it('starts a private daemon, which it stops and removes', async t => {
@@ -190,7 +197,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('can be run within a program of `userdma run`', async t => {
+  it('works in a program that `userdma run` has started', async t => {
     const { env } = freshUser(t)
     const { status, stdout } = await runUserdma(
       t,
@@ -204,9 +211,9 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.match(stdout, /rxe0/)
   })
 
-  it('serves programs in user and PID namespaces of their own', { skip: lacksNamespaces() }, async t => {
-    const inside = ['unshare', ...NAMESPACES, 'sh', '-c', `echo $$; ${ownProgram('loopback')}`]
-    const { status, stdout, stderr } = await runUserdma(t, ['run', '--private', '--', ...inside], freshUser(t))
+  it('serves programs in user and PID namespaces of their own', { skip: whyNoNamespaces() }, async t => {
+    const program = ['unshare', ...NAMESPACES, 'sh', '-c', `echo $$; ${ownProgram('loopback')}`]
+    const { status, stdout, stderr } = await runUserdma(t, ['run', '--private', '--', ...program], freshUser(t))
     assert.deepEqual({ status, stdout: stdout.split('\n')[0], stderr }, { status: 0, stdout: '1', stderr: '' })
   })
 

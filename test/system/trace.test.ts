@@ -1,3 +1,7 @@
+/*
+ * `userdma trace` with unmodified programs, programs of the library and drivers' descriptors: calls and their arguments,
+ * selections, tables, JSON, bytes, and captures that tshark reads.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -25,25 +29,25 @@ import {
 
 const contexts = ownProgram('contexts')
 
-/** A pingpong whose client is traced, with its output and capture. */
+/** Runs ibv_rc_pingpong with its client under `userdma trace`; returns the lines of calls and the path of the capture. */
 const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly string[]) => {
   const folder = temporaryFolder(t)
   const calls = join(folder, 'calls.txt')
   const pcap = join(folder, 'packets.pcapng')
   const port = String(await freePort())
-  const all = ['-d', 'rxe0', '-g', '1', ...args, '-p', port]
-  const server: Running = start(t, 'ibv_rc_pingpong', all, { env: daemon.env })
+  const pingpongArgs = ['-d', 'rxe0', '-g', '1', ...args, '-p', port]
+  const server: Running = start(t, 'ibv_rc_pingpong', pingpongArgs, { env: daemon.env })
   await untilListening(Number(port), server.ended)
   const options = ['trace', '--socket', daemon.socket, '-o', calls, '--pcap', pcap]
-  const client = await run(t, userdma, [...options, '--', 'ibv_rc_pingpong', ...all, 'localhost'])
+  const client = await run(t, userdma, [...options, '--', 'ibv_rc_pingpong', ...pingpongArgs, 'localhost'])
   assert.equal(client.status, 0, client.stdout + client.stderr)
   assert.match(client.stdout, /iters in/)
   assert.equal((await server.ended).status, 0)
   return { calls: readFileSync(calls, 'utf8'), pcap, client }
 }
 
-/** Methods in order, without those that only some versions of libibverbs call. */
-const methods = (calls: string): string[] =>
+/** The methods that were called, in order, without those that only some versions of libibverbs call. */
+const calledMethods = (calls: string): string[] =>
   calls
     .trimEnd()
     .split('\n')
@@ -51,18 +55,18 @@ const methods = (calls: string): string[] =>
     .filter(name => !/^(ioctl$|port\.|device\.query|rc_qp\.query)/.test(name))
 
 describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, () => {
-  it('prints every call of a program, decoded, before it ends', async t => {
+  it('prints every call of a program, decoded', async t => {
     const daemon = await startDaemon(t)
     const { calls } = await tracedPingpong(t, daemon, ['-e', '-n', '10', '-s', '100'])
-    const made = methods(calls)
+    const called = calledMethods(calls)
     const before = ['device.open', 'async_fd.create', 'comp_channel.create', 'pd.create', 'mr.create', 'cq.create']
     const connect = ['rc_qp.create', 'rc_qp.modify', 'cq.reqNotify', 'rc_qp.modify', 'rc_qp.modify']
     const after = ['rc_qp.destroy', 'cq.destroy', 'mr.destroy', 'pd.destroy']
-    assert.deepEqual(made.slice(0, 6), before, calls)
-    assert.deepEqual(made.slice(6, 11), connect, calls)
-    assert.deepEqual(made.slice(-4), after, calls)
+    assert.deepEqual(called.slice(0, 6), before, calls)
+    assert.deepEqual(called.slice(6, 11), connect, calls)
+    assert.deepEqual(called.slice(-4), after, calls)
     // The program requests a notification before every wait.
-    assert.ok(made.filter(name => name === 'cq.reqNotify').length >= 10, calls)
+    assert.ok(called.filter(name => name === 'cq.reqNotify').length >= 10, calls)
     assert.match(
       calls,
       /^\[pid \d+ ibv_rc_pingpong\] fd \d+ mr\.create\(pd 0, start 0x[0-9a-f]+, length 100, .*access /m,
@@ -79,7 +83,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(calls, /async_fd\.create\(\) = 0 \{object fd \d+\} </)
   })
 
-  it('shows more details on request', async t => {
+  it('shows zero fields with -v and --verbose', async t => {
     const daemon = await startDaemon(t)
     const query = async (...options: string[]): Promise<string> => {
       const { stderr } = await run(t, userdma, ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo'])
@@ -103,12 +107,12 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.ok(table.some(line => / 1 +port\.query$/.test(line)))
     assert.ok(table.some(line => / 1 +1 ioctl\(QUERY_DEVICE\)$/.test(line)))
     assert.match(table.at(-1) as string, /^100\.00 .* total$/)
-    const chosen = await traced('--class', 'port,async_fd')
+    const selected = await traced('--class', 'port,async_fd')
     assert.ok(
-      chosen.length >= 2 && chosen.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
-      chosen.join('\n'),
+      selected.length >= 2 && selected.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
+      selected.join('\n'),
     )
-    // Only a query that libibverbs makes by itself fails.
+    // Only a query that libibverbs itself makes fails, to find out whether the kernel has ioctls; --errors leaves it out.
     assert.deepEqual(await traced('--errors', '--json'), [''])
     const all = (await traced('--json')).map(line => JSON.parse(line))
     assert.deepEqual(
@@ -140,12 +144,12 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.equal(status, 0, stdout + stderr)
     assert.match(stderr, /comp_channel\.create\(\) = 0 \{object fd \d+\}/)
     assert.equal(stderr.split('interface.query(').length - 1, 1, 'attributes of the device are queried once')
-    const [made, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
+    const [completed, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
     assert.match(
-      made,
+      completed,
       /entries \[pd\.create\(\), cq\.create\(.*channel fd \d+.*\), rc_qp\.create\(pd entry 0, sendCq entry 1/,
     )
-    assert.match(made, /… 499 more\]\) = 0 \{done 503, results \[\{object \d+\}, /)
+    assert.match(completed, /… 499 more\]\) = 0 \{done 503, results \[\{object \d+\}, /)
     assert.match(refused, /\{done 1, results \[.*\], entry 1 EINVAL \(rc_qp\.create: .*maxSendWr.*\)\}/)
   })
 
@@ -167,7 +171,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(abi, /write\(\d+\).*\n {4}driver\n {6}in at .*\n(?: {8}.*\n)+ {8}\+24 data, \d+ bytes: /)
   })
 
-  it('names errors', async t => {
+  it('names the error of a refused call', async t => {
     const daemon = await startDaemon(t)
     const port = String(await freePort())
     const server = start(t, 'ibv_rc_pingpong', ['-p', port], { env: daemon.env })
@@ -220,7 +224,7 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
       const client = await run(t, 'rping', ['-c', ...ends], { env: daemon.env })
       assert.equal(client.status, 0, client.stdout + client.stderr)
       await server.ended
-      const lines = await tshark(t, pcap, '-Y', 'infiniband.mad.mgmtclass == 7')
+      const lines = await tshark(t, pcap, '-Y', 'infiniband.mad.mgmtclass == 7') // 7: communication management
       // On a busy machine a message may be retransmitted.
       assert.deepEqual(
         [...new Set(lines.map(line => /CM: (\w+)/.exec(line)?.[1]))],
@@ -230,8 +234,12 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
     })
 })
 
+/** Opcodes of RC packets (IBA 9.2.1). */
+const [SEND_FIRST, SEND_MIDDLE, SEND_LAST, ACKNOWLEDGE] = [0x00, 0x01, 0x02, 0x11]
+
 describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'editcap', 'python3') }, () => {
-  const verify = async (t: Scope, pcap: string): Promise<string> => {
+  /** The summary of verify.py, which checks the ICRC of each packet without our code. */
+  const verifyIcrcs = async (t: Scope, pcap: string): Promise<string> => {
     const classic = `${pcap}.pcap`
     const converted = await run(t, 'editcap', ['-F', 'pcap', pcap, classic])
     assert.equal(converted.status, 0, converted.stderr)
@@ -248,14 +256,14 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       // Each message has FIRST, three MIDDLE, LAST, and is acknowledged.
       const opcodes = lines.map(line => Number(line.split('\t')[1]))
       const count = (opcode: number): number => opcodes.filter(one => one === opcode).length
-      assert.deepEqual([count(0), count(1), count(2)], [40, 120, 40], lines.join('\n'))
-      assert.ok(count(17) > 0)
+      assert.deepEqual([count(SEND_FIRST), count(SEND_MIDDLE), count(SEND_LAST)], [40, 120, 40], lines.join('\n'))
+      assert.ok(count(ACKNOWLEDGE) > 0)
       for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
-      // 0x600000 is a warning. Over IPv6 tshark warns of a UDP checksum of 0, which RoCE uses there too.
+      // 0x600000 is tshark's severity "warning" (PI_WARN). Over IPv6 tshark warns of a UDP checksum of 0, which RoCE uses there too.
       const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
       const output = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
       assert.deepEqual(output, [''])
-      const summary = await verify(t, pcap)
+      const summary = await verifyIcrcs(t, pcap)
       assert.match(
         summary,
         new RegExp(`1 files, ${lines.length} RoCEv2 packets, ICRC right in ${lines.length}, .* errors 0`),
@@ -265,7 +273,7 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
   it('writes packets after fault injection', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.05,dup=0.05,seed=2' })
     const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
-    await verify(t, pcap)
+    await verifyIcrcs(t, pcap)
     const psns = readCapture(readFileSync(pcap)).map(({ bytes }) => {
       const frame = parseFrame(bytes)
       assert.notEqual(frame.kind, 'opaque')

@@ -1,6 +1,6 @@
 /*
  * `userdma check` on the programs of docs/findings: each fault is found at a marked line, and the same programs
- * without their faults have no finding; exit statuses, output formats, suppressions; no finding in correct programs.
+ * without their faults have no finding; exit statuses, output formats, suppressions, stacks; no error in real programs.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -26,10 +26,11 @@ import {
 import { checkScript, type FindingJson, serverAndClient } from './checking.ts'
 
 const sources = join(repoRoot, 'docs', 'findings')
-const built = (name: string): string => join(repoRoot, 'build', 'findings', name)
+/** Paths of a program of docs/findings, compiled with its fault and without. */
+const faulty = (name: string): string => join(repoRoot, 'build', 'findings', name)
 const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
 
-/** A library whose constructor calls a function of the program while the loader holds its lock. */
+/** A library whose constructor calls the program's function at the address $CONSTRUCTOR while the loader holds its lock. */
 const CONSTRUCTOR = `
 #include <stdint.h>
 #include <stdlib.h>
@@ -46,27 +47,30 @@ const PYVERBS = '/usr/lib/python3/dist-packages/pyverbs'
 /** Linux keeps this many bytes of a command's name (TASK_COMM_LEN - 1). */
 const COMM = 15
 
+/** The lines in a finding's stacks, as FILE:LINE. */
 const linesOf = ({ moments, objects }: FindingJson): string[] =>
   [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
     frames.map(({ file, line }) => `${file?.split('/').at(-1)}:${line}`),
   )
 
+/** The lines of a program that are marked FAULT, as FILE:LINE. */
 const markedLines = (id: string): string[] =>
   readFileSync(join(sources, `${id}.c`), 'utf8')
     .split('\n')
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
-/** Findings whose programs need more than a device; each has a test of its own. */
+/** Findings whose programs need more than one device and no options; tests below run them. */
 const special = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
 const ids = readdirSync(sources)
   .filter(name => name.endsWith('.c'))
   .map(name => name.slice(0, -2))
   .filter(id => !special.includes(id))
 
+/** Asserts that the program of a finding has that finding, with a marked line in its stacks. */
 const assertFound = (id: string, found: readonly FindingJson[]): void => {
-  const own = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
-  const finding = own.find(one => one.id === id)
-  assert.ok(finding, `${id}: found ${own.map(one => one.id).join(', ') || 'nothing'}`)
+  const ofProgram = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
+  const finding = ofProgram.find(one => one.id === id)
+  assert.ok(finding, `${id}: found ${ofProgram.map(one => one.id).join(', ') || 'nothing'}`)
   const marked = markedLines(id)
   if (findTool('addr2line') || findTool('llvm-symbolizer'))
     assert.ok(
@@ -75,7 +79,7 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
-/** A file `program.mjs` that imports `open` in line 1, with these lines from line 2 on. */
+/** Writes a program `program.mjs`, which imports `open` in line 1 and has these lines from line 2 on; returns its path. */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href
@@ -83,9 +87,11 @@ const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   return file
 }
 
-describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
+describe('userdma check', { skip: lacking(faulty('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
   it('finds the fault of each program, with its line', async t => {
-    const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`, ['--races'])
+    const { found, status } = await checkScript(t, `${ids.map(id => `${faulty(id)} >&2`).join('; ')}; true`, [
+      '--races',
+    ])
     for (const id of ids) assertFound(id, found)
     assert.equal(status, 65)
   })
@@ -102,33 +108,34 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(status, 0, stderr)
   })
 
-  it('a NAK of another daemon has no cause', async t => {
+  it('a NAK of another daemon is reported without its cause', async t => {
     const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
     const { found } = await checkScript(
       t,
-      built('peer-refused'),
+      faulty('peer-refused'),
       ['--link', 'udp', '--device', `rxe0@${loopbackText(92)}`],
       {
         PEER_SOCKET: peer.socket,
       },
     )
-    // The program under check is a child of the shell, or replaces it.
     assertFound('peer-refused', found)
   })
 
-  it('reports memory that takes too long to access', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
-    assertFound('slow-memory', (await checkScript(t, `${built('slow-memory')} >&2; true`)).found)
+  it('memory that takes too long to access is reported', {
+    skip: process.geteuid?.() !== 0 && 'needs root',
+  }, async t => {
+    assertFound('slow-memory', (await checkScript(t, `${faulty('slow-memory')} >&2; true`)).found)
   })
 
-  it('requests that other adapters refuse, with their line; nothing without the fault', async t => {
-    for (const [id, like, text] of [
+  it('uses that other adapters refuse are reported with --like, with their line; without the fault nothing is', async t => {
+    for (const [id, adapters, text] of [
       ['like-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
       ['like-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
       ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
       ['like-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
     ] as const) {
-      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', like, '--ignore-memlock'])
-      const { found, status } = await check(built(id))
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', adapters, '--ignore-memlock'])
+      const { found, status } = await check(faulty(id))
       assertFound(id, found)
       assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
       assert.match(found.find(one => one.id === id)?.text ?? '', text)
@@ -136,7 +143,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
   })
 
-  it('a program in TypeScript, with the lines of its calls and posts', { skip: !hasNative() }, async t => {
+  it('findings of a program in TypeScript have the lines of its calls and posts', { skip: !hasNative() }, async t => {
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
       'const pd = device.pd()',
@@ -159,7 +166,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
   })
 
-  it('races of a program in TypeScript, with the lines of its posts; silence if it polls in between', {
+  it('races of a program in TypeScript are reported with the lines of its posts; none if it polls in between', {
     skip: !hasNative(),
   }, async t => {
     const program = (between: string): string => {
@@ -189,10 +196,11 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     for (const { omitted } of [racing, polling]) assert.deepEqual(omitted, [])
   })
 
-  it('what was left out, in text, JSON and SARIF', { skip: !hasNative() }, async t => {
+  it('what was left out for a bound is reported in text, JSON and SARIF', { skip: !hasNative() }, async t => {
     const sarif = join(temporaryFolder(t), 'log.sarif')
     const file = libraryProgram(t, [
       'const device = await open({ socket: true })',
+      // The checker keeps the last 4096 destroyed objects.
       'for (let i = 0; i < 4100; i++) device.pd().close()',
       'await device.close()',
     ])
@@ -211,24 +219,24 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     )
   })
 
-  it('exits with the status of the program, or with 65 for a finding of at least the severity of --fail-on', async t => {
+  it('the exit status is the program’s, or 65 for a finding of the severity of --fail-on or a higher one', async t => {
     const statusOf = async (...args: string[]): Promise<number | null> =>
       (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
     assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
-    assert.equal(await statusOf('--', built('leak')), 0)
-    assert.equal(await statusOf('--fail-on', 'warning', '--', built('leak')), 65)
-    assert.equal(await statusOf('--fail-on', 'note', '--', built('infinite-timeout')), 65)
-    assert.equal(await statusOf('--', built('unknown-lkey')), 65)
-    assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${built('unknown-lkey')}; exit 3`), 3)
+    assert.equal(await statusOf('--', faulty('leak')), 0)
+    assert.equal(await statusOf('--fail-on', 'warning', '--', faulty('leak')), 65)
+    assert.equal(await statusOf('--fail-on', 'note', '--', faulty('infinite-timeout')), 65)
+    assert.equal(await statusOf('--', faulty('unknown-lkey')), 65)
+    assert.equal(await statusOf('--fail-on', 'never', '--', 'sh', '-c', `${faulty('unknown-lkey')}; exit 3`), 3)
   })
 
-  it('prints text, repeats and a summary; suppressions and SARIF', async t => {
+  it('text has each finding and a summary; --suppressions leaves findings out, also of SARIF', async t => {
     const folder = temporaryFolder(t)
-    const twice = `${built('unknown-lkey')} >&2; ${built('leak')}; ${built('stale-rkey')} >&2`
-    const busy = await runUserdma(t, ['check', '--', built('destroy-busy')])
+    const script = `${faulty('unknown-lkey')} >&2; ${faulty('leak')}; ${faulty('stale-rkey')} >&2`
+    const busy = await runUserdma(t, ['check', '--', faulty('destroy-busy')])
     assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)
 
-    const text = await runUserdma(t, ['check', '--', 'sh', '-c', twice])
+    const text = await runUserdma(t, ['check', '--', 'sh', '-c', script])
     assert.match(
       text.stderr,
       /userdma check: error unknown-lkey: process \d+ \(unknown-lkey\), rxe0: QP .* LOC_PROT_ERR/,
@@ -239,8 +247,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     const file = join(folder, 'supp')
     const sarif = join(folder, 'sarif')
     writeFileSync(file, '{\n leaks\n leak\n}\n{\n key\n stale-rkey\n ...\n src:stale-rkey.c:*\n}\n')
-    const some = await runUserdma(t, ['check', '--suppressions', file, '--sarif', sarif, '--', 'sh', '-c', twice])
-    assert.match(some.stderr, /userdma check: 1 error, 3 suppressed\n/)
+    const options = ['--suppressions', file, '--sarif', sarif]
+    const suppressed = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
+    assert.match(suppressed.stderr, /userdma check: 1 error, 3 suppressed\n/)
     const { runs } = JSON.parse(readFileSync(sarif, 'utf8')) as { runs: { results: { ruleId: string }[] }[] }
     assert.deepEqual(
       runs[0]?.results.map(({ ruleId }) => ruleId),
@@ -250,7 +259,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
 
   it('the blocks of --gen-suppressions suppress what was found', async t => {
     const file = join(temporaryFolder(t), 'supp')
-    const script = `${built('race')}; ${built('leak')}; ${built('stale-rkey')}`
+    const script = `${faulty('race')}; ${faulty('leak')}; ${faulty('stale-rkey')}`
     const checked = async (...options: string[]): Promise<string> =>
       (await runUserdma(t, ['check', '--races', ...options, '--', 'sh', '-c', `{ ${script}; } 2> /dev/null`])).stderr
     const blocks = (await checked('--gen-suppressions')).match(/^\{\n[^}]*\n\}$/gm) ?? []
@@ -260,7 +269,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   })
 
   it('an output that cannot be written is reported once, and the program continues', async t => {
-    const script = `${built('unknown-lkey')}; ${built('leak')}; echo over`
+    const script = `${faulty('unknown-lkey')}; ${faulty('leak')}; echo over`
     for (const options of [
       ['-o', '/dev/full'],
       ['--json', '-o', '/dev/full'],
@@ -302,7 +311,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     )
   })
 
-  it('a request of a batch has the stack of ibv_wr_complete, whatever its wr_id', async t => {
+  it('a request posted by ibv_wr_* has the stack of ibv_wr_complete, whatever its wr_id', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} batch`)
     assert.deepEqual(
       found.map(({ id, moments: [moment] }) => [id, moment?.frames.some(frame => frame.function === 'batch')]),
@@ -310,15 +319,15 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     )
   })
 
-  it('a frame is one line, whatever the name of its file', async t => {
+  it('a frame is one line, even if the name of its file has a newline', async t => {
     const program = join(temporaryFolder(t), 'odd\nname')
-    copyFileSync(built('unknown-lkey'), program)
+    copyFileSync(faulty('unknown-lkey'), program)
     const { found } = await checkScript(t, `'${program}' >&2`)
     const objects = found[0]?.moments[0]?.frames.map(({ object }) => object?.split('/').at(-1))
     assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
   })
 
-  it('the same mistake in many children is one finding; posts of threads, forks and signal handlers are none', async t => {
+  it('the same mistake in 20 children is one finding; posts by threads, children and signal handlers cause none', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
     assert.deepEqual(
       found.map(({ id, count }) => [id, count]),
@@ -328,7 +337,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.deepEqual([none, status], [[], 0], stderr)
   })
 
-  it('calls in a constructor do not wait for a thread that names its stack', { skip: lacking('cc') }, async t => {
+  it('calls in a library’s constructor do not wait for a thread that records its stack', {
+    skip: lacking('cc'),
+  }, async t => {
     const folder = temporaryFolder(t)
     writeFileSync(join(folder, 'library.c'), CONSTRUCTOR)
     const library = compileC(join(folder, 'library.so'), [join(folder, 'library.c')], ['-shared', '-fPIC'])
@@ -336,7 +347,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(stdout, 'loaded\n')
   })
 
-  it('a program that calls exec has the stacks of both programs', async t => {
+  it('after exec findings have the stacks of both programs', async t => {
     const { found } = await checkScript(t, `${ownProgram('check_cases')} exec`)
     const stacks = found.map(({ moments: [moment] }) => moment?.frames.map(frame => frame.function) ?? [])
     assert.equal(stacks.length, 2)
@@ -344,7 +355,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.notDeepEqual(stacks[0], stacks[1])
   })
 
-  it('a library at the address of an unloaded one has its own stacks', { skip: lacking('cc') }, async t => {
+  it('a library that is loaded at the address of an unloaded one has its own stacks', {
+    skip: lacking('cc'),
+  }, async t => {
     const folder = temporaryFolder(t)
     const libraries = ['one', 'two'].map(name => {
       const source = join(folder, `${name}.c`)
@@ -365,7 +378,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   it('forged records of posts affect only the stacks of that program', async t => {
     const { found, stderr } = await checkScript(
       t,
-      `${ownProgram('check_cases')} forged; ${built('unknown-lkey')}; true`,
+      `${ownProgram('check_cases')} forged; ${faulty('unknown-lkey')}; true`,
     )
     assert.ok(
       found.some(({ id, program }) => id === 'unknown-lkey' && program.command === 'check_cases'),
@@ -383,9 +396,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.match(stderr, /userdma check: no findings: no program made a call of verbs\n/)
   })
 
-  it('after an interrupt the findings so far are printed, and the status is that of the signal', async t => {
+  it('after Ctrl-C the findings so far are printed, and the exit status is 130', async t => {
     // A program with a terminal gets its signals from there, others through the command.
-    const script = `${built('unknown-lkey')}; echo over; exec sleep 1000`
+    const script = `${faulty('unknown-lkey')}; echo over; exec sleep 1000`
     const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
     await running.printed(/over/)
     await running.printed(/error unknown-lkey/)
@@ -395,7 +408,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(status, 130)
   })
 
-  it('a program that continues after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
+  it('a program that still has a device open when the command ends is mentioned', {
+    skip: lacking('ibv_asyncwatch'),
+  }, async t => {
     const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
     const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
     assert.match(
@@ -409,15 +424,15 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     const refused = await runUserdma(t, ['check', '--socket', plain.socket, '--', 'true'])
     assert.match(refused.stderr, /does not check programs \(--check\); use --private/)
     const daemon = await startDaemon(t, { options: ['--check'] })
-    const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', built('leak')])
+    const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', faulty('leak')])
     assert.match(joined.stderr, /2 warnings/)
     // A program of `run` is checked too, without stacks.
-    await run(t, built('unknown-rkey'), [], { env: daemon.env })
+    await run(t, faulty('unknown-rkey'), [], { env: daemon.env })
     const later = await runUserdma(t, ['check', '--socket', daemon.socket, '--', 'true'])
     assert.match(later.stderr, /error unknown-rkey/)
   })
 
-  it('wrong options get a message', async t => {
+  it('wrong options are refused with a message', async t => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
       [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error, never/],
@@ -434,7 +449,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     }
   })
 
-  it('explains findings, statuses, events and vendor errors', async t => {
+  it('--explain explains findings, `userdma explain` statuses, events and vendor errors', async t => {
     const outputOf = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
     assert.match(
       await outputOf('check', '--explain'),
@@ -452,8 +467,8 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   })
 })
 
-describe('userdma check has no alarm about', {
-  skip: lacking(built('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
+describe('userdma check reports no error in', {
+  skip: lacking(faulty('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
 }, () => {
   const commands = [
     'ibv_rc_pingpong -g 1 -n 100',

@@ -1,5 +1,5 @@
 /*
- * Scripts under `userdma check`, and their findings.
+ * Runs shell scripts under `userdma check --json`, and reads the findings: the types have those members that tests use.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,14 +33,14 @@ export interface OmissionJson {
   readonly text: string
 }
 
-/** A shell script that runs a command as server and client of one port; `ss` says when the server listens. */
+/** A shell script that runs a command as server, and as its client once `ss` shows that the server listens. */
 export const serverAndClient = async (command: string): Promise<string> => {
   const port = await freePort()
-  const server = `${command} -p ${port}`
-  return `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
+  const line = `${command} -p ${port}`
+  return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null; wait`
 }
 
-/** Runs a shell script under `userdma check`, and returns its findings of all severities. */
+/** Runs a shell script under `userdma check`; returns its findings of all severities, and what was left out for a bound. */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(
@@ -49,12 +49,12 @@ export const checkScript = async (scope: Scope, script: string, options: readonl
     { env: cleanEnvironment(env) },
   )
   const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
-  const all = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
+  const records = lines.map(line => JSON.parse(line) as FindingJson | OmissionJson)
   return {
     status,
     stdout,
     stderr,
-    found: all.filter(one => 'id' in one),
-    omitted: all.filter(one => 'omission' in one),
+    found: records.filter(one => 'id' in one),
+    omitted: records.filter(one => 'omission' in one),
   }
 }

@@ -9,21 +9,22 @@ import { basename } from 'node:path'
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'
 
 export interface KnownFinding {
-  /** Names of processes, as the kernel cuts them: 15 characters. `*` stands for any characters. */
+  /** Names of processes as the kernel keeps them, cut to 15 characters; a `*` at the end stands for any characters. */
   readonly programs: readonly string[]
   readonly id: FindingId
   /** The highest severity that the row matches. */
   readonly severity: Exclude<Severity, 'note'>
   /** Matches the text of the finding; absent: any text. */
   readonly text?: RegExp
-  /** A function of the program that is in the stack. */
+  /** A function of the program that is in the stack; absent: any stack. */
   readonly at?: string
+  /** Where the mistake is in the sources: file and line, or function. */
   readonly source: string
   /** Why it is true: a sentence without a full stop. */
   readonly why: string
 }
 
-/** A test of pyverbs that provokes what it expects. */
+/** A row for a test of pyverbs that provokes the failure that it expects. */
 const python = (id: FindingId, file: string, test: string, why: string): KnownFinding => ({
   programs: ['python3'],
   id,
@@ -33,8 +34,8 @@ const python = (id: FindingId, file: string, test: string, why: string): KnownFi
   why,
 })
 
-/** A mistake that a program of test/programs makes on purpose; `file` without `.c`. */
-const own = (file: string, id: FindingId, at: string, why: string): KnownFinding => ({
+/** A row for a mistake that a program of test/programs makes on purpose in function `at`; `file` without `.c`. */
+const ownProgram = (file: string, id: FindingId, at: string, why: string): KnownFinding => ({
   programs: [basename(file)],
   id,
   severity: 'error',
@@ -43,6 +44,7 @@ const own = (file: string, id: FindingId, at: string, why: string): KnownFinding
   why,
 })
 
+/** A row for a warning; `programs`: their names, separated by spaces. */
 const warning = (programs: string, id: FindingId, source: string, why: string, text?: RegExp): KnownFinding => ({
   programs: programs.split(' '),
   id,
@@ -52,6 +54,7 @@ const warning = (programs: string, id: FindingId, source: string, why: string, t
   why,
 })
 
+/** All programs of perftest. */
 const PERFTEST = 'ib_*'
 
 export const knownFindings: readonly KnownFinding[] = [
@@ -66,7 +69,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'ibv_srq_pingpon',
     'buffer-reused',
     'libibverbs/examples/srq_pingpong.c:585',
-    'that buffer is also the one of the sends',
+    'that buffer is also used for the sends',
   ),
   warning(
     'ibv_rc_pingpong',
@@ -101,7 +104,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'mckey',
     'leak',
     'librdmacm/examples/mckey.c:102, :140, :148, :184, :315',
-    'a receiver that is stopped while it waits has all of its objects',
+    'a receiver that is stopped while it waits has destroyed none of its objects',
   ),
   warning(
     'ucmatose udaddy mckey',
@@ -126,7 +129,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'rstream riostream rcopy',
     'region-in-use',
     'librdmacm/rsocket.c:1056, :1062, :1079',
-    'rclose deregisters the buffers before it destroys the queue pair, and polls no completion that is left',
+    'rclose deregisters the buffers before it destroys the queue pair, and does not poll the remaining completions',
   ),
   warning(
     'cmtime',
@@ -238,7 +241,7 @@ export const knownFindings: readonly KnownFinding[] = [
     'python3',
     'leak',
     'tests/rdmacm_utils.py:214, :291, :295, :307, test_rdmacm_async_ex_leave_multicast_traffic',
-    'its processes end without destroying what they have',
+    'its processes end without destroying their objects',
   ),
   warning(
     'python3',
@@ -248,16 +251,21 @@ export const knownFindings: readonly KnownFinding[] = [
   ),
 
   // ---- our own programs ----
-  own('pairs/datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
-  own('memory/memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
-  own('memory/memory_windows', 'rkey-no-right', 'type2_local_invalidate', 'it writes through a window for reading'),
-  own(
+  ownProgram('pairs/datagrams', 'bad-request', 'unreliable_connection', 'it expects that UC refuses a READ'),
+  ownProgram('memory/memory_windows', 'stale-rkey', 'type1', 'it writes through a window that was bound anew'),
+  ownProgram(
+    'memory/memory_windows',
+    'rkey-no-right',
+    'type2_local_invalidate',
+    'it writes through a window for reading',
+  ),
+  ownProgram(
     'memory/memory_windows',
     'atomic-misaligned',
     'atomic_write_at',
     'it expects that the responder refuses the address',
   ),
-  own('memory/memory_windows', 'qp-no-right', 'flush_range', 'it expects that the responder refuses the FLUSH'),
+  ownProgram('memory/memory_windows', 'qp-no-right', 'flush_range', 'it expects that the responder refuses the FLUSH'),
   warning(
     'memory_windows',
     'destroy-busy',

@@ -1,5 +1,6 @@
 /*
- * `userdma check` on memory that ends while requests use it, in real programs (test/programs/check/lifetimes.c).
+ * `userdma check` on memory of outstanding requests that is freed, or whose stack frame returns (the cases of
+ * test/programs/check/lifetimes.c), and on correct programs of the same kind.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +9,7 @@ import { lacking, ownProgram } from '../programs.ts'
 import { checkScript } from './checking.ts'
 
 const program = ownProgram('lifetimes')
-const about: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fork-outstanding', 'context-inherited']
+const lifetimeIds: readonly FindingId[] = ['buffer-freed', 'frame-returned', 'fork-outstanding', 'context-inherited']
 
 describe('memory of outstanding requests', { skip: lacking(program) }, () => {
   for (const [name, expected] of [
@@ -23,13 +24,13 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
     it(`${name}: ${expected}`, async t => {
       const { found, stderr } = await checkScript(t, `${program} ${name} >&2`)
       assert.deepEqual(
-        found.map(({ id }) => id).filter(id => about.includes(id)),
+        found.map(({ id }) => id).filter(id => lifetimeIds.includes(id)),
         [expected],
         stderr,
       )
     })
 
-  it('nothing is found if the requests are over, in children, at exit, on other stacks', async t => {
+  it('nothing is found if the requests have ended, in children, at exit and on other stacks', async t => {
     const cases = [
       'polled',
       'unsignaled',
@@ -46,7 +47,7 @@ describe('memory of outstanding requests', { skip: lacking(program) }, () => {
       `set -e; for i in ${cases.join(' ')}; do ${program} $i >&2; done`,
     )
     assert.deepEqual(
-      found.filter(({ id }) => about.includes(id)).map(({ id, text }) => `${id}: ${text}`),
+      found.filter(({ id }) => lifetimeIds.includes(id)).map(({ id, text }) => `${id}: ${text}`),
       [],
     )
     assert.equal(status, 0, stderr)

@@ -12,15 +12,15 @@ const program = ownProgram('races')
 const racesOf = (found: readonly FindingJson[]): readonly FindingJson[] =>
   found.filter(({ id }) => raceIds.some(one => one === id))
 
-/** Cases by the wr_id of their requests. */
+/** The ids of the race findings of each case, by the wr_id of the case's requests. */
 const findingsByCase = (found: readonly FindingJson[]): Map<string, string[]> => {
-  const all = new Map<string, string[]>()
+  const byCase = new Map<string, string[]>()
   for (const { id, details } of racesOf(found))
     for (const [, wrId = ''] of details.join(' ').matchAll(/wr_id (\d+)/g)) {
-      const known = all.get(wrId) ?? []
-      if (!known.includes(id)) all.set(wrId, [...known, id])
+      const ids = byCase.get(wrId) ?? []
+      if (!ids.includes(id)) byCase.set(wrId, [...ids, id])
     }
-  return all
+  return byCase
 }
 
 describe('userdma check --races', { skip: lacking(program) }, () => {
@@ -34,7 +34,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.ok(cases.length >= 60, `${stdout}${stderr}`)
     const wrong = cases
       .map(([number = '', name, expected]) => [name, expected, byCase.get(number)?.join(', ') ?? 'none'])
-      .filter(([, expected, is]) => expected !== is)
+      .filter(([, expected, found]) => expected !== found)
     assert.deepEqual(
       wrong.filter(([, expected]) => expected === 'none'),
       [],
@@ -56,7 +56,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
     assert.deepEqual(racesOf(found), [])
   })
 
-  it('prints the requests that race', async t => {
+  it('prints which requests race', async t => {
     const { stderr } = await runUserdma(t, ['check', '--races', '--private', '--', program])
     assert.match(
       stderr,

@@ -14,15 +14,18 @@ import { freePort, lacking, ONE_DEVICE, ownProgram, run, type Scope } from '../p
 import { runPyverbs, SHIPPED } from '../suites/pyverbs.ts'
 import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
 
-/** Runs a body, and ends the processes that it started. Its failure is only a diagnostic: other tests check success. */
+/**
+ * Runs a program, and then ends the processes that it started. That the program fails is only a diagnostic: other tests
+ * check its success.
+ */
 const attempt = async (t: TestContext, title: string, body: (scope: Scope) => Promise<unknown>): Promise<void> => {
-  const after: (() => unknown)[] = []
+  const cleanups: (() => unknown)[] = []
   try {
-    await body({ after: one => void after.push(one) })
+    await body({ after: cleanup => void cleanups.push(cleanup) })
   } catch (error) {
     t.diagnostic(`${title} failed: ${String(error)}`)
   } finally {
-    for (const one of after.reverse()) await one()
+    for (const cleanup of cleanups.reverse()) await cleanup()
   }
 }
 

@@ -11,8 +11,8 @@ import { userlandRoot } from '../../catalogue/userland.ts'
 import { lacking, ownProgram, run } from '../programs.ts'
 import { startCheckedDaemon, unknownFindings } from './real-programs.ts'
 
-/** The first command line of the catalogue with each of these programs is run. */
-const few = [
+/** Of each of these programs the first command line of the catalogue is run. */
+const fewPrograms = [
   'ibv_rc_pingpong',
   'ibv_ud_pingpong',
   'ibv_srq_pingpong',
@@ -23,7 +23,7 @@ const few = [
   'rping',
   'ucmatose',
 ]
-const cases = few.map(name => {
+const cases = fewPrograms.map(name => {
   const found = catalogue.flatMap(section => section.cases).find(one => one.client.startsWith(name))
   assert.ok(found, name)
   return found
@@ -45,10 +45,10 @@ describe('findings in real programs are known', {
       const provoked = await newFindings('memory_windows type1')
       assert.ok(provoked.some(({ finding }) => finding.id === 'stale-rkey'))
       assert.deepEqual(unknownFindings(provoked), [])
-      // The table is about these programs only.
+      // The same finding in a program that the table does not name is unknown.
       const [one] = provoked.filter(({ finding }) => finding.severity === 'error')
       assert.ok(one)
-      const other = { ...one, finding: { ...one.finding, program: { pid: 1, command: 'other' } } }
-      assert.equal(unknownFindings([other]).length, 1)
+      const ofOther = { ...one, finding: { ...one.finding, program: { pid: 1, command: 'other' } } }
+      assert.equal(unknownFindings([ofOther]).length, 1)
     })
 })

@@ -1,5 +1,6 @@
 /*
- * Third-party programs and ours on a daemon with --check: their findings, with the command that caused each.
+ * A daemon with --check for the tests of real programs: its findings, with the command during which each was reported, and
+ * the comparison with the table of known findings.
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { openSession } from '../../../src/cli/client.ts'
@@ -12,21 +13,21 @@ import { type KnownFinding, knownFindings } from './known-findings.ts'
 
 export interface RealFinding {
   readonly finding: Finding
-  /** The command line with which it first appeared. */
+  /** The command line that ran when it was reported. */
   readonly command: string
   readonly frames: readonly Frame[]
 }
 
 export interface CheckedDaemon {
   readonly daemon: TestDaemon
-  /** The findings that are new since the last call. */
+  /** The findings that were reported since the last call, by `command`. */
   newFindings(command: string): Promise<readonly RealFinding[]>
 }
 
-/** Milliseconds that the daemon may run: as long as the programs of a long test. */
+/** Milliseconds that the daemon may run: longer than all programs of a long test take. */
 const LIMIT = 3_000_000
 
-/** A daemon whose programs are checked as under `userdma check`. */
+/** Starts a daemon that checks programs as `userdma check` does, with `races` as `userdma check --races` does. */
 export const startCheckedDaemon = async (
   scope: Scope,
   {
@@ -35,8 +36,8 @@ export const startCheckedDaemon = async (
   }: { readonly races?: boolean; readonly devices?: readonly string[] } = {},
 ): Promise<CheckedDaemon> => {
   const daemon = await startDaemon(scope, { devices, options: ['--check'], limit: LIMIT })
-  const waiting: Finding[] = []
-  const client = await openSession(daemon.socket, { onFinding: finding => void waiting.push(finding) })
+  const unread: Finding[] = []
+  const client = await openSession(daemon.socket, { onFinding: finding => void unread.push(finding) })
   scope.after(() => client.close())
   await client.findings()
   const symbols = createSymbols()
@@ -45,7 +46,7 @@ export const startCheckedDaemon = async (
     async newFindings(command) {
       // Messages stay in order: all findings so far precede this reply.
       await client.counts()
-      return waiting.splice(0).map(finding => ({
+      return unread.splice(0).map(finding => ({
         finding,
         command,
         frames: finding.moments.flatMap(({ stack }) => symbols.framesOf(stack)),
@@ -54,20 +55,21 @@ export const startCheckedDaemon = async (
   }
 }
 
-const isNamed = (pattern: string, name: string): boolean =>
+/** Whether a pattern of `KnownFinding.programs` matches a process name. */
+const matchesName = (pattern: string, name: string): boolean =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern
 
-const isAbout = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
+const matches = (known: KnownFinding, { finding, frames }: RealFinding): boolean =>
   known.id === finding.id &&
   isFailure(known.severity, finding.severity) &&
-  known.programs.some(pattern => isNamed(pattern, finding.program?.command ?? '')) &&
+  known.programs.some(pattern => matchesName(pattern, finding.program?.command ?? '')) &&
   (known.text?.test(finding.text) ?? true) &&
   (known.at === undefined || frames.some(frame => frame.function === known.at))
 
 /** Errors and warnings that are not in the table, as text. */
 export const unknownFindings = (found: readonly RealFinding[]): string[] =>
   found
-    .filter(one => one.finding.severity !== 'note' && !knownFindings.some(known => isAbout(known, one)))
+    .filter(one => one.finding.severity !== 'note' && !knownFindings.some(known => matches(known, one)))
     .map(({ finding, command, frames }) => {
       const { severity, id, program, text } = finding
       const stack = frames.map(({ function: name, object }) => name || object).join(' < ')

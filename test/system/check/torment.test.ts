@@ -1,6 +1,6 @@
 /*
- * `--torment` with real programs: mistakes that work otherwise are found in under 100 seeds, and the same programs
- * without them pass.
+ * `--torment` with the programs of test/programs/check/torment_cases.c: mistakes that work without it fail with one of 100
+ * seeds, and the same programs without the mistakes pass.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -13,6 +13,7 @@ import { lacking, ownProgram, runUserdma, type Scope, temporaryFolder } from '..
 const cases = ownProgram('torment_cases')
 const SEEDS = 100
 
+/** The exit status of a case: 0 if it passes, 1 if it fails. */
 const statusOf = async (scope: Scope, name: string, options: readonly string[]): Promise<number | null> => {
   const { status, stderr } = await runUserdma(scope, ['run', '--private', ...options, '--', cases, name])
   assert.ok(status === 0 || status === 1, stderr)
@@ -33,7 +34,7 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
   ] as const)
     it(`rdma-core refuses ${title}`, async t => {
       assert.equal(await statusOf(t, name, []), 0)
-      // the first seed with kind `queue` for each queue pair
+      // A seed whose kinds include `queue`, with probability 1.
       const seed = seedWith('queue', 1)
       const { status, stderr } = await runUserdma(t, [
         ...['run', '--private', '--torment', String(seed), '--', cases, name],
@@ -61,8 +62,8 @@ describe('userdma trace --torment', { skip: lacking(cases) }, () => {
       numbers.map((_, i) => i + 1),
     )
     for (const kind of decisions.filter((_, i) => i % 2 === 1)) assert.ok(Object.hasOwn(TormentKinds, kind), kind)
-    const destroys = lines.findLastIndex(line => line.includes('cq.destroy'))
-    assert.ok(lines.findIndex(line => line.includes('torment 1,')) < destroys)
+    const lastDestroy = lines.findLastIndex(line => line.includes('cq.destroy'))
+    assert.ok(lines.findIndex(line => line.includes('torment 1,')) < lastDestroy)
   })
 })
 
@@ -82,18 +83,22 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.ok(stderr.includes(`repeat it: userdma check --torment ${text} -- ${cases} last-byte\n`), stderr)
     assert.ok(stderr.includes(`userdma trace --private --torment ${text} -- ${cases} last-byte\n`), stderr)
   })
-  it('says so if no run fails', async t => {
+  it('prints that no run has failed', async t => {
     const { status, stderr } = await search(t, ['--torment-search', '2', '--torment', '40'], cases, 'order-right')
     assert.equal(stderr, 'userdma check: no failure with 2 seeds, 40 to 41\n')
     assert.equal(status, 0)
   })
-  /** A program for which the script decides, which has the number of the run in `$n`, from 0 on. */
-  const counting = (scope: Scope, script: string): readonly string[] => {
+  /** A program that is this shell script; `$n` in it is the number of the run, from 0 on. */
+  const countingScript = (scope: Scope, script: string): readonly string[] => {
     const file = join(temporaryFolder(scope), 'runs')
     return ['sh', '-c', `n=$(cat ${file} || echo 0) 2> /dev/null; echo $((n + 1)) > ${file}; ${script}`]
   }
-  it('says whether the failure repeats', async t => {
-    const { status, stderr } = await search(t, ['--torment-search', '1'], ...counting(t, '[ $n = 0 ] || [ $n = 3 ]'))
+  it('prints how often the failure repeats', async t => {
+    const { status, stderr } = await search(
+      t,
+      ['--torment-search', '1'],
+      ...countingScript(t, '[ $n = 0 ] || [ $n = 3 ]'),
+    )
     assert.match(stderr, /1 of 1 seeds fail; .*\n.*exit status 1\n.*run again, it fails 1 of 2 times\n/)
     assert.equal(status, 65)
   })
@@ -101,16 +106,16 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     const interrupted = await search(
       t,
       ['--torment-search', '50'],
-      ...counting(t, '[ $n = 0 ] && exit; [ $n -lt 3 ] || { kill -INT $PPID; sleep 60; }; exit 3'),
+      ...countingScript(t, '[ $n = 0 ] && exit; [ $n -lt 3 ] || { kill -INT $PPID; sleep 60; }; exit 3'),
     )
     assert.match(
       interrupted.stderr,
       /check: 2 of 2 seeds until SIGINT fail; the shortest is --torment 1 .*\n.*status 3\n/,
     )
     assert.equal(interrupted.status, 130)
-    const early = await search(t, ['--torment-search', '50'], 'sh', '-c', 'kill -TERM $PPID; sleep 60')
-    assert.equal(early.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
-    assert.equal(early.status, 143)
+    const interruptedAtOnce = await search(t, ['--torment-search', '50'], 'sh', '-c', 'kill -TERM $PPID; sleep 60')
+    assert.equal(interruptedAtOnce.stderr, 'userdma check: no failure with 0 seeds until SIGTERM\n')
+    assert.equal(interruptedAtOnce.status, 143)
   })
   it('finds races with --races', async t => {
     const race = join(repoRoot, 'build', 'findings', 'race')
@@ -126,17 +131,17 @@ describe('userdma check --torment-search', { skip: lacking(cases) }, () => {
     assert.equal(status, 65)
   })
   it('counts signals, the time limit and findings as failures, also without torment', async t => {
-    const one = ['--torment-search', '1']
-    const killed = await search(t, one, 'sh', '-c', 'kill -SEGV $$')
+    const oneSeed = ['--torment-search', '1']
+    const killed = await search(t, oneSeed, 'sh', '-c', 'kill -SEGV $$')
     assert.match(killed.stderr, /: the program fails without torment, so no seed was tried\n.*: signal SIGSEGV\n/)
     assert.match(killed.stderr, /-- sh -c 'kill -SEGV \$\$'\n/)
-    const late = await search(t, [...one, '--time-limit', '10'], 'sh', '-c', 'echo here; sleep 1000 & wait')
+    const late = await search(t, [...oneSeed, '--time-limit', '10'], 'sh', '-c', 'echo here; sleep 1000 & wait')
     assert.match(late.stderr, /no end within 10 s\n {2}here\n/)
-    const found = await search(t, one, 'sh', '-c', `${join(repoRoot, 'build', 'findings', 'stale-rkey')}; true`)
+    const found = await search(t, oneSeed, 'sh', '-c', `${join(repoRoot, 'build', 'findings', 'stale-rkey')}; true`)
     assert.match(found.stderr, /finding stale-rkey: /)
     for (const { status } of [killed, late, found]) assert.equal(status, 65)
   })
-  it('refuses numbers that are none', async t => {
+  it('refuses values that are no numbers or out of range', async t => {
     const cases: readonly (readonly [options: readonly string[], message: RegExp])[] = [
       [['--torment-search', '0'], /--torment-search "0": give an integer from 1 to 4294967295/],
       [['--torment-search', '2', '--torment', '4294967295'], /give an integer from 1 to 1/],

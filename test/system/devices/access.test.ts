@@ -1,3 +1,7 @@
+/*
+ * Programs whose memory the daemon may not access, because they are not dumpable or of another user: they see the names and
+ * attributes of devices and open none, and one message gives the reason.
+ */
 import assert from 'node:assert/strict'
 import { type SpawnOptions, spawnSync } from 'node:child_process'
 import { chownSync } from 'node:fs'
@@ -26,16 +30,22 @@ const noOtherUser = (): string | false => {
   return status === 0 ? false : 'other users may not read this checkout'
 }
 
+/** The option of prctl(2) that sets whether a process is dumpable (PR_SET_DUMPABLE). */
+const PR_SET_DUMPABLE = 4
+
 /** NODE_OPTIONS that make a program undumpable, so that a daemon of its user may not access its memory. */
-const undumpable = (): string => {
+const undumpableOptions = (): string => {
   const koffi = import.meta.resolve('koffi')
-  const hide = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(4, 0)`
-  return `--import=data:text/javascript,${encodeURIComponent(hide)}`
+  const module = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(${PR_SET_DUMPABLE}, 0)`
+  return `--import=data:text/javascript,${encodeURIComponent(module)}`
 }
 
-/** A daemon, and options that start programs whose memory it may not access. As root both belong to another user. */
-const inaccessible = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
-  const NODE_OPTIONS = undumpable()
+/**
+ * Starts a daemon; returns its socket, and options for programs whose memory it may not access. Root's daemon may access
+ * any memory, so as root both run as another user.
+ */
+const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
+  const NODE_OPTIONS = undumpableOptions()
   if (!isRoot) {
     const { socket } = await startDaemon(t)
     return { socket, options: { env: cleanEnvironment({ NODE_OPTIONS }) } }
@@ -44,14 +54,14 @@ const inaccessible = async (t: TestContext): Promise<{ socket: string; options: 
   chownSync(folder, NOBODY, NOBODY)
   const socket = join(folder, 'sock')
   const env = cleanEnvironment({ HOME: folder, TMPDIR: folder })
-  const other = { uid: NOBODY, gid: NOBODY }
-  await start(t, userdma, ['daemon', '--socket', socket], { ...other, env }).printed(new RegExp(READY))
-  return { socket, options: { ...other, env: { ...env, NODE_OPTIONS } } }
+  const asNobody = { uid: NOBODY, gid: NOBODY }
+  await start(t, userdma, ['daemon', '--socket', socket], { ...asNobody, env }).printed(new RegExp(READY))
+  return { socket, options: { ...asNobody, env: { ...env, NODE_OPTIONS } } }
 }
 
 describe('a program whose memory the daemon may not access', { skip: lacking('python3') }, () => {
   it('lists the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
-    const { socket, options } = await inaccessible(t)
+    const { socket, options } = await startWithoutAccess(t)
     const devices = await runUserdma(t, ['devices', '--socket', socket], options)
     assert.deepEqual([devices.status, devices.stderr], [0, ''])
     assert.match(devices.stdout, /^rxe0 +uverbs0 +CA +rxe /m)
@@ -65,8 +75,7 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
 
   it('is reported once, if it is not dumpable', { skip: isRoot && 'root may access any memory' }, async t => {
     const daemon = await startDaemon(t)
-    const script =
-      'import ctypes, os; ctypes.CDLL(None).prctl(4, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))'
+    const script = `import ctypes, os; ctypes.CDLL(None).prctl(${PR_SET_DUMPABLE}, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))`
     const { stdout, stderr } = await run(t, 'python3', ['-c', script], { env: daemon.env })
     assert.equal(stdout, 'False\n')
     assert.match(stderr, /^userdma: the daemon at .*: this program does not let it access its memory .*\n$/)

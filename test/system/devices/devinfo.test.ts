@@ -1,3 +1,7 @@
+/*
+ * ibv_devinfo and ibv_devices: their output is Linux's except for listed differences, and they see no device without a
+ * daemon.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
@@ -5,8 +9,8 @@ import { fixture } from '../../paths.ts'
 import { lacking, ONE_DEVICE, run, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Differences from a kernel's rxe0 at 10.77.0.2, and their reasons. Everything else that ibv_devinfo -v prints is
- * identical, including spaces.
+ * Lines of `ibv_devinfo -v` that differ from the recorded output of a kernel's rxe0 at 10.77.0.2, as that line and ours, with
+ * the reason. All other lines are identical, including spaces.
  */
 const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // Derived from the device's address, since the interface of 127.0.0.1 has no MAC address.
@@ -26,7 +30,7 @@ const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   [/^\t\t\tGID\[ {2}0\]:/, /^\t\t\tGID\[ {2}0\]:\t\tfe80::7fff:fe00:1, RoCE v2$/],
   [/^\t\t\tGID\[ {2}1\]:/, /^\t\t\tGID\[ {2}1\]:\t\t::ffff:127\.0\.0\.1, RoCE v2$/],
 ]
-/** XRC, and FLUSH and ATOMIC WRITE, for which Debian 12's program has no names. */
+/** Capabilities that only userdma has: XRC, and FLUSH and ATOMIC WRITE, for which Debian 12's program has no names. */
 const onlyUserdma = /^\t{5}(XRC|Unknown flags: 0x14000000000)$/
 /** The interface of the kernel's device has a second address; ours has only the given one. */
 const onlyLinux = /^\t\t\tGID\[ {2}2\]:/

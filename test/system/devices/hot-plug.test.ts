@@ -20,7 +20,8 @@ import {
 
 const contexts = ownProgram('contexts')
 
-const device = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Promise<string> => {
+/** Runs `userdma device`; returns its output, or its message if it is refused. */
+const changeDevice = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Promise<string> => {
   const { status, stdout, stderr } = await runUserdma(t, ['device', ...args, '--socket', socket])
   return status === 0 ? stdout : stderr.trim()
 }
@@ -36,14 +37,14 @@ describe('a ctx device', { skip: lacking(contexts) }, () => {
 
   it('is removed under a program that uses it, and is added again', async t => {
     const daemon = await startDaemon(t)
-    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    assert.equal(await changeDevice(t, daemon, 'add', 'ctx0'), '')
     const program = start(t, contexts, ['wait'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
     await program.printed(/ready/)
-    assert.equal(await device(t, daemon, 'remove', 'ctx0'), '')
+    assert.equal(await changeDevice(t, daemon, 'remove', 'ctx0'), '')
     await program.printed(/removed/)
     const without = await run(t, contexts, [], { env: daemon.env })
     assert.match(without.stdout, /there is no ctx device/)
-    assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
+    assert.equal(await changeDevice(t, daemon, 'add', 'ctx0'), '')
     program.child.stdin?.end('g')
     const { status, stdout } = await program.ended
     assert.match(stdout, /again/)
@@ -57,29 +58,30 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
 
   it('are added at run time, removed under a program that is notified, and added again', async t => {
     const daemon = await startDaemon(t)
-    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    assert.equal(await changeDevice(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
     await runCase(t, daemon, pingpong, 50)
 
     const watch = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe1'], { env: daemon.env })
     await watch.printed(/async event FD/)
-    const other = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe0'], { env: daemon.env })
-    await other.printed(/async event FD/)
-    assert.equal(await device(t, daemon, 'remove', 'rxe1'), '')
+    const otherWatch = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch', '-d', 'rxe0'], { env: daemon.env })
+    await otherWatch.printed(/async event FD/)
+    assert.equal(await changeDevice(t, daemon, 'remove', 'rxe1'), '')
+    // IBV_EVENT_DEVICE_FATAL
     await watch.printed(/event_type .*\(8\)/)
     await watch.ended
     const listed = await run(t, 'ibv_devices', [], { env: daemon.env })
     assert.match(listed.stdout, /rxe0/)
     assert.doesNotMatch(listed.stdout, /rxe1/)
-    assert.equal(other.output().includes('event_type'), false, 'programs of other devices continue')
+    assert.equal(otherWatch.output().includes('event_type'), false, 'programs of other devices continue')
 
-    assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
+    assert.equal(await changeDevice(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
     await runCase(t, daemon, pingpong, 50)
-    other.child.kill()
-    await other.ended
+    otherWatch.child.kill()
+    await otherWatch.ended
     await daemon.settled(isEmpty)
   })
 
-  it('are refused with a message', async t => {
+  it('that cannot be added or removed are refused with a message', async t => {
     const daemon = await startDaemon(t)
     for (const [args, message] of [
       [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
@@ -88,6 +90,6 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
       [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
       [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
     ] as const)
-      assert.match(await device(t, daemon, ...args), message)
+      assert.match(await changeDevice(t, daemon, ...args), message)
   })
 })

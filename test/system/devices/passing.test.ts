@@ -9,7 +9,7 @@ import { isEmpty, lacking, ownProgram, run, startDaemon } from '../programs.ts'
 const passing = ownProgram('passing')
 const imported = ownProgram('imported')
 /** A user other than the daemon's. */
-const OTHER = 65534
+const OTHER_USER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
@@ -33,7 +33,7 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
 })
 
 describe('a context used by two programs', { skip: lacking(imported) }, () => {
-  it('shares only its own objects, with both programs; they remain when one of them exits', async t => {
+  it('has objects that both programs can use, and that remain when one program exits', async t => {
     const daemon = await startDaemon(t)
     for (const mode of ['share', 'outlive']) {
       const { status, stdout, stderr } = await run(t, imported, [mode], { env: daemon.env })
@@ -43,12 +43,12 @@ describe('a context used by two programs', { skip: lacking(imported) }, () => {
   })
 
   it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
-    const shared = await startDaemon(t, { guest: OTHER })
-    const good = await run(t, imported, ['share', `${OTHER}`], { env: shared.env })
+    const shared = await startDaemon(t, { guest: OTHER_USER })
+    const good = await run(t, imported, ['share', `${OTHER_USER}`], { env: shared.env })
     assert.deepEqual([good.status, good.stdout, good.stderr], [0, 'shared\n', ''])
     await shared.settled(isEmpty)
     const own = await startDaemon(t)
-    const refused = await run(t, imported, ['share', `${OTHER}`], { env: own.env })
+    const refused = await run(t, imported, ['share', `${OTHER_USER}`], { env: own.env })
     assert.equal(refused.status, 1)
     assert.match(refused.stderr, /QUERY_CONTEXT: EACCES/)
     await own.settled(isEmpty)

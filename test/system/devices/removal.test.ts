@@ -1,7 +1,7 @@
 /*
  * A device is removed while programs use it (R23): each program notices and exits, whether it polls, waits for events,
- * or has only posted shared receive requests, which are not flushed. For programs on other devices see
- * test/drivers/rxe/failures/removal.test.ts.
+ * or has only posted shared receive requests, which are not flushed. test/drivers/rxe/failures/removal.test.ts tests
+ * programs on other devices.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -25,7 +25,7 @@ const ITERATIONS = '100000000'
 /** Whether the client has sent more than 500 packets. */
 const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
 
-const remove = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
+const removeDevice = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
   const { status, stderr } = await runUserdma(t, ['device', 'remove', name, '--socket', socket])
   assert.equal(status, 0, stderr)
 }
@@ -44,7 +44,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
         const daemon = await startDaemon(t, { devices: TWO_DEVICES })
         const pair = await startPair(t, daemon, [...args, '-n', ITERATIONS], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
-        await remove(t, daemon, 'rxe1')
+        await removeDevice(t, daemon, 'rxe1')
         // Only the client's device is removed. Its peer waits for a message, as if a machine had failed, and is
         // stopped.
         const { server, client } = await pair.ended()
@@ -64,7 +64,7 @@ describe('a device removed with shared receive requests', { skip: lacking(remova
     const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
     const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await program.printed(/ready/)
-    await remove(t, daemon, 'rxe1')
+    await removeDevice(t, daemon, 'rxe1')
     program.child.stdin?.end('\n')
     const { status, stdout, stderr } = await program.ended
     assert.equal(stderr, '')

@@ -25,58 +25,66 @@ import {
 } from '../programs.ts'
 
 const NOBODY = 65534
-const GROUP = 54321
+/** Number of a group that nobody else is in, and of a user for whom nothing is allowed. */
+const UNUSED_ID = 54321
 
-/** Why a second user is not available here. */
+/** Why tests with two users cannot run here; false if they can. */
 const oneUserOnly = (): string | false => {
   if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
   return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
 }
 
-/** A daemon of root in a folder that every user may enter, or one of another user. */
-const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
+/** Starts a daemon of user `uid` in a folder of that user that every user may enter; returns its socket. */
+const startDaemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
   const folder = temporaryFolder(t)
   chmodSync(folder, 0o755)
   chownSync(folder, uid, uid)
   const socket = join(folder, 'sock')
-  const before = process.umask(0o077)
+  const umask = process.umask(0o077)
   const daemon = start(t, userdma, ['daemon', '--socket', socket, ...options], {
     uid,
     gid: uid,
     env: cleanEnvironment(),
   })
-  process.umask(before)
+  process.umask(umask)
   await daemon.printed(new RegExp(READY))
   return socket
 }
 
-/** A program that looks for devices. `prefix`: the command that selects its user. */
+/** Runs a program that prints whether it finds rxe0. `prefix`: a command that runs it as another user. */
 const findDevices = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
   const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
 }
-const nobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
-/** Root of a user namespace, without privileges outside it. */
-const outside = ['setpriv', `--reuid=${GROUP}`, `--regid=${GROUP}`, '--clear-groups', 'unshare', '--map-root-user']
-const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${GROUP}`]
+/** Prefixes of commands: as user NOBODY, as root of a user namespace, as user NOBODY in group UNUSED_ID. */
+const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
+const asNamespaceRoot = [
+  'setpriv',
+  `--reuid=${UNUSED_ID}`,
+  `--regid=${UNUSED_ID}`,
+  '--clear-groups',
+  'unshare',
+  '--map-root-user',
+]
+const asGroupMember = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${UNUSED_ID}`]
 
-const asOtherUser = (t: Scope, args: readonly string[]): Promise<Finished> =>
+const runUserdmaAsNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
   runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
 
 const NOT_SERVED = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
 
 describe("root's daemon", { skip: oneUserOnly() }, () => {
   it('serves root only', async t => {
-    const socket = await daemonOf(t, 0)
+    const socket = await startDaemonOf(t, 0)
     assert.equal((await findDevices(t, socket)).stdout, 'True\n')
-    const program = await findDevices(t, socket, ...nobody)
+    const program = await findDevices(t, socket, ...asNobody)
     assert.deepEqual(
       { ...program, signal: null },
       { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${NOT_SERVED}\n` },
     )
-    const tool = await asOtherUser(t, ['stat', '--socket', socket])
+    const tool = await runUserdmaAsNobody(t, ['stat', '--socket', socket])
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED} (EACCES)\n`])
     const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
     const { stdout } = await run(t, process.execPath, ['-e', script, socket], {
@@ -89,36 +97,36 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 
   it('serves another user with --allow-user, by name or number, whatever the umask was', async t => {
     for (const name of ['nobody', String(NOBODY)]) {
-      const socket = await daemonOf(t, 0, ['--allow-user', name])
-      for (const prefix of [[], nobody]) {
+      const socket = await startDaemonOf(t, 0, ['--allow-user', name])
+      for (const prefix of [[], asNobody]) {
         const { stdout, stderr } = await findDevices(t, socket, ...prefix)
         assert.deepEqual([stdout, stderr], ['True\n', ''])
       }
-      const stat = await asOtherUser(t, ['stat', '--socket', socket])
+      const stat = await runUserdmaAsNobody(t, ['stat', '--socket', socket])
       assert.equal(stat.status, 0)
-      const fault = await asOtherUser(t, ['fault', 'set', 'drop=1%', '--socket', socket])
+      const fault = await runUserdmaAsNobody(t, ['fault', 'set', 'drop=1%', '--socket', socket])
       assert.match(fault.stderr, /only the user of this daemon may set faults/)
     }
   })
 
   it('serves only the members of a group with --allow-group', async t => {
-    const socket = await daemonOf(t, 0, ['--allow-group', String(GROUP)])
-    assert.equal((await findDevices(t, socket, ...member)).stdout, 'True\n')
-    const program = await findDevices(t, socket, ...nobody)
+    const socket = await startDaemonOf(t, 0, ['--allow-group', String(UNUSED_ID)])
+    assert.equal((await findDevices(t, socket, ...asGroupMember)).stdout, 'True\n')
+    const program = await findDevices(t, socket, ...asNobody)
     assert.deepEqual(
       [program.stdout, program.stderr],
       ['False\n', `userdma: the daemon at ${socket}: it ${NOT_SERVED}\n`],
     )
-    const tool = await asOtherUser(t, ['stat', '--socket', socket])
+    const tool = await runUserdmaAsNobody(t, ['stat', '--socket', socket])
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${NOT_SERVED}\n`])
   })
 
   it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
     if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
-    const shared = await findDevices(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
+    const shared = await findDevices(t, await startDaemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...asNamespaceRoot)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
-    const closed = await findDevices(t, await daemonOf(t, NOBODY), ...outside)
-    assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
+    const closed = await findDevices(t, await startDaemonOf(t, NOBODY), ...asNamespaceRoot)
+    assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${UNUSED_ID}\``))
   })
 
   it('refuses --allow-user with an unknown name', async t => {
@@ -130,7 +138,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 
 describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   it('is not trusted: programs find no device, tools and the library say whose it is', async t => {
-    const socket = await daemonOf(t, NOBODY)
+    const socket = await startDaemonOf(t, NOBODY)
     const program = await findDevices(t, socket)
     assert.equal(program.stdout, 'False\n')
     assert.equal(
@@ -149,7 +157,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   })
 
   it('refuses --allow-user', async t => {
-    const { status, stderr } = await asOtherUser(t, ['daemon', '--allow-user', '0'])
+    const { status, stderr } = await runUserdmaAsNobody(t, ['daemon', '--allow-user', '0'])
     assert.equal(status, 2)
     assert.match(stderr, /^userdma: --allow-user and --allow-group are for root's daemon/)
   })
@@ -170,9 +178,9 @@ describe('the daemon’s folder', () => {
 
   it('has files with the same modes whatever the umask is', async t => {
     const folder = temporaryFolder(t)
-    const before = process.umask(0o777)
+    const umask = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
-    process.umask(before)
+    process.umask(umask)
     await daemon.printed(new RegExp(READY))
     const mode = (...path: readonly string[]): number => statSync(join(folder, ...path)).mode & 0o777
     assert.equal(mode('sock'), 0o600)
@@ -189,7 +197,7 @@ describe('the daemon’s folder', () => {
     const lock = await takeLock(`${socket}.lock`)
     const daemon = start(t, userdma, ['daemon', '--socket', socket], { env: cleanEnvironment() })
     const descriptors = `/proc/${daemon.child.pid}/fd`
-    const waits = (): boolean =>
+    const waitsForLock = (): boolean =>
       readdirSync(descriptors).some(fd => {
         try {
           return readlinkSync(join(descriptors, fd)) === `${socket}.lock`
@@ -198,7 +206,7 @@ describe('the daemon’s folder', () => {
         }
       })
     const deadline = Date.now() + 10_000
-    while (!waits()) {
+    while (!waitsForLock()) {
       assert.ok(Date.now() < deadline, 'the daemon does not wait for the lock')
       await new Promise(resolve => setImmediate(resolve))
     }

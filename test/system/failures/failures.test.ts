@@ -1,5 +1,6 @@
 /*
- * How a program's failure is reported: in the daemon's log, in a trace, and in `userdma stat --qps`.
+ * Where failures of programs are reported: failed requests, and destroys that wait for acknowledgements, in the daemon's
+ * log, in traces and in `userdma stat --qps`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -99,10 +100,10 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
       assert.equal((await waiting.ended).stdout, 'destroyed\n')
       assert.doesNotMatch(await list(), /waits/)
     })
-  it("is found by libibverbs' event counts, whose offsets are right", async t => {
+  it("is found by libibverbs' event counts, whose offsets the installed libibverbs confirms", async t => {
     const { stdout } = await run(t, unacknowledged, ['layout'])
-    const here = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
-    assert.equal(stdout, here.map(row => `${row.join(' ')}\n`).join(''))
+    const rows = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
+    assert.equal(stdout, rows.map(row => `${row.join(' ')}\n`).join(''))
   })
   it('is not logged for programs that acknowledge', async t => {
     const daemon = await startDaemon(t)

@@ -1,3 +1,7 @@
+/*
+ * Fault rules of a running daemon: pingpongs complete with each, the counters show the faults, and `userdma fault` replaces
+ * rules during a transfer.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { openSession, type ToolClient } from '../../../src/cli/client.ts'
@@ -6,10 +10,10 @@ import { assertGoodPair, type PingpongCase, runCase, startPair } from '../pairs/
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Rules, the faults that they cause, and the number of messages needed. No rule drops ACKs: a program that misses
- * the last ACK waits for a peer that has exited.
+ * Rules, the counters of faults that must grow, and the number of messages that this takes. No rule drops ACKs: a program
+ * that misses the last ACK would wait for a peer that has exited.
  */
-const cases: readonly (readonly [rules: string, caused: readonly string[], n: number])[] = [
+const cases: readonly (readonly [rules: string, counters: readonly string[], iterations: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],
   ['rate=20mbit', ['delayed'], 20],
   ['dir=sent,opcode=RC_SEND_*,drop=2%,seed=3', ['dropped'], 40],
@@ -19,7 +23,7 @@ const cases: readonly (readonly [rules: string, caused: readonly string[], n: nu
   ['opcode=RC_ACKNOWLEDGE,delay=3ms', ['delayed'], 20],
   ['device=rxe1,dir=both,opcode=RC_SEND_MIDDLE,drop=5%;qp=0xffffff,drop=1', ['dropped'], 40],
 ]
-const one: PingpongCase = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
+const pingpong: PingpongCase = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
 
 const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolClient> => {
   const client = await openSession(socket)
@@ -31,13 +35,13 @@ describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
   it('do not prevent a transfer, and inject the faults that they name', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const client = await clientOf(t, daemon)
-    for (const [rules, caused, n] of cases)
+    for (const [rules, counters, iterations] of cases)
       await t.test(rules, async s => {
         const before = await client.stat()
         await client.faults(rules)
-        await runCase(s, daemon, one, n)
+        await runCase(s, daemon, pingpong, iterations)
         const { devices } = await client.stat()
-        for (const kind of caused) {
+        for (const kind of counters) {
           const count = devices.reduce((sum, { faults }, i) => sum + faults[kind] - before.devices[i].faults[kind], 0)
           assert.ok(count > 0, `${kind} is ${count}`)
         }

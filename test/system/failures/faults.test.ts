@@ -1,21 +1,24 @@
+/*
+ * ibv_rc_pingpong over a network that drops, duplicates, reorders and corrupts packets.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms. So messages are few and long: the next
- * packet reveals most losses.
+ * Cases and their numbers of messages. Each loss that no later packet reveals costs ibv_rc_pingpong's local ACK timeout,
+ * 67 ms. So messages are few and long: the next packet of the message reveals most losses.
  */
-const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
+const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
   [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],
   [{ events: true, check: false, size: 4096, mtu: 256, twoDevices: false }, 30],
   [{ events: false, check: true, size: 65536, mtu: 1024, twoDevices: true }, 10],
   [{ events: true, check: true, size: 1048576, mtu: 4096, twoDevices: false }, 2],
 ]
 
-/** Faults that the fault layer must have injected, so that the test is meaningful. */
-const visible: Readonly<Record<string, readonly string[]>> = {
+/** Counters that must be above 0 after faults of a kind: otherwise the fault layer has injected none. */
+const evidence: Readonly<Record<string, readonly string[]>> = {
   drop: ['retransmissions'],
   dup: ['duplicateRequests'],
   reorder: ['outOfSequence'],
@@ -27,9 +30,10 @@ describe('ibv_rc_pingpong on a bad network', { skip: lacking('ibv_rc_pingpong') 
     for (const rate of [0.01, 0.05])
       it(`${kind} ${rate * 100} %`, async t => {
         const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: `${kind}=${rate},seed=7` })
-        for (const [one, n] of cases) await t.test(`${caseName(one)}, ${n} times`, s => runCase(s, daemon, one, n))
+        for (const [pingpong, iterations] of cases)
+          await t.test(`${caseName(pingpong)}, ${iterations} times`, s => runCase(s, daemon, pingpong, iterations))
         const { devices } = await daemon.settled(isEmpty)
-        for (const counter of visible[kind]) {
+        for (const counter of evidence[kind]) {
           const count = devices.reduce((sum, { transport }) => sum + transport[counter], 0)
           assert.ok(count > 0, `${counter} is ${count}: were no faults injected?`)
         }
@@ -38,6 +42,7 @@ describe('ibv_rc_pingpong on a bad network', { skip: lacking('ibv_rc_pingpong') 
   it('all faults together', async t => {
     const fault = 'drop=0.02,dup=0.02,reorder=0.02,corrupt=0.02,seed=11'
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault })
-    for (const [one, n] of cases) await t.test(`${caseName(one)}, ${n} times`, s => runCase(s, daemon, one, n))
+    for (const [pingpong, iterations] of cases)
+      await t.test(`${caseName(pingpong)}, ${iterations} times`, s => runCase(s, daemon, pingpong, iterations))
   })
 })

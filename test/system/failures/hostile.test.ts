@@ -1,3 +1,7 @@
+/*
+ * A hostile client (test/programs/failures/hostile.c: random and mutated calls) affects no other program, and no client
+ * exhausts the daemon's descriptors.
+ */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { open } from '../../../src/verbs/index.ts'
@@ -13,6 +17,7 @@ import {
   TWO_DEVICES,
 } from '../programs.ts'
 
+/** Calls of the hostile program in a run. */
 const CALLS = 10_000
 const hostile = ownProgram('hostile')
 
@@ -52,7 +57,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     await daemon.settled(isEmpty)
   })
 
-  it('gets only its share of a daemon’s few descriptors, and other clients can still get theirs', async t => {
+  it('gets only its quota of a daemon’s few descriptors, and other clients can still get theirs', async t => {
     const small = await startDaemon(t, { descriptors: 300 })
     const greedy = await open({ socket: small.socket })
     t.after(() => greedy.close())
@@ -60,8 +65,8 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const takeAll = (): void => {
       for (;;) taken.push(greedy.eventQueue())
     }
-    const enough = { code: 'EMFILE', message: /process \d+ uses \d+ descriptors of the daemon and may use/ }
-    assert.throws(takeAll, enough)
+    const quotaError = { code: 'EMFILE', message: /process \d+ uses \d+ descriptors of the daemon and may use/ }
+    assert.throws(takeAll, quotaError)
     assert.ok(taken.length > 30, `${taken.length}`)
     await assert.rejects(open({ socket: small.socket }), { code: 'EMFILE' })
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
@@ -71,7 +76,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const before = taken.length
     for (const queue of taken.splice(0, 5)) queue.close()
     for (const deadline = Date.now() + 10_000; taken.length < before; ) {
-      assert.throws(takeAll, enough)
+      assert.throws(takeAll, quotaError)
       assert.ok(Date.now() < deadline, `${taken.length} of ${before} again`)
     }
     assert.doesNotMatch(small.running.output(), /unforeseen|Error/)

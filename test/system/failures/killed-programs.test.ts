@@ -1,8 +1,13 @@
+/*
+ * Programs and daemons that are killed: nothing is left of a program, its peer gets a transport error, and programs get
+ * errors when the daemon is gone.
+ */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { runPair, startPair } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, objectsOf, startDaemon } from '../programs.ts'
 
+/** Arguments of pingpongs that run until they are killed. */
 const ENDLESS = ['-g', '1', '-s', '4096', '-n', '100000000']
 
 describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw') }, () => {
@@ -15,7 +20,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       assert.ok(objectsOf(busy.devices) >= 8, JSON.stringify(busy))
       pair.client.child.kill('SIGKILL')
       await pair.client.ended
-      // The other end waits forever, or fails when its message is not acknowledged.
+      // The other end waits for ever, or fails when its message is not acknowledged.
       await daemon.settled(({ contexts }) => contexts < 2)
       pair.server.child.kill('SIGKILL')
       await pair.server.ended
@@ -30,7 +35,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // RETRY_EXC: a dead peer sends nothing, although its memory is released before its queue pair.
+    // Status 12 is IBV_WC_RETRY_EXC_ERR: a dead peer sends nothing, although its memory is released before its queue pair.
     assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })

@@ -1,6 +1,9 @@
 /*
- * The output of test/programs/pairs/outcomes at each end, case by case: with userdma as the responder it follows the
- * InfiniBand specification, with Linux's rxe its behaviour (docs/reference/conformance.md lists the differences).
+ * The expected output of test/programs/pairs/outcomes.c at each end, case by case. With userdma as the responder it follows
+ * the InfiniBand specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the differences).
+ *
+ * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair at the end:
+ * 3 is RTS, 6 ERR, 7 a queue pair that was destroyed (enum ibv_qp_state).
  */
 import assert from 'node:assert/strict'
 
@@ -17,7 +20,10 @@ const failed = (status: string, responder: string): Outcome => ({
   requester: `1 ${status}; 2 ${FLUSHED}; state 6`,
   responder,
 })
-const good: Outcome = { requester: '1 success; 2 success; state 3', responder: '100 success; 101 success; state 3' }
+const bothSucceed: Outcome = {
+  requester: '1 success; 2 success; state 3',
+  responder: '100 success; 101 success; state 3',
+}
 const refused = failed('remote access error', `100 ${FLUSHED}; 101 ${FLUSHED}; state 6`)
 const notReady = failed('RNR retry counter exceeded', 'state 3')
 
@@ -28,7 +34,7 @@ const short: Readonly<Record<Responder, Outcome>> = {
 }
 
 const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
-  write_imm: good,
+  write_imm: bothSucceed,
   write_bad_rkey: refused,
   long_write_bad_rkey: refused,
   read_bad_rkey: refused,
@@ -41,8 +47,8 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
   long_short_receive: short[responder],
   no_receive: notReady,
   write_imm_no_receive: notReady,
-  late_receive: good,
-  write_imm_late_receive: good,
+  late_receive: bothSucceed,
+  write_imm_late_receive: bothSucceed,
   no_answer: failed('transport retry counter exceeded', 'state 7'),
 })
 

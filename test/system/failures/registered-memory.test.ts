@@ -9,16 +9,18 @@ const program = ownProgram('stale_region')
 const skip = lacking(program)
 
 describe('a region whose memory was unmapped', { skip }, () => {
-  for (const how of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
-    it(`fails after the unmap, and later mappings at its address are not changed (${how})`, async t => {
+  /** Ways to unmap it: arguments of test/programs/memory/stale_region.c. */
+  for (const kind of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
+    it(`fails after the unmap, and later mappings at its address are not changed (${kind})`, async t => {
       const daemon = await startDaemon(t)
-      const { stdout, stderr, status } = await run(t, program, [how], { env: daemon.env })
+      const { stdout, stderr, status } = await run(t, program, [kind], { env: daemon.env })
       if (/^cannot: /.test(stderr)) {
         t.skip(stderr.trim())
         return
       }
       assert.equal(
         stdout,
+        // 0x509 is REMOTE_FAULT of src/spec/check/causes.ts.
         'success, vendor_err 0x0\nremote operation error, vendor_err 0x509\nthe memory has 0\nsuccess, vendor_err 0x0\nthe memory has 9\n',
       )
       assert.equal(stderr, '')
@@ -26,11 +28,13 @@ describe('a region whose memory was unmapped', { skip }, () => {
     })
 })
 
-/** The program without CAP_IPC_LOCK, with a limit in KiB. */
+/** Arguments of sh: runs the command that follows the limit in KiB. */
 const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
+/** For root: a prefix that drops CAP_IPC_LOCK, which lifts the limit. */
 const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
 describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
+  /** The output of a program that registers regions of 64 KiB until one is refused, and the daemon's log. */
   const register = async (t: Parameters<typeof startDaemon>[0], kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']

@@ -1,5 +1,6 @@
 /*
- * A failed start gives the reason: no space, no /proc, too few descriptors.
+ * A start that fails gives the reason: no disk space, no /proc, too few descriptors, folders of other users. Also the log of
+ * a start that succeeds.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -12,14 +13,15 @@ import { cleanEnvironment, run, temporaryFolder, userdma } from '../programs.ts'
 const isRoot = process.getuid?.() === 0
 
 describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
-  const own = (script: string) => ['-m', 'sh', '-c', script]
+  /** Arguments of unshare: runs a script in a mount namespace of its own. */
+  const inMountNamespace = (script: string) => ['-m', 'sh', '-c', script]
 
   it('without disk space gives the reason, and leaves nothing', async t => {
     if (!isRoot || findTool('unshare') === undefined)
       return void missing(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
     const script = `mount -t tmpfs -o size=16k,mode=700 none ${folder} && head -c 20000 /dev/zero > ${folder}/fill; ${userdma} run -- true; echo "status $?"; ls -A ${folder}/userdma`
-    const { stdout, stderr } = await run(t, 'unshare', own(script), {
+    const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
       env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
     })
     assert.match(stderr, /userdma: ENOSPC: no space left on device.*; free some disk space, or choose another place/)
@@ -30,7 +32,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   it('without /proc gives the reason', async t => {
     if (!isRoot || findTool('unshare') === undefined) return void missing(t, 'another /proc needs root and unshare')
     const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
-    const { stdout, stderr } = await run(t, 'unshare', own(script), { env: cleanEnvironment() })
+    const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), { env: cleanEnvironment() })
     assert.match(
       stderr,
       /\/proc is not mounted, and the daemon needs it for programs' memory and descriptors: `mount -t proc proc \/proc`/,
@@ -55,20 +57,25 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
     mkdirSync(join(folder, 'userdma-0'), { mode: 0o755 })
-    const inside = async (command: string, env: NodeJS.ProcessEnv = {}) => {
-      const as = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
-      const { stderr } = await run(t, 'setpriv', as, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
+    /** What a command prints on standard error as root of a user namespace over files of root. */
+    const messageOf = async (command: string, env: NodeJS.ProcessEnv = {}) => {
+      const words = ['--reuid', '65533', '--regid', '65533', '--clear-groups', 'unshare', '-Ur', 'sh', '-c', command]
+      const { stderr } = await run(t, 'setpriv', words, { cwd: '/', env: cleanEnvironment({ HOME: '/', ...env }) })
       return stderr
     }
-    const whose = `${folder}/userdma-0, where your daemon's socket should be, belongs to a user outside this user namespace`
-    assert.ok((await inside(`${userdma} run -- true`, { TMPDIR: folder })).startsWith(`userdma: ${whose}, not to you`))
+    const foreignFolder = `${folder}/userdma-0, where your daemon's socket should be, belongs to a user outside this user namespace`
+    assert.ok(
+      (await messageOf(`${userdma} run -- true`, { TMPDIR: folder })).startsWith(
+        `userdma: ${foreignFolder}, not to you`,
+      ),
+    )
     assert.match(
-      await inside(`${userdma} daemon --socket ${folder}/sock`),
+      await messageOf(`${userdma} daemon --socket ${folder}/sock`),
       /EACCES.* belongs to a user outside this user namespace: take a folder of your own \(`mkdir -m 700 FOLDER`/,
     )
     chmodSync(folder, 0o700)
     assert.match(
-      await inside(`${userdma} stat --socket ${folder}/sock`),
+      await messageOf(`${userdma} stat --socket ${folder}/sock`),
       /the folder of .* is closed to you \(user 0\)/,
     )
   })
@@ -81,18 +88,18 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     })
     assert.equal(status, 0, stderr)
     const log = join(folder, 'userdma', 'daemon.log')
-    const whole =
+    const expectedLog =
       /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has ended, .*\n$/
-    for (const deadline = Date.now() + 10_000; !whole.test(readFileSync(log, 'utf8')); )
+    for (const deadline = Date.now() + 10_000; !expectedLog.test(readFileSync(log, 'utf8')); )
       assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
   })
 
   it('a private daemon starts with any umask', async t => {
-    const as =
+    const asNobody =
       isRoot && findTool('setpriv') !== undefined
         ? 'setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ '
         : ''
-    const { status, stderr } = await run(t, 'sh', ['-c', `umask 777; ${as}${userdma} run --private -- true`], {
+    const { status, stderr } = await run(t, 'sh', ['-c', `umask 777; ${asNobody}${userdma} run --private -- true`], {
       env: cleanEnvironment(),
     })
     assert.equal(status, 0, stderr)

@@ -1,3 +1,6 @@
+/*
+ * Counter files of sysfs and `userdma stat --watch`: the same current values, also on a full disk, where reading fails.
+ */
 import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,21 +12,21 @@ import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, us
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
-/** The output of `grep -H`: values by folder and name. */
+/** The values in the output of `grep -H`, by folder and file. */
 const parse = (text: string): Record<string, Record<string, number>> => {
-  const found: Record<string, Record<string, number>> = {}
+  const values: Record<string, Record<string, number>> = {}
   for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
-    found[folder] ??= {}
-    found[folder][name] = Number(value)
+    values[folder] ??= {}
+    values[folder][name] = Number(value)
   }
-  return found
+  return values
 }
 
 /**
- * A daemon on a small file system, whose counter files are read while the file system is full, and again when it is
- * not.
+ * A script that starts a daemon on a small file system and reads a counter file, first while the file system is full, then
+ * when it has room.
  */
-const fullDisk = (folder: string): string => `
+const fullDiskScript = (folder: string): string => `
   mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit 9
   ${userdma} daemon --socket ${folder}/sock --device rxe0@127.0.0.1 > ${folder}/../log 2>&1 & daemon=$!
   until grep -q ready ${folder}/../log; do :; done
@@ -42,7 +45,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
       return void missing(t, 'a small file system needs root and unshare')
     const folder = join(temporaryFolder(t), 'full')
     mkdirSync(folder)
-    const { stdout } = await run(t, 'unshare', ['-m', 'sh', '-c', fullDisk(folder)], { env: cleanEnvironment() })
+    const { stdout } = await run(t, 'unshare', ['-m', 'sh', '-c', fullDiskScript(folder)], { env: cleanEnvironment() })
     assert.match(stdout, /^cat: .*sent_pkts: No space left on device\nstatus 1\n[1-9]\d*\nstatus 0\n$/)
     const log = readFileSync(join(folder, '..', 'log'), 'utf8')
     assert.match(
@@ -57,7 +60,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
       assert.deepEqual([status, stderr], [0, ''], script)
       return stdout
     }
-    // From here on values are current; before, they are up to 10 ms old.
+    // A lifespan of 0 ms makes values current from here on; before, they are up to 10 ms old.
     assert.equal(
       await read(`cd ${PORT}/hw_counters; cat lifespan sent_pkts; echo 0 > lifespan; cat lifespan`),
       '10\n0\n0\n',

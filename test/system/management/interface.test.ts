@@ -7,23 +7,24 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { hasNative } from '../../../src/host/native.ts'
-import { type Completion, type CompletionQueue, type Device, open } from '../../../src/verbs/index.ts'
-import { canMakeNamespaces, ip, join as joinNamespaces, twoNamespaces } from '../namespaces.ts'
+import { type Completion, type CompletionQueue, type Device, MULTICAST_QPN, open } from '../../../src/verbs/index.ts'
+import { canMakeNamespaces, connectNamespaces, ip, twoNamespaces } from '../namespaces.ts'
 import { assertGoodPair, runPair, startPair } from '../pairs/pingpong.ts'
 import { lacking, run, type Scope, start, startDaemon, type TestDaemon } from '../programs.ts'
 
-const GOOD = ['-g', '1', '-n', '20', '-c']
+/** Arguments of ibv_rc_pingpong on GID 1. */
+const PINGPONG_ARGS = ['-g', '1', '-n', '20', '-c']
 
-/** The GIDs of a device, from a program that queries them. */
+/** The GIDs that ibv_devinfo shows, by index. */
 const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<number, string>>> => {
   const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env: daemon.env })
   return Object.fromEntries([...stdout.matchAll(/GID\[ *(\d+)\]:\s+(\S+?),/g)].map(([, i, gid]) => [i, gid]))
 }
 
 const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> =>
-  assertGoodPair(await runPair(t, a, GOOD, { clientDaemon: b }))
+  assertGoodPair(await runPair(t, a, PINGPONG_ARGS, { clientDaemon: b }))
 
-/** A program that prints events; `next` resolves when another event of a kind has arrived. */
+/** Starts a program that prints events; the returned function resolves when another event of that kind has arrived. */
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
   await watching.printed(/async event FD/)
@@ -34,9 +35,9 @@ const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: stri
   }
 }
 
-const completion = async (cq: CompletionQueue): Promise<Completion> => {
+const nextCompletion = async (cq: CompletionQueue): Promise<Completion> => {
   for await (const wc of cq) return wc
-  throw new Error('the event queue was closed')
+  throw new Error('the completion queue was closed')
 }
 
 describe('a device follows its interface', {
@@ -44,13 +45,13 @@ describe('a device follows its interface', {
 }, () => {
   it('in a network namespace: addresses, MTU, link', async t => {
     if (!canMakeNamespaces(t)) return
-    const [name, other] = twoNamespaces(t, 1500, true)
+    const [netns, peerNetns] = twoNamespaces(t, 1500, true)
     const daemons = await Promise.all(
-      [name, other].map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
+      [netns, peerNetns].map((netns, i) => startDaemon(t, { devices: [`rxe0@10.99.0.${i + 1}`], link: 'udp', netns })),
     )
     const [daemon] = daemons
     const port = join(`${daemon.socket}.tree`, 'sys/class/infiniband/rxe0/ports/1')
-    const linkIs = (state: string, phys: string): void =>
+    const assertLink = (state: string, phys: string): void =>
       assert.deepEqual(
         ['state', 'phys_state'].map(file => readFileSync(join(port, file), 'latin1')),
         [`${state}\n`, `${phys}\n`],
@@ -59,9 +60,9 @@ describe('a device follows its interface', {
     const before = await gidsOf(t, daemon)
     assert.deepEqual([before[1], before[2]], ['::ffff:10.99.0.1', 'fd99::1'], 'all addresses of the interface')
 
-    ip('-n', name, 'address', 'add', '10.99.0.7/24', 'dev', 'v0')
+    ip('-n', netns, 'address', 'add', '10.99.0.7/24', 'dev', 'v0')
     await next('GID_CHANGE')
-    ip('-n', name, 'address', 'add', 'fd99::7/64', 'dev', 'v0', 'nodad')
+    ip('-n', netns, 'address', 'add', 'fd99::7/64', 'dev', 'v0', 'nodad')
     await next('GID_CHANGE')
     assert.deepEqual(await gidsOf(t, daemon), { ...before, 3: '::ffff:10.99.0.7', 4: 'fd99::7' })
     const { client, server } = await runPair(t, daemon, ['-g', '4', '-n', '20', '-c'], {
@@ -70,51 +71,51 @@ describe('a device follows its interface', {
     })
     assert.deepEqual([client.status, server.status], [0, 0], client.stderr + server.stderr)
 
-    ip('-n', name, 'link', 'set', 'v0', 'mtu', '9000')
+    ip('-n', netns, 'link', 'set', 'v0', 'mtu', '9000')
     await next('PORT_ACTIVE')
     assert.match((await run(t, 'ibv_devinfo', [], { env: daemon.env })).stdout, /active_mtu:\s+4096 /)
 
-    const tooLong = await runPair(t, daemon, [...GOOD, '-m', '4096'], { clientDaemon: daemons[1] })
+    const tooLong = await runPair(t, daemon, [...PINGPONG_ARGS, '-m', '4096'], { clientDaemon: daemons[1] })
     assert.equal(tooLong.client.status, 1)
     assert.match(tooLong.client.stderr, /Failed to modify QP to RTR/, 'its interface has the old MTU')
-    const cut = await startPair(t, daemon, ['-g', '1', '-n', '100000000'], { clientDaemon: daemons[1] })
+    const interrupted = await startPair(t, daemon, ['-g', '1', '-n', '100000000'], { clientDaemon: daemons[1] })
     await daemon.settled(({ devices }) => devices[0].port.sentPackets > 1000)
-    // Linux removes the other address of that network with the first one.
-    ip('-n', name, 'address', 'delete', '10.99.0.1/24', 'dev', 'v0')
+    // Linux removes 10.99.0.7, the secondary address of that network, with the primary one.
+    ip('-n', netns, 'address', 'delete', '10.99.0.1/24', 'dev', 'v0')
     await next('GID_CHANGE')
     await next('GID_CHANGE')
     const { 1: _own, ...rest } = before
     assert.deepEqual(await gidsOf(t, daemon), { ...rest, 4: 'fd99::7' }, 'the other GIDs keep their index')
     assert.deepEqual(readdirSync(join(port, 'gids')).sort(), ['0', '2', '4'])
-    const failed = await Promise.race([cut.client.ended, cut.server.ended])
+    const failed = await Promise.race([interrupted.client.ended, interrupted.server.ended])
     assert.match(failed.stderr, /transport retry counter exceeded/)
-    for (const { child } of [cut.client, cut.server]) child.kill()
-    ip('-n', name, 'address', 'add', '10.99.0.1/24', 'dev', 'v0')
+    for (const { child } of [interrupted.client, interrupted.server]) child.kill()
+    ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v0')
     await next('GID_CHANGE')
     assert.equal((await gidsOf(t, daemon))[1], '::ffff:10.99.0.1')
     await pingpong(t, daemons)
 
-    linkIs('4: ACTIVE', '5: LinkUp')
-    ip('-n', other, 'link', 'set', 'v0', 'down')
+    assertLink('4: ACTIVE', '5: LinkUp')
+    ip('-n', peerNetns, 'link', 'set', 'v0', 'down')
     await next('PORT_ERR')
-    linkIs('1: DOWN', '2: Polling')
-    ip('-n', other, 'link', 'set', 'v0', 'up')
+    assertLink('1: DOWN', '2: Polling')
+    ip('-n', peerNetns, 'link', 'set', 'v0', 'up')
     await next('PORT_ACTIVE')
-    ip('-n', name, 'link', 'set', 'v0', 'down')
+    ip('-n', netns, 'link', 'set', 'v0', 'down')
     await next('PORT_ERR')
-    linkIs('1: DOWN', '3: Disabled')
-    ip('-n', name, 'link', 'set', 'v0', 'up')
+    assertLink('1: DOWN', '3: Disabled')
+    ip('-n', netns, 'link', 'set', 'v0', 'up')
     await next('PORT_ACTIVE')
-    linkIs('4: ACTIVE', '5: LinkUp')
+    assertLink('4: ACTIVE', '5: LinkUp')
     await pingpong(t, daemons)
 
-    ip('-n', name, 'link', 'delete', 'v0')
+    ip('-n', netns, 'link', 'delete', 'v0')
     await next('PORT_ERR')
-    linkIs('1: DOWN', '3: Disabled')
+    assertLink('1: DOWN', '3: Disabled')
     assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon still runs')
   })
 
-  it('that is deleted and created again, also under another name: link, GIDs, connections and groups are restored', {
+  it('that is deleted and created again, also with another name: link, GIDs, connections and groups are restored', {
     skip: !hasNative() && 'koffi is missing',
   }, async t => {
     if (!canMakeNamespaces(t)) return
@@ -138,16 +139,16 @@ describe('a device follows its interface', {
     const groups = ['239.91.0.7', 'ff02::77']
     for (const group of groups) listener.qp.attach(group)
 
-    let old = 'v0'
+    let current = 'v0'
     for (const [dev, mtu] of [
       ['v0', 9000],
       ['other', 1500],
     ] as const) {
-      ip('-n', two[0], 'link', 'delete', old)
+      ip('-n', two[0], 'link', 'delete', current)
       await next('PORT_ERR')
       assert.deepEqual(await gidsOf(t, daemon), { 0: before[0] }, 'no address, no GID')
-      joinNamespaces(two, dev, mtu, true)
-      old = dev
+      connectNamespaces(two, dev, mtu, true)
+      current = dev
       await next('PORT_ACTIVE')
       // Both daemons have both addresses again.
       for (const one of daemons) {
@@ -165,13 +166,14 @@ describe('a device follows its interface', {
       for (const gid of groups) assert.ok(stdout.includes(gid), `${gid} is not in:\n${stdout}`)
       using ah = speaker.pd.addressHandle({ gid: groups[0] })
       listener.qp.receive(listener.mr.slice())
-      speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: 0xffffff, qkey: 0x11111111 })
-      const [sent, received] = [await completion(speaker.cq), await completion(listener.cq)]
+      speaker.qp.send(Uint8Array.of(1, 2, 3), { ah, qpn: MULTICAST_QPN, qkey: 0x11111111 })
+      const [sent, received] = [await nextCompletion(speaker.cq), await nextCompletion(listener.cq)]
+      // 40 bytes of GRH and 3 of payload.
       assert.deepEqual([sent.status, received.status, received.bytes], [0, 0, 43])
     }
   })
 
-  it('and leaves other addresses to other devices, of its own daemon and of others', async t => {
+  it('and leaves addresses of the interface to other devices, of its own daemon and of others', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500, true)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')
@@ -188,6 +190,6 @@ describe('a device follows its interface', {
     const devices = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']
     const both = await startDaemon(t, { devices, link: 'udp', netns: name })
     const gids = Object.values(await gidsOf(t, both))
-    assert.deepEqual(gids.slice(1), ['::ffff:127.0.0.2'], 'of the last device, without ::1')
+    assert.deepEqual(gids.slice(1), ['::ffff:127.0.0.2'], 'of the last device that ibv_devinfo shows, without ::1')
   })
 })

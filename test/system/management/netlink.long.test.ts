@@ -11,9 +11,9 @@ import { shell, showsIdentifiers, showsObjects } from './rdma-tool.ts'
 const RECORDINGS = '6.15-on-6.12'
 
 describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpong', 'rping', 'ucmatose') }, () => {
-  const found = debian13(['iproute2'], 'rdma')
-  const skip = 'skip' in found ? found.skip : false
-  const path = 'path' in found ? found.path : ''
+  const rdma = debian13(['iproute2'], 'rdma')
+  const skip = 'skip' in rdma ? rdma.skip : false
+  const path = 'path' in rdma ? rdma.path : ''
 
   it('shows devices, links, objects and counters as on Linux', { skip }, t => showsObjects(t, RECORDINGS, path))
 
@@ -28,13 +28,13 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // The monitor is subscribed once it has printed an event.
-    let listens = false
+    // The monitor does not print when it is subscribed: rename the device until it prints the event.
+    let isSubscribed = false
     const renamed = monitor.printed(/\[RENAME\]/).then(() => {
-      listens = true
+      isSubscribed = true
     })
-    for (let [is, next] = ['rxe0', 'other']; !listens; [is, next] = [next, is])
-      await shell(t, daemon, `rdma dev set ${is} name ${next}`, path)
+    for (let [name, next] = ['rxe0', 'other']; !isSubscribed; [name, next] = [next, name])
+      await shell(t, daemon, `rdma dev set ${name} name ${next}`, path)
     await renamed
     const { devices } = await daemon.stat()
     const steps = [

@@ -1,6 +1,6 @@
 /*
- * Programs that query devices and objects over netlink: iproute2's `rdma` compared with its output on Linux, libraries
- * that find devices of any name, sockets as in netlink(7).
+ * Netlink (RDMA_NLDEV): sockets behave as netlink(7) says, the output of iproute2's `rdma` and the answers to its requests
+ * are Linux's, listeners get events, and libibverbs finds devices of any name.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -28,6 +28,8 @@ import {
 } from '../programs.ts'
 import { shell, showsIdentifiers, showsObjects, startServers } from './rdma-tool.ts'
 
+const NOBODY = 65534
+
 const netlink = ownProgram('netlink')
 
 describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
@@ -50,6 +52,7 @@ describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
 
 describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
   const version = spawnSync('rdma', ['-V'], { encoding: 'utf8' }).stdout ?? ''
+  /** The recordings of test/fixtures/netlink for this version of `rdma`. */
   const recordings = version.includes('6.1.0') ? '6.1' : '6.15-on-6.12'
 
   it('shows devices, links, objects and counters as on Linux, with their ids and processes', t =>
@@ -126,54 +129,58 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
 
   it('lets other users query, but not change anything or see keys', async t => {
     if (process.geteuid?.() !== 0) return t.skip('only root can start programs of two users')
-    if (spawnSync(userdma, ['--version'], { uid: 65534, gid: 65534 }).status !== 0)
+    if (spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY }).status !== 0)
       return t.skip('other users may not read this checkout')
-    const daemon = await startDaemon(t, { guest: 65534 })
+    const daemon = await startDaemon(t, { guest: NOBODY })
     await startServers(t, daemon)
-    const asOtherUser = (command: string) =>
-      shell(t, daemon, `setpriv --reuid=65534 --regid=65534 --clear-groups ${command}`)
+    const shellAsNobody = (command: string) =>
+      shell(t, daemon, `setpriv --reuid=${NOBODY} --regid=${NOBODY} --clear-groups ${command}`)
     assert.match((await shell(t, daemon, 'rdma -d res show mr')).output, /rkey 0x[0-9a-f]+ lkey 0x/)
-    const { output } = await asOtherUser('rdma -d res show mr')
+    const { output } = await shellAsNobody('rdma -d res show mr')
     assert.match(output, /^dev rxe0 mrn \d+ mrlen 4096 pdn \d+ pid \d+ comm ibv_/m)
     assert.doesNotMatch(output, /key/)
     for (const command of ['link add rxe1 type rxe netdev lo', 'link del rxe0', 'dev set rxe0 name rxe1'])
-      assert.match((await asOtherUser(`rdma ${command}`)).output, /error: Operation not permitted/, command)
-    assert.match((await asOtherUser('rdma dev')).output, /^0: rxe0: /)
+      assert.match((await shellAsNobody(`rdma ${command}`)).output, /error: Operation not permitted/, command)
+    assert.match((await shellAsNobody('rdma dev')).output, /^0: rxe0: /)
   })
 })
 
-/** Attributes whose values differ from machine to machine. */
-const NUMBERS: ReadonlySet<string> = new Set([
+/** Attributes whose values differ from machine to machine; only their names are compared. */
+const UNCOMPARED: ReadonlySet<string> = new Set([
   ...['NODE_GUID', 'SYS_IMAGE_GUID', 'NDEV_INDEX', 'NDEV_NAME', 'RES_SUMMARY_ENTRY_CURR', 'STAT_HWCOUNTER_ENTRY_VALUE'],
   ...['RES_LQPN', 'RES_PID', 'RES_PDN', 'RES_CQN', 'RES_MRN', 'RES_CTXN', 'RES_SRQN', 'RES_RKEY', 'RES_LKEY'],
   ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
 ])
-/** Capability flags of our devices only: XRC, which Linux's rxe lacks, and FLUSH, which the recorded rxe lacks. */
+/**
+ * Flags of CAP_FLAGS that only our devices have: XRC (bit 20), which Linux's rxe lacks, and FLUSH (bit 39), which the recorded
+ * rxe lacks.
+ */
 const ONLY_USERDMA = (1n << 20n) | (1n << 39n)
 
-/** The order of objects in a table is unspecified. */
+/** Attributes that are tables of objects, whose order is unspecified. */
 const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
 
-const withoutNumbers = (entries: Entries): unknown[] =>
+/** Entries without values that differ from machine to machine, for comparison. */
+const comparable = (entries: Entries): unknown[] =>
   entries.map(([name, value]) => {
-    if (NUMBERS.has(name)) return name
+    if (UNCOMPARED.has(name)) return name
     if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~ONLY_USERDMA]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
     const isFlagged = 'flagged' in value
-    // Queue pair 1 is listed, but no other objects of the daemon's clients.
+    // Linux lists its own clients' objects (RES_KERN_NAME); of ours only queue pair 1 is listed.
     const inner = (isFlagged ? value.flagged : value).filter(
       ([, entry]) =>
         name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
     )
-    const shown = withoutNumbers(inner)
-    return [name, isFlagged, TABLES.has(name) ? shown.map(one => inspect(one, { depth: 9 })).sort() : shown]
+    const values = comparable(inner)
+    return [name, isFlagged, TABLES.has(name) ? values.map(one => inspect(one, { depth: 9 })).sort() : values]
   })
 
 /** The answer to a request: messages, and the errno at its end. */
 const answerOf = (messages: readonly Message[]) => ({
   bodies: messages
     .filter(({ type }) => type >= NlmsgType.FIRST)
-    .map(({ type, flags, body }) => ({ type, flags, entries: withoutNumbers(decodeAttributes(body)) })),
+    .map(({ type, flags, body }) => ({ type, flags, entries: comparable(decodeAttributes(body)) })),
   errors: messages.filter(({ type }) => type === NlmsgType.ERROR).map(errnoOf),
   ended: messages.some(({ type }) => type === NlmsgType.DONE),
 })
@@ -185,42 +192,46 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     const client = dial(t, daemon)
     await client.hello()
     const socket = await openTestSocket(client)
-    const all = recorded('nldev-6.12.abilog.gz')
+    const recording = recorded('nldev-6.12.abilog.gz')
     const [qp] = (await socket.request('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
-    const [, first] = (attributeOf(qp, 'RES_QP') as Entries)[0]
-    const qpn = attributeOf(first as Entries, 'RES_LQPN') as number
+    const [, firstQp] = (attributeOf(qp, 'RES_QP') as Entries)[0]
+    const qpn = attributeOf(firstQp as Entries, 'RES_LQPN') as number
     let compared = 0
-    for (const [at, request] of all.entries()) {
+    for (const [i, request] of recording.entries()) {
       if (!request.sent) continue
       if (request.command.startsWith('rdma link add')) break
       if (request.command.startsWith('rdma system set netns')) continue
-      const end = all.findIndex(({ sent }, i) => i > at && sent)
+      const end = recording.findIndex(({ sent }, j) => j > i && sent)
       const entries = decodeAttributes(request.body).map(
         ([name, value]): Entry => (name === 'RES_LQPN' ? [name, qpn] : [name, value]),
       )
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
       assert.equal(await socket.send(datagram), datagram.length)
-      const answer = all.slice(at + 1, end < 0 ? undefined : end)
+      const answer = recording.slice(i + 1, end < 0 ? undefined : end)
       // The recorded program did not read all messages of some answers.
-      const answers = socket.received().slice(0, answer.length)
-      assert.deepEqual(answerOf(answers), answerOf(answer), request.command)
+      const ours = socket.received().slice(0, answer.length)
+      assert.deepEqual(answerOf(ours), answerOf(answer), request.command)
       compared++
     }
     assert.ok(compared > 50, `${compared}`)
   })
 })
 
+/** The multicast group of events (RDMA_NL_GROUP_NOTIFY). */
+const NOTIFY_GROUP = 4n
+
 describe('the interface of a device', () => {
-  it('is renamed, and another one gets its name: listeners are notified', async t => {
+  it('is renamed, deleted and replaced by one with the device’s address: listeners are notified', async t => {
     if (!canMakeNamespaces(t)) return
     const [netns] = twoNamespaces(t, 1500, true)
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
     const client = dial(t, daemon)
     await client.hello()
     const socket = await openTestSocket(client)
-    assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    assert.equal(await socket.call('SET', NetlinkOption.ADD_MEMBERSHIP, NOTIFY_GROUP), 0)
     const events: string[] = []
-    const shown = async (last: string): Promise<void> => {
+    /** Reads events until `last` has arrived. */
+    const untilEvent = async (last: string): Promise<void> => {
       while (events.at(-1) !== last) {
         await client.stat()
         for (const { body } of socket.received()) {
@@ -233,11 +244,11 @@ describe('the interface of a device', () => {
     }
     ip('-n', netns, 'link', 'set', 'v0', 'down')
     ip('-n', netns, 'link', 'set', 'v0', 'name', 'v9')
-    await shown('NETDEV_RENAME mlx5_0 v9')
+    await untilEvent('NETDEV_RENAME mlx5_0 v9')
     ip('-n', netns, 'link', 'delete', 'v9')
     ip('-n', netns, 'link', 'add', 'v8', 'type', 'veth', 'peer', 'name', 'v7')
     ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v8')
-    await shown('NETDEV_ATTACH mlx5_0 v8')
+    await untilEvent('NETDEV_ATTACH mlx5_0 v8')
     assert.deepEqual(events, ['NETDEV_RENAME mlx5_0 v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
   })
 })

@@ -22,7 +22,10 @@ const transcripts = (name: string): Transcript[] =>
     }),
   )
 
-/** Without numbers that differ, sorted, and without the objects of Linux's own clients except queue pair 1. */
+/**
+ * The lines of an output, sorted, without numbers that differ, and without the objects of Linux's own clients except queue
+ * pair 1.
+ */
 const comparable = (output: string): string[] =>
   output
     .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, object => (object.includes('"GSI"') ? object : ''))
@@ -42,25 +45,25 @@ const comparable = (output: string): string[] =>
     .replace(/(?:,"UNKNOWN")+/g, '')
     .split('\n')
     .filter(line => !line.includes('comm [ib_core]') || line.includes(' type GSI '))
-    // The text of an extended ACK. Most errors of Linux have none.
+    // The text of an extended ACK, which most errors of Linux do not have.
     .filter(line => !line.startsWith('Error: '))
     .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
     .sort()
 
-/** `rdma res show qp lqpn N` needs an existing number. */
-const withNumbers = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
+/** The command with the number of an existing queue pair in place of the recorded one (`rdma res show qp lqpn 17`). */
+const withQpn = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
 
-/** The output of a shell line under a daemon; `path`: a folder searched first for programs. */
+/** Runs a shell line under a daemon; returns its status and whole output. `path`: a folder searched first for programs. */
 export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command: string, path?: string) => {
-  const own = path === undefined ? env : { ...env, PATH: `${path}:${env.PATH}` }
-  const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: own })
+  const environment = path === undefined ? env : { ...env, PATH: `${path}:${env.PATH}` }
+  const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: environment })
   return { status, output: stdout + stderr }
 }
 
 /**
- * Servers that wait for a client, with all their objects; started one after another, so that numbers increase as on
- * Linux.
+ * Starts two servers that wait for a client, with all their objects, one after the other, so that numbers increase as on
+ * Linux; returns their process ids.
  */
 export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
   const pids: number[] = []
@@ -73,8 +76,8 @@ export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number
   return pids
 }
 
-/** Fails unless every command prints the recorded output, except for numbers. */
-const compare = async (
+/** Asserts that every command prints the recorded output, except for numbers. */
+const assertRecorded = async (
   t: Scope,
   daemon: TestDaemon,
   recording: readonly Transcript[],
@@ -83,22 +86,25 @@ const compare = async (
   const { output: list } = await shell(t, daemon, 'rdma res show qp', path)
   const qpn = /lqpn (\d+) /.exec(list)?.[1] ?? ''
   for (const { command, output, status } of recording) {
-    const ours = await shell(t, daemon, withNumbers(command, qpn), path)
+    const ours = await shell(t, daemon, withQpn(command, qpn), path)
     assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
   }
 }
 
-/** `recordings`: which version of `rdma` on which kernel; `path`: a folder with this version. */
+/**
+ * Asserts that `rdma` shows devices, objects and counters as recorded. `recordings`: the version of `rdma`, with the kernel
+ * if it is not of the same version; `path`: a folder with that `rdma`; undefined: the installed one.
+ */
 export const showsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const pids = await startServers(t, daemon)
-  const all = transcripts(`rdma-${recordings}.out`)
-  const first = all.findIndex(({ command }) => command.startsWith('rdma link add'))
+  const recording = transcripts(`rdma-${recordings}.out`)
+  const firstChange = recording.findIndex(({ command }) => command.startsWith('rdma link add'))
   // Version 6.1 prints a stale errno, left behind by attributes that it does not know.
   const different = recordings === '6.1' ? /^rdma (?:system set netns|statistic set)/ : /^rdma system set netns/
-  const sameOutput = all.slice(0, first).filter(({ command }) => !different.test(command))
+  const sameOutput = recording.slice(0, firstChange).filter(({ command }) => !different.test(command))
   assert.ok(sameOutput.length > 50)
-  await compare(t, daemon, sameOutput, path)
+  await assertRecorded(t, daemon, sameOutput, path)
   const { output: list } = await shell(t, daemon, 'rdma res show qp', path)
   for (const pid of pids) assert.match(list, new RegExp(` pid ${pid} comm ibv_`))
   const { output: sums } = await shell(t, daemon, 'rdma res', path)
@@ -109,6 +115,7 @@ export const showsObjects = async (t: Scope, recordings: string, path?: string):
   assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
 }
 
+/** Asserts that `rdma` shows identifiers of rdma_cm as recorded; arguments as of `showsObjects`. */
 export const showsIdentifiers = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const { env } = daemon
@@ -118,6 +125,6 @@ export const showsIdentifiers = async (t: Scope, recordings: string, path?: stri
   await daemon.settled(({ connections }) => connections.listeners === 3)
   start(t, 'rping', ['-c', '-a', '127.0.0.1', '-p', '7472', '-C', '100000000'], { env })
   await daemon.settled(({ devices }) => devices[0].objects.rc_qp === 2 && devices[0].hw_counters.sent_pkts > 1000)
-  await compare(t, daemon, transcripts(`rdma-cm_id-${recordings}.out`), path)
+  await assertRecorded(t, daemon, transcripts(`rdma-cm_id-${recordings}.out`), path)
   assert.match((await shell(t, daemon, 'rdma res', path)).output, / cm_id 5 /)
 }

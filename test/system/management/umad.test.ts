@@ -1,7 +1,8 @@
 /*
  * umad files as libibumad programs use them: nodes, agents, requests and responses between devices, long messages, and
- * clean-up after programs die and devices are removed. The expected answers are those of Linux 6.12 with its soft
- * device, recorded with the same program (test/programs/connections/umad.c); differences are marked.
+ * clean-up after programs are killed and devices are removed. Expected results are those of Linux 6.12 with its soft device,
+ * where the same program (test/programs/connections/umad.c) was run; docs/reference/management-datagrams.md lists
+ * differences.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -24,12 +25,19 @@ import { ipGid, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './um
 const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
 const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
 const EPROTONOSUPPORT = -93
+/** In a header an errno is positive. */
 const ETIMEDOUT = 110
 const NOBODY = 65534
 const { GET, SET, SEND, TRAP, RESPONSE } = MadMethod
 const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
+/** A vendor class with RMPP, and the OUI that its agents register. */
 const VENDOR = 0x32
 const OUI = 0x1405
+const POLLOUT = 4
+/** Result of the write of a whole MAD: 64 bytes of header and 256 of MAD. */
+const WRITTEN = 320
+/** Status of a response: method and attribute not supported (IBA 13.4.7). */
+const UNSUPPORTED = 0x0c
 const TALK = ownProgram('umad_talk')
 
 const missing = lacking(UMAD_PROGRAM, TALK)
@@ -93,7 +101,7 @@ describe('umad files', { skip: missing }, () => {
       ['directed routes', { mgmtClass: 0x81, version: 1 }, EINVAL],
     ]
     for (const [what, registration, answer] of cases) assert.equal(await program.register(registration), answer, what)
-    assert.deepEqual(await program.registered({ flags: 3 }), { agent: EINVAL, flags: 1 })
+    assert.deepEqual(await program.registerWithFlags({ flags: 3 }), { agent: EINVAL, flags: 1 })
     assert.deepEqual(
       [(await program.step('unregister 0')).result, (await program.step('unregister 0')).result],
       [0, EINVAL],
@@ -105,7 +113,7 @@ describe('umad files', { skip: missing }, () => {
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)
 
-    // Another file of the same port: a port's methods belong to one agent.
+    // Another file of the same port: a method of a class belongs to one agent of the port.
     assert.ok((await program.open(0)) >= 0)
     assert.deepEqual([(await program.step('pkeys')).result, (await program.step('pkeys')).result], [0, 0])
     assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
@@ -118,7 +126,7 @@ describe('umad files', { skip: missing }, () => {
     const program = await UmadProgram.start(t, daemon)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
     const long = madOf({ mgmtClass: PERFORMANCE, method: GET }, 300)
-    assert.equal((await program.step('poll 0')).view.getUint16(0, true), 4)
+    assert.equal((await program.step('poll 0')).view.getUint16(0, true), POLLOUT)
     assert.deepEqual([await program.read(), await program.read(10)], [EAGAIN, EINVAL])
     assert.equal((await program.step('ioctl 0')).result, ENOTTY)
     assert.equal((await program.step(`ioctl ${(0x1b << 8) | 77}`)).result, ENOTTY)
@@ -135,7 +143,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
     assert.equal(await send({ data: data.subarray(0, 36) }), 100)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
-    // Only DATA segments of long messages are truncated.
+    // Of the messages of an RMPP agent only DATA may be longer than a MAD; this one is an ACK.
     const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
     assert.equal(await program.register(rmpp), 1)
     const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
@@ -152,9 +160,9 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await client.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
     const data = madOf({ mgmtClass: VENDOR, method: GET, tid: 77, oui: OUI })
-    // A read that blocks.
+    // The read blocks until the request below has arrived.
     const waiting = server.read()
-    assert.equal(await client.send({ data, timeout: 10_000 }), 320)
+    assert.equal(await client.send({ data, timeout: 10_000 }), WRITTEN)
     assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction ID again')
     const request = await waiting
     assert.ok(typeof request === 'object')
@@ -165,30 +173,30 @@ describe('umad files', { skip: missing }, () => {
     const response = request.data.slice()
     response[3] = GET | RESPONSE
     response[100] = 9
-    assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
+    assert.equal(await server.send({ data: response, gid: ipGid(1) }), WRITTEN)
     const { agent, status, data: answer } = await client.receive()
     assert.deepEqual([agent, status, answer], [0, 0, response])
     // A second response matches no request; another method has no agent, and Send gets no response.
-    assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
+    assert.equal(await server.send({ data: response, gid: ipGid(1) }), WRITTEN)
     const unregistered = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
-    assert.equal(await client.send({ data: unregistered, timeout: 20, retries: 2 }), 320)
+    assert.equal(await client.send({ data: unregistered, timeout: 20, retries: 2 }), WRITTEN)
     assert.equal((await client.step('poll 30000')).result, 1)
     assert.deepEqual([await client.read(64), await client.read(87)], [EINVAL, EINVAL])
-    const late = await client.read(88)
-    assert.ok(typeof late === 'object')
-    assert.deepEqual([late.status, late.gid, late.data.length], [ETIMEDOUT, ipGid(2), 24])
-    assert.deepEqual(late.data.subarray(12), unregistered.subarray(12, 24))
+    const unanswered = await client.read(88)
+    assert.ok(typeof unanswered === 'object')
+    assert.deepEqual([unanswered.status, unanswered.gid, unanswered.data.length], [ETIMEDOUT, ipGid(2), 24])
+    assert.deepEqual(unanswered.data.subarray(12), unregistered.subarray(12, 24))
     assert.equal(await client.read(), EAGAIN)
     for (const one of [client, server]) await one.close()
   })
 
-  it('answer unclaimed Get and Set: performance counters, and otherwise an error status', async t => {
+  it('Get and Set without an agent are answered: performance counters, and otherwise an error status', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({}), 0)
     const request = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
       const data = madOf({ mgmtClass, method, attribute, version: mgmtClass === COMMUNICATION ? 2 : 1 })
       data[65] = 1
-      assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+      assert.equal(await program.send({ data, timeout: 10_000 }), WRITTEN)
       const { status, data: answer } = await program.receive()
       assert.deepEqual([status, answer[3]], [0, GET | RESPONSE])
       return answer
@@ -209,7 +217,7 @@ describe('umad files', { skip: missing }, () => {
       [COMMUNICATION, GET, 1],
       [VENDOR, SET, 1],
     ] as const)
-      assert.equal(statusOf(await request(mgmtClass, method, attribute)), 0x0c)
+      assert.equal(statusOf(await request(mgmtClass, method, attribute)), UNSUPPORTED)
     // Other methods than Get and Set, and subnet management, get no response.
     for (const [mgmtClass, method] of [
       [PERFORMANCE, TRAP],
@@ -217,7 +225,7 @@ describe('umad files', { skip: missing }, () => {
       [1, GET],
       [0x81, GET],
     ] as const) {
-      assert.equal(await program.send({ data: madOf({ mgmtClass, method }), timeout: 20 }), 320)
+      assert.equal(await program.send({ data: madOf({ mgmtClass, method }), timeout: 20 }), WRITTEN)
       assert.equal((await program.receive()).status, ETIMEDOUT)
     }
     await program.close()
@@ -227,6 +235,7 @@ describe('umad files', { skip: missing }, () => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
+    // The header without P_Key index.
     program.header = 56
     assert.equal(await program.send({ data: madOf({ mgmtClass: PERFORMANCE, method: GET }), timeout: 10_000 }), 312)
     const { length, data } = await program.receive()
@@ -234,14 +243,14 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('return the agent of each message, and keep messages of closed agents', async t => {
+  it('return the agent of each message, and keep messages of an unregistered agent', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1)
     assert.equal(await client.register({}), 0)
     for (const [agent, method] of [GET, SET].entries())
       assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [method] }), agent)
     for (const method of [SET, GET, SET])
-      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method, oui: OUI }) }), 320)
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method, oui: OUI }) }), WRITTEN)
     assert.equal((await server.receive()).agent, 1)
     assert.equal((await server.step('poll 30000')).result, 1)
     assert.equal((await server.step('unregister 0')).result, 0)
@@ -255,7 +264,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await client.register({}), 0)
     assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
     for (const attribute of [1, 2])
-      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), 320)
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), WRITTEN)
     assert.equal((await server.step('poll 30000')).result, 1)
     for (let tries = 0; tries < 3; tries++) assert.equal((await server.step('fault 320')).result, EFAULT)
     for (const attribute of [1, 2]) assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(16), attribute)
@@ -290,10 +299,10 @@ describe('umad files', { skip: missing }, () => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
-    assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+    assert.equal(await program.send({ data, timeout: 10_000 }), WRITTEN)
     assert.equal((await program.step('fork')).result, 0)
     assert.equal((await program.receive()).status, 0)
-    assert.equal(await program.send({ data, timeout: 10_000 }), 320)
+    assert.equal(await program.send({ data, timeout: 10_000 }), WRITTEN)
     assert.equal((await program.receive()).status, 0)
     assert.equal(await program.register({}), 1)
     await program.close()
@@ -345,7 +354,7 @@ describe('umad files under failures', { skip: missing }, () => {
     const waiting = await UmadProgram.start(t, daemon, 1, 'wait')
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: TRAP })
-    assert.equal(await program.send({ data, timeout: 60_000 }), 320)
+    assert.equal(await program.send({ data, timeout: 60_000 }), WRITTEN)
     const read = waiting.read()
     const { status, stderr } = await run(t, 'rdma', ['link', 'delete', 'rxe1'], { env: daemon.env })
     assert.equal(status, 0, stderr)
@@ -368,8 +377,8 @@ describe('umad files under failures', { skip: missing }, () => {
       // The same method each time, which the agent of the last program no longer has.
       assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
       const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
-      assert.equal(await survivor.send({ data }), 320)
-      assert.equal(await victim.send({ data: madOf({ mgmtClass: VENDOR, method: TRAP }), timeout: 60_000 }), 320)
+      assert.equal(await survivor.send({ data }), WRITTEN)
+      assert.equal(await victim.send({ data: madOf({ mgmtClass: VENDOR, method: TRAP }), timeout: 60_000 }), WRITTEN)
       assert.equal((await victim.step('poll 30000')).result, 1)
       victim.running.child.kill(round % 2 === 0 ? 'SIGKILL' : 'SIGSTOP')
       victim.running.child.kill('SIGKILL')
@@ -379,8 +388,8 @@ describe('umad files under failures', { skip: missing }, () => {
     await daemon.settled(isEmpty)
   })
 
-  const noGuests = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
-  it("are refused to guests of root's daemon", { skip: noGuests }, async t => {
+  const whyNoGuests = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+  it("are refused to guests of root's daemon", { skip: whyNoGuests }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
     assert.equal((await guest.step('open /dev/infiniband/umad0')).result, EACCES)

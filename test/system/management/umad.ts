@@ -1,5 +1,5 @@
 /*
- * Our own programs that use umad files (test/programs/connections/umad.c), controlled by the test: the structs of Linux's
+ * The program test/programs/connections/umad.c, which calls umad files as the test tells it, with the structs of Linux's
  * ib_user_mad.h.
  */
 import assert from 'node:assert/strict'
@@ -10,6 +10,7 @@ import { StepProgram } from '../steps.ts'
 
 export const UMAD_PROGRAM = ownProgram('umad')
 
+/** Arguments of REGISTER_AGENT2; absent: 0, and queue pair 1. */
 export interface Registration {
   readonly qpn?: number
   readonly mgmtClass?: number
@@ -23,11 +24,12 @@ export interface Registration {
 
 export interface Message {
   readonly agent?: number
+  /** Milliseconds; 0: no response is expected. */
   readonly timeout?: number
   readonly retries?: number
   readonly gid?: Uint8Array
   readonly gidIndex?: number
-  /** 0: without a route. */
+  /** grh_present: 1, or 0 for a message without a global route. */
   readonly grh?: number
   readonly qpn?: number
   readonly data: Uint8Array
@@ -35,7 +37,9 @@ export interface Message {
 
 export interface Received {
   readonly agent: number
+  /** 0, or an errno: ETIMEDOUT for a request without a response. */
   readonly status: number
+  /** Bytes of header and message. */
   readonly length: number
   readonly qpn: number
   readonly gid: Uint8Array
@@ -51,7 +55,7 @@ const maskOf = (methods: readonly number[]): Uint8Array => {
   return mask
 }
 
-/** A MAD with these header fields. */
+/** A MAD of `bytes` bytes with these header fields. `tid`: the lower half of the transaction id. */
 export const madOf = (
   fields: {
     readonly mgmtClass: number
@@ -74,30 +78,32 @@ export const madOf = (
   return mad.subarray(0, bytes)
 }
 
+/** The GID of the IPv4 address 127.0.0.`last`. */
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
   /** Size of the header in its files, in bytes. */
   header: number = UmadHeader.bytes
 
-  /** Opens a file of node `umadN`; `how`: "wait" for one without O_NONBLOCK. */
-  static async start(t: Scope, daemon: TestDaemon, node = 0, how = ''): Promise<UmadProgram> {
+  /** Starts the program, which opens node `umadN`; `mode`: 'wait' opens it without O_NONBLOCK. */
+  static async start(t: Scope, daemon: TestDaemon, node = 0, mode: '' | 'wait' = ''): Promise<UmadProgram> {
     const self = new UmadProgram(t, UMAD_PROGRAM, daemon)
-    assert.ok((await self.open(node, how)) >= 0)
+    assert.ok((await self.open(node, mode)) >= 0)
     return self
   }
 
-  async open(node: number, how = ''): Promise<number> {
-    return (await this.step(`open /dev/infiniband/umad${node} ${how}`)).result
+  /** Opens node `umadN`, and uses this file from now on; returns its descriptor, or minus an errno. */
+  async open(node: number, mode: '' | 'wait' = ''): Promise<number> {
+    return (await this.step(`open /dev/infiniband/umad${node} ${mode}`)).result
   }
 
-  /** The agent's number, or minus an errno. */
+  /** REGISTER_AGENT2; returns the agent's number, or minus an errno. */
   async register(registration: Registration): Promise<number> {
-    return (await this.registered(registration)).agent
+    return (await this.registerWithFlags(registration)).agent
   }
 
-  /** REGISTER_AGENT2; also returns the flags. */
-  async registered(registration: Registration): Promise<{ readonly agent: number; readonly flags: number }> {
+  /** REGISTER_AGENT2; also returns the flags that the answer contains. */
+  async registerWithFlags(registration: Registration): Promise<{ readonly agent: number; readonly flags: number }> {
     const { qpn = 1, mgmtClass = 0, version = 0, flags = 0, methods = [], oui = 0, rmpp = 0 } = registration
     const bytes = new Uint8Array(RegisterAgent2.bytes)
     const view = viewOf(bytes)
@@ -113,7 +119,7 @@ export class UmadProgram extends StepProgram {
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
 
-  /** REGISTER_AGENT, which keeps the headers from before P_Keys. */
+  /** REGISTER_AGENT, after which the file's headers have no P_Key index. */
   async registerOld({ mgmtClass = 0, version = 0, methods = [], qpn = 1 }: Registration): Promise<number> {
     const bytes = new Uint8Array(RegisterAgent.bytes)
     bytes.set(maskOf(methods), RegisterAgent.methods)
@@ -124,6 +130,7 @@ export class UmadProgram extends StepProgram {
     return result < 0 ? result : view.getUint32(RegisterAgent.id, true)
   }
 
+  /** Writes a message; returns the bytes written, or minus an errno. */
   async send(message: Message): Promise<number> {
     const { agent = 0, timeout = 0, retries = 0, gid = ipGid(2), gidIndex = 1, grh = 1, qpn = 1, data } = message
     const bytes = new Uint8Array(this.header + data.length)
@@ -139,9 +146,9 @@ export class UmadProgram extends StepProgram {
     return (await this.step(`write ${bytes.length} ${hex(bytes)}`)).result
   }
 
-  /** The result of a read of `room` bytes; minus an errno. */
-  async read(room = this.header + MAD_BYTES): Promise<Received | number> {
-    const { result, view } = await this.step(`read ${room}`)
+  /** Reads a message into a buffer of `size` bytes; returns it, or minus an errno. */
+  async read(size = this.header + MAD_BYTES): Promise<Received | number> {
+    const { result, view } = await this.step(`read ${size}`)
     if (result < 0) return result
     const bytes = new Uint8Array(view.buffer)
     return {
@@ -155,9 +162,9 @@ export class UmadProgram extends StepProgram {
   }
 
   /** Waits for a message and reads it. */
-  async receive(room?: number): Promise<Received> {
+  async receive(size?: number): Promise<Received> {
     assert.equal((await this.step('poll 30000')).result, 1)
-    const received = await this.read(room)
+    const received = await this.read(size)
     assert.ok(typeof received === 'object', `read: ${String(received)}`)
     return received
   }

@@ -21,6 +21,7 @@ import { type Pair, runPair } from './pingpong.ts'
 const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
   assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
 }
+/** Asserts that both ends succeeded, printed this line, and received no wrong data. */
 const assertBoth = ({ server, client }: Pair, line: RegExp): void => {
   for (const finished of [client, server]) {
     assertGood(finished)
@@ -45,13 +46,13 @@ const perftests: readonly (readonly [program: string, bytes: number, ...args: st
   ['ib_send_bw', 1024, '-c', 'UD', '-s', '1024', '-n', '300'],
   ['ib_send_lat', 64, '-c', 'UD', '-s', '64', '-n', '200'],
 ]
-/** A group in perftest's notation: ::ffff:239.91.0.7 */
-const MGID = ['-g', '-M', '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7']
+/** perftest's options for the group ::ffff:239.91.0.7. */
+const GROUP_OPTIONS = ['-g', '-M', '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7']
 
-const own = ownProgram('datagrams')
+const datagrams = ownProgram('datagrams')
 
 describe('unreliable services', {
-  skip: lacking('ibv_uc_pingpong', 'ibv_ud_pingpong', 'ib_send_bw', own),
+  skip: lacking('ibv_uc_pingpong', 'ibv_ud_pingpong', 'ib_send_bw', datagrams),
 }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
@@ -74,19 +75,33 @@ describe('unreliable services', {
       assert.match(client.stdout, new RegExp(`^ ${bytes} +\\d+ +[\\d.]+ `, 'm'))
     })
   })
-  it('ib_send_bw to a multicast group', async t => {
-    const args = ['-x', '1', '-F', '-c', 'UD', '-n', '100', ...MGID]
+  it('ib_send_bw sends to a multicast group', async t => {
+    const args = ['-x', '1', '-F', '-c', 'UD', '-n', '100', ...GROUP_OPTIONS]
     const { server, client } = await runPair(t, daemon, args, { program: 'ib_send_bw', devices: ['rxe0', 'rxe1'] })
     assertGood(client)
     assertGood(server)
   })
 
-  it('a program sends with headers, replies, groups, drops and errors', async t => {
-    assertGood(await run(t, own, ['-d', 'rxe0', '-x', 'rxe1', '-g', '1'], { env: daemon.env }))
+  it('our own program gets GRHs, replies, groups, drops and errors as specified', async t => {
+    assertGood(await run(t, datagrams, ['-d', 'rxe0', '-x', 'rxe1', '-g', '1'], { env: daemon.env }))
   })
-  it('the same over UDP, and the trace has its calls', async t => {
+  it('our own program gets the same over UDP, and the trace has its calls', async t => {
     const devices = [81, 82].flatMap((n, i) => ['--device', `rxe${i}@${loopbackText(n)}`])
-    const args = ['trace', '--private', '--link', 'udp', ...devices, '--', own, '-d', 'rxe0', '-x', 'rxe1', '-g', '1']
+    const args = [
+      'trace',
+      '--private',
+      '--link',
+      'udp',
+      ...devices,
+      '--',
+      datagrams,
+      '-d',
+      'rxe0',
+      '-x',
+      'rxe1',
+      '-g',
+      '1',
+    ]
     const finished = await run(t, userdma, args)
     assertGood(finished)
     for (const line of [

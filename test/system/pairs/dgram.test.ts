@@ -1,5 +1,5 @@
 /*
- * --link dgram: programs of two daemons over sockets of Node, and the refusal of packets from other links.
+ * --link dgram: programs of two daemons over sockets of Node (node:dgram), and the refusal of packets from other links.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,6 +9,7 @@ import { assertGoodPair, runPair, startPair } from './pingpong.ts'
 
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw')
 
+/** Starts a daemon with a device at loopback address number `n`. */
 const startEnd = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
   startDaemon(scope, { devices: [`rxe0@${loopbackText(n)}`], link })
 
@@ -17,8 +18,8 @@ describe('--link dgram', { skip }, () => {
     const [a, b] = [await startEnd(t, 1, 'dgram'), await startEnd(t, 2, 'dgram')]
     for (const args of [['-c'], ['-e', '-s', '100000', '-m', '4096']])
       assertGoodPair(await runPair(t, a, ['-g', '1', '-n', '100', ...args], { clientDaemon: b }))
-    const bulk = ['-x', '1', '-F', '-s', '65536', '-n', '200']
-    const { client } = await runPair(t, a, bulk, { program: 'ib_write_bw', clientDaemon: b })
+    const perftestArgs = ['-x', '1', '-F', '-s', '65536', '-n', '200']
+    const { client } = await runPair(t, a, perftestArgs, { program: 'ib_write_bw', clientDaemon: b })
     assert.equal(client.status, 0, client.stdout + client.stderr)
     for (const daemon of [a, b]) {
       const [{ port }] = (await daemon.settled(isEmpty)).devices

@@ -1,6 +1,6 @@
 /*
- * The whole matrix: programs of every transport service between two daemons, on loopback and between namespaces over
- * veth, at MTU 1500 and 9000, IPv4 and IPv6, with GSO and without, and with losses.
+ * All cases of matrix.ts on every network: loopback without and with losses, veth between namespaces at MTU 1500 and 9000,
+ * IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
  */
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
@@ -13,11 +13,12 @@ import {
   type Network,
   reliableCases,
   runMatrixCase,
-  startTwo,
-  type Two,
+  startTwoDaemons,
+  type TwoDaemons,
   unreliableCases,
 } from './matrix.ts'
 
+/** A network, and the cases that run on it. */
 interface Plan {
   readonly name: string
   readonly network: (scope: Scope) => Network
@@ -25,20 +26,20 @@ interface Plan {
   readonly needsNamespaces: boolean
 }
 
-const all = [...reliableCases, ...unreliableCases]
+const allCases = [...reliableCases, ...unreliableCases]
 const links = ['udp', 'udp-plain'] as const
 
 const onLoopback: readonly Plan[] = links.map((link, i) => ({
   name: `loopback, --link ${link}`,
   network: () => ({ addresses: [loopbackText(10 * i + 1), loopbackText(10 * i + 2)], link }),
-  cases: all,
+  cases: allCases,
   needsNamespaces: false,
 }))
 
 /**
- * ACKs are lost only where both ends wait for each other before they exit: a pingpong that has received everything
- * destroys its queue pairs, and if its last ACK was lost, the other end waits forever. And ib_send_lat -e takes the
- * events of both its queues from one channel and fails if they arrive in another order.
+ * ACKs are lost only in cases whose ends wait for each other before they exit: a pingpong that has received everything
+ * destroys its queue pairs, and if its last ACK is lost, the other end waits for ever. ib_send_lat -e is left out too: it
+ * takes the events of both its queues from one channel, and fails if they arrive in another order.
  */
 const losses = [
   {
@@ -72,7 +73,7 @@ const onVeth: readonly Plan[] = [1500, 9000].flatMap(mtu =>
           link,
           netns: twoNamespaces(scope, mtu, true),
         }),
-        cases: all,
+        cases: allCases,
         needsNamespaces: true,
       }),
     ),
@@ -83,22 +84,23 @@ describe('two daemons, the whole matrix', { skip: lacking(...matrixPrograms) }, 
   for (const { name, network, cases, needsNamespaces } of [...onLoopback, ...withLosses, ...onVeth])
     describe(name, () => {
       const scope = suiteScope()
-      let two: Two | undefined
+      let daemons: TwoDaemons | undefined
       before(async () => {
-        if (!needsNamespaces) two = await startTwo(scope, network(scope))
+        if (!needsNamespaces) daemons = await startTwoDaemons(scope, network(scope))
       })
 
-      it('two daemons', async t => {
-        if (needsNamespaces && canMakeNamespaces(t)) two = await startTwo(scope, network(scope))
+      // In a test and not in `before`, so that it can be skipped.
+      it('two daemons in namespaces start', async t => {
+        if (needsNamespaces && canMakeNamespaces(t)) daemons = await startTwoDaemons(scope, network(scope))
       })
 
       for (const one of cases)
         it(caseTitle(one), t =>
-          two ? runMatrixCase(t, two, one) : t.skip('network namespaces need root and iproute2'),
+          daemons ? runMatrixCase(t, daemons, one) : t.skip('network namespaces need root and iproute2'),
         )
 
       it('leaves nothing behind', async () => {
-        for (const daemon of two ?? []) await daemon.settled(isEmpty)
+        for (const daemon of daemons ?? []) await daemon.settled(isEmpty)
       })
     })
 })

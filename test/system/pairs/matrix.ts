@@ -1,10 +1,10 @@
 /*
- * Debian's RDMA programs of every transport service between two of our daemons: the cases, and the networks they run
- * on. Each case runs to its end on both sides with the same options.
+ * Debian's RDMA programs of every transport service between two of our daemons: the cases, and functions that start the
+ * daemons and run a case. Server and client of a case have the same options.
  *
- * Unreliable services lose what overflows a receiver's socket buffer, and their programs would wait for it forever:
- * their cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so a round
- * takes as long as the scheduler decides; its cases have few rounds.
+ * Packets of unreliable services that overflow a receiver's socket buffer are lost, and the programs would wait for them for
+ * ever: these cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so a round trip
+ * takes as long as the scheduler decides; its cases have few round trips.
  */
 import assert from 'node:assert/strict'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'
@@ -15,7 +15,7 @@ export interface MatrixCase {
   readonly args: readonly string[]
 }
 
-const one = (line: string): MatrixCase => {
+const caseOf = (line: string): MatrixCase => {
   const [program, ...args] = line.split(' ')
   return { program, args }
 }
@@ -56,8 +56,9 @@ export const reliableCases: readonly MatrixCase[] = [
   'ib_atomic_bw -c XRC -n 200 -A CMP_AND_SWAP -o 1',
   'ib_atomic_lat -n 100 -A CMP_AND_SWAP -e',
   'ib_atomic_lat -c XRC -n 100',
-].map(one)
+].map(caseOf)
 
+/** Cases of UC and UD. */
 export const unreliableCases: readonly MatrixCase[] = [
   'ibv_uc_pingpong -s 4096 -n 200 -c',
   'ibv_uc_pingpong -s 100000 -m 512 -n 20 -e -c',
@@ -71,9 +72,9 @@ export const unreliableCases: readonly MatrixCase[] = [
   'ib_send_bw -c UD -s 1000 -n 200',
   'ib_send_bw -c UD -s 1000 -n 200 -b -e',
   'ib_send_lat -c UD -s 64 -n 100 -e',
-].map(one)
+].map(caseOf)
 
-/** One case of each service and each kind of operation, for every test run. */
+/** Cases for every test run: one of each service and each kind of operation. */
 export const fewCases: readonly MatrixCase[] = [
   'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
   'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',
@@ -87,7 +88,7 @@ export const fewCases: readonly MatrixCase[] = [
   'ib_send_bw -c UD -s 1000 -n 200 -b -e',
   'ib_send_lat -c UD -s 64 -n 100 -e',
   'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
-].map(one)
+].map(caseOf)
 
 /** The programs of all cases. */
 export const matrixPrograms: readonly string[] = [
@@ -95,16 +96,21 @@ export const matrixPrograms: readonly string[] = [
 ]
 
 export interface Network {
+  /** The device address of each daemon. */
   readonly addresses: readonly [string, string]
   readonly link: string
   readonly fault?: string
+  /** The network namespace of each daemon. */
   readonly netns?: readonly [string, string]
 }
 
-export type Two = readonly [TestDaemon, TestDaemon]
+export type TwoDaemons = readonly [TestDaemon, TestDaemon]
 
-/** A daemon with one device at each end. */
-export const startTwo = async (scope: Scope, { addresses, link, fault, netns }: Network): Promise<Two> => {
+/** Starts two daemons, each with one device rxe0. */
+export const startTwoDaemons = async (
+  scope: Scope,
+  { addresses, link, fault, netns }: Network,
+): Promise<TwoDaemons> => {
   const startEnd = (i: 0 | 1): Promise<TestDaemon> =>
     startDaemon(scope, {
       devices: [`rxe0@${addresses[i]}`],
@@ -115,8 +121,8 @@ export const startTwo = async (scope: Scope, { addresses, link, fault, netns }: 
   return [await startEnd(0), await startEnd(1)]
 }
 
-/** Runs a case, with the client at the second daemon. */
-export const runMatrixCase = async (t: Scope, [a, b]: Two, { program, args }: MatrixCase): Promise<void> => {
+/** Runs a case, with the server on the first daemon and the client on the second, and asserts that both succeed. */
+export const runMatrixCase = async (t: Scope, [a, b]: TwoDaemons, { program, args }: MatrixCase): Promise<void> => {
   if (!program.startsWith('ib_')) {
     assertGoodPair(await runPair(t, a, ['-g', '1', ...args], { program, clientDaemon: b }))
     return

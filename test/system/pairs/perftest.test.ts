@@ -1,39 +1,42 @@
+/*
+ * perftest's tools over TCP connections between processes of one daemon: RC, polling and with events.
+ */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 import { type PairOptions, runPair } from './pingpong.ts'
 
-interface Case {
+interface PerftestCase {
   readonly program: string
   readonly args: readonly string[]
   /** Message size in bytes, the start of the result line. */
   readonly size: number
 }
 
-const test = (program: string, size: number, n: number, ...args: string[]): Case => ({
+const perftest = (program: string, size: number, iterations: number, ...args: string[]): PerftestCase => ({
   program,
   size,
-  args: ['-s', String(size), '-n', String(n), ...args],
+  args: ['-s', String(size), '-n', String(iterations), ...args],
 })
 
-const cases: readonly Case[] = [
-  test('ib_write_bw', 65536, 500),
-  test('ib_write_bw', 1048576, 50, '-m', '1024'),
-  test('ib_write_bw', 4096, 500, '-q', '4'),
-  test('ib_write_bw', 65536, 200, '-b'),
-  test('ib_send_bw', 65536, 500),
-  test('ib_send_bw', 4096, 500, '-e'),
-  test('ib_send_bw', 1000, 500, '-b', '-m', '256'),
-  test('ib_read_bw', 65536, 500),
-  test('ib_read_bw', 1048576, 30, '-m', '2048'),
-  test('ib_read_bw', 4096, 300, '-b'),
+const cases: readonly PerftestCase[] = [
+  perftest('ib_write_bw', 65536, 500),
+  perftest('ib_write_bw', 1048576, 50, '-m', '1024'),
+  perftest('ib_write_bw', 4096, 500, '-q', '4'),
+  perftest('ib_write_bw', 65536, 200, '-b'),
+  perftest('ib_send_bw', 65536, 500),
+  perftest('ib_send_bw', 4096, 500, '-e'),
+  perftest('ib_send_bw', 1000, 500, '-b', '-m', '256'),
+  perftest('ib_read_bw', 65536, 500),
+  perftest('ib_read_bw', 1048576, 30, '-m', '2048'),
+  perftest('ib_read_bw', 4096, 300, '-b'),
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
   // ib_write_lat polls memory without calling the device, so a message takes as long as the scheduler decides.
-  test('ib_write_lat', 64, 100),
-  test('ib_send_lat', 64, 500),
-  test('ib_send_lat', 8192, 200, '-e'),
-  test('ib_read_lat', 4096, 300),
+  perftest('ib_write_lat', 64, 100),
+  perftest('ib_send_lat', 64, 500),
+  perftest('ib_send_lat', 8192, 200, '-e'),
+  perftest('ib_read_lat', 4096, 300),
   { program: 'ib_atomic_lat', args: ['-n', '300'], size: 8 },
 ]
 

@@ -1,3 +1,6 @@
+/*
+ * ibv_rc_pingpong on one daemon with every combination of its options.
+ */
 import { before, describe, it } from 'node:test'
 import { lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 import { caseName, matrix, runCase } from './pingpong.ts'

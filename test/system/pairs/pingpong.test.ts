@@ -1,3 +1,6 @@
+/*
+ * ibv_rc_pingpong on one daemon: each pair of its options, many messages, ten pairs at the same time.
+ */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../programs.ts'
@@ -17,14 +20,16 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('runs ten pairs at the same time', async t => {
-    const one = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: false }
+    const pingpong = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: false }
     await Promise.all(
-      Array.from({ length: 10 }, (_, i) => runCase(t, daemon, { ...one, events: i % 2 === 1, twoDevices: i > 4 }, 100)),
+      Array.from({ length: 10 }, (_, i) =>
+        runCase(t, daemon, { ...pingpong, events: i % 2 === 1, twoDevices: i > 4 }, 100),
+      ),
     )
   })
 
   it('cannot connect without a GID index, as on Linux', async t => {
-    // Both exit by themselves, in no fixed order.
+    // Both exit by themselves, in any order.
     const pair = await startPair(t, daemon, ['-n', '4'])
     const [server, client] = await Promise.all([pair.server.ended, pair.client.ended])
     assert.equal(server.status, 1)

@@ -1,5 +1,6 @@
 /*
- * ibv_rc_pingpong as pairs of processes: the cases, and what is checked for each.
+ * Runs a server and a client as processes: ibv_rc_pingpong, whose cases are here, or another program with the same options
+ * for device and port.
  */
 import assert from 'node:assert/strict'
 import {
@@ -17,12 +18,15 @@ export interface PingpongCase {
   readonly events: boolean
   /** Checks the received data. */
   readonly check: boolean
-  /** Bytes of a message, and path MTU. */
+  /** Bytes of a message. */
   readonly size: number
+  /** Path MTU in bytes. */
   readonly mtu: number
+  /** Server and client use rxe0 and rxe1; otherwise both use rxe0. */
   readonly twoDevices: boolean
 }
 
+/** The members of a case, with the values that are tried. */
 export const factors = {
   events: [false, true],
   check: [false, true],
@@ -34,31 +38,32 @@ export const factors = {
 type Factor = keyof typeof factors
 const names = Object.keys(factors) as Factor[]
 
-/** Every combination. */
+/** Every combination of values. */
 export const matrix = (): PingpongCase[] =>
   names.reduce<Record<string, unknown>[]>(
     (cases, name) => cases.flatMap(one => factors[name].map(value => ({ ...one, [name]: value }))),
     [{}],
   ) as unknown as PingpongCase[]
 
+/** All pairs of values in a case, as text. */
 const pairsOf = (one: PingpongCase): string[] =>
   names.flatMap((a, i) => names.slice(i + 1).map(b => `${a}=${one[a]} ${b}=${one[b]}`))
 
-/** A few of the combinations: each pair of values of two factors occurs in one of them. */
+/** A few of the combinations, chosen greedily: each pair of values of two factors occurs in at least one of them. */
 export const pairwise = (): PingpongCase[] => {
   const all = matrix()
-  const open = new Set(all.flatMap(pairsOf))
+  const uncovered = new Set(all.flatMap(pairsOf))
   const chosen: PingpongCase[] = []
-  const gain = (one: PingpongCase): number => pairsOf(one).filter(pair => open.has(pair)).length
-  while (open.size > 0) {
+  const gain = (one: PingpongCase): number => pairsOf(one).filter(pair => uncovered.has(pair)).length
+  while (uncovered.size > 0) {
     const best = all.reduce((a, b) => (gain(b) > gain(a) ? b : a))
     chosen.push(best)
-    for (const pair of pairsOf(best)) open.delete(pair)
+    for (const pair of pairsOf(best)) uncovered.delete(pair)
   }
   return chosen
 }
 
-/** Messages each way: enough to fill the queues, few enough to finish quickly. */
+/** The number of messages each way: enough to fill the queues, few enough to finish quickly. */
 const iterations = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
 
 export const caseName = ({ events, check, size, mtu, twoDevices }: PingpongCase): string =>
@@ -77,8 +82,9 @@ export interface Pair {
 
 export interface PairOptions {
   readonly program?: string
-  /** Devices of server and client; the first one for both. */
+  /** Devices of server and client; default: rxe0 for both. */
   readonly devices?: readonly [string, string]
+  /** Time limit of each program in milliseconds. */
   readonly limit?: number
   /** The client's daemon, if it is not the server's. */
   readonly clientDaemon?: TestDaemon
@@ -106,11 +112,11 @@ export const startPair = async (
   const port = await freePort()
   const startProgram = (
     device: string,
-    own: readonly string[],
-    more: readonly string[],
+    options: readonly string[],
+    peer: readonly string[],
     { env }: TestDaemon,
   ): Running =>
-    start(scope, program, ['-d', device, ...own, portOption, String(port), ...more], {
+    start(scope, program, ['-d', device, ...options, portOption, String(port), ...peer], {
       env,
       ...(limit !== undefined && { limit }),
     })
@@ -129,6 +135,7 @@ export const startPair = async (
   }
 }
 
+/** Runs server and client to their ends. */
 export const runPair = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -136,16 +143,16 @@ export const runPair = async (
   options: PairOptions = {},
 ): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
 
-/** Asserts that both exited with status 0, and that neither received wrong data. */
+/** Asserts that both exited with status 0 and without a message, and that neither received wrong data. */
 export const assertGoodPair = ({ server, client }: Pair): void => {
   for (const [name, { status, signal, stdout, stderr }] of Object.entries({ client, server })) {
     assert.equal(status, 0, `${name}: status ${status}, signal ${signal}\n${stdout}${stderr}`)
     assert.doesNotMatch(stdout + stderr, /invalid data in page/, name)
-    assert.equal(stderr, '', `${name} complained`)
+    assert.equal(stderr, '', `${name} printed a message`)
   }
 }
 
-/** Runs one case of pingpong and checks it. */
+/** Runs a case of ibv_rc_pingpong with `n` messages each way, and asserts that both ends sent and received all. */
 export const runCase = async (
   scope: Scope,
   daemon: TestDaemon,

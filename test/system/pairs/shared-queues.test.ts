@@ -1,6 +1,6 @@
 /*
- * Shared receive queues and XRC with real programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest, unmodified) and our
- * own: rxe's library has no XRC, the shim adds it.
+ * Shared receive queues and XRC with unmodified programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest) and our own. rxe's
+ * provider has no XRC; the preload library adds it.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -26,6 +26,7 @@ const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
   assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
 }
 
+/** Asserts that both ends succeeded and printed this line. */
 const assertBoth = ({ server, client }: Pair, line: RegExp): void => {
   for (const finished of [client, server]) {
     assertGood(finished)
@@ -57,31 +58,35 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     })
   })
 
-  const clients = async (
+  /** Runs ibv_xsrq_pingpong as a server with `count` clients. */
+  const runXsrqPingpong = async (
     t: Parameters<typeof run>[0],
-    on: TestDaemon,
+    serverDaemon: TestDaemon,
     count: number,
     args: readonly string[],
     devices: readonly [string, string] = ['rxe0', 'rxe0'],
-    clientsOn = on,
+    clientDaemon = serverDaemon,
   ): Promise<void> => {
     const port = await freePort()
-    const all = ['-g', '1', '-p', String(port), ...args]
+    const options = ['-g', '1', '-p', String(port), ...args]
     const program = 'ibv_xsrq_pingpong'
-    const server = start(t, program, ['-d', devices[0], '-c', String(count), ...all], { env: on.env })
+    const server = start(t, program, ['-d', devices[0], '-c', String(count), ...options], {
+      env: serverDaemon.env,
+    })
     assert.ok(await untilListening(port, server.ended), server.output())
     const ends = Array.from({ length: count }, () =>
-      run(t, program, ['-d', devices[1], ...all, 'localhost'], { env: clientsOn.env }),
+      run(t, program, ['-d', devices[1], ...options, 'localhost'], { env: clientDaemon.env }),
     )
     for (const finished of [...(await Promise.all(ends)), await server.ended]) {
       assertGood(finished)
       assert.match(finished.stdout, /^success$/m)
     }
   }
-  it('ibv_xsrq_pingpong', t => clients(t, daemon, 1, []))
-  it('ibv_xsrq_pingpong between two devices, with events', t => clients(t, daemon, 1, ['-e'], ['rxe0', 'rxe1']))
-  it('ibv_xsrq_pingpong, four clients', t => clients(t, daemon, 4, ['-n', '100', '-s', '5000', '-m', '1024']))
-  it('ibv_xsrq_pingpong, three clients with events', t => clients(t, daemon, 3, ['-n', '50', '-e', '-m', '256']))
+  it('ibv_xsrq_pingpong, one client', t => runXsrqPingpong(t, daemon, 1, []))
+  it('ibv_xsrq_pingpong between two devices, with events', t => runXsrqPingpong(t, daemon, 1, ['-e'], ['rxe0', 'rxe1']))
+  it('ibv_xsrq_pingpong, four clients', t => runXsrqPingpong(t, daemon, 4, ['-n', '100', '-s', '5000', '-m', '1024']))
+  it('ibv_xsrq_pingpong, three clients with events', t =>
+    runXsrqPingpong(t, daemon, 3, ['-n', '50', '-e', '-m', '256']))
 
   const perftest: readonly (readonly [program: string, size: number, ...args: string[]])[] = [
     ['ib_send_bw', 65536, '--use-srq', '-q', '4', '-n', '100'],
@@ -97,15 +102,15 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
   perftest.forEach(([program, size, ...args], i) => {
     it(`${program} ${args.join(' ')}, ${size} bytes`, async t => {
       const options: PairOptions = { program, devices: ['rxe0', i % 2 === 0 ? 'rxe0' : 'rxe1'] }
-      const sized = program.includes('atomic') ? [] : ['-s', String(size)]
-      const { server, client } = await runPair(t, daemon, ['-x', '1', '-F', ...sized, ...args], options)
+      const sizeOption = program.includes('atomic') ? [] : ['-s', String(size)]
+      const { server, client } = await runPair(t, daemon, ['-x', '1', '-F', ...sizeOption, ...args], options)
       assertGood(client)
       assertGood(server)
       assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
     })
   })
 
-  it('limits, resizing, last requests, domains and targets of two processes', async t => {
+  it('limits, resizing, LAST_WQE_REACHED, domains, and targets of two processes work as specified', async t => {
     assertGood(await run(t, ownProgram('shared_queues'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
@@ -113,28 +118,28 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     await daemon.settled(isEmpty)
   })
 
-  it('with loss', async t => {
-    const bad = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
-    await clients(t, bad, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
+  it('work over a network that loses and duplicates packets', async t => {
+    const lossy = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
+    await runXsrqPingpong(t, lossy, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
     // Not ibv_srq_pingpong: one end exits as soon as it has finished, and the other may still wait for a lost ACK.
     const args = ['-x', '1', '-F', '--use-srq', '-q', '4', '-n', '100', '-s', '5000']
-    const { server, client } = await runPair(t, bad, args, { program: 'ib_send_bw' })
+    const { server, client } = await runPair(t, lossy, args, { program: 'ib_send_bw' })
     assertGood(client)
     assertGood(server)
-    await bad.settled(isEmpty)
+    await lossy.settled(isEmpty)
   })
 
-  it('between two daemons over UDP', async t => {
+  it('work between two daemons over UDP', async t => {
     const [a, b] = await Promise.all(
       [68, 69].map(n => startDaemon(t, { devices: [`rxe0@${loopbackText(n)}`], link: 'udp' })),
     )
-    await clients(t, a, 2, ['-n', '50', '-s', '9000', '-m', '1024'], ['rxe0', 'rxe0'], b)
+    await runXsrqPingpong(t, a, 2, ['-n', '50', '-s', '9000', '-m', '1024'], ['rxe0', 'rxe0'], b)
     for (const [program, ...args] of [
       ['ib_write_bw', '-c', 'XRC'],
       ['ib_send_bw', '--use-srq', '-q', '3'],
     ]) {
-      const all = ['-x', '1', '-F', '-s', '65536', '-n', '50', ...args]
-      const { server, client } = await runPair(t, a, all, { program, clientDaemon: b })
+      const options = ['-x', '1', '-F', '-s', '65536', '-n', '50', ...args]
+      const { server, client } = await runPair(t, a, options, { program, clientDaemon: b })
       assertGood(client)
       assertGood(server)
     }
@@ -142,7 +147,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     await b.settled(isEmpty)
   })
 
-  it('over UDP, and the trace names the calls', async t => {
+  it('work over UDP in one daemon, and the trace names their calls', async t => {
     const device = ['--link', 'udp', '--device', `rxe0@${loopbackText(67)}`]
     const args = ['trace', '--private', ...device, '--', ownProgram('shared_queues'), '-g', '1']
     const finished = await run(t, userdma, args)
@@ -155,6 +160,6 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
       'srqNum',
       'xrc_tgt_qp.create(xrcd',
     ])
-      assert.ok(output.includes(name), `the trace does not say ${name}`)
+      assert.ok(output.includes(name), `the trace does not have ${name}`)
   })
 })

@@ -25,7 +25,7 @@ import {
 } from '../programs.ts'
 import { assertGoodPair, caseName, type PingpongCase, runCase, runPair, startPair } from './pingpong.ts'
 
-const one = (size: number, mtu: number, events = false): PingpongCase => ({
+const pingpong = (size: number, mtu: number, events = false): PingpongCase => ({
   events,
   check: true,
   size,
@@ -33,20 +33,20 @@ const one = (size: number, mtu: number, events = false): PingpongCase => ({
   twoDevices: false,
 })
 
-type Two = readonly [TestDaemon, TestDaemon]
+type TwoDaemons = readonly [TestDaemon, TestDaemon]
 
-/** Each daemon has one device. */
-const startTwo = async (
+/** Starts two daemons, each with one device rxe0. */
+const startTwoDaemons = async (
   scope: Scope,
   addresses: readonly [string, string],
   more: {
     link?: string
     fault?: string
     netns?: readonly [string, string]
-    /** Seeds; undefined: none. */
+    /** The --torment seed of each daemon; undefined: none. */
     torment?: readonly [number | undefined, number | undefined]
   } = {},
-): Promise<Two> => {
+): Promise<TwoDaemons> => {
   const startEnd = (i: 0 | 1): Promise<TestDaemon> => {
     const { link = 'udp', fault, netns } = more
     const seed = more.torment?.[i]
@@ -61,10 +61,11 @@ const startTwo = async (
   return [await startEnd(0), await startEnd(1)]
 }
 
-const portOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
+/** The counters of the port of a daemon's first device. */
+const portCountersOf = async (daemon: TestDaemon): Promise<Readonly<Record<string, number>>> =>
   (await daemon.stat()).devices[0].port
 
-const assertNothingLost = async (daemons: Two): Promise<void> => {
+const assertNothingLost = async (daemons: TwoDaemons): Promise<void> => {
   for (const daemon of daemons) {
     const { devices } = await daemon.settled(isEmpty)
     const { icrcErrors, dropped } = devices[0].port
@@ -72,7 +73,7 @@ const assertNothingLost = async (daemons: Two): Promise<void> => {
   }
 }
 
-const perftest = async (t: Scope, [a, b]: Two, program: string, ...args: string[]): Promise<void> => {
+const perftest = async (t: Scope, [a, b]: TwoDaemons, program: string, ...args: string[]): Promise<void> => {
   const { server, client } = await runPair(t, a, ['-x', '1', '-F', ...args], { program, clientDaemon: b })
   for (const { status, signal, stdout, stderr } of [client, server]) {
     assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
@@ -80,34 +81,36 @@ const perftest = async (t: Scope, [a, b]: Two, program: string, ...args: string[
   }
 }
 
-const check = ownProgram('verbs_check')
+const verbsCheck = ownProgram('verbs_check')
 const CHECK_ARGS = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
 
-const checked = async (t: Scope, [a, b]: Two): Promise<void> => {
-  const { server, client } = await runPair(t, a, CHECK_ARGS, { program: check, clientDaemon: b })
+/** Runs verbs_check with the server on the first daemon: every byte of every operation must arrive. */
+const runVerbsCheck = async (t: Scope, [a, b]: TwoDaemons): Promise<void> => {
+  const { server, client } = await runPair(t, a, CHECK_ARGS, { program: verbsCheck, clientDaemon: b })
   for (const { status, stdout, stderr } of [server, client]) assert.equal(status, 0, stdout + stderr)
 }
 
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'ib_atomic_bw', check)
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'ib_atomic_bw', verbsCheck)
 
 describe('two daemons on loopback', { skip }, () => {
   const links = ['udp', 'udp-plain']
   links.forEach((link, number) => {
     describe(`--link ${link}`, () => {
       const suite = suiteScope()
-      let two: Two
+      let daemons: TwoDaemons
       before(async () => {
-        two = await startTwo(suite, [loopbackText(10 * number + 1), loopbackText(10 * number + 2)], { link })
+        daemons = await startTwoDaemons(suite, [loopbackText(10 * number + 1), loopbackText(10 * number + 2)], { link })
       })
 
-      for (const c of [
-        one(1, 1024),
-        one(4096, 256, true),
-        one(65536, 1024),
-        one(65536, 2048),
-        one(1048576, 4096, true),
+      for (const pingpongCase of [
+        pingpong(1, 1024),
+        pingpong(4096, 256, true),
+        pingpong(65536, 1024),
+        pingpong(65536, 2048),
+        pingpong(1048576, 4096, true),
       ])
-        it(`ibv_rc_pingpong: ${caseName(c)}`, t => runCase(t, two[0], c, undefined, two[1]))
+        it(`ibv_rc_pingpong: ${caseName(pingpongCase)}`, t =>
+          runCase(t, daemons[0], pingpongCase, undefined, daemons[1]))
 
       for (const args of [
         ['ib_write_bw', '-s', '65536', '-n', '500'],
@@ -117,16 +120,16 @@ describe('two daemons on loopback', { skip }, () => {
         ['ib_atomic_bw', '-n', '300', '-A', 'FETCH_AND_ADD'],
         ['ib_send_lat', '-s', '64', '-n', '300', '-e'],
       ])
-        it(args.join(' '), t => perftest(t, two, args[0], ...args.slice(1)))
+        it(args.join(' '), t => perftest(t, daemons, args[0], ...args.slice(1)))
 
       it('every byte of every operation arrives, both ways', async t => {
-        await checked(t, two)
-        await checked(t, [two[1], two[0]])
+        await runVerbsCheck(t, daemons)
+        await runVerbsCheck(t, [daemons[1], daemons[0]])
       })
 
       it('nothing was lost, and the kernel segmented datagrams only with --link udp', async () => {
-        await assertNothingLost(two)
-        const { cutMessages, sentPackets } = await portOf(two[0])
+        await assertNothingLost(daemons)
+        const { cutMessages, sentPackets } = await portCountersOf(daemons[0])
         assert.ok(sentPackets > 1000)
         if (link === 'udp') assert.ok(cutMessages > 100)
         else assert.equal(cutMessages, 0)
@@ -136,10 +139,10 @@ describe('two daemons on loopback', { skip }, () => {
 
   it('every byte arrives with faults', async t => {
     const fault = 'drop=0.01,dup=0.02,reorder=0.02,corrupt=0.01,seed=5'
-    const two = await startTwo(t, [loopbackText(31), loopbackText(32)], { fault })
-    await checked(t, two)
-    await checked(t, [two[1], two[0]])
-    for (const daemon of two) await daemon.settled(isEmpty)
+    const daemons = await startTwoDaemons(t, [loopbackText(31), loopbackText(32)], { fault })
+    await runVerbsCheck(t, daemons)
+    await runVerbsCheck(t, [daemons[1], daemons[0]])
+    for (const daemon of daemons) await daemon.settled(isEmpty)
   })
 
   for (const [number, torment] of (
@@ -150,17 +153,19 @@ describe('two daemons on loopback', { skip }, () => {
     ] as const
   ).entries())
     it(`every byte arrives with torment ${torment.map(seed => seed ?? 'off').join(' and ')}`, async t => {
-      const two = await startTwo(t, [loopbackText(33 + 2 * number), loopbackText(34 + 2 * number)], { torment })
-      await checked(t, two)
-      await runCase(t, two[0], one(65536, 1024, true), 20, two[1])
-      for (const daemon of two) await daemon.settled(isEmpty)
+      const daemons = await startTwoDaemons(t, [loopbackText(33 + 2 * number), loopbackText(34 + 2 * number)], {
+        torment,
+      })
+      await runVerbsCheck(t, daemons)
+      await runCase(t, daemons[0], pingpong(65536, 1024, true), 20, daemons[1])
+      for (const daemon of daemons) await daemon.settled(isEmpty)
     })
 
   it('devices of one daemon send to each other, and to themselves', async t => {
     const devices = [`rxe0@${loopbackText(41)}`, `rxe1@${loopbackText(42)}`]
     const daemon = await startDaemon(t, { devices, link: 'udp' })
-    await runCase(t, daemon, { ...one(65536, 4096), twoDevices: true })
-    await runCase(t, daemon, one(5000, 1024, true))
+    await runCase(t, daemon, { ...pingpong(65536, 4096), twoDevices: true })
+    await runCase(t, daemon, pingpong(5000, 1024, true))
     const { devices: found } = await daemon.settled(isEmpty)
     assert.deepEqual(
       found.map(({ port }) => port.sendCalls > 0),
@@ -169,7 +174,7 @@ describe('two daemons on loopback', { skip }, () => {
   })
 })
 
-describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
+describe('a daemon with --link udp', { skip: lacking('ibv_devinfo') }, () => {
   it('shows a path MTU that fits the interface', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(51)}`], link: 'udp' })
     const { stdout } = await run(t, 'ibv_devinfo', [], { env: daemon.env })
@@ -194,7 +199,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.equal(status, 1)
   })
 
-  it('is not used by a program that requests another link', async t => {
+  it('is not joined by a program that requests another link', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(53)}`], link: 'udp' })
     const refused = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'memory', '--', 'true'])
     assert.match(refused.stderr, /has link udp, not memory; use --private/)
@@ -214,8 +219,8 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
 })
 
 /**
- * Waits until a capture in progress has this number of packets, checking whenever it has grown; the caller detects a
- * capture with fewer.
+ * Waits until a capture in progress has this number of packets, or for 10 seconds: the caller compares the numbers. Checks
+ * whenever the file has grown.
  */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {
@@ -226,59 +231,59 @@ const untilCaptured = async (path: string, count: number): Promise<void> => {
     }
   }
   await new Promise<void>(resolve => {
-    const end = (): void => {
+    const finish = (): void => {
       watcher.close()
       clearTimeout(limit)
       resolve()
     }
     const checkCapture = (): void => {
-      if (captured() >= count) end()
+      if (captured() >= count) finish()
     }
     const watcher = watch(path, checkCapture)
-    const limit = setTimeout(end, 10_000)
+    const limit = setTimeout(finish, 10_000)
     checkCapture()
   })
 }
 
 describe('two network namespaces', { skip }, () => {
   const cases = [
-    { mtu: 1500, link: 'udp', hardware: true, version: 4 },
-    { mtu: 1500, link: 'udp', hardware: false, version: 4 },
-    { mtu: 9000, link: 'udp', hardware: true, version: 6 },
-    { mtu: 9000, link: 'udp', hardware: false, version: 6 },
-    { mtu: 9000, link: 'udp-plain', hardware: true, version: 4 },
-    { mtu: 1500, link: 'udp-plain', hardware: true, version: 6 },
+    { mtu: 1500, link: 'udp', hasOffload: true, version: 4 },
+    { mtu: 1500, link: 'udp', hasOffload: false, version: 4 },
+    { mtu: 9000, link: 'udp', hasOffload: true, version: 6 },
+    { mtu: 9000, link: 'udp', hasOffload: false, version: 6 },
+    { mtu: 9000, link: 'udp-plain', hasOffload: true, version: 4 },
+    { mtu: 1500, link: 'udp-plain', hasOffload: true, version: 6 },
   ] as const
-  for (const { mtu, link, hardware, version } of cases)
-    it(`MTU ${mtu}, --link ${link}, IPv${version}${hardware ? '' : ', segmented by the kernel'}`, async t => {
+  for (const { mtu, link, hasOffload, version } of cases)
+    it(`MTU ${mtu}, --link ${link}, IPv${version}${hasOffload ? '' : ', segmented by the kernel'}`, async t => {
       if (!canMakeNamespaces(t)) return
-      const netns = twoNamespaces(t, mtu, hardware)
+      const netns = twoNamespaces(t, mtu, hasOffload)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const two = await startTwo(t, addresses, { link, netns })
+      const daemons = await startTwoDaemons(t, addresses, { link, netns })
       const activeMtu = mtu === 1500 ? 1024 : 4096
-      const { stdout } = await run(t, 'ibv_devinfo', [], { env: two[0].env })
+      const { stdout } = await run(t, 'ibv_devinfo', [], { env: daemons[0].env })
       assert.match(stdout, new RegExp(`active_mtu:\\s+${activeMtu} `))
-      await runCase(t, two[0], one(65536, activeMtu, true), 50, two[1])
-      await runCase(t, two[1], one(4096, 256), 50, two[0])
-      await checked(t, two)
-      await perftest(t, two, 'ib_write_bw', '-s', '65536', '-n', '200')
-      await assertNothingLost(two)
-      const { cutMessages, unexpectedIdentifications } = await portOf(two[0])
+      await runCase(t, daemons[0], pingpong(65536, activeMtu, true), 50, daemons[1])
+      await runCase(t, daemons[1], pingpong(4096, 256), 50, daemons[0])
+      await runVerbsCheck(t, daemons)
+      await perftest(t, daemons, 'ib_write_bw', '-s', '65536', '-n', '200')
+      await assertNothingLost(daemons)
+      const { cutMessages, unexpectedIdentifications } = await portCountersOf(daemons[0])
       if (link === 'udp') assert.ok(cutMessages > 10, `${cutMessages} messages were segmented`)
       if (version === 6) assert.equal(unexpectedIdentifications, 0)
     })
 
   for (const version of [4, 6] as const)
-    it(`both ends tormented, IPv${version}`, async t => {
+    it(`every byte arrives with torment at both ends, IPv${version}`, async t => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500, true)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const two = await startTwo(t, addresses, { netns, torment: [3, 4] })
-      await checked(t, two)
-      for (const daemon of two) await daemon.settled(isEmpty)
+      const daemons = await startTwoDaemons(t, addresses, { netns, torment: [3, 4] })
+      await runVerbsCheck(t, daemons)
+      for (const daemon of daemons) await daemon.settled(isEmpty)
     })
 
-  // Groups in perftest's notation: an IPv4 group, and IPv6 groups of link and global scope.
+  // Groups in perftest's notation: 239.91.0.7, ff02::7 (link scope) and ff0e::7 (global scope).
   for (const [version, group] of [
     [4, '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7'],
     [6, '255:2:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
@@ -288,12 +293,12 @@ describe('two network namespaces', { skip }, () => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, 1500, true)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-      const two = await startTwo(t, addresses, { netns })
+      const daemons = await startTwoDaemons(t, addresses, { netns })
       for (const program of ['ib_send_bw', 'ib_send_lat'])
-        await perftest(t, two, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
-      await assertNothingLost(two)
+        await perftest(t, daemons, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
+      await assertNothingLost(daemons)
       // 100 datagrams, then 100 in each direction. A sender that is a member of its group receives its own datagrams.
-      const [a, b] = [await portOf(two[0]), await portOf(two[1])]
+      const [a, b] = [await portCountersOf(daemons[0]), await portCountersOf(daemons[1])]
       assert.deepEqual([a.sentPackets, b.sentPackets], [100, 200])
       assert.ok(a.receivedPackets > 200 && b.receivedPackets > 100, `${a.receivedPackets} and ${b.receivedPackets}`)
     })
@@ -306,14 +311,16 @@ describe('two network namespaces', { skip }, () => {
         if (!canMakeNamespaces(t)) return
         const netns = twoNamespaces(t, 1500, false)
         const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
-        const two = await startTwo(t, addresses, { link, netns })
+        const daemons = await startTwoDaemons(t, addresses, { link, netns })
         const pcap = join(temporaryFolder(t), 'wire.pcap')
         const capture = start(t, 'ip', [
           ...['netns', 'exec', netns[1], 'dumpcap', '-q', '-P', '-i', 'v0', '-f', 'udp port 4791', '-w', pcap],
         ])
         await capture.printed(/^File: /m)
-        assertGoodPair(await runPair(t, two[0], ['-g', '1', '-s', '9000', '-n', '20', '-c'], { clientDaemon: two[1] }))
-        const { sentPackets, receivedPackets } = await portOf(two[1])
+        assertGoodPair(
+          await runPair(t, daemons[0], ['-g', '1', '-s', '9000', '-n', '20', '-c'], { clientDaemon: daemons[1] }),
+        )
+        const { sentPackets, receivedPackets } = await portCountersOf(daemons[1])
         await untilCaptured(pcap, sentPackets + receivedPackets)
         capture.child.kill('SIGINT')
         await capture.ended
@@ -325,7 +332,7 @@ describe('two network namespaces', { skip }, () => {
         assert.equal(malformed.stdout, '')
         const verified = await run(t, 'python3', [fixture('wire', 'verify.py'), pcap])
         assert.match(verified.stdout, new RegExp(`ICRC right in ${lines.length}\\n`), verified.stderr)
-        // A virtual interface offloads UDP checksums to hardware that does not exist.
+        // A virtual interface leaves UDP checksums to hardware that does not exist, so they are wrong in the capture.
         const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
         assert.deepEqual(errors, [])
         assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)

@@ -1,3 +1,7 @@
+/*
+ * Our own programs of libibverbs (test/programs): every byte of every operation, errors, threads, fork, memory windows, the
+ * object dialect from C.
+ */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
@@ -19,17 +23,17 @@ const assertGood = ({ status, signal, stdout, stderr }: Finished): void => {
   assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
 }
 
-const check = ownProgram('verbs_check')
+const verbsCheck = ownProgram('verbs_check')
 
-const own = [
-  check,
+const programs = [
+  verbsCheck,
   ownProgram('verbs_errors'),
   ownProgram('memory_windows'),
   ownProgram('threads'),
   ownProgram('fork_safe'),
 ]
 
-describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
+describe('our own programs with libibverbs', { skip: lacking(...programs) }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {
@@ -45,14 +49,14 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   for (const [name, args] of modes) {
     it(`every byte of every operation arrives: ${name}`, async t => {
       const { server, client } = await runPair(t, daemon, ['-g', '1', ...args], {
-        program: check,
+        program: verbsCheck,
         devices: ['rxe0', 'rxe1'],
       })
       assertGood(client)
       assertGood(server)
     })
-    it(`the same in one process: ${name}`, async t => {
-      assertGood(await run(t, check, ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', ...args], { env: daemon.env }))
+    it(`every byte of every operation arrives between queue pairs of one process: ${name}`, async t => {
+      assertGood(await run(t, verbsCheck, ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', ...args], { env: daemon.env }))
     })
   }
 
@@ -69,17 +73,17 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
   })
 
   for (const forks of [[], ['-f']])
-    it(`many threads on one context${forks.length > 0 ? ', one of which forks' : ''}`, async t => {
+    it(`many threads use one context${forks.length > 0 ? ', and one of them forks' : ''}`, async t => {
       assertGood(await run(t, ownProgram('threads'), ['-d', 'rxe0', '-g', '1', ...forks], { env: daemon.env }))
     })
 
-  it('memory windows over UDP, and the trace names the calls', async t => {
+  it('memory windows work over UDP, and the trace names their calls', async t => {
     const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
     const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
     assertGood(finished)
     const output = finished.stdout + finished.stderr
     for (const name of ['mw.create(pd', 'type TYPE_2', 'mw.destroy', 'access LOCAL_WRITE|MW_BIND'])
-      assert.ok(output.includes(name), `the trace does not say ${name}`)
+      assert.ok(output.includes(name), `the trace does not have ${name}`)
   })
 
   it('leave nothing behind', async () => {
@@ -88,12 +92,12 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
 
   for (const fault of ['drop=0.01,seed=3', 'dup=0.05,reorder=0.05,seed=4', 'corrupt=0.02,seed=5']) {
     it(`every byte arrives with ${fault}`, async t => {
-      const bad = await startDaemon(t, { devices: TWO_DEVICES, fault })
+      const lossy = await startDaemon(t, { devices: TWO_DEVICES, fault })
       const args = ['-g', '1', '-s', '20000', '-n', '200', '-S', '6', '-m', '1024']
-      const { server, client } = await runPair(t, bad, args, { program: check, devices: ['rxe0', 'rxe1'] })
+      const { server, client } = await runPair(t, lossy, args, { program: verbsCheck, devices: ['rxe0', 'rxe1'] })
       assertGood(client)
       assertGood(server)
-      await bad.settled(isEmpty)
+      await lossy.settled(isEmpty)
     })
   }
 })

@@ -1,16 +1,18 @@
 /*
- * rdma_cm programs that are hostile, die or are stopped: no program reaches another's identifiers, nothing is left of
- * dead ones, and their peers are notified (docs/reference/connection-manager.md, docs/why/threat-model.md).
+ * rdma_cm calls of controlled programs (test/programs/connections/ucma.c): no program reaches another's identifiers, nothing
+ * is left of killed and stopped programs, and their peers are notified; events, channels, removed devices, ECE and
+ * QUERY_ROUTE (docs/reference/connection-manager.md, docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { isEmpty, lacking, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
-import { dieInEveryState } from './killed-rdmacm.ts'
-import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
+import { killInEveryState } from './killed-rdmacm.ts'
+import { UCMA_PROGRAM, UcmaCommand, UcmaProgram } from './ucma.ts'
 
 const NOBODY = 65534
 const PORT = 7471
-const QUEUE_PAIR = 0x33
+/** A queue pair number; no queue pair needs to exist. */
+const QPN = 0x33
 const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 
 const missing = lacking(UCMA_PROGRAM)
@@ -25,15 +27,15 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
     await owner.bind(listener, PORT)
     assert.ok((await owner.listen(listener)) >= 0)
 
-    const own = await guest.create()
-    assert.equal(await guest.bind(own, PORT), EADDRINUSE)
+    const guestId = await guest.create()
+    assert.equal(await guest.bind(guestId, PORT), EADDRINUSE)
     for (let id = 0; id < 64; id++) {
-      if (id === own) continue
+      if (id === guestId) continue
       assert.deepEqual(
         [
           await guest.destroy(id),
           await guest.listen(id),
-          await guest.accept(id, QUEUE_PAIR),
+          await guest.accept(id, QPN),
           await guest.disconnect(id),
           await guest.bind(id, PORT + 1),
         ],
@@ -43,14 +45,14 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
     }
     // Guests use their own queue pairs or none: with the number of another user's queue pair, the peer would terminate
     // that user's connection.
-    assert.ok((await guest.resolve(own, PORT)) >= 0)
-    assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
-    assert.ok((await guest.connect(own, 0)) >= 0)
+    assert.ok((await guest.resolve(guestId, PORT)) >= 0)
+    assert.equal(await guest.connect(guestId, QPN), EPERM)
+    assert.ok((await guest.connect(guestId, 0)) >= 0)
     const { id: request } = await owner.until('CONNECT_REQUEST')
     assert.equal(await guest.accept(request, 0), ENOENT)
-    assert.ok((await owner.accept(request, QUEUE_PAIR)) >= 0)
+    assert.ok((await owner.accept(request, QPN)) >= 0)
     await guest.until('CONNECT_RESPONSE')
-    await guest.accept(own)
+    await guest.accept(guestId)
     await owner.until('ESTABLISHED')
     for (const one of [owner, guest]) await one.close()
     await daemon.settled(isEmpty)
@@ -66,10 +68,10 @@ describe('programs', { skip: missing }, () => {
     await server.listen(listener)
     const id = await client.create()
     assert.ok((await client.resolve(id, PORT)) >= 0)
-    assert.ok((await client.connect(id, QUEUE_PAIR, { vendorId: 0x15b3, attrMod: 7 })) >= 0)
+    assert.ok((await client.connect(id, QPN, { vendorId: 0x15b3, attrMod: 7 })) >= 0)
     const request = await server.until('CONNECT_REQUEST')
     assert.deepEqual(request.ece, { vendorId: 0x15b3, attrMod: 7 })
-    assert.ok((await server.accept(request.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
+    assert.ok((await server.accept(request.id, QPN + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
     assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
@@ -77,7 +79,7 @@ describe('programs', { skip: missing }, () => {
 })
 
 describe('an event', { skip: missing }, () => {
-  it('is kept if the read has a bad buffer, and is returned by the next read', async t => {
+  it('that is read into a bad buffer stays for the next read', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -86,7 +88,7 @@ describe('an event', { skip: missing }, () => {
     const ids = [await client.create(), await client.create()]
     for (const [i, id] of ids.entries()) {
       await client.resolve(id, PORT)
-      assert.ok((await client.connect(id, QUEUE_PAIR + i)) >= 0)
+      assert.ok((await client.connect(id, QPN + i)) >= 0)
     }
     for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(16n), EFAULT)
     const request = await server.event()
@@ -104,7 +106,7 @@ describe('an event', { skip: missing }, () => {
 })
 
 describe('a request whose peer has ended', { skip: missing }, () => {
-  it('raises no event, because it has no uid yet; accepting it fails, as on Linux', async t => {
+  it('raises no event, because its program has not given it a uid yet; accepting it fails, as on Linux', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create(7n)
@@ -116,15 +118,15 @@ describe('a request whose peer has ended', { skip: missing }, () => {
       assert.ok((await client.connect(id, qpn)) >= 0)
       return id
     }
-    const id = await request(QUEUE_PAIR)
+    const id = await request(QPN)
     const first = await server.until('CONNECT_REQUEST')
     await client.destroy(id)
     // The next request is sent after the previous client has ended.
-    await request(QUEUE_PAIR + 1)
+    await request(QPN + 1)
     let event = await server.event()
     while (event === undefined) event = await server.event()
     assert.equal(event.name, 'CONNECT_REQUEST')
-    assert.equal(await server.accept(first.id, QUEUE_PAIR + 2), EINVAL)
+    assert.equal(await server.accept(first.id, QPN + 2), EINVAL)
     assert.equal(await server.destroy(first.id), 0)
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
@@ -135,41 +137,42 @@ describe('a channel', { skip: missing }, () => {
   it('is readable by poll, select and epoll while an event is queued; a child uses it like its parent', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
-    const readable = async () => (await client.step('poll')).result
+    /** Which of poll (1), select (2) and epoll (4) report that the client's channel is readable. */
+    const readableBy = async () => (await client.step('poll')).result
     const listener = await server.create()
     await server.bind(listener, PORT)
     await server.listen(listener)
     const id = await client.create()
-    assert.deepEqual([await readable(), await client.event()], [0, undefined])
+    assert.deepEqual([await readableBy(), await client.event()], [0, undefined])
     await client.resolve(id, PORT)
-    assert.equal(await readable(), 7)
+    assert.equal(await readableBy(), 7)
     assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
-    assert.equal(await readable(), 7)
+    assert.equal(await readableBy(), 7)
     // While a request is in flight a child takes over: it reads the events that its parent has not read, and connects.
-    assert.ok((await client.connect(id, QUEUE_PAIR)) >= 0)
+    assert.ok((await client.connect(id, QPN)) >= 0)
     await client.step('fork')
     assert.equal((await client.event())?.name, 'ROUTE_RESOLVED')
     const { id: request } = await server.until('CONNECT_REQUEST')
-    assert.ok((await server.accept(request, QUEUE_PAIR + 1)) >= 0)
+    assert.ok((await server.accept(request, QPN + 1)) >= 0)
     await client.until('CONNECT_RESPONSE')
     assert.ok((await client.accept(id)) >= 0)
     await server.until('ESTABLISHED')
-    const own = await client.create(5n)
+    const ofChild = await client.create(5n)
     // The child exits. Its identifiers belong to the channel, which the parent still has open.
     assert.equal((await client.step('exit')).result, 0)
-    assert.equal(await readable(), 0)
+    assert.equal(await readableBy(), 0)
     assert.ok((await client.disconnect(id)) >= 0)
     await server.until('DISCONNECTED')
     await server.disconnect(request)
     await client.until('DISCONNECTED')
-    for (const one of [own, id]) assert.ok((await client.destroy(one)) >= 0)
+    for (const one of [ofChild, id]) assert.ok((await client.destroy(one)) >= 0)
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
   })
 })
 
 describe('an identifier', { skip: missing }, () => {
-  it('may be destroyed after each step of a connection, by either end first, and nothing is left', async t => {
+  it('may be destroyed by either end after each step of a connection, and nothing is left', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -177,7 +180,7 @@ describe('an identifier', { skip: missing }, () => {
     await server.listen(listener)
     let qpn = 0x4000
     for (const isClientFirst of [true, false, true])
-      for (let last = 0; last < 6; last++) {
+      for (let lastStep = 0; lastStep < 6; lastStep++) {
         const id = await client.create()
         let request: number | undefined
         const steps = [
@@ -193,13 +196,13 @@ describe('an identifier', { skip: missing }, () => {
           },
           () => client.disconnect(id),
         ]
-        for (const step of steps.slice(0, last + 1)) await step()
+        for (const step of steps.slice(0, lastStep + 1)) await step()
         const destroyClient = () => client.destroy(id)
         const destroyServer = async () => request === undefined || server.destroy(request)
         const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
         for (const destroy of order) await destroy()
-        // An unread request of a client that has ended: the event is queued nevertheless, as on Linux.
-        if (last === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
+        // The client destroyed its identifier, and the server has not read the request: its event stays, as on Linux.
+        if (lastStep === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
       }
     await client.close()
     const { connections } = await daemon.settled(stat => stat.sessions === 1 && stat.connections.connections === 0)
@@ -212,7 +215,7 @@ describe('an identifier', { skip: missing }, () => {
 describe('a removed device', { skip: missing }, () => {
   it('raises DEVICE_REMOVAL on each of its identifiers, which are unusable then; its address can be used again', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
-    const device = async (...args: string[]): Promise<void> => {
+    const changeDevice = async (...args: string[]): Promise<void> => {
       const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
       assert.equal(status, 0, stderr)
     }
@@ -222,31 +225,31 @@ describe('a removed device', { skip: missing }, () => {
     await server.listen(listener)
     const id = await client.create()
     await client.resolve(id, PORT)
-    await client.connect(id, QUEUE_PAIR)
+    await client.connect(id, QPN)
     const { id: request } = await server.until('CONNECT_REQUEST')
-    await server.accept(request, QUEUE_PAIR + 1)
+    await server.accept(request, QPN + 1)
     await client.until('CONNECT_RESPONSE')
     await client.accept(id)
     await server.until('ESTABLISHED')
     const idle = await client.create()
-    await device('remove', 'rxe0')
+    await changeDevice('remove', 'rxe0')
     const removed: number[] = []
     while (removed.length < 2) removed.push((await server.until('DEVICE_REMOVAL')).id)
     assert.deepEqual(removed.sort(), [listener, request].sort())
     assert.equal((await client.until('DEVICE_REMOVAL')).id, id)
     assert.equal(await client.event(), undefined)
     assert.deepEqual(
-      [await client.resolve(id, PORT), await client.connect(id, QUEUE_PAIR), await client.disconnect(id)],
+      [await client.resolve(id, PORT), await client.connect(id, QPN), await client.disconnect(id)],
       [EINVAL, EINVAL, EINVAL],
     )
     for (const one of [listener, request]) assert.ok((await server.destroy(one)) >= 0)
     assert.ok((await client.destroy(id)) >= 0)
-    await device('add', 'rxe0@127.0.0.1')
-    const again = await server.create()
-    assert.ok((await server.bind(again, PORT)) >= 0)
-    assert.ok((await server.listen(again)) >= 0)
+    await changeDevice('add', 'rxe0@127.0.0.1')
+    const newListener = await server.create()
+    assert.ok((await server.bind(newListener, PORT)) >= 0)
+    assert.ok((await server.listen(newListener)) >= 0)
     await client.resolve(idle, PORT)
-    assert.ok((await client.connect(idle, QUEUE_PAIR)) >= 0)
+    assert.ok((await client.connect(idle, QPN)) >= 0)
     await server.until('CONNECT_REQUEST')
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
@@ -260,6 +263,7 @@ describe('a program that rejects', { skip: missing }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
+    // 28 is CONSUMER_DEFINED, which also stands for 0; 35 VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not allowed.
     for (const [reason, reported] of [
       [0, 28],
       [28, 28],
@@ -267,7 +271,7 @@ describe('a program that rejects', { skip: missing }, () => {
     ] as const) {
       const id = await program.create()
       await program.resolve(id, PORT)
-      await program.connect(id, QUEUE_PAIR)
+      await program.connect(id, QPN)
       const { id: request } = await program.until('CONNECT_REQUEST')
       assert.equal(await program.reject(request, 8), EINVAL)
       assert.ok((await program.reject(request, reason)) >= 0)
@@ -281,7 +285,7 @@ describe('a program that rejects', { skip: missing }, () => {
 
 describe('killed and stopped programs', { skip: missing }, () => {
   it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
-    await dieInEveryState(t, await startDaemon(t), 8)
+    await killInEveryState(t, await startDaemon(t), 8)
   })
 
   it('release their port and backlog immediately: 20 listeners on one port', async t => {
@@ -289,6 +293,7 @@ describe('killed and stopped programs', { skip: missing }, () => {
     for (let turn = 0; turn < 20; turn++) {
       const program = await UcmaProgram.start(t, daemon)
       const listener = await program.create()
+      // A write returns the size of the command.
       assert.equal(await program.bind(listener, PORT), 144)
       assert.equal(await program.listen(listener), 16)
       program.running.child.kill('SIGKILL')
@@ -296,14 +301,14 @@ describe('killed and stopped programs', { skip: missing }, () => {
     }
   })
 
-  it('do not block others: requests beyond the backlog of a stopped program are dropped, and other listeners continue', async t => {
+  it('do not block others: requests beyond a stopped program’s backlog are dropped, and other listeners get theirs', async t => {
     const daemon = await startDaemon(t)
     const stopped = await UcmaProgram.start(t, daemon)
-    const other = await UcmaProgram.start(t, daemon)
+    const running = await UcmaProgram.start(t, daemon)
     const client = await UcmaProgram.start(t, daemon)
     for (const [program, port] of [
       [stopped, PORT],
-      [other, PORT + 1],
+      [running, PORT + 1],
     ] as const) {
       const listener = await program.create()
       await program.bind(listener, port)
@@ -322,29 +327,30 @@ describe('killed and stopped programs', { skip: missing }, () => {
     const id = await client.create()
     await client.resolve(id, PORT + 1)
     await client.connect(id, 0x200)
-    const { id: request } = await other.until('CONNECT_REQUEST')
-    assert.ok((await other.accept(request, 0x201)) >= 0)
+    const { id: request } = await running.until('CONNECT_REQUEST')
+    assert.ok((await running.accept(request, 0x201)) >= 0)
     await client.until('CONNECT_RESPONSE')
-    for (const { running } of [client, stopped, other]) running.child.kill('SIGKILL')
+    for (const program of [client, stopped, running]) program.running.child.kill('SIGKILL')
     await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
   })
 })
 
-describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () => {
-  it('returns addresses, device and path in Linux’s structs', async t => {
+describe('QUERY_ROUTE', { skip: missing }, () => {
+  it('returns addresses, device and path in Linux’s struct rdma_ucm_query_route_resp', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const id = await program.create()
-    const request = async () => {
+    const queryRoute = async () => {
       const body = new DataView(new ArrayBuffer(16))
       body.setUint32(8, id, true)
-      return program.write(5, body, 0, 208)
+      return program.write(UcmaCommand.QUERY_ROUTE, body, 0, 208)
     }
-    const before = await request()
+    const before = await queryRoute()
     assert.deepEqual([before.result, before.view.getUint32(192, true)], [24, 0])
     await program.resolve(id, PORT)
-    const { result, view } = await request()
+    const { result, view } = await queryRoute()
     const bytes = Buffer.from(view.buffer)
+    /** Family, port and address of the sockaddr_in at this offset. */
     const sockaddr = (at: number): unknown[] => [
       view.getUint16(at, true),
       view.getUint16(at + 2),

@@ -1,30 +1,35 @@
 /*
- * rdma_cm programs killed in every state of a connection, some while stopped: their peer is notified, and nothing is
- * left of them.
+ * Kills rdma_cm programs in every state of a connection, some while they are stopped: their peers get events, and nothing is
+ * left of them. Used by connections.test.ts and, with more programs, by connections.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from '../programs.ts'
 import { UcmaProgram } from './ucma.ts'
 
 /**
- * The state in which a program is killed, and the event that its peer gets; '' if there is none, as on Linux for a
- * request.
+ * The states in which a program (the victim) is killed, and the event that its peer (the survivor) gets; '': none, as on Linux
+ * for a request that is not answered yet.
  */
-const deaths = {
+const victimStates = {
   'with an unread request': 'REJECTED',
   'before its request is answered': '',
   'as client of a connection': 'DISCONNECTED',
   'as server of a connection': 'DISCONNECTED',
   'stopped, with a connection that its peer ends': 'DISCONNECTED',
 } as const
-type Death = keyof typeof deaths
+type VictimState = keyof typeof victimStates
 
 /** Unused queue pair numbers, each used once. */
 let nextQpn = 0x1000
 
-/** Brings both programs into the state; returns the survivor's identifier. */
-const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death, ports: Ports): Promise<number> => {
-  if (death === 'with an unread request' || death === 'as server of a connection') {
+/** Brings both programs into a state; returns the survivor's identifier of the connection. */
+const prepare = async (
+  survivor: UcmaProgram,
+  victim: UcmaProgram,
+  state: VictimState,
+  ports: Ports,
+): Promise<number> => {
+  if (state === 'with an unread request' || state === 'as server of a connection') {
     const port = ports.next++
     const listener = await victim.create()
     await victim.bind(listener, port)
@@ -32,7 +37,7 @@ const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death,
     const id = await survivor.create()
     await survivor.resolve(id, port)
     assert.ok((await survivor.connect(id, nextQpn++)) >= 0)
-    if (death === 'with an unread request') return id
+    if (state === 'with an unread request') return id
     const { id: request } = await victim.until('CONNECT_REQUEST')
     await victim.accept(request, nextQpn++)
     await survivor.until('CONNECT_RESPONSE')
@@ -44,7 +49,7 @@ const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death,
   await victim.resolve(active, ports.survivor)
   assert.ok((await victim.connect(active, nextQpn++)) >= 0)
   const { id } = await survivor.until('CONNECT_REQUEST')
-  if (death === 'before its request is answered') return id
+  if (state === 'before its request is answered') return id
   await survivor.accept(id, nextQpn++)
   await victim.until('CONNECT_RESPONSE')
   await victim.accept(active)
@@ -53,29 +58,32 @@ const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death,
 }
 
 interface Ports {
+  /** The port on which the survivor listens. */
   readonly survivor: number
+  /** The next unused port, for listeners of victims. */
   next: number
 }
 
-/** Kills one program in each state, `rounds` times, and checks that the daemon has no object of them. */
-export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
+/** Kills one program in each state, `rounds` times, and asserts that the survivor's events and the daemon's objects are right. */
+export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }
   const listener = await survivor.create()
   await survivor.bind(listener, ports.survivor)
   await survivor.listen(listener)
   for (let round = 0; round < rounds; round++) {
-    const ways = Object.keys(deaths) as Death[]
-    const victims = await Promise.all(ways.map(() => UcmaProgram.start(t, daemon)))
+    const states = Object.keys(victimStates) as VictimState[]
+    const victims = await Promise.all(states.map(() => UcmaProgram.start(t, daemon)))
+    /** The event that each identifier of the survivor still has to get. */
     const expected = new Map<number, string>()
     const ids: number[] = []
-    for (const [i, death] of ways.entries()) {
+    for (const [i, state] of states.entries()) {
       const victim = victims[i]
       assert.ok(victim)
-      const id = await prepare(survivor, victim, death, ports)
+      const id = await prepare(survivor, victim, state, ports)
       ids.push(id)
-      if (deaths[death] !== '') expected.set(id, deaths[death])
-      if (!death.startsWith('stopped')) continue
+      if (victimStates[state] !== '') expected.set(id, victimStates[state])
+      if (!state.startsWith('stopped')) continue
       victim.running.child.kill('SIGSTOP')
       await survivor.disconnect(id)
     }

@@ -1,5 +1,6 @@
 /*
- * Unmodified programs of librdmacm: connections by addresses and ports, over memory and over UDP.
+ * Unmodified programs of librdmacm: connections by addresses and ports, over memory, over UDP and between namespaces; events
+ * of killed peers and of neighbours with another MAC.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -88,17 +89,17 @@ describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, ()
       client: `rping -c -a fe80::1%${index} -p PORT -C 3 -v`,
     }
     assertGoodRdmacm(rping, await runRdmacm(t, server, rping, { clientDaemon: client }))
-    const elsewhere = start(t, 'rping', ['-c', '-a', `fe80::1%${index + 1}`, '-C', '1'], { env: client.env })
-    assert.match((await elsewhere.ended).stderr, /RDMA_CM_EVENT_ADDR_ERROR, error -19/)
+    const wrongScope = start(t, 'rping', ['-c', '-a', `fe80::1%${index + 1}`, '-C', '1'], { env: client.env })
+    assert.match((await wrongScope.ended).stderr, /RDMA_CM_EVENT_ADDR_ERROR, error -19/) // ENODEV
   })
 })
 
 describe('a neighbour that gets another MAC', { skip: lacking('rping') }, () => {
-  for (const [family, at] of [
+  for (const [family, address] of [
     ['IPv4', '10.99.0.1'],
     ['IPv6', 'fd99::1'],
   ] as const)
-    it(`makes connections to it UNREACHABLE, as on Linux: ${family}`, async t => {
+    it(`raises UNREACHABLE on connections to it, as on Linux: ${family}`, async t => {
       if (!canMakeNamespaces(t)) return
       const namespaces = twoNamespaces(t, 1500, true)
       const [server, client] = [
@@ -106,14 +107,26 @@ describe('a neighbour that gets another MAC', { skip: lacking('rping') }, () => 
         await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.2'], netns: namespaces[1] }),
       ]
       const port = await freePort()
-      const words = ['-a', at, '-p', String(port), '-C', '100000000']
-      const there = start(t, 'rping', ['-s', ...words], { env: server.env })
-      await Promise.race([server.settled(({ connections }) => connections.listeners === 1), there.ended])
-      const here = start(t, 'rping', ['-c', ...words], { env: client.env })
-      await Promise.race([client.settled(({ devices }) => devices[0]!.port.sentPackets > 1000), here.ended])
-      ip('-n', namespaces[1], 'neigh', 'replace', at, 'lladdr', '02:00:00:00:00:99', 'dev', 'v0', 'nud', 'permanent')
-      assert.match((await here.ended).stderr, /RDMA_CM_EVENT_UNREACHABLE, error -110/)
-      there.child.kill()
+      const options = ['-a', address, '-p', String(port), '-C', '100000000']
+      const serverProgram = start(t, 'rping', ['-s', ...options], { env: server.env })
+      await Promise.race([server.settled(({ connections }) => connections.listeners === 1), serverProgram.ended])
+      const clientProgram = start(t, 'rping', ['-c', ...options], { env: client.env })
+      await Promise.race([client.settled(({ devices }) => devices[0]!.port.sentPackets > 1000), clientProgram.ended])
+      ip(
+        '-n',
+        namespaces[1],
+        'neigh',
+        'replace',
+        address,
+        'lladdr',
+        '02:00:00:00:00:99',
+        'dev',
+        'v0',
+        'nud',
+        'permanent',
+      )
+      assert.match((await clientProgram.ended).stderr, /RDMA_CM_EVENT_UNREACHABLE, error -110/) // ETIMEDOUT
+      serverProgram.child.kill()
     })
 })
 

@@ -1,5 +1,6 @@
 /*
- * Debian's programs of rdma_cm, a pair of processes at a time.
+ * Debian's programs of rdma_cm: the cases, and functions that run a case as a server and a client. Other pairs of programs of
+ * the catalogue (test/catalogue) run with them too.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'
@@ -14,8 +15,8 @@ import {
   untilListening,
 } from '../programs.ts'
 
-/** The arguments of server and client; SERVER and PORT stand for the server's address and a port. */
 export interface RdmacmCase {
+  /** The command lines; SERVER and PORT stand for the server's address and a free port, for others see `Placeholders`. */
   readonly server: string
   readonly client: string
   /** The server keeps listening: it is stopped after the client. */
@@ -26,7 +27,7 @@ export interface RdmacmCase {
    * late, its client ends with REJECTED, error 8, and the client's own retry crashes (perftest 25.01).
    */
   readonly listensTwice?: true
-  /** Exit statuses of successful clients, besides 0. */
+  /** An exit status of successful programs, besides 0. */
   readonly status?: number
 }
 
@@ -60,19 +61,19 @@ export const rpingCases: readonly RdmacmCase[] = [
 /** udaddy's port, which is fixed. */
 const UDADDY_PORT = 7174
 
-/** The port on which the server of a case listens; PORT is replaced by `port`. */
+/** The port on which the server of a case listens if its PORT is `port`. */
 export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
-/** Placeholders in the lines of cases. */
-const placeholder = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
+const placeholderPattern = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
+/** Values of the placeholders in command lines, by name. */
 export type Placeholders = Readonly<Record<string, string>>
 
 /** A line of a case as program and arguments. */
 export const wordsOf = (line: string, values: Placeholders): [program: string, ...args: string[]] => {
   const [program, ...args] = line
     .trim()
-    .replace(placeholder, name => values[name] ?? name)
+    .replace(placeholderPattern, name => values[name] ?? name)
     .split(/ +/)
   return [program, ...args]
 }
@@ -109,7 +110,7 @@ export interface RdmacmOptions {
   readonly clientDaemon?: TestDaemon
   /** Values of the placeholders; SERVER is 127.0.0.1 by default. */
   readonly values?: Placeholders
-  /** The command prefix of a program: in a userland of its own, for example. */
+  /** Turns a program and its arguments into the command that runs it, for example in another userland. */
   readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
   /** Time limit of a program in milliseconds. */
   readonly limit?: number
@@ -120,11 +121,11 @@ export interface RdmacmResult {
   readonly client: Finished
 }
 
-/** perftest's output for a REJ and a SIDR_REP of a service without a listener. */
+/** perftest's messages when the peer has no listener: for a REJ, and for a SIDR_REP. */
 const NO_LISTENER = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
 const MAX_TRIES = 20
 
-/** Runs a case to its end on both sides. */
+/** Runs a case to its end on both sides; again if the client found no listener (see `listensTwice`). */
 export const runRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -138,18 +139,20 @@ export const runRdmacm = async (
   }
 }
 
-const addressHandles = ({ devices }: Stat): number => devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
+const countAddressHandles = ({ devices }: Stat): number =>
+  devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
 
-/** Resolves when a server waits for its client, or has exited. `before`: the daemon's objects before it was started. */
+/** Resolves when a server waits for its client, or has exited. `before`: the state of the daemon before the start. */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
-  // These programs exchange addresses over TCP by default.
+  // Without rdma_cm (-R, -z) these programs exchange addresses over TCP.
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
   // A datagram rsocket creates no objects in the daemon before its first message.
   if (program === 'udpong') return
   const isReady = {
     // mckey creates an address handle for each group that it has joined.
-    mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
+    mckey: (now: Stat) =>
+      countAddressHandles(now) >= countAddressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
   }[program]
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
   await Promise.race([daemon.settled(isReady ?? listens), ended])
@@ -194,15 +197,15 @@ export const startRdmacm = async (
   options: RdmacmOptions = {},
 ): Promise<() => Promise<RdmacmResult>> => {
   const port = await freePort()
-  const given = { ...options, values: { ...options.values, PORT: String(port) } }
-  // Listeners of servers that have ended do not count.
+  const optionsWithPort = { ...options, values: { ...options.values, PORT: String(port) } }
+  // Waits until the daemon has destroyed the listeners of servers that have ended: `untilReady` compares counts.
   const before = await daemon.settled(hasOnlyLiving)
-  const server = startLine(scope, daemon, one.server, given)
+  const server = startLine(scope, daemon, one.server, optionsWithPort)
   await untilReady(daemon, one.server, port, before, server.ended)
-  return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, given))
+  return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, optionsWithPort))
 }
 
-/** Asserts that both sides succeeded. */
+/** Asserts that both sides succeeded; of an endless server, which was stopped, only the client counts. */
 export const assertGoodRdmacm = (
   { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
   { server, client }: RdmacmResult,

@@ -1,7 +1,7 @@
 /*
- * rsockets: programs' sockets over RC queue pairs and rdma_cm, between two daemons over UDP, many at a time and with
- * losses, which also hit CM messages; and plain TCP programs whose sockets librspreload turns into rsockets. The
- * programs compare the received data byte by byte.
+ * rsockets, librdmacm's sockets over RC queue pairs, between two daemons over UDP: programs of rsockets, and a TCP program
+ * whose sockets librspreload turns into rsockets, one after the other and all concurrently, without losses and with losses,
+ * which also hit CM messages. The programs compare the received data byte by byte.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -12,14 +12,15 @@ import { assertGoodRdmacm, both, type RdmacmCase, startRdmacm } from './rdmacm.t
 
 const echo = ownProgram('echo')
 const library = rsocketsLibrary('/')
-const needs = lacking('rstream', 'riostream', echo)
-const skip = needs || (library === undefined && 'missing: librspreload.so (package librdmacm1)')
+const skip =
+  lacking('rstream', 'riostream', echo) || (library === undefined && 'missing: librspreload.so (package librdmacm1)')
 
 const echoCase = (bytes: number): RdmacmCase => ({
   server: `LD_PRELOAD=RSOCKETS ${echo} server SERVER PORT`,
   client: `LD_PRELOAD=RSOCKETS ${echo} client SERVER PORT ${bytes}`,
 })
 
+/** Cases whose programs compare the data (-T v). */
 const verifying: readonly RdmacmCase[] = [
   both('rstream', '-T v -S 16384 -C 50'),
   both('rstream', '-T v -T b -S 100000 -C 10 -I 2'),

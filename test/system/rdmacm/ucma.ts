@@ -1,6 +1,6 @@
 /*
- * Our own programs that write to rdma_cm files (test/programs/connections/ucma.c), controlled by the test: those commands of
- * Linux's rdma_user_cm.h that tests need.
+ * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as the test tells it: those commands
+ * of Linux's rdma_user_cm.h that tests need. Offsets are those of its structs.
  */
 import assert from 'node:assert/strict'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
@@ -9,11 +9,29 @@ import { StepProgram, type StepResult } from '../steps.ts'
 
 export const UCMA_PROGRAM = ownProgram('ucma')
 
+/** Numbers of commands (RDMA_USER_CM_CMD_*). */
+export const UcmaCommand = {
+  CREATE_ID: 0,
+  DESTROY_ID: 1,
+  RESOLVE_ROUTE: 4,
+  QUERY_ROUTE: 5,
+  CONNECT: 6,
+  LISTEN: 7,
+  ACCEPT: 8,
+  REJECT: 9,
+  DISCONNECT: 10,
+  GET_EVENT: 12,
+  BIND: 20,
+  RESOLVE_ADDR: 21,
+} as const
+
+const EAGAIN = -11
+
 const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 
-/** sockaddr_in of 127.0.0.1. */
-const loopback = (view: DataView, at: number, port: number): void => {
+/** Stores a sockaddr_in of 127.0.0.1 at this offset. */
+const storeLoopback = (view: DataView, at: number, port: number): void => {
   view.setUint16(at, 2, true)
   view.setUint16(at + 2, port)
   view.setUint32(at + 4, 0x7f00_0001)
@@ -33,13 +51,13 @@ export interface Ece {
   readonly attrMod: number
 }
 
-const putEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void => {
+const storeEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void => {
   view.setUint32(at, vendorId, true)
   view.setUint32(at + 4, attrMod, true)
 }
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
-/** Commands return 0 or more, or minus an errno. */
+/** Each method is a command, and returns the result of write(2), the command's size, or minus an errno, unless it says otherwise. */
 export class UcmaProgram extends StepProgram {
   /** Starts the program and opens a channel; `user`: the user it runs as. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
@@ -48,23 +66,28 @@ export class UcmaProgram extends StepProgram {
     return self
   }
 
+  /**
+   * Writes a command with this body. `at`: offset in the body of the response's address, -1 for none; `out`: size of the
+   * response.
+   */
   write(number: number, view: DataView, at = -1, out = 0): Promise<StepResult> {
     return this.step(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
   }
 
+  /** CREATE_ID; returns the identifier. */
   async create(userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): Promise<number> {
     const view = body(24)
     view.setBigUint64(0, userHandle, true)
     view.setUint16(16, portSpace, true)
-    const { result, view: response } = await this.write(0, view, 8, 4)
+    const { result, view: response } = await this.write(UcmaCommand.CREATE_ID, view, 8, 4)
     return result < 0 ? result : response.getUint32(0, true)
   }
 
-  /** Returns the number of events of the identifier that were read. */
+  /** DESTROY_ID; returns the number of the identifier's events that were read. */
   async destroy(id: number): Promise<number> {
     const view = body(16)
     view.setUint32(8, id, true)
-    const { result, view: response } = await this.write(1, view, 0, 4)
+    const { result, view: response } = await this.write(UcmaCommand.DESTROY_ID, view, 0, 4)
     return result < 0 ? result : response.getUint32(0, true)
   }
 
@@ -72,28 +95,29 @@ export class UcmaProgram extends StepProgram {
     const view = body(136)
     view.setUint32(0, id, true)
     view.setUint16(4, 16, true)
-    loopback(view, 8, port)
-    return (await this.write(20, view)).result
+    storeLoopback(view, 8, port)
+    return (await this.write(UcmaCommand.BIND, view)).result
   }
 
   async listen(id: number, backlog = 0): Promise<number> {
     const view = body(8)
     view.setUint32(0, id, true)
     view.setUint32(4, backlog, true)
-    return (await this.write(7, view)).result
+    return (await this.write(UcmaCommand.LISTEN, view)).result
   }
 
+  /** RESOLVE_ADDR and RESOLVE_ROUTE of 127.0.0.1. */
   async resolve(id: number, port: number): Promise<number> {
     const view = body(272)
     view.setUint32(0, id, true)
     view.setUint32(4, 1000, true)
     view.setUint16(10, 16, true)
-    loopback(view, 144, port)
-    const { result } = await this.write(21, view)
+    storeLoopback(view, 144, port)
+    const { result } = await this.write(UcmaCommand.RESOLVE_ADDR, view)
     if (result < 0) return result
     const route = body(8)
     route.setUint32(0, id, true)
-    return (await this.write(4, route)).result
+    return (await this.write(UcmaCommand.RESOLVE_ROUTE, route)).result
   }
 
   async connect(id: number, qpn: number, ece = noEce): Promise<number> {
@@ -101,37 +125,37 @@ export class UcmaProgram extends StepProgram {
     view.setUint32(0, qpn, true)
     view.setUint8(271, 1)
     view.setUint32(272, id, true)
-    putEce(view, 280, ece)
-    return (await this.write(6, view)).result
+    storeEce(view, 280, ece)
+    return (await this.write(UcmaCommand.CONNECT, view)).result
   }
 
-  /** ACCEPT: without `qpn`, the client confirms the server's reply. */
+  /** ACCEPT: with `qpn` a server accepts a request; without it a client confirms the server's reply. */
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
     view.setUint8(8 + 271, qpn === undefined ? 0 : 1)
     view.setUint32(280, id, true)
-    putEce(view, 288, ece)
-    return (await this.write(8, view)).result
+    storeEce(view, 288, ece)
+    return (await this.write(UcmaCommand.ACCEPT, view)).result
   }
 
   async reject(id: number, reason: number): Promise<number> {
     const view = body(264)
     view.setUint32(0, id, true)
     view.setUint8(5, reason)
-    return (await this.write(9, view)).result
+    return (await this.write(UcmaCommand.REJECT, view)).result
   }
 
   async disconnect(id: number): Promise<number> {
     const view = body(4)
     view.setUint32(0, id, true)
-    return (await this.write(10, view)).result
+    return (await this.write(UcmaCommand.DISCONNECT, view)).result
   }
 
-  /** The oldest event; undefined if none is queued. */
+  /** GET_EVENT: the oldest event; undefined if none is queued. */
   async event(): Promise<UcmaEvent | undefined> {
-    const { result, view } = await this.write(12, body(8), 0, 336)
-    if (result === -11) return undefined
+    const { result, view } = await this.write(UcmaCommand.GET_EVENT, body(8), 0, 336)
+    if (result === EAGAIN) return undefined
     assert.ok(result >= 0, `GET_EVENT: ${result}`)
     const type = view.getUint32(12, true)
     const name = Object.entries(CmEventType.values).find(([, value]) => value === type)?.[0] ?? String(type)
@@ -144,10 +168,10 @@ export class UcmaProgram extends StepProgram {
     }
   }
 
-  /** GET_EVENT whose response buffer is at this address. */
+  /** GET_EVENT whose response buffer is at this address of the program. */
   async eventInto(address: bigint): Promise<number> {
     const message = body(16)
-    message.setUint32(0, 12, true)
+    message.setUint32(0, UcmaCommand.GET_EVENT, true)
     message.setUint16(4, 8, true)
     message.setUint16(6, 336, true)
     message.setBigUint64(8, address, true)
@@ -160,6 +184,6 @@ export class UcmaProgram extends StepProgram {
       const event = await this.event()
       if (event?.name === name) return event
     }
-    assert.fail(`${name} never came`)
+    assert.fail(`the event ${name} did not arrive`)
   }
 }

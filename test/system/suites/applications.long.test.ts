@@ -1,6 +1,6 @@
 /*
- * Third-party applications on librdmacm and libibverbs, each with a server and a client; docs/reference/applications.md
- * also lists what was tried by hand.
+ * Third-party applications on librdmacm and libibverbs, each with a server and a client, as docs/reference/applications.md
+ * lists them (those with a star; the others were tried by hand).
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -25,7 +25,7 @@ interface Application {
   readonly server: string
   /** Clients that run one after the other. */
   readonly clients: readonly string[]
-  /** When the server is ready: it listens on an rdma_cm port or a TCP port, or prints a line. */
+  /** The sign that the server is ready: it listens on an rdma_cm port or a TCP port, or prints text that matches. */
   readonly readyBy: 'rdma_cm' | 'tcp' | RegExp
   /** The server keeps listening: it is stopped after the clients. */
   readonly endless?: true
@@ -92,7 +92,8 @@ const applications: Readonly<Record<string, Application>> = {
   },
 }
 
-const DAT = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" ""\n'
+/** uDAPL's list of providers, with one entry `lo`: rdma_cm on the interface lo. */
+const DAT_CONF = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" ""\n'
 
 describe('applications', () => {
   const suite = suiteScope()
@@ -104,23 +105,23 @@ describe('applications', () => {
   for (const [name, { server: serverLine, clients, readyBy, endless, env }] of Object.entries(applications))
     it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
       const folder = temporaryFolder(t)
-      writeFileSync(join(folder, 'dat.conf'), DAT)
+      writeFileSync(join(folder, 'dat.conf'), DAT_CONF)
       const port = await freePort()
-      const put = (text: string): string =>
+      const fillIn = (text: string): string =>
         text.replace('PORT', `${port}`).replace('ADDRESS', '127.0.0.1').replace('FOLDER', folder)
-      const own = Object.entries(env ?? {}).map(([key, value]) => [key, put(value ?? '')])
-      const options = { env: { ...daemon.env, ...Object.fromEntries(own) }, cwd: folder }
-      const begin = (line: string): Running => {
-        const [program, ...args] = line.split(' ').map(put)
+      const variables = Object.entries(env ?? {}).map(([key, value]) => [key, fillIn(value ?? '')])
+      const options = { env: { ...daemon.env, ...Object.fromEntries(variables) }, cwd: folder }
+      const startLine = (line: string): Running => {
+        const [program, ...args] = line.split(' ').map(fillIn)
         return start(t, program!, args, options)
       }
       const { listeners } = (await daemon.stat()).connections
-      const server = begin(serverLine)
+      const server = startLine(serverLine)
       if (readyBy instanceof RegExp) await server.printed(readyBy)
       else if (readyBy === 'tcp') await untilListening(port, server.ended)
       else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
       for (const line of clients) {
-        const { status, signal, stdout, stderr } = await begin(line).ended
+        const { status, signal, stdout, stderr } = await startLine(line).ended
         const output = `${line}: status ${status}, signal ${signal}\n${stdout}${stderr}server:\n${server.output()}`
         assert.equal(status, 0, output)
         assert.doesNotMatch(stdout, /FAILED/, output)
@@ -130,8 +131,8 @@ describe('applications', () => {
       if (!endless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
     })
 
-  const rsockets = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
-  const preload = join(rsockets, 'librspreload.so')
+  const rsocketFolder = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
+  const preload = join(rsocketFolder, 'librspreload.so')
 
   it('socket programs with librspreload', { skip: lacking('python3', 'curl', preload) }, async t => {
     const folder = temporaryFolder(t)
@@ -144,9 +145,9 @@ describe('applications', () => {
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
     await server.printed(/Serving HTTP/)
     const url = `http://127.0.0.1:${port}/bytes`
-    const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'got', url], options).ended
+    const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'copy', url], options).ended
     assert.equal(status, 0, stderr)
-    assert.ok(readFileSync(join(folder, 'got')).equals(bytes))
+    assert.ok(readFileSync(join(folder, 'copy')).equals(bytes))
     server.child.kill('SIGTERM')
     await server.ended
   })

@@ -8,19 +8,21 @@ import { join } from 'node:path'
 import { repoRoot } from '../../paths.ts'
 
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
-const ROOT = join(repoRoot, 'build', 'debian13')
+const FOLDER = join(repoRoot, 'build', 'debian13')
 
-const must = (command: string, args: readonly string[]): void => {
+/** Runs a command; throws its message if it fails. */
+const runOrThrow = (command: string, args: readonly string[]): void => {
   const { status, stderr } = spawnSync(command, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr ?? 'it cannot be started'}`)
 }
 
-/** The folder with these packages and their dependencies, unpacked; fetches them the first time. */
+/** The folder with these packages and their dependencies, unpacked; fetches them the first time. Throws if it cannot. */
 export const fetchDebian13 = (packages: readonly string[]): string => {
   if (!existsSync(KEYRING)) throw new Error(`there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only`)
-  const whole = join(ROOT, packages.join('+'))
-  if (existsSync(whole)) return whole
-  const folder = `${whole}.${process.pid}`
+  const root = join(FOLDER, packages.join('+'))
+  if (existsSync(root)) return root
+  // Renamed to `root` when it is complete: several test files may fetch at the same time.
+  const folder = `${root}.${process.pid}`
   for (const path of ['lists/partial', 'archives/partial', 'root']) mkdirSync(join(folder, path), { recursive: true })
   const sources = join(folder, 'sources.list')
   writeFileSync(sources, `deb [signed-by=${KEYRING}] http://deb.debian.org/debian trixie main\n`)
@@ -34,19 +36,19 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
     ['APT::Sandbox::User', ''],
   ].flatMap(([name, value]) => ['-o', `${name}=${value}`])
   try {
-    must('apt-get', ['-qq', ...options, 'update'])
-    must('apt-get', ['-qq', '-y', '-d', '--no-install-recommends', ...options, 'install', ...packages])
+    runOrThrow('apt-get', ['-qq', ...options, 'update'])
+    runOrThrow('apt-get', ['-qq', '-y', '-d', '--no-install-recommends', ...options, 'install', ...packages])
     const archives = join(folder, 'archives')
     for (const name of readdirSync(archives).filter(one => one.endsWith('.deb')))
-      must('dpkg-deb', ['-x', join(archives, name), join(folder, 'root')])
-    renameSync(join(folder, 'root'), whole)
+      runOrThrow('dpkg-deb', ['-x', join(archives, name), join(folder, 'root')])
+    renameSync(join(folder, 'root'), root)
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
-  return whole
+  return root
 }
 
-/** A folder with Debian 13's program `name`, or why there is none. */
+/** A folder for PATH with Debian 13's program `name`, or the reason why there is none. */
 export const debian13 = (
   packages: readonly string[],
   name: string,

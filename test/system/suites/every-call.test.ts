@@ -1,6 +1,6 @@
 /*
- * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture lists with
- * a reason. The guest of test/peer makes the same calls on Linux itself.
+ * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture
+ * lists with a reason. The guest of test/peer makes the same calls on Linux itself.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -22,7 +22,7 @@ describe('every call', { skip: lacking(...programs) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('of the exceptions exists on Linux, and ends differently there', () => {
+  it('that is an exception exists on Linux, and ends differently there', () => {
     for (const [line, here] of departures.flatMap(({ lines }) => lines)) {
       assert.ok(onLinux.includes(line), line)
       assert.ok(!line.endsWith(` ${here}`), line)

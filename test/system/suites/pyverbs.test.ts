@@ -1,6 +1,6 @@
 /*
- * rdma-core's own pyverbs tests: a third-party program that checks objects, errors, and traffic of every service. The
- * tests themselves skip what Linux's soft device lacks too; docs/reference/programs.md lists it.
+ * rdma-core's own pyverbs tests, which check objects, errors and traffic of every service. They skip what the device
+ * lacks, as they do on Linux's soft device; docs/reference/programs.md lists the skipped tests with their reasons.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

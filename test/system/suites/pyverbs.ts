@@ -12,7 +12,7 @@ export const SHIPPED = '/usr/share/doc/rdma-core/tests'
 /** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
 export const PYTHON = '/usr/bin/python3'
 
-/** Passing tests, by the userland of the suite. */
+/** Fixtures that list the tests that must pass, by the userland of the suite. */
 const LISTS = { 'Debian 12': 'pyverbs-debian12.txt', 'Debian 13': 'pyverbs-debian13.txt' } as const
 
 /** Milliseconds for all tests. */
@@ -43,7 +43,9 @@ const unpack = (scope: Scope, shipped: string): string => {
 const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
 
 export interface PyverbsOptions {
+  /** The root folder of the userland. */
   readonly root: string
+  /** The command that runs a program of the userland. */
   command(words: readonly [string, ...string[]]): readonly string[]
   /** Its first device is used; default: a daemon with one device. */
   readonly daemon?: TestDaemon
@@ -52,9 +54,9 @@ export interface PyverbsOptions {
 /** Runs all tests; rejects if the Python interpreter crashes. */
 export const runPyverbs = async (
   scope: Scope,
-  { root, command, daemon: given }: PyverbsOptions,
+  { root, command, daemon: runningDaemon }: PyverbsOptions,
 ): Promise<PyverbsResult[]> => {
-  const daemon = given ?? (await startDaemon(scope, { devices: ONE_DEVICE }))
+  const daemon = runningDaemon ?? (await startDaemon(scope, { devices: ONE_DEVICE }))
   const suite = join(repoRoot, 'test', 'system', 'suites', 'run-pyverbs.py')
   const [program, ...args] = command([
     ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), '127.0.0.1'] as const),
@@ -70,8 +72,8 @@ export const runPyverbs = async (
 }
 
 /**
- * None failed, and every listed test passed: all that pass with Linux's soft device, and more. Another version of
- * rdma-core has other tests.
+ * Asserts that no test failed, and that every listed test passed: all that pass with Linux's soft device, and more. Listed
+ * tests that this version of rdma-core does not have are ignored.
  */
 export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
   assert.deepEqual(
@@ -80,10 +82,10 @@ export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: key
   )
   const results = new Map(tests.map(({ test, kind }) => [test, kind]))
   const listed = readFileSync(fixture(LISTS[userland]), 'utf8').trim().split('\n')
-  const known = listed.filter(name => results.has(name))
-  assert.ok(known.length > listed.length / 2, `of ${listed.length} tests there are ${known.length}`)
+  const present = listed.filter(name => results.has(name))
+  assert.ok(present.length > listed.length / 2, `of ${listed.length} listed tests the suite has only ${present.length}`)
   assert.deepEqual(
-    known.filter(name => results.get(name) !== 'pass'),
+    present.filter(name => results.get(name) !== 'pass'),
     [],
   )
 }

@@ -1,12 +1,12 @@
 """Runs rdma-core's own tests of pyverbs, one line of output per step: "start TEST", then "pass TEST", "skip TEST REASON" or
-"fail TEST REASON". Arguments: the folder that holds the package `tests`, the address of the device, then the suite's own
-(--dev, --gid).
+"fail TEST REASON". Arguments: the folder that contains the package `tests`, the address of the device, then the suite's
+own (--dev, --gid).
 
-Tests of other vendors' devices skip themselves: left out here. Those of the connection manager look for a network
-interface below the device, which Linux's soft devices lack too: the tests get the address as an argument.
+Tests of other vendors' devices are left out: they would skip themselves. Tests of the connection manager look for a
+network interface in the device's sysfs folder, which Linux's soft devices lack too; here they get the device's address.
 
-Garbage is never collected: pyverbs of rdma-core 56 frees a context before the queue pairs in one cycle with it, and
-crashes, when that happens in the middle of another test.
+The garbage collector is off: pyverbs of rdma-core 56 crashes if the collector frees a context before queue pairs that are
+in one reference cycle with it.
 """
 
 import gc
@@ -26,21 +26,21 @@ import tests.base  # noqa: E402
 
 
 class Result(unittest.TestResult):
-    def say(self, kind, test, reason=""):
+    def print_line(self, kind, test, reason=""):
         print(kind, test.id(), " ".join(str(reason).split())[-300:], flush=True)
 
     def startTest(self, test):
         super().startTest(test)
-        self.say("start", test)
+        self.print_line("start", test)
 
     def addSuccess(self, test):
-        self.say("pass", test)
+        self.print_line("pass", test)
 
     def addSkip(self, test, reason):
-        self.say("skip", test, reason)
+        self.print_line("skip", test, reason)
 
     def addFailure(self, test, err):
-        self.say("fail", test, self._exc_info_to_string(err, test))
+        self.print_line("fail", test, self._exc_info_to_string(err, test))
 
     addError = addFailure
 
@@ -50,12 +50,12 @@ class Result(unittest.TestResult):
 
 
 
-def given_address(self, dev, port, idx):
+def add_device_address(self, dev, port, idx):
     self.args.append([dev, port, idx, address, "00:00:00:00:00:00"])
 
 
-for suite in (base, tests.base):
-    suite.RDMATestCase._get_ip_mac = given_address
+for module in (base, tests.base):
+    module.RDMATestCase._get_ip_mac = add_device_address
 
 names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
 wanted = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]
