@@ -223,7 +223,7 @@ export class CmEngine {
         this.#machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.REJECT }))
     }
     this.#machine.releaseBacklog(connection)
-    if (rule?.rest) this.#machine.enterTimewait(connection, now)
+    if (rule?.timewait) this.#machine.enterTimewait(connection, now)
     else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
   }
 

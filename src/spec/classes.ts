@@ -1,5 +1,5 @@
 /*
- * All classes of the object model, for core, the codecs and the tracer. Their frozen ids are in classes/ids.ts.
+ * The list of all classes, for core, the codecs and the tracer. Their ids, which never change, are in classes/ids.ts.
  */
 import { Ah } from './classes/ah.ts'
 import { CmChannel } from './classes/connections/cm_channel.ts'

@@ -1,8 +1,8 @@
 /*
  * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
  * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: the effect of a
- * received message, the legal commands of the consumer, the result when the last retransmission is not answered, and
- * the message that tells the peer when the consumer destroys the connection. The diagram in the docs is drawn from this
+ * received message, the legal commands of the consumer, the next state when the last retransmission is not answered,
+ * and the message to the peer when the consumer destroys the connection. The diagram in the docs is drawn from this
  * table. docs/reference/conformance.md lists where Linux and the specification differ.
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
@@ -38,25 +38,33 @@ export type CmEventName =
 /** Commands of the consumer: it sends a message, or reports data that arrived before the RTU (ib_cm_notify). */
 export type CmCommand = 'REQ' | 'MRA' | 'REP' | 'RTU' | 'REJ' | 'DREQ' | 'DREP' | 'SIDR_REQ' | 'SIDR_REP' | 'ESTABLISH'
 
+/** A transition, and the event that it raises. */
 export interface CmStep {
-  /** The state after it. */
+  /** The next state. */
   readonly to: CmState
   readonly event?: CmEventName
 }
 
-/** The effect of a received message: a transition, or no change and a (repeated) message. */
+/** The effect of a received message: a transition; or no transition, and `answer` is sent (again). */
 export type CmReceipt = CmStep | { readonly answer: CmMessageName }
 
 export interface CmStateRules {
   readonly receive: Partial<Readonly<Record<CmMessageName, CmReceipt>>>
   readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
   /**
-   * The last retransmission was not answered: the next state, and whether the peer gets a REJ (reason TIMEOUT). In
-   * TIMEWAIT: the timer expired.
+   * The transition when the last retransmission was not answered; with `send` the peer gets a REJ (reason TIMEOUT). In
+   * TIMEWAIT: the transition when the timer expires.
    */
   readonly timeout?: CmStep & { readonly send?: 'REJ' }
-  /** The message that destruction sends (with the reason of a REJ). The connection then ends, or enters TIMEWAIT. */
-  readonly destroy?: { readonly send?: CmMessageName; readonly reason?: keyof typeof rejReason; readonly rest?: true }
+  /**
+   * Destruction by the consumer sends the message `send` (a REJ with `reason`). Then the connection enters TIMEWAIT if
+   * `timewait` is set, otherwise it ends.
+   */
+  readonly destroy?: {
+    readonly send?: CmMessageName
+    readonly reason?: keyof typeof rejReason
+    readonly timewait?: true
+  }
 }
 
 const toIdle = { to: 'IDLE', event: 'REJ_RECEIVED' } as const
@@ -65,7 +73,7 @@ const disconnected = { to: 'DREQ_RCVD', event: 'DREQ_RECEIVED' } as const
 const established = { to: 'ESTABLISHED', event: 'RTU_RECEIVED' } as const
 const replied = { to: 'REP_RCVD', event: 'REP_RECEIVED' } as const
 const drepReceived = { to: 'TIMEWAIT', event: 'DREP_RECEIVED' } as const
-const gaveUp = (event: CmEventName) => ({ to: 'IDLE', event, send: 'REJ' }) as const
+const timedOut = (event: CmEventName) => ({ to: 'IDLE', event, send: 'REJ' }) as const
 const reject = { send: 'REJ', reason: 'CONSUMER_DEFINED' } as const
 
 export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
@@ -75,13 +83,13 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   REQ_SENT: {
     receive: { MRA: { to: 'MRA_REQ_RCVD', event: 'MRA_RECEIVED' }, REP: replied, REJ: toIdle },
     command: { REJ: 'IDLE' },
-    timeout: gaveUp('REQ_ERROR'),
+    timeout: timedOut('REQ_ERROR'),
     destroy: { send: 'REJ', reason: 'TIMEOUT' },
   },
   MRA_REQ_RCVD: {
     receive: { REP: replied, REJ: toIdle },
     command: { REJ: 'IDLE' },
-    timeout: gaveUp('REQ_ERROR'),
+    timeout: timedOut('REQ_ERROR'),
     destroy: { send: 'REJ', reason: 'TIMEOUT' },
   },
   REP_RCVD: {
@@ -115,32 +123,32 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
       REJ: toIdle,
     },
     command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
-    timeout: gaveUp('REP_ERROR'),
-    destroy: { ...reject, rest: true },
+    timeout: timedOut('REP_ERROR'),
+    destroy: { ...reject, timewait: true },
   },
   MRA_REP_RCVD: {
     receive: { RTU: established, DREQ: disconnected, REJ: toIdle },
     command: { ESTABLISH: 'ESTABLISHED', REJ: 'TIMEWAIT' },
-    timeout: gaveUp('REP_ERROR'),
-    destroy: { ...reject, rest: true },
+    timeout: timedOut('REP_ERROR'),
+    destroy: { ...reject, timewait: true },
   },
 
   // ---- both ----
   ESTABLISHED: {
     receive: { REP: { answer: 'RTU' }, DREQ: disconnected, REJ: toTimewait },
     command: { DREQ: 'DREQ_SENT' },
-    destroy: { send: 'DREQ', rest: true },
+    destroy: { send: 'DREQ', timewait: true },
   },
   DREQ_SENT: {
     receive: { DREQ: disconnected, DREP: drepReceived, REJ: toTimewait },
     command: {},
     timeout: { to: 'TIMEWAIT', event: 'DREQ_ERROR' },
-    destroy: { rest: true },
+    destroy: { timewait: true },
   },
   DREQ_RCVD: {
     receive: { DREP: drepReceived },
     command: { DREP: 'TIMEWAIT' },
-    destroy: { send: 'DREP', rest: true },
+    destroy: { send: 'DREP', timewait: true },
   },
   TIMEWAIT: {
     receive: { REQ: { answer: 'REJ' }, DREQ: { answer: 'DREP' } },

@@ -1,11 +1,11 @@
 /*
- * Counters as data: what an engine counts, and the files in which Linux shows a port's counters, with the source of
- * each number. File names are rxe's (`hw_counters`) and those of the InfiniBand Architecture Specification's
- * PortCounters (`counters`; volume 1, clause 16.1.3.5) in Linux's spelling. The engine's record, the files, `userdma
- * stat` and docs/reference/counters.md are generated from these tables or compared with them by tests.
+ * Tables of counters: the counters of an engine, and the sysfs files of a port's counters with the source of each
+ * value. File names are Linux's: in `hw_counters` those of rxe, in `counters` those of PortCounters in the InfiniBand
+ * Architecture Specification (volume 1, clause 16.1.3.5). The engine's record, the files, `userdma stat` and
+ * docs/reference/counters.md are generated from these tables or compared with them by tests.
  */
 
-/** Counters of an engine, over all of its queue pairs. */
+/** Counters of an engine (src/transport/), each the sum over its queue pairs. */
 export const engineCounters = {
   sentPackets: 'packets that queue pairs sent, retransmissions included',
   receivedPackets: 'packets for a queue pair that exists',
@@ -37,24 +37,25 @@ export interface PortCounterFile {
   readonly name: string
   readonly unit: CounterUnit
   /**
-   * Terms of the sum; a minus subtracts. `engine.NAME` as above, `port.NAME` as a port counts (phy/port.ts; some ports
-   * lack some of them). Empty: always 0 on this kind of link.
+   * The value is the sum of these counters: `engine.NAME` (`engineCounters`) or `port.NAME` (phy/port.ts; 0 if the port
+   * lacks the counter); a counter with a minus sign is subtracted. Empty: always 0 on this kind of link.
    */
-  readonly from: readonly string[]
-  readonly means: string
+  readonly sources: readonly string[]
+  readonly meaning: string
 }
 
 const file = (
   folder: CounterFolder,
   name: string,
   unit: CounterUnit,
-  from: string | readonly string[],
-  means: string,
-): PortCounterFile => ({ folder, name, unit, from: typeof from === 'string' ? [from] : from, means })
+  source: string | readonly string[],
+  meaning: string,
+): PortCounterFile => ({ folder, name, unit, sources: typeof source === 'string' ? [source] : source, meaning })
+/** A file in `hw_counters`; a file in `counters`, which has the counters of the performance management agent (PMA). */
 const hw = file.bind(undefined, 'hw_counters')
 const pma = file.bind(undefined, 'counters')
 
-const NEVER: readonly string[] = []
+const NO_SOURCE: readonly string[] = []
 
 export const portCounterFiles: readonly PortCounterFile[] = [
   hw('sent_pkts', 'packets', 'engine.sentPackets', engineCounters.sentPackets),
@@ -64,7 +65,7 @@ export const portCounterFiles: readonly PortCounterFile[] = [
   hw('rcvd_rnr_err', 'packets', 'engine.receivedRnr', engineCounters.receivedRnr),
   hw('send_rnr_err', 'packets', 'engine.sentRnr', engineCounters.sentRnr),
   hw('rcvd_seq_err', 'packets', 'engine.receivedSequenceErrors', engineCounters.receivedSequenceErrors),
-  hw('ack_deferred', 'packets', NEVER, 'responses queued for processing: always 0 here'),
+  hw('ack_deferred', 'packets', NO_SOURCE, 'responses queued for processing: always 0 here'),
   hw('retry_exceeded_err', 'requests', 'engine.retryExceeded', engineCounters.retryExceeded),
   hw('retry_rnr_exceeded_err', 'requests', 'engine.rnrRetryExceeded', engineCounters.rnrRetryExceeded),
   hw('completer_retry_err', 'times', 'engine.retries', engineCounters.retries),
@@ -85,45 +86,45 @@ export const portCounterFiles: readonly PortCounterFile[] = [
   pma('port_rcv_errors', 'packets', 'port.icrcErrors', 'packets received with a wrong ICRC'),
   pma('port_rcv_constraint_errors', 'packets', 'engine.pkeyViolations', engineCounters.pkeyViolations),
   pma('link_downed', 'times', 'port.linkDowned', 'times that the link went down'),
-  pma('symbol_error', 'times', NEVER, 'physical link errors only'),
-  pma('link_error_recovery', 'times', NEVER, 'physical link errors only'),
-  pma('local_link_integrity_errors', 'times', NEVER, 'physical link errors only'),
-  pma('excessive_buffer_overrun_errors', 'times', NEVER, 'link-level credits only, which Ethernet lacks'),
-  pma('port_rcv_remote_physical_errors', 'packets', NEVER, 'InfiniBand switches only'),
-  pma('port_rcv_switch_relay_errors', 'packets', NEVER, 'InfiniBand switches only'),
-  pma('port_xmit_constraint_errors', 'packets', NEVER, 'InfiniBand switches only'),
-  pma('VL15_dropped', 'packets', NEVER, 'InfiniBand management only'),
+  pma('symbol_error', 'times', NO_SOURCE, 'physical link errors only'),
+  pma('link_error_recovery', 'times', NO_SOURCE, 'physical link errors only'),
+  pma('local_link_integrity_errors', 'times', NO_SOURCE, 'physical link errors only'),
+  pma('excessive_buffer_overrun_errors', 'times', NO_SOURCE, 'link-level credits only, which Ethernet lacks'),
+  pma('port_rcv_remote_physical_errors', 'packets', NO_SOURCE, 'InfiniBand switches only'),
+  pma('port_rcv_switch_relay_errors', 'packets', NO_SOURCE, 'InfiniBand switches only'),
+  pma('port_xmit_constraint_errors', 'packets', NO_SOURCE, 'InfiniBand switches only'),
+  pma('VL15_dropped', 'packets', NO_SOURCE, 'InfiniBand management only'),
 ]
 
-/** Divisor of a counter's source. */
+/** By which the sum of a file's sources is divided. */
 const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
 
-/** Values of one folder's files by name, from the counts of engine and port. */
+/** The values of one folder's files by file name, from the counts of engine and port. */
 export const counterValues = (
   folder: CounterFolder,
   engine: Readonly<Record<string, number>>,
   port: Readonly<Record<string, number>>,
 ): Record<string, number> => {
   const read = (source: string): number => {
-    const [, sign, from, name = ''] = /^(-?)(\w+)\.(\w+)$/.exec(source) ?? []
-    const value = (from === 'engine' ? engine : port)[name] ?? 0
+    const [, sign, owner, name = ''] = /^(-?)(\w+)\.(\w+)$/.exec(source) ?? []
+    const value = (owner === 'engine' ? engine : port)[name] ?? 0
     return sign === '-' ? -value : value
   }
   return Object.fromEntries(
     portCounterFiles
       .filter(one => one.folder === folder)
-      .map(({ name, unit, from }) => {
-        const sum = from.reduce((total, source) => total + read(source), 0)
+      .map(({ name, unit, sources }) => {
+        const sum = sources.reduce((total, source) => total + read(source), 0)
         return [name, Math.max(0, Math.floor(sum / divisor[unit]))]
       }),
   )
 }
 
-/** The counts of engine and port that no file shows. */
+/** The counts of an engine or a port that no file shows. */
 export const otherCounts = (
-  from: 'engine' | 'port',
+  owner: 'engine' | 'port',
   counts: Readonly<Record<string, number>>,
 ): Record<string, number> => {
-  const shown = new Set(portCounterFiles.flatMap(one => one.from))
-  return Object.fromEntries(Object.entries(counts).filter(([name]) => !shown.has(`${from}.${name}`)))
+  const shown = new Set(portCounterFiles.flatMap(({ sources }) => sources))
+  return Object.fromEntries(Object.entries(counts).filter(([name]) => !shown.has(`${owner}.${name}`)))
 }

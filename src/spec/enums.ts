@@ -1,11 +1,10 @@
 /*
- * Enumerations and flag sets of the verbs, with the numbers of Linux's user ABI (ib_user_verbs.h,
- * ib_user_ioctl_verbs.h) and, where they are visible on the wire or in memory, of the InfiniBand Architecture
- * specification. Names are theirs.
+ * Enumerations and flag sets of the verbs, with the names and numbers of Linux's user ABI (ib_user_verbs.h,
+ * ib_user_ioctl_verbs.h) and of the InfiniBand Architecture Specification.
  */
 import { enumeration } from './schema/schema.ts'
 
-/** Access rights of a memory region, and of the peer on a QP. */
+/** Access rights of a memory region, and rights of the peer on a QP (ibv_access_flags). */
 export const AccessFlags = enumeration('access_flags', {
   LOCAL_WRITE: 1 << 0,
   REMOTE_WRITE: 1 << 1,
@@ -19,7 +18,7 @@ export const AccessFlags = enumeration('access_flags', {
   FLUSH_GLOBAL: 1 << 8,
   FLUSH_PERSISTENT: 1 << 9,
   RELAXED_ORDERING: 1 << 20,
-  /** Bits 20–29 are optional: any caller may set them, and a device that does not know them ignores them. */
+  /** Bits 20 to 29 are optional: any caller may set them, and a device ignores those that it does not know. */
   OPTIONAL_RANGE: 0x3ff00000,
 })
 
@@ -49,10 +48,10 @@ export const Mtu = enumeration('mtu', { MTU_256: 1, MTU_512: 2, MTU_1024: 3, MTU
 /** Types of shared receive queues in Linux's ABI; in the object dialect each is a class of its own. */
 export const SrqType = enumeration('srq_type', { BASIC: 0, XRC: 1, TM: 2 })
 
-/** Flags of opening an XRC domain, as of open(2): create it for a file that has none; refuse an existing one. */
+/** Flags of opening an XRC domain, those of open(2). CREAT: create a missing domain; EXCL: refuse an existing one. */
 export const XrcdFlags = enumeration('xrcd_flags', { CREAT: 0o100, EXCL: 0o200 })
 
-/** USER_RMPP: the program cuts and joins long messages itself (ib_user_mad.h). */
+/** USER_RMPP: the program segments and reassembles long messages itself (ib_user_mad.h). */
 export const MadAgentFlags = enumeration('mad_agent_flags', { USER_RMPP: 1 })
 
 export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
@@ -92,7 +91,7 @@ export const LinkSpeed = enumeration('link_speed', {
   NDR: 128,
 })
 
-/** Atomicity of atomic operations: none, among operations of this device, or also with the processor. */
+/** Atomics are not supported (NONE), are atomic with those of this device (HCA), or also with the processor (GLOB). */
 export const AtomicCap = enumeration('atomic_cap', { NONE: 0, HCA: 1, GLOB: 2 })
 
 export const GidType = enumeration('gid_type', { IB: 0, ROCE_V1: 1, ROCE_V2: 2 })
@@ -124,7 +123,7 @@ export const PortCapFlags = enumeration('port_cap_flags', {
   IP_BASED_GIDS: 1 << 26,
 })
 
-/** Flags of query port: packets of the port always have a GRH. */
+/** Flags in the result of query port. GRH_REQUIRED: packets of the port always have a GRH. */
 export const PortFlags = enumeration('port_flags', { GRH_REQUIRED: 1 << 0 })
 
 export const DeviceCapFlags = enumeration('device_cap_flags', {
@@ -153,7 +152,7 @@ export const DeviceCapFlags = enumeration('device_cap_flags', {
   RAW_IP_CSUM: 1 << 26,
 })
 
-/** Capabilities of the host's core: registration accepts optional access bits. */
+/** Capabilities of the core (core_support). OPTIONAL_MR_ACCESS: registration accepts AccessFlags.OPTIONAL_RANGE. */
 export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
@@ -197,10 +196,13 @@ export const FlowSpecType = enumeration('flow_spec_type', {
   ACTION_TAG: 0x1000,
   ACTION_DROP: 0x1001,
 })
-/** Flag of a spec's type (IB_FLOW_SPEC_INNER): an inner header of a tunnel. */
+/** Flag in a spec's type (IB_FLOW_SPEC_INNER): the spec matches the inner header of a tunnel. */
 export const FlowSpecFlags = enumeration('flow_spec_flags', { INNER: 1 << 8 })
 
-/** Operations on tags (ibv_ops_flags): request a completion; report the number of consumed unexpected messages. */
+/**
+ * Flags of operations on tags (ibv_ops_flags). SIGNALED: the operation has a completion; SYNC: it reports the number of
+ * consumed unexpected messages.
+ */
 export const TmFlags = enumeration('tm_flags', { SIGNALED: 1 << 0, SYNC: 1 << 1 })
 
 /** Flags of reading counters (ib_uverbs_read_counters_flags). */
@@ -231,7 +233,7 @@ export const AsyncEventType = enumeration('async_event_type', {
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
   WQ_FATAL: 19,
-  /** Events of the system-wide device, which Linux lacks: the device with this index was added or removed. */
+  /** Events of the system-wide device, which Linux lacks: a device was added or removed; its index is the element. */
   DEVICE_ADDED: 0x80,
   DEVICE_REMOVED: 0x81,
 })
@@ -248,8 +250,8 @@ export const NodeType = enumeration('node_type', {
 })
 
 /**
- * Kinds of events of an event queue: an asynchronous event; an armed CQ has completions; the channel of a connection
- * identifier has an event of it.
+ * Kinds of events of an event queue: the asynchronous events; COMPLETION: an armed CQ has completions; CONNECTION: the
+ * channel of a connection identifier has an event of that identifier.
  */
 export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100, CONNECTION: 0x101 })
 
@@ -273,15 +275,17 @@ export const CmEventType = enumeration('cm_event_type', {
   TIMEWAIT_EXIT: 15,
 })
 
-/** Port spaces, which also set the default service of a connection (rdma_ucm_port_space). */
+/** Port spaces (rdma_ucm_port_space); they also determine the default QP type of an identifier. */
 export const CmPortSpace = enumeration('cm_port_space', { IPOIB: 0x0002, IB: 0x013f, TCP: 0x0106, UDP: 0x0111 })
 
-/** Protocols of sockets of IP over the device, by their IP numbers; ICMP means echoes, of ICMPv6 too. */
+/**
+ * Protocols of sockets of IP over the device, with their IP protocol numbers. ICMP: echo requests, in IPv6 of ICMPv6.
+ */
 export const IpProtocol = enumeration('ip_protocol', { ICMP: 1, UDP: 17 })
 
 /** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })
 
-/** The name of a value; the number itself if it has none. */
+/** The name of a value; the number as text if it has none. */
 export const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)

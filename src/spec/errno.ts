@@ -1,8 +1,8 @@
 /*
  * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls return, and the error class that carries them.
  *
- * Every refused call throws a CallError: the errno that Linux gives in the same case, and a sentence for people: what
- * was wrong, with which value, and what is allowed (CONTRIBUTING.md). The trace shows the sentence.
+ * Every refused call throws a CallError: the errno that Linux returns for the same mistake, and a message that says
+ * what was wrong, with which value, and what is allowed (CONTRIBUTING.md). The trace shows the message.
  */
 
 export const Errno = {

@@ -1,10 +1,13 @@
 /*
- * Faults of a network as data: the settings of a rule, as `--fault` and `userdma fault set` take them. Among them are
- * the kinds of faults that hit a share of the packets; the parser, the random decisions, the counters, `userdma stat`,
- * `userdma fault show` and the help text come from these tables. phy/faults/kinds.ts implements the kinds.
+ * Injected network faults: the settings of a fault rule, as `--fault` and `userdma fault set` take them. The parser,
+ * the random decisions, the counters, `userdma stat`, `userdma fault show` and the help text use these tables;
+ * phy/faults/kinds.ts implements the kinds.
  */
 
-/** Kinds of faults that hit a share of the packets, in the order of the decisions; `counter` counts its hits. */
+/**
+ * Kinds of faults that affect a share of the packets, in the order in which they are decided for each packet;
+ * `counter`: name of the counter of affected packets.
+ */
 export const FaultKinds = {
   drop: { counter: 'dropped', example: 'drop=1%', help: 'share that is lost (1% or 0.01)' },
   corrupt: {
@@ -38,10 +41,10 @@ export const FaultSettings = {
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
-/** Packets that matched a rule, and how many each kind hit. */
+/** Numbers of packets: those that matched a rule, and those that each kind affected. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
-/** Packets of one device by outcome. `overflowed`: dropped because too many others were delayed. */
+/** Numbers of packets of one device by outcome. `overflowed`: dropped because too many others were delayed. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 
 const zeros = (): Record<Counter, number> =>

@@ -1,7 +1,7 @@
 /*
- * Facts as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects, drivers'
- * additions. Entry point of `userdma/spec`; it has no handlers and no codec, so that a browser, a test or a
- * documentation generator can load it.
+ * Entry point of `userdma/spec`, the tables: classes with their methods and attributes, enumerations, error numbers,
+ * Linux's dialects, drivers' additions. It has no handlers and no codec, so that a browser, a test or a documentation
+ * generator can load it.
  */
 export { type Cause, type CauseName, causeOfCode, causes, causeText } from './check/causes.ts'
 export { type Failure, type FailureJson, failureJson, failureText, isNote } from './check/failures.ts'

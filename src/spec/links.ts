@@ -8,18 +8,19 @@
 export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'
 
 /**
- * Roles of address attributes: a destination, a list of them, the alternate path. Each link has its own attribute for
- * each.
+ * Roles of address attributes: a destination, a list of destinations, the alternate path. Each link has its own
+ * attribute for each role.
  */
 export type AddressRole = 'address' | 'addresses' | 'alternatePath'
 
 interface Link {
-  /** As shown to people. */
+  /** The link's name in messages. */
   readonly title: string
   /** The link's attribute of each role; RoCE's have the names of the roles. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
-  /** Optional attributes beside the address record, given together with an attribute of role `address`. */
+  /** Optional attributes, which are passed together with an attribute of role `address`. */
   readonly optional: readonly string[]
+  /** Why the link has its own attributes, as the end of a message. */
   readonly because: string
 }
 
@@ -36,7 +37,7 @@ export const Links: Readonly<Record<LinkName, Link>> = {
     optional: ['dmac', 'vlan'],
     because: 'a path is a GID with sgidIndex, hopLimit, trafficClass and flowLabel; there are no LIDs',
   },
-  iwarp: { title: 'iWARP', attributes: {}, optional: [], because: 'the connection has the addresses' },
+  iwarp: { title: 'iWARP', attributes: {}, optional: [], because: 'the TCP connection has the addresses' },
   opa: {
     title: 'Omni-Path',
     attributes: { address: 'opaAddress', addresses: 'opaAddresses', alternatePath: 'opaAlternatePath' },
@@ -60,15 +61,15 @@ export const optionalOfAddresses: ReadonlySet<string> = new Set(
 /** Attributes that devices of this link lack, in every method of every class. */
 export const absentOn = (link: LinkName): readonly string[] => {
   const { attributes, optional } = Links[link]
-  const own = [...Object.values(attributes), ...optional]
-  return [...addressRoles.keys(), ...optionalOfAddresses].filter(name => !own.includes(name))
+  const present = [...Object.values(attributes), ...optional]
+  return [...addressRoles.keys(), ...optionalOfAddresses].filter(name => !present.includes(name))
 }
 
-/** The sentence for a caller that passes one of them. */
+/** The message for a caller that passes such an attribute. */
 export const whyAbsent = (link: LinkName, attribute: string): string => {
   const { title, attributes, because } = Links[link]
   const role = addressRoles.get(attribute)
-  const own = role === undefined ? undefined : attributes[role]
-  const instead = own !== undefined ? `use ${own}` : role === undefined ? 'leave it out' : 'none is passed'
+  const replacement = role === undefined ? undefined : attributes[role]
+  const instead = replacement !== undefined ? `use ${replacement}` : 'leave it out'
   return `attribute ${attribute} does not belong to this device's link, ${title}: ${because}; ${instead}`
 }

@@ -1,9 +1,9 @@
 /*
  * The state machine of queue pairs as a table: the transitions of MODIFY_QP, with the required and the optional
  * attributes of each (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
- * ib_modify_qp_is_ok agrees). Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR
- * or, for UD and UC, to SQE. Attribute names are those of the classes in spec/classes. Docs and tests read the same
- * table.
+ * ib_modify_qp_is_ok agrees). From every state MODIFY_QP may move to RESET or ERR, without attributes. The device
+ * itself moves a QP to ERR or, for UD and UC, to SQE. Attribute names are those of the classes in spec/classes; an
+ * address attribute has the name of its role (spec/links.ts). Docs and tests use the same table.
  */
 import { QpState } from './enums.ts'
 import { addressRoles, optionalOfAddresses } from './links.ts'
@@ -17,7 +17,7 @@ export interface Transition {
 
 type Transitions = Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>>
 
-/** Optional attributes of transitions of a connected type after RTR. */
+/** Optional attributes of the transitions from RTR on, for connected types. */
 const laterOptions = {
   RC: ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'],
   UC: ['accessFlags', 'alternatePath', 'pathMigState'],
@@ -25,17 +25,17 @@ const laterOptions = {
 const path = ['address', 'pathMtu', 'destQpn', 'rqPsn'] as const
 const initial = ['pkeyIndex', 'port', 'accessFlags'] as const
 const retries = ['timeout', 'retryCnt', 'rnrRetry'] as const
-/** Optional attributes of INIT to RTR of connected types. */
+/** Optional attributes of INIT to RTR, for connected types. */
 const rtrOptions = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
 
 /** A transition with only required, or only optional attributes. */
 const needs = (...required: string[]): Transition => ({ required, optional: [] })
 const takes = (...optional: string[]): Transition => ({ required: [], optional })
 
-/** The datagram types differ in the attribute that names their port: `first`, for RESET to INIT. */
-const datagram = (...first: string[]) => ({
-  RESET: { INIT: needs(...first) },
-  INIT: { INIT: takes(...first), RTR: takes('pkeyIndex', 'qkey') },
+/** The transitions of a datagram type; `initAttributes`: those of RESET to INIT, in which the types differ. */
+const datagram = (...initAttributes: string[]) => ({
+  RESET: { INIT: needs(...initAttributes) },
+  INIT: { INIT: takes(...initAttributes), RTR: takes('pkeyIndex', 'qkey') },
   RTR: { RTS: { required: ['sqPsn'], optional: ['curState', 'qkey'] } },
   RTS: { RTS: takes('curState', 'qkey'), SQD: takes('enSqdAsyncNotify') },
   SQD: { RTS: takes('curState', 'qkey'), SQD: takes('pkeyIndex', 'qkey') },
@@ -67,7 +67,7 @@ export const qpTransitions = {
     SQE: { RTS: takes('curState', 'accessFlags') },
   },
   UD: datagram('pkeyIndex', 'port', 'qkey'),
-  /** Queue pairs 0 and 1 belong to their port. */
+  /** Queue pairs 0 and 1 belong to a port from their creation, so that INIT takes no `port`. */
   GSI: datagram('pkeyIndex', 'qkey'),
   SMI: datagram('pkeyIndex', 'qkey'),
   RAW_PACKET: {
@@ -78,7 +78,7 @@ export const qpTransitions = {
     SQD: { RTS: needs(), SQD: needs() },
     SQE: { RTS: needs() },
   },
-  /** End-to-end contexts have path, partition and retries. */
+  /** Path, partition and retries are attributes of the end-to-end context, not of the QP. */
   RD: {
     RESET: { INIT: needs('qkey', 'accessFlags') },
     INIT: { INIT: takes('qkey', 'accessFlags'), RTR: { required: ['minRnrTimer'], optional: ['qkey', 'accessFlags'] } },
@@ -124,28 +124,32 @@ const names = Object.keys(QpState.values) as QpStateName[]
 const byNumber = new Map<number, QpStateName>(names.map(name => [QpState.values[name], name]))
 const nameOf = (state: number): QpStateName | undefined => byNumber.get(state)
 
-/** The states that a program may give in `curState`. */
-const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
+/** The states that a program may pass in `curState`. */
+const CURRENT_STATES: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
 const noAttributes: Transition = { required: [], optional: [] }
 
-/** The table's name of an attribute: for an address attribute of a link, its role. */
+/** The name of an attribute in the table: for an address attribute of a link, its role. */
 const tableName = (name: string): string => addressRoles.get(name) ?? name
 
-/** The table's attribute by which a step is found: optional attributes of an address go with the address. */
+/**
+ * The name in the table of the attribute with which `name` is passed: `address` for optional attributes of addresses.
+ */
 const stepAttribute = (name: string): string => (optionalOfAddresses.has(name) ? 'address' : tableName(name))
 
-/** The row of the table; undefined for an illegal transition. */
+/** The attributes of a transition; undefined for an illegal one. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? noAttributes : (qpTransitions[type] as Transitions)[from]?.[to]
 
-/** Bits of an address of any link, and of its optional attributes; the bits of required attributes are below. */
+/** Bits of an address of any link, and of its optional attributes; required attributes have the bits below. */
 const ADDRESS = 1 << 29
 const OPTIONAL = 1 << 30
 
-/** A row of the table as bits: one for each required attribute, none for the optional ones. */
+/** A transition as bits, for `isTransition`. */
 interface Row {
+  /** Every accepted attribute with its bit; an optional attribute has 0. */
   readonly bits: ReadonlyMap<string, number>
+  /** The bits of all required attributes. */
   readonly needed: number
 }
 
@@ -159,12 +163,12 @@ const compileRow = ({ required, optional }: Transition): Row => {
     if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
   }
   if (bits.has('address')) for (const name of optionalOfAddresses) bits.set(name, OPTIONAL)
-  // `checkTransition` compares the program's claim with the actual state.
+  // With `curState` the slow path decides: `checkTransition` compares it with the actual state.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
 }
 
-/** By type, and by 8 × current state + next state; null for none. Each is compiled on first use. */
+/** By type, and by 8 × current state + next state; null: an illegal transition; undefined: not compiled yet. */
 const compiled = new Map<QpTypeName, (Row | null | undefined)[]>()
 
 const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
@@ -185,8 +189,8 @@ const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
 }
 
 /**
- * Whether the transition is legal with the attributes in `args`: the fast path of most calls, which builds no sentence.
- * If false, `checkTransition` gives the reason, if there is one.
+ * Whether the transition is legal with the attributes in `args` (without `curState`): the fast path of MODIFY_QP, which
+ * builds no message. If false, the caller must ask `checkTransition`, which decides and gives the reason.
  */
 export const isTransition = (
   type: QpTypeName,
@@ -207,9 +211,9 @@ export const isTransition = (
 }
 
 /**
- * Whether MODIFY_QP may move a QP of `type` from state `from` to state `to` (numbers of `QpState`; without a state
- * attribute `to` is `from`) with these attributes (`state` itself may be among them). Returns undefined, or the
- * sentence of the refusal (EINVAL).
+ * Whether MODIFY_QP may move a QP of `type` from state `from` to state `to` with these attributes. States are numbers
+ * of `QpState`; in a call without `state`, `to` equals `from`. `attributes` may include `state`; `curState`: its value.
+ * Returns undefined if the transition is legal, otherwise the message of the error (EINVAL).
  */
 export const checkTransition = (
   type: QpTypeName,
@@ -223,24 +227,24 @@ export const checkTransition = (
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
   const requested = transitionOf(type, before, after)
-  const given = new Set(attributes.filter(name => !optionalOfAddresses.has(name)).map(tableName))
-  const alone = given.has('address') ? undefined : attributes.find(name => optionalOfAddresses.has(name))
-  if (alone !== undefined) return `${alone} is part of the destination: give it together with address`
-  given.delete('state')
-  if (given.has('curState') && curState !== undefined) {
+  const passed = new Set(attributes.filter(name => !optionalOfAddresses.has(name)).map(tableName))
+  const withoutAddress = passed.has('address') ? undefined : attributes.find(name => optionalOfAddresses.has(name))
+  if (withoutAddress !== undefined) return `${withoutAddress} is part of the destination: pass it together with address`
+  passed.delete('state')
+  if (passed.has('curState') && curState !== undefined) {
     const claimed = nameOf(curState)
-    if (claimed === undefined || !CURRENT.includes(claimed))
-      return `curState is ${claimed ?? curState}; it may be ${CURRENT.join(', ')}`
+    if (claimed === undefined || !CURRENT_STATES.includes(claimed))
+      return `curState is ${claimed ?? curState}; it may be ${CURRENT_STATES.join(', ')}`
     if (claimed !== before) return `curState is ${claimed}, but the ${type} queue pair is in ${before}`
   }
   if (requested === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
     return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} they can go to ${allowed.join(', ')}`
   }
-  const missing = requested.required.filter(name => !given.has(name))
+  const missing = requested.required.filter(name => !passed.has(name))
   if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`
   const legal = [...requested.required, ...requested.optional]
-  const extra = [...given].filter(name => !legal.includes(name))
+  const extra = [...passed].filter(name => !legal.includes(name))
   if (extra.length > 0) {
     const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
     return `${before} to ${after} of ${type} queue pairs does not take ${extra.join(', ')}; it takes ${list}`
@@ -248,24 +252,24 @@ export const checkTransition = (
   return undefined
 }
 
-/** One transition on the way from RESET. */
+/** One of the transitions that move a new queue pair from RESET to its initial state. */
 export interface Step {
-  /** Number of the state after it. */
+  /** The next state, a number of `QpState`. */
   readonly state: number
   readonly attributes: readonly string[]
 }
 
-/** The states in which a new queue pair can be created, in the order in which it passes them. */
+/** The states in which a queue pair can be created, in the order of the transitions that lead there. */
 const STATES_FROM_RESET: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
-/** Recently computed plans: programs create many queue pairs in the same way. Cleared when it grows large. */
+/** Results of `planTransitions`, by its arguments: programs create many queue pairs with the same attributes. */
 const plans = new Map<string, readonly Step[] | string>()
 const MAX_PLANS = 256
 
 /**
  * The steps that move a new queue pair of `type` to state `to` (a number of `QpState`) with these attributes (R7): each
  * attribute goes to the step that requires it, otherwise to the first that accepts it. Returns the steps, or the
- * sentence of the refusal (EINVAL).
+ * message of the error (EINVAL).
  */
 export const planTransitions = (
   type: QpTypeName,
@@ -282,22 +286,22 @@ export const planTransitions = (
   return plan
 }
 
-const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[] | string => {
+const makePlan = (type: QpTypeName, to: number, attributes: readonly string[]): Step[] | string => {
   const target = nameOf(to)
-  if (target === 'RESET' && given.length === 0) return []
+  if (target === 'RESET' && attributes.length === 0) return []
   const steps = target === undefined ? [] : STATES_FROM_RESET.slice(0, STATES_FROM_RESET.indexOf(target) + 1)
   if (steps.length === 0)
     return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${STATES_FROM_RESET.join(', ')}`
   const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? noAttributes)
-  const remaining = new Set(given)
+  const remaining = new Set(attributes)
   const plan: Step[] = []
   for (const [i, { required, optional }] of rows.entries()) {
     const before = i === 0 ? 'RESET' : steps[i - 1]!
     const after = steps[i]!
     const isNeededLater = (name: string): boolean => rows.slice(i + 1).some(row => row.required.includes(name))
     const taken = [...remaining].filter(name => {
-      const row = stepAttribute(name)
-      return required.includes(row) || (optional.includes(row) && !isNeededLater(row))
+      const key = stepAttribute(name)
+      return required.includes(key) || (optional.includes(key) && !isNeededLater(key))
     })
     for (const name of taken) remaining.delete(name)
     const why = checkTransition(type, QpState.values[before], QpState.values[after], taken)

@@ -1,8 +1,8 @@
 /*
- * Numbers of work requests and completions as data: work request opcodes and their packets (InfiniBand Architecture
- * Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send
- * flags, and the local ACK timer (IBA 9.7.6.1.3). Packets are named without their service, which only sets the upper
- * bits (spec/wire/services.ts). `sendOperations` drives the engine; tracer and tests take names from here.
+ * Work requests and completions: work request opcodes and their packets (InfiniBand Architecture Specification, volume
+ * 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send flags, and the local
+ * ACK timer (IBA 9.7.6.1.3). Packets are named without their transport service, which only determines the upper bits of
+ * the opcode (spec/wire/services.ts). The engine uses `sendOperations`; tracer and tests take names from here.
  */
 
 import { enumeration } from './schema/schema.ts'
@@ -48,7 +48,7 @@ export const WcOpcode = enumeration('wc_opcode', {
   ATOMIC_WRITE: 9,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
-  /** Of tag-matching queues: operations on tags, messages by tag, and unexpected messages. */
+  /** Tag matching: operations on tags, messages with a matching tag, messages without one. */
   TM_ADD: 130,
   TM_DEL: 131,
   TM_SYNC: 132,
@@ -78,21 +78,23 @@ export const WrOpcode = enumeration('wr_opcode', {
 /** ibv_send_flags. */
 export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 })
 
-/** Position of the receiver's SRQ number in the flags of an XRC request. */
+/** First bit of the receiver's SRQ number in the flags of an XRC request in a ring. */
 export const SRQN_SHIFT = 8
 
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
-/** Properties that kinds of requests share: bits of a SendKind. */
+/** Properties of kinds of requests: bits of a SendKind. */
 export const KindFlags = {
-  /** Has a response of its own, and counts against the outstanding READs and atomics (IBA 9.4.4, annex A19). */
+  /**
+   * The request has a response other than an ACK, and counts as an outstanding READ or atomic (IBA 9.4.4, annex A19).
+   */
   RESPONSE: 0x10,
-  /** The response is an AETH alone: no data returns. */
+  /** The response has an AETH and no data. */
   EMPTY_RESPONSE: 0x20,
   /** Request and response are one packet each. */
   ONE_PACKET: 0x40,
-  /** The scatter/gather elements have 8 bytes. */
+  /** The scatter/gather elements must have 8 bytes in total. */
   EIGHT_BYTES: 0x80,
   /** Inline data is not allowed. */
   NOT_INLINE: 0x100,
@@ -101,8 +103,8 @@ export const KindFlags = {
 const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 
 /**
- * Kinds of requests, numbers below 16 and their flags; the requester treats all requests of one kind alike. LOCAL has
- * no packets.
+ * Kinds of requests: a number below 16, and KindFlags. The requester treats all requests of one kind alike. LOCAL:
+ * LOCAL_INV and BIND_MW, which have no packets.
  */
 export const SendKind = {
   NONE: 0,
@@ -118,9 +120,12 @@ export const SendKind = {
 interface SendOperation {
   /** A SendKind. */
   readonly kind: number
-  /** Opcode of the completion. */
+  /** Opcode of the completion (ibv_wc_opcode). */
   readonly completion: number
-  /** The lower five bits of BTH.opcode of a message's packets; a READ or atomic has `only`, its request. */
+  /**
+   * The lower five bits of BTH.opcode, by the packet's position in the message. An operation whose request is always
+   * one packet has the same code in all four.
+   */
   readonly first: number
   readonly middle: number
   readonly last: number
@@ -140,8 +145,8 @@ const wr = WrOpcode.values
 const wc = WcOpcode.values
 
 /**
- * All work requests, by ibv_wr_opcode. A service has those whose `only` packet exists there (`hasOperation`); connected
- * services also have the local ones, which have no packets.
+ * All work requests, by ibv_wr_opcode. A transport service has those whose `only` packet exists there (`hasOperation`
+ * in spec/wire/services.ts); connected services also have the local operations, which have no packets.
  */
 export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.SEND]: {
@@ -182,7 +187,7 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
 export const ackTimeoutMicroseconds = (code: number): number =>
   code === 0 ? Number.POSITIVE_INFINITY : 4.096 * 2 ** code
 
-/** The same by code, for hot code. */
+/** `ackTimeoutMicroseconds` as a table, for hot code. */
 export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
 
 /** Minimum RNR wait of a requester in microseconds, by RNR timer code `code` (0–31). */

@@ -54,7 +54,7 @@ for (const [state, role] of statesAndRoles) {
       host.engine.destroy(connection, pair.now)
       const { destroy } = cmStates[state]
       assert.deepEqual(pair.lose(), destroy?.send ? [destroy.send] : [])
-      const rests = destroy?.rest === true || state === 'TIMEWAIT'
+      const rests = destroy?.timewait === true || state === 'TIMEWAIT'
       assert.equal(connection.state, rests ? 'TIMEWAIT' : 'IDLE')
       if (rests) host.engine.onTimeout(host.engine.nextTimeout())
       assert.deepEqual(

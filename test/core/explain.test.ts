@@ -39,7 +39,7 @@ test('each refusal of a key has its reason', () => {
   is('RKEY_OTHER_PD', `rkey ${k} belongs to another protection domain`, key, REMOTE_READ, 0x1000, 8, OTHER_PD)
   is('LKEY_OTHER_PD', `lkey ${k} belongs to another protection domain`, key, 0, 0x1000, 8, OTHER_PD)
   is('RKEY_NO_RIGHT', `rkey ${k} has no REMOTE_WRITE`, key, REMOTE_WRITE)
-  const range = 'asked [0x7f0100001ff8, 0x7f0100002008) of [0x7f0100001000, 0x7f0100002000)'
+  const range = '[0x7f0100001ff8, 0x7f0100002008) is outside [0x7f0100001000, 0x7f0100002000)'
   is('RKEY_RANGE', `rkey ${k}: ${range}`, key, REMOTE_READ, 0x1ff8, 16)
   is('LKEY_RANGE', `lkey ${k}: ${range}`, key, LOCAL_WRITE, 0x1ff8, 16)
   const [k1, k2] = [table.key[window1], table.key[window2]]

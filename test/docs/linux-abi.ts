@@ -26,8 +26,8 @@ const methodsOf = (classes: readonly string[], method: string): string =>
 
 /** Our version of a call, and the soft device's answer. */
 const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
-  const { classes, method, carries, absent } = call
-  if (carries) return ['any command', 'yes']
+  const { classes, method, carriesCommand, absent } = call
+  if (carriesCommand) return ['any command', 'yes']
   if (method === undefined) {
     const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
     return [`none: ${absent}`, call.dialect === 'write' || known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT']

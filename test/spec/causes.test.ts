@@ -23,14 +23,14 @@ test('codes are distinct, fit vendor_err, and map back to their causes', () => {
 
 test('each cause names a completion status or an event', () => {
   for (const name of names)
-    for (const failed of causes[name].fails)
+    for (const failed of causes[name].results)
       assert.ok(failed in WcStatus.values || failed in AsyncEventType.values, `${name}: ${failed}`)
 })
 
 test('every completion status of this device has a cause', () => {
   const never = ['SUCCESS', 'LOC_EEC_OP_ERR', 'LOC_RDD_VIOL_ERR', 'REM_ABORT_ERR', 'INV_EECN_ERR', 'INV_EEC_STATE_ERR']
   const others = ['FATAL_ERR', 'RESP_TIMEOUT_ERR', 'GENERAL_ERR']
-  const all = new Set(names.flatMap(name => [...causes[name].fails]))
+  const all = new Set(names.flatMap(name => [...causes[name].results]))
   for (const status of Object.keys(WcStatus.values))
     assert.equal(all.has(status as 'LOC_LEN_ERR'), ![...never, ...others].includes(status), status)
 })
@@ -43,7 +43,7 @@ test('sentences name their arguments by kind', () => {
   )
   assert.equal(
     causeText(because('RKEY_RANGE', { key: 0x753, from: 0x7fff_ffff_fff0n, to: 0x8000_0000_0010n, start: 0, end: 16 })),
-    'rkey 0x753: asked [0x7ffffffffff0, 0x800000000010) of [0x0, 0x10)',
+    'rkey 0x753: [0x7ffffffffff0, 0x800000000010) is outside [0x0, 0x10)',
   )
   assert.equal(causeText(because('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
   assert.equal(causeText(because('FLUSHED', { state: 6 })), 'the queue pair moved to ERR after an error')
@@ -52,9 +52,9 @@ test('sentences name their arguments by kind', () => {
 
 const page = (): string => {
   const rows = names.map(name => {
-    const { code, fails, text } = causes[name]
+    const { code, results, text } = causes[name]
     const sentence = text.replace(/\{(\w+)(?::\w+)?\}/g, '*$1*')
-    return `| 0x${code.toString(16)} | \`${name}\` | ${fails.map(one => `\`${one}\``).join(' ') || '–'} | ${sentence} |`
+    return `| 0x${code.toString(16)} | \`${name}\` | ${results.map(one => `\`${one}\``).join(' ') || '–'} | ${sentence} |`
   })
   return `${[
     '# Vendor errors',

@@ -22,7 +22,10 @@ const rxe =
   'ack_deferred completer_retry_err duplicate_request link_downed out_of_seq_request rcvd_pkts rcvd_rnr_err ' +
   'rcvd_seq_err rdma_recvs rdma_sends retry_exceeded_err retry_rnr_exceeded_err send_err send_rnr_err sent_pkts'
 
-/** Counters of Linux's ports with 64-bit counters in their performance management (Documentation/ABI/stable/sysfs-class-infiniband). */
+/**
+ * Counters of Linux's ports with 64-bit counters in their performance management
+ * (Documentation/ABI/stable/sysfs-class-infiniband).
+ */
 const pma =
   'VL15_dropped excessive_buffer_overrun_errors link_downed link_error_recovery local_link_integrity_errors ' +
   'multicast_rcv_packets multicast_xmit_packets port_rcv_constraint_errors port_rcv_data port_rcv_errors ' +
@@ -40,8 +43,8 @@ test('the counters of each file exist', () => {
     ...Object.keys(engineCounters).map(name => `engine.${name}`),
     ...[...ports, 'sendErrors', 'linkDowned'].map(name => `port.${name}`),
   ])
-  for (const { name, from } of portCounterFiles)
-    for (const source of from) assert.ok(known.has(source.replace('-', '')), `${name} from ${source}`)
+  for (const { name, sources } of portCounterFiles)
+    for (const source of sources) assert.ok(known.has(source.replace('-', '')), `${name} from ${source}`)
 })
 
 test('values are sums and differences, data in words of 4 bytes, and uncounted values are 0', () => {
@@ -67,10 +70,10 @@ test('counters without a file are marked', () => {
 
 test('docs/reference/counters.md has all of them, with the same descriptions', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'counters.md'), 'utf8')
-  for (const { folder, name, unit, from, means } of portCounterFiles) {
-    const source = from.length === 0 ? '–' : from.map(one => `\`${one}\``).join(' ')
-    assert.ok(page.includes(`| \`${folder}/${name}\` | ${unit} | ${means} | ${source} |\n`), `${folder}/${name}`)
+  for (const { folder, name, unit, sources, meaning } of portCounterFiles) {
+    const sourceList = sources.length === 0 ? '–' : sources.map(source => `\`${source}\``).join(' ')
+    assert.ok(page.includes(`| \`${folder}/${name}\` | ${unit} | ${meaning} | ${sourceList} |\n`), `${folder}/${name}`)
   }
-  for (const [name, means] of Object.entries(engineCounters))
-    assert.ok(page.includes(`| \`${name}\` | ${means} |\n`), name)
+  for (const [name, meaning] of Object.entries(engineCounters))
+    assert.ok(page.includes(`| \`${name}\` | ${meaning} |\n`), name)
 })

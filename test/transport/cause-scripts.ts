@@ -16,7 +16,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
     'TOO_MANY_SGE',
-    'it has more scatter/gather elements than max_send_sge, 4',
+    'the request has more scatter/gather elements than max_send_sge, 4',
     t => t.post({ id: 1, opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }),
   ],
   ['NOT_INLINE', 'READ does not support inline data', t => t.post({ id: 1, opcode: READ, inline: new Uint8Array(4) })],
@@ -26,11 +26,11 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
     t => t.post({ id: 1, opcode: wr.FLUSH, compare: 1n, swap: 0n }),
   ],
   ['MESSAGE_TOO_LONG', 'the message is longer than 2147483648 bytes', t => t.post({ id: 1, opcode: SEND, ...tooLong })],
-  ['ATOMIC_LENGTH', 'it has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
-  ['REFUSED', 'the queue pair does not accept it', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
+  ['ATOMIC_LENGTH', 'the request has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
+  ['REFUSED', 'the queue pair does not accept the request', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
   [
     'INLINE_TOO_LONG',
-    'its inline data is longer than max_inline_data of the queue pair',
+    'the inline data is longer than max_inline_data of the queue pair',
     t => t.post({ id: 1, opcode: SEND, refused: 1 | (causes.INLINE_TOO_LONG.code << 8) }),
   ],
   [
@@ -110,7 +110,11 @@ export const ranged = (key: number, from: number, length: number): string =>
 
 /** The packets that the peer sends; the QP has one receive WQE of 8 bytes. */
 export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
-  ['OUT_OF_PLACE', 'packet 0x1 does not continue the message', t => t.request('SEND_MIDDLE', 0, { payload: 1024 })],
+  [
+    'OUT_OF_PLACE',
+    'a packet with BTH opcode 0x1 does not continue the message',
+    t => t.request('SEND_MIDDLE', 0, { payload: 1024 }),
+  ],
   [
     'PACKET_LENGTH',
     'a packet with 2000 bytes does not fit path MTU 1024; both ends must have the same',
@@ -142,7 +146,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'RECEIVE_TOO_SHORT',
-    'the receive buffer of 8 bytes is too short for 100 or more',
+    'the receive buffer of 8 bytes is too short for a message of 100 bytes or more',
     t => t.request('SEND_ONLY', 0, { payload: 100 }),
   ],
   [

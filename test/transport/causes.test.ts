@@ -1,6 +1,6 @@
 /*
- * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/check/causes.ts). node.ts checks
- * in every engine test that the table lists the failure's cause.
+ * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/check/causes.ts). node.ts
+ * checks in every engine test that the table lists the failure's cause.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -47,7 +47,7 @@ describe('a responder refuses with a cause:', () => {
     t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 }))
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText).slice(-1), [
-      'its XRC domain has no SRQ 0x99, or the packets of one message name different SRQs',
+      'the XRC domain has no SRQ 0x99, or the packets of one message name different SRQs',
     ])
     assert.equal(t.node.reported.at(-1)?.id, 'NO_SRQ')
   })

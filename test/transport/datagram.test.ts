@@ -176,7 +176,7 @@ describe('a receiver of datagrams', () => {
       'more than the buffer holds',
       'SEND_ONLY',
       { payload: 61 },
-      'the receive buffer of 100 bytes is too short for 101 or more',
+      'the receive buffer of 100 bytes is too short for a message of 101 bytes or more',
     ],
     ['another version', 'SEND_ONLY', { tver: 1 }],
   ]

@@ -9,9 +9,10 @@ import type { Causes } from '../../src/transport/types.ts'
 const nameIn = (values: Readonly<Record<string, number>>, value: number): string =>
   Object.keys(values).find(name => values[name] === value) ?? String(value)
 
-const check = (what: string, cause: CauseName | undefined): void => {
-  if (cause === undefined || !causes[cause].fails.some(name => name === what))
-    throw new Error(`${what} was reported with cause ${cause}, which spec/check/causes.ts does not list for it`)
+/** `result`: the name of a completion status or asynchronous event. */
+const check = (result: string, cause: CauseName | undefined): void => {
+  if (cause === undefined || !causes[cause].results.some(name => name === result))
+    throw new Error(`${result} was reported with cause ${cause}, but spec/check/causes.ts does not list it there`)
 }
 
 /** The cause of a completion's vendor_err. */

@@ -39,7 +39,7 @@ const factsOf = (kind: string): string[] =>
 
 const commands = linuxCalls.filter(call => call.dialect === 'write')
 const ioctls = linuxCalls.filter(call => call.dialect === 'ioctl')
-const isMapped = ({ method, carries }: LinuxCall): boolean => method !== undefined || carries
+const isMapped = ({ method, carriesCommand }: LinuxCall): boolean => method !== undefined || carriesCommand
 const titleOf = ({ dialect, name }: LinuxCall): string => `${dialect} ${name}`
 
 describe('names and numbers', () => {

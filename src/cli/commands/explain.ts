@@ -31,7 +31,7 @@ const isStatus = (name: StatusName | EventName): name is StatusName => Object.ha
 
 /** The page of a completion status or event: its meaning, findings and causes, likeliest first. */
 const statusPage = (name: StatusName | EventName): string[] => {
-  const isCause = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
+  const isCause = (cause: CauseName): boolean => causes[cause].results.some(one => one === name)
   const ids = findingsOf(name)
   const notes = (Object.keys(causes) as CauseName[]).filter(
     cause => isCause(cause) && findingOfCause(cause) === undefined,

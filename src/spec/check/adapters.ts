@@ -2,10 +2,11 @@
  * Limits and missing operations of other adapters, for `userdma check --like`, where they differ from this device's.
  * Each has the source that states it. docs/reference/adapters.md is generated from this table.
  *
- * A limit of queues is the one at which creation fails; where WQEs have several sizes, that of the smallest.
+ * A limit is the largest value that the adapter accepts. If a queue's limit depends on the size of its WQEs, the table
+ * has the limit for the smallest WQE.
  */
 
-/** Limits by their names in verbs: max_mr_size and max_inline_data in bytes, the others counts. */
+/** Names of limits, as in verbs. max_mr_size and max_inline_data are in bytes, the others are counts. */
 export const limitNames = [
   'max_send_wr',
   'max_recv_wr',
@@ -21,7 +22,7 @@ export const limitNames = [
 ] as const
 export type LimitName = (typeof limitNames)[number]
 
-/** Operations that an adapter may lack, with their names in findings. */
+/** Operations that an adapter may lack: the key in `Adapter.lacks`, and the text in findings. */
 export const operationNames = {
   rc: 'reliable connections (RC)',
   uc: 'unreliable connections (UC)',
@@ -38,11 +39,11 @@ export const operationNames = {
 } as const
 export type OperationName = keyof typeof operationNames
 
-/** `classes`: classes of queue pairs to which the limit applies; absent: all. */
+/** `classes`: the classes of queue pairs (spec/classes/qp/) to which the limit applies; absent: all. */
 export type Limit = readonly [value: number, source: string, classes?: readonly string[]]
 
 export interface Adapter {
-  /** The models whose limits these are. */
+  /** The model whose limits these are. */
   readonly model: string
   readonly limits: Readonly<Partial<Record<LimitName, Limit>>>
   /** Missing operations, each with its source. */
@@ -52,8 +53,8 @@ export interface Adapter {
 const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull request 6137'
 const MLX5_SRQ = '`ibv_devinfo -v` of mlx5 in openucx/ucx issue 9212'
 const MLX5_INLINE =
-  'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: 192 bytes of a WQE of 1024 are for other operations (more than 1004 bytes fail on ConnectX-4 Lx in linux-rdma/perftest pull request 176, which leaves these out by send_ops_flags)'
-const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for it'
+  'rdma-core providers/mlx5/verbs.c, mlx5_calc_send_wqe: 192 bytes of a WQE of 1024 bytes are reserved for other operations (1004 bytes on ConnectX-4 Lx if send_ops_flags exclude these operations: linux-rdma/perftest pull request 176)'
+const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for this operation'
 const NO_FLUSH_ACCESS = 'Linux include/rdma/ib_verbs.h, ib_check_mr_access; rdma-core: only providers/rxe posts it'
 const IRDMA_DEFS = 'Linux drivers/infiniband/hw/irdma/defs.h'
 const IRDMA_USER = 'Linux drivers/infiniband/hw/irdma/user.h'

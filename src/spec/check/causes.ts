@@ -1,12 +1,7 @@
 /*
  * Why requests fail and events are raised: one table for the engine, the daemon's log, trace, stat and the library. The
  * code of a cause is the `vendor_err` of the completion that fails for it; a successful completion has 0. Codes are
- * never reused and keep their meaning. Braces in a cause's sentence name its arguments: `{length}` a number,
- * `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode, `{state:state}` a
- * queue pair's state; `causeText` fills them in.
- *
- * `fails`: the completion statuses and asynchronous events that it causes. `note`: not an error, so the log leaves it
- * out. docs/reference/vendor-errors.md is generated from this table.
+ * never reused and keep their meaning. docs/reference/vendor-errors.md is generated from this table.
  */
 import { AccessFlags, type AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { type WcStatus, WrOpcode } from '../work.ts'
@@ -16,341 +11,360 @@ type EventName = keyof typeof AsyncEventType.values
 
 interface CauseRow {
   readonly code: number
-  readonly fails: readonly (StatusName | EventName)[]
+  /** The completion statuses and asynchronous events that the cause leads to. */
+  readonly results: readonly (StatusName | EventName)[]
+  /** Not an error: the log leaves it out. */
   readonly note?: boolean
+  /**
+   * A sentence without its full stop; `causeText` fills in the arguments, which are in braces: `{length}` a decimal
+   * number, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode,
+   * `{state:state}` a queue pair's state.
+   */
   readonly text: string
 }
 
 const table = {
   // ---- 0x1..: the work request itself ----
-  BAD_OPCODE: { code: 0x101, fails: ['LOC_QP_OP_ERR'], text: 'this type of queue pair has no {opcode:request}' },
+  BAD_OPCODE: { code: 0x101, results: ['LOC_QP_OP_ERR'], text: 'this type of queue pair has no {opcode:request}' },
   TOO_MANY_SGE: {
     code: 0x102,
-    fails: ['LOC_QP_OP_ERR'],
-    text: 'it has more scatter/gather elements than max_send_sge, {max}',
+    results: ['LOC_QP_OP_ERR'],
+    text: 'the request has more scatter/gather elements than max_send_sge, {max}',
   },
-  NOT_INLINE: { code: 0x103, fails: ['LOC_QP_OP_ERR'], text: '{opcode:request} does not support inline data' },
+  NOT_INLINE: { code: 0x103, results: ['LOC_QP_OP_ERR'], text: '{opcode:request} does not support inline data' },
   NO_READS: {
     code: 0x104,
-    fails: ['LOC_QP_OP_ERR'],
+    results: ['LOC_QP_OP_ERR'],
     text: 'max_rd_atomic of the queue pair is 0: it may have no READ or atomic outstanding',
   },
   BAD_FLUSH: {
     code: 0x105,
-    fails: ['LOC_QP_OP_ERR'],
+    results: ['LOC_QP_OP_ERR'],
     text: 'placement {placement} with selectivity {selectivity} is not a valid FLUSH',
   },
   MESSAGE_TOO_LONG: {
     code: 0x106,
-    fails: ['LOC_LEN_ERR'],
+    results: ['LOC_LEN_ERR'],
     text: 'the message is longer than 2147483648 bytes',
   },
   INLINE_TOO_LONG: {
     code: 0x107,
-    fails: ['LOC_LEN_ERR'],
-    text: 'its inline data is longer than max_inline_data of the queue pair',
+    results: ['LOC_LEN_ERR'],
+    text: 'the inline data is longer than max_inline_data of the queue pair',
   },
-  ATOMIC_LENGTH: { code: 0x108, fails: ['LOC_LEN_ERR'], text: 'it has {length} bytes; an atomic has 8' },
+  ATOMIC_LENGTH: { code: 0x108, results: ['LOC_LEN_ERR'], text: 'the request has {length} bytes; an atomic has 8' },
   NO_ADDRESS_HANDLE: {
     code: 0x109,
-    fails: ['LOC_QP_OP_ERR'],
+    results: ['LOC_QP_OP_ERR'],
     text: 'the protection domain has no such address handle',
   },
   DATAGRAM_TOO_LONG: {
     code: 0x10a,
-    fails: [],
+    results: [],
     text: 'a datagram of {length} bytes is longer than the path MTU, {mtu}, and is not sent',
   },
-  REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue pair does not accept it' },
+  REFUSED: {
+    code: 0x10f,
+    results: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'],
+    text: 'the queue pair does not accept the request',
+  },
 
   // ---- 0x2..: local memory: the scatter/gather elements of a send or receive request ----
   LKEY_UNKNOWN: {
     code: 0x201,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
   },
   LKEY_DEREGISTERED: {
     code: 0x202,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} was deregistered (it was [{start:hex}, {end:hex}))',
   },
   LKEY_OTHER_PD: {
     code: 0x203,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} belongs to another protection domain',
   },
-  LKEY_NO_RIGHT: { code: 0x204, fails: ['LOC_PROT_ERR', 'REM_OP_ERR'], text: 'lkey {key:hex} has no {right:rights}' },
+  LKEY_NO_RIGHT: { code: 0x204, results: ['LOC_PROT_ERR', 'REM_OP_ERR'], text: 'lkey {key:hex} has no {right:rights}' },
   LKEY_RANGE: {
     code: 0x205,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: asked [{from:hex}, {to:hex}) of [{start:hex}, {end:hex})',
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    text: 'lkey {key:hex}: [{from:hex}, {to:hex}) is outside [{start:hex}, {end:hex})',
   },
   LKEY_WINDOW: {
     code: 0x206,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} is of a memory window, which only peers can use',
   },
   LOCAL_FAULT: {
     code: 0x207,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
   },
   LOCAL_ENDED: {
     code: 0x208,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'the program that owns the memory has ended',
   },
   LOCAL_SLOW: {
     code: 0x209,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
   },
   LKEY_REFUSED: {
     code: 0x20f,
-    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    results: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex} does not allow [{from:hex}, {to:hex})',
   },
 
-  // ---- 0x3..: the peer's answer, or none; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
-  NAK_INVALID_REQUEST: { code: 0x301, fails: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
-  NAK_REMOTE_ACCESS: { code: 0x302, fails: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
-  NAK_REMOTE_OPERATION: { code: 0x303, fails: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
-  NAK_INVALID_RD: { code: 0x304, fails: ['REM_INV_RD_REQ_ERR'], text: 'the peer answered: invalid RD request' },
+  // ---- 0x3..: the peer sent a NAK or no answer; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
+  NAK_INVALID_REQUEST: { code: 0x301, results: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
+  NAK_REMOTE_ACCESS: { code: 0x302, results: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
+  NAK_REMOTE_OPERATION: { code: 0x303, results: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
+  NAK_INVALID_RD: { code: 0x304, results: ['REM_INV_RD_REQ_ERR'], text: 'the peer answered: invalid RD request' },
   NO_ANSWER: {
     code: 0x305,
-    fails: ['RETRY_EXC_ERR'],
+    results: ['RETRY_EXC_ERR'],
     text: 'no answer: sent {tries} times, retry_cnt is {retryCnt}',
   },
   PACKETS_LOST: {
     code: 0x306,
-    fails: ['RETRY_EXC_ERR'],
+    results: ['RETRY_EXC_ERR'],
     text: 'packets were lost repeatedly: sent {tries} times, retry_cnt is {retryCnt}',
   },
   RNR_EXCEEDED: {
     code: 0x307,
-    fails: ['RNR_RETRY_EXC_ERR'],
+    results: ['RNR_RETRY_EXC_ERR'],
     text: 'the peer has no receive posted: RNR NAK {times} times, rnr_retry is {rnrRetry}',
   },
   BAD_RESPONSE: {
     code: 0x308,
-    fails: ['BAD_RESP_ERR'],
+    results: ['BAD_RESP_ERR'],
     text: 'the response does not match {opcode:request} or its length',
   },
 
   // ---- 0x4..: why a responder refuses a request ----
   OUT_OF_PLACE: {
     code: 0x401,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'packet {bth:hex} does not continue the message',
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    text: 'a packet with BTH opcode {bth:hex} does not continue the message',
   },
   PACKET_LENGTH: {
     code: 0x402,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'a packet with {payload} bytes does not fit path MTU {mtu}; both ends must have the same',
   },
   NO_SRQ: {
     code: 0x403,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'its XRC domain has no SRQ {srqn:hex}, or the packets of one message name different SRQs',
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    text: 'the XRC domain has no SRQ {srqn:hex}, or the packets of one message name different SRQs',
   },
   QP_NO_RIGHT: {
     code: 0x404,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'the queue pair has no {right:rights} in its access flags',
   },
   REMOTE_TOO_LONG: {
     code: 0x405,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'a message of {length} bytes is longer than 2147483648',
   },
   DMA_LENGTH: {
     code: 0x406,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'the packets do not carry the {length} bytes that the request announced',
   },
   RECEIVE_TOO_SHORT: {
     code: 0x407,
-    fails: ['LOC_LEN_ERR', 'REM_INV_REQ_ERR'],
-    text: 'the receive buffer of {room} bytes is too short for {length} or more',
+    results: ['LOC_LEN_ERR', 'REM_INV_REQ_ERR'],
+    text: 'the receive buffer of {room} bytes is too short for a message of {length} bytes or more',
   },
   TOO_MANY_READS: {
     code: 0x408,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'more READs and atomics are outstanding than max_dest_rd_atomic, {max}',
   },
   ATOMIC_ADDRESS: {
     code: 0x409,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'address {address:hex} of an atomic is not a multiple of 8',
   },
   FLUSH_KIND: {
     code: 0x40a,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'a FLUSH with placement {placement} and selectivity {selectivity} is not supported',
   },
   ATOMIC_WRITE_LENGTH: {
     code: 0x40b,
-    fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
     text: 'an ATOMIC WRITE has 8 bytes, not {length}',
   },
   NOT_INVALIDATED: {
     code: 0x40c,
-    fails: ['REM_INV_REQ_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_INV_REQ_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} of a SEND with invalidate is not a type 2 window bound to the queue pair',
   },
   QKEY_DIFFERS: {
     code: 0x40d,
-    fails: [],
+    results: [],
     text: 'QP {source:hex} sends with Q_Key {sent:hex}, and the queue pair has {own:hex}',
   },
-  PKEY_DIFFERS: { code: 0x40e, fails: [], text: 'a packet has P_Key {sent:hex}, and the port has {own:hex}' },
-  NO_RECEIVE: { code: 0x40f, fails: [], note: true, text: 'no receive request is posted' },
+  PKEY_DIFFERS: { code: 0x40e, results: [], text: 'a packet has P_Key {sent:hex}, and the port has {own:hex}' },
+  NO_RECEIVE: { code: 0x40f, results: [], note: true, text: 'no receive request is posted' },
 
-  // ---- 0x5..: memory that a request names at the responder ----
+  // ---- 0x5..: remote memory: the responder refuses the rkey or the range of a request ----
   RKEY_UNKNOWN: {
     code: 0x501,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
   },
   RKEY_DEREGISTERED: {
     code: 0x502,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} was deregistered (it was [{start:hex}, {end:hex}))',
   },
   RKEY_OTHER_PD: {
     code: 0x503,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} belongs to another protection domain',
   },
   RKEY_NO_RIGHT: {
     code: 0x504,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} has no {right:rights}',
   },
   RKEY_RANGE: {
     code: 0x505,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex}: asked [{from:hex}, {to:hex}) of [{start:hex}, {end:hex})',
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    text: 'rkey {key:hex}: [{from:hex}, {to:hex}) is outside [{start:hex}, {end:hex})',
   },
   WINDOW_UNBOUND: {
     code: 0x506,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that is not bound',
   },
   WINDOW_OTHER_QP: {
     code: 0x507,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that is bound to QP {qp:hex}',
   },
   RKEY_OLD: {
     code: 0x508,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is stale: the key of this memory window is now {now:hex}',
   },
   REMOTE_FAULT: {
     code: 0x509,
-    fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
+    results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
     text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
   },
   REMOTE_ENDED: {
     code: 0x50a,
-    fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
+    results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
     text: 'the program that owns the memory has ended',
   },
   WINDOW_DEALLOCATED: {
     code: 0x50b,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} is of a memory window that was deallocated',
   },
   REMOTE_SLOW: {
     code: 0x50c,
-    fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
+    results: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
     text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
   },
   RKEY_REFUSED: {
     code: 0x50f,
-    fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
+    results: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} does not allow [{from:hex}, {to:hex})',
   },
 
   // ---- 0x6..: flushed requests ----
   FLUSHED: {
     code: 0x601,
-    fails: ['WR_FLUSH_ERR'],
+    results: ['WR_FLUSH_ERR'],
     note: true,
     text: 'the queue pair moved to {state:state} after an error',
   },
-  MODIFIED: { code: 0x602, fails: ['WR_FLUSH_ERR'], note: true, text: 'the program has moved the queue pair to ERR' },
+  MODIFIED: { code: 0x602, results: ['WR_FLUSH_ERR'], note: true, text: 'the program has moved the queue pair to ERR' },
   DEVICE_REMOVED: {
     code: 0x603,
-    fails: ['WR_FLUSH_ERR', 'DEVICE_FATAL'],
+    results: ['WR_FLUSH_ERR', 'DEVICE_FATAL'],
     note: true,
     text: 'the device was removed',
   },
 
   // ---- 0x7..: memory windows ----
-  BIND_WINDOW: { code: 0x701, fails: ['MW_BIND_ERR'], text: 'the protection domain has no memory window {key:hex}' },
-  BIND_RIGHTS: { code: 0x702, fails: ['MW_BIND_ERR'], text: 'a window of this type cannot grant {right:rights}' },
-  BIND_BOUND: { code: 0x703, fails: ['MW_BIND_ERR'], text: 'window {key:hex} is bound already; invalidate it first' },
-  BIND_LENGTH: { code: 0x704, fails: ['MW_BIND_ERR'], text: 'a type 2 window cannot be bound to 0 bytes' },
-  BIND_REGION: { code: 0x705, fails: ['MW_BIND_ERR'], text: 'the protection domain has no region with lkey {key:hex}' },
-  BIND_NO_RIGHT: { code: 0x706, fails: ['MW_BIND_ERR'], text: 'region {key:hex} has no {right:rights}' },
+  BIND_WINDOW: { code: 0x701, results: ['MW_BIND_ERR'], text: 'the protection domain has no memory window {key:hex}' },
+  BIND_RIGHTS: { code: 0x702, results: ['MW_BIND_ERR'], text: 'a window of this type cannot grant {right:rights}' },
+  BIND_BOUND: { code: 0x703, results: ['MW_BIND_ERR'], text: 'window {key:hex} is bound already; invalidate it first' },
+  BIND_LENGTH: { code: 0x704, results: ['MW_BIND_ERR'], text: 'a type 2 window cannot be bound to 0 bytes' },
+  BIND_REGION: {
+    code: 0x705,
+    results: ['MW_BIND_ERR'],
+    text: 'the protection domain has no region with lkey {key:hex}',
+  },
+  BIND_NO_RIGHT: { code: 0x706, results: ['MW_BIND_ERR'], text: 'region {key:hex} has no {right:rights}' },
   BIND_RANGE: {
     code: 0x707,
-    fails: ['MW_BIND_ERR'],
+    results: ['MW_BIND_ERR'],
     text: '[{from:hex}, {to:hex}) is outside region {key:hex}, [{start:hex}, {end:hex})',
   },
-  BIND_REFUSED: { code: 0x70f, fails: ['MW_BIND_ERR'], text: 'window {key:hex} cannot be bound with these arguments' },
+  BIND_REFUSED: {
+    code: 0x70f,
+    results: ['MW_BIND_ERR'],
+    text: 'window {key:hex} cannot be bound with these arguments',
+  },
   LOCAL_INVALIDATE: {
     code: 0x711,
-    fails: ['LOC_QP_OP_ERR', 'MW_BIND_ERR'],
+    results: ['LOC_QP_OP_ERR', 'MW_BIND_ERR'],
     text: 'rkey {key:hex} is not a type 2 window bound to the queue pair',
   },
 
   // ---- 0x8..: queues and events ----
-  CQ_FULL: { code: 0x801, fails: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full; a completion was lost' },
-  COMPLETION_LOST: { code: 0x802, fails: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
-  ESTABLISHED: { code: 0x811, fails: ['COMM_EST'], note: true, text: 'a packet arrived in state RTR' },
-  DRAINED: { code: 0x812, fails: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
+  CQ_FULL: { code: 0x801, results: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full; a completion was lost' },
+  COMPLETION_LOST: { code: 0x802, results: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
+  ESTABLISHED: { code: 0x811, results: ['COMM_EST'], note: true, text: 'a packet arrived in state RTR' },
+  DRAINED: { code: 0x812, results: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
   LAST_WQE: {
     code: 0x813,
-    fails: ['QP_LAST_WQE_REACHED'],
+    results: ['QP_LAST_WQE_REACHED'],
     note: true,
-    text: 'it moved to ERR and consumes no more receives of its shared receive queue',
+    text: 'the queue pair moved to ERR and takes no more receives from its shared receive queue',
   },
   SRQ_LIMIT: {
     code: 0x814,
-    fails: ['SRQ_LIMIT_REACHED'],
+    results: ['SRQ_LIMIT_REACHED'],
     note: true,
     text: 'SRQ {srq} has fewer requests than its limit, {limit}',
   },
   PORT_EVENT: {
     code: 0x815,
-    fails: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE', 'LID_CHANGE', 'PKEY_CHANGE', 'SM_CHANGE', 'CLIENT_REREGISTER'],
+    results: ['PORT_ACTIVE', 'PORT_ERR', 'GID_CHANGE', 'LID_CHANGE', 'PKEY_CHANGE', 'SM_CHANGE', 'CLIENT_REREGISTER'],
     note: true,
     text: 'the interface of port {port} has changed',
   },
   UNACKNOWLEDGED: {
     code: 0x816,
-    fails: [],
-    text: 'destroy_{object} of {number:hex} waits: {done} of {read} events read are acknowledged ({call})',
+    results: [],
+    text: 'destroy_{object} of {number:hex} waits: {done} of the {read} events that were read are acknowledged ({call})',
   },
-  OTHER_EVENT: { code: 0x81f, fails: [], note: true, text: 'event {event} of the device' },
+  OTHER_EVENT: { code: 0x81f, results: [], note: true, text: 'event {event} of the device' },
 } as const satisfies Record<string, CauseRow>
 
 export type CauseName = keyof typeof table
 export const causes: Readonly<Record<CauseName, CauseRow>> = table
 
-/** Names of the arguments in a sentence. */
-type ArgumentName<T extends string> = T extends `${string}{${infer Place}}${infer Rest}`
-  ? (Place extends `${infer Name}:${string}` ? Name : Place) | ArgumentName<Rest>
+/** Names of the arguments in a sentence: the words in braces without their format. */
+type ArgumentName<T extends string> = T extends `${string}{${infer Placeholder}}${infer Rest}`
+  ? (Placeholder extends `${infer Name}:${string}` ? Name : Placeholder) | ArgumentName<Rest>
   : never
 
 export type CauseArguments<N extends CauseName> = {
   readonly [name in ArgumentName<(typeof table)[N]['text']>]: number | bigint | string
 }
 
-/** Why something failed. */
+/** Why a request failed or an event was raised. */
 export interface Cause {
   readonly id: CauseName
   readonly args: Readonly<Record<string, number | bigint | string>>
@@ -380,10 +394,10 @@ const formats: Readonly<Record<string, (value: number | bigint | string) => stri
   state: value => nameIn(QpState.values, Number(value)),
 }
 
-/** Name of an ibv_wr_opcode. */
+/** Name of an ibv_wr_opcode without the prefix RDMA_. */
 export const requestName = (opcode: number): string => nameIn(WrOpcode.values, opcode).replace(/^RDMA_/, '')
 
-/** The sentence of a cause, without its full stop. */
+/** The sentence of a cause with its arguments, without its full stop; `?` for a missing argument. */
 export const causeText = ({ id, args }: Cause): string =>
   causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'

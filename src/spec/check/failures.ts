@@ -1,6 +1,7 @@
 /*
  * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message, or a
- * destroy that waits. Here are the record for tools, and the line that log, trace, stat and library show:
+ * destroy that waits. This file has the record, its JSON for tools, and the line that log, trace, stat and library
+ * show:
  *
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
  */
@@ -9,20 +10,23 @@ import { AsyncEventType, nameIn, QpState } from '../enums.ts'
 import { WcStatus } from '../work.ts'
 import { type Cause, type CauseName, causes, causeText, codeOf, requestName } from './causes.ts'
 
-/** The peer queue pair, where it is known here. */
+/** The peer queue pair, as this process knows it. */
 export interface FailurePeer {
   readonly qpn: number
   /** Its address as text. */
   readonly address: string
-  /** A number of `QpState`; `none`: its device is here and has no such queue pair; undefined: it is elsewhere. */
+  /**
+   * A number of `QpState`; `none`: the peer's device is in this process and has no such queue pair; undefined: the
+   * device is not in this process.
+   */
   readonly state?: number | 'none'
 }
 
 export interface Failure {
   /**
-   * `send`, `receive`: a request of either queue completed with `status`; `flush`: `count` requests did; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or packets, so far, were
-   * dropped without an answer; `wait`: a destroy waits for the program's acknowledgements.
+   * `send`, `receive`: a request of that queue completed with `status`; `flush`: `count` requests were flushed with
+   * `status`; `event`: an asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or
+   * packets so far were dropped without an answer; `wait`: a destroy waits until the program acknowledges events.
    */
   readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
@@ -35,9 +39,11 @@ export interface Failure {
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
-  /** Number of dropped messages or flushed requests; the queue of these, and the failure that led to it. */
+  /** Number of dropped messages or flushed requests. */
   readonly count?: number
+  /** The queue of flushed requests. */
   readonly queue?: 'send' | 'receive'
+  /** The failure that moved the queue pair to its error state, so that requests were flushed. */
   readonly root?: Failure
   readonly peer?: FailurePeer
   /** Whether the cause lies at the peer. */
@@ -48,13 +54,13 @@ export interface Failure {
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** Causes whose sentence is followed by the peer's state. */
-const aboutPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
+/** Causes whose sentence is followed by the peer's address and state. */
+const causesWithPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {
-  const at = `QP ${hex(qpn)} at ${address}`
-  if (state === 'none') return `there is no ${at}`
-  return state === undefined ? `the peer is ${at}` : `peer ${at} is in ${nameIn(QpState.values, state)}`
+  const qp = `QP ${hex(qpn)} at ${address}`
+  if (state === 'none') return `there is no ${qp}`
+  return state === undefined ? `the peer is ${qp}` : `peer ${qp} is in ${nameIn(QpState.values, state)}`
 }
 
 const flushText = ({ count = 0, queue, status }: Failure): string =>
@@ -79,28 +85,29 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The reason, which is the part of the line after the subject. */
+/** The part of the line after `subjectText`: the cause, the peer's state, fault rules, the root failure. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, ofPeer, root, faultDrops } = failure
   const owner = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
-  const why = root === undefined ? '' : ` (${failureText(root)})`
-  const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
+  const peerState = peer !== undefined && causesWithPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
   const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
-  return `${owner}${causeText(cause)}${where}${faults}${why}`
+  const rootText = root === undefined ? '' : ` (${failureText(root)})`
+  return `${owner}${causeText(cause)}${peerState}${faults}${rootText}`
 }
 
-/** The line of a failure, without the process and without a full stop. */
+/** The line of a failure, without the process's name and without a full stop. */
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
 /** Whether the failure is a note, not an error. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
 
-const plainArgs = ({ args }: Cause) =>
+/** Arguments for JSON: 64-bit numbers in hexadecimal. */
+const jsonArgs = ({ args }: Cause) =>
   Object.fromEntries(
     Object.entries(args).map(([name, value]) => [name, typeof value === 'bigint' ? `0x${value.toString(16)}` : value]),
   )
 
-/** A failure as JSON: names for numbers, text for 64-bit numbers. */
+/** A failure as JSON: names for opcodes, statuses and events; `wrId` is decimal text. */
 export interface FailureJson {
   readonly what: Failure['what']
   readonly device: string
@@ -138,7 +145,7 @@ export const failureJson = (failure: Failure): FailureJson => {
     ...(faultDrops !== undefined && { faultDrops }),
     cause: cause.id,
     vendorErr: codeOf(cause.id),
-    args: plainArgs(cause),
+    args: jsonArgs(cause),
     ...(isNote(failure) && { note: true }),
     text: failureText(failure),
   }

@@ -1,7 +1,6 @@
 /*
- * Findings of `userdma check`: one table. The id of a finding is its key; ids keep their meaning. `causes`: the failures
- * (spec/check/causes.ts) that lead to it; a cause belongs to one finding at most, and every cause that is not a note belongs to
- * one; a note may belong to a finding that is a note. docs/findings.md is generated from this table, with a program for each finding.
+ * Findings of `userdma check`: the records that are reported, and one table of all kinds. The id of a finding is its
+ * key; ids keep their meaning. docs/findings.md is generated from this table, with a program for each finding.
  *
  * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
  * leaks elsewhere; `note`: worth knowing.
@@ -18,12 +17,12 @@ export interface Program {
 }
 
 /**
- * Where a call or post was made, innermost first. A frame is `file+0xoffset` with the symbol behind it if there is one
- * (programs of C; addresses of return), or as in a stack of V8: `function (file:line:column)`.
+ * The stack of a call or post, innermost frame first. A frame of a native program is its return address,
+ * `file+0xoffset`, followed by the symbol if there is one; a frame of JavaScript is V8's `function (file:line:column)`.
  */
 export type Stack = readonly string[]
 
-/** Something that happened to an object, or to the request that failed. */
+/** An event in the history of an object or of the request that failed. */
 export interface Moment {
   /** A participle: created, modified to RTR, destroyed, posted. */
   readonly what: string
@@ -32,15 +31,15 @@ export interface Moment {
   readonly stack: Stack
 }
 
-/** An object of a finding, with its history. */
+/** An object that a finding names, with its history. */
 export interface FoundObject {
-  /** As a sentence names it: QP 0x11 of process 1234 (server). */
+  /** For example `QP 0x11 of process 1234 (server)`. */
   readonly name: string
   readonly history: readonly Moment[]
 }
 
 export interface Finding {
-  /** Counts findings, from 1. */
+  /** Counts the reported findings, from 1. */
   readonly number: number
   readonly id: FindingId
   readonly severity: Severity
@@ -50,8 +49,9 @@ export interface Finding {
   readonly details: readonly string[]
   readonly program?: Program
   readonly device: string
+  /** Microseconds of the clock of the daemon or library. */
   readonly time: number
-  /** The request that failed, or the call. */
+  /** The request that failed, or the call that is reported. */
   readonly moments: readonly Moment[]
   readonly objects: readonly FoundObject[]
 }
@@ -61,14 +61,14 @@ export interface Finding {
 export const severities = ['note', 'warning', 'error'] as const
 export type Severity = (typeof severities)[number]
 
-/** The severity from which on a finding fails a run. */
+/** The severity from which on a finding makes the run fail (`userdma check --fail-on`). */
 export const failLimits = [...severities, 'never'] as const
 export type FailLimit = (typeof failLimits)[number]
 
 export const isFailure = (severity: Severity, limit: FailLimit): boolean =>
   limit !== 'never' && severities.indexOf(severity) >= severities.indexOf(limit)
 
-/** Exit status where a finding fails the run: EX_DATAERR of sysexits.h. */
+/** Exit status if a finding makes the run fail: EX_DATAERR of sysexits.h. */
 export const FOUND_STATUS = 65
 
 interface FindingRow {
@@ -78,8 +78,12 @@ interface FindingRow {
   /** Why it is a fault: the rule, and where it is written. */
   readonly why: string
   readonly advice: string
+  /**
+   * The causes of failures (causes.ts) that are reported as this finding. A cause belongs to one finding at most. Every
+   * cause belongs to a finding, except notes; a note may belong to a finding whose severity is `note`.
+   */
   readonly causes?: readonly CauseName[]
-  /** Completion statuses with which it shows, beside those of its causes. */
+  /** Further completion statuses to which the fault can lead, beside those of its causes. */
   readonly statuses?: readonly (keyof typeof WcStatus.values)[]
 }
 
@@ -94,7 +98,7 @@ const table = {
   },
   'peer-not-ready': {
     severity: 'error',
-    title: 'the peer was sent requests while it was in RESET or INIT',
+    title: 'requests were sent to the peer while it was in RESET or INIT',
     why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1), so the retries of the sender run out.',
     advice: 'exchange a message outside the connection after both ends are in RTR, before the first request',
     statuses: ['RETRY_EXC_ERR'],
@@ -109,21 +113,21 @@ const table = {
   'peer-connected-elsewhere': {
     severity: 'error',
     title: 'the peer is connected to another queue pair',
-    why: 'A connected queue pair accepts packets of its own peer only: both ends name each other by dest_qp_num and address (IBA 9.6.1).',
+    why: 'A connected queue pair accepts only packets from its peer: both ends name each other by dest_qp_num and address (IBA 9.6.1).',
     advice: "check dest_qp_num and dgid at both ends: each is the other's",
     statuses: ['RETRY_EXC_ERR'],
   },
   'service-mismatch': {
     severity: 'error',
     title: 'the ends have different types of queue pair',
-    why: 'The opcode of a packet names its service, and a queue pair of another one drops it (IBA 9.6.1).',
+    why: 'The opcode of a packet names its transport service, and a queue pair of another service drops the packet (IBA 9.6.1).',
     advice: 'create both queue pairs with the same qp_type',
     statuses: ['RETRY_EXC_ERR'],
   },
   'path-mtu-mismatch': {
     severity: 'error',
     title: 'the ends have different path MTUs',
-    why: 'Requests and responses are cut into packets of the path MTU; a packet of another length than the receiver expects is an invalid request or response (IBA 9.7.4).',
+    why: 'Requests and responses are segmented into packets of the path MTU; a packet with another length than the receiver expects is an invalid request or response (IBA 9.7.4).',
     advice: "set path_mtu to the same value at both ends: the smaller of the two ports' active_mtu",
     causes: ['PACKET_LENGTH'],
     statuses: ['RETRY_EXC_ERR', 'REM_INV_REQ_ERR', 'BAD_RESP_ERR'],
@@ -131,7 +135,7 @@ const table = {
   'psn-mismatch': {
     severity: 'error',
     title: 'one end sends from another PSN than the other end expects',
-    why: "The first packet of a send queue has sq_psn, and the responder accepts rq_psn (IBA 9.7.1). With a lower PSN every request is a duplicate: it is acknowledged and not executed. With a higher one the responder waits for the packets before it, and the sender's retries run out.",
+    why: "The first packet of a send queue has the PSN sq_psn, and the responder expects rq_psn (IBA 9.7.1). If sq_psn is lower, the responder takes every request for a duplicate: it acknowledges it and does not execute it. If sq_psn is higher, the responder waits for the packets before it, and the sender's retries run out.",
     advice:
       "set rq_psn (to RTR) to the sq_psn that the peer uses (to RTS); exchange both with the queue pairs' numbers",
     statuses: ['RETRY_EXC_ERR'],
@@ -147,15 +151,15 @@ const table = {
     severity: 'error',
     title: 'the peer had no receive posted, and the RNR retries ran out',
     why: 'A SEND or a WRITE with immediate needs a receive request; without one the responder answers RNR NAK, and the sender tries rnr_retry times more (IBA 9.7.5.2.8).',
-    advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (without limit)',
+    advice: 'post receives before the peer may send, count credits, or set rnr_retry to 7 (retries without limit)',
     causes: ['RNR_EXCEEDED'],
   },
   'no-answer': {
     severity: 'error',
-    title: 'the peer does not answer, though the attributes of both ends fit as far as they are known',
+    title: 'the peer does not answer, though the known attributes of both ends match',
     why: 'The transport timer expired retry_cnt times after the last answer (IBA 9.7.6).',
     advice:
-      'check address, route and firewall (UDP port 4791), and that the peer runs; timeout and retry_cnt allow for its longest pause',
+      'check address, route and firewall (UDP port 4791), and that the peer runs; choose timeout and retry_cnt for its longest pause',
     causes: ['NO_ANSWER', 'PACKETS_LOST'],
   },
   'peer-refused': {
@@ -167,15 +171,15 @@ const table = {
   },
   'key-mismatch': {
     severity: 'error',
-    title: 'a datagram has another Q_Key than the queue pair it is sent to, or a packet another P_Key',
-    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): nobody fails, and nothing arrives.',
+    title: 'the Q_Key of a datagram or the P_Key of a packet is not that of its destination',
+    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): no request fails, and nothing arrives.',
     advice:
-      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the upper bit set means that of the own queue pair',
+      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the highest bit set stands for the Q_Key of the sending queue pair',
     causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
   },
   'message-dropped': {
     severity: 'note',
-    title: 'a message of UD or UC met no receive request and was dropped',
+    title: 'a message of UD or UC found no receive request and was dropped',
     why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
     advice: 'post receives before the peer may send, and as many as it may have outstanding',
     causes: ['NO_RECEIVE'],
@@ -183,8 +187,8 @@ const table = {
   'invalid-request': {
     severity: 'error',
     title: 'the responder refuses packets that break a rule of the protocol',
-    why: 'Packets of a message come in order, carry the announced bytes, and name what the responder supports (IBA 9.7.4).',
-    advice: 'look for what was reset or modified while messages were in flight',
+    why: 'The packets of a message come in order, carry as many bytes as the first one announces, and request only operations that the responder supports (IBA 9.7.4).',
+    advice: 'look for a queue pair that was reset or modified while messages were in flight',
     causes: ['OUT_OF_PLACE', 'NO_SRQ', 'REMOTE_TOO_LONG', 'DMA_LENGTH', 'FLUSH_KIND', 'ATOMIC_WRITE_LENGTH'],
   },
   'infinite-timeout': {
@@ -196,7 +200,7 @@ const table = {
   'connected-to-itself': {
     severity: 'note',
     title: 'a queue pair is connected to itself',
-    why: 'dest_qp_num and dgid name the queue pair itself, which receives what it sends. That is legal, and rarely what was meant.',
+    why: 'dest_qp_num and dgid name the queue pair itself, which receives its own messages. That is legal, and rarely intended.',
     advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
   },
 
@@ -204,16 +208,16 @@ const table = {
   'stale-rkey': {
     severity: 'error',
     title: 'the rkey is of memory that was deregistered',
-    why: 'An rkey is valid until the deregistration or invalidation that its owner makes (IBA 10.6).',
-    advice: 'deregister only after the peer has said that it uses the key no more',
+    why: 'An rkey is valid until its owner deregisters the region or invalidates the window (IBA 10.6).',
+    advice: 'deregister only after the peer has said that it no longer uses the rkey',
     causes: ['RKEY_DEREGISTERED', 'RKEY_OLD', 'WINDOW_DEALLOCATED'],
   },
   'unknown-rkey': {
     severity: 'error',
     title: 'the rkey never existed',
-    why: 'A key is what the registration answered; an lkey of another region, a byte order or a truncated number makes another one.',
+    why: 'An rkey is the number that the registration returned. The lkey, the rkey in the wrong byte order or a truncated rkey is another number.',
     advice:
-      'send rkey, not lkey, as 32 bits in a byte order that both ends know; a region without remote rights has rkey 0',
+      'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
   },
   'rkey-other-pd': {
@@ -253,9 +257,9 @@ const table = {
   },
   'bind-refused': {
     severity: 'error',
-    title: 'a memory window cannot be bound or invalidated like this',
+    title: 'a memory window was not bound or invalidated',
     why: "A window is bound within a region of its protection domain that has IBV_ACCESS_MW_BIND and the window's rights (IBA 10.6).",
-    advice: "check the region's access flags and range, and that a type 2 window is not bound",
+    advice: "check the region's access flags and range, and that a type 2 window is not bound already",
     causes: [
       'BIND_WINDOW',
       'BIND_RIGHTS',
@@ -272,7 +276,7 @@ const table = {
   'remote-unmapped': {
     severity: 'error',
     title: 'the registered memory of the responder is unmapped or protected',
-    why: 'A region is of addresses; an adapter keeps the pages of registration and would write to memory that the program no longer sees.',
+    why: 'userdma accesses the memory by its addresses, and fails here. An adapter keeps the pages that it pinned at registration, and would write to memory that the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect',
     causes: ['REMOTE_FAULT'],
   },
@@ -295,15 +299,15 @@ const table = {
   'stale-lkey': {
     severity: 'error',
     title: 'a request uses memory that was deregistered',
-    why: 'The memory of a request belongs to the device until the request has completed (IBA 10.8).',
+    why: 'The device uses the memory of a request until the request has completed (IBA 10.8).',
     advice: 'deregister only after the completions of all requests that name the region',
     causes: ['LKEY_DEREGISTERED'],
   },
   'unknown-lkey': {
     severity: 'error',
     title: 'the lkey never existed',
-    why: 'A key is what the registration answered; a scatter/gather element that is not filled in has lkey 0.',
-    advice: 'set lkey of each scatter/gather element to that of the region',
+    why: 'An lkey is the number that the registration returned; a scatter/gather element that is not filled in has lkey 0.',
+    advice: "set lkey of each scatter/gather element to the region's lkey",
     causes: ['LKEY_UNKNOWN', 'LKEY_REFUSED', 'LKEY_WINDOW'],
   },
   'lkey-other-pd': {
@@ -330,67 +334,67 @@ const table = {
   'local-unmapped': {
     severity: 'error',
     title: 'the memory of a request is unmapped or protected',
-    why: 'A region is of addresses; an adapter keeps the pages of registration and would transfer bytes that the program no longer sees.',
+    why: 'userdma accesses the memory by its addresses, and fails here. An adapter keeps the pages that it pinned at registration, and would transfer bytes that the program no longer sees.',
     advice: 'deregister before munmap, free or mprotect, and after the last completion',
     causes: ['LOCAL_FAULT'],
   },
   'slow-memory': {
     severity: 'error',
     title: 'the memory of a program took too long to access',
-    why: 'The memory is a mapping whose pages are served by a program or file system that does not answer.',
-    advice: 'look at what serves the pages (FUSE, userfaultfd)',
+    why: 'A program or file system serves the pages of the mapping (userfaultfd, FUSE), and does not answer.',
+    advice: 'look at the program or file system that serves the pages',
     causes: ['LOCAL_SLOW', 'REMOTE_SLOW'],
   },
   'region-in-use': {
     severity: 'error',
     title: 'a region was deregistered while requests that use it are outstanding',
-    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used, or is complete and its completion was not polled.',
+    why: 'The device uses the memory of a request until its completion (IBA 10.6); a request that is executed after the deregistration fails. It is a warning if the request is a receive, which may never be used, or if it is complete and its completion was not polled.',
     advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
     statuses: ['LOC_PROT_ERR'],
   },
   'region-unmapped': {
     severity: 'warning',
     title: 'memory was unmapped before its region was deregistered',
-    why: 'An adapter keeps the pages of registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped there. free() of large blocks and mremap() unmap too; small blocks that are freed with requests outstanding are a finding of their own.',
+    why: 'An adapter keeps the pages that it pinned at registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped at the same addresses. mremap() and free() of large blocks unmap too; free() of small blocks is the finding buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
   'send-buffer-changed': {
     severity: 'warning',
     title: 'the buffer of a send was changed before the request completed',
-    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). Some requests are checked, and of messages above 4 KiB some bytes; with `--buffers all` all, from the time at which the device fetches them.',
+    why: 'The device may read the buffer at any time until the completion, also again after a loss, so the peer may receive old, new or mixed bytes (IBA 10.6). A sample of the requests is checked, and of messages above 4 KiB a sample of the bytes; with `--buffers all` every byte of every request is. The check starts when the device fetches the request.',
     advice: 'leave the buffer alone until the completion is polled, or send from several buffers in turn',
     statuses: ['SUCCESS'],
   },
   'buffer-freed': {
     severity: 'error',
     title: 'memory of an outstanding request was freed',
-    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6); after free() or a realloc() that moves the block the allocator gives it to others, whose data is sent or overwritten. A warning if the request was complete by then, and its completion not polled.',
+    why: 'The device reads and writes the memory of a request until its completion (IBA 10.6). After free(), or a realloc() that moves the block, the allocator returns the memory to other callers, whose data is sent or overwritten. It is a warning if the request was complete by then, and its completion not polled.',
     advice: 'free memory only after the completions of all requests that use it were polled, or their queue destroyed',
   },
   'frame-returned': {
     severity: 'error',
     title: 'a request uses memory of a stack frame that has returned',
-    why: "The frame's memory is that of the next calls: the device sends what they write, or overwrites it. It is noticed at a later post or poll of the same thread, less deep in its calls. A warning if the request was complete by then, and its completion not polled.",
+    why: "The next calls of the thread use the frame's memory: the device sends their data or overwrites it. The checker notices it at a later post or poll of the same thread with a shallower stack. It is a warning if the request was complete by then, and its completion not polled.",
     advice: 'poll the completion before the function returns, or use memory that lives longer',
   },
   'fork-outstanding': {
     severity: 'warning',
     title: 'a process forked while requests were outstanding, without ibv_fork_init',
-    why: 'After a fork the first write to a page makes a copy of it, and before Linux 5.12 an adapter keeps the old one: what arrives is not seen, and what is sent is old (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Memory that is shared or MADV_DONTFORK is not copied.',
+    why: 'After a fork the first write to a page copies it, and before Linux 5.12 an adapter keeps the old page: the program does not see received data, and old data is sent (ibv_fork_init(3)). Later kernels copy pinned pages at the fork. Memory that is shared or MADV_DONTFORK is not copied.',
     advice:
       'call ibv_fork_init before the first registration, or fork before requests are posted; system and posix_spawn need neither',
   },
   'context-inherited': {
     severity: 'error',
-    title: 'a child process uses queues that its parent has opened',
+    title: 'a child process uses queues of its parent',
     why: "Queues are mapped memory of the process that opened the device; adapters' mappings are not inherited by fork (ibv_fork_init(3)), so the child crashes there. Here both processes would change the same rings.",
     advice: 'open the device and create queues in the process that uses them',
   },
   'receive-overlap': {
     severity: 'note',
-    title: 'two requests that are outstanding write to the same memory',
-    why: 'Messages take receives in order, so the second message overwrites the first. A warning if that happened before the first was polled: its bytes are lost, which tests of bandwidth do on purpose.',
+    title: 'two outstanding requests write to the same memory',
+    why: 'Messages take receives in order, so the second message overwrites the first. It is a warning if that happened before the completion of the first was polled: the bytes of the first are lost. Bandwidth tests do this on purpose.',
     advice: 'give each outstanding receive and READ memory of its own',
     statuses: ['SUCCESS'],
   },
@@ -405,30 +409,30 @@ const table = {
   // ---- requests ----
   'bad-request': {
     severity: 'error',
-    title: 'the work request is not one that the queue pair accepts',
-    why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse others when they are posted or complete them in error.',
+    title: 'the queue pair does not accept the work request',
+    why: 'Each type of queue pair has its operations and limits (IBA 10.8); adapters refuse other requests at the post, or complete them in error.',
     advice: "check opcode, flags and num_sge against the queue pair's type and capabilities",
     causes: ['BAD_OPCODE', 'TOO_MANY_SGE', 'NOT_INLINE', 'BAD_FLUSH', 'NO_ADDRESS_HANDLE', 'REFUSED'],
   },
   'no-rd-atomic': {
     severity: 'error',
     title: 'a READ or atomic was posted to a queue pair with max_rd_atomic 0',
-    why: 'max_rd_atomic is how many READs and atomics may be outstanding (IBA 11.2.4).',
+    why: 'max_rd_atomic is the maximum number of outstanding READs and atomics (IBA 11.2.4).',
     advice: 'set max_rd_atomic to at least 1 when the queue pair moves to RTS',
     causes: ['NO_READS'],
   },
   'request-length': {
     severity: 'error',
     title: 'the work request has a length that its operation does not allow',
-    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); a longer datagram than the path MTU is not sent, and completes all the same (C10-93.1.1); inline data has at most max_inline_data.',
+    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); a datagram longer than the path MTU is not sent, although its request completes with success (C10-93.1.1); inline data has at most max_inline_data bytes.',
     advice: 'check the lengths of the scatter/gather elements',
     causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG'],
   },
   'receive-too-short': {
     severity: 'error',
-    title: 'a message is longer than the receive request that it met',
+    title: 'a message is longer than the receive request that it takes',
     why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message; receives of UD need 40 bytes more, for the GRH (IBA 11.4.1.2).',
-    advice: 'post receives of the longest message that the peer may send',
+    advice: 'post receives that are as long as the longest message that the peer may send',
     causes: ['RECEIVE_TOO_SHORT'],
   },
 
@@ -442,41 +446,41 @@ const table = {
   },
   'cq-too-small': {
     severity: 'note',
-    title: 'a completion queue is smaller than what can complete into it',
+    title: 'a completion queue is smaller than the number of requests that can complete into it',
     why: 'If all requests of its queue pairs complete before the program polls, the CQ overruns.',
     advice:
-      'create the CQ with at least the sum of max_send_wr and max_recv_wr of its queue pairs, or bound what is outstanding',
+      'create the CQ with at least the sum of max_send_wr and max_recv_wr of its queue pairs, or limit the outstanding requests',
   },
   'events-unacknowledged': {
     severity: 'warning',
     title: 'a destroy waits for events that are not acknowledged',
-    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)). It is reported after a second; another thread may still acknowledge them.',
+    why: 'ibv_destroy_cq, _qp and _srq wait until every event that was read is acknowledged (ibv_get_cq_event(3)). The wait is reported after a second; another thread may still acknowledge the events.',
     advice: 'call ibv_ack_cq_events or ibv_ack_async_event for each event that was read',
     causes: ['UNACKNOWLEDGED'],
   },
   'never-signaled': {
     severity: 'warning',
-    title: 'more unsignaled sends follow each other than the send queue holds',
+    title: 'more unsignaled sends follow each other than the send queue has slots',
     why: 'An adapter frees the slots of unsignaled requests with the completion of a later signaled one (ibv_post_send(3)): without one the queue is full for ever, and posts are refused with ENOMEM.',
     advice: 'signal at least one request in max_send_wr, and poll its completion',
   },
   'late-receives': {
     severity: 'warning',
-    title: 'the first receive was posted after a message had come for it',
-    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8); with a small rnr_retry or on another network it fails.',
+    title: 'the first receive was posted after the first message had arrived',
+    why: 'The responder answers RNR NAK until a receive is posted, and the sender tries rnr_retry times more (IBA 9.7.5.2.8). It succeeded here; with a smaller rnr_retry or on another network the sender fails.',
     advice: 'post receives before the queue pair moves to RTR, or before the peer learns its number',
     statuses: ['RNR_RETRY_EXC_ERR'],
   },
   'lost-wakeup': {
     severity: 'warning',
     title: 'a CQ was armed with completions in it, and not polled for a second',
-    why: 'An event comes with the next completion after ibv_req_notify_cq; completions that are there already cause none, so the program waits for another one, perhaps for ever.',
+    why: 'Only the next completion after ibv_req_notify_cq raises an event; completions that are in the CQ already raise none, so the program waits for another one, perhaps for ever.',
     advice: 'poll the CQ until it is empty after ibv_req_notify_cq, and only then wait for the event',
   },
   'completions-unpolled': {
     severity: 'note',
     title: 'a CQ was destroyed with completions that the program never polled',
-    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. A warning if one of them is an error.',
+    why: 'Only the completion says whether a request succeeded, and when its buffer may be used again. It is a warning if one of the completions has an error status.',
     advice: 'poll all completions before the CQ is destroyed; flushed requests need not be polled',
   },
 
@@ -484,29 +488,29 @@ const table = {
   race: {
     severity: 'error',
     title: 'two requests access the same bytes, at least one writes, and nothing orders them',
-    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). A later request comes after an earlier one only if its poster knows that the earlier one is over: it has polled its completion, or has been told by a message, an atomic, or otherwise by a thread that has. An error if the second request was posted before the first was over; a warning if the first was over by then and nothing that userdma sees says so: the program may know it from memory that it polls.',
+    why: 'Requests of different queues are executed in any order, also at the same time (IBA 10.8.3.3). The second request is ordered after the first only if the thread that posts it knows that the first is complete: it has polled the completion, or a thread that has polled it has passed this on by a message, an atomic or thread synchronization. It is an error if the second request was posted before the first was complete. It is a warning if the first was complete by then, but userdma saw nothing from which the posting thread could know it; the program may know it from memory that it polls.',
     advice:
-      'poll the completion of the first request before the second is posted; if another thread or process posts it, tell that one after the poll',
+      'poll the completion of the first request before the second is posted; if another thread or process posts the second, notify it after the poll',
     statuses: ['SUCCESS'],
   },
   'read-then-write-unfenced': {
     severity: 'error',
-    title: 'a READ is followed by a request that changes what it reads, without fence',
-    why: 'A READ or atomic may still be executed when a later SEND, WRITE or atomic of its queue is; with IBV_SEND_FENCE the later one waits until the earlier ones are over (IBA 10.8.3.3).',
+    title: 'a READ is followed, without a fence, by a request that changes the bytes that it reads',
+    why: 'A READ or atomic may still be in progress when a later SEND, WRITE or atomic of its queue is executed; with IBV_SEND_FENCE the later request waits until the earlier READs and atomics are complete (IBA 10.8.3.3).',
     advice: 'set IBV_SEND_FENCE in the later request, or poll the completion of the READ first',
     statuses: ['SUCCESS'],
   },
   'buffer-reused': {
     severity: 'error',
-    title: 'a buffer was given to a request while another one still uses it, and one of them writes to it',
-    why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). What was read by RDMA is there after the completion, also for later requests of the same queue unless they are fenced.',
+    title: 'a request was posted with a buffer that another request still uses, and one of the two writes to it',
+    why: 'The device reads and writes the buffer of a request at any time until its completion was polled (IBA 10.8.3, 11.4.1). The data of a READ is in the buffer only after its completion, also for later requests of the same queue unless they are fenced.',
     advice:
-      'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in one that sends what a READ fetches',
+      'poll the completion of the request that uses the buffer, or set IBV_SEND_FENCE in a request that sends the data of a READ',
     statuses: ['SUCCESS'],
   },
   'atomic-mixed-with-write': {
     severity: 'warning',
-    title: 'a WRITE, or a READ of more than the word, meets an atomic, and nothing orders them',
+    title: 'a WRITE, or a READ of more than the 8 bytes of an atomic, overlaps that atomic, and nothing orders the two',
     why: 'Atomics are atomic towards other atomics only (IBA 9.4.5): a WRITE between the read and the write of an atomic is lost, on some adapters.',
     advice:
       'change the word by atomics only, for example release a lock with compare and swap, or order the two by a completion',
@@ -516,51 +520,52 @@ const table = {
   // ---- objects ----
   'destroy-busy': {
     severity: 'warning',
-    title: 'an object was to be destroyed while others use it',
-    why: 'The call answers EBUSY and the object stays (IBA 11.2): a program that ignores the answer leaks it.',
-    advice: 'destroy what uses it first, and check the result of every destroy',
+    title: 'a program tried to destroy an object that other objects use',
+    why: 'The call returns EBUSY and the object stays (IBA 11.2): a program that ignores the error leaks it.',
+    advice: 'destroy the objects that use it first, and check the result of every destroy',
   },
   'refused-call': {
     severity: 'warning',
     title: 'a call was refused for its arguments',
-    why: 'The call answers EINVAL; the reason is in the finding.',
+    why: 'The call returns EINVAL; the finding has the reason.',
     advice: 'check the result of every call',
   },
   'post-wrong-state': {
     severity: 'warning',
     title: 'a request was posted to a queue pair whose state does not allow it',
-    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3); the call answers EINVAL, and no completion follows.',
+    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3); the call returns EINVAL, and no completion follows.',
     advice: 'move the queue pair to RTS before the first send, and check the result of every post',
   },
   'queue-full': {
     severity: 'note',
     title: 'a request was posted to a full queue',
-    why: 'A queue holds max_send_wr or max_recv_wr requests; the call answers ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
+    why: 'A queue has max_send_wr or max_recv_wr slots; the call returns ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
   },
-  // ---- works here, fails there (--like) ----
+
+  // ---- limits and operations of other adapters (--like) ----
   'like-limit': {
     severity: 'warning',
-    title: 'more was asked for than a named adapter allows',
-    why: 'Limits differ between adapters, and creation fails beyond them; a program should ask ibv_query_device for them. `--like` names adapters (docs/reference/adapters.md).',
-    advice: 'ask for less, or for the smaller of what is wanted and what ibv_query_device tells',
+    title: 'a program requested more than an adapter named by `--like` allows',
+    why: 'Limits differ between adapters, and creation fails beyond them; ibv_query_device returns those of the device. docs/reference/adapters.md has those of the adapters that `--like` accepts.',
+    advice: 'request less, or at most the limit that ibv_query_device returns',
   },
   'like-operation': {
     severity: 'warning',
-    title: 'something was used that a named adapter lacks',
-    why: 'Types of queue pairs, operations and objects are optional; `--like` names adapters (docs/reference/adapters.md).',
-    advice: 'ask the device what it has before use, and have another way without it',
+    title: 'a program used an operation that an adapter named by `--like` lacks',
+    why: 'Some types of queue pairs, operations and objects are optional. docs/reference/adapters.md says what the adapters lack that `--like` accepts.',
+    advice: 'query the device for the operation before use, and provide a fallback',
   },
   'like-memlock': {
     severity: 'warning',
-    title: 'more memory was registered than users may lock',
+    title: 'more memory was registered than a user may lock (RLIMIT_MEMLOCK)',
     why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process, unless it has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
     advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
   },
   'fork-unsafe': {
     severity: 'warning',
     title: 'a program with registered memory forks without ibv_fork_init',
-    why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`, and in every run if requests are outstanding.',
+    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--like`; a fork with requests outstanding is the finding fork-outstanding, in every run.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
     statuses: ['SUCCESS'],
@@ -568,8 +573,8 @@ const table = {
 
   leak: {
     severity: 'warning',
-    title: 'an object was alive when its program closed the device or ended',
-    why: 'What the program does not destroy stays allocated as long as the device is open.',
+    title: 'an object existed when its program closed the device or ended',
+    why: 'An object that the program does not destroy stays allocated as long as the device is open.',
     advice: 'destroy objects in reverse order of creation before ibv_close_device',
   },
 } as const satisfies Record<string, FindingRow>
@@ -584,5 +589,5 @@ const byCause = new Map<CauseName, FindingId>(
   findingIds.flatMap(id => (findings[id].causes ?? []).map(cause => [cause, id] as const)),
 )
 
-/** The finding of a failure's cause; undefined for notes. */
+/** The finding to which a cause belongs; undefined for a note without one. */
 export const findingOfCause = (cause: CauseName): FindingId | undefined => byCause.get(cause)

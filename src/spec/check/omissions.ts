@@ -1,10 +1,10 @@
 /*
- * What `userdma check` leaves out because a table is full: the memory of the checker is bounded. What was left out is
- * counted, and told at the end with the reason and what to do.
+ * Omissions of `userdma check`: records that it drops because a table is full (the memory of the checker is bounded),
+ * or cannot get. They are counted, and reported at the end with the consequence and advice.
  */
 
 interface OmissionRow {
-  /** Behind a count, and its consequence. */
+  /** Follows the count in the report: the dropped records, and the consequence for findings. */
   readonly what: string
   readonly advice: string
 }
@@ -26,7 +26,7 @@ export const omissions = {
     advice: LESS,
   },
   'race-log': {
-    what: 'times a log of posts and polls was overwritten before it was read: races of its requests are not found',
+    what: 'times a log of posts and polls was overwritten before it was read: races of the requests in it are not found',
     advice: 'give the program or the daemon more processor time, or post less at a time',
   },
   'race-unlogged': {
@@ -34,11 +34,11 @@ export const omissions = {
     advice: 'run all programs under `userdma check --races`; a queue is complete again after its RESET',
   },
   'race-posts': {
-    what: 'posts to queues of which too many were never seen by a device: races of these queues are not found',
+    what: 'posts were forgotten because too many posted requests were not fetched by a device: races of their queues are not found',
     advice: 'post to connected queue pairs only',
   },
   'race-threads': {
-    what: 'threads that were quiet longest were forgotten: what they had polled is unknown, which can warn without a race',
+    what: 'threads that had not posted or polled for the longest time were forgotten: the completions that they had polled are unknown, which can cause a warning without a race',
     advice: 'check with fewer threads',
   },
   'race-memory': {
@@ -50,23 +50,23 @@ export const omissions = {
     advice: 'check with fewer queue pairs that read one range',
   },
   'race-queues': {
-    what: 'queues without an entry in clocks: what one thread knows of them, all know, which hides races',
+    what: 'queues have no entry in the vector clocks: what one thread knows of their requests counts as known to all threads, which hides races',
     advice: 'check with fewer queue pairs',
   },
   'race-clocks': {
-    what: 'requests without a clock: what was known anywhere at their post is known to them, which hides races',
+    what: 'requests have no vector clock of their own: what any thread knew at their post counts as known to them, which hides races',
     advice: `${POLL} earlier`,
   },
   'race-in-flight': {
-    what: 'requests whose end nobody polled for very long count as over, which hides races',
+    what: 'requests whose completion was not polled for very long count as complete, which hides races',
     advice: `signal and ${POLL} now and then`,
   },
   'race-fences': {
-    what: 'fenced requests were forgotten: READs before them count as over, which hides races',
+    what: 'fenced requests were forgotten: READs before them count as complete, which hides races',
     advice: `signal and ${POLL} now and then`,
   },
   'race-completions': {
-    what: 'completions that nobody polled were forgotten: what later polls order is not known exactly',
+    what: 'completions that were never polled were forgotten: the order that later polls establish is not known exactly',
     advice: POLL,
   },
   'race-requests': {
@@ -75,18 +75,15 @@ export const omissions = {
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>
 
-/** Name of an omission: what was left out. */
 export type OmissionId = keyof typeof omissions
 
-/** What was left out, and how often. */
+/** An omission that happened `count` times. */
 export interface Omission {
-  /** Name of its row. */
   readonly id: OmissionId
-  /** How often. */
   readonly count: number
 }
 
-/** Reports that something was left out, `count` times. */
+/** Adds `count` to an omission. */
 export type NoteOmission = (id: OmissionId, count: number) => void
 
 /** An omission as a sentence. */

@@ -1,6 +1,7 @@
 /*
- * Completion statuses for people: the meaning of each, and where to look first. Findings that can lead to a status, but
- * are not listed with it, follow the listed ones (`findingsOf`).
+ * The meaning of each completion status, and the findings of `userdma check` that lead to it, likeliest first. A
+ * finding that the status does not list follows the listed ones if its row in findings.ts, or one of its causes, names
+ * the status (`findingsOf`).
  */
 
 import type { AsyncEventType } from '../enums.ts'
@@ -14,11 +15,11 @@ export type EventName = keyof typeof AsyncEventType.values
 interface StatusRow {
   /** One sentence. */
   readonly meaning: string
-  /** The likeliest, or quickest to check, first. */
+  /** Findings to check first: the likeliest, or quickest to check, comes first. */
   readonly first: readonly FindingId[]
 }
 
-const RELIABLE_DATAGRAMS = 'Of reliable datagrams (RD), which no adapter has.'
+const RELIABLE_DATAGRAMS = 'Only of the reliable datagram service (RD), which no adapter has.'
 
 export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   SUCCESS: {
@@ -37,7 +38,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   LOC_LEN_ERR: {
-    meaning: 'The length does not fit: a receive is shorter than its message, or a send longer than it may be.',
+    meaning: 'The length does not fit: a receive is shorter than its message, or a send is longer than allowed.',
     first: ['receive-too-short', 'request-length', 'bad-request'],
   },
   LOC_QP_OP_ERR: {
@@ -47,7 +48,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   LOC_EEC_OP_ERR: { meaning: RELIABLE_DATAGRAMS, first: [] },
   LOC_PROT_ERR: {
     meaning:
-      'The local memory of the request does not allow the access: look at addr, length and lkey of its elements.',
+      'The local memory of the request does not allow the access: look at addr, length and lkey of its scatter/gather elements.',
     first: [
       'unknown-lkey',
       'stale-lkey',
@@ -63,7 +64,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
   },
   WR_FLUSH_ERR: {
     meaning:
-      'The queue pair is in ERR, and the request was not executed. Look for the first completion of this queue pair that has another status, then of its peer; this one follows from it, or from a move to ERR.',
+      'The queue pair is in ERR, and the request was not executed. Look for the first completion with another status, of this queue pair and then of its peer: that failure moved the queue pair to ERR. If there is none, the program moved it.',
     first: ['cq-overrun'],
   },
   MW_BIND_ERR: { meaning: 'A memory window was not bound or invalidated.', first: ['bind-refused'] },
@@ -130,7 +131,7 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
     ],
   },
   RETRY_EXC_ERR: {
-    meaning: 'The peer did not answer retry_cnt + 1 times: it is not there, or drops what does not fit.',
+    meaning: 'The peer did not answer retry_cnt + 1 times: it does not exist, or it drops the packets.',
     first: [
       'peer-not-ready',
       'no-peer-qp',
@@ -158,10 +159,10 @@ export const statuses: Readonly<Record<StatusName, StatusRow>> = {
 
 /** The findings that can lead to a completion status or event, in the order in which to look for them. */
 export const findingsOf = (name: StatusName | EventName): FindingId[] => {
-  const leads = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
+  const leadsToName = (cause: CauseName): boolean => causes[cause].results.some(result => result === name)
   const all = findingIds.filter(id => {
-    const { causes: from = [], statuses: with_ = [] } = findings[id]
-    return from.some(leads) || with_.some(one => one === name)
+    const { causes: causesOfFinding = [], statuses: statusesOfFinding = [] } = findings[id]
+    return causesOfFinding.some(leadsToName) || statusesOfFinding.some(status => status === name)
   })
   const first = Object.hasOwn(statuses, name) ? statuses[name as StatusName].first : []
   return [...first, ...all.filter(id => !first.includes(id))]

@@ -1,7 +1,7 @@
 /*
- * What `--torment SEED` lets a device do: one row for each kind of behaviour that the specification allows and hardware
- * shows rarely (docs/decisions/torment.md). The decisions, their text in traces and the documentation use this table;
- * drivers/rxe/torment/ implements the kinds.
+ * `--torment SEED`: the kinds of behaviour that the specification allows and hardware shows rarely, and that the
+ * devices then show at random (docs/decisions/torment.md). Traces and docs use this table; drivers/rxe/torment/
+ * implements the kinds. The file also has the setting's text form.
  */
 
 /** `help`: what the device does; `rule`: why a correct program tolerates it. */
@@ -19,7 +19,7 @@ export const TormentKinds = {
     rule: 'ibv_get_cq_event(3): an event may find the CQ empty',
   },
   spurious: {
-    help: 'a completion event comes without a completion, if the CQ is armed',
+    help: 'an armed CQ raises a completion event without a completion',
     rule: 'ibv_get_cq_event(3): an extra event may have no completion in the CQ',
   },
   request: {
@@ -31,7 +31,7 @@ export const TormentKinds = {
     rule: 'IBA 9.7.5.1.2: a responder may coalesce acknowledgements',
   },
   rnr: {
-    help: 'the RNR NAK of a receiver without receive request asks for a longer wait, up to 655.36 ms',
+    help: 'the RNR NAK of a receiver without a receive request demands a longer wait, up to 655.36 ms',
     rule: 'IBA 9.7.5.2.8: min_rnr_timer is the minimum of the wait',
   },
   packet: {
@@ -57,7 +57,7 @@ export const tormentKinds = Object.keys(TormentKinds) as readonly TormentKind[]
 
 /** One decision, for traces. */
 export interface TormentDecision {
-  /** From 1, over all devices. */
+  /** Counts decisions from 1, those of all devices together. */
   readonly number: number
   readonly kind: TormentKind
   /** What was decided, as a sentence without its full stop. */
@@ -67,7 +67,7 @@ export interface TormentDecision {
 /** The greatest seed. */
 export const MAX_SEED = 2 ** 32 - 1
 
-/** What is allowed as a seed. */
+/** The allowed seeds, for messages. */
 export const SEED_RANGE = `an integer from 0 to ${MAX_SEED}`
 
 /** Whether a value is a seed. */
@@ -77,14 +77,14 @@ export const isSeed = (value: unknown): value is number =>
 /** The setting of `--torment`: SEED, or SEED:COUNT. */
 export interface TormentSetting {
   readonly seed: number
-  /** How many decisions are made, then the devices are as usual; Infinity: no limit. */
+  /** After this many decisions the devices behave as without `--torment`; Infinity: no limit. */
   readonly most: number
 }
 
 export const tormentText = ({ seed, most }: TormentSetting): string =>
   most === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${most}`
 
-/** Undefined for a text that is none. */
+/** The setting of the text SEED or SEED:COUNT; undefined if the text is neither. */
 export const readTorment = (text: string): TormentSetting | undefined => {
   const [, seed, most] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
   if (seed === undefined || !isSeed(Number(seed))) return undefined

@@ -7,8 +7,8 @@ import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, 
 import { ClassId } from './ids.ts'
 import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp/qp.ts'
 
-/** Attributes that only some links have; each link accepts its own (spec/links.ts). */
-const others = {
+/** Attributes that only some links have; a device accepts those of its link (spec/links.ts). */
+const linkAttributes = {
   ibAddress: optional(record(4, IbAddress)),
   opaAddress: optional(record(5, OpaAddress)),
   ...ethernetOf(6, 7),
@@ -17,7 +17,7 @@ const others = {
 export const Ah = objectClass('ah', ClassId.ah, {
   methods: {
     create: method(CREATE, {
-      in: { pd: ref(1, 'pd'), address: record(2, QpAddress), userHandle: u64(3), ...others },
+      in: { pd: ref(1, 'pd'), address: record(2, QpAddress), userHandle: u64(3), ...linkAttributes },
       out: {},
       driverAttributes: true,
     }),
@@ -30,8 +30,8 @@ export const Ah = objectClass('ah', ClassId.ah, {
         ...ethernetOf(67, 68),
       },
     }),
-    /** Applies to requests that are sent afterwards. */
-    modify: method(MODIFY, { in: { address: record(2, QpAddress), ...others }, out: {} }),
+    /** Changes the destination of requests that are sent afterwards. */
+    modify: method(MODIFY, { in: { address: record(2, QpAddress), ...linkAttributes }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

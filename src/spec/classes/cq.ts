@@ -1,11 +1,11 @@
 /*
  * Class `cq`: a completion queue (IBA 10.2.6) with one completion vector and at most one channel (R34, R35).
  *
- * `cqe` requests a minimum number of entries; the answer is the actual number. A queue of kind COUNTING has no entries:
- * it counts completions, never overruns, and is accepted wherever a CQ is (R11). `modify` resizes (RESIZE_CQ) and sets
- * the event moderation (R36, MODIFY_CQ): an event after `count` completions, or `period` microseconds after the first
- * of them. `destroy` returns how many events of this CQ were read from its channel and its async fd; the library waits
- * until that many are acknowledged (R35).
+ * `cqe` requests a minimum number of entries; the output is the actual number. A CQ of kind COUNTING has no entries: it
+ * counts completions, never overruns, and is accepted wherever a CQ is (R11). `modify` resizes the CQ (Linux:
+ * RESIZE_CQ) and sets the event moderation (R36; Linux: MODIFY_CQ): an event after `count` completions, or `period`
+ * microseconds after the first of them. `destroy` returns how many events of this CQ were read from its channel and its
+ * async fd; the library waits until that many are acknowledged (R35).
  */
 import { CqFlags, CqKind } from '../enums.ts'
 import {
@@ -24,9 +24,9 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-/** 0 or 1 completions, or 0 microseconds, means no moderation. At most 65,535, as in Linux. */
-const LIMIT = { max: 0xffff }
-const threshold = { count: optional(u32(2, LIMIT)), period: optional(u32(3, LIMIT)) }
+/** Event moderation: `count` 0 or 1, or `period` 0, turns it off. Both are at most 65,535, as in Linux. */
+const MODERATION_LIMIT = { max: 0xffff }
+const moderation = { count: optional(u32(2, MODERATION_LIMIT)), period: optional(u32(3, MODERATION_LIMIT)) }
 
 export const Cq = objectClass('cq', ClassId.cq, {
   methods: {
@@ -43,7 +43,7 @@ export const Cq = objectClass('cq', ClassId.cq, {
       out: { cqe: u32(64) },
       driverAttributes: true,
     }),
-    /** Completions since the CQ was created, and how many of them failed. */
+    /** `completions`: completions since the CQ was created; `errors`: how many of them have an error status. */
     query: method(QUERY, {
       in: {},
       out: {
@@ -57,7 +57,7 @@ export const Cq = objectClass('cq', ClassId.cq, {
       },
     }),
     modify: method(MODIFY, {
-      in: { cqe: optional(u32(1, { min: 1 })), ...threshold },
+      in: { cqe: optional(u32(1, { min: 1 })), ...moderation },
       out: { cqe: u32(64) },
       driverAttributes: true,
     }),
@@ -66,6 +66,6 @@ export const Cq = objectClass('cq', ClassId.cq, {
      * Arms the CQ (ibv_req_notify_cq): the next completion raises one event; with `solicitedOnly` ≠ 0 the next
      * solicited or failed one does. `count`, `period`: event moderation for this event only.
      */
-    reqNotify: method(CallNumber.cq.reqNotify, { in: { solicitedOnly: u32(1), ...threshold }, out: {} }),
+    reqNotify: method(CallNumber.cq.reqNotify, { in: { solicitedOnly: u32(1), ...moderation }, out: {} }),
   },
 })

@@ -7,7 +7,7 @@ import { ClassId } from './ids.ts'
 
 export const Dm = objectClass('dm', ClassId.dm, {
   methods: {
-    /** log2 of the required alignment in bytes. */
+    /** `length` in bytes; `alignment`: log2 of the required alignment in bytes. */
     create: method(CREATE, { in: { length: u64(1), alignment: u32(2, { max: 63 }) }, out: {}, driverAttributes: true }),
     query: method(QUERY, { in: {}, out: { length: u64(64), alignment: u32(65) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),

@@ -1,6 +1,7 @@
 /*
  * Class `flow`: a flow steering rule, which directs packets of a port to a queue pair by their headers and may count
- * them (Linux: CREATE_FLOW). The driver defines which headers can be matched. No driver here has it: EOPNOTSUPP.
+ * them (Linux: CREATE_FLOW). The driver defines which headers a rule can match. No driver here has the class:
+ * EOPNOTSUPP.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../enums.ts'
 import {
@@ -41,7 +42,7 @@ const MAX_SPECS = 10
 
 export const Flow = objectClass('flow', ClassId.flow, {
   methods: {
-    /** One of the queue pairs is required. Rules with a lower `priority` are matched first. */
+    /** Exactly one of `rawQp` and `udQp` is required. Rules with a lower `priority` are matched first. */
     create: method(CREATE, {
       in: {
         rawQp: optional(ref(1, 'raw_packet_qp')),

@@ -1,9 +1,9 @@
 /*
  * The frozen numbers of the object dialect: class ids, call numbers, and flags of messages and attributes (R2, R3, R5,
- * docs/reference/object-dialect.md). A program built against one release finds the same numbers in every later one, so
- * a number is never changed or reused; test/spec/classes.test.ts compares them with test/fixtures/spec/frozen.txt.
+ * docs/reference/object-dialect.md). A number is never changed or reused, because programs are built against it;
+ * test/spec/classes.test.ts compares the numbers with test/fixtures/spec/frozen.txt.
  *
- * QP types are classes of their own (R9), 16 to 24.
+ * Each QP type is a class (R9): 16 to 24.
  */
 import { Block } from '../schema/schema.ts'
 
@@ -99,22 +99,25 @@ export const CallNumber = {
 } as const
 
 /**
- * Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed.
- * CHAINED: a reference whose payload is the number of the chain entry that created the object (R16).
+ * Flags of an attribute, bits 0 to 15 of its flags word. MANDATORY: a device that does not know the attribute refuses
+ * the call instead of ignoring the attribute. OUT: an output. FILLED: the device has written the output. INDIRECT: the
+ * payload is elsewhere in the caller's memory. CHAINED: a reference whose payload is the number of the chain entry that
+ * created the object (R16). In the reply, bits 16 to 31 of an output are the bytes written or, after ENOSPC, the bytes
+ * needed.
  */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
 
-/** Flags of a chain entry. OBJECT: the call is about the object that entry `ref` created (R16). */
+/** Flags of a chain entry. OBJECT: the call is on the object that chain entry `ref` created (R16). */
 export const ChainEntryFlag = { OBJECT: 1 } as const
 
 /** Flags of a message. `ANSWERED` marks a reply. */
 export const MessageFlag = { ANSWERED: 1 } as const
 
-/** Values of a message's op_ctrl, the layout of its attributes. Only one is defined. */
+/** Values of a message's op_ctrl, which selects the layout of its attributes. Only one is defined. */
 export const OpCtrl = { ATTRIBUTES: 0 } as const
 
 /**
- * Attribute ids with one meaning in every method. `LEGACY`: bytes of a translated Linux call that are no attributes.
+ * Attribute ids with one meaning in every method. LEGACY: bytes of a translated Linux call that no attribute has.
  */
 export const CommonAttribute = { LEGACY: 0x7ff0 } as const
 

@@ -1,8 +1,8 @@
 /*
  * Class `mw`: a memory window (IBA 10.6.7), a key for part of a memory region whose rights are granted and revoked by
- * work requests: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. There are no methods for
- * them. A window of type 1 works with every queue pair of its protection domain and gets a new key with each bind; one
- * of type 2 (2B) works with the queue pair that bound it, and the binder chooses the key's low byte.
+ * work requests, not by methods: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. A window of
+ * type 1 works with every queue pair of its protection domain and gets a new key with each bind. A window of type 2
+ * (here 2B) works with the queue pair that bound it, and the bind request chooses the key's low byte.
  */
 import { AccessFlags, MwType } from '../enums.ts'
 import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema/schema.ts'

@@ -1,6 +1,6 @@
 /*
- * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is EBUSY. It also creates and destroys
- * many address handles with one call (R25), all of them or none.
+ * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is refused with EBUSY. `createAhs` and
+ * `destroyAhs` create and destroy many address handles with one call (R25), all of them or none.
  */
 import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
@@ -18,7 +18,7 @@ export const Pd = objectClass('pd', ClassId.pd, {
     createAhs: method(CallNumber.pd.createAhs, {
       in: {
         addresses: list(1, QpAddress, MAX_AHS),
-        /** For links with LIDs; each link accepts its own (spec/links.ts). */
+        /** For links with LIDs; a device accepts the list of its link (spec/links.ts). */
         ibAddresses: optional(list(2, IbAddress, MAX_AHS)),
         opaAddresses: optional(list(3, OpaAddress, MAX_AHS)),
       },

@@ -1,11 +1,12 @@
 /*
  * Shared receive queues (IBA 10.2.9), in three classes (R8): `srq`, the basic one, whose queue pairs complete to their
  * own CQs; `xrc_srq` (annex A14), which belongs to an XRC domain, has a CQ, and is named in packets by its number;
- * `tm_srq`, which matches tags (Linux: IBV_SRQT_TM). No driver here has the last: EOPNOTSUPP.
+ * `tm_srq`, which matches tags (Linux: IBV_SRQT_TM). No driver here has `tm_srq`: EOPNOTSUPP.
  *
- * `maxWr` requests a minimum number of receives. `limit` arms the queue: once fewer receives are left it raises
- * SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. The ids of the attributes of `modify` follow Linux's
- * attribute mask (id = 1 + bit number). Destroying an SRQ with queue pairs is EBUSY.
+ * `maxWr` requests a minimum number of receive requests. `limit` arms the SRQ: once fewer receive requests are posted
+ * than `limit`, the SRQ raises SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. The ids of the attributes of
+ * `modify` follow Linux's attribute mask (id = 1 + bit number). Destroying an SRQ with queue pairs is refused with
+ * EBUSY.
  */
 import { TmFlags } from '../enums.ts'
 import {
@@ -26,7 +27,7 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-const wanted = {
+const createInputs = {
   pd: ref(1, 'pd'),
   maxWr: u32(2, { min: 1 }),
   maxSge: u32(3),
@@ -34,10 +35,10 @@ const wanted = {
   userHandle: u64(5),
   asyncFd: optional(fd(6, 'async_fd')),
 }
-const given = { maxWr: u32(64), maxSge: u32(65) }
+const createOutputs = { maxWr: u32(64), maxSge: u32(65) }
 
 const common = {
-  query: method(QUERY, { in: {}, out: { ...given, limit: u32(66) } }),
+  query: method(QUERY, { in: {}, out: { ...createOutputs, limit: u32(66) } }),
   modify: method(MODIFY, {
     in: { maxWr: optional(u32(1, { min: 1 })), limit: optional(u32(2)) },
     out: {},
@@ -48,15 +49,15 @@ const common = {
 }
 
 export const Srq = objectClass('srq', ClassId.srq, {
-  methods: { create: method(CREATE, { in: wanted, out: given, driverAttributes: true }), ...common },
+  methods: { create: method(CREATE, { in: createInputs, out: createOutputs, driverAttributes: true }), ...common },
 })
 
 export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
   methods: {
     create: method(CREATE, {
-      in: { ...wanted, xrcd: ref(7, 'xrcd'), cq: ref(8, 'cq') },
+      in: { ...createInputs, xrcd: ref(7, 'xrcd'), cq: ref(8, 'cq') },
       /** `srqNum`: 24 bits; senders name the queue by it. */
-      out: { ...given, srqNum: u32(66) },
+      out: { ...createOutputs, srqNum: u32(66) },
       driverAttributes: true,
     }),
     ...common,
@@ -64,8 +65,8 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
 })
 
 /** A scatter/gather element. */
-const Piece = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
-const MAX_PIECES = 256
+const Sge = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
+const MAX_SGE = 256
 
 /**
  * Arguments of every operation on tags (ibv_ops_wr). `wrId` identifies its completion, if it has one. `unexpected` is
@@ -77,16 +78,17 @@ const { tagAdd, tagDel, tagSync } = CallNumber.tm_srq
 export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
   methods: {
     create: method(CREATE, {
-      in: { ...wanted, cq: ref(8, 'cq'), maxNumTags: u32(9) },
-      out: given,
+      in: { ...createInputs, cq: ref(8, 'cq'), maxNumTags: u32(9) },
+      out: createOutputs,
       driverAttributes: true,
     }),
     ...common,
     /**
-     * Adds a buffer for the message whose tag equals `tag` in the bits of `mask`; `handle` identifies it for removal.
+     * Adds a receive buffer (`pieces`, its scatter/gather list) for the message whose tag equals `tag` in the bits of
+     * `mask`. `handle` identifies the entry for `tagDel`.
      */
     tagAdd: method(tagAdd, {
-      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Piece, MAX_PIECES) },
+      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Sge, MAX_SGE) },
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),

@@ -1,7 +1,7 @@
 /*
- * Classes `wq` and `rwq_ind_table`: a receive work queue as an object, and an indirection table of them over which a
- * queue pair of class `raw_packet_qp` spreads what it receives (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). No driver here
- * has them: EOPNOTSUPP. A work queue is in state RESET, READY (RDY) or ERR.
+ * Classes `wq` and `rwq_ind_table`: a receive work queue as an object, and an indirection table of work queues over
+ * which a queue pair of class `raw_packet_qp` spreads the packets that it receives (Linux: CREATE_WQ,
+ * CREATE_RWQ_IND_TBL). No driver here has these classes: EOPNOTSUPP. A work queue is in state RESET, RDY or ERR.
  */
 import { WqFlags, WqState, WqType } from '../enums.ts'
 import {
@@ -59,18 +59,18 @@ export const Wq = objectClass('wq', ClassId.wq, {
   },
 })
 
-const TABLE = { wq: at(0, u32(0)) }
+const TableEntry = { wq: at(0, u32(0)) }
 const MAX_ENTRIES = 1 << 12
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
   methods: {
     /** `queues`: handles of objects of class `wq`; their number is a power of two. */
     create: method(CREATE, {
-      in: { queues: list(1, TABLE, MAX_ENTRIES) },
+      in: { queues: list(1, TableEntry, MAX_ENTRIES) },
       out: { tableNum: u32(64) },
       driverAttributes: true,
     }),
-    query: method(QUERY, { in: {}, out: { queues: list(64, TABLE, MAX_ENTRIES) } }),
+    query: method(QUERY, { in: {}, out: { queues: list(64, TableEntry, MAX_ENTRIES) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

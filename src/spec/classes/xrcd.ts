@@ -1,7 +1,7 @@
 /*
  * Class `xrcd`: one opening of an XRC domain (IBA annex A14), to which XRC SRQs and target queue pairs belong.
  * Processes that open the domain of the same file share it until the last of them closes it. Without a file the domain
- * is private. Closing a domain that is in use is EBUSY.
+ * is private. Closing a domain that is in use is refused with EBUSY.
  */
 import { XrcdFlags } from '../enums.ts'
 import { CREATE, DESTROY, flagsOf, method, objectClass, optional, QUERY, u8, u32 } from '../schema/schema.ts'
@@ -10,8 +10,8 @@ import { ClassId } from './ids.ts'
 export const Xrcd = objectClass('xrcd', ClassId.xrcd, {
   methods: {
     /**
-     * EAGAIN if the file has no domain and CREAT is not set, EINVAL if it has one and EXCL is set, EBADF if the
-     * descriptor is invalid.
+     * Fails with EAGAIN if the file has no domain and CREAT is not set, with EINVAL if it has one and EXCL is set, with
+     * EBADF if the descriptor is invalid.
      */
     create: method(CREATE, {
       in: {

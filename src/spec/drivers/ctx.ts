@@ -1,6 +1,8 @@
 /*
- * The ctx driver's additions (R12, R28, R29): a class of contexts, the calls of its interfaces, and the layout of a
- * context's queues in the memory that its client maps.
+ * The tables of the ctx driver, an example of a driver that is not verbs (R12, R28, R29): its class `ctx_context`, the
+ * ioctl, read and write calls of its interfaces, and the layout of a context's queues in memory that the client maps. A
+ * context receives messages of other contexts, as in hfi1: eager messages go to the next buffer of a ring, expected
+ * ones to a buffer that the receiver has announced.
  *
  * A context's memory is contiguous: a page of words, then headers, eager buffers and expected buffers, at the offsets
  * that `query` returns. The device appends a header for each message and publishes HEADER_PRODUCER; the client reads
@@ -28,13 +30,13 @@ import {
   u64,
 } from '../schema/schema.ts'
 
-/** Words of the first page, by number. */
+/** The words (u32) of the first page, by index. */
 export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER: 2 } as const
 
 /** The kind of message that a header describes. */
 export const CtxKind = enumeration('ctx_kind', { EAGER: 1, EXPECTED: 2 })
 
-/** One header; `slot` is the number of an eager or expected buffer. */
+/** One header. `source`: the sender's context number; `slot`: the number of the eager or expected buffer. */
 export const CtxHeader = {
   kind: at(0, enumOf(0, CtxKind)),
   source: at(4, u32(0)),
@@ -45,7 +47,7 @@ export const CtxHeader = {
 }
 export const CTX_HEADER_BYTES = 32
 
-/** Maximum buffers of a queue, and bytes of a buffer. */
+/** Maximum buffers of a queue, bytes of a buffer, and contexts of a device. */
 export const CtxLimits = { buffers: 1024, bytes: 65536, contexts: 160 } as const
 
 /** The layout of a context, as `query` and INFO return it; offsets are from the start of its memory. */
@@ -58,24 +60,25 @@ export const CtxInfo = {
   expectedCount: at(16, u32(0)),
   expectedBytes: at(20, u32(0)),
   headerCount: at(24, u32(0)),
+  /** 1: receiving is enabled. */
   receives: at(28, u32(0)),
   headersAt: at(32, u32(0)),
   eagerAt: at(36, u32(0)),
   expectedAt: at(40, u32(0)),
+  /** Bytes of the memory, and its offset in the context's file. */
   bytes: at(44, u32(0)),
-  /** Offset of the memory in the context's file. */
   offset: at(48, u64(0)),
 }
 
 const count = (id: number) => u32(id, { max: CtxLimits.buffers })
 const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
 
-/** Class `ctx_context`: one context of the device, modelled on hfi1's. */
+/** Class `ctx_context`: one context of the device, similar to a context of Linux's hfi1. */
 export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
-     * Assigns a free context; queue lengths are powers of two. Contexts with the same key can reach each other. `ops`:
-     * a descriptor that is notified of messages. EBUSY if all contexts are assigned.
+     * Assigns a free context; queue lengths are powers of two. Contexts with the same `jobKey` can send to each other.
+     * `ops`: a descriptor that is notified of messages. EBUSY if all contexts are assigned.
      */
     create: method(CREATE, {
       in: {
@@ -94,15 +97,15 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
     /** Enables or disables receiving (initially enabled); while disabled, senders get EAGAIN. */
     receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
-    /** Announces an expected buffer for one message of `length` bytes. EBUSY while one is announced in that slot. */
+    /** Announces expected buffer `slot` for one message of `length` bytes. EBUSY if it is announced already. */
     expect: method(Block.DRIVER_FAST + 2, {
       in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
       out: {},
     }),
     /**
-     * Sends from this context to context number `to`. With `slot` it sends part of an expected message, at `offset`.
-     * ENXIO: no such context with the same key. EAGAIN: no room, or receiving is disabled. EMSGSIZE, EINVAL: more than
-     * a buffer or the announced length.
+     * Sends `data` from this context to context number `to`; with `slot`, as the part at `offset` of an expected
+     * message. ENXIO: there is no such context with the same key. EAGAIN: no buffer is free, or receiving is disabled.
+     * EMSGSIZE: more bytes than an eager buffer. EINVAL: more than the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {
@@ -114,17 +117,19 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       },
       out: {},
     }),
-    /** Notifies `ops` of the next message; immediately if there is an unconsumed one. */
+    /** Notifies `ops` of the next message, or immediately if the header queue has an unconsumed message. */
     arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
   },
 })
 
 // ---- the calls of its interfaces ----
 
-/** Names, newest first. Version 1 lacks expected messages; the last is the provider channel. */
+/**
+ * Names of the interfaces, newest version first. Version 1 lacks expected messages; CHANNEL is the provider channel.
+ */
 export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const
 
-/** Argument of ASSIGN: that of `create`; `handle` is an output, the object's handle in the uverbs context. */
+/** Argument of ASSIGN: the inputs of `create`, and the output `handle`, the object's handle in the uverbs context. */
 export const CtxAssign = {
   eagerCount: at(0, u32(0)),
   eagerBytes: at(4, u32(0)),
@@ -135,7 +140,7 @@ export const CtxAssign = {
 }
 export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
 
-/** Header of write(2); the message follows. `flags` 1: expected. */
+/** Header of the bytes of write(2), which the message follows. `flags`: CTX_EXPECTED or 0. */
 export const CtxSend = {
   to: at(0, u32(0)),
   flags: at(4, u32(0)),
@@ -145,10 +150,10 @@ export const CtxSend = {
 }
 export const CTX_EXPECTED = 1
 
-/** A record of read(2): the queue of context `number` has messages up to header `producer`. */
+/** A record of read(2): HEADER_PRODUCER of context `number` is `producer`. */
 export const CtxRecord = { number: at(0, u32(0)), producer: at(4, u32(0)) }
 
-/** Of the channel: totals of the device. */
+/** Argument of STATISTICS, on the channel: totals of the device. */
 export const CtxStatistics = {
   assigned: at(0, u32(0)),
   reserved: at(4, bytes(0, 4)),
@@ -157,7 +162,7 @@ export const CtxStatistics = {
   refused: at(24, u64(0)),
 }
 
-/** Magic number of the interfaces' ioctls. */
+/** Magic number of the interfaces' ioctls, and the directions of `_IOC`. */
 const MAGIC = 0xc7
 const NONE = 0
 const WRITE = 1
@@ -173,11 +178,11 @@ export const CtxIoctl = {
   /** 4 bytes: 0 or 1. */
   RECEIVE: request(WRITE, 4, 4),
   ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context that was created by another interface. */
+  /** 4 bytes: the handle of a context that was created by the class or by another descriptor. */
   USE: request(WRITE, 6, 4),
-  /** Since version 2. */
+  /** From version 2 on. */
   EXPECT: request(WRITE, 7, 8),
-  /** Of the channel. */
+  /** Only on the channel. */
   STATISTICS: request(READ, 8, 32),
 } as const
 

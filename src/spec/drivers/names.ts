@@ -1,10 +1,10 @@
 /*
- * The drivers, by name. A device's name begins with its driver's name, as libibverbs expects: it chooses a provider by
- * the name in sysfs, takes `rxe…`, and ignores the others, which have no verbs. drivers/known.ts creates devices of
- * each.
+ * The drivers, by name. drivers/known.ts creates their devices. The default name of a device begins with its driver's
+ * name, because libibverbs chooses a provider by the name in sysfs: it has one for `rxe…`, and ignores the others,
+ * which have no verbs.
  */
 export const Drivers = {
-  /** `network`: its devices have a port and an address. */
+  /** `network`: whether the driver's devices have a port and an address. */
   rxe: { network: true },
   ctx: { network: false },
   null: { network: false },
@@ -16,6 +16,6 @@ export type NetworkDriverName = {
 }[DriverName]
 export const driverNames = Object.keys(Drivers) as readonly DriverName[]
 
-/** The driver of a device with this name; undefined if there is none. */
+/** The driver whose name a device's name begins with; undefined if there is none. */
 export const driverOfName = (name: string): DriverName | undefined =>
   driverNames.find(driver => name.startsWith(driver))

@@ -1,24 +1,24 @@
 /*
- * A ring layout as data (docs/decisions/rings.md): where program and device find the indices of a ring and the fields
- * of its elements. There are two, with the same field names: that of rxe's user library (rxe-rings.ts), which
- * unmodified programs use, and a compact one for programs in this process (compact-rings.ts). All readers and writers
- * of rings use the layout. Byte offsets, little-endian.
+ * Ring layouts (docs/decisions/rings.md): the offsets of the indices of a ring and of the fields of its elements. There
+ * are two layouts with the same field names: that of rxe's user library (rxe-rings.ts), which unmodified programs use,
+ * and a compact one for programs in this process (compact-rings.ts). All code that reads or writes rings takes the
+ * layout as an argument. Offsets are in bytes; fields are little-endian.
  */
 import { RecvWqe, RingHeader, SendWqe, Wc } from './rxe-rings.ts'
 
 type Offsets<T> = { readonly [K in keyof T]: number }
 
-/** Mask of a stored index that only counts up; it is never negative. */
-const COUNTING = 0x7fff_ffff
+/** Mask of an index in a `counting` layout: it wraps at 2^31, so that the i32 is never negative. */
+const COUNTING_MASK = 0x7fff_ffff
 
-/** Mask of a stored index of a ring with `mask` + 1 slots. */
-export const wrapOf = ({ counting }: RingLayout, mask: number): number => (counting ? COUNTING : mask)
+/** The mask with which an index is stored in a ring of `mask` + 1 slots. */
+export const wrapOf = ({ counting }: RingLayout, mask: number): number => (counting ? COUNTING_MASK : mask)
 
-/** Loads the index in word `at`, with acquire ordering: another process publishes it after the elements. */
+/** Loads the index in word `at`, with acquire ordering: the other process stores it after the elements. */
 export const loadIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number): number =>
   oneThread ? words[at]! : Atomics.load(words, at)
 
-/** Publishes `index` in word `at`, with release ordering. */
+/** Stores `index` in word `at`, with release ordering. */
 export const storeIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number, index: number): void => {
   if (oneThread) words[at] = index
   else Atomics.store(words, at, index)
@@ -26,16 +26,16 @@ export const storeIndex = ({ oneThread }: RingLayout, words: Int32Array, at: num
 
 export interface RingLayout {
   readonly name: 'rxe' | 'compact'
-  /** Offsets from the start of the header; DATA is its size. */
+  /** Offsets from the start of the header; DATA: offset of the elements, that is the size of the header. */
   readonly header: Offsets<typeof RingHeader>
   /**
-   * True: indices only count up, so that a ring holds as many elements as it has slots. False: indices are stored
-   * masked, and a full ring has one free slot.
+   * True: indices are not masked by the ring's size, so that a ring can have as many elements as slots. False: indices
+   * are masked, and a full ring has one free slot, because equal indices mean empty.
    */
   readonly counting: boolean
-  /** True: program and device share one thread, so that no ordering is needed. */
+  /** True: program and device run in one thread, so that loads and stores need no ordering. */
   readonly oneThread: boolean
-  /** Size of the smallest element, in bytes. */
+  /** Minimum size of an element, in bytes. */
   readonly minElement: number
   readonly wc: Offsets<typeof Wc>
   readonly send: Offsets<typeof SendWqe>

@@ -1,22 +1,23 @@
 /*
- * The rings that rxe's user library and its driver share, as data (rdma/rdma_user_rxe.h; offsets in bytes,
- * little-endian).
+ * The ring layout of rxe's user library and its driver (rdma/rdma_user_rxe.h). Offsets are in bytes; fields are
+ * little-endian.
  *
  * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; the ring is empty when
  * they are equal and full when the producer is one before the consumer, so a ring of `mask + 1` slots holds `mask`
  * elements. The program produces send and receive requests and consumes completions; the device does the opposite.
  */
 
-/** struct rxe_queue_buf: the program reads the first two words once, after mmap. */
+/** struct rxe_queue_buf. The program reads LOG2_ELEMENT and INDEX_MASK once, after mmap. */
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
 /**
- * A word that rxe leaves unused: offset of the elements from the start of the header; 0: directly behind the header.
- * Headers of packed rings (a session's option, spec/session.ts) lie side by side, apart from their elements.
+ * A word of the header that rxe does not use: the offset of the elements from the start of the header; 0: they are at
+ * RingHeader.DATA. Packed rings (OpenWants.PACKED_RINGS in spec/session.ts) need it: their headers lie side by side,
+ * apart from their elements.
  */
 export const PACKED_ELEMENTS = 8
 
-/** struct ib_uverbs_wc, in elements of 128 bytes as rxe has them. */
+/** struct ib_uverbs_wc, in elements of 128 bytes (2^LOG2_ELEMENT), as in rxe. */
 export const Wc = {
   WR_ID: 0,
   STATUS: 8,
@@ -38,7 +39,7 @@ export const Wc = {
   LOG2_ELEMENT: 7,
 } as const
 
-/** struct rxe_send_wqe up to the elements or the inline data. */
+/** struct rxe_send_wqe up to the scatter/gather elements or the inline data. */
 export const SendWqe = {
   WR_ID: 0,
   OPCODE: 12,
@@ -51,22 +52,24 @@ export const SendWqe = {
   ATOMIC_COMPARE_ADD: 32,
   ATOMIC_SWAP: 40,
   ATOMIC_RKEY: 48,
-  /** BIND_MW: u64 address (at REMOTE) and length; the region's key, and the window's old and new key. */
+  /**
+   * BIND_MW: u64 address (at REMOTE) and u64 length; the region's lkey, the window's old and new rkey, access flags.
+   */
   MW_LENGTH: 32,
   MW_LKEY: 40,
   MW_KEY: 44,
   MW_NEW_KEY: 48,
   MW_ACCESS: 52,
   /**
-   * FLUSH (Linux 6.2): the key, and one byte each for placement and selectivity. The length before the key is left 0 by
-   * libibverbs, and rxe uses DMA_LENGTH.
+   * FLUSH (Linux 6.2): the rkey, and one byte each for placement and selectivity. The struct has a length before the
+   * rkey, which libibverbs leaves 0; rxe uses DMA_LENGTH.
    */
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,
   /**
-   * Datagrams: QP number, Q_Key, and number of the address handle; 0: the address vector itself follows, in layouts
-   * where UD_VECTOR is not 0.
+   * Datagrams: QP number, Q_Key, and number of the address handle. If the number is 0, the address vector is at
+   * UD_VECTOR; a layout whose UD_VECTOR is 0 has no address vectors.
    */
   UD_QPN: 24,
   UD_QKEY: 28,
@@ -74,14 +77,14 @@ export const SendWqe = {
   UD_VECTOR: 56,
   DMA_LENGTH: 184,
   DMA_NUM_SGE: 196,
-  /** The elements, or data: inline data, and the 8 bytes of an ATOMIC WRITE. */
+  /** The scatter/gather elements, or the bytes themselves: inline data, or the 8 bytes of an ATOMIC WRITE. */
   SGE: 208,
 } as const
 
-/** struct rxe_av, in a request of older providers, which have no numbers for address handles. */
+/** struct rxe_av, in requests of older rdma-core providers, which know no numbers of address handles. */
 export const Vector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
 
-/** struct rxe_recv_wqe up to the elements. */
+/** struct rxe_recv_wqe up to the scatter/gather elements. */
 export const RecvWqe = { WR_ID: 0, DMA_NUM_SGE: 28, SGE: 40 } as const
 
 /** struct ib_sge in a ring. */

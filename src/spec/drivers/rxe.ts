@@ -1,9 +1,11 @@
 /*
- * The rxe driver's additions to the common classes (R4, R22): the offsets of its queues in the context's file.
+ * The rxe driver's additions to the common classes (R4, R22): the offsets of its queues in the context's file, and the
+ * numbers of its address handles and SRQs.
  *
- * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the
- * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `RxeLayouts` maps bytes of that part to
- * attributes; a listed method that is called without room for all of it is EINVAL, as in Linux's driver.
+ * In the object dialect these are attributes with ids from 0x8000. In Linux's dialects they are the driver's bytes of
+ * the response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on); `RxeLayouts` maps these bytes to the
+ * attributes. A method in `RxeLayouts` that is called with a shorter buffer for these bytes is refused with EINVAL, as
+ * in Linux's driver.
  */
 
 import { MAX_AHS } from '../classes/pd.ts'
@@ -18,7 +20,7 @@ const queue = (id: number) => optional(record(id, MmapInfo))
 /** Outputs of the creation of a queue pair of any type. */
 export const QpQueues = { create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } } }
 
-/** The attributes that are added to core's, by class and method. */
+/** The attributes that the driver adds to core's, by class and method. */
 export const RxeAttributes = {
   cq: {
     create: { out: { queue: queue(0x8000) } },
@@ -30,14 +32,14 @@ export const RxeAttributes = {
   xrc_ini_qp: QpQueues,
   gsi_qp: QpQueues,
   ah: {
-    /** The number for work requests. */
+    /** `number`: names the address handle in work requests. */
     create: { out: { number: optional(u32(0x8000)) } },
   },
   pd: {
     createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MAX_AHS)) } },
   },
   srq: {
-    /** `number`: srq_num of Linux's driver; packets do not carry the number of a basic SRQ. */
+    /** `number`: srq_num of Linux's driver. Packets never carry the number of a basic SRQ. */
     create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
     modify: { out: { queue: queue(0x8000) } },
   },
@@ -49,11 +51,13 @@ export const RxeAttributes = {
 
 export interface DriverLayout {
   readonly out: Layout
-  /** Required room in bytes, if it differs from what is written; 0: nothing is written without room. */
+  /**
+   * Required bytes of the caller's buffer, if not `out.size`; 0: a missing buffer is accepted, and nothing is written.
+   */
   readonly room?: number
   /**
-   * `none`: the driver refuses private input with EINVAL. `pointer`: its input is the address of the response, if there
-   * is one.
+   * `none`: the driver refuses input bytes of its own with EINVAL. `pointer`: its input, if there is any, is the
+   * address of the response.
    */
   readonly input?: 'none' | 'pointer'
 }
@@ -72,7 +76,7 @@ const qp: DriverLayout = {
   input: 'none',
 }
 
-/** By 'class.method': the driver's part of the response in Linux's dialects. */
+/** By 'class.method': the driver's bytes of the response in Linux's dialects. */
 export const RxeLayouts: Readonly<Record<string, DriverLayout>> = {
   'cq.create': cq,
   'cq.modify': cq,

@@ -1,7 +1,7 @@
 /*
- * Linux's calls that deliberately have no method here, each with the reason: the caller's refusal, the trace and
- * docs/reference/linux-abi.md show it. As in Linux a command is EOPNOTSUPP and an ioctl EPROTONOSUPPORT, after which
- * libibverbs falls back to the command.
+ * Linux's calls that deliberately have no method here, each with the reason, which the error's message, the trace and
+ * docs/reference/linux-abi.md show. As in Linux, a write command is refused with EOPNOTSUPP, and an ioctl with
+ * EPROTONOSUPPORT, after which libibverbs falls back to the write command.
  */
 import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
 
@@ -10,7 +10,7 @@ type Ioctl = {
 }[keyof typeof ioctlNames]
 
 const NEVER = 'Linux reserves its number and has never implemented it'
-const IN_RINGS = "it is done in the mapped ring, so Linux's rxe has no call for it either"
+const IN_RINGS = "programs do it in the mapped ring, so Linux's rxe does not implement it either"
 const NO_IPSEC = 'it sets up IPsec in hardware'
 
 /** By Linux's name of the command. */
@@ -26,7 +26,7 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POST_SRQ_RECV: IN_RINGS,
 }
 
-/** By object and method. ADVISE_MR is known to Linux's rxe, so it is EOPNOTSUPP. */
+/** By OBJECT.METHOD. ADVISE_MR is refused with EOPNOTSUPP, because Linux's handler refuses it, not its method table. */
 export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,

@@ -1,18 +1,18 @@
 /*
- * The nodes in /dev/infiniband, as programs request them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in
- * stat(2). A program cannot see a node that the daemon's tree lacks.
+ * The device nodes in /dev/infiniband, as programs get them from netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and stat(2).
+ * Netlink reports a node only if the daemon's tree of files has it.
  */
 import { CM_NAME, UMAD_NAME } from '../session.ts'
 
 export interface CharDevice {
-  /** One node per device, per port, or for the system. */
+  /** Whether there is one node per device, per port, or for the system. */
   readonly of: 'device' | 'port' | 'system'
-  /** Name of the node, followed by the number of the device or port, unless there is one for the system. */
+  /** Name of the node; the number of the device or port follows, except for `system`. */
   readonly node: string
   readonly major: number
   /** Minor number of node 0. */
   readonly minor: number
-  /** Version of its ABI; of `uverbs` it is the driver's. */
+  /** Version of the node's ABI; absent for `uverbs`, where it is the driver's. */
   readonly abi?: number
 }
 
@@ -24,5 +24,5 @@ export const CharDevices = {
   issm: { of: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
 } as const satisfies Readonly<Record<string, CharDevice>>
 
-/** st_rdev in the kernel's encoding for small numbers. */
+/** st_rdev of node `number`: the kernel's encoding of majors below 4096 and minors below 256. */
 export const rdevOf = ({ major, minor }: CharDevice, number = 0): number => major * 256 + minor + number

@@ -1,7 +1,7 @@
 /*
  * Every uverbs call of Linux with its counterpart here (R41, R42): a method of one or several classes, or the reason
- * why there is none. It joins names.ts, write.ts, ioctl.ts and absent.ts; docs/reference/linux-abi.md is generated from
- * it, and a test walks it.
+ * why there is none. The list joins names.ts, write.ts, ioctl.ts and absent.ts; docs/reference/linux-abi.md is
+ * generated from it, and test/uapi/every-call.test.ts checks every call of it.
  */
 import { absentCommands, absentIoctls } from './absent.ts'
 import { ioctlMethods } from './ioctl.ts'
@@ -10,7 +10,7 @@ import { EXTENDED, writeCommands } from './write.ts'
 
 export interface LinuxCall {
   readonly dialect: 'write' | 'ioctl'
-  /** Linux's name, of an ioctl OBJECT.METHOD. */
+  /** Linux's name of the command; of an ioctl OBJECT.METHOD. */
   readonly name: string
   /** Number of the command (bit 31: extended), or of the object. */
   readonly number: number
@@ -18,10 +18,12 @@ export interface LinuxCall {
   readonly methodNumber?: number
   /** Names of the attributes of an ioctl, by number. */
   readonly attributes: readonly string[]
-  /** The counterpart: `classes` × `method`; undefined if absent, or if the call carries any command (INVOKE_WRITE). */
+  /** The counterpart: `method` of each of `classes`; undefined and empty if there is none. */
   readonly classes: readonly string[]
   readonly method: string | undefined
-  readonly carries: boolean
+  /** The call carries any write command (INVOKE_WRITE), so that it has no method of its own. */
+  readonly carriesCommand: boolean
+  /** The reason why there is no counterpart (absent.ts). */
   readonly absent: string | undefined
 }
 
@@ -36,7 +38,7 @@ const commandOf = (name: string, number: number): LinuxCall => {
     attributes: [],
     classes: found?.classes ?? [],
     method: found?.method,
-    carries: false,
+    carriesCommand: false,
     absent: absences[name],
   }
 }
@@ -53,12 +55,12 @@ const ioctlsOf = (object: LinuxObjectName): LinuxCall[] =>
       attributes,
       classes: found?.method === undefined ? [] : found.classes,
       method: found?.method,
-      carries: found?.converter === 'invokeWrite',
+      carriesCommand: found?.converter === 'invokeWrite',
       absent: absences[`${object}.${method}`],
     }
   })
 
-/** In the order of dialects and numbers. */
+/** Write commands, extended commands, then ioctls, each in the order of their numbers. */
 export const linuxCalls: readonly LinuxCall[] = [
   ...Object.entries(WriteCommands).map(([name, number]) => commandOf(name, number)),
   ...Object.entries(ExtendedCommands).map(([name, number]) => commandOf(name, EXTENDED + number)),
@@ -68,6 +70,6 @@ export const linuxCalls: readonly LinuxCall[] = [
 const key = (dialect: LinuxCall['dialect'], number: number, method?: number): string => `${dialect} ${number} ${method}`
 const byNumber = new Map(linuxCalls.map(call => [key(call.dialect, call.number, call.methodNumber), call]))
 
-/** The call with this number: of a command with bit 31 if it is extended, or of an object and its method. */
+/** The call with this number: a command's number (with bit 31 if extended), or the numbers of object and method. */
 export const linuxCall = (dialect: LinuxCall['dialect'], number: number, method?: number): LinuxCall | undefined =>
   byNumber.get(key(dialect, number, method))

@@ -1,23 +1,24 @@
 /*
- * Linux's encoding of a flow steering rule (ib_uverbs_flow_attr of CREATE_FLOW, ib_user_verbs.h): specs in sequence,
- * each {u32 type, u16 size, u16 reserved} and, for a header, a filter of values and one of masks.
+ * Linux's encoding of a flow steering rule (ib_uverbs_flow_attr of CREATE_FLOW, ib_user_verbs.h): a sequence of specs,
+ * each {u32 type, u16 size, u16 reserved}. The spec of a header is followed by two filters, the values and the masks of
+ * its fields; the spec of an action by a u32 and padding.
  *
- * The size of a spec says how long its filters are: shorter from programs of older headers, longer from newer ones. An
- * action has a word and padding instead. Little-endian except the filters, which are bytes of the packet.
+ * The size of a spec tells the length of its filters: programs built with older headers have shorter ones, with newer
+ * headers longer ones. Little-endian, except the filters, which are in the packet's byte order.
  */
 import { FlowSpecType } from '../enums.ts'
 
 export interface FlowFilter {
   /** Bytes of the filter as Linux 6.1 knows it. */
   readonly bytes: number
-  /** The word (big-endian) at `at` has at most this many significant bits. */
+  /** The big-endian u32 at offset `at` of the filter may have only its lower `bits` bits set. */
   readonly limit?: { readonly at: number; readonly bits: number }
-  /** The spec cannot be an inner header of a tunnel. */
+  /** The spec cannot have the flag INNER: it is no inner header of a tunnel. */
   readonly outermost?: true
 }
 
 const { values } = FlowSpecType
-/** By type of the header; Linux accepts no rule for other types. */
+/** By type of the spec (`FlowSpecType`); Linux refuses rules with other header types. */
 export const flowFilters: Readonly<Record<number, FlowFilter | undefined>> = {
   [values.ETH]: { bytes: 16 },
   [values.IPV4]: { bytes: 12 },
@@ -30,12 +31,17 @@ export const flowFilters: Readonly<Record<number, FlowFilter | undefined>> = {
   [values.MPLS]: { bytes: 4 },
 }
 
-/** Types that name an object instead of a spec of class `flow`. */
+/**
+ * Types of actions: FIRST is the lowest (IB_FLOW_SPEC_ACTION_TAG); HANDLE and COUNT name an object (a flow action, a
+ * set of counters), so that they have no spec in class `flow`.
+ */
 export const FlowAction = { FIRST: 0x1000, HANDLE: 0x1002, COUNT: 0x1003 } as const
 
-/** Bytes of a spec's header; of an action with a word. */
+/** Bytes of the header of a spec. */
 export const FLOW_SPEC_HEADER = 8
+/** Bytes of the spec of an action: header, u32, padding. */
 export const FLOW_ACTION = 16
-/** Maximum specs of a rule, and their maximum bytes on average. */
+/** Maximum specs of a rule. */
 export const FLOW_SPECS = 10
+/** The specs of a rule with n specs have at most n times this many bytes. */
 export const FLOW_SPEC_ROOM = 88

@@ -1,6 +1,7 @@
 /*
- * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes
- * (ib_user_ioctl_cmds.h), as methods of our classes. An object or method that is not here is EPROTONOSUPPORT.
+ * Linux's ioctl methods on a uverbs file (R42): for each {object, method} of RDMA_VERBS_IOCTL (ib_user_ioctl_cmds.h)
+ * the method of our classes, and for each of its attributes the bytes and our attribute. names.ts has Linux's names and
+ * numbers. An object or method that is not here is EPROTONOSUPPORT.
  *
  * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known, but no device implements it: EOPNOTSUPP if its
  * attributes are valid.
@@ -14,17 +15,18 @@ import { type Cell, embed, object, value, whichClass } from './layout.ts'
 import { ioctlNames, LinuxObject, type LinuxObjectName } from './names.ts'
 import { LINUX_QP_CLASSES, qpCap, SRQ_CLASSES } from './structs.ts'
 
-/** RDMA_VERBS_IOCTL */
+/** The request number of ioctl(2). */
 export const RDMA_VERBS_IOCTL = 0xc0181b01
+/** Ids of the driver's attributes: UVERBS_ATTR_UHW_IN and _OUT. */
 export const UHW_IN = 0x1000
 export const UHW_OUT = 0x1001
 
 /**
- * - `in`: bytes, in the attribute itself if at most 8, otherwise at its address; `out`: bytes at a pointer
- * - `flags`: 4 or 8 bytes, inline; bits outside `allowed` are EINVAL
- * - `handle` of an object, `destroy`: of the one to destroy; `fd`: a descriptor; `newHandle`, `newFd`: results of a
- *   create
- * - `list`: room for as many records as fit
+ * - `in`: bytes, in the attribute itself if at most 8, otherwise at its address; `out`: the caller's buffer for bytes
+ * - `flags`: 4 or 8 bytes in the attribute itself; bits outside `allowed` are EINVAL
+ * - `handle`: of an object; `destroy`: of the object to destroy; `fd`: a descriptor; `newHandle`, `newFd`: outputs of a
+ *   creation
+ * - `list`: the caller's buffer for as many records as fit
  */
 export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' | 'fd' | 'newHandle' | 'newFd' | 'list'
 
@@ -32,22 +34,23 @@ export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
   /**
-   * Minimum and maximum length. `grows`: a longer one is accepted; input must end in zeros, output is filled with
-   * zeros.
+   * Minimum and maximum length in bytes. `grows`: a longer attribute is accepted; a longer input must end in zeros, a
+   * longer output is filled with zeros.
    */
   readonly min: number
   readonly max: number
   readonly grows: boolean
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
-  /** `handle`, `fd`, `list`, `flags`: our attribute; `object` for the object of the call. */
+  /** `handle`, `fd`, `list`, `flags`: name of our attribute; `object`: the object of the call; empty: none. */
   readonly name: string
   /** `handle`, `destroy`: the allowed classes; empty: no object here can match. */
   readonly classes: readonly string[]
+  /** `flags`: the accepted bits. */
   readonly allowed: number
-  /** Required by our method, but checked late by Linux: the errno if it is absent. */
+  /** Our method requires the attribute, but only Linux's handler checks it: the errno if it is absent. */
   readonly absent?: ErrnoName
-  /** Known, but no device accepts it: the errno if it is present. */
+  /** Linux knows the attribute, but no device here accepts it: the errno if it is present. */
   readonly present?: ErrnoName
 }
 
@@ -56,126 +59,146 @@ export interface IoctlMethod {
   readonly number: number
   readonly name: string
   readonly classes: readonly string[]
-  /** Undefined: no device implements it (EOPNOTSUPP), or its converter finds the method (INVOKE_WRITE). */
+  /** Undefined: no device implements the call (EOPNOTSUPP), or its converter finds the method (INVOKE_WRITE). */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
-  /** The driver's attributes UHW_IN and UHW_OUT are accepted. */
+  /** Whether the driver's attributes UHW_IN and UHW_OUT are accepted. */
   readonly driver: boolean
-  /** Arguments that the Linux method implies. */
+  /** Arguments of our method that the Linux method implies. */
   readonly set?: AnyValues
-  /** A named converter of the codec handles the rest. */
+  /** The converter in uapi/linux/ioctl.ts for what the attributes' cells do not express. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
 
+/** An attribute by Linux's name; `method` replaces the name by the id. */
+type NamedAttribute = Omit<IoctlAttribute, 'id'> & { readonly linuxName: string }
+
+/** An attribute has at most 65,535 bytes: its length is a u16. */
+const MAX_LENGTH = 0xffff
+
 const blank = { min: 0, max: 0, grows: false, mandatory: true, cells: [], name: '', classes: [], allowed: 0 }
-const into = (id: number, size: number, ...cells: Cell[]): IoctlAttribute => ({
+const into = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'in',
   min: size,
   max: size,
   cells,
 })
-const out = (id: number, size: number, ...cells: Cell[]): IoctlAttribute => ({
+const out = (linuxName: string, size: number, ...cells: Cell[]): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'out',
   min: size,
   max: size,
   cells,
 })
-const flags = (id: number, name: string, allowed: number): IoctlAttribute => ({
+const flags = (linuxName: string, name: string, allowed: number): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'flags',
   min: 4,
   max: 8,
   name,
   allowed,
 })
-const handle = (id: number, name: string, classes: readonly string[]): IoctlAttribute => ({
+const handle = (linuxName: string, name: string, classes: readonly string[]): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'handle',
   name,
   classes,
 })
-const destroy = (id: number, classes: readonly string[]): IoctlAttribute => ({
+const destroy = (linuxName: string, classes: readonly string[]): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'destroy',
   name: 'object',
   classes,
 })
-const fd = (id: number, name: string): IoctlAttribute => ({ ...blank, id, kind: 'fd', name })
-const newHandle = (id: number): IoctlAttribute => ({ ...blank, id, kind: 'newHandle', name: 'object' })
-const newFd = (id: number): IoctlAttribute => ({ ...blank, id, kind: 'newFd', name: 'object' })
-const list = (id: number, name: string, min: number): IoctlAttribute => ({
+const fd = (linuxName: string, name: string): NamedAttribute => ({ ...blank, linuxName, kind: 'fd', name })
+const newHandle = (linuxName: string): NamedAttribute => ({ ...blank, linuxName, kind: 'newHandle', name: 'object' })
+const newFd = (linuxName: string): NamedAttribute => ({ ...blank, linuxName, kind: 'newFd', name: 'object' })
+const list = (linuxName: string, name: string, min: number): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind: 'list',
   min,
-  max: 0xffff,
+  max: MAX_LENGTH,
   name,
 })
-const optional = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, mandatory: false })
-const grows = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, grows: true })
-/** Optional in Linux's table; without it the handler fails with `absent`. */
-const late = (attribute: IoctlAttribute, absent: ErrnoName): IoctlAttribute => ({
+const optional = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: false })
+const grows = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, grows: true })
+/** Optional in Linux's table; without the attribute Linux's handler fails with `absent`. */
+const checkedByHandler = (attribute: NamedAttribute, absent: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
   absent,
 })
-const required = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, mandatory: true })
-const refused = (attribute: IoctlAttribute, present: ErrnoName): IoctlAttribute => ({
+const required = (attribute: NamedAttribute): NamedAttribute => ({ ...attribute, mandatory: true })
+const refused = (attribute: NamedAttribute, present: ErrnoName): NamedAttribute => ({
   ...attribute,
   mandatory: false,
   present,
 })
-const anything = (id: number, kind: 'in' | 'out', min: number): IoctlAttribute => ({
+/** An optional attribute of `min` or more bytes. */
+const anyBytes = (linuxName: string, kind: 'in' | 'out', min: number): NamedAttribute => ({
   ...blank,
-  id,
+  linuxName,
   kind,
   min,
-  max: 0xffff,
+  max: MAX_LENGTH,
   mandatory: false,
 })
-/** The driver's own attributes, of methods that have them. */
-export const driverAttributes: readonly IoctlAttribute[] = [anything(UHW_IN, 'in', 0), anything(UHW_OUT, 'out', 0)]
+
+/** The driver's own attributes, of methods that have them (`IoctlMethod.driver`). */
+export const driverAttributes: readonly IoctlAttribute[] = [
+  { ...anyBytes('UHW_IN', 'in', 0), id: UHW_IN },
+  { ...anyBytes('UHW_OUT', 'out', 0), id: UHW_OUT },
+]
 
 const method = <const O extends LinuxObjectName>(
   objectName: O,
   name: Extract<keyof (typeof ioctlNames)[O], string>,
   classes: readonly string[],
   call: string | undefined,
-  attributes: readonly IoctlAttribute[],
-  rest: Partial<Pick<IoctlMethod, 'driver' | 'set' | 'converter'>> = {},
-): IoctlMethod => ({
-  object: LinuxObject[objectName],
-  number: Object.keys(ioctlNames[objectName]).indexOf(name),
-  name,
-  classes,
-  method: call,
-  attributes,
-  driver: false,
-  ...rest,
-})
+  attributes: readonly NamedAttribute[],
+  options: Partial<Pick<IoctlMethod, 'driver' | 'set' | 'converter'>> = {},
+): IoctlMethod => {
+  const methods: Readonly<Record<string, readonly string[]>> = ioctlNames[objectName]
+  const idOf = (linuxName: string): number => {
+    const id = methods[name]!.indexOf(linuxName)
+    if (id < 0) throw new Error(`${objectName}.${name} has no attribute ${linuxName} (names.ts)`)
+    return id
+  }
+  return {
+    object: LinuxObject[objectName],
+    number: Object.keys(methods).indexOf(name),
+    name,
+    classes,
+    method: call,
+    attributes: attributes.map(({ linuxName, ...attribute }) => ({ ...attribute, id: idOf(linuxName) })),
+    driver: false,
+    ...options,
+  }
+}
 
+/** All bits of a flag set. */
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
 const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
 /** Access flags that REG_DMABUF_MR accepts. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
 
-/** ib_uverbs_sge */
-const ADVISED_RANGE = 16
+/** Bytes of struct ib_uverbs_sge. */
+const SGE_BYTES = 16
 
-/** Attributes of INVOKE_WRITE. */
+/** Ids of the attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
 
-const contextValues = [
-  optional(out(0, 4, value(0, 4, 'numCompVectors'))),
-  optional(out(1, 8, value(0, 8, 'coreSupport'))),
+const contextValues = (methodName: 'GET_CONTEXT' | 'QUERY_CONTEXT') => [
+  optional(out(`${methodName}_NUM_COMP_VECTORS`, 4, value(0, 4, 'numCompVectors'))),
+  optional(out(`${methodName}_CORE_SUPPORT`, 8, value(0, 8, 'coreSupport'))),
 ]
 
 export const ioctlMethods: readonly IoctlMethod[] = [
@@ -184,7 +207,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'INVOKE_WRITE',
     [],
     undefined,
-    [anything(InvokeWrite.CORE_IN, 'in', 4), anything(InvokeWrite.CORE_OUT, 'out', 0), into(InvokeWrite.WRITE_CMD, 8)],
+    [anyBytes('CORE_IN', 'in', 4), anyBytes('CORE_OUT', 'out', 0), into('WRITE_CMD', 8)],
     { driver: true, converter: 'invokeWrite' },
   ),
   method(
@@ -192,50 +215,59 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     'INFO_HANDLES',
     ['device'],
     'queryHandles',
-    [into(0, 8), late(out(1, 4), 'ENOENT'), late(list(2, 'handles', 4), 'EINVAL')],
+    [
+      into('INFO_OBJECT_ID', 8),
+      checkedByHandler(out('INFO_TOTAL_HANDLES', 4), 'ENOENT'),
+      checkedByHandler(list('INFO_HANDLES_LIST', 'handles', 4), 'EINVAL'),
+    ],
     { converter: 'handles' },
   ),
   method('DEVICE', 'QUERY_PORT', ['port'], 'query', [
-    into(0, 8, object(0, 8)),
-    grows(out(1, 48, ...embed(0, 'attributes', PortAttributes))),
+    into('QUERY_PORT_PORT_NUM', 8, object(0, 8)),
+    grows(out('QUERY_PORT_RESP', 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
-  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues, { driver: true }),
-  method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues),
+  method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues('GET_CONTEXT'), { driver: true }),
+  method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues('QUERY_CONTEXT')),
   method(
     'DEVICE',
     'QUERY_GID_TABLE',
     ['device'],
     'queryGidTable',
-    [into(0, 8), flags(1, '', 0), list(2, 'entries', 0), out(3, 8)],
+    [
+      into('QUERY_GID_TABLE_ENTRY_SIZE', 8),
+      flags('QUERY_GID_TABLE_FLAGS', '', 0),
+      list('QUERY_GID_TABLE_RESP_ENTRIES', 'entries', 0),
+      out('QUERY_GID_TABLE_RESP_NUM_ENTRIES', 8),
+    ],
     { converter: 'gidTable' },
   ),
   method('DEVICE', 'QUERY_GID_ENTRY', ['port'], 'queryGidEntry', [
-    into(0, 8, object(0, 8)),
-    into(1, 8, value(0, 8, 'index')),
-    flags(2, '', 0),
-    grows(out(3, 32, ...embed(0, 'entry', GidEntry))),
+    into('QUERY_GID_ENTRY_PORT', 8, object(0, 8)),
+    into('QUERY_GID_ENTRY_GID_INDEX', 8, value(0, 8, 'index')),
+    flags('QUERY_GID_ENTRY_FLAGS', '', 0),
+    grows(out('QUERY_GID_ENTRY_RESP_ENTRY', 32, ...embed(0, 'entry', GidEntry))),
   ]),
-  method('PD', 'PD_DESTROY', ['pd'], 'destroy', [destroy(0, ['pd'])]),
+  method('PD', 'PD_DESTROY', ['pd'], 'destroy', [destroy('DESTROY_PD_HANDLE', ['pd'])]),
   method(
     'CQ',
     'CQ_CREATE',
     ['cq'],
     'create',
     [
-      newHandle(0),
-      into(1, 4, value(0, 4, 'cqe')),
-      into(2, 8, value(0, 8, 'userHandle')),
-      optional(fd(3, 'channel')),
-      into(4, 4, value(0, 4, 'compVector')),
-      optional(flags(5, 'flags', CqFlags.values.TIMESTAMP_COMPLETION | CqFlags.values.IGNORE_OVERRUN)),
-      out(6, 4, value(0, 4, 'cqe')),
-      optional(fd(7, 'asyncFd')),
+      newHandle('CREATE_CQ_HANDLE'),
+      into('CREATE_CQ_CQE', 4, value(0, 4, 'cqe')),
+      into('CREATE_CQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      optional(fd('CREATE_CQ_COMP_CHANNEL', 'channel')),
+      into('CREATE_CQ_COMP_VECTOR', 4, value(0, 4, 'compVector')),
+      optional(flags('CREATE_CQ_FLAGS', 'flags', CqFlags.values.TIMESTAMP_COMPLETION | CqFlags.values.IGNORE_OVERRUN)),
+      out('CREATE_CQ_RESP_CQE', 4, value(0, 4, 'cqe')),
+      optional(fd('CREATE_CQ_EVENT_FD', 'asyncFd')),
     ],
     { driver: true },
   ),
   method('CQ', 'CQ_DESTROY', ['cq'], 'destroy', [
-    destroy(0, ['cq']),
-    grows(out(1, 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
+    destroy('DESTROY_CQ_HANDLE', ['cq']),
+    grows(out('DESTROY_CQ_RESP', 8, value(0, 4, 'compEvents'), value(4, 4, 'asyncEvents'))),
   ]),
   method(
     'QP',
@@ -243,27 +275,27 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     LINUX_QP_CLASSES,
     'create',
     [
-      newHandle(0),
-      late(handle(1, 'xrcd', ['xrcd']), 'ENOENT'),
-      late(handle(2, 'pd', ['pd']), 'ENOENT'),
-      optional(handle(3, 'srq', ['srq'])),
-      late(handle(4, 'sendCq', ['cq']), 'ENOENT'),
-      late(handle(5, 'recvCq', ['cq']), 'ENOENT'),
-      optional(handle(6, 'rwqIndTbl', [])),
-      into(7, 8, value(0, 8, 'userHandle')),
-      grows(into(8, 20, ...qpCap(0))),
-      into(9, 8, whichClass(0, 8)),
-      optional(flags(10, 'flags', QpFlags.values.SQ_SIG_ALL)),
-      refused(into(11, 4), 'EOPNOTSUPP'),
-      optional(fd(12, 'asyncFd')),
-      grows(out(13, 20, ...qpCap(0))),
-      out(14, 4, value(0, 4, 'qpNum')),
+      newHandle('CREATE_QP_HANDLE'),
+      checkedByHandler(handle('CREATE_QP_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT'),
+      checkedByHandler(handle('CREATE_QP_PD_HANDLE', 'pd', ['pd']), 'ENOENT'),
+      optional(handle('CREATE_QP_SRQ_HANDLE', 'srq', ['srq'])),
+      checkedByHandler(handle('CREATE_QP_SEND_CQ_HANDLE', 'sendCq', ['cq']), 'ENOENT'),
+      checkedByHandler(handle('CREATE_QP_RECV_CQ_HANDLE', 'recvCq', ['cq']), 'ENOENT'),
+      optional(handle('CREATE_QP_IND_TABLE_HANDLE', 'rwqIndTbl', [])),
+      into('CREATE_QP_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      grows(into('CREATE_QP_CAP', 20, ...qpCap(0))),
+      into('CREATE_QP_TYPE', 8, whichClass(0, 8)),
+      optional(flags('CREATE_QP_FLAGS', 'flags', QpFlags.values.SQ_SIG_ALL)),
+      refused(into('CREATE_QP_SOURCE_QPN', 4), 'EOPNOTSUPP'),
+      optional(fd('CREATE_QP_EVENT_FD', 'asyncFd')),
+      grows(out('CREATE_QP_RESP_CAP', 20, ...qpCap(0))),
+      out('CREATE_QP_RESP_QP_NUM', 4, value(0, 4, 'qpNum')),
     ],
     { driver: true },
   ),
   method('QP', 'QP_DESTROY', LINUX_QP_CLASSES, 'destroy', [
-    destroy(0, LINUX_QP_CLASSES),
-    out(1, 4, value(0, 4, 'events')),
+    destroy('DESTROY_QP_HANDLE', LINUX_QP_CLASSES),
+    out('DESTROY_QP_RESP', 4, value(0, 4, 'events')),
   ]),
   method(
     'SRQ',
@@ -271,31 +303,34 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     SRQ_CLASSES,
     'create',
     [
-      newHandle(0),
-      handle(1, 'pd', ['pd']),
-      late(handle(2, 'xrcd', ['xrcd']), 'ENOENT'),
-      late(handle(3, 'cq', ['cq']), 'ENOENT'),
-      into(4, 8, value(0, 8, 'userHandle')),
-      into(5, 4, value(0, 4, 'maxWr')),
-      into(6, 4, value(0, 4, 'maxSge')),
-      into(7, 4, value(0, 4, 'limit')),
-      late(into(8, 4, value(0, 4, 'maxNumTags')), 'EINVAL'),
-      into(9, 8, whichClass(0, 8)),
-      optional(fd(10, 'asyncFd')),
-      out(11, 4, value(0, 4, 'maxWr')),
-      out(12, 4, value(0, 4, 'maxSge')),
-      optional(out(13, 4, value(0, 4, 'srqNum'))),
+      newHandle('CREATE_SRQ_HANDLE'),
+      handle('CREATE_SRQ_PD_HANDLE', 'pd', ['pd']),
+      checkedByHandler(handle('CREATE_SRQ_XRCD_HANDLE', 'xrcd', ['xrcd']), 'ENOENT'),
+      checkedByHandler(handle('CREATE_SRQ_CQ_HANDLE', 'cq', ['cq']), 'ENOENT'),
+      into('CREATE_SRQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      into('CREATE_SRQ_MAX_WR', 4, value(0, 4, 'maxWr')),
+      into('CREATE_SRQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      into('CREATE_SRQ_LIMIT', 4, value(0, 4, 'limit')),
+      checkedByHandler(into('CREATE_SRQ_MAX_NUM_TAGS', 4, value(0, 4, 'maxNumTags')), 'EINVAL'),
+      into('CREATE_SRQ_TYPE', 8, whichClass(0, 8)),
+      optional(fd('CREATE_SRQ_EVENT_FD', 'asyncFd')),
+      out('CREATE_SRQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
+      out('CREATE_SRQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      optional(out('CREATE_SRQ_RESP_SRQ_NUM', 4, value(0, 4, 'srqNum'))),
     ],
     { driver: true },
   ),
-  method('SRQ', 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [destroy(0, SRQ_CLASSES), out(1, 4, value(0, 4, 'events'))]),
-  method('MR', 'MR_DESTROY', ['mr'], 'destroy', [destroy(0, ['mr'])]),
+  method('SRQ', 'SRQ_DESTROY', SRQ_CLASSES, 'destroy', [
+    destroy('DESTROY_SRQ_HANDLE', SRQ_CLASSES),
+    out('DESTROY_SRQ_RESP', 4, value(0, 4, 'events')),
+  ]),
+  method('MR', 'MR_DESTROY', ['mr'], 'destroy', [destroy('DESTROY_MR_HANDLE', ['mr'])]),
   method('MR', 'QUERY_MR', ['mr'], 'query', [
-    handle(0, 'object', ['mr']),
-    out(1, 4, value(0, 4, 'lkey')),
-    out(2, 4, value(0, 4, 'rkey')),
-    out(3, 8, value(0, 8, 'length')),
-    optional(out(4, 8, value(0, 8, 'iova'))),
+    handle('QUERY_MR_HANDLE', 'object', ['mr']),
+    out('QUERY_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+    out('QUERY_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
+    out('QUERY_MR_RESP_LENGTH', 8, value(0, 8, 'length')),
+    optional(out('QUERY_MR_RESP_IOVA', 8, value(0, 8, 'iova'))),
   ]),
   method(
     'MR',
@@ -303,14 +338,14 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ['mr'],
     'create',
     [
-      newHandle(0),
-      into(1, 8, value(0, 8, 'start')),
-      into(2, 8, value(0, 8, 'length')),
-      handle(3, 'pd', ['pd']),
-      flags(4, 'access', ALL_ACCESS),
-      handle(5, 'dm', ['dm']),
-      out(6, 4, value(0, 4, 'lkey')),
-      out(7, 4, value(0, 4, 'rkey')),
+      newHandle('REG_DM_MR_HANDLE'),
+      into('REG_DM_MR_OFFSET', 8, value(0, 8, 'start')),
+      into('REG_DM_MR_LENGTH', 8, value(0, 8, 'length')),
+      handle('REG_DM_MR_PD_HANDLE', 'pd', ['pd']),
+      flags('REG_DM_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
+      handle('REG_DM_MR_DM_HANDLE', 'dm', ['dm']),
+      out('REG_DM_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+      out('REG_DM_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
     { set: { kind: MrKind.values.DEVICE, iova: 0n } },
   ),
@@ -320,82 +355,97 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     ['mr'],
     'create',
     [
-      newHandle(0),
-      handle(1, 'pd', ['pd']),
-      into(2, 8, value(0, 8, 'start')),
-      into(3, 8, value(0, 8, 'length')),
-      into(4, 8, value(0, 8, 'iova')),
-      into(5, 4, value(0, 4, 'file')),
-      flags(6, 'access', DMABUF_ACCESS),
-      out(7, 4, value(0, 4, 'lkey')),
-      out(8, 4, value(0, 4, 'rkey')),
+      newHandle('REG_DMABUF_MR_HANDLE'),
+      handle('REG_DMABUF_MR_PD_HANDLE', 'pd', ['pd']),
+      into('REG_DMABUF_MR_OFFSET', 8, value(0, 8, 'start')),
+      into('REG_DMABUF_MR_LENGTH', 8, value(0, 8, 'length')),
+      into('REG_DMABUF_MR_IOVA', 8, value(0, 8, 'iova')),
+      into('REG_DMABUF_MR_FD', 4, value(0, 4, 'file')),
+      flags('REG_DMABUF_MR_ACCESS_FLAGS', 'access', DMABUF_ACCESS),
+      out('REG_DMABUF_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+      out('REG_DMABUF_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
     ],
     { set: { kind: MrKind.values.FILE } },
   ),
   method('MR', 'REG_MR', ['mr'], 'create', [
-    newHandle(0),
-    handle(1, 'pd', ['pd']),
-    optional(handle(2, '', [])),
-    into(3, 8, value(0, 8, 'iova')),
-    late(into(4, 8, value(0, 8, 'start')), 'EINVAL'),
-    into(5, 8, value(0, 8, 'length')),
-    flags(6, 'access', ALL_ACCESS),
-    refused(fd(7, ''), 'EOPNOTSUPP'),
-    refused(into(8, 8), 'EOPNOTSUPP'),
-    out(9, 4, value(0, 4, 'lkey')),
-    out(10, 4, value(0, 4, 'rkey')),
+    newHandle('REG_MR_HANDLE'),
+    handle('REG_MR_PD_HANDLE', 'pd', ['pd']),
+    optional(handle('REG_MR_DMA_HANDLE', '', [])),
+    into('REG_MR_IOVA', 8, value(0, 8, 'iova')),
+    checkedByHandler(into('REG_MR_ADDR', 8, value(0, 8, 'start')), 'EINVAL'),
+    into('REG_MR_LENGTH', 8, value(0, 8, 'length')),
+    flags('REG_MR_ACCESS_FLAGS', 'access', ALL_ACCESS),
+    refused(fd('REG_MR_FD', ''), 'EOPNOTSUPP'),
+    refused(into('REG_MR_FD_OFFSET', 8), 'EOPNOTSUPP'),
+    out('REG_MR_RESP_LKEY', 4, value(0, 4, 'lkey')),
+    out('REG_MR_RESP_RKEY', 4, value(0, 4, 'rkey')),
   ]),
   method('MR', 'ADVISE_MR', ['mr'], undefined, [
-    handle(0, '', ['pd']),
-    into(1, 8),
-    flags(2, '', 0),
-    required(anything(3, 'in', ADVISED_RANGE)),
+    handle('ADVISE_MR_PD_HANDLE', '', ['pd']),
+    into('ADVISE_MR_ADVICE', 8),
+    flags('ADVISE_MR_FLAGS', '', 0),
+    required(anyBytes('ADVISE_MR_SGE_LIST', 'in', SGE_BYTES)),
   ]),
-  method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
-  method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
-  method('XRCD', 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),
-  method('ASYNC_EVENT', 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd(0)]),
-  method('FLOW', 'FLOW_DESTROY', ['flow'], 'destroy', [destroy(0, ['flow'])]),
+  method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy('DESTROY_AH_HANDLE', ['ah'])]),
+  method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy('DESTROY_MW_HANDLE', ['mw'])]),
+  method('XRCD', 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy('DESTROY_XRCD_HANDLE', ['xrcd'])]),
+  method('ASYNC_EVENT', 'ASYNC_EVENT_ALLOC', ['async_fd'], 'create', [newFd('ASYNC_EVENT_ALLOC_FD_HANDLE')]),
+  method('FLOW', 'FLOW_DESTROY', ['flow'], 'destroy', [destroy('DESTROY_FLOW_HANDLE', ['flow'])]),
   method(
     'WQ',
     'WQ_CREATE',
     ['wq'],
     'create',
     [
-      newHandle(0),
-      handle(1, 'pd', ['pd']),
-      handle(2, 'cq', ['cq']),
-      into(3, 8, value(0, 8, 'userHandle')),
-      into(4, 8, value(0, 8, 'type')),
-      optional(fd(5, 'asyncFd')),
-      into(6, 4, value(0, 4, 'maxWr')),
-      into(7, 4, value(0, 4, 'maxSge')),
-      flags(8, 'flags', allOf(WqFlags)),
-      out(9, 4, value(0, 4, 'maxWr')),
-      out(10, 4, value(0, 4, 'maxSge')),
-      optional(out(11, 4, value(0, 4, 'wqNum'))),
+      newHandle('CREATE_WQ_HANDLE'),
+      handle('CREATE_WQ_PD_HANDLE', 'pd', ['pd']),
+      handle('CREATE_WQ_CQ_HANDLE', 'cq', ['cq']),
+      into('CREATE_WQ_USER_HANDLE', 8, value(0, 8, 'userHandle')),
+      into('CREATE_WQ_TYPE', 8, value(0, 8, 'type')),
+      optional(fd('CREATE_WQ_EVENT_FD', 'asyncFd')),
+      into('CREATE_WQ_MAX_WR', 4, value(0, 4, 'maxWr')),
+      into('CREATE_WQ_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      flags('CREATE_WQ_FLAGS', 'flags', allOf(WqFlags)),
+      out('CREATE_WQ_RESP_MAX_WR', 4, value(0, 4, 'maxWr')),
+      out('CREATE_WQ_RESP_MAX_SGE', 4, value(0, 4, 'maxSge')),
+      optional(out('CREATE_WQ_RESP_WQ_NUM', 4, value(0, 4, 'wqNum'))),
     ],
     { driver: true },
   ),
-  method('WQ', 'WQ_DESTROY', ['wq'], 'destroy', [destroy(0, ['wq']), out(1, 4, value(0, 4, 'events'))]),
-  method('RWQ_IND_TBL', 'RWQ_IND_TBL_DESTROY', ['rwq_ind_table'], 'destroy', [destroy(0, ['rwq_ind_table'])]),
+  method('WQ', 'WQ_DESTROY', ['wq'], 'destroy', [
+    destroy('DESTROY_WQ_HANDLE', ['wq']),
+    out('DESTROY_WQ_RESP', 4, value(0, 4, 'events')),
+  ]),
+  method('RWQ_IND_TBL', 'RWQ_IND_TBL_DESTROY', ['rwq_ind_table'], 'destroy', [
+    destroy('DESTROY_RWQ_IND_TBL_HANDLE', ['rwq_ind_table']),
+  ]),
   method(
     'DM',
     'DM_ALLOC',
     ['dm'],
     'create',
-    [newHandle(0), into(1, 8, value(0, 8, 'length')), into(2, 4, value(0, 4, 'alignment'))],
+    [
+      newHandle('ALLOC_DM_HANDLE'),
+      into('ALLOC_DM_LENGTH', 8, value(0, 8, 'length')),
+      into('ALLOC_DM_ALIGNMENT', 4, value(0, 4, 'alignment')),
+    ],
     { driver: true },
   ),
-  method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy(0, ['dm'])]),
-  method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle(0)], { driver: true }),
-  method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy(0, ['counters'])]),
+  method('DM', 'DM_FREE', ['dm'], 'destroy', [destroy('FREE_DM_HANDLE', ['dm'])]),
+  method('COUNTERS', 'COUNTERS_CREATE', ['counters'], 'create', [newHandle('CREATE_COUNTERS_HANDLE')], {
+    driver: true,
+  }),
+  method('COUNTERS', 'COUNTERS_DESTROY', ['counters'], 'destroy', [destroy('DESTROY_COUNTERS_HANDLE', ['counters'])]),
   method(
     'COUNTERS',
     'COUNTERS_READ',
     ['counters'],
     'query',
-    [handle(0, 'object', ['counters']), list(1, 'values', 0), flags(2, 'flags', allOf(CountersFlags))],
+    [
+      handle('READ_COUNTERS_HANDLE', 'object', ['counters']),
+      list('READ_COUNTERS_BUFF', 'values', 0),
+      flags('READ_COUNTERS_FLAGS', 'flags', allOf(CountersFlags)),
+    ],
     { driver: true },
   ),
 ]

@@ -1,9 +1,10 @@
 /*
- * The language that describes Linux's structs: which bytes of a struct are which attribute of a method
- * (docs/decisions/one-table-per-fact.md). Little-endian.
+ * The language in which write.ts, ioctl.ts and ucma.ts describe Linux's structs: which bytes of a struct are which
+ * attribute of a method (docs/decisions/one-table-per-fact.md). Little-endian.
  *
- * A layout is a list of cells. Bytes that no cell covers are padding, a pointer, or something that the kernel does not
- * read; a codec keeps them apart (`legacy`) and writes zeros where it has none.
+ * A layout is a list of cells. Bytes that no cell covers are padding, a pointer, or a field that the kernel does not
+ * read. Decoding a request keeps these bytes as `legacy` (`CommonAttribute.LEGACY`); encoding writes them back, or
+ * zeros if there are none.
  */
 import type { ErrnoName } from '../errno.ts'
 import type { LinkName } from '../links.ts'
@@ -11,12 +12,13 @@ import { type Fields, sizeOf } from '../schema/schema.ts'
 
 /**
  * Kinds of cells:
- * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel treats any other number as 1; `bit`: a nonzero
- *   value sets `bit` of a flags attribute
- * - `object`: the object id of the call, or the new handle; `class`: a number that selects the class
- * - `fd`: a descriptor. In a request a negative number means none; in a response it is where the new one is installed.
- *   The name `object` is the new object
- * - `zero`: anything but 0 is refused with `errno`; `length`: number of bytes written to the response
+ * - `value`: the attribute's value; `bool`: 0 or 1, and any other number counts as 1, as in the kernel; `bit`: a
+ *   nonzero value sets `bit` of a flags attribute
+ * - `object`: in a request the object id of the call, in a response the handle of the new object; `class`: a number
+ *   that selects the class
+ * - `fd`: a descriptor. In a request a negative number means none; in a response the cell receives the number of the
+ *   new descriptor. With the name `object` it is that of the new object
+ * - `zero`: a value other than 0 is refused with `errno`; `length`: number of bytes written to the response
  */
 export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
 
@@ -24,47 +26,50 @@ export interface Cell {
   readonly at: number
   readonly size: number
   readonly as: CellKind
-  /** Attribute, or attribute.field inside a record. */
+  /** Name of the attribute, or attribute.field for a field of a record. */
   readonly name: string
   readonly bit?: number
-  /** Bits that the kernel reads; it ignores the others. */
+  /** `value`: bits that the kernel reads, ignoring the others; `zero`: bits that must be 0. */
   readonly mask?: number
   readonly errno?: ErrnoName
-  /** Offset of a byte that is nonzero if the value is present. */
+  /** Offset in the struct of a byte that is nonzero if the value is present. */
   readonly when?: number
-  /** The kernel's answer for a class without the attribute, if not 0. */
+  /** The value in a response for a class without the attribute, if not 0. */
   readonly lacking?: number
-  /** Bit of the attribute mask, if not that of the attribute's id. */
+  /** The attribute's bit in the attribute mask (1 << n), if it is not 1 << (id - 1). */
   readonly maskBit?: number
   /** Only for devices of this link (spec/links.ts); without a link, RoCE's. */
   readonly link?: LinkName
-  /** A handle that is one of several attributes: the one for the object's class. */
+  /** Several cells with this flag have the same offset: a handle, whose class decides which attribute it is. */
   readonly byClass?: true
 }
 
-/** Offsets in a struct of the length of the packed specs behind it (flow.ts): bytes (u16) and count (u8). */
+/** Offsets in a struct of two lengths of the packed specs behind it (flow.ts): their bytes (u16) and number (u8). */
 export interface PackedSpecs {
   readonly size: number
   readonly count: number
-  /** The attribute of one of these specs: the counters that a rule increments. */
+  /** The attribute that the spec FlowAction.COUNT becomes: the counters that the rule increments. */
   readonly counters: string
 }
 
 export interface Layout {
-  /** Of the struct in C. */
+  /** Bytes of the C struct. */
   readonly size: number
   readonly cells: readonly Cell[]
   /** Byte offset of an attribute mask (u32): bit n is set if the attribute with id n + 1 is present. */
   readonly mask?: number
-  /** Mask bits that the kernel knows. Other bits are EOPNOTSUPP; bits of attributes that the class lacks are EINVAL. */
+  /**
+   * Mask bits that the kernel knows. Another bit is refused with EOPNOTSUPP, the bit of an attribute that the class
+   * lacks with EINVAL.
+   */
   readonly maskBits?: number
   /** By class: mask bits that the kernel clears before it reads the mask. */
   readonly ignored?: Readonly<Record<string, number>>
   /** Bytes after the struct are this attribute: a blob, or a list. */
   readonly tail?: string
-  /** Byte offset of the log2 (u32) of the number of records in that list. */
+  /** Byte offset of a u32, the log2 of the number of records in the list `tail`. */
   readonly tailLog?: number
-  /** The list has packed specs (flow.ts). */
+  /** The records of the list `tail` are packed specs (flow.ts). */
   readonly tailSpecs?: PackedSpecs
 }
 
@@ -80,17 +85,15 @@ export const valueWhen = (when: number, at: number, size: number, name: string):
   ...value(at, size, name),
   when,
 })
-/** A value whose mask bit differs from its id. */
+/** A value whose bit in the attribute mask does not follow from its id. */
 export const valueByBit = (at: number, size: number, name: string, maskBit: number): Cell => ({
   ...value(at, size, name),
   maskBit,
 })
-/**
- * A handle that is one of the attributes `names`, chosen by the object's class; the first if the handle has no object.
- */
+/** A handle that is one of the attributes `names`, by the object's class; the first one if there is no such object. */
 export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
   names.map(name => ({ ...value(at, 4, name), byClass: true }))
-/** A cell of a response, and its value for classes without the attribute. */
+/** A cell of a response with its value for classes without the attribute. */
 export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
 export const bit = (at: number, size: number, name: string, of: number): Cell => ({
@@ -114,7 +117,10 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
 export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
 export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
 
-/** The record at the same offsets as in the object dialect; `limit`: only its fields below that offset. */
+/**
+ * The cells of record `name`, which lies at offset `at` with the same layout as in the object dialect; `limit`: only
+ * its fields below that offset.
+ */
 export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
   Object.entries(fields)
     .filter(([, field]) => field.offset < limit)

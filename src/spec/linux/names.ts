@@ -1,10 +1,10 @@
 /*
  * Linux's names of its calls: every command and every {object, method, attribute} of uverbs with its number, as in the
  * headers of Linux 6.1 to 6.12, which have the same numbers (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42), and
- * MR.REG_MR of 6.17. Names without their prefixes.
+ * MR.REG_MR of Linux 6.17. Names lack their prefixes (IB_USER_VERBS_CMD_, UVERBS_METHOD_, UVERBS_ATTR_).
  *
- * write.ts and ioctl.ts map them to methods of our classes, absent.ts says why the others are not mapped, and a test
- * walks all of them.
+ * write.ts and ioctl.ts map the calls to methods of our classes; absent.ts says why the others are not mapped;
+ * coverage.ts joins all three.
  */
 
 const numbered = <const N extends string>(first: number, ...names: readonly N[]): Readonly<Record<N, number>> =>
@@ -57,7 +57,7 @@ export const WriteCommands = numbered(
 )
 export type WriteName = keyof typeof WriteCommands
 
-/** Extended commands (bit 31): some numbers of the basic ones, and more from 50 on. */
+/** Extended commands, without bit 31: some have the number of a basic command, the others follow from 50 on. */
 export const ExtendedCommands = {
   EX_QUERY_DEVICE: WriteCommands.QUERY_DEVICE,
   EX_CREATE_CQ: WriteCommands.CREATE_CQ,
@@ -262,7 +262,7 @@ export type LinuxObjectName = keyof typeof ioctlNames
 export const LinuxObject = numbered(0, ...(Object.keys(ioctlNames) as LinuxObjectName[]))
 
 /** Structs that are not named after their commands. */
-const structs: Readonly<Record<string, string>> = {
+const structNames: Readonly<Record<string, string>> = {
   CREATE_WQ: 'ex_create_wq',
   MODIFY_WQ: 'ex_modify_wq',
   DESTROY_WQ: 'ex_destroy_wq',
@@ -270,9 +270,9 @@ const structs: Readonly<Record<string, string>> = {
   DESTROY_RWQ_IND_TBL: 'ex_destroy_rwq_ind_table',
   MODIFY_CQ: 'ex_modify_cq',
 }
-/** Commands whose response is another command's. */
-const answers: Readonly<Record<string, string>> = { CREATE_XSRQ: 'CREATE_SRQ', OPEN_QP: 'CREATE_QP' }
+/** Commands whose response has the struct of another command. */
+const responseOwners: Readonly<Record<string, string>> = { CREATE_XSRQ: 'CREATE_SRQ', OPEN_QP: 'CREATE_QP' }
 
-/** The C structs of a command's request and, if it has one, response. */
-export const requestStruct = (name: string): string => `ib_uverbs_${structs[name] ?? name.toLowerCase()}`
-export const responseStruct = (name: string): string => `${requestStruct(answers[name] ?? name)}_resp`
+/** Names of the C structs of a command's request and of its response. */
+export const requestStruct = (name: string): string => `ib_uverbs_${structNames[name] ?? name.toLowerCase()}`
+export const responseStruct = (name: string): string => `${requestStruct(responseOwners[name] ?? name)}_resp`

@@ -13,13 +13,13 @@ export const NlmsgFlags = {
   MULTI: 0x2,
   ACK: 0x4,
   DUMP: 0x300,
-  /** In ERROR messages: the request is not repeated in full, and attributes follow. */
+  /** In ERROR messages: CAPPED: the request is not repeated in full; ACK_TLVS: attributes follow. */
   CAPPED: 0x100,
   ACK_TLVS: 0x200,
 } as const
 /** Attribute of an ERROR message: the reason as text. */
 export const NLMSGERR_ATTR_MSG = 1
-/** The flag bits of an attribute's type. */
+/** The flag of nested attributes in an attribute's type, and the mask that removes all flags. */
 export const NLA_F_NESTED = 0x8000
 export const NLA_TYPE_MASK = 0x3fff
 
@@ -37,31 +37,32 @@ export const NetlinkOption = {
   GET_STRICT_CHK: 12,
 } as const
 
-/** Maximum bytes of one datagram: programs receive into a page (NLMSG_GOODSIZE with 4 KiB pages). */
+/** Maximum bytes of one datagram: Linux's NLMSG_GOODSIZE with pages of 4 KiB, for which programs have room. */
 export const DATAGRAM_ROOM = 3776
 
 // ---- commands ----
 
-/** RDMA_NL_NLDEV: the client number, in the upper bits of a message's type. */
+/** The client number of the device interface, from bit 10 on in a message's type. */
 export const RDMA_NL_NLDEV = 5
+/** The multicast group of notifications (`MonitorEvent`). */
 export const RDMA_NL_GROUP_NOTIFY = 4
 export const nldevType = (command: number): number => (RDMA_NL_NLDEV << 10) | command
 
 export interface NldevCommand {
   readonly number: number
-  /** Needs CAP_NET_ADMIN. */
+  /** The command needs CAP_NET_ADMIN. */
   readonly admin?: true
-  /** `doit`: one object, `dumpit`: a list, or both. */
+  /** What a program can request: `one` object (Linux's doit), a `list` (dumpit), or both. */
   readonly asks: 'one' | 'list' | 'both'
-  /** Unknown attributes, and attributes of the wrong length, are refused. */
+  /** Unknown attributes and attributes with a wrong length are refused. */
   readonly strict?: true
-  /** Number of the command in the answer to a `doit`, if Linux uses another one. */
+  /** The command number in the answer to a request for one object, if Linux uses another one there. */
   readonly answersAs?: number
-  /** Its effect here, for docs/reference/linux-abi.md. */
+  /** The command's data or effect here, for docs/reference/linux-abi.md. */
   readonly here: string
 }
 
-const raw = 'EINVAL: the driver has no raw data, like rxe'
+const noRawData = "EINVAL: the driver has no raw data, like Linux's rxe"
 
 export const NldevCommands = {
   GET: { number: 1, asks: 'both', here: 'devices' },
@@ -70,40 +71,40 @@ export const NldevCommands = {
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'the name, adaptive moderation; a network namespace is EOPNOTSUPP',
+    here: 'sets the name or adaptive moderation; a network namespace is EOPNOTSUPP',
   },
   NEWLINK: {
     number: 3,
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'a device of type rxe with the first address of an interface',
+    here: 'adds a device of type rxe with the first address of a network interface',
   },
   DELLINK: { number: 4, asks: 'one', admin: true, strict: true, here: 'removes a soft device' },
-  PORT_GET: { number: 5, asks: 'both', answersAs: 1, here: 'ports, with their interface' },
-  SYS_GET: { number: 6, asks: 'one', here: 'netns mode (shared), copy-on-fork, event monitoring' },
+  PORT_GET: { number: 5, asks: 'both', answersAs: 1, here: 'ports, with their network interfaces' },
+  SYS_GET: { number: 6, asks: 'one', here: 'network namespace mode (shared), copy-on-fork, event monitoring' },
   SYS_SET: {
     number: 7,
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'whether programs may use controlled Q_Keys; network namespaces stay shared (EOPNOTSUPP)',
+    here: 'sets whether programs may use privileged Q_Keys; another network namespace mode is EOPNOTSUPP',
   },
-  RES_GET: { number: 9, asks: 'both', here: 'number of objects of each kind' },
+  RES_GET: { number: 9, asks: 'both', here: 'numbers of objects, by kind' },
   RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },
   RES_CM_ID_GET: { number: 11, asks: 'both', here: 'identifiers of rdma_cm' },
   RES_CQ_GET: { number: 12, asks: 'both', here: 'completion queues' },
-  RES_MR_GET: { number: 13, asks: 'both', here: 'memory regions; keys for those with CAP_NET_ADMIN' },
+  RES_MR_GET: { number: 13, asks: 'both', here: 'memory regions; their keys only for callers with CAP_NET_ADMIN' },
   RES_PD_GET: { number: 14, asks: 'both', here: 'protection domains' },
-  GET_CHARDEV: { number: 15, asks: 'one', here: 'nodes in /dev/infiniband' },
+  GET_CHARDEV: { number: 15, asks: 'one', here: 'device nodes in /dev/infiniband' },
   STAT_SET: {
     number: 16,
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'the mode of new queue pairs; binding a counter is ENOMEM, optional counters EINVAL',
+    here: 'sets the counter mode of new queue pairs; binding a counter is ENOMEM, optional counters EINVAL',
   },
-  STAT_GET: { number: 17, asks: 'both', here: 'counters of a port, the mode' },
+  STAT_GET: { number: 17, asks: 'both', here: 'counters of a port, or the counter mode' },
   STAT_DEL: {
     number: 18,
     asks: 'one',
@@ -111,21 +112,22 @@ export const NldevCommands = {
     strict: true,
     here: 'EINVAL: counters of single queue pairs are not supported',
   },
-  RES_QP_GET_RAW: { number: 19, asks: 'both', admin: true, here: raw },
-  RES_CQ_GET_RAW: { number: 20, asks: 'both', admin: true, here: raw },
-  RES_MR_GET_RAW: { number: 21, asks: 'both', admin: true, here: raw },
+  RES_QP_GET_RAW: { number: 19, asks: 'both', admin: true, here: noRawData },
+  RES_CQ_GET_RAW: { number: 20, asks: 'both', admin: true, here: noRawData },
+  RES_MR_GET_RAW: { number: 21, asks: 'both', admin: true, here: noRawData },
   RES_CTX_GET: { number: 22, asks: 'both', here: 'contexts' },
-  RES_SRQ_GET: { number: 23, asks: 'both', here: 'shared receive queues, with the queue pairs on them' },
+  RES_SRQ_GET: { number: 23, asks: 'both', here: 'shared receive queues, with their queue pairs' },
   STAT_GET_STATUS: { number: 24, asks: 'one', here: 'names of the counters of a port' },
-  RES_SRQ_GET_RAW: { number: 25, asks: 'both', admin: true, here: raw },
+  RES_SRQ_GET_RAW: { number: 25, asks: 'both', admin: true, here: noRawData },
   NEWDEV: { number: 26, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
   DELDEV: { number: 27, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
 } as const satisfies Readonly<Record<string, NldevCommand>>
 
 export type NldevCommandName = keyof typeof NldevCommands
 
-/** Notifications to the group RDMA_NL_GROUP_NOTIFY. */
+/** RDMA_NLDEV_CMD_MONITOR: the command number of notifications to the group RDMA_NL_GROUP_NOTIFY. */
 export const MONITOR = 28
+/** enum rdma_nl_notify_event_type. */
 export const MonitorEvent = {
   REGISTER: 0,
   UNREGISTER: 1,
@@ -143,7 +145,7 @@ export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' 
 export interface NldevAttribute {
   readonly number: number
   readonly kind: NldevKind
-  /** Maximum length of a text, without its NUL. */
+  /** Maximum bytes of a text without its NUL, as Linux's nldev_policy has it. */
   readonly longest?: number
 }
 
@@ -153,9 +155,10 @@ const attribute = <N extends number, K extends NldevKind>(number: N, kind: K, lo
   ...(longest !== undefined && { longest }),
 })
 
-/** IB_DEVICE_NAME_MAX and IFNAMSIZ, without NUL. */
+/** IB_DEVICE_NAME_MAX - 1 and IFNAMSIZ - 1: bytes of the longest names without NUL. */
 export const LONGEST_DEVICE_NAME = 63
 const LONGEST_INTERFACE = 15
+/** RDMA_NLDEV_ATTR_EMPTY_STRING: texts that a program has no reason to send. */
 const EMPTY = 1
 
 /** By name, without RDMA_NLDEV_ATTR_, or RDMA_NLDEV_ for those of the system and of namespaces. */
@@ -234,7 +237,7 @@ export const NldevAttributes = {
   CHARDEV: attribute(72, 'u64'),
   UVERBS_DRIVER_ID: attribute(73, 'u32'),
   STAT_MODE: attribute(74, 'u32'),
-  /** The number of the attribute that names an object of a kind. */
+  /** The attribute number of the kind of objects that is meant, RES_QP or RES_MR. */
   STAT_RES: attribute(75, 'u32'),
   STAT_AUTO_MODE_MASK: attribute(76, 'u32'),
   STAT_COUNTER: attribute(77, 'nested'),
@@ -271,18 +274,20 @@ export type NldevAttributeName = keyof typeof NldevAttributes
 
 // ---- resources ----
 
-/** One kind of listed object, in the order of the summary. */
+/** A kind of objects that programs can list. */
 export interface NldevResource {
   /** Name in the summary. */
   readonly name: string
   readonly command: NldevCommandName
+  /** The nested attributes of the list and of each entry, and the attribute of the object's number. */
   readonly table: NldevAttributeName
   readonly entry: NldevAttributeName
   readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
-  /** It belongs to a port and is requested by port. */
+  /** The objects belong to a port, and a request can name the port. */
   readonly ofPort?: true
 }
 
+/** By class; in the order of the summary (RES_GET). */
 export const NldevResources = {
   pd: { name: 'pd', command: 'RES_PD_GET', table: 'RES_PD', entry: 'RES_PD_ENTRY', id: 'RES_PDN' },
   cq: { name: 'cq', command: 'RES_CQ_GET', table: 'RES_CQ', entry: 'RES_CQ_ENTRY', id: 'RES_CQN' },

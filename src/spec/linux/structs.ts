@@ -1,6 +1,6 @@
 /*
- * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and the numbers in those dialects
- * for what are classes here.
+ * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and the tables from Linux's type
+ * and object numbers to classes.
  */
 import { QP_CLASSES, qpAttributes } from '../classes/qp/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
@@ -8,28 +8,33 @@ import { type AddressRole, Links } from '../links.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
-/** Programs cannot create queue pairs of management services, and Linux has no number for reliable datagrams. */
-const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
+/** In Linux programs cannot create GSI and SMI queue pairs, and there is no type number for reliable datagrams. */
+const CLASSES_NOT_IN_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
 
-/** Classes of a QP handle. */
-export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !NOT_OF_LINUX.includes(name))
+/** The classes that a QP handle can have. */
+export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !CLASSES_NOT_IN_LINUX.includes(name))
 
 type QpRole = Exclude<AddressRole, 'addresses'>
 
 /**
- * Cells of a destination, `lids` where the link has LIDs: Linux has one struct for all links, and the kernel ignores
- * the fields of other links. All links share one bit of an attribute mask.
+ * Cells of a destination or alternate path for each link, with the name of the link's attribute; `lidCells` only for
+ * links with LIDs. Linux has one struct for all links, and the kernel ignores the fields of other links. The attributes
+ * of all links share one bit of the attribute mask.
  */
-const byLink = (role: QpRole, cells: (name: string) => Cell[], lids: (name: string) => Cell[] = () => []): Cell[] =>
+const cellsByLink = (
+  role: QpRole,
+  cells: (name: string) => Cell[],
+  lidCells: (name: string) => Cell[] = () => [],
+): Cell[] =>
   (['roce', 'ib', 'opa'] as const).flatMap(link => {
     const name = Links[link].attributes[role] as string
-    const own = link === 'roce' ? cells(name) : [...cells(name), ...lids(name)]
-    return own.map(cell => ({ ...cell, link, maskBit: 1 << (qpAttributes[role].id - 1) }))
+    const linkCells = link === 'roce' ? cells(name) : [...cells(name), ...lidCells(name)]
+    return linkCells.map(cell => ({ ...cell, link, maskBit: 1 << (qpAttributes[role].id - 1) }))
   })
 
 /** ib_uverbs_qp_dest, 32 bytes. */
 export const qpDest = (at: number, role: QpRole): Cell[] =>
-  byLink(
+  cellsByLink(
     role,
     name => [
       value(at, 16, `${name}.dgid`),
@@ -45,13 +50,13 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
     name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
   )
 
-/** The destination in a response: on Ethernet every path is global, also that of a QP without a path. */
-export const qpDestAnswer = (at: number, role: QpRole): Cell[] =>
+/** ib_uverbs_qp_dest in a response. On Ethernet is_global is always 1, even if the QP has no path yet. */
+export const qpDestResponse = (at: number, role: QpRole): Cell[] =>
   qpDest(at, role).map(cell => (cell.as === 'bool' && cell.link === 'roce' ? orElse(cell, 1) : cell))
 
-/** Cells of an alternate path beside its `qpDest`. */
-export const alternateRest = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
-  byLink('alternatePath', name => [
+/** Cells of an alternate path's other fields, which lie apart from its `qpDest`, at these offsets. */
+export const alternatePathFields = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
+  cellsByLink('alternatePath', name => [
     value(pkeyIndex, 2, `${name}.pkeyIndex`),
     value(altPort, 1, `${name}.altPort`),
     value(timeout, 1, `${name}.timeout`),
@@ -59,7 +64,7 @@ export const alternateRest = (pkeyIndex: number, altPort: number, timeout: numbe
 
 /** ib_uverbs_ah_attr, 32 bytes. */
 export const ahAddress = (at: number): Cell[] =>
-  byLink(
+  cellsByLink(
     'address',
     name => [
       value(at, 16, `${name}.dgid`),
@@ -84,7 +89,9 @@ export const qpCap = (at: number): Cell[] => [
   value(at + 16, 4, 'cap.maxInlineData'),
 ]
 
-/** The class of a QP type; a type without one is EOPNOTSUPP, an unknown number EINVAL. */
+/**
+ * The class of a QP type. A type whose class is undefined is refused with EOPNOTSUPP, an unknown number with EINVAL.
+ */
 export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
   [QpType.values.RC]: 'rc_qp',
@@ -95,7 +102,7 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.XRC_TGT]: 'xrc_tgt_qp',
 }
 
-/** Classes of an SRQ handle. */
+/** The classes that an SRQ handle can have. */
 export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 
 /** The class of an SRQ type. */
@@ -105,13 +112,13 @@ export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.TM]: 'tm_srq',
 }
 
-/** Numbers that select the class of a call, by the call's possible classes. */
+/** The type numbers that select one of `classes`. `what`: the word for messages. */
 export const typeTables = [
   { what: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
   { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
-/** Objects whose handles INFO_HANDLES can list, with their classes; any other object is EINVAL. */
+/** Linux objects whose handles INFO_HANDLES can list, with their classes; another object is refused with EINVAL. */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DEVICE]: [],
   [LinuxObject.PD]: ['pd'],

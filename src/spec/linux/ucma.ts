@@ -2,8 +2,9 @@
  * Linux's write() commands on an rdma_cm file (rdma_user_cm.h): the connection management method of each, and the
  * offsets of its attributes.
  *
- * A command is {u32 command, u16 in, u16 out} and its struct; `in` and `out` are bytes. The struct of a command with a
- * response has a pointer to it. The channel is the descriptor that is written to.
+ * A command is {u32 command, u16 in, u16 out} and its request struct; `in` is the size of the request struct, `out` of
+ * the response buffer, in bytes. If there is a response, the request struct has a pointer to its buffer. The channel is
+ * the descriptor that the program writes to.
  */
 
 import {
@@ -17,7 +18,7 @@ import { rejReason } from '../wire/mad.ts'
 import { embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
-/** Size of the header in bytes. */
+/** Bytes of the header {u32 command, u16 in, u16 out}. */
 export const UCMA_HEADER = 8
 
 export interface UcmaCommand {
@@ -26,40 +27,40 @@ export interface UcmaCommand {
   readonly class: 'cm_channel' | 'cm_id' | 'cm_multicast'
   readonly method: string
   readonly in: Layout
-  /** Offset of the pointer to the response; undefined: no response. */
+  /** Offset of the pointer to the response buffer; undefined: no response. */
   readonly response?: number
   readonly out?: Layout
-  /** Minimum room for the response, if smaller than its size. */
+  /** Minimum size of the response buffer, if smaller than the response. */
   readonly room?: number
-  /** The attribute that receives the channel. */
+  /** The attribute whose value is the channel. */
   readonly channel?: string
-  /** Minimum bytes of a struct that has grown. */
+  /** Minimum bytes of the request struct, if later versions of Linux have added fields. */
   readonly minBytes?: number
-  /** Linux looks for the object before it checks the room for the response. */
+  /** Linux looks up the object before it checks the size of the response buffer. */
   readonly roomLater?: true
-  /** Offset of a descriptor number: the identifier's current channel, if not the one written to. */
+  /** Offset of a descriptor number: the channel that the identifier has now, if it is not the descriptor written to. */
   readonly from?: number
-  /** Offset of an option number, and the value of this method: several methods share a command. */
+  /** Several methods share the command's number: this one is selected if the u32 at `at` is `is`. */
   readonly option?: { readonly at: number; readonly is: number }
   /** Bytes of the caller's memory that become an attribute: offsets of their address and length. */
   readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** The values of the byte at `at` that Linux accepts; EINVAL for another value, or `code`. */
+  /** Linux accepts only these values of the byte at `at`; another value is refused with `code`, default EINVAL. */
   readonly only?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
-  /** An attribute that Linux does not read if the u16 at `at` is this value. */
+  /** Linux does not read `attribute` if the u16 at `at` is `is`. */
   readonly unread?: { readonly attribute: string; readonly at: number; readonly is: number }
-  /** The list in the response: its offset, bytes per element, and the offset of the count. */
+  /** A list in the response: its offset, the bytes of an element, and the offset of the number of elements. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
-  /** The response is that of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
+  /** The response has the layout of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
   readonly route?: true
-  /** Arguments that are omitted if the byte at this offset is 0. */
+  /** These arguments are omitted if the byte at `at` is 0. */
   readonly when?: { readonly at: number; readonly attributes: readonly string[] }
   /** A field that Linux requires to be 0: offset and bytes. */
   readonly reserved?: { readonly at: number; readonly bytes: 2 | 4 }
   /**
-   * Addresses, each with the offset of its length (u16); those without are struct sockaddr_in6, of commands older than
-   * BIND and RESOLVE_ADDR.
+   * Addresses: the offset of each and of its length (u16). An address without `length` is a struct sockaddr_in6, in
+   * commands older than BIND and RESOLVE_ADDR.
    */
   readonly addresses?: readonly {
     readonly at: number
@@ -69,15 +70,16 @@ export interface UcmaCommand {
   }[]
 }
 
-/** sockaddr_in6, which older commands have in place of sockaddr_storage. */
+/** Bytes of struct sockaddr_in6, which older commands have in place of sockaddr_storage. */
 export const SHORT_ADDRESS = 28
 
-/** ece was added later: callers without room for it are accepted. */
-const CONNECT = 280
-const ACCEPT = 288
+/** Offsets of `ece` in rdma_ucm_connect and rdma_ucm_accept; structs that end there are older and also accepted. */
+const CONNECT_ECE_OFFSET = 280
+const ACCEPT_ECE_OFFSET = 288
+/** Bytes of rdma_ucm_query_addr_resp before `deviceIndex`, which was added later. */
 const ADDRESSES_BEFORE_INDEX = 272
-/** Any value but 0 of a byte. */
-const VALID = Array.from({ length: 255 }, (_, i) => i + 1)
+/** All values of a byte but 0. */
+const NONZERO = Array.from({ length: 255 }, (_, i) => i + 1)
 
 const addresses = layout(280, embed(0, 'addresses', CmAddresses))
 
@@ -124,7 +126,7 @@ const JOIN = {
   out: layout(4, object(0)),
 } as const
 
-/** In the order of their numbers, then of their options. */
+/** In the order of the commands' numbers, then of `option`. */
 export const ucmaCommands: readonly UcmaCommand[] = [
   {
     name: 'CREATE_ID',
@@ -188,9 +190,14 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     number: 6,
     class: 'cm_id',
     method: 'connect',
-    in: layout(288, embed(0, 'parameters', CmConnectionParameters), object(272), embed(CONNECT, 'ece', CmEce)),
-    minBytes: CONNECT,
-    only: { at: CmConnectionParameters.valid.offset, values: VALID },
+    in: layout(
+      288,
+      embed(0, 'parameters', CmConnectionParameters),
+      object(272),
+      embed(CONNECT_ECE_OFFSET, 'ece', CmEce),
+    ),
+    minBytes: CONNECT_ECE_OFFSET,
+    only: { at: CmConnectionParameters.valid.offset, values: NONZERO },
   },
   {
     name: 'LISTEN',
@@ -209,9 +216,9 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       value(0, 8, 'userHandle'),
       embed(8, 'parameters', CmConnectionParameters),
       object(280),
-      embed(ACCEPT, 'ece', CmEce),
+      embed(ACCEPT_ECE_OFFSET, 'ece', CmEce),
     ),
-    minBytes: ACCEPT,
+    minBytes: ACCEPT_ECE_OFFSET,
     when: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
   },
   {
@@ -221,7 +228,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'reject',
     in: layout(264, object(0), value(5, 1, 'reason')),
     counted: { at: 8, length: 4, attribute: 'privateData' },
-    // Other reasons are the connection manager's own.
+    // Programs may give only these reasons: the others are for the connection manager itself.
     only: { at: 5, values: [0, rejReason.CONSUMER_DEFINED, rejReason.VENDOR_OPTION_NOT_SUPPORTED] },
   },
   { name: 'DISCONNECT', number: 10, class: 'cm_id', method: 'disconnect', in: layout(4, object(0)) },
@@ -355,7 +362,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
   },
 ]
 
-/** Linux's other commands, and why they are not here. */
+/** Linux's other commands, by number, and why they are not here. */
 export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
   13: { name: 'GET_OPTION', why: 'Linux reserves its number and has never implemented it' },
 }

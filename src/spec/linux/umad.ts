@@ -1,9 +1,9 @@
 /*
- * Linux's calls on a umad file (ib_user_mad.h): its ioctls and structs. Where fields of the header are big-endian, the
- * dialect (uapi/linux/umad.ts) reads and writes them by these offsets.
+ * Linux's calls on a umad file (ib_user_mad.h): its ioctls, and the offsets of its structs' fields, by which the
+ * dialect (uapi/linux/umad.ts) reads and writes them. Little-endian except where noted.
  */
 
-/** _IOC with magic number 0x1b: direction 1 write, 2 read. */
+/** _IOC with RDMA_IOCTL_MAGIC, 0x1b; bits of `direction`: 1 write, 2 read. */
 const ioc = (direction: number, number: number, size: number): number =>
   ((direction << 30) | (size << 16) | (0x1b << 8) | number) >>> 0
 
@@ -16,7 +16,7 @@ export const RegisterAgent = {
   qpn: 20,
   mgmtClass: 21,
   classVersion: 22,
-  /** 3 bytes, the first one uppermost. */
+  /** 3 bytes, big-endian. */
   oui: 23,
   rmppVersion: 26,
 } as const
@@ -41,7 +41,7 @@ export const UmadIoctl = {
   REGISTER_AGENT2: ioc(3, 4, RegisterAgent2.bytes),
 } as const
 
-/** struct ib_user_mad_hdr; files on which P_Keys were not requested have its first `bytesWithoutPkey` bytes. */
+/** struct ib_user_mad_hdr; before ENABLE_PKEY a file's headers have only the first `bytesWithoutPkey` bytes. */
 export const UmadHeader = {
   bytes: 64,
   bytesWithoutPkey: 56,
@@ -62,18 +62,22 @@ export const UmadHeader = {
   pkeyIndex: 56,
 } as const
 
-/** Every call on a umad file, with its method. */
+/** Every call on a umad file and its method, for docs/reference. `means`: a remark. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly means: string }[] = [
-  { call: 'open(2) of umadN', method: 'mad_channel.create', means: 'EACCES, except for the user of the daemon' },
-  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers stay without P_Key index' },
+  { call: 'open(2) of umadN', method: 'mad_channel.create', means: "EACCES for other users than the daemon's" },
+  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers continue to have no P_Key index' },
   {
     call: 'IB_USER_MAD_REGISTER_AGENT2',
     method: 'mad_agent.create',
-    means: 'unknown flags: EINVAL, and those that there are',
+    means: 'unknown flags: EINVAL, and the known flags are returned',
   },
   { call: 'IB_USER_MAD_UNREGISTER_AGENT', method: 'mad_agent.destroy', means: '' },
   { call: 'IB_USER_MAD_ENABLE_PKEY', means: 'headers have a P_Key index; EINVAL after the first agent' },
   { call: 'write(2)', method: 'mad_agent.send', means: 'a header and a message of up to 1 MiB' },
-  { call: 'read(2)', method: 'mad_channel.receive', means: 'without room for all: the first datagram, and ENOSPC' },
-  { call: 'poll(2)', means: 'readable while a message waits, writable always' },
+  {
+    call: 'read(2)',
+    method: 'mad_channel.receive',
+    means: 'if the buffer is too short for the message: its first datagram, and ENOSPC',
+  },
+  { call: 'poll(2)', means: 'readable while a message waits, always writable' },
 ]

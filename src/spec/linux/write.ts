@@ -2,9 +2,10 @@
  * Linux's write() commands on a uverbs file (R41): the method of each, and the offsets of its attributes
  * (ib_user_verbs.h).
  *
- * A basic command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit
- * 31) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words.
- * INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not listed is EOPNOTSUPP.
+ * A basic command is {u32 command, u16 in_words, u16 out_words} and the request; a word has 4 bytes. An extended
+ * command (bit 31 of `command`) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} between
+ * the two; a word has 8 bytes. INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not
+ * listed is refused with EOPNOTSUPP.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device/device.ts'
 import { PortAttributes } from '../classes/device/port.ts'
@@ -30,9 +31,17 @@ import {
   zeroBits,
 } from './layout.ts'
 import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
-import { ahAddress, alternateRest, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
+import {
+  ahAddress,
+  alternatePathFields,
+  LINUX_QP_CLASSES,
+  qpCap,
+  qpDest,
+  qpDestResponse,
+  SRQ_CLASSES,
+} from './structs.ts'
 
-/** Bits of the command number. */
+/** In the word `command`: the bits of the number, and the flag of an extended command. */
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
 
@@ -40,19 +49,19 @@ export interface WriteCommand {
   readonly name: WriteName | ExtendedName
   readonly number: number
   readonly extended: boolean
-  /** The possible classes; the object's handle or a cell of the request selects one. */
+  /** The possible classes; the object's handle or a `class` cell of the request selects one. */
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
   /** Minimum bytes of the request; a longer one must end in zeros. */
   readonly request: number
-  /** Undefined: no response, and the request has no pointer to one. */
+  /** Undefined: the command has no response, and the request no pointer to a response. */
   readonly out?: Layout
-  /** Minimum room for the response. */
+  /** Minimum bytes of the response buffer. */
   readonly response: number
-  /** Bytes after request and response belong to the driver. */
+  /** Whether bytes behind request and response belong to the driver. */
   readonly driver: boolean
-  /** Arguments that the command implies. */
+  /** Arguments of our method that the command implies. */
   readonly set?: AnyValues
 }
 
@@ -62,7 +71,7 @@ const command = (
   name: WriteName | ExtendedName,
   classes: readonly string[],
   method: string,
-  rest: {
+  options: {
     in: Layout
     out?: Layout
     request?: number
@@ -76,18 +85,19 @@ const command = (
   extended: isExtended(name),
   classes,
   method,
-  in: rest.in,
-  request: rest.request ?? rest.in.size,
-  ...(rest.out === undefined ? {} : { out: rest.out }),
-  response: rest.response ?? rest.out?.size ?? 0,
-  driver: rest.driver ?? false,
-  ...(rest.set === undefined ? {} : { set: rest.set }),
+  in: options.in,
+  request: options.request ?? options.in.size,
+  ...(options.out === undefined ? {} : { out: options.out }),
+  response: options.response ?? options.out?.size ?? 0,
+  driver: options.driver ?? false,
+  ...(options.set === undefined ? {} : { set: options.set }),
 })
 
-/** `response`, the pointer at the start of the request of a command with a response; not an attribute. */
-const RESPONSE = 8
+/** Bytes of a request that has only `response`, the pointer to the response, which is no attribute. */
+const RESPONSE_POINTER = 8
 const PSN = 0xffffff
 
+/** Cells of ib_uverbs_modify_qp and ib_uverbs_ex_modify_qp. */
 const modifyQp = [
   ...qpDest(0, 'address'),
   ...qpDest(32, 'alternatePath'),
@@ -98,7 +108,7 @@ const modifyQp = [
   value(84, 4, 'destQpn', PSN),
   value(88, 4, 'accessFlags'),
   value(92, 2, 'pkeyIndex'),
-  ...alternateRest(94, 108, 109),
+  ...alternatePathFields(94, 108, 109),
   value(96, 1, 'state'),
   value(97, 1, 'curState'),
   value(98, 1, 'pathMtu'),
@@ -115,26 +125,34 @@ const modifyQp = [
 /** Bits of the attribute mask: an attribute's id is one more than its bit number. */
 const maskBits = (...attributes: readonly Attribute[]): number =>
   attributes.reduce((bits, { id }) => bits | (1 << (id - 1)), 0)
+/** All bits of ib_qp_attr_mask up to IB_QP_DEST_QPN. */
 const STANDARD_MASK_BITS = 0x1fffff
-/** Attributes that initiators and targets lack: programs that treat all types alike set the bits nevertheless. */
+/** Attributes that initiators and targets lack, but whose bits programs set that treat all QP types alike. */
 const XRC_IGNORED = {
   xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
   xrc_tgt_qp: maskBits(qpAttributes.maxRdAtomic, qpAttributes.retryCnt, qpAttributes.rnrRetry),
 }
-/** Of MODIFY_CQ; of MODIFY_WQ both the flags and their mask. */
+/** Mask bit of MODIFY_CQ (IB_CQ_MODERATE). */
 const CQ_MODERATE = 1
+/** Mask bits of MODIFY_WQ: IB_WQ_STATE, IB_WQ_CUR_STATE, and IB_WQ_FLAGS, which covers the flags and their mask. */
 const WQ_FLAGS = 4
-/** MAX_WR, LIMIT */
+const WQ_MASK_BITS = 7
+/** Mask bits of MODIFY_SRQ: IB_SRQ_MAX_WR, IB_SRQ_LIMIT. */
 const SRQ_MASK_BITS = 3
+/** Flags of REREG_MR: IB_MR_REREG_TRANS, IB_MR_REREG_PD, IB_MR_REREG_ACCESS. */
+const REREG_MASK_BITS = 7
 
-/** Of EX_CREATE_QP, those that Linux knows: from BLOCK_MULTICAST_LOOPBACK to PCI_WRITE_END_PADDING. */
+/**
+ * The `create_flags` of EX_CREATE_QP that Linux knows, from IB_QP_CREATE_BLOCK_MULTICAST_LOOPBACK to
+ * IB_QP_CREATE_PCI_WRITE_END_PADDING.
+ */
 const CREATION_FLAGS = 0xf1e
 
 const SIG_ALL = QpFlags.values.SQ_SIG_ALL
-/** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
+/** Cells of ib_uverbs_create_qp after its response pointer, with which ib_uverbs_ex_create_qp begins too. */
 const createQp = (at: number) => [
   value(at, 8, 'userHandle'),
-  // Of a target this is its domain.
+  // `pd_handle` of an XRC target is its XRC domain.
   value(at + 8, 4, 'pd'),
   value(at + 8, 4, 'xrcd'),
   value(at + 12, 4, 'sendCq'),
@@ -146,10 +164,10 @@ const createQp = (at: number) => [
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
-/** An XRC target never sends. */
+/** The classes with a send queue: an XRC target has none. */
 const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 
-/** ib_uverbs_create_srq and ib_uverbs_create_xsrq return the same; the former lacks the queue's number. */
+/** Cells of ib_uverbs_create_srq_resp; CREATE_XSRQ adds the SRQ's number. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
 
 /** ib_uverbs_attach_mcast and ib_uverbs_detach_mcast. */
@@ -157,20 +175,20 @@ const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid
 
 export const writeCommands: readonly WriteCommand[] = [
   command('GET_CONTEXT', ['device'], 'open', {
-    in: layout(RESPONSE),
+    in: layout(RESPONSE_POINTER),
     out: layout(8, descriptor(0, 'asyncFd'), value(4, 4, 'numCompVectors')),
     driver: true,
     set: { wantAsyncFd: 1 },
   }),
   command('QUERY_DEVICE', ['device'], 'query', {
-    in: layout(RESPONSE),
+    in: layout(RESPONSE_POINTER),
     out: layout(176, embed(0, 'attributes', DeviceAttributes)),
   }),
   command('QUERY_PORT', ['port'], 'query', {
     in: layout(16, object(8, 1)),
     out: layout(40, embed(0, 'attributes', PortAttributes, 40)),
   }),
-  command('ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE), out: layout(4, object(0)), driver: true }),
+  command('ALLOC_PD', ['pd'], 'create', { in: layout(RESPONSE_POINTER), out: layout(4, object(0)), driver: true }),
   command('DEALLOC_PD', ['pd'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_AH', ['ah'], 'create', {
     in: layout(56, value(8, 8, 'userHandle'), value(16, 4, 'pd'), ahAddress(24)),
@@ -202,7 +220,7 @@ export const writeCommands: readonly WriteCommand[] = [
         value(44, 4, 'access'),
       ),
       mask: 12,
-      maskBits: 7,
+      maskBits: REREG_MASK_BITS,
     },
     out: layout(8, value(0, 4, 'lkey'), value(4, 4, 'rkey')),
     driver: true,
@@ -215,7 +233,7 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command('DEALLOC_MW', ['mw'], 'destroy', { in: layout(4, object(0)) }),
   command('CREATE_COMP_CHANNEL', ['comp_channel'], 'create', {
-    in: layout(RESPONSE),
+    in: layout(RESPONSE_POINTER),
     out: layout(4, descriptor(0, 'object')),
   }),
   command('CREATE_CQ', ['cq'], 'create', {
@@ -248,8 +266,8 @@ export const writeCommands: readonly WriteCommand[] = [
     in: layout(16, object(8), value(12, 4, 'attrMask')),
     out: layout(
       128,
-      qpDestAnswer(0, 'address'),
-      qpDestAnswer(32, 'alternatePath'),
+      qpDestResponse(0, 'address'),
+      qpDestResponse(32, 'alternatePath'),
       qpCap(64),
       value(84, 4, 'qkey'),
       value(88, 4, 'rqPsn'),
@@ -257,7 +275,7 @@ export const writeCommands: readonly WriteCommand[] = [
       value(96, 4, 'destQpn'),
       value(100, 4, 'accessFlags'),
       value(104, 2, 'pkeyIndex'),
-      alternateRest(106, 120, 121),
+      alternatePathFields(106, 120, 121),
       value(108, 1, 'state'),
       value(109, 1, 'curState'),
       orElse(value(110, 1, 'pathMtu'), Mtu.values.MTU_256),
@@ -366,7 +384,7 @@ export const writeCommands: readonly WriteCommand[] = [
     driver: true,
   }),
   command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
-    // Creation flags and receive tables belong to QP types that do not exist here.
+    // `create_flags` (offset 52): unknown flags are EINVAL, known ones EOPNOTSUPP, as no QP type here supports them.
     in: layout(
       64,
       createQp(0),
@@ -431,7 +449,7 @@ export const writeCommands: readonly WriteCommand[] = [
         valueByBit(20, 4, 'flagsMask', WQ_FLAGS),
       ),
       mask: 0,
-      maskBits: 7,
+      maskBits: WQ_MASK_BITS,
     },
     driver: true,
   }),

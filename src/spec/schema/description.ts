@@ -1,5 +1,5 @@
 /*
- * Declarations as data for transfer: classes ⇄ the lists of class `interface` (R13, R47).
+ * Class declarations ⇄ the rows that method `query` of class `interface` returns (R13, R47).
  *
  * `describe` flattens classes into rows, each type, field list and enumeration once. `declare` turns rows into
  * declarations, so that codecs, tracer and reference pages work from a device's description as from the built-in
@@ -42,18 +42,20 @@ type Row<K extends keyof Description> = Description[K] extends (infer R)[] ? R :
 
 // ---- declarations → rows ----
 
-/** Numbers equal values by a key; each value once. */
-const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows: T[] } => {
+/**
+ * A list without duplicates: `indexOf` returns the index of the row with this key, and makes the row if there is none.
+ */
+const uniqueRows = <T>(): { indexOf(key: string, makeRow: () => T): number; readonly rows: T[] } => {
   const rows: T[] = []
-  const numbers = new Map<string, number>()
+  const indices = new Map<string, number>()
   return {
     rows,
-    of(key, make) {
-      const known = numbers.get(key)
+    indexOf(key, makeRow) {
+      const known = indices.get(key)
       if (known !== undefined) return known
-      // Building an entry may number others before it.
-      const row = make()
-      numbers.set(key, rows.length)
+      // `makeRow` may add other rows: those of a record's fields come before the record.
+      const row = makeRow()
+      indices.set(key, rows.length)
       return rows.push(row) - 1
     },
   }
@@ -62,28 +64,29 @@ const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows:
 /** The rows of `classes`, in their order. */
 export const describe = (classes: readonly ObjectClass[]): Description => {
   let names = ''
-  const places = new Map<string, number>()
+  const nameOffsets = new Map<string, number>()
+  /** The offset of a name in `names`, which gets each name once. */
   const nameOf = (name: string): number => {
-    let at = places.get(name)
-    if (at === undefined) {
-      at = names.length
-      places.set(name, at)
+    let offset = nameOffsets.get(name)
+    if (offset === undefined) {
+      offset = names.length
+      nameOffsets.set(name, offset)
       names += `${name}\0`
     }
-    return at
+    return offset
   }
   const values: Row<'values'>[] = []
-  const enumerations = numbered<Row<'enumerations'>>()
-  const enumerationOf = ({ name, values: of }: Enumeration): number =>
-    enumerations.of(JSON.stringify([name, of]), () => {
-      const rows = Object.entries(of).map(([value, number]) => ({ name: nameOf(value), value: number >>> 0 }))
+  const enumerations = uniqueRows<Row<'enumerations'>>()
+  const enumerationOf = ({ name, values: numbers }: Enumeration): number =>
+    enumerations.indexOf(JSON.stringify([name, numbers]), () => {
+      const rows = Object.entries(numbers).map(([value, number]) => ({ name: nameOf(value), value: number >>> 0 }))
       const first = values.length
       values.push(...rows)
       return { name: nameOf(name), first, count: rows.length }
     })
   const fields: Row<'fields'>[] = []
-  const fieldsOf = (of: Fields): { of: number; count: number } => {
-    const rows = Object.entries(of).map(([name, { offset, of: kind }]) => ({
+  const fieldsOf = (declared: Fields): { of: number; count: number } => {
+    const rows = Object.entries(declared).map(([name, { offset, of: kind }]) => ({
       name: nameOf(name),
       offset,
       type: typeOf(kind),
@@ -92,9 +95,9 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
     fields.push(...rows)
     return { of: first, count: rows.length }
   }
-  const types = numbered<Row<'types'>>()
+  const types = uniqueRows<Row<'types'>>()
   const typeOf = (of: Kind): number =>
-    types.of(JSON.stringify(of), () => {
+    types.indexOf(JSON.stringify(of), () => {
       const row = { kind: KindNumber.values[of.kind], width: 0, flags: 0, size: 0, of: 0, count: 0, min: 0, max: 0 }
       switch (of.kind) {
         case 'u8':
@@ -127,9 +130,10 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
 
   const methods: Row<'methods'>[] = []
   const attributes: Row<'attributes'>[] = []
-  const classRows = classes.map(({ name, id, identity, global, methods: own }, index) => {
-    for (const [methodName, { call, in: into, out, driverAttributes, undoable, needs }] of Object.entries(own)) {
-      const method = methods.push({
+  const classRows = classes.map(({ name, id, identity, global, methods: classMethods }, index) => {
+    for (const [methodName, declared] of Object.entries(classMethods)) {
+      const { call, in: inputs, out: outputs, driverAttributes, undoable, needs } = declared
+      const methodCount = methods.push({
         name: nameOf(methodName),
         class: index,
         call,
@@ -138,14 +142,14 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
           (undoable ? UNDOABLE : 0) |
           (needs === 'NET_RAW' ? NEEDS_NET_RAW : 0),
       })
-      for (const [direction, set] of [
-        [Direction.values.in, into],
-        [Direction.values.out, out],
+      for (const [direction, declaredAttributes] of [
+        [Direction.values.in, inputs],
+        [Direction.values.out, outputs],
       ] as const)
-        for (const [attributeName, { id: attributeId, of, optional }] of Object.entries(set))
+        for (const [attributeName, { id: attributeId, of, optional }] of Object.entries(declaredAttributes))
           attributes.push({
             name: nameOf(attributeName),
-            method: method - 1,
+            method: methodCount - 1,
             type: typeOf(of),
             id: attributeId,
             direction,
@@ -168,48 +172,50 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
 
 // ---- rows → declarations ----
 
-const bad = (reason: string): never => {
+const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `the interface description is invalid: ${reason}`)
 }
 
-const pick = <T>(rows: readonly T[], index: number, what: string): T =>
-  rows[index] ?? bad(`there is no ${what} ${index}, there are ${rows.length}`)
+/** Row `index`; `noun` names the kind of row in the message if there is none. */
+const rowAt = <T>(rows: readonly T[], index: number, noun: string): T =>
+  rows[index] ?? refuse(`there is no ${noun} ${index}, there are ${rows.length}`)
 
-const some = <T>(rows: readonly T[], first: number, count: number, what: string): readonly T[] =>
+const rowsFrom = <T>(rows: readonly T[], first: number, count: number, nouns: string): readonly T[] =>
   first + count <= rows.length
     ? rows.slice(first, first + count)
-    : bad(`${what} ${first} to ${first + count - 1} do not exist, there are ${rows.length}`)
+    : refuse(`${nouns} ${first} to ${first + count - 1} do not exist, there are ${rows.length}`)
 
-const wordOf = (values: Readonly<Record<string, number>>, number: number, what: string): string =>
-  Object.keys(values).find(name => values[name] === number) ?? bad(`${what} ${number} is unknown`)
+/** The name of `number` in an enumeration. */
+const valueName = (values: Readonly<Record<string, number>>, number: number, noun: string): string =>
+  Object.keys(values).find(name => values[name] === number) ?? refuse(`${noun} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Maximum bytes of a record, and maximum fields including those of nested records; far above any class. */
+/** Maximum bytes of a record, and maximum fields including those of nested records; every class has far fewer. */
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
 /** The classes that the rows describe. Throws CallError EINVAL with a message if the rows are invalid. */
 export const declare = (description: Description): ObjectClass[] => {
   const { names } = description
-  const nameAt = (at: number): string => {
-    const end = at < names.length ? names.indexOf(0, at) : -1
-    if (end < 0) return bad(`there is no name at ${at}`)
-    const name = new TextDecoder().decode(names.subarray(at, end))
-    return NAME.test(name) ? name : bad(`the bytes at ${at} are not a name of letters, digits and _`)
+  const nameAt = (offset: number): string => {
+    const end = offset < names.length ? names.indexOf(0, offset) : -1
+    if (end < 0) return refuse(`there is no name at ${offset}`)
+    const name = new TextDecoder().decode(names.subarray(offset, end))
+    return NAME.test(name) ? name : refuse(`the bytes at ${offset} are not a name of letters, digits and _`)
   }
   const enumerations = description.enumerations.map(({ name, first, count }): Enumeration => {
-    const rows = some(description.values, first, count, 'values')
+    const rows = rowsFrom(description.values, first, count, 'values')
     return { name: nameAt(name), values: Object.fromEntries(rows.map(row => [nameAt(row.name), row.value])) }
   })
-  // A field's type must come before the type that contains it, so that no row contains itself.
+  // A field's type must come before the type that contains the field, so that no row contains itself.
   const types: Kind[] = []
-  /** By type: its number of fields, nested ones included, and its bytes. */
+  /** For each of `types`: the number of its fields, nested ones included, and its bytes. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(
-      some(description.fields, first, count, 'fields').map(({ name, offset, type }): [string, Field] => [
+      rowsFrom(description.fields, first, count, 'fields').map(({ name, offset, type }): [string, Field] => [
         nameAt(name),
-        { offset, of: pick(types, type, 'type before this one') },
+        { offset, of: rowAt(types, type, 'type before this one') },
       ]),
     )
   const weightOf = ({ of: first, count, size }: Row<'types'>, of: Kind): (typeof weights)[number] => {
@@ -222,9 +228,9 @@ export const declare = (description: Description): ObjectClass[] => {
     }
   }
   const widthOf = (width: number): 1 | 2 | 4 =>
-    width === 1 || width === 2 || width === 4 ? width : bad(`a value of ${width} bytes`)
+    width === 1 || width === 2 || width === 4 ? width : refuse(`a value has ${width} bytes, not 1, 2 or 4`)
   for (const row of description.types) {
-    const kind = wordOf(KindNumber.values, row.kind, 'kind') as Kind['kind']
+    const kind = valueName(KindNumber.values, row.kind, 'kind') as Kind['kind']
     switch (kind) {
       case 'u8':
       case 'u16':
@@ -246,7 +252,7 @@ export const declare = (description: Description): ObjectClass[] => {
         break
       case 'enum':
       case 'flags':
-        types.push({ kind, of: pick(enumerations, row.of, 'enumeration'), width: widthOf(row.width) })
+        types.push({ kind, of: rowAt(enumerations, row.of, 'enumeration'), width: widthOf(row.width) })
         break
       case 'ref':
       case 'fd':
@@ -261,38 +267,38 @@ export const declare = (description: Description): ObjectClass[] => {
     }
     const weight = weightOf(row, types[types.length - 1]!)
     if (weight.bytes > MAX_BYTES)
-      bad(`type ${weights.length} has ${weight.bytes} bytes, at most ${MAX_BYTES} are allowed`)
+      refuse(`type ${weights.length} has ${weight.bytes} bytes, at most ${MAX_BYTES} are allowed`)
     if (weight.fields > MAX_FIELDS)
-      bad(`type ${weights.length} has ${weight.fields} fields, at most ${MAX_FIELDS} are allowed`)
+      refuse(`type ${weights.length} has ${weight.fields} fields, at most ${MAX_FIELDS} are allowed`)
     weights.push(weight)
   }
 
   const methods = description.methods.map(({ name, call, flags }) => {
-    const into: Record<string, Attribute> = {}
-    const out: Record<string, Attribute> = {}
+    const inputs: Record<string, Attribute> = {}
+    const outputs: Record<string, Attribute> = {}
     const driverAttributes = (flags & DRIVER_ATTRIBUTES) !== 0
     const undoable = (flags & UNDOABLE) !== 0
     const needs = (flags & NEEDS_NET_RAW) === 0 ? {} : { needs: 'NET_RAW' as const }
-    return { name: nameAt(name), call, driverAttributes, ...(undoable && { undoable }), ...needs, in: into, out }
+    const optional = { ...(undoable && { undoable }), ...needs }
+    return { name: nameAt(name), call, driverAttributes, ...optional, in: inputs, out: outputs }
   })
   for (const { name, method, type, id, direction, flags } of description.attributes) {
-    const set: Record<string, Attribute> = pick(methods, method, 'method')[
-      wordOf(Direction.values, direction, 'direction') as 'in' | 'out'
-    ]
-    set[nameAt(name)] = { id, of: pick(types, type, 'type'), optional: (flags & OPTIONAL) !== 0 }
+    const inOrOut = valueName(Direction.values, direction, 'direction') as 'in' | 'out'
+    const methodAttributes: Record<string, Attribute> = rowAt(methods, method, 'method')[inOrOut]
+    methodAttributes[nameAt(name)] = { id, of: rowAt(types, type, 'type'), optional: (flags & OPTIONAL) !== 0 }
   }
-  const owned = description.classes.map((): Record<string, Method<Attributes, Attributes>> => ({}))
+  const classMethods = description.classes.map((): Record<string, Method<Attributes, Attributes>> => ({}))
   description.methods.forEach(({ class: index }, i) => {
     const { name, ...method } = methods[i]!
-    pick(owned, index, 'class')[name] = method
+    rowAt(classMethods, index, 'class')[name] = method
   })
   return description.classes.map(
     ({ name, id, identity, flags }, i): ObjectClass => ({
       name: nameAt(name),
       id,
-      identity: wordOf(Identity.values, identity, 'identity') as ObjectClass['identity'],
+      identity: valueName(Identity.values, identity, 'identity') as ObjectClass['identity'],
       global: (flags & GLOBAL) !== 0,
-      methods: owned[i]!,
+      methods: classMethods[i]!,
     }),
   )
 }

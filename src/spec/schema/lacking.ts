@@ -1,7 +1,7 @@
 /*
- * The sentence for a caller that uses a method which the device lacks (EOPNOTSUPP; for an ioctl of Linux
- * EPROTONOSUPPORT). It is the same for a command or ioctl of Linux, a message, a chain entry, and a call in this
- * process.
+ * The message of the error that a caller gets for a method that the device lacks: EOPNOTSUPP, or EPROTONOSUPPORT for a
+ * Linux ioctl. It is the same for Linux's write commands and ioctls, the messages and chain entries of the object
+ * dialect, and a call in this process.
  */
 import { classes } from '../classes.ts'
 import type { ObjectClass } from './schema.ts'
@@ -9,16 +9,16 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The sentence for a caller that has numbers only. `own`: the device's class with this id, if there is one. Core's
- * classes are named; others are shown as numbers.
+ * The same for a class id and a call number. `deviceClass`: the device's class with this id, if there is one. Classes
+ * and methods that src/spec does not declare are shown as numbers.
  */
-export const lacksCall = (own: ObjectClass | undefined, classId: number, call: number): string => {
-  const cls = own ?? classes.find(({ id }) => id === classId)
+export const lacksCall = (deviceClass: ObjectClass | undefined, classId: number, call: number): string => {
+  const cls = deviceClass ?? classes.find(({ id }) => id === classId)
   if (cls === undefined) return `this device has no class ${classId}`
   const declared = classes.find(({ id }) => id === classId)?.methods ?? {}
-  const name = Object.keys(declared).find(one => declared[one]!.call === call)
-  if (name !== undefined) return lacksMethod(cls.name, name)
-  return own === undefined
+  const methodName = Object.keys(declared).find(name => declared[name]!.call === call)
+  if (methodName !== undefined) return lacksMethod(cls.name, methodName)
+  return deviceClass === undefined
     ? `this device has no class ${cls.name}`
     : `class ${cls.name} of this device has no method ${call}`
 }

@@ -1,9 +1,9 @@
 /*
- * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and readable for programs in other
- * languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
+ * Class declarations ⇄ JSON (R13): the schema that `userdma schema --json` prints, a stable format for programs in
+ * other languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
  *
- * `schemaOf` makes it from classes, `classesOf` makes classes from it and returns a message for invalid input. Numbers
- * are JSON numbers: no declaration exceeds 32 bits.
+ * `schemaOf` makes the schema from classes; `classesOf` makes classes from a schema and throws for invalid input.
+ * Numbers are JSON numbers: no declared number exceeds 32 bits.
  */
 import { CallError } from '../errno.ts'
 import type {
@@ -30,7 +30,7 @@ export type JsonType =
   | { readonly kind: 'enum' | 'flags'; readonly enumeration: string; readonly size: number }
   | { readonly kind: 'ref' | 'fd'; readonly class: string }
   | { readonly kind: 'record'; readonly size: number; readonly fields: readonly JsonField[] }
-  /** `size` is that of one record. */
+  /** `size`: bytes of one record; `max`: maximum number of records. */
   | { readonly kind: 'list'; readonly max: number; readonly size: number; readonly fields: readonly JsonField[] }
 
 export interface JsonField {
@@ -50,13 +50,13 @@ export interface JsonMethod {
   readonly name: string
   /** The call number: block × 32 + number in the block. */
   readonly call: number
-  /** Drivers may have attributes of their own (ids from 0x8000). */
+  /** The driver may add attributes of its own (ids from 0x8000). */
   readonly driverAttributes: boolean
   /** A chain with UNDO may call it on any object, like queries and creations. */
   readonly undoable?: true
   /** The capability that callers need, by Linux's name without CAP_. */
   readonly needs?: Capability
-  /** Only without a device: names of the drivers that have it. */
+  /** Names of the drivers that have the method; absent in the schema of a device. */
   readonly drivers?: readonly string[]
   readonly in: readonly JsonAttribute[]
   readonly out: readonly JsonAttribute[]
@@ -67,6 +67,7 @@ export interface JsonClass {
   readonly id: number
   readonly identity: ObjectClass['identity']
   readonly global: boolean
+  /** Names of the drivers that have the class; absent in the schema of a device. */
   readonly drivers?: readonly string[]
   readonly methods: readonly JsonMethod[]
 }
@@ -75,12 +76,12 @@ export interface Schema {
   readonly format: number
   /** The device that the schema describes; absent: all declarations. */
   readonly device?: string
-  /** Values by name, in each enumeration by its name. */
+  /** By name of the enumeration: its numbers by their names. */
   readonly enumerations: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly classes: readonly JsonClass[]
 }
 
-/** Names of the drivers that have a method, or a class. */
+/** Names of the drivers that have a method; without `method`, of those that have the class. */
 export type DriversOf = (className: string, method?: string) => readonly string[]
 
 // ---- classes → JSON ----
@@ -93,11 +94,11 @@ export const schemaOf = (
   const enumerations: Record<string, Record<string, number>> = {}
   /** If two different enumerations of a device have one name, the later one gets a number. */
   const enumerationOf = ({ name, values }: Enumeration): string => {
-    const own = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
-    const text = JSON.stringify(own)
+    const unsignedValues = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
+    const text = JSON.stringify(unsignedValues)
     for (let i = 1; ; i++) {
       const key = i === 1 ? name : `${name}#${i}`
-      enumerations[key] ??= own
+      enumerations[key] ??= unsignedValues
       if (JSON.stringify(enumerations[key]) === text) return key
     }
   }
@@ -159,50 +160,50 @@ export const schemaOf = (
 
 type Json = Readonly<Record<string, unknown>>
 
-const bad = (where: string, reason: string): never => {
-  throw new CallError('EINVAL', `schema: ${where}: ${reason}`)
+const refuse = (path: string, reason: string): never => {
+  throw new CallError('EINVAL', `schema: ${path}: ${reason}`)
 }
-const objectAt = (where: string, value: unknown): Json =>
+const objectAt = (path: string, value: unknown): Json =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
     ? (value as Json)
-    : bad(where, 'is not an object')
-const listAt = (where: string, value: unknown): readonly Json[] =>
-  Array.isArray(value) ? value.map((one: unknown, i) => objectAt(`${where}[${i}]`, one)) : bad(where, 'is not a list')
-const textAt = (where: string, value: unknown): string =>
-  typeof value === 'string' && value !== '' ? value : bad(where, 'is not a name')
-const numberAt = (where: string, value: unknown): number =>
+    : refuse(path, 'is not an object')
+const listAt = (path: string, value: unknown): readonly Json[] =>
+  Array.isArray(value) ? value.map((one: unknown, i) => objectAt(`${path}[${i}]`, one)) : refuse(path, 'is not a list')
+const textAt = (path: string, value: unknown): string =>
+  typeof value === 'string' && value !== '' ? value : refuse(path, 'is not a non-empty string')
+const numberAt = (path: string, value: unknown): number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0xffffffff
     ? value
-    : bad(where, 'is not a number from 0 to 2^32 - 1')
-const flagAt = (where: string, value: unknown): boolean =>
-  typeof value === 'boolean' ? value : bad(where, 'is neither true nor false')
+    : refuse(path, 'is not a number from 0 to 2^32 - 1')
+const flagAt = (path: string, value: unknown): boolean =>
+  typeof value === 'boolean' ? value : refuse(path, 'is neither true nor false')
 
-const capabilityAt = (where: string, value: unknown): Capability =>
-  value === 'NET_RAW' ? value : bad(where, 'is not a known capability; NET_RAW is the only one')
+const capabilityAt = (path: string, value: unknown): Capability =>
+  value === 'NET_RAW' ? value : refuse(path, 'is not a known capability; NET_RAW is the only one')
 
-/** The classes of a schema. Throws CallError EINVAL with a message that names the place of the fault. */
+/** The classes of a schema. Throws CallError EINVAL with a message that begins with the path of the first fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
   if (document.format !== SCHEMA_FORMAT)
-    bad('format', `is ${String(document.format)}; the supported format is ${SCHEMA_FORMAT}`)
+    refuse('format', `is ${String(document.format)}; the supported format is ${SCHEMA_FORMAT}`)
   const enumerations = new Map(
     Object.entries(objectAt('enumerations', document.enumerations)).map(([key, values]): [string, Enumeration] => {
-      const where = `enumerations.${key}`
-      const entries = Object.entries(objectAt(where, values))
-      const numbers = entries.map(([name, value]) => [name, numberAt(`${where}.${name}`, value)])
+      const path = `enumerations.${key}`
+      const entries = Object.entries(objectAt(path, values))
+      const numbers = entries.map(([name, value]) => [name, numberAt(`${path}.${name}`, value)])
       return [key, { name: key.replace(/#\d+$/, ''), values: Object.fromEntries(numbers) }]
     }),
   )
-  const fieldsAt = (where: string, value: unknown): Fields =>
+  const fieldsAt = (path: string, value: unknown): Fields =>
     Object.fromEntries(
-      listAt(where, value).map(({ name, offset, type }, i): [string, Field] => [
-        textAt(`${where}[${i}].name`, name),
-        { offset: numberAt(`${where}[${i}].offset`, offset), of: typeAt(`${where}[${i}].type`, type) },
+      listAt(path, value).map(({ name, offset, type }, i): [string, Field] => [
+        textAt(`${path}[${i}].name`, name),
+        { offset: numberAt(`${path}[${i}].offset`, offset), of: typeAt(`${path}[${i}].type`, type) },
       ]),
     )
-  const typeAt = (where: string, value: unknown): Kind => {
-    const type = objectAt(where, value)
-    const number = (name: string): number => numberAt(`${where}.${name}`, type[name])
+  const typeAt = (path: string, value: unknown): Kind => {
+    const type = objectAt(path, value)
+    const number = (name: string): number => numberAt(`${path}.${name}`, type[name])
     switch (type.kind) {
       case 'u8':
       case 'u16':
@@ -221,47 +222,48 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
       case 'enum':
       case 'flags': {
         const width = number('size')
-        const of = enumerations.get(textAt(`${where}.enumeration`, type.enumeration))
-        if (width !== 1 && width !== 2 && width !== 4) return bad(`${where}.size`, 'is 1, 2 or 4')
-        return of ? { kind: type.kind, of, width } : bad(`${where}.enumeration`, 'nothing has that name')
+        const of = enumerations.get(textAt(`${path}.enumeration`, type.enumeration))
+        if (width !== 1 && width !== 2 && width !== 4) return refuse(`${path}.size`, 'must be 1, 2 or 4')
+        return of ? { kind: type.kind, of, width } : refuse(`${path}.enumeration`, 'no enumeration has that name')
       }
       case 'ref':
       case 'fd':
-        return { kind: type.kind, class: textAt(`${where}.class`, type.class) }
+        return { kind: type.kind, class: textAt(`${path}.class`, type.class) }
       case 'record':
-        return { kind: type.kind, fields: fieldsAt(`${where}.fields`, type.fields) }
+        return { kind: type.kind, fields: fieldsAt(`${path}.fields`, type.fields) }
       case 'list':
-        return { kind: type.kind, fields: fieldsAt(`${where}.fields`, type.fields), max: number('max') }
+        return { kind: type.kind, fields: fieldsAt(`${path}.fields`, type.fields), max: number('max') }
       default:
-        return bad(`${where}.kind`, `${JSON.stringify(type.kind)} is unknown`)
+        return refuse(`${path}.kind`, `${JSON.stringify(type.kind)} is unknown`)
     }
   }
-  const attributesAt = (where: string, value: unknown): Attributes =>
+  const attributesAt = (path: string, value: unknown): Attributes =>
     Object.fromEntries(
-      listAt(where, value).map((one, i): [string, Attribute] => {
-        const name = textAt(`${where}[${i}].name`, one.name)
-        const path = `${where}[${i}] (${name})`
-        const of = typeAt(`${path}.type`, one.type)
-        return [name, { id: numberAt(`${path}.id`, one.id), of, optional: flagAt(`${path}.optional`, one.optional) }]
+      listAt(path, value).map((one, i): [string, Attribute] => {
+        const name = textAt(`${path}[${i}].name`, one.name)
+        const attributePath = `${path}[${i}] (${name})`
+        const of = typeAt(`${attributePath}.type`, one.type)
+        const id = numberAt(`${attributePath}.id`, one.id)
+        return [name, { id, of, optional: flagAt(`${attributePath}.optional`, one.optional) }]
       }),
     )
   return listAt('classes', document.classes).map((cls, i): ObjectClass => {
     const name = textAt(`classes[${i}].name`, cls.name)
     const { identity } = cls
     if (identity !== 'handle' && identity !== 'fd' && identity !== 'fixed')
-      return bad(`${name}.identity`, 'must be handle, fd or fixed')
+      return refuse(`${name}.identity`, 'must be handle, fd or fixed')
     const methods = listAt(`${name}.methods`, cls.methods).map((one, j): [string, Method] => {
       const method = textAt(`${name}.methods[${j}].name`, one.name)
-      const where = `${name}.${method}`
+      const path = `${name}.${method}`
       return [
         method,
         {
-          call: numberAt(`${where}.call`, one.call),
-          in: attributesAt(`${where}.in`, one.in),
-          out: attributesAt(`${where}.out`, one.out),
-          driverAttributes: flagAt(`${where}.driverAttributes`, one.driverAttributes),
-          ...(one.undoable !== undefined && { undoable: flagAt(`${where}.undoable`, one.undoable) }),
-          ...(one.needs !== undefined && { needs: capabilityAt(`${where}.needs`, one.needs) }),
+          call: numberAt(`${path}.call`, one.call),
+          in: attributesAt(`${path}.in`, one.in),
+          out: attributesAt(`${path}.out`, one.out),
+          driverAttributes: flagAt(`${path}.driverAttributes`, one.driverAttributes),
+          ...(one.undoable !== undefined && { undoable: flagAt(`${path}.undoable`, one.undoable) }),
+          ...(one.needs !== undefined && { needs: capabilityAt(`${path}.needs`, one.needs) }),
         },
       ]
     })

@@ -4,12 +4,15 @@
  *
  * A declaration is plain data. The TypeScript types of a handler's arguments and results (`In`, `Out`), the object
  * dialect's codec and validation, the tracer's text, the schema export and the tests' generators derive from it. How a
- * kind is encoded in bytes is uapi's; `checkClasses` checks references between classes.
+ * kind is encoded in bytes is defined in src/uapi/; `checkClasses` checks references between classes.
  */
 
-// ---- values: enumerations and flag sets, one table per fact ----
+// ---- values: enumerations and flag sets ----
 
-/** A closed set of named numbers. The object dialect refuses other values; the tracer shows them as numbers. */
+/**
+ * A closed set of named numbers: the values of an enum, or the bits of a flag set. The object dialect refuses other
+ * values; the tracer shows them as numbers.
+ */
 export interface Enumeration<N extends string = string> {
   readonly name: string
   readonly values: Readonly<Record<N, number>>
@@ -17,15 +20,19 @@ export interface Enumeration<N extends string = string> {
 export const enumeration = <const V extends Readonly<Record<string, number>>>(name: string, values: V) =>
   ({ name, values }) as const
 
-// ---- kinds: what one attribute or field holds ----
+// ---- kinds: the type of an attribute or field ----
 
 interface Limits {
-  /** Minimum and maximum; a value outside is EINVAL with a message that names both. */
+  /** Minimum and maximum; a value outside is refused with EINVAL and a message that names the limits. */
   readonly min?: number
   readonly max?: number
 }
 
-/** The type of a value. `T` is for inference only. Integers up to 32 bits are numbers, u64 is a bigint. */
+/**
+ * The type of a value: `bytes` has a fixed size, `blob` up to `max` bytes; `width` is in bytes; `ref` is the handle and
+ * `fd` the file descriptor of an object of the class; `list` has up to `max` records. In TypeScript integers up to 32
+ * bits are numbers, and u64 is a bigint. `T` is for inference only.
+ */
 export type Kind<T = unknown> = { readonly __type?: T } & (
   | ({ readonly kind: 'u8' | 'u16' | 'u32' } & Limits)
   | { readonly kind: 'u64' }
@@ -46,7 +53,7 @@ export interface Field<T = unknown> {
 }
 export type Fields = Readonly<Record<string, Field>>
 
-/** A handle, or a file descriptor, of an object of a class; handlers receive the object itself (`Values<A, Obj>`). */
+/** The inferred type of `ref` and `fd`; `TypeOf` replaces it by a number, or in handlers by the object itself. */
 declare const REFERENCE: unique symbol
 export interface Reference {
   readonly [REFERENCE]: true
@@ -133,7 +140,7 @@ export const list = <const F extends Fields>(id: number, fields: F, max: number)
 })
 export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
 
-/** A field of a record at `offset`, typed like the attribute constructors: `at(8, u32(0))`; the id is unused. */
+/** A field of a record at byte `offset`. Its type is given by an attribute whose id is ignored: `at(8, u32(0))`. */
 export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
 
 export type RecordOf<F extends Fields, R = number> = {
@@ -152,8 +159,8 @@ export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
 // ---- sizes ----
 
 /**
- * Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record up to the end of its
- * last field.
+ * Bytes of a value of this kind in a record, a Linux struct or the object dialect; for `blob` and `list` the maximum. A
+ * record ends with its last field, without padding.
  */
 export const sizeOf = (of: Kind): number => {
   switch (of.kind) {
@@ -194,11 +201,12 @@ export const recordSize = (fields: Fields): number => {
 // ---- methods and classes ----
 
 /**
- * First method of each of the 8 blocks of 32 (R5). EXPERIMENTAL methods may change with the next release; the blocks
- * from RESERVED on are empty.
+ * First call number of each block of 32 (R5). COMMON: the methods below, the same in all classes; MANAGEMENT: a class's
+ * further control calls; DRIVER_FAST: calls of the data path and drivers' own methods; EXPERIMENTAL: methods that may
+ * change with the next release. The four blocks from RESERVED on have no methods.
  */
 export const Block = { COMMON: 0, MANAGEMENT: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
-/** The core's common methods (block 0). */
+/** Call numbers of block COMMON. */
 export const CREATE = 0
 export const QUERY = 1
 export const MODIFY = 2
@@ -206,31 +214,33 @@ export const DESTROY = 3
 export const CREATE_FD = 4
 export const CHAIN = 5
 
-/** Capabilities beyond those of the process's user, by Linux's names without CAP_. */
+/** Linux capabilities that methods can need, without the prefix CAP_. */
 export type Capability = 'NET_RAW'
 
+/** An argument that a device refuses. */
 export interface RefusedArgument {
+  /** The attribute's id. */
   readonly id: number
   readonly code: 'EINVAL' | 'EOPNOTSUPP'
-  /** The sentence's predicate; its subject is class and method. */
+  /** The message, which follows `class.method: `. */
   readonly why: string
 }
 
 export interface Method<I extends Attributes = Attributes, O extends Attributes = Attributes> {
-  /** The call number: method block × 32 + number. */
+  /** The call number: block × 32 + number in the block. */
   readonly call: number
   readonly in: I
   readonly out: O
-  /** The caller may add attributes with ids from 0x8000 in both directions; the driver reads and writes them. */
+  /** The method may have attributes with ids from 0x8000, inputs and outputs, which the driver declares and handles. */
   readonly driverAttributes: boolean
   /**
-   * A chain with UNDO may call it on any object (R16), like queries and creations: it changes nothing, or the chain's
-   * undo removes what it creates.
+   * A chain with UNDO may contain calls of the method on any object (R16), like queries and creations: the method
+   * changes nothing, or the undo destroys the objects that it creates.
    */
   readonly undoable?: boolean
   /**
-   * The capability that Linux requires, because the call affects more than the caller's own packets: CAP_NET_RAW. EPERM
-   * without it.
+   * The capability that Linux requires, because the call affects more than the caller's own packets. Without it the
+   * call is refused with EPERM.
    */
   readonly needs?: Capability
   /** Arguments that this device refuses, by name: those of other links (spec/links.ts), or that its driver lacks. */
@@ -238,14 +248,14 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
   call: number,
-  m: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean; needs?: Capability },
+  declared: { in: I; out: O; driverAttributes?: boolean; undoable?: boolean; needs?: Capability },
 ): Method<I, O> => ({
   call,
-  in: m.in,
-  out: m.out,
-  driverAttributes: m.driverAttributes ?? false,
-  ...(m.undoable === true && { undoable: true }),
-  ...(m.needs !== undefined && { needs: m.needs }),
+  in: declared.in,
+  out: declared.out,
+  driverAttributes: declared.driverAttributes ?? false,
+  ...(declared.undoable === true && { undoable: true }),
+  ...(declared.needs !== undefined && { needs: declared.needs }),
 })
 
 export type Methods = Readonly<Record<string, Method>>
@@ -255,24 +265,24 @@ export interface ObjectClass<M extends Methods = Methods> {
   /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
   readonly id: number
   /**
-   * How an object is named: `handle`, a number in the context; `fd`, a file descriptor (R37); `fixed`, a predefined
-   * number outside the context's handles (device, interface: object 0; port: the port number).
+   * How a call names the object: `handle`: by a number in the context; `fd`: by a file descriptor (R37); `fixed`: by a
+   * predefined number that is no handle (device, interface, system: 0; port: the port number).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
-  /** The system-wide device, which has no hardware, has the class too ("global OK", R18). */
+  /** The system-wide device, which has no hardware, has the class too (R18). */
   readonly global: boolean
   readonly methods: M
 }
 export const objectClass = <const M extends Methods>(
   name: string,
   id: number,
-  c: { identity?: ObjectClass['identity']; global?: boolean; methods: M },
+  declared: { identity?: ObjectClass['identity']; global?: boolean; methods: M },
 ): ObjectClass<M> => ({
   name,
   id,
-  identity: c.identity ?? 'handle',
-  global: c.global ?? false,
-  methods: c.methods,
+  identity: declared.identity ?? 'handle',
+  global: declared.global ?? false,
+  methods: declared.methods,
 })
 
 // ---- types inferred from declarations ----
@@ -295,20 +305,20 @@ type Flat<T> = T extends infer U ? { [K in keyof U]: U[K] } : never
 export type In<M, R = number> = M extends Method<infer I, Attributes> ? Values<I, R> : never
 export type Out<M, R = number> = M extends Method<Attributes, infer O> ? Values<O, R> : never
 
-/** Values of a method that is known only at run time. */
+/** Attribute values of a method that is known only at run time. */
 export type AnyValue = number | bigint | Uint8Array | AnyRecord | AnyRecord[]
 export interface AnyRecord {
   [field: string]: AnyValue
 }
 export type AnyValues = { [attribute: string]: AnyValue | undefined }
 
-const checkFields = (where: string, fields: Fields): void => {
+const checkFields = (path: string, fields: Fields): void => {
   let end = 0
   for (const [name, { offset, of }] of Object.entries(fields).sort(([, a], [, b]) => a.offset - b.offset)) {
-    if (offset < end) throw new Error(`${where}.${name}: offset ${offset} overlaps the field before it`)
+    if (offset < end) throw new Error(`${path}.${name}: offset ${offset} overlaps the field before it`)
     if (of.kind === 'ref' || of.kind === 'fd' || of.kind === 'list' || of.kind === 'blob')
-      throw new Error(`${where}.${name}: a record cannot contain ${of.kind}`)
-    if (of.kind === 'record') checkFields(`${where}.${name}`, of.fields)
+      throw new Error(`${path}.${name}: a record cannot contain ${of.kind}`)
+    if (of.kind === 'record') checkFields(`${path}.${name}`, of.fields)
     end = offset + sizeOf(of)
   }
 }
@@ -331,7 +341,7 @@ export const checkClasses = (classes: readonly ObjectClass[]): void => {
           `${path}: call number ${m.call} is not in 0..${Block.RESERVED - 1}; the blocks above are reserved`,
         )
       if (m.call > CHAIN && m.call < Block.MANAGEMENT)
-        throw new Error(`${path}: call number ${m.call} is in core's block, whose methods all classes share`)
+        throw new Error(`${path}: call number ${m.call} is in block COMMON, but is not a common method`)
       if (calls.has(m.call)) throw new Error(`${path}: call number ${m.call} is that of ${calls.get(m.call)}`)
       calls.set(m.call, name)
       const used = new Map<number, string>()

@@ -1,71 +1,78 @@
 /*
- * A client and a device of different releases (R47): the class for a client that knows declaration `known`, on a device
- * with declaration `own`.
+ * Calls between a client and a device of different releases (R47): merges the class as the client declares it (`known`)
+ * with the class as the device describes it.
  *
- * Numbers and layouts never change their meaning, so the two differ only in what one of them lacks. Inputs: what the
- * device does not know it refuses, or ignores if the client allows that; required inputs that the client does not know
- * are missing, and refused. Outputs have the size of the larger declaration: the client sees zeros in fields that the
- * device lacks, and has room for those that it does not know. A required output that the device lacks is reported here,
- * before the call.
+ * Numbers and layouts never change their meaning, so that each declaration only lacks some members of the other.
+ * - Inputs: the device refuses an input that it does not know, or ignores it if the client permits. If the client does
+ *   not know a required input, the call lacks it, and the device refuses the call.
+ * - Outputs are declared with all fields of both: the client sees zeros in fields that the device lacks, and has room
+ *   for fields that it does not know itself. If the device lacks a required output, `agreedClass` throws before the
+ *   call.
  */
 import { CallError } from '../errno.ts'
 import { lacksMethod } from './lacking.ts'
 import type { Attribute, Attributes, Kind, Method, ObjectClass } from './schema.ts'
 
-const merged = (known: Kind, own: Kind): Kind =>
-  (known.kind === 'record' && own.kind === 'record') || (known.kind === 'list' && own.kind === 'list')
-    ? { ...own, fields: { ...own.fields, ...known.fields } }
-    : own
+const mergeKinds = (known: Kind, device: Kind): Kind =>
+  (known.kind === 'record' && device.kind === 'record') || (known.kind === 'list' && device.kind === 'list')
+    ? { ...device, fields: { ...device.fields, ...known.fields } }
+    : device
 
-const outOf = (path: string, known: Attributes, own: Attributes): Attributes => {
-  const all: Record<string, Attribute> = { ...own }
+const mergeOutputs = (path: string, known: Attributes, device: Attributes): Attributes => {
+  const outputs: Record<string, Attribute> = { ...device }
   for (const [name, attribute] of Object.entries(known)) {
-    const deviceMember = own[name]
-    if (deviceMember !== undefined) all[name] = { ...deviceMember, of: merged(attribute.of, deviceMember.of) }
+    const deviceAttribute = device[name]
+    if (deviceAttribute !== undefined)
+      outputs[name] = { ...deviceAttribute, of: mergeKinds(attribute.of, deviceAttribute.of) }
     else if (!attribute.optional)
       throw new CallError('EOPNOTSUPP', `${path}: the device does not return ${name}; its release is too old`)
   }
-  return all
+  return outputs
 }
 
-const agreed = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
+/** Results of `agreedClass`, by the client's method and the device's. */
+const agreedClasses = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
 
 /** A method by its own name; inherited properties such as `constructor` are not methods. */
 const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
   cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
 
-/** The class with which to call method `name`. Throws CallError EOPNOTSUPP with a message if it cannot be called. */
-export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
+/**
+ * The class with which the client encodes a call of method `name`. Throws CallError EOPNOTSUPP with a message if the
+ * device lacks the method or one of its required outputs.
+ */
+export const agreedClass = (known: ObjectClass, device: ObjectClass | undefined, name: string): ObjectClass => {
   const path = `${known.name}.${name}`
   const knownMethod = ownMethod(known, name)
-  const deviceMember = ownMethod(own, name)
-  if (own === undefined || deviceMember === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
-  if (knownMethod === undefined) return own
-  let byOwn = agreed.get(knownMethod)
-  if (byOwn === undefined) {
-    byOwn = new WeakMap()
-    agreed.set(knownMethod, byOwn)
+  const deviceMethod = ownMethod(device, name)
+  if (device === undefined || deviceMethod === undefined)
+    throw new CallError('EOPNOTSUPP', lacksMethod(known.name, name))
+  if (knownMethod === undefined) return device
+  let byDeviceMethod = agreedClasses.get(knownMethod)
+  if (byDeviceMethod === undefined) {
+    byDeviceMethod = new WeakMap()
+    agreedClasses.set(knownMethod, byDeviceMethod)
   }
-  let cls = byOwn.get(deviceMember)
+  let cls = byDeviceMethod.get(deviceMethod)
   if (cls === undefined) {
     const method = {
-      ...deviceMember,
-      in: { ...deviceMember.in, ...knownMethod.in },
-      out: outOf(path, knownMethod.out, deviceMember.out),
+      ...deviceMethod,
+      in: { ...deviceMethod.in, ...knownMethod.in },
+      out: mergeOutputs(path, knownMethod.out, deviceMethod.out),
     }
-    cls = { ...own, methods: { [name]: method } }
-    byOwn.set(deviceMember, cls)
+    cls = { ...device, methods: { [name]: method } }
+    byDeviceMethod.set(deviceMethod, cls)
   }
   return cls
 }
 
-/** An attribute that the device lacks, as the object dialect reports it; `path`: class and method. */
+/** The error of the object dialect for an attribute that the device lacks; `path`: `class.method`. */
 export const unknownAttribute = (path: string, name: string): CallError =>
   new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
 
 /**
- * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` lacks; skips those that the method refuses
- * for its own reason.
+ * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` does not know. Attributes in
+ * `method.refused` are skipped: the call refuses them with its own message.
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)

@@ -1,17 +1,18 @@
 /*
- * The headers that rules of class `flow` match, and the offsets of their fields in `value` and `mask` of a spec:
- * Linux's filters (ib_uverbs_flow_eth_filter and so on, ib_user_verbs.h; for IB the kernel-internal ib_flow_ib_filter),
- * big-endian as in the packet. linux/flow.ts has their lengths in Linux's calls. The driver defines which of them a
- * device can match.
+ * The headers that rules of class `flow` can match, and the offsets of their fields in `value` and `mask` of a spec.
+ * They have the layout of Linux's filters (ib_uverbs_flow_eth_filter and so on, ib_user_verbs.h; for IB the
+ * kernel-internal ib_flow_ib_filter), big-endian as in the packet. linux/flow.ts has their lengths in Linux's calls.
+ * The driver defines which of them a device can match.
  */
 import type { FlowSpecType } from '../enums.ts'
 
 export interface FlowField {
+  /** Offset in bytes. */
   readonly at: number
   readonly bytes: number
-  /** The field's width, if its upper bits are not part of the packet's field. */
+  /** Width of the packet's field: the lower bits of `bytes`. */
   readonly bits: number
-  /** Link and IP addresses are shown as text. */
+  /** `mac` and `address` (IPv4 or IPv6) are shown as text. */
   readonly kind: 'number' | 'mac' | 'address'
 }
 
@@ -21,7 +22,7 @@ const address = (at: number, bytes: number) => ({ at, bytes, bits: bytes * 8, ki
 
 const ports = { destinationPort: number(0, 2), sourcePort: number(2, 2) }
 
-/** By name in `FlowSpecType`. */
+/** By the name of the header in `FlowSpecType`. */
 export const flowHeaders = {
   ETH: { destination: mac(0), source: mac(6), etherType: number(12, 2), vlanTag: number(14, 2) },
   IB: { destinationLid: number(0, 2), serviceLevel: number(2, 1) },

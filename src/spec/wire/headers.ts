@@ -1,10 +1,10 @@
 /*
- * The transport headers of InfiniBand and RoCEv2 as data: size, and each field's first bit and width. Bits count from
- * the start of the header in transmission order, so that bit 0 is the most significant bit of byte 0 and every field is
+ * The transport headers of InfiniBand and RoCEv2: size, and each field's first bit and width. Bits count from the start
+ * of the header in transmission order, so that bit 0 is the most significant bit of byte 0 and every field is
  * big-endian. Names are those of the InfiniBand Architecture Specification, volume 1: clauses 9.2 (BTH) and 9.3 (RETH,
- * AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH), annex A14 (XRCETH), annex A19 (FETH). The values of an AETH
- * follow: syndromes, NAK codes, credits and the RNR timer (clause 9.7.5). Packet codec, tracer and documentation derive
- * from this file.
+ * AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH), annex A14 (XRCETH), annex A19 (FETH). The second half has the
+ * values of their fields: FETH, and AETH (clause 9.7.5: syndromes, NAK codes, credits, RNR timer). Packet codec, tracer
+ * and documentation derive from this file.
  */
 
 /** First bit and width of a field. */
@@ -37,9 +37,9 @@ export const headers = {
       psn: [72, 24],
     },
   },
-  /** RDMA: remote virtual address, rkey, and length of the whole message in bytes. */
+  /** RDMA: remote virtual address, rkey, and length of the whole DMA transfer in bytes. */
   RETH: { bytes: 16, fields: { va: [0, 64], rkey: [64, 32], dmaLen: [96, 32] } },
-  /** Acknowledge: syndrome, and the number of completed messages (MSN). */
+  /** Acknowledge: syndrome, and message sequence number (MSN): the responder's count of completed messages. */
   AETH: { bytes: 4, fields: { syndrome: [0, 8], msn: [8, 24] } },
   /** Atomic request. swapDt: the value that compare-and-swap writes, or the addend of fetch-and-add. */
   AtomicETH: { bytes: 28, fields: { va: [0, 64], rkey: [64, 32], swapDt: [96, 64], cmpDt: [160, 64] } },
@@ -47,7 +47,7 @@ export const headers = {
   AtomicAckETH: { bytes: 8, fields: { origRemDt: [0, 64] } },
   /** Datagram: Q_Key and source QP. */
   DETH: { bytes: 8, fields: { qkey: [0, 32], resv8: [32, 8], srcQp: [40, 24] } },
-  /** Immediate data: four bytes, delivered in the order of the wire. */
+  /** Immediate data: four bytes, delivered in the byte order of the wire. */
   ImmDt: { bytes: 4, fields: { immDt: [0, 32] } },
   /** The rkey that the receiver invalidates. */
   IETH: { bytes: 4, fields: { rkey: [0, 32] } },
@@ -74,7 +74,7 @@ export const MULTICAST_QPN = 0xff_ffff
 /** FETH.sel: the scope of a FLUSH. */
 export const flushSelectivity = { RANGE: 0, REGION: 1 } as const
 
-/** FETH.plt, bits: globally visible at the responder, or persistent. */
+/** FETH.plt, bits: make the data globally visible at the responder, or persistent. */
 export const flushPlacement = { GLOBAL: 1, PERSISTENT: 2 } as const
 
 /** AETH.syndrome: bits 5 and 6 are the kind, bits 0 to 4 its value; bit 7 is reserved. */
@@ -91,10 +91,10 @@ export const nakCode = {
   INVALID_RD_REQUEST: 4,
 } as const
 
-/** The value of an ACK syndrome that grants no credits (invalid credit count). */
+/** The value of an ACK syndrome without a credit count ("invalid" in the specification): no end-to-end flow control. */
 export const CREDITS_NONE = 31
 
-/** Receive buffers by the value of an ACK syndrome; the last (`CREDITS_NONE`) is not a count. */
+/** End-to-end credits (receive requests) by the value of an ACK syndrome; `CREDITS_NONE` is no index. */
 export const creditCounts = [
   0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144,
   8192, 12288, 16384, 24576, 32768,

@@ -1,12 +1,12 @@
 /*
- * Management datagrams as data: the MAD header (InfiniBand Architecture Specification, volume 1, clause 13.4.3), the
+ * Layouts of management datagrams: the MAD header (InfiniBand Architecture Specification, volume 1, clause 13.4.3), the
  * messages of communication management (clause 12.6, tables 106 to 120) and rdma_cm's header at the start of their
- * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian. Checked against captures
- * of Linux 6.1 (test/fixtures/wire, `cm_*`). Codec, tracer and docs derive from this table.
+ * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian. Tests compare them with
+ * captures of Linux 6.1 (test/fixtures/wire, `cm_*`). Codec, tracer and docs derive from these tables.
  */
 import type { BitField } from './headers.ts'
 
-/** Bytes of a MAD; the rest after the last field is zero. */
+/** Bytes of a MAD; bytes after the last field are zero. */
 export const MAD_BYTES = 256
 
 /** Number of the queue pair of the general services (clause 3.5.7). */
@@ -14,7 +14,7 @@ export const GSI_QPN = 1
 /** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
 export const GSI_QKEY = 0x8001_0000
 
-/** Management class, its version, and the method of every message of communication management. */
+/** Of every message of communication management: management class, its version, base version, method. */
 export const CM_CLASS = 7
 export const CM_CLASS_VERSION = 2
 export const MAD_BASE_VERSION = 1
@@ -26,13 +26,14 @@ const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [
   width,
 ]
 
-/** Bytes without fields. */
+/** A field that is a byte array, by offset and length in bytes. */
 export interface ByteField {
   readonly offset: number
   readonly bytes: number
 }
 const bytes = (offset: number, length: number): ByteField => ({ offset, bytes: length })
 
+/** A message: its integer fields, and its byte arrays. */
 export interface MessageLayout {
   readonly fields: Readonly<Record<string, BitField>>
   readonly blobs: Readonly<Record<string, ByteField>>
@@ -52,8 +53,8 @@ export const madHeader = {
 const ids = { localId: at(24, 32), remoteId: at(28, 32) } as const
 
 /**
- * Enhanced connection establishment (ECE), for devices with vendor extensions: in REQ and REP the vendor id is in
- * reserved bits, its options in the header's attribute modifier.
+ * Enhanced connection establishment (ECE): REQ and REP have a vendor id in reserved bits, and the vendor's options in
+ * the attribute modifier of the MAD header.
  */
 const ece = { eceAttrMod: madHeader.modifier } as const
 
@@ -193,7 +194,7 @@ export const cmMessages = {
 
 export type CmMessageName = keyof typeof cmMessages
 
-/** `message` of a REJ or MRA: which message it answers (clause 12.6.6, 12.6.7). */
+/** `message` of a REJ or MRA: the message that it answers (clauses 12.6.6, 12.6.7). */
 export const cmAnswered = { REQ: 0, REP: 1, OTHER: 2 } as const
 
 /** Reasons of a REJ (clause 12.6.7.2, table 109). */
@@ -262,10 +263,10 @@ export const aprStatus = {
   INVALID_SL: 13,
 } as const
 
-/** `failoverAccepted` of a REP: the alternate path of the REQ, if it has one (clause 12.6.8). */
+/** `failoverAccepted` of a REP: whether the alternate path of the REQ, if it has one, is accepted (clause 12.6.8). */
 export const failoverAccepted = { ACCEPTED: 0, UNSUPPORTED: 1, REJECTED: 2 } as const
 
-/** `transportType` of a REQ; 3 refers to `extendedTransportType` (1: XRC). */
+/** `transportType` of a REQ; EXTENDED: `extendedTransportType` has the type (1: XRC). */
 export const transportType = { RC: 0, UC: 1, RD: 2, EXTENDED: 3 } as const
 
 /** Bytes of private data, by message. */
@@ -277,7 +278,7 @@ export const privateDataBytes = {
   SIDR_REP: cmMessages.SIDR_REP.blobs.privateData.bytes,
 } as const
 
-/** rdma_cm's header at the start of the private data of REQ and SIDR_REQ; offsets from its start. */
+/** rdma_cm's header at the start of the private data of REQ and SIDR_REQ; offsets are from the start of the header. */
 export const rdmaCmHeader = {
   bytes: 36,
   fields: { version: at(0, 8), ipVersion: at(1, 4), port: at(2, 16) },

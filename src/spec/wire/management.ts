@@ -1,8 +1,8 @@
 /*
- * Management datagrams beside communication management as data: methods, classes and status (InfiniBand Architecture
- * Specification, volume 1, clauses 13.4.4 to 13.4.7), the header of the reliable multi-packet protocol (clause 13.6)
- * and the attributes of performance management (clause 16.1). Offsets are from the start of the MAD; all fields are
- * big-endian. The common header is in mad.ts.
+ * Management datagrams other than those of communication management (mad.ts, which has the common header too): methods,
+ * classes and status (InfiniBand Architecture Specification, volume 1, clauses 13.4.4 to 13.4.7), the header of the
+ * reliable multi-packet protocol, RMPP (clause 13.6), and the attributes of performance management (clause 16.1).
+ * Offsets are from the start of the MAD; all fields are big-endian.
  */
 import type { BitField } from './headers.ts'
 
@@ -18,7 +18,7 @@ export const MadMethod = {
   RESPONSE: 0x80,
 } as const
 
-/** Methods that a class can have, without the bit of responses. */
+/** Number of methods of a class; MadMethod.RESPONSE is not part of the method's number. */
 export const MAD_METHODS = 128
 
 export const MadClass = {
@@ -30,38 +30,39 @@ export const MadClass = {
   COMMUNICATION: 0x07,
   DEVICE_ADMINISTRATION: 0x10,
   BOOT: 0x12,
-  /** Vendors' classes with an OUI. */
+  /** First and last of the vendor classes with an OUI. */
   VENDOR_OUI_FIRST: 0x30,
   VENDOR_OUI_LAST: 0x4f,
   SUBNET_DIRECTED_ROUTE: 0x81,
 } as const
 
-/** Agents can be registered for classes below this number. */
+/** Agents can be registered for classes below this number (Linux: MAX_MGMT_CLASS). */
 export const MAD_CLASSES = 80
 
-/** Status of a response: method and attribute are not supported together. */
+/** Status of a response: this method is not supported for this attribute. */
 export const MAD_STATUS_UNSUPPORTED = 0x000c
 
-/** The common header. */
+/** Bytes of the common header. */
 export const MAD_HEADER_BYTES = 24
 
-/** Attribute that every class has. */
+/** Id of the attribute ClassPortInfo, which every class has. */
 export const CLASS_PORT_INFO = 0x0001
 
 /** Bit of the attribute modifier that makes a datagram of baseboard management a response. */
 export const BASEBOARD_RESPONSE = 1
 
-/** The OUI of a vendor class, 3 bytes. */
+/** Offset of the 3 bytes of the OUI in a MAD of a vendor class. */
 export const VENDOR_OUI_AT = 37
 
 // ---- reliable multi-packet protocol ----
 
-/** Common header and RMPP header; the data of a segment, with the class's own header, follows. */
+/** Bytes of common header and RMPP header; the class's own header and the data of the segment follow. */
 export const RMPP_HEADER_BYTES = 36
-/** Bytes of a full segment that `lengthOrWindow` counts: everything after the RMPP header. */
+/** Bytes of a full segment after the RMPP header, which `lengthOrWindow` counts. */
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1
 
+/** A field of `width` bits, starting at bit `bit` (0: most significant) of byte `byte`. */
 const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [firstBit: number, width: W] => [
   byte * 8 + bit,
   width,
@@ -74,7 +75,7 @@ export const rmppHeader = {
   flags: at(26, 3, 5),
   status: at(27, 8),
   segment: at(28, 32),
-  /** Payload length in DATA, the last segment that may be sent in an ACK. */
+  /** In DATA: the payload length; in ACK: the number of the last segment that may be sent (NewWindowLast). */
   lengthOrWindow: at(32, 32),
 } as const satisfies Record<string, BitField>
 
@@ -86,7 +87,10 @@ export const RmppStatus = {
   NORMAL: 0,
   /** STOP: resources exhausted. */
   RESX: 1,
-  /** Aborts: total time too long, inconsistent last and payload length, inconsistent first and segment number, … */
+  /**
+   * ABORT, from here on. BAD_LENGTH: last flag and payload length are inconsistent; BAD_SEGMENT: first flag and segment
+   * number are.
+   */
   TIME_TOO_LONG: 118,
   BAD_LENGTH: 119,
   BAD_SEGMENT: 120,
@@ -102,8 +106,8 @@ export const RMPP_ABORT_FIRST = RmppStatus.TIME_TOO_LONG
 export const RMPP_ABORT_LAST = 191
 
 /**
- * Classes with headers of their own: bytes in front of the data of each segment. Only these use RMPP; the data of other
- * classes follows the common header.
+ * Offset of the data in each segment of a class: the bytes of common header, RMPP header and class header. Classes
+ * without RMPP have no class header: their data follows the common header.
  */
 export const dataOffset = (mgmtClass: number): number => {
   switch (mgmtClass) {
@@ -118,7 +122,7 @@ export const dataOffset = (mgmtClass: number): number => {
   }
 }
 
-/** Whether agents of the class have an OUI. */
+/** Whether the class is a vendor class whose agents have an OUI. */
 export const isVendorClass = (mgmtClass: number): boolean =>
   mgmtClass >= MadClass.VENDOR_OUI_FIRST && mgmtClass <= MadClass.VENDOR_OUI_LAST
 
@@ -128,14 +132,14 @@ export const usesRmpp = (mgmtClass: number): boolean => dataOffset(mgmtClass) !=
 
 export const PERFORMANCE_VERSION = 1
 
-/** A counter in a MAD and the file of `counters/` that it shows (spec/counters.ts). */
+/** A counter in a MAD, and the file in `counters` with the same value (spec/counters.ts). */
 export interface PerformanceCounter {
   readonly field: BitField
   readonly file: string
 }
 const counter = (field: BitField, file: string): PerformanceCounter => ({ field, file })
 
-/** By attribute id. Counters of 32 bits and fewer saturate. */
+/** By attribute id. Counters of 32 bits and fewer stop at their maximum. */
 export const performanceCounters: Readonly<Record<number, readonly PerformanceCounter[]>> = {
   // PortCounters
   18: [
@@ -169,11 +173,11 @@ export const performanceCounters: Readonly<Record<number, readonly PerformanceCo
   ],
 }
 
-/** PortSelect of both; 0xff: all ports. */
+/** Offset of PortSelect in both attributes, and its value for all ports. */
 export const PERFORMANCE_PORT_AT = 65
 export const ALL_PORTS = 0xff
 
-/** ClassPortInfo behind the 40 reserved bytes of the class: versions, CapabilityMask, RespTimeValue. */
+/** ClassPortInfo, which follows 40 reserved bytes: versions, CapabilityMask, RespTimeValue. */
 export const classPortInfo = {
   baseVersion: at(64, 8),
   classVersion: at(65, 8),
@@ -181,5 +185,5 @@ export const classPortInfo = {
   responseTime: at(71, 5, 3),
 } as const satisfies Record<string, BitField>
 
-/** IsExtendedWidthSupported: PortCountersExtended has the packets of each kind too. */
+/** Bit of `capabilities`, IsExtendedWidthSupported: PortCountersExtended has unicast and multicast counters too. */
 export const EXTENDED_WIDTH = 1 << 9

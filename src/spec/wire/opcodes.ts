@@ -2,9 +2,9 @@
  * The opcodes of RC, UC, UD and XRC packets, derived from a rule: the upper three bits of BTH.opcode are the transport
  * service, the lower five the operation, and the operation determines the headers that follow the BTH (InfiniBand
  * Architecture Specification, volume 1, clause 9.2.1; annexes A14 for XRC, A17 for CNP, A19 for FLUSH and ATOMIC
- * WRITE). DETH comes first in every UD packet, XRCETH in every XRC request. There are two forms: `opcodes`, a record
- * per opcode for people, tracer and tests; and dense tables of 256 numbers for hot code, where undefined opcodes have
- * flags 0. Reliable Datagram has no opcodes here.
+ * WRITE). After the BTH comes a DETH in every UD packet, and an XRCETH in every XRC request. There are two forms:
+ * `opcodes`, a record per opcode, for tracer, docs and tests; and tables of 256 numbers for hot code, where undefined
+ * opcodes have flags 0. Reliable datagrams have no opcodes here.
  */
 import { type HeaderName, headers } from './headers.ts'
 
@@ -19,7 +19,7 @@ export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'at
 export type Position = 'first' | 'middle' | 'last' | 'only'
 
 interface Operation {
-  /** The lower five bits. */
+  /** The lower five bits of BTH.opcode. */
   readonly code: number
   readonly name: string
   readonly kind: OperationKind
@@ -27,6 +27,7 @@ interface Operation {
   readonly role: 'request' | 'response'
   readonly headers: readonly HeaderName[]
   readonly payload: boolean
+  /** The services that have the operation. */
   readonly on: readonly TransportName[]
 }
 
@@ -97,7 +98,7 @@ export const operations = [
   { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], payload: true },
 ] as const satisfies readonly Operation[]
 
-/** Congestion notification (annex A17): of no transport service; its 16 reserved bytes count as payload. */
+/** Congestion notification packet (annex A17), of no transport service; its 16 reserved bytes count as payload. */
 export const CNP = 0x81
 
 type AnyOperation = (typeof operations)[number]
@@ -107,7 +108,7 @@ type NameOf<O> = O extends { on: readonly (infer T)[] } ? NameOn<O, T> : never
 /** SEND_FIRST, FETCH_ADD, … */
 export type OperationName = AnyOperation['name']
 
-/** As capture tools show it: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, CNP, … */
+/** Service and operation, or CNP: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, … */
 export type OpcodeName = NameOf<AnyOperation> | 'CNP'
 
 type Prefix<T, O> = T extends 'UD'
@@ -139,7 +140,7 @@ export interface Opcode {
   readonly transport?: TransportName
   readonly kind: OperationKind
   readonly position: Position
-  /** A CNP is neither. */
+  /** Absent for CNP. */
   readonly role?: 'request' | 'response'
   /** In transmission order, after the BTH. */
   readonly headers: readonly HeaderName[]
@@ -206,7 +207,7 @@ export const opcodeNumber = Object.fromEntries(opcodes.map(o => [o.name, o.opcod
 /** Bits of `opcodeFlags`. */
 export const OP_REQUEST = 1 << 0
 export const OP_RESPONSE = 1 << 1
-/** Has an AETH. */
+/** The packet has an AETH. */
 export const OP_ACK = 1 << 2
 export const OP_FIRST = 1 << 3
 export const OP_MIDDLE = 1 << 4
@@ -216,7 +217,7 @@ export const OP_PAYLOAD = 1 << 7
 export const OP_SEND = 1 << 8
 export const OP_WRITE = 1 << 9
 export const OP_READ = 1 << 10
-/** Compare-and-swap, fetch-and-add and their answer. */
+/** Compare-and-swap, fetch-and-add and ATOMIC_ACK. */
 export const OP_ATOMIC = 1 << 11
 export const OP_FLUSH = 1 << 12
 export const OP_ATOMIC_WRITE = 1 << 13
@@ -249,7 +250,7 @@ export const opcodeFlags = new Uint32Array(256)
 /** Bytes from the start of the BTH to the payload, by BTH.opcode; 0 for an undefined opcode. */
 export const opcodeHeaderBytes = new Uint8Array(256)
 
-/** Bytes from the start of the BTH to that header, by BTH.opcode; 0 where the packet has none. */
+/** By header and BTH.opcode: bytes from the start of the BTH to that header; 0 if the packet has no such header. */
 export const headerAt: Readonly<Record<Exclude<HeaderName, 'BTH'>, Uint8Array>> = {
   RETH: new Uint8Array(256),
   AETH: new Uint8Array(256),

@@ -1,17 +1,16 @@
 /*
  * The transport services of queue pairs and their encoding on the wire (InfiniBand Architecture Specification, volume
- * 1, clauses 9.2.1 and 9.6; annex A14 for XRC). An engine's row has a number of `Service`; the upper three bits of
- * BTH.opcode come from here, the lower five from the operation (opcodes.ts), so that each opcode is declared once for
- * all services. The existing opcodes determine the operations of a service. General services (GSI, queue pair 1) are
- * UD.
+ * 1, clauses 9.2.1 and 9.6; annex A14 for XRC). The engine (src/transport/) stores the service of a queue pair as a
+ * number of `Service`. The upper three bits of BTH.opcode come from here, the lower five from the operation
+ * (opcodes.ts), so that each operation is declared once for all services. Queue pair 1 (GSI) has the service UD.
  */
 import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
-/** The engine's own dense numbers. An XRC target receives into SRQs and never sends requests. */
+/** Numbers of the engine, from 0. An XRC target receives into SRQs and never sends requests. */
 export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4 } as const
 export type ServiceName = keyof typeof Service
 
-/** The service on the wire, by service of the queue pair. */
+/** The service in the opcodes of packets, by service of the queue pair. */
 export const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   RC: 'RC',
   UC: 'UC',
@@ -27,9 +26,9 @@ export const serviceBits = new Uint8Array(SERVICES)
 for (const [name, number] of Object.entries(Service))
   serviceBits[number] = transportBits[serviceTransport[name as ServiceName]]
 
-/** Whether packets with these lower five bits of BTH.opcode exist in a service. */
+/** Whether a service (a number of `Service`) has an opcode with these lower five bits. */
 export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service]! | code] !== 0
 
-/** 1 for services with acknowledgements, by number; otherwise 0. */
+/** By number of the service: 1 if it has acknowledgements, otherwise 0. */
 export const reliableService = new Uint8Array(SERVICES)
 for (const name of ['RC', 'XRC_INI', 'XRC_TGT'] as const) reliableService[Service[name]] = 1

@@ -149,7 +149,7 @@ const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
       name: attributeName(found?.attributes ?? [], id),
     }
   })
-  const command = found?.carries ? attributes.find(({ id }) => id === InvokeWrite.WRITE_CMD)?.data : undefined
+  const command = found?.carriesCommand ? attributes.find(({ id }) => id === InvokeWrite.WRITE_CMD)?.data : undefined
   return {
     name: found?.name ?? 'unknown',
     object,

@@ -4,7 +4,7 @@
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
-import { driverAnswers, driverLayouts } from '../../spec/linux/drivers.ts'
+import { driverLayouts, driverOutputs } from '../../spec/linux/drivers.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
 import { typeTables } from '../../spec/linux/structs.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -190,7 +190,7 @@ export const driverPart = (
   let compiled = driverParts.get(key)
   if (compiled === undefined) {
     // By the layout's own attributes: another driver with this number may not have declared them.
-    const attributes = driverAnswers(view.schema.driverId, call.class.name, call.methodName)
+    const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
     driverParts.set(key, compiled)
   }

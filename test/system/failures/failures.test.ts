@@ -92,7 +92,7 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
         /userdma daemon: rxe0: \((\d+), unacknowledged\) (destroy_.* waits: .*)\n/,
       )
       assert.equal(Number(pid), waiting.child.pid)
-      const wanted = `^destroy_${kind} of 0x[0-9a-f]+ waits: 0 of 1 events read are acknowledged \\(${call}\\)$`
+      const wanted = `^destroy_${kind} of 0x[0-9a-f]+ waits: 0 of the 1 events that were read are acknowledged \\(${call}\\)$`
       assert.match(text, new RegExp(wanted))
       const list = async () => (await run(t, userdma, ['stat', '--qps', '--socket', daemon.socket])).stdout
       assert.ok((await list()).endsWith(`rxe0: (${pid}, unacknowledged) ${text}\n`), await list())

@@ -28,9 +28,9 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest event. EAGAIN if there is none, EIO if no event can follow. `status`: 0, a negative errno, or
-     * the reason of a REJ, in two's complement. `object`: the identifier, or the multicast membership. `unread`: events
-     * left.
+     * Takes the oldest event. EAGAIN if there is none, EIO if no event can follow. `status`: 0, a negative errno in
+     * two's complement, or the reason of a REJ. `object`: handle of the identifier or of the multicast membership.
+     * `unread`: number of events that remain.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},

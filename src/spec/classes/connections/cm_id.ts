@@ -1,7 +1,7 @@
 /*
  * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
- * R18). It is created on the system-wide device, before a device is chosen; binding or resolving an address binds it to
- * a device. Its channel receives its events. Methods are those of rdma_cma.h; errors are Linux's.
+ * R18). It is created on the system-wide device; binding or resolving an address associates it with an RDMA device. Its
+ * channel receives its events. Methods are those of rdma_cma.h; errors are Linux's.
  */
 import { CmOptionLevel, CmPortSpace } from '../../enums.ts'
 import {
@@ -36,8 +36,13 @@ import {
 
 const calls = CallNumber.cm_id
 
-/** Queue pair attributes that connection management determines. */
-const decided = {
+/** Maximum path records of an answer: as many as librdmacm reads (ucma_query_path). */
+const MAX_PATHS = 6
+/** Maximum bytes of an option's value. */
+const MAX_OPTION_BYTES = 4096
+
+/** Queue pair attributes that `initQpAttr` returns: those that connection management determines. */
+const qpAttributesOfConnection = {
   state: qpAttributes.state,
   accessFlags: optional(qpAttributes.accessFlags),
   pkeyIndex: optional(qpAttributes.pkeyIndex),
@@ -69,23 +74,23 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Addresses as sockaddr, and the device and path once they are known. */
+    /** Addresses as sockaddr; the device once the identifier is bound, the paths once the route is resolved. */
     query: method(QUERY, {
       in: {},
-      out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, 6)) },
+      out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, MAX_PATHS)) },
     }),
     /**
-     * Moves the identifier and its unread events to another channel. Returns how many of its events were read before.
+     * Moves the identifier and its unread events to another channel. `events`: how many of its events were read before.
      */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
     /** Disconnects and tells the peer. `events`: how many events of this identifier were read. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
-    /** As `query`, with addresses as sockaddr_ib. */
+    /** As `query`, with addresses as sockaddr_ib and without paths. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
-    queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, 6) } }),
-    /** Binds a local address; port 0 chooses a free port. EADDRNOTAVAIL, EADDRINUSE. */
+    queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, MAX_PATHS) } }),
+    /** Binds a local address; port 0 chooses a free port. Fails with EADDRNOTAVAIL or EADDRINUSE. */
     bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
-    /** Finds the device that routes to `destination`. Its event is ADDR_RESOLVED or ADDR_ERROR. */
+    /** Finds the device that routes to `destination`. Raises ADDR_RESOLVED or ADDR_ERROR. */
     resolveAddress: method(calls.resolveAddress, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
@@ -95,16 +100,16 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Its event is ROUTE_RESOLVED or ROUTE_ERROR. */
+    /** Raises ROUTE_RESOLVED or ROUTE_ERROR. `timeout` in milliseconds. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
-     * Sends a connection request. Its event is ESTABLISHED, REJECTED or UNREACHABLE; without a queue pair it is
-     * CONNECT_RESPONSE, which the caller confirms by `accept` without parameters; for datagrams it is ESTABLISHED.
+     * Sends a connection request. Raises REJECTED, UNREACHABLE, or after the peer's acceptance CONNECT_RESPONSE, which
+     * the caller confirms by `accept` without parameters; for datagrams, and with `qp`, ESTABLISHED.
      *
-     * With `qp`, a queue pair of the same device, this one call does the rest (R17): it resolves the address and route
-     * of `destination`, moves the queue pair to INIT, and to RTS when the peer accepts; then ESTABLISHED is raised.
-     * Until the connection ends, programs may move the queue pair to ERR only; the end of the connection moves it
-     * there.
+     * `qp`: the handle of a queue pair of the same device, which this call connects completely (R17): it resolves the
+     * address and route of `destination`, moves the queue pair to INIT, and to RTS when the peer accepts; then
+     * ESTABLISHED is raised. Until the connection ends, the program may move the queue pair only to ERR; the end of the
+     * connection moves it to ERR too.
      */
     connect: method(calls.connect, {
       in: {
@@ -116,13 +121,13 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     /**
-     * Each request of a peer raises CONNECT_REQUEST with a new identifier, which has no events until it is accepted; if
-     * its peer has disconnected by then, `accept` fails.
+     * Each connection request of a peer raises CONNECT_REQUEST with a new identifier. The new identifier has no events
+     * until it is accepted; if its peer has disconnected before that, `accept` fails.
      */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
-     * Accepts a request; without parameters, confirms a CONNECT_RESPONSE. Later events carry `userHandle`. `qp`: a
-     * queue pair of the same device, which is moved to RTS first, as by `connect`.
+     * Accepts a connection request; without `parameters`, confirms a CONNECT_RESPONSE. Later events carry `userHandle`.
+     * `qp`: the handle of a queue pair of the same device, which this call moves to RTS first.
      */
     accept: method(calls.accept, {
       in: {
@@ -138,13 +143,15 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     disconnect: method(calls.disconnect, { in: {}, out: {} }),
-    /** The queue pair attributes for a transition to `state`. */
-    initQpAttr: method(calls.initQpAttr, { in: { state: u32(64) }, out: decided }),
+    /** The queue pair attributes for a transition to `state` (ibv_qp_state). */
+    initQpAttr: method(calls.initQpAttr, { in: { state: u32(64) }, out: qpAttributesOfConnection }),
     setOption: method(calls.setOption, {
-      in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, 4096) },
+      in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, MAX_OPTION_BYTES) },
       out: {},
     }),
-    /** Reports an event of the queue pair (ibv_event_type): COMM_EST, data arrived before the RTU. */
+    /**
+     * Reports an event of the queue pair (ibv_event_type) to the identifier: COMM_EST if data arrived before the RTU.
+     */
     notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
   },
 })

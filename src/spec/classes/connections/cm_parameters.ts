@@ -1,6 +1,6 @@
 /*
  * Records shared by the classes of connection management. They have the layout of Linux's structs in rdma_user_cm.h, so
- * that the dialect of librdmacm copies them.
+ * that librdmacm's dialect (src/uapi/linux/ucma*.ts) copies them unchanged.
  */
 import { at, bytes, u8, u16, u32 } from '../../schema/schema.ts'
 
@@ -10,7 +10,7 @@ export const PRIVATE_DATA_BYTES = 256
 /** Bytes of an address: a struct sockaddr_storage with an IPv4, IPv6 or AF_IB address in Linux's layout. */
 export const ADDRESS_BYTES = 128
 
-/** Bytes of the address of each family: AF_INET, AF_INET6, AF_IB. */
+/** Bytes of a sockaddr by address family: AF_INET (2), AF_INET6 (10), AF_IB (27). */
 export const SOCKADDR_BYTES: Readonly<Record<number, number>> = { 2: 16, 10: 28, 27: 48 }
 
 /** rdma_ucm_conn_param */
@@ -50,7 +50,7 @@ export const CmDatagramParameters = {
 /** rdma_ucm_ece: enhanced connection establishment (vendor options). */
 export const CmEce = { vendorId: at(0, u32(0)), attrMod: at(4, u32(0)) }
 
-/** rdma_ucm_query_addr_resp. Ports and GUID are in network order. */
+/** rdma_ucm_query_addr_resp. The GUID and the port numbers in the addresses are in network order. */
 export const CmAddresses = {
   nodeGuid: at(0, bytes(0, 8)),
   port: at(8, u8(0)),

@@ -1,10 +1,10 @@
 /*
  * Class `device`: the device behind a context (R8). It always exists and is object 0.
  *
- * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); any other call before it is
- * EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
- * ib_uverbs_ex_query_device_resp adds, so that the answers of Linux's dialects are copies (R4). As in Linux, the GID
- * table is a method of the device and covers every port.
+ * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); before `open` every other
+ * call is refused with EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and
+ * of the part that ib_uverbs_ex_query_device_resp adds, so that Linux's dialects copy them into their answers (R4). As
+ * in Linux, one method of the device returns the GID tables of all ports.
  */
 import { AtomicCap, DeviceCapFlags, GidType } from '../../enums.ts'
 import {
@@ -96,7 +96,7 @@ export const ExtendedDeviceAttributes = {
   odpXrcCaps: at(112, u32(0)),
 }
 
-/** ib_uverbs_gid_entry; `ifindex` is that of the network interface, or 0 without one. */
+/** ib_uverbs_gid_entry; `ifindex`: index of the network interface, or 0 without one. */
 export const GidEntry = {
   gid: at(0, bytes(0, 16)),
   index: at(16, u32(0)),
@@ -105,12 +105,16 @@ export const GidEntry = {
   ifindex: at(28, u32(0)),
 }
 
+/** Maximum handles and GIDs of one answer; a Linux attribute has at most 65,535 bytes, and a GidEntry 32. */
+const MAX_HANDLES = 0xfff8
+const MAX_GID_ENTRIES = 0x7ff
+
 export const Device = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
     /**
-     * Creates the context of this descriptor; `wantAsyncFd` creates its asynchronous event descriptor too (as Linux's
-     * write GET_CONTEXT does).
+     * Creates the context of this descriptor. `wantAsyncFd` 1 also creates its asynchronous event descriptor, as
+     * Linux's write command GET_CONTEXT does.
      */
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
@@ -125,19 +129,19 @@ export const Device = objectClass('device', ClassId.device, {
         coreSupport: u64(67),
       },
     }),
-    /** Handles of this context's objects of `classes`, newest first; at most `max`, if given. */
+    /** Handles of this context's objects of `classes` (class ids), newest first; at most `max`, if given. */
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
-      out: { handles: list(64, { handle: at(0, u32(0)) }, 0xfff8) },
+      out: { handles: list(64, { handle: at(0, u32(0)) }, MAX_HANDLES) },
       undoable: true,
     }),
     /** Every valid GID of every port. EINVAL if there are more than `max`, if given. */
     queryGidTable: method(CallNumber.device.queryGidTable, {
       in: { max: optional(u32(1)) },
-      out: { entries: list(64, GidEntry, 0x7ff) },
+      out: { entries: list(64, GidEntry, MAX_GID_ENTRIES) },
       undoable: true,
     }),
-    /** The clock of completions' timestamps: nanoseconds, never going back. */
+    /** The monotonic clock of completion timestamps, in nanoseconds. */
     queryClock: method(CallNumber.device.queryClock, {
       in: {},
       out: { nanoseconds: u64(64) },

@@ -29,7 +29,7 @@ export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
 /** GLOBAL: the system-wide device has the class too. */
 export const ClassFlags = enumeration('class_flags', { GLOBAL: 1 })
 
-/** The kinds of `Kind`. */
+/** Numbers of the kinds of types (`Kind` in spec/schema/schema.ts). */
 export const KindNumber = enumeration('kind', {
   u8: 0,
   u16: 1,
@@ -48,10 +48,10 @@ export const KindNumber = enumeration('kind', {
 export const Direction = enumeration('direction', { in: 0, out: 1 })
 export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1, UNDOABLE: 2, NEEDS_NET_RAW: 4 })
 export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
-/** The limits of a type that are set. */
+/** MIN, MAX: the type has that limit. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
-/** In all records `name` is an offset into `names`, where an ASCII name ends with a NUL. */
+/** In all rows `name` is a byte offset into `names`, where an ASCII name that ends with NUL begins. */
 export const ClassRow = {
   name: at(0, u32(0)),
   id: at(4, u16(0)),
@@ -98,8 +98,10 @@ export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 /** The fate of objects that a chain created before one of its calls failed: they stay, or are destroyed. */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
+const NAMES_BYTES = 1 << 20
 const CHAIN_BYTES = 1 << 20
-const MANY = 0xffff
+const REASON_BYTES = 1024
+const MAX_ROWS = 0xffff
 
 export const Interface = objectClass('interface', ClassId.interface, {
   identity: 'fixed',
@@ -108,25 +110,25 @@ export const Interface = objectClass('interface', ClassId.interface, {
     query: method(QUERY, {
       in: {},
       out: {
-        names: blob(64, 1 << 20),
-        classes: list(65, ClassRow, MANY),
-        methods: list(66, MethodRow, MANY),
-        attributes: list(67, AttributeRow, MANY),
-        types: list(68, TypeRow, MANY),
-        fields: list(69, FieldRow, MANY),
-        enumerations: list(70, EnumerationRow, MANY),
-        values: list(71, ValueRow, MANY),
+        names: blob(64, NAMES_BYTES),
+        classes: list(65, ClassRow, MAX_ROWS),
+        methods: list(66, MethodRow, MAX_ROWS),
+        attributes: list(67, AttributeRow, MAX_ROWS),
+        types: list(68, TypeRow, MAX_ROWS),
+        fields: list(69, FieldRow, MAX_ROWS),
+        enumerations: list(70, EnumerationRow, MAX_ROWS),
+        values: list(71, ValueRow, MAX_ROWS),
       },
     }),
     /**
-     * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: a
-     * failure destroys the objects that the chain created, and the chain may change nothing else. `results` are the
-     * entries with their messages answered, `done` the number of successful entries. If not all succeeded, `error`
-     * (errno) and `reason` are those of the next entry.
+     * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: if a
+     * call fails, the objects that the chain created are destroyed; the chain may then contain only calls that create
+     * objects or change nothing. `results`: the entries with the replies in place of the requests; `done`: the number
+     * of successful entries. If an entry failed, `error` (errno) and `reason` are its error.
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },
-      out: { results: blob(64, CHAIN_BYTES), done: u32(65), error: u32(66), reason: optional(blob(67, 1024)) },
+      out: { results: blob(64, CHAIN_BYTES), done: u32(65), error: u32(66), reason: optional(blob(67, REASON_BYTES)) },
     }),
   },
 })

@@ -28,14 +28,15 @@ import {
 import { CallNumber, ClassId } from '../ids.ts'
 
 const ADDRESS_BYTES = 16
-/** Maximum bytes of datagrams that wait in a socket, Linux's net.core.rmem_default. */
+/** Maximum bytes of datagrams in a socket's receive buffer; Linux's net.core.rmem_default. */
 export const SOCKET_ROOM = 212_992
-/** Largest MTU of a device. */
+/** Maximum bytes of a datagram's payload: the largest path MTU of a device. */
 const MAX_PAYLOAD = 4096
 
 /**
- * Counts of an interface's packets in both directions, and of dropped received packets by reason. `dropped`: packets
- * that could not be sent.
+ * Packets of an interface: `sent`; `dropped`, which could not be sent; `received`, and of these `delivered` or dropped:
+ * `malformed`, `checksum` (wrong checksum), `fragment` (fragments are not supported), `foreign` (for another host, from
+ * a host that is not on the link, or of an unsupported protocol), `unclaimed` (for a port without a socket).
  */
 export const IpStatistics = {
   received: at(0, u64(0)),
@@ -49,7 +50,7 @@ export const IpStatistics = {
   dropped: at(64, u64(0)),
 }
 
-const facts = {
+const linkAttributes = {
   /** The link-layer address: queue pair and GID. */
   qpn: u32(64),
   gid: bytes(65, ADDRESS_BYTES),
@@ -66,12 +67,12 @@ export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
         /** Bits of the prefix; default 24 for IPv4, 64 for IPv6. */
         prefixLength: optional(u8(2)),
       },
-      out: facts,
+      out: linkAttributes,
     }),
     query: method(QUERY, {
       in: {},
       out: {
-        ...facts,
+        ...linkAttributes,
         address: bytes(67, ADDRESS_BYTES),
         prefixLength: u8(68),
         /** Entries of the neighbour cache. */
@@ -100,15 +101,16 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       out: {
         protocol: enumOf(64, IpProtocol),
         port: u16(65),
-        /** Waiting datagrams, and those dropped for lack of room. */
+        /** Datagrams in the receive buffer, and datagrams that were dropped because it was full. */
         waiting: u32(66),
         overflowed: u64(67),
       },
     }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Sends a datagram, or an echo request, whose `port` is its sequence number. ENETUNREACH for an address that is not
-     * on the link, EMSGSIZE for more than a packet holds. An unused address is not reported.
+     * Sends a datagram, or an echo request with `port` as its sequence number. Fails with ENETUNREACH for an address
+     * that is not on the link, and with EMSGSIZE for a payload that does not fit in one packet. If no host has the
+     * address, the call succeeds all the same.
      */
     send: method(CallNumber.ip_socket.send, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },

@@ -1,5 +1,5 @@
 /*
- * Class `port`: a port of the device (R8). Its object id is the port's number, from 1; any other is EINVAL. `query`
+ * Class `port`: a port of the device (R8). Its object id is the port's number, from 1; another id is EINVAL. `query`
  * returns one record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../../enums.ts'
@@ -30,7 +30,9 @@ export const PortAttributes = {
   linkLayer: at(37, enumOf(0, LinkLayer, 1)),
   flags: at(38, flagsOf(0, PortFlags, 1)),
   portCapFlags2: at(40, u16(0)),
-  /** `activeSpeed` in full: this enumeration has speeds that do not fit in 8 bits. */
+  /**
+   * The active speed in 32 bits, as Linux's active_speed_ex: later speeds do not fit in the 8 bits of `activeSpeed`.
+   */
   activeSpeedEx: at(44, u32(0)),
 }
 
@@ -38,7 +40,7 @@ export const Port = objectClass('port', ClassId.port, {
   identity: 'fixed',
   methods: {
     query: method(QUERY, { in: {}, out: { attributes: record(64, PortAttributes) } }),
-    /** One entry of the GID table. ENODATA if it is empty, EINVAL beyond the table's end. */
+    /** One entry of the GID table. ENODATA if the entry is empty, EINVAL beyond the table's end. */
     queryGidEntry: method(CallNumber.port.queryGidEntry, {
       in: { index: u32(1) },
       out: { entry: record(64, GidEntry) },

@@ -1,10 +1,10 @@
 /*
- * Class `system`: the list of devices, with what a library needs to choose its driver for each (R13). It is object 0 of
- * the system-wide device, which has no hardware and only the classes that are marked global (R18); that device needs no
- * `open`.
+ * Class `system`: the list of devices, with the data by which a user library chooses its provider for each (R13). It is
+ * object 0 of the system-wide device. That device has no hardware, has only the classes that are marked global (R18),
+ * and needs no `open`.
  *
- * To follow changes, create an async_fd there first and query afterwards: DEVICE_ADDED and DEVICE_REMOVED arrive on it
- * with the device's index as element. Names are ASCII, padded with zeros.
+ * To miss no change, create an `async_fd` of the system-wide device first and query afterwards: the descriptor receives
+ * DEVICE_ADDED and DEVICE_REMOVED with the device's index as element. Names are ASCII, padded with zeros.
  */
 import { NodeType } from '../../enums.ts'
 import { at, bytes, enumOf, list, method, objectClass, QUERY, u32 } from '../../schema/schema.ts'
@@ -15,9 +15,9 @@ export const NAME_BYTES = 64
 export const DeviceRow = {
   name: at(0, bytes(0, NAME_BYTES)),
   driver: at(64, bytes(0, NAME_BYTES)),
-  /** N of uverbsN: the lowest number that was free when the device was added. */
+  /** The number N of uverbsN: the lowest number that was free when the device was added. */
   index: at(128, u32(0)),
-  /** Linux's number of the driver (RDMA_DRIVER_RXE = 14). */
+  /** Linux's number of the driver (rdma_driver_id), for example RDMA_DRIVER_RXE = 14. */
   driverId: at(132, u32(0)),
   nodeType: at(136, enumOf(0, NodeType)),
   ports: at(140, u32(0)),
@@ -34,7 +34,8 @@ export const DeviceClassRow = { index: at(0, u32(0)), class: at(4, u32(0)) }
 /** Version of Linux's uverbs ABI of all devices (sysfs: infiniband_verbs/abi_version). */
 export const UVERBS_ABI = 6
 
-const MANY = 0xffff
+const MAX_DEVICES = 0x1000
+const MAX_CLASS_ROWS = 0xffff
 
 export const System = objectClass('system', ClassId.system, {
   identity: 'fixed',
@@ -42,7 +43,7 @@ export const System = objectClass('system', ClassId.system, {
   methods: {
     query: method(QUERY, {
       in: {},
-      out: { devices: list(64, DeviceRow, 0x1000), classes: list(65, DeviceClassRow, MANY) },
+      out: { devices: list(64, DeviceRow, MAX_DEVICES), classes: list(65, DeviceClassRow, MAX_CLASS_ROWS) },
     }),
   },
 })

@@ -6,14 +6,14 @@
 import { at, CREATE_FD, list, method, objectClass, QUERY, u32, u64 } from '../../schema/schema.ts'
 import { CallNumber, ClassId } from '../ids.ts'
 
-const MANY = 0xffff
+const MAX_CQS = 0xffff
 
 export const CompChannel = objectClass('comp_channel', ClassId.comp_channel, {
   identity: 'fd',
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
     /** The CQs of the channel, and the number of unread events. */
-    query: method(QUERY, { in: {}, out: { cqs: list(64, { handle: at(0, u32(0)) }, MANY), unread: u32(65) } }),
+    query: method(QUERY, { in: {}, out: { cqs: list(64, { handle: at(0, u32(0)) }, MAX_CQS), unread: u32(65) } }),
     /** Takes the oldest event. EAGAIN if there is none, EIO if the device was removed and no event can follow. */
     getEvent: method(CallNumber.comp_channel.getEvent, { in: {}, out: { userHandle: u64(64) } }),
   },

@@ -1,12 +1,13 @@
 /*
  * Class `event_queue`: a descriptor that receives the events of objects of any kind: device, ports, CQs, QPs, SRQs and
- * connection identifiers (R37, R38). A completion channel and an async fd are the special cases to which objects of one
- * kind are attached at creation.
+ * connection identifiers (R37, R38). Completion channels and async fds are special cases: objects of one kind are
+ * attached to them at creation.
  *
  * Events of an attached object go to the queue instead of its channel or async fd, until the object is detached or
- * destroyed; that also withdraws its unread events. A CQ must be armed as usual. For a connection identifier (`cm_id`)
- * the queue only reports that its channel has an event; `cm_channel.getEvent` takes it. read(2) returns records of 24
- * bytes, `Event`; `getEvents` returns several. Closing the descriptor destroys the queue.
+ * destroyed; detaching and destroying also withdraw its unread events. A CQ must be armed as usual. For a connection
+ * identifier (`cm_id`) the queue only reports that its channel has an event; `cm_channel.getEvent` takes the event.
+ * read(2) returns one or more records of 24 bytes (`Event`), `getEvents` returns a list of them. Closing the descriptor
+ * destroys the queue.
  */
 import { EventKind } from '../../enums.ts'
 import {
@@ -34,22 +35,22 @@ export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', 'cm_id', .
 export type EventSource = (typeof EVENT_SOURCES)[number]
 
 /** Ids of the attributes that name objects: this number plus the class's id. */
-const OBJECTS = 0x100
+const OBJECT_ATTRIBUTES = 0x100
 
 const objects = Object.fromEntries(
-  EVENT_SOURCES.map(name => [name, optional(ref(OBJECTS + ClassId[name], name))]),
+  EVENT_SOURCES.map(name => [name, optional(ref(OBJECT_ATTRIBUTES + ClassId[name], name))]),
 ) as Record<EventSource, Attribute<Reference, true>>
 
-/** Exactly one of them must be given: `device` 1 for the device, a port's number, or an object. */
+/** The source of events; exactly one attribute is given: `device` 1 for the device, a port's number, or an object. */
 const source = { device: optional(u8(2, { min: 1, max: 1 })), port: optional(u8(3, { min: 1 })), ...objects }
 
-/** The attached source: the id of its class and its handle (a port's number; 0 for the device). */
+/** An attached source: the id of its class, and its handle (for a port its number, for the device 0). */
 const attached = { cookie: at(0, u64(0)), object: at(8, u32(0)), class: at(12, u16(0)) }
 
 /** One event. `cookie` is the value given when the source was attached. */
 export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved: at(20, u32(0)) }
 
-const MANY = 0xffff
+const MAX_SOURCES = 0xffff
 
 /** Maximum events of one `getEvents`. */
 export const MAX_EVENTS = 1024
@@ -60,7 +61,7 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
     /** The attached sources, and the number of unread events. */
-    query: method(QUERY, { in: {}, out: { attached: list(64, attached, MANY), unread: optional(u32(65)) } }),
+    query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
     /** EBUSY if the object is attached to any queue, or the device or port to this one. */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
     /** Withdraws the object's unread events. ENOENT if it is not attached to this queue. */

@@ -1,7 +1,7 @@
 /*
- * Class `mad_agent`: sends management datagrams of the general services and receives those of its class and methods,
- * and the responses to its own requests (Linux: an agent of ib_user_mad.h; IBA 13.4, 13.6). Received datagrams wait in
- * its channel.
+ * Class `mad_agent`: sends management datagrams of the general services (Linux: an agent of ib_user_mad.h; IBA 13.4,
+ * 13.6). It receives the requests of its management class and methods, and the responses to its own requests; its
+ * channel queues them.
  */
 import { MadAgentFlags } from '../../enums.ts'
 import {
@@ -27,7 +27,8 @@ import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
 export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
   methods: {
     /**
-     * EINVAL for methods that another agent has, or a class that agents cannot have; EPROTONOSUPPORT for queue pair 0.
+     * Fails with EINVAL if another agent has one of the methods, or if no agent can have the class; with
+     * EPROTONOSUPPORT for queue pair 0.
      */
     create: method(CREATE, {
       in: {
@@ -37,12 +38,12 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         classVersion: u8(3),
         /** A bit for each method whose requests the agent receives; the lowest bit of the first byte is method 0. */
         methods: blob(4, 16),
-        /** The OUI, for the vendors' classes 0x30 to 0x4f. */
+        /** The OUI of an agent of a vendor class, 0x30 to 0x4f. */
         oui: optional(u32(5, { max: 0xff_ffff })),
-        /** 1: messages may be longer than a datagram. */
+        /** 1: messages may be longer than a datagram and are then segmented by RMPP; 0 or absent: no RMPP. */
         rmppVersion: optional(u8(6)),
         flags: optional(flagsOf(7, MadAgentFlags)),
-        /** Default 1, the general services. */
+        /** 1, the queue pair of the general services; the default. */
         qpn: optional(u32(8)),
       },
       out: {},
@@ -50,8 +51,9 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
     query: method(QUERY, { in: {}, out: { outstanding: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Sends a message; the upper half of a request's transaction id is changed. EINVAL for a request like another one
-     * that waits for its response, ENOMEM if very many wait.
+     * Sends a message. The device replaces the upper 32 bits of a request's transaction id. Fails with EINVAL if the
+     * request has the transaction id of another request that waits for its response, with ENOMEM if too many requests
+     * wait.
      */
     send: method(CallNumber.mad_agent.send, {
       in: {

@@ -1,8 +1,7 @@
 /*
  * Class `mad_channel`: a descriptor on which management datagrams of a device's port arrive (Linux: an opened umad
- * file). It is readable while a message waits, which `receive` takes: a datagram of 256 bytes, or a longer message that
- * was reassembled from segments. It exists as long as its descriptor: closing the descriptor destroys the agents of the
- * channel.
+ * file). It is readable while a message waits; `receive` takes the message: a datagram of 256 bytes, or a longer
+ * message that was reassembled from segments. Closing the descriptor destroys the channel and its agents.
  */
 import {
   blob,
@@ -24,28 +23,28 @@ import { QpAddress } from '../qp/qp.ts'
 export const MAD_CHANNEL_AGENTS = 32
 /** Maximum bytes of a message. */
 export const MAD_MESSAGE_BYTES = 2 ** 20
-/** Bytes of a sent message that are returned with its failure. */
+/** Bytes of the `tag` of a sent message, which is returned if no response comes. */
 export const MAD_TAG_BYTES = 64
 
 export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
   identity: 'fd',
   methods: {
-    /** Its agents send with the authority of the system, so a program needs the right to raw packets. */
+    /** Agents can send any management datagram, so that the program needs CAP_NET_RAW. */
     create: method(CREATE_FD, { in: {}, out: {}, needs: 'NET_RAW' }),
     /** Number of unread messages. */
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest message. EAGAIN if there is none, EIO if none can follow, EINVAL without room for its first
-     * datagram. If the room is too small for the whole message, only its first datagram is returned, and it stays the
-     * oldest message.
+     * Takes the oldest message, if it has at most `room` bytes. If it is longer, only its first datagram is returned,
+     * and the message stays the oldest one. Fails with EAGAIN if there is no message, with EIO if none can follow, with
+     * EINVAL if even the first datagram is longer than `room`.
      */
     receive: method(CallNumber.mad_channel.receive, {
       in: { room: u32(1) },
       out: {
         /** Handle of the agent. */
         agent: u32(64),
-        /** 0, or ETIMEDOUT: a request without a response; the message is its header. */
+        /** 0, or ETIMEDOUT: no response came to a request, whose header is the message. */
         status: u32(65),
         /** Bytes of the whole message. */
         length: u32(66),
@@ -54,7 +53,7 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
         address: optional(record(68, QpAddress)),
         qpn: optional(u32(69)),
         pkeyIndex: optional(u16(70)),
-        /** For a request that timed out: its own transaction id. */
+        /** For a request that timed out: the `tag` of its `send`. */
         tag: optional(bytes(71, MAD_TAG_BYTES)),
       },
     }),

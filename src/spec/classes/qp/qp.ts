@@ -1,7 +1,7 @@
 /*
- * Common attributes of all classes of queue pairs (IBA 10.3; R9). Each type is a class with its own attributes,
- * selected here from one table, so that a caller cannot pass an attribute that the type lacks, for example a Q_Key to
- * RC.
+ * The attributes and methods of the classes of queue pairs (IBA 10.3; R9). Each QP type is a class; the files beside
+ * this one select its attributes from `qpAttributes`, so that a caller cannot pass an attribute that the type lacks,
+ * for example a Q_Key to RC.
  *
  * The ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP state
  * table says which of them a transition needs (spec/qp-states.ts).
@@ -31,7 +31,7 @@ import {
   u64,
 } from '../../schema/schema.ts'
 
-/** The classes of queue pairs, each with its row of the state table (spec/qp-states.ts). */
+/** The classes of queue pairs, each with its key in the state table `qpTransitions` (spec/qp-states.ts). */
 export const QpTypes = {
   rc_qp: 'RC',
   uc_qp: 'UC',
@@ -46,7 +46,7 @@ export const QpTypes = {
 export type QpClassName = keyof typeof QpTypes
 export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]
 
-/** Queue sizes: work requests, scatter/gather elements of each, bytes of inline data. */
+/** ibv_qp_cap: maximum work requests, scatter/gather elements per request, and bytes of inline data. */
 export const QpCap = {
   maxSendWr: at(0, u32(0)),
   maxRecvWr: at(4, u32(0)),
@@ -69,8 +69,8 @@ export const QpAddress = {
 }
 
 /**
- * Destination on InfiniBand, and on Omni-Path, whose LIDs have 32 bits. Within a subnet the LID suffices; `isGlobal`
- * says whether the global route is valid.
+ * Destination on InfiniBand, and on Omni-Path, whose LIDs have 32 bits. Within a subnet the LID suffices; `isGlobal` 1:
+ * the fields of the global route are valid.
  */
 export const IbAddress = {
   ...QpAddress,
@@ -80,8 +80,8 @@ export const IbAddress = {
 export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
 
 /**
- * The destination attributes by link (R10, R27): the object dialect accepts those of the device's link only
- * (spec/links.ts). On iWARP the underlying TCP connection has the addresses.
+ * The destination attributes of all links (R10, R27); the object dialect accepts only those of the device's link
+ * (spec/links.ts). iWARP has none: the underlying TCP connection has the addresses.
  */
 export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
 
@@ -102,16 +102,17 @@ export const QpAlternatePath = {
   pkeyIndex: at(28, u16(0)),
   timeout: at(30, u8(0, { max: 31 })),
 }
-const withLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
-export const IbAlternatePath = { ...IbAddress, ...withLids }
-export const OpaAlternatePath = { ...OpaAddress, ...withLids }
+/** The same fields behind an address with LIDs. */
+const alternateWithLids = { altPort: at(32, u8(0)), timeout: at(33, u8(0, { max: 31 })), pkeyIndex: at(34, u16(0)) }
+export const IbAlternatePath = { ...IbAddress, ...alternateWithLids }
+export const OpaAlternatePath = { ...OpaAddress, ...alternateWithLids }
 export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternatePath'] as const
 
 const PSN = { max: 0xffffff }
 
 /**
- * Attributes of `modify` and `query`, of all types. Timers and retries are encoded as in IBA 9.7.5 and 11.6.2: timeout
- * 4.096 µs·2^t, 0 = none.
+ * The attributes of `modify` and `query` of all types together. Timers are codes as in IBA 9.7.5 and 11.6.2: `timeout`
+ * t is 4.096 µs · 2^t, 0 is no timeout; `minRnrTimer` is an index of `rnrTimerMicroseconds` (spec/wire/headers.ts).
  */
 export const qpAttributes = {
   state: enumOf(1, QpState, 1),
@@ -148,26 +149,29 @@ type Optional<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<i
 const choose = <N extends QpAttributeName>(names: readonly N[]): Chosen<N> =>
   Object.fromEntries(names.map(name => [name, qpAttributes[name]])) as Chosen<N>
 
-/** Attribute ids at creation start here. */
-const AT_CREATION = 32
+/** An attribute of `modify` with id n has, in `create`, the id CREATE_OFFSET + n. */
+const CREATE_OFFSET = 32
 
-/**
- * Attributes that create a queue pair directly in a state, or fail (R7): core moves it there step by step, each step
- * with the attributes that the state table assigns to it.
- */
-const initially = <A extends Attributes>(attributes: A): Optional<A> =>
+const asInitialAttributes = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(
-    Object.entries(attributes).map(([name, one]) => [name, { ...optional(one), id: AT_CREATION + one.id }]),
+    Object.entries(attributes).map(([name, attribute]) => [
+      name,
+      { ...optional(attribute), id: CREATE_OFFSET + attribute.id },
+    ]),
   ) as Optional<A>
 
-/** Attributes of every creation, whatever the class. */
+/**
+ * `state` and further attributes of `modify` as attributes of `create`: they create the queue pair directly in that
+ * state (R7). Core moves it there step by step, each step with the attributes that the state table assigns to it; if a
+ * step fails, so does the creation.
+ */
 export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>
-  initially(choose(['state', ...names] as const))
+  asInitialAttributes(choose(['state', ...names] as const))
 
 const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
-  Object.fromEntries(Object.entries(attributes).map(([name, one]) => [name, optional(one)])) as Optional<A>
+  Object.fromEntries(Object.entries(attributes).map(([name, attribute]) => [name, optional(attribute)])) as Optional<A>
 
-/** Attributes that create a queue pair with a send and a receive queue. */
+/** Attributes of `create` for types with a send and a receive queue. */
 const createArguments = {
   pd: ref(1, 'pd'),
   sendCq: ref(2, 'cq'),
@@ -180,7 +184,7 @@ const createArguments = {
   srq: optional(ref(8, 'srq')),
 }
 
-/** The methods of a type whose queue pairs have these attributes, `state` and `curState`. */
+/** The methods of a type with these attributes, and with `state`, `curState` and `enSqdAsyncNotify`. */
 export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[]) => {
   const attributes = choose(['state', 'curState', 'enSqdAsyncNotify', ...names] as const)
   return {
@@ -200,9 +204,13 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
   }
 }
 
+/** Maximum bytes of the requests of a POST_SEND. */
+const MAX_REQUEST_BYTES = 0xffe0
+
 /**
- * The doorbell of the send queue: work requests are in the mapped queue. Linux's POST_SEND can carry requests too; they
- * are passed on unchanged, and `badWr` is the number of the first refused one, from 1.
+ * The doorbell of the send queue: the work requests are in the mapped queue. Linux's write command POST_SEND can carry
+ * `wrCount` requests itself: `requests` is its content, unchanged, and `badWr` is the number of the first refused
+ * request, from 1.
  */
 export const postSend = (call: number) =>
   method(call, {
@@ -210,7 +218,7 @@ export const postSend = (call: number) =>
       wrCount: optional(u32(1)),
       sgeCount: optional(u32(2)),
       wqeSize: optional(u32(3)),
-      requests: optional(blob(4, 0xffe0)),
+      requests: optional(blob(4, MAX_REQUEST_BYTES)),
     },
     out: { badWr: u32(64) },
   })

@@ -13,8 +13,7 @@ export const RawPacketQp = objectClass('raw_packet_qp', ClassId.raw_packet_qp, {
     ...common,
     create: method(CREATE, {
       /**
-       * `rwqIndTable`: it receives into the work queues of this table, which belongs to the driver, and has no receive
-       * queue.
+       * `rwqIndTable`: the queue pair receives into the work queues of this table and has no receive queue of its own.
        */
       in: { ...common.create.in, rwqIndTable: optional(ref(9, 'rwq_ind_table')) },
       out: common.create.out,

@@ -2,8 +2,9 @@
  * Classes of XRC queue pairs (IBA annex A14): `xrc_ini_qp`, the initiator, has a send queue only, and each of its
  * requests names the receiver's SRQ; `xrc_tgt_qp`, the target, has no queue and belongs to an XRC domain.
  *
- * Several openers may share a target: `create` with `qpNum` opens an existing one of the same domain, in this process
- * or another (Linux: OPEN_QP). It is destroyed with its last opener. Each opener receives its events.
+ * Several processes may share a target: `create` with `qpNum` opens an existing target of the same domain (Linux:
+ * OPEN_QP). Each opening is an object of its own and receives the target's events; the target is destroyed with the
+ * last of these objects.
  */
 import { QpFlags } from '../../enums.ts'
 import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../../schema/schema.ts'

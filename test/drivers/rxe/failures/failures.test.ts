@@ -63,7 +63,7 @@ describe('a WRITE that the peer refuses', () => {
     const remote = b.mr.address + 65530
     postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
     m.settle()
-    const ranges = `asked [${hex(remote)}, ${hex(remote + 64)}) of [${hex(b.mr.address)}, ${hex(b.mr.address + 65536)})`
+    const ranges = `[${hex(remote)}, ${hex(remote + 64)}) is outside [${hex(b.mr.address)}, ${hex(b.mr.address + 65536)})`
     assert.ok(wrong()[0].endsWith(`rkey ${hex(b.mr.rkey)}: ${ranges}`), wrong()[0])
   })
   it('reports the right that the region lacks', () => {
@@ -80,7 +80,7 @@ it('a receive buffer that is too short is reported by both ends', () => {
   postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 10)])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] })
   m.settle()
-  const why = 'the receive buffer of 10 bytes is too short for 64 or more'
+  const why = 'the receive buffer of 10 bytes is too short for a message of 64 bytes or more'
   assert.deepEqual(wrong(), [
     `QP ${hex(b.qp.qpn)} receive wr_id 7: LOC_LEN_ERR: ${why}`,
     `QP ${hex(a.qp.qpn)} SEND wr_id 2: REM_INV_REQ_ERR: peer QP ${hex(b.qp.qpn)}: ${why}`,
