@@ -8,20 +8,20 @@ export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
-/** Whether 16 bytes are an IPv4 address. */
+/** Whether an address has 16 bytes and is an IPv4 address, ::ffff:a.b.c.d. */
 export const isMappedIpv4 = (address: Uint8Array): boolean => {
   if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false
   for (let i = 0; i < 10; i++) if (address[i] !== 0) return false
   return true
 }
 
-/** Whether 16 bytes are an address of 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
+/** Whether an address is in 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
 export const isLoopbackIpv4 = (address: Uint8Array): boolean => address[12] === 127 && isMappedIpv4(address)
 
 /** Whether an address is link-local, fe80::/10 (RFC 4291, 2.5.6): it is valid only with an interface. */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
-/** Whether a GID is a multicast group: ff00::/8, or an IPv4 group. */
+/** Whether a GID is a multicast group: in ff00::/8, or an IPv4 group (224.0.0.0/4). */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 
 /** An address as text: a.b.c.d, or IPv6 in groups without compression. */
@@ -37,7 +37,7 @@ const DOTTED_TAIL = new RegExp(`(^|:)(${DOTTED})$`)
 const GROUP = /^[0-9a-f]{1,4}$/i
 const GROUPS = 8
 
-/** The groups of a part of an IPv6 address; undefined if any of them is invalid. */
+/** The 16-bit groups of the text before or after the "::" of an IPv6 address; undefined if any of them is invalid. */
 const groupsOf = (part: string): number[] | undefined => {
   const groups = part === '' ? [] : part.split(':')
   return groups.every(group => GROUP.test(group)) ? groups.map(group => Number.parseInt(group, 16)) : undefined
@@ -51,11 +51,11 @@ export const parseAddress = (text: string): Uint8Array | undefined => {
     return bytes
   }
   // A dotted tail stands for two groups; "::" for as many zero groups as are missing, at least one.
-  const plain = text.replace(DOTTED_TAIL, (_, before: string, tail: string) => {
+  const onlyGroups = text.replace(DOTTED_TAIL, (_, before: string, tail: string) => {
     const [a, b, c, d] = tail.split('.').map(Number)
     return `${before}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`
   })
-  const parts = plain.split('::')
+  const parts = onlyGroups.split('::')
   const [head, tail] = parts.map(groupsOf)
   if (parts.length > 2 || head === undefined || (parts.length === 2 && tail === undefined)) return undefined
   const missing = GROUPS - head.length - (tail?.length ?? 0)

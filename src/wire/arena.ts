@@ -1,8 +1,8 @@
 /*
  * A block of memory in which packets are built, sent, received and read (docs/decisions/engines-without-io.md).
  *
- * The data path names bytes by (arena, offset): no views, no references are created per packet. An arena for native
- * code has an address; one of an in-process device without native code has address 0.
+ * The data path refers to bytes by an arena and an offset, so that no view is created per packet. An arena for native
+ * code has an address; an arena of a device without native code has address 0.
  */
 export interface Arena {
   /** Address of byte 0 in this process, as a Number; 0 if the arena is an ordinary ArrayBuffer. */

@@ -1,6 +1,7 @@
 /*
- * Bit fields of big-endian headers, as described by spec/wire/headers.ts and spec/wire/mad.ts: the reader, writer and
- * range check of every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
+ * Bit fields of big-endian headers, as the tables of spec/wire/headers.ts and spec/wire/mad.ts describe them: the
+ * reader, the writer and the range check of every codec that uses these tables. A field of 1 bit is a boolean, of 64
+ * bits a bigint, any other a number.
  */
 import type { BitField } from '../spec/wire/headers.ts'
 
@@ -10,8 +11,8 @@ export type BitValue = number | bigint | boolean
 export type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
 
 /**
- * Reads the bits of `view` from bit `first`, counted from byte `at`: at most 32 within one aligned group of four bytes,
- * or 64 at a byte boundary.
+ * Reads the field that begins at bit `first` after byte `at`. It has at most 32 bits within one 4-byte word (counted
+ * from `at`), or 64 bits from a byte boundary.
  */
 export const getBits = (view: DataView, at: number, [first, width]: BitField): BitValue => {
   if (width === 64) return view.getBigUint64(at + (first >> 3))
@@ -20,7 +21,7 @@ export const getBits = (view: DataView, at: number, [first, width]: BitField): B
   return width === 1 ? value !== 0 : value
 }
 
-/** Sets bits that are zero. The value must fit (`misfit`). */
+/** Writes a field whose bits are zero. The value must fit, which `misfit` checks. */
 export const putBits = (view: DataView, at: number, [first, width]: BitField, value: BitValue): void => {
   if (typeof value === 'bigint') {
     view.setBigUint64(at + (first >> 3), value)
@@ -30,18 +31,18 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
   view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
 }
 
-/** The smallest number that does not fit, by width. */
-const BEYOND = Array.from({ length: 33 }, (_, width) => 2 ** width)
-const BEYOND_64 = 1n << 64n
+/** By width in bits: the smallest number that does not fit. */
+const TOO_LARGE = Array.from({ length: 33 }, (_, width) => 2 ** width)
+const TOO_LARGE_64 = 1n << 64n
 
-/** Why a value does not fit a field of `width` bits, as the end of a sentence; undefined if it fits. */
+/** Why a value does not fit a field of `width` bits, as the end of a message; undefined if it fits. */
 export const misfit = (width: number, value: unknown): string | undefined => {
   const fits =
     width === 1
       ? typeof value === 'boolean'
       : width === 64
-        ? typeof value === 'bigint' && value >= 0n && value < BEYOND_64
-        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < BEYOND[width]!
+        ? typeof value === 'bigint' && value >= 0n && value < TOO_LARGE_64
+        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < TOO_LARGE[width]!
   if (fits) return undefined
   const allowed =
     width === 1 ? 'a boolean' : width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`

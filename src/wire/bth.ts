@@ -1,17 +1,17 @@
 /*
- * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: each function
- * reads or writes one field of the header at byte `at` of a DataView, without allocation or checks. The receiver of the
- * bytes calls `checkPacket` (packet.ts) once before. Layout, twelve bytes: opcode · SE, MigReq, PadCnt, TVer · P_Key
- * (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with the layout in
+ * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: functions that
+ * read or write fields of the header at byte `at` of a DataView, without allocation or checks. For received bytes
+ * `checkPacket` (packet.ts) must be called first. Layout, twelve bytes: opcode · SE, MigReq, PadCnt, TVer · P_Key (2) ·
+ * FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with the layout in
  * spec/wire/headers.ts.
  */
 
 export const BTH_BYTES = 12
 
-/** Bits of the header's second byte, as `putBth` takes them. */
+/** Bits of `flags`, the header's second byte: solicited event, and migration request. */
 export const BTH_SOLICITED = 0x80
 export const BTH_MIGREQ = 0x40
-/** Pad count n, 0 to 3, is n << BTH_PAD_SHIFT. */
+/** First bit of the pad count, 0 to 3, in `flags`. */
 export const BTH_PAD_SHIFT = 4
 
 /** The AckReq bit of the header's last word, which also has the PSN. */
@@ -34,7 +34,7 @@ export const bthVersion = (view: DataView, at: number): number => view.getUint8(
 
 export const bthPkey = (view: DataView, at: number): number => view.getUint16(at + 2)
 
-/** Whether two P_Keys name the same partition; the first bit is the kind of membership. */
+/** Whether two P_Keys name the same partition. Their most significant bit is not part of it: full or limited member. */
 export const isSamePartition = (a: number, b: number): boolean => ((a ^ b) & 0x7fff) === 0
 
 export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0
@@ -50,8 +50,8 @@ export const bthAckReq = (view: DataView, at: number): boolean => (view.getUint8
 export const bthPsn = (view: DataView, at: number): number => view.getUint32(at + 8) & 0xff_ffff
 
 /**
- * Writes the header. `flags`: BTH_SOLICITED | BTH_MIGREQ | pad << BTH_PAD_SHIFT; `ackReqPsn`: the PSN, 0 to 2^24-1, |
- * BTH_ACKREQ. Sets FECN, BECN and reserved bits to 0.
+ * Writes the header. `flags`: BTH_SOLICITED | BTH_MIGREQ | pad count << BTH_PAD_SHIFT; `ackReqPsn`: the PSN, 0 to
+ * 2^24-1, with BTH_ACKREQ if an acknowledgement is requested. FECN, BECN and reserved bits become 0.
  */
 export const putBth = (
   view: DataView,
@@ -68,7 +68,7 @@ export const putBth = (
 }
 
 /**
- * Rewrites the PSN and the AckReq bit (`psn | BTH_ACKREQ`), which are all that differs between the middle packets of a
- * message.
+ * Rewrites PSN and AckReq bit; the headers of the middle packets of a message differ only in them. `ackReqPsn` as for
+ * `putBth`.
  */
 export const putBthPsn = (view: DataView, at: number, ackReqPsn: number): void => view.setUint32(at + 8, ackReqPsn)

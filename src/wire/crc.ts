@@ -1,14 +1,14 @@
 /*
- * CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), the arithmetic of RoCEv2's ICRC, with the fastest
+ * The CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), of which RoCEv2's ICRC is made, with the fastest
  * implementation for each length. Short buffers use a table, sixteen bytes per step, because a call out of JavaScript
- * costs more; longer ones use zlib; and from an engine's minimum length they use that engine, if `useCrcEngine`
- * installed one and the arena has an address (docs/decisions/native-code.md). This file does not know native code; its
- * owner installs it.
+ * takes longer; long buffers use zlib, or from its minimum length on an engine in native code, if `useCrcEngine`
+ * installed one and the arena has an address (docs/decisions/native-code.md). This file does not import native code:
+ * the caller of `useCrcEngine` does.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
 import { type Arena, arenaOver } from './arena.ts'
 
-/** An implementation that computes CRCs by address, in native code. */
+/** An implementation in native code, which computes CRCs of memory by its address. */
 export interface CrcEngine {
   /** For statistics and benchmarks. */
   readonly name: string
@@ -16,22 +16,29 @@ export interface CrcEngine {
   readonly minLength?: number
   /** CRC of `length` bytes at `address`, continued from `seed` as zlib's crc32 does (0 to start): 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
-  /** The same for many buffers with one call; absent if that is not faster. */
+  /** CRCs of many buffers with one call; absent if that is not faster. */
   readonly each?: EachCrc
 }
 
 export interface EachCrc {
-  /** Input: the CRC that buffer i continues from. Output: its CRC. At least 64 entries. */
+  /**
+   * Before the call, entry i is the CRC that buffer i continues from; after it, the CRC of buffer i. At least 64
+   * entries.
+   */
   readonly registers: Int32Array
-  /** CRCs of `count` buffers, at most one per register, of `length` bytes each, `stride` bytes apart. */
+  /**
+   * Computes the CRCs of `count` buffers, at most one per register, of `length` bytes each, which begin `stride` bytes
+   * apart from `address` on.
+   */
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/** Below this many bytes the table is faster than zlib, including the cost of a view. Browsers have no zlib. */
-const TABLE_BELOW = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
-const ENGINE_FROM = 96
+/** Below this many bytes the table is faster than zlib, which needs a new view. Browsers have no zlib. */
+const ZLIB_MIN_LENGTH = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
+/** Default of `CrcEngine.minLength`. */
+const ENGINE_MIN_LENGTH = 96
 
-/** Row t: the effect of a byte on the register when t more bytes follow. */
+/** 16 rows of 256 entries. Row n: the change of the register by a byte that n more bytes follow. */
 const table = new Int32Array(16 * 256)
 for (let byte = 0; byte < 256; byte++) {
   let r = byte
@@ -40,7 +47,7 @@ for (let byte = 0; byte < 256; byte++) {
 }
 for (let i = 256; i < table.length; i++) table[i] = table[table[i - 256] & 255] ^ (table[i - 256] >>> 8)
 
-/** With the table only; same arguments and result as `crcOfArena`, as a signed 32-bit integer. */
+/** `crcOfArena` with the table only. */
 export const crcByTable = (bytes: Uint8Array, offset: number, length: number, seed: number): number => {
   const t = table
   const end = offset + length
@@ -77,45 +84,50 @@ export const crcByTable = (bytes: Uint8Array, offset: number, length: number, se
 }
 
 let engine: CrcEngine | undefined
-let engineFrom = Number.POSITIVE_INFINITY
+let engineMinLength = Number.POSITIVE_INFINITY
 
 /**
- * CRC of `length` bytes at `offset` of an arena, continued from `seed` (any 32-bit integer; 0 to start), as a signed
- * 32-bit integer; `>>> 0` gives the usual number. Signed, because V8 would allocate a larger number.
+ * CRC of `length` bytes at `offset` of an arena, continued from `seed` (any 32-bit integer; 0 to start). The result is
+ * a signed 32-bit integer, because V8 would allocate an object for a larger number; `>>> 0` makes it unsigned.
  */
 export const crcOfArena = (arena: Arena, offset: number, length: number, seed: number): number => {
-  if (length >= engineFrom && arena.address !== 0) return engine!.crc(arena.address + offset, length, seed >>> 0) | 0
-  if (length < TABLE_BELOW) return crcByTable(arena.bytes, offset, length, seed)
+  if (length >= engineMinLength && arena.address !== 0)
+    return engine!.crc(arena.address + offset, length, seed >>> 0) | 0
+  if (length < ZLIB_MIN_LENGTH) return crcByTable(arena.bytes, offset, length, seed)
   return zlibCrc32(arena.bytes.subarray(offset, offset + length), seed >>> 0) | 0
 }
 
 /**
- * The engine for `count` buffers of `length` bytes in this arena with one call; undefined if there is none or the
- * buffers together are shorter than its minimum length.
+ * The installed engine's `each` for `count` buffers of `length` bytes in this arena; undefined if there is none, or if
+ * single calls are faster: for one buffer, or if all buffers together are shorter than the engine's minimum length.
  */
 export const eachCrcFor = (arena: Arena, length: number, count: number): EachCrc | undefined =>
-  count > 1 && length * count >= engineFrom && arena.address !== 0 ? engine!.each : undefined
+  count > 1 && length * count >= engineMinLength && arena.address !== 0 ? engine!.each : undefined
 
 /** CRC-32 of bytes as zlib computes it, 0 to 2^32-1, continued from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0
 
-/** One step of the register for a zero byte, and its inverse; the ICRC's tables are built from them. */
+/**
+ * One step of the CRC register for a zero byte; `crcBackward` is its inverse. The ICRC's tables are built from both.
+ */
 export const crcForward = (register: number): number => (register >>> 8) ^ table[register & 255]
 
-const byTopByte = new Uint8Array(256)
-for (let byte = 0; byte < 256; byte++) byTopByte[table[byte] >>> 24] = byte
+/** The inverse of the table's first row, whose entries all have different top bytes: the byte, by that top byte. */
+const byteByTopByte = new Uint8Array(256)
+for (let byte = 0; byte < 256; byte++) byteByTopByte[table[byte] >>> 24] = byte
 
 export const crcBackward = (register: number): number => {
-  const byte = byTopByte[register >>> 24]
+  const byte = byteByTopByte[register >>> 24]
   return ((register ^ table[byte]) << 8) | byte
 }
 
-/** The name of the implementation for long buffers of arenas with an address: an engine's, or "zlib". */
+/** The name of the implementation for long buffers of arenas with an address: the engine's, or "zlib". */
 export const crcEngineName = (): string => engine?.name ?? 'zlib'
 
 /**
- * Installs an engine, or removes it with undefined. `scratch` is an arena with an address and at least 1 KiB, which is
- * overwritten: the engine must first compute known answers there. Throws an Error, and changes nothing, if it does not.
+ * Installs an engine, or with undefined removes it. The engine is first compared with known CRCs of bytes in `scratch`,
+ * an arena with an address and at least 1 KiB, which is overwritten. Throws an Error, and changes nothing, if a CRC is
+ * wrong.
  */
 export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void => {
   if (next !== undefined) {
@@ -125,39 +137,40 @@ export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void
     checkEngine(next, scratch)
   }
   engine = next
-  engineFrom = next === undefined ? Number.POSITIVE_INFINITY : (next.minLength ?? ENGINE_FROM)
+  engineMinLength = next === undefined ? Number.POSITIVE_INFINITY : (next.minLength ?? ENGINE_MIN_LENGTH)
 }
 
 /**
- * Compares with the check value of CRC-32 (of the digits 1 to 9), then with the table at all relevant lengths and
- * alignments.
+ * Compares an engine with the check value of CRC-32 (the CRC of the text 123456789), then with the table at many
+ * lengths and alignments.
  */
 const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
-  const expect = (offset: number, length: number, seed: number, wanted: number): void => {
-    const got = next.crc(address + offset, length, seed)
-    if (got !== wanted) {
+  const check = (offset: number, length: number, seed: number, expected: number): void => {
+    const crc = next.crc(address + offset, length, seed)
+    if (crc !== expected) {
       const hex = (value: number): string => `0x${value.toString(16)}`
       throw new Error(
-        `CRC engine ${next.name} is wrong: ${length} bytes from seed ${hex(seed)} gave ${hex(got)}, not ${hex(wanted)}`,
+        `CRC engine ${next.name} is wrong: ${length} bytes from seed ${hex(seed)} gave ${hex(crc)}, not ${hex(expected)}`,
       )
     }
   }
   for (let i = 0; i < 9; i++) bytes[i] = 0x31 + i
-  expect(0, 9, 0, 0xcbf4_3926)
-  let r = 1
+  check(0, 9, 0, 0xcbf4_3926)
+  // Pseudo-random bytes by a linear congruential generator.
+  let random = 1
   for (let i = 0; i < 1024; i++) {
-    r = Math.imul(r, 1_664_525) + 1_013_904_223
-    bytes[i] = r >>> 24
+    random = Math.imul(random, 1_664_525) + 1_013_904_223
+    bytes[i] = random >>> 24
   }
   for (let length = 0; length <= 1000; length = length < 300 ? length + 1 : length + 100) {
     const offset = length % 17
     const seed = Math.imul(length, 0x9e37_79b1) >>> 0
-    expect(offset, length, seed, crcByTable(bytes, offset, length, seed) >>> 0)
+    check(offset, length, seed, crcByTable(bytes, offset, length, seed) >>> 0)
   }
   checkEach(next, address)
 }
 
-/** The CRCs of one call for many buffers must equal those of single calls. */
+/** Compares the CRCs of one call for many buffers with those of single calls. */
 const checkEach = (next: CrcEngine, address: number): void => {
   const { name, each } = next
   if (each === undefined) return
@@ -167,6 +180,6 @@ const checkEach = (next: CrcEngine, address: number): void => {
   for (let i = 0; i < count; i++)
     if (each.registers[i] >>> 0 !== next.crc(address + i * stride, length, (i * 0x0101_0101) >>> 0))
       throw new Error(
-        `CRC engine ${name} is wrong: of ${count} buffers with one call number ${i} is not what it is alone`,
+        `CRC engine ${name} is wrong: in one call for ${count} buffers, buffer ${i} has another CRC than in a call of its own`,
       )
 }

@@ -1,8 +1,8 @@
 /*
  * Ethernet II frames with UDP over IPv4 or IPv6 as plain records, for captures and tests; devices do not use them.
- * `parseFrame` and `emitFrame` are exact inverses; any other frame (ARP, IGMP, VLAN tags, IP options, fragments, wrong
- * lengths or a wrong header checksum) is an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC 791,
- * RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
+ * `parseFrame` and `emitFrame` are exact inverses. Any other frame (ARP, IGMP, VLAN tags, IP options, fragments, wrong
+ * lengths or a wrong header checksum) becomes an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC
+ * 791, RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
  */
 
 import {
@@ -20,20 +20,20 @@ interface FrameFields {
   /** 6 bytes. */
   readonly destinationMac: Uint8Array
   readonly sourceMac: Uint8Array
-  /** 4 bytes (emitFrame also accepts 16 as ::ffff:a.b.c.d) for IPv4, 16 for IPv6. */
+  /** IPv4: 4 bytes, and for `emitFrame` also 16 as ::ffff:a.b.c.d; IPv6: 16 bytes. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
   readonly destinationPort: number
-  /** TOS of IPv4, 8 bits. */
+  /** 8 bits; in IPv4 the TOS. */
   readonly trafficClass: number
-  /** TTL of IPv4, 8 bits. */
+  /** 8 bits; in IPv4 the TTL. */
   readonly hopLimit: number
-  /** The value on the wire; absent: 0, no checksum. */
+  /** The value on the wire; absent: 0, which means no checksum. `emitFrame` does not compute it. */
   readonly udpChecksum?: number
   /** The UDP payload. */
   readonly payload: Uint8Array
-  /** Bytes after the IP datagram in the frame, if any: Ethernet padding. */
+  /** Bytes after the IP datagram: Ethernet padding; absent if there are none. */
   readonly trailer?: Uint8Array
 }
 
@@ -57,10 +57,8 @@ export interface OpaqueFrame {
 
 export type Frame = Ipv4Frame | Ipv6Frame | OpaqueFrame
 
-const ETHERNET = 14
-const IPV4 = IPV4_BYTES
-const IPV6 = IPV6_BYTES
-const UDP = UDP_BYTES
+const ETHERNET_BYTES = 14
+/** EtherTypes. */
 const TYPE_IPV4 = 0x0800
 const TYPE_IPV6 = 0x86dd
 
@@ -71,18 +69,18 @@ const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new U
 export const parseFrame = (bytes: Uint8Array): Frame => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const opaque = (reason: string): OpaqueFrame => ({ kind: 'opaque', reason, bytes: new Uint8Array(bytes) })
-  if (bytes.length < ETHERNET) return opaque('shorter than an Ethernet header')
+  if (bytes.length < ETHERNET_BYTES) return opaque('shorter than an Ethernet header')
   const type = view.getUint16(12)
   if (type !== TYPE_IPV4 && type !== TYPE_IPV6) return opaque(`Ethernet type 0x${type.toString(16).padStart(4, '0')}`)
   const isIpv4 = type === TYPE_IPV4
-  const ip = ETHERNET
-  const udp = ip + (isIpv4 ? IPV4 : IPV6)
+  const ip = ETHERNET_BYTES
+  const udp = ip + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
   if (bytes.length < udp) return opaque('shorter than its IP header')
   if (view.getUint8(ip) >> 4 !== (isIpv4 ? 4 : 6)) return opaque(`IP version ${view.getUint8(ip) >> 4}`)
   if (isIpv4) {
-    if ((view.getUint8(ip) & 15) * 4 !== IPV4) return opaque('IPv4 options')
+    if ((view.getUint8(ip) & 15) * 4 !== IPV4_BYTES) return opaque('IPv4 options')
     // 0xffff is a zero sum too, but no sender writes it
-    if (internetChecksum(view, ip, IPV4) !== 0 || view.getUint16(ip + 10) === 0xffff)
+    if (internetChecksum(view, ip, IPV4_BYTES) !== 0 || view.getUint16(ip + 10) === 0xffff)
       return opaque('IPv4 header checksum')
     if ((view.getUint16(ip + 6) & ~DONT_FRAGMENT) !== 0) return opaque('IPv4 fragment')
   }
@@ -90,7 +88,7 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
   if (protocol !== PROTOCOL_UDP) return opaque(`IP protocol ${protocol}`)
   const end = isIpv4 ? ip + view.getUint16(ip + 2) : udp + view.getUint16(ip + 4)
   if (end > bytes.length) return opaque('shorter than its IP length')
-  if (end < udp + UDP || view.getUint16(udp + 4) !== end - udp) return opaque('UDP length')
+  if (end < udp + UDP_BYTES || view.getUint16(udp + 4) !== end - udp) return opaque('UDP length')
   const [from, to, size] = isIpv4 ? [ip + 12, ip + 16, 4] : [ip + 8, ip + 24, 16]
   const fields: FrameFields = {
     destinationMac: copy(bytes, 0, 6),
@@ -102,7 +100,7 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
     trafficClass: isIpv4 ? view.getUint8(ip + 1) : (view.getUint16(ip) >> 4) & 0xff,
     hopLimit: view.getUint8(ip + (isIpv4 ? 8 : 7)),
     udpChecksum: view.getUint16(udp + 6),
-    payload: copy(bytes, udp + UDP, end),
+    payload: copy(bytes, udp + UDP_BYTES, end),
     ...(end < bytes.length && { trailer: copy(bytes, end) }),
   }
   return isIpv4
@@ -142,9 +140,9 @@ export const emitFrame = (frame: Frame): Uint8Array => {
   checkNumber('trafficClass', trafficClass, 0xff)
   checkNumber('hopLimit', hopLimit, 0xff)
   checkNumber('udpChecksum', udpChecksum, 0xffff)
-  const ip = ETHERNET
-  const udp = ip + (isIpv4 ? IPV4 : IPV6)
-  const end = udp + UDP + payload.length
+  const ip = ETHERNET_BYTES
+  const udp = ip + (isIpv4 ? IPV4_BYTES : IPV6_BYTES)
+  const end = udp + UDP_BYTES + payload.length
   const ipLength = end - (isIpv4 ? ip : udp)
   checkNumber("the IP header's length field", ipLength, 0xffff)
   const bytes = new Uint8Array(end + (trailer?.length ?? 0))
@@ -164,7 +162,7 @@ export const emitFrame = (frame: Frame): Uint8Array => {
   view.setUint16(udp + 2, destinationPort)
   view.setUint16(udp + 4, end - udp)
   view.setUint16(udp + 6, udpChecksum)
-  bytes.set(payload, udp + UDP)
+  bytes.set(payload, udp + UDP_BYTES)
   if (trailer !== undefined) bytes.set(trailer, end)
   return bytes
 }

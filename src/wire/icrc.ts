@@ -4,10 +4,10 @@
  * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
  * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
  *
- * It takes one pass over the payload and a few table look-ups: a CRC is linear, so a changed byte at a known place
- * changes the register by a known amount, whatever the other bytes are. A flow keeps the register after its headers
- * with lengths and identification zero; tables give the contribution of these, and of the BTH's mask, moved back to the
- * register at the payload's start.
+ * Only the UDP payload is read for each packet. A CRC is linear: a changed byte at a known offset changes the CRC
+ * register by a known value (exclusive or), whatever the other bytes are. A `Flow` therefore stores the register after
+ * its IP and UDP headers with lengths and identification 0; tables have the changes of that register by the actual
+ * lengths and identification, and by the masked byte of the BTH.
  */
 
 import { ICRC_BYTES } from '../spec/wire/headers.ts'
@@ -16,7 +16,7 @@ import { isMappedIpv4 } from './address.ts'
 import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
 import { crc32, crcBackward, crcForward, crcOfArena, eachCrcFor } from './crc.ts'
-import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP } from './ip.ts'
+import { IPV4_BYTES, IPV6_BYTES, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
 
 /** The header fields before the BTH that the ICRC covers. */
 export interface FlowAddresses {
@@ -29,38 +29,44 @@ export interface FlowAddresses {
   readonly dontFragment?: boolean
 }
 
-/** The headers of a flow as the ICRC covers them. Made by `makeFlow`; the fields are private to this file. */
+/** The IP and UDP headers of a flow of packets, as the ICRC covers them. The fields are private to this file. */
 export interface Flow {
   readonly version: 4 | 6
-  /** CRC over the masked headers with lengths and identification 0. */
+  /** CRC over eight bytes of ones and the masked headers, with lengths and identification 0. */
   readonly base: number
 }
 
-const UDP_BYTES = 8
+/** Bytes of ones before the IP header. */
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** The effect on the register after a prefix of `size` bytes if its byte at `place` changes by `i` (exclusive or). */
-const effectOf = (size: number, place: number): Int32Array =>
+/** By i: the change of the register after `size` bytes if the byte at `offset` changes by i (both by exclusive or). */
+const changeTable = (size: number, offset: number): Int32Array =>
   Int32Array.from({ length: 256 }, (_, i) => {
     let register = crcForward(i)
-    for (let at = place + 1; at < size; at++) register = crcForward(register)
+    for (let at = offset + 1; at < size; at++) register = crcForward(register)
     return register
   })
 
+/** Bytes before the BTH that the ICRC covers: the ones, the IP header and the UDP header. */
 const PREFIX4 = ONES + IPV4_BYTES + UDP_BYTES
 const PREFIX6 = ONES + IPV6_BYTES + UDP_BYTES
-const total4Hi = effectOf(PREFIX4, ONES + 2)
-const total4Lo = effectOf(PREFIX4, ONES + 3)
-const id4Hi = effectOf(PREFIX4, ONES + 4)
-const id4Lo = effectOf(PREFIX4, ONES + 5)
-const udp4Hi = effectOf(PREFIX4, ONES + IPV4_BYTES + 4)
-const udp4Lo = effectOf(PREFIX4, ONES + IPV4_BYTES + 5)
-/** IPv6 has the same number in two places: payload length and UDP length. */
-const both6Hi = effectOf(PREFIX6, ONES + 4).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 4)[i])
-const both6Lo = effectOf(PREFIX6, ONES + 5).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 5)[i])
+// High and low byte of IPv4's total length and identification, and of the UDP length.
+const total4Hi = changeTable(PREFIX4, ONES + 2)
+const total4Lo = changeTable(PREFIX4, ONES + 3)
+const id4Hi = changeTable(PREFIX4, ONES + 4)
+const id4Lo = changeTable(PREFIX4, ONES + 5)
+const udp4Hi = changeTable(PREFIX4, ONES + IPV4_BYTES + 4)
+const udp4Lo = changeTable(PREFIX4, ONES + IPV4_BYTES + 5)
+/** Over IPv6 the payload length and the UDP length are the same number, so that one table has the changes by both. */
+const lengths6 = (byte: number): Int32Array => {
+  const udpLength = changeTable(PREFIX6, ONES + IPV6_BYTES + byte)
+  return changeTable(PREFIX6, ONES + byte).map((change, i) => change ^ udpLength[i])
+}
+const lengths6Hi = lengths6(4)
+const lengths6Lo = lengths6(5)
 
-/** By byte 4 of the BTH: the change of the register at the start of the BTH that makes the byte count as ones. */
+/** By value of byte 4 of the BTH: the change of the register before the BTH that makes the byte count as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
   for (let at = 4; at >= 0; at--) register = crcBackward(register)
@@ -107,11 +113,14 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
   return { version: isIpv4 ? 4 : 6, base: crc32(prefix) | 0 }
 }
 
-/** CRC after all headers before the BTH, for a UDP payload of `length` bytes, including the mask of the BTH. */
+/**
+ * The register before the BTH, for a UDP payload of `length` bytes; it contains the change that masks byte 4 of the
+ * BTH.
+ */
 const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number => {
   const udp = length + UDP_BYTES
   const seed = flow.base ^ maskBth[arena.bytes[offset + 4]]
-  if (flow.version === 6) return seed ^ both6Hi[udp >> 8] ^ both6Lo[udp & 255]
+  if (flow.version === 6) return seed ^ lengths6Hi[udp >> 8] ^ lengths6Lo[udp & 255]
   const total = udp + IPV4_BYTES
   return (
     seed ^
@@ -125,15 +134,15 @@ const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identi
 }
 
 /**
- * The ICRC of the packet of `length` bytes, ICRC included (16 to 65,507), at `offset` of an arena, as a signed 32-bit
- * integer. `identification`: that of the IPv4 header, modulo 65536; ignored for IPv6.
+ * The ICRC of the packet of `length` bytes (16 to 65,507; including the ICRC) at `offset` of an arena, as a signed
+ * 32-bit integer. `identification`: of the IPv4 header, used modulo 65,536; ignored for IPv6.
  */
 export const icrcOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number =>
   crcOfArena(arena, offset, length - ICRC_BYTES, seedOf(arena, offset, length, flow, identification))
 
 /**
- * The ICRC that Linux's rdma_rxe (6.12) writes and expects in a FLUSH: over BTH, FETH and RETH once more, unmasked, so
- * that it covers even FECN. Arguments as for `icrcOf`.
+ * The ICRC that Linux's rdma_rxe (6.12) writes and expects in a FLUSH: the CRC continues over BTH, FETH and RETH a
+ * second time, without masks, so that it covers even FECN. Arguments as for `icrcOf`.
  */
 export const icrcOfRxeFlush = (
   arena: Arena,
@@ -143,26 +152,29 @@ export const icrcOfRxeFlush = (
   identification: number,
 ): number => crcOfArena(arena, offset, length - ICRC_BYTES, icrcOf(arena, offset, length, flow, identification))
 
-const put = (bytes: Uint8Array, at: number, icrc: number): void => {
+const storeIcrc = (bytes: Uint8Array, at: number, icrc: number): void => {
   bytes[at] = icrc
   bytes[at + 1] = icrc >>> 8
   bytes[at + 2] = icrc >>> 16
   bytes[at + 3] = icrc >>> 24
 }
 
+const loadIcrc = (bytes: Uint8Array, at: number): number =>
+  bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+
 /**
- * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets rdma_rxe's, because rdma_rxe drops
- * any other and is the only other implementation over Ethernet that we know (docs/reference/conformance.md). Arguments
- * as for `icrcOf`.
+ * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets rdma_rxe's ICRC, because rdma_rxe
+ * drops any other and is the only other known implementation of FLUSH over Ethernet (docs/reference/conformance.md).
+ * Arguments as for `icrcOf`.
  */
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
-  const make = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
-  put(arena.bytes, offset + length - ICRC_BYTES, make(arena, offset, length, flow, identification))
+  const compute = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
+  storeIcrc(arena.bytes, offset + length - ICRC_BYTES, compute(arena, offset, length, flow, identification))
 }
 
 /**
- * Seals `count` packets of `length` bytes each, back to back from `offset`; their identifications count up from
- * `identification`. Other arguments as for `sealIcrc`.
+ * Writes the ICRCs of `count` packets of `length` bytes each, which are contiguous from `offset` and have consecutive
+ * identifications from `identification` on. Other arguments as for `sealIcrc`.
  */
 export const sealIcrcs = (
   arena: Arena,
@@ -182,21 +194,20 @@ export const sealIcrcs = (
   const { registers } = each
   for (let done = 0; done < count; done += registers.length) {
     const from = offset + done * length
-    const many = Math.min(registers.length, count - done)
-    for (let i = 0, at = from; i < many; i++, at += length)
+    const batch = Math.min(registers.length, count - done)
+    for (let i = 0, at = from; i < batch; i++, at += length)
       registers[i] = seedOf(arena, at, length, flow, identification + done + i)
-    each.crc(arena.address + from, covered, length, many)
-    for (let i = 0, at = from; i < many; i++, at += length) {
+    each.crc(arena.address + from, covered, length, batch)
+    for (let i = 0, at = from; i < batch; i++, at += length) {
       const icrc = registers[i]
-      put(bytes, at + covered, bytes[at] === RC_FLUSH ? crcOfArena(arena, at, covered, icrc) : icrc)
+      storeIcrc(bytes, at + covered, bytes[at] === RC_FLUSH ? crcOfArena(arena, at, covered, icrc) : icrc)
     }
   }
 }
 
 /**
- * The number of packets before the first wrong ICRC among `count` packets of `length` bytes each, back to back from
- * `offset`, whose identifications count up from `identification`; `count` if all are right. rdma_rxe's ICRC of a FLUSH
- * counts as wrong. Other arguments as for `verifyIcrc`.
+ * The number of packets before the first one with a wrong ICRC; `count` if all are right. The packets are those of
+ * `sealIcrcs`. rdma_rxe's ICRC of a FLUSH counts as wrong. Other arguments as for `verifyIcrc`.
  */
 export const countRightIcrcs = (
   arena: Arena,
@@ -213,16 +224,15 @@ export const countRightIcrcs = (
   const step = each === undefined ? 1 : each.registers.length
   for (let done = 0; done < count; done += step) {
     const from = offset + done * length
-    const many = Math.min(step, count - done)
+    const batch = Math.min(step, count - done)
     if (each !== undefined) {
-      for (let i = 0, at = from; i < many; i++, at += length)
+      for (let i = 0, at = from; i < batch; i++, at += length)
         each.registers[i] = seedOf(arena, at, length, flow, identification + done + i)
-      each.crc(arena.address + from, covered, length, many)
+      each.crc(arena.address + from, covered, length, batch)
     }
-    for (let i = 0, at = from + covered; i < many; i++, at += length) {
+    for (let i = 0, at = from + covered; i < batch; i++, at += length) {
       const icrc = each === undefined ? icrcOf(arena, from, length, flow, identification + done) : each.registers[i]
-      const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
-      if (found !== icrc) return done + i
+      if (loadIcrc(bytes, at) !== icrc) return done + i
     }
   }
   return count
@@ -240,9 +250,8 @@ export const verifyIcrc = (
   identification: number,
 ): boolean => {
   if (length < BTH_BYTES + ICRC_BYTES) return false
-  const bytes = arena.bytes
-  const at = offset + length - ICRC_BYTES
-  const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+  const { bytes } = arena
+  const found = loadIcrc(bytes, offset + length - ICRC_BYTES)
   const icrc = icrcOf(arena, offset, length, flow, identification)
   if (found === icrc) return true
   if (bytes[offset] !== RC_FLUSH) return false
@@ -250,53 +259,57 @@ export const verifyIcrc = (
 }
 
 /**
- * By k and byte place: the value of each byte of the register 2^k zero bytes earlier. Built on first use (68 KiB): only
- * receivers that cannot see the IPv4 identification need it.
+ * Table k undoes 2^k zero bytes of a difference of registers: entry 256 p + v is the earlier difference for value v in
+ * byte p (0: lowest) of the later one. Built on first use (68 KiB): only receivers that cannot see the IPv4
+ * identification need it.
  */
-let backwards: Int32Array[] | undefined
-const POWERS = 17
+let undoTables: Int32Array[] | undefined
+/** Enough for 2^17 - 1 bytes. */
+const UNDO_TABLES = 17
 
-const applyBackwards = (table: Int32Array, register: number): number =>
-  table[register & 255] ^
-  table[256 + ((register >>> 8) & 255)] ^
-  table[512 + ((register >>> 16) & 255)] ^
-  table[768 + (register >>> 24)]
+const applyUndo = (table: Int32Array, difference: number): number =>
+  table[difference & 255] ^
+  table[256 + ((difference >>> 8) & 255)] ^
+  table[512 + ((difference >>> 16) & 255)] ^
+  table[768 + (difference >>> 24)]
 
-const makeBackwards = (): Int32Array[] => {
-  const at = (i: number): number => (i & 255) << (8 * (i >> 8))
-  const tables = [Int32Array.from({ length: 1024 }, (_, i) => crcBackward(at(i)) ^ crcBackward(0))]
-  while (tables.length < POWERS) {
-    const half = tables[tables.length - 1]
-    tables.push(half.map(register => applyBackwards(half, register)))
+const makeUndoTables = (): Int32Array[] => {
+  const singleByte = (i: number): number => (i & 255) << (8 * (i >> 8))
+  const tables = [Int32Array.from({ length: 1024 }, (_, i) => crcBackward(singleByte(i)) ^ crcBackward(0))]
+  while (tables.length < UNDO_TABLES) {
+    const previous = tables[tables.length - 1]
+    tables.push(previous.map(difference => applyUndo(previous, difference)))
   }
   return tables
 }
 
-/** The difference of two registers `count` bytes earlier. */
-const goBackwards = (difference: number, count: number): number => {
-  backwards ??= makeBackwards()
-  let register = difference
-  for (let power = 0, left = count; left > 0; power++, left >>>= 1)
-    if ((left & 1) !== 0) register = applyBackwards(backwards[power], register)
-  return register
+/** The difference of two registers `count` equal bytes before they differ by `difference`. */
+const earlierDifference = (difference: number, count: number): number => {
+  undoTables ??= makeUndoTables()
+  let result = difference
+  for (let k = 0, bits = count; bits > 0; k++, bits >>>= 1)
+    if ((bits & 1) !== 0) result = applyUndo(undoTables[k], result)
+  return result
 }
 
-/** Bytes of the prefix after the start of the identification. */
-const ID_TO_END = PREFIX4 - ONES - 4
+/** Bytes from the start of the IPv4 identification to the BTH. */
+const ID_TO_BTH = PREFIX4 - ONES - 4
 
 /**
- * The exclusive or of two identifications that explains a difference of CRCs `count` bytes later; -1 if there is none.
+ * Two CRCs, `count` bytes after the start of the BTH, differ by `difference`. If different identifications explain
+ * that, the exclusive or of the identifications, otherwise -1.
  */
-const explain = (difference: number, count: number): number => {
-  const before = goBackwards(difference, count + ID_TO_END)
-  return before >>> 16 === 0 ? ((before & 255) << 8) | (before >>> 8) : -1
+const identificationChange = (difference: number, count: number): number => {
+  const change = earlierDifference(difference, count + ID_TO_BTH)
+  return change >>> 16 === 0 ? ((change & 255) << 8) | (change >>> 8) : -1
 }
 
 /**
- * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header: tries
- * `expected` first; then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. A corrupted packet
- * therefore passes with probability 1 in 65,536, not 1 in 2^32; its UDP checksum still protects it. A FLUSH may have
- * rdma_rxe's ICRC. Over IPv6, which has no identification: `expected` or -1. Other arguments as for `verifyIcrc`.
+ * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header; -1 if
+ * there is none. `expected` is tried first; for a wrong ICRC the linearity of the CRC gives the one identification that
+ * makes it right, if there is one. A corrupted packet therefore passes with probability 1 in 65,536 instead of 1 in
+ * 2^32; its UDP checksum still protects it. A FLUSH may have rdma_rxe's ICRC. Over IPv6, which has no identification,
+ * the result is `expected` or -1. Other arguments as for `verifyIcrc`.
  */
 export const findIdentification = (
   arena: Arena,
@@ -306,18 +319,16 @@ export const findIdentification = (
   expected: number,
 ): number => {
   if (length < BTH_BYTES + ICRC_BYTES) return -1
-  const bytes = arena.bytes
-  const at = offset + length - ICRC_BYTES
-  const found = bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24)
+  const covered = length - ICRC_BYTES
+  const found = loadIcrc(arena.bytes, offset + covered)
   const icrc = icrcOf(arena, offset, length, flow, expected)
   if (found === icrc) return expected
-  const is4 = flow.version === 4
-  const covered = length - ICRC_BYTES
-  const change = is4 ? explain(found ^ icrc, covered) : -1
+  const isIpv4 = flow.version === 4
+  const change = isIpv4 ? identificationChange(found ^ icrc, covered) : -1
   if (change >= 0) return expected ^ change
-  if (bytes[offset] !== RC_FLUSH) return -1
-  const flush = crcOfArena(arena, offset, covered, icrc)
-  if (found === flush) return expected
-  const flushChange = is4 ? explain(found ^ flush, 2 * covered) : -1
-  return flushChange < 0 ? -1 : expected ^ flushChange
+  if (arena.bytes[offset] !== RC_FLUSH) return -1
+  const rxeIcrc = crcOfArena(arena, offset, covered, icrc)
+  if (found === rxeIcrc) return expected
+  const rxeChange = isIpv4 ? identificationChange(found ^ rxeIcrc, 2 * covered) : -1
+  return rxeChange < 0 ? -1 : expected ^ rxeChange
 }

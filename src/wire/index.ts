@@ -1,6 +1,6 @@
 /*
- * Entry point of `userdma/wire`: RoCEv2 packets as bytes and as records, their ICRC, the frames around them, and
- * capture files. The tables are in `userdma/spec`. Nothing in the package imports this file.
+ * Entry point of `userdma/wire`: RoCEv2 packets as bytes and as records, their ICRC, Ethernet frames, messages of the
+ * connection manager, and capture files. The tables are in `userdma/spec`. No file of the package imports this one.
  */
 export { type Arena, arenaOver, plainArena } from './arena.ts'
 export * from './bth.ts'

@@ -1,8 +1,8 @@
 /*
- * IP packets as plain records: IPv4 without options (RFC 791), IPv6 without extension headers (RFC 8200), UDP (RFC
- * 768), and ICMP messages with their checksum (RFC 792, RFC 4443). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
- * `parse…` verifies checksums, `emit…` computes them; for a packet that it does not accept, `parse…` returns the
- * reason.
+ * IP packets as plain records, for IP over the device: IPv4 (RFC 791; options are skipped, and never emitted), IPv6
+ * without extension headers (RFC 8200), UDP (RFC 768), and ICMP messages (RFC 792, RFC 4443). Addresses are 16 bytes,
+ * IPv4 as ::ffff:a.b.c.d. Parsing verifies checksums and returns the reason (`IpFault`) if it does not accept a packet;
+ * emitting computes checksums.
  */
 import { isMappedIpv4 } from './address.ts'
 import { DONT_FRAGMENT, IPV4_BYTES, IPV6_BYTES, internetChecksum, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
@@ -32,21 +32,22 @@ const FRAGMENT_OFFSET = 0x1fff
 
 const parseIpv4 = (bytes: Uint8Array): IpPacket | IpFault => {
   const view = viewOf(bytes)
-  const header = (bytes[0]! & 15) * 4
-  if (bytes.length < IPV4_BYTES || header < IPV4_BYTES || header > bytes.length) return 'malformed'
+  const headerBytes = (bytes[0]! & 15) * 4
+  if (bytes.length < IPV4_BYTES || headerBytes < IPV4_BYTES || headerBytes > bytes.length) return 'malformed'
   const length = view.getUint16(2)
-  if (length < header || length > bytes.length) return 'malformed'
-  if (internetChecksum(view, 0, header) !== 0) return 'checksum'
+  if (length < headerBytes || length > bytes.length) return 'malformed'
+  if (internetChecksum(view, 0, headerBytes) !== 0) return 'checksum'
   if ((view.getUint16(6) & (MORE_FRAGMENTS | FRAGMENT_OFFSET)) !== 0) return 'fragment'
   return {
     source: mappedIpv4(bytes, 12),
     destination: mappedIpv4(bytes, 16),
     protocol: bytes[9]!,
     hopLimit: bytes[8]!,
-    payload: bytes.subarray(header, length),
+    payload: bytes.subarray(headerBytes, length),
   }
 }
 
+/** Next header of IPv6: a fragment header follows. */
 const FRAGMENT_HEADER = 44
 
 const parseIpv6 = (bytes: Uint8Array): IpPacket | IpFault => {
@@ -56,7 +57,7 @@ const parseIpv6 = (bytes: Uint8Array): IpPacket | IpFault => {
   const protocol = bytes[6]!
   if (protocol === FRAGMENT_HEADER) return 'fragment'
   const [source, destination] = [bytes.slice(8, 24), bytes.slice(24, 40)]
-  // RFC 4942, 2.2: such an address stands for an IPv4 address, and must not appear in an IPv6 packet.
+  // RFC 4942, 2.2: an IPv4-mapped address must not appear in an IPv6 packet.
   if (isMappedIpv4(source) || isMappedIpv4(destination)) return 'malformed'
   return { source, destination, protocol, hopLimit: bytes[7]!, payload: bytes.subarray(IPV6_BYTES, end) }
 }
@@ -68,23 +69,23 @@ export const parseIp = (bytes: Uint8Array): IpPacket | IpFault => {
   return version === 6 ? parseIpv6(bytes) : 'malformed'
 }
 
-/** Length of the header of a packet to an address. */
+/** Bytes of the IP header of a packet to an address, without options. */
 export const ipHeaderBytes = (address: Uint8Array): number => (isMappedIpv4(address) ? IPV4_BYTES : IPV6_BYTES)
 
 /**
- * Writes a packet at `at` and returns the bytes from there on. Never a fragment: DF is set, and the identification is
- * 0.
+ * The bytes of a packet, after `at` zero bytes for the caller's headers. It is never a fragment: DF is set, and the
+ * identification is 0.
  */
 export const emitIp = (
   { source, destination, protocol, hopLimit, payload }: IpPacket,
   at: number,
 ): Uint8Array<ArrayBuffer> => {
-  const header = ipHeaderBytes(destination)
-  const bytes = new Uint8Array(at + header + payload.length)
+  const headerBytes = ipHeaderBytes(destination)
+  const bytes = new Uint8Array(at + headerBytes + payload.length)
   const view = new DataView(bytes.buffer, at)
-  if (header === IPV4_BYTES) {
+  if (headerBytes === IPV4_BYTES) {
     view.setUint16(0, 0x4500)
-    view.setUint16(2, header + payload.length)
+    view.setUint16(2, headerBytes + payload.length)
     view.setUint16(6, DONT_FRAGMENT)
     view.setUint8(8, hopLimit)
     view.setUint8(9, protocol)
@@ -99,11 +100,13 @@ export const emitIp = (
     bytes.set(source, at + 8)
     bytes.set(destination, at + 24)
   }
-  bytes.set(payload, at + header)
+  bytes.set(payload, at + headerBytes)
   return bytes
 }
 
-/** The sum of the pseudo-header (RFC 768, RFC 8200 8.1), to which that of the payload is added. */
+/**
+ * The sum of the words of the pseudo-header (RFC 768; RFC 8200, 8.1), which the checksum of UDP and ICMPv6 covers too.
+ */
 const pseudoHeaderSum = ({ source, destination, protocol }: IpPacket, length: number): number => {
   let sum = protocol + length
   const first = isMappedIpv4(destination) ? 12 : 0
@@ -126,7 +129,7 @@ export const parseUdp = (packet: IpPacket): UdpDatagram | IpFault => {
   const view = viewOf(bytes)
   const length = view.getUint16(4)
   if (length < UDP_BYTES || length > bytes.length) return 'malformed'
-  // 0: the sender computed no checksum, which only IPv4 allows.
+  // A checksum of 0 means that the sender computed none, which only IPv4 allows.
   const hasChecksum = view.getUint16(6) !== 0
   if (!hasChecksum && !isMappedIpv4(packet.destination)) return 'checksum'
   if (hasChecksum && internetChecksum(view, 0, length, pseudoHeaderSum(packet, length)) !== 0) return 'checksum'
@@ -164,6 +167,7 @@ export interface IcmpMessage {
   readonly body: Uint8Array
 }
 
+/** The sum of the pseudo-header if the checksum covers it: that of ICMPv6 does, that of ICMP does not. */
 const icmpSum = (packet: IpPacket): number =>
   packet.protocol === IpProtocolNumber.ICMPV6 ? pseudoHeaderSum(packet, packet.payload.length) : 0
 

@@ -1,17 +1,20 @@
 /*
- * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200) for hot code: written at an offset of an arena, without
- * allocation or checks. frame.ts builds captured frames with them, drivers/rxe/address/route.ts the GRH of datagrams.
+ * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200), written at an offset of a DataView without allocation or
+ * checks, and the Internet checksum. frame.ts writes the headers of captured frames with them,
+ * drivers/rxe/address/route.ts the GRH of received datagrams.
  */
 
+/** Bytes of the headers; IPv4 without options. */
 export const IPV4_BYTES = 20
 export const IPV6_BYTES = 40
 export const UDP_BYTES = 8
 export const PROTOCOL_UDP = 17
+/** DF in IPv4's word of flags and fragment offset. */
 export const DONT_FRAGMENT = 0x4000
 
 /**
- * The ones' complement of the sum of 16-bit words (RFC 1071), a last odd byte padded with zero: 0 over a header with
- * the right checksum in it. `sum`: of preceding words.
+ * The Internet checksum (RFC 1071): the ones' complement of the ones' complement sum of 16-bit words; an odd last byte
+ * is padded with zero. Over bytes that contain the right checksum the result is 0. `sum`: the sum of preceding words.
  */
 export const internetChecksum = (view: DataView, at: number, length: number, sum = 0): number => {
   const even = length & ~1
@@ -21,13 +24,13 @@ export const internetChecksum = (view: DataView, at: number, length: number, sum
   return ~sum & 0xffff
 }
 
-/** Copies the last `size` bytes of an address. */
+/** Writes the last `size` bytes of an address. */
 const putAddress = (view: DataView, at: number, address: Uint8Array, size: number): void => {
   const from = address.length - size
   for (let i = 0; i < size; i++) view.setUint8(at + i, address[from + i])
 }
 
-/** `length`: of the whole IP datagram; addresses of 4 bytes, or 16 as ::ffff:a.b.c.d. */
+/** `length`: bytes of the whole IP datagram; addresses have 4 bytes, or 16 as ::ffff:a.b.c.d. */
 export const putIpv4 = (
   view: DataView,
   at: number,
@@ -52,7 +55,7 @@ export const putIpv4 = (
   view.setUint16(at + 10, internetChecksum(view, at, IPV4_BYTES))
 }
 
-/** `length`: of everything after the header; addresses of 16 bytes. */
+/** `length`: bytes after the header; addresses have 16 bytes. */
 export const putIpv6 = (
   view: DataView,
   at: number,

@@ -1,15 +1,16 @@
 /*
- * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, and the multicast
- * GIDs of IP groups. Functions have IPv4 addresses as 16 bytes, ::ffff:a.b.c.d; only the bytes on the wire have four.
+ * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, neighbour discovery,
+ * and the multicast GIDs of IP groups. Records and arguments have IPv4 addresses as 16 bytes, ::ffff:a.b.c.d; on the
+ * wire they have four.
  */
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from './address.ts'
 
-/** Before each IP packet and ARP message: the EtherType, and 16 reserved bits (RFC 4391, 6). */
+/** The encapsulation header before each IP packet and ARP message: EtherType, and 16 reserved bits (RFC 4391, 6). */
 export const ENCAPSULATION_BYTES = 4
 export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
 
-/** The Q_Key of IP over InfiniBand without a subnet manager that assigns one: that of opensm's default partition. */
+/** The Q_Key, which no subnet manager assigns here: that of opensm's default partition. */
 export const IPOIB_QKEY = 0x0b1b
 
 /** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */
@@ -20,11 +21,11 @@ export interface LinkAddress {
 }
 export const LINK_ADDRESS_BYTES = 20
 
-/** Whether the value is the address of a single queue pair. */
+/** Whether a link-layer address is that of a single queue pair. */
 export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
   qpn !== 0 && qpn !== MULTICAST_QPN && !isMulticastGid(gid)
 
-/** The first byte is reserved. */
+/** Writes an address: a reserved byte, the QPN in 3 bytes, the GID. */
 export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: LinkAddress): void => {
   bytes[at] = 0
   bytes[at + 1] = qpn >> 16
@@ -33,7 +34,7 @@ export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: Link
   bytes.set(gid, at + 4)
 }
 
-/** The GID is a copy. */
+/** The address at `at`; the GID is a copy. */
 export const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
   qpn: (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!,
   gid: bytes.slice(at + 4, at + LINK_ADDRESS_BYTES),
@@ -49,7 +50,9 @@ export const mappedIpv4 = (bytes: Uint8Array, at: number): Uint8Array => {
 
 // ---- multicast (RFC 4391, 4) ----
 
+/** Second byte of the multicast GIDs: the flag "transient" and the scope "link-local". */
 const SCOPE_LINK_LOCAL = 0x12
+/** Bytes 2 and 3 of the multicast GIDs. */
 const SIGNATURE_IPV4 = 0x401b
 const SIGNATURE_IPV6 = 0x601b
 
@@ -71,7 +74,7 @@ export const broadcastLink = (pkey: number): LinkAddress => {
   return { qpn: MULTICAST_QPN, gid }
 }
 
-/** The multicast GID of an IP group: it contains the low 28 bits of an IPv4 group, the low 80 bits of an IPv6 group. */
+/** The link-layer address of an IP group: its GID has the low 28 bits of an IPv4 group, the low 80 of an IPv6 group. */
 export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
   const isIpv4 = isMappedIpv4(group)
   const gid = groupGid(isIpv4 ? SIGNATURE_IPV4 : SIGNATURE_IPV6, pkey)
@@ -82,6 +85,7 @@ export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
 
 // ---- ARP (RFC 4391, 9.1.2) ----
 
+/** Hardware type InfiniBand. */
 const ARP_HARDWARE = 32
 const ARP_HEADER_BYTES = 8
 const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + 4)
@@ -96,9 +100,10 @@ export interface Arp {
   readonly target: Uint8Array
 }
 
+/** The target of an ARP request. */
 export const unspecifiedLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
 
-/** The message with its encapsulation header. */
+/** The encapsulation header and the ARP message. */
 export const emitArp = ({ operation, senderLink, sender, targetLink, target }: Arp): Uint8Array => {
   const bytes = new Uint8Array(ENCAPSULATION_BYTES + ARP_BYTES)
   const view = new DataView(bytes.buffer)
@@ -116,18 +121,18 @@ export const emitArp = ({ operation, senderLink, sender, targetLink, target }: A
 }
 
 /**
- * The ARP message behind the encapsulation header; undefined if it is for another link or protocol than IP over
- * InfiniBand and IPv4.
+ * The ARP message in `bytes`, which begin after the encapsulation header; undefined if they are too short, or if the
+ * message is for another link layer than IP over InfiniBand or another protocol than IPv4.
  */
 export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   if (bytes.length < ARP_BYTES) return undefined
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  const isOurs =
+  const isIpoibIpv4 =
     view.getUint16(0) === ARP_HARDWARE &&
     view.getUint16(2) === EtherType.IPV4 &&
     bytes[4] === LINK_ADDRESS_BYTES &&
     bytes[5] === 4
-  if (!isOurs) return undefined
+  if (!isIpoibIpv4) return undefined
   return {
     operation: view.getUint16(6),
     senderLink: getLinkAddress(bytes, 8),
@@ -137,21 +142,23 @@ export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   }
 }
 
-// ---- neighbour discovery of IPv6 (RFC 4861, RFC 4391 9.3): what follows the checksum of ICMPv6 ----
+// ---- neighbour discovery of IPv6 (RFC 4861; RFC 4391, 9.3): the bytes after the checksum of ICMPv6 ----
 
+/** ICMPv6 types. */
 export const NeighbourMessage = { SOLICITATION: 135, ADVERTISEMENT: 136 } as const
-/** In an advertisement: it answers a solicitation, and overrides a cached address. */
+/** Flags of an advertisement: it answers a solicitation; it overrides a cached link-layer address. */
 export const ADVERTISEMENT_SOLICITED = 0x40
 export const ADVERTISEMENT_OVERRIDE = 0x20
 const TARGET_AT = 4
 const OPTIONS_AT = TARGET_AT + 16
-/** The option has two reserved bytes before the address. */
+/** Bytes of the option with a link-layer address: type, length, two reserved bytes, address. */
 const LINK_OPTION_BYTES = 24
+/** Type of that option: source link-layer address, target link-layer address. */
 const LinkOption = { [NeighbourMessage.SOLICITATION]: 1, [NeighbourMessage.ADVERTISEMENT]: 2 } as const
 
 export interface Discovery {
   readonly type: (typeof NeighbourMessage)[keyof typeof NeighbourMessage]
-  /** Of an advertisement. */
+  /** ADVERTISEMENT_… of an advertisement; 0 in a solicitation. */
   readonly flags: number
   readonly target: Uint8Array
   /** Link-layer address: of the sender of a solicitation, of the target of an advertisement. */
@@ -169,7 +176,7 @@ export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Ar
   return bytes
 }
 
-/** Undefined for a body that is neither. Unknown options are skipped. */
+/** Undefined if `bytes` are too short or an option has a wrong length. Unknown options are skipped. */
 export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
   if (bytes.length < OPTIONS_AT) return undefined
   let link: LinkAddress | undefined

@@ -1,9 +1,11 @@
 /*
- * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for people, tests and
- * tools: `parsePacket` and `emitPacket`, driven by spec/wire/headers.ts and spec/wire/opcodes.ts and exact inverses.
- * Unknown opcodes and malformed packets become opaque records with their bytes and the reason, so that emitting them
- * gives the same bytes. `checkPacket` is the one check of hot code per packet; after it every accessor of bth.ts and
- * extensions.ts stays inside the packet. The ICRC is carried, not checked: that needs the IP header (icrc.ts).
+ * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for tests and tools.
+ * `parsePacket` and `emitPacket` use the tables of spec/wire/headers.ts and spec/wire/opcodes.ts and are exact
+ * inverses: packets with unknown opcodes and malformed packets become opaque records with their bytes and the reason.
+ * The record has the ICRC, but this file does not check it, because that needs the IP header (icrc.ts).
+ *
+ * `checkPacket` is the one check per packet that hot code makes; after it every accessor of bth.ts and extensions.ts
+ * stays inside the packet.
  */
 import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/wire/headers.ts'
 import {
@@ -33,7 +35,7 @@ export type PacketOf<N extends OpcodeName> = {
   readonly payload: Uint8Array
   /** The 0 to 3 bytes between payload and ICRC, if they are not all zero. */
   readonly pad?: Uint8Array
-  /** The value in the packet, read little-endian. */
+  /** The value in the packet, which is little-endian. */
   readonly icrc: number
 } & { readonly [H in HeadersOf<N>]: HeaderRecord<H> }
 
@@ -67,8 +69,8 @@ export const checkPacket = (view: DataView, at: number, length: number): number 
   const flags = opcodeFlags[opcode]
   if (flags === 0) return 2
   if ((length & 3) !== 0) return 3
-  const rest = length - opcodeHeaderBytes[opcode] - ICRC_BYTES - ((view.getUint8(at + 1) >> 4) & 3)
-  if (rest < 0) return 4
+  const payloadBytes = length - opcodeHeaderBytes[opcode] - ICRC_BYTES - ((view.getUint8(at + 1) >> 4) & 3)
+  if (payloadBytes < 0) return 4
   if ((flags & OP_PAYLOAD) === 0 && length !== opcodeHeaderBytes[opcode] + ICRC_BYTES) return 5
   return 0
 }
@@ -81,7 +83,7 @@ const readHeader = (view: DataView, at: number, header: HeaderName): Record<stri
 /** A copy as a plain Uint8Array, even of a Buffer, whose own slice shares memory. */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
 
-/** The record of the packet in `bytes`, exactly one UDP payload; payload and opaque bytes are copies. */
+/** The record of a packet; `bytes`: exactly one UDP payload. The payload and the bytes of opaque records are copies. */
 export const parsePacket = (bytes: Uint8Array): Packet => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const fault = checkPacket(view, 0, bytes.length)
@@ -133,8 +135,7 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const { name, payload, pad, icrc } = packet
   const number = opcodeNumber[name]
   const opcode = opcodeByNumber[number]
-  if (opcode === undefined)
-    throw new RangeError(`${name} is not an opcode; those that exist are listed in spec/wire/opcodes.ts`)
+  if (opcode === undefined) throw new RangeError(`${name} is not an opcode; spec/wire/opcodes.ts lists the opcodes`)
   if (!opcode.payload && payload.length > 0) {
     throw new RangeError(`${name} has no payload, but the record has one of ${payload.length} bytes`)
   }

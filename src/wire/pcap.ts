@@ -1,35 +1,42 @@
 /*
- * Reads capture files: pcap (both byte orders, microseconds and nanoseconds) and pcapng (sections, interfaces, enhanced
- * and simple packet blocks; other blocks are skipped), as in the IETF drafts draft-ietf-opsawg-pcap and -pcapng. It
- * reads a whole file at once, for tests and tools, and does not parse the packets.
+ * Reads capture files, for tests and tools: pcap (both byte orders, microseconds and nanoseconds) and pcapng (sections,
+ * interfaces, enhanced and simple packet blocks; other blocks are skipped), as in the IETF drafts
+ * draft-ietf-opsawg-pcap and -pcapng. A file is read as a whole; its packets are not parsed.
  */
 
 export interface CapturedPacket {
   /** Nanoseconds since 1970; undefined for packets without a time (simple packet blocks). */
   readonly time?: bigint
-  /** 1 is Ethernet. */
+  /** LINKTYPE_…, for example 1 for Ethernet. */
   readonly linkType: number
-  /** The captured bytes, a view of the file. */
+  /** The captured bytes, a view of the file. They can be fewer than `length`. */
   readonly bytes: Uint8Array
-  /** Its length on the wire. */
+  /** Bytes of the packet on the wire. */
   readonly length: number
 }
 
 interface Interface {
   readonly linkType: number
+  /** Maximum captured bytes of a packet; 0: no limit. */
   readonly snapLength: number
   readonly unitsPerSecond: bigint
 }
 
 const NANOSECONDS = 1_000_000_000n
 
-/** Types of pcapng's blocks. */
+/** Types of pcapng blocks. */
 export const PcapngBlock = { SECTION: 0x0a0d_0d0a, INTERFACE: 1, SIMPLE_PACKET: 3, ENHANCED_PACKET: 6 } as const
 const { SECTION, INTERFACE, SIMPLE_PACKET, ENHANCED_PACKET } = PcapngBlock
-/** In a section's header: tells the order of its bytes. */
+/** The byte-order magic in a section header block. */
 export const BYTE_ORDER = 0x1a2b_3c4d
+/** Option if_tsresol of an interface. */
 const OPTION_TIME_RESOLUTION = 9
 
+/** Bytes of pcap's file header and packet header. */
+const FILE_HEADER = 24
+const PACKET_HEADER = 16
+
+/** By pcap's first four bytes, read big-endian: the byte order, and the nanoseconds in a unit of fractional time. */
 const pcapMagics = new Map([
   [0xa1b2_c3d4, { little: false, unit: 1000n }],
   [0xd4c3_b2a1, { little: true, unit: 1000n }],
@@ -42,21 +49,24 @@ const damaged = (at: number): Error => new Error(`the capture file ends or is da
 const readPcap = (file: Uint8Array, view: DataView, little: boolean, unit: bigint): CapturedPacket[] => {
   const packets: CapturedPacket[] = []
   const u32 = (at: number): number => view.getUint32(at, little)
-  if (file.length < 24) throw damaged(file.length)
+  if (file.length < FILE_HEADER) throw damaged(file.length)
   const linkType = u32(20) & 0xffff
-  for (let at = 24; at < file.length; ) {
-    if (at + 16 > file.length) throw damaged(at)
-    const kept = u32(at + 8)
-    const from = at + 16
-    if (from + kept > file.length) throw damaged(at)
+  for (let at = FILE_HEADER; at < file.length; ) {
+    if (at + PACKET_HEADER > file.length) throw damaged(at)
+    const capturedLength = u32(at + 8)
+    const from = at + PACKET_HEADER
+    if (from + capturedLength > file.length) throw damaged(at)
     const time = BigInt(u32(at)) * NANOSECONDS + BigInt(u32(at + 4)) * unit
-    packets.push({ time, linkType, bytes: file.subarray(from, from + kept), length: u32(at + 12) })
-    at = from + kept
+    packets.push({ time, linkType, bytes: file.subarray(from, from + capturedLength), length: u32(at + 12) })
+    at = from + capturedLength
   }
   return packets
 }
 
-/** The time unit of an interface: 10^-n, or 2^-n with the top bit set; microseconds by default. */
+/**
+ * The time units of an interface per second, from its options: if_tsresol n means 10^n, or 2^n with the top bit set;
+ * without it 10^6.
+ */
 const unitsPerSecond = (view: DataView, from: number, end: number, little: boolean): bigint => {
   for (let at = from; at + 4 <= end; ) {
     const code = view.getUint16(at, little)
@@ -96,33 +106,35 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
       })
     } else if (type === ENHANCED_PACKET) {
       if (end < at + 28) throw damaged(at)
-      const from = interfaces[u32(at + 8)]
-      const kept = u32(at + 20)
-      if (from === undefined || at + 28 + kept > end) throw damaged(at)
-      const ticks = (BigInt(u32(at + 12)) << 32n) | BigInt(u32(at + 16))
-      const time = (ticks * NANOSECONDS) / from.unitsPerSecond
-      const bytes = file.subarray(at + 28, at + 28 + kept)
-      packets.push({ time, linkType: from.linkType, bytes, length: u32(at + 24) })
+      const source = interfaces[u32(at + 8)]
+      const capturedLength = u32(at + 20)
+      if (source === undefined || at + 28 + capturedLength > end) throw damaged(at)
+      const units = (BigInt(u32(at + 12)) << 32n) | BigInt(u32(at + 16))
+      const time = (units * NANOSECONDS) / source.unitsPerSecond
+      const bytes = file.subarray(at + 28, at + 28 + capturedLength)
+      packets.push({ time, linkType: source.linkType, bytes, length: u32(at + 24) })
     } else if (type === SIMPLE_PACKET) {
-      const from = interfaces[0]
-      if (from === undefined || end < at + 12) throw damaged(at)
+      const source = interfaces[0]
+      if (source === undefined || end < at + 12) throw damaged(at)
       const length = u32(at + 8)
-      const kept = Math.min(length, from.snapLength || length)
-      if (at + 12 + kept > end) throw damaged(at)
-      packets.push({ linkType: from.linkType, bytes: file.subarray(at + 12, at + 12 + kept), length })
+      const capturedLength = Math.min(length, source.snapLength || length)
+      if (at + 12 + capturedLength > end) throw damaged(at)
+      packets.push({ linkType: source.linkType, bytes: file.subarray(at + 12, at + 12 + capturedLength), length })
     }
     at += size
   }
   return packets
 }
 
-/** The packets of a pcap or pcapng file, in file order. Throws an Error for any other or a damaged file. */
+/**
+ * The packets of a pcap or pcapng file, in file order. Throws an Error for a file of another format or a damaged one.
+ */
 export const readCapture = (file: Uint8Array): CapturedPacket[] => {
   if (file.length < 12) throw new Error(`not a capture file: it has ${file.length} bytes`)
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength)
   const magic = view.getUint32(0)
   if (magic === SECTION) return readPcapng(file, view)
-  const form = pcapMagics.get(magic)
-  if (form === undefined) throw new Error(`neither a pcap nor a pcapng file: it begins with 0x${magic.toString(16)}`)
-  return readPcap(file, view, form.little, form.unit)
+  const format = pcapMagics.get(magic)
+  if (format === undefined) throw new Error(`neither a pcap nor a pcapng file: it begins with 0x${magic.toString(16)}`)
+  return readPcap(file, view, format.little, format.unit)
 }

@@ -18,8 +18,9 @@ import { repoRoot } from '../paths.ts'
 
 const limitRows = ({ limits }: Adapter): string[] =>
   limitNames.flatMap((name: LimitName) => {
-    const [value, source, only] = limits[name] ?? []
-    const types = only === undefined ? '' : ` (${only.map(one => one.replace(/_qp$/, '').toUpperCase()).join(', ')})`
+    const [value, source, classes] = limits[name] ?? []
+    const types =
+      classes === undefined ? '' : ` (${classes.map(cls => cls.replace(/_qp$/, '').toUpperCase()).join(', ')})`
     return value === undefined ? [] : [`| ${name}${types} | ${value} | ${source} |`]
   })
 
@@ -34,15 +35,15 @@ const page = (): string =>
     '# Adapters',
     '',
     '[`userdma check --like`](cli.md#check) compares programs with these adapters: their limits, and the operations of',
-    'userdma that they lack. Each row names its source; a limit without a source is not compared. The limit of a queue is the',
-    'size at which creation fails. If an adapter has work requests of several sizes, the limit is for the smallest ones, and',
-    'creation of a smaller queue may fail too.',
+    'userdma that they lack. Each row names its source; a limit without a source is not compared. A limit is the largest value',
+    'that the adapter accepts. If the limit of a queue depends on the size of its WQEs, the table has the limit for the smallest',
+    'WQE, and creation of a smaller queue with larger WQEs may fail too.',
     '',
-    'All of them pin registered memory, which counts against `RLIMIT_MEMLOCK`, and on kernels before 5.12 needs',
-    '`ibv_fork_init` in programs that fork.',
+    'All of them pin registered memory, which counts against `RLIMIT_MEMLOCK`, and on kernels before 5.12 programs that fork',
+    'need `ibv_fork_init`.',
     '',
-    'No source states a rule of alignment that differs from that of the specification (addresses of atomics are multiples of 8):',
-    'the posts of rdma-core providers/mlx5/qp.c, efa/verbs.c and irdma/uverbs.c check none of addresses and lengths.',
+    'No source states an alignment rule that differs from that of the specification (addresses of atomics are multiples of 8):',
+    'the post functions of rdma-core providers/mlx5/qp.c, efa/verbs.c and irdma/uverbs.c check neither addresses nor lengths.',
     ...adapterNames.flatMap(name => [
       '',
       `## ${name}`,
@@ -56,7 +57,7 @@ const page = (): string =>
     ]),
   ].join('\n')}\n`
 
-test('every fact has a source', () => {
+test('every limit and missing operation has a source', () => {
   for (const name of adapterNames) {
     const { limits, lacks, model } = adapters[name]
     assert.match(model, /./)

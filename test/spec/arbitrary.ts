@@ -1,6 +1,6 @@
 /*
- * Generators derived from the classes' declarations: values of any kind within its limits, arguments and results of any
- * method, whole calls. For property tests of codecs, core and tracer.
+ * fast-check generators derived from the classes' declarations: values of any kind within its limits, arguments and
+ * results of any method, whole calls. For property tests of codecs, core and tracer.
  */
 import fc from 'fast-check'
 import {
@@ -17,11 +17,11 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 
-/** Objects as the codecs create them. */
+/** Records are objects with the usual prototype, as the codecs create them. */
 const PLAIN = { noNullPrototype: true } as const
 
-/** Bytes of a list that fit the default room of a message. */
-const ROOM = 1000
+/** Maximum bytes of a list, so that a reply with it fits a message buffer of the default size. */
+const MAX_LIST_BYTES = 1000
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
@@ -50,7 +50,7 @@ export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
       return recordOf(of.fields)
     case 'list':
       return fc.array(recordOf(of.fields), {
-        maxLength: Math.min(of.max, 12, Math.floor(ROOM / recordSize(of.fields))),
+        maxLength: Math.min(of.max, 12, Math.floor(MAX_LIST_BYTES / recordSize(of.fields))),
       })
   }
 }
@@ -59,7 +59,7 @@ export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
 export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, anyValue(of)])), PLAIN)
 
-/** Values for a set of attributes: optional ones may be missing, with `all` they are all present. */
+/** Values for a set of attributes. Optional attributes may be absent; with `all` every attribute is present. */
 export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
   const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
   return fc
@@ -67,21 +67,21 @@ export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyV
       fc.record(Object.fromEntries(Object.entries(attributes).map(([name, { of }]) => [name, anyValue(of)])), PLAIN),
       all ? fc.constant<string[]>([]) : fc.subarray(optional.map(([name]) => name)),
     )
-    .map(([values, left]) => Object.fromEntries(Object.entries(values).filter(([name]) => !left.includes(name))))
+    .map(([values, omitted]) => Object.fromEntries(Object.entries(values).filter(([name]) => !omitted.includes(name))))
 }
 
 /** Any call of a method with its result; results contain no descriptors. */
 export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ call: Call; result: Result }> => {
   const method = cls.methods[methodName]
   const creates = method.call === CREATE || method.call === CREATE_FD
-  const outs = Object.fromEntries(Object.entries(method.out).filter(([, { of }]) => of.kind !== 'fd'))
+  const outputs = Object.fromEntries(Object.entries(method.out).filter(([, { of }]) => of.kind !== 'fd'))
   const number = fc.integer({ min: 0, max: 0xffffffff })
-  return fc.tuple(valuesOf(method.in), valuesOf(outs), number).map(([args, out, object]) => ({
+  return fc.tuple(valuesOf(method.in), valuesOf(outputs), number).map(([args, out, object]) => ({
     call: { class: cls, methodName, method, object: creates ? 0 : object, args },
     result: creates && cls.identity === 'handle' ? { object, out } : { out },
   }))
 }
 
-/** Every class and method, for loops. */
+/** Every method with its class, for loops. */
 export const everyMethod = (classes: readonly ObjectClass[]): { cls: ObjectClass; name: string }[] =>
   classes.flatMap(cls => Object.keys(cls.methods).map(name => ({ cls, name })))

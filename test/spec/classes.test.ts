@@ -126,7 +126,7 @@ test('a mistake in a declaration is reported with its path', () => {
       faulty(method(call, { in: {}, out: {} })),
       /a\.create: call number \S+ is not in 0\.\.127; .*reserved/,
     )
-  assert.throws(faulty(method(CHAIN + 1, { in: {}, out: {} })), /a\.create: call number 6 is in core's block/)
+  assert.throws(faulty(method(CHAIN + 1, { in: {}, out: {} })), /a\.create: call number 6 is in block COMMON/)
   faulty(method(Block.RESERVED - 1, { in: {}, out: {} }))()
   const overlap = record(1, { x: at(0, u32(0)), y: at(2, u32(0)) })
   assert.throws(

@@ -60,7 +60,7 @@ test('values are sums and differences, data in words of 4 bytes, and uncounted v
   assert.equal(counters.port_rcv_errors, 1)
 })
 
-test('counters without a file are marked', () => {
+test('otherCounts returns the counters that no file shows', () => {
   assert.deepEqual(otherCounts('engine', { sentPackets: 1, retransmissions: 2, qkeyViolations: 3 }), {
     retransmissions: 2,
     qkeyViolations: 3,
@@ -68,7 +68,7 @@ test('counters without a file are marked', () => {
   assert.deepEqual(otherCounts('port', { sentBytes: 1, cutMessages: 2 }), { cutMessages: 2 })
 })
 
-test('docs/reference/counters.md has all of them, with the same descriptions', () => {
+test('docs/reference/counters.md has all counters, with the descriptions of the table', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'counters.md'), 'utf8')
   for (const { folder, name, unit, sources, meaning } of portCounterFiles) {
     const sourceList = sources.length === 0 ? '–' : sources.map(source => `\`${source}\``).join(' ')

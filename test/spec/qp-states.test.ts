@@ -1,5 +1,5 @@
 /*
- * The QP state table against the legal transitions of the specification, and the sentences of refusals.
+ * The QP state table against the legal transitions of the specification, and the messages for illegal ones.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -108,7 +108,7 @@ describe('checkTransition', () => {
     [RTS, SQE, ['state'], /cannot go from RTS to SQE/],
   ]
   for (const [from, to, attributes, message, current] of refused)
-    it(`refuses ${states[from]} to ${to} with ${attributes.join(', ')}`, () =>
+    it(`refuses ${states[from]} to ${states[to] ?? to} with ${attributes.join(', ')}`, () =>
       assert.match(checkTransition('RC', from, to, attributes, current) ?? 'nothing', message))
 })
 
@@ -117,18 +117,18 @@ describe('isTransition', () => {
   // Also numbers that are not states.
   const number = fc.oneof({ weight: 7, arbitrary: fc.nat(7) }, { weight: 1, arbitrary: fc.nat(70) })
   const type = fc.constantFrom(...(Object.keys(qpTransitions) as QpTypeName[]))
-  const given = fc.shuffledSubarray(names.filter(name => name !== 'curState'))
+  const anyAttributes = fc.shuffledSubarray(names.filter(name => name !== 'curState'))
 
-  it('agrees with checkTransition, except for a claimed state', () => {
+  it('agrees with checkTransition, except that it refuses every call with curState', () => {
     fc.assert(
-      fc.property(type, number, number, given, fc.boolean(), (of, from, to, some, isPlain) => {
-        const row = isPlain && from < 7 && to < 7 ? transitionOf(of, states[from], states[to]) : undefined
+      fc.property(type, number, number, anyAttributes, fc.boolean(), (qpType, from, to, some, isLegal) => {
+        const row = isLegal && from < 7 && to < 7 ? transitionOf(qpType, states[from], states[to]) : undefined
         const attributes = row === undefined ? some : ['state', ...row.required, ...row.optional.slice(some.length % 3)]
         const args = Object.fromEntries(attributes.map(name => [name, 0]))
-        const claims = 'curState' in args
+        const hasCurState = 'curState' in args
         assert.equal(
-          isTransition(of, from, to, { ...args, missing: undefined }),
-          !claims && checkTransition(of, from, to, attributes) === undefined,
+          isTransition(qpType, from, to, { ...args, missing: undefined }),
+          !hasCurState && checkTransition(qpType, from, to, attributes) === undefined,
         )
       }),
       { numRuns: 2000 },

@@ -34,7 +34,7 @@ test('putBth writes what the table-driven codec writes, and no other bytes', () 
   fc.assert(
     fc.property(anyPacket, fc.nat({ max: 99 }), (packet, at) => {
       const BTH = { ...packet.BTH, tver: 0, fecn: false, becn: false, resv6: 0, resv7: 0 }
-      const wanted = emitPacket({ ...packet, BTH }).subarray(0, bth.BTH_BYTES)
+      const expected = emitPacket({ ...packet, BTH }).subarray(0, bth.BTH_BYTES)
       bytes.fill(0xee)
       const flags =
         (BTH.se ? bth.BTH_SOLICITED : 0) |
@@ -44,7 +44,7 @@ test('putBth writes what the table-driven codec writes, and no other bytes', () 
       bth.putBth(view, at, opcodeNumber[packet.name], flags, BTH.pkey, BTH.destQp, ackReq | 5)
       assert.equal(bth.bthPsn(view, at), 5)
       bth.putBthPsn(view, at, ackReq | BTH.psn)
-      assert.deepEqual(bytes.slice(at, at + bth.BTH_BYTES), wanted.slice())
+      assert.deepEqual(bytes.slice(at, at + bth.BTH_BYTES), expected.slice())
       assert.ok(bytes.every((byte, i) => byte === 0xee || (i >= at && i < at + bth.BTH_BYTES)))
     }),
   )

@@ -1,7 +1,7 @@
 /*
- * Golden test of the whole packet floor: every frame of every capture (test/fixtures/wire/ORIGIN.md) parses, agrees
- * with an independent decoder, has a correct ICRC, and is emitted as the same bytes. Each check is repeated with a
- * flipped bit, and must then fail.
+ * Golden test of src/wire: every frame of every capture (test/fixtures/wire/ORIGIN.md) parses, agrees with an
+ * independent decoder (packets.txt), has a correct ICRC, and is emitted as the same bytes. With a flipped bit these
+ * checks fail.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -55,9 +55,9 @@ const describePacket = (frame: Ipv4Frame | Ipv6Frame, packet: Packet): string =>
   const flow = makeFlow(frame)
   const arena = arenaOver(frame.payload)
   const icrc = (f: typeof icrcOf): number => f(arena, 0, frame.payload.length, flow, identificationOf(frame)) >>> 0
-  const judged = packet.icrc === icrc(icrcOf) ? 'right' : packet.icrc === icrc(icrcOfRxeFlush) ? 'rxe' : 'wrong'
+  const icrcKind = packet.icrc === icrc(icrcOf) ? 'right' : packet.icrc === icrc(icrcOfRxeFlush) ? 'rxe' : 'wrong'
   const pad = hex(bytes.subarray(bytes.length - 4 - bthPadCount(view, 0), bytes.length - 4)) || '-'
-  return `${name} qp=${n(BTH.destQp, 6)} psn=${n(BTH.psn, 6)} pkey=${n(BTH.pkey, 4)} tver=${BTH.tver} ${flags}${headers} len=${payload.length} pad=${pad} icrc=${judged}`
+  return `${name} qp=${n(BTH.destQp, 6)} psn=${n(BTH.psn, 6)} pkey=${n(BTH.pkey, 4)} tver=${BTH.tver} ${flags}${headers} len=${payload.length} pad=${pad} icrc=${icrcKind}`
 }
 
 const sizes: Record<HeaderName, number> = {
@@ -73,7 +73,7 @@ const sizes: Record<HeaderName, number> = {
   XRCETH: 4,
 }
 
-test('every capture is listed', () => {
+test('packets.txt lists every capture', () => {
   assert.equal(files.length, 72)
   assert.deepEqual(files.toSorted(), [...listing.keys()].toSorted())
 })
@@ -121,7 +121,7 @@ describe('flipped bits', () => {
   test('there is a sample of each opcode of the captures', () =>
     assert.ok(samples.size >= 50, `${samples.size} samples`))
 
-  test('in a packet: the ICRC is wrong, except in the byte of FECN and BECN; the emitted bytes differ from the original', () => {
+  test('a bit of a packet makes the ICRC wrong, except in the byte of FECN and BECN, and is emitted again', () => {
     for (const [name, frame] of samples) {
       const { payload } = frame
       // rdma_rxe computes the second CRC pass over a FLUSH without masking.
@@ -137,9 +137,9 @@ describe('flipped bits', () => {
     }
   })
 
-  test('in the headers before it: the frame is refused, or the ICRC is wrong, or the bit is mutable in flight', () => {
-    /** Offsets and lengths that the ICRC masks in the frame: MAC addresses, then IP and UDP fields. */
-    const variant = {
+  test('a bit of the headers before the packet makes the frame opaque or the ICRC wrong, unless it is mutable in flight', () => {
+    /** Offset and length of the bytes that the ICRC does not cover: MAC addresses, then mutable IP and UDP fields. */
+    const uncovered = {
       ipv4: [
         [0, 12],
         [15, 1],
@@ -165,10 +165,10 @@ describe('flipped bits', () => {
         assert.deepEqual(emitFrame(parsed), mutated, `${name}, bit ${bit}`)
         const byte = bit >> 3
         const mayChange =
-          variant[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
+          uncovered[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
           (frame.kind === 'ipv6' && bit >= 14 * 8 + 4 && bit < 16 * 8)
         const accepted = parsed.kind !== 'opaque' && verify(parsed)
-        // The header checksum was corrected above, so flipping it alone changes nothing.
+        // A flipped bit of the header checksum was corrected above.
         assert.equal(accepted, mayChange, `${name}, bit ${bit}`)
       }
     }
@@ -184,7 +184,7 @@ describe('flipped bits', () => {
   }
 })
 
-test('pad count and flags byte agree with the record', () => {
+test('bthPadCount and bthFlags agree with the record', () => {
   for (const bytes of framesOf('send_pad.pcap')) {
     const frame = parseFrame(bytes)
     assert.ok(isRoce(frame))

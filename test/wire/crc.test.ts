@@ -26,7 +26,7 @@ import { repoRoot } from '../paths.ts'
 const random = Uint8Array.from({ length: 70_000 }, (_, i) => Math.imul(i + 1, 0x9e37_79b1) >>> 24)
 const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 4095, 4096, 4112, 65_507]
 
-/** An arena that claims an address, and an engine that computes by address, as native code would. */
+/** An arena with a fake address, and an engine that computes CRCs by that address, as native code would. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
 const engineOver = (arena: Arena, error = 0): CrcEngine & { calls: number } => ({
   name: 'test',
@@ -47,15 +47,15 @@ describe('CRC-32', () => {
   test('the CRC of "123456789" is the check value of CRC-32', () =>
     assert.equal(crc32(Buffer.from('123456789')), 0xcbf4_3926))
 
-  test('table and ladder equal zlib at all lengths, offsets and seeds', () => {
+  test('crcByTable and crcOfArena equal zlib at all lengths, offsets and seeds', () => {
     const arena = arenaOver(random)
     for (const length of lengths) {
       const offset = length % 13
       const seed = Math.imul(length, 0x85eb_ca6b) >>> 0
-      const wanted = zlibCrc32(random.subarray(offset, offset + length), seed)
-      assert.equal(crcByTable(random, offset, length, seed) >>> 0, wanted, `table, ${length} bytes`)
-      assert.equal(crcOfArena(arena, offset, length, seed) >>> 0, wanted, `ladder, ${length} bytes`)
-      assert.equal(crcOfArena(arena, offset, length, seed | 0) >>> 0, wanted, `signed seed, ${length} bytes`)
+      const expected = zlibCrc32(random.subarray(offset, offset + length), seed)
+      assert.equal(crcByTable(random, offset, length, seed) >>> 0, expected, `table, ${length} bytes`)
+      assert.equal(crcOfArena(arena, offset, length, seed) >>> 0, expected, `crcOfArena, ${length} bytes`)
+      assert.equal(crcOfArena(arena, offset, length, seed | 0) >>> 0, expected, `signed seed, ${length} bytes`)
     }
   })
 
@@ -64,7 +64,7 @@ describe('CRC-32', () => {
     assert.equal(crcOfArena(arenaOver(part), 7, 900, 5) >>> 0, zlibCrc32(part.subarray(7, 907), 5))
   })
 
-  test('forward and backward are inverse', () => {
+  test('crcForward and crcBackward are inverse', () => {
     for (let i = 0, r = 1; i < 1000; i++, r = Math.imul(r, 1_664_525) + 1_013_904_223) {
       assert.equal(crcBackward(crcForward(r)) | 0, r | 0)
       assert.equal(crcForward(crcBackward(r)) | 0, r | 0)
@@ -72,26 +72,26 @@ describe('CRC-32', () => {
   })
 })
 
-describe('engine', () => {
-  test('serves arenas with an address from its minimum length on', () => {
+describe('CRC engine', () => {
+  test('an engine serves arenas with an address from its minimum length on', () => {
     const arena = addressed(random.slice())
     const engine = engineOver(arena)
     useCrcEngine(engine, arena)
     assert.equal(crcEngineName(), 'test')
     engine.calls = 0
-    const wanted = zlibCrc32(arena.bytes.subarray(3, 103), 9)
-    assert.equal(crcOfArena(arena, 3, 100, 9) >>> 0, wanted)
+    const expected = zlibCrc32(arena.bytes.subarray(3, 103), 9)
+    assert.equal(crcOfArena(arena, 3, 100, 9) >>> 0, expected)
     assert.equal(engine.calls, 1)
     assert.equal(crcOfArena(arena, 3, 99, 9) >>> 0, zlibCrc32(arena.bytes.subarray(3, 102), 9))
-    assert.equal(crcOfArena(arenaOver(arena.bytes), 3, 100, 9) >>> 0, wanted)
+    assert.equal(crcOfArena(arenaOver(arena.bytes), 3, 100, 9) >>> 0, expected)
     assert.equal(engine.calls, 1)
     useCrcEngine(undefined)
     assert.equal(crcEngineName(), 'zlib')
-    assert.equal(crcOfArena(arena, 3, 100, 9) >>> 0, wanted)
+    assert.equal(crcOfArena(arena, 3, 100, 9) >>> 0, expected)
     assert.equal(engine.calls, 1)
   })
 
-  test('one that computes a wrong CRC is refused, and the previous one is kept', () => {
+  test('an engine that computes a wrong CRC is refused, and the previous one is kept', () => {
     const arena = addressed(new Uint8Array(1024))
     assert.throws(() => useCrcEngine(engineOver(arena, 1), arena), /CRC engine test is wrong: 200 bytes from seed 0x/)
     assert.equal(crcEngineName(), 'zlib')

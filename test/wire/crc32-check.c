@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef uint32_t way(uint32_t, const uint8_t *, uint64_t);
+typedef uint32_t crc_function(uint32_t state, const uint8_t *bytes, uint64_t length);
 
 static uint32_t bit_by_bit(uint32_t state, const uint8_t *p, uint64_t n)
 {
@@ -19,7 +19,7 @@ static uint32_t bit_by_bit(uint32_t state, const uint8_t *p, uint64_t n)
     return state;
 }
 
-static int check(const char *name, way *f)
+static int check(const char *name, crc_function *f)
 {
     for (uint64_t n = 0; n <= 66000; n = n < 1200 ? n + 1 : n * 5 / 4) {
         uint8_t *buffer = calloc(1, n);

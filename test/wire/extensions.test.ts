@@ -83,7 +83,7 @@ const withoutReserved = (packet: WellFormedPacket): WellFormedPacket =>
 
 test('each accessor reads and writes its field', () => {
   const seen = new Set<string>()
-  const { bytes: room, view: roomView } = plainArena(64)
+  const { bytes: written, view: writtenView } = plainArena(64)
   fc.assert(
     fc.property(anyPacket, original => {
       const packet = withoutReserved(original)
@@ -98,12 +98,12 @@ test('each accessor reads and writes its field', () => {
         const read: Check<never> = reads[header]
         read(records[header], view, at)
         const size = headers[header].bytes
-        room.fill(0xee)
+        written.fill(0xee)
         const put: Check<never> = puts[header]
-        put(records[header], roomView, 3)
-        assert.deepEqual(room.slice(3, 3 + size), bytes.slice(at, at + size), header)
+        put(records[header], writtenView, 3)
+        assert.deepEqual(written.slice(3, 3 + size), bytes.slice(at, at + size), header)
         assert.ok(
-          room.every((byte, i) => byte === 0xee || (i >= 3 && i < 3 + size)),
+          written.every((byte, i) => byte === 0xee || (i >= 3 && i < 3 + size)),
           header,
         )
       }

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { emitFrame, type Frame, type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame.ts'
 
-const four: Ipv4Frame = {
+const ipv4Frame: Ipv4Frame = {
   kind: 'ipv4',
   destinationMac: Uint8Array.of(2, 0, 0, 0, 0, 2),
   sourceMac: Uint8Array.of(2, 0, 0, 0, 0, 1),
@@ -21,8 +21,8 @@ const four: Ipv4Frame = {
   udpChecksum: 0,
   payload: Uint8Array.of(1, 2, 3, 4),
 }
-const { kind: _4, identification: _id, dontFragment: _df, ...shared } = four
-const six: Ipv6Frame = {
+const { kind: _4, identification: _id, dontFragment: _df, ...shared } = ipv4Frame
+const ipv6Frame: Ipv6Frame = {
   ...shared,
   kind: 'ipv6',
   source: Uint8Array.from({ length: 16 }, (_, i) => i),
@@ -32,7 +32,7 @@ const six: Ipv6Frame = {
 
 test('the bytes of an IPv4 frame', () => {
   assert.equal(
-    Buffer.from(emitFrame(four)).toString('hex'),
+    Buffer.from(emitFrame(ipv4Frame)).toString('hex'),
     '020000000002' +
       '020000000001' +
       '0800' +
@@ -45,7 +45,7 @@ test('the bytes of an IPv4 frame', () => {
 
 test('the bytes of an IPv6 frame', () => {
   assert.equal(
-    Buffer.from(emitFrame(six)).toString('hex'),
+    Buffer.from(emitFrame(ipv6Frame)).toString('hex'),
     '020000000002' +
       '020000000001' +
       '86dd' +
@@ -71,8 +71,8 @@ test('record → bytes → record', () => {
     fc.property(variations, trailer, fc.boolean(), fc.nat({ max: 0xfffff }), (changes, after, isIpv4, number) => {
       const frame: Frame = {
         ...(isIpv4
-          ? { ...four, identification: number & 0xffff, dontFragment: number % 2 === 0 }
-          : { ...six, flowLabel: number }),
+          ? { ...ipv4Frame, identification: number & 0xffff, dontFragment: number % 2 === 0 }
+          : { ...ipv6Frame, flowLabel: number }),
         ...changes,
         ...(after !== undefined && { trailer: after }),
       }
@@ -84,7 +84,7 @@ test('record → bytes → record', () => {
 test('bytes → record → bytes, for any bytes', () => {
   fc.assert(
     fc.property(
-      fc.constantFrom(four, six),
+      fc.constantFrom(ipv4Frame, ipv6Frame),
       fc.nat(),
       fc.nat({ max: 255 }),
       fc.nat({ max: 70 }),
@@ -99,7 +99,7 @@ test('bytes → record → bytes, for any bytes', () => {
   )
 })
 
-test('reasons for opaque frames', () => {
+test('an opaque frame has the reason', () => {
   const reasonOf = (frame: Frame, change: (bytes: Uint8Array) => Uint8Array | undefined): string => {
     const bytes = emitFrame(frame)
     const parsed = parseFrame(change(bytes) ?? bytes)
@@ -113,30 +113,30 @@ test('reasons for opaque frames', () => {
       return undefined
     }
   assert.equal(
-    reasonOf(four, bytes => bytes.slice(0, 13)),
+    reasonOf(ipv4Frame, bytes => bytes.slice(0, 13)),
     'shorter than an Ethernet header',
   )
   assert.equal(
-    reasonOf(four, bytes => bytes.slice(0, 33)),
+    reasonOf(ipv4Frame, bytes => bytes.slice(0, 33)),
     'shorter than its IP header',
   )
   assert.equal(
-    reasonOf(four, bytes => bytes.slice(0, 45)),
+    reasonOf(ipv4Frame, bytes => bytes.slice(0, 45)),
     'shorter than its IP length',
   )
-  assert.equal(reasonOf(four, set(12, 0x08, 0x06)), 'Ethernet type 0x0806')
-  assert.equal(reasonOf(four, set(14, 0x46)), 'IPv4 options')
-  assert.equal(reasonOf(four, set(14, 0x65)), 'IP version 6')
-  assert.equal(reasonOf(four, set(15, 0x69)), 'IPv4 header checksum')
-  assert.equal(reasonOf(four, set(20, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
-  assert.equal(reasonOf(six, set(20, 6)), 'IP protocol 6')
-  assert.equal(reasonOf(six, set(58, 0, 11)), 'UDP length')
+  assert.equal(reasonOf(ipv4Frame, set(12, 0x08, 0x06)), 'Ethernet type 0x0806')
+  assert.equal(reasonOf(ipv4Frame, set(14, 0x46)), 'IPv4 options')
+  assert.equal(reasonOf(ipv4Frame, set(14, 0x65)), 'IP version 6')
+  assert.equal(reasonOf(ipv4Frame, set(15, 0x69)), 'IPv4 header checksum')
+  assert.equal(reasonOf(ipv4Frame, set(20, 0x60, 0x00, 0x40, 0x11, 0xf3, 0x92)), 'IPv4 fragment')
+  assert.equal(reasonOf(ipv6Frame, set(20, 6)), 'IP protocol 6')
+  assert.equal(reasonOf(ipv6Frame, set(58, 0, 11)), 'UDP length')
 })
 
-test('a zero checksum in the form that no sender emits counts as wrong, so that encoding keeps the bytes', () => {
-  const bytes = emitFrame({ ...four, identification: 0 })
+test('a header checksum of 0xffff, which no sender emits, counts as wrong, so that the same bytes are emitted', () => {
+  const bytes = emitFrame({ ...ipv4Frame, identification: 0 })
   const view = new DataView(bytes.buffer)
-  // with the identification that makes the sum of all others 0xffff the correct checksum is 0
+  // With this identification the sum of all other words is 0xffff, so that the correct checksum is 0.
   view.setUint16(18, view.getUint16(24))
   view.setUint16(24, 0)
   assert.equal(parseFrame(bytes).kind, 'ipv4')
@@ -145,10 +145,13 @@ test('a zero checksum in the form that no sender emits counts as wrong, so that 
 })
 
 test('a record that does not fit is refused with field, value and range', () => {
-  assert.throws(() => emitFrame({ ...four, hopLimit: 256 }), /hopLimit is 256, allowed is an integer from 0 to 255/)
-  assert.throws(() => emitFrame({ ...four, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)
-  assert.throws(() => emitFrame({ ...six, source: new Uint8Array(4) }), /source has 4 bytes, allowed is 16/)
-  assert.throws(() => emitFrame({ ...six, flowLabel: 1 << 20 }), /flowLabel is 1048576/)
-  assert.throws(() => emitFrame({ ...four, identification: -1 }), /identification is -1/)
-  assert.throws(() => emitFrame({ ...four, payload: new Uint8Array(65_508) }), /length field is 65536/)
+  assert.throws(
+    () => emitFrame({ ...ipv4Frame, hopLimit: 256 }),
+    /hopLimit is 256, allowed is an integer from 0 to 255/,
+  )
+  assert.throws(() => emitFrame({ ...ipv4Frame, sourceMac: new Uint8Array(5) }), /sourceMac has 5 bytes, allowed is 6/)
+  assert.throws(() => emitFrame({ ...ipv6Frame, source: new Uint8Array(4) }), /source has 4 bytes, allowed is 16/)
+  assert.throws(() => emitFrame({ ...ipv6Frame, flowLabel: 1 << 20 }), /flowLabel is 1048576/)
+  assert.throws(() => emitFrame({ ...ipv4Frame, identification: -1 }), /identification is -1/)
+  assert.throws(() => emitFrame({ ...ipv4Frame, payload: new Uint8Array(65_508) }), /length field is 65536/)
 })

@@ -1,8 +1,9 @@
-/* The ICRC's shortcuts against its definition, computed here byte by byte; sealing and verifying. */
+/* icrcOf against the definition of the ICRC, computed here over the masked bytes; sealing and verifying. */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
+import { opcodeNumber } from '../../src/spec/wire/opcodes.ts'
 import { type Arena, arenaOver, plainArena } from '../../src/wire/arena.ts'
 import { type CrcEngine, useCrcEngine } from '../../src/wire/crc.ts'
 import { emitFrame, type Ipv4Frame, type Ipv6Frame } from '../../src/wire/frame.ts'
@@ -19,13 +20,15 @@ import {
 import { emitPacket } from '../../src/wire/packet.ts'
 import { anyPacket } from './arbitrary.ts'
 
-/** Seals with one of the functions. */
-const sealBy =
-  (make: typeof icrcOf): typeof sealIcrc =>
-  (arena, offset, length, flow, identification) =>
-    arena.view.setUint32(offset + length - 4, make(arena, offset, length, flow, identification), true)
+const FLUSH = opcodeNumber.RC_FLUSH
 
-/** The definition, over a whole frame without trailer. */
+/** A `sealIcrc` that writes the ICRC of `compute`. */
+const sealBy =
+  (compute: typeof icrcOf): typeof sealIcrc =>
+  (arena, offset, length, flow, identification) =>
+    arena.view.setUint32(offset + length - 4, compute(arena, offset, length, flow, identification), true)
+
+/** The ICRC by its definition, of a frame without trailer. */
 const byDefinition = (frame: Ipv4Frame | Ipv6Frame): number => {
   const masked = emitFrame(frame).subarray(14)
   const udp = frame.kind === 'ipv4' ? 20 : 40
@@ -86,7 +89,7 @@ describe('ICRC', () => {
     )
   })
 
-  test('the longest packets: lengths beyond 32768', () => {
+  test('equals the definition for the longest packets, whose lengths exceed 32768', () => {
     for (const length of [16, 32_768 - 36, 40_000, 65_507]) {
       const payload = Uint8Array.from({ length }, (_, i) => i * 7)
       const mac = new Uint8Array(6)
@@ -151,7 +154,7 @@ describe('seal and verify', () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), (frame, flip) => {
         const payload = frame.payload.slice()
-        payload[0] = 0x1c
+        payload[0] = FLUSH
         assert.ok(check(sealBy(icrcOf), { ...frame, payload }, flip))
         const [sealed, wanted] = [sealIcrc, sealBy(icrcOfRxeFlush)].map(seal => {
           const arena = arenaOver(payload.slice())
@@ -167,8 +170,8 @@ describe('seal and verify', () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), fc.boolean(), (frame, flip, flush) => {
         const payload = frame.payload.slice()
-        if (flush) payload[0] = 0x1c
-        assert.equal(check(sealBy(icrcOfRxeFlush), { ...frame, payload }, flip), payload[0] === 0x1c)
+        if (flush) payload[0] = FLUSH
+        assert.equal(check(sealBy(icrcOfRxeFlush), { ...frame, payload }, flip), payload[0] === FLUSH)
         const arena = arenaOver(payload)
         const flow = makeFlow(frame)
         const both = [icrcOf, icrcOfRxeFlush].map(f => f(arena, 0, payload.length, flow, identificationOf(frame)))
@@ -177,7 +180,7 @@ describe('seal and verify', () => {
     )
   })
 
-  test('too short for an ICRC: invalid', () => {
+  test('a packet that is too short for an ICRC is invalid', () => {
     const flow = makeFlow({
       source: new Uint8Array(4),
       destination: new Uint8Array(4),
@@ -199,7 +202,7 @@ describe('seal and verify', () => {
         const found = flow.version === 4 ? real : expected
         assert.equal(findIdentification(arena, 0, length, flow, expected), found)
         assert.equal(findIdentification(arena, 0, length, flow, real), real)
-        if (arena.bytes[0] === 0x1c || flip % length === 4) return
+        if (arena.bytes[0] === FLUSH || flip % length === 4) return
         arena.bytes[flip % length] ^= 1 + (flip % 255)
         const other = findIdentification(arena, 0, length, flow, expected)
         if (flow.version === 6) assert.equal(other, -1)
@@ -213,7 +216,7 @@ describe('seal and verify', () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(0xffff), (frame, expected) => {
         const arena = arenaOver(frame.payload.slice())
-        arena.bytes[0] = 0x1c
+        arena.bytes[0] = FLUSH
         const flow = makeFlow(frame)
         const length = frame.payload.length
         const real = flow.version === 4 ? identificationOf(frame) : expected
@@ -224,7 +227,7 @@ describe('seal and verify', () => {
   })
 })
 
-describe('packets of a run', () => {
+describe('sealIcrcs and countRightIcrcs', () => {
   const MAX_PACKETS = 64
   /** An engine over one arena with a fake address, like native code's. */
   const engineOver = (arena: Arena): CrcEngine & { readonly calls: { each: number } } => {
@@ -250,12 +253,11 @@ describe('packets of a run', () => {
     makeFlow({ source: new Uint8Array(4), destination: new Uint8Array(4), sourcePort: 9, destinationPort: 4791 }),
     makeFlow({ source: new Uint8Array(16), destination: new Uint8Array(16), sourcePort: 9, destinationPort: 4791 }),
   ]
-  const FLUSH = 0x1c
 
-  for (const fast of [true, false])
-    test(`are sealed and verified like single packets, ${fast ? 'with one call' : 'without an engine'}`, t => {
-      const arena = { ...plainArena(200 * 200), address: fast ? 0x1000 : 0 }
-      if (fast) useCrcEngine(engineOver(arena), arena)
+  for (const hasEngine of [true, false])
+    test(`agree with sealIcrc and verifyIcrc ${hasEngine ? 'with an engine' : 'without an engine'}`, t => {
+      const arena = { ...plainArena(200 * 200), address: hasEngine ? 0x1000 : 0 }
+      if (hasEngine) useCrcEngine(engineOver(arena), arena)
       t.after(() => useCrcEngine(undefined))
       fc.assert(
         fc.property(
@@ -285,7 +287,7 @@ describe('packets of a run', () => {
       )
     })
 
-  test('use one call per set of registers', t => {
+  test('call the engine once for as many packets as it has registers', t => {
     const arena = { ...plainArena(200 * 200), address: 0x1000 }
     const engine = engineOver(arena)
     useCrcEngine(engine, arena)
@@ -295,7 +297,7 @@ describe('packets of a run', () => {
     assert.equal(engine.calls.each, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MAX_PACKETS, flows[0], 0), MAX_PACKETS)
     assert.equal(engine.calls.each, 3)
-    // each of them alone is too short for the engine
+    // One packet alone is shorter than the engine's minimum length.
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)
     assert.equal(engine.calls.each, 4)
     sealIcrcs(arena, 0, 32, 2, flows[0], 0)

@@ -80,7 +80,7 @@ describe('captures of Linux', () => {
     assert.equal(req.serviceId >> 16n, 0x106n)
   })
 
-  test('IPv6, a refusal and service id resolution', () => {
+  test('rping over IPv6, a rejected connection, and service id resolution', () => {
     const v6 = parseRdmaCmHeader(only(messagesOf('rping_ipv6.pcap'), 'REQ').privateData)!
     assert.equal(v6.ipVersion, 6)
     const rej = only(messagesOf('rping_reject.pcap'), 'REJ')
@@ -170,7 +170,7 @@ describe('invalid messages, and values that do not fit', () => {
     assert.throws(() => emitCm({ name: 'RTU', tid: -1n }), /MAD: tid is bigint -1/)
   })
 
-  test('private data without the header of rdma_cm', () => {
+  test('private data without a header of rdma_cm is recognized', () => {
     assert.equal(parseRdmaCmHeader(new Uint8Array(35)), undefined)
     assert.equal(parseRdmaCmHeader(new Uint8Array(36)), undefined)
     assert.equal(parseRdmaCmHeader(Uint8Array.of(1, 0x40, ...new Uint8Array(34))), undefined)

@@ -21,11 +21,11 @@ test('opcodes and headers are those of the independent list', () => {
     if (name === 'CNP') continue
     const wanted = listed.get(name)
     assert.ok(wanted, name)
-    // That list lacks XRCETH.
-    const ours = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
+    // The independent list lacks XRCETH.
+    const withoutXrceth = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
     if (name.startsWith('XRC_') && role === 'request') assert.equal(list[0], 'XRCETH')
     assert.deepEqual(
-      ours.map(header => `${header}:${headers[header].bytes}`),
+      withoutXrceth.map(header => `${header}:${headers[header].bytes}`),
       wanted.list,
       name,
     )

@@ -78,7 +78,7 @@ test('the bytes of a WRITE with immediate', () => {
   )
 })
 
-test('the bytes of an XRC FLUSH: XRCETH first', () => {
+test('the bytes of an XRC FLUSH, in which the XRCETH comes first', () => {
   const packet: PacketOf<'XRC_FLUSH'> = {
     kind: 'packet',
     name: 'XRC_FLUSH',

@@ -83,7 +83,7 @@ for (const order of ['LE', 'BE'] as const) {
   })
 }
 
-test('other files are refused', () => {
+test('a file of another format is refused', () => {
   assert.throws(
     () => readCapture(Buffer.from('#!/bin/sh\necho hello')),
     /neither a pcap nor a pcapng file: it begins with 0x23212f62/,

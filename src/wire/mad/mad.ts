@@ -1,8 +1,7 @@
 /*
- * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/wire/mad.ts and inverse
- * to each other for every message whose reserved bits are zero. Also rdma_cm's header at the start of the private data,
- * and its service ids (annex A11). `parseCm` returns undefined for a MAD of another class, version, method or size. cm/
- * decides which messages are legal.
+ * Messages of communication management as records: `parseCm` and `emitCm`, which use the tables of spec/wire/mad.ts and
+ * are inverse to each other for messages whose reserved bits are zero; and rdma_cm's header at the start of the private
+ * data, and its service ids (annex A11). src/cm/ decides which messages are legal in which state.
  */
 import type { BitField } from '../../spec/wire/headers.ts'
 import {
@@ -20,7 +19,7 @@ import {
 } from '../../spec/wire/mad.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from '../bits.ts'
 
-/** The record of a layout: its bit fields, and a Uint8Array for each byte range. */
+/** The record of a layout: its integer fields, and a Uint8Array for each of its byte arrays. */
 export type LayoutRecord<L extends MessageLayout> = {
   readonly [F in keyof L['fields']]: FieldValue<L['fields'][F]>
 } & { readonly [B in keyof L['blobs']]: Uint8Array }
@@ -30,32 +29,32 @@ export type CmMessage<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & LayoutRecord<(typeof cmMessages)[M]>
 }[N]
 
-/** A message to emit: absent bits are zero; absent or short byte fields are padded with zeros. */
+/** A message to emit: absent integer fields are 0; absent or short byte arrays are padded with zeros. */
 export type CmDraft<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & Partial<LayoutRecord<(typeof cmMessages)[M]>>
 }[N]
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** A layout as lists, computed once. */
-interface Listed {
+/** The entries of a layout's objects, computed once. */
+interface LayoutEntries {
   readonly fields: readonly (readonly [name: string, bits: BitField])[]
   readonly blobs: readonly (readonly [name: string, field: ByteField])[]
 }
-const lists = new WeakMap<MessageLayout, Listed>()
-const listed = (layout: MessageLayout): Listed => {
-  let found = lists.get(layout)
-  if (found === undefined) {
-    found = { fields: Object.entries(layout.fields), blobs: Object.entries(layout.blobs) }
-    lists.set(layout, found)
+const entriesByLayout = new WeakMap<MessageLayout, LayoutEntries>()
+const entriesOf = (layout: MessageLayout): LayoutEntries => {
+  let entries = entriesByLayout.get(layout)
+  if (entries === undefined) {
+    entries = { fields: Object.entries(layout.fields), blobs: Object.entries(layout.blobs) }
+    entriesByLayout.set(layout, entries)
   }
-  return found
+  return entries
 }
 
 const readLayout = (bytes: Uint8Array, at: number, layout: MessageLayout): Record<string, BitValue | Uint8Array> => {
   const view = viewOf(bytes)
   const record: Record<string, BitValue | Uint8Array> = {}
-  const { fields, blobs } = listed(layout)
+  const { fields, blobs } = entriesOf(layout)
   for (const [field, bits] of fields) record[field] = getBits(view, at, bits)
   for (const [field, { offset, bytes: length }] of blobs)
     record[field] = bytes.subarray(at + offset, at + offset + length)
@@ -70,7 +69,7 @@ const writeLayout = (
   record: Readonly<Record<string, unknown>>,
 ): void => {
   const view = viewOf(bytes)
-  const { fields, blobs } = listed(layout)
+  const { fields, blobs } = entriesOf(layout)
   for (const [field, bits] of fields) {
     const value = record[field]
     if (value === undefined) continue
@@ -82,19 +81,19 @@ const writeLayout = (
     const value = record[field]
     if (value === undefined) continue
     if (!(value instanceof Uint8Array) || value.length > length) {
-      const what = value instanceof Uint8Array ? `${value.length} bytes` : typeof value
-      throw new RangeError(`${name}: ${field} is ${what}, allowed is a Uint8Array of at most ${length} bytes`)
+      const actual = value instanceof Uint8Array ? `${value.length} bytes` : typeof value
+      throw new RangeError(`${name}: ${field} is ${actual}, allowed is a Uint8Array of at most ${length} bytes`)
     }
     bytes.set(value, at + offset)
   }
 }
 
-/** Versions, class and method, the first four bytes of every message. */
-const COMMON = (MAD_BASE_VERSION << 24) | (CM_CLASS << 16) | (CM_CLASS_VERSION << 8) | MAD_METHOD_SEND
+/** The first four bytes of every message: base version, class, class version, method. */
+const FIRST_WORD = (MAD_BASE_VERSION << 24) | (CM_CLASS << 16) | (CM_CLASS_VERSION << 8) | MAD_METHOD_SEND
 const TID_AT = madHeader.tid[0] >> 3
 const ATTRIBUTE_AT = madHeader.attribute[0] >> 3
 
-/** A message whose fields are decoded on access. */
+/** A message whose fields are decoded when they are read, by accessors that `viewClass` adds. */
 class MessageView {
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -105,10 +104,10 @@ class MessageView {
   }
 }
 
-/** The class of views of one message: an accessor for each field. */
+/** The class of the views of one kind of message, with an accessor for each field. */
 const viewClass = (name: CmMessageName): typeof MessageView => {
   class View extends MessageView {}
-  const { fields, blobs } = listed(cmMessages[name])
+  const { fields, blobs } = entriesOf(cmMessages[name])
   const define = (field: string, get: (this: MessageView) => unknown): void => {
     Object.defineProperty(View.prototype, field, { get })
   }
@@ -128,18 +127,19 @@ const names = Object.keys(cmMessages) as CmMessageName[]
 const viewsByAttribute = new Map(names.map(name => [cmMessages[name].attribute as number, viewClass(name)]))
 
 /**
- * The message in `bytes`, the payload of a packet to queue pair 1. It is a view: `bytes` must not change while it is
- * used, and its byte fields are parts of them. Undefined: not a CM message.
+ * The message in `bytes`, the payload of a packet to queue pair 1; undefined if its size, class, versions, method or
+ * attribute is not that of a CM message. The result is a view: `bytes` must not change while it is used, and its byte
+ * arrays are views of `bytes`.
  */
 export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (bytes.length !== MAD_BYTES) return undefined
   const view = viewOf(bytes)
-  if (view.getInt32(0) !== COMMON) return undefined
+  if (view.getInt32(0) !== FIRST_WORD) return undefined
   const View = viewsByAttribute.get(view.getUint16(ATTRIBUTE_AT))
   return View && (new View(bytes, view) as object as CmMessage)
 }
 
-/** The message as a plain record of all fields. */
+/** As `viewCm`, but the result is a plain record of all fields; its byte arrays are views of `bytes`. */
 export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
   const message = viewCm(bytes)
   if (message === undefined) return undefined
@@ -148,8 +148,7 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
 }
 
 /**
- * The 256 bytes of a message. Throws a RangeError that names the field for a value that does not fit, or too many
- * bytes.
+ * The 256 bytes of a message. Throws a RangeError that names the field if a value does not fit its field.
  */
 export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
@@ -157,7 +156,7 @@ export const emitCm = (message: CmDraft): Uint8Array => {
   const { name, tid } = message
   const wrong = misfit(madHeader.tid[1], tid)
   if (wrong !== undefined) throw new RangeError(`MAD: tid ${wrong}`)
-  view.setInt32(0, COMMON)
+  view.setInt32(0, FIRST_WORD)
   view.setBigUint64(TID_AT, tid)
   view.setUint16(ATTRIBUTE_AT, cmMessages[name].attribute)
   writeLayout(bytes, 0, name, cmMessages[name], message)
@@ -186,11 +185,11 @@ export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undef
   return { ipVersion, port, source: bytesOf(blobs.source), destination: bytesOf(blobs.destination) }
 }
 
-/** Private data with the header, followed by the application's. */
-export const emitRdmaCmHeader = (header: RdmaCmHeader, own: Uint8Array): Uint8Array => {
-  const bytes = new Uint8Array(rdmaCmHeader.bytes + own.length)
+/** The header, followed by the application's private data. */
+export const emitRdmaCmHeader = (header: RdmaCmHeader, applicationData: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(rdmaCmHeader.bytes + applicationData.length)
   writeLayout(bytes, 0, 'rdma_cm header', rdmaCmHeader, { version: 0, ...header })
-  bytes.set(own, rdmaCmHeader.bytes)
+  bytes.set(applicationData, rdmaCmHeader.bytes)
   return bytes
 }
 

@@ -1,7 +1,6 @@
 /*
- * Fields of management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: those by
- * which the MAD layer finds the agent of a datagram, and the header of the reliable multi-packet protocol. This file
- * only encodes and decodes.
+ * Management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: the fields by which
+ * the MAD layer (src/mad/) finds the agent of a datagram, and the header of the reliable multi-packet protocol (RMPP).
  */
 import { MAD_BYTES, madHeader } from '../../spec/wire/mad.ts'
 import {
@@ -20,12 +19,12 @@ import { type FieldValue, getBits, putBits } from '../bits.ts'
 
 const viewOf = (mad: Uint8Array): DataView => new DataView(mad.buffer, mad.byteOffset, mad.byteLength)
 
-/** The fields that determine a datagram's agent. `oui`: 0 for classes that have none. */
+/** The fields that determine a datagram's agent. `oui`: 0 for classes without an OUI. */
 export interface MadFields {
   readonly baseVersion: number
   readonly mgmtClass: number
   readonly classVersion: number
-  /** The method, including the bit of responses. */
+  /** The method, including MadMethod.RESPONSE. */
   readonly method: number
   readonly attribute: number
   readonly tid: bigint
@@ -34,7 +33,7 @@ export interface MadFields {
   readonly isResponse: boolean
 }
 
-/** `mad` has at least the common header; a vendor's OUI is 0 if the datagram ends before it. */
+/** `mad` has at least the common header; `oui` is 0 if the datagram ends before it. */
 export const madFields = (mad: Uint8Array): MadFields => {
   const view = viewOf(mad)
   const field = (name: Exclude<keyof typeof madHeader, 'tid'>): number => Number(getBits(view, 0, madHeader[name]))
@@ -60,7 +59,7 @@ export const tidHigh = (tid: bigint): number => Number(tid >> 32n)
 
 export const setTidHigh = (mad: Uint8Array, high: number): void => viewOf(mad).setUint32(TID_AT, high)
 
-/** The datagram as a response from its receiver, with `status` and without data. */
+/** The response of the receiver of `mad`: the same datagram with method GetResp and `status`. */
 export const respond = (mad: Uint8Array, status: number): Uint8Array => {
   const response = mad.slice()
   response[METHOD_AT] = MadMethod.GET | MadMethod.RESPONSE
@@ -74,7 +73,7 @@ export type RmppFields = { readonly [F in keyof typeof rmppHeader]: FieldValue<(
 
 const rmppNames = Object.keys(rmppHeader) as (keyof typeof rmppHeader)[]
 
-/** `mad` has MAD_BYTES. */
+/** `mad` has MAD_BYTES bytes. */
 export const parseRmpp = (mad: Uint8Array): RmppFields => {
   const view = viewOf(mad)
   return Object.fromEntries(rmppNames.map(name => [name, getBits(view, 0, rmppHeader[name])])) as RmppFields
@@ -83,8 +82,8 @@ export const parseRmpp = (mad: Uint8Array): RmppFields => {
 const RMPP_AT = rmppHeader.version[0] >> 3
 
 /**
- * A datagram of MAD_BYTES: `header` (the common header and, behind the RMPP header, that of the class), `rmpp`, and
- * `data` behind them. Fields of `rmpp` that are left out are 0.
+ * A datagram of MAD_BYTES bytes. `header`: the bytes before the data (common header, RMPP header, class header), of
+ * which the RMPP header is replaced by `rmpp`; absent fields of `rmpp` are 0.
  */
 export const emitRmpp = (
   header: Uint8Array,

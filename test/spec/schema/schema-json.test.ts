@@ -92,13 +92,13 @@ test('a schema with any part changed is valid, or refused with EINVAL', () => {
   assert.ok(refused > 10, `${refused} refused`)
 })
 
-test('refusals name the place', () => {
-  const wrong = (change: (schema: Node[]) => void): RegExp | string => {
+test('the message of a refusal has the path of the fault', () => {
+  const messageAfter = (change: (nodes: Node[]) => void): string => {
     const copy = throughJson(schemaOf(classes.filter(({ name }) => name === 'pd'))) as Node
     change([copy, ...(copy.classes as Node[])])
     try {
       classesOf(copy)
-      return 'taken'
+      return 'accepted'
     } catch (error) {
       return (error as Error).message
     }
@@ -106,8 +106,8 @@ test('refusals name the place', () => {
   const set = (i: number, key: string, value: unknown) => (nodes: Node[]) => {
     nodes[i][key] = value
   }
-  assert.equal(wrong(set(0, 'format', 2)), 'schema: format: is 2; the supported format is 1')
-  assert.equal(wrong(set(1, 'identity', 'x')), 'schema: pd.identity: must be handle, fd or fixed')
-  assert.equal(wrong(set(1, 'id', -1)), 'schema: pd.id: is not a number from 0 to 2^32 - 1')
-  assert.equal(wrong(set(0, 'classes', {})), 'schema: classes: is not a list')
+  assert.equal(messageAfter(set(0, 'format', 2)), 'schema: format: is 2; the supported format is 1')
+  assert.equal(messageAfter(set(1, 'identity', 'x')), 'schema: pd.identity: must be handle, fd or fixed')
+  assert.equal(messageAfter(set(1, 'id', -1)), 'schema: pd.id: is not a number from 0 to 2^32 - 1')
+  assert.equal(messageAfter(set(0, 'classes', {})), 'schema: classes: is not a list')
 })
