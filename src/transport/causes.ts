@@ -1,8 +1,8 @@
 /*
  * Causes of failures in the engine (spec/check/causes.ts). A step that refuses an access or a request sets
- * `s.result.cause`; the function that completes the request takes it from there. If a request cannot be sent while
- * earlier ones are outstanding, its cause is stored with the row: no later request is sent, so there is at most one per
- * row. Only failing paths run this code; it may allocate.
+ * `s.result.cause`; the function that completes the request takes it from there. If a request fails locally while
+ * earlier ones are outstanding, its cause is stored for the row until they have completed: no later request is sent, so
+ * there is at most one cause per row. Only failing paths run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/check/causes.ts'
 import { joinWords } from '../spec/memory.ts'
@@ -10,6 +10,7 @@ import { QP } from './fields.ts'
 import type { EngineState } from './state.ts'
 import { Access } from './types.ts'
 
+/** Bits of all rights but the local ones: they are checked for a peer's request. */
 const REMOTE = ~Access.LOCAL_WRITE
 
 /** The cause when a message of an unreliable service finds no receive request. */
@@ -47,9 +48,9 @@ export const noteMemoryFault = (
 ): void => {
   const isRemote = (access & REMOTE) !== 0
   const { memory } = s.env
-  s.result.cause = memory.vanished()
+  s.result.cause = memory.hasProcessEnded()
     ? because(isRemote ? 'REMOTE_ENDED' : 'LOCAL_ENDED', {})
-    : memory.tooSlow?.()
+    : memory.hasTimedOut?.()
       ? because(isRemote ? 'REMOTE_SLOW' : 'LOCAL_SLOW', rangeOf(key, hi, lo, length))
       : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
@@ -61,14 +62,14 @@ export const takeCause = (s: EngineState): Cause => {
   return cause
 }
 
-/** Stores the cause of a request that cannot be sent. Returns `status`, with which the request will complete. */
-export const keepCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
+/** Stores the cause of a request that has failed locally. Returns `status`, with which the request will complete. */
+export const storeCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
   s.stoppedCauses.set(row, cause)
   return status
 }
 
 /** Returns and clears the cause stored for a row. */
-export const keptCause = (s: EngineState, row: number): Cause => {
+export const takeStoredCause = (s: EngineState, row: number): Cause => {
   const cause = s.stoppedCauses.get(row) ?? because('REFUSED', {})
   s.stoppedCauses.delete(row)
   return cause
@@ -81,7 +82,7 @@ export const keptCause = (s: EngineState, row: number): Cause => {
 export const peerCause = (s: EngineState, row: number, byCode: Cause): Cause =>
   s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? byCode
 
-/** Counts an RNR NAK; returns how many the oldest PSN has had. */
+/** Counts an RNR NAK for the oldest unacknowledged PSN; returns how many were received for it so far. */
 export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const before = s.rnrNaks.get(row)

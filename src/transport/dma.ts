@@ -1,12 +1,12 @@
 /*
- * Copies between packets and client memory. `gather` reads part of a message into the payloads of a run. Writes are
- * deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, executed at a gap,
- * before a completion, and at the end of a burst. Nothing is acknowledged before it is written
- * (docs/decisions/client-memory.md).
+ * Copies between packets and client memory. `gather` reads part of a message into the payloads of a run of packets.
+ * Writes are deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, the
+ * pending DMA. It is executed when a payload does not continue it, before a completion, and at the end of a burst.
+ * Nothing is acknowledged before it is written (docs/decisions/client-memory.md).
  *
- * Keys are resolved when a DMA is queued, so that a peer's mistake is reported for the right packet, and again when it
- * is executed, since the region may have been deregistered in between. The caller, or `onDmaFailed`, decides which side
- * a failure is attributed to.
+ * A key is resolved when a DMA is queued, so that a peer's mistake is reported for the right packet, and again when it
+ * is executed, since the region may have been deregistered in between. The caller, or `onDmaFailed` for the pending
+ * DMA, decides how a failure is reported.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -19,7 +19,7 @@ import { Access, Send, Sge } from './types.ts'
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
-/** Result of a DMA. */
+/** Result of a DMA. NO_REGION: the key does not allow the access; FAULT: the memory could not be accessed. */
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
@@ -30,8 +30,8 @@ export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 const domainOf = (s: EngineState, row: number, kind: number): number =>
   s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
-/** Sets the cause after `Memory.resolve` has refused. */
-const noRegion = (
+/** Sets the cause after `Memory.resolve` has refused; returns NO_REGION. */
+const refuseKey = (
   s: EngineState,
   pd: number,
   key: number,
@@ -45,7 +45,7 @@ const noRegion = (
   return NO_REGION
 }
 
-/** Sets the cause after memory could not be accessed. */
+/** Sets the cause after memory could not be accessed; returns FAULT. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
   noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
@@ -78,18 +78,19 @@ export const gather = (
   const count = p[wr + Send.SGES]
   let sge = wr + Send.SGE
   if (count === 1) {
-    const end = p[sge + Sge.LO] + from
-    const lo = end >>> 0
-    const hi = upperWord(p[sge + Sge.HI], end)
+    const sum = p[sge + Sge.LO] + from
+    const lo = sum >>> 0
+    const hi = upperWord(p[sge + Sge.HI], sum)
     const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
-    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
+    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ, qp)
     if (memory.read(region, hi, lo, to, at, chunk, stride, total) === 0) return OK
     return fault(s, p[sge + Sge.LKEY], hi, lo, total, LOCAL_READ)
   }
   let skip = from
   let left = total
-  let piece = at
-  let within = 0
+  /** Offset of the current chunk, and number of its bytes that are filled. */
+  let chunkAt = at
+  let filled = 0
   for (let i = 0; i < count && left > 0; i++, sge += Sge.WORDS) {
     const length = p[sge + Sge.LENGTH]
     if (skip >= length) {
@@ -99,38 +100,38 @@ export const gather = (
     const sum = p[sge + Sge.LO] + skip
     const hi = upperWord(p[sge + Sge.HI], sum)
     const lo = sum >>> 0
-    let n = length - skip < left ? length - skip : left
+    let bytes = length - skip < left ? length - skip : left
     skip = 0
-    left -= n
-    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, n, LOCAL_READ, qp)
-    if (region < 0) return noRegion(s, pd, p[sge + Sge.LKEY], hi, lo, n, LOCAL_READ, qp)
+    left -= bytes
+    const region = memory.resolve(pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qp)
+    if (region < 0) return refuseKey(s, pd, p[sge + Sge.LKEY], hi, lo, bytes, LOCAL_READ, qp)
     let done = 0
-    if (within > 0) {
-      const head = chunk - within < n ? chunk - within : n
-      if (memory.read(region, hi, lo, to, piece + within, head, head, head) !== 0)
-        return fault(s, p[sge + Sge.LKEY], hi, lo, head, LOCAL_READ)
-      within += head
-      if (within === chunk) {
-        within = 0
-        piece += stride
+    if (filled > 0) {
+      const rest = chunk - filled < bytes ? chunk - filled : bytes
+      if (memory.read(region, hi, lo, to, chunkAt + filled, rest, rest, rest) !== 0)
+        return fault(s, p[sge + Sge.LKEY], hi, lo, rest, LOCAL_READ)
+      filled += rest
+      if (filled === chunk) {
+        filled = 0
+        chunkAt += stride
       }
-      done = head
-      n -= head
+      done = rest
+      bytes -= rest
     }
-    if (n > 0) {
-      if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
-        return fault(s, p[sge + Sge.LKEY], hi, lo, done + n, LOCAL_READ)
-      const wholeChunks = (n / chunk) | 0
-      piece += wholeChunks * stride
-      within = n - wholeChunks * chunk
+    if (bytes > 0) {
+      if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, to, chunkAt, chunk, stride, bytes) !== 0)
+        return fault(s, p[sge + Sge.LKEY], hi, lo, done + bytes, LOCAL_READ)
+      const wholeChunks = (bytes / chunk) | 0
+      chunkAt += wholeChunks * stride
+      filled = bytes - wholeChunks * chunk
     }
   }
   return left === 0 ? OK : NO_REGION
 }
 
 /**
- * Whether every scatter/gather element of a WQE grants `access`: DmaResult.OK or NO_REGION. `sge`: index of the first
- * element.
+ * Whether the key of every scatter/gather element of a WQE grants `access` to its range: OK or NO_REGION. `sge`: the
+ * pool's word at which the first element begins.
  */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
@@ -140,16 +141,16 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
     const length = p[at + Sge.LENGTH]
     if (length === 0) continue
     if (s.env.memory.resolve(pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp) < 0)
-      return noRegion(s, pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp)
+      return refuseKey(s, pd, p[at + Sge.LKEY], p[at + Sge.HI], p[at + Sge.LO], length, access, qp)
   }
   return OK
 }
 
-/** Sets the payload to write: `bytes` bytes at `at`, of one packet or of a contiguous part of a message. */
+/** Sets `s.payloads` to `bytes` bytes at `at`: the payload of one packet, or a contiguous part of a message. */
 export const setPayload = (s: EngineState, arena: Arena, at: number, bytes: number): void =>
   setPayloads(s, arena, at, bytes, bytes, 1)
 
-/** Sets the payloads of `count` packets to write: `bytes` bytes each, every `stride` bytes from `at` on. */
+/** Sets `s.payloads` to the payloads of `count` packets: `bytes` bytes each, every `stride` bytes from `at` on. */
 export const setPayloads = (
   s: EngineState,
   arena: Arena,
@@ -166,12 +167,15 @@ export const setPayloads = (
   payloads.count = count
 }
 
-/** The access that a key must grant: a peer's WRITE needs remote rights, writing for our own WQEs local rights. */
+/** The pending DMA is not extended beyond this: its length must remain a 32-bit number. */
+const MAX_PENDING_BYTES = 0x1000_0000
+
+/** The access that the key must grant: remote for a peer's WRITE, local for the memory of this QP's own WQEs. */
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
 /**
- * Writes `s.payloads` to an address, now or together with what follows. Returns a DmaResult. If an earlier DMA fails
- * meanwhile, `s.onDmaFailed` is called: check the row's state afterwards.
+ * Writes `s.payloads` to an address: adds them to the pending DMA, or executes that and makes them the pending one.
+ * Returns a DmaResult. If the earlier DMA fails, `s.onDmaFailed` is called: check the row's state afterwards.
  */
 export const writePayloads = (
   s: EngineState,
@@ -181,34 +185,34 @@ export const writePayloads = (
   hi: number,
   lo: number,
 ): number => {
-  const m = s.dma
+  const dma = s.dma
   const { arena, at, bytes, stride, count } = s.payloads
   const length = bytes * count
   if (s.dmaArena !== undefined) {
     if (
       s.dmaArena === arena &&
-      m[DMA.CLOSED] === 0 &&
-      m[DMA.ROW] === row &&
-      m[DMA.KIND] === kind &&
-      m[DMA.KEY] === key &&
-      (count === 1 ? bytes <= m[DMA.CHUNK] : bytes === m[DMA.CHUNK])
+      dma[DMA.CLOSED] === 0 &&
+      dma[DMA.ROW] === row &&
+      dma[DMA.KIND] === kind &&
+      dma[DMA.KEY] === key &&
+      (count === 1 ? bytes <= dma[DMA.CHUNK] : bytes === dma[DMA.CHUNK])
     ) {
-      const before = m[DMA.PIECES]
-      const total = m[DMA.TOTAL]
-      const step = before === 1 ? at - m[DMA.AT] : m[DMA.STRIDE]
-      const end = m[DMA.LO] + total
+      const before = dma[DMA.CHUNKS]
+      const total = dma[DMA.TOTAL]
+      const step = before === 1 ? at - dma[DMA.AT] : dma[DMA.STRIDE]
+      const end = dma[DMA.LO] + total
       if (
-        step >= m[DMA.CHUNK] &&
+        step >= dma[DMA.CHUNK] &&
         (count === 1 || stride === step) &&
-        at === m[DMA.AT] + before * step &&
+        at === dma[DMA.AT] + before * step &&
         lo === end >>> 0 &&
-        hi === upperWord(m[DMA.HI], end) &&
-        total < 0x1000_0000
+        hi === upperWord(dma[DMA.HI], end) &&
+        total < MAX_PENDING_BYTES
       ) {
-        m[DMA.STRIDE] = step
-        m[DMA.PIECES] = before + count
-        m[DMA.TOTAL] = total + length
-        if (bytes < m[DMA.CHUNK]) m[DMA.CLOSED] = 1
+        dma[DMA.STRIDE] = step
+        dma[DMA.CHUNKS] = before + count
+        dma[DMA.TOTAL] = total + length
+        if (bytes < dma[DMA.CHUNK]) dma[DMA.CLOSED] = 1
         return OK
       }
     }
@@ -220,28 +224,29 @@ export const writePayloads = (
   const access = accessOf(kind)
   const qp = w[base + QP.QPN]
   if (s.env.memory.resolve(pd, key, hi, lo, length, access, qp) < 0)
-    return noRegion(s, pd, key, hi, lo, length, access, qp)
-  m[DMA.ROW] = row
-  m[DMA.KIND] = kind
-  m[DMA.PD] = pd
-  m[DMA.KEY] = key
-  m[DMA.ACCESS] = access
-  m[DMA.HI] = hi
-  m[DMA.LO] = lo
-  m[DMA.AT] = at
-  m[DMA.CHUNK] = bytes
-  m[DMA.STRIDE] = stride
-  m[DMA.PIECES] = count
-  m[DMA.TOTAL] = length
-  m[DMA.CLOSED] = 0
-  m[DMA.PSN] = w[base + QP.RESP_EPSN]
-  m[DMA.MSN] = w[base + QP.RESP_MSN]
+    return refuseKey(s, pd, key, hi, lo, length, access, qp)
+  dma[DMA.ROW] = row
+  dma[DMA.KIND] = kind
+  dma[DMA.PD] = pd
+  dma[DMA.KEY] = key
+  dma[DMA.ACCESS] = access
+  dma[DMA.HI] = hi
+  dma[DMA.LO] = lo
+  dma[DMA.AT] = at
+  dma[DMA.CHUNK] = bytes
+  dma[DMA.STRIDE] = stride
+  dma[DMA.CHUNKS] = count
+  dma[DMA.TOTAL] = length
+  dma[DMA.CLOSED] = 0
+  dma[DMA.PSN] = w[base + QP.RESP_EPSN]
+  dma[DMA.MSN] = w[base + QP.RESP_MSN]
   s.dmaArena = arena
   return OK
 }
 
 /**
- * As `writePayloads`, but executed immediately, for one payload: of a message of a single packet, or without packets.
+ * As `writePayloads`, but executes the write immediately. For one payload: that of a single-packet message, or data of
+ * a local peer.
  */
 export const writePayloadNow = (
   s: EngineState,
@@ -258,7 +263,7 @@ export const writePayloadNow = (
   const access = accessOf(kind)
   const qp = s.rows[row * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, bytes, access, qp)
-  if (region < 0) return noRegion(s, pd, key, hi, lo, bytes, access, qp)
+  if (region < 0) return refuseKey(s, pd, key, hi, lo, bytes, access, qp)
   if (memory.write(region, hi, lo, arena, at, bytes, bytes, bytes) === 0) return OK
   return fault(s, key, hi, lo, bytes, access)
 }
@@ -268,17 +273,34 @@ export const flushDma = (s: EngineState): void => {
   const arena = s.dmaArena
   if (arena === undefined) return
   s.dmaArena = undefined
-  const m = s.dma
+  const dma = s.dma
   const memory = s.env.memory
-  const qp = s.rows[m[DMA.ROW] * QP.WORDS + QP.QPN]
-  const region = memory.resolve(m[DMA.PD], m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS], qp)
-  const why =
+  const qp = s.rows[dma[DMA.ROW] * QP.WORDS + QP.QPN]
+  const region = memory.resolve(
+    dma[DMA.PD],
+    dma[DMA.KEY],
+    dma[DMA.HI],
+    dma[DMA.LO],
+    dma[DMA.TOTAL],
+    dma[DMA.ACCESS],
+    qp,
+  )
+  const result =
     region < 0
-      ? noRegion(s, m[DMA.PD], m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS], qp)
-      : memory.write(region, m[DMA.HI], m[DMA.LO], arena, m[DMA.AT], m[DMA.CHUNK], m[DMA.STRIDE], m[DMA.TOTAL]) === 0
+      ? refuseKey(s, dma[DMA.PD], dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS], qp)
+      : memory.write(
+            region,
+            dma[DMA.HI],
+            dma[DMA.LO],
+            arena,
+            dma[DMA.AT],
+            dma[DMA.CHUNK],
+            dma[DMA.STRIDE],
+            dma[DMA.TOTAL],
+          ) === 0
         ? OK
-        : fault(s, m[DMA.KEY], m[DMA.HI], m[DMA.LO], m[DMA.TOTAL], m[DMA.ACCESS])
-  if (why !== OK) s.onDmaFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
+        : fault(s, dma[DMA.KEY], dma[DMA.HI], dma[DMA.LO], dma[DMA.TOTAL], dma[DMA.ACCESS])
+  if (result !== OK) s.onDmaFailed(s, dma[DMA.ROW], dma[DMA.KIND], result, dma[DMA.PSN], dma[DMA.MSN])
 }
 
 /** Executes the pending DMA if it belongs to `row`. */
@@ -287,8 +309,8 @@ export const flushDmaOf = (s: EngineState, row: number): void => {
 }
 
 /**
- * Writes as many of `s.payloads` as fit into the element that contains byte `offset` of the message; `s.result.taken`
- * tells how many. `sge`: the first of `count` elements. Returns a DmaResult.
+ * Writes as many of `s.payloads` as fit into the element that contains byte `offset` of the message; `s.result.written`
+ * tells how many. `sge`: the pool's word at which the first of `count` elements begins. Returns a DmaResult.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -301,24 +323,24 @@ export const scatterPayloads = (
   const p = s.pool
   const payloads = s.payloads
   let skip = offset
-  let e = sge
+  let element = sge
   const last = sge + (count - 1) * Sge.WORDS
-  while (e < last && skip >= p[e + Sge.LENGTH]) {
-    skip -= p[e + Sge.LENGTH]
-    e += Sge.WORDS
+  while (element < last && skip >= p[element + Sge.LENGTH]) {
+    skip -= p[element + Sge.LENGTH]
+    element += Sge.WORDS
   }
-  const fit = Math.floor((p[e + Sge.LENGTH] - skip) / payloads.bytes)
-  const taken = fit < payloads.count ? (fit > 0 ? fit : 0) : payloads.count
-  s.result.taken = taken
-  if (taken === 0) return OK
-  payloads.count = taken
-  const end = p[e + Sge.LO] + skip
-  return writePayloads(s, row, kind, p[e + Sge.LKEY], upperWord(p[e + Sge.HI], end), end >>> 0)
+  const fitting = Math.floor((p[element + Sge.LENGTH] - skip) / payloads.bytes)
+  const written = fitting < payloads.count ? (fitting > 0 ? fitting : 0) : payloads.count
+  s.result.written = written
+  if (written === 0) return OK
+  payloads.count = written
+  const sum = p[element + Sge.LO] + skip
+  return writePayloads(s, row, kind, p[element + Sge.LKEY], upperWord(p[element + Sge.HI], sum), sum >>> 0)
 }
 
 /**
  * Writes the single payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge`: the
- * first of `count` elements; `now`: immediately. Returns a DmaResult.
+ * pool's word at which the first of `count` elements begins; `now`: the write is not deferred. Returns a DmaResult.
  */
 export const scatter = (
   s: EngineState,
@@ -333,23 +355,23 @@ export const scatter = (
   const { arena, at, bytes } = s.payloads
   let skip = offset
   let done = 0
-  for (let i = 0, e = sge; i < count && done < bytes; i++, e += Sge.WORDS) {
-    const size = p[e + Sge.LENGTH]
-    if (skip >= size) {
-      skip -= size
+  for (let i = 0, element = sge; i < count && done < bytes; i++, element += Sge.WORDS) {
+    const length = p[element + Sge.LENGTH]
+    if (skip >= length) {
+      skip -= length
       continue
     }
-    const end = p[e + Sge.LO] + skip
-    const hi = upperWord(p[e + Sge.HI], end)
-    const lo = end >>> 0
-    const n = size - skip < bytes - done ? size - skip : bytes - done
+    const sum = p[element + Sge.LO] + skip
+    const hi = upperWord(p[element + Sge.HI], sum)
+    const lo = sum >>> 0
+    const size = length - skip < bytes - done ? length - skip : bytes - done
     skip = 0
-    if (n !== bytes) setPayload(s, arena, at + done, n)
-    const why = now
-      ? writePayloadNow(s, row, kind, p[e + Sge.LKEY], hi, lo)
-      : writePayloads(s, row, kind, p[e + Sge.LKEY], hi, lo)
-    if (why !== OK) return why
-    done += n
+    if (size !== bytes) setPayload(s, arena, at + done, size)
+    const result = now
+      ? writePayloadNow(s, row, kind, p[element + Sge.LKEY], hi, lo)
+      : writePayloads(s, row, kind, p[element + Sge.LKEY], hi, lo)
+    if (result !== OK) return result
+    done += size
   }
   return done === bytes ? OK : NO_REGION
 }

@@ -3,7 +3,8 @@
  * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
  * events come out through `Environment` and `TransmitSink`, which never call back into the engine. This file creates
  * rows, changes their states, dispatches packets to responder and completer, and polls responder and requester of
- * scheduled rows. Whether a program may request a transition is checked before, with spec/qp-states.ts.
+ * scheduled rows. It does not check whether a program may request a transition: the driver does, with
+ * spec/qp-states.ts.
  */
 import { because, type Cause } from '../spec/check/causes.ts'
 import { QpState } from '../spec/enums.ts'
@@ -32,9 +33,9 @@ import { transmitRequests } from './requester/requester.ts'
 import { onRequestDmaFailed } from './responder/nak.ts'
 import { onRequest } from './responder/responder.ts'
 import { transmitResponses } from './responder/responses.ts'
-import { forgetSrq } from './responder/xrc.ts'
+import { dropSrq } from './responder/xrc.ts'
 import { endRun } from './run.ts'
-import { Turn } from './scheduling.ts'
+import { PollResult } from './scheduling.ts'
 import {
   createState,
   type DmaFailed,
@@ -49,11 +50,12 @@ import {
   usedWords,
 } from './state.ts'
 import { clearTimer, nextDeadline, takeExpired } from './timers.ts'
-import type { Counters, Environment, Given, QpAttributes, QpInit, QpSnapshot, TransmitSink } from './types.ts'
+import type { Counters, Environment, QpAttributeChanges, QpInit, QpSnapshot, TransmitSink } from './types.ts'
 import { onDatagram } from './unreliable/datagram.ts'
 
 const { RESET, INIT, RTR, RTS, SQD, SQE, ERR } = QpState.values
 const FLAGS_OF = opcodeFlags
+/** Bits of a P_Key that name the partition; the top bit is the membership. */
 const PKEY_BASE = 0x7fff
 const { XRC_INI, XRC_TGT } = Service
 
@@ -65,14 +67,14 @@ export interface Engine {
   destroy(row: number): void
   /**
    * Sets attributes, and the state (a number of `QpState`) unless it is undefined. The transition must be legal.
-   * `cause`: of a transition to ERR that the program did not request.
+   * `cause`: why the QP goes to ERR, if the program did not request it.
    */
-  modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, cause?: Cause): void
+  modify(row: number, state: number | undefined, attributes: QpAttributeChanges, cause?: Cause): void
   query(row: number): QpSnapshot
-  /** The state only, a number of `QpState`. */
+  /** The state, a number of `QpState`. */
   stateOf(row: number): number
-  /** XRC: the SRQ with this number was destroyed, and possibly its CQ. Nothing is completed. */
-  forgetShared(srqn: number): void
+  /** The XRC SRQ with this number was destroyed, and possibly its CQ: messages for it end without completions. */
+  forgetSrq(srqn: number): void
   /** Send doorbell: WQEs may have been posted. */
   onDoorbell(row: number): void
   /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
@@ -100,11 +102,11 @@ export interface Engine {
   ): number
   /** Ends a burst: executes the pending DMA. To be called before the bytes of the burst are reused. */
   endBurst(now: number): void
-  /** Sends. True if the port is full or there is more to send: call again. */
+  /** Sends for scheduled rows. True if the port is full or there is more to send: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
   /** Whether there is nothing to send, so `pollTransmit` need not be called before the next input. */
   isIdle(): boolean
-  /** When to call `onTimeout`, µs; Infinity for never. */
+  /** The time at which to call `onTimeout`, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
   /** Number of queue pairs, and words of the pool that are in use for requests in flight. */
@@ -113,8 +115,8 @@ export interface Engine {
 
 export interface EngineOptions {
   /**
-   * Maximum window bytes that one QP has unacknowledged: payload, and 64 per packet. One packet may always be sent.
-   * Default 256 KiB. A loss shrinks the window temporarily.
+   * Maximum window bytes (payload, and 64 bytes per packet) that one QP has unacknowledged. One packet may always be
+   * sent. Default 256 KiB. A loss shrinks the window temporarily.
    */
   readonly windowBytes?: number
   /** Maximum window bytes that all QPs together have unacknowledged to one peer. Default 0: unlimited. */
@@ -146,8 +148,8 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     destroy: row => destroy(s, row),
     modify: (row, state, attributes, cause) => modify(s, row, state, attributes, cause),
     query: row => query(s, row),
-    stateOf: row => s.rows[rowAlive(s, row) + QP.STATE],
-    forgetShared: srqn => forgetSrq(s, srqn),
+    stateOf: row => s.rows[requireRow(s, row) + QP.STATE],
+    forgetSrq: srqn => dropSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
     resume: row => schedule(s, row),
     onReceiveScan: row => {
@@ -158,13 +160,13 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    isIdle: () => s.queueHead < 0 && s.windows.waitingPlaces.length === 0,
+    isIdle: () => s.queueHead < 0 && s.windows.waitingWindows.length === 0,
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s)),
     onTimeout: now => {
       if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
       for (let row = takeExpired(s.timers, now); row >= 0; row = takeExpired(s.timers, now)) onTimer(s, row, now)
     },
-    stat: () => ({ queuePairs: s.rowCount - s.spare.length, poolWords: usedWords(s) }),
+    stat: () => ({ queuePairs: s.rowCount - s.freeRows.length, poolWords: usedWords(s) }),
   }
 }
 
@@ -186,7 +188,7 @@ const create = (s: EngineState, init: QpInit): number => {
   return row
 }
 
-/** RESET: clears all attributes and the state of all that is in flight. */
+/** Clears the attributes and the requester's, completer's and responder's state of a row: the QP is in RESET. */
 const clearRow = (w: Int32Array, base: number): void => {
   w.fill(0, base + QP.STATE, base + QP.WORDS)
   w[base + QP.STATE] = RESET
@@ -194,7 +196,8 @@ const clearRow = (w: Int32Array, base: number): void => {
   w[base + QP.PEER] = -1
 }
 
-const rowAlive = (s: EngineState, row: number): number => {
+/** The first word of a row in use; throws an Error for another row. */
+const requireRow = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   if (row < 0 || row >= s.rowCount || s.rows[base + QP.ALIVE] === 0)
     throw new Error(`there is no queue pair in row ${row}`)
@@ -202,13 +205,13 @@ const rowAlive = (s: EngineState, row: number): number => {
 }
 
 const destroy = (s: EngineState, row: number): void => {
-  const base = rowAlive(s, row)
+  const base = requireRow(s, row)
   reset(s, row)
   s.rows[base + QP.ALIVE] = 0
-  s.spare.push(row)
+  s.freeRows.push(row)
 }
 
-/** RESET: drops everything in flight, without completions, and clears all attributes. */
+/** Moves a QP to RESET: drops everything in flight, without completions, and clears all attributes. */
 const reset = (s: EngineState, row: number): void => {
   flushDmaOf(s, row)
   leaveWindow(s, row)
@@ -227,8 +230,8 @@ const reset = (s: EngineState, row: number): void => {
 }
 
 /**
- * Resizes the ring of READ and atomic resources, and keeps the youngest ones. The ring is allocated at the first READ
- * or atomic (transport/responder/rd-atomic.ts).
+ * Resizes the ring of READ and atomic resources to max_dest_rd_atomic, and keeps the youngest ones. A ring that is not
+ * allocated yet is allocated at the first READ or atomic (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
@@ -259,21 +262,21 @@ const sizeResources = (s: EngineState, row: number): void => {
   w[base + QP.RESP_RESOURCE_NEXT] = 0
 }
 
-/** One statement per attribute: a loop over names would look up each of them. */
-const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>): void => {
-  const { sqPsn, retryCnt, rnrRetry } = given
-  if (given.destQpn !== undefined) w[base + QP.DEST_QPN] = given.destQpn
-  if (given.pathMtu !== undefined) w[base + QP.MTU] = given.pathMtu
-  if (given.timeout !== undefined) w[base + QP.TIMEOUT] = given.timeout
-  if (given.minRnrTimer !== undefined) w[base + QP.MIN_RNR_TIMER] = given.minRnrTimer
-  if (given.maxRdAtomic !== undefined) w[base + QP.MAX_RD_ATOMIC] = given.maxRdAtomic
-  if (given.maxDestRdAtomic !== undefined) w[base + QP.MAX_DEST_RD_ATOMIC] = given.maxDestRdAtomic
-  if (given.access !== undefined) w[base + QP.ACCESS] = given.access
-  if (given.pkeyIndex !== undefined) w[base + QP.PKEY_INDEX] = given.pkeyIndex
-  if (given.qkey !== undefined) w[base + QP.QKEY] = given.qkey
-  if (given.flow !== undefined) w[base + QP.FLOW] = given.flow
-  if (given.peer !== undefined) w[base + QP.PEER] = given.peer
-  if (given.rqPsn !== undefined) w[base + QP.RESP_EPSN] = given.rqPsn
+/** Stores attributes in the row. One statement per attribute, because a loop over names would look up each name. */
+const setAttributes = (w: Int32Array, base: number, attributes: QpAttributeChanges): void => {
+  const { sqPsn, retryCnt, rnrRetry } = attributes
+  if (attributes.destQpn !== undefined) w[base + QP.DEST_QPN] = attributes.destQpn
+  if (attributes.pathMtu !== undefined) w[base + QP.MTU] = attributes.pathMtu
+  if (attributes.timeout !== undefined) w[base + QP.TIMEOUT] = attributes.timeout
+  if (attributes.minRnrTimer !== undefined) w[base + QP.MIN_RNR_TIMER] = attributes.minRnrTimer
+  if (attributes.maxRdAtomic !== undefined) w[base + QP.MAX_RD_ATOMIC] = attributes.maxRdAtomic
+  if (attributes.maxDestRdAtomic !== undefined) w[base + QP.MAX_DEST_RD_ATOMIC] = attributes.maxDestRdAtomic
+  if (attributes.access !== undefined) w[base + QP.ACCESS] = attributes.access
+  if (attributes.pkeyIndex !== undefined) w[base + QP.PKEY_INDEX] = attributes.pkeyIndex
+  if (attributes.qkey !== undefined) w[base + QP.QKEY] = attributes.qkey
+  if (attributes.flow !== undefined) w[base + QP.FLOW] = attributes.flow
+  if (attributes.peer !== undefined) w[base + QP.PEER] = attributes.peer
+  if (attributes.rqPsn !== undefined) w[base + QP.RESP_EPSN] = attributes.rqPsn
   if (sqPsn !== undefined) {
     w[base + QP.COMP_PSN] = sqPsn
     w[base + QP.REQ_PSN] = sqPsn
@@ -293,16 +296,16 @@ const modify = (
   s: EngineState,
   row: number,
   state: number | undefined,
-  attributes: Given<QpAttributes>,
+  attributes: QpAttributeChanges,
   cause?: Cause,
 ): void => {
-  const base = rowAlive(s, row)
+  const base = requireRow(s, row)
   const w = s.rows
   const before = w[base + QP.STATE]
   const after = state ?? before
   setAttributes(w, base, attributes)
-  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
-  if (reliable && after === RTR && before === INIT) sizeResources(s, row)
+  const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
+  if (isReliable && after === RTR && before === INIT) sizeResources(s, row)
   else if (attributes.maxDestRdAtomic !== undefined && before === SQD) sizeResources(s, row)
   if (after === ERR) enterError(s, row, cause ?? because('MODIFIED', {}))
   else if (after === RESET) reset(s, row)
@@ -320,7 +323,7 @@ const modify = (
 }
 
 const query = (s: EngineState, row: number): QpSnapshot => {
-  const base = rowAlive(s, row)
+  const base = requireRow(s, row)
   const w = s.rows
   return {
     state: w[base + QP.STATE],
@@ -351,7 +354,7 @@ const onDoorbell = (s: EngineState, row: number): void => {
     return
   }
   w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
-  // A row with a current WQE is scheduled when it may continue.
+  // A row with a current WQE is scheduled already, or is scheduled by the event for which it waits.
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
   // No other row is scheduled: the fast path to a local peer can run without scheduling.
   if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
@@ -415,18 +418,18 @@ const onRun = (
   const base = row * QP.WORDS
   const state = s.rows[base + QP.STATE]
   if (count > 1 && state >= RTR && state !== ERR && peer === s.rows[base + QP.PEER] && peer >= 0) {
-    const alike = lastBytes === packetBytes ? count : count - 1
-    const taken = onMiddles(s, row, arena, offset, packetBytes, alike, now)
-    if (taken > 0) {
-      s.counters.receivedPackets += taken
-      return taken
+    const equalPackets = lastBytes === packetBytes ? count : count - 1
+    const handled = onMiddles(s, row, arena, offset, packetBytes, equalPackets, now)
+    if (handled > 0) {
+      s.counters.receivedPackets += handled
+      return handled
     }
   }
   onPacket(s, row, arena, offset, count === 1 ? lastBytes : packetBytes, peer, now)
   return 1
 }
 
-/** Maximum number of rows polled in one call, and how many of them a flush counts as. */
+/** Maximum number of rows that one call polls, and the number of polls as which a row with WQEs to flush counts. */
 const MAX_ROW_POLLS = 0x1_0000
 const FLUSH_COST = 0x4000
 
@@ -438,46 +441,46 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   s.localBytes = 0
   s.sink = sink
   s.soonPackets = sink.soonPackets ?? sink.maxPackets
-  let full = false
-  let turns = MAX_ROW_POLLS
+  let hasMore = false
+  let pollsLeft = MAX_ROW_POLLS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
-    // A program can fill a queue in shared memory as fast as it is flushed: other rows are polled too, and the caller
-    // calls again.
-    if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_COST
-    const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
-    if (turn === Turn.FULL) {
-      if (s.windows.serving === row) requeueFirst(s, row)
+    // A program can fill a queue in shared memory as fast as it is flushed, so a call flushes few rows, and returns.
+    if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) pollsLeft -= FLUSH_COST
+    const result = pollsLeft-- > 0 ? transmitRow(s, row, now) : PollResult.FULL
+    if (result === PollResult.FULL) {
+      if (s.windows.servedRow === row) requeueFirst(s, row)
       else scheduleFirst(s, row)
-      full = true
+      hasMore = true
       break
     }
-    if (turn === Turn.MORE) schedule(s, row)
+    if (result === PollResult.MORE) schedule(s, row)
     if (s.localBytes > MAX_LOCAL_BYTES) {
-      full = s.queueHead >= 0
+      hasMore = s.queueHead >= 0
       break
     }
   }
   endRun(s)
-  return full
+  return hasMore
 }
 
 /** The next row to poll: scheduled rows first, then rows that waited for their peer's window; -1 if there is none. */
 const nextRow = (s: EngineState): number => {
-  s.windows.serving = -1
+  s.windows.servedRow = -1
   const row = dequeueScheduled(s)
-  return row >= 0 || s.windows.waitingPlaces.length === 0 ? row : takeWaiting(s)
+  return row >= 0 || s.windows.waitingWindows.length === 0 ? row : takeWaiting(s)
 }
 
+/** Polls a row: responses first, then requests. Returns a PollResult. */
 const transmitRow = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
-  if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return Turn.DONE
+  if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return PollResult.DONE
   const responses = transmitResponses(s, row)
-  if (responses === Turn.FULL) return responses
+  if (responses === PollResult.FULL) return responses
   if ((s.rows[base + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) {
     s.rows[base + QP.REQ_FLAGS] &= ~ReqFlag.FLUSHING
     flushSends(s, row)
     if (s.rows[base + QP.STATE] === ERR) flushReceives(s, row)
   }
   const requests = transmitRequests(s, row, now)
-  return requests === Turn.DONE ? responses : requests
+  return requests === PollResult.DONE ? responses : requests
 }

@@ -19,7 +19,7 @@ export const enum QP {
   RECV_CQ = 5,
   /** Protection domain of the receive WQEs' memory: an SRQ's may differ from PD. */
   RECV_PD = 6,
-  /** Limits and block sizes, see qp-layout.ts. */
+  /** Limits and block sizes, packed into one word by qp-layout.ts. */
   LAYOUT = 7,
   /** Whether the row is in the transmit queue. */
   SCHEDULED = 8,
@@ -182,21 +182,27 @@ export const enum RES {
   WORDS = 16,
 }
 
-/** The pending DMA write, see dma.ts. */
+/** The pending DMA write (dma.ts), from the arena `s.dmaArena` to client memory. */
 export const enum DMA {
   ROW = 0,
+  /** DmaKind. */
   KIND = 1,
+  /** Protection domain, key, access right and address of the memory. */
   PD = 2,
   KEY = 3,
   ACCESS = 4,
   HI = 5,
   LO = 6,
+  /** Offset of the first chunk in the arena, bytes of a chunk, distance of chunks, and number of chunks. */
   AT = 7,
   CHUNK = 8,
   STRIDE = 9,
-  PIECES = 10,
+  CHUNKS = 10,
+  /** Bytes of all chunks. */
   TOTAL = 11,
+  /** 1: the last chunk is shorter than CHUNK, so that no other can follow. */
   CLOSED = 12,
+  /** Expected PSN and MSN before the first packet: a failure is reported for that packet. */
   PSN = 13,
   MSN = 14,
   WORDS = 16,

@@ -1,5 +1,5 @@
 /*
- * Entry point of `userdma/transport`: the engines, and the interfaces that the owner of a device implements.
+ * Entry point of `userdma/transport`: the engine, and the interfaces that its owner implements.
  */
 export { createEngine, type Engine, type EngineOptions } from './engine.ts'
 export * from './types.ts'

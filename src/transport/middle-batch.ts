@@ -1,9 +1,9 @@
 /*
- * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH and are back to back in a run.
- * As many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one step
- * (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). All other packets, including the first
- * that differs, are handled by transport/responder/responder.ts or transport/completer/completer.ts, which report
- * errors.
+ * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH (XRC: and an XRCETH) and are
+ * back to back in a run. As many as continue the current WRITE, or the response to the oldest READ, are checked and
+ * handled in one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). All other packets,
+ * and from the first packet on that differs, are handled by transport/responder/responder.ts or
+ * transport/completer/completer.ts, which report errors.
  */
 
 import { QpState } from '../spec/enums.ts'
@@ -14,13 +14,13 @@ import { SendKind } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { BTH_ACKREQ, bthDestQp, bthOpcode } from '../wire/bth.ts'
 import { xrcethSrq } from '../wire/extensions.ts'
-import { takeReadMiddles } from './completer/completer.ts'
+import { receiveReadMiddles } from './completer/completer.ts'
 import { setPayloads } from './dma.ts'
 import { QP, RespFlag, WQE } from './fields.ts'
 import { PSN_MASK, psnDistance } from './psn.ts'
 import { scheduleAck } from './responder/responder.ts'
-import { takeWrite } from './responder/send-write.ts'
-import { type EngineState, readPart } from './state.ts'
+import { receiveWrite } from './responder/send-write.ts'
+import { type EngineState, readPartPackets } from './state.ts'
 
 const { RTS, SQD } = QpState.values
 const { WRITE, READ } = SendKind
@@ -28,13 +28,16 @@ const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
 const HEADER_BYTES = opcodeHeaderBytes
 const XRCETH_AT = headerAt.XRCETH
 
-/** Bits of the BTH's first word to compare: opcode, pad count, version and the base of the P_Key. */
+/**
+ * Bits of the BTH's first word that are compared: opcode, pad count, version, and the P_Key without its membership bit.
+ * SE and MigReq may differ.
+ */
 const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
- * Counts the packets, of at most `max` packets of `size` bytes from `at` on, that are for the row and have this opcode
- * and consecutive PSNs from `psn` on. `s.result.ackRequested` says whether one of them has AckReq.
+ * Counts how many packets from `at` on, at most `max`, each `size` bytes long, are for the row and have this opcode and
+ * consecutive PSNs from `psn` on. `s.result.ackRequested` tells whether one of them has AckReq.
  */
 const countMatching = (
   s: EngineState,
@@ -49,25 +52,26 @@ const countMatching = (
   const w = s.rows
   const qpn = w[base + QP.QPN]
   const first = (opcode << 24) | PLAIN_PKEY
-  const shared = XRCETH_AT[opcode]
+  const xrceth = XRCETH_AT[opcode]
   let next = psn
-  let third = 0
+  let ackBits = 0
   let count = 0
-  for (let from = at; count < max; count++, from += size) {
-    const word = view.getUint32(from + 8)
-    if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== next)
+  for (let bth = at; count < max; count++, bth += size) {
+    // the third word of a BTH: AckReq and PSN
+    const word = view.getUint32(bth + 8)
+    if ((view.getUint32(bth) & PLAIN_MASK) !== first || bthDestQp(view, bth) !== qpn || (word & PSN_MASK) !== next)
       break
-    if (shared !== 0 && xrcethSrq(view, from + shared) !== w[base + QP.RESP_SRQN]) break
-    third |= word
+    if (xrceth !== 0 && xrcethSrq(view, bth + xrceth) !== w[base + QP.RESP_SRQN]) break
+    ackBits |= word
     next = (next + 1) & PSN_MASK
   }
-  s.result.ackRequested = (third & BTH_ACKREQ) !== 0
+  s.result.ackRequested = (ackBits & BTH_ACKREQ) !== 0
   return count
 }
 
 /**
- * Handles as many of `count` packets of `size` bytes as are the next MIDDLEs of the current message. Returns their
- * number; the next packet needs the full checks. The row's peer and state were checked.
+ * Handles as many of `count` packets of `size` bytes at `at` as are the next MIDDLEs of the current message. Returns
+ * their number; the next packet needs the full checks. The caller has checked the row's peer and state.
  */
 export const onMiddles = (
   s: EngineState,
@@ -89,18 +93,18 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   const base = row * QP.WORDS
   const mtu = w[base + QP.MTU]
   const opcode = serviceBits[w[base + QP.SERVICE]] | WRITE_MIDDLE
-  const head = HEADER_BYTES[opcode]
-  if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
+  const headerBytes = HEADER_BYTES[opcode]
+  if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== headerBytes + mtu + ICRC_BYTES) return 0
   const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
   // The last packet of the message is not a MIDDLE.
-  const inside = Math.ceil(left / mtu) - 1
-  const max = inside < count ? inside : count
-  const taken = countMatching(s, base, arena.view, at, size, max, opcode, w[base + QP.RESP_EPSN])
-  if (taken === 0) return 0
+  const middles = Math.ceil(left / mtu) - 1
+  const max = middles < count ? middles : count
+  const matching = countMatching(s, base, arena.view, at, size, max, opcode, w[base + QP.RESP_EPSN])
+  if (matching === 0) return 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  setPayloads(s, arena, at + head, mtu, size, taken)
-  if (takeWrite(s, row, 0, taken, 0, false, false) > 0) scheduleAck(s, row, s.result.ackRequested)
-  return taken
+  setPayloads(s, arena, at + headerBytes, mtu, size, matching)
+  if (receiveWrite(s, row, 0, matching, 0, false, false) > 0) scheduleAck(s, row, s.result.ackRequested)
+  return matching
 }
 
 const onReadMiddles = (
@@ -117,18 +121,19 @@ const onReadMiddles = (
   const state = w[base + QP.STATE]
   const mtu = w[base + QP.MTU]
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_RESP_MIDDLE
-  const head = HEADER_BYTES[opcode]
+  const headerBytes = HEADER_BYTES[opcode]
   const request = w[base + QP.REQ_HEAD]
-  if ((state !== RTS && state !== SQD) || request === 0 || size !== head + mtu + ICRC_BYTES) return 0
+  if ((state !== RTS && state !== SQD) || request === 0 || size !== headerBytes + mtu + ICRC_BYTES) return 0
   if (s.pool[request + WQE.KIND] !== READ) return 0
   const unacked = w[base + QP.COMP_PSN]
   const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)
-  // The last packet of the response, or of a part, is not a MIDDLE; and only requested packets are accepted.
-  const part = readPart(s, mtu)
-  const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
-  const max = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
+  // The last packet of the response, or of a part, is not a MIDDLE; and only responses that were requested are
+  // accepted.
+  const part = readPartPackets(s, mtu)
+  const middles = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
+  const max = Math.min(middles, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
   const matching = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
   if (matching === 0) return 0
-  setPayloads(s, arena, at + head, mtu, size, matching)
-  return takeReadMiddles(s, row, done, now)
+  setPayloads(s, arena, at + headerBytes, mtu, size, matching)
+  return receiveReadMiddles(s, row, done, now)
 }

@@ -41,7 +41,10 @@ export const setResourcesBlock = (w: Int32Array, base: number, size: number): vo
 export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SHARED) !== 0
 export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
 
-/** QP.LAYOUT of a new queue pair. Throws an Error for more scatter/gather elements than an engine supports. */
+/**
+ * QP.LAYOUT of a new queue pair; `sends`, `receives`: its maxSendSge and maxRecvSge. Throws an Error for more
+ * scatter/gather elements than an engine supports.
+ */
 export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
   if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
     throw new Error(

@@ -1,9 +1,9 @@
 /*
- * Results of polls and steps, and the requester's cursor: used for packets (transport/requester/requester.ts) and for
- * messages between local queue pairs (transport/loopback/slices.ts).
+ * Results of polling a row and of one sending step, and the requester's cursor (the PSN to send next): used for packets
+ * (transport/requester/requester.ts) and for messages between local queue pairs (transport/loopback/slices.ts).
  */
 import { WcStatus } from '../spec/work.ts'
-import { keepCause, takeCause } from './causes.ts'
+import { storeCause, takeCause } from './causes.ts'
 import { QP, ReqFlag, WQE } from './fields.ts'
 import { psnAdd, psnDistance } from './psn.ts'
 import type { EngineState } from './state.ts'
@@ -11,13 +11,21 @@ import { clearTimer } from './timers.ts'
 
 const { LOC_PROT_ERR } = WcStatus.values
 
-/** Result of polling a row: nothing left to send, more than one poll allows, or the port is full. */
-export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
+/**
+ * Result of polling a row. DONE: nothing is left to send; MORE: more than one poll may send; FULL: the port is full.
+ */
+export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 
-/** Result of one step of a WQE. REFUSES: the WQE fails with its `STATUS`. */
-export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, REFUSES: -2 } as const
+/**
+ * Result of one sending step of a WQE. WAITS: for a window, a fence or a response; FAILS: the WQE completes with its
+ * `WQE.STATUS`.
+ */
+export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, FAILS: -2 } as const
 
-/** After packets were sent: advances the cursor by `count` PSNs and `weight` window bytes. */
+/**
+ * After packets of a WQE were sent: advances the cursor by `count` PSNs and `weight` window bytes. `ends`: the packets
+ * were the last of the WQE.
+ */
 export const advance = (
   s: EngineState,
   row: number,
@@ -31,7 +39,7 @@ export const advance = (
   const psn = psnAdd(w[base + QP.REQ_PSN], count)
   const unacked = w[base + QP.COMP_PSN]
   w[base + QP.REQ_PSN] = psn
-  // Compared as distances from the oldest unacknowledged PSN, because a READ may have 2^23 PSNs.
+  // The PSNs are compared by their distances from the oldest unacknowledged one, because a READ may have 2^23 PSNs.
   if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + QP.REQ_MAX_PSN])) w[base + QP.REQ_MAX_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += weight
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
@@ -39,8 +47,8 @@ export const advance = (
 
 /** Sets the status of a WQE whose client memory could not be accessed. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
-  s.pool[request + WQE.STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
-  return Step.REFUSES
+  s.pool[request + WQE.STATUS] = storeCause(s, row, LOC_PROT_ERR, takeCause(s))
+  return Step.FAILS
 }
 
 /** Go-back-N: sending restarts at the oldest unacknowledged PSN. */

@@ -1,17 +1,21 @@
 /*
- * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight. fields.ts has
- * the word offsets.
+ * The engine's state: an array of words with one row per queue pair, and a pool of words for what is in flight.
+ * fields.ts has the word offsets.
  *
  * A queue pair is one row of `rows`; an idle one uses no other memory. Fetched WQEs, the current receive WQE and the
  * responder's READ and atomic resources are blocks of the pool, 2^n words each, with free lists by size. A block's
  * number is its first word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and
  * `s.pool` after each call that may create a row or take a block.
+ *
+ * All files of the engine use these short names: `s` is the state, `w` its rows, `p` its pool, `base` the first word of
+ * a queue pair's row, `request` the block of a fetched send WQE, and `wr` the first word of its work request (`Send`).
  */
 import type { Cause } from '../spec/check/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
 import { type Arena, plainArena } from '../wire/arena.ts'
 import { DMA, QP, RES, WQE } from './fields.ts'
-import { createPeerWindows, growWindows, type PeerWindows } from './flow-control/peer-window-accounting.ts'
+import { createPeerWindows, growByRow, type PeerWindows } from './flow-control/peer-window-accounting.ts'
+import { PSN_HALF } from './psn.ts'
 import { createTimers, type Timers } from './timers.ts'
 import {
   Completion,
@@ -23,26 +27,30 @@ import {
   type TransmitSink,
 } from './types.ts'
 
-/** Packets and bytes that a poll sent to a local peer and received from it (transport/loopback/local-peer.ts). */
-export const TurnCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
+/** Indices of `pollCounts`: packets and bytes that a poll has sent to a local peer and received from it. */
+export const PollCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
 
 /**
- * A batch of WQEs of the fast path (transport/loopback/fast-path.ts): their blocks, the blocks of the peer's receive
- * WQEs (0: not a SEND), and the copies.
+ * A batch of WQEs of the fast path (transport/loopback/fast-path.ts), by their number in the batch.
  */
 export interface FastBatch {
+  /** Blocks of the WQEs, and of the peer's receive WQEs (0: not a SEND). */
   readonly requests: Int32Array
   readonly receives: Int32Array
+  /** Source and destination of the copy: arena and offset. */
   readonly from: Arena[]
   readonly fromAt: Float64Array
   readonly to: Arena[]
   readonly toAt: Float64Array
 }
 
-/** Window bytes counted per packet in addition to its payload. */
+/** Windows count bytes in flight: the payload of a packet, and this many bytes in addition. */
 export const PACKET_WEIGHT = 64
 
-/** Called when the pending DMA write fails (dma.ts). `psn` and `msn`: those of its first packet. */
+/**
+ * Called when the pending DMA write fails (dma.ts). `kind`: its DmaKind; `why`: the DmaResult; `psn` and `msn`:
+ * expected PSN and MSN before its first packet.
+ */
 export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
 
 /** Payloads to write to memory: `count` payloads of `bytes` bytes each, every `stride` bytes from `at` on. */
@@ -61,20 +69,20 @@ export interface Payloads {
 export interface Results {
   /** Of openRun and openRunWithFirst: offset of the packets. */
   runAt: number
-  /** Of scatterPayloads: number of payloads that fit. */
-  taken: number
+  /** Of scatterPayloads: number of payloads that were written. */
+  written: number
   /** Of countMatching: whether a packet has AckReq. */
   ackRequested: boolean
   /** Of locateLocal and locateRemote: arena and offset of a slice's data. */
   arena: Arena
   at: number
-  /** Of Memory.locate and Memory.find: the offset in the arena. */
-  readonly place: Float64Array
+  /** Of Memory.locate and Memory.resolveAndLocate: the offset in the arena, one element. */
+  readonly offset: Float64Array
   /** Of Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
   readonly original: Uint32Array
   /** Of WorkSource.selectShared: protection domain and CQ of the SRQ. */
   readonly shared: Int32Array
-  /** Why the last check failed (causes.ts). */
+  /** Of the last check that failed: why (causes.ts). */
   cause: Cause | undefined
 }
 
@@ -82,12 +90,12 @@ export interface EngineState {
   // ---- set at creation ----
   readonly env: Environment
   /**
-   * Maximum window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the maximum of QP.REQ_CWND.
+   * Maximum window bytes (payload, and PACKET_WEIGHT per packet) that one QP has in flight: the maximum of QP.REQ_CWND.
    */
   readonly window: number
   /**
-   * A READ is requested in parts of at most this many window bytes, which count in the window; 0: in one part, which is
-   * not counted.
+   * A READ is requested in parts, whose responses are at most this many window bytes and count in the window. 0: it is
+   * requested as a whole, and its responses do not count.
    */
   readonly readBytes: number
   /** Interval in µs in which all unreliable QPs together send at most `window`; 0: unlimited. */
@@ -99,11 +107,12 @@ export interface EngineState {
   rows: Int32Array
   rowCount: number
   /** Rows of destroyed QPs, to be reused. */
-  readonly spare: number[]
+  readonly freeRows: number[]
   pool: Uint32Array
+  /** The words of the pool from here on were never used. */
   poolTop: number
-  /** First free block by log2 of its words. */
-  readonly free: Int32Array
+  /** First free block, by log2 of its words; the first word of a free block is the next one. */
+  readonly freeBlocks: Int32Array
   readonly timers: Timers
   /** The windows that QPs with the same peer share. */
   readonly windows: PeerWindows
@@ -111,22 +120,26 @@ export interface EngineState {
   queueHead: number
   queueTail: number
   queueNext: Int32Array
-  /** By row: the cause why its next WQE cannot be sent. */
+  /** By row: the cause of the local error of a WQE that waits for earlier WQEs (causes.ts). */
   readonly stoppedCauses: Map<number, Cause>
   /** By row: the PSN for which RNR NAKs were received, and how many. */
   readonly rnrNaks: Map<number, { psn: number; times: number }>
 
   // ---- valid during a call: one poll for sending, or one burst of packets ----
-  /** The unused part of the reservation, and the run that is being built (run.ts). */
   sink: TransmitSink | undefined
   /** `soonPackets` of the sink, or its `maxPackets`. */
   soonPackets: number
-  roomAt: number
-  roomEnd: number
+  /** The unused part of the reservation in the sink's arena (run.ts). */
+  reservedAt: number
+  reservedEnd: number
+  /**
+   * The run that is being built: offset, bytes of its packets, their number (0: no run), bytes of the last packet,
+   * flow, and whether no packet can follow because the last one is shorter.
+   */
   runOffset: number
-  runPacket: number
+  runPacketBytes: number
   runCount: number
-  runLast: number
+  runLastBytes: number
   runFlow: number
   runClosed: boolean
   /** The pending DMA write (dma.ts). */
@@ -138,7 +151,8 @@ export interface EngineState {
   peerRow: number
   /** Window bytes sent to local peers since `pollTransmit` was called. */
   localBytes: number
-  readonly turnCounts: Float64Array
+  /** By `PollCounts`. */
+  readonly pollCounts: Float64Array
   /** Created at the first use of the fast path. */
   fastBatch: FastBatch | undefined
 
@@ -152,7 +166,7 @@ export interface EngineState {
 const noArena = plainArena(0)
 const FIRST_ROWS = 16
 const FIRST_POOL = 4096
-/** Block number 0 means none. */
+/** The first block; it is not 0, since block number 0 means none. */
 const POOL_START = 16
 
 export const createState = (
@@ -171,10 +185,10 @@ export const createState = (
   counters: Object.fromEntries(Object.keys(engineCounters).map(name => [name, 0])) as Counters,
   rows: new Int32Array(FIRST_ROWS * QP.WORDS),
   rowCount: 0,
-  spare: [],
+  freeRows: [],
   pool: new Uint32Array(FIRST_POOL),
   poolTop: POOL_START,
-  free: new Int32Array(32),
+  freeBlocks: new Int32Array(32),
   timers: createTimers(),
   windows: createPeerWindows(sharedWindow, sharedWindow === 0 && pace === 0 ? 0 : FIRST_ROWS),
   queueHead: -1,
@@ -184,12 +198,12 @@ export const createState = (
   rnrNaks: new Map(),
   sink: undefined,
   soonPackets: 0,
-  roomAt: 0,
-  roomEnd: 0,
+  reservedAt: 0,
+  reservedEnd: 0,
   runOffset: 0,
-  runPacket: 0,
+  runPacketBytes: 0,
   runCount: 0,
-  runLast: 0,
+  runLastBytes: 0,
   runFlow: 0,
   runClosed: false,
   dma: new Uint32Array(DMA.WORDS),
@@ -198,16 +212,16 @@ export const createState = (
   peerState: undefined,
   peerRow: -1,
   localBytes: 0,
-  turnCounts: new Float64Array(TurnCounts.WORDS),
+  pollCounts: new Float64Array(PollCounts.WORDS),
   fastBatch: undefined,
   payloads: { arena: noArena, at: 0, bytes: 0, stride: 0, count: 0 },
   result: {
     runAt: 0,
-    taken: 0,
+    written: 0,
     ackRequested: false,
     arena: noArena,
     at: 0,
-    place: new Float64Array(1),
+    offset: new Float64Array(1),
     original: new Uint32Array(2),
     shared: new Int32Array(2),
     cause: undefined,
@@ -216,15 +230,15 @@ export const createState = (
 })
 
 /**
- * Number of packets in a part of a READ. Parts begin at multiples of it, counted from the READ's first PSN, also when
- * they are repeated.
+ * Number of response packets of one part of a READ. Parts begin at multiples of it, counted from the READ's first PSN,
+ * also when they are repeated.
  */
-export const readPart = (s: EngineState, mtu: number): number =>
-  s.readBytes === 0 ? 0x80_0000 : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
+export const readPartPackets = (s: EngineState, mtu: number): number =>
+  s.readBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 
 /** Takes a row for a new queue pair, all zero. */
 export const takeRow = (s: EngineState): number => {
-  let row = s.spare.pop()
+  let row = s.freeRows.pop()
   if (row === undefined) {
     row = s.rowCount++
     if (row * QP.WORDS === s.rows.length) growRows(s, largerCount(row))
@@ -238,8 +252,8 @@ export const takeRow = (s: EngineState): number => {
 }
 
 /**
- * The number of rows after growing a table of `count`: an eighth more. Then little memory is unused, and copying costs
- * a few microseconds per queue pair.
+ * The number of rows to which a table of `count` rows grows: an eighth more, so that little memory is unused, and
+ * copying costs a few microseconds per queue pair.
  */
 export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
 
@@ -250,7 +264,7 @@ const growRows = (s: EngineState, count: number): void => {
   const queueNext = new Int32Array(count)
   queueNext.set(s.queueNext)
   s.queueNext = queueNext
-  growWindows(s.windows, count)
+  growByRow(s.windows, count)
 }
 
 /** log2 of the words of a block for a request with up to `elements` scatter/gather elements. */
@@ -262,9 +276,9 @@ export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math
 
 /** Takes a block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
 export const takeBlock = (s: EngineState, size: number): number => {
-  const first = s.free[size]
+  const first = s.freeBlocks[size]
   if (first !== 0) {
-    s.free[size] = s.pool[first]
+    s.freeBlocks[size] = s.pool[first]
     return first
   }
   const words = 1 << size
@@ -279,15 +293,15 @@ export const takeBlock = (s: EngineState, size: number): number => {
 }
 
 export const giveBlock = (s: EngineState, size: number, block: number): void => {
-  s.pool[block] = s.free[size]
-  s.free[size] = block
+  s.pool[block] = s.freeBlocks[size]
+  s.freeBlocks[size] = block
 }
 
 /** Number of words of the pool that are not in free lists. Slow: walks the lists; for statistics. */
 export const usedWords = (s: EngineState): number => {
   let words = s.poolTop - POOL_START
-  for (let size = 0; size < s.free.length; size++)
-    for (let block = s.free[size]; block !== 0; block = s.pool[block]) words -= 1 << size
+  for (let size = 0; size < s.freeBlocks.length; size++)
+    for (let block = s.freeBlocks[size]; block !== 0; block = s.pool[block]) words -= 1 << size
   return words
 }
 

@@ -8,35 +8,35 @@ export interface Timers {
   /** By row: expiry time; Infinity if the timer is not set. */
   deadline: Float64Array
   /** By row: index in the heap; -1 if not in the heap. */
-  place: Int32Array
+  heapIndex: Int32Array
   /** By heap index: the row, and its key, which is at most its deadline. */
   heap: Int32Array
   key: Float64Array
   size: number
   /** Deadline of the timer that was taken last. */
-  taken: number
+  lastTaken: number
 }
 
 const FIRST_HEAP = 8
 
 export const createTimers = (): Timers => ({
   deadline: new Float64Array(0),
-  place: new Int32Array(0),
+  heapIndex: new Int32Array(0),
   heap: new Int32Array(FIRST_HEAP),
   key: new Float64Array(FIRST_HEAP),
   size: 0,
-  taken: Number.NEGATIVE_INFINITY,
+  lastTaken: Number.NEGATIVE_INFINITY,
 })
 
-/** Grows the arrays by row, so that they include `row`. */
+/** Grows the arrays that are indexed by row, so that they include `row`. */
 const growRows = (t: Timers, row: number): void => {
   const rows = row + Math.max(16, row >> 3)
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
-  const place = new Int32Array(rows).fill(-1)
+  const heapIndex = new Int32Array(rows).fill(-1)
   deadline.set(t.deadline)
-  place.set(t.place)
+  heapIndex.set(t.heapIndex)
   t.deadline = deadline
-  t.place = place
+  t.heapIndex = heapIndex
 }
 
 const growHeap = (t: Timers): void => {
@@ -50,24 +50,24 @@ const growHeap = (t: Timers): void => {
 
 /** Moves `row` with key `at` up from heap index `from`. */
 const siftUp = (t: Timers, from: number, row: number, at: number): void => {
-  const { heap, key, place } = t
+  const { heap, key, heapIndex } = t
   let i = from
   while (i > 0) {
     const parent = (i - 1) >> 1
     if (key[parent] <= at) break
     heap[i] = heap[parent]
     key[i] = key[parent]
-    place[heap[i]] = i
+    heapIndex[heap[i]] = i
     i = parent
   }
   heap[i] = row
   key[i] = at
-  place[row] = i
+  heapIndex[row] = i
 }
 
 /** Moves `row` with key `at` down from the top. */
 const siftDown = (t: Timers, row: number, at: number): void => {
-  const { heap, key, place, size } = t
+  const { heap, key, heapIndex, size } = t
   let i = 0
   for (;;) {
     let child = 2 * i + 1
@@ -76,16 +76,16 @@ const siftDown = (t: Timers, row: number, at: number): void => {
     if (key[child] >= at) break
     heap[i] = heap[child]
     key[i] = key[child]
-    place[heap[i]] = i
+    heapIndex[heap[i]] = i
     i = child
   }
   heap[i] = row
   key[i] = at
-  place[row] = i
+  heapIndex[row] = i
 }
 
 const removeTop = (t: Timers): void => {
-  t.place[t.heap[0]] = -1
+  t.heapIndex[t.heap[0]] = -1
   t.size--
   if (t.size > 0) siftDown(t, t.heap[t.size], t.key[t.size])
 }
@@ -94,12 +94,12 @@ const removeTop = (t: Timers): void => {
 export const setTimer = (t: Timers, row: number, at: number): void => {
   if (row >= t.deadline.length) growRows(t, row)
   t.deadline[row] = at
-  const place = t.place[row]
-  if (place < 0) {
+  const heapIndex = t.heapIndex[row]
+  if (heapIndex < 0) {
     if (t.size === t.heap.length) growHeap(t)
     t.size++
     siftUp(t, t.size - 1, row, at)
-  } else if (at < t.key[place]) siftUp(t, place, row, at)
+  } else if (at < t.key[heapIndex]) siftUp(t, heapIndex, row, at)
 }
 
 export const clearTimer = (t: Timers, row: number): void => {
@@ -123,13 +123,13 @@ export const nextDeadline = (t: Timers): number => {
 }
 
 /** The deadline of the timer that `takeExpired` returned last. */
-export const lastDeadline = (t: Timers): number => t.taken
+export const lastDeadline = (t: Timers): number => t.lastTaken
 
 /** Takes a timer that has expired by `now`; returns its row, or -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {
   if (nextDeadline(t) > now) return -1
   const row = t.heap[0]
-  t.taken = t.deadline[row]
+  t.lastTaken = t.deadline[row]
   t.deadline[row] = Number.POSITIVE_INFINITY
   removeTop(t)
   return row

@@ -1,7 +1,7 @@
 /*
- * Interfaces of a transport engine (docs/decisions/engines-without-io.md). An engine is sans-IO: packets, doorbells and
- * time go in; runs of packets, completions and events come out. A driver implements the interfaces below. Times are
- * microseconds of any monotonic clock, as Numbers.
+ * Interfaces between a transport engine and the driver that owns it (docs/decisions/engines-without-io.md). The engine
+ * does no I/O: packets, doorbells and time go in; runs of packets, completions and events come out, through interfaces
+ * that the driver implements. Times are microseconds of any monotonic clock, as Numbers.
  *
  * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
  * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
@@ -40,17 +40,18 @@ export const Send = {
   COMPARE_HI: 11,
   SWAP_LO: 12,
   SWAP_HI: 13,
-  /** Position of inline data in the source; passed back to `copyInline`. */
+  /** Position of inline data in the WorkSource; passed back to its `copyInline`. */
   INLINE_AT: 14,
   /**
-   * UD, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own); the port's number of the path.
+   * UD, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own is sent); the port's number of
+   * the path to the destination.
    */
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
   /**
-   * 0, or for an invalid request (too many elements, unknown opcode) the ibv_wc_status with which it completes, and
-   * above these 8 bits the code of the cause (spec/check/causes.ts) if known.
+   * 0 for a valid request. For an invalid one (too many elements, unknown opcode): bits 0 to 7 are the ibv_wc_status
+   * with which it completes, the bits above are the number of the cause (spec/check/causes.ts), 0 if unknown.
    */
   REFUSED: 15,
   SGE: 16,
@@ -100,6 +101,7 @@ export const Completion = {
   SRC_QPN: 7,
   /** ibv_wc_flags: 1 GRH, 2 WITH_IMM, 8 WITH_INV. */
   FLAGS: 8,
+  /** vendor_err: the number of the cause of an error. */
   VENDOR: 9,
   PKEY_INDEX: 10,
   SL: 11,
@@ -143,6 +145,7 @@ export interface WorkSource {
 
 /** Access rights to check: bits of ibv_access_flags. */
 export const Access = {
+  /** No bit: every region grants it. */
   LOCAL_READ: 0,
   LOCAL_WRITE: 1,
   REMOTE_WRITE: 2,
@@ -193,9 +196,9 @@ export interface Memory {
    * Whether the last access failed because the process has ended. Its queue pairs will be destroyed; until then they do
    * not respond.
    */
-  vanished(): boolean
+  hasProcessEnded(): boolean
   /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
-  tooSlow?(): boolean
+  hasTimedOut?(): boolean
   /** Copies from the arena to memory, in ascending order, in as few steps as possible. Returns as `read`. */
   write(
     region: number,
@@ -207,26 +210,29 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
-  /** All that was written for the queue pair `qp` is in memory when this returns; absent: it always is. */
-  settle?(qp: number): void
+  /** When this returns, all bytes that `write` got for the queue pair `qp` are in memory. Absent: they always are. */
+  completeWrites?(qp: number): void
   /**
-   * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `place[0]` their
-   * offset, valid until the engine's current call returns. Undefined for other memory; absent if all memory is of that
-   * kind.
+   * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `offset[0]` their
+   * offset, valid until the engine's current call returns. Undefined for other memory. Absent if no memory can be
+   * accessed by JavaScript.
    */
-  locate?(region: number, hi: number, lo: number, length: number, place: Float64Array): Arena | undefined
+  locate?(region: number, hi: number, lo: number, length: number, offset: Float64Array): Arena | undefined
   /** `resolve` and `locate` combined; undefined if one of them fails. Defined together with `locate`. */
-  find?(
+  resolveAndLocate?(
     pd: number,
     key: number,
     hi: number,
     lo: number,
     length: number,
     access: number,
-    place: Float64Array,
+    offset: Float64Array,
   ): Arena | undefined
-  /** Copies bytes between located places, which may overlap. Defined together with `locate`. */
-  move?(from: Arena, at: number, to: Arena, into: number, length: number): void
+  /**
+   * Copies bytes between located ranges, which may overlap: from offset `at` of `from` to offset `into` of `to`.
+   * Defined together with `locate`.
+   */
+  copyLocated?(from: Arena, at: number, to: Arena, into: number, length: number): void
   /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
    * as `read`.
@@ -260,8 +266,8 @@ export interface Memory {
 
 export interface Completions {
   /**
-   * Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`. `solicited`: it also wakes
-   * waiters for solicited completions only.
+   * Adds a completion (`words` as in `Completion`, valid during the call) to CQ `cq`. `solicited`: it raises an event
+   * also on a CQ that is armed for solicited completions only.
    */
   push(cq: number, words: Uint32Array, solicited: boolean): void
 }
@@ -283,11 +289,11 @@ export interface Causes {
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
   /** The receive request with this wr_id failed. */
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
-  /** `count` send or receive WQEs were flushed; `code`: vendor error of the cause. */
-  flushed(row: number, sends: boolean, count: number, code: number): void
+  /** `count` WQEs of the send or of the receive queue were flushed; `code`: vendor error of the cause. */
+  flushed(row: number, isSend: boolean, count: number, code: number): void
   /** The request with `psn` was answered with a fatal NAK. */
   nak(row: number, psn: number, cause: Cause): void
-  /** A message or packet was dropped without an answer. `wrId`: of its request, or of the receive that it would use. */
+  /** A message or packet was dropped silently. `wrId`: of its request, or of the receive that it would use. */
   dropped(row: number, cause: Cause, wrId?: bigint): void
   /** Why the peer of a queue pair has refused `psn`, if the peer is of this daemon. */
   ofPeer(row: number, psn: number): Cause | undefined
@@ -320,8 +326,8 @@ export interface TransmitSink {
 /** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the GRH of the received packet of `length` bytes at `at` into `arena`, with space for 4096 bytes of payload
-   * after it: 40 bytes, of which for IPv4 the last 20 are its header. Returns the offset.
+   * Writes the GRH (40 bytes) of the received packet of `length` bytes at `at` into `arena`, with space for 4096 bytes
+   * of payload after it. Over IPv4 the last 20 bytes are the IPv4 header. Returns the offset.
    */
   header(arena: Arena, at: number, length: number): number
 }
@@ -341,8 +347,8 @@ export interface LocalPeerDevice {
   /** The row of a QPN; -1 if there is none. */
   rowOf(qpn: number): number
   /** The device that receives this flow; null if it is not in this process, or must be sent packets. */
-  at(flow: number): LocalPeerDevice | null
-  /** The number by which that device knows this port. */
+  receiverOf(flow: number): LocalPeerDevice | null
+  /** The number of this port's address among the peers of the device that receives this flow (`QpAttributes.peer`). */
   peerAt(flow: number): number
   /** Whether no packets are waiting to be received. */
   isIdle(): boolean
@@ -350,7 +356,7 @@ export interface LocalPeerDevice {
 
 /** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
 export interface Choices {
-  /** Whether the ACK or NAK of the row, which is due, waits until `Engine.resume`. */
+  /** Whether the row's ACK or NAK, which is to be sent now, waits until `Engine.resume`. */
   holdsAcknowledge(row: number, isNak: boolean): boolean
   /** The timer code of an RNR NAK; its time is at least that of `code`, the row's min_rnr_timer. */
   rnrTimer(row: number, code: number): number
@@ -367,7 +373,7 @@ export interface Environment {
   readonly completions: Completions
   readonly events: Events
   readonly causes?: Causes
-  /** Absent: the engine's own. */
+  /** Absent: no ACK waits, and RNR NAKs have the timer code of the row. */
   readonly choices?: Choices
 }
 
@@ -384,7 +390,7 @@ export interface QpInit {
   readonly maxSendWr: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
-  /** It uses an SRQ, whose WQEs it does not flush. */
+  /** Whether it uses an SRQ, whose WQEs it does not flush. */
   readonly sharedReceive?: boolean
   /** Protection domain of its receive WQEs' memory; absent: `pd`. */
   readonly recvPd?: number | undefined
@@ -423,8 +429,8 @@ export interface QpAttributes {
   readonly peer?: number
 }
 
-/** `A` with all properties optional; undefined means absent. */
-export type Given<A> = { readonly [K in keyof A]?: A[K] | undefined }
+/** Attributes for a MODIFY_QP; undefined ones are not changed. */
+export type QpAttributeChanges = { readonly [K in keyof QpAttributes]?: QpAttributes[K] | undefined }
 
 /** Result of QUERY_QP: attributes as last set since RESET, and the engine's state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
@@ -432,7 +438,7 @@ export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' 
   readonly signalAll: boolean
   readonly rqPsn: number
   readonly sqPsn: number
-  /** SQD: not all fetched WQEs have completed. */
+  /** In SQD: whether fetched WQEs have not completed yet. */
   readonly draining: boolean
 }
 

@@ -91,7 +91,7 @@ export const createMemory = (size: number, observer: Observer) => {
       observer.wrote(regions[region], start, total)
       return 0
     },
-    vanished: () => false,
+    hasProcessEnded: () => false,
     compareSwap(region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const at = use(region, hi, lo, 8)
       const before = words.getBigUint64(at, true)

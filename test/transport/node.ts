@@ -182,8 +182,8 @@ export const createNode = (options: NodeOptions = {}) => {
       if (faults.write === 0) move(region, hi, lo, from, at, chunk, stride, total, false)
       return faults.write
     },
-    vanished: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
-    tooSlow: () => faults.read === Errno.ETIMEDOUT || faults.write === Errno.ETIMEDOUT,
+    hasProcessEnded: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
+    hasTimedOut: () => faults.read === Errno.ETIMEDOUT || faults.write === Errno.ETIMEDOUT,
     compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const at = word(hi, lo)
       original[0] = words.getUint32(at, true)

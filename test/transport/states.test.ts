@@ -214,7 +214,7 @@ describe('a hostile program', () => {
     read: nothing,
     write: nothing,
     compareSwap: nothing,
-    vanished: () => false,
+    hasProcessEnded: () => false,
     fetchAdd: nothing,
     bindWindow: () => false,
     invalidate: () => WcStatus.values.LOC_QP_OP_ERR,

@@ -98,12 +98,12 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     },
     receive: (row, idHi, idLo, status, cause) =>
       reportQp(row, { what: 'receive', wrId: joinWords(idHi, idLo), status, cause }),
-    flushed(row, sends, count, code) {
+    flushed(row, isSend, count, code) {
       if (!hasFailureHandlers(deviceOf().core)) return
       const id = causeOfCode(code)
       const root = id === 'FLUSHED' ? lastFailures.get(row) : undefined
       const cause = flushCause(id, state().engine().stateOf(row), root)
-      const queue = sends ? 'send' : 'receive'
+      const queue = isSend ? 'send' : 'receive'
       reportQp(row, { what: 'flush', status: WR_FLUSH_ERR, count, queue, cause, ...(root && { root }) })
     },
     nak(row, psn, cause) {

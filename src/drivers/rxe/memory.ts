@@ -61,10 +61,11 @@ export const regionMemory = (table: MemoryTable): Memory => {
       errno = spaceOf(region)?.write(spaceHi, spaceLo, from, at, chunk, stride, total) ?? Errno.EFAULT
       return errno
     },
-    locate: (region, hi, lo, length, place) =>
-      spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, place),
-    find: (pd, key, hi, lo, length, access, place) => findBuffer(table, pd, key, hi, lo, length, access, place),
-    move: copyBytes,
+    locate: (region, hi, lo, length, offset) =>
+      spaceOf(region)?.locate?.(addressHi(table, region, hi, lo), addressLo(table, region, lo), length, offset),
+    resolveAndLocate: (pd, key, hi, lo, length, access, offset) =>
+      findBuffer(table, pd, key, hi, lo, length, access, offset),
+    copyLocated: copyBytes,
     compareSwap: (region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) => {
       const spaceHi = addressHi(table, region, hi, lo)
       const spaceLo = addressLo(table, region, lo)
@@ -78,8 +79,8 @@ export const regionMemory = (table: MemoryTable): Memory => {
       errno = spaceOf(region)?.fetchAdd(spaceHi, spaceLo, addHi, addLo, original) ?? Errno.EFAULT
       return errno
     },
-    vanished: () => errno === Errno.ESRCH,
-    tooSlow: () => errno === Errno.ETIMEDOUT,
+    hasProcessEnded: () => errno === Errno.ESRCH,
+    hasTimedOut: () => errno === Errno.ETIMEDOUT,
     bindWindow: (pd, qp, words, at) => bindWindow(table, pd, qp, bindOf(words, at)),
     explainBind: (pd, words, at) => explainBind(table, pd, bindOf(words, at)),
     invalidate: (pd, qp, key) => INVALIDATION_STATUS[invalidateWindow(table, pd, qp, key)],

@@ -1,9 +1,9 @@
 /*
- * The completer: from response packets to completions of send WQEs (InfiniBand Architecture Specification, volume 1,
- * clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs that it acknowledges,
- * and handle what the packet says about the next one. A READ or atomic is acknowledged only by its own response, so an
- * ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N
- * (transport/requester/requester.ts); this file decides when to go back and when to give up.
+ * The completer: it turns response packets into completions of send WQEs (InfiniBand Architecture Specification, volume
+ * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs before it, then
+ * handle the WQE of the PSN itself: response, NAK or RNR NAK. A READ or atomic is acknowledged only by its own
+ * response, so an ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N
+ * (transport/requester/requester.ts); this file decides when to go back, and when the WQE fails.
  */
 
 import { because, type Cause } from '../../spec/check/causes.ts'
@@ -22,13 +22,13 @@ import { ackTimeouts, KindFlags, rnrMicroseconds, SendKind, WcStatus } from '../
 import type { Arena } from '../../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
-import { countRnrNak, keptCause, peerCause, takeCause } from '../causes.ts'
+import { countRnrNak, peerCause, takeCause, takeStoredCause } from '../causes.ts'
 import { DmaKind, DmaResult, flushDma, scatter, scatterPayloads, setPayload } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { growWindow, shrinkWindow } from '../flow-control/peer-window.ts'
 import { psnAdd, psnDistance } from '../psn.ts'
 import { goBack } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, readPart, schedule } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, readPartPackets, schedule } from '../state.ts'
 import { clearTimer, lastDeadline, setTimer } from '../timers.ts'
 import { Send } from '../types.ts'
 import { completeOldest, failOldest, onDrained } from './completion.ts'
@@ -43,10 +43,12 @@ const ATOMIC_ACK_AT = headerAt.AtomicAckETH
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
-/** 7 means unlimited for rnr_retry only; retry_cnt 7 means seven. */
-const UNLIMITED = 7
+/** The rnr_retry that means unlimited; a retry_cnt of 7 means seven. */
+const RNR_RETRY_UNLIMITED = 7
+/** Bytes of the word that an atomic returns. */
+const ATOMIC_BYTES = 8
 
-/** Status of a request by NAK code; 0 for reserved codes, which are ignored. */
+/** By NAK code: the status with which the request completes; 0 for PSN_SEQUENCE, and for reserved codes. */
 const nakStatus = new Uint8Array(32)
 nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
 nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
@@ -95,7 +97,10 @@ export const onResponse = (
   else onAtomicResponse(s, row, arena, at + ATOMIC_ACK_AT[opcode], ahead, now)
 }
 
-/** Handles ACK, RNR NAK and NAK. `ahead`: distance of the PSN from the oldest unacknowledged one. */
+/**
+ * Handles an ACK, RNR NAK or NAK. `syndrome`: of the AETH; `ahead`: distance of the PSN from the oldest unacknowledged
+ * one.
+ */
 export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
   const kind = syndrome & SYNDROME_KIND_MASK
@@ -118,7 +123,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
-  // Nothing was sent since going back: another NAK for the same loss.
+  // Nothing was sent since the last go-back, so this NAK is for the same loss.
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
@@ -128,8 +133,8 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 }
 
 /**
- * Acknowledges `count` PSNs, starting at the oldest. Stops at a READ or atomic without its response, and then returns
- * false.
+ * Acknowledges `count` PSNs from the oldest unacknowledged one on. False if it stops before, at a READ or atomic whose
+ * response has not arrived, or at a WQE with a local error.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -154,48 +159,49 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
 }
 
 /**
- * Advances the oldest unacknowledged PSN, and the PSN to send next if it is smaller. To be called before the WQE
- * completes.
+ * Advances the oldest unacknowledged PSN by `count`, and the PSN to send next if that was passed: after a go-back, ACKs
+ * for the first transmission may arrive. To be called before the WQE completes.
  */
 const advanceUnacked = (s: EngineState, base: number, count: number): void => {
   const w = s.rows
-  const behind = psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_PSN]) < count
+  const isPassed = psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_PSN]) < count
   w[base + QP.COMP_PSN] = psnAdd(w[base + QP.COMP_PSN], count)
-  if (behind) {
+  if (isPassed) {
     w[base + QP.REQ_PSN] = w[base + QP.COMP_PSN]
-    w[base + QP.REQ_FLAGS] |= CATCH_UP
+    w[base + QP.REQ_FLAGS] |= SKIPPED_AHEAD
   }
 }
 
-/** Bit of QP.REQ_FLAGS, used within one call: ACKs have passed the PSN to send next. */
-const CATCH_UP = 0x100
+/** Bit of QP.REQ_FLAGS, set only from `advanceUnacked` to `onProgress`: the PSN to send next was advanced too. */
+const SKIPPED_AHEAD = 0x100
 
 /**
- * After an ACK: updates retry counters, window, timer and schedule. If the next WQE has a local error, it completes
- * now.
+ * After PSNs were acknowledged: resets the retry counters, grows the windows, restarts the timer, and schedules the
+ * row. If the oldest WQE now is one with a local error, it completes.
  */
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const p = s.pool
   const base = row * QP.WORDS
   const request = w[base + QP.REQ_HEAD]
-  const caughtUp = (w[base + QP.REQ_FLAGS] & CATCH_UP) !== 0
+  const hasSkipped = (w[base + QP.REQ_FLAGS] & SKIPPED_AHEAD) !== 0
   const acked = w[base + QP.COMP_ACKED_BYTES]
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
-  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | CATCH_UP | ReqFlag.LATE)
+  w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | SKIPPED_AHEAD | ReqFlag.LATE)
   if (request === 0) {
     // Nothing is outstanding: everything that was sent is acknowledged.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   } else {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     const kind = p[request + WQE.KIND]
-    const counts = (kind & RESPONSE) === 0 || (kind === READ && s.readBytes !== 0)
-    w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (counts ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
-    if (caughtUp) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
+    // the responses of a READ count in the window only if READs are requested in parts
+    const isCounted = (kind & RESPONSE) === 0 || (kind === READ && s.readBytes !== 0)
+    w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (isCounted ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
+    if (hasSkipped) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
   const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
-  if (s.windows.budget !== 0) growWindow(s, row, newlyAcked)
+  if (s.windows.maxBytes !== 0) growWindow(s, row, newlyAcked)
   if (w[base + QP.REQ_CWND] < s.window) {
     const window = w[base + QP.REQ_CWND] + newlyAcked
     w[base + QP.REQ_CWND] = window < s.window ? window : s.window
@@ -206,10 +212,13 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   schedule(s, row)
   if (request === 0 && (w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   else if (request !== 0 && p[request + WQE.STATUS] !== 0)
-    failOldest(s, row, p[request + WQE.STATUS], keptCause(s, row))
+    failOldest(s, row, p[request + WQE.STATUS], takeStoredCause(s, row))
 }
 
-/** Handles a READ response: checks its position and length and writes its data; the last one completes the WQE. */
+/**
+ * Handles a READ response packet: checks its position and length, and writes its data; the last one completes the WQE.
+ * `ends`: it is a LAST or ONLY.
+ */
 const onReadResponse = (
   s: EngineState,
   row: number,
@@ -243,7 +252,7 @@ const onReadResponse = (
   const rest = p[request + WQE.WR + Send.LENGTH] - index * mtu
   const isLast = rest <= mtu
   // Each requested part of a READ ends with a LAST packet.
-  const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
+  const endsPart = isLast || (index + 1) % readPartPackets(s, mtu) === 0
   if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
     failResponse(s, row)
     return
@@ -251,13 +260,11 @@ const onReadResponse = (
   if (payload > 0) {
     const sge = request + WQE.WR + Send.SGE
     const count = p[request + WQE.WR + Send.SGES]
-    const to = index * mtu
-    const only = isLast && index === 0
-    const kind = DmaKind.READ_RESPONSE
+    const isOnly = isLast && index === 0
     setPayload(s, arena, at + header, payload)
-    const why = scatter(s, row, kind, sge, count, to, only)
+    const result = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, index * mtu, isOnly)
     if (!isConnected(s, base)) return
-    if (why !== DmaResult.OK) {
+    if (result !== DmaResult.OK) {
       failPlacement(s, row)
       return
     }
@@ -274,10 +281,10 @@ const onReadResponse = (
 
 /**
  * Handles the next MIDDLEs of the response to the oldest WQE, a READ, of which more packets follow; `s.payloads` is
- * their data. `done`: number of earlier packets of the READ. Returns how many were handled: 0 if the next one is not
- * inside one scatter/gather element.
+ * their data. `done`: number of earlier response packets. Returns how many were handled: those that go into the current
+ * scatter/gather element; 0 if the next one goes into more than one element.
  */
-export const takeReadMiddles = (s: EngineState, row: number, done: number, now: number): number => {
+export const receiveReadMiddles = (s: EngineState, row: number, done: number, now: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
   const request = s.rows[base + QP.REQ_HEAD]
@@ -285,15 +292,15 @@ export const takeReadMiddles = (s: EngineState, row: number, done: number, now: 
   const sge = request + WQE.WR + Send.SGE
   const sges = p[request + WQE.WR + Send.SGES]
   const kind = DmaKind.READ_RESPONSE
-  const why = scatterPayloads(s, row, kind, sge, sges, done * mtu)
-  const taken = s.result.taken
-  if (taken === 0 || !isConnected(s, base)) return taken
-  if (why !== DmaResult.OK) failPlacement(s, row)
+  const result = scatterPayloads(s, row, kind, sge, sges, done * mtu)
+  const written = s.result.written
+  if (written === 0 || !isConnected(s, base)) return written
+  if (result !== DmaResult.OK) failPlacement(s, row)
   else {
-    advanceUnacked(s, base, taken)
+    advanceUnacked(s, base, written)
     onProgress(s, row, now)
   }
-  return taken
+  return written
 }
 
 /** Handles the response to a FLUSH or ATOMIC WRITE, a READ response ONLY without payload (annex A19). */
@@ -316,8 +323,8 @@ const onFlushAtomicWriteResponse = (
 }
 
 /**
- * A READ, a part of it or an atomic is no longer outstanding. Not counted again if it was given up after a loss and its
- * response arrives nevertheless.
+ * Counts a READ, a part of it, or an atomic as no longer outstanding; unless a go-back has done so, after which the
+ * response to the first transmission may still arrive.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + WQE.COUNTED] === 0) return
@@ -338,7 +345,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     failResponse(s, row)
     return
   }
-  // Swapped in place for the copy, then restored: native code can access the packet's arena, but no memory of ours.
+  // The words are swapped in the packet for the copy, then restored: native code can copy only from the packet's arena.
   const view = arena.view
   const hi = atomicAckHi(view, at)
   const lo = atomicAckLo(view, at)
@@ -346,12 +353,12 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   view.setUint32(at + 4, hi, true)
   const sge = request + WQE.WR + Send.SGE
   const count = p[request + WQE.WR + Send.SGES]
-  setPayload(s, arena, at, 8)
-  const why = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, true)
+  setPayload(s, arena, at, ATOMIC_BYTES)
+  const result = scatter(s, row, DmaKind.READ_RESPONSE, sge, count, 0, true)
   view.setUint32(at, hi)
   view.setUint32(at + 4, lo)
   if (!isConnected(s, base)) return
-  if (why !== DmaResult.OK) {
+  if (result !== DmaResult.OK) {
     failPlacement(s, row)
     return
   }
@@ -361,12 +368,13 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
   onProgress(s, row, now)
 }
 
+/** Whether the QP is in RTS or SQD; a failed DMA moves it to ERR. */
 const isConnected = (s: EngineState, base: number): boolean => {
   const state = s.rows[base + QP.STATE]
   return state === RTS || state === SQD
 }
 
-/** Acknowledges everything before a response; false if an earlier response was lost. */
+/** Acknowledges everything before a response. False if an earlier response was lost, or the QP went to ERR. */
 const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
     resendFromLostResponse(s, row)
@@ -376,7 +384,7 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-/** A sequence NAK: sends everything from the requested PSN on again. */
+/** After a NAK for a sequence error: sends everything from its PSN on again. */
 const onSequenceError = (s: EngineState, row: number): void => {
   if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
@@ -390,8 +398,8 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
 }
 
 /**
- * Goes back and counts a retry; without retries left the oldest WQE fails. `isReported`: the peer reported the loss, so
- * further reports of it are ignored.
+ * Goes back and counts a retry; if no retries are left, the oldest WQE fails. `isReported`: the loss was found by a
+ * packet of the peer, and not by a timeout; further packets about the same loss are ignored.
  */
 const retry = (s: EngineState, row: number, isReported: boolean): void => {
   const w = s.rows
@@ -410,7 +418,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   w[base + QP.COMP_RETRIES]--
   s.counters.retries++
   halveCwnd(s, base)
-  if (s.windows.budget !== 0) shrinkWindow(s, row)
+  if (s.windows.maxBytes !== 0) shrinkWindow(s, row)
   if (isReported) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
   else w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   goBack(s, row)
@@ -420,7 +428,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
 /** Number of packets that may always be sent before an ACK, regardless of the congestion window. */
 const MIN_CWND_PACKETS = 8
 
-/** Halves the congestion window after a loss, because all of it is sent again. */
+/** Halves the congestion window after a loss; it is the number of bytes that are sent again. */
 const halveCwnd = (s: EngineState, base: number): void => {
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
@@ -428,13 +436,14 @@ const halveCwnd = (s: EngineState, base: number): void => {
   if (w[base + QP.REQ_CWND] > min) w[base + QP.REQ_CWND] = half > min ? half : min
 }
 
+/** Handles an RNR NAK: goes back, and waits for the time of its timer code before sending again. */
 const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
   const times = countRnrNak(s, row)
-  if (w[base + QP.RNR_RETRY] !== UNLIMITED) {
+  if (w[base + QP.RNR_RETRY] !== RNR_RETRY_UNLIMITED) {
     if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
       failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
@@ -443,7 +452,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
     w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
-  // Linux also sends a sequence NAK for the packets after it, possibly late; it must not cost a retry.
+  // RESENT: Linux also sends a sequence NAK for the packets after this one, possibly late, which must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
@@ -451,9 +460,10 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 /**
  * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
  *
- * When a process was not scheduled, its timers have expired before it reads the packets that arrived meanwhile; the
- * same holds for a peer in the same process. A timeout that is noticed late is therefore extended once, by as much as
- * it was late, at most by its own length: the specification allows between one and four times the timeout (9.7.6.1.3).
+ * When this process was not scheduled for a while, timers have expired before it reads the ACKs that arrived meanwhile,
+ * and before a peer in the same process could send any. A timeout that is noticed late is therefore extended once, by
+ * as much as it was late, at most by its own length: the specification allows between one and four times the timeout
+ * (9.7.6.1.3).
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows

@@ -24,7 +24,7 @@ const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
 const { SIGNALED } = SendFlags.values
-/** Maximum number of WQEs of each queue flushed in one call. */
+/** Maximum number of posted WQEs of each queue that one call flushes. */
 const MAX_FLUSHED = 1024
 
 /** Completion opcode by ibv_wr_opcode; 0: none. */
@@ -36,6 +36,7 @@ for (const [opcode, { completion }] of Object.entries(sendOperations)) {
   isSend[+opcode] = +(completion === WcOpcode.values.SEND)
 }
 
+/** Pushes `s.completion`, in which QPN and P_Key index are still missing. `cq`: QP.SEND_CQ or QP.RECV_CQ. */
 const pushCompletion = (s: EngineState, row: number, cq: number, solicited: boolean): void => {
   const base = row * QP.WORDS
   s.completion[Completion.QPN] = s.rows[base + QP.QPN]
@@ -44,8 +45,8 @@ const pushCompletion = (s: EngineState, row: number, cq: number, solicited: bool
 }
 
 /**
- * Completes a send WQE (a block) whose slot was retired, if it is signaled or failed. `code`: vendor error of the
- * cause.
+ * Pushes the completion of a send WQE (a block), if it is signaled or has failed; its slot is released already. `code`:
+ * vendor error of the cause.
  */
 export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
   const p = s.pool
@@ -71,7 +72,7 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
  * it complete too.
  */
 export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
-  completeOne(s, row, status, code)
+  completeAndRelease(s, row, status, code)
   if (status !== SUCCESS) return
   const base = row * QP.WORDS
   for (
@@ -79,10 +80,10 @@ export const completeOldest = (s: EngineState, row: number, status: number, code
     next !== 0 && s.pool[next + WQE.DONE] !== 0;
     next = s.rows[base + QP.REQ_HEAD]
   )
-    completeOne(s, row, SUCCESS, 0)
+    completeAndRelease(s, row, SUCCESS, 0)
 }
 
-const completeOne = (s: EngineState, row: number, status: number, code: number): void => {
+const completeAndRelease = (s: EngineState, row: number, status: number, code: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
   const request = w[base + QP.REQ_HEAD]
@@ -95,7 +96,9 @@ const completeOne = (s: EngineState, row: number, status: number, code: number):
   giveBlock(s, sendBlock(s.rows, base), request)
 }
 
-/** Completes a receive WQE (a block) with a message of `bytes` bytes. `imm` and `flags` as in a completion. */
+/**
+ * Pushes the completion of a receive WQE (a block) with a message of `bytes` bytes. `imm`, `flags`: as in Completion.
+ */
 export const completeReceive = (
   s: EngineState,
   row: number,
@@ -123,7 +126,7 @@ export const completeReceive = (
   pushCompletion(s, row, QP.RECV_CQ, solicited)
 }
 
-/** Completes a receive WQE (a block) with an error. `code`: vendor error of the cause. */
+/** Pushes the completion of a receive WQE (a block) with an error. `code`: vendor error of the cause. */
 const completeFailedReceive = (s: EngineState, row: number, receive: number, status: number, code: number): void => {
   const c = s.completion
   c.fill(0)
@@ -146,7 +149,7 @@ const releaseReceive = (s: EngineState, row: number, status: number, code: numbe
   return true
 }
 
-/** Flushes send WQEs: those that were fetched, then those that were posted, also while the QP is in ERR. */
+/** Flushes send WQEs, in ERR or SQE: those that are fetched, then those that are posted. */
 export const flushSends = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -169,11 +172,14 @@ export const flushSends = (s: EngineState, row: number): void => {
   if (left === 0) keepFlushing(s, row)
 }
 
-/** Flushes receive WQEs, except those of an SRQ, which other QPs use. `before`: number flushed just before. */
-export const flushReceives = (s: EngineState, row: number, before = 0): void => {
+/**
+ * Flushes posted receive WQEs, except those of an SRQ, which other QPs use. `flushed`: number of receive WQEs that were
+ * flushed just before, and are reported together with them.
+ */
+export const flushReceives = (s: EngineState, row: number, flushed = 0): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
-  const count = before + (usesSrq(s.rows, base) ? 0 : flushPosted(s, row, code))
+  const count = flushed + (usesSrq(s.rows, base) ? 0 : flushPosted(s, row, code))
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
@@ -192,16 +198,17 @@ const flushPosted = (s: EngineState, row: number, code: number): number => {
   return MAX_FLUSHED - left
 }
 
+/** Schedules the row, so that the next poll flushes more. */
 const keepFlushing = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] |= ReqFlag.FLUSHING
   schedule(s, row)
 }
 
-/** The vendor error in completions of flushed WQEs. */
+/** The vendor error in completions of WQEs that are flushed for this cause. */
 const flushCode = ({ id }: Cause): number =>
   codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
-/** Moves a QP to ERR: flushes everything in flight and posted. A scheduled NAK or ACK is still sent. */
+/** Moves a QP to ERR: flushes all fetched and posted WQEs. A scheduled NAK or ACK is still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows
@@ -223,13 +230,13 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
 }
 
-/** In SQD, after the last fetched WQE has completed. */
+/** To be called in SQD after the last fetched WQE has completed: raises the event SQ_DRAINED. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
-/** Moves a QP to SQE: posted sends are flushed; receiving continues (IBA 10.3.1; not for RC). */
+/** Moves a QP of an unreliable service to SQE: sends are flushed; receiving continues (IBA 10.3.1). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -251,13 +258,13 @@ export const failOldest = (s: EngineState, row: number, status: number, cause: C
   else enterSqe(s, row, cause)
 }
 
-/** Fails the current receive WQE, and moves the QP to ERR. False if there was none. */
+/** Completes the current receive WQE with an error, and moves the QP to ERR. False if there was no receive WQE. */
 export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
   flushDmaOf(s, row)
   const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]
   if (receive !== 0)
     s.env.causes?.receive(row, s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO], status, cause)
-  const had = releaseReceive(s, row, status, codeOf(cause.id))
+  const hadReceive = releaseReceive(s, row, status, codeOf(cause.id))
   enterError(s, row, cause)
-  return had
+  return hadReceive
 }

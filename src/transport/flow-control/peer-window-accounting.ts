@@ -1,80 +1,85 @@
 /*
  * Accounting of the windows that queue pairs share (peer-window.ts): bytes in flight of each row to its peer, and for
  * each peer a queue of rows that wait. Nothing is allocated once the arrays have grown.
+ *
+ * Windows are numbered: window PACED is shared by all unreliable queue pairs, window p + 1 by all reliable ones whose
+ * peer is p (QP.PEER). All bytes are window bytes: payload, and PACKET_WEIGHT per packet.
  */
 
 export interface PeerWindows {
-  /** Maximum window bytes in flight to one peer; 0: unlimited. */
-  readonly budget: number
-  /**
-   * By place of a peer: bytes in flight, window, and bytes to be acknowledged before another loss shrinks the window.
-   */
-  out: Int32Array
-  window: Int32Array
+  /** Maximum size of a peer's window, bytes; 0: unlimited. */
+  readonly maxBytes: number
+  /** By window: bytes in flight, size, and bytes to be acknowledged before another loss shrinks the window. */
+  inFlight: Int32Array
+  size: Int32Array
   untilNextLoss: Int32Array
   /**
-   * By place: first and last waiting row (-1: none), bytes that the first needs, and whether anything was acknowledged
-   * since the last check.
+   * By window: first and last waiting row (-1: none), bytes that the first needs, and whether anything was acknowledged
+   * since the last check for silent peers.
    */
-  first: Int32Array
-  last: Int32Array
-  need: Int32Array
+  firstWaiting: Int32Array
+  lastWaiting: Int32Array
+  neededByFirst: Int32Array
   hasProgress: Uint8Array
-  /** Places with waiting rows. */
-  readonly waitingPlaces: number[]
+  /** Windows with waiting rows. */
+  readonly waitingWindows: number[]
   /** Start of the current interval of paced sending, µs. */
-  since: number
+  intervalStart: number
   /** Next check for silent peers, µs; Infinity for never. */
   deadline: number
-  /** By row: its bytes in flight, its place, its bytes written off; and its links in the queue while it waits. */
-  counted: Int32Array
-  peer: Int32Array
+  /**
+   * By row: bytes in flight that count in its window, its window (-1: none), and bytes in flight that are written off.
+   */
+  rowInFlight: Int32Array
+  windowOfRow: Int32Array
   writtenOff: Int32Array
-  next: Int32Array
-  before: Int32Array
-  waiting: Uint8Array
+  /** By row: whether it waits, and then the rows behind and before it in the queue of its window. */
+  nextWaiting: Int32Array
+  previousWaiting: Int32Array
+  isWaiting: Uint8Array
   /** The row that was taken from a queue and is being polled; -1: none. */
-  serving: number
+  servedRow: number
   /** Bytes that the row being polled may have in flight, and bytes that it needed in addition (0: none). */
-  limit: number
-  missing: number
+  rowLimit: number
+  missingBytes: number
 }
 
+/** `rowLimit` of a row whose window is unlimited. */
 export const NO_LIMIT = 0x7fff_ffff
 /** Maximum bytes that paced queue pairs send in one interval. */
 export const MAX_PACED_BYTES = 0x4_0000
-/** Initial window of a peer. */
+/** Initial size of a peer's window, bytes. */
 const INITIAL_WINDOW = 0x8_0000
 
-/** Place 0 is shared by all unreliable queue pairs; peer p has place p + 1. */
+/** The window of all unreliable queue pairs. */
 export const PACED = 0
 
 /** `rows`: number of rows; 0 if sending is unlimited. */
-export const createPeerWindows = (budget: number, rows: number): PeerWindows => ({
-  budget,
-  since: Number.NEGATIVE_INFINITY,
-  out: new Int32Array(0),
-  window: new Int32Array(0),
+export const createPeerWindows = (maxBytes: number, rows: number): PeerWindows => ({
+  maxBytes,
+  intervalStart: Number.NEGATIVE_INFINITY,
+  inFlight: new Int32Array(0),
+  size: new Int32Array(0),
   untilNextLoss: new Int32Array(0),
-  first: new Int32Array(0),
-  last: new Int32Array(0),
-  need: new Int32Array(0),
+  firstWaiting: new Int32Array(0),
+  lastWaiting: new Int32Array(0),
+  neededByFirst: new Int32Array(0),
   hasProgress: new Uint8Array(0),
-  waitingPlaces: [],
+  waitingWindows: [],
   deadline: Number.POSITIVE_INFINITY,
-  counted: new Int32Array(rows),
-  peer: new Int32Array(rows).fill(-1),
+  rowInFlight: new Int32Array(rows),
+  windowOfRow: new Int32Array(rows).fill(-1),
   writtenOff: new Int32Array(rows),
-  next: new Int32Array(rows),
-  before: new Int32Array(rows),
-  waiting: new Uint8Array(rows),
-  serving: -1,
-  limit: NO_LIMIT,
-  missing: 0,
+  nextWaiting: new Int32Array(rows),
+  previousWaiting: new Int32Array(rows),
+  isWaiting: new Uint8Array(rows),
+  servedRow: -1,
+  rowLimit: NO_LIMIT,
+  missingBytes: 0,
 })
 
-/** Whether sending is limited. */
-export const isBounded = (windows: PeerWindows): boolean => windows.peer.length > 0
+/** Whether sending is limited at all. */
+export const isBounded = (windows: PeerWindows): boolean => windows.windowOfRow.length > 0
 
 const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   const copy = new Int32Array(length).fill(fill, old.length)
@@ -82,72 +87,72 @@ const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   return copy
 }
 
-/** Grows the arrays by row. */
-export const growWindows = (windows: PeerWindows, rows: number): void => {
+/** Grows the arrays that are indexed by row to `rows`. */
+export const growByRow = (windows: PeerWindows, rows: number): void => {
   if (!isBounded(windows)) return
-  const waiting = new Uint8Array(rows)
-  waiting.set(windows.waiting)
-  windows.waiting = waiting
-  windows.counted = resized(windows.counted, rows, 0)
-  windows.peer = resized(windows.peer, rows, -1)
+  const isWaiting = new Uint8Array(rows)
+  isWaiting.set(windows.isWaiting)
+  windows.isWaiting = isWaiting
+  windows.rowInFlight = resized(windows.rowInFlight, rows, 0)
+  windows.windowOfRow = resized(windows.windowOfRow, rows, -1)
   windows.writtenOff = resized(windows.writtenOff, rows, 0)
-  windows.next = resized(windows.next, rows, -1)
-  windows.before = resized(windows.before, rows, -1)
+  windows.nextWaiting = resized(windows.nextWaiting, rows, -1)
+  windows.previousWaiting = resized(windows.previousWaiting, rows, -1)
 }
 
-/** Grows the arrays by place, so that they include `peer`. */
-export const growPeers = (windows: PeerWindows, peer: number): void => {
-  const length = Math.max(16, 2 * peer)
+/** Grows the arrays that are indexed by window, so that they include `window`. */
+export const growByWindow = (windows: PeerWindows, window: number): void => {
+  const length = Math.max(16, 2 * window)
   const hasProgress = new Uint8Array(length)
   hasProgress.set(windows.hasProgress)
   windows.hasProgress = hasProgress
-  windows.out = resized(windows.out, length, 0)
-  windows.window = resized(windows.window, length, Math.min(windows.budget, INITIAL_WINDOW))
+  windows.inFlight = resized(windows.inFlight, length, 0)
+  windows.size = resized(windows.size, length, Math.min(windows.maxBytes, INITIAL_WINDOW))
   windows.untilNextLoss = resized(windows.untilNextLoss, length, 0)
-  windows.first = resized(windows.first, length, -1)
-  windows.last = resized(windows.last, length, -1)
-  windows.need = resized(windows.need, length, 0)
+  windows.firstWaiting = resized(windows.firstWaiting, length, -1)
+  windows.lastWaiting = resized(windows.lastWaiting, length, -1)
+  windows.neededByFirst = resized(windows.neededByFirst, length, 0)
 }
 
-/** Sets the bytes in flight of a row. */
-export const count = (windows: PeerWindows, row: number, bytes: number): void => {
-  const peer = windows.peer[row]
-  const change = bytes - windows.counted[row]
-  if (change === 0 || peer < 0) return
-  if (change < 0) windows.hasProgress[peer] = 1
-  windows.out[peer] += change
-  windows.counted[row] = bytes
+/** Sets the bytes in flight of a row, and so those of its window. */
+export const setInFlight = (windows: PeerWindows, row: number, bytes: number): void => {
+  const window = windows.windowOfRow[row]
+  const change = bytes - windows.rowInFlight[row]
+  if (change === 0 || window < 0) return
+  if (change < 0) windows.hasProgress[window] = 1
+  windows.inFlight[window] += change
+  windows.rowInFlight[row] = bytes
 }
 
-/** Adds `row` to the end of its peer's queue, or to the front. */
-export const enqueue = (windows: PeerWindows, peer: number, row: number, atFront: boolean): void => {
-  const first = windows.first[peer]
-  const last = windows.last[peer]
+/** Adds `row` to the end of the queue of its window, or to the front. */
+export const enqueue = (windows: PeerWindows, window: number, row: number, atFront: boolean): void => {
+  const first = windows.firstWaiting[window]
+  const last = windows.lastWaiting[window]
   if (first < 0) {
-    windows.waitingPlaces.push(peer)
-    windows.need[peer] = 0
-    windows.hasProgress[peer] = 1
+    windows.waitingWindows.push(window)
+    windows.neededByFirst[window] = 0
+    windows.hasProgress[window] = 1
   }
-  windows.waiting[row] = 1
-  windows.before[row] = atFront ? -1 : last
-  windows.next[row] = atFront ? first : -1
-  if (first < 0 || atFront) windows.first[peer] = row
-  if (last < 0 || !atFront) windows.last[peer] = row
-  if (first >= 0 && atFront) windows.before[first] = row
-  if (last >= 0 && !atFront) windows.next[last] = row
+  windows.isWaiting[row] = 1
+  windows.previousWaiting[row] = atFront ? -1 : last
+  windows.nextWaiting[row] = atFront ? first : -1
+  if (first < 0 || atFront) windows.firstWaiting[window] = row
+  if (last < 0 || !atFront) windows.lastWaiting[window] = row
+  if (first >= 0 && atFront) windows.previousWaiting[first] = row
+  if (last >= 0 && !atFront) windows.nextWaiting[last] = row
 }
 
-/** Removes a row from the queue of its peer. */
+/** Removes a row from the queue of its window. */
 export const dequeue = (windows: PeerWindows, row: number): void => {
-  const peer = windows.peer[row]
-  const next = windows.next[row]
-  const before = windows.before[row]
-  if (before < 0) windows.first[peer] = next
-  else windows.next[before] = next
-  if (next < 0) windows.last[peer] = before
-  else windows.before[next] = before
-  windows.waiting[row] = 0
-  if (windows.first[peer] >= 0) return
-  windows.waitingPlaces.splice(windows.waitingPlaces.indexOf(peer), 1)
-  if (windows.waitingPlaces.length === 0) windows.deadline = Number.POSITIVE_INFINITY
+  const window = windows.windowOfRow[row]
+  const next = windows.nextWaiting[row]
+  const before = windows.previousWaiting[row]
+  if (before < 0) windows.firstWaiting[window] = next
+  else windows.nextWaiting[before] = next
+  if (next < 0) windows.lastWaiting[window] = before
+  else windows.previousWaiting[next] = before
+  windows.isWaiting[row] = 0
+  if (windows.firstWaiting[window] >= 0) return
+  windows.waitingWindows.splice(windows.waitingWindows.indexOf(window), 1)
+  if (windows.waitingWindows.length === 0) windows.deadline = Number.POSITIVE_INFINITY
 }

@@ -1,164 +1,170 @@
 /*
  * A window for all queue pairs that send to one peer (docs/decisions/peer-window.md): together their unacknowledged
- * bytes fit into half of the peer's socket buffer. Each queue pair also has its own congestion window (QP.REQ_CWND).
+ * bytes fit into half of the peer's socket buffer. A peer is an address of another device. Each queue pair also has its
+ * own congestion window (QP.REQ_CWND).
  *
  * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *
- * A row that finds the window full waits in a queue of the peer. The queue is served in order, a quantum at a time, as
- * window becomes free, and other rows are appended, so that no row starves. If a peer acknowledges nothing for a while,
- * its bytes in flight have left its buffer: they were lost, or its queue pairs no longer exist. They are then written
- * off, so that they do not block other rows for ever.
+ * A row that finds the window full waits in the window's queue. When bytes are acknowledged, the first row is polled
+ * and may send as much as one poll may; rows that need the window later are appended, so that no row starves. If a peer
+ * acknowledges nothing for a while, the bytes in flight have left its socket buffer: they were lost, or its queue pairs
+ * no longer exist. They are then written off, so that they do not block other rows forever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
- * `s.pace`: a burst fits into a socket buffer, and receivers have an interval to read it. The memory link loses
- * nothing: it has neither window nor pace.
+ * `s.pace`: what is sent in one interval fits into a socket buffer, and receivers have an interval to read it. The
+ * memory link loses nothing: it has neither window nor pace.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'
 import type { EngineState } from '../state.ts'
 import {
-  count,
   dequeue,
   enqueue,
-  growPeers,
+  growByWindow,
   isBounded,
   MAX_PACED_BYTES,
   NO_LIMIT,
   PACED,
+  setInFlight,
 } from './peer-window-accounting.ts'
 
-/** A peer that acknowledged nothing for so many µs has read or dropped all that was sent. */
+/** A peer that has acknowledged nothing for so many µs has read or dropped all that was sent. */
 const STALL_TIMEOUT = 200_000
-/** Free window bytes for which a row is polled: worth a run, not a single packet. */
+/** Free bytes of a window for which a waiting row is polled: enough for a run of packets. */
 const MIN_FREE = 0x8000
 /** Minimum window of a peer, bytes. */
 const MIN_WINDOW = 0x1_0000
 
+/** Window bytes that the row has sent and that are not acknowledged. */
 const outstandingOf = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   return (s.rows[base + QP.REQ_SENT_BYTES] - s.rows[base + QP.COMP_ACKED_BYTES]) | 0
 }
 
-/** Updates the row's bytes in flight. */
-const countAcknowledged = (s: EngineState, row: number): void => {
+/** Updates the row's bytes in flight after bytes were sent or acknowledged. */
+const updateInFlight = (s: EngineState, row: number): void => {
   const { windows } = s
-  const out = outstandingOf(s, row)
-  if (windows.writtenOff[row] > out) windows.writtenOff[row] = out
-  count(windows, row, out - windows.writtenOff[row])
+  const outstanding = outstandingOf(s, row)
+  if (windows.writtenOff[row] > outstanding) windows.writtenOff[row] = outstanding
+  setInFlight(windows, row, outstanding - windows.writtenOff[row])
 }
 
-/** Starts a new interval when the last one is over. */
+/** Starts a new interval of paced sending if the last one is over. */
 const renewPace = (s: EngineState, now: number): void => {
   const { windows } = s
-  // The same sum as in `nextWindowDeadline`: a difference may round to less than the pace at the very deadline.
-  if (now < windows.since + s.pace) return
-  windows.since = now
-  windows.window[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
-  windows.out[PACED] = 0
+  // The same sum as in `nextWindowDeadline`: at the deadline, `now - intervalStart` may be rounded to less than the
+  // pace.
+  if (now < windows.intervalStart + s.pace) return
+  windows.intervalStart = now
+  windows.size[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
+  windows.inFlight[PACED] = 0
 }
 
-/** Before a row is polled: sets `limit`, how much it may have in flight. */
+/** To be called before a row is polled: sets `rowLimit`, the bytes that it may have in flight. */
 export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { windows } = s
   const w = s.rows
   const base = row * QP.WORDS
-  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
-  windows.missing = 0
-  windows.limit = NO_LIMIT
-  if (reliable ? windows.budget === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
-  const place = reliable ? w[base + QP.PEER] + 1 : PACED
-  if (place >= windows.out.length) growPeers(windows, place)
-  if (windows.peer[row] !== place) {
+  const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
+  windows.missingBytes = 0
+  windows.rowLimit = NO_LIMIT
+  if (isReliable ? windows.maxBytes === 0 || w[base + QP.PEER] < 0 : s.pace === 0) return
+  const window = isReliable ? w[base + QP.PEER] + 1 : PACED
+  if (window >= windows.inFlight.length) growByWindow(windows, window)
+  if (windows.windowOfRow[row] !== window) {
     leaveWindow(s, row)
-    windows.peer[row] = place
+    windows.windowOfRow[row] = window
   }
-  if (reliable) countAcknowledged(s, row)
+  if (isReliable) updateInFlight(s, row)
   else {
-    // Counted with the others' bytes until the interval is over.
+    // No acknowledgement: `inFlight` of window PACED counts what all unreliable queue pairs send in this interval.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPace(s, now)
   }
-  const behind = windows.first[place] >= 0 && windows.serving !== row
-  const room = behind ? 0 : windows.window[place] - windows.out[place]
-  // The first row may send its whole burst.
-  if (!reliable || behind || windows.out[place] > 0) windows.limit = outstandingOf(s, row) + (room > 0 ? room : 0)
+  const mustWait = windows.firstWaiting[window] >= 0 && windows.servedRow !== row
+  const free = mustWait ? 0 : windows.size[window] - windows.inFlight[window]
+  // If nothing is in flight to the peer, the row may send as much as one poll may.
+  if (!isReliable || mustWait || windows.inFlight[window] > 0)
+    windows.rowLimit = outstandingOf(s, row) + (free > 0 ? free : 0)
 }
 
-/** After a row was polled and sent `sent` bytes: counts them, and queues the row if it needed more window. */
+/** To be called after a row was polled and sent `sent` bytes: counts them, and queues the row if it needed more. */
 export const closeWindow = (s: EngineState, row: number, sent: number, now: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
-  const place = windows.peer[row]
-  if (place < 0) return
-  if (place === PACED) windows.out[PACED] += sent
-  else countAcknowledged(s, row)
-  if (windows.missing === 0 || windows.waiting[row] !== 0) return
-  // A row that was served but could not send, because its burst did not fit, stays first.
-  const staysFirst = windows.serving === row && sent === 0
-  enqueue(windows, place, row, staysFirst)
-  if (staysFirst) windows.need[place] = windows.missing
+  const window = windows.windowOfRow[row]
+  if (window < 0) return
+  if (window === PACED) windows.inFlight[PACED] += sent
+  else updateInFlight(s, row)
+  if (windows.missingBytes === 0 || windows.isWaiting[row] !== 0) return
+  // A row that was first but could not send, because it needs more than was free, stays first.
+  const staysFirst = windows.servedRow === row && sent === 0
+  enqueue(windows, window, row, staysFirst)
+  if (staysFirst) windows.neededByFirst[window] = windows.missingBytes
   if (windows.deadline === Number.POSITIVE_INFINITY) windows.deadline = now + STALL_TIMEOUT
 }
 
-/** When to call `onWindowTimer`, µs; Infinity for never. */
+/** The time at which to call `onWindowTimer`, µs; Infinity for never. */
 export const nextWindowDeadline = (s: EngineState): number => {
   const { windows } = s
-  const paced = windows.waitingPlaces.length > 0 && windows.first[PACED] >= 0
-  return paced ? Math.min(windows.deadline, windows.since + s.pace) : windows.deadline
+  const isPacedWaiting = windows.waitingWindows.length > 0 && windows.firstWaiting[PACED] >= 0
+  return isPacedWaiting ? Math.min(windows.deadline, windows.intervalStart + s.pace) : windows.deadline
 }
 
-/** Called when an interval is over, or a peer was silent for too long. */
+/**
+ * To be called at `nextWindowDeadline`: an interval of paced sending is over, or it is time to check for silent peers.
+ */
 export const onWindowTimer = (s: EngineState, now: number): void => {
-  if (s.pace !== 0 && s.windows.first.length > 0) renewPace(s, now)
-  if (now >= s.windows.deadline) onStall(s, now)
+  if (s.pace !== 0 && s.windows.firstWaiting.length > 0) renewPace(s, now)
+  if (now >= s.windows.deadline) checkSilentPeers(s, now)
 }
 
-/** The row has nothing in flight and nothing to send any more: ERR, RESET, or another peer. */
+/** Removes a row from its window: it is in ERR or RESET, or has another peer. */
 export const leaveWindow = (s: EngineState, row: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
-  if (windows.waiting[row] !== 0) dequeue(windows, row)
-  count(windows, row, 0)
+  if (windows.isWaiting[row] !== 0) dequeue(windows, row)
+  setInFlight(windows, row, 0)
   windows.writtenOff[row] = 0
-  windows.peer[row] = -1
+  windows.windowOfRow[row] = -1
 }
 
-/** A loss on the path to the row's peer: counted once for all bytes in flight at that time. */
+/** After a loss on the path to the row's peer: halves its window, once for all bytes in flight at that time. */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
-  const peer = windows.peer[row]
-  if (peer < 0 || windows.untilNextLoss[peer] > 0) return
-  const half = windows.window[peer] >> 1
-  const window = half > MIN_WINDOW ? half : Math.min(MIN_WINDOW, windows.budget)
-  windows.window[peer] = window
-  windows.untilNextLoss[peer] = window
+  const window = windows.windowOfRow[row]
+  if (window < 0 || windows.untilNextLoss[window] > 0) return
+  const half = windows.size[window] >> 1
+  const size = half > MIN_WINDOW ? half : Math.min(MIN_WINDOW, windows.maxBytes)
+  windows.size[window] = size
+  windows.untilNextLoss[window] = size
 }
 
-/** The peer has acknowledged `bytes` bytes. */
+/** The row's peer has acknowledged `bytes` bytes: grows its window by an eighth of them. */
 export const growWindow = (s: EngineState, row: number, bytes: number): void => {
   const { windows } = s
   if (!isBounded(windows)) return
-  const peer = windows.peer[row]
-  if (peer < 0) return
-  const window = windows.window[peer] + (bytes >> 3)
-  windows.window[peer] = window < windows.budget ? window : windows.budget
-  if (windows.untilNextLoss[peer] > 0) windows.untilNextLoss[peer] -= bytes
+  const window = windows.windowOfRow[row]
+  if (window < 0) return
+  const size = windows.size[window] + (bytes >> 3)
+  windows.size[window] = size < windows.maxBytes ? size : windows.maxBytes
+  if (windows.untilNextLoss[window] > 0) windows.untilNextLoss[window] -= bytes
 }
 
-/** Takes the next waiting row for which there is window; -1 if there is none. */
+/** Takes the first waiting row of a window with enough free bytes; -1 if there is none. */
 export const takeWaiting = (s: EngineState): number => {
   const { windows } = s
-  for (let i = 0; i < windows.waitingPlaces.length; i++) {
-    const peer = windows.waitingPlaces[i]
-    const window = windows.window[peer]
-    const room = window - windows.out[peer]
-    const need = windows.need[peer]
-    if (windows.out[peer] > 0 && room < (need > MIN_FREE ? need : Math.min(MIN_FREE, window >> 1))) continue
-    const row = windows.first[peer]
-    windows.need[peer] = 0
+  for (let i = 0; i < windows.waitingWindows.length; i++) {
+    const window = windows.waitingWindows[i]
+    const size = windows.size[window]
+    const free = size - windows.inFlight[window]
+    const needed = windows.neededByFirst[window]
+    if (windows.inFlight[window] > 0 && free < (needed > MIN_FREE ? needed : Math.min(MIN_FREE, size >> 1))) continue
+    const row = windows.firstWaiting[window]
+    windows.neededByFirst[window] = 0
     dequeue(windows, row)
-    windows.serving = row
+    windows.servedRow = row
     return row
   }
   return -1
@@ -167,25 +173,26 @@ export const takeWaiting = (s: EngineState): number => {
 /** The port was full when a waiting row was polled: it returns to the front of the queue. */
 export const requeueFirst = (s: EngineState, row: number): void => {
   const { windows } = s
-  if (windows.waiting[row] === 0 && windows.peer[row] >= 0) enqueue(windows, windows.peer[row], row, true)
+  if (windows.isWaiting[row] === 0 && windows.windowOfRow[row] >= 0)
+    enqueue(windows, windows.windowOfRow[row], row, true)
 }
 
 /** Writes off the bytes in flight to peers that have acknowledged nothing since the last check. */
-const onStall = (s: EngineState, now: number): void => {
+const checkSilentPeers = (s: EngineState, now: number): void => {
   const { windows } = s
-  for (const peer of windows.waitingPlaces) {
-    if (windows.hasProgress[peer] === 0 && peer !== PACED) forgetOutstanding(s, peer)
-    windows.hasProgress[peer] = 0
+  for (const window of windows.waitingWindows) {
+    if (windows.hasProgress[window] === 0 && window !== PACED) writeOff(s, window)
+    windows.hasProgress[window] = 0
   }
-  windows.deadline = windows.waitingPlaces.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
+  windows.deadline = windows.waitingWindows.length > 0 ? now + STALL_TIMEOUT : Number.POSITIVE_INFINITY
 }
 
-const forgetOutstanding = (s: EngineState, peer: number): void => {
+const writeOff = (s: EngineState, window: number): void => {
   const { windows } = s
   for (let row = 0; row < s.rowCount; row++) {
-    if (windows.peer[row] !== peer) continue
+    if (windows.windowOfRow[row] !== window) continue
     windows.writtenOff[row] = outstandingOf(s, row)
-    windows.counted[row] = 0
+    windows.rowInFlight[row] = 0
   }
-  windows.out[peer] = 0
+  windows.inFlight[window] = 0
 }

@@ -1,8 +1,8 @@
 /*
- * Fast path: SENDs, WRITEs and READs between idle RC queue pairs of one process, each with one SGE of memory that
- * JavaScript can access on both sides, no immediate, and at most MAX_BYTES. These WQEs are not added to the list of
- * fetched WQEs. Only success is handled here: everything is checked before anything is executed, and a WQE that fails a
- * check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets
+ * Fast path: SENDs, WRITEs and READs of at most MAX_BYTES, without immediate, between idle RC queue pairs of one
+ * process, if there is one SGE on each side and JavaScript can access the memory of both. These WQEs are not added to
+ * the list of fetched WQEs. Only success is handled here: each WQE is checked before it is executed, and one that fails
+ * a check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets
  * that would have been sent.
  */
 import { QpState } from '../../spec/enums.ts'
@@ -14,9 +14,9 @@ import { QP, ReqFlag, RespFlag, WQE } from '../fields.ts'
 import { PSN_MASK } from '../psn.ts'
 import { recvBlock, sendBlock } from '../qp-layout.ts'
 import { takeReceive } from '../responder/receive-request.ts'
-import { type EngineState, type FastBatch, giveBlock, PACKET_WEIGHT, readPart, takeBlock } from '../state.ts'
+import { type EngineState, type FastBatch, giveBlock, PACKET_WEIGHT, readPartPackets, takeBlock } from '../state.ts'
 import { Access, Receive, Send, Sge } from '../types.ts'
-import { countFastMessage, countRead, findLocalPeer, settleCounts } from './local-peer.ts'
+import { addPollCounts, countFastMessage, countRead, findLocalPeer } from './local-peer.ts'
 
 const { RTS } = QpState.values
 const { RDMA_WRITE, RDMA_READ, SEND } = WrOpcode.values
@@ -32,7 +32,7 @@ const MAX_BYTES = 0x10_0000
 /** Window bytes that a queue pair sends per poll. */
 export const FAST_QUANTUM = 0x10_0000
 
-/** Number of WQEs in a batch. */
+/** Maximum number of WQEs of a batch. */
 const BATCH = 16
 
 const noArena = plainArena(0)
@@ -59,36 +59,36 @@ const isIdle = (s: EngineState, base: number): boolean => {
   )
 }
 
-/** Whether the peer has nothing in flight either. */
+/** Whether the local peer's responder has nothing in progress and expects `psn`. */
 const isPeerIdle = (s: EngineState, psn: number): boolean => {
-  const t = s.peerState as EngineState
-  const v = t.rows
+  const peer = s.peerState as EngineState
+  const peerRows = peer.rows
   const peerBase = s.peerRow * QP.WORDS
   return (
-    v[peerBase + QP.STATE] === RTS &&
-    v[peerBase + QP.RESP_EPSN] === psn &&
-    v[peerBase + QP.RESP_MESSAGE] === NONE &&
-    v[peerBase + QP.RESP_PENDING] === 0 &&
-    (v[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
-    t.dmaArena === undefined
+    peerRows[peerBase + QP.STATE] === RTS &&
+    peerRows[peerBase + QP.RESP_EPSN] === psn &&
+    peerRows[peerBase + QP.RESP_MESSAGE] === NONE &&
+    peerRows[peerBase + QP.RESP_PENDING] === 0 &&
+    (peerRows[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
+    peer.dmaArena === undefined
   )
 }
 
-/** Executes what was posted, without scheduling the row. True if nothing is left to send. */
+/** Executes posted WQEs of a row that is not scheduled, if row and peer are idle. True if nothing is left to send. */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
   sendAllFast(s, row)
-  settleCounts(s)
+  addPollCounts(s)
   return (s.rows[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0
 }
 
-/** Executes what was posted, up to FAST_QUANTUM; the row has a local peer. */
+/** Executes posted WQEs, up to FAST_QUANTUM, if the row is idle; the caller has found its local peer. */
 export const sendFastPath = (s: EngineState, row: number): void => {
   if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
 
-/** Executes what was posted by an idle row, up to FAST_QUANTUM. */
+/** Executes posted WQEs of an idle row, up to FAST_QUANTUM, if the peer is idle too. */
 const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
@@ -131,8 +131,9 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   w[base + QP.COMP_RETRIES] = w[base + QP.RETRY_CNT]
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   s.localBytes += (w[base + QP.REQ_SENT_BYTES] - start) | 0
-  const { move } = s.env.memory
-  for (let i = 0; i < count; i++) move?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
+  const { copyLocated } = s.env.memory
+  for (let i = 0; i < count; i++)
+    copyLocated?.(from[i], fromAt[i], to[i], toAt[i], s.pool[requests[i] + WQE.WR + Send.LENGTH])
   s.env.work.retireSend(row, count)
   for (let i = 0; i < count; i++) {
     if (receives[i] !== 0) completeReceived(s, receives[i], requests[i] + WQE.WR)
@@ -144,11 +145,11 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
 
 /** Completes a receive WQE of the peer with the SEND at `wr`. */
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
-  const t = s.peerState as EngineState
-  const other = s.peerRow
+  const peer = s.peerState as EngineState
+  const peerRow = s.peerRow
   const solicited = (s.pool[wr + Send.FLAGS] & SOLICITED) !== 0
-  completeReceive(t, other, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
-  giveBlock(t, recvBlock(t.rows, other * QP.WORDS), receive)
+  completeReceive(peer, peerRow, receive, RECV, s.pool[wr + Send.LENGTH], 0, 0, solicited)
+  giveBlock(peer, recvBlock(peer.rows, peerRow * QP.WORDS), receive)
 }
 
 /**
@@ -167,78 +168,81 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
   if (p[wr + Send.REFUSED] !== 0) return false
   const sge = wr + Send.SGE
   const access = isRead ? LOCAL_WRITE : LOCAL_READ
-  const local = s.env.memory.find?.(
+  const local = s.env.memory.resolveAndLocate?.(
     w[base + QP.PD],
     p[sge + Sge.LKEY],
     p[sge + Sge.HI],
     p[sge + Sge.LO],
     length,
     access,
-    s.result.place,
+    s.result.offset,
   )
   if (local === undefined) return false
-  const localAt = s.result.place[0]
+  const localAt = s.result.offset[0]
   const remote = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
   if (remote === undefined) return false
   const { from, fromAt, to, toAt, receives } = batch
   from[i] = isRead ? remote : local
-  fromAt[i] = isRead ? s.result.place[0] : localAt
+  fromAt[i] = isRead ? s.result.offset[0] : localAt
   to[i] = isRead ? local : remote
-  toAt[i] = isRead ? localAt : s.result.place[0]
-  const v = (s.peerState as EngineState).rows
+  toAt[i] = isRead ? localAt : s.result.offset[0]
+  const peerRows = (s.peerState as EngineState).rows
   const peerBase = s.peerRow * QP.WORDS
-  receives[i] = opcode === SEND ? v[peerBase + QP.RESP_RECEIVE] : 0
-  if (opcode === SEND) v[peerBase + QP.RESP_RECEIVE] = 0
+  receives[i] = opcode === SEND ? peerRows[peerBase + QP.RESP_RECEIVE] : 0
+  if (opcode === SEND) peerRows[peerBase + QP.RESP_RECEIVE] = 0
   const mtu = w[base + QP.MTU]
   const packets = Math.ceil(length / mtu)
-  const messages = isRead ? countRead(s, row, packets, readPart(s, mtu), length) : 1
+  const messages = isRead ? countRead(s, row, packets, readPartPackets(s, mtu), length) : 1
   if (!isRead) countFastMessage(s, packets, length, opcode === RDMA_WRITE)
   const psn = (w[base + QP.REQ_PSN] + packets) & PSN_MASK
-  v[peerBase + QP.RESP_EPSN] = psn
-  v[peerBase + QP.RESP_MSN] = (v[peerBase + QP.RESP_MSN] + messages) & PSN_MASK
+  peerRows[peerBase + QP.RESP_EPSN] = psn
+  peerRows[peerBase + QP.RESP_MSN] = (peerRows[peerBase + QP.RESP_MSN] + messages) & PSN_MASK
   w[base + QP.REQ_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += length + packets * PACKET_WEIGHT
   return true
 }
 
-/** The peer's memory for a WRITE or READ; its offset is in `s.result.place`. */
+/** The peer's memory for a WRITE or READ; its offset is in `s.result.offset`. Undefined: left to the slow path. */
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
-  const { rows: v, env } = s.peerState as EngineState
+  const { rows: peerRows, env } = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
-  if ((v[peerBase + QP.ACCESS] & right) === 0) return undefined
-  // More concurrent READs than the peer serves: its responder would refuse them.
+  if ((peerRows[peerBase + QP.ACCESS] & right) === 0) return undefined
+  // The requester may have more READs outstanding than the peer's responder accepts: the slow path refuses them.
   const maxRdAtomic = s.rows[base + QP.MAX_RD_ATOMIC]
-  if (isRead && (maxRdAtomic === 0 || maxRdAtomic > v[peerBase + QP.RESP_RESOURCE_COUNT])) return undefined
-  return env.memory.find?.(
-    v[peerBase + QP.PD],
+  if (isRead && (maxRdAtomic === 0 || maxRdAtomic > peerRows[peerBase + QP.RESP_RESOURCE_COUNT])) return undefined
+  return env.memory.resolveAndLocate?.(
+    peerRows[peerBase + QP.PD],
     p[wr + Send.RKEY],
     p[wr + Send.REMOTE_HI],
     p[wr + Send.REMOTE_LO],
     length,
     right,
-    s.result.place,
+    s.result.offset,
   )
 }
 
-/** The peer's memory for a SEND: takes a receive WQE, which the slow path uses if the message does not fit. */
+/**
+ * The peer's memory for a SEND, as `findRemote`: takes a receive WQE, which the slow path uses if the message does not
+ * fit.
+ */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
-  const t = s.peerState as EngineState
-  if (!takeReceive(t, s.peerRow)) return undefined
+  const peer = s.peerState as EngineState
+  if (!takeReceive(peer, s.peerRow)) return undefined
   const peerBase = s.peerRow * QP.WORDS
-  const receive = t.rows[peerBase + QP.RESP_RECEIVE]
-  const p = t.pool
+  const receive = peer.rows[peerBase + QP.RESP_RECEIVE]
+  const p = peer.pool
   if (p[receive + Receive.SGES] !== 1 || p[receive + Receive.LENGTH] < length) return undefined
   const sge = receive + Receive.SGE
-  const pd = t.rows[peerBase + QP.RECV_PD]
-  return t.env.memory.find?.(
+  const pd = peer.rows[peerBase + QP.RECV_PD]
+  return peer.env.memory.resolveAndLocate?.(
     pd,
     p[sge + Sge.LKEY],
     p[sge + Sge.HI],
     p[sge + Sge.LO],
     length,
     LOCAL_WRITE,
-    s.result.place,
+    s.result.offset,
   )
 }

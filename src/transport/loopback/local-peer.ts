@@ -1,7 +1,7 @@
 /*
- * Finds the peer of a queue pair in this process, for messages without packets (slices.ts), and counts the packets that
- * would have been sent. Both ends must match as they would for packets: flows, peers, QPNs, services, path MTUs,
- * states.
+ * Finds the peer of a queue pair in this process, for messages without packets (slices.ts, fast-path.ts), and counts
+ * the packets that would have been sent. Both ends must match as they would for packets: flows, peers, QPNs, services,
+ * path MTUs, states.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -10,7 +10,7 @@ import { reliableService, Service, serviceBits } from '../../spec/wire/services.
 import { KindFlags, SendKind } from '../../spec/work.ts'
 import { QP, RespFlag, WQE } from '../fields.ts'
 import { basicHeaderBytes, firstOf, lastOf, onlyOf, operationOf } from '../operations.ts'
-import { type EngineState, TurnCounts } from '../state.ts'
+import { type EngineState, PollCounts } from '../state.ts'
 import { type LocalPeerDevice, Send } from '../types.ts'
 
 const { RTR, ERR } = QpState.values
@@ -18,58 +18,62 @@ const { NONE, LOCAL, READ } = SendKind
 const { RESPONSE } = KindFlags
 const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
-/** Header bytes of a READ response MIDDLE (a BTH); those added by a RETH, and by an AETH. */
+/** Header bytes of a READ response MIDDLE, which has only a BTH; and bytes of a RETH. */
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
-/** Bytes of an ACK. */
+/** Bytes of an ACK packet. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
+/** Bytes of an AETH. */
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
-const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = TurnCounts
+const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = PollCounts
 
 /** The service that the peer of `service` must have. */
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
-/** Finds the local peer of `row` and sets `s.peerDevice`, `s.peerState`, `s.peerRow`. False if it needs packets. */
+/**
+ * Finds the local peer of `row`, and sets `s.peerDevice`, `s.peerState` and `s.peerRow`. False if there is none, so
+ * that the row must send packets.
+ */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined
-  const own = s.env.localDevice
-  if (own === undefined) return false
+  const ownDevice = s.env.localDevice
+  if (ownDevice === undefined) return false
   const w = s.rows
   const base = row * QP.WORDS
   const service = w[base + QP.SERVICE]
   if (service === UD || service === XRC_TGT) return false
-  const peerDevice = own.at(w[base + QP.FLOW])
+  const peerDevice = ownDevice.receiverOf(w[base + QP.FLOW])
   if (peerDevice?.state === undefined) return false
   const peerRow = peerDevice.rowOf(w[base + QP.DEST_QPN])
   if (peerRow < 0) return false
-  const t = peerDevice.state as EngineState
-  const v = t.rows
+  const peer = peerDevice.state as EngineState
+  const peerRows = peer.rows
   const peerBase = peerRow * QP.WORDS
   const isPeer =
-    v[peerBase + QP.ALIVE] !== 0 &&
-    v[peerBase + QP.SERVICE] === peerServiceOf(service) &&
-    v[peerBase + QP.MTU] === w[base + QP.MTU] &&
-    v[peerBase + QP.PEER] >= 0 &&
-    v[peerBase + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
-    (t !== s || peerRow !== row)
+    peerRows[peerBase + QP.ALIVE] !== 0 &&
+    peerRows[peerBase + QP.SERVICE] === peerServiceOf(service) &&
+    peerRows[peerBase + QP.MTU] === w[base + QP.MTU] &&
+    peerRows[peerBase + QP.PEER] >= 0 &&
+    peerRows[peerBase + QP.PEER] === ownDevice.peerAt(w[base + QP.FLOW]) &&
+    (peer !== s || peerRow !== row)
   if (!isPeer) return false
   // The peer's ACKs must reach this port.
   if (reliableService[service] !== 0) {
-    const peerFlow = v[peerBase + QP.FLOW]
+    const peerFlow = peerRows[peerBase + QP.FLOW]
     if (
-      v[peerBase + QP.DEST_QPN] !== w[base + QP.QPN] ||
-      peerDevice.at(peerFlow) !== own ||
+      peerRows[peerBase + QP.DEST_QPN] !== w[base + QP.QPN] ||
+      peerDevice.receiverOf(peerFlow) !== ownDevice ||
       peerDevice.peerAt(peerFlow) !== w[base + QP.PEER]
     )
       return false
   }
   s.peerDevice = peerDevice
-  s.peerState = t
+  s.peerState = peer
   s.peerRow = peerRow
   return true
 }
 
-/** Whether `request` may be sent, or continued, without packets; the row has a local peer. */
+/** Whether `request` may be sent, or continued, without packets; the caller has found the row's local peer. */
 export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -83,26 +87,26 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   )
     return false
   const peerDevice = s.peerDevice as LocalPeerDevice
-  const v = (s.peerState as EngineState).rows
+  const peerRows = (s.peerState as EngineState).rows
   const peerBase = s.peerRow * QP.WORDS
-  const state = v[peerBase + QP.STATE]
+  const state = peerRows[peerBase + QP.STATE]
   if (state < RTR || state === ERR) return false
   if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && peerDevice.isIdle()
   if (
-    (v[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 ||
-    v[peerBase + QP.RESP_PENDING] !== 0
+    (peerRows[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 ||
+    peerRows[peerBase + QP.RESP_PENDING] !== 0
   )
     return false
-  if (v[peerBase + QP.RESP_EPSN] !== psn) return false
-  // More concurrent READs than the peer serves: its responder would refuse them.
-  if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > v[peerBase + QP.RESP_RESOURCE_COUNT]) return false
+  if (peerRows[peerBase + QP.RESP_EPSN] !== psn) return false
+  // The requester may have more READs outstanding than the peer's responder accepts: with packets, it refuses them.
+  if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > peerRows[peerBase + QP.RESP_RESOURCE_COUNT]) return false
   const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
-  return v[peerBase + QP.RESP_MESSAGE] === message
+  return peerRows[peerBase + QP.RESP_MESSAGE] === message
 }
 
 // ---- counters ----
 
-/** Counts a slice of `packets` packets with `bytes` bytes of data. */
+/** Counts a slice of a SEND or WRITE: `packets` packets with `bytes` bytes of data. */
 export const countMessage = (
   s: EngineState,
   row: number,
@@ -150,33 +154,34 @@ export const countRead = (s: EngineState, row: number, packets: number, part: nu
 
 /** Counts packets to the peer. */
 export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
-  s.turnCounts[SENT] += packets
-  s.turnCounts[SENT_BYTES] += bytes
+  s.pollCounts[SENT] += packets
+  s.pollCounts[SENT_BYTES] += bytes
 }
 
 /** Counts packets from the peer. */
 export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
-  s.turnCounts[RECEIVED] += packets
-  s.turnCounts[RECEIVED_BYTES] += bytes
+  s.pollCounts[RECEIVED] += packets
+  s.pollCounts[RECEIVED_BYTES] += bytes
 }
 
-/** Adds the counts to the counters of both engines and devices, at the end of a poll. */
-export const settleCounts = (s: EngineState): void => {
-  const { turnCounts } = s
-  // Both, because a READ that continues may have responses only.
-  if (turnCounts[SENT] === 0 && turnCounts[RECEIVED] === 0) return
-  const own = s.env.localDevice as LocalPeerDevice
+/** At the end of a poll: adds its counts to the counters of both engines and both ports. */
+export const addPollCounts = (s: EngineState): void => {
+  const { pollCounts } = s
+  // Both are checked, because a poll that continues a READ may count responses only.
+  if (pollCounts[SENT] === 0 && pollCounts[RECEIVED] === 0) return
+  const ownDevice = s.env.localDevice as LocalPeerDevice
   const peerDevice = s.peerDevice as LocalPeerDevice
-  const t = s.peerState as EngineState
-  count(own, s, peerDevice, t, turnCounts[SENT], turnCounts[SENT_BYTES])
-  count(peerDevice, t, own, s, turnCounts[RECEIVED], turnCounts[RECEIVED_BYTES])
-  turnCounts[SENT] = 0
-  turnCounts[SENT_BYTES] = 0
-  turnCounts[RECEIVED] = 0
-  turnCounts[RECEIVED_BYTES] = 0
+  const peer = s.peerState as EngineState
+  addCounts(ownDevice, s, peerDevice, peer, pollCounts[SENT], pollCounts[SENT_BYTES])
+  addCounts(peerDevice, peer, ownDevice, s, pollCounts[RECEIVED], pollCounts[RECEIVED_BYTES])
+  pollCounts[SENT] = 0
+  pollCounts[SENT_BYTES] = 0
+  pollCounts[RECEIVED] = 0
+  pollCounts[RECEIVED_BYTES] = 0
 }
 
-const count = (
+/** Adds packets that `from` has sent to `to`. */
+const addCounts = (
   from: LocalPeerDevice,
   sender: EngineState,
   to: LocalPeerDevice,

@@ -1,14 +1,16 @@
 /*
  * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md). The peer's responder gets
- * slices of at most 64 KiB, and its response takes effect immediately. Programs and peers observe the same as with
- * packets: PSNs and MSNs advance, the responder's own checks and refusals apply (transport/responder/send-write.ts,
+ * slices of at most 64 KiB, and its response takes effect immediately. Programs observe the same as with packets: PSNs
+ * and MSNs advance, the responder's own checks and refusals apply (transport/responder/send-write.ts,
  * transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR timers and retries run, counters
  * count packets and their bytes.
  *
- * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: connected back
- * to it, same service and path MTU, no message in progress. All other messages are sent as packets, and so is all
- * traffic while the port is captured (`LocalPeerDevice`). Between two slices both ends are in the state that packets
- * would have left, so each slice may take either path.
+ * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: the peer is
+ * connected to it, has the same service and path MTU, and has no message in progress. All other messages are sent as
+ * packets, and so are all messages while packets are captured at the port (`LocalPeerDevice`). After each slice both
+ * ends are in the state in which packets would have left them, so the next slice may be sent either way.
+ *
+ * `peer` is the state of the peer's engine, and `peerRow` the peer's row in it.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -38,12 +40,12 @@ import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from '../requester/read-atomic-request.ts'
 import { putRequestHeader, srqnOf } from '../requester/request-header.ts'
 import { NakSyndrome, nakAt, nakFatal, nakInvalidRequest } from '../responder/nak.ts'
-import { checkRead, takeResponse } from '../responder/rd-atomic.ts'
+import { checkRead, consumeResponse } from '../responder/rd-atomic.ts'
 import { communicationEstablished, onRequest } from '../responder/responder.ts'
-import { beginWrite, takeSend, takeWrite } from '../responder/send-write.ts'
+import { beginWrite, receiveSend, receiveWrite } from '../responder/send-write.ts'
 import { nakSrq, selectSrq } from '../responder/xrc.ts'
 import { advance, failLocalAccess, Step } from '../scheduling.ts'
-import { type EngineState, PACKET_WEIGHT, readPart } from '../state.ts'
+import { type EngineState, PACKET_WEIGHT, readPartPackets } from '../state.ts'
 import { Access, type LocalPeerDevice, Send, Sge } from '../types.ts'
 import { isAdmitted } from '../unreliable/unreliable.ts'
 import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutbound } from './local-peer.ts'
@@ -58,7 +60,7 @@ const { SENT_SOME, WAITS } = Step
 const HEADER_BYTES = opcodeHeaderBytes
 const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTES
 
-/** Bytes of one slice. */
+/** Maximum bytes of one slice. */
 const SLICE_BYTES = 0x1_0000
 /** Size of the staging buffer of a `LocalPeerDevice`: for a slice, or for the request packet of an atomic. */
 export const STAGING_BYTES = SLICE_BYTES
@@ -67,16 +69,16 @@ export const STAGING_BYTES = SLICE_BYTES
 
 /** Sends a slice of `request`. Returns a `Step`. */
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
-  const t = s.peerState as EngineState
-  const other = s.peerRow
+  const peer = s.peerState as EngineState
+  const peerRow = s.peerRow
   const kind = s.pool[request + WQE.KIND]
-  t.rows[other * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
-  if (t.rows[other * QP.WORDS + QP.STATE] === RTR) communicationEstablished(t, other)
+  peer.rows[peerRow * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
+  if (peer.rows[peerRow * QP.WORDS + QP.STATE] === RTR) communicationEstablished(peer, peerRow)
   if ((kind & RESPONSE) === 0) return sendMessageSlice(s, row, request, now)
   return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
 }
 
-/** Number of packets in the next slice of a message of `psns` packets, after `done`. */
+/** Number of packets in the next slice of a message of `psns` packets, of which `done` were sent. */
 const slicePackets = (mtu: number, psns: number, done: number): number => {
   const maxPackets = SLICE_BYTES / mtu
   return psns - done < maxPackets ? psns - done : maxPackets
@@ -97,18 +99,22 @@ const locateLocal = (s: EngineState, row: number, request: number, from: number,
     const end = p[wr + Send.SGE + Sge.LO] + from
     const hi = upperWord(p[wr + Send.SGE + Sge.HI], end)
     const key = p[wr + Send.SGE + Sge.LKEY]
-    const why = locateInPlace(s, s, row, key, hi, end >>> 0, total, Access.LOCAL_READ)
-    if (why !== UNLOCATED) return why
+    const result = locateInPlace(s, s, row, key, hi, end >>> 0, total, Access.LOCAL_READ)
+    if (result !== UNLOCATED) return result
   }
   return gather(s, row, request, from, total, arena, staging, total, total)
 }
 
+/** Beside the DmaResults: the memory cannot be accessed in place. */
 const UNLOCATED = -1
 
-/** Finds registered memory of `t` in place; UNLOCATED if that is not possible. */
+/**
+ * Finds memory that is registered at the device of `owner`, one of the two engines, in place. Sets `s.result.arena` and
+ * `s.result.at`; returns a DmaResult or UNLOCATED.
+ */
 const locateInPlace = (
   s: EngineState,
-  t: EngineState,
+  owner: EngineState,
   row: number,
   key: number,
   hi: number,
@@ -116,19 +122,20 @@ const locateInPlace = (
   total: number,
   access: number,
 ): number => {
-  const { memory } = t.env
+  const { memory } = owner.env
+  // with an arena for native code, the other side's memory may be that of another process, copied natively
   if (memory.locate === undefined || (s.env.localDevice as LocalPeerDevice).arena.address !== 0) return UNLOCATED
-  const qp = t.rows[row * QP.WORDS + QP.QPN]
-  const pd = t.rows[row * QP.WORDS + QP.PD]
+  const qp = owner.rows[row * QP.WORDS + QP.QPN]
+  const pd = owner.rows[row * QP.WORDS + QP.PD]
   const region = memory.resolve(pd, key, hi, lo, total, access, qp)
   if (region < 0) {
-    noteRefusedKey(t, pd, key, hi, lo, total, access, qp)
+    noteRefusedKey(owner, pd, key, hi, lo, total, access, qp)
     return DmaResult.NO_REGION
   }
-  const found = memory.locate(region, hi, lo, total, s.result.place)
-  if (found === undefined) return UNLOCATED
-  s.result.arena = found
-  s.result.at = s.result.place[0]
+  const arena = memory.locate(region, hi, lo, total, s.result.offset)
+  if (arena === undefined) return UNLOCATED
+  s.result.arena = arena
+  s.result.at = s.result.offset[0]
   return DmaResult.OK
 }
 
@@ -145,24 +152,24 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
   if (locateLocal(s, row, request, done * mtu, bytes) !== DmaResult.OK) return failLocalAccess(s, row, request)
-  const t = s.peerState as EngineState
-  const reliable = reliableService[w[base + QP.SERVICE]] !== 0
-  const taken =
-    reliable || admits(t, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
-      ? receiveMessageSlice(s, t, row, request, done, bytes, packets, ends)
+  const peer = s.peerState as EngineState
+  const isReliable = reliableService[w[base + QP.SERVICE]] !== 0
+  const accepted =
+    isReliable || isAccepted(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], done === 0)
+      ? receiveMessageSlice(s, peer, row, request, done, bytes, packets, ends)
       : 0
   countMessage(s, row, request, done === 0, ends, packets, bytes)
-  if (reliable) return onSliceTaken(s, row, request, packets, taken, packets * PACKET_WEIGHT + bytes, ends, now)
-  dropRest(t, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], taken, packets)
+  if (isReliable) return onSliceReceived(s, row, request, packets, accepted, packets * PACKET_WEIGHT + bytes, ends, now)
+  dropRest(peer, s.peerRow, w[base + QP.REQ_PSN], p[request + WQE.KIND], accepted, packets)
   s.localBytes += bytes + packets * PACKET_WEIGHT
   advance(s, row, request, packets, bytes + packets * PACKET_WEIGHT, ends)
   return SENT_SOME
 }
 
-/** Passes a slice to the responder. Returns how many packets it accepted. */
+/** Passes a slice of a SEND or WRITE to the responder. Returns how many packets it has accepted. */
 const receiveMessageSlice = (
   s: EngineState,
-  t: EngineState,
+  peer: EngineState,
   row: number,
   request: number,
   done: number,
@@ -172,47 +179,47 @@ const receiveMessageSlice = (
 ): number => {
   const p = s.pool
   const wr = request + WQE.WR
-  const other = s.peerRow
+  const peerRow = s.peerRow
   const arena = s.result.arena
   const from = s.result.at
   const service = s.rows[row * QP.WORDS + QP.SERVICE]
   const operation = operationOf(service, p[wr + Send.OPCODE])
   const starts = done === 0
-  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, row * QP.WORDS, request), starts ? OP_START : 0)) {
-    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * QP.WORDS, request)))
+  if (service === XRC_INI && !selectSrq(peer, peerRow, srqnOf(s, row * QP.WORDS, request), starts ? OP_START : 0)) {
+    nakInvalidRequest(peer, peerRow, nakSrq(srqnOf(s, row * QP.WORDS, request)))
     return 0
   }
-  const place = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
+  const position = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
   const lastFlags = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
-  const flags = place | lastFlags
+  const flags = position | lastFlags
   const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
   const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
-  setPayload(t, arena, from, bytes)
-  if (p[request + WQE.KIND] === SEND) return takeSend(t, other, flags, packets, value, solicited, true)
+  setPayload(peer, arena, from, bytes)
+  if (p[request + WQE.KIND] === SEND) return receiveSend(peer, peerRow, flags, packets, value, solicited, true)
   if (starts) {
-    const many = p[request + WQE.PSNS] > 1
+    const isMultiPacket = p[request + WQE.PSNS] > 1
     const refusal = beginWrite(
-      t,
-      other,
+      peer,
+      peerRow,
       p[wr + Send.REMOTE_HI],
       p[wr + Send.REMOTE_LO],
       p[wr + Send.RKEY],
       p[wr + Send.LENGTH],
-      many,
+      isMultiPacket,
     )
     if (refusal !== 0) {
-      nakFatal(t, other, refusal, REM_INV_REQ_ERR, takeCause(t))
+      nakFatal(peer, peerRow, refusal, REM_INV_REQ_ERR, takeCause(peer))
       return 0
     }
   }
-  // The immediate consumes its receive WQE with the last packet, after the data before it is written.
-  if ((flags & OP_IMM) === 0 || packets === 1) return takeWrite(t, other, flags, packets, value, solicited, true)
-  const before = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
-  const front = starts ? OP_FIRST : OP_MIDDLE
-  setPayload(t, arena, from, before)
-  if (takeWrite(t, other, front, packets - 1, 0, false, true) === 0) return 0
-  setPayload(t, arena, from + before, bytes - before)
-  return packets - 1 + takeWrite(t, other, OP_LAST | lastFlags, 1, value, solicited, true)
+  // As with packets, the data before the last packet is written before the last packet takes the receive WQE.
+  if ((flags & OP_IMM) === 0 || packets === 1)
+    return receiveWrite(peer, peerRow, flags, packets, value, solicited, true)
+  const bytesBefore = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
+  setPayload(peer, arena, from, bytesBefore)
+  if (receiveWrite(peer, peerRow, starts ? OP_FIRST : OP_MIDDLE, packets - 1, 0, false, true) === 0) return 0
+  setPayload(peer, arena, from + bytesBefore, bytes - bytesBefore)
+  return packets - 1 + receiveWrite(peer, peerRow, OP_LAST | lastFlags, 1, value, solicited, true)
 }
 
 /** Sends a slice of a READ, which is requested in parts as with packets. */
@@ -224,26 +231,26 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const mtu = w[base + QP.MTU]
   const psns = p[request + WQE.PSNS]
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
-  const part = readPart(s, mtu)
+  const part = readPartPackets(s, mtu)
   const inPart = done % part
   const partEnd = psns - done > part - inPart ? done - inPart + part : psns
   const packets = slicePackets(mtu, partEnd, done)
   const ends = done + packets === psns
   const bytes = ends ? p[wr + Send.LENGTH] - done * mtu : packets * mtu
-  const t = s.peerState as EngineState
+  const peer = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
-  if (inPart === 0 && !beginReadPart(s, t, row, request, done, partEnd))
-    return onSliceTaken(s, row, request, packets, 0, 0, false, now)
-  const why = bytes === 0 ? DmaResult.OK : locateRemote(s, t, request, done * mtu, bytes)
+  if (inPart === 0 && !beginReadPart(s, peer, row, request, done, partEnd))
+    return onSliceReceived(s, row, request, packets, 0, 0, false, now)
+  const why = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
   if (why !== DmaResult.OK) {
     const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
-    nakAt(t, s.peerRow, t.rows[peerBase + QP.RESP_EPSN], syndrome, takeCause(t))
-    return onSliceTaken(s, row, request, packets, 0, 0, false, now)
+    nakAt(peer, s.peerRow, peer.rows[peerBase + QP.RESP_EPSN], syndrome, takeCause(peer))
+    return onSliceReceived(s, row, request, packets, 0, 0, false, now)
   }
-  const v = t.rows
+  const peerRows = peer.rows
   const endsPart = done + packets === partEnd
-  v[peerBase + QP.RESP_EPSN] = (v[peerBase + QP.RESP_EPSN] + packets) & PSN_MASK
-  if (endsPart) v[peerBase + QP.RESP_MSN] = (v[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
+  peerRows[peerBase + QP.RESP_EPSN] = (peerRows[peerBase + QP.RESP_EPSN] + packets) & PSN_MASK
+  if (endsPart) peerRows[peerBase + QP.RESP_MSN] = (peerRows[peerBase + QP.RESP_MSN] + 1) & PSN_MASK
   // The first and the last response of a part have an AETH.
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
@@ -252,13 +259,13 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
     const moved = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
     if (moved !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
-  return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
+  return onSliceReceived(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
 
-/** Begins a part of a READ, packets `done` to `end`. False if the responder refuses it. */
+/** Begins a part of a READ: the responses `done` to `end` − 1. False if the responder refuses it. */
 const beginReadPart = (
   s: EngineState,
-  t: EngineState,
+  peer: EngineState,
   row: number,
   request: number,
   done: number,
@@ -269,49 +276,49 @@ const beginReadPart = (
   const base = row * QP.WORDS
   const service = s.rows[base + QP.SERVICE]
   const mtu = s.rows[base + QP.MTU]
-  const other = s.peerRow
+  const peerRow = s.peerRow
   countOutbound(s, 1, HEADER_BYTES[serviceBits[service] | operationCode.READ_REQUEST] + ICRC_BYTES)
-  if (service === XRC_INI && !selectSrq(t, other, srqnOf(s, base, request), OP_START)) {
-    nakInvalidRequest(t, other, nakSrq(srqnOf(s, row * QP.WORDS, request)))
+  if (service === XRC_INI && !selectSrq(peer, peerRow, srqnOf(s, base, request), OP_START)) {
+    nakInvalidRequest(peer, peerRow, nakSrq(srqnOf(s, row * QP.WORDS, request)))
     return false
   }
   const low = p[wr + Send.REMOTE_LO] + done * mtu
   const hi = upperWord(p[wr + Send.REMOTE_HI], low)
   const length = (end === p[request + WQE.PSNS] ? p[wr + Send.LENGTH] : end * mtu) - done * mtu
-  return checkRead(t, other, hi, low >>> 0, p[wr + Send.RKEY], length)
+  return checkRead(peer, peerRow, hi, low >>> 0, p[wr + Send.RKEY], length)
 }
 
 /** As `locateLocal`, for the peer's memory range of a READ. */
-const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
+const locateRemote = (s: EngineState, peer: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
   const wr = request + WQE.WR
-  const other = s.peerRow
+  const peerRow = s.peerRow
   const end = p[wr + Send.REMOTE_LO] + from
   const hi = upperWord(p[wr + Send.REMOTE_HI], end)
   const lo = end >>> 0
   const key = p[wr + Send.RKEY]
-  const pd = t.rows[other * QP.WORDS + QP.PD]
+  const pd = peer.rows[peerRow * QP.WORDS + QP.PD]
   const { REMOTE_READ } = Access
-  const why = locateInPlace(s, t, other, key, hi, lo, total, REMOTE_READ)
-  if (why !== UNLOCATED) return why
+  const result = locateInPlace(s, peer, peerRow, key, hi, lo, total, REMOTE_READ)
+  if (result !== UNLOCATED) return result
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
-  const { memory } = t.env
-  const qp = t.rows[other * QP.WORDS + QP.QPN]
+  const { memory } = peer.env
+  const qp = peer.rows[peerRow * QP.WORDS + QP.QPN]
   const region = memory.resolve(pd, key, hi, lo, total, REMOTE_READ, qp)
   if (region < 0) {
-    noteRefusedKey(t, pd, key, hi, lo, total, REMOTE_READ, qp)
+    noteRefusedKey(peer, pd, key, hi, lo, total, REMOTE_READ, qp)
     return DmaResult.NO_REGION
   }
   s.result.arena = arena
   s.result.at = staging
   if (memory.read(region, hi, lo, arena, staging, total, total, total) === 0) return DmaResult.OK
-  noteMemoryFault(t, key, hi, lo, total, REMOTE_READ)
+  noteMemoryFault(peer, key, hi, lo, total, REMOTE_READ)
   return DmaResult.FAULT
 }
 
 /**
- * Sends an atomic, FLUSH or ATOMIC WRITE. Its request consists of headers, so the responder gets the packet, and the
- * response is taken from its resource.
+ * Sends an atomic, FLUSH or ATOMIC WRITE. Its request consists of headers, so the responder gets the request packet;
+ * the response is read from the responder's resource.
  */
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
@@ -327,52 +334,52 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   putRequestHeader(view, staging, opcode, 0, w[base + QP.DEST_QPN], w[base + QP.REQ_PSN], srqnOf(s, base, request))
   if (putReadAtomicRequest(s, row, request, arena, staging, opcode, header, 0, 0) !== DmaResult.OK)
     return failLocalAccess(s, row, request)
-  const t = s.peerState as EngineState
-  const other = s.peerRow
+  const peer = s.peerState as EngineState
+  const peerRow = s.peerRow
   countOutbound(s, 1, size)
-  onRequest(t, other, arena, staging, size)
-  if (t.rows[other * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
-  const resource = takeResponse(t, other)
+  onRequest(peer, peerRow, arena, staging, size)
+  if (peer.rows[peerRow * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceReceived(s, row, request, 1, 0, 0, true, now)
+  const resource = consumeResponse(peer, peerRow)
   const isAtomic = p[request + WQE.KIND] === ATOMIC
   countInbound(s, 1, isAtomic ? ATOMIC_ACK_BYTES : ACK_BYTES)
   if (isAtomic) {
-    view.setUint32(staging, t.pool[resource + RES.DATA_LO], true)
-    view.setUint32(staging + 4, t.pool[resource + RES.DATA_HI], true)
+    view.setUint32(staging, peer.pool[resource + RES.DATA_LO], true)
+    view.setUint32(staging + 4, peer.pool[resource + RES.DATA_HI], true)
     setPayload(s, arena, staging, 8)
     const why = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, true)
     if (why !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
-  return onSliceTaken(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
+  return onSliceReceived(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
 }
 
 // ---- acknowledgement ----
 
 /**
- * Handles the response of a reliable responder, which accepted `taken` of the slice's `packets`. `weight`: window bytes
- * of the slice; `ends`: whether it is the last slice of the WQE.
+ * Handles the response of a reliable responder, which has accepted `accepted` of the slice's `packets`. `weight`:
+ * window bytes of the slice; `ends`: whether it is the last slice of the WQE. Returns a `Step`.
  */
-const onSliceTaken = (
+const onSliceReceived = (
   s: EngineState,
   row: number,
   request: number,
   packets: number,
-  taken: number,
+  accepted: number,
   weight: number,
   ends: boolean,
   now: number,
 ): number => {
-  const t = s.peerState as EngineState
+  const peer = s.peerState as EngineState
   const peerBase = s.peerRow * QP.WORDS
   const base = row * QP.WORDS
-  if ((t.rows[peerBase + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
-    t.rows[peerBase + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
+  if ((peer.rows[peerBase + QP.RESP_FLAGS] & RespFlag.NAK_DUE) !== 0) {
+    peer.rows[peerBase + QP.RESP_FLAGS] &= ~RespFlag.NAK_DUE
     countInbound(s, 1, ACK_BYTES)
-    onSliceNak(s, row, packets, t.rows[peerBase + QP.RESP_NAK_SYNDROME], t.rows[peerBase + QP.RESP_NAK_PSN], now)
+    onSliceNak(s, row, packets, peer.rows[peerBase + QP.RESP_NAK_SYNDROME], peer.rows[peerBase + QP.RESP_NAK_PSN], now)
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
-  // A process that has ended does not respond: the ACK timer will expire.
-  if (taken < packets) return SENT_SOME
+  // Neither accepted nor refused: the peer's process has ended. It does not respond, and the ACK timer will expire.
+  if (accepted < packets) return SENT_SOME
   if (ends && (s.pool[request + WQE.KIND] & RESPONSE) === 0) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
@@ -388,7 +395,7 @@ const onSliceTaken = (
   return SENT_SOME
 }
 
-/** Handles a NAK as if the slice's packets were outstanding; afterwards nothing is outstanding. */
+/** Handles a NAK while the slice's packets count as outstanding; afterwards none are. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -400,17 +407,27 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
 }
 
-/** UC: whether the responder accepts the packet. */
-const admits = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
-  isAdmitted(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
+/** UC: whether the responder accepts the packet with `psn`. */
+const isAccepted = (peer: EngineState, peerRow: number, psn: number, kind: number, starts: boolean): boolean =>
+  isAdmitted(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
-/** UC: counts the packets after the one with which the responder dropped the message as received. */
-const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
-  const v = t.rows
-  const peerBase = other * QP.WORDS
-  // The packet that failed is counted already.
-  for (let i = taken + 1; i < packets; i++) {
-    if (v[peerBase + QP.STATE] === ERR) t.counters.dropped++
-    else admits(t, other, psnAdd(psn, i), kind, false)
+/**
+ * UC: if the responder has dropped the message at packet number `accepted` of the slice, counts the packets after it as
+ * received.
+ */
+const dropRest = (
+  peer: EngineState,
+  peerRow: number,
+  psn: number,
+  kind: number,
+  accepted: number,
+  packets: number,
+): void => {
+  const peerRows = peer.rows
+  const peerBase = peerRow * QP.WORDS
+  // The packet that was dropped is counted already.
+  for (let i = accepted + 1; i < packets; i++) {
+    if (peerRows[peerBase + QP.STATE] === ERR) peer.counters.dropped++
+    else isAccepted(peer, peerRow, psnAdd(psn, i), kind, false)
   }
 }

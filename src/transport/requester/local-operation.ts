@@ -1,12 +1,12 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3). They are executed in the order of the send queue: no later request is sent before, so that a peer that is
- * told a key finds the window bound. Such a WQE completes after all earlier ones. After a loss, when the WQEs around it
- * are sent again, it is not executed again. `Memory` implements the effect on keys.
+ * 10.8.3.3). They are executed in the order of the send queue, before any later request is sent: when a peer receives a
+ * key in a later SEND, the window is bound. Such a WQE completes after all earlier ones. When the WQEs around it are
+ * sent again after a loss, it is not executed again. `Memory` implements the effect on keys.
  */
 import { because } from '../../spec/check/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
-import { keepCause } from '../causes.ts'
+import { storeCause } from '../causes.ts'
 import { flushDmaOf } from '../dma.ts'
 import { QP, WQE } from '../fields.ts'
 import type { EngineState } from '../state.ts'
@@ -29,7 +29,7 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
     : s.rows[base + QP.REQ_RD_ATOMIC] > 0
 }
 
-/** Executes a local operation once. False if it is refused; its status is set. */
+/** Executes a local operation, unless it was executed before. False if it is refused, and then WQE.STATUS is set. */
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true
@@ -49,9 +49,9 @@ export const executeLocal = (s: EngineState, row: number, request: number): bool
     p[request + WQE.DONE] = 1
     return true
   }
-  const why = isInvalidate
+  const cause = isInvalidate
     ? because('LOCAL_INVALIDATE', { key: p[wr + Send.IMM] })
     : (memory.explainBind?.(pd, p, wr) ?? because('BIND_REFUSED', { key: p[wr + BindMw.WINDOW] }))
-  p[request + WQE.STATUS] = keepCause(s, row, status, why)
+  p[request + WQE.STATUS] = storeCause(s, row, status, cause)
   return false
 }

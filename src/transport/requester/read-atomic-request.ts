@@ -1,7 +1,7 @@
 /*
- * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which have responses of their own (InfiniBand
- * Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet of headers; an ATOMIC
- * WRITE also has 8 bytes of payload. requester.ts decides when they are sent.
+ * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which are not answered by an ACK but by a response
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet of headers;
+ * an ATOMIC WRITE also has 8 bytes of payload. requester.ts decides when they are sent.
  */
 
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
@@ -23,7 +23,7 @@ const ATOMIC_AT = headerAt.AtomicETH
 /** Payload bytes of an ATOMIC WRITE, and alignment of its address. */
 export const ATOMIC_WRITE_BYTES = 8
 
-/** Payload bytes of the request packet. */
+/** Payload bytes of the request packet of a WQE of this kind (SendKind). */
 export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
 
 /** Whether the specification defines the placement and selectivity of a FLUSH. */
@@ -37,8 +37,8 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
 }
 
 /**
- * Writes the request packet at `at` of `arena`, except its BTH; for a READ the request of `length` bytes from byte
- * `offset` on. `headerBytes`: offset of the payload. Returns a DmaResult.
+ * Writes the request packet at `at` of `arena`, without its BTH and XRCETH; for a READ the request for `length` bytes
+ * from byte `offset` of the message on. `headerBytes`: offset of the payload in the packet. Returns a DmaResult.
  */
 export const putReadAtomicRequest = (
   s: EngineState,
@@ -85,19 +85,20 @@ export const putReadAtomicRequest = (
     const bytes = ATOMIC_WRITE_BYTES
     return gather(s, row, request, 0, bytes, arena, at + headerBytes, bytes, bytes)
   }
-  const swap = (opcode & OPERATION_MASK) === COMPARE_SWAP
-  const addHi = p[wr + Send.COMPARE_HI]
-  const addLo = p[wr + Send.COMPARE_LO]
+  const isSwap = (opcode & OPERATION_MASK) === COMPARE_SWAP
+  // the value to compare with, or to add
+  const operandHi = p[wr + Send.COMPARE_HI]
+  const operandLo = p[wr + Send.COMPARE_LO]
   putAtomicEth(
     view,
     at + ATOMIC_AT[opcode],
     p[wr + Send.REMOTE_HI],
     p[wr + Send.REMOTE_LO],
     p[wr + Send.RKEY],
-    swap ? p[wr + Send.SWAP_HI] : addHi,
-    swap ? p[wr + Send.SWAP_LO] : addLo,
-    swap ? addHi : 0,
-    swap ? addLo : 0,
+    isSwap ? p[wr + Send.SWAP_HI] : operandHi,
+    isSwap ? p[wr + Send.SWAP_LO] : operandLo,
+    isSwap ? operandHi : 0,
+    isSwap ? operandLo : 0,
   )
   return DmaResult.OK
 }

@@ -13,23 +13,23 @@ import type { EngineState } from '../state.ts'
 import { Send } from '../types.ts'
 
 const { XRC_INI } = Service
-const BTH = 12
+const BTH_BYTES = 12
 const NO_SRQ = -1
 
-/** The receiver's SRQ of a request; NO_SRQ for all services except XRC. */
+/** The number of the receiver's SRQ for a request; NO_SRQ for all services except XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
-/** Writes the headers. `bits`: the flags of `putBth`. */
+/** Writes the headers. `flags`: of `putBth`; `psn`: with BTH_ACKREQ, if wanted; `srqn`: from `srqnOf`. */
 export const putRequestHeader = (
   view: DataView,
   at: number,
   opcode: number,
-  bits: number,
+  flags: number,
   qpn: number,
   psn: number,
   srqn: number,
 ): void => {
-  putBth(view, at, opcode, bits, DEFAULT_PKEY, qpn, psn)
-  if (srqn !== NO_SRQ) putXrceth(view, at + BTH, srqn)
+  putBth(view, at, opcode, flags, DEFAULT_PKEY, qpn, psn)
+  if (srqn !== NO_SRQ) putXrceth(view, at + BTH_BYTES, srqn)
 }

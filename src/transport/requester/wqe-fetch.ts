@@ -5,7 +5,7 @@
  */
 import { because, type Cause, causeOfCode } from '../../spec/check/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
-import { keepCause, takeCause } from '../causes.ts'
+import { storeCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
 import { operationOf, sendKindOf } from '../operations.ts'
@@ -20,7 +20,7 @@ const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
 const STATUS_BITS = 0xff
 
-/** Fetches, checks and appends the next posted WQE; 0 if there is none. */
+/** Fetches, checks and appends the next posted WQE; returns its block, 0 if none is posted. */
 export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   const size = sendBlock(s.rows, base)
@@ -38,8 +38,8 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   const kind = p[request + WQE.KIND]
   p[request + WQE.NEXT] = 0
   p[request + WQE.FIRST_PSN] = w[base + QP.REQ_PSN]
-  const single = (kind & ONE_PACKET) !== 0 || length === 0
-  p[request + WQE.PSNS] = kind === LOCAL ? 0 : single ? 1 : Math.ceil(length / w[base + QP.MTU])
+  const isOnePacket = (kind & ONE_PACKET) !== 0 || length === 0
+  p[request + WQE.PSNS] = kind === LOCAL ? 0 : isOnePacket ? 1 : Math.ceil(length / w[base + QP.MTU])
   p[request + WQE.DONE] = 0
   p[request + WQE.START] = w[base + QP.REQ_SENT_BYTES]
   p[request + WQE.COUNTED] = 0
@@ -50,8 +50,8 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   return request
 }
 
-/** Why the queue refused a WQE, by the code in `Send.REFUSED`. */
-const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
+/** The cause for a WQE that the WorkSource has refused, by the number in `Send.REFUSED`. */
+const refusalCause = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + Send.OPCODE]
   switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
     case 'BAD_OPCODE':
@@ -69,10 +69,10 @@ const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** An invalid WQE is handled like one without data. */
-const fail = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
+/** Stores the cause of an invalid WQE, which from here on is handled like one without data; returns `status`. */
+const refuse = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
   s.pool[wr + Send.LENGTH] = 0
-  return keepCause(s, row, status, cause)
+  return storeCause(s, row, status, cause)
 }
 
 /** Computes the length and checks for local errors. Returns 0, or the status with which the WQE completes. */
@@ -84,36 +84,38 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   p[request + WQE.KIND] = kind
   const refused = p[wr + Send.REFUSED]
   const count = p[wr + Send.SGES]
-  const inline = (p[wr + Send.FLAGS] & INLINE) !== 0
+  const isInline = (p[wr + Send.FLAGS] & INLINE) !== 0
   const opcode = p[wr + Send.OPCODE]
-  // Before what the queue refused: a READ on UD names no address handle.
-  if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
-  if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
-  if (!inline && count > maxSendSge(s.rows, base))
-    return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
-  if (inline && (kind & NOT_INLINE) !== 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
+  // Checked before REFUSED: a READ on UD is refused for its missing address handle, but its opcode is the real mistake.
+  if (kind === NONE) return refuse(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
+  if (refused !== 0) return refuse(s, row, wr, refused & STATUS_BITS, refusalCause(s, row, wr))
+  if (!isInline && count > maxSendSge(s.rows, base))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
+  if (isInline && (kind & NOT_INLINE) !== 0) return refuse(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
-    return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as on Linux
     if (kind === LOCAL || isFlushKnown(s, request)) return 0
     const placement = p[wr + Flush.PLACEMENT]
     const selectivity = p[wr + Flush.SELECTIVITY]
-    return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_FLUSH', { placement, selectivity }))
+    return refuse(s, row, wr, LOC_QP_OP_ERR, because('BAD_FLUSH', { placement, selectivity }))
   }
-  if (!inline) {
+  if (!isInline) {
     let sum = 0
     for (let i = 0, at = wr + Send.SGE; i < count; i++, at += Sge.WORDS) sum += p[at + Sge.LENGTH]
-    if (sum > MAX_MESSAGE_BYTES) return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
+    if (sum > MAX_MESSAGE_BYTES) return refuse(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
-    return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
+    return refuse(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
-    return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
-  // READs and atomics are checked when the response is written, as adapters do: a refusal by the peer precedes it.
-  if (inline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
-  // One packet from one element is checked when its payload is read; a longer message must not fail in the middle.
+    return refuse(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
+  // The elements of READs and atomics are checked when the response is written, as adapters do: a NAK comes before
+  // that.
+  if (isInline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
+  // The element of a single packet is checked when its payload is read. A longer message, or one of several elements,
+  // is checked here, so that it does not fail after some packets were sent.
   if ((kind & RESPONSE) === 0 && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
-  return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
+  return storeCause(s, row, LOC_PROT_ERR, takeCause(s))
 }

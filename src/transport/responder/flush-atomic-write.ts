@@ -3,8 +3,8 @@
  * answered by a READ response without payload, which confirms that all earlier data is placed. Like READs and atomics
  * they use a resource, from which a duplicate is answered without executing it again.
  *
- * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH executes the
- * pending DMA and is answered; a FLUSH for persistence needs a right that no region grants.
+ * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH only executes the
+ * pending DMA (dma.ts) before it is answered; a FLUSH for persistence needs a right that no region grants.
  */
 import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -28,7 +28,7 @@ const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { RANGE, REGION } = flushSelectivity
 
-/** Queues the response: one packet without payload. */
+/** Queues the response to a request of this kind: one packet without payload. */
 const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
   s.pool[resource + RES.READ_LENGTH] = 0
   queueResponse(s, row, resource, kind, 1)
@@ -63,8 +63,8 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
-  flushDma(s) // the effect of a FLUSH
-  s.env.memory.settle?.(s.rows[base + QP.QPN])
+  flushDma(s) // this is all that a FLUSH does
+  s.env.memory.completeWrites?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
@@ -74,7 +74,10 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
 }
 
-/** Checks range and rights as for a WRITE. For a whole region the address is ignored, for zero bytes also the key. */
+/**
+ * Checks range and rights as for a WRITE. With selectivity REGION the range is not checked; a range of zero bytes is
+ * allowed with any key.
+ */
 const mayFlush = (
   s: EngineState,
   row: number,
@@ -90,14 +93,14 @@ const mayFlush = (
   const key = ext.rethRkey(arena.view, reth)
   const hi = ext.rethVaHi(arena.view, reth)
   const lo = ext.rethVaLo(arena.view, reth)
-  const may = isRegion
+  const isAllowed = isRegion
     ? memory.grants(pd, key, right, qp)
     : length === 0 || memory.resolve(pd, key, hi, lo, length, right, qp) >= 0
-  if (!may) noteRefusedKey(s, pd, key, hi, lo, length, right, qp)
-  return may
+  if (!isAllowed) noteRefusedKey(s, pd, key, hi, lo, length, right, qp)
+  return isAllowed
 }
 
-/** Handles an ATOMIC WRITE. `reth`: offset of the header; `from`, `length`: the payload. */
+/** Handles an ATOMIC WRITE. `reth`: offset of the RETH; `from`, `length`: offset and bytes of the payload. */
 export const onAtomicWrite = (
   s: EngineState,
   row: number,
@@ -123,18 +126,18 @@ export const onAtomicWrite = (
   }
   flushDma(s) // earlier data must be in memory first
   const qp = s.rows[row * QP.WORDS + QP.QPN]
-  s.env.memory.settle?.(qp)
+  s.env.memory.completeWrites?.(qp)
   if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
   const hi = ext.rethVaHi(view, reth)
   const key = ext.rethRkey(view, reth)
   setPayload(s, arena, from, length)
-  const why = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
-  s.env.memory.settle?.(qp)
-  if (why !== DmaResult.OK) {
+  const result = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
+  s.env.memory.completeWrites?.(qp)
+  if (result !== DmaResult.OK) {
     s.pool[resource + RES.KIND] = NONE
-    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+    nakFatal(s, row, result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return
   }
   queueEmptyResponse(s, row, resource, ATOMIC_WRITE)

@@ -1,7 +1,8 @@
 /*
- * NAKs: for a gap, once, or for an error that ends the queue pair (InfiniBand Architecture Specification, volume 1,
- * clauses 9.7.5.2 and 9.9.3). The program is told by the completion of the current receive WQE, or by an asynchronous
- * event. An unreliable service sends no NAKs and drops the message (9.8.2.2, error class D).
+ * NAKs: for a missing packet, or for an error that moves the queue pair to ERR (InfiniBand Architecture Specification,
+ * volume 1, clauses 9.7.5.2 and 9.9.3). The responder's program learns of such an error by the completion of the
+ * current receive WQE, or by an asynchronous event. An unreliable service sends no NAKs and drops the message (9.8.2.2,
+ * error class D).
  */
 import type { Cause } from '../../spec/check/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -27,18 +28,18 @@ export const NakSyndrome = {
 } as const
 const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 
-/** A PSN after the expected one: one NAK per gap. */
+/** Handles a packet whose PSN is ahead of the expected one: one NAK for each gap. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
   if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
 }
 
 /**
- * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If the program has ended,
- * nothing is sent: to the peer the machine does not respond, before and after the queue pair is destroyed.
+ * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If a memory access failed
+ * because the process has ended, nothing is sent, as after the queue pair's destruction, which follows.
  */
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
-  if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
+  if (syndrome === REMOTE_OPERATION && s.env.memory.hasProcessEnded()) return
   const w = s.rows
   const base = row * QP.WORDS
   w[base + QP.RESP_FLAGS] |= RespFlag.NAK_DUE | RespFlag.NAK_SENT
@@ -48,7 +49,7 @@ export const nak = (s: EngineState, row: number, syndrome: number): void => {
   schedule(s, row)
 }
 
-/** Schedules a NAK that ends the queue pair, and reports its cause. */
+/** Schedules a NAK for an error that moves the queue pair to ERR, and reports the cause. */
 const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
   s.env.causes?.nak(row, s.rows[row * QP.WORDS + QP.RESP_EPSN], cause)
   nak(s, row, syndrome)
@@ -66,15 +67,15 @@ export const dropMessage = (s: EngineState, row: number): void => {
 }
 
 /**
- * Handles an error that ends the queue pair with a NAK. The current receive WQE completes with `status`; if there is
- * none, an event is raised.
+ * Handles an error of a request: schedules a NAK and moves the queue pair to ERR. The current receive WQE completes
+ * with `status`; if there is none, an event is raised. An unreliable service drops the message instead.
  */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
   flushDma(s) // the NAK acknowledges earlier requests, so they must be written
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
-    // An error of the program's own buffer ends the queue pair of any service.
+    // An error of the responder's own receive buffer moves a queue pair of any service to ERR.
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
       s.env.causes?.dropped(row, cause)
@@ -92,12 +93,16 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
-/** The pending DMA has failed: nothing from its first packet on is acknowledged, including packets received since. */
+/**
+ * The pending DMA of a SEND or WRITE has failed: the NAK is for its first packet, and later packets that were received
+ * since are not acknowledged. `kind`: its DmaKind; `result`: the DmaResult; `psn`, `msn`: expected PSN and MSN before
+ * its first packet.
+ */
 export const onRequestDmaFailed = (
   s: EngineState,
   row: number,
   kind: number,
-  why: number,
+  result: number,
   psn: number,
   msn: number,
 ): void => {
@@ -116,10 +121,10 @@ export const onRequestDmaFailed = (
   w[base + QP.RESP_FLAGS] &= ~RespFlag.ACK_DUE
   w[base + QP.RESP_EPSN] = psn
   w[base + QP.RESP_MSN] = msn
-  fatalNak(s, row, kind === DmaKind.WRITE && why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
+  fatalNak(s, row, kind === DmaKind.WRITE && result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, cause)
   if (w[base + QP.STATE] === ERR) return
   if (failReceive(s, row, kind === DmaKind.RECEIVE ? LOC_PROT_ERR : LOC_ACCESS_ERR, cause)) return
-  s.env.events.qp(row, why === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
+  s.env.events.qp(row, result === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
 /** Moves the queue pair to ERR for an error found while sending responses, with a NAK for `psn`. */

@@ -6,7 +6,7 @@
  */
 import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
-import { joinWords } from '../../spec/memory.ts'
+import { joinWords, TWO_32 } from '../../spec/memory.ts'
 import { OPERATION_MASK, operationCode } from '../../spec/wire/opcodes.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
@@ -25,8 +25,10 @@ const { NONE, READ, ATOMIC } = SendKind
 const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
+/** Bytes of an atomic's operand, and alignment of its address. */
+const ATOMIC_BYTES = 8
 
-/** The resource whose request contains `psn`; 0 if there is none (any more). */
+/** The resource of this kind whose request contains `psn`; 0 if there is none, or if it was reused. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
@@ -48,7 +50,7 @@ export const replayResponse = (s: EngineState, row: number, kind: number, psn: n
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
 
-/** Queues responses [from, end) of a resource to be sent again. */
+/** Queues the responses `from` to `end` − 1 of a resource to be sent again. */
 const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
   const p = s.pool
   if (p[resource + RES.NEXT] >= p[resource + RES.END]) s.rows[row * QP.WORDS + QP.RESP_PENDING]++
@@ -58,8 +60,8 @@ const replay = (s: EngineState, row: number, resource: number, from: number, end
 }
 
 /**
- * Answers a duplicate READ, or a READ of its rest, if it is inside the range of the original request. `at`: offset of
- * the RETH.
+ * Answers a duplicate READ, which may request only the rest of the original READ, if it is inside the range of the
+ * original. `at`: offset of the RETH.
  */
 export const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
   const resource = findResource(s, row, READ, psn)
@@ -71,11 +73,10 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const length = ext.rethDmaLen(view, at)
   const first = psnDistance(p[resource + RES.FIRST_PSN], psn)
   const mtu = s.rows[row * QP.WORDS + QP.MTU]
-  const low = lo - p[resource + RES.LO]
-  const offset = low + (hi - p[resource + RES.HI]) * 0x1_0000_0000
+  const offset = lo - p[resource + RES.LO] + (hi - p[resource + RES.HI]) * TWO_32
   const totalLength = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  // Each PSN stands for its own bytes: a READ of the rest must begin at the bytes of its PSN.
+  // Each PSN belongs to an MTU of bytes: a READ of the rest must begin at the bytes of its PSN.
   const isInside = totalLength === 0 ? length === 0 : offset === first * mtu && offset + length <= totalLength
   if (!isInside || first + packets > p[resource + RES.PSNS]) return
   if (totalLength > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
@@ -108,13 +109,13 @@ const takeResource = (s: EngineState, row: number): number => {
   const resource = w[base + QP.RESP_RESOURCES] + w[base + QP.RESP_RESOURCE_NEXT] * RES.WORDS
   if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) {
     if (p[resource + RES.REPLAY] === 0) return 0
-    w[base + QP.RESP_PENDING]-- // a repeated response; the peer no longer needs it
+    w[base + QP.RESP_PENDING]-- // a repeated response, which the peer no longer needs: it has sent a new request
   }
   w[base + QP.RESP_RESOURCE_NEXT] = (w[base + QP.RESP_RESOURCE_NEXT] + 1) % count
   return resource
 }
 
-/** `takeResource`, which refuses the request if there is none. */
+/** As `takeResource`; if there is none, the request is refused with a NAK. */
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
@@ -122,8 +123,8 @@ export const takeResourceOrNak = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** Takes the only pending response instead of sending it as a packet; returns its resource. */
-export const takeResponse = (s: EngineState, row: number): number => {
+/** For a local peer: marks the only pending response as sent, and returns its resource. */
+export const consumeResponse = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   const count = w[base + QP.RESP_RESOURCE_COUNT]
@@ -217,16 +218,16 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_ATOMIC }))
     return
   }
-  if ((lo & 7) !== 0) {
+  if ((lo & (ATOMIC_BYTES - 1)) !== 0) {
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: joinWords(hi, lo) }))
     return
   }
   flushDma(s) // the atomic must see earlier WRITEs
   if (w[base + QP.STATE] === ERR) return
   const key = ext.atomicRkey(view, at)
-  const region = memory.resolve(w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])
+  const region = memory.resolve(w[base + QP.PD], key, hi, lo, ATOMIC_BYTES, Access.REMOTE_ATOMIC, w[base + QP.QPN])
   if (region < 0) {
-    noteRefusedKey(s, w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])
+    noteRefusedKey(s, w[base + QP.PD], key, hi, lo, ATOMIC_BYTES, Access.REMOTE_ATOMIC, w[base + QP.QPN])
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
@@ -250,7 +251,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
       : memory.fetchAdd(region, hi, lo, swapHi, swapLo, original)
   if (errno !== 0) {
     s.pool[resource + RES.KIND] = NONE
-    noteMemoryFault(s, key, hi, lo, 8, Access.REMOTE_ATOMIC)
+    noteMemoryFault(s, key, hi, lo, ATOMIC_BYTES, Access.REMOTE_ATOMIC)
     nakFatal(s, row, REMOTE_OPERATION, LOC_QP_OP_ERR, takeCause(s))
     return
   }

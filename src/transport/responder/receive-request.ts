@@ -9,7 +9,8 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
- * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless there is one of a dropped message. False if there is none.
+ * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that still has the one of a dropped message. False if there
+ * is no receive WQE.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
@@ -21,7 +22,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // A WorkSource must bound what it reads; this protects against one that does not.
+  // A WorkSource must bound the number of elements; this protects the pool from one that does not.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

@@ -1,9 +1,9 @@
 /*
- * The receiving half of the responder: from request packets to effects (InfiniBand Architecture Specification, volume
- * 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position in the
- * message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and ends the QP, or
- * sends an RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, with
- * and without packets.
+ * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
+ * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position
+ * in the message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and moves the
+ * QP to ERR, or sends an RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and
+ * WRITEs, of packets and of local peers.
  */
 
 import { because } from '../../spec/check/causes.ts'
@@ -40,7 +40,7 @@ import { isAdmitted } from '../unreliable/unreliable.ts'
 import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
 import { onAtomic, onRead, replayRead, replayResponse } from './rd-atomic.ts'
-import { beginWrite, takeSend, takeWrite } from './send-write.ts'
+import { beginWrite, receiveSend, receiveWrite } from './send-write.ts'
 import { nakSrq, selectSrq } from './xrc.ts'
 
 const { RTR } = QpState.values
@@ -88,21 +88,22 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
 }
 
 /**
- * A MIDDLE or LAST must continue a message of its own kind; all other packets require that no message is in progress.
+ * Whether a packet is at a wrong position. A MIDDLE or LAST must continue a message of its own kind; all other packets
+ * require that no message is in progress.
  */
 const isOutOfSequence = (message: number, flags: number): boolean =>
   (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     ? message !== NONE
     : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
-/** FIRST and MIDDLE are full, LAST is not empty, and no packet is longer than the path MTU. */
+/** Whether the payload is legal: FIRST and MIDDLE have the path MTU, LAST 1 byte up to it, ONLY 0 bytes up to it. */
 const isLengthValid = (mtu: number, flags: number, payload: number): boolean => {
   if (payload > mtu) return false
   if ((flags & OP_ONLY) !== 0) return true
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** The first packet from the peer in RTR: raises the event COMM_EST, once. */
+/** For a packet in RTR: raises the event COMM_EST, once. */
 export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
@@ -188,7 +189,7 @@ const onSend = (
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
   setPayload(s, arena, from, payload)
-  if (takeSend(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
+  if (receiveSend(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
 }
 
 const onWrite = (
@@ -207,7 +208,7 @@ const onWrite = (
       ? onWriteStart(s, row, view, at + RETH_AT[opcode], flags, payload)
       : ((flags & OP_LAST) !== 0 ? payload === left : payload < left)
         ? 0
-        : wrongLength(s, left)
+        : refuseLength(s, left)
   if (refusal !== 0) {
     nakFatal(s, row, refusal, REM_INV_REQ_ERR, takeCause(s))
     return
@@ -216,10 +217,11 @@ const onWrite = (
   const only = (flags & OP_ONLY) !== 0
   const from = at + HEADER_BYTES[opcode]
   setPayload(s, arena, from, payload)
-  if (takeWrite(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
+  if (receiveWrite(s, row, flags, 1, value, bthSolicited(view, at), only) > 0) scheduleAck(s, row, bthAckReq(view, at))
 }
 
-const wrongLength = (s: EngineState, length: number): number => {
+/** Sets the cause for a payload that does not match the length in the RETH; returns the syndrome of the NAK. */
+const refuseLength = (s: EngineState, length: number): number => {
   s.result.cause = because('DMA_LENGTH', { length })
   return INVALID_REQUEST
 }
@@ -238,6 +240,6 @@ const onWriteStart = (
 ): number => {
   const length = ext.rethDmaLen(view, at)
   const isFirst = (flags & OP_FIRST) !== 0
-  if (isFirst ? length <= payload : length !== payload) return wrongLength(s, length)
+  if (isFirst ? length <= payload : length !== payload) return refuseLength(s, length)
   return beginWrite(s, row, ext.rethVaHi(view, at), ext.rethVaLo(view, at), ext.rethRkey(view, at), length, isFirst)
 }

@@ -16,7 +16,7 @@ import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { QP, RES, RespFlag } from '../fields.ts'
 import { PSN_MASK, psnAdd } from '../psn.ts'
 import { acceptRun, continueRun, openRun, openRunWithFirst } from '../run.ts'
-import { Turn } from '../scheduling.ts'
+import { PollResult } from '../scheduling.ts'
 import type { EngineState } from '../state.ts'
 import { Access } from '../types.ts'
 import { nakAt } from './nak.ts'
@@ -29,28 +29,30 @@ const READ_MIDDLE = operationCode.READ_RESP_MIDDLE
 const READ_LAST = operationCode.READ_RESP_LAST
 const READ_ONLY = operationCode.READ_RESP_ONLY
 const HEADER_BYTES = opcodeHeaderBytes
-const POSITIVE = syndromeKind.ACK | CREDITS_NONE
-const BTH = 12
-const AETH_END = 16
-/** Bytes of responses that a QP sends per poll. */
+/** AETH syndrome of ACKs and responses: no end-to-end flow control credits. */
+const ACK_SYNDROME = syndromeKind.ACK | CREDITS_NONE
+/** Header bytes of a READ response MIDDLE (a BTH), and of the other responses (a BTH and an AETH). */
+const BTH_BYTES = 12
+const BTH_AETH_BYTES = 16
+/** Bytes of responses after which a poll of a QP ends. */
 const QUANTUM = 0x1_0000
 
-/** Sends the pending responses of a QP. Returns as `transmitRequests`. */
+/** Sends pending responses of a QP, then the ACK or NAK that is due. Returns a PollResult. */
 export const transmitResponses = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   let budget = QUANTUM
   while (s.rows[base + QP.RESP_PENDING] > 0) {
-    if (budget <= 0) return Turn.MORE
+    if (budget <= 0) return PollResult.MORE
     const resource = oldestPending(s, base)
     const sent =
       s.pool[resource + RES.KIND] === ATOMIC ? sendAtomicAck(s, base, resource) : sendReadPart(s, row, resource)
-    if (sent === 0) return Turn.FULL
+    if (sent === 0) return PollResult.FULL
     budget -= sent
   }
   const due = s.rows[base + QP.RESP_FLAGS] & (RespFlag.NAK_DUE | RespFlag.ACK_DUE)
-  if (due === 0) return Turn.DONE
-  if (s.env.choices?.holdsAcknowledge(row, (due & RespFlag.NAK_DUE) !== 0)) return Turn.DONE
-  return sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
+  if (due === 0) return PollResult.DONE
+  if (s.env.choices?.holdsAcknowledge(row, (due & RespFlag.NAK_DUE) !== 0)) return PollResult.DONE
+  return sendAcknowledge(s, base, due) ? PollResult.DONE : PollResult.FULL
 }
 
 /** The oldest resource with responses to send. */
@@ -67,12 +69,13 @@ const oldestPending = (s: EngineState, base: number): number => {
   throw new Error(`RESP_PENDING of a QP row is ${w[base + QP.RESP_PENDING]}, but no resource has responses to send`)
 }
 
-/** Records that responses up to `next` were sent. */
+/** Records that the responses before number `next` were sent. */
 const markSent = (s: EngineState, base: number, resource: number, next: number): void => {
   s.pool[resource + RES.NEXT] = next
   if (next === s.pool[resource + RES.END]) s.rows[base + QP.RESP_PENDING]--
 }
 
+/** Sends the response to an atomic. Returns its bytes, 0 if the port is full. */
 const sendAtomicAck = (s: EngineState, base: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -82,14 +85,17 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   const at = s.result.runAt
   const view = s.sink!.arena.view
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
-  putAeth(view, at + BTH, POSITIVE, p[resource + RES.MSN])
-  putAtomicAck(view, at + AETH_END, p[resource + RES.DATA_HI], p[resource + RES.DATA_LO])
+  putAeth(view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
+  putAtomicAck(view, at + BTH_AETH_BYTES, p[resource + RES.DATA_HI], p[resource + RES.DATA_LO])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, 1)
   return size
 }
 
-/** Sends READ responses of one size, as many as fit in one run. Returns their bytes, 0 if the port is full. */
+/** Returned instead of the bytes sent when memory could not be read: not 0, so that the poll continues. */
+const SENT_NAK = 1
+
+/** Sends READ responses, as many as fit in one run. Returns their bytes or SENT_NAK; 0 if the port is full. */
 const sendReadPart = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -98,55 +104,56 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const next = p[resource + RES.NEXT]
   const end = p[resource + RES.END]
   const offset = (next - p[resource + RES.BASE]) * mtu
-  const rest = p[resource + RES.READ_LENGTH] - offset
-  const ends = next + 1 === end
-  // The opcode tells the position in the original response, also when a part is repeated.
-  const begins = next === 0
-  if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
-  const opcode = serviceBits[w[base + QP.SERVICE]] | (begins ? READ_ONLY : READ_LAST)
-  const payload = rest
+  const payload = p[resource + RES.READ_LENGTH] - offset
+  const isLast = next + 1 === end
+  // By the position in the original READ, also when only its rest is repeated.
+  const isFirst = next === 0
+  if (!isLast)
+    return isFirst ? sendReadFirst(s, row, resource, end) : sendReadMiddles(s, row, resource, next, end, offset)
+  const opcode = serviceBits[w[base + QP.SERVICE]] | (isFirst ? READ_ONLY : READ_LAST)
   const pad = -payload & 3
-  const size = AETH_END + payload + pad + ICRC_BYTES
+  const size = BTH_AETH_BYTES + payload + pad + ICRC_BYTES
   if (openRun(s, size, w[base + QP.FLOW], 1) === 0) return 0
   const at = s.result.runAt
   const arena = s.sink!.arena
-  if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + AETH_END, payload, payload, payload))
-    return 1
-  for (let i = 0; i < pad; i++) arena.bytes[at + AETH_END + payload + i] = 0
+  if (payload > 0 && !fillReadResponses(s, row, resource, next, offset, at + BTH_AETH_BYTES, payload, payload, payload))
+    return SENT_NAK
+  for (let i = 0; i < pad; i++) arena.bytes[at + BTH_AETH_BYTES + payload + i] = 0
   const psn = psnAdd(p[resource + RES.FIRST_PSN], next)
   putBth(arena.view, at, opcode, pad << BTH_PAD_SHIFT, DEFAULT_PKEY, w[base + QP.DEST_QPN], psn)
-  putAeth(arena.view, at + BTH, POSITIVE, p[resource + RES.MSN])
+  putAeth(arena.view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
   acceptRun(s, 1, size, size)
   markSent(s, base, resource, next + 1)
   return size
 }
 
-/** Sends a READ response FIRST, which has an AETH, and the MIDDLEs after it, all filled by one read. */
+/** Sends a READ response FIRST, which has an AETH, and MIDDLEs after it, all filled by one read of memory. */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
   const base = row * QP.WORDS
   const mtu = w[base + QP.MTU]
-  const lead = AETH_END + mtu + ICRC_BYTES
-  const size = BTH + mtu + ICRC_BYTES
-  const more = openRunWithFirst(s, lead, size, w[base + QP.FLOW], end - 2)
-  if (more < 0) return 0
+  const firstSize = BTH_AETH_BYTES + mtu + ICRC_BYTES
+  const size = BTH_BYTES + mtu + ICRC_BYTES
+  const middles = openRunWithFirst(s, firstSize, size, w[base + QP.FLOW], end - 2)
+  if (middles < 0) return 0
   const at = s.result.runAt
   const view = s.sink!.arena.view
-  if (!fillReadResponses(s, row, resource, 0, 0, at + AETH_END, mtu, size, (1 + more) * mtu)) return 1
+  if (!fillReadResponses(s, row, resource, 0, 0, at + BTH_AETH_BYTES, mtu, size, (1 + middles) * mtu)) return SENT_NAK
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_FIRST
   putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], p[resource + RES.FIRST_PSN])
-  putAeth(view, at + BTH, POSITIVE, p[resource + RES.MSN])
-  acceptRun(s, 1, lead, lead)
-  if (more > 0) {
+  putAeth(view, at + BTH_BYTES, ACK_SYNDROME, p[resource + RES.MSN])
+  acceptRun(s, 1, firstSize, firstSize)
+  if (middles > 0) {
     continueRun(s, size)
-    putMiddles(s, base, resource, 1, more)
+    putMiddles(s, base, resource, 1, middles)
   }
-  markSent(s, base, resource, 1 + more)
-  return lead + more * size
+  markSent(s, base, resource, 1 + middles)
+  return firstSize + middles * size
 }
 
-const sendReadMiddle = (
+/** Sends READ response MIDDLEs from number `next` on. Returns as `sendReadPart`. */
+const sendReadMiddles = (
   s: EngineState,
   row: number,
   resource: number,
@@ -157,19 +164,20 @@ const sendReadMiddle = (
   const w = s.rows
   const base = row * QP.WORDS
   const mtu = w[base + QP.MTU]
-  const size = BTH + mtu + ICRC_BYTES
+  const size = BTH_BYTES + mtu + ICRC_BYTES
   const count = openRun(s, size, w[base + QP.FLOW], end - 1 - next)
   if (count === 0) return 0
-  if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH, mtu, size, count * mtu)) return 1
+  if (!fillReadResponses(s, row, resource, next, offset, s.result.runAt + BTH_BYTES, mtu, size, count * mtu))
+    return SENT_NAK
   putMiddles(s, base, resource, next, count)
   markSent(s, base, resource, next + count)
   return count * size
 }
 
-/** Writes the headers of `count` MIDDLEs in the run, starting with response number `next`. */
+/** Writes the headers of `count` MIDDLEs in the run, from response number `next` on, and accepts them. */
 const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
   const w = s.rows
-  const size = BTH + w[base + QP.MTU] + ICRC_BYTES
+  const size = BTH_BYTES + w[base + QP.MTU] + ICRC_BYTES
   const view = s.sink!.arena.view
   const opcode = serviceBits[w[base + QP.SERVICE]] | READ_MIDDLE
   const qpn = w[base + QP.DEST_QPN]
@@ -182,8 +190,8 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory for responses from number `next` on. If that fails, the QP goes to ERR, and a NAK is sent instead of the
- * responses.
+ * Reads memory into the payloads of responses from number `next` on. False if that fails: the QP goes to ERR, and a NAK
+ * is sent instead of the responses.
  */
 const fillReadResponses = (
   s: EngineState,
@@ -233,10 +241,10 @@ const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => 
   const view = s.sink!.arena.view
   if ((due & RespFlag.NAK_DUE) !== 0) {
     putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], w[base + QP.RESP_NAK_PSN])
-    putAeth(view, at + BTH, w[base + QP.RESP_NAK_SYNDROME], w[base + QP.RESP_NAK_MSN])
+    putAeth(view, at + BTH_BYTES, w[base + QP.RESP_NAK_SYNDROME], w[base + QP.RESP_NAK_MSN])
   } else {
     putBth(view, at, opcode, 0, DEFAULT_PKEY, w[base + QP.DEST_QPN], (w[base + QP.RESP_EPSN] - 1) & PSN_MASK)
-    putAeth(view, at + BTH, POSITIVE, w[base + QP.RESP_MSN])
+    putAeth(view, at + BTH_BYTES, ACK_SYNDROME, w[base + QP.RESP_MSN])
   }
   acceptRun(s, 1, size, size)
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_DUE | RespFlag.ACK_DUE)

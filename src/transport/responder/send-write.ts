@@ -1,12 +1,13 @@
 /*
  * SENDs and WRITEs at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to 9.7.5.2): the
- * receive WQE that a message uses, the data, the completion, the next PSN. Called for packets (responder.ts) and for
- * slices of local messages (transport/loopback/slices.ts), so the contents of headers are arguments.
+ * receive WQE that a message uses, the data, the completion, the next PSN. Called for packets (responder.ts), for
+ * batches of MIDDLEs (middle-batch.ts), and for slices of local messages (transport/loopback/slices.ts), so the
+ * contents of headers are arguments.
  *
- * A stretch is a number of consecutive packets of a message, `packets`. `flags` are the OP_… bits of
- * spec/wire/opcodes.ts: OP_START if the stretch begins the message, OP_END if it ends it, OP_IMM and OP_INV if `value`
- * is an immediate or a key. `now`: the data is written immediately, since no other stretch of the message follows in
- * the same burst.
+ * Each call handles a batch: `packets` consecutive packets of a message. `flags` are the OP_… bits of
+ * spec/wire/opcodes.ts: OP_START if the batch begins the message, OP_END if it ends the message, OP_IMM or OP_INV if
+ * `value` is an immediate or a key. `now`: the data is written immediately and not deferred (dma.ts), since no other
+ * batch of the message follows in the same burst.
  */
 import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -34,7 +35,10 @@ const { WITH_IMM, WITH_INV } = WcFlags.values
 const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { REMOTE_WRITE } = Access
 
-/** Takes a receive WQE for a message; if there is none, an RNR NAK is sent. */
+/**
+ * Takes a receive WQE for a message. False if there is none: an RNR NAK is sent, or an unreliable service drops the
+ * message.
+ */
 const requireReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
   const base = row * QP.WORDS
@@ -49,7 +53,7 @@ const requireReceive = (s: EngineState, row: number): boolean => {
   return false
 }
 
-/** After accepting packets: advances the expected PSN. */
+/** After packets were accepted: advances the expected PSN, and the MSN if they end the message. */
 const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -60,12 +64,12 @@ const countAccepted = (s: EngineState, row: number, packets: number, ends: boole
   }
 }
 
-/** Whether the last step has ended the QP, or dropped the current message. */
+/** Whether the QP has gone to ERR, or the current message was dropped: a pending DMA may have failed meanwhile. */
 const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
 /** Completes the current receive WQE at the end of a message. */
-const deliver = (
+const completeMessage = (
   s: EngineState,
   row: number,
   flags: number,
@@ -82,10 +86,10 @@ const deliver = (
 }
 
 /**
- * Handles a stretch of a SEND; `s.payloads` is its data, contiguous. Returns how many of its packets were accepted: if
+ * Handles a batch of a SEND; `s.payloads` is its data, contiguous. Returns how many of its packets were accepted: if
  * not all, the message was refused or dropped, or an RNR NAK was sent.
  */
-export const takeSend = (
+export const receiveSend = (
   s: EngineState,
   row: number,
   flags: number,
@@ -104,18 +108,18 @@ export const takeSend = (
   }
   const receive = w[base + QP.RESP_RECEIVE]
   const done = w[base + QP.RESP_BYTES]
-  const room = s.pool[receive + Receive.LENGTH] - done
-  const fits = bytes <= room
-  // Packets that fit are accepted even if a later one does not.
-  const count = fits ? packets : Math.floor(room / w[base + QP.MTU])
+  const left = s.pool[receive + Receive.LENGTH] - done
+  const fits = bytes <= left
+  // Packets that fit into the buffer are accepted even if a later one does not.
+  const count = fits ? packets : Math.floor(left / w[base + QP.MTU])
   const length = fits ? bytes : count * w[base + QP.MTU]
   if (length > 0) {
     const sges = s.pool[receive + Receive.SGES]
     const sge = receive + Receive.SGE
     s.payloads.bytes = length
-    const why = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, now)
+    const result = scatter(s, row, DmaKind.RECEIVE, sge, sges, done, now)
     if (isTerminated(w, base)) return 0
-    if (why !== DmaResult.OK) {
+    if (result !== DmaResult.OK) {
       nakFatal(s, row, REMOTE_OPERATION, LOC_PROT_ERR, takeCause(s))
       return 0
     }
@@ -136,14 +140,14 @@ export const takeSend = (
       failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
       return 0
     }
-    deliver(s, row, flags, value, solicited, RECV)
+    completeMessage(s, row, flags, value, solicited, RECV)
   }
   countAccepted(s, row, packets, ends)
   return packets
 }
 
 /**
- * Begins a WRITE: checks rights, length and, if `checked`, the range; the range of a WRITE of one packet is checked
+ * Begins a WRITE: checks rights, length and, if `checksRange`, the range; the range of a WRITE of one packet is checked
  * when it is written. Returns 0, or the syndrome of a NAK, and then `s.result.cause` is set.
  */
 export const beginWrite = (
@@ -153,7 +157,7 @@ export const beginWrite = (
   lo: number,
   key: number,
   length: number,
-  checked: boolean,
+  checksRange: boolean,
 ): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -165,7 +169,7 @@ export const beginWrite = (
     s.result.cause = because('REMOTE_TOO_LONG', { length })
     return INVALID_REQUEST
   }
-  if (checked && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN]) < 0) {
+  if (checksRange && s.env.memory.resolve(w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN]) < 0) {
     noteRefusedKey(s, w[base + QP.PD], key, hi, lo, length, REMOTE_WRITE, w[base + QP.QPN])
     return REMOTE_ACCESS
   }
@@ -176,8 +180,8 @@ export const beginWrite = (
   return 0
 }
 
-/** Handles a stretch of the current WRITE; `s.payloads` is its data. Returns as `takeSend`. */
-export const takeWrite = (
+/** Handles a batch of the current WRITE; `s.payloads` is its data. Returns as `receiveSend`. */
+export const receiveWrite = (
   s: EngineState,
   row: number,
   flags: number,
@@ -195,10 +199,10 @@ export const takeWrite = (
     const hi = w[base + QP.RESP_WRITE_HI] >>> 0
     const lo = w[base + QP.RESP_WRITE_LO] >>> 0
     const key = w[base + QP.RESP_WRITE_KEY] >>> 0
-    const why = now
+    const result = now
       ? writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
       : writePayloads(s, row, DmaKind.WRITE, key, hi, lo)
-    if (!advanceWrite(s, row, why, bytes)) return 0
+    if (!advanceWrite(s, row, result, bytes)) return 0
   }
   w[base + QP.RESP_BYTES] += bytes
   const ends = (flags & OP_END) !== 0
@@ -206,20 +210,23 @@ export const takeWrite = (
   else if ((flags & OP_IMM) !== 0) {
     flushDma(s)
     if (isTerminated(w, base)) return 0
-    deliver(s, row, flags, value, solicited, RECV_RDMA_WITH_IMM)
+    completeMessage(s, row, flags, value, solicited, RECV_RDMA_WITH_IMM)
   }
   countAccepted(s, row, packets, ends)
   return packets
 }
 
-/** After a DMA of `length` bytes of the current WRITE: advances its address. False if the QP was ended. */
-const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
+/**
+ * After a DMA of `length` bytes of the current WRITE: advances its address. `result`: the DmaResult. False if the QP
+ * has gone to ERR, or the message was dropped.
+ */
+const advanceWrite = (s: EngineState, row: number, result: number, length: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
   // An earlier DMA may have failed meanwhile.
   if (isTerminated(w, base)) return false
-  if (why !== DmaResult.OK) {
-    nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
+  if (result !== DmaResult.OK) {
+    nakFatal(s, row, result === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))
     return false
   }
   const lo = w[base + QP.RESP_WRITE_LO] >>> 0

@@ -1,7 +1,7 @@
 /*
  * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14): each request contains the number of an SRQ
- * in the target's domain, which determines from where receive WQEs are taken, where they complete, and in which
- * protection domain the request reads and writes. All packets of a message must have the same SRQ. Everything else is
+ * in the target's domain. The SRQ provides the receive WQEs, the CQ in which they complete, and the protection domain
+ * of the memory that the request reads and writes. All packets of a message must have the same SRQ. Everything else is
  * as for RC.
  */
 import { because, type Cause } from '../../spec/check/causes.ts'
@@ -12,7 +12,9 @@ import { QP } from '../fields.ts'
 import { recvBlock } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
+/** Bits of packets that begin a request. */
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
+/** QP.RESP_SRQN after the SRQ was destroyed. */
 const DESTROYED = -1
 
 /**
@@ -35,7 +37,7 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
 export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
 
 /** The SRQ `srqn` was destroyed: a message for it is not continued, and its receive WQE is dropped. */
-export const forgetSrq = (s: EngineState, srqn: number): void => {
+export const dropSrq = (s: EngineState, srqn: number): void => {
   const w = s.rows
   for (let row = 0; row < s.rowCount; row++) {
     const base = row * QP.WORDS

@@ -3,9 +3,9 @@
  * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The receive buffer gets
  * the 40 bytes of a GRH before the payload.
  *
- * Other packets are dropped silently (9.9.3, error class D): wrong Q_Key, no receive WQE, or a receive buffer that is
- * too small, which the next message uses. A message longer than the path MTU is not sent, which is not an error
- * (C10-93.1.1). The requester's loop, runs and window are the same for all services.
+ * A packet is dropped silently (9.9.3, error class D) if its Q_Key is wrong, if there is no receive WQE, or if the
+ * receive buffer is too small; the next message then uses that buffer. A message longer than the path MTU is not sent,
+ * which is not an error (C10-93.1.1). The requester's loop, runs and window are the same for all services.
  */
 import { because, type Cause } from '../../spec/check/causes.ts'
 import { joinWords } from '../../spec/memory.ts'
@@ -27,10 +27,11 @@ import { Receive, Send } from '../types.ts'
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
 /** Bytes of the GRH before the payload in a receive buffer. */
-const ROUTE_BYTES = 40
-const LONGEST_PAYLOAD = 4096
+const GRH_BYTES = 40
+/** The largest path MTU. */
+const MAX_PAYLOAD = 4096
 /**
- * The service level in a completion, as RoCEv2 adapters set it: bit 3 means UDP; below it 1 means IPv6, 2 IPv4.
+ * The SL field of a completion, as RoCEv2 adapters set it: bit 3 means UDP; in the bits below it 1 means IPv6, 2 IPv4.
  * Programs read the address family from it.
  */
 const SL_IPV4 = 0xa
@@ -52,7 +53,7 @@ const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void =>
   s.env.causes?.dropped(row, cause, wrId)
 }
 
-/** A packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+/** Handles a packet, checked by `checkPacket`, of a QP in RTR, RTS, SQD or SQE. */
 export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
   const base = row * QP.WORDS
   const view = arena.view
@@ -62,13 +63,13 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const payload = length - header - bthPadCount(view, at) - ICRC_BYTES
   const deth = at + DETH_AT[opcode]
   const qkey = dethQkey(view, deth)
-  const own = s.rows[base + QP.QKEY] >>> 0
-  if (qkey !== own) {
+  const ownQkey = s.rows[base + QP.QKEY] >>> 0
+  if (qkey !== ownQkey) {
     s.counters.qkeyViolations++
-    drop(s, row, because('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own }))
+    drop(s, row, because('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own: ownQkey }))
     return
   }
-  if ((flags & OP_SEND) === 0 || payload > LONGEST_PAYLOAD) {
+  if ((flags & OP_SEND) === 0 || payload > MAX_PAYLOAD) {
     s.counters.dropped++
     return
   }
@@ -78,24 +79,25 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   }
   const w = s.rows
   const receive = w[base + QP.RESP_RECEIVE]
-  const bytes = ROUTE_BYTES + payload
-  const room = s.pool[receive + Receive.LENGTH]
-  if (bytes > room) {
+  const bytes = GRH_BYTES + payload
+  const bufferBytes = s.pool[receive + Receive.LENGTH]
+  if (bytes > bufferBytes) {
     const wrId = joinWords(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
-    drop(s, row, because('RECEIVE_TOO_SHORT', { room, length: bytes }), wrId)
+    drop(s, row, because('RECEIVE_TOO_SHORT', { room: bufferBytes, length: bytes }), wrId)
     return
   }
-  // Contiguous, so that one DMA writes both.
+  // The GRH is built in space that the payload follows, so that one DMA writes both.
   const from = s.env.route!.header(arena, at, length)
-  arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
+  arena.bytes.copyWithin(from + GRH_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]
   setPayload(s, arena, from, bytes)
-  const why = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
-  if (why !== DmaResult.OK) {
+  const result = scatter(s, row, DmaKind.RECEIVE, receive + Receive.SGE, count, 0, true)
+  if (result !== DmaResult.OK) {
     failReceive(s, row, WcStatus.values.LOC_PROT_ERR, takeCause(s))
     return
   }
   w[base + QP.DEST_QPN] = dethSrcQp(view, deth)
+  // the GRH begins with the IP version; over IPv4 it begins with zeros
   w[base + QP.RESP_SL] = arena.bytes[from] >> 4 === 6 ? SL_IPV6 : SL_IPV4
   w[base + QP.RESP_RECEIVE] = 0
   const hasImmediate = (flags & OP_IMM) !== 0

@@ -1,9 +1,9 @@
 /*
- * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A receiver drops a message that
- * lacks a packet and continues with the next message; a send WQE completes when its last packet was sent. Everything
- * else is as for RC.
+ * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A responder drops a message of
+ * which a packet is missing, and continues with the next message; a send WQE completes when its last packet was sent.
+ * Everything else is as for RC.
  *
- * There is no back-pressure: transport/flow-control/peer-window.ts limits how fast these services send.
+ * There are no acknowledgements, so transport/flow-control/peer-window.ts limits the rate at which these services send.
  */
 import { OP_SEND, OP_START } from '../../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../../spec/work.ts'
@@ -14,12 +14,15 @@ import type { EngineState } from '../state.ts'
 
 const { NONE, SEND, WRITE } = SendKind
 
-/** Whether a packet is accepted. A FIRST or ONLY always is, with any PSN; it ends the current message. */
+/**
+ * Whether a packet of UC is accepted. A FIRST or ONLY always is, with any PSN, and ends the current message. A packet
+ * that is not drops the current message.
+ */
 export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  const gap = psn !== w[base + QP.RESP_EPSN]
-  if (gap) s.counters.outOfSequence++
+  const isGap = psn !== w[base + QP.RESP_EPSN]
+  if (isGap) s.counters.outOfSequence++
   if ((flags & OP_START) !== 0) {
     w[base + QP.RESP_MESSAGE] = NONE
     w[base + QP.RESP_FLAGS] &= ~RespFlag.DROPPING
@@ -27,12 +30,12 @@ export const isAdmitted = (s: EngineState, row: number, flags: number, psn: numb
     return true
   }
   // While a message is being dropped, RESP_MESSAGE is NONE.
-  if (!gap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
+  if (!isGap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
   dropMessage(s, row)
   return false
 }
 
-/** After sending packets of `request`: the last one completes it. */
+/** To be called after packets of `request` were sent: completes it if its last packet was among them. */
 export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -1,6 +1,6 @@
 /*
- * XRC packets (IBA annex A14): every request names its SRQ in the XRCETH, the target looks it up or refuses the request; the
- * rest is as in RC.
+ * XRC packets (IBA annex A14): every request names its SRQ in the XRCETH, the target looks it up or refuses the
+ * request; the rest is as in RC.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -152,7 +152,7 @@ test('an empty SRQ makes the requester wait', () => {
 test('an SRQ destroyed in the middle of a message ends it: nothing completes, and later packets are refused', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
-  t.node.engine.forgetShared(SHARED_QUEUE)
+  t.node.engine.forgetSrq(SHARED_QUEUE)
   assert.deepEqual(t.completions(), [])
   t.request('XRC_SEND_LAST', 1, { payload: 4 })
   assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@1 msn 0'])

@@ -17,7 +17,7 @@ export const localPeerDeviceOf = (port: Port, { rowOf }: Numbers): LocalPeerDevi
     counters: port.counters,
     rowOf,
     // the property is read at each call: a fault layer replaces it
-    at: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
+    receiverOf: flow => (port.receiverOf?.(flow) ?? null) as LocalPeerDevice | null,
     peerAt,
     isIdle: () => !isWaiting(),
   }

@@ -127,7 +127,7 @@ export const xrcSrqClass = driverClass<typeof XrcSrq, SrqState, typeof RxeAttrib
     query,
     modify,
     destroy(call, object, args, core) {
-      stateOf(call).engine().forgetShared(object.state.number)
+      stateOf(call).engine().forgetSrq(object.state.number)
       release(call, object)
       return core(call, object, args)
     },

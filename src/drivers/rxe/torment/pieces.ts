@@ -3,10 +3,10 @@
  * order, some of them late. `Memory` of the engine (transport/types.ts) is wrapped.
  *
  * The pieces of a queue pair are in memory before the program may rely on them: before the queue pair's READs, atomics,
- * FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `settle`), before its completions and those of
- * its peer (`readyAt`), before a later payload for the same bytes is written, and before a key changes (`placeAll`).
- * The key is checked again for each piece, so a deregistered region is never written. A payload whose memory cannot be
- * written is passed on immediately, so that the engine gets the error.
+ * FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `completeWrites`), before its completions and
+ * those of its peer (`readyAt`), before a later payload for the same bytes is written, and before a key changes
+ * (`placeAll`). The key is checked again for each piece, so a deregistered region is never written. A payload whose
+ * memory cannot be written is passed on immediately, so that the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
 import { TWO_32 } from '../../../spec/memory.ts'
@@ -97,11 +97,11 @@ export const createPieces = (
   }
   const everyPiece = (): boolean => true
   /** Writes all pieces of a queue pair. */
-  const settle = (qp: number): void => {
+  const completeWrites = (qp: number): void => {
     placeIf(qp, everyPiece)
   }
   const placeAll = (): void => {
-    for (const qp of [...waiting.keys()]) settle(qp)
+    for (const qp of [...waiting.keys()]) completeWrites(qp)
     next = Number.POSITIVE_INFINITY
   }
 
@@ -192,11 +192,11 @@ export const createPieces = (
   }
 
   // without the optional functions of the local fast path, which would copy the whole message in one step
-  const { locate: _locate, find: _find, move: _move, ...rest } = inner
+  const { locate: _locate, resolveAndLocate: _resolveAndLocate, copyLocated: _copyLocated, ...rest } = inner
   const memory: Memory = {
     ...rest,
     resolve(pd, key, hi, lo, length, access, qp) {
-      if (waiting.size > 0 && access !== REMOTE_WRITE && access !== LOCAL_WRITE) settle(qp)
+      if (waiting.size > 0 && access !== REMOTE_WRITE && access !== LOCAL_WRITE) completeWrites(qp)
       last.pd = pd
       last.key = key
       last.access = access
@@ -204,7 +204,7 @@ export const createPieces = (
       return inner.resolve(pd, key, hi, lo, length, access, qp)
     },
     write,
-    settle,
+    completeWrites,
     bindWindow(pd, qp, words, at) {
       placeAll()
       return inner.bindWindow(pd, qp, words, at)

@@ -82,7 +82,7 @@ export const createResponder = (
         const since = before?.since ?? time
         until = Math.min(until, since + longestFor(state.engine(), row))
         if (isNak || isSuspended() || until <= time) {
-          pieces.memory.settle?.(qpn)
+          pieces.memory.completeWrites?.(qpn)
           held.delete(row)
           return false
         }
