@@ -1,10 +1,11 @@
 /*
- * Fuzz targets for calls: programs of up to 16 messages of one dialect on a soft device, and chains. Every call is
- * answered with an errno and a message, nothing throws, and closing the context releases everything.
+ * Fuzz targets for calls on a soft device: programs of up to 16 messages of one dialect, and chains. A refused call has
+ * an errno and a message, nothing throws, and closing the context releases every object.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
 import { ChainErrors, Interface } from '../../src/spec/classes/device/interface.ts'
+import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
 import { ioctlRequest } from '../../src/uapi/index.ts'
@@ -26,32 +27,36 @@ import {
 import { plausibleChain } from '../objects/plausible.ts'
 import type { Target } from './fuzzer.ts'
 
-// ---- programs in bytes: {u8 descriptor, u8 call, u16 bytes of the message, u16 bytes of the area, u16 0}, both ----
+// ---- programs as bytes ----
 
-export const HEADER = 8
+/**
+ * Bytes of a record's header: {u8 descriptor, u8 number of the ioctl, u16 message bytes, u16 area bytes, u16 0},
+ * little-endian. The message and the contents of the client's memory area follow. A program is a sequence of records.
+ */
+export const HEADER_BYTES = 8
 const MAX_MESSAGES = 16
 
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
-  const found: Uint8Array[] = []
+  const records: Uint8Array[] = []
   for (let at = 0; at < bytes.length; ) {
-    const size = at + HEADER > bytes.length ? 0 : view.getUint16(at + 2, true) + view.getUint16(at + 4, true)
-    found.push(bytes.subarray(at, at + HEADER + size))
-    at += HEADER + size
+    const size = at + HEADER_BYTES > bytes.length ? 0 : view.getUint16(at + 2, true) + view.getUint16(at + 4, true)
+    records.push(bytes.subarray(at, at + HEADER_BYTES + size))
+    at += HEADER_BYTES + size
   }
-  return found
+  return records
 }
 
 const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefined => {
-  if (record.length < HEADER) return undefined
+  if (record.length < HEADER_BYTES) return undefined
   const view = new DataView(record.buffer, record.byteOffset, record.length)
   const length = view.getUint16(2, true)
   const request = dialect === 'object' ? ioctlRequest(record[1]) : RDMA_VERBS_IOCTL
   return {
     systemCall: dialect === 'write' ? 'write' : 'ioctl',
     request,
-    bytes: record.subarray(HEADER, HEADER + length),
-    memory: [{ address: AREA, bytes: record.subarray(HEADER + length) }],
+    bytes: record.subarray(HEADER_BYTES, HEADER_BYTES + length),
+    memory: [{ address: AREA, bytes: record.subarray(HEADER_BYTES + length) }],
     title: dialect,
     ...(record[0] !== 0 && { fd: record[0] }),
   }
@@ -59,29 +64,30 @@ const messageOf = (dialect: DialectName, record: Uint8Array): Message | undefine
 
 const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   const size = memory.reduce((end, one) => Math.max(end, Number(one.address - AREA) + one.bytes.length), 0)
-  const record = new Uint8Array(HEADER + bytes.length + size)
+  const record = new Uint8Array(HEADER_BYTES + bytes.length + size)
   const view = new DataView(record.buffer)
   record[0] = fd ?? 0
   record[1] = request & 0xff
   view.setUint16(2, bytes.length, true)
   view.setUint16(4, size, true)
-  record.set(bytes, HEADER)
-  for (const one of memory) record.set(one.bytes, HEADER + bytes.length + Number(one.address - AREA))
+  record.set(bytes, HEADER_BYTES)
+  for (const one of memory) record.set(one.bytes, HEADER_BYTES + bytes.length + Number(one.address - AREA))
   return record
 }
 
-/** One machine for all inputs of a target: each input has a context, which closes at its end. */
+/** One machine for all inputs of a target; each input has a context of its own, which is closed at its end. */
 const createSetup = () => {
   const m = machine(1)
   const p = program(m)
   return { m, p, address: BigInt(register(p, 8192).address), before: stat(m.core).devices.rxe0 }
 }
 type Setup = ReturnType<typeof createSetup>
-const lazily = (): (() => Setup) => {
-  let made: Setup | undefined
+/** A function that creates the setup at its first call, and returns it. */
+const lazySetup = (): (() => Setup) => {
+  let setup: Setup | undefined
   return () => {
-    made ??= createSetup()
-    return made
+    setup ??= createSetup()
+    return setup
   }
 }
 
@@ -89,38 +95,38 @@ const SEEDS = 24
 const SEED_MESSAGES = 10
 
 const calls = (dialect: DialectName): Target => {
-  const on = lazily()
-  const start = () => createHostileClient(on().m, on().p, true, on().address)
+  const setup = lazySetup()
+  const createClient = () => createHostileClient(setup().m, setup().p, true, setup().address)
   return {
     name: `calls-${dialect}`,
     split: splitProgram,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
         const random = createRandomSource(seed)
-        const one = start()
+        const client = createClient()
         const records: Uint8Array[] = []
         while (records.length < SEED_MESSAGES) {
-          const names = namesOf(one, random)
-          const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, 14)
+          const names = namesOf(client, random)
+          const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, RXE_DRIVER_ID)
           // Only short messages, and no random chains, which have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
-          if (runOne(one, message).ret >= 0) records.push(bytesOf(message))
+          if (runOne(client, message).ret >= 0) records.push(bytesOf(message))
         }
-        closeContext(one.context)
+        closeContext(client.context)
         return new Uint8Array(Buffer.concat(records))
       }),
     run(bytes, feature) {
-      const { m, before } = on()
-      const one = start()
+      const { m, before } = setup()
+      const client = createClient()
       for (const record of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
         const message = messageOf(dialect, record)
         if (message === undefined || message.bytes.length === 0) continue
-        const { ret } = runOne(one, message)
+        const { ret } = runOne(client, message)
         feature(((ret < 0 ? -ret : 0) << 8) | (message.bytes[dialect === 'object' ? 2 : 0] ?? 0))
       }
       m.settle()
-      closeContext(one.context)
-      assert.deepEqual([stat(m.core).devices.rxe0, one.rings.live.size], [before, 0], 'objects are left')
+      closeContext(client.context)
+      assert.deepEqual([stat(m.core).devices.rxe0, client.rings.live.size], [before, 0], 'objects are left')
       assert.equal(stat(m.core).faults, 0, 'a destroy handler threw')
     },
   }
@@ -129,19 +135,19 @@ const calls = (dialect: DialectName): Target => {
 const { STOP, UNDO } = ChainErrors.values
 
 const chains = (): Target => {
-  const on = lazily()
+  const setup = lazySetup()
   return {
     name: 'chain',
     split: splitChain,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
-        const one = createHostileClient(on().m, on().p, true, on().address)
-        const links = plausibleChain(namesOf(one, createRandomSource(seed)))
-        closeContext(one.context)
-        return encodeChain(links)
+        const client = createHostileClient(setup().m, setup().p, true, setup().address)
+        const entries = plausibleChain(namesOf(client, createRandomSource(seed)))
+        closeContext(client.context)
+        return encodeChain(entries)
       }),
     run(bytes, feature) {
-      const { m, p, before } = on()
+      const { m, p, before } = setup()
       for (const onError of [STOP, UNDO]) {
         const context = openContext(p.rxe.device, { opened: true })
         const rings = testRings()

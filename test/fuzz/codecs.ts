@@ -1,10 +1,11 @@
 /*
- * Fuzz targets for parsers of foreign bytes and text: packets, frames, capture files, fault rules. Emitting a parsed input
- * gives the same bytes; an input is refused by an Error with a message, never by a TypeError or RangeError.
+ * Fuzz targets for parsers of untrusted bytes and text: packets, frames, capture files, fault rules. Emitting a parsed
+ * input gives the same bytes; an input is refused by an Error with a message, never by a TypeError or RangeError.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { formatFaults, parseFaults } from '../../src/phy/faults/rules.ts'
+import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import { createPcapng, packetJson, packetLine } from '../../src/trace/index.ts'
 import {
   arenaOver,
@@ -31,7 +32,7 @@ const readFile = (name: string): Uint8Array => new Uint8Array(readFileSync(`${ca
 export const recordedPackets = (name: string): Uint8Array[] =>
   readCapture(readFile(name))
     .map(({ bytes }) => parseFrame(bytes))
-    .flatMap(frame => (frame.kind !== 'opaque' && frame.destinationPort === 4791 ? [frame.payload] : []))
+    .flatMap(frame => (frame.kind !== 'opaque' && frame.destinationPort === ROCE_UDP_PORT ? [frame.payload] : []))
 
 export { captureNames }
 
@@ -93,7 +94,10 @@ const packets: Target = {
   },
 }
 
-/** The frame with a correct IPv4 header checksum, which random bytes rarely have. `zero`: a sum of 0 is sent as 0 or 0xffff. */
+/**
+ * The frame with a correct IPv4 header checksum, which random bytes rarely have. `zero`: the form of a checksum of 0, 0
+ * or 0xffff.
+ */
 const withChecksum = (bytes: Uint8Array, zero: number): Uint8Array => {
   if (bytes.length < 34) return bytes
   const fixed = bytes.slice()

@@ -1,7 +1,7 @@
 /*
- * Fuzz targets for connection management: programs' writes to rdma_cm files, and peers' datagrams to queue pair 1.
- * Commands are answered with an errno and a message, datagrams are tolerated, their cost is bounded, and when the
- * program ends nothing is left.
+ * Fuzz targets for connection management: `ucma`: programs' writes to rdma_cm files; `mads`: peers' datagrams to queue
+ * pair 1. A refused command has an errno and a message, datagrams throw nothing, the number of identifiers and
+ * connections is bounded, and when the program ends none remains.
  */
 import assert from 'node:assert/strict'
 import type { MadService } from '../../src/clients/mad/layer.ts'
@@ -22,20 +22,22 @@ import {
 import type { Caller, Core, Device, MadAddress } from '../../src/core/model.ts'
 import { ucmaDialect } from '../../src/daemon/session/dialects.ts'
 import { CmChannel } from '../../src/spec/classes/connections/cm_channel.ts'
-import { CmPortSpace } from '../../src/spec/enums.ts'
+import { AsyncEventType, CmPortSpace, QpState } from '../../src/spec/enums.ts'
 import { CallError } from '../../src/spec/errno.ts'
-import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
+import { UCMA_HEADER, ucmaCommands } from '../../src/spec/linux/ucma.ts'
+import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
+import { GSI_QPN, MAD_BYTES, rejReason } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad/mad.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
 import { randomFrom } from '../cm/pair.ts'
 import { plainRequest } from '../cm/request.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
-import { HEADER, splitProgram } from './calls.ts'
+import { HEADER_BYTES, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 const PORT = 7471
 
-// ---- programs: {u8 channel, u8 0, u16 bytes written, u16 bytes of the area, u16 0}, both ----
+// ---- ucma: records {u8 channel, u8 0, u16 bytes written, u16 area bytes, u16 0}, then both ----
 
 const MAX_MESSAGES = 40
 const MESSAGE = 0x10000
@@ -44,72 +46,75 @@ const AREA_BYTES = 4096
 const CHANNELS = [3, 4]
 
 const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)): Uint8Array => {
-  const bytes = new Uint8Array(HEADER + written.length + area.length)
+  const bytes = new Uint8Array(HEADER_BYTES + written.length + area.length)
   const view = new DataView(bytes.buffer)
   bytes[0] = channel
   view.setUint16(2, written.length, true)
   view.setUint16(4, area.length, true)
-  bytes.set(written, HEADER)
-  bytes.set(area, HEADER + written.length)
+  bytes.set(written, HEADER_BYTES)
+  bytes.set(area, HEADER_BYTES + written.length)
   return bytes
 }
 
-/** A command on the first channel, with its response in the area. */
-const command = (number: number, size: number, fill: (body: DataView) => void, at = -1, out = 0): Uint8Array => {
-  const written = new Uint8Array(8 + size)
+/**
+ * A command on the first channel. `fill` writes the request struct; `responseAt`: the offset of the pointer to the
+ * response, which is in the area, and `responseBytes` its size; -1: no response.
+ */
+const command = (name: string, fill: (request: DataView) => void, responseAt = -1, responseBytes = 0): Uint8Array => {
+  const { number, in: request } = ucmaCommands.find(one => one.name === name)!
+  const written = new Uint8Array(UCMA_HEADER + request.size)
   const view = new DataView(written.buffer)
   view.setUint32(0, number, true)
-  view.setUint16(4, size, true)
-  view.setUint16(6, out, true)
-  fill(new DataView(written.buffer, 8))
-  if (at >= 0) view.setBigUint64(8 + at, BigInt(AREA), true)
+  view.setUint16(4, request.size, true)
+  view.setUint16(6, responseBytes, true)
+  fill(new DataView(written.buffer, UCMA_HEADER))
+  if (responseAt >= 0) view.setBigUint64(UCMA_HEADER + responseAt, BigInt(AREA), true)
   return record(0, written)
 }
 const put = (body: DataView, at: number, bytes: Uint8Array): void =>
   new Uint8Array(body.buffer, body.byteOffset).set(bytes, at)
 
-const create = (portSpace: number) => command(0, 24, body => body.setUint16(16, portSpace, true), 8, 4)
-const onId = (number: number, id: number, size: number, at: number, response = -1, out = 0, second = 0) =>
+const create = (portSpace: number) => command('CREATE_ID', body => body.setUint16(16, portSpace, true), 8, 4)
+/** A command whose request has the identifier at offset `at`; `second`: the u32 after it, if the struct has one. */
+const onId = (name: string, id: number, at: number, responseAt = -1, responseBytes = 0, second = 0) =>
   command(
-    number,
-    size,
+    name,
     body => {
       body.setUint32(at, id, true)
-      if (at + 8 <= size) body.setUint32(at + 4, second, true)
+      if (at + 8 <= body.byteLength) body.setUint32(at + 4, second, true)
     },
-    response,
-    out,
+    responseAt,
+    responseBytes,
   )
 const bind = (id: number) =>
-  command(20, 136, body => {
+  command('BIND', body => {
     body.setUint32(0, id, true)
     body.setUint16(4, 16, true)
     put(body, 8, emitAddress(any4(PORT)))
   })
 const resolve = (id: number) =>
-  command(21, 272, body => {
+  command('RESOLVE_ADDR', body => {
     body.setUint32(0, id, true)
     body.setUint16(10, 16, true)
     put(body, 144, emitAddress(ip4(1, PORT)))
   })
 const connect = (id: number) =>
-  command(6, 288, body => {
+  command('CONNECT', body => {
     body.setUint32(0, 0x11, true)
     body.setUint8(271, 1)
     body.setUint32(272, id, true)
   })
 const accept = (id: number, qpn: number) =>
-  command(8, 296, body => {
+  command('ACCEPT', body => {
     body.setUint32(8, qpn, true)
     body.setUint8(8 + 271, qpn === 0 ? 0 : 1)
     body.setUint32(280, id, true)
   })
-const event = command(12, 8, () => {}, 0, 336)
-const destroy = (id: number) => onId(1, id, 16, 8, 0, 4)
+const event = command('GET_EVENT', () => {}, 0, 336)
+const destroy = (id: number) => onId('DESTROY_ID', id, 8, 0, 4)
 const join = (id: number) =>
   command(
-    22,
-    152,
+    'JOIN_MCAST',
     body => {
       body.setUint32(16, id, true)
       put(body, 24, emitAddress({ ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }))
@@ -118,14 +123,14 @@ const join = (id: number) =>
     4,
   )
 const setTos = (id: number) =>
-  command(14, 24, body => {
+  command('SET_OPTION', body => {
     body.setBigUint64(0, BigInt(AREA), true)
     body.setUint32(8, id, true)
     body.setUint32(20, 1, true)
   })
-/** For the second channel. */
+/** Moves an identifier from the first channel to the second. */
 const migrate = (id: number): Uint8Array => {
-  const bytes = onId(18, id, 16, 8, 0, 4, CHANNELS[0])
+  const bytes = onId('MIGRATE_ID', id, 8, 0, 4, CHANNELS[0])
   bytes[0] = 1
   return bytes
 }
@@ -133,17 +138,17 @@ const migrate = (id: number): Uint8Array => {
 const start = (portSpace: number) => [
   create(portSpace),
   bind(0),
-  onId(7, 0, 8, 0),
+  onId('LISTEN', 0, 0),
   create(portSpace),
   resolve(1),
-  onId(4, 1, 8, 0),
+  onId('RESOLVE_ROUTE', 1, 0),
   connect(1),
 ]
 const queries = [
-  onId(19, 1, 16, 8, 0, 280, 0),
-  onId(19, 1, 16, 8, 0, 440, 1),
-  onId(19, 1, 16, 8, 0, 280, 2),
-  onId(11, 1, 16, 8, 0, 144, 1),
+  onId('QUERY', 1, 8, 0, 280, 0),
+  onId('QUERY_PATH', 1, 8, 0, 440, 1),
+  onId('QUERY_GID', 1, 8, 0, 280, 2),
+  onId('INIT_QP_ATTR', 1, 8, 0, 144, QpState.values.INIT),
 ]
 
 const programs = (): Uint8Array[] =>
@@ -158,10 +163,10 @@ const programs = (): Uint8Array[] =>
       event,
       accept(1, 0),
       event,
-      onId(15, 2, 8, 0, -1, 0, 4),
-      onId(10, 1, 4, 0),
+      onId('NOTIFY', 2, 0, -1, 0, AsyncEventType.values.COMM_EST),
+      onId('DISCONNECT', 1, 0),
       event,
-      onId(10, 2, 4, 0),
+      onId('DISCONNECT', 2, 0),
       event,
       destroy(2),
       destroy(1),
@@ -172,13 +177,13 @@ const programs = (): Uint8Array[] =>
       event,
       event,
       event,
-      onId(9, 2, 264, 0),
+      onId('REJECT', 2, 0),
       event,
       connect(1),
       setTos(1),
       migrate(1),
       migrate(0),
-      record(1, event.slice(HEADER)),
+      record(1, event.slice(HEADER_BYTES)),
       destroy(0),
     ],
     [
@@ -191,7 +196,7 @@ const programs = (): Uint8Array[] =>
       event,
       join(1),
       event,
-      onId(17, 3, 16, 8, 0, 4),
+      onId('LEAVE_MCAST', 3, 8, 0, 4),
       join(2),
       destroy(2),
     ],
@@ -214,7 +219,7 @@ const createSetup = (): Setup => {
   const network = new VirtualNetwork()
   const host = network.host()
   host.plug(1)
-  const place = (address: bigint, length: number): Uint8Array => {
+  const bytesAt = (address: bigint, length: number): Uint8Array => {
     const [start, bytes] = address >= AREA ? [AREA, self.area] : [MESSAGE, self.written]
     const from = Number(address) - start
     return from < 0 || from + length > bytes.length ? efault() : bytes.subarray(from, from + length)
@@ -227,8 +232,8 @@ const createSetup = (): Setup => {
     fds: new Map(),
     caller: {
       memory: noMemory,
-      copyIn: (address, length) => place(address, length).slice(),
-      copyOut: (address, bytes) => place(address, bytes.length).set(bytes),
+      copyIn: (address, length) => bytesAt(address, length).slice(),
+      copyOut: (address, bytes) => bytesAt(address, bytes.length).set(bytes),
       descriptor: fd => self.fds.get(fd),
     },
   }
@@ -249,12 +254,12 @@ const ucma: Target = {
       CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
     )
     for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
-      if (one.length < HEADER) continue
+      if (one.length < HEADER_BYTES) continue
       const view = new DataView(one.buffer, one.byteOffset, one.length)
       const length = view.getUint16(2, true)
-      setup.written = one.slice(HEADER, HEADER + length)
+      setup.written = one.slice(HEADER_BYTES, HEADER_BYTES + length)
       area.fill(0)
-      area.set(one.subarray(HEADER + length, HEADER + length + AREA_BYTES))
+      area.set(one.subarray(HEADER_BYTES + length, HEADER_BYTES + length + AREA_BYTES))
       const fd = CHANNELS[one[0]! & 1]!
       const channel = findDescriptor(host.core, setup.fds.get(fd)!)
       const message = [BigInt(MESSAGE), setup.written.length] as const
@@ -270,12 +275,14 @@ const ucma: Target = {
   },
 }
 
-// ---- datagrams: {u8 peer, u8 flags: which ids are replaced by ours, u16 bytes, u16 0, u16 0}, bytes ----
+// ---- mads: records {u8 peer, u8 IDS, u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
 
+/** Bits: the local or remote communication id of the datagram is replaced by one that belongs to the connection. */
 const IDS = { LOCAL: 1, REMOTE: 2 }
+/** Offsets of the communication ids in a MAD. */
 const LOCAL_ID = 24
 const REMOTE_ID = 28
-/** The address of peer 1, to which the active identifier connects. */
+/** Last byte of the address of peer 1, to which the active identifier connects. */
 const PEER = 9
 
 const mads = (): Uint8Array[] => {
@@ -320,26 +327,26 @@ const mads = (): Uint8Array[] => {
   })
   const rtu = emitCm({ name: 'RTU', ...ids })
   const mra = emitCm({ name: 'MRA', ...ids, message: 0, serviceTimeout: 20 })
-  const rej = emitCm({ name: 'REJ', ...ids, message: 0, reason: 28 })
+  const rej = emitCm({ name: 'REJ', ...ids, message: 0, reason: rejReason.CONSUMER_DEFINED })
   const dreq = emitCm({ name: 'DREQ', ...ids, remoteQpn: 0x12 })
   const drep = emitCm({ name: 'DREP', ...ids })
-  const make = (flags: number, mad: Uint8Array): Uint8Array => {
+  const withIds = (flags: number, mad: Uint8Array): Uint8Array => {
     const bytes = record(1, mad)
     bytes[1] = flags
     return bytes
   }
   const { REMOTE } = IDS
   const scripts = [
-    [make(0, req), make(REMOTE, rtu), make(REMOTE, dreq), make(REMOTE, drep)],
-    [make(0, req), make(0, req), make(REMOTE, rej)],
-    [make(0, sidr), make(0, sidr)],
-    [make(REMOTE, mra), make(REMOTE, rep), make(REMOTE, dreq)],
-    [make(REMOTE, rej), make(REMOTE, rep)],
+    [withIds(0, req), withIds(REMOTE, rtu), withIds(REMOTE, dreq), withIds(REMOTE, drep)],
+    [withIds(0, req), withIds(0, req), withIds(REMOTE, rej)],
+    [withIds(0, sidr), withIds(0, sidr)],
+    [withIds(REMOTE, mra), withIds(REMOTE, rep), withIds(REMOTE, dreq)],
+    [withIds(REMOTE, rej), withIds(REMOTE, rep)],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
-/** A consumer that reacts differently to each event in turn and keeps its identifiers. */
+/** A consumer that accepts two requests, rejects one and ignores one in turn, and keeps its identifiers. */
 class Consumer implements IdOwner {
   readonly ids = new Set<Identifier>()
   readonly cm: RdmaCm
@@ -364,14 +371,14 @@ class Consumer implements IdOwner {
   }
   readonly requests: Identifier[] = []
 
-  /** The next action of an event loop. */
+  /** Reacts to the requests that have arrived. */
   act(): void {
     for (const id of this.requests.splice(0)) {
       if (!this.ids.has(id)) continue
-      const way = this.turn++ % 4
+      const choice = this.turn++ % 4
       try {
-        if (way < 2) this.cm.accept(id, parametersOf(0x12 + this.turn))
-        else if (way === 2) this.cm.reject(id, new Uint8Array(3), 28)
+        if (choice < 2) this.cm.accept(id, parametersOf(0x12 + this.turn))
+        else if (choice === 2) this.cm.reject(id, new Uint8Array(3), rejReason.CONSUMER_DEFINED)
       } catch (error) {
         assert.ok(error instanceof CallError || error instanceof CmError, String(error))
       }
@@ -429,18 +436,18 @@ const datagrams: Target = {
     cm.connect(active, parametersOf(0x11))
     const records = splitProgram(bytes)
     for (const one of records) {
-      if (one.length < HEADER) continue
+      if (one.length < HEADER_BYTES) continue
       const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
       const mad = new Uint8Array(MAD_BYTES)
-      mad.set(one.subarray(HEADER, HEADER + Math.min(length, MAD_BYTES)))
+      mad.set(one.subarray(HEADER_BYTES, HEADER_BYTES + Math.min(length, MAD_BYTES)))
       const known = layer.sent.at(-1)
       if (known !== undefined && one[1]! & IDS.REMOTE) mad.set(known.subarray(LOCAL_ID, LOCAL_ID + 4), REMOTE_ID)
       if (known !== undefined && one[1]! & IDS.LOCAL) mad.set(known.subarray(REMOTE_ID, REMOTE_ID + 4), LOCAL_ID)
       const from: MadAddress = {
         localGid: ipv4(10, 0, 0, 1),
         remoteGid: ipv4(10, 0, 0, one[0] === 1 ? PEER : one[0]!),
-        qpn: 1,
-        pkey: 0xffff,
+        qpn: GSI_QPN,
+        pkey: DEFAULT_PKEY,
         flowLabel: 1,
         trafficClass: 0,
         hopLimit: 64,
@@ -449,7 +456,7 @@ const datagrams: Target = {
       consumer.act()
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }
-    // Identifiers belong to the consumer; beyond them there are at most as many unreported ones as datagrams were sent.
+    // The consumer's identifiers, and at most one for each datagram.
     assert.ok(cm.counts.identifiers <= LISTENERS + 1 + records.length)
     assert.ok(cm.counts.connections <= 1 + records.length)
     for (const id of consumer.ids) cm.destroy(id)

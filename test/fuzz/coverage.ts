@@ -1,23 +1,24 @@
 /*
- * Code reached by an input, from V8's precise block coverage through Node's inspector: for each source file of src/,
- * the characters of executed blocks. Reading it costs about a millisecond, so the fuzzer reads it once per batch of
+ * Code that inputs reach, by V8's precise block coverage through Node's inspector: for each source file, the characters
+ * of executed blocks. Reading the coverage takes about a millisecond, so that the fuzzer reads it once per batch of
  * inputs.
  */
 import { type Profiler, Session } from 'node:inspector'
 
 export interface Coverage {
-  /** As countNew, without recording them: they count again the next time. */
-  preview(): number
-  /** Characters of code that ran since the last call and never before; records them. */
+  /** Counts the characters of code that ran since the last call of either function and that are not recorded. */
   countNew(): number
-  /** Characters that have run. */
+  /** As `countNew`, and records them, so that they do not count again. */
+  recordNew(): number
+  /** The recorded characters. */
   total(): number
   stop(): void
 }
 
+/** Per character of a source file: 1 if it is recorded; 1 if it ran since the last reading. */
 interface Script {
-  seen: Uint8Array
-  now: Uint8Array
+  recorded: Uint8Array
+  ran: Uint8Array
 }
 
 /** Starts to measure code whose URL contains `part`. */
@@ -35,48 +36,49 @@ export const watchCoverage = (part: string): Coverage => {
   callInspector('Profiler.enable')
   callInspector('Profiler.startPreciseCoverage', { callCount: true, detailed: true })
   const scripts = new Map<string, Script>()
-  let known = 0
+  let total = 0
 
   /** Marks the executed ranges; an inner range comes after its outer one. */
   const markExecuted = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
     const end = functions.reduce((max, { ranges }) => Math.max(max, ranges[0].endOffset), 0)
-    if (end > script.seen.length) {
-      const seen = new Uint8Array(end)
-      seen.set(script.seen)
-      script.seen = seen
-      script.now = new Uint8Array(end)
+    if (end > script.recorded.length) {
+      const recorded = new Uint8Array(end)
+      recorded.set(script.recorded)
+      script.recorded = recorded
+      script.ran = new Uint8Array(end)
     }
     for (const { ranges } of functions)
-      for (const { startOffset, endOffset, count } of ranges) script.now.fill(count > 0 ? 1 : 0, startOffset, endOffset)
+      for (const { startOffset, endOffset, count } of ranges) script.ran.fill(count > 0 ? 1 : 0, startOffset, endOffset)
   }
-  const take = (note: boolean): number => {
+  /** Reads V8's coverage, which V8 then resets. */
+  const readNew = (isRecorded: boolean): number => {
     const { result } = callInspector<Profiler.TakePreciseCoverageReturnType>('Profiler.takePreciseCoverage')
     let newlyCovered = 0
     for (const { url, functions } of result) {
       if (!url.includes(part)) continue
-      const script = scripts.get(url) ?? { seen: new Uint8Array(0), now: new Uint8Array(0) }
+      const script = scripts.get(url) ?? { recorded: new Uint8Array(0), ran: new Uint8Array(0) }
       scripts.set(url, script)
       markExecuted(script, functions)
-      const { seen, now } = script
+      const { recorded, ran } = script
       for (const { ranges } of functions) {
         const { startOffset, endOffset, count } = ranges[0]
         if (count === 0) continue
         for (let i = startOffset; i < endOffset; i++) {
-          if (now[i] === 0 || seen[i] !== 0) continue
+          if (ran[i] === 0 || recorded[i] !== 0) continue
           newlyCovered++
-          if (note) seen[i] = 1
+          if (isRecorded) recorded[i] = 1
         }
       }
-      now.fill(0)
+      ran.fill(0)
     }
-    if (note) known += newlyCovered
+    if (isRecorded) total += newlyCovered
     return newlyCovered
   }
-  take(true)
+  readNew(true)
   return {
-    preview: () => take(true),
-    countNew: () => take(false),
-    total: () => known,
+    countNew: () => readNew(false),
+    recordNew: () => readNew(true),
+    total: () => total,
     stop() {
       callInspector('Profiler.stopPreciseCoverage')
       session.disconnect()

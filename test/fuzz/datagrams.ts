@@ -1,8 +1,7 @@
 /*
- * Fuzz targets of management datagrams. `agents`: datagrams of a hostile peer for agents with and without RMPP, between
- * messages that those send themselves, in virtual time (src/mad). `umad`: calls of a hostile program on umad files,
- * with a device that answers (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of records, each with a
- * header of eight bytes.
+ * Fuzz targets of management datagrams. `agents`: agents with and without RMPP (src/mad/) receive datagrams of a
+ * hostile peer and send messages themselves, in virtual time. `umad`: a hostile program calls umad files of a device
+ * (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of records, each with a header of eight bytes.
  */
 import assert from 'node:assert/strict'
 import { closeContext, dispatch, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -15,36 +14,38 @@ import { MadChannel } from '../../src/spec/classes/mad/mad_channel.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import { RegisterAgent2, UmadHeader, UmadIoctl } from '../../src/spec/linux/umad.ts'
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
-import { MadMethod, RmppType } from '../../src/spec/wire/management.ts'
+import { MadClass, MadMethod, RmppFlag, RmppStatus, RmppType, rmppHeader } from '../../src/spec/wire/management.ts'
 import { answerRmpp, parseRmpp, respond } from '../../src/wire/mad/management.ts'
 import { VirtualNetwork } from '../clients/rdma-cm/hosts.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { longMessage, Pair, plainMad, SECOND } from '../mad/pair.ts'
-import { HEADER, splitProgram } from './calls.ts'
+import { HEADER_BYTES, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 const { GET, GET_TABLE, RESPONSE } = MadMethod
-const SA = 3
+const SA = MadClass.SUBNET_ADMINISTRATION
 
 const agents: readonly Partial<AgentOptions>[] = [{}, { rmpp: false }, { rmpp: false, ownRmpp: true }]
 
 /**
- * Flags of a record. AGENT: which agent; SEND: it sends a message as long as the bytes; KNOWN: about the last sent
- * message.
+ * Flags of a record. AGENT: mask of the index in `agents`; SEND: the agent sends a message of SEND_FACTOR times the
+ * record's bytes, with RESPONSE a response, with NO_TIMEOUT without waiting for a response; otherwise it receives the
+ * record's bytes, with KNOWN with the transaction id of the last datagram that it sent.
  */
-const Flag = { AGENT: 3, SEND: 4, KNOWN: 8 } as const
+const Flag = { AGENT: 3, SEND: 4, KNOWN: 8, RESPONSE: 16, NO_TIMEOUT: 32 } as const
+/** First bit of the number of retries in the flags. */
+const RETRIES_SHIFT = 6
 const TICK = SECOND / 4
-/** Bytes of a sent message per byte of the record. */
-const SPREAD = 16
+const SEND_FACTOR = 16
 
-// ---- agents: {u8 flags, u8 time to pass, u16 bytes, u16 0, u16 0}, bytes ----
+// ---- agents: records {u8 flags, u8 ticks that pass, u16 bytes, u16 0, u16 0}, then the bytes ----
 
 const record = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
-  const made = new Uint8Array(HEADER + bytes.length)
-  made.set([flags, time])
-  new DataView(made.buffer).setUint16(2, bytes.length, true)
-  made.set(bytes, HEADER)
-  return made
+  const result = new Uint8Array(HEADER_BYTES + bytes.length)
+  result.set([flags, time])
+  new DataView(result.buffer).setUint16(2, bytes.length, true)
+  result.set(bytes, HEADER_BYTES)
+  return result
 }
 
 const seeds = (): Uint8Array[] => {
@@ -53,12 +54,14 @@ const seeds = (): Uint8Array[] => {
   pair.send(pair.a, longMessage(GET_TABLE, 7, 500), 0)
   const first = pair.wire[0]!.mad
   pair.settle()
-  const next = first.slice()
-  next.set([1], 26)
-  next.set([0, 0, 0, 2], 28)
-  const last = next.slice()
-  last.set([5], 26)
-  last.set([0, 0, 0, 3], 28)
+  const segmentOf = (flags: number, segment: number): Uint8Array => {
+    const mad = first.slice()
+    mad[rmppHeader.responseTime[0] >> 3] = flags
+    mad.set([0, 0, 0, segment], rmppHeader.segment[0] >> 3)
+    return mad
+  }
+  const next = segmentOf(RmppFlag.ACTIVE, 2)
+  const last = segmentOf(RmppFlag.ACTIVE | RmppFlag.LAST, 3)
   const ack = (segment: number, window: number) =>
     answerRmpp(first, { type: RmppType.ACK, segment, lengthOrWindow: window })
   const scripts = [
@@ -70,15 +73,22 @@ const seeds = (): Uint8Array[] => {
       record(KNOWN, ack(5, 65), 9),
     ],
     [record(SEND, new Uint8Array(3)), record(KNOWN, respond(plainMad(SA, GET, 1), 0))],
-    [record(SEND, new Uint8Array(90)), record(KNOWN, answerRmpp(first, { type: RmppType.ABORT, status: 118 }))],
-    [record(0, first), record(0, ack(0, 9)), record(0, answerRmpp(first, { type: RmppType.STOP, status: 1 }), 200)],
+    [
+      record(SEND, new Uint8Array(90)),
+      record(KNOWN, answerRmpp(first, { type: RmppType.ABORT, status: RmppStatus.TIME_TOO_LONG })),
+    ],
+    [
+      record(0, first),
+      record(0, ack(0, 9)),
+      record(0, answerRmpp(first, { type: RmppType.STOP, status: RmppStatus.RESX }), 200),
+    ],
     [record(1 | SEND, new Uint8Array(2)), record(1 | KNOWN, respond(plainMad(SA, GET, 1), 12))],
     [record(2, first), record(2 | SEND, new Uint8Array(2))],
   ]
   return scripts.map(records => new Uint8Array(Buffer.concat(records)))
 }
 
-const target: Target = {
+const agentTarget: Target = {
   name: 'agents',
   split: splitProgram,
   seeds,
@@ -86,22 +96,27 @@ const target: Target = {
     const pairs = agents.map(options => new Pair(options))
     let sent = 0
     for (const one of splitProgram(bytes)) {
-      if (one.length < HEADER) continue
+      if (one.length < HEADER_BYTES) continue
       const [flags, time] = [one[0]!, one[1]!]
       const pair = pairs[(flags & Flag.AGENT) % pairs.length]!
-      const length = Math.min(one.length - HEADER, new DataView(one.buffer, one.byteOffset).getUint16(2, true))
+      const length = Math.min(one.length - HEADER_BYTES, new DataView(one.buffer, one.byteOffset).getUint16(2, true))
       const { a } = pair
       pair.now += time * TICK
       a.engine.onTimeout(pair.now)
       if (flags & Flag.SEND) {
-        const method = flags & 16 ? GET_TABLE | RESPONSE : GET_TABLE
-        const message = longMessage(method, sent++, length * SPREAD)
+        const method = flags & Flag.RESPONSE ? GET_TABLE | RESPONSE : GET_TABLE
+        const message = longMessage(method, sent++, length * SEND_FACTOR)
         const isLong = a.engine.isTransfer(message, SA)
-        pair.send(a, isLong ? message : message.slice(0, MAD_BYTES), flags & 32 ? 0 : SECOND, flags >> 6)
+        pair.send(
+          a,
+          isLong ? message : message.slice(0, MAD_BYTES),
+          flags & Flag.NO_TIMEOUT ? 0 : SECOND,
+          flags >> RETRIES_SHIFT,
+        )
         continue
       }
       const mad = new Uint8Array(MAD_BYTES)
-      mad.set(one.subarray(HEADER, HEADER + Math.min(length, MAD_BYTES)))
+      mad.set(one.subarray(HEADER_BYTES, HEADER_BYTES + Math.min(length, MAD_BYTES)))
       const known = pair.wire.at(-1)
       if (known !== undefined && flags & Flag.KNOWN) mad.set(known.mad.subarray(8, 16), 8)
       const before = pair.wire.length
@@ -124,12 +139,12 @@ const target: Target = {
   },
 }
 
-// ---- calls: {u8 call, u8 room of a read in 16 bytes, u16 bytes of memory, u16 0, u16 0}, memory ----
+// ---- umad: records {u8 call, u8 buffer of a read in units of 16 bytes, u16 memory bytes, u16 0, u16 0}, then memory ----
 
 const MAX_CALLS = 40
 const MEMORY = 0x10000
 const FILES = [3, 4]
-/** Low bits of the first byte; the next one selects the file. */
+/** The calls, by the low three bits of a record's first byte; the fourth bit selects the file. The last is unknown. */
 const calls = [
   UmadIoctl.REGISTER_AGENT,
   UmadIoctl.REGISTER_AGENT2,
@@ -155,7 +170,8 @@ const registration = (fields: { mgmtClass?: number; methods?: number; oui?: numb
   return bytes
 }
 
-const written = (mad: Uint8Array, timeout: number, last = 1): Uint8Array => {
+/** The argument of write(2): a header for a datagram to 10.0.0.LAST, and `mad`. */
+const writeArgument = (mad: Uint8Array, timeout: number, last = 1): Uint8Array => {
   const bytes = new Uint8Array(UmadHeader.bytes + mad.length)
   const view = new DataView(bytes.buffer)
   view.setUint32(UmadHeader.timeout, timeout, true)
@@ -172,8 +188,8 @@ const programs = (): Uint8Array[] => {
   const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT, ENABLE_PKEY } = UmadIoctl
   const register = record(callNumber(REGISTER_AGENT2), registration({ mgmtClass: SA, rmpp: 1 }))
   const serve = record(callNumber(REGISTER_AGENT2, 1), registration({ mgmtClass: SA, methods: 1 << GET, rmpp: 1 }))
-  const get = record(callNumber('write'), written(plainMad(SA, GET, 1), 100))
-  const long = record(callNumber('write'), written(longMessage(GET, 2, 700), 100))
+  const get = record(callNumber('write'), writeArgument(plainMad(SA, GET, 1), 100))
+  const long = record(callNumber('write'), writeArgument(longMessage(GET, 2, 700), 100))
   const read = (file = 0, room = 255) => record(callNumber('read', file), new Uint8Array(0), room)
   const wait = record(callNumber('wait'), new Uint8Array(0))
   const scripts = [
@@ -203,7 +219,7 @@ const umad: Target = {
     const host = network.hosts[0]!
     const { device } = host.devices.get('rxe1')!
     let memory = new Uint8Array(0)
-    const place = (address: bigint, length: number): Uint8Array => {
+    const bytesAt = (address: bigint, length: number): Uint8Array => {
       const from = Number(address) - MEMORY
       if (from < 0 || from + length > memory.length) throw new CallError('EFAULT', 'the address is not mapped')
       return memory.subarray(from, from + length)
@@ -211,8 +227,8 @@ const umad: Target = {
     const channels = new Map<number, number>()
     const caller: Caller = {
       memory: noMemory,
-      copyIn: (address, length) => place(address, length).slice(),
-      copyOut: (address, bytes) => place(address, bytes.length).set(bytes),
+      copyIn: (address, length) => bytesAt(address, length).slice(),
+      copyOut: (address, bytes) => bytesAt(address, bytes.length).set(bytes),
       descriptor: fd => channels.get(fd),
     }
     // Each file has its own context, as in the daemon.
@@ -223,14 +239,14 @@ const umad: Target = {
       return { context, dialects: umadDialects(findDescriptor(host.core, object), fd) }
     })
     for (const one of splitProgram(bytes).slice(0, MAX_CALLS)) {
-      if (one.length < HEADER) continue
+      if (one.length < HEADER_BYTES) continue
       const call = calls[one[0]! & 7]!
       const { context, dialects } = files[(one[0]! >> 3) & 1]!
       const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
-      const given = one.slice(HEADER, HEADER + length)
-      const room = call === 'read' ? one[1]! * 16 : given.length
-      memory = new Uint8Array(Math.max(room, given.length))
-      memory.set(given)
+      const contents = one.slice(HEADER_BYTES, HEADER_BYTES + length)
+      const room = call === 'read' ? one[1]! * 16 : contents.length
+      memory = new Uint8Array(Math.max(room, contents.length))
+      memory.set(contents)
       if (call === 'wait') {
         network.tick()
         continue
@@ -251,4 +267,4 @@ const umad: Target = {
   },
 }
 
-export const datagramTargets: readonly Target[] = [target, umad]
+export const datagramTargets: readonly Target[] = [agentTarget, umad]

@@ -1,6 +1,6 @@
 /*
- * Fuzzing for ten minutes, guided by coverage, with a new seed each time: a finding is printed and kept in the corpus,
- * where fuzz.test.ts runs it from then on.
+ * Fuzzing for many minutes, guided by coverage, with a new seed each time. A finding is printed, and its input is kept
+ * in the corpus, which fuzz.test.ts runs.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { targets } from './targets.ts'
 /** Seconds per target; the engine gets most. */
 const secondsFor = (name: string): number => (name === 'engine' ? 480 : 30)
 
-describe('fuzzing for long', () => {
+describe('long fuzzing', () => {
   const seed = Date.now() & 0x7fff_ffff
   for (const target of targets)
     it(`${target.name}: no findings, seed ${seed}`, () => {

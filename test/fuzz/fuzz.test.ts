@@ -1,5 +1,5 @@
 /*
- * Short fuzzing: every input of the corpus, which has a regression for every finding, and then a fixed number of
+ * Short fuzzing: every input of the corpus, which has the input of every earlier finding, and then a fixed number of
  * executions from a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts run longer.
  */
 import assert from 'node:assert/strict'
@@ -8,6 +8,7 @@ import { watchCoverage } from './coverage.ts'
 import { fuzz, readCorpus, runInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
+/** Executions by target: fewer for slower targets. */
 const EXECUTIONS: Readonly<Record<string, number>> = {
   engine: 12_000,
   'calls-object': 600,

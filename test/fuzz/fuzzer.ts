@@ -1,7 +1,7 @@
 /*
- * A coverage-guided fuzzer: it mutates kept inputs, runs them against a target, and keeps those that reach new code or
- * a new feature reported by the target. Everything comes from a seed. A target throws when something is wrong; the test
- * runner detects hangs, which the same seed reproduces.
+ * A coverage-guided fuzzer: it mutates inputs, runs them against a target, and keeps those that reach new code or a new
+ * feature that the target reports. All randomness comes from a seed. A target throws if an input shows a fault; the
+ * test runner's time limit ends a hang, which the same seed reproduces.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ import { mutate } from './mutate.ts'
 
 export interface Target {
   readonly name: string
-  /** Throws if the input shows a fault. `feature`: reports an event, by its own number. */
+  /** Throws if the input shows a fault. `feature`: reports an event by a number; a new number makes the input kept. */
   run(bytes: Uint8Array, feature: (number: number) => void): void
   /** Splits an input, for mutations that keep its structure. */
   split?(bytes: Uint8Array): Uint8Array[]
@@ -44,7 +44,10 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
   return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
 }
 
-/** Stores an input under a name made from its contents. `regression-…` is kept when a corpus is replaced. */
+/**
+ * Stores an input in the corpus, under a hash of its contents. With the prefix `regression-`, `replaceCorpus` does not
+ * remove it.
+ */
 export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
   const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
   mkdirSync(folderOf(target), { recursive: true })
@@ -58,7 +61,7 @@ export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): vo
   for (const bytes of inputs) keepInput(target, bytes)
 }
 
-/** Runs one input; a failure is a `Finding`. */
+/** Runs one input. Throws a Finding if the target throws. */
 export const runInput = (target: Target, bytes: Uint8Array, feature: (number: number) => void = () => {}): void => {
   try {
     // A copy in its own buffer, so that reading past the end fails.
@@ -68,6 +71,7 @@ export const runInput = (target: Target, bytes: Uint8Array, feature: (number: nu
   }
 }
 
+/** Inputs after which the coverage is read. */
 const BATCH = 64
 
 export interface FuzzResult {
@@ -77,7 +81,7 @@ export interface FuzzResult {
   readonly kept: readonly Uint8Array[]
 }
 
-/** Fuzzes until `more` returns false (called once per batch, with the executions so far). */
+/** Fuzzes until `more` returns false; it is called before each batch with the number of executions so far. */
 export const fuzz = (
   target: Target,
   seed: number,
@@ -89,9 +93,10 @@ export const fuzz = (
   const kept: Uint8Array[] = []
   const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
   if (start.length === 0) start.push(new Uint8Array(1))
-  coverage.countNew() // code that the seeds reached does not count
+  // Drops the code that reading the corpus and making the seeds has executed.
+  coverage.countNew()
   let executions = 0
-  /** Runs an input; true if it showed a new feature. */
+  /** Runs an input; true if it has a new feature. */
   const execute = (bytes: Uint8Array): boolean => {
     const before = features.size
     executions++
@@ -103,33 +108,33 @@ export const fuzz = (
   }
   for (const bytes of start) {
     const isNew = execute(bytes)
-    if (coverage.preview() > 0 || isNew) keep(bytes)
+    if (coverage.recordNew() > 0 || isNew) keep(bytes)
   }
-  const pool = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(start))
-  /** From inputs that together reach new code, keeps those that reach it: runs them again, in halves. */
-  const narrow = (inputs: readonly Uint8Array[]): void => {
+  const pickInput = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(start))
+  /** Keeps those inputs of a batch that reach new code: runs them again, and bisects them. */
+  const bisect = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {
-      if (coverage.preview() > 0) keep(inputs[0])
+      if (coverage.recordNew() > 0) keep(inputs[0])
       return
     }
     if (coverage.countNew() === 0) return
-    narrow(inputs.slice(0, inputs.length >> 1))
-    narrow(inputs.slice(inputs.length >> 1))
+    bisect(inputs.slice(0, inputs.length >> 1))
+    bisect(inputs.slice(inputs.length >> 1))
   }
   while (more(executions)) {
-    const batch = Array.from({ length: BATCH }, () => mutate(pool(), pool(), target.split, random))
+    const batch = Array.from({ length: BATCH }, () => mutate(pickInput(), pickInput(), target.split, random))
     for (const bytes of batch) if (execute(bytes)) keep(bytes)
-    if (coverage.countNew() > 0) narrow(batch)
+    if (coverage.countNew() > 0) bisect(batch)
   }
   return { executions, features: features.size, kept }
 }
 
-/** A small set of inputs with the same coverage: smallest first, each only if it adds some. */
+/** A small set of inputs with the same coverage: from the shortest on, each only if it adds coverage. */
 export const minimise = (target: Target, inputs: readonly Uint8Array[], coverage: Coverage): Uint8Array[] =>
   [...inputs]
     .sort((a, b) => a.length - b.length)
     .filter(bytes => {
       runInput(target, bytes)
-      return coverage.preview() > 0
+      return coverage.recordNew() > 0
     })

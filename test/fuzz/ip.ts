@@ -1,9 +1,9 @@
 /*
- * Fuzz target of IP over the device: packets that a link delivers to an interface. For any input, state is bounded, no
- * sent packet exceeds the link's MTU, and in the end nothing is left.
+ * Fuzz target of IP over the device (src/ip/): packets that a link delivers to an interface. For any input the state is
+ * bounded, no sent packet exceeds the link's MTU, and no timer or group remains at the end.
  *
- * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: the packet goes to the IPv6 interface; its
- * checksums are corrected; an hour passes after it.
+ * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: IPV6: the packet goes to the IPv6
+ * interface; REPAIR: its checksums are corrected; LATER: an hour passes after it.
  */
 import assert from 'node:assert/strict'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
@@ -19,20 +19,21 @@ import {
   unspecifiedLink,
 } from '../../src/wire/ipoib.ts'
 import { address, Link, MTU } from '../ip/link.ts'
-import { HEADER, splitProgram } from './calls.ts'
+import { HEADER_BYTES, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
 
 const IPV6 = 1
 const REPAIR = 2
 const LATER = 4
+/** Microseconds. */
 const HOUR = 3_600_000_000
 
 const record = (flags: number, bytes: Uint8Array): Uint8Array => {
-  const made = new Uint8Array(HEADER + bytes.length)
-  made[0] = flags
-  new DataView(made.buffer).setUint16(2, bytes.length, true)
-  made.set(bytes, HEADER)
-  return made
+  const result = new Uint8Array(HEADER_BYTES + bytes.length)
+  result[0] = flags
+  new DataView(result.buffer).setUint16(2, bytes.length, true)
+  result.set(bytes, HEADER_BYTES)
+  return result
 }
 
 const seeds = (): Uint8Array[] =>
@@ -63,14 +64,14 @@ const seeds = (): Uint8Array[] =>
         targetLink: unspecifiedLink,
         target: addresses.destination,
       })
-    const asked =
+    const resolution =
       family === 4
         ? [arp(ArpOperation.REQUEST), arp(ArpOperation.REPLY)]
         : [discovery(NeighbourMessage.SOLICITATION), discovery(NeighbourMessage.ADVERTISEMENT)]
     const udp = wrap(udpPacket(addresses, { sourcePort: 5, destinationPort: 7, payload: new Uint8Array(9) }))
     return new Uint8Array(
       Buffer.concat([
-        ...asked.map(bytes => record(flags, bytes)),
+        ...resolution.map(bytes => record(flags, bytes)),
         record(flags, wrap(icmpPacket(addresses, echo))),
         record(flags | LATER, udp),
         record(flags, wrap(icmpPacket(addresses, { ...echo, type: echo.type === 8 ? 0 : 129 }))),
@@ -78,7 +79,7 @@ const seeds = (): Uint8Array[] =>
     )
   })
 
-/** The offset of a protocol's checksum. */
+/** By IP protocol (ICMP, ICMPv6, UDP): the offset of the checksum. */
 const checksumAt: Readonly<Record<number, number>> = { 1: 2, 58: 2, 17: 6 }
 
 /** Corrects the checksums of an encapsulated packet, if it is one. */
@@ -120,9 +121,9 @@ export const ipTarget: Target = {
       host.ip.send(echo.socket, { address: address(`${base}8`), port: 5 }, new Uint8Array(3), link.now)
     }
     for (const one of splitProgram(bytes)) {
-      if (one.length < HEADER) continue
+      if (one.length < HEADER_BYTES) continue
       const flags = one[0]!
-      const packet = one.slice(HEADER)
+      const packet = one.slice(HEADER_BYTES)
       if ((flags & REPAIR) !== 0 && packet.length > ENCAPSULATION_BYTES + 20) repair(packet)
       const { ip } = hosts[flags & IPV6]!
       const before = { ...ip.counters }

@@ -1,16 +1,16 @@
 /*
- * The fuzzer as a program: `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--save]`. It alternates between
- * targets. A finding ends it, and is kept in the corpus as a regression; --save replaces the corpus by few small inputs
- * with the same coverage.
+ * The fuzzer as a program: `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--save]`. It runs one target after
+ * another, each for an equal part of the seconds. A finding ends the run of its target, and its input is kept in the
+ * corpus; --save replaces the rest of the corpus by few small inputs with the same coverage.
  */
 import { watchCoverage } from './coverage.ts'
 import { Finding, fuzz, keepInput, minimise, replaceCorpus } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
 const args = process.argv.slice(2)
-const optionOf = (name: string, otherwise: number): number => {
+const optionOf = (name: string, defaultValue: number): number => {
   const at = args.indexOf(name)
-  return at < 0 ? otherwise : Number(args.splice(at, 2)[1])
+  return at < 0 ? defaultValue : Number(args.splice(at, 2)[1])
 }
 const seconds = optionOf('--seconds', 60)
 const seed = optionOf('--seed', Date.now() & 0x7fff_ffff)

@@ -1,12 +1,14 @@
 /*
- * Mutations of inputs: bits, bytes, interesting numbers, ranges duplicated, removed and copied from another input; and,
- * where a target splits its inputs into parts, the same with whole parts, so that structure is preserved.
+ * Mutations of inputs: changed bits and bytes, boundary numbers, and ranges that are removed, duplicated, inserted or
+ * copied from another input. If a target splits its inputs into parts, also parts are removed, duplicated, copied and
+ * swapped as a whole, which preserves the structure.
  */
 import type { RandomSource } from '../model/random.ts'
 
 /** Longest input, in bytes. */
 export const MAX_INPUT = 4096
 
+/** Boundary numbers of at most 15 bits, and larger ones. */
 const NUMBERS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 1024, 4095, 4096, 0x7fff]
 const WIDE = [0x8000, 0xffff, 0xff_ffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
@@ -89,20 +91,20 @@ const partChanges: readonly PartChange[] = [
   },
 ]
 
-/** A new input from `bytes` and `other`. `split`: the parts of an input, which together are all of it. */
+/** A mutation of `bytes` by 1 to 4 changes. `other`: the input to copy from; `split`: `Target.split`. */
 export const mutate = (
   bytes: Uint8Array,
   other: Uint8Array,
   split: ((bytes: Uint8Array) => Uint8Array[]) | undefined,
   random: RandomSource,
 ): Uint8Array => {
-  let made: Uint8Array = bytes.slice()
-  for (let left = 1 + random.int(4); left > 0; left--) {
-    const parts = split !== undefined && random.hits(0.4) ? split(made) : []
+  let input: Uint8Array = bytes.slice()
+  for (let count = 1 + random.int(4); count > 0; count--) {
+    const parts = split !== undefined && random.hits(0.4) ? split(input) : []
     if (split !== undefined && parts.length > 0) {
       random.pick(partChanges)(parts, split(other), random)
-      made = joined(...parts)
-    } else made = random.pick(changes)(made, other, random)
+      input = joined(...parts)
+    } else input = random.pick(changes)(input, other, random)
   }
-  return made.length > MAX_INPUT ? made.slice(0, MAX_INPUT) : made
+  return input.length > MAX_INPUT ? input.slice(0, MAX_INPUT) : input
 }

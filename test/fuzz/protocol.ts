@@ -1,7 +1,7 @@
 /*
- * Fuzz targets for data between userdma's own processes: session messages in both directions, and devices'
- * descriptions. A valid message is unchanged after decoding and encoding; an invalid message or description is refused
- * with a message.
+ * Fuzz targets for data between a daemon and its clients: session messages in both directions, and devices'
+ * descriptions (`interface.query`). A valid message is the same after decoding and encoding; invalid data is refused
+ * with a sentence that says why.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/device/interface.ts'
@@ -34,44 +34,48 @@ import type { Target } from './fuzzer.ts'
 
 const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = MessageType
 
-/** Encodes a decoded request again; undefined for one that only resembles a request (text, versions). */
-const requestAgain = (to: MessageBuffer, from: Request): number | undefined => {
-  if (from.type === OPEN) return writeRequest(to, 'OPEN', from, { node: from.node, wants: from.wants })
-  if (from.type === ATTACH) return writeRequest(to, 'ATTACH', from)
-  if (from.type === IOCTL) return writeRequest(to, 'IOCTL', from, { request: from.request, argument: from.argument })
-  if (from.type === WRITE) return writeRequest(to, 'WRITE', from, { buffer: from.buffer, length: from.length })
-  if (from.type === MAP)
-    return writeRequest(to, 'MAP', from, { offset: from.offset, length: from.length, protection: from.protection })
-  if (from.type === REFRESH) return writeRequest(to, 'REFRESH', from)
+/** Encodes a decoded request again; undefined for HELLO and TOOL, whose encoding has text and a version. */
+const encodeAgain = (to: MessageBuffer, request: Request): number | undefined => {
+  const { type } = request
+  if (type === OPEN) return writeRequest(to, 'OPEN', request, { node: request.node, wants: request.wants })
+  if (type === ATTACH) return writeRequest(to, 'ATTACH', request)
+  if (type === IOCTL)
+    return writeRequest(to, 'IOCTL', request, { request: request.request, argument: request.argument })
+  if (type === WRITE) return writeRequest(to, 'WRITE', request, { buffer: request.buffer, length: request.length })
+  if (type === MAP) {
+    const { offset, length, protection } = request
+    return writeRequest(to, 'MAP', request, { offset, length, protection })
+  }
+  if (type === REFRESH) return writeRequest(to, 'REFRESH', request)
   return undefined
 }
 
 const buffer = messageBuffer()
 const again = messageBuffer()
 
-const written = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
+const encoded = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
 const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5, stack: 0 }
 
 const requests = (): Uint8Array[] => [
-  written(to => writeHello(to, header, 'tag', 1)),
-  written(to => writeRequest(to, 'OPEN', header, { node: 0 })),
-  written(to => writeRequest(to, 'ATTACH', header)),
-  written(to => writeRequest(to, 'IOCTL', header, { request: 0xc0181b01, argument: 0x7fff_0000_1000n })),
-  written(to => writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
-  written(to => writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
-  written(to => writeRequest(to, 'REFRESH', header)),
-  written(to => writeTool(to, header, '{"what":"stat"}')),
+  encoded(to => writeHello(to, header, 'tag', 1)),
+  encoded(to => writeRequest(to, 'OPEN', header, { node: 0 })),
+  encoded(to => writeRequest(to, 'ATTACH', header)),
+  encoded(to => writeRequest(to, 'IOCTL', header, { request: 0xc0181b01, argument: 0x7fff_0000_1000n })),
+  encoded(to => writeRequest(to, 'WRITE', header, { buffer: 0x1000n, length: 24n })),
+  encoded(to => writeRequest(to, 'MAP', header, { offset: 4096n, length: 8192n, protection: 3 })),
+  encoded(to => writeRequest(to, 'REFRESH', header)),
+  encoded(to => writeTool(to, header, '{"what":"stat"}')),
 ]
 const replies = (): Uint8Array[] => [
-  written(to => writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
-  written(to => writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
-  written(to => writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
-  written(to => writeCallReply(to, header, -22, [], 'a reason')),
-  written(to => writeToolReply(to, header, '{}')),
-  written(to => writeTrace(to, '{}')),
+  encoded(to => writeHelloReply(to, header, { error: 0, root: '/tmp/x.tree' })),
+  encoded(to => writeOpenReply(to, { ...header, type: OPEN }, { error: 0, context: 2, rdev: 3, inode: 4 })),
+  encoded(to => writeCallReply(to, header, 0, [{ address: 0x1000n, width: 4 }])),
+  encoded(to => writeCallReply(to, header, -22, [], 'a reason')),
+  encoded(to => writeToolReply(to, header, '{}')),
+  encoded(to => writeTrace(to, '{}')),
 ]
 
-/** The codec's error text for bytes that are not a message. */
+/** The sentence with which the codec refuses bytes that are not a message. */
 const assertMessage = (fault: string): void => assert.match(fault, /^(a|message) .+/)
 
 const session: Target = {
@@ -85,8 +89,8 @@ const session: Target = {
     feature(fault === undefined ? request.type : 1000 + fault.length)
     if (fault !== undefined) assertMessage(fault)
     else {
-      assert.ok([HELLO, TOOL].includes(request.type as never) || requestAgain(again, request) === bytes.length)
-      if (requestAgain(again, request) !== undefined) {
+      assert.ok([HELLO, TOOL].includes(request.type as never) || encodeAgain(again, request) === bytes.length)
+      if (encodeAgain(again, request) !== undefined) {
         const second: Request = newRequest()
         assert.equal(readRequest(again, bytes.length, second), undefined)
         assert.deepEqual(second, request)
@@ -108,7 +112,7 @@ const session: Target = {
 
 const LISTS = Object.entries(Interface.methods.query.out)
 
-/** Each list has its length before it, u32. */
+/** The lists of a description in their order, each after its length in bytes (u32). */
 const packed = (description: Description): Uint8Array =>
   new Uint8Array(
     Buffer.concat(
@@ -134,6 +138,7 @@ const unpacked = (bytes: Uint8Array): Description => {
   ) as unknown as Description
 }
 
+/** Descriptions of one small class each. */
 const small = ['pd', 'xrcd', 'mw', 'async_fd', 'counters'].map(name => classes.filter(cls => cls.name === name))
 
 const descriptions: Target = {
@@ -141,11 +146,9 @@ const descriptions: Target = {
   seeds: () => small.map(some => packed(describe(some))),
   run(bytes, feature) {
     try {
-      const found = declare(unpacked(bytes))
-      feature(found.length)
-      // Its description is equal.
-      const declared = declare(describe(found))
-      assert.deepEqual(declared, found)
+      const declared = declare(unpacked(bytes))
+      feature(declared.length)
+      assert.deepEqual(declare(describe(declared)), declared)
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       assert.equal(error.code, 'EINVAL')

@@ -1,23 +1,24 @@
 /*
- * Kinds of mistakes that people make with verbs: edits of a program that make the mistake, and the findings that name
- * its cause. A mutant is a program with one mistake.
- *
- * `legal`: when the mistake breaks no rule. A mutant of such a kind that behaves as the program does is equivalent, and is
- * not counted.
+ * Kinds of mistakes that people make with verbs: the edits of a program's text that make the mistake, and the findings
+ * of `userdma check` that name it. A mutant is a program with one mistake.
  */
 import type { FindingId } from '../../src/spec/check/findings.ts'
 import { callsOf, type Edit, fieldsOf, lineAt, matchesOf, type Range, statementsWith, valuesOf } from './source.ts'
 
-/** The id of a finding; with what its text names, if the id has several causes. */
+/** A finding that names the mistake: its id, and if the id can have other causes, a pattern of its text. */
 export type Naming = FindingId | readonly [id: FindingId, text: RegExp]
 
 export interface Kind {
-  /** Completes "a program …". */
+  /** The mistake, as the predicate of "a program". */
   readonly what: string
-  /** Single edits of a text without comments (source.ts: searchable). */
+  /** All edits that make the mistake once. `text`: C text without comments (`searchable` in source.ts). */
   edits(text: string): Edit[]
-  /** Those that name the cause. */
+  /** The findings that name the mistake. */
   readonly findings: readonly Naming[]
+  /**
+   * When the edit breaks no rule. A mutant of such a kind that behaves as the program does is equivalent to it, and is
+   * not counted.
+   */
   readonly legal?: string
 }
 
@@ -26,7 +27,7 @@ const remove = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...r
 const skip = (ranges: readonly Range[]): Edit[] => ranges.map(range => ({ ...range, text: ';' }))
 const change = (text: string, ranges: readonly Range[], to: (value: string) => string): Edit[] =>
   ranges.map(range => ({ ...range, text: to(text.slice(range.from, range.to)) }))
-/** Another value at one end of a connection: every second execution of the expression has the wrong value. */
+/** A wrong value at one end of a connection: the expression has it in every second execution. */
 const atOneEnd =
   (wrong: string) =>
   (value: string): string =>
@@ -34,7 +35,9 @@ const atOneEnd =
 const argument = (text: string, names: string, index: number): Range[] =>
   callsOf(text, names).flatMap(({ args }) => args[index] ?? [])
 
-/** Positional values of scatter/gather elements: `{address, length, lkey}`. */
+/**
+ * The value at `index` of each initializer of a scatter/gather element without field names: {address, length, lkey}.
+ */
 const positional = (text: string, index: number): Range[] =>
   [...text.matchAll(/struct ibv_sge\)? ?(?:\w+ = )?\{(?=[^.\s])/g)].flatMap(match => {
     const [list] = callsOf(`f(${text.slice(match.index + match[0].length)}`, 'f')
@@ -56,7 +59,7 @@ const remoteAddresses = (text: string): Range[] => [
 ]
 const remoteKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(?:\[[^\]]+\])?(?:\.|->))+mr->rkey)\b/)
 const localKeys = (text: string): Range[] => matchesOf(text, /(?<![&\w])((?:\w+(?:\[[^\]]+\])?(?:\.|->))+mr->lkey)\b/)
-/** The prefix for other fields of the same end: `end->` of `end->mr->rkey`. */
+/** The expression before `mr`: `end->` of `end->mr->rkey`. */
 const owner = (key: string): string => key.replace(/mr->[lr]key$/, '')
 
 const oldKey = (key: string): string => {
@@ -71,7 +74,7 @@ const DESTROYS =
   'ibv_dereg_mr|ibv_destroy_\\w+|ibv_dealloc_\\w+|ibv_close_xrcd|destroy_end|destroy_endpoint|free_qp|free_srq|free_window|close_domain'
 const STEPS = 'to_init|to_rtr|to_rts|connect_to|connect_ends|connect_uc|join_one|join_both|modify|ibv_modify_qp'
 
-/** Swaps statements that follow each other. */
+/** Swaps each two statements that follow each other directly. */
 const swapped = (text: string, statements: readonly Range[]): Edit[] =>
   statements.flatMap((first, i) => {
     const second = statements[i + 1]
@@ -83,7 +86,7 @@ const swapped = (text: string, statements: readonly Range[]): Edit[] =>
 
 const inOrder = (ranges: readonly Range[]): Range[] => [...ranges].sort((one, other) => one.from - other.from)
 
-/** Inserts before statements. */
+/** Inserts text before each statement. */
 const before = (text: string, statements: readonly Range[], inserted: (statement: string) => string): Edit[] =>
   statements.map(({ from, to }) => ({ from, to: from, text: `${inserted(text.slice(from, to))} ` }))
 

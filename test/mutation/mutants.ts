@@ -1,6 +1,6 @@
 /*
- * All mutants of the programs, in an order by seed that alternates between kinds, then places, then programs. Only
- * places that a program reaches count: gcov says which.
+ * All mutants of the programs, in a random order by seed that alternates between kinds, and within a kind between
+ * locations in the text. gcov tells which lines a program executes; mutants of other lines are not run.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -15,11 +15,11 @@ export interface Mutant {
   /** The file that is changed: the program's, or a header of its folder. */
   readonly file: string
   readonly edit: Edit
-  /** Of the changed file, after the edit. */
+  /** The lines that the edit changes, in the changed file. */
   readonly lines: Range
 }
 
-export const placeOf = ({ file, lines }: Mutant): string => `${file}:${lines.from}`
+export const locationOf = ({ file, lines }: Mutant): string => `${file}:${lines.from}`
 
 /** The C file and the headers that it includes, below the program's folder. */
 export const filesOf = ({ folder, file }: Program): string[] => {
@@ -57,7 +57,7 @@ interface GcovFile {
   }[]
 }
 
-/** The lines that a program reached that was compiled with --coverage in `folder` and has run. */
+/** Whether a program executed a line. It was compiled with --coverage in `folder`, and has run. */
 export const readCoverage = (folder: string): ((file: string, line: number) => boolean) => {
   const data = readdirSync(folder).filter(name => name.endsWith('.gcda'))
   const { stdout } = spawnSync('gcov', ['--json-format', '--stdout', ...data], {
@@ -72,13 +72,14 @@ export const readCoverage = (folder: string): ((file: string, line: number) => b
   return (file, line) =>
     files.some(one => {
       if (basename(one.file) !== basename(file)) return false
-      const inside = one.functions.some(f => f.start_line <= line && line <= f.end_line && f.execution_count > 0)
-      const own = one.lines.filter(({ line_number: number }) => number === line)
-      return inside && (own.length === 0 || own.some(({ count }) => count > 0))
+      const isFunctionRun = one.functions.some(f => f.start_line <= line && line <= f.end_line && f.execution_count > 0)
+      const entries = one.lines.filter(({ line_number: number }) => number === line)
+      // A line without code of its own, for example a field of an initializer, has no entry.
+      return isFunctionRun && (entries.length === 0 || entries.some(({ count }) => count > 0))
     })
 }
 
-// ---- the choice ----
+// ---- the order ----
 
 /** Pseudo-random numbers below a limit (mulberry32). */
 export const random = (seed: number): ((limit: number) => number) => {
@@ -117,7 +118,9 @@ const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
   return Array.from({ length: longest }, (_, i) => groups.flatMap(group => group.slice(i, i + 1))).flat()
 }
 
-/** All mutants, in the order in which they are run: neighbours are of different kinds, then at different places. */
+/**
+ * All mutants, in the order in which they are run: one of each kind, then the next of each kind at another location.
+ */
 export const inOrderOf = (seed: number, from: readonly Program[] = programs): Mutant[] => {
   const draw = random(seed)
   const all = shuffled(from.flatMap(mutantsOf), draw)

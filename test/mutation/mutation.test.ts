@@ -1,6 +1,6 @@
 /*
- * The short form of the mutation run: a few mistakes put into programs of docs/findings, all of which `userdma check`
- * finds; and the edits of the kinds.
+ * The short mutation run: a few mistakes in programs of docs/findings, all of which `userdma check` finds; and the
+ * search for the text to edit.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -26,11 +26,12 @@ const certain: readonly KindName[] = [
   'cq-too-small',
   'destroy-missing',
 ]
-const some = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
+/** Programs of docs/findings. */
+const programNames = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
 
 describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
-  it('are found', async t => {
-    const chosen = programs.filter(({ name }) => some.includes(name))
+  it('are found by userdma check', async t => {
+    const chosen = programs.filter(({ name }) => programNames.includes(name))
     const { all } = await runCampaign(t, { seed: 1, count: certain.length, programs: chosen, kinds: certain })
     const found = all.filter(({ verdict }) => verdict === 'found')
     assert.deepEqual(all.filter(({ verdict }) => verdict === 'missed').map(describeMutant), [])

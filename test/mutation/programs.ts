@@ -1,6 +1,6 @@
 /*
- * The programs that mistakes are put into: those of docs/findings without their faults, and our own C programs, as they
- * are run here. Each runs in less than a second, and ends with status 0.
+ * The programs that are mutated: those of docs/findings without their faults, and C programs of test/programs, each
+ * with the command line that runs it. Each runs in less than a second, and ends with status 0.
  */
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,22 +8,23 @@ import { repoRoot } from '../paths.ts'
 
 export interface Program {
   readonly name: string
-  /** A folder, and the program's C file below it; the headers that it includes are below it too. */
+  /** The folder that has the C file `file` and the headers that it includes, or subfolders with them. */
   readonly folder: string
   readonly file: string
+  /** Flags of the compiler. */
   readonly flags: readonly string[]
-  /** A line of a shell that runs it; $0 is the program, $1 a free TCP port. */
+  /** The shell command that runs the program; $0 is the program, $1 a free TCP port. */
   readonly line: string
 }
 
 const FINDINGS = join(repoRoot, 'docs', 'findings')
 const OWN = join(repoRoot, 'test', 'programs')
 
-/** These need another daemon, or a file system that answers late. */
-const special = ['peer-refused.c', 'slow-memory.c']
+/** Programs that need a second daemon, or a file system that answers late. */
+const excluded = ['peer-refused.c', 'slow-memory.c']
 
 const ofFindings = readdirSync(FINDINGS)
-  .filter(file => file.endsWith('.c') && !special.includes(file))
+  .filter(file => file.endsWith('.c') && !excluded.includes(file))
   .sort()
   .map(
     (file): Program => ({

@@ -1,5 +1,5 @@
 /*
- * Runs programs and mutants under one `userdma check`, in two lanes side by side, and judges the findings.
+ * Runs programs and mutants under one `userdma check`, two at a time, and judges the mutants by their findings.
  */
 import { spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -14,6 +14,9 @@ import { applyEdit } from './source.ts'
 
 /** Seconds that one program may run. */
 const LIMIT = 5
+/** Exit status of timeout(1) for a program that exceeds the limit. */
+export const TIMEOUT_STATUS = 124
+/** Shell scripts that run programs at the same time. */
 const LANES = 2
 
 interface FrameJson {
@@ -33,9 +36,8 @@ export interface FindingJson {
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
 }
 
-/** The outcome of a run. */
-export interface Ran {
-  /** Exit status; 124: the time limit. */
+export interface RunResult {
+  /** Exit status, or TIMEOUT_STATUS. */
   readonly status: number
   readonly stdout: string
   readonly found: readonly FindingJson[]
@@ -61,15 +63,15 @@ const copySources = (program: Program, to: string): void => {
 }
 
 /** Runs all jobs under one daemon; findings are assigned to jobs by the names of their programs. */
-const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<Ran[]> => {
+const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<RunResult[]> => {
   if (jobs.length === 0) return []
   const folder = temporaryFolder(scope)
   const lanes: string[][] = Array.from({ length: LANES }, () => [])
   const ports = await Promise.all(jobs.map(() => freePort()))
-  for (const [i, { folder: own, program }] of jobs.entries()) {
-    const name = own.split('/').at(-1)!
+  for (const [i, { folder: jobFolder, program }] of jobs.entries()) {
+    const name = jobFolder.split('/').at(-1)!
     const command = `timeout -k 1 ${LIMIT} sh -c '${program.line}' ./${name} ${ports[i]}`
-    lanes[i % LANES]!.push(`cd ${own}; ${command} > out 2> err; echo $? > status`)
+    lanes[i % LANES]!.push(`cd ${jobFolder}; ${command} > out 2> err; echo $? > status`)
   }
   const script = `${lanes.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
   writeFileSync(join(folder, 'all.sh'), script)
@@ -80,18 +82,20 @@ const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<Ran[]> => {
     .split('\n')
     .filter(Boolean)
     .map(line => JSON.parse(line) as FindingJson)
-  return jobs.map(({ folder: own }) => ({
-    status: Number(readFileSync(join(own, 'status'), 'utf8')),
-    stdout: readFileSync(join(own, 'out'), 'utf8'),
-    found: found.filter(({ program }) => program?.command === own.split('/').at(-1)),
+  return jobs.map(({ folder: jobFolder }) => ({
+    status: Number(readFileSync(join(jobFolder, 'status'), 'utf8')),
+    stdout: readFileSync(join(jobFolder, 'out'), 'utf8'),
+    found: found.filter(({ program }) => program?.command === jobFolder.split('/').at(-1)),
   }))
 }
 
-export interface Base extends Ran {
+/** The run of a program without a mistake. */
+export interface Base extends RunResult {
+  /** Whether the program executed a line. */
   reached(file: string, line: number): boolean
 }
 
-/** Runs programs as they are, with coverage. */
+/** Runs programs without a mistake, with coverage. */
 export const runBases = async (scope: Scope, programs: readonly Program[]): Promise<Map<Program, Base>> => {
   const root = temporaryFolder(scope)
   const jobs = programs.map((program, i) => {
@@ -100,22 +104,26 @@ export const runBases = async (scope: Scope, programs: readonly Program[]): Prom
     if (!compile(folder, program, ['--coverage'])) throw new Error(`${program.name} does not compile`)
     return { folder, program }
   })
-  const ran = await runAll(scope, jobs)
-  return new Map(jobs.map(({ folder, program }, i) => [program, { ...ran[i]!, reached: readCoverage(folder) }]))
+  const results = await runAll(scope, jobs)
+  return new Map(jobs.map(({ folder, program }, i) => [program, { ...results[i]!, reached: readCoverage(folder) }]))
 }
 
 // ---- judgement ----
 
+/**
+ * `found`: a new finding names the mistake; `equivalent`: no finding does, the mutant behaves as the program, and its
+ * kind has `legal`; `missed`: otherwise.
+ */
 export type Verdict = 'found' | 'equivalent' | 'missed'
 
-export interface Judged {
+export interface JudgedMutant {
   readonly mutant: Mutant
   readonly verdict: Verdict
-  /** Whether a finding that names the cause has the changed line in a stack. */
+  /** Whether a finding that names the mistake has the changed line in a stack. */
   readonly atLine: boolean
-  readonly ran: Ran
+  readonly result: RunResult
   /** Findings that the program without the mistake does not have. */
-  readonly fresh: readonly FindingJson[]
+  readonly newFindings: readonly FindingJson[]
 }
 
 /** The part of a finding that is the same in every run: no numbers, and only the functions of the stacks. */
@@ -137,17 +145,17 @@ const isAtLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
     ),
   )
 
-const judge = (mutant: Mutant, ran: Ran, base: Ran): Judged => {
-  const known = new Map<string, number>()
-  for (const one of base.found) known.set(shapeOf(one), (known.get(shapeOf(one)) ?? 0) + one.count)
-  const fresh = ran.found.filter(one => one.count > (known.get(shapeOf(one)) ?? 0))
+const judge = (mutant: Mutant, result: RunResult, base: RunResult): JudgedMutant => {
+  const counts = new Map<string, number>()
+  for (const one of base.found) counts.set(shapeOf(one), (counts.get(shapeOf(one)) ?? 0) + one.count)
+  const newFindings = result.found.filter(one => one.count > (counts.get(shapeOf(one)) ?? 0))
   const { findings, legal } = kindOf(mutant.kind)
-  const naming = fresh.filter(({ id, text }) =>
+  const naming = newFindings.filter(({ id, text }) =>
     findings.some(one => (typeof one === 'string' ? one === id : one[0] === id && one[1].test(text))),
   )
-  const isSame = ran.status === base.status && ran.stdout === base.stdout
+  const isSame = result.status === base.status && result.stdout === base.stdout
   const verdict = naming.length > 0 ? 'found' : isSame && legal !== undefined ? 'equivalent' : 'missed'
-  return { mutant, verdict, atLine: naming.some(one => isAtLine(one, mutant)), ran, fresh }
+  return { mutant, verdict, atLine: naming.some(one => isAtLine(one, mutant)), result, newFindings }
 }
 
 /** Compiles and runs mutants; those that do not compile are left out. */
@@ -155,7 +163,7 @@ export const runMutants = async (
   scope: Scope,
   mutants: readonly Mutant[],
   bases: ReadonlyMap<Program, Base>,
-): Promise<Judged[]> => {
+): Promise<JudgedMutant[]> => {
   const root = temporaryFolder(scope)
   const jobs = mutants.flatMap((mutant, i) => {
     const { program, file, edit } = mutant
@@ -164,6 +172,6 @@ export const runMutants = async (
     writeFileSync(join(folder, file), applyEdit(readFileSync(join(program.folder, file), 'utf8'), edit))
     return compile(folder, program, []) ? [{ folder, program, mutant }] : []
   })
-  const ran = await runAll(scope, jobs)
-  return jobs.map(({ mutant, program }, i) => judge(mutant, ran[i]!, bases.get(program)!))
+  const results = await runAll(scope, jobs)
+  return jobs.map(({ mutant, program }, i) => judge(mutant, results[i]!, bases.get(program)!))
 }

@@ -1,9 +1,9 @@
 /*
- * Places in C text where a mistake can be put: statements, calls with their arguments, values of fields. It knows
- * parentheses, comments and strings, which is enough for our own programs; it does not parse C.
+ * Finds ranges of C text that mutations edit: statements, calls with their arguments, values of fields. The search
+ * knows parentheses, comments and strings, which is enough for the mutated programs; it does not parse C.
  */
 
-/** Part of a text: [from, to). */
+/** The characters from `from` up to, but not including, `to`. */
 export interface Range {
   readonly from: number
   readonly to: number
@@ -30,7 +30,7 @@ const closing = (text: string, open: number): number => {
   return text.length
 }
 
-/** Offset of the first of `ends` outside of brackets, or of the bracket that closes the one around `from`. */
+/** Offset from `from` on of the first character of `ends` outside brackets, or of an unmatched closing bracket. */
 const untilOneOf = (text: string, from: number, ends: string): number => {
   let at = from
   while (at < text.length && !ends.includes(text[at]!) && !')]}'.includes(text[at]!))
@@ -44,23 +44,23 @@ const trimmed = (text: string, { from, to }: Range): Range => {
 }
 
 /**
- * The text for searches, of the same length: without comments, strings, and the first argument of FAULT_OR, which is
- * not compiled (docs/findings).
+ * The text with comments, strings, and first arguments of FAULT_OR replaced by blanks, so that offsets stay the same.
+ * The first argument of FAULT_OR is not compiled (docs/findings).
  */
 export const searchable = (text: string): string => {
   const bare = text
     .replace(/\/\*[\s\S]*?\*\/|\/\/.*/g, blank)
     .replace(/"(?:[^"\\\n]|\\.)*"/g, found => `"${blank(found.slice(2))}"`)
-  let out = bare
+  let result = bare
   for (const match of bare.matchAll(/\bFAULT_OR\(/g)) {
     const from = match.index + match[0].length
     const to = untilOneOf(bare, from, ',')
-    out = out.slice(0, from) + blank(out.slice(from, to)) + out.slice(to)
+    result = result.slice(0, from) + blank(result.slice(from, to)) + result.slice(to)
   }
-  return out
+  return result
 }
 
-/** Calls of functions whose names match; definitions and declarations look the same, and are included. */
+/** Calls of functions whose names match the pattern `names`, and definitions and declarations, which look the same. */
 export const callsOf = (text: string, names: string): Call[] =>
   [...text.matchAll(new RegExp(`(?<![\\w.>])(?:${names})\\(`, 'g'))].map(match => {
     const open = match.index + match[0].length - 1
@@ -74,7 +74,10 @@ export const callsOf = (text: string, names: string): Call[] =>
     return { from: match.index, to, args }
   })
 
-/** Statements that call such a function, and at most check or assign its result: from the first word to the semicolon. */
+/**
+ * Statements that consist of a call of such a function, perhaps with a check or assignment of its result: from the
+ * first word to the semicolon.
+ */
 export const statementsWith = (text: string, names: string): Range[] => {
   const found = new Map<number, Range>()
   for (const call of callsOf(text, names)) {
@@ -92,14 +95,14 @@ export const statementsWith = (text: string, names: string): Range[] => {
   return [...found.values()]
 }
 
-/** Values that are given to fields: `.field = V` in an initialiser, and `x.field = V;`. */
+/** The values V of a field: in initializers (`.field = V`) and assignments (`x.field = V;`). */
 export const valuesOf = (text: string, field: string): Range[] =>
   [...text.matchAll(new RegExp(`(?:\\.|->)${field} = `, 'g'))].map(match => {
     const from = match.index + match[0].length
     return trimmed(text, { from, to: untilOneOf(text, from, ',;') })
   })
 
-/** An initialiser's `.field = V` with its comma, or a statement. */
+/** The same with the field: `.field = V` and its comma in an initializer, or the whole assignment. */
 export const fieldsOf = (text: string, field: string): Range[] =>
   valuesOf(text, field).map(({ from, to }) => {
     const begin = text.slice(0, from).search(/(?<![\w)\]])\.[\w.]+ = $|[\w.>[\]()-]+ = $/)
@@ -107,13 +110,14 @@ export const fieldsOf = (text: string, field: string): Range[] =>
     return { from: begin, to: end }
   })
 
-/** Matches of the first group of a pattern, or of the whole pattern if it has no group. */
+/** Ranges of the first group of a pattern, or of the whole match if the pattern has no group. */
 export const matchesOf = (text: string, pattern: RegExp): Range[] =>
   [...text.matchAll(new RegExp(pattern.source, 'gd'))].map(match => {
     const [from, to] = match.indices![1] ?? match.indices![0]!
     return { from, to }
   })
 
+/** The line number, from 1, of an offset. */
 export const lineAt = (text: string, at: number): number => text.slice(0, at).split('\n').length
 
 export const applyEdit = (text: string, { from, to, text: inserted }: Edit): string =>
