@@ -68,8 +68,8 @@ interface Landed {
 }
 
 export const createBuffers = (world: World): Topic => {
-  /** Requests that the device has not finished, by owner. */
-  const outstanding = new Map<number, Set<WorkRequest>>()
+  /** Requests that the device has not finished, by owner, oldest first. */
+  const outstanding = new Map<number, WorkRequest[]>()
   /** Hashes of sampled sends. */
   const hashes = new Map<WorkRequest, number>()
   /** Messages in receives that were not polled, by owner. */
@@ -80,7 +80,12 @@ export const createBuffers = (world: World): Topic => {
     world.sources.digest?.(device, request, isAll)
 
   const over = (request: WorkRequest): void => {
-    outstanding.get(request.owner)?.delete(request)
+    const requests = outstanding.get(request.owner)
+    if (requests === undefined) return
+    // Requests of one queue end in order, those of a shared queue nearly so.
+    const at = requests.indexOf(request)
+    if (at === 0) requests.shift()
+    else if (at > 0) requests.splice(at, 1)
   }
 
   /** A request that uses a region, the oldest one. */
@@ -110,8 +115,8 @@ export const createBuffers = (world: World): Topic => {
   }
 
   /** Compares a new request that the device writes to with the latest outstanding ones of its queue. */
-  const compare = (request: WorkRequest, requests: ReadonlySet<WorkRequest>): void => {
-    const latest = requests.size > MAX_COMPARED ? [...requests].slice(-MAX_COMPARED) : requests
+  const compare = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
+    const latest = requests.length > MAX_COMPARED ? requests.slice(-MAX_COMPARED) : requests
     for (const other of latest) {
       const at = isTarget(other) ? overlap(request, request.length, other, other.length) : undefined
       if (at === undefined) continue
@@ -152,11 +157,11 @@ export const createBuffers = (world: World): Topic => {
     posted(request) {
       let requests = outstanding.get(request.owner)
       if (requests === undefined) {
-        requests = new Set()
+        requests = []
         outstanding.set(request.owner, requests)
       }
-      if (isTarget(request) && requests.size <= MAX_OUTSTANDING) compare(request, requests)
-      requests.add(request)
+      if (isTarget(request) && requests.length <= MAX_OUTSTANDING) compare(request, requests)
+      requests.push(request)
       if (!isSource(request) || !(isAll || isSample(request))) return
       const owner = world.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
@@ -167,9 +172,9 @@ export const createBuffers = (world: World): Topic => {
       checkBytes(request)
     },
     completed(request, { status, bytes, cq, count }) {
+      if (request.opcode >= 0) return
       over(request)
-      if (request.opcode < 0 && status === SUCCESS && bytes > 0 && request.elements.length > 0)
-        land(request, bytes, cq, count)
+      if (status === SUCCESS && bytes > 0 && request.elements.length > 0) land(request, bytes, cq, count)
     },
     polled(cq, polled) {
       for (const [owner, all] of landed) {

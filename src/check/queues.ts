@@ -175,7 +175,8 @@ export const createQueues = (world: World): QueueTopic => {
       state.armed = undefined
       let gone = 0
       while (gone < state.unpolled.length && state.unpolled[gone]!.completion.count <= polled) gone++
-      state.unpolled.splice(0, gone)
+      if (gone === 1) state.unpolled.shift()
+      else state.unpolled.splice(0, gone)
     },
     forgotten(id) {
       queues.delete(id)

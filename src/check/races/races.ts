@@ -67,11 +67,12 @@ export class Request<Info> implements Queued {
   doneKnown = Number.POSITIVE_INFINITY
   placedKnown = Number.POSITIVE_INFINITY
   /** Words that order their users. */
-  syncs: Clock[] = []
+  syncs: readonly Clock[] = NONE
 
   constructor(
     queue: Queue<Info>,
-    { kind, info }: { readonly kind: RequestKind; readonly info: Info },
+    kind: RequestKind,
+    info: Info,
     stamp: Stamp,
     clock: Clock,
     fetched: number,
@@ -115,12 +116,13 @@ interface Cq {
   clock: Clock | undefined
 }
 
-export interface NewRequest<Info> {
+export interface NewRequest {
   readonly kind: RequestKind
   readonly isFenced: boolean
   readonly ranges: readonly Range[]
-  readonly info: Info
 }
+
+const NONE: readonly never[] = []
 
 const isLocal = ({ kind }: Range): boolean => kind === AccessKind.SOURCE || kind === AccessKind.RESULT
 
@@ -195,25 +197,31 @@ export class Races<Info> {
   }
 
   /** The device fetches a request that was posted. */
-  fetch(queueId: number, stamp: Stamp, what: NewRequest<Info>, time: number): Request<Info> | undefined {
+  fetch(
+    queueId: number,
+    stamp: Stamp,
+    { kind, isFenced, ranges }: NewRequest,
+    info: Info,
+    time: number,
+  ): Request<Info> | undefined {
     const queue = this.#queues.get(queueId)
     if (queue === undefined) return undefined
-    if (what.isFenced) queue.fences++
-    const request = new Request(queue, what, stamp, this.#keep(stamp), time)
-    if (what.isFenced) queue.fenced.push(request)
+    if (isFenced) queue.fences++
+    const request = new Request(queue, kind, info, stamp, this.#keep(stamp.clock, stamp.time), time)
+    if (isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
       this.#omit('race-fences', 1)
       queue.forgottenFences++
       queue.fenced.shift()
     }
     this.#enqueue(queue, request)
-    this.#access(request, stamp.clock, what.ranges)
+    this.#access(request, stamp.clock, ranges)
     return request
   }
 
-  /** The device has finished a send. */
+  /** The device has finished a send, at this time or before. */
   end(request: Request<Info>, time: number): void {
-    request.ended = time
+    if (time < request.ended) request.ended = time
   }
 
   /** A message has filled a receive that was posted. */
@@ -221,7 +229,8 @@ export class Races<Info> {
     queueId: number,
     stamp: Stamp,
     sender: Request<Info> | undefined,
-    what: NewRequest<Info>,
+    ranges: readonly Range[],
+    info: Info,
     time: number,
   ): Request<Info> | undefined {
     const queue = this.#queues.get(queueId)
@@ -233,11 +242,11 @@ export class Races<Info> {
       else clock.acquired = Math.max(clock.acquired, sender.posted)
       if (sender.queue.slot >= 0) clock.raisePlaced(sender.queue.slot, sender.epoch + 1)
     }
-    const request = new Request(queue, what, stamp, this.#keep({ ...stamp, clock }), time, sender)
+    const request = new Request(queue, 'RECEIVE', info, stamp, this.#keep(clock, stamp.time), time, sender)
     request.ended = time
     this.#enqueue(queue, request)
     // The clock of a sender that is not here is unknown: nothing is reported.
-    this.#access(request, sender === undefined ? undefined : clock, what.ranges)
+    this.#access(request, sender === undefined ? undefined : clock, ranges)
     return request
   }
 
@@ -280,7 +289,8 @@ export class Races<Info> {
       if (over.clock !== undefined && over !== request && over.clock !== request.clock) clock.join(over.clock)
       this.#release(over)
     }
-    queue.inFlight.splice(0, count)
+    if (count === 1) queue.inFlight.shift()
+    else queue.inFlight.splice(0, count)
     queue.placed = Math.max(0, queue.placed - count)
   }
 
@@ -305,7 +315,7 @@ export class Races<Info> {
   }
 
   /** The clock of a post, or one that contains more. */
-  #keep({ clock, time }: Stamp): Clock {
+  #keep(clock: Clock, time: number): Clock {
     if (this.#clocks++ < MAX_CLOCKS) return clock
     this.#omit('race-clocks', 1)
     return new Clock(time)
@@ -331,21 +341,16 @@ export class Races<Info> {
   /** Checks the ranges of a request against earlier accesses, and notes them. */
   #access(request: Request<Info>, clock: Clock | undefined, ranges: readonly Range[]): void {
     const told: Request<Info>[] = []
+    const compare = (earlier: Access<Request<Info>>, later: Access<Request<Info>>): void => {
+      if (clock === undefined || earlier.request === request || !conflict(earlier, later)) return
+      if (told.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
+      told.push(earlier.request)
+      this.#report(raceOf(earlier, later))
+    }
     for (const { space, start, end, kind, region } of ranges) {
       // All accesses have one shape; a spread would be slower.
       const access: Access<Request<Info>> = { space, start, end, kind, region, request }
-      const check = (earlier: Access<Request<Info>> | undefined): void => {
-        if (earlier === undefined || clock === undefined || told.includes(earlier.request)) return
-        if (earlier.request === request || !conflict(earlier, access)) return
-        if (this.#isOrdered(earlier, access, clock)) return
-        told.push(earlier.request)
-        this.#report(raceOf(earlier, access))
-      }
-      const intervals = this.#shadow.access(access, ({ write, reads, atomics }) => {
-        check(write)
-        reads.forEach(check)
-        atomics.forEach(check)
-      })
+      const intervals = this.#shadow.access(access, compare)
       if (clock !== undefined && isWord(access) && !isLocal(access)) this.#order(access, clock, intervals)
     }
   }
@@ -360,7 +365,7 @@ export class Races<Info> {
       // The requests before it have ended at the peer, and it has not.
       if (request.queue.slot >= 0) interval.sync.raisePlaced(request.queue.slot, request.epoch)
     }
-    if (kind !== AccessKind.WRITE) request.syncs.push(interval.sync)
+    if (kind !== AccessKind.WRITE) request.syncs = [...request.syncs, interval.sync]
   }
 
   /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */

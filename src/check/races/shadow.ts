@@ -61,6 +61,9 @@ const withAccess = <R extends { readonly queue: object }>(
   one: Access<R>,
   omit: NoteOmission,
 ): Access<R>[] => {
+  const [only] = all
+  if (only === undefined || (all.length === 1 && only.kind === one.kind && only.request.queue === one.request.queue))
+    return [one]
   const others = all.filter(({ kind, request: { queue } }) => kind !== one.kind || queue !== one.request.queue)
   if (others.length === MAX_READERS) {
     others.shift()
@@ -88,9 +91,10 @@ export class Shadow<R extends { readonly queue: object }> {
   }
 
   /**
-   * Calls `check` with each interval that the range overlaps, then notes the access. Returns the resulting intervals.
+   * Calls `compare` with each earlier access that the range overlaps, then notes the access. Returns the resulting
+   * intervals.
    */
-  access(one: Access<R>, check: (interval: Interval<R>) => void): readonly Interval<R>[] {
+  access(one: Access<R>, compare: (earlier: Access<R>, later: Access<R>) => void): readonly Interval<R>[] {
     const { space, start, end, kind } = one
     if (end <= start) return NONE
     let all = this.#spaces.get(space)
@@ -100,7 +104,12 @@ export class Shadow<R extends { readonly queue: object }> {
     }
     const from = this.#cut(all, start, end)
     let to = from
-    while (to < all.length && all[to]!.start < end) check(all[to++]!)
+    for (; to < all.length && all[to]!.start < end; to++) {
+      const { write, reads, atomics } = all[to]!
+      if (write !== undefined) compare(write, one)
+      for (const read of reads) compare(read, one)
+      for (const atomic of atomics) compare(atomic, one)
+    }
     const touched = ++this.#time
     if (isWrite(one) && kind !== AccessKind.ATOMIC) {
       const sync = to - from === 1 ? all[from]!.sync : undefined
@@ -148,7 +157,9 @@ export class Shadow<R extends { readonly queue: object }> {
   }
 
   /** The intervals from `from` to `to`, with new ones in the gaps. */
-  #filled(all: Interval<R>[], from: number, to: number, start: number, end: number): Interval<R>[] {
+  #filled(all: Interval<R>[], from: number, to: number, start: number, end: number): readonly Interval<R>[] {
+    const only = to - from === 1 ? all[from]! : undefined
+    if (only?.start === start && only.end === end) return [only]
     const found: Interval<R>[] = []
     const fill = (begin: number, until: number): void => {
       if (begin < until)

@@ -9,7 +9,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Topic, World } from '../topic.ts'
-import { type Posted, RaceFeed, type SeenRequest } from './feed.ts'
+import { type Posted, RaceFeed } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
@@ -78,17 +78,12 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     return region
   }
 
-  const addRange = (
-    to: Range[],
-    device: number,
-    key: number,
-    address: number,
-    { length, kind }: Pick<Range, 'kind'> & { readonly length: number },
-  ): void => {
+  /** The memory of `length` bytes that a key names; undefined: it names none. */
+  const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range | undefined => {
     const memory = length === 0 ? undefined : sources.memoryOf(device, key)
-    if (memory === undefined) return
+    if (memory === undefined) return undefined
     const start = address + memory.shift
-    to.push({ space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) })
+    return { space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) }
   }
 
   /** The first `bytes` of scatter/gather elements. */
@@ -98,7 +93,8 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     for (const { address, length, lkey } of elements) {
       const used = Math.min(length, left)
       left -= used
-      addRange(ranges, device, lkey, address, { length: used, kind })
+      const range = rangeOf(device, lkey, address, used, kind)
+      if (range !== undefined) ranges.push(range)
     }
     return ranges
   }
@@ -107,8 +103,11 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     const bytes = operation.kind === 'ATOMIC' ? 8 : length
     const ranges = elementRanges(qp.device, elements, bytes, operation.local)
     const peer = remote && qp.qp.address && world.deviceWith(qp.qp.address.dgid)
-    if (remote !== undefined && peer !== undefined)
-      addRange(ranges, peer, remote.rkey, remote.address, { length: remote.length, kind: operation.remote })
+    const there =
+      remote && peer !== undefined
+        ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)
+        : undefined
+    if (there !== undefined) ranges.push(there)
     return ranges
   }
 
@@ -184,22 +183,21 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
       if (owner === undefined) return
       const isSend = request.queue === PostQueue.SEND
       const operation = isSend ? operations.get(request.opcode) : undefined
-      const seen: SeenRequest = {
+      feed.add({
+        what: isSend ? 'send' : 'receive',
         request,
         context: owner.context,
-        time: world.sources.now(),
+        time: request.time,
         kind: isSend ? (operation?.kind ?? 'OTHER') : 'RECEIVE',
         isFenced: isSend && (request.flags & SendFlags.values.FENCE) !== 0,
         ranges: operation === undefined ? [] : sendRanges(owner, request, operation),
         isReliable: !isSend || isReliable(owner),
-      }
-      if (isSend) feed.send(seen)
-      else feed.receive(seen)
+      })
       added()
     },
     ended(request) {
       if (!isOn) return
-      feed.end(request, world.sources.now())
+      feed.add({ what: 'end', request, time: world.sources.now() })
       added()
     },
     completed(request, { cq, count, status, bytes, qp, message }) {
@@ -213,7 +211,7 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
         message,
         ranges: isEmpty ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
       }
-      feed.completion({ request, time: world.sources.now(), cq, filled })
+      feed.add({ what: 'completion', request, time: world.sources.now(), cq, filled })
       added()
     },
     forgotten(id) {

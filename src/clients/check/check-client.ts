@@ -38,7 +38,7 @@ export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'l
 
 /** Index of the first device with a port whose GID table matches. */
 const deviceWhere = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
-  for (const { index, ports } of core.devices.values()) if (ports.some(({ gids }) => matches(gids))) return index
+  for (const { index, ports } of core.devices.values()) for (const { gids } of ports) if (matches(gids)) return index
   return undefined
 }
 

@@ -10,12 +10,20 @@ import { TWO_32 } from '../../spec/memory.ts'
 export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMemory | undefined) => {
   const numbers = new WeakMap<object, number>()
   let last = 0
-  let recent: Device | undefined
+  const devices = new Map<number, Device>()
+  const findDevice = (index: number): Device | undefined => {
+    const known = devices.get(index)
+    if (known?.alive) return known
+    for (const device of core.devices.values()) {
+      if (device.index !== index) continue
+      devices.set(index, device)
+      return device
+    }
+    return undefined
+  }
   return (index, key) => {
-    if (recent?.index !== index || !recent.alive)
-      recent = [...core.devices.values()].find(device => device.index === index)
-    if (recent === undefined) return undefined
-    const { memory } = recent
+    const memory = findDevice(index)?.memory
+    if (memory === undefined) return undefined
     const row = rowAt(memory, key >>> 8)
     if (row < 0 || memory.key[row] !== key) return undefined
     const space = memory.spaces[memory.space[row]!]

@@ -60,18 +60,18 @@ const world = () => {
         ranges: [range],
         isReliable: true,
       } as const
-      feed.send({ ...of, time: tick() })
+      feed.add({ what: 'send', ...of, time: tick() })
       return made
     },
     receive(qp: number): WorkRequest {
       const made = request(RECEIVE, qp, 0n)
       const of = { request: made, context: 1, kind: 'RECEIVE', isFenced: false, ranges: [], isReliable: true } as const
-      feed.receive({ ...of, time: tick() })
+      feed.add({ what: 'receive', ...of, time: tick() })
       return made
     },
     complete(made: WorkRequest, handle: number, message?: WorkRequest): void {
       const filled = made.queue === SEND ? undefined : { qp: made.owner, message, ranges: [] }
-      feed.completion({ request: made, time: tick(), cq: CQ + handle, filled })
+      feed.add({ what: 'completion', request: made, time: tick(), cq: CQ + handle, filled })
     },
     join(begun = Number.POSITIVE_INFINITY): void {
       feed.join(logged, begun)
@@ -118,6 +118,19 @@ describe('races: logs and devices', () => {
     write(6)
     join()
     assert.deepEqual(races, [])
+  })
+
+  it('a completion that nobody has polled proves no race: the thread may have polled memory', () => {
+    const { log, write, complete, join, races } = world()
+    log(1, SEND, 5)
+    complete(write(5), 1)
+    log(1, SEND, 6)
+    write(6)
+    join()
+    assert.deepEqual(
+      races.map(({ isProven }) => isProven),
+      [false],
+    )
   })
 
   it('polls of two threads are told apart by wr_id, whatever their order in the log', () => {

@@ -113,7 +113,7 @@ describe('races', () => {
     for (let i = 0; i < 3000; i++) {
       const stamp = engine.post(1, i, 0)
       const range = { space: i % 3, start: i * 16, end: i * 16 + 8, kind: AccessKind.WRITE, region }
-      engine.fetch(1, stamp, { kind: 'WRITE', isFenced: false, ranges: [range], info: '' }, i)
+      engine.fetch(1, stamp, { kind: 'WRITE', isFenced: false, ranges: [range] }, '', i)
     }
     assert.ok(omitted >= 2000 && omitted < 3000, String(omitted))
   })

@@ -24,7 +24,7 @@ interface Options {
 interface Late {
   readonly qp: Qp
   readonly stamp: Stamp
-  readonly what: NewRequest<string>
+  readonly what: NewRequest
 }
 
 export const script = () => {
@@ -48,19 +48,19 @@ export const script = () => {
   })
   const post = (thread: number): Stamp => engine.post(thread, now(), acquired.get(thread) ?? 0)
   const send = (
-    kind: NewRequest<string>['kind'],
+    kind: NewRequest['kind'],
     thread: number,
     qp: Qp,
     ranges: readonly Range[],
     { isFenced = false, isLate = false }: Options = {},
   ): Made => {
     const stamp = post(thread)
-    const what = { kind, isFenced, ranges, info: kind }
+    const what = { kind, isFenced, ranges }
     if (isLate) {
       late.push({ qp, stamp, what })
       return undefined as never
     }
-    return engine.fetch(qp.sends, stamp, what, now())!
+    return engine.fetch(qp.sends, stamp, what, kind, now())!
   }
   const steps = {
     engine,
@@ -92,19 +92,13 @@ export const script = () => {
       send('SEND', thread, qp, from ? [range(from, AccessKind.SOURCE)] : [], options),
     /** The device fetches the requests with `isLate`. */
     fetch(): Made[] {
-      return late.splice(0).map(({ qp, stamp, what }) => engine.fetch(qp.sends, stamp, what, now())!)
+      return late.splice(0).map(({ qp, stamp, what }) => engine.fetch(qp.sends, stamp, what, what.kind, now())!)
     },
     /** A thread posts a receive. */
     receive: post,
     /** A message arrives at a queue pair and fills a receive. */
     deliver: (sender: Made | undefined, qp: Qp, stamp: Stamp, into?: Place): Made =>
-      engine.receive(
-        qp.receives,
-        stamp,
-        sender,
-        { kind: 'RECEIVE', isFenced: false, ranges: into ? [range(into, AccessKind.RESULT)] : [], info: 'RECEIVE' },
-        now(),
-      )!,
+      engine.receive(qp.receives, stamp, sender, into ? [range(into, AccessKind.RESULT)] : [], 'RECEIVE', now())!,
     end: (...requests: readonly Made[]): void => {
       for (const request of requests) engine.end(request, now())
     },

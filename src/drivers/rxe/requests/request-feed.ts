@@ -87,13 +87,13 @@ interface ReceiveFeed {
 let lastId = 0
 
 const elementsAt = (words: Uint32Array, at: number, count: number): RequestElement[] => {
-  const elements: RequestElement[] = []
+  const elements = new Array<RequestElement>(count)
   for (let i = 0, sge = at; i < count; i++, sge += Sge.WORDS)
-    elements.push({
+    elements[i] = {
       address: words[sge + Sge.HI] * TWO_32 + words[sge + Sge.LO],
       length: words[sge + Sge.LENGTH],
       lkey: words[sge + Sge.LKEY],
-    })
+    }
   return elements
 }
 
