@@ -55,7 +55,7 @@ export interface SeenRequest {
 }
 
 /** The device has finished a send. */
-interface SeenEnd {
+export interface SeenEnd {
   readonly what: 'end'
   readonly request: WorkRequest
   readonly time: number
@@ -309,11 +309,8 @@ export class RaceFeed {
       const limit = Math.min(all.length, until + MAX_REORDERED)
       for (let i = until; i < limit; i++) if (all[i]!.wrId === entry.wrId) until = i + 1
     }
-    const polled: Request<Posted>[] = []
-    for (let i = 0; i < until; i++) {
-      const { request } = all[i]!
-      if (request !== undefined) polled.push(request)
-    }
+    const polled = new Array<Request<Posted> | undefined>(until)
+    for (let i = 0; i < until; i++) polled[i] = all[i]!.request
     if (count === 1) all.shift()
     else all.splice(0, count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)

@@ -250,8 +250,14 @@ export class Races<Info> {
     return request
   }
 
-  /** A thread has polled the completions of requests, in this order. */
-  poll(thread: number, time: number, acquired: number, cqId: number, requests: readonly Request<Info>[]): void {
+  /** A thread has polled the completions of requests, in this order; undefined: of requests that are left out. */
+  poll(
+    thread: number,
+    time: number,
+    acquired: number,
+    cqId: number,
+    requests: readonly (Request<Info> | undefined)[],
+  ): void {
     const own = this.#thread(thread)
     own.clock = own.clock.own
     if (acquired > own.clock.acquired) own.clock.acquired = acquired
@@ -267,7 +273,7 @@ export class Races<Info> {
       if (other !== undefined) cq.clock.join(other.clock)
     }
     if (cq.clock !== undefined) own.clock.join(cq.clock)
-    for (const request of requests) this.#learn(own.clock, request, time)
+    for (const request of requests) if (request !== undefined) this.#learn(own.clock, request, time)
     cq.clock?.join(own.clock)
   }
 

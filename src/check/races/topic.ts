@@ -9,7 +9,7 @@ import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
 import type { Topic, World } from '../topic.ts'
-import { type Posted, RaceFeed } from './feed.ts'
+import { type Posted, RaceFeed, type SeenEnd } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
@@ -162,8 +162,16 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
   const races = new Races<Posted>(report, world.omit)
   const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id, world.omit)
 
+  /** The last send that ended. Its completion, which mostly follows at once, says the same. */
+  let ended: SeenEnd | undefined
+  const addEnded = (): void => {
+    if (ended !== undefined) feed.add(ended)
+    ended = undefined
+  }
+
   const join = (): void => {
     if (!isOn) return
+    addEnded()
     const begun = world.sources.now()
     const { entries, lost } = sources.read()
     for (const context of lost) feed.lost(context)
@@ -181,6 +189,7 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     posted(request) {
       const owner = isOn ? objects.find(request.owner) : undefined
       if (owner === undefined) return
+      addEnded()
       const isSend = request.queue === PostQueue.SEND
       const operation = isSend ? operations.get(request.opcode) : undefined
       feed.add({
@@ -197,11 +206,14 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     },
     ended(request) {
       if (!isOn) return
-      feed.add({ what: 'end', request, time: world.sources.now() })
-      added()
+      addEnded()
+      ended = { what: 'end', request, time: world.sources.now() }
     },
     completed(request, { cq, count, status, bytes, qp, message }) {
       if (!isOn || count === 0) return
+      const time = ended?.request === request ? ended.time : world.sources.now()
+      if (ended?.request !== request) addEnded()
+      ended = undefined
       const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
       const owner = isFilled ? objects.find(qp) : undefined
       // A WRITE with immediate data takes a receive and leaves its buffer.
@@ -211,7 +223,7 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
         message,
         ranges: isEmpty ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
       }
-      feed.add({ what: 'completion', request, time: world.sources.now(), cq, filled })
+      feed.add({ what: 'completion', request, time, cq, filled })
       added()
     },
     forgotten(id) {
