@@ -14,9 +14,12 @@ int main(void)
     from.length = into.length = back.length = SIZE / 2;
     into.addr += SIZE / 2;
     back.addr += SIZE / 2;
-    for (int i = 0; i <= (one.cq->cqe < 40 ? one.cq->cqe : 40); i++)
+    const int writes = FAULT_OR(one.cq->cqe + 1, 40);
+    for (int i = 0; i < writes; i++)
         post(&one, IBV_WR_RDMA_WRITE, from, address_of(&other), other.mr->rkey);
-    /* The completion of this SEND comes after those of the WRITEs. */
+    for (int i = 0; i < FAULT_OR(0, writes); i++)
+        completion(&one);
+    /* Until its completion the WRITEs have time to complete. */
     post_receive(&one, into);
     post(&other, IBV_WR_SEND, back, 0, 0);
     completion(&other);
