@@ -4,6 +4,7 @@
  */
 import type { Core } from './model.ts'
 
+/** Counts and reports an exception that its caller must not see. */
 export const noteFault = (core: Core, error: unknown): void => {
   core.faults++
   core.report(error)

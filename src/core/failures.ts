@@ -13,18 +13,19 @@ const handlers = new WeakMap<Core, Set<FailureHandler>>()
 
 /** Calls `handler` for each failure, until the returned function is called. */
 export const addFailureHandler = (core: Core, handler: FailureHandler): (() => void) => {
+  // A function of its own, so that the same handler can be added several times.
   const registration: FailureHandler = (failure, device, context) => handler(failure, device, context)
-  const all = handlers.get(core) ?? new Set()
-  handlers.set(core, all.add(registration))
+  const registered = handlers.get(core) ?? new Set()
+  handlers.set(core, registered.add(registration))
   return () => {
-    all.delete(registration)
+    registered.delete(registration)
   }
 }
 
 /** Whether there is a handler. */
 export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
 
-/** Calls all handlers. An exception is only reported, since this runs in the middle of the device's work. */
+/** Calls registered handlers. An exception is only reported, since this runs in the middle of the device's work. */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device
   for (const handler of handlers.get(core) ?? [])

@@ -1,6 +1,7 @@
 /*
- * The subsystem for other folders and for users: `userdma/core`. The exports are in the order of ARCHITECTURE's walk.
- * With `userdma/spec` it is the driver interface, so the records of a driver's own calls are read and written here too.
+ * The package's export `userdma/core`: what drivers and clients outside this repository use. With `userdma/spec` it is
+ * the driver interface, so it also exports the codec for records in a driver's own calls (`decodeRecord`,
+ * `encodeRecords`).
  */
 export { decodeRecord, encodeRecords } from '../uapi/scalar.ts'
 export { coreClasses } from './base/all.ts'

@@ -1,8 +1,10 @@
 /*
  * The records of the subsystem: core, device, context, object, fd object, and callers (docs/decisions/one-way-in.md).
  *
- * An object has what every object needs (R15): its class, handle, parents and use count; `state` belongs to the
- * handlers of its class. These are plain records, and only core's own files write to them.
+ * A `CoreObject` has the fields that objects of every class need (R15): class, handle, parents, use count. Its `state`
+ * belongs to the handlers of its class. The other fields of these records are written only by core's own files.
+ *
+ * A carrier is the code that connects a client with core: a session of the daemon, or the library in this process.
  */
 
 import type { RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
@@ -23,8 +25,8 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/** MAKING and GOING: an asynchronous create or destroy runs; other calls on the object fail. */
-export const Lifecycle = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
+/** CREATING and DESTROYING: an asynchronous create or destroy runs; other calls on the object fail. */
+export const Lifecycle = { CREATING: 0, LIVE: 1, DESTROYING: 2, DESTROYED: 3 } as const
 export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
 export interface CoreObject<S = unknown> {
@@ -40,9 +42,9 @@ export interface CoreObject<S = unknown> {
   uses: number
   /** The objects that this one uses; each entry counts as one use. */
   parents: readonly CoreObject[]
-  /** State of the class's handlers; set by the create handler. */
+  /** The class's own data, set by its create handler. */
   state: S
-  /** Where its events are sent; undefined for a class without events (core/events/events.ts). */
+  /** The object as a source of events; undefined for a class without events (core/events/events.ts). */
   events: Affiliation | undefined
 }
 
@@ -76,22 +78,25 @@ export interface EventRecord {
  */
 export interface EventSink {
   post(event: EventRecord): void
-  /** To be awaited before the next three, if the client's end must be found first. Undefined: no need to wait. */
-  reach?(): Promise<void> | undefined
+  /**
+   * A promise to await before `withdraw`, `unread` and `take`, while the client's end of a socket is searched;
+   * undefined if there is nothing to wait for.
+   */
+  prepareWithdraw?(): Promise<void> | undefined
   /** Withdraws the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
   /** Number of events that the client has not read. */
   unread(): number
   /** Takes the oldest events, at most `limit`, for a method that reads them (R39). */
   take(limit: number): readonly EventRecord[]
-  /** No event will follow: after the remaining ones reads return EIO (hang-up). */
+  /** No further event follows: once the remaining ones are read, reads return EIO (hang-up). */
   end(): void
 }
 
 /** The attachment of an event source to an event queue (R38). */
 export interface Attachment {
   readonly queue: FdObject
-  /** Identifies the source in the queue's records. */
+  /** Identifies the source in the queue's records; chosen by the client. */
   readonly cookie: bigint
   readonly class: number
   /** Handle of the object, port number, or 0 for the device. */
@@ -104,27 +109,31 @@ export interface Attachment {
  */
 export interface Threshold {
   readonly core: Core
-  /** The setting: number of completions, and microseconds. */
+  /** The queue's setting: number of completions, and microseconds. */
   count: number
   period: number
-  /** The same for the current arming. */
-  wanted: number
-  wait: number
-  /** Number of completions since it was armed, time of the first, and deadline of the event. */
-  seen: number
-  first: number
+  /** The same two values for the current arming. */
+  armedCount: number
+  armedPeriod: number
+  /** Number of completions since the queue was armed; times on core's clock of the first of them, and of the event. */
+  completions: number
+  firstCompletion: number
   due: number
 }
 
-/** An event with a deadline. */
+/** A completion event to be raised at a time, unless it is raised before. */
 export interface Deadline {
+  /** Microseconds of core's clock. */
   readonly due: number
   readonly events: Affiliation
 }
 
 /** State of an event source, created when it is first needed. */
 export interface EventState {
-  /** Number of events that were posted and not withdrawn; after a destroy, the number that the client has read. */
+  /**
+   * Number of completion events and of async events that were posted and not withdrawn. A destroy withdraws the unread
+   * ones; what remains is the number that the client has read.
+   */
   completions: number
   asyncs: number
   /** The completion record of this source, the same for all completions; created when the first is posted. */
@@ -135,15 +144,15 @@ export interface EventState {
   threshold: Threshold | undefined
 }
 
-/** An object as a source of events: its route, whether it is armed, and its events so far. */
+/** An object as a source of events. */
 export interface Affiliation {
   /** The u64 that identifies the source in event records. */
   userHandle: bigint
-  to: EventRoute
+  route: EventRoute
   /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
   armed: 0 | 1 | 2
   /** Undefined before the first event, threshold or attachment, which most objects never have (R15). */
-  more: EventState | undefined
+  state: EventState | undefined
 }
 
 /** The destination of events. Immutable, since objects share it. */
@@ -172,7 +181,7 @@ export interface EventHandlers {
 /** A memory file of a caller; addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
-  /** No region uses the file any more. */
+  /** Called when no region uses the file any more. */
   close(): void
 }
 
@@ -189,14 +198,15 @@ export interface Caller {
   /** Handlers for events of the objects that this caller creates. */
   readonly handlers?: EventHandlers | undefined
   /**
-   * Identity of the file behind one of the caller's descriptors, the same in every process; undefined if there is none.
+   * Identity of the file behind one of the caller's descriptors, equal for all processes that have the file open;
+   * undefined if the descriptor is not open.
    */
   file?(fd: number): string | undefined
   /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL. */
   openFile?(fd: number): FileMemory
   /** Whether the caller has this capability now. Absent: it has all. */
   allows?(capability: Capability): boolean
-  /** Called when an object was destroyed of which this caller has read events. */
+  /** An object was destroyed, and this caller has read events of it. */
   eventsRead?(object: CoreObject, read: EventsRead): void
 }
 
@@ -213,16 +223,17 @@ export interface CallContext {
   /** For destroys by core itself (`why` is not 'call'): a caller whose memory faults and that has no descriptors. */
   readonly caller: Caller
   /**
-   * Why the handler runs: a call; undoing a create whose answer could not be delivered; the context closes; the device
-   * is removed. Except for 'call', a destroy cannot refuse and must be synchronous.
+   * Why the handler runs: 'call' a client's call; 'undo' a destroy of an object that a failed call created, or whose
+   * answer could not be delivered; 'close' the context closes; 'remove' the device is removed. Except for 'call', a
+   * destroy cannot refuse and must be synchronous.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
   /** Fd objects that the handler created in this call (`createDescriptor`); discarded if the call fails. */
   descriptors: FdObject[] | undefined
-  /** Further objects that the call created, for its answer (chains). */
-  made: CreatedObjects | undefined
-  /** Puts back what the handler took, if its answer cannot be delivered (`onUndelivered`). */
+  /** Objects that the call created in addition to its own, for its answer: those of a chain, and of pd.createAhs. */
+  alsoCreated: CreatedObjects | undefined
+  /** Called if the answer cannot be delivered: puts back the events that the handler took (`onUndelivered`). */
   undelivered?: () => void
 }
 
@@ -254,25 +265,32 @@ export interface Entry {
   readonly refused:
     | ((call: CallContext, object: CoreObject | undefined, args: HandlerValues, error: unknown) => void)
     | undefined
+  /** `run` without hooks. */
   readonly handler: AnyHandler
-  /** Core's own version, which an override gets; fails with EOPNOTSUPP if there is none. */
+  /** Core's own version, which a driver's override can call; throws EOPNOTSUPP if core has none. */
   readonly core: AnyHandler
-  /** `open` makes the context usable (device.open); before it no other method runs. */
+  /** `open`: device.open, which makes the context usable; before it no other method runs. */
   readonly kind: 'open' | 'create' | 'destroy' | 'other'
+  /** Attributes of the arguments that refer to objects. */
   readonly references: readonly ReferenceAttribute[]
   /** Names of the mandatory attributes. */
   readonly required: readonly string[]
   /** The types of all attributes, and which are mandatory. */
   readonly shape: ArgumentShape
+  /** Attributes of the results that refer to objects. */
   readonly returned: readonly ReferenceAttribute[]
 }
 
+/** Up to 32 methods, by the lowest five bits of the call number. */
 export type Block = readonly (Entry | undefined)[]
 export interface ClassTable {
   readonly class: ObjectClass
-  /** Eight blocks, each as long as its highest method; undefined if it has no method. */
+  /**
+   * Eight, by the highest three bits of the call number; each ends with its last method, and is undefined without any.
+   */
   readonly blocks: readonly (Block | undefined)[]
 }
+/** Classes by their number in the bank. */
 export type Bank = readonly (ClassTable | undefined)[]
 export interface DispatchTable {
   /** Classes 0 … 0x7fff by id. */
@@ -314,9 +332,9 @@ export interface Client {
 /** Core's record of a client. */
 export interface ClientEntry {
   readonly client: Client
-  /** The devices that it uses. */
+  /** The devices that the client uses. */
   readonly devices: Set<Device>
-  /** Number of its running callbacks, which may be nested. */
+  /** Number of the client's callbacks that run now, which may be nested. */
   running: number
 }
 
@@ -324,7 +342,7 @@ export interface ClientEntry {
 export interface DeviceEvent {
   /** ibv_event_type. */
   readonly type: number
-  /** 1 …; undefined: the device. */
+  /** Port number from 1; undefined: the event is the device's. */
   readonly port: number | undefined
 }
 export type DeviceEventHandler = (event: DeviceEvent) => void
@@ -356,7 +374,7 @@ export interface Device<D = unknown> {
   readonly driver: Driver<D>
   /** The driver's own state. */
   readonly state: D
-  /** The device for codecs: its classes with the driver's attributes. */
+  /** The device's classes with the driver's attributes, for codecs. */
   readonly schema: Schema
   readonly ports: readonly Port[]
   readonly memory: MemoryTable
@@ -393,7 +411,7 @@ export interface DriverClass {
   /** Versions of methods for devices of one link, which replace those in `handlers` (R27). */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
   /** Optional arguments of any method that the driver does not support, each with the reason. */
-  readonly lacks?: Readonly<Record<string, string>>
+  readonly unsupported?: Readonly<Record<string, string>>
 }
 
 // ---- a driver's own calls (R28, R30; core/devices/driver-ops.ts) ----
@@ -450,8 +468,8 @@ export interface MadAddress {
 /** Queue pair 1 of a port, for the MAD layer. */
 export interface ManagementPort {
   /**
-   * Sends a datagram of 256 bytes, now or when the port can take it. False, and it is lost, if too many wait already or
-   * there is no such path.
+   * Sends a datagram of 256 bytes, now or when the port can take it. Returns false, and drops the datagram, if too many
+   * wait already or there is no path to the address.
    */
   send(mad: Uint8Array, to: MadAddress): boolean
   /** The device's own answer to a request that no agent claims; undefined if it has none. */
@@ -465,8 +483,8 @@ export interface DatagramPort {
   /** Maximum bytes of a payload. */
   readonly mtu: number
   /**
-   * Sends a datagram, now or when the port can take it; the caller must not change `payload` afterwards. False, and it
-   * is lost, if too many wait already or there is no such path.
+   * Sends a datagram, now or when the port can take it; the caller must not change `payload` afterwards. Returns false,
+   * and drops the datagram, if too many wait already or there is no path to the address.
    */
   send(payload: Uint8Array, to: MadAddress): boolean
   /** Joins a multicast group. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
@@ -476,8 +494,11 @@ export interface DatagramPort {
   close(): void
 }
 
-/** Of a watched device: looks at queues now, so that what has changed is reported. */
-export interface RequestLook {
+/**
+ * Functions that examine queues of a watched device now, and report to its `RequestWatcher` what the program has done
+ * since the last time.
+ */
+export interface RequestPoll {
   /** Reports completions of a CQ that were polled. */
   cq(cq: CoreObject): void
   /** Reports new receives of all queues of a context, and polled completions of their CQs. */
@@ -491,7 +512,7 @@ export interface RequestLook {
 
 export interface Driver<D = unknown> {
   readonly name: string
-  /** Linux's number of the driver (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
+  /** Linux's driver id (rdma_driver_id: RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly id: number
   /** Node type of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
@@ -511,7 +532,7 @@ export interface Driver<D = unknown> {
   removing?(device: Device<D>): Iterable<unknown>
   /**
    * Opens queue pair 1 of port 1. `receive` is called for each management datagram in the middle of the device's work,
-   * so it must not make calls. It owns `mad` and `from`. Throws CallError EBUSY while it is open already.
+   * so it must not make calls; it may keep `mad` and `from`. Throws CallError EBUSY if the queue pair is open already.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /**
@@ -529,9 +550,9 @@ export interface Driver<D = unknown> {
   ): DatagramPort
   /**
    * Reports the device's requests to `watcher` from now on (spec/check/requests.ts). A device has one watcher.
-   * `scratch`: SCRATCH_BYTES.
+   * `scratch`: a buffer of SCRATCH_BYTES.
    */
-  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestLook
+  watch?(device: Device<D>, watcher: RequestWatcher, scratch: Bytes): RequestPoll
   /** A context was closed, and all its objects were destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed, and all its objects were destroyed. */
@@ -566,15 +587,15 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
-  /** Number of its memory windows. */
+  /** Number of the context's memory windows. */
   windows: number
-  /** Called when all its objects were destroyed; undefined after that. */
+  /** Called when all objects of the context are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
-  /** Undefined: its objects are not charged. */
+  /** Undefined: the context's objects are not charged. */
   readonly account: MemoryAccount | undefined
   /** The default destination of async events: the first async fd that was created. */
   asyncFd: FdObject | undefined
-  /** Parents and event route of the last object: the next object usually shares them (R15). */
+  /** Parents and event route of the last created object: the next object usually shares these records (R15). */
   parents: readonly CoreObject[]
   route: EventRoute
   /**
@@ -615,10 +636,11 @@ export interface Core {
   /** Number of exceptions that were caught and ignored: of clients, event handlers, and destroys by core itself. */
   faults: number
   readonly report: (error: unknown) => void
+  /** Number of events posted since the start. */
   events: number
 }
 
-/** Tables in use, so that equal tables are shared (R20). */
+/** Dispatch tables in use, so that devices with equal tables share them (R20). */
 export interface TablePool {
   readonly classes: Map<string, { readonly table: ClassTable; uses: number }>
   readonly devices: Map<string, { readonly table: DispatchTable; readonly classes: readonly string[]; uses: number }>

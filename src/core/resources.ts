@@ -16,18 +16,18 @@ export function* openedContexts(device: Device): Generator<Context> {
 
 /** The live objects of these classes, by context and handle. */
 export function* objectsOf(device: Device, classes: ReadonlySet<string>): Generator<CoreObject | undefined> {
-  let left = STEP
+  let remaining = STEP
   for (const { handles } of openedContexts(device))
     for (let handle = 0; handle < handles.slots.length; handle++) {
       const object = handles.slots[handle]
       if (object !== undefined && object.life === Lifecycle.LIVE && classes.has(object.class.name)) yield object
-      if (--left > 0) continue
-      left = STEP
+      if (--remaining > 0) continue
+      remaining = STEP
       yield undefined
     }
 }
 
-/** Number of live objects of these classes. */
+/** Number of live objects of these classes, in all contexts of the device. */
 export const countOf = (device: Device, classes: ReadonlySet<string>): number => {
   let sum = 0
   for (const name of classes) sum += device.counts[name] ?? 0
@@ -35,5 +35,5 @@ export const countOf = (device: Device, classes: ReadonlySet<string>): number =>
 }
 
 /** The protection domain of an object; undefined if it has none. */
-export const domainOf = ({ parents }: CoreObject): CoreObject | undefined =>
+export const pdOf = ({ parents }: CoreObject): CoreObject | undefined =>
   parents.find(({ class: { name } }) => name === 'pd')

@@ -6,12 +6,12 @@ import type { CallContext } from './model.ts'
 
 /** `putBack` is called if the call's answer cannot be delivered; several are called in reverse order. */
 export const onUndelivered = (call: CallContext, putBack: () => void): void => {
-  const before = call.undelivered
+  const previous = call.undelivered
   call.undelivered =
-    before === undefined
+    previous === undefined
       ? putBack
       : () => {
           putBack()
-          before()
+          previous()
         }
 }

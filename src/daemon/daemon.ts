@@ -6,7 +6,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
-import { closeContext, createCore, ENDED_IN_TURN, untilEnded } from '../core/devices/registry.ts'
+import { closeContext, createCore, STEPS_PER_TURN, untilEnded } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
@@ -158,7 +158,7 @@ export const startDaemon = async ({
   const slices = createSlices(() => {
     daemon.turn++
   })
-  const objectJobs = createSlices(undefined, ENDED_IN_TURN)
+  const objectJobs = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     classes: classesWithClients(() => clients),
     now: nowMicroseconds,

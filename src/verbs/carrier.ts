@@ -101,11 +101,11 @@ export interface Carrier {
   callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
    * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
-   * Returns the successful calls, and why the next call failed; `waits`: because its handler is asynchronous.
+   * Returns the successful calls, and why the next call failed; `isAsynchronous`: because its handler is asynchronous.
    */
   chain?(
     calls: readonly ChainedCall[],
-  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; waits: boolean } | undefined
+  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; isAsynchronous: boolean } | undefined
   readonly descriptors: Descriptors
   /** Layout of all its rings. */
   readonly layout: RingLayout

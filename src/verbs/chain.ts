@@ -296,9 +296,9 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     }
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
-      const { answers, error, waits } = straight
+      const { answers, error, isAsynchronous } = straight
       if (error !== undefined)
-        return refuse(answers.length, error.errno, error.message, waits ? USE_ASYNC_HINT : undefined)
+        return refuse(answers.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
       return answers.map((answered, i) => entries[i]!.made(answered))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {

@@ -78,7 +78,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
       // After waiting, the handler checks that the object still exists: if it was destroyed meanwhile, this call
       // releases it.
       return waitAtGate(gate).then(end, error => {
-        if (object.life === Lifecycle.GONE) end()
+        if (object.life === Lifecycle.DESTROYED) end()
         throw error
       })
     }
@@ -177,7 +177,8 @@ const compare = ({ core, gate, device, contexts }: Fixture): void => {
     const needed = objects.reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
     assert.equal(object.uses, needed, `${object.class.name} ${object.handle}`)
     assert.equal(object.life, Lifecycle.LIVE)
-    for (const parent of object.parents) assert.notEqual(parent.life, Lifecycle.GONE, 'it needs a destroyed object')
+    for (const parent of object.parents)
+      assert.notEqual(parent.life, Lifecycle.DESTROYED, 'it needs a destroyed object')
   }
   const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
   assert.deepEqual([...gate.live].sort(), own.map(({ id }) => id).sort())

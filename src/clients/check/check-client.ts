@@ -10,8 +10,8 @@ import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
-import { onRegionLost } from '../../core/memory/lost-regions.ts'
-import type { CallContext, Context, Core, Device, Hook, RequestLook } from '../../core/model.ts'
+import { onRegionUnmapped } from '../../core/memory/lost-regions.ts'
+import type { CallContext, Context, Core, Device, Hook, RequestPoll } from '../../core/model.ts'
 import type { Finding, Program, Stack } from '../../spec/check/findings.ts'
 import { CallError } from '../../spec/errno.ts'
 import { addressText } from '../../wire/address.ts'
@@ -51,7 +51,7 @@ const deviceWithGid =
 const NONE: Stack = []
 const none = (): Stack => NONE
 
-const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: RequestLook | undefined): Hook => {
+const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: RequestPoll | undefined): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     pre(call, object, args) {
@@ -113,7 +113,7 @@ const contextOf = (core: Core, id: number): Context | undefined => {
 const topicSources = (
   core: Core,
   { now, postStack, like, lockLimit, isCopiedByFork }: CheckSources,
-  looks: ReadonlyMap<number, RequestLook>,
+  looks: ReadonlyMap<number, RequestPoll>,
 ): TopicSources => ({
   now,
   ...(like && { like }),
@@ -136,11 +136,11 @@ const topicSources = (
 
 /** A checker of the calls and requests of a core's contexts, as long as the core exists. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
-  const looks = new Map<number, RequestLook>()
+  const looks = new Map<number, RequestPoll>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
   const common = topicSources(core, sources, looks)
   const checker = new Checker(deviceWithGid(core), report, { ...common, ...(races && { races }) })
-  onRegionLost(core, region => {
+  onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.watches(region.context)) checker.unmapped(region.id)
   })
   registerClient(core, {

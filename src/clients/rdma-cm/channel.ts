@@ -100,7 +100,7 @@ class ProgramOwner implements IdOwner {
     if (events === undefined) return
     // The owner has no user handle by which it would know the identifier (as on Linux). If the peer has ended the
     // connection, accept fails.
-    if (id.isUnanswered && events.userHandle === 0n && events.more?.attached === undefined) return
+    if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
     id.waiting++
     const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
     postOnChannel(new ConnectionEvent(events, about, type, details))

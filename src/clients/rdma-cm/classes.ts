@@ -91,7 +91,7 @@ const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefin
 /** Destroys the identifiers whose events go to a channel; yields after each. */
 function* destroyIdsOf(channel: FdObject): Generator<void> {
   for (const object of objectsDownwards(channel.context)) {
-    if (object?.events?.to.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
+    if (object?.events?.route.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
     yield
   }
 }
@@ -243,7 +243,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const where = 'cm_multicast.create'
       const id = identifierOf(call, handle)
       const group = addressOf(where, address)
-      const channel = id.object?.events?.to.channel
+      const channel = id.object?.events?.route.channel
       const refuse = (why: string): never => {
         throw new CallError('EINVAL', `${where}: ${why}`)
       }

@@ -1,6 +1,6 @@
 /*
- * Core's own methods of all classes (R19). A device has the classes that its driver lists. A class that has no methods
- * of core's own needs no entry here.
+ * All classes, with core's own methods (R19). A device has those of them that its driver lists. `classesWithMethods`
+ * lists the classes that have methods of core's own.
  */
 import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'
@@ -15,7 +15,7 @@ import { pdClass } from './pd.ts'
 import { ahClass, cqClass, qpClasses, srqClass, tmSrqClass, wqClass, xrcdClass, xrcSrqClass } from './simple.ts'
 import { systemClass } from './system.ts'
 
-const own: readonly DriverClass[] = [
+const classesWithMethods: readonly DriverClass[] = [
   interfaceClass,
   deviceClass,
   portClass,
@@ -38,6 +38,6 @@ const own: readonly DriverClass[] = [
 ]
 
 export const coreClasses: readonly DriverClass[] = [
-  ...own,
-  ...classes.filter(cls => !own.some(known => known.class === cls)).map(cls => driverClass(cls)),
+  ...classesWithMethods,
+  ...classes.filter(cls => !classesWithMethods.some(known => known.class === cls)).map(cls => driverClass(cls)),
 ]

@@ -6,22 +6,22 @@ import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
 
-/** Names of the driver's interfaces in the driver's order, newest first. */
+/** Names of the driver's interfaces in the driver's order, newest version first. */
 export const interfaceNames = (device: Device): string[] => Object.keys(device.driver.interfaces ?? {})
 
-const opsCall = ({ context, device, caller }: CallContext, fd: FdObject<OpsState>): OpsCall => ({
+const opsCallOf = ({ context, device, caller }: CallContext, fd: FdObject<OpsState>): OpsCall => ({
   fd,
   context,
   device,
   caller,
 })
 
-const textOf = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
+const decodeText = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 
 export const driverOpsClass = driverClass<typeof DriverOps, OpsState>(DriverOps, {
   create(call, object, { name: bytes }) {
     const { device } = call
-    const name = bytes === undefined ? device.driver.name : textOf(bytes)
+    const name = bytes === undefined ? device.driver.name : decodeText(bytes)
     const ops = Object.hasOwn(device.driver.interfaces ?? {}, name) ? device.driver.interfaces?.[name] : undefined
     if (ops === undefined) {
       const names = interfaceNames(device)
@@ -34,14 +34,14 @@ export const driverOpsClass = driverClass<typeof DriverOps, OpsState>(DriverOps,
     }
     const fd = object as FdObject<OpsState>
     fd.state = { name, ops, own: undefined }
-    fd.state.own = ops.open?.(opsCall(call, fd) as OpsCall<undefined>)
+    fd.state.own = ops.open?.(opsCallOf(call, fd) as OpsCall<undefined>)
     return {}
   },
 
   query: (_call, { state }) => ({ name: new TextEncoder().encode(state.name) }),
 
   destroy(call, object) {
-    object.state.ops.close?.(opsCall(call, object as FdObject<OpsState>))
+    object.state.ops.close?.(opsCallOf(call, object as FdObject<OpsState>))
     return {}
   },
 })

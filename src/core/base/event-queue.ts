@@ -26,7 +26,7 @@ export const compChannelClass = driverClass(CompChannel, {
   create: () => ({}),
   query({ context }, object) {
     const cqs = context.handles.slots.flatMap(other =>
-      other?.events?.to.channel === object && other.class.id === ClassId.cq ? [{ handle: other.handle }] : [],
+      other?.events?.route.channel === object && other.class.id === ClassId.cq ? [{ handle: other.handle }] : [],
     )
     return { cqs, unread: unreadOf(object) }
   },
@@ -38,7 +38,7 @@ export const compChannelClass = driverClass(CompChannel, {
 
 export const asyncFdClass = driverClass(AsyncFd, {
   create({ context }, object) {
-    // The first is the default for objects that name none (as on Linux).
+    // The context's first async fd is the default for objects whose create names none (as on Linux).
     context.asyncFd ??= object as FdObject
     return {}
   },
@@ -49,12 +49,13 @@ export const asyncFdClass = driverClass(AsyncFd, {
   },
 })
 
-type Source = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
+/** Arguments of attach and detach that name an event source. */
+type SourceArguments = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
 
 /**
  * The source that the arguments name: an object, or a port number (0: the device). EINVAL unless exactly one is named.
  */
-const sourceOf = (call: CallContext, args: Source): CoreObject | number => {
+const sourceOf = (call: CallContext, args: SourceArguments): CoreObject | number => {
   const where = `${call.entry.class.name}.${call.entry.name}`
   const named = ['device', 'port', ...EVENT_SOURCES].filter(name => args[name] !== undefined)
   if (named.length !== 1)
@@ -80,9 +81,9 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
   },
 
   query(_call, object) {
-    const attached = [...object.state.values()].map(({ more }) => more?.attached)
+    const attached = [...object.state.values()].map(({ state }) => state?.attached)
     for (const other of object.context?.handles.slots ?? [])
-      if (other?.events?.more?.attached?.queue === object) attached.push(other.events.more.attached)
+      if (other?.events?.state?.attached?.queue === object) attached.push(other.events.state.attached)
     return {
       attached: attached.flatMap(entry =>
         entry === undefined ? [] : [{ cookie: entry.cookie, object: entry.object, class: entry.class }],
@@ -107,7 +108,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     const { class: cls, handle, events } = source
     if (events === undefined)
       throw new CallError('EOPNOTSUPP', `event_queue.attach: a ${cls.name} of this device has no events`)
-    if (events.more?.attached !== undefined)
+    if (events.state?.attached !== undefined)
       throw new CallError('EBUSY', `event_queue.attach: ${cls.name} ${handle} is attached to a queue already`)
     attachEvents(events, { queue, cookie, class: cls.id, object: handle })
     return {}
@@ -118,7 +119,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     const isAttached =
       typeof source === 'number'
         ? detachPort(object as FdObject<AttachedPorts>, source)
-        : source.events?.more?.attached?.queue === object
+        : source.events?.state?.attached?.queue === object
     if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: the source is not attached to this queue')
     if (typeof source !== 'number' && source.events !== undefined) detachEvents(source.events)
     return {}

@@ -8,7 +8,7 @@ import { driverClass } from '../devices/driver.ts'
 import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'
 
-/** By table: tables do not change, and devices share them. */
+/** Descriptions by dispatch table, which does not change and which devices share. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
 const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({

@@ -15,9 +15,9 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
-import { reportLostRegion } from '../memory/lost-regions.ts'
+import { reportUnmappedRegion } from '../memory/lost-regions.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
-import { loseRegion, removeRegion } from '../memory/windows.ts'
+import { removeRegion, unmapRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
 import { addParent, dropParent } from '../objects/lifetime.ts'
 
@@ -26,13 +26,13 @@ export interface MrState {
   readonly row: number
   /** As passed by the caller; work requests do not use it for a zero-based region. */
   readonly iova: bigint
-  /** Set for kinds other than the caller's memory. */
+  /** Set for kinds other than MEMORY. `kind`: MrKind. */
   readonly other?: { readonly kind: number; readonly file?: FileMemory }
   /** Ends the registration in its address space. */
   readonly release?: () => void
 }
 
-/** The registered range, named as in the class's `Translation`. */
+/** The registered range, with the names of the class's `Translation`. */
 interface Range {
   readonly start: bigint
   readonly length: bigint
@@ -41,13 +41,15 @@ interface Range {
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ON_DEMAND, ZERO_BASED, FLUSH_PERSISTENT } =
   AccessFlags.values
-const WRITES = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
-const KNOWN = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
+/** Rights that require writable pages. */
+const WRITE_FLAGS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND
+const KNOWN_FLAGS = Object.values(AccessFlags.values).reduce((all, bit) => all | bit, 0)
 
 const { MEMORY, FILE, NULL, IMPLICIT } = MrKind.values
 
-const PAGE_OFFSET = BigInt(PAGE_BYTES - 1)
-const TOP = 1n << 64n
+const PAGE_OFFSET_MASK = BigInt(PAGE_BYTES - 1)
+/** The end of the address space. */
+const ADDRESS_LIMIT = 1n << 64n
 
 const hex = (value: bigint | number): string => `0x${(typeof value === 'number' ? value >>> 0 : value).toString(16)}`
 const refuse = (method: string, reason: string): never => {
@@ -55,7 +57,8 @@ const refuse = (method: string, reason: string): never => {
 }
 
 const checkAccess = (method: string, device: Device, access: number): void => {
-  if (access & ~KNOWN) refuse(method, `access has unknown bits ${hex(access & ~KNOWN)}, known are ${hex(KNOWN)}`)
+  if (access & ~KNOWN_FLAGS)
+    refuse(method, `access has unknown bits ${hex(access & ~KNOWN_FLAGS)}, known are ${hex(KNOWN_FLAGS)}`)
   if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
     refuse(method, `access ${hex(access)} has remote write or atomic without LOCAL_WRITE: add LOCAL_WRITE`)
   if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
@@ -68,23 +71,24 @@ const checkAccess = (method: string, device: Device, access: number): void => {
 }
 
 const checkOffsets = (method: string, { start, iova }: Range): void => {
-  if ((start & PAGE_OFFSET) !== (iova & PAGE_OFFSET))
+  if ((start & PAGE_OFFSET_MASK) !== (iova & PAGE_OFFSET_MASK))
     refuse(method, `iova ${hex(iova)} must have the same offset in its page as address ${hex(start)}`)
 }
 
 const checkRange = (method: string, { start, length, iova }: Range): void => {
   // As on Linux: zero bytes at the start of a page cover no page, zero bytes inside a page cover that page
   // (test/fixtures/abi).
-  if (length === 0n && (iova & PAGE_OFFSET) === 0n)
+  if (length === 0n && (iova & PAGE_OFFSET_MASK) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
-  if (start + length >= TOP) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
-  if (iova + length >= TOP) refuse(method, `iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
+  if (start + length >= ADDRESS_LIMIT) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
+  if (iova + length >= ADDRESS_LIMIT)
+    refuse(method, `iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
 }
 
 /** Checks that the pages exist and permit the access; returns the length as a Number. */
 const checkPages = (method: string, memory: AddressSpace, { start, length }: Range, access: number): number => {
   const bytes = Number(length)
-  const writes = (access & WRITES) !== 0
+  const writes = (access & WRITE_FLAGS) !== 0
   if (!Number.isSafeInteger(bytes) || !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, writes))
     throw new CallError(
       'EFAULT',
@@ -97,10 +101,10 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Ran
 const baseOf = ({ iova }: Range, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
 /**
- * Registers the range in its address space. An on-demand region is not registered: it uses what is mapped at the time
- * of access.
+ * Registers the range in its address space; returns the function that ends the registration. The range of an on-demand
+ * region is not registered: each access uses the pages that are mapped then.
  */
-const hold = (
+const registerRange = (
   memory: AddressSpace,
   { start }: Range,
   bytes: number,
@@ -110,14 +114,14 @@ const hold = (
 ): (() => void) | undefined =>
   access & ON_DEMAND
     ? undefined
-    : memory.hold?.(
+    : memory.register?.(
         Number(start >> 32n),
         Number(start & 0xffffffffn),
         bytes,
         (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0,
         () => {
-          loseRegion(table, object.state.row)
-          reportLostRegion(core, object)
+          unmapRegion(table, object.state.row)
+          reportUnmappedRegion(core, object)
         },
       )
 
@@ -139,8 +143,8 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
   return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
 }
 
-/** Above all addresses of a process, and exact as a Number. */
-const EVERYTHING = BigInt(Number.MAX_SAFE_INTEGER)
+/** Length of an implicit region, which starts at 0: beyond all addresses of a process, and exact as a Number. */
+const IMPLICIT_LENGTH = BigInt(Number.MAX_SAFE_INTEGER)
 
 type CreateArguments = In<typeof Mr.methods.create, CoreObject>
 
@@ -167,13 +171,13 @@ const sourceOf = (
     case NULL:
       return { range: { ...range, start: iova }, memory: nullMemory, other: { kind } }
     case IMPLICIT:
-      return { range: { start: 0n, length: EVERYTHING, iova: 0n }, memory: caller.memory, other: { kind } }
+      return { range: { start: 0n, length: IMPLICIT_LENGTH, iova: 0n }, memory: caller.memory, other: { kind } }
     default:
       throw new CallError('EOPNOTSUPP', `mr.create: device ${device.name} has no memory of its own`)
   }
 }
 
-const register = (
+const createRegion = (
   call: CallContext,
   object: CoreObject<MrState>,
   args: CreateArguments,
@@ -188,7 +192,7 @@ const register = (
   checkAccess('create', device, access)
   if (!isImplicit) checkRange('create', range)
   const bytes = isImplicit ? Number(range.length) : checkPages('create', memory, range, access)
-  const release = other === undefined ? hold(memory, range, bytes, access, device, object) : undefined
+  const release = other === undefined ? registerRange(memory, range, bytes, access, device, object) : undefined
   let row: number
   try {
     row = addRegion(device.memory, pd.id, range.start, baseOf(range, access), bytes, access >>> 0, memory)
@@ -200,32 +204,33 @@ const register = (
   return keysOf(device.memory, row)
 }
 
-/** To be awaited before the pages are checked. */
-const prepareCheck = (
-  { prepareCheck: look }: AddressSpace,
+/** A promise to await before the pages are checked; undefined if none is needed. */
+const preparePageCheck = (
+  { prepareCheck }: AddressSpace,
   { start, length }: Range,
   access: number,
 ): Promise<unknown> | undefined => {
   const bytes = Number(length)
-  if (look === undefined || !Number.isSafeInteger(bytes)) return undefined
-  return look(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITES) !== 0)
+  if (prepareCheck === undefined || !Number.isSafeInteger(bytes)) return undefined
+  return prepareCheck(Number(start >> 32n), Number(start & 0xffffffffn), bytes, (access & WRITE_FLAGS) !== 0)
 }
 
 export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
   create(call, object, args) {
     const source = sourceOf(call, args)
-    const finish = (): ReturnType<typeof register> => {
+    const finish = (): ReturnType<typeof createRegion> => {
       try {
         // The context may have been closed, or the device removed, meanwhile.
         if (object.life !== Lifecycle.MAKING) throw new CallError('EIO', 'mr.create: the context was closed')
-        return register(call, object, args, source)
+        return createRegion(call, object, args, source)
       } catch (error) {
         source.other?.file?.close()
         throw error
       }
     }
-    const looking = source.other === undefined ? prepareCheck(source.memory, source.range, args.access) : undefined
-    return looking === undefined ? finish() : looking.then(finish)
+    const preparing =
+      source.other === undefined ? preparePageCheck(source.memory, source.range, args.access) : undefined
+    return preparing === undefined ? finish() : preparing.then(finish)
   },
 
   modify({ caller, device }, object, { translation, pd, access }) {
@@ -243,10 +248,12 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     checkAccess('modify', device, rights)
     const isImplicit = other?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', range)
-    // Unchanged pages were checked at registration, by a program that may have ended (its child may still use them).
-    const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
-    const bytes = isImplicit || !isNew ? Number(range.length) : checkPages('modify', memory, range, rights)
-    const release = translation && hold(memory, range, bytes, rights, device, object)
+    // Unchanged pages were checked at registration, perhaps by a program that has ended and whose child still uses
+    // them.
+    const needsCheck =
+      translation !== undefined || ((rights & WRITE_FLAGS) !== 0 && (table.access[row] & WRITE_FLAGS) === 0)
+    const bytes = isImplicit || !needsCheck ? Number(range.length) : checkPages('modify', memory, range, rights)
+    const release = translation && registerRange(memory, range, bytes, rights, device, object)
     // Nothing fails after this line.
     if (translation) object.state.release?.()
     relocateRegion(table, row, range.start, baseOf(range, rights), bytes, memory)

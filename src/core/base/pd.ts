@@ -13,12 +13,13 @@ import type { CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-const atEntry = (index: number, error: unknown): unknown =>
+/** The error, with the index of the list's entry in its message. */
+const errorOfEntry = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
 
 type Created = Out<typeof Pd.methods.createAhs>
 
-/** Rejects with the first error once all have ended. */
+/** Waits for all calls; then rejects with the first error, if there is any. */
 const allDone = async (calls: readonly Promise<Result>[]): Promise<Record<never, never>> => {
   for (const outcome of await Promise.allSettled(calls)) if (outcome.status === 'rejected') throw outcome.reason
   return {}
@@ -32,34 +33,34 @@ export const pdClass = driverClass(Pd, {
     const { context, caller } = call
     const entry = methodOf(context, Ah, CREATE, 'create')
     const created: CoreObject[] = []
-    // A device has only one of these attributes, that of its link.
-    const named: Record<string, AnyRecord[] | undefined> = {
+    // Keyed by the attribute of ah.create. A device has only one of the three lists, that of its link.
+    const lists: Record<string, AnyRecord[] | undefined> = {
       ibAddress: ibAddresses,
       opaAddress: opaAddresses,
       address: addresses,
     }
-    const [name, wanted = []] = Object.entries(named).find(([, list]) => list !== undefined) ?? ['address']
-    const keep = ({ object: handle = 0 }: Result): void => {
+    const [name, list = []] = Object.entries(lists).find(([, records]) => records !== undefined) ?? ['address']
+    const recordHandle = ({ object: handle = 0 }: Result): void => {
       const object = findHandle(context.handles, handle)
       if (object === undefined) throw new CallError('ENOENT', `handle ${handle} was destroyed meanwhile`)
       created.push(object)
     }
-    const failed = (error: unknown): never => {
+    const undoAndThrow = (error: unknown): never => {
       undoObjects(context, created)
-      throw atEntry(created.length, error)
+      throw errorOfEntry(created.length, error)
     }
     const createRest = (): Created | Promise<Created> => {
       try {
-        while (created.length < wanted.length) {
-          const address = wanted[created.length]
+        while (created.length < list.length) {
+          const address = list[created.length]
           const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
-          if (result instanceof Promise) return result.then(keep).then(createRest, failed)
-          keep(result)
+          if (result instanceof Promise) return result.then(recordHandle).then(createRest, undoAndThrow)
+          recordHandle(result)
         }
       } catch (error) {
-        return failed(error)
+        return undoAndThrow(error)
       }
-      call.made = { objects: created, descriptors: [] }
+      call.alsoCreated = { objects: created, descriptors: [] }
       return { handles: created.map(({ handle }) => ({ handle })) }
     }
     return createRest()
@@ -79,7 +80,7 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // Nothing fails after this line, except the destroy of a driver that answers later. No call can use one meanwhile.
+    // Nothing fails after this line, except asynchronous destroys of a driver. No call can use the handles meanwhile.
     const waiting = handles
       .map(({ handle }) => execute(context, entry, handle, {}, caller))
       .filter(result => result instanceof Promise)

@@ -1,7 +1,6 @@
 /*
- * Core's own methods of the classes whose objects belong to a driver (R22): what every driver needs, for example
- * counting events at a destroy, arming a CQ, and its event threshold. Classes that no driver here supports have only a
- * name.
+ * Core's own methods of the classes whose objects belong to a driver (R22): destroys that count events, arming a CQ,
+ * and its event threshold.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -22,7 +21,7 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 }
 
 export const cqClass = driverClass(Cq, {
-  /** The driver resizes; core has the event threshold (R36). */
+  /** Sets the event threshold (R36). Resizing (`cqe`) needs the driver's own version. */
   modify(_call, object, { cqe, count, period }) {
     if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)
@@ -35,21 +34,22 @@ export const cqClass = driverClass(Cq, {
   },
 })
 
-const countEvents = (call: CallContext, object: CoreObject) => ({ events: endEvents(call, object).asyncEvents })
+/** A destroy handler that returns the number of async events that the client has read. */
+const destroyWithEvents = (call: CallContext, object: CoreObject) => ({ events: endEvents(call, object).asyncEvents })
 
 /** Queue pairs of all types. */
 export const qpClasses = QP_CLASSES.map(name =>
   driverClass(Classes[name] as typeof Classes.rc_qp, {
-    destroy: countEvents,
+    destroy: destroyWithEvents,
   }),
 )
 
-export const srqClass = driverClass(Srq, { destroy: countEvents })
-export const xrcSrqClass = driverClass(XrcSrq, { destroy: countEvents })
-export const tmSrqClass = driverClass(TmSrq, { destroy: countEvents })
+export const srqClass = driverClass(Srq, { destroy: destroyWithEvents })
+export const xrcSrqClass = driverClass(XrcSrq, { destroy: destroyWithEvents })
+export const tmSrqClass = driverClass(TmSrq, { destroy: destroyWithEvents })
 
 export const ahClass = driverClass(Ah, { destroy: () => ({}) })
 
 export const xrcdClass = driverClass(Xrcd, { destroy: () => ({}) })
 
-export const wqClass = driverClass(Classes.wq, { destroy: countEvents })
+export const wqClass = driverClass(Classes.wq, { destroy: destroyWithEvents })

@@ -11,7 +11,7 @@ import { createMemoryTable } from '../memory/region-table.ts'
 import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
 import { createGidTable } from './gids.ts'
 
-/** A driver's description of a device. */
+/** A driver's description of a device, from which `register` creates it. */
 export interface DeviceDescription<D = unknown> {
   /** Unique among registered devices: at most 63 letters, digits, `_`, `-`, `.`. */
   readonly name: string
@@ -44,12 +44,12 @@ const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknow
 const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
   new Map(
     Object.entries(described).flatMap(([names, max]) => {
-      const limit: Limit = { classes: names.split(' '), max: max, live: 0 }
+      const limit: Limit = { classes: names.split(' '), max, live: 0 }
       return limit.classes.map(name => [name, limit] as const)
     }),
   )
 
-/** Builds the device of `description` with number `index`. Throws Error for an invalid table. */
+/** Builds the device of `description` with number `index`. Throws an Error if the driver's table is invalid. */
 export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)

@@ -4,9 +4,9 @@
  * Core calls a client's `add` and `remove` for each device. Registering a client calls `add` for the existing devices,
  * unregistering it calls `remove` for the remaining ones, both before they return. A new device calls `add` in the
  * order in which clients registered, a removed one calls `remove` in reverse order, so that a client that uses another
- * client is added after it and removed before it. Everything here is synchronous: once `unregister` has returned, no
- * callback runs. Callbacks may register and remove devices and other clients. A handler that a client adds receives a
- * device's unaffiliated events.
+ * client is added after it and removed before it. Everything here is synchronous: once the function that unregisters a
+ * client has returned, no callback of it runs. Callbacks may register and remove devices and other clients. Clients
+ * receive a device's unaffiliated events with `addEventHandler`.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -64,6 +64,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
 
 /** Adds a registered device to all clients. If a client throws, it does not use the device, and the others continue. */
 export const announce = (core: Core, device: Device): void => {
+  // A callback may remove the device, or unregister a client.
   for (const entry of [...core.clients])
     if (device.alive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
 }

@@ -1,10 +1,11 @@
 /*
  * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, for carriers and callers in this
- * process. Records are posted with `postRecord` and read like events (`readEvents`, or the carrier's socket).
+ * process. A driver posts records with `postRecord`; the client reads them like events (`readEvents`, or the carrier's
+ * socket).
  *
  * Core checks that the descriptor is a driver's, that its context is open and its device exists; the driver defines the
- * numbers and bytes. Errors are those of a Linux file without such a call: ENOTTY, EINVAL, ENODEV; EIO once the context
- * was closed or the device removed.
+ * request numbers and bytes. Without a function for the call it fails as on a Linux file: ioctl ENOTTY, write EINVAL,
+ * mmap ENODEV; all fail with EIO once the context was closed or the device removed.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -12,15 +13,18 @@ import type { MappedChunk } from '../memory/mappable-memory.ts'
 import type { Caller, FdObject, OpsCall, OpsState } from '../model.ts'
 
 /** Maximum bytes of one write. */
-const WRITE_BYTES = 1 << 20
+const MAX_WRITE_BYTES = 1 << 20
 
-const callOn = (fd: FdObject, caller: Caller, what: string): OpsCall => {
+const callOn = (fd: FdObject, caller: Caller, systemCall: 'ioctl' | 'write' | 'mmap'): OpsCall => {
   const { context } = fd
   const { device } = context
   if (fd.class.name !== 'driver_ops')
-    throw new CallError(what === 'ioctl' ? 'ENOTTY' : 'EINVAL', `${what}: the descriptor is of class ${fd.class.name}`)
+    throw new CallError(
+      systemCall === 'ioctl' ? 'ENOTTY' : 'EINVAL',
+      `${systemCall}: the descriptor is of class ${fd.class.name}`,
+    )
   if (fd.closed || context.closed || !device.alive)
-    throw new CallError('EIO', `${what}: the descriptor's context was closed, or device ${device.name} removed`)
+    throw new CallError('EIO', `${systemCall}: the descriptor's context was closed, or device ${device.name} removed`)
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
@@ -37,8 +41,8 @@ export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: 
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state
   if (ops.write === undefined) throw new CallError('EINVAL', `interface ${name} does not support write`)
-  if (length > WRITE_BYTES)
-    throw new CallError('EMSGSIZE', `a write of ${length} bytes; at most ${WRITE_BYTES} are allowed`)
+  if (length > MAX_WRITE_BYTES)
+    throw new CallError('EMSGSIZE', `a write of ${length} bytes; at most ${MAX_WRITE_BYTES} are allowed`)
   return ops.write(call, caller.copyIn(address, length))
 }
 
@@ -58,8 +62,8 @@ export const opsMap = (
       'EINVAL',
       `mmap: ${length} bytes at ${offset}: the length must not be 0, and the offset must be a multiple of ${PAGE_BYTES}`,
     )
-  const piece = ops.mmap(call, offset, length, writable)
-  if (length > piece.length)
-    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}; only ${piece.length} exist`)
-  return piece
+  const chunk = ops.mmap(call, offset, length, writable)
+  if (length > chunk.length)
+    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}; only ${chunk.length} exist`)
+  return chunk
 }

@@ -28,8 +28,8 @@ type Answered<O> = Record<never, never> extends O ? O | undefined : O
 export type ResultOf<M> = Answered<Out<M, CoreObject>>
 
 /**
- * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous. After each wait
- * it must check again whether the object exists.
+ * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous. After each
+ * `await` it must check again whether the object still exists.
  */
 export type Handler<M, S> = (
   call: CallContext,
@@ -61,13 +61,13 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
 
 /** Adds methods of the driver's own to a common class: `extra` declares them, `handlers` implements them. */
 export const withMethods = <const M extends Methods, S = unknown>(
-  line: DriverClass,
+  base: DriverClass,
   extra: M,
   handlers: Handlers<ObjectClass<M>, S>,
 ): DriverClass => ({
-  ...line,
-  handlers: { ...line.handlers, ...(handlers as DriverClass['handlers']) },
-  methods: { ...line.methods, ...extra },
+  ...base,
+  handlers: { ...base.handlers, ...(handlers as DriverClass['handlers']) },
+  methods: { ...base.methods, ...extra },
 })
 
 /**
@@ -75,15 +75,15 @@ export const withMethods = <const M extends Methods, S = unknown>(
  * removes a method there. Core's version is still what overrides call.
  */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
-  line: DriverClass,
+  base: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,
-): DriverClass => ({ ...line, variants: variants as NonNullable<DriverClass['variants']> })
+): DriverClass => ({ ...base, variants: variants as NonNullable<DriverClass['variants']> })
 
 /**
  * Removes optional arguments that the driver does not support, each with the reason: its devices do not list them, and
  * a call that passes one fails with EOPNOTSUPP and the reason.
  */
-export const withoutOptions = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
-  ...line,
-  lacks: { ...line.lacks, ...attributes },
+export const withoutOptions = (base: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
+  ...base,
+  unsupported: { ...base.unsupported, ...attributes },
 })

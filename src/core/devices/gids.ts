@@ -1,6 +1,6 @@
 /*
- * The GID table of one port (IBA 4.1.1). A driver fills it; core's queries read it, and drivers look up the source of a
- * path in it. An empty entry is ENODATA, as on Linux.
+ * The GID table of one port (IBA 4.1.1). A driver fills it; core's queries read it, and drivers look up source GIDs in
+ * it. A query of an empty entry fails with ENODATA, as on Linux.
  */
 import { CallError } from '../../spec/errno.ts'
 
@@ -32,7 +32,7 @@ const requireIndex = (table: GidTable, index: number): void => {
     throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
 }
 
-/** Sets an entry, or clears it with `undefined`. EINVAL beyond the table's end. */
+/** Sets an entry, or clears it with `undefined`. Throws EINVAL for an index outside the table. */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   requireIndex(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
@@ -41,7 +41,7 @@ export const setGid = (table: GidTable, index: number, entry: GidTableEntry | un
   else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }
 
-/** The entry at an index. EINVAL beyond the table's end, ENODATA if it is empty. */
+/** The entry at an index. Throws EINVAL for an index outside the table, ENODATA if the entry is empty. */
 export const getGid = (table: GidTable, index: number): GidTableEntry => {
   requireIndex(table, index)
   const entry = table.entries[index]

@@ -26,13 +26,15 @@ import { raiseDeviceListChanged } from './system.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
-/** Number of objects that a `CoreOptions.run` should destroy in one turn of the event loop: some 0.3 ms. */
-export const ENDED_IN_TURN = 32
+/** Number of steps, each the end of one object, for `CoreOptions.run` in one turn of the event loop: some 0.3 ms. */
+export const STEPS_PER_TURN = 32
 
 export interface CoreOptions {
-  /** Default: core's own classes. Others are for clients and tests. */
+  /** Default: `coreClasses`. Clients and tests add classes of their own. */
   readonly classes?: readonly DriverClass[]
-  /** Microseconds, for event thresholds. Its owner calls `expire` at `nextDue`. */
+  /**
+   * The clock for event thresholds, in microseconds; the owner of core calls `expire` at `nextDue`. Default: always 0.
+   */
   readonly now?: () => number
   /**
    * Returns a u32, from which the first keys of memory and QPNs come. A core with several users needs an unpredictable
@@ -41,7 +43,9 @@ export interface CoreOptions {
   readonly random?: () => number
   /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
-  /** Runs a long job, a few steps at a time. The job never throws. Default: runs it immediately to its end. */
+  /**
+   * Runs a long job, for example a few steps in each turn. The job never throws. Default: runs all steps immediately.
+   */
   readonly run?: (job: Iterator<unknown>) => void
 }
 
@@ -77,7 +81,7 @@ export const createCore = ({
   events: 0,
 })
 
-/** The lowest free device number. */
+/** The lowest free device number (`Device.index`). */
 const freeIndex = (core: Core): number => {
   const taken = new Set([...core.devices.values()].map(({ index }) => index))
   let index = 0
@@ -95,8 +99,8 @@ const requireName = (core: Core, name: string): void => {
 }
 
 /**
- * Registers a device. EEXIST for a name in use; throws Error for an invalid table or description, which is the driver's
- * bug.
+ * Registers a device. Throws EEXIST for a name in use, and an Error for an invalid table or description, which is a bug
+ * of the driver.
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, attributes, ports } = description
@@ -133,14 +137,14 @@ export const unregister = (device: Device, ended: () => void = () => {}): void =
   core.run(removal(device, ended))
 }
 
-/** The slow part of a device's removal. */
+/** The slow part of a device's removal, in steps. */
 function* removal(device: Device, ended: () => void): Generator<unknown> {
   const { core, driver } = device
   yield* attemptSteps(core, () => driver.removing?.(device))
   // Newest first: later contexts may use objects of earlier ones.
   for (const context of [...device.contexts].reverse()) {
-    if (!context.closed) beginEnd(context)
-    yield* endOf(context, 'remove')
+    if (!context.closed) beginClose(context)
+    yield* destroyObjects(context, 'remove')
   }
   const steps = [
     () => driver.removed?.(device),
@@ -151,7 +155,7 @@ function* removal(device: Device, ended: () => void): Generator<unknown> {
   for (const step of steps) attempt(core, step)
 }
 
-/** Renames a device in use. EINVAL for an invalid name, EEXIST for another device's; no effect for its current name. */
+/** Renames a device. EINVAL for an invalid name, EEXIST for another device's name; no effect for its current name. */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
   if (name === device.name) return
@@ -161,7 +165,7 @@ export const renameDevice = (device: Device, name: string): void => {
   core.devices.set(name, device)
 }
 
-/** Whether the device has an opening call (class `device`); if not, its contexts can be used immediately. */
+/** Whether the device has class `device`, and so an opening call; if not, its contexts can be used immediately. */
 const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
 
 /**
@@ -197,7 +201,7 @@ export const openContext = <D>(
 }
 
 /** From now on calls of the context are refused. */
-const beginEnd = (context: Context): void => {
+const beginClose = (context: Context): void => {
   const { core } = context.device
   context.closed = true
   core.ending.add(context)
@@ -205,9 +209,10 @@ const beginEnd = (context: Context): void => {
 }
 
 /**
- * Destroys the objects of a context. A second run may start before this one ends, if the device is removed meanwhile.
+ * Destroys the objects of a context, in steps. If the device is removed meanwhile, its removal starts a second run
+ * before this one has ended; the first to finish does the rest.
  */
-function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
+function* destroyObjects(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
   const { core, driver } = device
   if (why === 'close') yield* attemptSteps(core, () => driver.closing?.(context))
@@ -227,8 +232,8 @@ export const closeContext = (context: Context, ended: () => void = () => {}): vo
   if (context.whenEnded === undefined) ended()
   else context.whenEnded.push(ended)
   if (context.closed) return
-  beginEnd(context)
-  context.device.core.run(endOf(context, 'close'))
+  beginClose(context)
+  context.device.core.run(destroyObjects(context, 'close'))
 }
 
 /**
@@ -241,7 +246,7 @@ export const untilEnded = (core: Core, user: number): Promise<void> | undefined 
   return Promise.all(ending.map(context => new Promise<void>(ended => closeContext(context, ended)))).then(() => {})
 }
 
-/** A signal for asynchronous handlers: aborts when the calling client ends or the device is removed. */
+/** A signal for asynchronous handlers: aborts when the context closes or the device is removed. */
 export const abortSignalOf = (context: Context): AbortSignal => {
   context.abort ??= new AbortController()
   if (context.closed) context.abort.abort()

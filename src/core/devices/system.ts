@@ -1,6 +1,6 @@
 /*
- * The system-wide device (R13, R18): it has no hardware, and has the classes that are marked global, in core's own
- * versions. It is opened and called like any other device, is not listed among them, and is never removed.
+ * The system-wide device (R13, R18): it has no hardware; its classes are those marked `global`, with core's own
+ * methods. It is opened and called like any other device, but is not in the list of devices, and is never removed.
  *
  * It is created at its first use. Changes of the list of devices are its unaffiliated events.
  */

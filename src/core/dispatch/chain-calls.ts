@@ -12,10 +12,11 @@ import type { Caller, Context, CoreObject, Entry } from '../model.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdOfClass } from './chain.ts'
 import { invokeTyped, methodOf } from './invoke.ts'
-import { recordCreated, undoWhenDone } from './undo.ts'
+import { createdBy, undoWhenDone } from './undo.ts'
 
 /** One call of a chain. */
 export interface ChainedCall {
+  /** The method, with its class. */
   readonly on: ChainedMethod
   readonly args: AnyValues
   /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has created. */
@@ -25,15 +26,15 @@ export interface ChainedCall {
 }
 
 export interface CallsOutcome {
-  /** Of the entries that succeeded, in order. */
+  /** Results of the entries that succeeded, in order. */
   readonly results: readonly Result[]
-  /** Why the next entry failed; then all entries were undone. */
+  /** The error of the next entry, after which all entries were undone; undefined if all entries succeeded. */
   readonly error: CallError | undefined
   /** The entry failed because its handler is asynchronous, which such a chain does not support. */
-  readonly waits: boolean
+  readonly isAsynchronous: boolean
 }
 
-/** Whether the chain call itself may be bypassed: it has no hooks, and the driver has no handler for it. */
+/** Whether the chain method itself may be bypassed: it has no hooks, and the driver has no handler for it. */
 const isUnobserved = ({ run, core }: Entry): boolean => run === core
 
 const resolveEntries = (created: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
@@ -49,9 +50,9 @@ const resolveEntries = (created: readonly (CoreObject | undefined)[], { on, args
 }
 
 /**
- * Runs a chain, all entries or none. Undefined if it has to be encoded, because of hooks or a driver's own handler. The
- * caller's descriptors must be core's numbers. EOPNOTSUPP if the device has no chains, or a method is asynchronous;
- * EINVAL for calls that cannot be undone.
+ * Runs a chain, all entries or none. Returns undefined if the chain must be encoded, because the chain method has hooks
+ * or a driver's own handler. The caller's descriptors must be core's numbers. EOPNOTSUPP if the device has no chains,
+ * or a method is asynchronous; EINVAL for calls that cannot be undone.
  */
 export const runTypedChain = (
   context: Context,
@@ -61,7 +62,7 @@ export const runTypedChain = (
   if (!isUnobserved(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
   const created: (CoreObject | undefined)[] = []
-  const more: CoreObject[] = []
+  const additional: CoreObject[] = []
   let waiting: Promise<Result> | undefined
   for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
   try {
@@ -79,15 +80,15 @@ export const runTypedChain = (
           `${cls.name}.${name}: its handler is asynchronous, which a chain of typed calls does not support`,
         )
       }
-      created.push(recordCreated(context, result, more))
+      created.push(createdBy(context, result, additional))
       results.push(result)
     }
-    return { results, error: undefined, waits: false }
+    return { results, error: undefined, isAsynchronous: false }
   } catch (error) {
-    undoObjects(context, [...created, ...more])
+    undoObjects(context, [...created, ...additional])
     // The asynchronous call uses objects of the chain until it ends.
-    if (waiting !== undefined) undoWhenDone(context, waiting, [...created, ...more])
+    if (waiting !== undefined) undoWhenDone(context, waiting, [...created, ...additional])
     if (!(error instanceof CallError)) throw error
-    return { results, error, waits: waiting !== undefined }
+    return { results, error, isAsynchronous: waiting !== undefined }
   }
 }

@@ -1,11 +1,11 @@
 /*
  * Chains (R16): one call runs a list of calls; later calls can use objects that earlier ones created.
  *
- * The entries are messages of the object dialect, so this is the only part of core that decodes: each entry runs as it
- * would outside a chain (decode, look up, run, answer), with a caller view that includes the objects of the chain. The
- * first entry that fails ends the chain. With UNDO all objects that the chain created are then destroyed, newest first.
- * Calls that change existing objects cannot be undone, so with UNDO a chain with such calls is refused before it
- * starts.
+ * The entries are messages of the object dialect, so this file is the only one of core that decodes messages. Each
+ * entry runs as it would outside a chain (decode, look up, run, answer), except that its references may also name
+ * objects that the chain created. The first entry that fails ends the chain. With UNDO all objects that the chain
+ * created are then destroyed, newest first. Calls that change existing objects cannot be undone, so with UNDO a chain
+ * with such calls is refused before it starts.
  */
 import { ChainErrors, Interface } from '../../spec/classes/device/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -19,7 +19,7 @@ import { undoObjects } from '../objects/lifetime.ts'
 import { onUndelivered } from '../undelivered.ts'
 import { callerView } from './dispatch.ts'
 import { execute, methodOf } from './invoke.ts'
-import { recordCreated } from './undo.ts'
+import { createdBy } from './undo.ts'
 
 export interface ChainOutcome {
   /** The entries; those that ran contain their answers. */
@@ -32,13 +32,13 @@ export interface ChainOutcome {
 }
 
 /**
- * Descriptors that the chain has created have no number yet: inside the chain their numbers are this plus the entry's
- * index.
+ * The caller gets a number for a created descriptor only with the answer. Inside the chain the descriptor that an entry
+ * creates has the number UNNUMBERED plus the index of the entry.
  */
 const UNNUMBERED = 0x8000_0000
 
-/** Maximum bytes of a reason in an answer. */
-const REASON = 1000
+/** Maximum bytes of the reason for a failure in an answer. */
+const REASON_BYTES = 1000
 
 const refuseEntry = (index: number, reason: string): never => {
   throw new CallError('EINVAL', `entry ${index} of the chain: ${reason}`)
@@ -53,11 +53,11 @@ export interface ChainedMethod {
 
 /**
  * Throws if an entry cannot be undone: it must create an object, be a query, or be called on an object that the chain
- * creates (`isOwn`).
+ * creates (`isOnCreated`).
  */
-export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
+export const checkUndoable = (index: number, on: ChainedMethod, isOnCreated: boolean): void => {
   const { method } = on
-  if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
+  if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOnCreated)
     refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not create cannot be undone`)
 }
 
@@ -69,9 +69,13 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
     refuseEntry(index, `${cls.name}.${name} creates its object, which cannot be that of entry ${ref}`)
 }
 
-/** The object that an entry created; `made` is indexed by entry. EINVAL, ENOENT. */
-export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
-  const object = made[entry]
+/** The object that an entry created; `created` is indexed by entry. EINVAL, ENOENT. */
+export const createdByEntry = (
+  created: readonly (CoreObject | undefined)[],
+  where: string,
+  entry: number,
+): CoreObject => {
+  const object = created[entry]
   if (object === undefined)
     throw new CallError('EINVAL', `${where}: entry ${entry} of the chain did not create an object`)
   if (object.life !== Lifecycle.LIVE)
@@ -81,12 +85,12 @@ export const createdByEntry = (made: readonly (CoreObject | undefined)[], where:
 
 /** As `createdByEntry`, for an attribute that requires class `className`. */
 export const createdOfClass = (
-  made: readonly (CoreObject | undefined)[],
+  created: readonly (CoreObject | undefined)[],
   where: string,
   className: string,
   entry: number,
 ): CoreObject => {
-  const object = createdByEntry(made, where, entry)
+  const object = createdByEntry(created, where, entry)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
@@ -95,7 +99,7 @@ export const createdOfClass = (
   return object
 }
 
-/** Throws if the chain cannot be undone. That an object does not exist is detected when its entry runs. */
+/** Throws if the chain cannot be undone. Unknown classes and methods are refused later, when their entry runs. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
@@ -115,9 +119,9 @@ export const runChain = (
   // Answers replace the messages in a copy; the caller's bytes are not changed.
   const results = bytes.slice()
   const entries = chainEntries(results)
-  /** Objects created, by entry; and additional objects of entries (pd.createAhs). */
-  const made: (CoreObject | undefined)[] = []
-  const more: CoreObject[] = []
+  /** Objects created, by entry; and objects that entries created in addition (pd.createAhs). */
+  const created: (CoreObject | undefined)[] = []
+  const additional: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
 
   const view: CallerView = {
@@ -125,15 +129,18 @@ export const runChain = (
     chained: (where: string, of: Kind, entry: number) => {
       const object =
         of.kind === 'ref' || of.kind === 'fd'
-          ? createdOfClass(made, where, of.class, entry)
-          : createdByEntry(made, where, entry)
+          ? createdOfClass(created, where, of.class, entry)
+          : createdByEntry(created, where, entry)
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
-  /** Descriptors of the caller. Each is resolved once, since the caller waits for the chain. */
+  /**
+   * Core's numbers by descriptor of the caller. Each is looked up once: the caller waits for the chain, so its
+   * descriptors do not change.
+   */
   const numbers = new Map<number, number | undefined>()
   const numberOf = (fd: number): number | undefined => {
-    if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
+    if (fd >= UNNUMBERED) return created[fd - UNNUMBERED]?.handle
     if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
     return numbers.get(fd)
   }
@@ -151,11 +158,11 @@ export const runChain = (
 
   const end = (done: number, error?: CallError): ChainOutcome => {
     const undone = error !== undefined && onError === ChainErrors.values.UNDO
-    const all = [...made, ...more].filter(
+    const all = [...created, ...additional].filter(
       object => object !== undefined && object.life === Lifecycle.LIVE,
     ) as CoreObject[]
     if (undone) undoObjects(context, all)
-    call.made = {
+    call.alsoCreated = {
       objects: undone ? [] : all.filter(object => object.class.identity === 'handle'),
       descriptors: undone ? [] : descriptors,
     }
@@ -166,12 +173,12 @@ export const runChain = (
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
       const { call: number, ref, at, message } = entries[index]
-      const before = more.length
+      const before = additional.length
       const failed = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
-        // Created, but its answer did not fit: the caller could not refer to it.
-        undoObjects(context, [made[index], ...more.splice(before)])
-        made[index] = undefined
+        // If the entry created an object, but its answer did not fit, the caller could not refer to the object.
+        undoObjects(context, [created[index], ...additional.splice(before)])
+        created[index] = undefined
         return end(index, error)
       }
       try {
@@ -183,10 +190,12 @@ export const runChain = (
         }
         checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
         const object =
-          ref === undefined ? found.object : createdByEntry(made, `${found.class.name}.${found.methodName}`, ref).handle
+          ref === undefined
+            ? found.object
+            : createdByEntry(created, `${found.class.name}.${found.methodName}`, ref).handle
         const entry = methodOf(context, found.class, number, found.methodName)
         const answered = (result: Result): void => {
-          made[index] = recordCreated(context, result, more)
+          created[index] = createdBy(context, result, additional)
           if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
@@ -207,5 +216,5 @@ export const runChain = (
   return runFrom(0)
 }
 
-/** A reason as an attribute value. */
-export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON)
+/** The reason for a failure as an attribute value: UTF-8, cut off after REASON_BYTES. */
+export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON_BYTES)

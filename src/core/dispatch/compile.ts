@@ -1,12 +1,12 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * Two banks of classes (common, private), each as long as its highest class id. Per class eight pointers to blocks,
- * each block as long as its highest method. A class that the driver lists without methods is core's own, a class that
- * it does not list is absent, a method set to `null` is removed, and a driver's attributes are added to the method's.
- * Devices share equal tables, those with the same declarations and handlers. Attributes of other links are omitted, and
- * so are attributes that refer to objects of a class that the device does not have; where a method has a version for
- * the link, that version is used (R27).
+ * A table has two banks of classes, common ones and the driver's own, each as long as its highest class id. A class has
+ * eight pointers to blocks, each block as long as its highest method. A class that the driver lists without methods is
+ * core's own, a class that it does not list is absent, a method set to `null` is removed, and a driver's attributes are
+ * added to the method's. Omitted are attributes of other links, and attributes that refer to objects of a class that
+ * the device does not have. Where a method has a variant for the device's link, that variant is used (R27). Devices
+ * share tables that have the same declarations and handlers.
  */
 import { Device } from '../../spec/classes/device/device.ts'
 import { QpTypes } from '../../spec/classes/qp/qp.ts'
@@ -31,7 +31,7 @@ import {
 import { type ReferenceAttribute, shapeOf } from '../../uapi/argument-check.ts'
 import type { AnyHandler, Bank, ClassTable, DispatchTable, Driver, DriverClass, Entry, TablePool } from '../model.ts'
 import { createInState } from '../objects/create-in-state.ts'
-import { PRIVATE } from './lookup.ts'
+import { FIRST_DRIVER_ID } from './lookup.ts'
 
 export const createPool = (): TablePool => ({
   classes: new Map(),
@@ -40,7 +40,8 @@ export const createPool = (): TablePool => ({
   nextIdentity: 1,
 })
 
-const absent: AnyHandler = call => {
+/** Core's version of a method that core does not implement. */
+const noCoreVersion: AnyHandler = call => {
   const { entry } = call
   throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no implementation of this method`)
 }
@@ -50,7 +51,7 @@ const absent: AnyHandler = call => {
 const mergeAttributes = (where: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
   for (const [name, attribute] of Object.entries(added)) {
-    if (attribute.id < PRIVATE)
+    if (attribute.id < FIRST_DRIVER_ID)
       throw new Error(`${where}: a driver's attribute ${name} has id ${attribute.id}; a driver's ids start at 0x8000`)
     if (base[name] !== undefined)
       throw new Error(`${where}: the driver's attribute ${name} exists in the common method`)
@@ -70,18 +71,22 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * Core's entry for the class of the driver's `line`; empty for a private class. Throws an Error for an invalid line.
+ * Core's version of a class that the driver lists; without methods for a driver's own class. Throws an Error if the id
+ * is not that of the common class, or not one for a driver's own class.
  */
-const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
-  const { class: cls } = line
-  const own = core.get(cls.name)
-  if (own !== undefined) {
-    if (own.class.id === cls.id) return own
+const coreClassOf = (
+  driver: string,
+  { class: cls }: DriverClass,
+  coreClasses: ReadonlyMap<string, DriverClass>,
+): DriverClass => {
+  const coreClass = coreClasses.get(cls.name)
+  if (coreClass !== undefined) {
+    if (coreClass.class.id === cls.id) return coreClass
     throw new Error(
-      `driver ${driver}: class ${cls.name} has id ${cls.id}, the common class of that name has ${own.class.id}`,
+      `driver ${driver}: class ${cls.name} has id ${cls.id}, the common class of that name has ${coreClass.class.id}`,
     )
   }
-  if (cls.id < PRIVATE)
+  if (cls.id < FIRST_DRIVER_ID)
     throw new Error(
       `driver ${driver}: there is no common class ${cls.name}; ids of a driver's own classes start at 0x8000, not ${cls.id}`,
     )
@@ -101,58 +106,66 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   const refused = absent
     .filter(name => method.in[name] !== undefined)
     .map(name => [name, { id: method.in[name].id, code: 'EINVAL', why: whyAbsent(link, name) }])
-  const needed = new Set(
+  const required = new Set(
     absent
       .filter(name => method.in[name]?.optional === false)
       .map(name => Links[link].attributes[addressRoles.get(name) as AddressRole]),
   )
-  const own = Object.entries(without(method.in)).map(([name, one]) => [
+  const inputs = Object.entries(without(method.in)).map(([name, attribute]) => [
     name,
-    needed.has(name) ? { ...one, optional: false } : one,
+    required.has(name) ? { ...attribute, optional: false } : attribute,
   ])
-  const all = { ...method.refused, ...Object.fromEntries(refused) }
-  return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: all }
+  const allRefused = { ...method.refused, ...Object.fromEntries(refused) }
+  return { ...method, in: Object.fromEntries(inputs), out: without(method.out), refused: allRefused }
 }
 
-/** The method without attributes that the driver does not support. */
-const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
-  const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
+/** The method without attributes that the driver does not support; `unsupported`: the reason for each, by name. */
+const supportedMethod = (where: string, unsupported: Readonly<Record<string, string>>, method: Method): Method => {
+  const names = Object.keys(unsupported).filter(name => method.in[name] !== undefined)
   // Queries do not return them either.
-  const left = Object.entries(method.out).filter(([name, { optional }]) => !(optional && lacks[name] !== undefined))
-  const out: Attributes = Object.fromEntries(left)
-  if (names.length === 0) return left.length === Object.keys(method.out).length ? method : { ...method, out }
-  const into: Record<string, Attribute> = { ...method.in }
+  const results = Object.entries(method.out).filter(
+    ([name, { optional }]) => !(optional && unsupported[name] !== undefined),
+  )
+  const out: Attributes = Object.fromEntries(results)
+  if (names.length === 0) return results.length === Object.keys(method.out).length ? method : { ...method, out }
+  const inputs: Record<string, Attribute> = { ...method.in }
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const name of names) {
     const { id, optional } = method.in[name]
     if (!optional) throw new Error(`${where}: attribute ${name} is mandatory and cannot be unsupported`)
-    delete into[name]
-    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${lacks[name]}` }
+    delete inputs[name]
+    refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${unsupported[name]}` }
   }
-  return { ...method, in: into, out, refused }
+  return { ...method, in: inputs, out, refused }
 }
 
-/** Optional attributes that refer to an object of a class that is not in `has`. */
-const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
-  Object.entries(attributes).flatMap(([name, one]): [string, Attribute, string][] =>
-    (one.of.kind === 'ref' || one.of.kind === 'fd') && one.optional && !has.has(one.of.class)
-      ? [[name, one, one.of.class]]
+/** Optional attributes that refer to an object of a class that is not in `classNames`, each with its name and class. */
+const attributesWithoutClass = (
+  attributes: Attributes,
+  classNames: ReadonlySet<string>,
+): [string, Attribute, string][] =>
+  Object.entries(attributes).flatMap(([name, attribute]): [string, Attribute, string][] =>
+    (attribute.of.kind === 'ref' || attribute.of.kind === 'fd') &&
+    attribute.optional &&
+    !classNames.has(attribute.of.class)
+      ? [[name, attribute, attribute.of.class]]
       : [],
   )
 
 /** The method without attributes that refer to classes that the device does not have. */
-const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
-  const [into, out] = [attributesWithoutClass(method.in, has), attributesWithoutClass(method.out, has)]
-  if (into.length + out.length === 0) return method
-  const without = (attributes: Attributes, removed: typeof into): Attributes =>
-    Object.fromEntries(Object.entries(attributes).filter(([name]) => !removed.some(([one]) => one === name)))
+const methodForDevice = (method: Method, classNames: ReadonlySet<string>): Method => {
+  const removedInputs = attributesWithoutClass(method.in, classNames)
+  const removedResults = attributesWithoutClass(method.out, classNames)
+  if (removedInputs.length + removedResults.length === 0) return method
+  const without = (attributes: Attributes, removed: typeof removedInputs): Attributes =>
+    Object.fromEntries(Object.entries(attributes).filter(([name]) => !removed.some(([other]) => other === name)))
   const refused: Record<string, RefusedArgument> = { ...method.refused }
-  for (const [name, { id }, cls] of into)
+  for (const [name, { id }, cls] of removedInputs)
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: this device has no class ${cls}` }
-  return { ...method, in: without(method.in, into), out: without(method.out, out), refused }
+  return { ...method, in: without(method.in, removedInputs), out: without(method.out, removedResults), refused }
 }
 
-/** The handler, which throws EPERM for a program without the capability; core's own calls need none. */
+/** The handler with a check: throws EPERM if the calling process lacks the capability. Core's own calls need none. */
 const withPermission = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
   return (call, object, args, core) => {
@@ -161,13 +174,15 @@ const withPermission = (cls: ObjectClass, name: string, needs: Capability, handl
   }
 }
 
-/** Controlled Q_Keys (IBA 10.2.5): programs need CAP_NET_RAW to set them, unless the system allows them to all. */
-const CONTROLLED_QKEYS = 0x8000_0000
+/**
+ * Set in controlled Q_Keys (IBA 10.2.5): programs need CAP_NET_RAW to use them, unless the system allows them to all.
+ */
+const CONTROLLED_QKEY_BIT = 0x8000_0000
 
 const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
   return (call, object, args, core) => {
     const { qkey } = args
-    const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEYS) !== 0
+    const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEY_BIT) !== 0
     if (
       isControlled &&
       call.why === 'call' &&
@@ -182,39 +197,42 @@ const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
   }
 }
 
-/** The function that runs a method: the handler, with a check of permissions, or with creation in a state. */
-const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
-  const permitted = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
+/** The function that runs a method: the handler with checks of permissions, and for queue pairs creation in a state. */
+const runnerOf = (cls: ObjectClass, name: string, method: Method, unchecked: AnyHandler): AnyHandler => {
+  const permitted = method.needs === undefined ? unchecked : withPermission(cls, name, method.needs, unchecked)
   const isModify = method.call === MODIFY && method.in.qkey !== undefined
   const handler = isModify ? withQkeyCheck(`${cls.name}.${name}`, permitted) : permitted
   const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
   if (type === undefined || method.call !== CREATE) return handler
-  const changes = Object.values(cls.methods).find(one => one.call === MODIFY)?.in ?? {}
+  const modifyAttributes = Object.values(cls.methods).find(({ call }) => call === MODIFY)?.in ?? {}
   return createInState(
     type,
-    Object.keys(method.in).filter(name => changes[name] !== undefined),
+    Object.keys(method.in).filter(name => modifyAttributes[name] !== undefined),
     handler,
   )
 }
 
-/** The line for devices of this link (R27): its variants replace the common handlers. */
-const lineForLink = (link: LinkName | undefined, line: DriverClass): DriverClass => {
-  const own = link === undefined ? undefined : line.variants?.[link]
-  return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
+/** The class with the handlers for devices of this link (R27): its variants replace the common handlers. */
+const withVariantsOf = (link: LinkName | undefined, cls: DriverClass): DriverClass => {
+  const variants = link === undefined ? undefined : cls.variants?.[link]
+  return variants === undefined ? cls : { ...cls, handlers: { ...cls.handlers, ...variants } }
 }
 
+/**
+ * The table of one class of a device: core's methods with the driver's. `classNames`: names of the device's classes.
+ */
 const mergeClass = (
   { name: driver, link }: Driver,
-  given: DriverClass,
+  listedClass: DriverClass,
   core: DriverClass,
-  has: ReadonlySet<string>,
+  classNames: ReadonlySet<string>,
 ): ClassTable => {
-  const [line, own] = [lineForLink(link, given), lineForLink(link, core)]
-  const { name } = line.class
-  const declared: Methods = { ...own.class.methods, ...line.class.methods, ...line.methods }
-  for (const method of [...Object.keys(line.handlers), ...Object.keys(line.additions)])
+  const [driverClass, coreClass] = [withVariantsOf(link, listedClass), withVariantsOf(link, core)]
+  const { name } = driverClass.class
+  const declared: Methods = { ...coreClass.class.methods, ...driverClass.class.methods, ...driverClass.methods }
+  for (const method of [...Object.keys(driverClass.handlers), ...Object.keys(driverClass.additions)])
     if (!Object.hasOwn(declared, method)) throw new Error(`driver ${driver}: class ${name} has no method ${method}`)
-  for (const [method, { call }] of Object.entries(line.methods))
+  for (const [method, { call }] of Object.entries(driverClass.methods))
     if (call < Numbers.DRIVER_FAST)
       throw new Error(
         `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own methods start at ${Numbers.DRIVER_FAST}`,
@@ -222,11 +240,11 @@ const mergeClass = (
 
   const provided: [string, AnyHandler, Method][] = []
   for (const [methodName, base] of Object.entries(declared)) {
-    const override = line.handlers[methodName]
-    const handler = override === undefined ? own.handlers[methodName] : override
+    const override = driverClass.handlers[methodName]
+    const handler = override === undefined ? coreClass.handlers[methodName] : override
     if (!handler) continue
     const where = `driver ${driver}: ${name}.${methodName}`
-    const added = line.additions[methodName]
+    const added = driverClass.additions[methodName]
     if (added !== undefined && !base.driverAttributes)
       throw new Error(`${where}: the method is declared to take no attributes of a driver`)
     const declaredMethod = {
@@ -234,11 +252,14 @@ const mergeClass = (
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
     }
-    const method = methodForDevice(methodForLink(link, supportedMethod(where, line.lacks ?? {}, declaredMethod)), has)
+    const method = methodForDevice(
+      methodForLink(link, supportedMethod(where, driverClass.unsupported ?? {}, declaredMethod)),
+      classNames,
+    )
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
-    ...own.class,
+    ...coreClass.class,
     methods: Object.fromEntries(provided.map(([methodName, , method]) => [methodName, method])),
   }
 
@@ -249,7 +270,6 @@ const mergeClass = (
     blocks[method.call >> 5] = block
     while (block.length <= (method.call & 31)) block.push(undefined)
     const run = runnerOf(cls, methodName, method, handler)
-    const named = references(method.in)
     block[method.call & 31] = {
       class: cls,
       name: methodName,
@@ -257,9 +277,9 @@ const mergeClass = (
       run,
       refused: undefined,
       handler: run,
-      core: own.handlers[methodName] ?? absent,
+      core: coreClass.handlers[methodName] ?? noCoreVersion,
       kind: kindOf(cls, method.call),
-      references: named,
+      references: references(method.in),
       required: Object.keys(method.in).filter(name => !method.in[name].optional),
       shape: shapeOf(method.in),
       returned: references(method.out),
@@ -270,6 +290,7 @@ const mergeClass = (
 
 // ---- sharing ----
 
+/** A number that identifies a handler or declaration; '' for undefined, '-' for null. */
 const identity = (pool: TablePool, value: object | null | undefined): string => {
   if (value === null) return '-'
   if (value === undefined) return ''
@@ -281,34 +302,41 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** The classes that attributes of a line's methods refer to and the device does not have. */
-const classesLackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
-  const declared = [...Object.values(own.class.methods), ...Object.values(line.class.methods)]
-  const all = [...declared, ...Object.values(line.methods), ...Object.values(line.additions)]
-  const lacked = all.flatMap(({ in: into = {}, out = {} }) => [
-    ...attributesWithoutClass(into, has),
-    ...attributesWithoutClass(out, has),
+/** Names of the classes that attributes of the class's methods refer to and the device does not have. */
+const missingClasses = (
+  driverClass: DriverClass,
+  coreClass: DriverClass,
+  classNames: ReadonlySet<string>,
+): string[] => {
+  const declared = [...Object.values(coreClass.class.methods), ...Object.values(driverClass.class.methods)]
+  const all = [...declared, ...Object.values(driverClass.methods), ...Object.values(driverClass.additions)]
+  const removed = all.flatMap(({ in: inputs = {}, out: results = {} }) => [
+    ...attributesWithoutClass(inputs, classNames),
+    ...attributesWithoutClass(results, classNames),
   ])
-  return [...new Set(lacked.map(([, , cls]) => cls))].sort()
+  return [...new Set(removed.map(([, , cls]) => cls))].sort()
 }
 
+/** A text that is equal for classes with equal tables. */
 const keyOf = (
   pool: TablePool,
   link: LinkName | undefined,
-  given: DriverClass,
-  own: DriverClass,
-  has: ReadonlySet<string>,
+  listedClass: DriverClass,
+  coreClass: DriverClass,
+  classNames: ReadonlySet<string>,
 ): string => {
-  const line = lineForLink(link, given)
-  const parts = [link ?? '', identity(pool, line.class), identity(pool, own)]
-  for (const name of Object.keys(line.handlers).sort()) parts.push(`${name}=${identity(pool, line.handlers[name])}`)
-  for (const name of Object.keys(line.methods).sort()) parts.push(`${name}:${identity(pool, line.methods[name])}`)
-  for (const name of Object.keys(line.additions).sort()) {
-    const added = line.additions[name]
+  const driverClass = withVariantsOf(link, listedClass)
+  const parts = [link ?? '', identity(pool, driverClass.class), identity(pool, coreClass)]
+  for (const name of Object.keys(driverClass.handlers).sort())
+    parts.push(`${name}=${identity(pool, driverClass.handlers[name])}`)
+  for (const name of Object.keys(driverClass.methods).sort())
+    parts.push(`${name}:${identity(pool, driverClass.methods[name])}`)
+  for (const name of Object.keys(driverClass.additions).sort()) {
+    const added = driverClass.additions[name]
     parts.push(`${name}+${identity(pool, added.in)}/${identity(pool, added.out)}`)
   }
-  for (const [name, why] of Object.entries(line.lacks ?? {}).sort()) parts.push(`${name}-${why}`)
-  for (const name of classesLackedBy(line, own, has)) parts.push(`-${name}`)
+  for (const [name, why] of Object.entries(driverClass.unsupported ?? {}).sort()) parts.push(`${name}-${why}`)
+  for (const name of missingClasses(driverClass, coreClass, classNames)) parts.push(`-${name}`)
   return parts.join(' ')
 }
 
@@ -316,7 +344,7 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
   const slots: (ClassTable | undefined)[] = []
   for (const table of tables) {
     const { id } = table.class
-    if (id >= PRIVATE !== isPrivate) continue
+    if (id >= FIRST_DRIVER_ID !== isPrivate) continue
     while (slots.length <= (id & 0x7fff)) slots.push(undefined)
     slots[id & 0x7fff] = table
   }
@@ -335,20 +363,26 @@ export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
  * that names driver, class and method if the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
-  const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))
-  const has = new Set(lines.map(({ line }) => line.class.name))
-  const keys = lines.map(({ line, own }) => keyOf(pool, driver.link, line, own, has))
+  const pairs = driver.classes.map(driverClass => ({
+    driverClass,
+    coreClass: coreClassOf(driver.name, driverClass, core),
+  }))
+  const classNames = new Set(pairs.map(({ driverClass }) => driverClass.class.name))
+  const keys = pairs.map(({ driverClass, coreClass }) => keyOf(pool, driver.link, driverClass, coreClass, classNames))
   const deviceKey = [...keys].sort().join('\n')
   const found = pool.devices.get(deviceKey)
   if (found !== undefined) {
     found.uses++
     return found.table
   }
-  const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own, has))
+  const tables = pairs.map(
+    ({ driverClass, coreClass }, i) =>
+      pool.classes.get(keys[i])?.table ?? mergeClass(driver, driverClass, coreClass, classNames),
+  )
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
   // Classes that the device does not have are checked as well: a method may refer to them.
-  const others = [...core.values()].filter(line => !listed.has(line.class.name)).map(line => line.class)
+  const others = [...core.values()].map(other => other.class).filter(cls => !listed.has(cls.name))
   checkClasses([...tables.map(table => table.class), ...others])
 
   tables.forEach((table, i) => {

@@ -1,10 +1,11 @@
 /*
- * From bytes to answer (docs/decisions/one-way-in.md): a dialect decodes a call, core runs it, the dialect writes the
+ * Runs an encoded call (docs/decisions/one-way-in.md): a dialect decodes it, core runs it, the dialect writes the
  * answer.
  *
- * Core knows no byte format: a dialect is a function, and a tracer wraps it. If an answer cannot be delivered (EFAULT),
- * the call is undone, as on Linux: created objects are destroyed, since the caller could not refer to them, and taken
- * events are put back. Refusals become answers; any other exception of a handler is a bug and stays an exception.
+ * Core knows no byte format: a dialect is a function, which a tracer can wrap. If an answer cannot be delivered
+ * (EFAULT), the call is undone, as on Linux: created objects are destroyed, since the caller could not refer to them,
+ * and taken events are put back. A CallError that a handler throws becomes an answer; any other exception is a bug and
+ * is rethrown.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -14,7 +15,10 @@ import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
 
-/** A byte format of calls (`decodeWrite`, …). `M`: what its carrier passes for one call. */
+/**
+ * The decoder of a byte format of calls (`decodeWrite`, …). `M`: the types of the values that a carrier passes for one
+ * call.
+ */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
 /** The view that codecs have of a context and one of its callers; one record for all calls. */
@@ -35,6 +39,7 @@ export const callerView = (context: Context, caller: Caller): CallerView => {
   return view
 }
 
+/** Returns `error` if it is a refusal; otherwise rethrows it. */
 const refusal = (error: unknown): CallError => {
   if (error instanceof CallError) return error
   throw error
@@ -86,11 +91,11 @@ export const dispatch = <M extends readonly unknown[]>(
   } catch (error) {
     return decoded.answer(refusal(error))
   }
-  const succeed = (done: Result): Answer => {
-    const answer = decoded.answer(done)
-    if (answer.ret < 0) undo(context, entry, done)
+  const answerWith = (success: Result): Answer => {
+    const answer = decoded.answer(success)
+    if (answer.ret < 0) undo(context, entry, success)
     return answer
   }
-  if (result instanceof Promise) return result.then(succeed, error => decoded.answer(refusal(error)))
-  return succeed(result)
+  if (result instanceof Promise) return result.then(answerWith, error => decoded.answer(refusal(error)))
+  return answerWith(result)
 }

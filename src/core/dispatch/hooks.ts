@@ -2,7 +2,7 @@
  * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse the
  * call; `post` runs once for every call whose method was found, also if the call was refused before its handler,
  * because of its arguments or its object. A device with hooks has its own table, so that a device without hooks has no
- * cost. Hooks do not see malformed bytes, or methods that the device does not have.
+ * cost. Hooks do not see calls with malformed bytes, or of methods that the device does not have.
  */
 import { noteFault } from '../attempt.ts'
 import type {
@@ -20,22 +20,22 @@ import { assemble } from './compile.ts'
 
 /** Returns a function that calls the `post` hooks, in reverse order of `pre`. */
 const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
-  const after = hooks.filter(hook => hook.post !== undefined).reverse()
+  const postHooks = hooks.filter(hook => hook.post !== undefined).reverse()
   return (call, object, args, out, error) => {
-    for (const hook of after)
+    for (const hook of postHooks)
       try {
         hook.post!(call, object, args, out, error)
-      } catch (error) {
+      } catch (exception) {
         // The call has ended: an exception of a hook must not change its result.
-        noteFault(call.device.core, error)
+        noteFault(call.device.core, exception)
       }
   }
 }
 
 const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<typeof postCaller>): AnyHandler => {
-  const before = hooks.filter(hook => hook.pre !== undefined)
-  const begin = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
-    for (const hook of before)
+  const preHooks = hooks.filter(hook => hook.pre !== undefined)
+  const runPreHooks = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
+    for (const hook of preHooks)
       try {
         hook.pre!(call, object, args)
       } catch (error) {
@@ -45,30 +45,30 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<ty
   }
   if (hooks.every(hook => hook.post === undefined))
     return (call, object, args, core) => {
-      begin(call, object, args)
+      runPreHooks(call, object, args)
       return handler(call, object, args, core)
     }
   return (call, object, args, core) => {
-    const ended = (out: AnyResult, error: unknown): void => notify(call, object, args, out, error)
+    const runPostHooks = (out: AnyResult, error: unknown): void => notify(call, object, args, out, error)
     let out: ReturnType<AnyHandler>
     try {
-      begin(call, object, args)
+      runPreHooks(call, object, args)
       out = handler(call, object, args, core)
     } catch (error) {
-      ended(undefined, error)
+      runPostHooks(undefined, error)
       throw error
     }
     if (!(out instanceof Promise)) {
-      ended(out, undefined)
+      runPostHooks(out, undefined)
       return out
     }
     return out.then(
       value => {
-        ended(value, undefined)
+        runPostHooks(value, undefined)
         return value
       },
       error => {
-        ended(undefined, error)
+        runPostHooks(undefined, error)
         throw error
       },
     )
@@ -79,16 +79,16 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<ty
 export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
   if (hooks.length === 0) return table
   const hookEntry = (entry: Entry | undefined): Entry | undefined => {
-    const named = hooks.filter(
+    const selected = hooks.filter(
       hook =>
         (hook.class === undefined || hook.class === entry?.class.name) &&
         (hook.method === undefined || hook.method === entry?.name),
     )
-    if (entry === undefined || named.length === 0) return entry
-    const notify = postCaller(named)
+    if (entry === undefined || selected.length === 0) return entry
+    const notify = postCaller(selected)
     return {
       ...entry,
-      run: wrap(entry.handler, named, notify),
+      run: wrap(entry.handler, selected, notify),
       refused: (call, object, args, error) => notify(call, object, args, undefined, error),
     }
   }

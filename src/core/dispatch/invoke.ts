@@ -2,12 +2,12 @@
  * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
  * in-process caller uses it.
  *
- * Finds class and method in the device's compiled table, then the object (class, handle, life), then the objects that
- * the arguments refer to; runs the handler between its hooks; creates and destroys objects around create and destroy.
- * Synchronous if the handler is. An asynchronous handler pins its object and the objects of its arguments; if the
- * device is removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers: no class or method
- * EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY, descriptor of another context or
- * class EBADF, device removed EIO.
+ * A call finds its method in the device's compiled table, its object, and the objects to which its arguments refer;
+ * then it runs the handler between its hooks. A create makes the object before the handler runs, a destroy removes it
+ * afterwards. The call is synchronous if the handler is. While an asynchronous handler runs, its object and the objects
+ * of its arguments count as used; if the device is removed meanwhile, the caller gets EIO. Errors are CallErrors with
+ * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, object in use
+ * EBUSY, descriptor of another context or class EBADF, device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -23,7 +23,7 @@ import { unknownAttribute } from '../../spec/schema/versions.ts'
 import { hasValidArguments, type ReferenceAttribute } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
-import { handleEvents, reachEvents } from '../events/events.ts'
+import { handleEvents, prepareWithdrawEvents } from '../events/events.ts'
 import {
   type AnyResult,
   type CallContext,
@@ -35,7 +35,7 @@ import {
   Lifecycle,
 } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
-import { forget, makeObject, releaseUse, runDestroy } from '../objects/lifetime.ts'
+import { createObject, releaseUse, removeObject, runDestroy } from '../objects/lifetime.ts'
 import { findEntry } from './lookup.ts'
 import { undoWhenDone } from './undo.ts'
 
@@ -50,19 +50,20 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
 // ---- look-up ----
 
-/** The beginning of an error message: a method, or an attribute of it. Built only when there is an error. */
-const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
+/** The start of an error message: a method, or an attribute of it. A function, since few calls fail. */
+const messagePrefix = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
   const name = typeof where === 'string' ? where : nameOf(where)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
 }
 
+/** The error for an object that an asynchronous call creates or destroys now. */
 const describeUnusable = (
   object: CoreObject,
   where: Entry | string,
   attribute: ReferenceAttribute | undefined,
 ): CallError => {
-  const what = `${placeOf(where, attribute)}: ${object.class.name} ${object.handle}`
-  return object.life === Lifecycle.MAKING
+  const what = `${messagePrefix(where, attribute)}: ${object.class.name} ${object.handle}`
+  return object.life === Lifecycle.CREATING
     ? new CallError('ENOENT', `${what} is still being created`)
     : new CallError('EBUSY', `${what} is being destroyed`)
 }
@@ -81,17 +82,18 @@ export const findObject = (
 ): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined)
-    throw new CallError('ENOENT', `${placeOf(where, attribute)}: there is no object with handle ${handle}`)
+    throw new CallError('ENOENT', `${messagePrefix(where, attribute)}: there is no object with handle ${handle}`)
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${placeOf(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
+      `${messagePrefix(where, attribute)}: handle ${handle} is of class ${object.class.name}, not ${className}`,
     )
   if (object.life !== Lifecycle.LIVE) throw describeUnusable(object, where, attribute)
   return object
 }
 
-const byNumber = (
+/** The fd object of class `className` with this number, if it belongs to the context and is open; EBADF. */
+const findFdObject = (
   context: Context,
   className: string,
   number: number | undefined,
@@ -100,20 +102,21 @@ const byNumber = (
 ): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
   if (fd === undefined || fd.context !== context || fd.closed)
-    throw new CallError('EBADF', `${placeOf(where, attribute)}: the descriptor does not belong to this context`)
+    throw new CallError('EBADF', `${messagePrefix(where, attribute)}: the descriptor does not belong to this context`)
   if (fd.class.name !== className)
     throw new CallError(
       'EBADF',
-      `${placeOf(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
+      `${messagePrefix(where, attribute)}: the descriptor is of class ${fd.class.name}, not ${className}`,
     )
   if (fd.life !== Lifecycle.LIVE) throw describeUnusable(fd, where, attribute)
   return fd
 }
 
-const target = (context: Context, entry: Entry, number: number): CoreObject => {
+/** The object on which a method is called. */
+const findTarget = (context: Context, entry: Entry, number: number): CoreObject => {
   const { class: cls } = entry
   if (cls.identity === 'handle') return findObject(context, cls.name, number, entry)
-  if (cls.identity === 'fd') return byNumber(context, cls.name, number, entry)
+  if (cls.identity === 'fd') return findFdObject(context, cls.name, number, entry)
   const { device } = context
   const fixed = device.fixed.get(cls.name)
   if (fixed !== undefined) {
@@ -128,7 +131,8 @@ const target = (context: Context, entry: Entry, number: number): CoreObject => {
   )
 }
 
-const reference = (
+/** The object to which an attribute refers by a handle or a descriptor of the caller. */
+const resolveReference = (
   context: Context,
   caller: Caller,
   entry: Entry,
@@ -139,10 +143,10 @@ const reference = (
   if (typeof value !== 'number')
     throw new CallError(
       'EINVAL',
-      `${placeOf(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
+      `${messagePrefix(entry, attribute)}${value === undefined ? ' is missing' : `: not a number but a ${typeof value}`}`,
     )
   if (!attribute.fd) return findObject(context, attribute.class, value, entry, attribute)
-  return byNumber(context, attribute.class, caller.descriptor(value), entry, attribute)
+  return findFdObject(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
 /** Checks that required arguments are present, and arguments that the method refuses on this device absent. */
@@ -173,7 +177,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
-/** Checks numbers, which a codec has read, against the device's own limits. */
+/** Checks numbers that a codec has read against the ranges of the device's own attributes. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   // A call has few of the possible attributes.
@@ -190,12 +194,13 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 
 // ---- results ----
 
+/** The result of a successful call; `created`: the object of a create. */
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
-  const result = contentOf(call, created, returned)
+  const result = resultWithoutUndo(call, created, returned)
   return call.undelivered === undefined ? result : { ...result, undelivered: call.undelivered }
 }
 
-const contentOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+const resultWithoutUndo = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const { entry } = call
   let out = (returned ?? {}) as AnyValues
   let descriptors: NewDescriptor[] | undefined
@@ -211,9 +216,9 @@ const contentOf = (call: CallContext, created: CoreObject | undefined, returned:
       } else out[name] = object.handle
     }
   }
-  if (call.made !== undefined) {
-    const { objects, descriptors: placed } = call.made
-    return { out, also: objects.map(object => object.handle), descriptors: placed }
+  if (call.alsoCreated !== undefined) {
+    const { objects, descriptors: chainDescriptors } = call.alsoCreated
+    return { out, also: objects.map(object => object.handle), descriptors: chainDescriptors }
   }
   if (created?.class.identity === 'fd') {
     descriptors ??= []
@@ -227,15 +232,19 @@ const contentOf = (call: CallContext, created: CoreObject | undefined, returned:
 
 // ---- running ----
 
+/** Removes `created` and the fd objects that the call's handler created (`createDescriptor`). */
 const discard = (call: CallContext, created?: CoreObject): void => {
   const { context, descriptors = [] } = call
   for (const object of created === undefined ? descriptors : [created, ...descriptors]) {
-    forget(object)
+    removeObject(object)
     if (context.asyncFd === object) context.asyncFd = undefined
   }
 }
 
-/** Whether the context was closed, or the device removed, during the call: its objects are destroyed then. */
+/**
+ * Whether the context was closed, or the device removed, during the call: all objects of the context are destroyed
+ * then.
+ */
 const wasClosed = ({ context, device }: CallContext): boolean => context.closed || !device.alive
 
 const closedError = ({ entry }: CallContext): CallError =>
@@ -250,7 +259,7 @@ export const requireOpen = (call: CallContext): void => {
  * The handler has succeeded: the object becomes visible, or is removed. If the context was closed or the device removed
  * meanwhile, the call fails (EIO).
  */
-const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
+const finishCall = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
   if (wasClosed(call)) {
@@ -264,38 +273,41 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
     handleEvents(object, call.caller.handlers)
     return resultOf(call, object, out)
   }
-  if (kind === 'destroy') forget(object)
+  if (kind === 'destroy') removeObject(object)
   else if (kind === 'open') context.opened = true
   return resultOf(call, undefined, out)
 }
 
-/** The call has failed: undoes it. After a failed destroy the object stays. */
-const refuse = (call: CallContext, object: CoreObject): void => {
+/** The call has failed: removes the objects that it created. After a failed destroy the object stays. */
+const rollBack = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
-  if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
+  if (kind === 'destroy' && object.life === Lifecycle.DESTROYING) object.life = Lifecycle.LIVE
 }
 
-/** Waits for an asynchronous handler. Its objects are pinned; they may have been destroyed when it ends. */
-const wait = async (
+/**
+ * Finishes a call whose handler is asynchronous. Its objects count as used until then; core itself may have destroyed
+ * them by then, because the context was closed or the device removed.
+ */
+const finishLater = async (
   call: CallContext,
   object: CoreObject,
   args: HandlerValues,
   promise: Promise<AnyResult>,
 ): Promise<Result> => {
   const { device, entry } = call
-  const pins: CoreObject[] = entry.kind === 'other' ? [object] : []
-  for (const { name } of entry.references) if (args[name] !== undefined) pins.push(args[name] as CoreObject)
-  for (const pin of pins) pin.uses++
+  const pinned: CoreObject[] = entry.kind === 'other' ? [object] : []
+  for (const { name } of entry.references) if (args[name] !== undefined) pinned.push(args[name] as CoreObject)
+  for (const used of pinned) used.uses++
   device.core.waiting++
   try {
-    return finish(call, object, await promise)
+    return finishCall(call, object, await promise)
   } catch (error) {
-    refuse(call, object)
+    rollBack(call, object)
     throw error
   } finally {
     device.core.waiting--
-    for (const pin of pins) releaseUse(pin)
+    for (const used of pinned) releaseUse(used)
   }
 }
 
@@ -306,22 +318,22 @@ const noParents: readonly CoreObject[] = []
  * Replaces handles in the arguments by objects. For a create these objects become the context's `parents`: a new list,
  * or the same list as for the previous create if it is equal, which saves memory with very many objects (R15).
  */
-const resolve = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
+const resolveReferences = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
   if (references.length === 0) return args
   const values: HandlerValues = { ...args }
   const { parents } = context
-  let named = 0
+  let count = 0
   let isSame = true
   for (let i = 0; i < references.length; i++) {
     const { name } = references[i]
-    const object = reference(context, caller, entry, references[i], args[name])
+    const object = resolveReference(context, caller, entry, references[i], args[name])
     if (object === undefined) continue
     values[name] = object
-    isSame = isSame && parents[named] === object
-    named++
+    isSame = isSame && parents[count] === object
+    count++
   }
-  if (entry.kind === 'create' && (!isSame || named !== parents.length))
+  if (entry.kind === 'create' && (!isSame || count !== parents.length))
     context.parents = references.flatMap(({ name }) => (values[name] === undefined ? [] : [values[name] as CoreObject]))
   return values
 }
@@ -346,7 +358,7 @@ const checkedArguments = (
     checkPresence(entry, args)
     check(entry, args)
   }
-  return resolve(context, caller, entry, args)
+  return resolveReferences(context, caller, entry, args)
 }
 
 /** The object of a call; a new one for a create. */
@@ -359,28 +371,35 @@ const objectOfCall = (
 ): CoreObject =>
   // No argument refers to an object.
   entry.kind === 'create'
-    ? makeObject(context, entry.class, values === args ? noParents : context.parents)
-    : target(context, entry, number)
+    ? createObject(context, entry.class, values === args ? noParents : context.parents)
+    : findTarget(context, entry, number)
 
 /** Throws EBUSY unless the object is unused. */
 const beginDestroy = (entry: Entry, object: CoreObject): void => {
   if (object.uses > 0)
     throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
-  object.life = Lifecycle.GOING
+  object.life = Lifecycle.DESTROYING
 }
 
 /** Maximum number of descriptors that may have events of one object. */
 const MAX_SINKS = 3
 
-/** If core must first find out whether the client has read certain events: a promise to await before the call. */
-const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
+/**
+ * A promise to await before a call that withdraws or counts unread events, if a sink needs to prepare for that
+ * (`EventSink.prepareWithdraw`); undefined otherwise.
+ */
+const prepareCall = (
+  context: Context,
+  { class: { identity }, kind }: Entry,
+  number: number,
+): Promise<void> | undefined => {
   if (identity === 'fd') {
     const fd = context.device.core.descriptors.get(number)
     // The number may be that of another client's descriptor, whose events are its own.
-    return fd?.context === context ? fd.sink.reach?.() : undefined
+    return fd?.context === context ? fd.sink.prepareWithdraw?.() : undefined
   }
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
-  return object && reachEvents(object)
+  return object && prepareWithdrawEvents(object)
 }
 
 const run = (
@@ -390,12 +409,21 @@ const run = (
   args: AnyValues,
   caller: Caller,
   check: typeof checkNumbers,
-  reached = 0,
+  preparations = 0,
 ): MaybePromise<Result> => {
-  const found = reached < MAX_SINKS ? reach(context, entry, number) : undefined
-  if (found !== undefined) return found.then(() => run(context, entry, number, args, caller, check, reached + 1))
+  const preparing = preparations < MAX_SINKS ? prepareCall(context, entry, number) : undefined
+  if (preparing !== undefined)
+    return preparing.then(() => run(context, entry, number, args, caller, check, preparations + 1))
   const { device } = context
-  const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
+  const call: CallContext = {
+    context,
+    device,
+    caller,
+    why: 'call',
+    entry,
+    descriptors: undefined,
+    alsoCreated: undefined,
+  }
   let values: HandlerValues
   let object: CoreObject | undefined
   try {
@@ -408,9 +436,9 @@ const run = (
   }
   try {
     const out = entry.run(call, object, values, entry.core)
-    return out instanceof Promise ? wait(call, object, values, out) : finish(call, object, out)
+    return out instanceof Promise ? finishLater(call, object, values, out) : finishCall(call, object, out)
   } catch (error) {
-    refuse(call, object)
+    rollBack(call, object)
     throw error
   }
 }

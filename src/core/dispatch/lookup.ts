@@ -1,15 +1,15 @@
 /*
- * Look-ups in a device's compiled table (R5, R20), for each call: two array reads and no hashing.
+ * Look-ups in a device's compiled table (R5, R20). Each call makes them, so they are array reads without hashing.
  */
 import { DESTROY } from '../../spec/schema/schema.ts'
 import type { ClassTable, DispatchTable, Entry } from '../model.ts'
 
-/** Classes from this id on are a driver's own. */
-export const PRIVATE = 0x8000
+/** First id of a driver's own classes, and of the attributes that a driver adds to common classes. */
+export const FIRST_DRIVER_ID = 0x8000
 
 /** The class with this id; undefined if the device has none. */
 export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
-  id >= PRIVATE ? table.private[id - PRIVATE] : table.common[id]
+  id >= FIRST_DRIVER_ID ? table.private[id - FIRST_DRIVER_ID] : table.common[id]
 
 /** The method with this class id and call number (0 … 255); undefined if the device has none. */
 export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
@@ -18,7 +18,7 @@ export const findEntry = (table: DispatchTable, classId: number, call: number): 
 /** A class' destroy method. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Slots of all arrays of a table, one pointer each: R20 limits them to a few KiB per device. */
+/** Number of slots, of one pointer each, in all arrays of a table: R20 limits them to a few KiB per device. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

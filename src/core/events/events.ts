@@ -1,10 +1,10 @@
 /*
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
- * An object with events is affiliated with a completion channel and an async fd. `arm` makes the next completion (or
- * the next solicited or failed one) raise exactly one event. A destroy returns how many events of the object the client
- * has read, since libibverbs waits until that many are acknowledged; unread ones are withdrawn. Records are Linux'
- * bytes. The sink delivers them to the client.
+ * An object with events has a route: a completion channel and an async fd. `arm` makes the next completion (or the next
+ * solicited or failed one) raise exactly one event. A destroy withdraws the object's unread events and returns how many
+ * the client has read, since libibverbs waits until the program has acknowledged that many. Event records have Linux'
+ * bytes; the sink of the fd object delivers them to the client.
  */
 import { because } from '../../spec/check/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -36,12 +36,16 @@ import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThr
 /** ibv_event_type: the device was removed (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
 
-/** Core's own view of an fd object, whose sink may be replaced. */
+/** An fd object whose sink can be replaced; only this file does that. */
 interface MutableFd {
   sink: EventSink
 }
 
+/** Beyond this number of unread events, a queue keeps one per source and type. */
 const QUEUE_LIMIT = 65536
+
+/** `EventRecord.type` of a completion event, and of a driver's own record. */
+const COMPLETION = -1
 
 /**
  * The first sink of an fd object: events wait in core until they are read, or until a carrier attaches its own sink.
@@ -53,7 +57,7 @@ export interface EventQueue extends EventSink {
 
 /**
  * A queue of events in this process. `wake` is called when an event is queued and when the queue ends. Beyond
- * QUEUE_LIMIT events it keeps one per object and kind, which still wakes the reader.
+ * QUEUE_LIMIT events an event is dropped if the queue has one of the same source and type, which wakes the reader too.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -99,7 +103,7 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
 
-/** Puts events that were taken from an fd object back before the others. */
+/** Puts events that were taken from an fd object back, in front of the events that it has by now. */
 const restoreEvents = ({ sink }: FdObject, events: readonly EventRecord[]): void => {
   for (const event of [...events, ...sink.take(Number.POSITIVE_INFINITY)]) sink.post(event)
 }
@@ -111,7 +115,7 @@ export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): reado
   return events
 }
 
-/** Attaches the carrier's sink. Events that wait are moved to it. */
+/** Replaces the sink of an fd object by the carrier's. Queued events are moved to it. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const before = fd.sink as Partial<EventQueue>
   const mutable: MutableFd = fd
@@ -122,14 +126,18 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
+/**
+ * The record of an event of `element`. `type`: as `EventRecord.type`. `object` and `kind`: the same fields of an event
+ * queue's record, which other records do not have.
+ */
 const recordOf = (
   element: Affiliation,
   type: number,
-  object = element.more?.attached?.object,
+  object = element.state?.attached?.object,
   kind: number = type < 0 ? EventKind.values.COMPLETION : type,
 ): EventRecord => {
-  const { more, userHandle } = element
-  const attached = more?.attached
+  const { state, userHandle } = element
+  const attached = state?.attached
   const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(0, attached?.cookie ?? userHandle, true)
@@ -141,19 +149,16 @@ const recordOf = (
   return { element, bytes, type }
 }
 
-/** `type` of a completion event. */
-const COMPLETION = -1
-
 /** The event state of a source, created when it is first needed. */
 export const eventStateOf = (events: Affiliation): EventState => {
-  events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
-  return events.more
+  events.state ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
+  return events.state
 }
 
-const countEvent = ({ element, type }: EventRecord, by: 1 | -1): void => {
-  const more = eventStateOf(element)
-  if (type < 0) more.completions += by
-  else more.asyncs += by
+const countEvent = ({ element, type }: EventRecord, delta: 1 | -1): void => {
+  const state = eventStateOf(element)
+  if (type < 0) state.completions += delta
+  else state.asyncs += delta
 }
 
 /** Corrects the count after an event was withdrawn or lost. */
@@ -167,7 +172,7 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
 }
 
 /** Posts an event of an object, unless the device is being removed (`forgetEvents`). */
-const postAbout = (fd: FdObject | undefined, event: EventRecord): void => {
+const postUnlessRemoved = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd?.context.device.alive) post(fd, event)
 }
 
@@ -184,49 +189,53 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
     throw new Error(`a record has 1 to ${RECORD_BYTES} bytes, not ${bytes.length}`)
   fd.events ??= affiliationOf(0n)
-  post(fd, { element: fd.events, bytes: bytes.slice(), type: -1 })
+  post(fd, { element: fd.events, bytes: bytes.slice(), type: COMPLETION })
 }
 
 // ---- events of connections ----
 
 /**
- * Posts an event with the connection manager's bytes and type on the channel of its element, and a record on the event
- * queue to which the element is attached.
+ * Posts an event that the connection manager has encoded on the channel of its element. If the element is attached to
+ * an event queue, also posts a record of kind CONNECTION there.
  */
 export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
-  post(element.to.channel, event)
-  const queue = element.more?.attached?.queue
-  // Counted as a completion, not with the types of the channel's own events.
-  if (queue !== undefined) postAbout(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
+  post(element.route.channel, event)
+  const queue = element.state?.attached?.queue
+  // COMPLETION: counted apart from the channel's events, which `moveToChannel` counts as async events.
+  if (queue !== undefined)
+    postUnlessRemoved(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
 }
 
-/** Moves an object's events, including unread ones, to another channel. Returns how many the client had read. */
+/**
+ * From now on sends an object's events to another channel, and moves the unread ones there. Returns how many events the
+ * client had read.
+ */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
   if (events === undefined) return 0
-  const before = events.to.channel
+  const before = events.route.channel
   const unread = before === undefined || before.closed ? [] : before.sink.withdraw(events)
-  const { more } = events
-  const read = more === undefined ? 0 : more.asyncs - unread.length
-  events.to = routeTo(context, channel, undefined)
+  const { state } = events
+  const read = state === undefined ? 0 : state.asyncs - unread.length
+  events.route = routeTo(context, channel, undefined)
   for (const event of unread) channel.sink.post(event)
   return read
 }
 
 // ---- affiliated objects ----
 
-const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
+const requireEventFd = (object: CoreObject | undefined): FdObject | undefined => {
   if (object !== undefined && object.class.identity !== 'fd')
     throw new Error(`events need an event descriptor, not an object of class ${object.class.name}`)
   return object as FdObject | undefined
 }
 
-/** The route of an object without events. */
+/** A route without descriptors and handlers, and the first route of each context. */
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
 /**
- * A route to these descriptors: the context's last one if it has them (its handlers may differ; `handleEvents` sets
- * them later), otherwise a new one.
+ * A route to these descriptors: the context's last route if it has the same ones, otherwise a new route. The handlers
+ * may be those of another caller; `handleEvents` sets the right ones later.
  */
 const routeTo = (
   context: Context | undefined,
@@ -247,22 +256,26 @@ const routeTo = (
 export const affiliate = (
   object: CoreObject,
   userHandle: bigint,
-  to: { channel?: CoreObject | undefined; asyncFd?: CoreObject | undefined } = {},
+  descriptors: { channel?: CoreObject | undefined; asyncFd?: CoreObject | undefined } = {},
 ): Affiliation => {
   object.events = {
     userHandle,
-    to: routeTo(object.context, isEventFd(to.channel), isEventFd(to.asyncFd) ?? object.context?.asyncFd),
+    route: routeTo(
+      object.context,
+      requireEventFd(descriptors.channel),
+      requireEventFd(descriptors.asyncFd) ?? object.context?.asyncFd,
+    ),
     armed: 0,
-    more: undefined,
+    state: undefined,
   }
   return object.events
 }
 
-/** Calls the event handlers of a caller in this process for the object's events. */
+/** Sets the event handlers that a caller in this process has for the object's events. */
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
-  if (events === undefined || events.to.handlers === handlers) return
-  events.to = { ...events.to, handlers, core: context?.device.core }
-  if (context !== undefined) context.route = events.to
+  if (events === undefined || events.route.handlers === handlers) return
+  events.route = { ...events.route, handlers, core: context?.device.core }
+  if (context !== undefined) context.route = events.route
 }
 
 /**
@@ -274,7 +287,7 @@ export const handleEvents = ({ context, events }: CoreObject, handlers: EventHan
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
   if (events === undefined) throw new Error(`an object of class ${object.class.name} has no events and cannot be armed`)
-  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.more?.threshold
+  const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.state?.threshold
   const isArmed = events.armed !== 0
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
   if (threshold === undefined) return
@@ -284,10 +297,10 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
 }
 
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
-  if (context === undefined) return events.more?.threshold
-  const more = eventStateOf(events)
-  more.threshold ??= createThreshold(context.device.core)
-  return more.threshold
+  if (context === undefined) return events.state?.threshold
+  const state = eventStateOf(events)
+  state.threshold ??= createThreshold(context.device.core)
+  return state.threshold
 }
 
 /** Sets the threshold of a queue (R36); undefined values are not changed. */
@@ -300,7 +313,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
 }
 
-/** Calls a handler in the middle of the device's work: an exception is only counted. */
+/** Calls a client's handler. It runs in the middle of the device's work, so an exception is only counted. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
@@ -309,44 +322,48 @@ const callHandler = (core: Core | undefined, run: () => void): void => {
   }
 }
 
+/** Raises the event of an armed queue, and disarms it. */
 const notify = (events: Affiliation): void => {
   events.armed = 0
-  const { handlers, core } = events.to
-  if (events.more?.attached === undefined && handlers?.completion !== undefined) {
+  const { handlers, core } = events.route
+  if (events.state?.attached === undefined && handlers?.completion !== undefined) {
     callHandler(core, () => handlers.completion?.(events.userHandle))
     return
   }
-  const more = eventStateOf(events)
-  more.record ??= recordOf(events, COMPLETION)
-  postAbout(more.attached?.queue ?? events.to.channel, more.record)
+  const state = eventStateOf(events)
+  state.record ??= recordOf(events, COMPLETION)
+  postUnlessRemoved(state.attached?.queue ?? events.route.channel, state.record)
 }
 
 /**
- * Called for each completion that was written; `solicited`: solicited or failed. Hot: one comparison if the queue is
+ * Called for each completion that was written; `isSolicited`: solicited or failed. Hot: one comparison if the queue is
  * not armed.
  */
-export const completed = (events: Affiliation, solicited: boolean): void => {
-  if (events.armed === 0 || (events.armed === 1 && !solicited)) return
-  const threshold = events.more?.threshold
+export const completed = (events: Affiliation, isSolicited: boolean): void => {
+  if (events.armed === 0 || (events.armed === 1 && !isSolicited)) return
+  const threshold = events.state?.threshold
   if (threshold !== undefined && !countCompletion(events, threshold)) return
   notify(events)
 }
 
-/** Raises the events that are due (R36); the owner of core calls it at `nextDue`. True if there were any. */
+/**
+ * Raises the events that are due at `now` (R36); the owner of core calls it at `nextDue`. Returns whether any was due.
+ */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
 /** Raises an async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
-  const { handlers, core } = events.to
-  const attached = events.more?.attached
+  const { handlers, core } = events.route
+  const attached = events.state?.attached
   if (attached === undefined && handlers?.event !== undefined)
     callHandler(core, () => handlers.event?.(events.userHandle, type))
-  else postAbout(attached?.queue ?? events.to.asyncFd, recordOf(events, type))
+  else postUnlessRemoved(attached?.queue ?? events.route.asyncFd, recordOf(events, type))
 }
 
+/** An event source that is no object: the device, a port, or a driver's descriptor. */
 const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
-  const events: Affiliation = { userHandle, to: noRoute, armed: 0, more: undefined }
+  const events: Affiliation = { userHandle, route: noRoute, armed: 0, state: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached
   return events
 }
@@ -356,7 +373,10 @@ const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation =
  */
 export type AttachedPorts = Map<number, Affiliation>
 
-/** `source`: the port (0: the device) that must be attached to an event queue so that the queue gets the event. */
+/**
+ * Posts an event of a device or port on every async fd of the device, on the event queues to which `source` (port
+ * number; 0: the device) is attached, and to the device's handlers.
+ */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
   const record = recordOf(affiliationOf(BigInt(event.port ?? 0)), event.type)
@@ -392,16 +412,16 @@ export const raiseDevice = (device: Device, type: number): void => {
 }
 
 /**
- * Raises an event of the system-wide device about the device with this index: it is the element on async fds, and the
- * object in event queues to which the system-wide device is attached.
+ * Raises an event of the system-wide device about the device with this index. The index is the element on async fds,
+ * and the object in records of event queues to which the system-wide device is attached.
  */
 export const raiseSystem = (system: Device, index: number, type: number): void =>
   postToDevice(system, { type, port: index }, 0)
 
 /** Whether an event belongs to an object rather than to the device, a port, or a driver's record. */
-const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
-  const cls = more?.attached?.class
-  return cls === undefined ? to !== noRoute : cls !== ClassId.device && cls !== ClassId.port
+const isAboutObject = ({ element: { state, route } }: EventRecord): boolean => {
+  const cls = state?.attached?.class
+  return cls === undefined ? route !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
 /** Withdraws the unread events of objects; those of the device and its ports can still be read. */
@@ -419,21 +439,24 @@ export const forgetEvents = ({ contexts }: Device): void => {
 
 /** Withdraws the events of one source that the client of `fd` has not read. */
 const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
-  const { more } = events
+  const { state } = events
   if (fd === undefined || fd.closed || !fd.context.device.alive) return
-  if (more === undefined || more.completions + more.asyncs === 0) return
+  if (state === undefined || state.completions + state.asyncs === 0) return
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
-/** To be awaited before events of an object are withdrawn (`EventSink.reach`); undefined: no need to wait. */
-export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
-  const more = events?.more
-  if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
-  const { channel, asyncFd } = events.to
-  for (const fd of [channel, asyncFd, more.attached?.queue]) {
-    const found = fd === undefined || fd.closed ? undefined : fd.sink.reach?.()
-    // One at a time: the next look-up uses the result of this one.
-    if (found !== undefined) return found
+/**
+ * A promise to await before events of an object are withdrawn (`EventSink.prepareWithdraw`); undefined if none is
+ * needed.
+ */
+export const prepareWithdrawEvents = ({ events }: CoreObject): Promise<void> | undefined => {
+  const state = events?.state
+  if (events === undefined || state === undefined || state.completions + state.asyncs === 0) return undefined
+  const { channel, asyncFd } = events.route
+  for (const fd of [channel, asyncFd, state.attached?.queue]) {
+    const preparing = fd === undefined || fd.closed ? undefined : fd.sink.prepareWithdraw?.()
+    // One at a time: when it resolves, the caller calls this function again for the next one.
+    if (preparing !== undefined) return preparing
   }
   return undefined
 }
@@ -446,26 +469,26 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
   if (events === undefined) return { compEvents: 0, asyncEvents: 0 }
   events.armed = 0
-  withdrawUnread(events.to.channel, events)
-  withdrawUnread(events.to.asyncFd, events)
-  const { more } = events
-  if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
-  withdrawUnread(more.attached?.queue, events)
+  withdrawUnread(events.route.channel, events)
+  withdrawUnread(events.route.asyncFd, events)
+  const { state } = events
+  if (state === undefined) return { compEvents: 0, asyncEvents: 0 }
+  withdrawUnread(state.attached?.queue, events)
   detachFromQueue(events)
-  return { compEvents: more.completions, asyncEvents: more.asyncs }
+  return { compEvents: state.completions, asyncEvents: state.asyncs }
 }
 
-/** The objects attached to a queue: its context may have very many others. */
+/** The objects attached to each queue, since a search of all objects of the context would take long. */
 const attachedTo = new WeakMap<FdObject, Set<Affiliation>>()
 
 const detachFromQueue = (events: Affiliation): void => {
-  const { more } = events
-  if (more?.attached === undefined) return
-  attachedTo.get(more.attached.queue)?.delete(events)
-  more.attached = undefined
+  const { state } = events
+  if (state?.attached === undefined) return
+  attachedTo.get(state.attached.queue)?.delete(events)
+  state.attached = undefined
 }
 
-/** Closes an fd object for events; unread events of objects are dropped all at once, since there may be very many. */
+/** Closes an fd object for events. Unread events of objects are dropped in one pass, since there may be very many. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
   if (fd.context.device.alive) forgetObjectEvents(fd)
@@ -475,23 +498,23 @@ export const closeEvents = (fd: FdObject): void => {
 
 // ---- event queues (R38) ----
 
-/** From now on sends the events of an object to a queue. */
+/** From now on sends the events of an object to an event queue. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
-  const more = eventStateOf(events)
+  const state = eventStateOf(events)
   detachFromQueue(events)
   const others = attachedTo.get(attached.queue) ?? new Set()
   attachedTo.set(attached.queue, others.add(events))
-  more.attached = attached
-  more.record = undefined
+  state.attached = attached
+  state.record = undefined
 }
 
 /** Detaches an object from its queue: withdraws its unread events; later ones are routed as before. */
 export const detachEvents = (events: Affiliation): void => {
-  const { more } = events
-  if (more === undefined) return
-  withdrawUnread(more.attached?.queue, events)
+  const { state } = events
+  if (state === undefined) return
+  withdrawUnread(state.attached?.queue, events)
   detachFromQueue(events)
-  more.record = undefined
+  state.record = undefined
 }
 
 /** Attaches the device, or a port of it, to a queue. */
@@ -499,7 +522,7 @@ export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment)
   queue.state.set(attached.object, affiliationOf(attached.cookie, attached))
 }
 
-/** Detaches it; false if it was not attached. */
+/** Detaches the device (port 0) or a port from a queue; false if it was not attached. */
 export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
   const source = queue.state.get(port)
   if (source === undefined) return false

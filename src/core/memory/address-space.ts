@@ -2,13 +2,15 @@
  * Memory to which calls and work requests refer, of another process or of this one (docs/decisions/client-memory.md).
  *
  * A carrier provides one AddressSpace per calling process; registration checks pages with it, the data path copies with
- * it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. Data is copied in strides, as in `Memory`
- * of transport/types.ts: `total` consecutive bytes of the space, and chunks of `chunk` bytes every `stride` bytes in
- * `to` or `from`.
+ * it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. A copy is strided on the local side, as in
+ * `Memory` of transport/types.ts: `total` consecutive bytes of the space correspond to chunks of `chunk` bytes that lie
+ * `stride` bytes apart in `to` or `from`, the first at offset `at`.
  */
+import { Errno } from '../../spec/errno.ts'
 
-/** The local side of a copy, for example an Arena of wire/arena.ts. `address` is 0 if native code cannot access it. */
+/** The local side of a copy, for example an Arena of wire/arena.ts. */
 export interface Bytes {
+  /** Address of the first byte in this process, for native code; 0 if it cannot access the bytes. */
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -16,7 +18,7 @@ export interface Bytes {
 
 /** Copies within this process by address, in native code: many chunks with one call. */
 export interface Copier {
-  /** The address of a buffer, valid until the buffer is transferred. */
+  /** The address of a buffer in this process, valid until the buffer is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
    * Copies `total` bytes in chunks of `chunk`, of which the last may be shorter; they are `fromStride` bytes apart at
@@ -32,26 +34,26 @@ export interface AddressSpace {
    * true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** To be awaited before a slow `check` of the same bytes; undefined: no need to wait. */
+  /** A promise to await before `check` of the same bytes, if `check` would block for long; undefined otherwise. */
   prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
-   * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any
-   * time. `lost` is called once if the owner unmaps some of the bytes: later accesses must not reach what is mapped
-   * there then. Throws CallError if the owner may not register so much.
+   * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to them at any
+   * time. `unmapped` is called once if the owner of the space unmaps some of them: later accesses must not reach memory
+   * that is mapped there afterwards. Throws CallError if the owner may not register so many bytes.
    */
-  hold?(hi: number, lo: number, length: number, isShared: boolean, lost: () => void): () => void
+  register?(hi: number, lo: number, length: number, isShared: boolean, unmapped: () => void): () => void
   /**
-   * Copies from the space to `to`. Returns 0, or an errno, and then the bytes in `to` are undefined: EFAULT, ESRCH if
-   * the owner has ended.
+   * Copies from the space to `to`. Returns 0 or an errno: EFAULT, or ESRCH if the owner of the space has ended. After
+   * an error the bytes in `to` are undefined.
    */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** Copies from `from` to the space, in ascending order. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
-   * For memory that is a buffer of this process: returns the buffer of these bytes, and in `place[0]` their offset;
-   * undefined if they do not exist. Absent where no memory is a buffer.
+   * For spaces that consist of buffers of this process: returns the buffer of these bytes, and stores their offset
+   * there in `location[0]`; undefined if they do not exist.
    */
-  locate?(hi: number, lo: number, length: number, place: Float64Array): Bytes | undefined
+  locate?(hi: number, lo: number, length: number, location: Float64Array): Bytes | undefined
   /**
    * Compare and swap of 8 bytes in host byte order, atomic among users of this interface; `original` gets (lo, hi).
    * Returns as `read`.
@@ -72,18 +74,18 @@ export interface AddressSpace {
 /** A space in which every access faults, for calls that core makes itself (destroys). */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
-  read: () => 14,
-  write: () => 14,
-  compareSwap: () => 14,
-  fetchAdd: () => 14,
+  read: () => Errno.EFAULT,
+  write: () => Errno.EFAULT,
+  compareSwap: () => Errno.EFAULT,
+  fetchAdd: () => Errno.EFAULT,
 }
 
 /** Memory without storage: writes are dropped, reads return zeros. */
 export const nullMemory: AddressSpace = {
   check: () => true,
   read(_hi, _lo, { bytes }, at, chunk, stride, total) {
-    for (let left = total, place = at; left > 0; left -= chunk, place += stride)
-      bytes.fill(0, place, place + Math.min(chunk, left))
+    for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, offset += stride)
+      bytes.fill(0, offset, offset + Math.min(chunk, remaining))
     return 0
   },
   write: () => 0,

@@ -1,13 +1,16 @@
 /*
- * The bound windows of a region, and those of type 2 of a queue pair, as linked lists through the rows of the table:
- * when a region or queue pair is destroyed, its windows are found without a scan of all rows, of which a program may
- * have a million. Linking and unlinking allocate only the map entry of a queue pair's first window.
+ * Doubly linked lists through the rows of the table: the windows bound to each region, and the windows of type 2 bound
+ * to each queue pair. When a region or queue pair is destroyed, its windows are found without a scan of all rows, of
+ * which a program may have a million. Linking and unlinking allocate only the map entry of a queue pair's first window.
  */
 import type { MemoryTable } from './region-table.ts'
 
 type Links = MemoryTable['nextOfQp']
 
-/** Inserts a window at the front of a list. Links are row + 1; 0: end of the list. */
+/**
+ * Inserts a window at the front of a list, which begins with link `first`; returns the new first link. Links are row +
+ * 1; 0 ends the list.
+ */
 const link = (next: Links, previous: Links, window: number, first: number): number => {
   next[window] = first
   previous[window] = 0

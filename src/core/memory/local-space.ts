@@ -9,8 +9,8 @@ import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
-/** Addresses below 2^32 are unused, so that a truncated address is invalid. */
-const FIRST = TWO_32
+/** Addresses below 2^32 are unused, so that an address truncated to 32 bits is invalid. */
+const FIRST_ADDRESS = TWO_32
 
 export interface LocalSpace extends AddressSpace {
   /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
@@ -19,16 +19,17 @@ export interface LocalSpace extends AddressSpace {
   remove(address: number): boolean
 }
 
+/** An added buffer, and its range of addresses. */
 interface Area {
   readonly start: number
-  /** Address for the copier; 0 without one. */
+  /** The buffer's real address, for the copier; 0 without a copier. */
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly length: number
 }
 
-/** Up to this many bytes, a loop over words is faster than a view and allocates nothing. */
+/** Up to this many bytes, a loop over words is faster than a subarray, and allocates nothing. */
 const LOOP_BYTES = 256
 
 /** Copies `size` bytes within this process. */
@@ -44,7 +45,7 @@ export const copyBytes = (
     return
   }
   const words = size & ~3
-  // The ranges may overlap in one buffer: what would be overwritten is copied first.
+  // The ranges may overlap in one buffer: bytes that a later step overwrites are copied first.
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
     for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
@@ -57,7 +58,7 @@ export const copyBytes = (
 /** `copier`: copies by address if both sides have one. Without it TypeScript copies. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
-  let next = FIRST
+  let next = FIRST_ADDRESS
 
   /** Index of the last area that starts at or below `address`. */
   const search = (address: number): number => {
@@ -70,18 +71,21 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     }
     return low - 1
   }
-  /** The area found last: often the next access is to the same. */
-  let last: Area | undefined
+  /** The area of the last access, which is often that of the next one. */
+  let lastArea: Area | undefined
+  /** The area that contains the `length` bytes at hi:lo; undefined if there is none, or its buffer was transferred. */
   const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
-    const address = hi * FIRST + lo
-    if (last === undefined || address < last.start || address - last.start >= last.length) last = areas[search(address)]
-    if (last === undefined || address - last.start + length > last.length) return undefined
-    return last.bytes.byteLength === last.length ? last : undefined
+    const address = hi * TWO_32 + lo
+    if (lastArea === undefined || address < lastArea.start || address - lastArea.start >= lastArea.length)
+      lastArea = areas[search(address)]
+    if (lastArea === undefined || address - lastArea.start + length > lastArea.length) return undefined
+    return lastArea.bytes.byteLength === lastArea.length ? lastArea : undefined
   }
-  const word = (hi: number, lo: number): DataView | undefined => {
+  /** The 8 bytes at hi:lo. */
+  const wordAt = (hi: number, lo: number): DataView | undefined => {
     const area = areaOf(hi, lo, 8)
     if (area === undefined) return undefined
-    return new DataView(area.bytes.buffer, area.bytes.byteOffset + (hi * FIRST + lo - area.start), 8)
+    return new DataView(area.bytes.buffer, area.bytes.byteOffset + (hi * TWO_32 + lo - area.start), 8)
   }
 
   return {
@@ -100,21 +104,21 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       const at = search(address)
       if (at < 0 || areas[at].start !== address) return false
       areas.splice(at, 1)
-      last = undefined
+      lastArea = undefined
       return true
     },
     check: (hi, lo, length) => length === 0 || areaOf(hi, lo, length) !== undefined,
     read(hi, lo, to: Bytes, at, chunk, stride, total) {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
-      let from = hi * FIRST + lo - area.start
+      let from = hi * TWO_32 + lo - area.start
       if (copier !== undefined && total > LOOP_BYTES && to.address !== 0) {
         copier.copy(to.address + at, stride, area.address + from, chunk, chunk, total)
         return 0
       }
-      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
-        const size = Math.min(chunk, left)
-        copyBytes(area, from, to, place, size)
+      for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, offset += stride) {
+        const size = Math.min(chunk, remaining)
+        copyBytes(area, from, to, offset, size)
         from += size
       }
       return 0
@@ -122,25 +126,25 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     write(hi, lo, from: Bytes, at, chunk, stride, total) {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
-      let to = hi * FIRST + lo - area.start
+      let to = hi * TWO_32 + lo - area.start
       if (copier !== undefined && total > LOOP_BYTES && from.address !== 0) {
         copier.copy(area.address + to, chunk, from.address + at, stride, chunk, total)
         return 0
       }
-      for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
-        const size = Math.min(chunk, left)
-        copyBytes(from, place, area, to, size)
+      for (let remaining = total, offset = at; remaining > 0; remaining -= chunk, offset += stride) {
+        const size = Math.min(chunk, remaining)
+        copyBytes(from, offset, area, to, size)
         to += size
       }
       return 0
     },
-    locate(hi, lo, length, place) {
+    locate(hi, lo, length, location) {
       const area = areaOf(hi, lo, length)
-      if (area !== undefined) place[0] = hi * FIRST + lo - area.start
+      if (area !== undefined) location[0] = hi * TWO_32 + lo - area.start
       return area
     },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
-      const view = word(hi, lo)
+      const view = wordAt(hi, lo)
       if (view === undefined) return Errno.EFAULT
       original[0] = view.getUint32(0, true)
       original[1] = view.getUint32(4, true)
@@ -151,13 +155,13 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       return 0
     },
     fetchAdd(hi, lo, addHi, addLo, original) {
-      const view = word(hi, lo)
+      const view = wordAt(hi, lo)
       if (view === undefined) return Errno.EFAULT
       original[0] = view.getUint32(0, true)
       original[1] = view.getUint32(4, true)
       const low = original[0] + (addLo >>> 0)
       view.setUint32(0, low, true)
-      view.setUint32(4, original[1] + addHi + (low >= FIRST ? 1 : 0), true)
+      view.setUint32(4, original[1] + addHi + (low >= TWO_32 ? 1 : 0), true)
       return 0
     },
   }

@@ -5,9 +5,9 @@
  */
 import { wholePages } from '../../spec/memory.ts'
 
-/** The bytes `at` … `at + length` of a larger mapping. */
+/** A range of mapped memory: `length` bytes from `at` on in `bytes`, `view` and `words`, which may be larger. */
 export interface MappedChunk {
-  /** The offset at which the client maps it. */
+  /** The offset at which the client maps the range. */
   readonly offset: number
   /** Number of bytes that may be mapped, a multiple of the page size. */
   readonly length: number
@@ -19,18 +19,20 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Defined if the client can find parts of a range by offset: a driver may then put many objects into one range, and
-   * counts them here.
+   * Defined if the client can map a part of a range by its offset. A driver may then put the rings of many objects into
+   * one range, and counts the objects here.
    */
   readonly packed?: { count: number } | undefined
   /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number): MappedChunk
-  free(piece: MappedChunk): void
-  /** The device is being removed: freed memory must stay readable for the client until it closes the context. */
+  free(chunk: MappedChunk): void
+  /**
+   * The device is being removed: from now on freed memory stays readable for the client until it closes the context.
+   */
   keep?(): void
 }
 
-const plainPiece = (bytes: number, offset: number): MappedChunk => {
+const createChunk = (bytes: number, offset: number): MappedChunk => {
   const length = wholePages(bytes)
   const buffer = new ArrayBuffer(length)
   return {
@@ -43,9 +45,9 @@ const plainPiece = (bytes: number, offset: number): MappedChunk => {
   }
 }
 
-/** Memory of callers in this process: one buffer per range, without offsets. */
+/** Memory of callers in this process that need no offsets: one buffer per range, always at offset 0. */
 export const bufferMemory = (): MappedMemory => ({
-  allocate: bytes => plainPiece(bytes, 0),
+  allocate: bytes => createChunk(bytes, 0),
   free() {},
 })
 
@@ -56,28 +58,28 @@ export interface FindableMemory extends MappedMemory {
 }
 
 export const findableMemory = (): FindableMemory => {
-  const pieces = new Map<number, MappedChunk>()
+  const chunks = new Map<number, MappedChunk>()
   let next = 0
   return {
     allocate(bytes) {
-      const piece = plainPiece(bytes, next)
-      pieces.set(next, piece)
-      next += piece.length
-      return piece
+      const chunk = createChunk(bytes, next)
+      chunks.set(next, chunk)
+      next += chunk.length
+      return chunk
     },
     free({ offset }) {
-      pieces.delete(offset)
+      chunks.delete(offset)
     },
     at(offset) {
-      const piece = pieces.get(Number(offset))
-      if (piece === undefined) throw new Error(`there is no ring at offset ${offset}`)
-      return piece
+      const chunk = chunks.get(Number(offset))
+      if (chunk === undefined) throw new Error(`there is no ring at offset ${offset}`)
+      return chunk
     },
   }
 }
 
-const plain = bufferMemory()
+const processMemory = bufferMemory()
 
 /** The memory that the client of this context can map. */
 export const mappedMemoryOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
-  context.mapped ?? plain
+  context.mapped ?? processMemory

@@ -3,10 +3,11 @@
  * binds and invalidates windows.
  *
  * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
- * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round:
- * a freed key is not reused until 2^32 − (live ones) registrations later. Index 0 is not used, so key 0 is never valid.
- * The first index and the key bytes come from the caller's random numbers. Rows are typed arrays that grow; a two-level
- * directory finds a row by index without hashing. `resolve` makes the checks of every access and allocates nothing.
+ * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round
+ * through the indices: a freed key is not reused until 2^32 − (number of live keys) registrations later. Index 0 is not
+ * used, so key 0 is never valid. The first index and the key bytes come from the caller's random numbers. Rows are
+ * typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` makes the checks of
+ * every access and allocates nothing.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -30,23 +31,28 @@ interface RecentRegion {
   iovaHi: number
   iovaLo: number
   length: number
-  /** The region's buffer, its offset there, and the buffer's size, which is 0 once the buffer is transferred. */
-  holder: Bytes
-  at: number
+  /** The buffer that contains the region, and the region's offset in it. */
+  buffer: Bytes
+  offset: number
+  /** The buffer's size when it was cached: the size becomes 0 when the buffer is transferred. */
   size: number
 }
 
+/** A ring of the last removed keys, and their address ranges. */
 interface RemovedKeys {
   readonly key: Uint32Array
   readonly iovaHi: Uint32Array
   readonly iovaLo: Uint32Array
   readonly length: Float64Array
+  /** The next slot to overwrite. */
   next: number
 }
 
-/** Rows by number. The arrays are replaced when the table grows, so they must be read from the table each time. */
+/**
+ * Columns, indexed by row. The arrays are replaced when the table grows, so they must be read from the table each time.
+ */
 export interface MemoryTable {
-  /** 0 in a free row. */
+  /** lkey of a region, rkey of a window; 0 in a free row. */
   key: Uint32Array
   /** `id` of the protection domain's object. */
   pd: Float64Array
@@ -84,23 +90,25 @@ export interface MemoryTable {
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
-  /** By the lowest bits of a key's index. */
+  /** Cached regions for `findBuffer`, by the lowest bits of a key's index. */
   readonly recent: readonly RecentRegion[]
-  /** Windows, bound or not. */
+  /** Number of windows, bound or not. */
   windows: number
   /** A ring of the last removed keys; created when the first is removed. */
   removed: RemovedKeys | undefined
+  /** Number of rows ever used, free ones included. */
   rows: number
+  /** Number of live keys. */
   live: number
-  /** Next index and round to assign. */
+  /** Next index to assign, and the round, which is added to key bytes. */
   next: number
   round: number
   /** A secret of two u32, hashed into the key bytes. */
   readonly secret: readonly [number, number]
 }
 
-/** Number of cached regions: those of a sender and a receiver, and some more. */
-const RECENT = 8
+/** Number of cached regions, a power of two: those of a sender and a receiver, and some more. */
+const RECENT_REGIONS = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 const noRecentRegion = (): RecentRegion => ({
   key: 0,
@@ -109,8 +117,8 @@ const noRecentRegion = (): RecentRegion => ({
   iovaHi: 0,
   iovaLo: 0,
   length: 0,
-  holder: noBytes,
-  at: 0.5,
+  buffer: noBytes,
+  offset: 0.5,
   size: 0,
 })
 
@@ -139,7 +147,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
-  recent: Array.from({ length: RECENT }, noRecentRegion),
+  recent: Array.from({ length: RECENT_REGIONS }, noRecentRegion),
   windows: 0,
   removed: undefined,
   rows: 0,
@@ -175,7 +183,7 @@ const grow = (table: MemoryTable): void => {
   table.previousOfQp = doubled(table.previousOfQp)
 }
 
-/** The row of this index, whatever the key byte; -1: none. */
+/** The row of the key with this index, with any key byte; -1: none. */
 export const rowAt = (table: MemoryTable, index: number): number => {
   const page = table.pages[index >>> PAGE_BITS]
   return page === undefined ? -1 : page[index & PAGE_MASK] - 1
@@ -192,6 +200,7 @@ const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: n
   return (mixed >>> 24) + round
 }
 
+/** The next free key. */
 const takeKey = (table: MemoryTable): number => {
   for (;;) {
     if (table.next === INDICES) {
@@ -203,7 +212,7 @@ const takeKey = (table: MemoryTable): number => {
   }
 }
 
-/** Counts another row in `space`; returns the index of the space. */
+/** Counts a row in `space`, which is added if it is new; returns the index of the space. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
   let at = table.spaces.indexOf(space)
   if (at < 0) {
@@ -216,7 +225,7 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
   return at
 }
 
-/** Removes a row from the count of space `at`; -1: none. */
+/** Uncounts a row in the space with index `at`; no effect for -1. */
 export const releaseSpace = (table: MemoryTable, at: number): void => {
   if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
 }
@@ -236,7 +245,7 @@ export const allocateKeyRow = (table: MemoryTable): number => {
   return row
 }
 
-const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
+const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT_REGIONS - 1)]
 
 /** Removes a key from the cache when its region is removed or changed. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
@@ -247,7 +256,7 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 // ---- removed keys, for explain.ts ----
 
 const REMOVED_KEYS = 1024
-/** `length` of a removed window. */
+/** Stands for the length of a removed key that was a window's. */
 export const WINDOW_REMOVED = -1
 
 const recordRemovedKey = (table: MemoryTable, row: number): void => {
@@ -341,8 +350,8 @@ export const findKey = (table: MemoryTable, key: number): number => {
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
-/** Remote access rights: an access that needs one of them comes from a peer. */
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
+/** Remote access rights: an access that needs one of them comes from a peer. */
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
 /** A window permits remote access only; a window of type 2 only through its queue pair. */
@@ -391,27 +400,27 @@ export const addressHi = (table: MemoryTable, row: number, hi: number, lo: numbe
 }
 
 /** Loads a key into the cache. False unless it belongs to a region in one buffer. */
-const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, place: Float64Array): boolean => {
+const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, location: Float64Array): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
   const length = table.length[row]
-  const holder = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, place)
-  if (holder === undefined) return false
+  const buffer = table.spaces[table.space[row]]?.locate?.(table.startHi[row], table.startLo[row], length, location)
+  if (buffer === undefined) return false
   recent.key = key
   recent.pd = table.pd[row]
   recent.access = table.access[row]
   recent.iovaHi = table.iovaHi[row]
   recent.iovaLo = table.iovaLo[row]
   recent.length = length
-  recent.holder = holder
-  recent.at = place[0]
-  recent.size = holder.bytes.length
+  recent.buffer = buffer
+  recent.offset = location[0]
+  recent.size = buffer.bytes.length
   return true
 }
 
 /**
- * `resolve` for a region in a buffer of this process: returns the buffer, and in `place[0]` the offset. Undefined in
- * all other cases, also for windows and for accesses without permission: then `resolve` decides.
+ * `resolve` for a region in a buffer of this process: returns the buffer, and stores the offset in `location[0]`.
+ * Undefined in all other cases, also for windows and for accesses without permission: then the caller uses `resolve`.
  */
 export const findBuffer = (
   table: MemoryTable,
@@ -421,14 +430,14 @@ export const findBuffer = (
   lo: number,
   length: number,
   access: number,
-  place: Float64Array,
+  location: Float64Array,
 ): Bytes | undefined => {
   const recent = recentOf(table, key)
-  if (recent.key !== key && !cacheRegion(table, recent, key, place)) return undefined
-  const { holder } = recent
-  if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
+  if (recent.key !== key && !cacheRegion(table, recent, key, location)) return undefined
+  const { buffer } = recent
+  if (recent.pd !== pd || (recent.access & access) !== access || buffer.bytes.length !== recent.size) return undefined
   const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)
   if (offset < 0 || offset + length > recent.length) return undefined
-  place[0] = recent.at + offset
-  return holder
+  location[0] = recent.offset + offset
+  return buffer
 }

@@ -1,10 +1,10 @@
 /*
- * Memory windows in the table of keys (IBA 10.6.7): allocated without rights, bound to part of a region by a work
- * request, unbound by another bind, an invalidation or deallocation. Each rule has its clause.
+ * Memory windows in the table of keys (IBA 10.6.7). A window is allocated without rights, bound to part of a region by
+ * a work request, and unbound by another bind, an invalidation or its deallocation.
  *
- * The row of a bound window contains the address of its bytes, as a region's does, so that `resolve` (region-table.ts)
- * handles both alike. A region counts the windows bound to it and cannot be deregistered while there are any; when a
- * context closes, they are unbound.
+ * The row of a bound window contains the address range of its bytes, as a region's row does, so `resolve`
+ * (region-table.ts) needs no second look-up. A region counts the windows bound to it, and a program cannot deregister
+ * it while there are any; when a context closes, they are unbound.
  */
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -24,9 +24,9 @@ import {
 } from './region-table.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
-const KEY_BYTE = 0xff
+const KEY_BYTE_MASK = 0xff
 
-/** Adds a window of protection domain `pd`; returns its row. ENOMEM as `allocateKeyRow`. */
+/** Adds a window of protection domain `pd`; `type`: MwType. Returns its row. Throws ENOMEM as `allocateKeyRow`. */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
@@ -77,13 +77,15 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   freeKeyRow(table, row)
 }
 
-/** The region's memory was unmapped: accesses fault, also those through windows bound to it. */
-export const loseRegion = (table: MemoryTable, region: number): void => {
-  losePages(table, region)
-  for (let at = table.firstOfRegion[region]; at !== 0; at = table.nextOfRegion[at - 1]) losePages(table, at - 1)
+/**
+ * The program has unmapped the region's memory: accesses fault from now on, also through windows bound to the region.
+ */
+export const unmapRegion = (table: MemoryTable, region: number): void => {
+  unmapRow(table, region)
+  for (let at = table.firstOfRegion[region]; at !== 0; at = table.nextOfRegion[at - 1]) unmapRow(table, at - 1)
 }
 
-const losePages = (table: MemoryTable, row: number): void => {
+const unmapRow = (table: MemoryTable, row: number): void => {
   const before = table.space[row]
   table.space[row] = acquireSpace(table, noMemory)
   releaseSpace(table, before)
@@ -94,11 +96,13 @@ export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
   for (let at = table.firstOfQp.get(qp); at !== undefined; at = table.firstOfQp.get(qp)) unbindWindow(table, at - 1)
 }
 
-/** Arguments of BIND_MW; addresses and length as (hi, lo). */
+/** Arguments of a bind work request (BIND_MW); address and length as two u32 (hi, lo). */
 export interface Bind {
-  /** The window's current key, and the new key, of which only the low byte is used. */
+  /** The window's current rkey. */
   window: number
+  /** The new rkey, of which only the low byte is used. */
   key: number
+  /** Of the region. */
   lkey: number
   hi: number
   lo: number
@@ -121,7 +125,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   // Type 1 cannot be zero-based (o10-36.2.2).
   if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
-  if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAs(table, row, bind.key)
+  if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAndSetKey(table, row, bind.key)
   if (length === 0) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
@@ -135,7 +139,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   // C10-75: the window must be inside the region.
   const offset = ((bind.hi >>> 0) - table.iovaHi[region]) * TWO_32 + ((bind.lo >>> 0) - table.iovaLo[region])
   if (offset < 0 || offset + length > table.length[region]) return false
-  unbindAs(table, row, bind.key)
+  unbindAndSetKey(table, row, bind.key)
   const isZeroBased = (access & ZERO_BASED) !== 0
   table.access[row] = access
   table.startHi[row] = addressHi(table, region, bind.hi, bind.lo)
@@ -143,7 +147,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.iovaHi[row] = isZeroBased ? 0 : bind.hi
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
-  // The region uses the space, so the space has an index.
+  // Never undefined: the region uses this space.
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
@@ -155,15 +159,15 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   return true
 }
 
-/** Ends the old binding and sets the new key byte. */
-const unbindAs = (table: MemoryTable, row: number, key: number): boolean => {
+/** Ends the old binding, if there is one, and sets the new key byte; always true. */
+const unbindAndSetKey = (table: MemoryTable, row: number, key: number): boolean => {
   unbindWindow(table, row)
-  table.key[row] = ((table.key[row] & ~KEY_BYTE) | (key & KEY_BYTE)) >>> 0
+  table.key[row] = ((table.key[row] & ~KEY_BYTE_MASK) | (key & KEY_BYTE_MASK)) >>> 0
   return true
 }
 
-/** Results of `invalidateWindow`: invalidated, not possible, bound to another queue pair. */
-export const Invalidated = { DONE: 0, NOTHING: 1, FOREIGN: 2 } as const
+/** Results of `invalidateWindow`: invalidated; no bound window with that key; bound to another queue pair. */
+export const Invalidated = { DONE: 0, NOT_BOUND: 1, OTHER_QP: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 
 /**
@@ -174,9 +178,9 @@ export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
  */
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)
-  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOTHING
-  if (table.bound[row] < 0) return Invalidated.NOTHING
-  if (table.qp[row] !== qp) return Invalidated.FOREIGN
+  if (row < 0 || table.kind[row] !== KeyKind.WINDOW_2 || table.pd[row] !== pd) return Invalidated.NOT_BOUND
+  if (table.bound[row] < 0) return Invalidated.NOT_BOUND
+  if (table.qp[row] !== qp) return Invalidated.OTHER_QP
   unbindWindow(table, row)
   return Invalidated.DONE
 }

@@ -1,8 +1,8 @@
 /*
- * Creation directly in a state (R7): a queue pair is created with all of its attributes, including its address, and
- * moved to the requested state; if a step fails, everything is undone. Core follows the state table
- * (spec/qp-states.ts): each step is the device's own modify with the attributes that the table lists for it, so a
- * driver needs no code for it.
+ * Creation directly in a state (R7): a create call may name a queue pair state and the attributes that modify needs to
+ * reach it. Core creates the queue pair and then calls the device's own modify once for each transition, with the
+ * attributes that the state table (spec/qp-states.ts) lists for it, so a driver needs no code for it. If a transition
+ * fails, the queue pair is destroyed again.
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -11,17 +11,18 @@ import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
 
-/** The steps of a creation. Cached, since consecutive creations usually have the same. */
+/** The transitions for a set of arguments. Cached, since consecutive creates usually have the same set. */
 interface TransitionPlan {
   /** Names of the arguments, in order. */
   readonly names: readonly string[]
+  /** The requested state; undefined: none. */
   readonly state: number | undefined
   readonly steps: readonly Step[]
 }
 
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
-/** Whether the arguments have the names for which the steps were planned. */
+/** Whether the plan was made for arguments with these names and this state. */
 const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
@@ -29,28 +30,35 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
   return i === names.length
 }
 
-/** `create`, followed by the steps. `initial`: the attributes of the steps, not of `create`. */
-export const createInState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
-  /** The last plans for objects created without a state, and with one. */
-  let without: TransitionPlan = { names: [], state: undefined, steps: [] }
-  let into: TransitionPlan = { names: [], state: -1, steps: [] }
+/**
+ * A create handler that runs `create` and then the transitions. `modifyAttributes`: the arguments that belong to
+ * modify, not to `create`.
+ */
+export const createInState = (
+  type: QpTypeName,
+  modifyAttributes: readonly string[],
+  create: AnyHandler,
+): AnyHandler => {
+  /** The last plan for a create without a state, and for one with a state. */
+  let planWithoutState: TransitionPlan = { names: [], state: undefined, steps: [] }
+  let planWithState: TransitionPlan = { names: [], state: -1, steps: [] }
 
   const planFor = (call: CallContext, args: HandlerValues): readonly Step[] => {
-    if (fitsPlan(into, args)) return into.steps
-    if (fitsPlan(without, args)) return without.steps
+    if (fitsPlan(planWithState, args)) return planWithState.steps
+    if (fitsPlan(planWithoutState, args)) return planWithoutState.steps
     const refuse = (reason: string): never => {
       throw new CallError('EINVAL', `${call.entry.class.name}.create: ${reason}`)
     }
-    const given = initial.filter(name => args[name] !== undefined && name !== 'state')
+    const named = modifyAttributes.filter(name => args[name] !== undefined && name !== 'state')
     const state = args.state as number | undefined
     if (state === undefined) {
-      if (given.length > 0) return refuse(`attribute state is missing; attributes ${given.join(', ')} require it`)
-      without = { names: namesOf(args), state, steps: [] }
-      return without.steps
+      if (named.length > 0) return refuse(`attribute state is missing; attributes ${named.join(', ')} require it`)
+      planWithoutState = { names: namesOf(args), state, steps: [] }
+      return planWithoutState.steps
     }
-    const steps = planTransitions(type, state, given)
+    const steps = planTransitions(type, state, named)
     if (typeof steps === 'string') return refuse(steps)
-    into = { names: namesOf(args), state, steps }
+    planWithState = { names: namesOf(args), state, steps }
     return steps
   }
 
@@ -66,43 +74,52 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
         `${call.entry.class.name}.create: attribute state: the device cannot change queue pairs of this class`,
       )
 
-    const failed = (error: unknown): never => {
+    const destroyAndThrow = (error: unknown): never => {
       const destroy = findEntry(device.table, object.class.id, DESTROY)
       if (destroy !== undefined) runDestroy(context, destroy, object, 'undo')
-      throw asCreation(object.class.name, error)
+      throw asCreateError(object.class.name, error)
     }
-    const step: CallContext = { context, device, caller, why, entry: modify, descriptors: undefined, made: undefined }
-    const runSteps = (created: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
+    const step: CallContext = {
+      context,
+      device,
+      caller,
+      why,
+      entry: modify,
+      descriptors: undefined,
+      alsoCreated: undefined,
+    }
+    const runSteps = (result: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < plan.length; i++) {
         const { state, attributes } = plan[i]
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
         const out = modify.run(step, object, values, modify.core)
-        if (out instanceof Promise) return out.then(() => runSteps(created, i + 1))
+        if (out instanceof Promise) return out.then(() => runSteps(result, i + 1))
       }
-      return created
+      return result
     }
-    const made = create(call, object, args, core)
-    if (made instanceof Promise) return made.then(out => orFail(() => runSteps(out), failed))
-    return orFail(() => runSteps(made), failed)
+    const created = create(call, object, args, core)
+    if (created instanceof Promise) return created.then(out => catchFailure(() => runSteps(out), destroyAndThrow))
+    return catchFailure(() => runSteps(created), destroyAndThrow)
   }
 }
 
-/** The error of a step as an error of the create: the attributes have the same names. */
-const asCreation = (cls: string, error: unknown): unknown => {
-  const own = `${cls}.modify: `
-  if (!(error instanceof CallError) || !error.message.startsWith(own)) return error
-  return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(own.length)}`)
+/** An error of modify, with `create` as the method that it names: the attributes have the same names. */
+const asCreateError = (cls: string, error: unknown): unknown => {
+  const prefix = `${cls}.modify: `
+  if (!(error instanceof CallError) || !error.message.startsWith(prefix)) return error
+  return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(prefix.length)}`)
 }
 
-const orFail = (
+/** Runs `body`; calls `destroyAndThrow` with what it throws or rejects with. */
+const catchFailure = (
   body: () => AnyResult | Promise<AnyResult>,
-  failed: (error: unknown) => never,
+  destroyAndThrow: (error: unknown) => never,
 ): AnyResult | Promise<AnyResult> => {
   try {
     const out = body()
-    return out instanceof Promise ? out.catch(failed) : out
+    return out instanceof Promise ? out.catch(destroyAndThrow) : out
   } catch (error) {
-    return failed(error)
+    return destroyAndThrow(error)
   }
 }

@@ -1,7 +1,7 @@
 /*
- * Fd objects for carriers (R37): found by the number in `Result.descriptors` and `Install`, attached to the carrier's
- * sink, and closed with the client's last copy of the descriptor. A closed one still exists, without events, while
- * objects use it.
+ * Fd objects for carriers (R37). A carrier finds an fd object by the number in `Result.descriptors` or `Install`,
+ * attaches its sink (`attachSink`), and closes the fd object when the client has closed its last copy of the
+ * descriptor. A closed fd object still exists, without events, while other objects use it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
@@ -15,7 +15,10 @@ export const findDescriptor = (core: Core, number: number): FdObject => {
   return fd
 }
 
-/** The client has closed a descriptor. An unknown number is not an error: its context may have been closed first. */
+/**
+ * The client has closed its last copy of a descriptor. An unknown number is no error: the context may have been closed
+ * first.
+ */
 export const closeDescriptor = (core: Core, number: number): void => {
   const fd = core.descriptors.get(number)
   if (fd === undefined || fd.closed) return

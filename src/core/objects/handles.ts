@@ -3,8 +3,7 @@
  * (docs/decisions/one-way-in.md, R23).
  *
  * Linux assigns the lowest free number, programs print it and recorded calls contain it, so this order is part of the
- * ABI. Freed numbers are in a binary heap: taking and freeing cost O(log n), without scans. The type of the values is
- * the caller's.
+ * ABI. Freed numbers are in a binary heap: taking and freeing cost O(log n), without scans.
  */
 
 export interface HandleTable<T> {
@@ -20,10 +19,10 @@ const pushFree = (heap: number[], value: number): void => {
   let at = heap.length
   heap.push(value)
   while (at > 0) {
-    const up = (at - 1) >> 1
-    if (heap[up] <= value) break
-    heap[at] = heap[up]
-    at = up
+    const parent = (at - 1) >> 1
+    if (heap[parent] <= value) break
+    heap[at] = heap[parent]
+    at = parent
   }
   heap[at] = value
 }

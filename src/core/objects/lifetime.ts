@@ -1,11 +1,12 @@
 /*
  * Lifetime of objects (R23): handles, use counts, parents, and destruction of all objects of a context.
  *
- * An object becomes visible when its create handler has succeeded; if that fails, everything is undone. An object uses
- * its parents (the objects to which its arguments referred). When a context closes or a device is removed, its objects
- * are destroyed in reverse order of dependency: always an unused one, highest handle first. That is stricter than
- * reverse order of creation, since a modify may add a dependency. There may be very many objects, so they are destroyed
- * in steps. If a destroy handler throws, that is counted, and the object is removed nevertheless.
+ * An object becomes visible when its create handler has succeeded; if the handler fails, the object is removed. An
+ * object uses its parents, the objects to which the arguments of its create referred. When a context closes or a device
+ * is removed, its objects are destroyed in reverse order of dependency: always an unused one, highest handle first.
+ * That is stricter than reverse order of creation, since a modify may add a dependency. There may be very many objects,
+ * so they are destroyed in steps. If a destroy handler throws, the exception is counted, and the object is removed
+ * nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -27,41 +28,44 @@ import {
 import { freeHandle, takeHandle } from './handles.ts'
 import { objectBytes } from './object-bytes.ts'
 
-const refuseAccess = (what: string): never => {
-  throw new CallError('EFAULT', `${what}: core itself destroys the object; there is no caller`)
+const throwNoCaller = (operation: string): never => {
+  throw new CallError('EFAULT', `${operation}: core itself destroys the object; there is no caller`)
 }
 
 /** The caller of calls that core makes itself. */
 const noCaller: Caller = {
   memory: noMemory,
-  copyIn: () => refuseAccess('copyIn'),
-  copyOut: () => refuseAccess('copyOut'),
+  copyIn: () => throwNoCaller('copyIn'),
+  copyOut: () => throwNoCaller('copyOut'),
   descriptor: () => undefined,
 }
 
 // ---- creation ----
 
-/** Counts an object of a class; EINVAL beyond the device's limit, as rxe returns when a pool is full. */
-const admit = (device: Device, cls: ObjectClass): void => {
+/** Counts an object of a class. Throws EINVAL beyond the device's limit, as rxe returns when a pool is full. */
+const countObject = (device: Device, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
   if (limit !== undefined) {
     const { classes, live, max } = limit
     if (live >= max) {
-      const of = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
-      throw new CallError('EINVAL', `${name}.create: device ${device.name} has ${live} objects of ${of}, its maximum`)
+      const counted = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
+      throw new CallError(
+        'EINVAL',
+        `${name}.create: device ${device.name} has ${live} objects of ${counted}, its maximum`,
+      )
     }
     limit.live++
   }
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts an object and charges its memory; neither if one of them fails. */
+/** Counts an object and charges its memory; does neither if one of them fails. */
 const charge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
   try {
-    admit(device, cls)
+    countObject(device, cls)
   } catch (error) {
     account?.release(objectBytes(cls))
     throw error
@@ -69,7 +73,7 @@ const charge = (context: Context, cls: ObjectClass): void => {
 }
 
 /** Creates an object with a handle that is not visible yet, and counts the use of its parents. */
-export const makeObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
+export const createObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
   charge(context, cls)
@@ -78,7 +82,7 @@ export const makeObject = (context: Context, cls: ObjectClass, parents: readonly
     class: cls,
     context,
     handle: -1,
-    life: Lifecycle.MAKING,
+    life: Lifecycle.CREATING,
     uses: 0,
     parents,
     state: undefined,
@@ -102,7 +106,7 @@ export const createDescriptor = (call: CallContext, className: string): FdObject
   const table = call.device.table.byName.get(className)
   if (table?.class.identity !== 'fd')
     throw new CallError('EOPNOTSUPP', `device ${call.device.name} has no class ${className} of descriptors`)
-  const fd = makeObject(call.context, table.class, []) as FdObject
+  const fd = createObject(call.context, table.class, []) as FdObject
   fd.life = Lifecycle.LIVE
   call.descriptors ??= []
   call.descriptors.push(fd)
@@ -126,7 +130,7 @@ export const dropParent = (object: CoreObject, parent: CoreObject): void => {
 
 // ---- destruction ----
 
-/** Ends one use. An fd object whose descriptor is closed is destroyed with its last use. */
+/** Ends one use. An fd object whose descriptor is closed is destroyed when its last use ends. */
 export const releaseUse = (object: CoreObject): void => {
   object.uses--
   if (
@@ -138,11 +142,11 @@ export const releaseUse = (object: CoreObject): void => {
     destroyNow(object, 'close')
 }
 
-/** Removes an object from all tables, without its handler. */
-export const forget = (object: CoreObject): void => {
+/** Removes an object from all tables, without running its destroy handler. */
+export const removeObject = (object: CoreObject): void => {
   const context = object.context
-  if (context === undefined || object.life === Lifecycle.GONE) return
-  object.life = Lifecycle.GONE
+  if (context === undefined || object.life === Lifecycle.DESTROYED) return
+  object.life = Lifecycle.DESTROYED
   const { counts, limits } = context.device
   const { name } = object.class
   counts[name]--
@@ -164,34 +168,34 @@ const noArguments: HandlerValues = {}
 /** Destroys an object by core itself: the handler runs, but cannot refuse and must be synchronous. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
-  if (context === undefined || object.life === Lifecycle.GONE) return
+  if (context === undefined || object.life === Lifecycle.DESTROYED) return
   const { device } = context
-  // If an asynchronous create or destroy runs, it finds out when it continues, and cleans up itself.
-  const settled = object.life === Lifecycle.LIVE
+  // An asynchronous create or destroy that runs now finds the object destroyed when it ends, and cleans up itself.
+  const isLive = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
-  object.life = Lifecycle.GOING
-  if (settled && entry !== undefined) runDestroy(context, entry, object, why)
-  forget(object)
+  object.life = Lifecycle.DESTROYING
+  if (isLive && entry !== undefined) runDestroy(context, entry, object, why)
+  removeObject(object)
 }
 
 /**
- * Destroys objects of which their caller was never told: always an unused one, newest first. An object that is in use
- * by now, because a call was asynchronous, stays.
+ * Destroys objects whose handles the caller never got: always an unused one, newest first. An object that another
+ * object or an asynchronous call uses by now stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
-  const left = new Set(objects.filter(made => made !== undefined))
-  const ready = [...left].filter(({ uses }) => uses === 0).sort((a, b) => b.id - a.id)
+  const remaining = new Set(objects.filter(object => object !== undefined))
+  const ready = [...remaining].filter(({ uses }) => uses === 0).sort((a, b) => b.id - a.id)
   for (const object of ready) {
-    if (!left.delete(object)) continue
+    if (!remaining.delete(object)) continue
     const { parents } = object
     if (context.asyncFd === object) context.asyncFd = undefined
     destroyNow(object, 'undo')
-    for (const parent of parents) if (left.has(parent) && parent.uses === 0) ready.push(parent)
+    for (const parent of parents) if (remaining.has(parent) && parent.uses === 0) ready.push(parent)
   }
 }
 
-/** Runs a destroy handler; a refusal is only counted. */
+/** Runs a destroy handler for core itself; an exception or rejection is only counted. */
 export const runDestroy = (
   context: Context,
   entry: Entry,
@@ -200,8 +204,8 @@ export const runDestroy = (
 ): void => {
   const { device } = context
   const { core } = device
-  const none = { descriptors: undefined, made: undefined }
-  const call: CallContext = { context, device, caller: noCaller, why, entry, ...none }
+  const nothingCreated = { descriptors: undefined, alsoCreated: undefined }
+  const call: CallContext = { context, device, caller: noCaller, why, entry, ...nothingCreated }
   try {
     const out = entry.run(call, object, noArguments, entry.core)
     if (out instanceof Promise) out.catch(error => noteFault(core, error))
@@ -210,7 +214,7 @@ export const runDestroy = (
   }
 }
 
-/** Destroys an unused object, and then the objects that only it used; yields after each. */
+/** Destroys an unused object, and then its parents that nothing uses any more; yields after each. */
 function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
   const ready = [object]
   // The array grows during the loop.
@@ -221,7 +225,7 @@ function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<
     for (const parent of parents)
       if (
         parent.uses === 0 &&
-        parent.life !== Lifecycle.GONE &&
+        parent.life !== Lifecycle.DESTROYED &&
         parent.context === object.context &&
         parent.class.identity !== 'fd'
       )
@@ -248,7 +252,7 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // The others are pinned by asynchronous calls, which will find their objects destroyed.
+  // Asynchronous calls use the remaining objects; they find them destroyed when they end.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

@@ -1,6 +1,7 @@
 /*
- * Approximate memory of an object: its record, the driver's record, entries of tables, and the daemon's accounting of
- * rings. Measured in a daemon with one client that creates 10,000 of each, and rounded up.
+ * Approximate bytes of memory for an object of each class: its record, the driver's record, entries of tables, and the
+ * daemon's accounting of rings. Measured in a daemon with one client that creates 10,000 objects of each class, and
+ * rounded up.
  */
 import { SOCKET_ROOM } from '../../spec/classes/device/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'

@@ -8,8 +8,8 @@
  * elements again in the same order.
  *
  * A call that names the program's descriptor tells which process has it, and its number there (`seen`). Without such a
- * call, the descriptors of the processes are searched when the end is needed (`reach`), a slice in each turn of the
- * event loop.
+ * call, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in each turn
+ * of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -241,7 +241,7 @@ export const createEventSocket = (
     seen(process, number) {
       place = { process, number }
     },
-    reach() {
+    prepareWithdraw() {
       if (isEnded || isAllRead() || isPeerEndFound()) return undefined
       const job = search()
       // Most programs have few descriptors, so the first slice suffices.

@@ -121,7 +121,7 @@ export const createProcessSpace = (
       // Most programs have few mappings, so the first slice suffices.
       return search === undefined || search.next().done ? undefined : slices.run(search)
     },
-    hold(hi, lo, length, isShared, lost) {
+    register(hi, lo, length, isShared, lost) {
       const release = held.hold(hi * TWO_32 + lo, length, lost)
       if (isShared) written?.note(hi * TWO_32 + lo, length)
       return release

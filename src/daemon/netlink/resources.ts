@@ -6,7 +6,7 @@
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
-import { countOf, domainOf, objectsOf, openedContexts } from '../../core/resources.ts'
+import { countOf, objectsOf, openedContexts, pdOf } from '../../core/resources.ts'
 import {
   coreQueueResources,
   cqEntries,
@@ -76,7 +76,7 @@ const contextNumber = ({ context }: CoreObject): readonly Entry[] =>
   context === undefined ? [] : [['RES_CTXN', u32(context.id)]]
 
 const domainNumber = (object: CoreObject): readonly Entry[] => {
-  const domain = domainOf(object)
+  const domain = pdOf(object)
   return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
 }
 

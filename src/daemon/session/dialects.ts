@@ -38,7 +38,7 @@ export const ucmaDialect = (
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
   const reportsTo = (handle: number, callerFd: number): boolean => {
-    const events = findHandle(context.handles, handle)?.events?.to.channel
+    const events = findHandle(context.handles, handle)?.events?.route.channel
     return events !== undefined && events.handle === coreFdOf(callerFd)
   }
   const kindOf = (callerFd: number): 'channel' | 'other' | 'closed' => {

@@ -22,8 +22,8 @@ const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
 /** The status with which a LOCAL_INV completes, by `Invalidated`. */
 const INVALIDATION_STATUS = {
   [Invalidated.DONE]: SUCCESS,
-  [Invalidated.NOTHING]: LOC_QP_OP_ERR,
-  [Invalidated.FOREIGN]: MW_BIND_ERR,
+  [Invalidated.NOT_BOUND]: LOC_QP_OP_ERR,
+  [Invalidated.OTHER_QP]: MW_BIND_ERR,
 } as const
 
 export const regionMemory = (table: MemoryTable): Memory => {

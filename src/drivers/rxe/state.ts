@@ -1,7 +1,7 @@
 /*
  * The soft device's state: tables by which engine, packets and calls find queue pairs and completion queues.
  */
-import type { CallContext, Context, CoreObject, Device, RequestLook } from '../../core/model.ts'
+import type { CallContext, Context, CoreObject, Device, RequestPoll } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/check/causes.ts'
 import type { Failure } from '../../spec/check/failures.ts'
@@ -188,7 +188,7 @@ export interface RxeState {
   readonly failures: Failures
   /** Only while the device is watched. */
   feed: RequestFeed | undefined
-  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestLook
+  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher, scratch: Arena) => RequestPoll
   /**
    * Queue pairs of core clients by QPN (1 while the MAD layer uses it), and the number of datagrams that wait in them.
    */

@@ -8,7 +8,7 @@
  */
 
 import { Clients, classesWithClients } from '../../clients/clients.ts'
-import { createCore, ENDED_IN_TURN, unregister } from '../../core/devices/registry.ts'
+import { createCore, STEPS_PER_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
@@ -323,7 +323,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkFunction('createNetwork', 'random', random)
   if (seed !== undefined && !isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is no seed`, `a seed is ${SEED_RANGE}`)
-  const slices = createSlices(undefined, ENDED_IN_TURN)
+  const slices = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     now: nowMicroseconds,
     random,

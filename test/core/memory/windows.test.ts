@@ -13,10 +13,10 @@ import {
   bindWindow,
   Invalidated,
   invalidateWindow,
-  loseRegion,
   removeRegion,
   removeWindow,
   unbindWindowsOf,
+  unmapRegion,
 } from '../../../src/core/memory/windows.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
@@ -327,7 +327,7 @@ test('destroying a region or queue pair visits only its own windows', () => {
   }
   const maxAccesses = 50
   assert.ok(bind())
-  assert.ok(accessesOf(() => loseRegion(table, region)) < maxAccesses)
+  assert.ok(accessesOf(() => unmapRegion(table, region)) < maxAccesses)
   assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < maxAccesses)
   assert.equal(table.bound[window], -1)
   assert.equal(table.bound[region], 0)

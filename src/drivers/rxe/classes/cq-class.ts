@@ -73,7 +73,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
     query(call, { state, events }) {
       return afterCatchUp(call, () => {
         const { ring, kind, completions, errors, compVector } = state
-        const { count, period } = events?.more?.threshold ?? noThreshold
+        const { count, period } = events?.state?.threshold ?? noThreshold
         const counts = { completions: BigInt(completions), errors: BigInt(errors) }
         return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
       })

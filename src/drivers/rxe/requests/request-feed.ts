@@ -9,7 +9,7 @@
  * lost.
  */
 import { findGid } from '../../../core/devices/gids.ts'
-import type { Device, RequestLook } from '../../../core/model.ts'
+import type { Device, RequestPoll } from '../../../core/model.ts'
 import {
   type RequestElement,
   type RequestWatcher,
@@ -187,7 +187,7 @@ export const watchRequests = (
   engineCompletions: Completions,
   watcher: RequestWatcher,
   scratch: Arena,
-): RequestLook => {
+): RequestPoll => {
   const digest = createDigest(device.memory, scratch)
   const { state } = device
   const { qps, rings, cqs } = state

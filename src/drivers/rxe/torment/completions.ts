@@ -166,7 +166,7 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
     notify(cq, solicited) {
       // 0: not armed; 1: for a solicited or failed completion; 2: for any
       const armed = cq.events?.armed ?? 0
-      const hasThreshold = cq.events?.more?.threshold !== undefined
+      const hasThreshold = cq.events?.state?.threshold !== undefined
       if (armed === 0 || (armed === 1 && !solicited) || hasThreshold || sink.isSuspended()) {
         sink.raise(cq, solicited)
         return
