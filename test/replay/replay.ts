@@ -340,7 +340,7 @@ export const replay = (
     const fd = findDescriptor(core, number)
     for (let handle = 0; handle < 16; handle++) {
       const { events, class: cls } = findHandle(context!.handles, handle) ?? {}
-      if (cls?.name === 'cq' && events?.to.channel === fd) completed(events, true)
+      if (cls?.name === 'cq' && events?.route.channel === fd) completed(events, true)
     }
     const [event] = readEvents(fd)
     assert.deepEqual(event.bytes, logged.data, `${name}:${logged.line}: event`)

@@ -4,7 +4,7 @@
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
-import { makeObject } from '../../core/objects/lifetime.ts'
+import { createObject } from '../../core/objects/lifetime.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
@@ -81,7 +81,7 @@ const MAX_WAITING = 8
 export const requireReader = ({ events, state: id }: CmIdObject): void => {
   if (id.waiting < MAX_WAITING) return
   // A program that reads the records without `getEvent` does not decrement the count.
-  if (events?.to.channel?.sink.unread() === 0) id.waiting = 0
+  if (events?.route.channel?.sink.unread() === 0) id.waiting = 0
   else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)
 }
 
@@ -108,11 +108,11 @@ class ProgramOwner implements IdOwner {
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
     const { context, events } = this.#object
-    const channel = events?.to.channel
+    const channel = events?.route.channel
     if (context === undefined || channel === undefined || channel.closed) return undefined
     let object: CmIdObject
     try {
-      object = makeObject(context, CmId, []) as CmIdObject
+      object = createObject(context, CmId, []) as CmIdObject
     } catch (error) {
       if (error instanceof CallError) return undefined
       throw error

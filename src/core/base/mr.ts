@@ -221,7 +221,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const finish = (): ReturnType<typeof createRegion> => {
       try {
         // The context may have been closed, or the device removed, meanwhile.
-        if (object.life !== Lifecycle.MAKING) throw new CallError('EIO', 'mr.create: the context was closed')
+        if (object.life !== Lifecycle.CREATING) throw new CallError('EIO', 'mr.create: the context was closed')
         return createRegion(call, object, args, source)
       } catch (error) {
         source.other?.file?.close()

@@ -208,7 +208,7 @@ test('descriptors are usable within the chain, and installed in the messages of 
     [1, 2].map((entry, i) => [numbers[i], at + BigInt(entries[entry].at + 4), 4]),
   )
   const events = b.context.handles.slots[1]?.events
-  assert.deepEqual([events?.to.channel?.id, events?.to.asyncFd?.id], numbers)
+  assert.deepEqual([events?.route.channel?.id, events?.route.asyncFd?.id], numbers)
 })
 
 test('a chain of any bytes is refused or runs, without other effects', () => {

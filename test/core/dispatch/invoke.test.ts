@@ -450,10 +450,10 @@ test('a call on the descriptor of another context waits for nothing of it', () =
   const b = openTestDevice()
   const fd = install(b, invokeNow(b.context, AsyncFd, 'create', 0, {}, b.caller))
   let asked = 0
-  const reach = (): undefined => {
+  const prepareWithdraw = (): undefined => {
     asked++
   }
-  attachSink(fd, { post() {}, reach, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
+  attachSink(fd, { post() {}, prepareWithdraw, withdraw: () => [], unread: () => 0, take: () => [], end() {} })
   const other = openContext(b.device, { opened: true })
   assert.equal(
     errnoOf(() => invokeNow(other, AsyncFd, 'query', fd.id, {}, b.caller)),

@@ -192,7 +192,7 @@ test('the buffer of a region that is destroyed or moved is not retained', () => 
   const found = new Float64Array(1)
   const find = (at: bigint) =>
     findBuffer(table, 1, table.key[row], Number(at >> 32n), Number(at & 0xffff_ffffn), 64, 0, found)
-  const retained = () => table.recent.filter(({ holder }) => holder.bytes.length > 0).length
+  const retained = () => table.recent.filter(({ buffer }) => buffer.bytes.length > 0).length
   assert.ok(find(one) !== undefined && retained() === 1)
   relocateRegion(table, row, two, two, 64, space)
   assert.equal(retained(), 0)

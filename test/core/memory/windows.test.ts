@@ -25,7 +25,7 @@ import { errnoOf, openTestDevice } from '../fixture.ts'
 const { pd: Pd, mr: Mr, mw: Mw } = Classes
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, ZERO_BASED, FLUSH_GLOBAL } = AccessFlags.values
 const { TYPE_1, TYPE_2 } = MwType.values
-const { DONE, NOTHING, FOREIGN } = Invalidated
+const { DONE, NOT_BOUND, OTHER_QP } = Invalidated
 const REGION_ACCESS = LOCAL_WRITE | MW_BIND
 const PD = 7
 const QP = 17
@@ -155,14 +155,14 @@ test('only a type 2 window may be zero-based (o10-36.2.2); its addresses count f
 test('only a type 2 window that is bound to this queue pair can be invalidated (o10-37.2.26)', () => {
   const one = setUp(TYPE_1)
   one.bind()
-  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOTHING)
-  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOTHING, 'a region that was registered by a call')
+  assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOT_BOUND)
+  assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOT_BOUND, 'a region that was registered by a call')
   const { bind, reach, table, window, region } = setUp(TYPE_2)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOTHING, 'it is unbound')
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOT_BOUND, 'it is unbound')
   bind()
-  assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), FOREIGN)
-  assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOTHING)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), NOTHING)
+  assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), OTHER_QP)
+  assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOT_BOUND)
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), NOT_BOUND)
   assert.equal(reach(LO + 100, 50), true)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window]), DONE)
   assert.equal(reach(LO + 100, 50), false)

@@ -25,9 +25,9 @@ import { close, recvSmall, shutdown } from '../../../src/host/net/sockets.ts'
 
 const element = (userHandle: bigint): Affiliation => ({
   userHandle,
-  to: { channel: undefined, asyncFd: undefined, handlers: undefined },
+  route: { channel: undefined, asyncFd: undefined, handlers: undefined },
   armed: 0,
-  more: undefined,
+  state: undefined,
 })
 
 const record = (of: Affiliation, number = 0): EventRecord => {
@@ -288,7 +288,7 @@ test('events can be withdrawn only while some process holds the program’s end'
   // Process 1 does not hold the end; its descriptors may be unreadable.
   const init = openProcess(1) as ProcessHandle
   holders.push(init, self)
-  await socket.reach?.()
+  await socket.prepareWithdraw?.()
   assert.equal(socket.withdraw(a).length, 1)
   socket.close()
   close(theirs)
@@ -321,9 +321,9 @@ const createUnnamedEnd = (t: TestContext, many: number) => {
 test('the end of a program with few descriptors is found immediately, and its number is remembered', t => {
   const { socket } = createUnnamedEnd(t, 0)
   const a = element(1n)
-  assert.equal(socket.reach?.(), undefined, 'no record is unread')
+  assert.equal(socket.prepareWithdraw?.(), undefined, 'no record is unread')
   socket.post(record(a))
-  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.prepareWithdraw?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
 })
 
@@ -332,16 +332,16 @@ test('the end of a program with many descriptors is searched in slices, one per 
   const { socket, turns } = createUnnamedEnd(t, many)
   const a = element(1n)
   socket.post(record(a))
-  const found = socket.reach?.()
+  const found = socket.prepareWithdraw?.()
   assert.ok(found instanceof Promise)
   assert.equal(turns(), 0)
   await found
   assert.ok(turns() >= many / FDS_PER_SLICE - 1, `${turns()} turns`)
   const after = turns()
-  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.prepareWithdraw?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
   socket.post(record(a))
-  assert.equal(socket.reach?.(), undefined, 'its number is known from now on')
+  assert.equal(socket.prepareWithdraw?.(), undefined, 'its number is known from now on')
   assert.equal(turns(), after)
 })
 
@@ -351,9 +351,9 @@ test('an end that a call has named is not searched, unless its number has change
   const a = element(1n)
   socket.seen(self, theirs)
   socket.post(record(a))
-  assert.equal(socket.reach?.(), undefined)
+  assert.equal(socket.prepareWithdraw?.(), undefined)
   socket.seen(self, socket.peerEnd + 1)
-  await socket.reach?.()
+  await socket.prepareWithdraw?.()
   assert.ok(turns() > 0)
   assert.equal(socket.withdraw(a).length, 1)
 })

@@ -160,7 +160,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       const completions = mine.filter(({ type }) => type === COMPLETION).length
       const { events } = object
       assert.deepEqual(
-        [events.more?.completions ?? 0, events.more?.asyncs ?? 0, events.armed],
+        [events.state?.completions ?? 0, events.state?.asyncs ?? 0, events.armed],
         [
           modelObject.read.completions + completions,
           modelObject.read.asyncs + mine.length - completions,

@@ -70,7 +70,7 @@ export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
   {
     createAhs(call, object, args, core) {
       const { handles } = core(call, object, args)
-      const ahs = call.made?.objects ?? []
+      const ahs = call.alsoCreated?.objects ?? []
       return { handles, numbers: ahs.map(ah => ({ number: (ah.state as AddressHandle).number })) }
     },
   },
