@@ -1,6 +1,6 @@
 /*
- * The daemon's part of `userdma check`: the call stacks of programs, the checker that core feeds, and the clients that
- * receive its findings.
+ * The daemon's part of `userdma check`: it keeps the call stacks that programs send, runs the checker
+ * (clients/check/check-client.ts), and passes its findings to subscribed tools.
  */
 import { readSync } from 'node:fs'
 import type { Misuse, RefusedAttempt } from '../check/events.ts'
@@ -18,44 +18,46 @@ import type { Contexts } from './context/contexts.ts'
 import { createEventLogs } from './event-log.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Limits per process: frames of a stack, stacks, and approximate bytes. The shim sends fewer. */
+/** Limits per process: frames of a stack, number of stacks, and their approximate bytes. The shim sends fewer. */
 const MAX_FRAMES = 64
 const MAX_STACKS = 4096
 const MAX_BYTES = 2 ** 24
 /**
- * Limits of all processes together: processes whose stacks are kept, ended ones included, and bytes. The oldest go
- * first.
+ * Limits of all processes together: number of processes whose stacks are kept, ended ones included, and approximate
+ * bytes. Beyond them the stacks of the oldest processes are removed.
  */
 const MAX_PROCESSES = 256
-const MAX_TOTAL = 2 ** 27
-/** Milliseconds after which logs of programs that post little are read. */
-const JOIN_MS = 100
+const MAX_TOTAL_BYTES = 2 ** 27
+/** Milliseconds between reads of the event logs, so that those of programs that post little are read too. */
+const READ_LOGS_INTERVAL = 100
 /** Bytes charged for a frame in addition to its text. */
-const FRAME = 32
+const FRAME_BYTES = 32
 
-export interface CheckDesk {
-  /** The stack of the current call; undefined between calls. */
-  calling: Stack | undefined
+export interface DaemonChecker {
+  /** The program's stack at the call that runs; undefined between calls. */
+  currentStack: Stack | undefined
   /**
-   * Stores the stack of a STACK message. Ids belong to the process's `session`; `declared` is the pid in the process's
-   * own namespace, which its post log contains. False if the process has too many stacks, or has this id already.
+   * Stores the stack of a STACK message under its id, which is unique in the process's `session`. `declared`: the pid
+   * in the process's own namespace, which its post log contains. `frames`: one per line. False if the process has too
+   * many stacks, or has this id already.
    */
-  define(
+  defineStack(
     session: object,
     process: { readonly pid: number; readonly declared: number },
     id: number,
     frames: string,
   ): boolean
+  /** The stored stack; empty if there is none. */
   stackOf(pid: number, id: number): Stack
-  /** Reports a REFUSED message of a process, for a queue pair of a context. */
+  /** Reports a REFUSED message: a post that the program's provider library refused. */
   refusedPost(
     context: Context,
     stack: Stack,
     post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'> & RequestFacts,
   ): void
-  /** Reports a call that was refused before it was decoded. */
+  /** Reports a refused call that was not decoded into a method (`Answer.attempt`). */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
-  /** Reports a MISUSE message of a process. The context may be its parent's. */
+  /** Reports a MISUSE message of a process. The context may belong to its parent process. */
   misused(
     context: Context,
     process: { readonly pid: number },
@@ -67,17 +69,19 @@ export interface CheckDesk {
   ): void
   /** Reports a FORK message of a process. */
   forked(pid: number, stack: Stack): void
-  /** Starts reading event logs: a program writes one. */
+  /** A program writes an event log: from now on the logs are read. */
   watchEvents(): void
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void
-  /** How often each finding was found, by its number − 1; and what was left out. */
+  /** How often each finding was found, indexed by its number − 1. */
   readonly counts: readonly number[]
+  /** What was not checked. */
   readonly omissions: readonly Omission[]
-  /** Calls of programs that were checked. */
+  /** Number of programs' calls that were checked. */
   readonly calls: number
 }
 
+/** The stacks of one process. */
 interface Stacks {
   readonly session: object
   readonly declared: number
@@ -85,48 +89,55 @@ interface Stacks {
   bytes: number
 }
 
-const AT = offsetsOf(Messages.post)
+/** Byte offsets of the fields of a post log's entry. */
+const POST_OFFSETS = offsetsOf(Messages.post)
 
-const NONE: Stack = []
+const NO_STACK: Stack = []
 
-export const createCheckDesk = (
+export const createDaemonChecker = (
   core: Core,
   now: () => number,
   { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
   { like = [], buffers = 'sampled' }: Pick<DaemonConfig, 'like' | 'buffers'> = {},
-): CheckDesk => {
+): DaemonChecker => {
   const stacks = new Map<number, Stacks>()
-  const found: Finding[] = []
+  const findings: Finding[] = []
   const receivers = new Set<(finding: Finding) => void>()
   const post = new DataView(new ArrayBuffer(Messages.post.size))
 
-  let total = 0
-  const drop = (pid: number): void => {
-    total -= stacks.get(pid)?.bytes ?? 0
+  let totalBytes = 0
+  const removeStacks = (pid: number): void => {
+    totalBytes -= stacks.get(pid)?.bytes ?? 0
     stacks.delete(pid)
   }
 
-  const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NONE
+  const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NO_STACK
 
-  /** The process that calls itself `declared` and uses the context of `owner`; −1: unknown. */
+  /**
+   * The pid of the process that has pid `declared` in its own namespace and uses the context of process `owner`; −1:
+   * unknown.
+   */
   const processOf = (owner: number, declared: number): number => {
     if (stacks.get(owner)?.declared === declared) return owner
-    for (const [pid, one] of stacks) if (one.declared === declared) return pid
+    for (const [pid, other] of stacks) if (other.declared === declared) return pid
     return -1
   }
 
+  /** The stack of the post of a request, from the post log in the context's memory file. */
   const postStack = (context: Context, queue: number, number: number, wrId: bigint): Stack => {
     const memory = contexts.of(context)?.memory
     const owner = failures.ownerOf(context)
-    if (memory === undefined || owner === undefined) return NONE
-    // ibv_wr_complete logs one entry for all its requests.
+    if (memory === undefined || owner === undefined) return NO_STACK
+    // ibv_wr_complete logs one entry, with wr_id 0, for all its requests.
     const id = queue === PostQueue.BATCH ? 0n : wrId
     readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, id) * post.byteLength)
     const matches =
-      post.getBigUint64(AT.wrId, true) === id &&
-      post.getUint32(AT.queue, true) === queue &&
-      post.getUint32(AT.number, true) === number
-    return matches ? stackOf(processOf(owner.pid, post.getUint32(AT.pid, true)), post.getUint32(AT.stack, true)) : NONE
+      post.getBigUint64(POST_OFFSETS.wrId, true) === id &&
+      post.getUint32(POST_OFFSETS.queue, true) === queue &&
+      post.getUint32(POST_OFFSETS.number, true) === number
+    return matches
+      ? stackOf(processOf(owner.pid, post.getUint32(POST_OFFSETS.pid, true)), post.getUint32(POST_OFFSETS.stack, true))
+      : NO_STACK
   }
 
   const programOf = (context: Context): Program | undefined => {
@@ -134,7 +145,8 @@ export const createCheckDesk = (
     return owner && { pid: owner.pid, command: owner.command }
   }
 
-  const placeOf = (context: Context) => ({
+  /** The fields of an event that tell where it happened. */
+  const originOf = (context: Context) => ({
     time: now(),
     device: context.device.name,
     deviceNumber: context.device.index,
@@ -143,7 +155,7 @@ export const createCheckDesk = (
   })
 
   const report = (finding: Finding): void => {
-    found.push(finding)
+    findings.push(finding)
     for (const receive of receivers) receive(finding)
   }
   const logs = createEventLogs(contexts, (context, pid) => processOf(failures.ownerOf(context)?.pid ?? -1, pid))
@@ -154,7 +166,7 @@ export const createCheckDesk = (
     watches: context => programOf(context) !== undefined,
     program: programOf,
     callStack() {
-      const stack = requests.calling ?? NONE
+      const stack = daemonChecker.currentStack ?? NO_STACK
       return () => stack
     },
     postStack,
@@ -165,58 +177,62 @@ export const createCheckDesk = (
     events: { stackOf, read: logs.read },
   })
 
-  const requests: CheckDesk = {
-    calling: undefined,
-    define(session, { pid, declared }, id, frames) {
-      let own = stacks.get(pid)
-      if (own?.session !== session) {
-        drop(pid)
-        own = { session, declared, byId: new Map(), bytes: 0 }
-        stacks.set(pid, own)
+  const daemonChecker: DaemonChecker = {
+    currentStack: undefined,
+    defineStack(session, { pid, declared }, id, frames) {
+      let processStacks = stacks.get(pid)
+      if (processStacks?.session !== session) {
+        removeStacks(pid)
+        processStacks = { session, declared, byId: new Map(), bytes: 0 }
+        stacks.set(pid, processStacks)
       }
       const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
-      const bytes = frames.length + stack.length * FRAME
-      if (own.byId.size >= MAX_STACKS || own.bytes + bytes > MAX_BYTES || own.byId.has(id)) {
+      const bytes = frames.length + stack.length * FRAME_BYTES
+      if (
+        processStacks.byId.size >= MAX_STACKS ||
+        processStacks.bytes + bytes > MAX_BYTES ||
+        processStacks.byId.has(id)
+      ) {
         checker.omit('stacks', 1)
         return false
       }
-      own.byId.set(id, stack)
-      own.bytes += bytes
-      total += bytes
+      processStacks.byId.set(id, stack)
+      processStacks.bytes += bytes
+      totalBytes += bytes
       for (const oldest of stacks.keys()) {
-        if (oldest === pid || (stacks.size <= MAX_PROCESSES && total <= MAX_TOTAL)) break
+        if (oldest === pid || (stacks.size <= MAX_PROCESSES && totalBytes <= MAX_TOTAL_BYTES)) break
         checker.omit('stacks', stacks.get(oldest)?.byId.size ?? 0)
-        drop(oldest)
+        removeStacks(oldest)
       }
       return true
     },
     stackOf,
     refusedPost(context, stack, post) {
-      checker.refusedPost({ ...post, ...placeOf(context), stack, request: post })
+      checker.refusedPost({ ...post, ...originOf(context), stack, request: post })
     },
     misused(context, { pid }, stack, { address, age, ...misuse }) {
-      const place = placeOf(context)
+      const origin = originOf(context)
       checker.misused({
         ...misuse,
-        ...place,
+        ...origin,
         stack,
-        time: place.time - Number(age) / 1000,
+        time: origin.time - Number(age) / 1000,
         address: Number(address),
         program: { pid, command: commandName(pid) ?? '?' },
       })
     },
     refusedAttempt(context, attempt) {
-      checker.refusedAttempt({ ...attempt, ...placeOf(context) })
+      checker.refusedAttempt({ ...attempt, ...originOf(context) })
     },
     forked: (pid, stack) => checker.forked(pid, stack),
     watchEvents() {
       if (isLogged) return
       isLogged = true
       checker.races?.begin()
-      setInterval(() => checker.races?.join(), JOIN_MS).unref()
+      setInterval(() => checker.races?.join(), READ_LOGS_INTERVAL).unref()
     },
     subscribe(receive) {
-      for (const finding of found) receive(finding)
+      for (const finding of findings) receive(finding)
       receivers.add(receive)
       return () => receivers.delete(receive)
     },
@@ -231,5 +247,5 @@ export const createCheckDesk = (
       return checker.calls
     },
   }
-  return requests
+  return daemonChecker
 }

@@ -1,9 +1,9 @@
 /*
  * Containment of the daemon's own bugs: what happens when its code throws unexpectedly.
  *
- * Every entry from the event loop is a boundary: a session's messages, a doorbell, a timer, a device's poll (loop.ts).
- * An exception there is logged with its stack and ends at most the session, device or call that was served; all others
- * continue. A repeated fault is logged the 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
+ * Every callback of the event loop is a boundary: for a session's messages, a doorbell, a timer, a device's poll
+ * (loop.ts). An exception there is logged with its stack, and ends at most the session, device or call that was served;
+ * all others continue. A repeated fault is logged the 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
  */
 
 export interface Containment {
@@ -11,13 +11,16 @@ export interface Containment {
   readonly count: number
   /** Logs a fault; `where` names the work in a few words. */
   report(where: string, error: unknown): void
-  /** Wraps `body` in a callback that never throws. A fault is logged; then `failed` runs, within the same boundary. */
+  /**
+   * Wraps `body` in a callback that never throws. A fault is logged; then `onFailure` runs, whose own exceptions are
+   * logged too.
+   */
   guard<A extends readonly unknown[]>(
     where: string,
     body: (...args: A) => void,
-    failed?: () => void,
+    onFailure?: () => void,
   ): (...args: A) => void
-  /** Runs all steps, even if some throw. */
+  /** Runs all steps, even if some throw; faults are logged. */
   runAll(where: string, steps: readonly (() => void)[]): void
 }
 
@@ -45,9 +48,9 @@ export const createContainment = (log: (...words: unknown[]) => void = console.e
       return count
     },
     report,
-    guard(where, body, failed) {
+    guard(where, body, onFailure) {
       return (...args) => {
-        if (!attempt(where, () => body(...args))) attempt(where, () => failed?.())
+        if (!attempt(where, () => body(...args))) attempt(where, () => onFailure?.())
       }
     },
     runAll(where, steps) {

@@ -31,7 +31,7 @@ import { secureRandom } from '../host/random.ts'
 import { readTorment } from '../spec/check/torment.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
-import { createCheckDesk } from './check.ts'
+import { createDaemonChecker } from './check.ts'
 import { createContainment } from './containment.ts'
 import { createContexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
@@ -64,7 +64,7 @@ export interface DaemonOptions {
   readonly endWithLastClient: boolean
   /** Users to serve besides the process's own; default: none. */
   readonly served?: Served
-  /** Replacements of standard parts: tests use failing ones to check containment. */
+  /** Replacements of parts: tests replace some by failing ones, to check that the daemon contains exceptions. */
   readonly parts?: Partial<DaemonParts>
 }
 
@@ -76,35 +76,39 @@ export interface DaemonParts {
 }
 
 export interface Daemon {
+  /** Absolute path of the socket. */
   readonly socket: string
+  /** Resolves when the daemon has ended. */
   readonly ended: Promise<void>
   close(): Promise<void>
 }
 
-/** Another daemon serves the socket. */
+/** Thrown if another daemon serves the socket. */
 export class SocketInUseError extends Error {
   override readonly name = 'SocketInUseError'
 }
 
-/** Bytes of sun_path without its NUL. */
-const LONGEST_PATH = 107
-/** The tree's path must fit in its field of the session protocol. */
-const LONGEST_ROOT = 239
+/** Maximum bytes of the socket's path: sun_path without its NUL. */
+const MAX_SOCKET_PATH = 107
+/** Maximum bytes of the tree's path: it must fit in its field of the HELLO reply. */
+const MAX_ROOT_PATH = 239
 
-const requireFolder = (socket: string): void => {
+const requirePrivateFolder = (socket: string): void => {
   const folder = dirname(socket)
   if (!existsSync(folder)) throw new Error(`socket ${socket}: folder ${folder} does not exist`)
-  const why = exposure(folder)
-  if (why === undefined) return
+  const exposureReason = exposure(folder)
+  if (exposureReason === undefined) return
   throw new Error(
-    `socket ${socket}: ${why}, who could replace the daemon's files; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or omit --socket`,
+    `socket ${socket}: ${exposureReason}, who could replace the daemon's files; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or omit --socket`,
   )
 }
 
 const listenAt = async (socket: string, served: Served): Promise<number> => {
-  if (Buffer.byteLength(socket) > LONGEST_PATH)
-    throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system allows ${LONGEST_PATH}`)
-  requireFolder(socket)
+  if (Buffer.byteLength(socket) > MAX_SOCKET_PATH)
+    throw new Error(
+      `socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system allows ${MAX_SOCKET_PATH}`,
+    )
+  requirePrivateFolder(socket)
   const lock = await takeLock(`${socket}.lock`)
   try {
     return listen(socket, { mode: isShared(served) ? 0o666 : 0o600 })
@@ -119,7 +123,7 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   }
 }
 
-/** A page that only the daemon can write: it is mapped before it is sealed. */
+/** The page with the parked word (loop.ts). Only the daemon can write it: it is mapped here before it is sealed. */
 const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
@@ -145,16 +149,16 @@ export const startDaemon = async ({
   socket: path,
   config,
   endWithLastClient,
-  parts = {},
+  parts: replacements = {},
   served = ownUserOnly,
 }: DaemonOptions): Promise<Daemon> => {
   checkDevices(config.devices)
   const socket = resolve(path)
   const root = `${socket}.tree`
-  if (Buffer.byteLength(root) > LONGEST_ROOT) throw new Error(`socket path ${socket} is too long`)
+  if (Buffer.byteLength(root) > MAX_ROOT_PATH) throw new Error(`socket path ${socket} is too long`)
   const interfaces = config.link === 'memory' ? undefined : openInterfaces()
   const network = createNetwork(config, interfaces)
-  const containment = createContainment(parts.log)
+  const containment = createContainment(replacements.log)
   const slices = createSlices(() => {
     daemon.turn++
   })
@@ -167,8 +171,8 @@ export const startDaemon = async ({
     run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
   })
   const trace = createTraceHub(nowMicroseconds)
-  // On a memory link the loop moves the packets between devices itself.
-  const woken = config.link === 'memory' ? undefined : () => startedLoop?.kick()
+  // On a memory link received packets need no notification: the loop itself moves packets between devices.
+  const wakeLoop = config.link === 'memory' ? undefined : () => runningLoop?.kick()
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -183,19 +187,19 @@ export const startDaemon = async ({
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
     guestOf: ({ account }) => (account?.user === process.geteuid?.() ? undefined : account?.user),
-    wake: () => startedLoop?.advance(),
+    wake: () => runningLoop?.advance(),
   })
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   const polled = [thresholds, clientTimers]
-  const setting = config.torment === undefined ? undefined : readTorment(config.torment)
-  const torment = setting && createTorment(setting, mapArena(PIECE_BYTES))
-  const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice, torment)
-  let startedLoop: Loop | undefined
+  const tormentOptions = config.torment === undefined ? undefined : readTorment(config.torment)
+  const torment = tormentOptions && createTorment(tormentOptions, mapArena(PIECE_BYTES))
+  const devices = createDevices(core, network, interfaces, polled, wakeLoop, replacements.createRxeDevice, torment)
+  let runningLoop: Loop | undefined
   let listening: number
   try {
-    // Creating the devices checks whether their addresses exist and are free, so this comes first.
+    // Creating the devices checks that their addresses exist and are free, so this comes first.
     for (const spec of config.devices) devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {
@@ -204,18 +208,18 @@ export const startDaemon = async ({
     throw error
   }
   /**
-   * Removes the socket last: while it exists no other daemon can start at this path and have its files removed by us.
+   * Called last: while the socket exists, no other daemon can start at this path, whose files this one would remove.
    */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
     close(listening)
   }
 
-  // A separate pool: the other pool's counts are those of rings.
+  // A pool of its own, because `userdma stat` shows the counts of the other pool as those of rings.
   const parkedPool = createRingPool()
   const parked = createParkedPage(parkedPool)
-  /** A faulty device's state is unknown: it is removed, and its programs get DEVICE_FATAL. */
-  const fail = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
+  /** Removes a device that threw, since its state is unknown; its programs get DEVICE_FATAL. */
+  const removeFaulty = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
     const { name } = device.device
     containment.report(`device ${name}, which is removed`, error)
     if (devices.find(name)?.device === device.device) daemon.unplug(name)
@@ -229,10 +233,10 @@ export const startDaemon = async ({
     (failed, error) => {
       const device = devices.rxe.find(rxe => rxe === failed)
       if (device === undefined) containment.report('thresholds of events', error)
-      else fail(device, error)
+      else removeFaulty(device, error)
     },
   )
-  startedLoop = loop
+  runningLoop = loop
   const pool = createRingPool()
   const contexts = createContexts(
     pool,
@@ -245,15 +249,15 @@ export const startDaemon = async ({
     },
     containment,
   )
-  const failures = createFailureReports(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure)
+  const failures = createFailureReports(core, nowMicroseconds, replacements.log ?? console.error, trace.postFailure)
   const sessions = new Set<Session>()
   /**
-   * The calling process most likely has the descriptor; but copies may be in any process, and a device can be removed
-   * outside a call.
+   * The processes that may have an event descriptor, most likely first: the one whose call runs, then all others with a
+   * session, since copies may be in any process, and a device can be removed outside a call.
    */
   const holders = function* (): Generator<ProcessHandle> {
-    if (daemon.calling !== undefined) yield daemon.calling
-    for (const { process } of sessions) if (process !== daemon.calling) yield process
+    if (daemon.callingProcess !== undefined) yield daemon.callingProcess
+    for (const { process } of sessions) if (process !== daemon.callingProcess) yield process
   }
   let files: DeviceFiles | undefined
   let follow: ((added: RxeDevice) => void) | undefined
@@ -262,15 +266,15 @@ export const startDaemon = async ({
       return { ...config, devices: devices.listed }
     },
     core,
-    dispatch: parts.dispatch ?? dispatch,
-    log: parts.log ?? console.error,
+    dispatch: replacements.dispatch ?? dispatch,
+    log: replacements.log ?? console.error,
     containment,
     network,
     pool,
     loop,
     contexts,
     events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
-      // A context of connection management has only channels; it ends with the last.
+      // A context without memory file has only rdma_cm channels or a umad file; it ends with the last of them.
       if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
     }),
     fdQuotas: createFdQuotas(),
@@ -279,7 +283,7 @@ export const startDaemon = async ({
     trace,
     cm: clients.use('rdma_cm'),
     failures,
-    check: config.check ? createCheckDesk(core, nowMicroseconds, { contexts, failures }, config) : undefined,
+    check: config.check ? createDaemonChecker(core, nowMicroseconds, { contexts, failures }, config) : undefined,
     torment: torment?.decisions,
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
@@ -305,10 +309,10 @@ export const startDaemon = async ({
       loop.kick()
       notifyAdded(daemon.netlink, added)
     },
-    rename(name, to) {
+    rename(name, newName) {
       const found = devices.find(name)
-      if (found === undefined || name === to) return
-      devices.rename(found, to)
+      if (found === undefined || name === newName) return
+      devices.rename(found, newName)
       files?.rename(found, name)
       notifyRenamed(daemon.netlink, found)
     },
@@ -328,19 +332,19 @@ export const startDaemon = async ({
     sessions: () => sessions.size,
     sessionsOf: pid => [...sessions].filter(({ process }) => process.pid === pid).length,
     turn: 0,
-    calling: undefined,
+    callingProcess: undefined,
   }
   try {
-    const written = createDeviceFiles(root, devices.all)
-    files = written
+    const deviceFiles = createDeviceFiles(root, devices.all)
+    files = deviceFiles
     const changed = (device: Pick<RxeDevice, 'device' | 'state'>, before?: Identity): void => {
-      written.changed(device)
+      deviceFiles.changed(device)
       if (before !== undefined) notifyMoved(daemon.netlink, device, before)
     }
     if (interfaces)
-      follow = followInterfaces(interfaces, devices.rxe, changed, fail, {
-        own: ({ device }, mac) => daemon.cm.hardwareAddressChanged(device, mac),
-        neighbour: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
+      follow = followInterfaces(interfaces, devices.rxe, changed, removeFaulty, {
+        ownMac: ({ device }, mac) => daemon.cm.hardwareAddressChanged(device, mac),
+        neighbourMac: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
       })
   } catch (error) {
     loop.stop()
@@ -353,15 +357,15 @@ export const startDaemon = async ({
     throw error
   }
 
-  let finish = (): void => {}
+  let resolveEnded = (): void => {}
   const ended = new Promise<void>(done => {
-    finish = done
+    resolveEnded = done
   })
-  let closed = false
+  let isEnded = false
   const end = (): void => {
-    if (closed) return
-    closed = true
-    clearTimeout(unused)
+    if (isEnded) return
+    isEnded = true
+    clearTimeout(firstClientTimer)
     containment.runAll('the end of the daemon', [
       () => listener.stop(),
       ...[...sessions].map(session => session.close),
@@ -379,10 +383,10 @@ export const startDaemon = async ({
       () => removeTree(root),
       stopListening,
     ])
-    finish()
+    resolveEnded()
   }
 
-  /** A context can outlive all sessions: its descriptor is in transit to another program, or was inherited. */
+  /** A context can outlive all sessions, if its descriptor is in transit to another program or was inherited. */
   const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
   const endIfUnused = (): void => {
     if (isUnused())
@@ -391,8 +395,8 @@ export const startDaemon = async ({
       })
   }
 
-  // The command that started the daemon may have ended before it connected.
-  const unused = setTimeout(endIfUnused, FIRST_CLIENT_TIMEOUT)
+  // The command that started the daemon may have ended before a client connected.
+  const firstClientTimer = setTimeout(endIfUnused, FIRST_CLIENT_TIMEOUT)
 
   const startSession = (fd: number): void => {
     const session = createSession(daemon, fd, () => {
@@ -407,13 +411,13 @@ export const startDaemon = async ({
   const onConnection = (): void => {
     let fd = accept(listening)
     for (; fd >= 0; fd = accept(listening)) startSessionGuarded(fd)
-    if (fd === -EMFILE || fd === -ENFILE) reserve.use()
+    if (fd === -EMFILE || fd === -ENFILE) reserve.refuseNext()
   }
   const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
   const reserve = createReserve({
     listening,
     refuseConnection: daemon.refuseConnection,
-    accepting: may => listener.update({ readable: may }),
+    setAccepting: isAccepting => listener.update({ readable: isAccepting }),
     log: daemon.log,
     guard: containment.guard,
   })

@@ -1,8 +1,8 @@
 /*
- * Destroys that wait. libibverbs' ibv_destroy_cq, _qp and _srq return only when the program has acknowledged every
- * event of the object that it has read. The daemon has destroyed the object by then, so it examines the program's
- * memory: libibverbs' user handle is the address of the object's structure, which counts the acknowledged events. A
- * structure is trusted only while it contains the object's handle.
+ * Finds destroys that wait for the program to acknowledge events. libibverbs' ibv_destroy_cq, _qp and _srq return only
+ * when the program has acknowledged every event of the object that it has read. The daemon has destroyed the object by
+ * then, so it examines the program's memory: libibverbs' user handle is the address of the object's structure, which
+ * counts the acknowledged events. A structure counts as the object's only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { because } from '../spec/check/causes.ts'
@@ -12,8 +12,8 @@ import { CallError } from '../spec/errno.ts'
 export interface DestroyWaits {
   /** Watches the destroy of an object; `caller` has read events of it. */
   add(object: CoreObject, read: EventsRead, caller: Caller): void
-  /** The caller has ended. */
-  drop(caller: Caller): void
+  /** The caller has ended: its destroys are not watched any more. */
+  removeCaller(caller: Caller): void
   /** The destroys that currently wait. */
   now(): readonly DestroyWait[]
 }
@@ -28,19 +28,20 @@ const REPORT_AFTER = 1000
 /** Maximum number of watched destroys of one client. */
 const MAX_WAITS = 64
 
-// Offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits): the handle, the number that users know, and after
-// a mutex and a condition variable the counts of acknowledged events.
-const MUTEX = process.arch === 'arm64' ? 48 : 40
-const CONDITION = 48
+// Byte offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits): `handle`; `number`, by which users know the
+// object (qp_num; the handle otherwise); and, after a mutex and a condition variable, `counts` of acknowledged events.
+const MUTEX_BYTES = process.arch === 'arm64' ? 48 : 40
+const CONDITION_BYTES = 48
 export const layouts = {
-  cq: { handle: 24, number: 24, counts: 32 + MUTEX + CONDITION },
-  qp: { handle: 48, number: 52, counts: 64 + MUTEX + CONDITION },
-  srq: { handle: 24, number: 24, counts: 32 + MUTEX + CONDITION },
+  cq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
+  qp: { handle: 48, number: 52, counts: 64 + MUTEX_BYTES + CONDITION_BYTES },
+  srq: { handle: 24, number: 24, counts: 32 + MUTEX_BYTES + CONDITION_BYTES },
 } as const
 
 const structureOf = ({ class: { name } }: CoreObject): keyof typeof layouts =>
   name === 'cq' ? 'cq' : name.endsWith('srq') ? 'srq' : 'qp'
 
+/** A destroy that may wait. */
 interface Watched {
   readonly object: CoreObject
   readonly read: EventsRead
@@ -70,10 +71,13 @@ const causeOf = ({ object, read, caller }: Watched) => {
   return undefined
 }
 
-/** `report` is called once for each destroy that still waits after REPORT_AFTER. */
+/**
+ * `report` is called once for each destroy that still waits after REPORT_AFTER; `schedule` runs a function after that
+ * time.
+ */
 export const createDestroyWaits = (
   report: (wait: DestroyWait) => void,
-  later: (run: () => void) => void = run => void setTimeout(run, REPORT_AFTER).unref(),
+  schedule: (run: () => void) => void = run => void setTimeout(run, REPORT_AFTER).unref(),
 ): DestroyWaits => {
   const watched = new Set<Watched>()
 
@@ -99,12 +103,12 @@ export const createDestroyWaits = (
       const destroy = { object, read, caller }
       if (causeOf(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(destroy)
-      later(() => {
+      schedule(() => {
         const wait = watched.has(destroy) ? waitOf(destroy) : undefined
         if (wait !== undefined) report(wait)
       })
     },
-    drop(caller) {
+    removeCaller(caller) {
       for (const destroy of watched) if (destroy.caller === caller) watched.delete(destroy)
     },
     now: () => [...watched].flatMap(destroy => waitOf(destroy) ?? []),

@@ -1,6 +1,6 @@
 /*
- * Reads the posts and polls that programs log (the event log in each context's memory file, spec/session.ts). A program
- * can write anything there, so an entry is evidence about the program itself only.
+ * Reads the posts and polls that programs log for `userdma check --races`, in the event log in each context's memory
+ * file (spec/session.ts). A program can write anything there, so an entry says something about that program only.
  */
 import { readSync, writeSync } from 'node:fs'
 import type { LoggedEvent } from '../check/races/feed.ts'
@@ -9,26 +9,27 @@ import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { EventLog, Messages, offsetsOf } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 
-/** Microseconds that a claimed entry may remain unwritten; after that its program has ended. */
+/** Microseconds for which a claimed entry may remain unwritten; after that the program counts as ended. */
 const MAX_CLAIMED = 1_000_000
 
-const { size: ENTRY } = Messages.event
-const { head: HEAD, tail: TAIL } = offsetsOf(Messages.eventLog)
-const AT = offsetsOf(Messages.event)
+const { size: ENTRY_BYTES } = Messages.event
+const { head: HEAD_OFFSET, tail: TAIL_OFFSET } = offsetsOf(Messages.eventLog)
+/** Byte offsets of the fields of an entry. */
+const ENTRY_OFFSETS = offsetsOf(Messages.event)
 
 interface Reader {
-  /** Entries that were read. */
+  /** Number of entries that were read. */
   tail: number
-  /** Time at which the next entry was found claimed but not written; undefined if it was not. */
+  /** Time (microseconds) at which the next entry was found claimed but not written; undefined if it was not. */
   claimed: number | undefined
 }
 
 export interface EventLogs {
-  /** New entries of all contexts, and the contexts that have overwritten some. */
+  /** New entries of all contexts; and the ids of the contexts that have overwritten some before they were read. */
   read(): { readonly entries: LoggedEvent[]; readonly lost: readonly number[] }
 }
 
-/** CLOCK_MONOTONIC when our clock was 0, in microseconds: the fastest of 100 measurements. */
+/** CLOCK_MONOTONIC at the time 0 of `nowMicroseconds`, in microseconds: the fastest of 100 measurements. */
 const clockStart = (): number => {
   let shortest = Number.POSITIVE_INFINITY
   let start = 0
@@ -43,33 +44,35 @@ const clockStart = (): number => {
   return start
 }
 
-/** `processOf`: the process that calls itself `pid` and uses a context. */
+/** `processOf`: the daemon's pid of the process that uses a context and has `pid` in its own namespace; -1: unknown. */
 export const createEventLogs = (
   contexts: Contexts,
   processOf: (context: Context, pid: number) => number,
 ): EventLogs => {
   const readers = new WeakMap<Context, Reader>()
   const head = new DataView(new ArrayBuffer(Messages.eventLog.size))
-  const bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY))
+  const bytes = new DataView(new ArrayBuffer(EventLog.entries * ENTRY_BYTES))
   const tail = new DataView(new ArrayBuffer(8))
   const start = clockStart()
+  /** The logged time at this offset of `bytes`, on the clock of `nowMicroseconds`. */
   const timeAt = (at: number, now: number): number => {
     const time = Number(bytes.getBigUint64(at, true)) / 1000 - start
     return time > now + MAX_CLAIMED ? now : time
   }
 
-  /** Reads `count` entries from number `from` into `bytes`, in their order. */
+  /** Reads `count` entries of the ring, from number `from` on, into `bytes`. */
   const load = (fd: number, from: number, count: number): void => {
     const first = from % EventLog.entries
-    const straight = Math.min(count, EventLog.entries - first)
+    const untilWrap = Math.min(count, EventLog.entries - first)
     const offset = EventLog.offset + EventLog.firstEntry
-    readSync(fd, bytes, 0, straight * ENTRY, offset + first * ENTRY)
-    if (straight < count) readSync(fd, bytes, straight * ENTRY, (count - straight) * ENTRY, offset)
+    readSync(fd, bytes, 0, untilWrap * ENTRY_BYTES, offset + first * ENTRY_BYTES)
+    if (untilWrap < count) readSync(fd, bytes, untilWrap * ENTRY_BYTES, (count - untilWrap) * ENTRY_BYTES, offset)
   }
 
+  /** Adds the new entries of a context to `entries`; false if some were lost. */
   const readContext = (context: Context, fd: number, entries: LoggedEvent[]): boolean => {
     readSync(fd, head, 0, head.byteLength, EventLog.offset)
-    const written = Number(head.getBigUint64(HEAD, true))
+    const written = Number(head.getBigUint64(HEAD_OFFSET, true))
     let reader = readers.get(context)
     if (written === (reader?.tail ?? 0)) return true
     if (reader === undefined) {
@@ -84,22 +87,22 @@ export const createEventLogs = (
     let done = 0
     let isLost = !isWhole
     for (; done < count; done++) {
-      const at = done * ENTRY
-      const sequence = Number(bytes.getBigUint64(at + AT.sequence, true))
+      const at = done * ENTRY_BYTES
+      const sequence = Number(bytes.getBigUint64(at + ENTRY_OFFSETS.sequence, true))
       if (sequence === reader.tail + done + 1) {
         reader.claimed = undefined
-        const pid = bytes.getUint32(at + AT.pid, true)
+        const pid = bytes.getUint32(at + ENTRY_OFFSETS.pid, true)
         entries.push({
-          time: timeAt(at + AT.time, now),
-          acquired: timeAt(at + AT.acquired, now),
-          wrId: bytes.getBigUint64(at + AT.wrId, true),
+          time: timeAt(at + ENTRY_OFFSETS.time, now),
+          acquired: timeAt(at + ENTRY_OFFSETS.acquired, now),
+          wrId: bytes.getBigUint64(at + ENTRY_OFFSETS.wrId, true),
           process: processOf(context, pid),
-          thread: bytes.getUint32(at + AT.tid, true),
-          kind: bytes.getUint32(at + AT.kind, true),
+          thread: bytes.getUint32(at + ENTRY_OFFSETS.tid, true),
+          kind: bytes.getUint32(at + ENTRY_OFFSETS.kind, true),
           context: context.id,
-          number: bytes.getUint32(at + AT.number, true),
-          count: bytes.getUint32(at + AT.count, true),
-          stack: bytes.getUint32(at + AT.stack, true),
+          number: bytes.getUint32(at + ENTRY_OFFSETS.number, true),
+          count: bytes.getUint32(at + ENTRY_OFFSETS.count, true),
+          stack: bytes.getUint32(at + ENTRY_OFFSETS.stack, true),
         })
         continue
       }
@@ -112,7 +115,7 @@ export const createEventLogs = (
     }
     reader.tail += done
     tail.setBigUint64(0, BigInt(reader.tail), true)
-    writeSync(fd, tail, 0, tail.byteLength, EventLog.offset + TAIL)
+    writeSync(fd, tail, 0, tail.byteLength, EventLog.offset + TAIL_OFFSET)
     return !isLost
   }
 
@@ -120,7 +123,7 @@ export const createEventLogs = (
     read() {
       const entries: LoggedEvent[] = []
       const lost: number[] = []
-      // A program that ends without destroying its objects leaves entries that nobody has read.
+      // Also contexts that are being destroyed: their programs may have logged entries just before they ended.
       for (const { context, memory } of contexts.withMemory)
         if (!readContext(context, memory.fd, entries)) lost.push(context.id)
       return { entries, lost }

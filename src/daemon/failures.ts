@@ -11,31 +11,33 @@ import type { FailureRecord } from '../uapi/tool.ts'
 export interface Owner {
   readonly pid: number
   readonly command: string
-  /** See `TraceHub.watch`. */
+  /** The tag of the program's session, by which `userdma trace` selects programs. */
   readonly tag: string
 }
 
 export interface FailureReports {
   /** From now on failures of this context's objects are attributed to `owner`. */
-  own(context: Context, owner: Owner): void
+  setOwner(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
   /** A process has disconnected: logs how many of its failures were not logged. */
-  leave(pid: number): void
+  onDisconnect(pid: number): void
 }
 
-const MICROSECONDS = 1e6
+const MICROSECONDS_PER_SECOND = 1e6
 /** Rate limits of the log: lines in a burst, and lines per second, of one client and of all. */
-const OF_CLIENT = { burst: 20, perSecond: 2 }
-const OF_ALL = { burst: 200, perSecond: 20 }
+const CLIENT_LIMIT = { burst: 20, perSecond: 2 }
+const TOTAL_LIMIT = { burst: 200, perSecond: 20 }
 /** Maximum number of clients whose lines are counted; the oldest is dropped. */
 const MAX_CLIENTS = 1024
 
-/** Returns a function that tells whether another line may be logged at `time`. */
-const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, start: number) => {
+/**
+ * Returns a function that tells whether another line may be logged at `time`, and counts the line if so. Microseconds.
+ */
+const createLimit = ({ burst, perSecond }: typeof CLIENT_LIMIT, start: number) => {
   let tokens = burst
   let renewed = start
   return (time: number): boolean => {
-    tokens = Math.min(burst, tokens + ((time - renewed) * perSecond) / MICROSECONDS)
+    tokens = Math.min(burst, tokens + ((time - renewed) * perSecond) / MICROSECONDS_PER_SECOND)
     renewed = time
     if (tokens < 1) return false
     tokens--
@@ -59,7 +61,7 @@ const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   return qp === undefined ? `${process} ${text}` : `${qp} ${process}${text.slice(qp.length)}`
 }
 
-/** `post` sends to tools that trace programs with a tag. `now`: microseconds. */
+/** `now`: microseconds. `post` sends a record to the tools that trace programs with this tag. */
 export const createFailureReports = (
   core: Core,
   now: () => number,
@@ -69,14 +71,14 @@ export const createFailureReports = (
   const owners = new WeakMap<Context, Owner>()
   /** By pid; 0: failures without a program. */
   const clients = new Map<number, Client>()
-  const mayLog = createLimit(OF_ALL, now())
+  const mayLog = createLimit(TOTAL_LIMIT, now())
 
   const logSuppressed = (client: Client): void => {
     if (client.suppressed > 0)
       log(`userdma daemon: ${client.suppressed} more failures of ${client.name} were not logged`)
     client.suppressed = 0
   }
-  const leave = (pid: number): void => {
+  const removeClient = (pid: number): void => {
     const client = clients.get(pid)
     clients.delete(pid)
     if (client !== undefined) logSuppressed(client)
@@ -86,9 +88,9 @@ export const createFailureReports = (
     const known = clients.get(pid)
     if (known !== undefined) return known
     const [oldest] = clients.keys()
-    if (oldest !== undefined && clients.size === MAX_CLIENTS) leave(oldest)
+    if (oldest !== undefined && clients.size === MAX_CLIENTS) removeClient(oldest)
     const name = owner === undefined ? 'devices' : `process ${pid} (${owner.command})`
-    const client = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
+    const client = { mayLog: createLimit(CLIENT_LIMIT, time), name, suppressed: 0 }
     clients.set(pid, client)
     return client
   }
@@ -116,8 +118,8 @@ export const createFailureReports = (
   })
 
   return {
-    own: (context, owner) => void owners.set(context, owner),
+    setOwner: (context, owner) => void owners.set(context, owner),
     ownerOf: context => owners.get(context),
-    leave,
+    onDisconnect: removeClient,
   }
 }

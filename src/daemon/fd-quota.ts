@@ -1,11 +1,12 @@
 /*
- * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md: programs are hostile).
+ * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md).
  *
- * Sessions, contexts, event sockets and files of programs each take a descriptor, so one program could exhaust them for
- * all. A process may hold a quarter of the descriptors that no other process holds, and a user other than the daemon's
- * own half of those that no other user holds: so every new process gets part of the rest, even if others have used up
- * their quotas. A minimum is granted to every process while any are left. Descriptors are charged to the process that
- * requests them. Node raises the soft limit to the hard limit at its start.
+ * Sessions, contexts, event sockets and files of programs each take a descriptor of the daemon, so one program could
+ * use up the descriptors that the daemon has for all. A process may have a quarter of the descriptors that no other
+ * process has, and a user other than the daemon's own half of those that no other user has. So every new process gets
+ * some, even if others have used up their quotas. Every process may have at least MINIMUM while any descriptors are
+ * left. Descriptors are charged to the process that requests them. Node raises the soft limit to the hard limit at its
+ * start.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
@@ -21,8 +22,8 @@ export interface FdQuota {
 export interface FdQuotas {
   /** The quota of a process, common to all its sessions. */
   of(pid: number, uid: number): FdQuota
-  /** Descriptors charged to all processes together. */
-  readonly held: number
+  /** Number of descriptors charged to all processes together. */
+  readonly charged: number
 }
 
 /** Runs `make`; if that throws, calls `releaseQuota`. */
@@ -35,75 +36,79 @@ export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
   }
 }
 
-/** The minimum per process: a session, and a context or two with their events. */
+/** Number of descriptors that every process may have: a session, and a context or two with their events. */
 const MINIMUM = 16
 /** Reserved for the daemon: sockets of devices, captures, both ends of descriptors that are passed on. */
 const RESERVED = 32
+/** The quota of a process or user is what others have left, divided by this. */
 const PROCESS_DIVISOR = 4
 const USER_DIVISOR = 2
 
-/** A holder of descriptors: a process, or a user. */
+/** The descriptors of a process or of a user. */
 interface Account {
   readonly name: string
   readonly divisor: number
-  held: number
+  charged: number
 }
 
 /** This process's limit of descriptors (RLIMIT_NOFILE). */
-const limitOf = (): number => {
+const descriptorLimit = (): number => {
   const found = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))
   return found === null ? Infinity : Number(found[1])
 }
 
 /**
- * `room`: number of descriptors for programs, by default all that this process may still open. `owner`: the user
+ * `available`: number of descriptors for programs, by default all that this process may still open. `owner`: the user
  * without a limit, by default ours.
  */
 export const createFdQuotas = (
-  room: number = Math.max(0, limitOf() - readdirSync('/proc/self/fd').length - RESERVED),
+  available: number = Math.max(0, descriptorLimit() - readdirSync('/proc/self/fd').length - RESERVED),
   owner: number | undefined = process.getuid?.(),
 ): FdQuotas => {
   const accounts = new Map<string, Account>()
-  let held = 0
+  let total = 0
 
   const charge = (account: Account, count: number): void => {
-    account.held += count
-    if (account.held > 0) accounts.set(account.name, account)
+    account.charged += count
+    if (account.charged > 0) accounts.set(account.name, account)
     else accounts.delete(account.name)
   }
 
-  const accountOf = (name: string, divisor: number): Account => accounts.get(name) ?? { name, divisor, held: 0 }
+  const accountOf = (name: string, divisor: number): Account => accounts.get(name) ?? { name, divisor, charged: 0 }
 
-  const checkRoom = ({ name, divisor, held: own }: Account, count: number): void => {
-    const max = Math.max(MINIMUM, Math.floor((room - held + own) / divisor))
-    if (own + count > max)
+  const checkQuota = ({ name, divisor, charged: used }: Account, count: number): void => {
+    const max = Math.max(MINIMUM, Math.floor((available - total + used) / divisor))
+    if (used + count > max)
       throw new CallError(
         'EMFILE',
-        `${name} uses ${own} descriptors of the daemon and may use ${max}; the daemon has ${room} for programs (RLIMIT_NOFILE); close some, or start it with a higher limit`,
+        `${name} uses ${used} descriptors of the daemon and may use ${max}; the daemon has ${available} for programs (RLIMIT_NOFILE); close some, or start it with a higher limit`,
       )
   }
 
   return {
     of: (pid, uid) => ({
       take(count) {
-        const charged = [accountOf(`process ${pid}`, PROCESS_DIVISOR)]
-        if (uid !== owner) charged.push(accountOf(`user ${uid}`, USER_DIVISOR))
-        if (held + count > room)
-          throw new CallError('ENFILE', `all ${room} descriptors (RLIMIT_NOFILE) of the daemon for programs are in use`)
-        for (const account of charged) checkRoom(account, count)
-        held += count
-        for (const account of charged) charge(account, count)
-        let taken = true
+        const accountsToCharge = [accountOf(`process ${pid}`, PROCESS_DIVISOR)]
+        if (uid !== owner) accountsToCharge.push(accountOf(`user ${uid}`, USER_DIVISOR))
+        if (total + count > available)
+          throw new CallError(
+            'ENFILE',
+            `all ${available} descriptors (RLIMIT_NOFILE) of the daemon for programs are in use`,
+          )
+        for (const account of accountsToCharge) checkQuota(account, count)
+        total += count
+        for (const account of accountsToCharge) charge(account, count)
+        let isTaken = true
         return () => {
-          if (!taken) return
-          taken = false
-          held -= count
-          for (const account of charged) charge(account, -count)
+          if (!isTaken) return
+          isTaken = false
+          total -= count
+          for (const account of accountsToCharge) charge(account, -count)
         }
       },
     }),
-    get held() {
-      return held
+    get charged() {
+      return total
     },
   }
 }

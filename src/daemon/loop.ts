@@ -2,14 +2,15 @@
  * The loop that polls all queues: when they are polled, and when the daemon may sleep
  * (docs/decisions/doorbell-and-loop.md).
  *
- * While there is work the loop polls its devices, and programs ring no doorbells. Without work it first lingers,
- * yielding the processor between polls to the programs that produce work. (If another process keeps the processor then,
- * sleeping is better: lingering is suspended for a while.) Then it parks: it sets the parked word, so that programs
- * ring doorbells, polls all queues once more, and if that finds nothing returns to the event loop, where a doorbell, a
- * call or a timer wakes it. With very many queues that last poll is done in slices, with the event loop running in
- * between. A busy loop also returns to the event loop after each slice, so that calls are answered.
+ * While there is work the loop polls its devices, and programs ring no doorbells. Without work it first lingers: it
+ * polls on for LINGER, and yields the processor between polls to the programs that produce work. (If another process
+ * keeps the processor then, sleeping is better, and lingering is suspended for a while.) Then the loop parks: it sets
+ * the parked word, so that programs ring doorbells, and polls all queues once more. If that finds no work, the loop
+ * returns to the event loop, where a doorbell, a call or a timer wakes it. With very many queues that last poll is done
+ * in slices, with the event loop running in between. A busy loop also returns to the event loop after each slice, so
+ * that calls are answered.
  *
- * A device that throws is reported to `failed` after the others were polled; the loop continues with them.
+ * A device that throws is reported to `onFailure` after the others were polled; the loop continues with the others.
  */
 
 import { Where } from '../drivers/rxe/rings/posts.ts'
@@ -21,33 +22,34 @@ import { ParkedPage } from '../spec/session.ts'
 
 /** A device that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does all work that is possible now; true if there was any. `where`: the queues to poll for new requests. */
+  /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
   poll(now: number, where: Where): boolean
-  /** Whether a check of all queues is unfinished, and `Where.CONTINUE` continues it; undefined: never. */
+  /** Whether a poll of all queues is unfinished, so that `Where.CONTINUE` continues it; absent: never. */
   isUnfinished?(): boolean
-  /** When `poll` must be called next without an event; Infinity for never. */
+  /** The time at which `poll` must be called next, even without an event; Infinity for never. */
   nextTimeout(): number
 }
 
 export interface Loop {
   /** A doorbell rang or packets arrived: polls. No effect when called from within the loop. */
   kick(): void
-  /** A call may have changed something: polls the changed queues only, and continues only if that was work. */
+  /** A call may have changed queues: polls only the changed queues; if these had work, the loop runs. */
   touch(): void
   /**
    * A device has work that no program posted (messages of the connection manager): does that work without polling the
    * queues, for which programs ring doorbells.
    */
   advance(): void
-  /** The loop has work: code on the event loop should return soon. */
-  readonly awake: boolean
+  /** Whether the loop is not parked: code on the event loop should return soon. */
+  readonly isAwake: boolean
   stop(): void
 }
 
-/** Microseconds: maximum time between returns to the event loop, and time of lingering before parking. */
+/** Maximum microseconds between returns to the event loop. */
 const SLICE = 500
+/** Microseconds without work before the loop parks. */
 const LINGER = 20
-/** Maximum polls by `advance` in a row. */
+/** Maximum polls in a row by `advance`. */
 const MAX_ADVANCES = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
@@ -55,19 +57,21 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
- * `devices` may change. `turn` is called at the start of each turn of the loop: cached facts about processes expire
- * then. `failed` is called for a device that threw, and may remove it.
+ * `parked`: the parked page, which programs read. `devices` may change while the loop runs. `onTurn` is called at the
+ * start of each turn of the loop: cached facts about processes expire then. `onFailure` is called for a device that
+ * threw, and may remove it.
  */
 export const createLoop = (
   parked: Int32Array,
   devices: readonly Pollable[],
-  turn: () => void = () => {},
-  failed: (device: Pollable, error: unknown) => void = rethrow,
+  onTurn: () => void = () => {},
+  onFailure: (device: Pollable, error: unknown) => void = rethrow,
 ): Loop => {
-  let running = false
-  let stopped = false
-  let immediate: NodeJS.Immediate | undefined
-  /** The next slice of a check of all queues. */
+  let isRunning = false
+  let isStopped = false
+  /** The next slice of the busy loop; undefined while the loop is parked or runs. */
+  let nextSlice: NodeJS.Immediate | undefined
+  /** The next slice of a poll of all queues. */
   let nextCheck: NodeJS.Immediate | undefined
   const timer = createTimer(() => {
     timerDue = Infinity
@@ -84,7 +88,7 @@ export const createLoop = (
   const reportThrown = (): void => {
     const reported = thrown
     thrown = undefined
-    for (const [device, error] of reported ?? []) failed(device, error)
+    for (const [device, error] of reported ?? []) onFailure(device, error)
   }
 
   const pollAll = (where: Where): boolean => {
@@ -101,11 +105,12 @@ export const createLoop = (
   }
 
   /**
-   * Polls until there was no work for LINGER; false if SLICE ended before that. `recent`: there was work just before.
+   * Polls until there was no work for LINGER; false if SLICE ended before that. `hadWork`: there was work just before
+   * this call.
    */
-  const drain = (first: Where, recent: boolean): boolean => {
+  const drain = (first: Where, hadWork: boolean): boolean => {
     const start = nowMicroseconds()
-    let last = recent ? start : Number.NEGATIVE_INFINITY
+    let last = hadWork ? start : Number.NEGATIVE_INFINITY
     for (let where = first; ; where = Where.USED) {
       const progress = pollAll(where)
       const now = nowMicroseconds()
@@ -130,7 +135,7 @@ export const createLoop = (
   }
 
   /**
-   * The loop is parked: continues the check of all queues in slices, for requests that were posted before the parked
+   * The loop is parked: continues the poll of all queues in slices, for requests that were posted before the parked
    * word was set.
    */
   const onParked = (): void => {
@@ -139,18 +144,18 @@ export const createLoop = (
   }
   const continueCheck = (): void => {
     nextCheck = undefined
-    // The loop is not parked; it starts a new check when it parks.
-    if (running || stopped || immediate !== undefined) return
+    // The loop is not parked any more; it starts a new poll of all queues when it parks.
+    if (isRunning || isStopped || nextSlice !== undefined) return
     // Programs that poll may need the processor, and their next posts are more urgent.
     yieldOnce(nowMicroseconds())
-    turn()
+    onTurn()
     if (pollAll(Where.CONTINUE)) kick()
     else onParked()
   }
 
   /** Polls until there is no work and the loop is parked; false if SLICE ended before that. */
   const untilParked = (first: Where): boolean => {
-    for (let late = false; drain(first, late); late = true) {
+    for (let hadWork = false; drain(first, hadWork); hadWork = true) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(Where.BEGIN)) {
         onParked()
@@ -162,19 +167,19 @@ export const createLoop = (
   }
 
   const run = (first: Where): void => {
-    if (running || stopped) return
-    running = true
+    if (isRunning || isStopped) return
+    isRunning = true
     let isParked = false
     try {
-      turn()
+      onTurn()
       setWord(parked, ParkedPage.PARKED, 0)
       isParked = untilParked(first)
     } finally {
-      running = false
-      // Not parked, so no doorbells ring: continues soon, with a poll of every queue.
+      isRunning = false
+      // Without parking no doorbells ring, so the loop continues soon, with a poll of all queues.
       if (!isParked)
-        immediate ??= setImmediate(() => {
-          immediate = undefined
+        nextSlice ??= setImmediate(() => {
+          nextSlice = undefined
           run(Where.BEGIN)
         })
     }
@@ -182,16 +187,16 @@ export const createLoop = (
   const kick = (): void => run(Where.USED)
 
   const touch = (): void => {
-    // Not parked: the next slice follows in any case and sees the change.
-    if (running || stopped || immediate !== undefined) return
-    turn()
+    // The loop is not parked: its next slice sees the change.
+    if (isRunning || isStopped || nextSlice !== undefined) return
+    onTurn()
     if (pollAll(Where.CHANGED)) kick()
     else armTimer()
   }
 
   const advance = (): void => {
-    if (running || stopped || immediate !== undefined) return
-    turn()
+    if (isRunning || isStopped || nextSlice !== undefined) return
+    onTurn()
     for (let turns = 0; pollAll(Where.CHANGED); turns++)
       if (turns === MAX_ADVANCES) {
         kick()
@@ -205,13 +210,13 @@ export const createLoop = (
     kick,
     touch,
     advance,
-    get awake() {
-      return running || immediate !== undefined
+    get isAwake() {
+      return isRunning || nextSlice !== undefined
     },
     stop() {
-      stopped = true
+      isStopped = true
       timer.close()
-      if (immediate) clearImmediate(immediate)
+      if (nextSlice) clearImmediate(nextSlice)
       if (nextCheck) clearImmediate(nextCheck)
     },
   }

@@ -8,36 +8,39 @@ import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'
 
 const MIB = 2 ** 20
-/** Maximum bytes of the objects of a process, of a user's processes, and of all: the daemon stays below 2 GiB. */
+/**
+ * Maximum bytes of the objects of a process, of a user's processes, and of all processes: the daemon stays below 2 GiB.
+ */
 export const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {
   /** The account of a process, common to all its contexts. */
   of(pid: number, uid: number): MemoryAccount
-  /** Bytes charged to all processes, and per process, largest first. */
+  /** Bytes charged to all processes together. */
   readonly bytes: number
+  /** Bytes charged to each process, largest first. */
   processes(): readonly { readonly pid: number; readonly bytes: number }[]
 }
 
-const text = (bytes: number): string => `${(bytes / MIB).toFixed(bytes < 10 * MIB ? 1 : 0)} MiB`
+const formatMib = (bytes: number): string => `${(bytes / MIB).toFixed(bytes < 10 * MIB ? 1 : 0)} MiB`
 
 export const createMemoryQuotas = (
   limits: Readonly<Record<keyof typeof MEMORY_LIMITS, number>> = MEMORY_LIMITS,
 ): MemoryQuotas => {
-  let all = 0
+  let total = 0
   const users = new Map<number, number>()
   const processes = new Map<number, number>()
 
-  const add = (held: Map<number, number>, id: number, bytes: number): void => {
-    const sum = (held.get(id) ?? 0) + bytes
-    if (sum > 0) held.set(id, sum)
-    else held.delete(id)
+  const add = (charged: Map<number, number>, id: number, bytes: number): void => {
+    const sum = (charged.get(id) ?? 0) + bytes
+    if (sum > 0) charged.set(id, sum)
+    else charged.delete(id)
   }
-  const check = (owner: string, held: number, bytes: number, limit: number): void => {
-    if (held + bytes > limit)
+  const check = (owner: string, charged: number, bytes: number, limit: number): void => {
+    if (charged + bytes > limit)
       throw new CallError(
         'ENOMEM',
-        `objects of ${owner} use ${text(held)} of the daemon's memory; ${text(limit)} is the maximum`,
+        `objects of ${owner} use ${formatMib(charged)} of the daemon's memory; ${formatMib(limit)} is the maximum`,
       )
   }
 
@@ -47,19 +50,19 @@ export const createMemoryQuotas = (
       charge(bytes) {
         check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
         check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)
-        check('all programs', all, bytes, limits.daemon)
-        all += bytes
+        check('all programs', total, bytes, limits.daemon)
+        total += bytes
         add(users, uid, bytes)
         add(processes, pid, bytes)
       },
       release(bytes) {
-        all -= bytes
+        total -= bytes
         add(users, uid, -bytes)
         add(processes, pid, -bytes)
       },
     }),
     get bytes() {
-      return all
+      return total
     },
     processes: () =>
       [...processes].map(([pid, bytes]) => ({ pid, bytes })).sort((a, b) => b.bytes - a.bytes || a.pid - b.pid),

@@ -11,7 +11,7 @@ import type { DaemonState } from './state.ts'
 /** Queue pairs per message. */
 const QPS_PER_MESSAGE = 50
 
-/** Queue pairs starting at `from`; by default at the first of the first device. */
+/** Up to QPS_PER_MESSAGE queue pairs from `from` on, by default from the first one of the first device. */
 export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   const names = daemon.devices.listed.map(({ name }) => name)
   const qps: QpStat[] = []
@@ -29,13 +29,14 @@ export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   return { qps }
 }
 
+/** The destroys that wait until programs acknowledge events. */
 export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitStat[] =>
   destroyWaits.now().map(({ object: { context }, failure }) => {
     const { pid = 0, command = '' } = (context && failures.ownerOf(context)) ?? {}
     return { device: failure.device, pid, command, text: failureText(failure) }
   })
 
-/** Maximum processes listed by `stat`. */
+/** Maximum number of processes that `userdma stat` lists. */
 const MAX_PROCESSES = 10
 
 export const statOf = (daemon: DaemonState): Stat => {
@@ -44,7 +45,7 @@ export const statOf = (daemon: DaemonState): Stat => {
   const { mapped, mappedBytes } = daemon.pool.counters
   return {
     pid: process.pid,
-    // Without the session of the requesting tool.
+    // The session of the requesting tool is not counted.
     sessions: daemon.sessions() - 1,
     contexts: daemon.contexts.count,
     rings: daemon.contexts.rings,

@@ -1,5 +1,5 @@
 /*
- * State shared by the parts of the daemon.
+ * The state that the parts of the daemon share; daemon.ts creates it.
  */
 
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
@@ -11,7 +11,7 @@ import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import type { PeerCredentials } from '../host/net/sockets.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
-import type { CheckDesk } from './check.ts'
+import type { DaemonChecker } from './check.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
@@ -27,34 +27,37 @@ import type { RefuseConnection } from './session/refuse-connection.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
-  /** With the current list of devices. */
+  /** The daemon's options, with the current list of devices. */
   readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
+  /** Core's `dispatch`, or a test's. */
   readonly dispatch: typeof dispatch
   /** The daemon's log. */
   readonly log: (line: string) => void
-  /** Boundaries around callbacks of the event loop. */
+  /** Catches exceptions of callbacks of the event loop. */
   readonly containment: Containment
   readonly network: Network
+  /** Mappings of the contexts' memory files. */
   readonly pool: RingPool
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
-  /** Quotas of descriptors. */
+  /** Quotas of the daemon's descriptors. */
   readonly fdQuotas: FdQuotas
-  /** Quotas of memory. */
+  /** Quotas of the daemon's memory. */
   readonly memory: MemoryQuotas
   /** Schedules long work of calls in slices. */
   readonly slices: Slices
   readonly trace: TraceHub
   /** Undefined if the daemon does not check programs. */
-  readonly check: CheckDesk | undefined
-  /** Of a daemon with `--torment`. */
+  readonly check: DaemonChecker | undefined
+  /** The choices of `--torment`; undefined without that option. */
   readonly torment: Decisions | undefined
-  /** NETLINK_RDMA sockets. */
+  /** The programs' NETLINK_RDMA sockets. */
   readonly netlink: Netlink
+  /** The rdma_cm client. */
   readonly cm: RdmaCm
-  /** Owners of contexts, and the reporting of failures. */
+  /** Owners of contexts, and reports of failures. */
   readonly failures: FailureReports
   /** Destroys that wait until programs acknowledge events. */
   readonly destroyWaits: DestroyWaits
@@ -65,22 +68,23 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves once everything is released that the user's ended programs held. */
+  /** Resolves when all objects of the user's ended programs are destroyed. */
   untilEnded(user: number): Promise<void>
-  /** Adds and removes devices and their files at run time (`Devices.add`, `remove`). */
+  /** Adds a device and its files at run time. Throws as `Devices.add`. */
   plug(spec: DeviceSpec): void
+  /** Removes a device and its files at run time. Throws as `Devices.remove`. */
   unplug(name: string): void
   /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
-  rename(name: string, to: string): void
+  rename(name: string, newName: string): void
   /** Whether the client at the other end of a socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
   /** Refuses and closes a connection, with the reason. */
   readonly refuseConnection: RefuseConnection
-  /** Connected sessions. */
+  /** Number of connected sessions, of all processes and of one. */
   readonly sessions: () => number
   readonly sessionsOf: (pid: number) => number
-  /** Counts the daemon's turns: checks of a process are valid for one turn. */
+  /** Counts messages, slices and turns of the loop: a check of a process is valid until the next of these. */
   turn: number
-  /** The calling process; undefined between calls. */
-  calling: ProcessHandle | undefined
+  /** The process whose call runs; undefined between calls. */
+  callingProcess: ProcessHandle | undefined
 }

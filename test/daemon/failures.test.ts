@@ -40,7 +40,7 @@ const setUp = () => {
 test('a failure is a line of the log, with the process, and a record for tools', () => {
   const { device, lines, posted, reports } = setUp()
   const context = openContext(device, { opened: true })
-  reports.own(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
+  reports.setOwner(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
   reportFailure(failure, device, context)
   assert.equal(lines.length, 1)
   assert.match(lines[0], /^userdma daemon: null0: QP 0x11 \(4711, ib_write_bw\) WRITE wr_id 100: LOC_PROT_ERR: .*0x753/)
@@ -61,7 +61,7 @@ test('one client’s flood of failures is rate-limited with a count of the omitt
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { opened: true })
-    reports.own(context, { pid, command: `program${pid}`, tag: '' })
+    reports.setOwner(context, { pid, command: `program${pid}`, tag: '' })
     return context
   })
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
@@ -72,9 +72,9 @@ test('one client’s flood of failures is rate-limited with a count of the omitt
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
   assert.equal(lines.length, 24, 'two more, and a line about the omitted ones')
   assert.equal(lines[21], 'userdma daemon: 980 more failures of process 1 (program1) were not logged')
-  reports.leave(2)
+  reports.onDisconnect(2)
   assert.equal(lines.length, 24)
-  reports.leave(1)
+  reports.onDisconnect(1)
   assert.equal(lines[24], 'userdma daemon: 998 more failures of process 1 (program1) were not logged')
 })
 
@@ -82,7 +82,7 @@ test('all clients together are limited too', () => {
   const { device, lines, reports } = setUp()
   for (let pid = 1; pid <= 30; pid++) {
     const context = openContext(device, { opened: true })
-    reports.own(context, { pid, command: 'program', tag: '' })
+    reports.setOwner(context, { pid, command: 'program', tag: '' })
     for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
   }
   assert.equal(lines.length, 200)

@@ -29,7 +29,7 @@ test('a process gets a quarter of all, over all its sessions; the message says h
   })
   release()
   release()
-  assert.equal(shares.held, 40)
+  assert.equal(shares.charged, 40)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
@@ -46,9 +46,9 @@ test('each new process gets a quarter of the rest, and at least a few while any 
 test('a user other than the daemon’s own gets half of all, however many processes', () => {
   const shares = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
-  assert.ok(shares.held <= 5000, `${shares.held}`)
+  assert.ok(shares.charged <= 5000, `${shares.charged}`)
   assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
-  const left = 10_000 - shares.held
+  const left = 10_000 - shares.charged
   assert.equal(takeAll(shares.of(200, OWNER)).taken, Math.floor(left / 4))
 })
 
@@ -66,11 +66,11 @@ test('random use never exceeds the total, and nothing is lost', () => {
         } catch {
           for (const release of held.splice(0, releases)) release()
         }
-        assert.ok(shares.held <= room)
+        assert.ok(shares.charged <= room)
       }
       for (const release of held.splice(0)) release()
       held = []
-      assert.equal(shares.held, 0)
+      assert.equal(shares.charged, 0)
       assert.equal(takeAll(shares.of(9, OWNER)).taken, Math.min(room, Math.max(16, Math.floor(room / 4))))
     }),
   )

@@ -113,7 +113,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   loop.kick()
   for (let turns = 0; turns < 5; turns++) {
     assert.equal(parked(), 0, 'no doorbell rings while it is busy')
-    assert.equal(loop.awake, true)
+    assert.equal(loop.isAwake, true)
     const before = polls
     await new Promise(done => setImmediate(done))
     assert.ok(polls > before, 'it continues by itself')
@@ -124,7 +124,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   const still = polls
   await new Promise(done => setImmediate(done))
   assert.equal(polls, still, 'and is then idle')
-  assert.equal(loop.awake, false)
+  assert.equal(loop.isAwake, false)
   loop.stop()
 })
 

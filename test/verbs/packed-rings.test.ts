@@ -93,10 +93,10 @@ test('headers of packed rings share pages, separate from their elements', native
   const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
   const pages = new Set(made.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE)))
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
-  assert.equal(memory.live, 10)
+  assert.equal(memory.ringCount, 10)
   for (const ring of made) rings.free(ring)
   rings.free(emptyRing)
-  assert.equal(memory.live, 0)
+  assert.equal(memory.ringCount, 0)
   end()
 })
 

@@ -38,10 +38,10 @@ export interface AddressSpace {
   prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to them at any
-   * time. `unmapped` is called once if the owner of the space unmaps some of them: later accesses must not reach memory
-   * that is mapped there afterwards. Throws CallError if the owner may not register so many bytes.
+   * time. `onUnmapped` is called once if the owner of the space unmaps some of them: later accesses must not reach
+   * memory that is mapped there afterwards. Throws CallError if the owner may not register so many bytes.
    */
-  register?(hi: number, lo: number, length: number, isShared: boolean, unmapped: () => void): () => void
+  register?(hi: number, lo: number, length: number, isShared: boolean, onUnmapped: () => void): () => void
   /**
    * Copies from the space to `to`. Returns 0 or an errno: EFAULT, or ESRCH if the owner of the space has ended. After
    * an error the bytes in `to` are undefined.

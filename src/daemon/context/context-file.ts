@@ -1,11 +1,11 @@
 /*
- * The memory file of a context: the program's uverbs descriptor, with the rings at the offsets at which the program
- * maps them.
+ * The memory file of a context. The program has it as its uverbs descriptor, and maps rings (queues shared with the
+ * driver) at the offsets at which they lie in the file.
  *
  * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
  * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
  * is reused for rings of the same size. Its memory is returned once its chunk has no rings left; a program that still
- * maps a freed range sees zeros or its own later rings, never another process's.
+ * maps a freed range sees zeros or later rings of its own context, never those of another process.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -40,28 +40,32 @@ export interface ContextMemory extends MappedMemory {
   /** Identifies the file in every process: device and inode. */
   readonly dev: number
   readonly inode: number
-  /** Current rings, and their bytes. */
-  readonly live: number
-  readonly used: number
+  /** Number of rings in use, and their bytes. */
+  readonly ringCount: number
+  readonly ringBytes: number
   /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
   share(): number
-  /** Whether any program has a descriptor, or one is in transit. */
+  /** Whether any program has a descriptor of the file, or one is in transit between programs. */
   readonly isHeld: boolean
   /** Releases everything; no range may be used afterwards. */
   close(): void
 }
 
+/** A part of the file that is mapped as a whole, for many ranges. */
 interface Chunk {
+  /** Offset in the file. */
   readonly offset: number
   readonly length: number
   readonly mapping: Mapping
-  /** Offset of the next new range, and freed ranges by length. */
-  next: number
+  /** Offset in the chunk of the next new range. */
+  nextOffset: number
+  /** Offsets in the chunk of freed ranges, by length. */
   readonly free: Map<number, number[]>
+  /** Number of ranges in use. */
   live: number
 }
 
-/** `isPacked`: many rings may share a range (MappedMemory). */
+/** `isPacked`: the driver may put many rings into one range (`MappedMemory.packed`). */
 export const createContextMemory = (pool: RingPool, isPacked = false): ContextMemory => {
   const packed = isPacked ? { count: 0 } : undefined
   const fd = createMemfd(NAME, ContextFile.bytes)
@@ -74,34 +78,34 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const holes = new Map<number, number[]>()
   /** The chunk from which new ranges are allocated. */
   let current: Chunk | undefined
-  let next: number = ContextFile.firstRing
-  let used = 0
-  let kept = false
+  let nextOffset: number = ContextFile.firstRing
+  let ringBytes = 0
+  let isKept = false
 
   const addChunk = (length: number): Chunk => {
     let offset = holes.get(length)?.pop()
     if (offset === undefined) {
-      if (next + length > EventLog.offset)
+      if (nextOffset + length > EventLog.offset)
         throw new CallError(
           'ENOMEM',
           `a ring of ${length} bytes: the rings of one context have at most ${EventLog.offset} bytes`,
         )
-      offset = next
-      next += length
+      offset = nextOffset
+      nextOffset += length
     }
     try {
       const mapping = pool.map(fd, offset, length)
-      const chunk: Chunk = { offset, length, mapping, next: 0, free: new Map(), live: 0 }
+      const chunk: Chunk = { offset, length, mapping, nextOffset: 0, free: new Map(), live: 0 }
       chunks.add(chunk)
       return chunk
     } catch (error) {
-      pushTo(holes, length, offset)
+      appendTo(holes, length, offset)
       if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
       throw error
     }
   }
 
-  /** A freed range of this length, zeroed; undefined if there is none. */
+  /** A freed range of this length, zeroed; undefined if there is none. `at`: offset in the chunk. */
   const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
     const [chunk] = reusable.get(length) ?? []
     if (!chunk) return undefined
@@ -119,12 +123,12 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const allocateNew = (length: number): { chunk: Chunk; at: number } => {
     let chunk = current
     if (length > CHUNK) chunk = addChunk(length)
-    else if (!chunk || chunk.next + length > chunk.length) {
+    else if (!chunk || chunk.nextOffset + length > chunk.length) {
       chunk = addChunk(CHUNK)
       current = chunk
     }
-    const at = chunk.next
-    chunk.next += length
+    const at = chunk.nextOffset
+    chunk.nextOffset += length
     return { chunk, at }
   }
 
@@ -134,7 +138,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     pool.release(chunk.mapping)
     chunks.delete(chunk)
     punchHole(fd, chunk.offset, chunk.length)
-    pushTo(holes, chunk.length, chunk.offset)
+    appendTo(holes, chunk.length, chunk.offset)
   }
 
   const { dev, ino } = fileIdentity(fd)
@@ -143,11 +147,11 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     packed,
     dev,
     inode: ino,
-    get live() {
+    get ringCount() {
       return packed?.count ?? chunkOf.size
     },
-    get used() {
-      return used
+    get ringBytes() {
+      return ringBytes
     },
     share: () => openHeld(fd),
     get isHeld() {
@@ -157,30 +161,30 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
       const length = wholePages(bytes)
       const { chunk, at } = reuse(length) ?? allocateNew(length)
       const { bytes: all, view, i32 } = chunk.mapping
-      const piece: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
-      chunkOf.set(piece, chunk)
+      const range: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
+      chunkOf.set(range, chunk)
       chunk.live++
-      used += length
-      return piece
+      ringBytes += length
+      return range
     },
-    free(piece) {
-      const chunk = chunkOf.get(piece)
+    free(range) {
+      const chunk = chunkOf.get(range)
       if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
-      chunkOf.delete(piece)
-      used -= piece.length
+      chunkOf.delete(range)
+      ringBytes -= range.length
       chunk.live--
-      if (kept) return
+      if (isKept) return
       if (chunk.live === 0) {
         dropChunk(chunk)
         return
       }
-      pushTo(chunk.free, piece.length, piece.at)
-      const known = reusable.get(piece.length)
-      if (known) known.add(chunk)
-      else reusable.set(piece.length, new Set([chunk]))
+      appendTo(chunk.free, range.length, range.at)
+      const chunksOfLength = reusable.get(range.length)
+      if (chunksOfLength) chunksOfLength.add(chunk)
+      else reusable.set(range.length, new Set([chunk]))
     },
     keep() {
-      kept = true
+      isKept = true
     },
     close() {
       for (const chunk of chunks) pool.release(chunk.mapping)
@@ -189,13 +193,13 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
       if (packed !== undefined) packed.count = 0
       reusable.clear()
       current = undefined
-      used = 0
+      ringBytes = 0
       close(fd)
     },
   }
 }
 
-const pushTo = (map: Map<number, number[]>, length: number, value: number): void => {
+const appendTo = (map: Map<number, number[]>, length: number, value: number): void => {
   const values = map.get(length)
   if (values) values.push(value)
   else map.set(length, [value])

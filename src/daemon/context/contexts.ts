@@ -1,11 +1,12 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
- * A context exists while a program has any of its doorbell sockets open: the shim keeps one for each copy of the
- * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor in transit between programs
- * has no doorbell until the receiver uses it: so a context without doorbells ends only once no program holds its memory
- * file, which is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls the
- * queues in any case. Shutting down our end tells programs that the device was removed.
+ * A context exists while a program has any of its doorbell sockets open. The shim keeps one doorbell socket for each
+ * copy of the program's uverbs descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor in transit
+ * between programs has no doorbell until the receiver uses it. So a context without doorbells ends only when no program
+ * holds its memory file any more, which is checked from time to time. The sockets carry only tokens: the handle of a
+ * queue pair to whose send queue the program has posted. The loop polls the queues in any case. Shutting down the
+ * daemon's end tells programs that the device was removed.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -21,7 +22,9 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { type ContextMemory, createContextMemory } from './context-file.ts'
 
 export interface OpenContext {
+  /** Identifies the context in messages of sessions; never reused. */
   readonly number: number
+  /** N of its node uverbsN; SYSTEM_NODE for the system-wide device. */
   readonly node: number
   readonly context: Context
   readonly memory: ContextMemory
@@ -30,8 +33,8 @@ export interface OpenContext {
 export interface Contexts {
   /**
    * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
-   * caller passes on and then closes. Throws CallError: EIO if the device was removed, EMFILE or ENFILE if the quota
-   * `quota` is exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
+   * caller passes on and then closes. Throws CallError: EIO if the device was removed, EMFILE or ENFILE if `quota` is
+   * exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
    */
   open(
     device: Device,
@@ -44,8 +47,8 @@ export interface Contexts {
   addDoorbell(open: OpenContext, quota: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
-   * The device was removed: shuts down the doorbell sockets, which notifies programs that only poll. A context still
-   * ends with its last copy.
+   * The device was removed: shuts down the daemon's ends of the doorbell sockets, which notifies programs that only
+   * poll. The contexts still end when their last doorbell is closed.
    */
   hangUp(device: Device): void
   /** The open context of core's `context`. */
@@ -63,30 +66,30 @@ export interface Contexts {
 }
 
 const TOKEN_BYTES = 4
-/** Maximum tokens read in one call: a socket that is written without pause must not block others. */
-const DRAIN = 64
+/** Maximum tokens read from a socket in one turn: a program that writes without pause must not block others. */
+const MAX_TOKENS = 64
 /** Milliseconds between checks of contexts without doorbells: the first interval, and the maximum. */
 const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
- * `posted`: a program reports a post to the send queue with this handle. `rung`: called after any number of reports,
- * and when a context has ended.
+ * `onPosted` is called with the handle of a queue pair to whose send queue a program has posted; `onRung` after any
+ * number of such calls, and when a context has ended.
  */
 export const createContexts = (
   pool: RingPool,
-  posted: (context: Context, handle: number) => void,
-  rung: () => void,
+  onPosted: (context: Context, handle: number) => void,
+  onRung: () => void,
   containment: Containment = createContainment(),
 ): Contexts => {
   const contexts = new Map<number, OpenContext>()
   /** Contexts whose objects are being destroyed. */
   const ending = new Set<OpenContext>()
-  /** Our ends of the doorbell sockets, and the function that closes each. */
+  /** The daemon's ends of the doorbell sockets, by descriptor, and the function that closes each. */
   const doorbells = new Map<OpenContext, Map<number, () => void>>()
   /** Functions that release the memory files' descriptors from the quota. */
-  const files = new Map<OpenContext, () => void>()
+  const quotaReleases = new Map<OpenContext, () => void>()
   const token = new Uint8Array(TOKEN_BYTES)
-  const handle = new DataView(token.buffer)
+  const tokenView = new DataView(token.buffer)
   let next = 1
 
   const withoutDoorbells = new Set<OpenContext>()
@@ -106,14 +109,14 @@ export const createContexts = (
         checkTimer = undefined
         endUnheld()
         if (withoutDoorbells.size > 0) checkAfter(Math.min(2 * delay, CHECK_INTERVAL.longest))
-        rung()
+        onRung()
       }),
       delay,
     )
   }
 
-  /** The last doorbell socket of a context was closed. */
-  const lostDoorbells = (open: OpenContext): void => {
+  /** The last doorbell socket of a context was closed: ends the context, or checks later whether it can end. */
+  const onNoDoorbell = (open: OpenContext): void => {
     if (!open.memory.isHeld) {
       end(open)
       return
@@ -128,14 +131,14 @@ export const createContexts = (
     withoutDoorbells.delete(open)
     const contextDoorbells = doorbells.get(open)
     doorbells.delete(open)
-    const releaseQuota = files.get(open)
-    files.delete(open)
+    const releaseQuota = quotaReleases.get(open)
+    quotaReleases.delete(open)
     const ended = (): void =>
       containment.runAll('the end of a context', [
         () => ending.delete(open),
         () => open.memory.close(),
         () => releaseQuota?.(),
-        rung,
+        onRung,
       ])
     containment.runAll('the end of a context', [
       ...(contextDoorbells?.values() ?? []),
@@ -145,11 +148,11 @@ export const createContexts = (
 
   /** Reads the pending tokens; false once the client's side is closed. */
   const drain = (open: OpenContext, fd: number): boolean => {
-    for (let left = DRAIN; left > 0; left--) {
+    for (let tokens = 0; tokens < MAX_TOKENS; tokens++) {
       const length = recvSmall(fd, token)
       if (length === -EAGAIN) return true
       if (length <= 0 && length !== -EMSGSIZE) return false
-      if (length === TOKEN_BYTES) posted(open.context, handle.getUint32(0, true))
+      if (length === TOKEN_BYTES) onPosted(open.context, tokenView.getUint32(0, true))
     }
     return true
   }
@@ -159,20 +162,20 @@ export const createContexts = (
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
     const releaseQuota = quota.take(1)
     const [ours, theirs] = orRelease(releaseQuota, socketPair)
-    /** False if it is closed already. */
-    const hangUp = (): boolean => {
+    /** Closes the daemon's end; false if it is closed already. */
+    const closeDoorbell = (): boolean => {
       if (!contextDoorbells.delete(ours)) return false
       watcher.stop()
       close(ours)
       releaseQuota()
       return true
     }
-    const lost = (): void => {
-      if (hangUp() && contextDoorbells.size === 0) lostDoorbells(open)
+    const onClosed = (): void => {
+      if (closeDoorbell() && contextDoorbells.size === 0) onNoDoorbell(open)
     }
-    const hungUp = (): void => {
-      lost()
-      rung()
+    const onHangUp = (): void => {
+      onClosed()
+      onRung()
     }
     const watcher = watch(
       ours,
@@ -180,16 +183,16 @@ export const createContexts = (
       containment.guard(
         'a doorbell',
         () => {
-          if (drain(open, ours)) rung()
+          if (drain(open, ours)) onRung()
           else {
             watcher.update({})
-            open.context.device.core.run(oneSlice(hungUp))
+            open.context.device.core.run(oneSlice(onHangUp))
           }
         },
-        lost,
+        onClosed,
       ),
     )
-    contextDoorbells.set(ours, hangUp)
+    contextDoorbells.set(ours, closeDoorbell)
     if (!open.context.device.alive) shutdown(ours, 'write')
     return theirs
   }
@@ -208,7 +211,7 @@ export const createContexts = (
       }
       const open: OpenContext = { number: next++, node, context, memory }
       contexts.set(open.number, open)
-      files.set(open, releaseQuota)
+      quotaReleases.set(open, releaseQuota)
       doorbells.set(open, new Map())
       try {
         return { open, doorbell: addDoorbell(open, quota) }
@@ -247,8 +250,8 @@ export const createContexts = (
       let count = 0
       let bytes = 0
       for (const { memory } of contexts.values()) {
-        count += memory.live
-        bytes += memory.used
+        count += memory.ringCount
+        bytes += memory.ringBytes
       }
       return { count, bytes }
     },

@@ -2,14 +2,14 @@
  * Delivers the events of one fd object to a program through a socket pair; the program reads the other end
  * (docs/decisions/sessions.md).
  *
- * One record is one packet. Records that do not fit in the socket wait here. When an element is destroyed, libibverbs
- * waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly how many
- * are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of other
- * elements again in the same order.
+ * One record is one packet. Records that do not fit in the socket are queued here. When an element is destroyed,
+ * libibverbs waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly
+ * how many are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of
+ * other elements again in the same order.
  *
- * A call that names the program's descriptor tells which process has it, and its number there (`seen`). Without such a
- * call, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in each turn
- * of the event loop.
+ * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). Without
+ * such a call, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in
+ * each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -41,33 +41,35 @@ export interface EventSocket extends EventSink {
   readonly peerEnd: number
   /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
   readonly target: string
-  /** The program's end was passed to it: closes our copy. */
-  passed(): void
-  /** A process has named its end by this descriptor number. */
-  seen(process: ProcessHandle, number: number): void
+  /** Closes the daemon's copy of the program's end, which was passed to the program. */
+  closePeerEnd(): void
+  /** A process has named the program's end by this descriptor number of its own: it is searched there first. */
+  setPeerEnd(process: ProcessHandle, number: number): void
   close(): void
 }
 
 const LONGEST_RECORD = 24
-/** Space for some hundred records in the kernel, which charges almost a KiB for each; further ones wait here. */
+/** SO_SNDBUF: space for some hundred records, each of which the kernel charges with almost a KiB. */
 const BUFFER_BYTES = 64 * 1024
-/** More records than the socket's buffer can hold: earlier ones must have been read. */
+/**
+ * More records than fit in the socket's buffer: the program has read those that were sent before the last MAX_UNREAD.
+ */
 const MAX_UNREAD = 1024
 /**
- * Maximum number of waiting records for a program that does not read. Beyond it one per element and kind is kept, which
+ * Maximum number of queued records for a program that does not read. Beyond it one per element and type is kept, which
  * still wakes the program.
  */
-const MAX_WAITING = 65536
+const MAX_QUEUED = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holders`: the processes to search for the program's end, most likely first. `hungUp`: the program has closed its
- * last copy.
+ * `holders`: the processes to search for the program's end, most likely first. `onHangUp` is called when
+ * the program has closed its last copy.
  */
 export const createEventSocket = (
   holders: () => Iterable<ProcessHandle>,
-  hungUp: () => void,
+  onHangUp: () => void,
   { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
 ): EventSocket => {
   const [ownEnd, peerEnd] = socketPair()
@@ -78,22 +80,23 @@ export const createEventSocket = (
   const target = `socket:[${ino}]`
   const scratch = new Uint8Array(LONGEST_RECORD)
   let isPeerEndOpen = true
-  let closed = false
-  /** We have closed the socket, or the program its end: nothing is sent or searched any more. */
+  let isClosed = false
+  /** The socket was closed here, or by the program: nothing is sent or searched any more. */
   let isEnded = false
-  /** Records that were sent and may be unread, oldest first; then records that were not sent yet. */
+  /** Records that were sent and may be unread, oldest first. */
   let sent: EventRecord[] = []
-  let waiting: EventRecord[] = []
+  /** Records that were not sent yet. */
+  let queue: EventRecord[] = []
 
   const push = (): void => {
     if (sent.length > 0 && outstandingBytes(ownEnd) === 0) sent = []
     let count = 0
     let result = 1
-    while (count < waiting.length && result > 0) {
-      result = sendSmall(ownEnd, waiting[count]!.bytes)
+    while (count < queue.length && result > 0) {
+      result = sendSmall(ownEnd, queue[count]!.bytes)
       if (result > 0) count++
     }
-    if (count > 0) sent.push(...waiting.splice(0, count))
+    if (count > 0) sent.push(...queue.splice(0, count))
     if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
     // A program that shut down its end never reads again: its socket would be writable at every poll.
     watcher.update({ readable: true, writable: result === -EAGAIN })
@@ -105,26 +108,27 @@ export const createEventSocket = (
     containment.guard(
       'an event socket',
       (readable: boolean) => {
-        if (readable && recvSmall(ownEnd, scratch) === 0) markOver()
+        if (readable && recvSmall(ownEnd, scratch) === 0) markEnded()
         else push()
       },
-      () => markOver(),
+      () => markEnded(),
     ),
   )
-  const markOver = (): void => {
+  const markEnded = (): void => {
     if (isEnded) return
     isEnded = true
-    // Stopping the watcher takes longer: `close` does it.
+    // `close` stops the watcher, which takes longer.
     watcher.update({})
-    hungUp()
+    onHangUp()
   }
 
-  /** Last known place of the program's end. */
-  let place: { readonly process: ProcessHandle; readonly number: number } | undefined
+  /** Where the program's end was found last: a process and its descriptor number. */
+  let peerEndLocation: { readonly process: ProcessHandle; readonly number: number } | undefined
 
-  /** A copy of the program's end, if it is still at `place`; negative otherwise. */
-  const fetch = (): number => {
-    const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number, { dev, ino })
+  /** A copy of the program's end, if it is still at `peerEndLocation`; negative otherwise. */
+  const fetchPeerEnd = (): number => {
+    const end =
+      peerEndLocation === undefined ? -1 : pidfdGetfd(peerEndLocation.process, peerEndLocation.number, { dev, ino })
     if (end < 0) return -1
     const found = fstatSync(end)
     if (found.ino === ino && found.dev === dev) return end
@@ -133,7 +137,7 @@ export const createEventSocket = (
   }
   const isPeerEndFound = (): boolean => {
     if (isPeerEndOpen) return true
-    const end = fetch()
+    const end = fetchPeerEnd()
     if (end >= 0) close(end)
     return end >= 0
   }
@@ -142,7 +146,7 @@ export const createEventSocket = (
     for (const process of [...holders()]) {
       const number = yield* searchFd(process.pid, target)
       if (number === undefined) continue
-      place = { process, number }
+      peerEndLocation = { process, number }
       if (isPeerEndFound()) return
     }
   }
@@ -151,7 +155,7 @@ export const createEventSocket = (
 
   /** Runs `body` on the program's end; undefined if it cannot be reached. */
   const withPeerEnd = <T>(body: (end: number) => T): T | undefined => {
-    const end = isPeerEndOpen ? peerEnd : fetch()
+    const end = isPeerEndOpen ? peerEnd : fetchPeerEnd()
     if (end < 0) return undefined
     const result = body(end)
     // `end` may have the number of `peerEnd`, which is closed.
@@ -172,18 +176,17 @@ export const createEventSocket = (
     })
 
   /**
-   * Whether a record may still wait beyond the limit: only the first of its element and kind. Others count as never
-   * posted.
+   * Whether a record is queued beyond MAX_QUEUED: only the first of its element and type. Others count as never posted.
    */
-  const mayWaitBeyondLimit = (event: EventRecord): boolean => {
+  const mayQueueBeyondLimit = (event: EventRecord): boolean => {
     const { element, type } = event
-    if (!waiting.some(other => other.element === element && other.type === type)) return true
+    if (!queue.some(other => other.element === element && other.type === type)) return true
     uncountEvent(event)
     return false
   }
 
-  /** Withdraws the unread records; returns those that the program can no longer read. */
-  const unread = (): EventRecord[] => {
+  /** Receives the unread records from the socket, so that the program cannot read them any more; oldest first. */
+  const takeSent = (): EventRecord[] => {
     if (isAllRead()) return []
     const packets = drain()
     if (packets === undefined) return []
@@ -199,7 +202,7 @@ export const createEventSocket = (
     return records
   }
 
-  /** Withdraws the oldest unread records, at most `limit`. */
+  /** Receives the oldest unread records from the socket, at most `limit`. */
   const takeOldest = (limit: number): EventRecord[] => {
     const packets = isAllRead() ? [] : (drain(limit) ?? [])
     // The program may have read in between: each packet is searched, oldest first.
@@ -213,33 +216,33 @@ export const createEventSocket = (
     return records
   }
 
-  /** Withdraws all unread records, oldest first; afterwards only this object has them. */
+  /** Takes all unread records, sent and queued, oldest first: the caller has the only copy. */
   const takeAll = (): EventRecord[] => {
     if (isEnded) return []
-    const all = [...unread(), ...waiting]
-    waiting = []
+    const all = [...takeSent(), ...queue]
+    queue = []
     return all
   }
   const sendAgain = (records: EventRecord[]): void => {
     if (isEnded) return
-    waiting = records
+    queue = records
     push()
   }
 
   return {
     peerEnd,
     target,
-    passed() {
+    closePeerEnd() {
       if (isPeerEndOpen) close(peerEnd)
       isPeerEndOpen = false
     },
     post(event) {
-      if (isEnded || (waiting.length >= MAX_WAITING && !mayWaitBeyondLimit(event))) return
-      waiting.push(event)
+      if (isEnded || (queue.length >= MAX_QUEUED && !mayQueueBeyondLimit(event))) return
+      queue.push(event)
       push()
     },
-    seen(process, number) {
-      place = { process, number }
+    setPeerEnd(process, number) {
+      peerEndLocation = { process, number }
     },
     prepareWithdraw() {
       if (isEnded || isAllRead() || isPeerEndFound()) return undefined
@@ -256,29 +259,29 @@ export const createEventSocket = (
     },
     unread() {
       if (isEnded) return 0
-      // Counting removes nothing: a concurrent reader still gets its records.
+      // FIONREAD gives the bytes of unread packets without removing any, so a concurrent reader still gets its records.
       let bytes = isAllRead() ? 0 : (withPeerEnd(unreadBytes) ?? 0)
       let count = 0
       for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length
-      return count + waiting.length
+      return count + queue.length
     },
     take(limit) {
       if (isEnded) return []
       const taken = takeOldest(limit)
-      taken.push(...waiting.splice(0, limit - taken.length))
+      taken.push(...queue.splice(0, limit - taken.length))
       push()
       return taken
     },
     end() {
-      if (!closed) shutdown(ownEnd, 'write')
+      if (!isClosed) shutdown(ownEnd, 'write')
     },
     close() {
-      if (closed) return
-      closed = true
+      if (isClosed) return
+      isClosed = true
       isEnded = true
       watcher.stop()
       close(ownEnd)
-      this.passed()
+      this.closePeerEnd()
     },
   }
 }

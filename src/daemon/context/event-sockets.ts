@@ -1,6 +1,7 @@
 /*
- * Event sockets by the inode of the program's end: they map a program's descriptor number to core's fd object. Each end
- * is marked with its kind, so that a program that receives one from another program recognises it.
+ * All event sockets, by the inode of the program's end: so the daemon finds core's fd object for a descriptor of a
+ * program. The program's end is marked with the kind of the fd object (as its send timeout), so that a program that
+ * receives the descriptor from another program recognises it.
  */
 
 import { attachSink } from '../../core/events/events.ts'
@@ -32,6 +33,7 @@ export interface EventSockets {
   closeAll(): void
 }
 
+/** InstallKind by class; other classes: EVENT. */
 const kinds: Readonly<Record<string, number>> = {
   [DriverOps.name]: InstallKind.DRIVER,
   [CmChannel.name]: InstallKind.CM,
@@ -39,21 +41,19 @@ const kinds: Readonly<Record<string, number>> = {
 }
 
 /** InstallKind of an fd object. */
-export const installKindOf = ({ class: { name } }: FdObject): number => {
-  return kinds[name] ?? InstallKind.EVENT
-}
+export const installKindOf = ({ class: { name } }: FdObject): number => kinds[name] ?? InstallKind.EVENT
 
 /**
- * `holders`: the processes that may have the programs' ends, most likely first. `closed`: the last copy of a program's
- * descriptor was closed.
+ * `holders`: the processes that may have the programs' ends, most likely first. `onClosed` is called when the last copy
+ * of a program's descriptor was closed.
  */
 export const createEventSockets = (
   core: Core,
   holders: () => Iterable<ProcessHandle>,
   parts?: EventSocketParts,
-  closed: (fd: FdObject) => void = () => {},
+  onClosed: (fd: FdObject) => void = () => {},
 ): EventSockets => {
-  const numbers = new Map<string, number>()
+  const handles = new Map<string, number>()
   const sockets = new Map<string, EventSocket>()
   return {
     create(fd, quota) {
@@ -64,31 +64,31 @@ export const createEventSockets = (
       setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
       const peerClosed = (): void => {
         closeDescriptor(core, fd.handle)
-        drop()
-        closed(fd)
+        removeSocket()
+        onClosed(fd)
       }
-      const drop = (): void => {
-        numbers.delete(socket.target)
+      const removeSocket = (): void => {
+        handles.delete(socket.target)
         sockets.delete(socket.target)
         socket.close()
         releaseQuota()
       }
-      numbers.set(socket.target, fd.handle)
+      handles.set(socket.target, fd.handle)
       sockets.set(socket.target, socket)
       attachSink(fd, socket)
       return socket
     },
     find(target, process, number) {
-      sockets.get(target)?.seen(process, number)
-      return numbers.get(target)
+      sockets.get(target)?.setPeerEnd(process, number)
+      return handles.get(target)
     },
     get count() {
-      return numbers.size
+      return handles.size
     },
     closeAll() {
       for (const socket of sockets.values()) socket.close()
       sockets.clear()
-      numbers.clear()
+      handles.clear()
     },
   }
 }

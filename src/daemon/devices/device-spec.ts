@@ -1,9 +1,9 @@
 /*
- * Parses device names: NAME@ADDRESS for a soft device, or NAME for a device without a network.
+ * Parses the devices of `--device`: NAME@ADDRESS for a soft device, or NAME for a device without a network.
  *
  * A soft device may have any name: libibverbs asks netlink for its driver. (Versions before 23 use only sysfs, and
- * choose the provider by the prefix `rxe`.) Other devices have the driver whose name their name begins with
- * (spec/drivers/names.ts); none of these drivers has verbs.
+ * choose the provider by the prefix `rxe`.) Any other device has the driver whose name its own name begins with, for
+ * example ctx0 (spec/drivers/names.ts); these drivers have no verbs.
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
@@ -11,10 +11,11 @@ import { isMappedIpv4, parseAddress } from '../../wire/address.ts'
 
 export const defaultDevice: DeviceSpec = { name: 'rxe0', address: '127.0.0.1' }
 
-/** Longest device name of Linux (IB_DEVICE_NAME_MAX) without its NUL. */
-const LONGEST_NAME = 63
+/** Linux's maximum length of a device name (IB_DEVICE_NAME_MAX) without its NUL. */
+const MAX_NAME_LENGTH = 63
 
-const unusable = (address: Uint8Array): string | undefined => {
+/** Why a device cannot have this address; undefined if it can. */
+const reasonUnusable = (address: Uint8Array): string | undefined => {
   const isV4 = isMappedIpv4(address)
   if (isV4 && address[12]! >= 224) return 'is a multicast or reserved address'
   if (!isV4 && address[0] === 0xff) return 'is a multicast address'
@@ -28,9 +29,9 @@ export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
 
 /** An error message if a device cannot have this name; undefined if it can. */
 export const deviceNameError = (name: string): string | undefined =>
-  /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= LONGEST_NAME
+  /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= MAX_NAME_LENGTH
     ? undefined
-    : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`
+    : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${MAX_NAME_LENGTH} characters`
 
 /** The inverse of `parseDevice`. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
@@ -39,8 +40,8 @@ export const deviceText = ({ name, address }: DeviceSpec): string => (address ==
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
-  const wrong = deviceNameError(name)
-  if (wrong !== undefined) throw new Error(wrong)
+  const nameError = deviceNameError(name)
+  if (nameError !== undefined) throw new Error(nameError)
   const driver = driverOfName(name)
   if (driver !== undefined && !Drivers[driver].network) {
     if (at < 0) return { name, address: '' }
@@ -51,8 +52,8 @@ export const parseDevice = (text: string): DeviceSpec => {
   const address = text.slice(at + 1)
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`device "${text}": "${address}" is not an IPv4 or IPv6 address`)
-  const why = unusable(bytes)
-  if (why) throw new Error(`device "${text}": ${address} ${why}; each device needs its own address`)
+  const reason = reasonUnusable(bytes)
+  if (reason) throw new Error(`device "${text}": ${address} ${reason}; each device needs its own address`)
   return { name, address }
 }
 

@@ -21,7 +21,7 @@ import type { Network } from './network.ts'
 export interface DaemonDevice {
   spec: DeviceSpec
   readonly device: Device
-  /** Undefined for a device that is not a soft device. */
+  /** The soft device; undefined for a device of another driver. */
   readonly rxe: RxeDevice | undefined
 }
 
@@ -30,29 +30,34 @@ export interface Devices {
   readonly all: readonly DaemonDevice[]
   /** The soft devices; always the same array. */
   readonly rxe: readonly RxeDevice[]
+  /** The devices as tools list them. */
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
   /** The device with this node number. */
   atNode(node: number): Device | undefined
-  /** Throws an Error with a message: the name or address is in use, or this machine does not have the address. */
+  /**
+   * Adds a device. Throws an Error with a message for people: the name or address is in use, or this machine does not
+   * have the address.
+   */
   add(spec: DeviceSpec): DaemonDevice
-  /** Removes a device, regardless of its clients. Throws an Error with a message if there is no such device. */
+  /** Removes a device, regardless of its clients. Throws an Error with a message for people if there is none. */
   remove(name: string): void
-  /** Renames it. Throws CallError EINVAL, EEXIST. */
+  /** Renames a device. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
 }
 
 /**
- * `polled`: the list that the loop polls; devices are added to it and removed from it here. `woken`: called when
- * packets have arrived for a device; undefined where no notification is needed. `torment`: of all soft devices.
+ * `polled`: the list that the loop polls; devices are added to it and removed from it here. `onPackets` is called
+ * when packets have arrived for a device; undefined where the loop needs no notification. `torment`: the torment of all
+ * soft devices.
  */
 export const createDevices = (
   core: Core,
   network: Network,
   interfaces: Interfaces | undefined,
   polled: Pollable[],
-  woken?: () => void,
+  onPackets?: () => void,
   createRxe: typeof createRxeDevice = createRxeDevice,
   torment?: Torment,
 ): Devices => {
@@ -64,7 +69,7 @@ export const createDevices = (
     try {
       const identity = identityOf(spec, interfaces)
       const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment })
-      if (woken !== undefined) port.wake = woken
+      if (onPackets !== undefined) port.wake = onPackets
       rxe.push(created)
       polled.push(created)
       return { spec, device: created.device as Device, rxe: created }
@@ -103,8 +108,8 @@ export const createDevices = (
       unregister(found.device, () => network.detach(name))
     },
     rename(found, name) {
-      const wrong = deviceNameError(name)
-      if (wrong !== undefined) throw new CallError('EINVAL', wrong)
+      const nameError = deviceNameError(name)
+      if (nameError !== undefined) throw new CallError('EINVAL', nameError)
       renameDevice(found.device, name)
       network.rename(found.spec.name, name)
       found.spec = { ...found.spec, name }

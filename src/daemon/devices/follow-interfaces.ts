@@ -3,8 +3,8 @@
  *
  * As in Linux's rxe, all addresses of an interface are GIDs of its device, which was created with one of them. On the
  * loopback interface, and where several devices of the daemon share an interface, each uses only its own address. Other
- * daemons may share the interface too: an address in use is omitted, with a line in the log, and an additional address
- * is released to a daemon that is started for it (`spare` in host/net/udp.ts).
+ * daemons may use the interface too. An address that another program uses is omitted, with a line in the log; an
+ * additional address is released to a daemon that is started with it (`spare` in host/net/udp.ts).
  *
  * Deleting an interface leaves its device without link and GIDs, until an interface with its name or with the device's
  * own address appears. (Linux deletes an rxe device with its interface.)
@@ -26,56 +26,56 @@ type Followed = Pick<RxeDevice, 'device' | 'state'>
 const OWN_GID = 1
 
 /** The link state of a device whose interface was deleted. */
-const DELETED = { up: false, carrier: false }
+const DELETED_LINK = { up: false, carrier: false }
 
-const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
-/** Notified of MACs that connections depend on. */
+/** Receives the MACs that connections depend on. */
 export interface MacListener {
-  /** The MAC of a device on a bond: at the start and when it changes. */
-  own(device: Followed, mac: Uint8Array): void
-  /** The MAC of an address on the link of a device: when it becomes known or changes. */
-  neighbour(device: Followed, address: Uint8Array, mac: string): void
+  /** The MAC of a device whose interface is a bond: at the start, and when it changes. */
+  ownMac(device: Followed, mac: Uint8Array): void
+  /** The MAC of another host's address on the link of a device: when it becomes known or changes. */
+  neighbourMac(device: Followed, address: Uint8Array, mac: string): void
 }
 
 /**
  * Starts following the interfaces of `devices`. The list may change; the returned function must be called for each
- * device that is added. `changed` is called when a device's port or GIDs have changed, before programs are notified;
- * with the previous identity if the interface was replaced or renamed. `failed` is called when updating a device
+ * device that is added. `onChanged` is called when a device's port or GIDs have changed, before programs are notified;
+ * if the interface was replaced or renamed, with the previous identity. `onFailure` is called when updating a device
  * throws, which is a bug.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
-  changed: (device: Followed, before?: Identity) => void,
-  failed: (device: Followed, error: unknown) => void,
+  onChanged: (device: Followed, previous?: Identity) => void,
+  onFailure: (device: Followed, error: unknown) => void,
   macs: MacListener,
 ): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
-  const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
+  const devicesOn = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
 
-  const each = (some: readonly Followed[], body: (followed: Followed) => void): void => {
-    for (const followed of some)
+  const forEachDevice = (devicesToUpdate: readonly Followed[], body: (followed: Followed) => void): void => {
+    for (const followed of devicesToUpdate)
       try {
         body(followed)
       } catch (error) {
-        failed(followed, error)
+        onFailure(followed, error)
       }
   }
 
   /** The use of this address by a device: its own, an additional one ('spare'), or none (undefined). */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
-    if (state.identity.gids.some(gid => same(gid, address))) return 'own'
-    return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
+    if (state.identity.gids.some(gid => isSameAddress(gid, address))) return 'own'
+    return devicesOn(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
   }
 
   const notify = (followed: Followed, event: PortEvent | undefined): void => {
     if (event === undefined) return
-    changed(followed)
+    onChanged(followed)
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
   }
 
-  const appeared = (
+  const addAddress = (
     { device, state }: Followed,
     address: Uint8Array,
     claim: 'own' | 'spare',
@@ -91,52 +91,55 @@ export const followInterfaces = (
     return addGid(device, address)
   }
 
-  const move = (followed: Followed, { name, index }: NetworkInterface): void => {
-    const before = followed.state.identity
+  const moveTo = (followed: Followed, { name, index }: NetworkInterface): void => {
+    const previous = followed.state.identity
     try {
       replaceInterface(followed.device, name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       console.error(`userdma daemon: ${followed.device.name} receives no multicast on ${name}: ${error.message}`)
     }
-    changed(followed, before)
+    onChanged(followed, previous)
   }
-  /** Moves devices whose interface was deleted to this one, if it has their interface's name or their own address. */
+  /**
+   * Moves devices whose interface was deleted to this interface: without `address` those whose interface had its name,
+   * otherwise those whose own address is `address`.
+   */
   const adoptDevices = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
     const orphaned = devices.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.state.identity
-      const isMatch = address === undefined ? name === interfaceName : same(gids[OWN_GID]!, address)
+      const isMatch = address === undefined ? name === interfaceName : isSameAddress(gids[OWN_GID]!, address)
       return isMatch && !interfaces.links().has(interfaceIndex)
     })
     const link = interfaces.links().get(index)
     if (orphaned.length === 0 || link === undefined) return
-    each(orphaned, followed => move(followed, link))
+    forEachDevice(orphaned, followed => moveTo(followed, link))
     applyInterface(index)
   }
 
   const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
     const link = interfaces.links().get(index)
     if (present && link !== undefined) adoptDevices(link, address)
-    each(on(index), followed => {
+    forEachDevice(devicesOn(index), followed => {
       const claim = claimOf(followed, index, address)
       if (claim === undefined) return
       if (!present) followed.state.port.removeAddress(address)
-      notify(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
+      notify(followed, present ? addAddress(followed, address, claim) : removeGid(followed.device, address))
     })
   }
 
   const onLink = (index: number, now: NetworkInterface | undefined): void => {
     if (now !== undefined) adoptDevices(now)
-    each(on(index), followed => {
-      if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
-      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : DELETED
+    forEachDevice(devicesOn(index), followed => {
+      if (now !== undefined && now.name !== followed.state.identity.interfaceName) moveTo(followed, now)
+      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : DELETED_LINK
       notify(followed, setLink(followed.device, link))
-      if (now?.bond) macs.own(followed, now.mac)
+      if (now?.bond) macs.ownMac(followed, now.mac)
     })
   }
 
   const onNeighbour = (index: number, address: Uint8Array, mac: string): void =>
-    each(on(index), followed => macs.neighbour(followed, address, mac))
+    forEachDevice(devicesOn(index), followed => macs.neighbourMac(followed, address, mac))
 
   const applyInterface = (index: number): void => {
     onLink(index, interfaces.links().get(index))

@@ -18,18 +18,19 @@ import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
-  /** Creates the port of a device. Over UDP it binds the address. Throws an Error with a message. */
+  /** Creates the port of a device; over UDP also binds its address. Throws an Error with a message for people. */
   attach(device: DeviceSpec): FaultPort
-  /** A device was removed. Its driver closes the port. */
+  /** A device was removed; its driver closes the port. */
   detach(device: string): void
   /** A device was renamed: its fault rules get the new name. */
   rename(device: string, name: string): void
-  /** The fault rules as text. */
+  /** The current fault rules, as the text of `--fault`. */
   readonly faults: string
-  /** Counts of the packets of a device by what the rules did to them since the start. */
+  /** Numbers of a device's packets that were dropped, delayed, … since the start. */
   faultsOf(device: string): FaultCounters | undefined
+  /** The rules, each with the numbers of packets to which it was applied. */
   faultCounts(): FaultStat[]
-  /** Throws an Error with a message for an invalid list of rules, or an unknown device. */
+  /** Replaces the fault rules. Throws an Error with a message for people: invalid rules, or an unknown device. */
   setFaults(text: string): void
   /**
    * Writes every packet that a device sends to a file, as pcapng, until the returned function is called or a write
@@ -38,9 +39,10 @@ export interface Network {
   capture(fd: number): () => void
 }
 
-type Links = (device: DeviceSpec) => Port
+/** Creates the port of a device. */
+type CreatePort = (device: DeviceSpec) => Port
 
-const memoryLink = (path: Path): Links => {
+const memoryPorts = (path: Path): CreatePort => {
   const arena = mapArena(memorySwitchBytes())
   // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
   const link = createMemorySwitch({ arena, sealing: 'demand', path })
@@ -48,12 +50,12 @@ const memoryLink = (path: Path): Links => {
 }
 
 /** Ports that send and receive through sockets. */
-const socketLinks =
-  (link: SocketLink, interfaces: Interfaces | undefined): Links =>
+const socketPorts =
+  (link: SocketLink, interfaces: Interfaces | undefined): CreatePort =>
   device =>
     createSocketPort(link, device, identityOf(device, interfaces))
 
-/** Parses fault rules. Throws an Error with a message for invalid text or an unknown device. */
+/** Parses fault rules. Throws an Error with a message for people: invalid text, or an unknown device. */
 export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)
@@ -68,10 +70,10 @@ export const createNetwork = (
   interfaces?: Interfaces,
 ): Network => {
   useNativeCrc()
-  const attach = link === 'memory' ? memoryLink(path) : socketLinks(link, interfaces)
+  const attach = link === 'memory' ? memoryPorts(path) : socketPorts(link, interfaces)
   let rules = faultRules(fault, devices)
   const ports: { readonly port: FaultPort; device: DeviceSpec }[] = []
-  const find = (name: string) => ports.find(({ device }) => device.name === name)
+  const findPort = (name: string) => ports.find(({ device }) => device.name === name)
 
   return {
     attach(device) {
@@ -84,7 +86,7 @@ export const createNetwork = (
       if (at >= 0) ports.splice(at, 1)
     },
     rename(device, name) {
-      const found = find(device)
+      const found = findPort(device)
       if (found === undefined) return
       rules = rules.map(rule => (rule.device === device ? { ...rule, device: name } : rule))
       found.device = { ...found.device, name }
@@ -93,7 +95,7 @@ export const createNetwork = (
     get faults() {
       return formatFaults(rules)
     },
-    faultsOf: device => find(device)?.port.faults,
+    faultsOf: device => findPort(device)?.port.faults,
     faultCounts() {
       const counts = ports.map(({ port }) => port.ruleCounts())
       return rules.map((rule, i) => ({
@@ -115,7 +117,7 @@ export const createNetwork = (
         },
         { interfaces: ports.map(({ device }) => device.name) },
       )
-      const stop = (): void => {
+      const stopCapture = (): void => {
         for (const remove of removers) remove()
       }
       const removers = ports.map(({ port }, index) =>
@@ -136,11 +138,11 @@ export const createNetwork = (
           } catch (error) {
             // A full disk ends the capture; packets still flow.
             console.error('userdma daemon: a packet capture failed:', String(error))
-            stop()
+            stopCapture()
           }
         }),
       )
-      return stop
+      return stopCapture
     },
   }
 }

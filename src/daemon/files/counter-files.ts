@@ -1,9 +1,9 @@
 /*
- * The counters of ports as files, at Linux's places: `hw_counters` and `counters` of each port in the tree that
+ * The counters of ports as files with Linux's paths: `hw_counters` and `counters` of each port in the tree that
  * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must do no work, so
  * they are written when the shim reports that a program is about to read (REFRESH, spec/session.ts), and only if they
- * changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so that reading all files renews
- * them once; programs may write `lifespan`.
+ * have changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so a program that reads all
+ * files renews them once; programs may write `lifespan`.
  *
  * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
  * is removed, so that readers never see an outdated number. spec/counters.ts defines the counters.
@@ -17,6 +17,7 @@ import { makeFolder, replaceFile } from './tree-files.ts'
 /** The counters of one device, by name as in spec/counters.ts. */
 export interface CountedDevice {
   readonly name: string
+  /** Current values: of the engine, and of the port. */
   counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
 }
 
@@ -24,16 +25,17 @@ export interface CounterFiles {
   /** Adds or removes the counters of a device; its folder must be in the tree. */
   add(device: CountedDevice): void
   remove(name: string): void
-  /** Updates the files of all devices. Throws the first error of the system, after trying all. */
+  /** Updates the files of all devices. Throws the system's first error, after all files were tried. */
   refresh(): void
 }
 
 const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
-/** Milliseconds: Linux's default, and our maximum. */
-const LIFESPAN = 10
-const LONGEST_LIFESPAN = 10_000
+/** Milliseconds: Linux's default. */
+const DEFAULT_LIFESPAN = 10
+/** Milliseconds: the maximum that a program may write. */
+const MAX_LIFESPAN = 10_000
 
-/** Calls `action` for all items. Throws the first error, after trying all. */
+/** Calls `action` for all items, then throws the first error, if there was any. */
 const forAll = <T>(items: Iterable<T>, action: (item: T) => void): void => {
   const errors: unknown[] = []
   for (const item of items)
@@ -56,18 +58,19 @@ export const createCounterFiles = (
 ): CounterFiles => {
   const folderOf = (device: CountedDevice, folder: CounterFolder): string => join(portFolder(device), folder)
   const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
-  const partOf = (device: CountedDevice): (() => void) => {
+  /** Creates the counter files of a device; returns the function that updates them. */
+  const updaterOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
-    write(lifespan, LIFESPAN, 0o644)
+    write(lifespan, DEFAULT_LIFESPAN, 0o644)
     const written = new Map<string, number>()
-    let since = Number.NEGATIVE_INFINITY
+    let renewedAt = Number.NEGATIVE_INFINITY
 
     /** The last valid value of the file; it replaces an invalid one. */
-    let validLifespan = LIFESPAN
+    let validLifespan = DEFAULT_LIFESPAN
     const readLifespan = (): number => {
       const text = readFileSync(join(root, lifespan), 'utf8').trim()
-      if (/^\d+$/.test(text) && Number(text) <= LONGEST_LIFESPAN) validLifespan = Number(text)
+      if (/^\d+$/.test(text) && Number(text) <= MAX_LIFESPAN) validLifespan = Number(text)
       else write(lifespan, validLifespan, 0o644)
       return validLifespan
     }
@@ -90,25 +93,25 @@ export const createCounterFiles = (
     }
     return (): void => {
       const time = now()
-      if (time - since < readLifespan()) return
+      if (time - renewedAt < readLifespan()) return
       renew()
-      since = time
+      renewedAt = time
     }
   }
-  const parts = new Map<string, () => void>()
+  const updaters = new Map<string, () => void>()
   const add = (device: CountedDevice): void => {
-    const part = partOf(device)
-    parts.set(device.name, part)
-    part()
+    const update = updaterOf(device)
+    updaters.set(device.name, update)
+    update()
   }
   for (const device of devices) add(device)
   return {
     add,
     remove(name) {
-      parts.delete(name)
+      updaters.delete(name)
     },
     refresh() {
-      forAll(parts.values(), part => part())
+      forAll(updaters.values(), update => update())
     },
   }
 }

@@ -1,9 +1,9 @@
 /*
- * The files about a daemon's devices that programs read, the tree (tree.ts) and its counters (counter-files.ts),
- * updated as devices are added, changed and removed.
+ * The files that programs read about a daemon's devices: the tree (tree.ts) and its counters (counter-files.ts). This
+ * file updates them as devices are added, changed and removed.
  *
- * If they cannot be written, because the disk is full or the folder was removed, the daemon continues: calls still
- * return correct results, and the error is logged. It is fatal only at the start.
+ * If they cannot be written, because the disk is full or the folder was removed, the error is logged and the daemon
+ * continues, since calls still return correct results. Only at the daemon's start such an error is fatal.
  */
 import { countersByLayer } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -16,8 +16,8 @@ import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, w
 export interface DeviceFiles {
   add(device: DaemonDevice): void
   remove(device: DaemonDevice): void
-  /** `before`: its previous name. */
-  rename(device: DaemonDevice, before: string): void
+  /** Called after the device was renamed. */
+  rename(device: DaemonDevice, previousName: string): void
   /** The port or GIDs of a soft device have changed. */
   changed(device: Pick<RxeDevice, 'device'>): void
   /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
@@ -34,7 +34,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
     driver: driver.name,
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
-    hasMads: driver.openManagement !== undefined,
+    hasUmad: driver.openManagement !== undefined,
     interfaceName: rxe?.state.identity.interfaceName ?? '',
     port: gids &&
       port && {
@@ -48,14 +48,14 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
 /** Writes the files below `root`. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
   const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countersByLayer(rxe) })
-  const logErrors = (what: string, body: () => void): void => {
+  const logErrors = (deviceName: string, body: () => void): void => {
     try {
       body()
     } catch (error) {
-      console.error(`userdma daemon: the files of ${what} are out of date:`, String(error))
+      console.error(`userdma daemon: the files of ${deviceName} are out of date:`, String(error))
     }
   }
-  let stale = false
+  let areCountersStale = false
   writeTree(root, devices.map(treeDevice))
   const counters = createCounterFiles(
     root,
@@ -73,10 +73,10 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
         counters.remove(device.name)
         removeFromTree(root, { name: device.name, node: device.index })
       }),
-    rename: (device, before) =>
+    rename: (device, previousName) =>
       logErrors(device.spec.name, () => {
-        renameInTree(root, before, treeDevice(device))
-        counters.remove(before)
+        renameInTree(root, previousName, treeDevice(device))
+        counters.remove(previousName)
         if (device.rxe !== undefined) counters.add(counted(device.rxe))
       }),
     changed({ device }) {
@@ -86,12 +86,12 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
     refreshCounters() {
       try {
         counters.refresh()
-        if (stale) console.error('userdma daemon: the files of counters are up to date again')
-        stale = false
+        if (areCountersStale) console.error('userdma daemon: the files of counters are up to date again')
+        areCountersStale = false
         return 0
       } catch (error) {
-        if (!stale) console.error('userdma daemon: the files of counters cannot be written:', String(error))
-        stale = true
+        if (!areCountersStale) console.error('userdma daemon: the files of counters cannot be written:', String(error))
+        areCountersStale = true
         return Math.abs((error as NodeJS.ErrnoException).errno ?? Errno.EIO)
       }
     },

@@ -15,7 +15,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 
-/** Makes a folder and its missing parents, searchable by all. */
+/** Makes a folder and its missing parents, searchable by all users. */
 export const makeFolder = (path: string): void => {
   if (existsSync(path)) return
   makeFolder(dirname(path))
@@ -39,12 +39,12 @@ export const writeNewFile = (path: string, text: string, mode = 0o644): void => 
 
 /** Replaces the text of the file `path` below `root` atomically. */
 export const replaceFile = (root: string, path: string, text: string, mode: number): void => {
-  const fresh = join(root, 'new')
-  writeNewFile(fresh, text, mode)
+  const temporary = join(root, 'new')
+  writeNewFile(temporary, text, mode)
   try {
-    renameSync(fresh, join(root, path))
+    renameSync(temporary, join(root, path))
   } catch (error) {
-    rmSync(fresh, { force: true })
+    rmSync(temporary, { force: true })
     throw error
   }
 }

@@ -2,9 +2,10 @@
  * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
  * daemon.
  *
- * The shim rewrites paths into it (docs/decisions/interception.md). The contents come from the device; there is no file
- * for what it does not have (unused GIDs, for example). As in Linux, a class has links to the folders of its devices.
- * Nodes are empty files: programs check that they exist; sessions open them.
+ * The shim rewrites the programs' paths to paths in this folder (docs/decisions/interception.md). The contents come
+ * from the device; an unused GID, for example, has no file. As in Linux, a class has links to the folders of its
+ * devices. Nodes are empty files, so that programs find them; a session of the daemon opens the device (OPEN in
+ * spec/session.ts).
  */
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -18,29 +19,31 @@ export interface TreeDevice {
   readonly name: string
   /** N of /dev/infiniband/uverbsN. */
   readonly node: number
-  /** IBA's number of the node type (spec/enums.ts), name of the driver, and version of its ABI. */
+  /** `NodeType` (spec/enums.ts). */
   readonly nodeType: number
+  /** Name of the driver, and version of its ABI. */
   readonly driver: string
   readonly abi: number
+  /** 8 bytes, network order. */
   readonly guid: Uint8Array
-  /** Empty without a network. */
+  /** Name of the network interface; empty without one. */
   readonly interfaceName: string
   /** Undefined for a device without a port. */
   readonly port: TreePort | undefined
-  /** The device has a umad node, through which programs send management datagrams. */
-  readonly hasMads: boolean
+  /** Whether the device has a umad node, through which programs send management datagrams. */
+  readonly hasUmad: boolean
 }
 
-/** The part that can change while a device exists. */
+/** The port: what can change while a device exists. */
 export interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
-  /** IB_PORT_… and IB_PORT_PHYS_STATE_… */
+  /** Linux's IB_PORT_… and IB_PORT_PHYS_STATE_… */
   readonly state: number
   readonly physState: number
 }
 
-/** In Linux's format. */
+/** The port state in Linux's format, for example `4: ACTIVE`. */
 const stateText = (state: number): string =>
   `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
 const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
@@ -49,23 +52,25 @@ const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[s
 
 const { uverbs, rdma_cm: cm, umad } = CharDevices
 
-/** A device of a class: `class/name`. */
-const rdmaPlace = (name: string): string => `infiniband/${name}`
-const verbsPlace = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
-const madPlace = (node: number): string => `infiniband_mad/${umad.node}${node}`
+/** Entries of classes, as CLASS/NAME: a device has one in class infiniband and one for each of its nodes. */
+const rdmaEntry = (name: string): string => `infiniband/${name}`
+const verbsEntry = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
+const madEntry = (node: number): string => `infiniband_mad/${umad.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
-const cmPlace = `misc/${cm.node}`
+const cmEntry = `misc/${cm.node}`
 
-/** Folder of a device; the link to it in its class; its link to the class. */
-const folderOf = (place: string): string => `sys/devices/virtual/${place}`
-const classLink = (place: string): string => `sys/class/${place}`
-const linkDevice = (root: string, place: string): void => {
-  symlinkSync(`../../../../class/${dirname(place)}`, join(root, folderOf(place), 'subsystem'))
-  makeFolder(join(root, dirname(classLink(place))))
-  symlinkSync(`../../devices/virtual/${place}`, join(root, classLink(place)))
+/** The folder of an entry. */
+const folderOf = (entry: string): string => `sys/devices/virtual/${entry}`
+/** The link to that folder in the class. */
+const classLink = (entry: string): string => `sys/class/${entry}`
+/** Creates the links from an entry's folder to its class, and from the class to the folder. */
+const linkDevice = (root: string, entry: string): void => {
+  symlinkSync(`../../../../class/${dirname(entry)}`, join(root, folderOf(entry), 'subsystem'))
+  makeFolder(join(root, dirname(classLink(entry))))
+  symlinkSync(`../../devices/virtual/${entry}`, join(root, classLink(entry)))
 }
-const removeDevice = (root: string, place: string): void => {
-  for (const path of [classLink(place), folderOf(place)]) rmSync(join(root, path), { recursive: true, force: true })
+const removeDevice = (root: string, entry: string): void => {
+  for (const path of [classLink(entry), folderOf(entry)]) rmSync(join(root, path), { recursive: true, force: true })
 }
 
 /** st_rdev of a node; 0 for the system-wide device. */
@@ -75,15 +80,17 @@ export const nodeRdev = (node: number): number => {
   return node >= UMAD_NODES ? rdevOf(umad, node - UMAD_NODES) : rdevOf(uverbs, node)
 }
 
-const groups = (bytes: Uint8Array): string =>
+/** A GUID or GID in Linux's format: groups of four hexadecimal digits. */
+const hexGroups = (bytes: Uint8Array): string =>
   Buffer.from(bytes)
     .toString('hex')
     .replace(/(.{4})(?=.)/g, '$1:')
 
+/** Contents of files by path below the tree's root. */
 type Files = Record<string, string>
 
 /** The folder of a device's port, below the tree's root. */
-export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaPlace(name))}/ports/1`
+export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaEntry(name))}/ports/1`
 
 /** The files whose contents can change. */
 const changingFiles = (device: TreeDevice): Files => {
@@ -95,7 +102,7 @@ const changingFiles = (device: TreeDevice): Files => {
     [`${port}/phys_state`]: physStateText(physState),
     ...Object.fromEntries(
       gids.flatMap(({ index, gid }) => [
-        [`${port}/gids/${index}`, groups(gid)],
+        [`${port}/gids/${index}`, hexGroups(gid)],
         [`${port}/gid_attrs/types/${index}`, 'RoCE v2'],
         [`${port}/gid_attrs/ndevs/${index}`, device.interfaceName],
       ]),
@@ -105,12 +112,14 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
-/** Linux's mode of the node: with it a program can send as the system itself. */
+/**
+ * Linux's mode of the node: only root may use it, since a program can send management datagrams of the port through it.
+ */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
 
-/** Whether there is a node with this name. */
+/** Whether the tree at `root` has a device node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
 const portFiles = (device: TreeDevice): Files => {
@@ -132,9 +141,9 @@ const portFiles = (device: TreeDevice): Files => {
 const uevent = ({ major, minor, node }: CharDevice, number?: number): string =>
   `MAJOR=${major}\nMINOR=${minor + (number ?? 0)}\nDEVNAME=infiniband/${node}${number ?? ''}`
 
-const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
-  if (!hasMads) return {}
-  const folder = folderOf(madPlace(node))
+const umadFiles = ({ hasUmad, node, name }: TreeDevice): Files => {
+  if (!hasUmad) return {}
+  const folder = folderOf(madEntry(node))
   return {
     [`${folder}/dev`]: `${umad.major}:${umad.minor + node}`,
     [`${folder}/uevent`]: uevent(umad, node),
@@ -145,18 +154,18 @@ const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
 
 const deviceFiles = (device: TreeDevice): Files => {
   const { name, node, nodeType, driver, abi, guid, interfaceName } = device
-  const folder = folderOf(rdmaPlace(name))
-  const verbs = folderOf(verbsPlace(node))
+  const folder = folderOf(rdmaEntry(name))
+  const verbs = folderOf(verbsEntry(node))
   return {
     [`${folder}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
-    [`${folder}/node_guid`]: groups(guid),
-    [`${folder}/sys_image_guid`]: groups(guid),
+    [`${folder}/node_guid`]: hexGroups(guid),
+    [`${folder}/sys_image_guid`]: hexGroups(guid),
     [`${folder}/node_desc`]: driver,
     [`${folder}/fw_ver`]: '',
     [`${folder}/uevent`]: `NAME=${name}`,
     ...(interfaceName === '' ? {} : { [`${folder}/parent`]: interfaceName }),
     ...portFiles(device),
-    ...madFiles(device),
+    ...umadFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
     [`${verbs}/uevent`]: `${uevent(uverbs, node)}\nDEVMODE=0666`,
@@ -164,8 +173,8 @@ const deviceFiles = (device: TreeDevice): Files => {
   }
 }
 
-/** As in Linux, programs may write node_desc. */
 const ATTRIBUTE_MODE = 0o444
+/** Mode of node_desc, which programs may write, as in Linux. */
 const DESCRIPTION_MODE = 0o644
 
 const writeFiles = (root: string, files: Files): void => {
@@ -176,36 +185,36 @@ const writeFiles = (root: string, files: Files): void => {
   }
 }
 
-/** Adds a device. The files that programs look for first are written last. */
+/** Adds a device. The links in classes, which programs read first, are written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  const { name, node, hasMads } = device
+  const { name, node, hasUmad } = device
   writeNewFile(join(root, nodePath(node)), '')
-  if (hasMads) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
+  if (hasUmad) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
-  linkDevice(root, rdmaPlace(name))
-  if (hasMads) linkDevice(root, madPlace(node))
-  linkDevice(root, verbsPlace(node))
+  linkDevice(root, rdmaEntry(name))
+  if (hasUmad) linkDevice(root, madEntry(node))
+  linkDevice(root, verbsEntry(node))
 }
 
 /** Removes a device. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
-  for (const place of [verbsPlace(node), madPlace(node), rdmaPlace(name)]) removeDevice(root, place)
+  for (const entry of [verbsEntry(node), madEntry(node), rdmaEntry(name)]) removeDevice(root, entry)
   for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 
-/** A device was renamed; readers of an open file continue. */
-export const renameInTree = (root: string, before: string, device: TreeDevice): void => {
-  const { name, node, hasMads } = device
-  rmSync(join(root, classLink(rdmaPlace(before))))
-  renameSync(join(root, folderOf(rdmaPlace(before))), join(root, folderOf(rdmaPlace(name))))
-  rmSync(join(root, folderOf(rdmaPlace(name)), 'subsystem'))
-  linkDevice(root, rdmaPlace(name))
-  replaceFile(root, `${folderOf(rdmaPlace(name))}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
-  replaceFile(root, `${folderOf(verbsPlace(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
-  if (hasMads) replaceFile(root, `${folderOf(madPlace(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+/** Renames a device; programs that have opened one of its files can still read it. */
+export const renameInTree = (root: string, previousName: string, device: TreeDevice): void => {
+  const { name, node, hasUmad } = device
+  rmSync(join(root, classLink(rdmaEntry(previousName))))
+  renameSync(join(root, folderOf(rdmaEntry(previousName))), join(root, folderOf(rdmaEntry(name))))
+  rmSync(join(root, folderOf(rdmaEntry(name)), 'subsystem'))
+  linkDevice(root, rdmaEntry(name))
+  replaceFile(root, `${folderOf(rdmaEntry(name))}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
+  replaceFile(root, `${folderOf(verbsEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+  if (hasUmad) replaceFile(root, `${folderOf(madEntry(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
-/** Creates the tree for these devices at `root`, which must not exist, or be an old tree of this daemon's. */
+/** Creates the tree for these devices at `root`; removes an old tree there. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
@@ -214,12 +223,12 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
   writeNewFile(join(root, nodePath(CM_NODE)), '')
   writeFiles(root, {
-    [`${folderOf(cmPlace)}/dev`]: `${cm.major}:${cm.minor}`,
-    [`${folderOf(cmPlace)}/abi_version`]: String(cm.abi),
-    [`${folderOf(cmPlace)}/uevent`]: uevent(cm),
+    [`${folderOf(cmEntry)}/dev`]: `${cm.major}:${cm.minor}`,
+    [`${folderOf(cmEntry)}/abi_version`]: String(cm.abi),
+    [`${folderOf(cmEntry)}/uevent`]: uevent(cm),
     'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
-  linkDevice(root, cmPlace)
+  linkDevice(root, cmEntry)
   for (const device of devices) addToTree(root, device)
 }
 

@@ -1,6 +1,7 @@
 /*
- * A memory file that a client passed with HELLO, used as the memory of its calls (spec/session.ts, R13): so a client
- * whose memory the daemon may not access, such as another user's program, can still query devices.
+ * A memory file that a client passed with HELLO (spec/session.ts, R13). Addresses in its calls are offsets in this file
+ * instead of addresses in its process, so a client whose memory the daemon may not access, such as another user's
+ * program, can still query devices.
  *
  * The file is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so that a
  * valid range stays valid, and of limited size, because pages that the daemon writes first are charged to the daemon.
@@ -20,21 +21,24 @@ export interface PassedMemory {
   close(): void
 }
 
-const SEALS = SEAL_SHRINK | SEAL_GROW
+const REQUIRED_SEALS = SEAL_SHRINK | SEAL_GROW
 
 /** Takes ownership of `fd`. Returns undefined, and closes `fd`, if it is -1 or not such a file. */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // Only a memory file reports its size without blocking.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
-  if (seals < 0 || (seals & SEALS) !== SEALS || size > PassedFile.bytes) {
+  if (seals < 0 || (seals & REQUIRED_SEALS) !== REQUIRED_SEALS || size > PassedFile.bytes) {
     if (fd >= 0) closeSync(fd)
     return undefined
   }
-  let open = true
+  let isOpen = true
   const file = guest?.file(fd)
-  const at = (address: bigint, length: number, move: (offset: number) => number): void => {
-    const fits = open && address + BigInt(length) <= BigInt(size)
+  /**
+   * Runs `move`, which reads or writes `length` bytes at an offset and returns their number. Throws EFAULT if it fails.
+   */
+  const transfer = (address: bigint, length: number, move: (offset: number) => number): void => {
+    const fits = isOpen && address + BigInt(length) <= BigInt(size)
     try {
       if (fits && move(Number(address)) === length) return
     } catch {
@@ -44,20 +48,20 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
   }
   return {
     copyIn(address, length) {
-      const bytes = new Uint8Array(open ? Math.min(length, size) : 0)
-      at(address, length, offset =>
+      const bytes = new Uint8Array(isOpen ? Math.min(length, size) : 0)
+      transfer(address, length, offset =>
         file ? file.read(bytes, 0, length, offset) : readSync(fd, bytes, 0, length, offset),
       )
       return bytes
     },
     copyOut(address, bytes) {
-      at(address, bytes.length, offset =>
+      transfer(address, bytes.length, offset =>
         file ? file.write(bytes, 0, bytes.length, offset) : writeSync(fd, bytes, 0, bytes.length, offset),
       )
     },
     close() {
-      if (open) closeSync(fd)
-      open = false
+      if (isOpen) closeSync(fd)
+      isOpen = false
     },
   }
 }

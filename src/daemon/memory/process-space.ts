@@ -1,11 +1,12 @@
 /*
  * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
  *
- * The kernel checks our permission at every copy, or the copy is bound to the address space (host/memory/process.ts).
- * Once per turn of the daemon's loop we check that the pid is still the process that connected, running the same
- * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts).
+ * The kernel checks the daemon's permission at every copy, or a copy is bound to the address space that the process had
+ * when it connected (host/memory/process.ts). Once per turn of the daemon's loop this file checks that the pid is still
+ * the process that connected, running the same program. Registration asks the kernel whether the pages exist and permit
+ * the access (host/memory/ranges.ts).
  *
- * Memory whose access blocks for too long (host/memory/moves.ts) is not accessed again: from then on everything fails
+ * If an access blocks for too long (host/memory/moves.ts), the memory is not accessed again: all later accesses fail
  * with ETIMEDOUT.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
@@ -18,10 +19,10 @@ import { isSame, type ProcessHandle } from '../../host/memory/process.ts'
 import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/ranges.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
-import { createHeldRanges, type HoldOptions } from './held-ranges.ts'
+import { createRegisteredRanges, type RegistrationOptions } from './registered-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** Bytes of a buffer for 8-byte atomics and for structs to which calls point. */
+/** Bytes of a buffer for 8-byte atomics and for structures to which calls point. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
@@ -29,7 +30,7 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-/** User space addresses are below this on every 64-bit Linux. */
+/** Addresses of user space are below this on every 64-bit Linux. */
 const USER_END = 2 ** 56
 
 export interface ProcessSpace extends AddressSpace {
@@ -37,26 +38,27 @@ export interface ProcessSpace extends AddressSpace {
   copyOut(address: bigint, bytes: Uint8Array): void
   /** From now on records which ranges of the process's memory are written. */
   recordWritten(): void
+  /** Returns up to `max` of the recorded ranges, and forgets them. */
   takeWritten(max: number): readonly WrittenRange[]
-  /** Takes ownership of a userfaultfd of the process: a region fails when its pages are unmapped. */
-  learnUnmapping(fd: number): void
-  /** The process has ended and its handle will be closed: everything fails with ESRCH from now on. */
+  /** Takes ownership of a userfaultfd of the process: from now on a region fails when its pages are unmapped. */
+  watchUnmapping(fd: number): void
+  /** The process has ended and its handle will be closed: from now on all accesses fail with ESRCH. */
   close(): void
 }
 
 const high = (address: bigint): number => Number(address >> 32n)
 const low = (address: bigint): number => Number(address & 0xffff_ffffn)
 
-const faulted = (address: bigint, length: number): CallError =>
+const faultError = (address: bigint, length: number): CallError =>
   new CallError(
     'EFAULT',
     `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
   )
 
-export interface SpaceOptions extends HoldOptions {
+export interface SpaceOptions extends RegistrationOptions {
   readonly slices?: Slices
-  /** Called once when an access to its memory has blocked for too long. */
-  readonly tooSlow?: () => void
+  /** Called once when an access to the process's memory has blocked for too long. */
+  readonly onTooSlow?: () => void
 }
 
 /** `turn` counts the daemon's turns: the process's identity is checked once per turn. */
@@ -65,19 +67,19 @@ export const createProcessSpace = (
   turn: () => number,
   options: SpaceOptions = {},
 ): ProcessSpace => {
-  const { slices = createSlices(), tooSlow = () => {} } = options
-  const held = createHeldRanges(handle, options)
+  const { slices = createSlices(), onTooSlow = () => {} } = options
+  const registered = createRegisteredRanges(handle, options)
   let written: WrittenRanges | undefined
   const moves = createMoves(handle)
   /** Turn and time of the last check of the process, and its result. */
   let checkedTurn = -1
   let now = 0
   let isSameProcess = true
-  let stalled = false
-  let closed = false
+  let hasStalled = false
+  let isClosed = false
   let ranges: MappedRanges | undefined
   const isAlive = (): boolean => {
-    if (closed) return false
+    if (isClosed) return false
     if (checkedTurn !== turn()) {
       checkedTurn = turn()
       now = nowMicroseconds()
@@ -86,24 +88,24 @@ export const createProcessSpace = (
     return isSameProcess
   }
   /** 0, or the errno with which copies fail. */
-  const refusalErrno = (): number => (stalled ? Errno.ETIMEDOUT : isAlive() ? 0 : Errno.ESRCH)
+  const refusalErrno = (): number => (hasStalled ? Errno.ETIMEDOUT : isAlive() ? 0 : Errno.ESRCH)
   const errnoOf = (moved: number, total: number): number => {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
     if (moved !== -ETIMEDOUT) return Errno.EFAULT
-    stalled = true
-    held.close()
-    tooSlow()
+    hasStalled = true
+    registered.close()
+    onTooSlow()
     return Errno.ETIMEDOUT
   }
 
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
-  /** The ranges of the process, if it is alive and the addresses are below USER_END. */
+  /** The mappings of the process; undefined if it has ended, or the addresses are not below USER_END. */
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
     if (!isAlive() || start + length > USER_END) return undefined
     if (ranges === undefined) {
       ranges = mappedRanges(handle.pid, handle.guest)
-      // The file just opened belongs to the right process only if that still exists.
+      // /proc/PID/maps was just opened by pid: it is that of the right process only if the process still exists.
       if (!isSame(handle)) space.close()
     }
     return ranges
@@ -121,15 +123,15 @@ export const createProcessSpace = (
       // Most programs have few mappings, so the first slice suffices.
       return search === undefined || search.next().done ? undefined : slices.run(search)
     },
-    register(hi, lo, length, isShared, lost) {
-      const release = held.hold(hi * TWO_32 + lo, length, lost)
-      if (isShared) written?.note(hi * TWO_32 + lo, length)
+    register(hi, lo, length, isShared, onUnmapped) {
+      const release = registered.register(hi * TWO_32 + lo, length, onUnmapped)
+      if (isShared) written?.add(hi * TWO_32 + lo, length)
       return release
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
       refusalErrno() || errnoOf(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
     write(hi, lo, from, at, chunk, stride, total) {
-      written?.note(hi * TWO_32 + lo, total)
+      written?.add(hi * TWO_32 + lo, total)
       return refusalErrno() || errnoOf(moves.write(hi, lo, from, at, chunk, stride, total, now), total)
     },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
@@ -156,28 +158,28 @@ export const createProcessSpace = (
     },
     copyIn(address, length) {
       const local = scratch()
-      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faulted(address, length)
+      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
       if (space.read(high(address), low(address), local, 0, length, length, length) !== 0)
-        throw faulted(address, length)
+        throw faultError(address, length)
       return local.bytes.slice(0, length)
     },
     copyOut(address, bytes) {
       const local = scratch()
       const { length } = bytes
-      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faulted(address, length)
+      if (length > SCRATCH_BYTES || address >= BigInt(USER_END)) throw faultError(address, length)
       local.bytes.set(bytes)
       if (space.write(high(address), low(address), local, 0, length, length, length) !== 0)
-        throw faulted(address, length)
+        throw faultError(address, length)
     },
     recordWritten() {
       written ??= createWrittenRanges()
     },
     takeWritten: max => written?.take(max) ?? [],
-    learnUnmapping: fd => held.learnBy(fd),
+    watchUnmapping: fd => registered.setUserfault(fd),
     close() {
-      if (!closed) moves.close()
-      held.close()
-      closed = true
+      if (!isClosed) moves.close()
+      registered.close()
+      isClosed = true
       ranges?.close()
       ranges = undefined
     },

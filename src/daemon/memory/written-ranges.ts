@@ -1,6 +1,6 @@
 /*
- * Ranges of a program's memory that the daemon has written since the last query: for valgrind, which does not see these
- * writes.
+ * Ranges of a program's memory that the daemon has written since the last WRITTEN message (spec/session.ts). A program
+ * under valgrind needs them, since valgrind does not see these writes.
  */
 
 export interface WrittenRange {
@@ -9,19 +9,19 @@ export interface WrittenRange {
 }
 
 export interface WrittenRanges {
-  note(address: number, length: number): void
+  add(address: number, length: number): void
   /** Removes and returns up to `max` ranges. */
   take(max: number): readonly WrittenRange[]
 }
 
-/** Beyond this the oldest ranges are dropped: nobody has queried for a long time. */
+/** Maximum number of ranges; the oldest are dropped, since the program has not queried for a long time. */
 const MAX_RANGES = 65536
 
 export const createWrittenRanges = (): WrittenRanges => {
   /** Lengths by address. The same buffers are usually written repeatedly. */
   const lengths = new Map<number, number>()
   return {
-    note(address, length) {
+    add(address, length) {
       const known = lengths.get(address)
       if (known !== undefined && known >= length) return
       lengths.set(address, length)

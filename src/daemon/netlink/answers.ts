@@ -1,6 +1,6 @@
 /*
- * Common parts of the RDMA_NLDEV handlers: the request, its answer, and lists of any length as messages that fit in
- * programs' buffers.
+ * What the handlers of RDMA_NLDEV requests share: types of requests and answers, look-ups of the named device and port,
+ * and lists of any length as messages that fit in programs' buffers.
  */
 import { CallError } from '../../spec/errno.ts'
 import { DATAGRAM_ROOM, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
@@ -12,11 +12,11 @@ import type { DaemonState } from '../state.ts'
 export interface ParsedRequest {
   readonly command: NldevCommandName
   readonly attributes: Attributes
-  /** The program has the permission for which Linux requires CAP_NET_ADMIN. */
-  readonly admin: boolean
+  /** Whether the program has the permission for which Linux requires CAP_NET_ADMIN. */
+  readonly isAdmin: boolean
 }
 
-/** Long work that yields between steps. */
+/** A long computation in steps: yields between them, and returns the result. */
 export type Work<T> = Generator<undefined, T>
 
 /**
@@ -51,7 +51,7 @@ export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<ParsedRe
   return found
 }
 
-/** The port named in a request; undefined if there is none. */
+/** The port named in a request; undefined if the request names none. */
 export const portOf = (
   { device }: DaemonDevice,
   { attributes }: Pick<ParsedRequest, 'attributes'>,
@@ -65,29 +65,30 @@ export const portOf = (
   return port
 }
 
+/** The port named in a request, which must name one. */
 export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): number =>
   portOf(device, parsed) ?? missing('PORT_INDEX')
 
-/** The first attributes of every answer about a device. */
+/** The first attributes of every answer about a device (Linux: fill_nldev_handle). */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
   ['DEV_INDEX', device.index],
   ['DEV_NAME', device.name],
 ]
 
-const ROOM = DATAGRAM_ROOM - MESSAGE_HEADER
+const MAX_BODY_BYTES = DATAGRAM_ROOM - MESSAGE_HEADER
 const ATTRIBUTE_HEADER = 4
 
 /**
  * Yields message bodies of `head` and a nested attribute `table`, with as many entries each as fit. An entry longer
  * than a message is omitted. Without entries there is no message.
  */
-export function* tables(
+export function* tableMessages(
   head: Entries,
   table: NldevAttributeName,
   entries: Iterable<Entry | undefined>,
 ): Generator<Uint8Array | undefined> {
   const first = encodeAttributes(head)
-  const maxBytes = ROOM - first.length - ATTRIBUTE_HEADER
+  const maxBytes = MAX_BODY_BYTES - first.length - ATTRIBUTE_HEADER
   let parts: Uint8Array[] = []
   let bytes = 0
   const message = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])

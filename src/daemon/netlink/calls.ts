@@ -1,5 +1,6 @@
 /*
- * Operations of programs on NETLINK_RDMA sockets (NetlinkOperation in spec/session.ts).
+ * Runs the NETLINK messages of sessions: programs' operations on NETLINK_RDMA sockets (`NetlinkOperation` in
+ * spec/session.ts).
  */
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
@@ -10,16 +11,16 @@ import type { NetlinkSocket } from './netlink-socket.ts'
 
 /** The calling program. */
 export interface NetlinkCaller {
-  /** It has the permission for which Linux requires CAP_NET_ADMIN. */
-  readonly admin: boolean
+  /** Whether it has the permission for which Linux requires CAP_NET_ADMIN. */
+  readonly isAdmin: boolean
   readonly quota: FdQuota
-  /** The target of one of its descriptors in /proc/PID/fd. */
+  /** The target of one of its descriptors in /proc/PID/fd; undefined if it is not open. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `socket`: a new socket, whose program end is passed with the answer. */
+/** `ret`: the operation's result, ≥ 0. `socket`: a new socket, whose program end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket
@@ -39,18 +40,18 @@ const send = (
   if (length > MAX_BYTES)
     throw new CallError('EMSGSIZE', `a netlink datagram of ${length} bytes; the maximum is ${MAX_BYTES}`)
   const datagram = caller.copyIn(argument, length)
-  const later = netlink.receive(socket, { pid, admin: caller.admin }, datagram)
-  return later === undefined ? { ret: length } : later.then(() => ({ ret: length }))
+  const pending = netlink.receive(socket, { pid, isAdmin: caller.isAdmin }, datagram)
+  return pending === undefined ? { ret: length } : pending.then(() => ({ ret: length }))
 }
 
-/** Throws CallError or SystemError to refuse. */
+/** Runs one operation. Throws CallError or SystemError to refuse. */
 export const netlinkCall = (
   netlink: Netlink,
   caller: NetlinkCaller,
   request: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
   const { operation, extra, argument, fd, pid } = request
-  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.admin, caller.quota) }
+  if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.isAdmin, caller.quota) }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
   if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)

@@ -10,11 +10,11 @@ import { deviceNameError } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
 
-/** Devices with adaptive moderation of kernel clients (DEV_DIM). As with Linux's rxe the setting has no effect. */
+/** Devices on which adaptive interrupt moderation (DEV_DIM) was switched on. As with Linux's rxe it has no effect. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
-const set = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+const setDevice = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = parsed.attributes
   const { device } = deviceOf(daemon, parsed)
   if (name !== undefined) daemon.rename(device.name, name)
@@ -26,7 +26,7 @@ const set = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   else if (moderation === 0) moderated.delete(device)
 }
 
-/** The interface's address that names a device: the first IPv4 address, otherwise the first IPv6 address. */
+/** The address of a new device on this interface: the first IPv4 address, otherwise the first IPv6 address. */
 const addressOf = (name: string): string => {
   const addresses = networkInterfaces()[name]
   if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))
@@ -37,14 +37,14 @@ const addressOf = (name: string): string => {
   return first.address
 }
 
-const add = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
+const addLink = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
   const address = addressOf(interfaceName)
   if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
-  const wrong = deviceNameError(name)
-  if (wrong !== undefined) throw new CallError('EINVAL', wrong)
+  const nameError = deviceNameError(name)
+  if (nameError !== undefined) throw new CallError('EINVAL', nameError)
   const existing = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
   if (existing !== undefined)
     throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
@@ -57,7 +57,7 @@ const add = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
   }
 }
 
-const remove = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+const removeLink = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   const { device, rxe } = deviceOf(daemon, parsed)
   if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not created by \`rdma link add\``)
   daemon.unplug(device.name)
@@ -69,9 +69,9 @@ const noSubDevices = (daemon: DaemonState, parsed: ParsedRequest): never => {
 }
 
 export const changeAnswers: Answers = {
-  SET: { one: set },
-  NEWLINK: { one: add },
-  DELLINK: { one: remove },
+  SET: { one: setDevice },
+  NEWLINK: { one: addLink },
+  DELLINK: { one: removeLink },
   NEWDEV: { one: noSubDevices },
   DELDEV: { one: noSubDevices },
 }

@@ -34,7 +34,7 @@ const destinationOf = ({ destination, source, device }: Identifier): SocketAddre
   device && (destination ?? (source && anyAddress(source.family)))
 
 /** The attributes of an identifier, without its number and owner. */
-export const aboutCmId = (object: CoreObject): readonly Entry[] => {
+export const describeCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
   const qpn = id.connection?.agreed.localQpn ?? 0
   return [

@@ -1,6 +1,6 @@
 /*
- * Answers about devices, ports, nodes and the system (Linux: nldev_get, nldev_port_get,
- * nldev_get_chardev, nldev_sys_get).
+ * Answers to RDMA_NLDEV requests about devices, ports, device nodes and the system (Linux: nldev_get, nldev_port_get,
+ * nldev_get_chardev, nldev_sys_get, nldev_set_sys_set_doit).
  */
 
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
@@ -16,13 +16,13 @@ import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, handleOf, type ParsedRequest, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
-/** A GUID as netlink's number. */
+/** A GUID as the u64 that netlink sends: the bytes in network order, read as a number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
 const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
   device.driver.link === 'roce' ? [['DEV_PROTOCOL', 'roce']] : []
 
-const aboutDevice = (found: DaemonDevice): Entries => {
+const describeDevice = (found: DaemonDevice): Entries => {
   const { driver, ports, attributes, extended } = found.device
   return [
     ...handleOf(found),
@@ -39,9 +39,9 @@ const aboutDevice = (found: DaemonDevice): Entries => {
 
 /** The attributes of a port's network interface. */
 export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
-  rxe === undefined ? [] : aboutInterface(rxe.state.identity)
+  rxe === undefined ? [] : describeInterface(rxe.state.identity)
 
-export const aboutInterface = ({ interfaceIndex, interfaceName }: Identity): readonly Entry[] =>
+export const describeInterface = ({ interfaceIndex, interfaceName }: Identity): readonly Entry[] =>
   interfaceIndex === 0
     ? []
     : [
@@ -49,7 +49,7 @@ export const aboutInterface = ({ interfaceIndex, interfaceName }: Identity): rea
         ['NDEV_NAME', interfaceName],
       ]
 
-const aboutPort = (found: DaemonDevice, number: number): Entries => {
+const describePort = (found: DaemonDevice, number: number): Entries => {
   const { state, physState } = found.device.ports[number - 1]!.attributes
   return [
     ...handleOf(found),
@@ -61,58 +61,58 @@ const aboutPort = (found: DaemonDevice, number: number): Entries => {
 }
 
 function* listDevices({ devices }: DaemonState): Generator<Uint8Array> {
-  for (const found of [...devices.all]) yield encodeAttributes(aboutDevice(found))
+  for (const found of [...devices.all]) yield encodeAttributes(describeDevice(found))
 }
 
 function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8Array> {
   const found = deviceOf(daemon, parsed)
-  for (const { number } of found.device.ports) yield encodeAttributes(aboutPort(found, number))
+  for (const { number } of found.device.ports) yield encodeAttributes(describePort(found, number))
 }
 
 // ---- nodes ----
 
-const kinds: Readonly<Record<string, CharDevice>> = CharDevices
+const nodeTypes: Readonly<Record<string, CharDevice>> = CharDevices
 
-/** The node of a type; of a device or port if the type has one per device or port. */
-const aboutNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+/** The device node of a type (uverbs, umad, rdma_cm); of the named device or port if the type has one for each. */
+const describeNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')
   const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, parsed)
   if (found === undefined && attributes.PORT_INDEX !== undefined)
     throw new CallError('EINVAL', 'attribute PORT_INDEX needs DEV_INDEX')
   const port = found && portOf(found, parsed)
-  const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined
-  const absent = (): never => {
+  const nodeType = Object.hasOwn(nodeTypes, type) ? nodeTypes[type] : undefined
+  const refuseUnknown = (): never => {
     throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)}`)
   }
-  if (kind === undefined) return absent()
-  if (kind.of !== 'system' && found === undefined)
+  if (nodeType === undefined) return refuseUnknown()
+  if (nodeType.of !== 'system' && found === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
-  if (kind.of === 'port' && port === undefined)
+  if (nodeType.of === 'port' && port === undefined)
     throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
-  const number = kind.of === 'system' ? undefined : found?.device.index
-  const name = `${kind.node}${number ?? ''}`
-  if (!hasNode(daemon.root, name)) return absent()
+  const number = nodeType.of === 'system' ? undefined : found?.device.index
+  const name = `${nodeType.node}${number ?? ''}`
+  if (!hasNode(daemon.root, name)) return refuseUnknown()
   const driver = type === 'uverbs' ? found?.device.driver : undefined
   return [
     ...(driver ? ([['UVERBS_DRIVER_ID', driver.id]] as const) : []),
-    ['CHARDEV', BigInt(rdevOf(kind, number))],
-    ['CHARDEV_ABI', BigInt(kind.abi ?? driver?.abi ?? 1)],
+    ['CHARDEV', BigInt(rdevOf(nodeType, number))],
+    ['CHARDEV_ABI', BigInt(nodeType.abi ?? driver?.abi ?? 1)],
     ['CHARDEV_NAME', name],
   ]
 }
 
 // ---- system ----
 
-/** All network namespaces share the devices. */
-const SHARED = 1
+/** SYS_NETNS_MODE: all network namespaces share the devices. */
+const SHARED_MODE = 1
 
 /**
- * Memory that is registered is copied at fork like other memory (copy-on-fork): the daemon resolves the address at each
- * access.
+ * SYS_COPY_ON_FORK: registered memory may be copied at fork like other memory, since the daemon resolves its address at
+ * each access.
  */
-const aboutSystem = ({ core }: DaemonState): Entries => [
-  ['SYS_NETNS_MODE', SHARED],
+const describeSystem = ({ core }: DaemonState): Entries => [
+  ['SYS_NETNS_MODE', SHARED_MODE],
   ['SYS_PRIVILEGED_QKEY_MODE', +core.privilegedQkeys],
   ['SYS_MONITOR_MODE', 1],
   ['SYS_COPY_ON_FORK', 1],
@@ -123,21 +123,21 @@ const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefi
   if (mode === undefined && qkey === undefined)
     throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
   if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
-  if (mode !== undefined && mode !== SHARED)
+  if (mode !== undefined && mode !== SHARED_MODE)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
   if (qkey !== undefined) core.privilegedQkeys = qkey === 1
 }
 
 export const deviceAnswers: Answers = {
-  GET: { one: (daemon, parsed) => aboutDevice(deviceOf(daemon, parsed)), list: listDevices },
+  GET: { one: (daemon, parsed) => describeDevice(deviceOf(daemon, parsed)), list: listDevices },
   PORT_GET: {
     one: (daemon, parsed) => {
       const found = deviceOf(daemon, parsed)
-      return aboutPort(found, requiredPort(found, parsed))
+      return describePort(found, requiredPort(found, parsed))
     },
     list: listPorts,
   },
-  GET_CHARDEV: { one: aboutNode },
-  SYS_GET: { one: aboutSystem },
+  GET_CHARDEV: { one: describeNode },
+  SYS_GET: { one: describeSystem },
   SYS_SET: { one: setSystem },
 }

@@ -1,5 +1,6 @@
 /*
- * Events of devices for the members of RDMA_NL_GROUP_NOTIFY (Linux: rdma_nl_notify_event).
+ * Sends events of devices to the members of netlink group RDMA_NL_GROUP_NOTIFY, for `rdma monitor` (Linux:
+ * rdma_nl_notify_event).
  */
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -14,11 +15,11 @@ import { type Entries, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { writeMessage } from '../../uapi/nldev/messages.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { handleOf } from './answers.ts'
-import { aboutInterface, interfaceOf } from './devices.ts'
+import { describeInterface, interfaceOf } from './devices.ts'
 import type { Netlink } from './netlink.ts'
 
-const notify = (netlink: Netlink, event: MonitorEventName, about: Entries): void => {
-  const body = encodeAttributes([...about, ['EVENT_TYPE', MonitorEvent[event]]])
+const notify = (netlink: Netlink, event: MonitorEventName, entries: Entries): void => {
+  const body = encodeAttributes([...entries, ['EVENT_TYPE', MonitorEvent[event]]])
   netlink.multicast(
     RDMA_NL_GROUP_NOTIFY,
     writeMessage({ type: nldevType(MONITOR), flags: 0, sequence: 0, port: 0, body }),
@@ -35,14 +36,14 @@ export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
 export const notifyMoved = (
   netlink: Netlink,
   { device, state }: Pick<RxeDevice, 'device' | 'state'>,
-  before: Identity,
+  previous: Identity,
 ): void => {
   const send = (event: MonitorEventName, identity: Identity): void =>
-    notify(netlink, event, [...handleOf({ device }), ['PORT_INDEX', 1], ...aboutInterface(identity)])
+    notify(netlink, event, [...handleOf({ device }), ['PORT_INDEX', 1], ...describeInterface(identity)])
   const { identity } = state
-  if (before.interfaceIndex === identity.interfaceIndex) send('NETDEV_RENAME', identity)
+  if (previous.interfaceIndex === identity.interfaceIndex) send('NETDEV_RENAME', identity)
   else {
-    send('NETDEV_DETACH', before)
+    send('NETDEV_DETACH', previous)
     send('NETDEV_ATTACH', identity)
   }
 }

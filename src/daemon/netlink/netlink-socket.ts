@@ -1,10 +1,10 @@
 /*
  * One NETLINK_RDMA socket of a program: the state that the kernel keeps for netlink sockets (port, groups, options),
- * the datagrams for the program, and the list in progress.
+ * the answers to the program, and the list (NLM_F_DUMP) that is being sent.
  *
- * The program has the other end of a socket pair; a message is a netlink datagram. Nothing is queued here for a program
- * that does not read: an answer that does not fit is lost, as in Linux, and NLMSG_OVERRUN is sent as soon as it fits; a
- * list waits until its next datagram fits.
+ * The program has the other end of a socket pair; each packet is a netlink datagram. Nothing is queued here for a
+ * program that does not read. An answer that does not fit is lost, as in Linux, and NLMSG_OVERRUN is sent as soon as it
+ * fits. A list waits until its next datagram fits.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -28,32 +28,33 @@ import type { Containment } from '../containment.ts'
 export type Datagrams = Generator<Uint8Array | undefined>
 
 export interface NetlinkSocket {
-  /** The program's end, until `passed` is called. */
+  /** The program's end, until `closePeerEnd` is called. */
   readonly peerEnd: number
-  /** The target of its descriptors in /proc/PID/fd: 'socket:[inode]'. */
+  /** The target of the program's descriptors of its end in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
-  /** The process that opened it has the permission for which Linux requires CAP_NET_ADMIN. */
-  readonly admin: boolean
+  /** Whether the process that opened the socket has the permission for which Linux requires CAP_NET_ADMIN. */
+  readonly isAdmin: boolean
   /** SOCK_RAW or SOCK_DGRAM, as requested. */
   readonly type: number
   /** 0 until it is bound. */
   port: number
   /** Bit n-1: membership in group n. */
   groups: number
+  /** The options of level SOL_NETLINK that are on. */
   readonly options: Set<number>
-  /** A list is in progress. */
-  readonly busy: boolean
-  /** The program's end was passed to it: closes our copy. */
-  passed(): void
-  /** Sends a datagram, or drops it. */
+  /** Whether a list is being sent. */
+  readonly isListing: boolean
+  /** Closes the daemon's copy of the program's end, which was passed to the program. */
+  closePeerEnd(): void
+  /** Sends a datagram, or drops it if it does not fit in the socket. */
   send(datagram: Uint8Array): void
   /** Sends a list: the first datagrams now, the others when they fit. */
   sendList(datagrams: Datagrams): void
   close(): void
 }
 
-/** Steps of a list per slice: a datagram of 40 queue pairs takes up to half a millisecond. */
-const STEPS = 3
+/** Steps of a list per slice: making a datagram of 40 queue pairs takes up to half a millisecond. */
+const STEPS_PER_SLICE = 3
 /** Maximum number of a program's datagrams read per turn. */
 const BURST = 16
 
@@ -66,65 +67,69 @@ export interface NetlinkSocketParts {
    * Called with a datagram that the program sent directly, without the preload library; returns a promise if the answer
    * takes long.
    */
-  received(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
+  onDatagram(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
   /** Called when the program has closed its last copy. */
-  hungUp(socket: NetlinkSocket): void
+  onHangUp(socket: NetlinkSocket): void
 }
 
 /** One buffer for all sockets: a datagram is copied before the next one is read. */
 const incoming = new Uint8Array(MAX_MESSAGE)
 
-export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, admin: boolean): NetlinkSocket => {
+export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, isAdmin: boolean): NetlinkSocket => {
   const { containment, slices } = parts
   const [ours, peerEnd] = socketPair()
   setBlocking(peerEnd)
   setSendTimeout(peerEnd, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
   let isPeerEndOpen = true
-  let closed = false
-  let lost = false
+  let isClosed = false
+  /** Whether an answer was lost and NLMSG_OVERRUN was not sent yet. */
+  let hasLost = false
   let list: Datagrams | undefined
-  /** The next datagram of the list; it did not fit or was not tried yet. */
-  let held: Uint8Array | undefined
-  let working = false
+  /**
+   * The next datagram of the list, which did not fit or was not sent yet; undefined if the list has not made it yet.
+   */
+  let nextDatagram: Uint8Array | undefined
+  /** Whether slices of the list run. */
+  let isSending = false
   /** A datagram is being answered: the next one is not read yet. */
-  let answering = false
+  let isAnswering = false
 
-  const fits = (datagram: Uint8Array): boolean => closed || sendSmall(ours, datagram) !== -EAGAIN
+  const fits = (datagram: Uint8Array): boolean => isClosed || sendSmall(ours, datagram) !== -EAGAIN
   const listen = (): void => {
-    if (!closed) watcher.update({ readable: !answering, writable: lost || held !== undefined })
+    if (!isClosed) watcher.update({ readable: !isAnswering, writable: hasLost || nextDatagram !== undefined })
   }
 
-  /** Takes a step of the list; the resulting datagram is in `held`. */
-  const step = (): void => {
+  /** Takes a step of the list; the resulting datagram is in `nextDatagram`. */
+  const takeStep = (): void => {
     const next = list?.next()
     if (next?.done) list = undefined
-    else held = next?.value
+    else nextDatagram = next?.value
   }
   /**
-   * Sends datagrams of the list, and takes one more step, so that a list whose last datagram was sent has ended. True
-   * if it can continue now.
+   * Sends datagrams of the list, and takes one step more, so that a list whose last datagram was sent has ended. True
+   * if the list is not at its end and its next datagram may fit.
    */
   const advance = (): boolean => {
-    for (let left = STEPS; left > 0 && list !== undefined && !closed; left--) {
-      if (held === undefined) step()
-      if (held !== undefined && !fits(held)) return false
-      held = undefined
+    for (let steps = 0; steps < STEPS_PER_SLICE && list !== undefined && !isClosed; steps++) {
+      if (nextDatagram === undefined) takeStep()
+      if (nextDatagram !== undefined && !fits(nextDatagram)) return false
+      nextDatagram = undefined
     }
-    if (!closed) step()
-    return list !== undefined && !closed
+    if (!isClosed) takeStep()
+    return list !== undefined && !isClosed
   }
   function* remaining(): Generator<undefined, void> {
     while (advance()) yield
   }
   /** The lists of all sockets share the slices of a turn. */
   const continueSending = (): void => {
-    if (working || list === undefined) {
+    if (isSending || list === undefined) {
       listen()
       return
     }
-    working = true
+    isSending = true
     const ended = (): void => {
-      working = false
+      isSending = false
       listen()
     }
     slices.run(remaining()).then(ended, error => {
@@ -135,54 +140,54 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
   }
 
   const onReadable = (): void => {
-    for (let left = BURST; left > 0 && !closed && !answering; left--) {
+    for (let datagrams = 0; datagrams < BURST && !isClosed && !isAnswering; datagrams++) {
       const length = recvSmall(ours, incoming)
       if (length === -EAGAIN) return
       if (length <= 0) {
-        parts.hungUp(socket)
+        parts.onHangUp(socket)
         return
       }
-      const later = parts.received(socket, incoming.slice(0, length))
-      if (later === undefined) continue
-      answering = true
+      const pending = parts.onDatagram(socket, incoming.slice(0, length))
+      if (pending === undefined) continue
+      isAnswering = true
       listen()
-      void later
+      void pending
         .catch(error => containment.report('an answer of a netlink socket', error))
         .finally(() => {
-          answering = false
+          isAnswering = false
           listen()
         })
     }
   }
   const onReady = (readable: boolean, writable: boolean): void => {
-    if (writable && lost) lost = !fits(OVERRUN)
+    if (writable && hasLost) hasLost = !fits(OVERRUN)
     if (writable) continueSending()
     if (readable) onReadable()
   }
   const watcher: Watch = watch(
     ours,
     { readable: true },
-    containment.guard('a netlink socket', onReady, () => parts.hungUp(socket)),
+    containment.guard('a netlink socket', onReady, () => parts.onHangUp(socket)),
   )
 
   const socket: NetlinkSocket = {
-    peerEnd: peerEnd,
+    peerEnd,
     target: `socket:[${fstatSync(peerEnd).ino}]`,
-    admin,
+    isAdmin,
     type,
     port: 0,
     groups: 0,
     options: new Set(),
-    get busy() {
+    get isListing() {
       return list !== undefined
     },
-    passed() {
+    closePeerEnd() {
       if (isPeerEndOpen) close(peerEnd)
       isPeerEndOpen = false
     },
     send(datagram) {
-      if (!lost && fits(datagram)) return
-      lost = !socket.options.has(NetlinkOption.NO_ENOBUFS)
+      if (!hasLost && fits(datagram)) return
+      hasLost = !socket.options.has(NetlinkOption.NO_ENOBUFS)
       listen()
     },
     sendList(datagrams) {
@@ -191,12 +196,12 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
       continueSending()
     },
     close() {
-      if (closed) return
-      closed = true
+      if (isClosed) return
+      isClosed = true
       list = undefined
       watcher.stop()
       close(ours)
-      socket.passed()
+      socket.closePeerEnd()
     },
   }
   return socket

@@ -1,6 +1,6 @@
 /*
- * NETLINK_RDMA for programs: their sockets, with Linux's netlink functions (ports, groups, options, multicast).
- * requests.ts answers the requests.
+ * The programs' NETLINK_RDMA sockets, with the functions that Linux's kernel has for netlink sockets: ports, groups,
+ * options, multicast. requests.ts answers the requests.
  */
 
 import type { Slices } from '../../host/event-loop/slices.ts'
@@ -12,7 +12,7 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
 /** Answers a message on a socket; returns a promise if that takes long. */
-export type AnswerMessage = (socket: NetlinkSocket, message: Message, admin: boolean) => Promise<void> | undefined
+export type AnswerMessage = (socket: NetlinkSocket, message: Message, isAdmin: boolean) => Promise<void> | undefined
 
 export interface NetlinkParts {
   readonly containment: Containment
@@ -22,17 +22,21 @@ export interface NetlinkParts {
 
 /** The sender of a request. */
 export interface Sender {
-  /** Its pid in its own namespace. */
+  /** The pid of the sender in its own namespace; 0: unknown. */
   readonly pid: number
-  readonly admin: boolean
+  /** Whether it has the permission for which Linux requires CAP_NET_ADMIN. */
+  readonly isAdmin: boolean
 }
 
 export interface Netlink {
   /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE. */
-  open(type: number, admin: boolean, quota: FdQuota): NetlinkSocket
-  /** The socket behind 'socket:[inode]'. */
+  open(type: number, isAdmin: boolean, quota: FdQuota): NetlinkSocket
+  /** The socket whose program end has this target in /proc/PID/fd: 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
-  /** Binds a port (0 means any) and groups. Throws CallError EINVAL, EADDRINUSE. */
+  /**
+   * Binds a port (0: any free port) and sets the groups, a bit mask. `pid`: the port to prefer. Throws EINVAL,
+   * EADDRINUSE.
+   */
   bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
   /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
   setOption(socket: NetlinkSocket, option: number, value: number): void
@@ -45,28 +49,28 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux has 32 groups and names for 4; the answer to NAME has space for 20 besides the port. */
+/** Linux allows 32 groups and uses 4; the answer to NAME (calls.ts) has space for 20 besides the port. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
-/** Ports assigned when the process's own number is in use: as in Linux, above process ids. */
+/** First of the ports that are assigned when the port equal to the process's pid is in use: above pids, as in Linux. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Number of messages of one datagram that are answered before other work is done. */
-const MESSAGES = 64
+/** Number of messages of one datagram that are answered in one turn of the event loop. */
+const MESSAGES_PER_STEP = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
   const sockets = new Map<string, NetlinkSocket>()
-  const releases = new Map<NetlinkSocket, () => void>()
+  const quotaReleases = new Map<NetlinkSocket, () => void>()
   const ports = new Map<number, NetlinkSocket>()
-  let spare = FIRST_SPARE_PORT
+  let nextSparePort = FIRST_SPARE_PORT
 
-  const drop = (socket: NetlinkSocket): void => {
+  const removeSocket = (socket: NetlinkSocket): void => {
     if (!sockets.delete(socket.target)) return
     if (ports.get(socket.port) === socket) ports.delete(socket.port)
     socket.close()
-    releases.get(socket)?.()
-    releases.delete(socket)
+    quotaReleases.get(socket)?.()
+    quotaReleases.delete(socket)
   }
 
   const takePort = (socket: NetlinkSocket, port: number): void => {
@@ -76,39 +80,40 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
 
   const anyPort = (pid: number): number => {
     if (pid > 0 && !ports.has(pid)) return pid
-    while (ports.has(spare)) spare = spare === 0xffff_ffff ? FIRST_SPARE_PORT : spare + 1
-    return spare
+    while (ports.has(nextSparePort))
+      nextSparePort = nextSparePort === 0xffff_ffff ? FIRST_SPARE_PORT : nextSparePort + 1
+    return nextSparePort
   }
 
-  /** Answers messages in order; after every MESSAGES other work is done. */
+  /** Answers messages in order, MESSAGES_PER_STEP in each turn of the event loop. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],
-    admin: boolean,
+    isAdmin: boolean,
     from = 0,
   ): Promise<void> | undefined => {
-    const end = Math.min(from + MESSAGES, messages.length)
+    const end = Math.min(from + MESSAGES_PER_STEP, messages.length)
     for (let i = from; i < end; i++) {
-      const later = answer(socket, messages[i]!, admin)
-      if (later !== undefined) return later.then(() => answerAll(socket, messages, admin, i + 1))
+      const pending = answer(socket, messages[i]!, isAdmin)
+      if (pending !== undefined) return pending.then(() => answerAll(socket, messages, isAdmin, i + 1))
     }
     if (end === messages.length) return undefined
-    return slices.run([].values()).then(() => answerAll(socket, messages, admin, end))
+    return slices.run([].values()).then(() => answerAll(socket, messages, isAdmin, end))
   }
 
   const netlink: Netlink = {
-    open(type, admin, quota) {
+    open(type, isAdmin, quota) {
       const releaseQuota = quota.take(1)
       const parts = {
         containment,
         slices,
-        received: (socket: NetlinkSocket, datagram: Uint8Array) =>
-          netlink.receive(socket, { pid: 0, admin: socket.admin }, datagram),
-        hungUp: drop,
+        onDatagram: (socket: NetlinkSocket, datagram: Uint8Array) =>
+          netlink.receive(socket, { pid: 0, isAdmin: socket.isAdmin }, datagram),
+        onHangUp: removeSocket,
       }
-      const socket = orRelease(releaseQuota, () => createNetlinkSocket(parts, type, admin))
+      const socket = orRelease(releaseQuota, () => createNetlinkSocket(parts, type, isAdmin))
       sockets.set(socket.target, socket)
-      releases.set(socket, releaseQuota)
+      quotaReleases.set(socket, releaseQuota)
       return socket
     },
     find: target => sockets.get(target),
@@ -137,9 +142,9 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
         throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be queried here`)
       return option === LIST_MEMBERSHIPS ? socket.groups : +socket.options.has(option)
     },
-    receive(socket, { pid, admin }, datagram) {
+    receive(socket, { pid, isAdmin }, datagram) {
       if (socket.port === 0) netlink.bind(socket, pid, 0, socket.groups)
-      return answerAll(socket, readMessages(datagram), admin && socket.admin)
+      return answerAll(socket, readMessages(datagram), isAdmin && socket.isAdmin)
     },
     multicast(group, datagram) {
       const bit = 1 << (group - 1)
@@ -149,7 +154,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
       return sockets.size
     },
     closeAll() {
-      for (const socket of [...sockets.values()]) drop(socket)
+      for (const socket of [...sockets.values()]) removeSocket(socket)
     },
   }
   return netlink

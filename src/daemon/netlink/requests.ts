@@ -1,6 +1,7 @@
 /*
- * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): permissions, attributes, acknowledgements, refusals and lists. The
- * tables of devices.ts, resources.ts, statistics.ts and changes.ts have the handlers.
+ * Answers RDMA_NLDEV requests (Linux: rdma_nl_rcv_msg): checks permissions, parses attributes, runs the handler, and
+ * sends answers, acknowledgements and lists. The handlers are in devices.ts, resources.ts, statistics.ts and
+ * changes.ts.
  */
 import { SystemError } from '../../host/errno.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -33,13 +34,16 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
   ]),
 )
 
-/** Steps of one answer before other work is done. */
-const STEPS = 16
+/** Steps of one answer that are run immediately; the others are run in slices. */
+const IMMEDIATE_STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Only refused changes get a message, which tools print; Linux has none for queries. */
+  /**
+   * Sends an acknowledgement, or a refusal with `errno`. A refusal has the message `why`, which tools print, only for
+   * commands that need CAP_NET_ADMIN (changes): Linux sends none for queries.
+   */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
@@ -55,16 +59,25 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     acknowledge(socket, message, isExpected ? error.errno : Errno.EIO, isExpected ? error.message : undefined)
   }
 
-  const answerOf = (socket: NetlinkSocket, { type, sequence }: Message, flags: number, body: Uint8Array): Uint8Array =>
-    writeMessage({ type, flags, sequence, port: socket.port, body })
+  const encodeAnswer = (
+    socket: NetlinkSocket,
+    { type, sequence }: Message,
+    flags: number,
+    body: Uint8Array,
+  ): Uint8Array => writeMessage({ type, flags, sequence, port: socket.port, body })
 
-  const parsedOf = (name: NldevCommandName, command: NldevCommand, message: Message, admin: boolean): ParsedRequest => {
+  const parsedOf = (
+    name: NldevCommandName,
+    command: NldevCommand,
+    message: Message,
+    isAdmin: boolean,
+  ): ParsedRequest => {
     const attributes = readAttributes(message.body, command.strict === true)
     if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
-    return { command: name, attributes, admin }
+    return { command: name, attributes, isAdmin }
   }
 
-  /** A list as datagrams. The last one has 0, or the errno of the failure. */
+  /** A list as datagrams. The last one is NLMSG_DONE with 0, or with the errno of the failure. */
   function* datagramsOf(
     socket: NetlinkSocket,
     message: Message,
@@ -72,7 +85,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   ): Datagrams {
     let errno = 0
     try {
-      for (const body of list()) yield body && answerOf(socket, message, NlmsgFlags.MULTI, body)
+      for (const body of list()) yield body && encodeAnswer(socket, message, NlmsgFlags.MULTI, body)
     } catch (error) {
       if (!(error instanceof CallError)) daemon().containment.report('a list of netlink', error)
       errno = error instanceof CallError ? error.errno : Errno.EIO
@@ -80,16 +93,17 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     yield writeDone(message, socket.port, errno)
   }
 
+  /** Sends the answer to a request without NLM_F_DUMP, and an acknowledgement if it is requested. */
   const answerOne = (socket: NetlinkSocket, message: Message, entries: Entries | undefined): void => {
     const { answersAs } = commands.get(message.type) ?? {}
-    const as = answersAs === undefined ? message : { ...message, type: nldevType(answersAs) }
-    if (entries !== undefined) socket.send(answerOf(socket, as, 0, encodeAttributes(entries)))
+    const answered = answersAs === undefined ? message : { ...message, type: nldevType(answersAs) }
+    if (entries !== undefined) socket.send(encodeAnswer(socket, answered, 0, encodeAttributes(entries)))
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 
   /** Runs the first steps now and the others in slices. */
   const runToEnd = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
-    for (let left = STEPS; left > 0; left--) {
+    for (let steps = 0; steps < IMMEDIATE_STEPS; steps++) {
       const { done, value } = work.next()
       if (done) {
         answerOne(socket, message, value)
@@ -104,41 +118,42 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       )
   }
 
-  const handle = (socket: NetlinkSocket, message: Message, admin: boolean): Promise<void> | undefined => {
+  /** Runs the handler of a request. Throws CallError to refuse. */
+  const handle = (socket: NetlinkSocket, message: Message, isAdmin: boolean): Promise<void> | undefined => {
     const command = commands.get(message.type)
     const handlers = command && answers[command.name]
     if (command === undefined || handlers === undefined)
       throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
     const { name } = command
-    if (command.admin && !admin)
+    if (command.admin && !isAdmin)
       throw new CallError('EPERM', `${name} is allowed for root and the user of this daemon only`)
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
-      if (socket.busy) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
+      if (socket.isListing) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
       const body = message.body.slice()
       socket.sendList(
         datagramsOf(socket, { ...message, body }, () =>
-          list(daemon(), parsedOf(name, command, { ...message, body }, admin)),
+          list(daemon(), parsedOf(name, command, { ...message, body }, isAdmin)),
         ),
       )
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
-    const answer = one(daemon(), parsedOf(name, command, message, admin))
+    const answer = one(daemon(), parsedOf(name, command, message, isAdmin))
     if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined
   }
 
-  return (socket, message, admin) => {
+  return (socket, message, isAdmin) => {
     const { type, flags } = message
     if (!(flags & NlmsgFlags.REQUEST) || type < NlmsgType.FIRST) {
       if (flags & NlmsgFlags.ACK) acknowledge(socket, message)
       return undefined
     }
     try {
-      return handle(socket, message, admin)
+      return handle(socket, message, isAdmin)
     } catch (error) {
       refuse(socket, message, error)
       return undefined

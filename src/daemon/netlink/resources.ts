@@ -37,12 +37,12 @@ import {
   type ParsedRequest,
   portOf,
   required,
-  tables,
+  tableMessages,
   type Work,
 } from './answers.ts'
-import { aboutCmId, cmIdsOf } from './connections.ts'
+import { cmIdsOf, describeCmId } from './connections.ts'
 
-/** Classes by kind of resource. */
+/** Names of the classes whose objects are resources of each kind. */
 const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, ReadonlySet<string>>> = {
   pd: new Set(['pd']),
   cq: new Set(['cq']),
@@ -51,12 +51,14 @@ const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, Read
   srq: new Set(Object.keys(SrqTypeNumbers)),
 }
 
+/** The lower 32 bits of one of core's numbers. */
 const u32 = (id: number): number => id % 2 ** 32
 
-interface Place {
+/** The device and sender of a request. */
+interface ResourceQuery {
   readonly daemon: DaemonState
   readonly found: DaemonDevice
-  readonly admin: boolean
+  readonly isAdmin: boolean
 }
 
 /** The process of a context. Clients in the daemon have the name of Linux's kernel clients. */
@@ -75,23 +77,23 @@ function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Gener
 const contextNumber = ({ context }: CoreObject): readonly Entry[] =>
   context === undefined ? [] : [['RES_CTXN', u32(context.id)]]
 
-const domainNumber = (object: CoreObject): readonly Entry[] => {
-  const domain = pdOf(object)
-  return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
+const pdNumber = (object: CoreObject): readonly Entry[] => {
+  const pd = pdOf(object)
+  return pd === undefined ? [] : [['RES_PDN', u32(pd.id)]]
 }
 
 /** Returns the attributes of an object; undefined if it is not listed. */
-type Describe = (place: Place, object: CoreObject) => Entries | undefined | Work<Entries>
+type Describe = (query: ResourceQuery, object: CoreObject) => Entries | undefined | Work<Entries>
 
-const aboutPd: Describe = ({ daemon, admin }, pd) => [
-  ...(admin ? ([['RES_LOCAL_DMA_LKEY', 0]] as const) : []),
+const describePd: Describe = ({ daemon, isAdmin }, pd) => [
+  ...(isAdmin ? ([['RES_LOCAL_DMA_LKEY', 0]] as const) : []),
   ['RES_USECNT', BigInt(pd.uses)],
   ['RES_PDN', u32(pd.id)],
   ...contextNumber(pd),
   ownerOf(daemon, pd.context),
 ]
 
-const aboutCq: Describe = ({ daemon, found }, cq) => [
+const describeCq: Describe = ({ daemon, found }, cq) => [
   ['RES_CQE', found.rxe === undefined ? 0 : cqEntries(cq)],
   ['RES_USECNT', BigInt(cq.uses)],
   ['DEV_DIM', 0],
@@ -121,23 +123,23 @@ const qpEntries = (name: string, facts: QpResource, related: readonly Entry[]): 
   ['RES_STATE', facts.state],
 ]
 
-const aboutQp: Describe = ({ daemon, found }, qp) => {
+const describeQp: Describe = ({ daemon, found }, qp) => {
   const facts = found.rxe && qpResource(found.rxe.state, qp)
-  return facts && qpEntries(qp.class.name, facts, [...domainNumber(qp), ownerOf(daemon, qp.context)])
+  return facts && qpEntries(qp.class.name, facts, [...pdNumber(qp), ownerOf(daemon, qp.context)])
 }
 
 /** Queue pairs of clients in the daemon: 1 of the MAD layer, others of IP over the device. */
-const aboutCoreQueues = ({ daemon, found }: Place): readonly Entries[] =>
+const describeCoreQueues = ({ daemon, found }: ResourceQuery): readonly Entries[] =>
   (found.rxe === undefined ? [] : coreQueueResources(found.rxe.state)).map(facts =>
     qpEntries(facts.qpn === GSI_QPN ? 'gsi_qp' : 'ud_qp', facts, [ownerOf(daemon, undefined)]),
   )
 
-const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
+const describeMr: Describe = ({ daemon, found, isAdmin }, mr) => {
   const { row } = (mr as CoreObject<MrState>).state
   const { memory } = found.device
   const { lkey, rkey } = keysOf(memory, row)
   return [
-    ...(admin
+    ...(isAdmin
       ? ([
           ['RES_RKEY', rkey],
           ['RES_LKEY', lkey],
@@ -145,7 +147,7 @@ const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
       : []),
     ['RES_MRLEN', BigInt(memory.length[row]!)],
     ['RES_MRN', u32(mr.id)],
-    ...domainNumber(mr),
+    ...pdNumber(mr),
     ownerOf(daemon, mr.context),
   ]
 }
@@ -175,7 +177,7 @@ const rangesOf = (numbers: readonly number[]): Entry[] => {
   ])
 }
 
-function* aboutSrq({ daemon, found }: Place, srq: CoreObject): Work<Entries> {
+function* describeSrq({ daemon, found }: ResourceQuery, srq: CoreObject): Work<Entries> {
   const qpns: number[] = []
   if (found.rxe !== undefined)
     for (const qpn of qpsOfSrq(found.rxe.state, srq)) {
@@ -186,95 +188,96 @@ function* aboutSrq({ daemon, found }: Place, srq: CoreObject): Work<Entries> {
   return [
     ['RES_SRQN', u32(srq.id)],
     ['RES_TYPE', SrqTypeNumbers[srq.class.name]!],
-    ...domainNumber(srq),
+    ...pdNumber(srq),
     ...(cq === undefined ? [] : ([['RES_CQN', u32(cq.id)]] as const)),
     ['RES_QP', { flagged: rangesOf(qpns) }],
     ownerOf(daemon, srq.context),
   ]
 }
 
-const aboutContext = (daemon: DaemonState, context: Context): Entries => [
+const describeContext = (daemon: DaemonState, context: Context): Entries => [
   ['RES_CTXN', u32(context.id)],
   ownerOf(daemon, context),
 ]
 
-const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = {
-  pd: aboutPd,
-  cq: aboutCq,
-  qp: aboutQp,
-  cm_id: ({ daemon }, id) => [...aboutCmId(id), ['RES_CM_IDN', u32(id.id)], ownerOf(daemon, id.context)],
-  mr: aboutMr,
-  srq: aboutSrq,
+const describers: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = {
+  pd: describePd,
+  cq: describeCq,
+  qp: describeQp,
+  cm_id: ({ daemon }, id) => [...describeCmId(id), ['RES_CM_IDN', u32(id.id)], ownerOf(daemon, id.context)],
+  mr: describeMr,
+  srq: describeSrq,
 }
 
 // ---- lists ----
 
-/** Runs `work` to its end if it is a generator; returns the result. */
+/** The result of `work`, which is run to its end if it is a generator. */
 export function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
   const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
   return isWork ? yield* work as Work<T> : (work as T)
 }
 
-/** Attributes of every object of a kind, of one port if given; undefined between steps. */
-function* allOfKind(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
-  const { daemon, found } = place
+/** The attributes of each object of a kind, only of port `port` if it is not undefined; undefined between steps. */
+function* allOfKind(query: ResourceQuery, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
+  const { daemon, found } = query
   if (kind === 'ctx') {
-    for (const context of contextsOf(daemon, found)) yield aboutContext(daemon, context)
+    for (const context of contextsOf(daemon, found)) yield describeContext(daemon, context)
     return
   }
   for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
-    const described = object && (yield* resultOf(describe[kind](place, object)))
+    const described = object && (yield* resultOf(describers[kind](query, object)))
     const isOfPort = port === undefined || described?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
     if (object === undefined) yield undefined
     else if (described !== undefined && isOfPort) yield described
   }
-  if (kind === 'qp') yield* aboutCoreQueues(place)
+  if (kind === 'qp') yield* describeCoreQueues(query)
 }
 
-const placeOf = (daemon: DaemonState, parsed: ParsedRequest): Place => ({
+const queryOf = (daemon: DaemonState, parsed: ParsedRequest): ResourceQuery => ({
   daemon,
   found: deviceOf(daemon, parsed),
-  admin: parsed.admin,
+  isAdmin: parsed.isAdmin,
 })
 
-/** `pick` selects the attributes of an object that the answer contains. */
+/** A handler that lists the objects of a kind. `pick` selects the attributes that the answer contains. */
 const listOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerList =>
   function* (daemon, parsed) {
-    const place = placeOf(daemon, parsed)
+    const query = queryOf(daemon, parsed)
     const { table, entry } = NldevResources[kind]
-    const port = portOf(place.found, parsed)
+    const port = portOf(query.found, parsed)
     const entries = function* (): Generator<Entry | undefined> {
-      for (const described of allOfKind(place, kind, port)) yield described && [entry, pick(described)]
+      for (const described of allOfKind(query, kind, port)) yield described && [entry, pick(described)]
     }
-    yield* tables(handleOf(place.found), table, entries())
+    yield* tableMessages(handleOf(query.found), table, entries())
   }
 
-/** A queue pair is looked up by its number; other objects are searched. */
-function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
-  const { found } = place
+/** The objects among which the one with number `id` is: a queue pair is found by its QPN, otherwise all of the kind. */
+function* candidatesOf(query: ResourceQuery, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
+  const { found } = query
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
-  if (kind !== 'qp') yield* allOfKind(place, kind)
-  else if (qp !== undefined) yield yield* resultOf(aboutQp(place, qp))
-  else yield* aboutCoreQueues(place)
+  if (kind !== 'qp') yield* allOfKind(query, kind)
+  else if (qp !== undefined) yield yield* resultOf(describeQp(query, qp))
+  else yield* describeCoreQueues(query)
 }
 
+/** A handler that answers about the object of a kind that the request names. */
 const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerOne =>
   function* (daemon, parsed): Work<Entries> {
-    const place = placeOf(daemon, parsed)
+    const query = queryOf(daemon, parsed)
     const resource = NldevResources[kind]
     const id = required(parsed.attributes, resource.id)
-    const port = portOf(place.found, parsed)
+    const port = portOf(query.found, parsed)
     if ((port !== undefined) !== 'ofPort' in resource)
       throw new CallError(
         'EINVAL',
         `attribute PORT_INDEX ${port === undefined ? 'is missing' : `is not allowed for a ${kind}`}`,
       )
-    for (const described of candidates(place, kind, id)) {
+    for (const described of candidatesOf(query, kind, id)) {
       if (described?.some(([name, value]) => name === resource.id && value === id))
-        return [...handleOf(place.found), ...pick(described)]
+        return [...handleOf(query.found), ...pick(described)]
       if (described === undefined) yield
     }
-    throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
+    throw new CallError('ENOENT', `device ${query.found.device.name} has no ${kind} ${id}`)
   }
 
 /** The number of objects of a kind. */
@@ -313,11 +316,11 @@ function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
 }
 
 /** No driver provides raw data of its objects. */
-const raw = (): never => {
+const refuseRaw = (): never => {
   throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
 }
 
-const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
+const oneAndList = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 
 /** Memory regions have no counters: their statistics contain only the number. */
 const onlyNumber = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
@@ -326,15 +329,15 @@ export const mrStatistics = listOf('mr', onlyNumber)
 
 export const resourceAnswers: Answers = {
   RES_GET: { one: summary, list: summaries },
-  RES_QP_GET: both('qp'),
-  RES_CM_ID_GET: both('cm_id'),
-  RES_CQ_GET: both('cq'),
-  RES_MR_GET: both('mr'),
-  RES_PD_GET: both('pd'),
-  RES_CTX_GET: both('ctx'),
-  RES_SRQ_GET: both('srq'),
-  RES_QP_GET_RAW: { one: raw, list: raw },
-  RES_CQ_GET_RAW: { one: raw, list: raw },
-  RES_MR_GET_RAW: { one: raw, list: raw },
-  RES_SRQ_GET_RAW: { one: raw, list: raw },
+  RES_QP_GET: oneAndList('qp'),
+  RES_CM_ID_GET: oneAndList('cm_id'),
+  RES_CQ_GET: oneAndList('cq'),
+  RES_MR_GET: oneAndList('mr'),
+  RES_PD_GET: oneAndList('pd'),
+  RES_CTX_GET: oneAndList('ctx'),
+  RES_SRQ_GET: oneAndList('srq'),
+  RES_QP_GET_RAW: { one: refuseRaw, list: refuseRaw },
+  RES_CQ_GET_RAW: { one: refuseRaw, list: refuseRaw },
+  RES_MR_GET_RAW: { one: refuseRaw, list: refuseRaw },
+  RES_SRQ_GET_RAW: { one: refuseRaw, list: refuseRaw },
 }

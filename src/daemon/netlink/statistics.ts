@@ -24,8 +24,8 @@ import { mrStatistic, mrStatistics } from './resources.ts'
 const { RES_QP, RES_MR } = NldevAttributes
 
 /**
- * Criteria by which a device would assign counters to queue pairs: bits of CounterMask; absent: not assigned
- * automatically.
+ * The criteria that programs have set for automatic counters of queue pairs, bits of CounterMask, by device; absent: no
+ * automatic counters.
  */
 const autoMasks = new WeakMap<Device, number>()
 
@@ -41,7 +41,7 @@ const portOfRequest = (daemon: DaemonState, parsed: ParsedRequest) => {
   return { found, head }
 }
 
-const values = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const counterValues = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { found, head } = portOfRequest(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name, value]): Entry => [
@@ -57,7 +57,7 @@ const values = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
-const names = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const counterNames = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { found, head } = portOfRequest(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name], index): Entry => [
@@ -73,7 +73,7 @@ const names = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
-const ofQps = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const qpCounterMode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   if (attributes.STAT_COUNTER_ID !== undefined)
     throw new CallError('ENOENT', `there is no counter ${attributes.STAT_COUNTER_ID}`)
@@ -85,32 +85,32 @@ const ofQps = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     : [...head, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]]
 }
 
-const otherKind = (kind: number | undefined): never => {
+const refuseKind = (kind: number | undefined): never => {
   throw new CallError(
     'EINVAL',
     `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs) or ${RES_MR.number} (memory regions)`,
   )
 }
 
-const get = (daemon: DaemonState, parsed: ParsedRequest) => {
+const getStatistics = (daemon: DaemonState, parsed: ParsedRequest) => {
   const { STAT_RES: kind } = parsed.attributes
-  if (kind === undefined) return values(daemon, parsed)
-  if (kind === RES_QP.number) return ofQps(daemon, parsed)
-  return kind === RES_MR.number ? mrStatistic(daemon, parsed) : otherKind(kind)
+  if (kind === undefined) return counterValues(daemon, parsed)
+  if (kind === RES_QP.number) return qpCounterMode(daemon, parsed)
+  return kind === RES_MR.number ? mrStatistic(daemon, parsed) : refuseKind(kind)
 }
 
-function* nothing(): Generator<Uint8Array> {}
+function* emptyList(): Generator<Uint8Array> {}
 
-const list: AnswerList = (daemon, parsed) => {
+const listStatistics: AnswerList = (daemon, parsed) => {
   const kind = required(parsed.attributes, 'STAT_RES')
   if (kind === RES_MR.number) return mrStatistics(daemon, parsed)
   deviceOf(daemon, parsed)
-  return kind === RES_QP.number ? nothing() : otherKind(kind)
+  return kind === RES_QP.number ? emptyList() : refuseKind(kind)
 }
 
 /** Sets the mode for new queue pairs; binding a counter to an existing one always fails. */
 const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
-  if (attributes.STAT_RES !== RES_QP.number) otherKind(attributes.STAT_RES)
+  if (attributes.STAT_RES !== RES_QP.number) refuseKind(attributes.STAT_RES)
   if (attributes.STAT_MODE === CounterMode.AUTO) {
     const mask = attributes.STAT_AUTO_MODE_MASK ?? 0
     const known = CounterMask.QP_TYPE | CounterMask.PID
@@ -127,7 +127,7 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   throw new CallError('ENOMEM', 'the driver has no counters per queue pair')
 }
 
-const set = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+const setStatistics = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { found, head } = portOfRequest(daemon, parsed)
   const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
   if (mode === undefined && counters === undefined)
@@ -138,14 +138,14 @@ const set = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   return head
 }
 
-const unbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
+const refuseUnbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
   portOfRequest(daemon, parsed)
   throw new CallError('EINVAL', 'counters per queue pair are not supported')
 }
 
 export const statisticAnswers: Answers = {
-  STAT_GET: { one: get, list },
-  STAT_SET: { one: set },
-  STAT_DEL: { one: unbind },
-  STAT_GET_STATUS: { one: names },
+  STAT_GET: { one: getStatistics, list: listStatistics },
+  STAT_SET: { one: setStatistics },
+  STAT_DEL: { one: refuseUnbind },
+  STAT_GET_STATUS: { one: counterNames },
 }

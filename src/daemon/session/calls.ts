@@ -1,5 +1,6 @@
 /*
- * Calls of a session: on contexts, on event and driver descriptors, and on netlink sockets. Some are answered later.
+ * Runs the calls of a session: on contexts, on event and driver descriptors, and on netlink sockets. Some are answered
+ * later.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Context, FdObject } from '../../core/model.ts'
@@ -23,7 +24,7 @@ import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 
-/** Slices of the search for the number of a new descriptor in a program, for a trace. */
+/** Maximum slices of the search for the number of a new descriptor in a program, for a trace. */
 const TRACE_SLICES = 8
 
 export interface SessionCalls {
@@ -39,7 +40,8 @@ export interface SessionCalls {
 }
 
 export const createSessionCalls = (client: Client): SessionCalls => {
-  const { daemon, process, quota, standing, caller, request, outgoing, reply, refuse, failed, answerLater } = client
+  const { daemon, process, quota, standing, caller, request, outgoing, reply, refuse, failureHandler, answerLater } =
+    client
 
   const factsOf = (context: Context, dialect: CallerFacts['dialect']): CallerFacts => ({
     pid: request.pid,
@@ -53,11 +55,11 @@ export const createSessionCalls = (client: Client): SessionCalls => {
   })
 
   /** /proc/PID/fd targets of the descriptors that the last call created; its trace record needs their numbers. */
-  let made: readonly string[] = []
+  let createdTargets: readonly string[] = []
   const createdNumbers = (): (number | undefined)[] =>
-    made.map(target => {
+    createdTargets.map(target => {
       const search = searchFd(process.pid, target)
-      for (let left = TRACE_SLICES; left > 0; left--) {
+      for (let slice = 0; slice < TRACE_SLICES; slice++) {
         const { done, value } = search.next()
         if (done) return value
       }
@@ -65,33 +67,33 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       return undefined
     })
 
-  const sendAnswer = (to: Header, { ret, installs, reason }: Answer): void => {
+  const sendAnswer = (header: Header, { ret, installs, reason }: Answer): void => {
     if (installs.length === 0) {
-      reply(writeCallReply(outgoing, to, ret, installs, client.wantsReasons && ret < 0 ? reason : undefined))
+      reply(writeCallReply(outgoing, header, ret, installs, client.wantsReasons && ret < 0 ? reason : undefined))
       return
     }
     const sockets: EventSocket[] = []
-    const places: InstallAt[] = []
+    const installPoints: InstallAt[] = []
     try {
       for (const { descriptor, address, width } of installs) {
-        const made = findDescriptor(daemon.core, descriptor.object)
-        if (made.context.descriptors.size > MAX_DESCRIPTORS)
+        const created = findDescriptor(daemon.core, descriptor.object)
+        if (created.context.descriptors.size > MAX_DESCRIPTORS)
           throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} event descriptors`)
-        sockets.push(daemon.events.create(made, quota))
-        places.push({ address, width, kind: installKindOf(made) })
+        sockets.push(daemon.events.create(created, quota))
+        installPoints.push({ address, width, kind: installKindOf(created) })
       }
-      made = sockets.map(({ target }) => target)
+      createdTargets = sockets.map(({ target }) => target)
       reply(
-        writeCallReply(outgoing, to, ret, places),
+        writeCallReply(outgoing, header, ret, installPoints),
         sockets.map(({ peerEnd }) => peerEnd),
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
       // The program did not get a descriptor of the new object, so it could not close it.
       for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
-      refuse(to, error.errno, error.message)
+      refuse(header, error.errno, error.message)
     } finally {
-      for (const socket of sockets) socket.passed()
+      for (const socket of sockets) socket.closePeerEnd()
     }
   }
 
@@ -103,59 +105,68 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     descriptor?: number,
   ): void => {
     const accesses = daemon.trace.isWatched(client.tag) ? [] : undefined
-    const watched = daemon.trace.watch(dialect, client.tag, () => factsOf(context, name), createdNumbers, accesses)
-    const by = accesses === undefined ? caller : recordingCaller(caller, accesses)
-    const to = { ...request }
-    daemon.calling = process
-    if (daemon.check !== undefined) daemon.check.calling = daemon.check.stackOf(process.pid, to.stack)
+    const tracedDialect = daemon.trace.watch(
+      dialect,
+      client.tag,
+      () => factsOf(context, name),
+      createdNumbers,
+      accesses,
+    )
+    const tracedCaller = accesses === undefined ? caller : recordingCaller(caller, accesses)
+    const header = { ...request }
+    daemon.callingProcess = process
+    if (daemon.check !== undefined) daemon.check.currentStack = daemon.check.stackOf(process.pid, header.stack)
     try {
-      const answer = daemon.dispatch(context, watched, message, by, descriptor)
+      const answer = daemon.dispatch(context, tracedDialect, message, tracedCaller, descriptor)
       if (daemon.check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined)
         daemon.check.refusedAttempt(context, {
           attempt: answer.attempt,
           errno: -answer.ret,
           reason: answer.reason ?? '',
-          stack: daemon.check.calling ?? [],
+          stack: daemon.check.currentStack ?? [],
         })
       const send = (result: Answer): void =>
-        to.type === MessageType.MAP ? sendMap(to, context, result) : sendAnswer(to, result)
-      if (answer instanceof Promise) answerLater(to, answer.then(send))
+        header.type === MessageType.MAP ? sendMap(header, context, result) : sendAnswer(header, result)
+      if (answer instanceof Promise) answerLater(header, answer.then(send))
       else send(answer)
     } catch (error) {
-      failed(to)(error)
+      failureHandler(header)(error)
     } finally {
-      daemon.calling = undefined
-      if (daemon.check !== undefined) daemon.check.calling = undefined
+      daemon.callingProcess = undefined
+      if (daemon.check !== undefined) daemon.check.currentStack = undefined
     }
   }
 
-  /** Answers MAP with the file behind a driver's memory: the context's file, which the client has in any case. */
-  const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
+  /**
+   * Answers MAP with the file that contains a driver's memory: the context's file, which the client has in any case.
+   */
+  const sendMap = (header: Header, context: Context, { ret, reason }: Answer): void => {
     const open = daemon.contexts.of(context)
     const refused = client.wantsReasons ? reason : undefined
-    if (ret < 0 || open === undefined) reply(writeCallReply(outgoing, to, Math.min(ret, 0) || -Errno.EIO, [], refused))
-    else reply(writeCallReply(outgoing, to, ret), [open.memory.fd])
+    if (ret < 0 || open === undefined)
+      reply(writeCallReply(outgoing, header, Math.min(ret, 0) || -Errno.EIO, [], refused))
+    else reply(writeCallReply(outgoing, header, ret), [open.memory.fd])
   }
 
-  /** Handles a call on an event or driver descriptor. */
+  /** Handles a call on an event or driver descriptor, an rdma_cm channel or a umad file. */
   const callOnDescriptor = (): void => {
     const number = caller.descriptor(request.fd)
     const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
     const { type } = request
     if (number === undefined) refuse(request, Errno.EBADF)
-    // Its context was closed, or its device removed.
+    // The descriptor's context was closed, or its device removed.
     else if (fd === undefined) refuse(request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
       runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
-    } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) callOnMads(fd)
+    } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) callOnUmad(fd)
     else if (type === MessageType.READ) refuse(request, Errno.EINVAL)
     else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
       runCall(fd.context, 'write', ucmaDialect(fd, request.fd, caller), [request.buffer, Number(request.length)])
     else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
   }
 
-  const callOnMads = (fd: FdObject): void => {
+  const callOnUmad = (fd: FdObject): void => {
     const { type, buffer, length, argument } = request
     const { ioctl, write, read } = umadDialects(fd, request.fd)
     if (type === MessageType.IOCTL) runCall(fd.context, 'umad', ioctl, [request.request, argument])
@@ -183,7 +194,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
   }
 
   const netlinkCaller: NetlinkCaller = {
-    admin: standing === 'owner',
+    isAdmin: standing === 'owner',
     quota,
     target: number => {
       const target = fdTarget(process.pid, number)
@@ -192,18 +203,18 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     copyIn: caller.copyIn,
   }
   const netlink = (): void => {
-    const to = { ...request }
+    const header = { ...request }
     const send = ({ ret, socket }: NetlinkAnswer): void => {
-      reply(writeCallReply(outgoing, to, ret), socket && [socket.peerEnd])
-      socket?.passed()
+      reply(writeCallReply(outgoing, header, ret), socket && [socket.peerEnd])
+      socket?.closePeerEnd()
     }
     try {
-      const answer = netlinkCall(daemon.netlink, netlinkCaller, to)
-      if (answer instanceof Promise) answerLater(to, answer.then(send))
+      const answer = netlinkCall(daemon.netlink, netlinkCaller, header)
+      if (answer instanceof Promise) answerLater(header, answer.then(send))
       else send(answer)
     } catch (error) {
-      if (error instanceof CallError || error instanceof SystemError) refuse(to, error.errno, error.message)
-      else failed(to)(error)
+      if (error instanceof CallError || error instanceof SystemError) refuse(header, error.errno, error.message)
+      else failureHandler(header)(error)
     }
   }
 

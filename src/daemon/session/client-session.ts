@@ -1,10 +1,10 @@
 /*
- * One connected process: its session socket, its memory and its messages (spec/session.ts, R41, R42). open-nodes.ts
- * opens contexts and channels, calls.ts makes its calls.
+ * The session of a connected process: its socket, its memory and its messages (spec/session.ts, R41, R42).
+ * open-nodes.ts opens contexts and channels, calls.ts runs calls, tool-requests.ts answers tools.
  *
  * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
  * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
- * invalid is at worst disconnected; its contexts end with their doorbell sockets.
+ * invalid is at worst disconnected; its contexts end when their doorbell sockets are closed.
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
@@ -44,7 +44,7 @@ import type { DaemonState } from '../state.ts'
 import { createSessionCalls } from './calls.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { createNodeOpening } from './open-nodes.ts'
-import { createToolRequests } from './tool-desk.ts'
+import { createToolRequests } from './tool-requests.ts'
 
 export interface Session {
   /** The process that connected. */
@@ -56,7 +56,7 @@ export interface Session {
  * Maximum number of messages of one session handled per turn: a client that never stops sending must not block others.
  */
 const BURST = 16
-/** After a call, microseconds of polling for the next one. */
+/** Microseconds for which a session polls for the next message after a call. */
 const LINGER = 20
 /** Maximum number of sessions of one process: a shim needs one, a tool in a traced program another. */
 const MAX_SESSIONS = 16
@@ -82,7 +82,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const { pid, uid, gid } = peer
   const quota = daemon.fdQuotas.of(pid, uid)
   const account = daemon.memory.of(pid, uid)
-  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(quota) : undefined
+  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? tryTake(quota) : undefined
   if (releaseQuota === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
@@ -103,7 +103,8 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   })
 }
 
-const takeOrNone = (quota: FdQuota): (() => void) | undefined => {
+/** Takes descriptors from the quota; undefined if it is exhausted. */
+const tryTake = (quota: FdQuota): (() => void) | undefined => {
   try {
     return quota.take(DESCRIPTORS)
   } catch (error) {
@@ -124,7 +125,7 @@ const serve = (
   const { containment } = daemon
   const space = createProcessSpace(process, () => daemon.turn, {
     slices: daemon.slices,
-    tooSlow: () => cutOff(),
+    onTooSlow: () => cutOff(),
     ignoreLimit: daemon.config.ignoreMemlock === true,
     guard: containment.guard,
     log: message => daemon.log(`userdma daemon: ${message}`),
@@ -143,11 +144,11 @@ const serve = (
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
-  /** Its last known name: lines about the process may be logged after its end. */
+  /** The process's last known name: lines about it may be logged after its end. */
   let command = commandName(process.pid) ?? '?'
-  let greeted = false
+  let hasGreeted = false
   let passed: PassedMemory | undefined
-  /** Access to its memory has blocked the daemon for too long: all its requests fail, and the session ends. */
+  /** Access to the process's memory has blocked the daemon for too long: its requests fail, and the session ends. */
   let isCutOff = false
   const cutOff = (): void => {
     if (isCutOff) return
@@ -158,10 +159,10 @@ const serve = (
     setImmediate(containment.guard('a session that is disconnected', () => session.close()))
   }
   /** Number of calls in progress: the client's next message is not read until they are answered. */
-  let waiting = 0
-  let wantsRoom = false
+  let callsInProgress = 0
+  let wantsWritable = false
   const listen = (): void => {
-    if (!client.closed) watcher.update({ readable: waiting === 0, writable: wantsRoom })
+    if (!client.isClosed) watcher.update({ readable: callsInProgress === 0, writable: wantsWritable })
   }
 
   process.guest?.whenLate(cutOff)
@@ -178,8 +179,8 @@ const serve = (
     contexts: new WeakSet(),
     tag: '',
     wantsReasons: false,
-    reachable: false,
-    closed: false,
+    isReachable: false,
+    isClosed: false,
     name() {
       command = commandName(process.pid) ?? command
       return command
@@ -187,22 +188,22 @@ const serve = (
     reply(length, fds = []) {
       // A client has at most one call in progress, so the answer fits in its socket unless the client has stopped
       // reading.
-      if (!client.closed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
+      if (!client.isClosed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
     },
-    refuse(to, errno, reason) {
-      reply(writeCallReply(outgoing, to, -errno, [], client.wantsReasons ? reason : undefined))
+    refuse(header, errno, reason) {
+      reply(writeCallReply(outgoing, header, -errno, [], client.wantsReasons ? reason : undefined))
     },
     // A bug here must not end the daemon for other processes.
-    failed: to =>
+    failureHandler: header =>
       containment.guard('an answer', error => {
         containment.report('a call', error)
-        client.refuse(to, Errno.EIO)
+        client.refuse(header, Errno.EIO)
       }),
-    answerLater(to, sent) {
-      waiting++
+    answerLater(header, answered) {
+      callsInProgress++
       listen()
-      void sent.catch(client.failed(to)).finally(() => {
-        waiting--
+      void answered.catch(client.failureHandler(header)).finally(() => {
+        callsInProgress--
         listen()
       })
     },
@@ -215,13 +216,13 @@ const serve = (
     buffer: outgoing,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
     wantWritable(wanted) {
-      wantsRoom = wanted
+      wantsWritable = wanted
       listen()
     },
     user: account.user,
-    trusted: standing === 'owner',
-    get closed() {
-      return client.closed
+    isTrusted: standing === 'owner',
+    get isClosed() {
+      return client.isClosed
     },
   })
 
@@ -231,9 +232,9 @@ const serve = (
    */
   const hello = (fd: number | undefined): void => {
     const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
-    // Using the userfaultfd can block on the mmap lock of the program's address space, so only programs of the daemon's
-    // own user are trusted with it.
-    if (isUnmapping && standing === 'owner') space.learnUnmapping(fd)
+    // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from
+    // programs of the daemon's own user.
+    if (isUnmapping && standing === 'owner') space.watchUnmapping(fd)
     else if (isUnmapping) close(fd)
     const file = isUnmapping ? undefined : fd
     if (standing === 'refused') {
@@ -242,18 +243,18 @@ const serve = (
       session.close()
       return
     }
-    const newFile = file === undefined ? undefined : takePassedMemory(file, process.guest)
-    const isUsable = file === undefined || (newFile !== undefined && passed === undefined)
-    if (passed === undefined) passed = newFile
-    else newFile?.close()
-    client.reachable = passed !== undefined || mayAccess(process)
-    const accessError = !isUsable ? Errno.EINVAL : client.reachable ? 0 : Errno.EACCES
+    const newMemory = file === undefined ? undefined : takePassedMemory(file, process.guest)
+    const isFileValid = file === undefined || (newMemory !== undefined && passed === undefined)
+    if (passed === undefined) passed = newMemory
+    else newMemory?.close()
+    client.isReachable = passed !== undefined || mayAccess(process)
+    const accessError = !isFileValid ? Errno.EINVAL : client.isReachable ? 0 : Errno.EACCES
     const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
     client.tag = request.tag
     client.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) space.recordWritten()
     if ((request.wants & HelloWants.EVENTS) !== 0 && standing === 'owner') daemon.check?.watchEvents()
-    greeted = request.version === SESSION_VERSION
+    hasGreeted = request.version === SESSION_VERSION
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
@@ -264,7 +265,7 @@ const serve = (
   const defineStack = (): void => {
     const { pid, id, frames } = request
     const isWanted = daemon.check !== undefined && standing === 'owner'
-    const isKept = !isWanted || daemon.check.define(client, { pid: process.pid, declared: pid }, id, frames)
+    const isKept = !isWanted || daemon.check.defineStack(client, { pid: process.pid, declared: pid }, id, frames)
     reply(writeCallReply(outgoing, request, isKept ? 0 : -Errno.ENOSPC))
   }
 
@@ -289,10 +290,10 @@ const serve = (
 
   const handle = (fds: readonly number[]): void => {
     // Only TOOL may pass several descriptors, and HELLO one.
-    const kept = request.type === MessageType.HELLO ? 1 : 0
-    if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
+    const allowed = request.type === MessageType.HELLO ? 1 : 0
+    if (request.type !== MessageType.TOOL) for (const extra of fds.slice(allowed)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
-    else if (!greeted) session.close()
+    else if (!hasGreeted) session.close()
     else if (request.type === MessageType.OPEN) opening.open()
     else if (request.type === MessageType.ATTACH) opening.attach()
     else if (request.type === MessageType.REFRESH) {
@@ -309,24 +310,25 @@ const serve = (
     else calls.call()
   }
 
+  // A program of another user could send a descriptor whose closing or examination blocks.
+  const receive = standing === 'owner' ? recv : recvGuarded
   /**
    * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call, so this polls
    * for LINGER unless there is other work.
    */
-  const receive = standing === 'owner' ? recv : recvGuarded
-  const next = (): Received => {
+  const receiveMessage = (): Received => {
     const begin = nowMicroseconds()
     for (;;) {
       const received = receive(fd, incoming.bytes)
-      if (received.length !== -EAGAIN || daemon.loop.awake || eventsWait()) return received
+      if (received.length !== -EAGAIN || daemon.loop.isAwake || eventsWait()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }
   }
 
   const onReadable = (): void => {
-    for (let left = BURST; left > 0 && !client.closed && waiting === 0; left--) {
-      const { length, fds } = next()
+    for (let messages = 0; messages < BURST && !client.isClosed && callsInProgress === 0; messages++) {
+      const { length, fds } = receiveMessage()
       if (length === -EAGAIN) return
       // End of file, a broken connection, or an invalid message.
       if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {
@@ -355,15 +357,15 @@ const serve = (
   const session: Session = {
     process,
     close() {
-      if (client.closed) return
-      client.closed = true
+      if (client.isClosed) return
+      client.isClosed = true
       containment.runAll('the end of a session', [
         () => calls.settleTrace(),
         () => watcher.stop(),
         () => (standing === 'owner' ? close : closeElsewhere)(fd),
         () => toolRequests.close(),
-        () => daemon.destroyWaits.drop(caller),
-        () => daemon.failures.leave(process.pid),
+        () => daemon.destroyWaits.removeCaller(caller),
+        () => daemon.failures.onDisconnect(process.pid),
         () => space.close(),
         () => passed?.close(),
         () => closeProcess(process),

@@ -9,16 +9,18 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
-/** A client of the daemon's own user, of another user that the daemon serves, or of a user that it does not serve. */
+/**
+ * Whose client it is: the daemon's own user's, another user's that the daemon serves, or one's that it does not serve.
+ */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
-/** Maximum number of event descriptors of a context: more than programs need, fewer than the daemon has. */
+/** Maximum number of event descriptors of a context: more than programs need, less than the daemon can open. */
 export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
   readonly daemon: DaemonState
   readonly process: ProcessHandle
-  /** Its quota of descriptors. */
+  /** The process's quota of the daemon's descriptors. */
   readonly quota: FdQuota
   readonly account: MemoryAccount
   readonly standing: ClientStanding
@@ -32,17 +34,18 @@ export interface Client {
   /** From HELLO: the tag of its traces, and whether the client wants the reasons of refusals. */
   tag: string
   wantsReasons: boolean
-  /** The daemon can access its memory, or a file that it passed. */
-  reachable: boolean
-  closed: boolean
-  /** The current name of its process, or the last known one. */
+  /** Whether the daemon can access the process's memory, or a file that it passed with HELLO. */
+  isReachable: boolean
+  /** Whether the session has ended. */
+  isClosed: boolean
+  /** The current name of the process, or the last known one. */
   name(): string
   /** Sends the first `length` bytes of `outgoing`, with descriptors. */
   reply(length: number, fds?: readonly number[]): void
-  /** Answers a call with a failure; `reason` only if the client wants reasons. */
-  refuse(to: Header, errno: number, reason?: string): void
-  /** Returns a handler for exceptions of a call: the call fails with EIO, and the exception is logged. */
-  failed(to: Header): (error: unknown) => void
-  /** Does not read the client's next message until `sent` is settled. */
-  answerLater(to: Header, sent: Promise<void>): void
+  /** Answers a call with an errno, and with the reason if the client wants reasons. */
+  refuse(header: Header, errno: number, reason?: string): void
+  /** Returns a handler for an exception of a call: it logs the exception, and answers EIO. */
+  failureHandler(header: Header): (error: unknown) => void
+  /** Does not read the client's next message until `answered` is settled. */
+  answerLater(header: Header, answered: Promise<void>): void
 }

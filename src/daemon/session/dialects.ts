@@ -1,5 +1,5 @@
 /*
- * The system calls on uverbs, rdma_cm and umad descriptors as dialects of core: selects the dialect of each request.
+ * Selects the dialect (core/dispatch/dispatch.ts) of each system call on a uverbs, rdma_cm or umad descriptor.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'
@@ -15,13 +15,13 @@ import {
 } from '../../uapi/linux/umad.ts'
 import { callOfRequest, decodeObject } from '../../uapi/object/dialect.ts'
 
-/** Request (32 bits) and argument of an ioctl. */
+/** What a dialect decodes for an ioctl: its request (32 bits) and its third argument. */
 type Ioctl = readonly [request: number, argument: bigint]
 
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
-/** The dialect of an ioctl: our requests have their own magic number, all others are Linux's. */
+/** The dialect of an ioctl: requests of the object dialect have their own magic number, all others are Linux's. */
 export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; dialect: Dialect<Ioctl> } =>
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
@@ -34,12 +34,13 @@ export const ucmaDialect = (
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  /** Core's number of a descriptor of the caller. */
+  /** Core's number of the fd object behind a descriptor of the caller; undefined if it is not one. */
   const coreFdOf = (callerFd: number): number | undefined =>
     callerFd === fd ? channel.handle : caller.descriptor(callerFd)
+  /** Whether the identifier with this handle reports its events on this channel of the caller. */
   const reportsTo = (handle: number, callerFd: number): boolean => {
-    const events = findHandle(context.handles, handle)?.events?.route.channel
-    return events !== undefined && events.handle === coreFdOf(callerFd)
+    const eventChannel = findHandle(context.handles, handle)?.events?.route.channel
+    return eventChannel !== undefined && eventChannel.handle === coreFdOf(callerFd)
   }
   const kindOf = (callerFd: number): 'channel' | 'other' | 'closed' => {
     const coreFd = coreFdOf(callerFd)
@@ -50,16 +51,17 @@ export const ucmaDialect = (
     decodeUcma(view, { object: channel.handle, fd, holds: reportsTo, kindOf }, address, length)
 }
 
-const modes = new WeakMap<FdObject, UmadMode>()
+/** Modes of open umad files (whether the header has a P_Key index), which the ABI keeps per file. */
+const umadModes = new WeakMap<FdObject, UmadMode>()
 
-/** A umad channel; `fd` is its descriptor number in the caller. */
+/** A umad file for its codec; `fd` is its descriptor number in the caller. */
 const umadFile = (channel: FdObject, fd: number): UmadFile => {
-  const mode = modes.get(channel) ?? { hasPkeys: false, isUsed: false }
-  modes.set(channel, mode)
+  const mode = umadModes.get(channel) ?? { hasPkeys: false, isUsed: false }
+  umadModes.set(channel, mode)
   return { object: channel.handle, fd, mode }
 }
 
-/** The dialects of such a channel. */
+/** The dialects of system calls on a umad file; `fd` is its descriptor number in the caller. */
 export const umadDialects = (
   channel: FdObject,
   fd: number,

@@ -1,9 +1,9 @@
 /*
- * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap whose meaning only the driver knows.
+ * The dialect for ioctl, write and mmap on a driver's own descriptor (R28), whose meaning only the driver knows.
  *
- * A dialect decodes calls into methods of classes; these calls have none, so the dialect runs them and answers
- * immediately. This way they pass through the same dispatch as all others and appear in traces, with the names of
- * interface and request.
+ * Other dialects decode a call into a method of a class. These calls have no method, so the dialect runs the call
+ * itself and returns the answer. So they pass through the same dispatch as all other calls, and appear in traces, with
+ * the names of interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -14,24 +14,25 @@ import { CallError } from '../../spec/errno.ts'
 import { MessageType } from '../../spec/session.ts'
 import type { Request } from '../../uapi/session-codec.ts'
 
-/** PROT_WRITE of mmap(2). */
-const WRITABLE = 2
+/** From mmap(2). */
+const PROT_WRITE = 2
 
 /** A call on a descriptor, from the session's message. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
 /** Names of the drivers' ioctl requests. */
-const names = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
+const requestNames = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 
 const textOf = ({ type, request, argument, length, offset }: DriverCall): string => {
   if (type === MessageType.IOCTL)
-    return `ioctl(${names.get(request) ?? `0x${request.toString(16)}`}, 0x${argument.toString(16)})`
+    return `ioctl(${requestNames.get(request) ?? `0x${request.toString(16)}`}, 0x${argument.toString(16)})`
   return type === MessageType.WRITE ? `write(${length})` : `mmap(${length}, ${offset})`
 }
 
 const nameOf = ({ class: cls, state }: FdObject): string =>
   cls.name === 'driver_ops' ? (state as OpsState).name : cls.name
 
+/** `fd`: the driver's descriptor on which the call is made. */
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {
@@ -49,7 +50,7 @@ export const driverDialect =
           ? opsIoctl(fd, recorded, request, argument)
           : type === MessageType.WRITE
             ? opsWrite(fd, recorded, buffer, Number(length))
-            : opsMap(fd, recorded, Number(offset), Number(length), (protection & WRITABLE) !== 0).offset
+            : opsMap(fd, recorded, Number(offset), Number(length), (protection & PROT_WRITE) !== 0).offset
       return { ret, installs: [], attempt }
     } catch (error) {
       if (!(error instanceof CallError)) throw error

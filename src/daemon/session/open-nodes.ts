@@ -1,6 +1,6 @@
 /*
- * OPEN and ATTACH of a session: opens uverbs nodes, rdma_cm channels and umad files, and attaches contexts of which
- * the client has the memory file.
+ * Handles the messages OPEN and ATTACH of a session (spec/session.ts). OPEN opens a uverbs node, an rdma_cm channel or
+ * a umad file. ATTACH lets the session use a context of another session whose memory file the client has.
  */
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
@@ -21,7 +21,7 @@ import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
-/** Maximum number of open contexts of a session: more than programs need, fewer than the daemon has. */
+/** Maximum number of open contexts of a session: more than programs need, less than the daemon can open. */
 const MAX_CONTEXTS = 256
 
 export interface NodeOpening {
@@ -35,14 +35,15 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   const { daemon, process, quota, account, standing, caller, request, outgoing, reply } = client
   /** Numbers of the contexts that the session opened and that still exist. */
   const opened = new Set<number>()
-  let channels: Context | undefined
+  /** The context of all rdma_cm channels of the process. */
+  let cmContext: Context | undefined
 
   const refuseOpen = (errno: number): void =>
     reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
 
-  /** Failures of the context are attributed to its program. */
+  /** From now on failures of the context's objects are attributed to the client's program. */
   const setOwner = (context: Context): void =>
-    daemon.failures.own(context, { pid: process.pid, command: client.name(), tag: client.tag })
+    daemon.failures.setOwner(context, { pid: process.pid, command: client.name(), tag: client.tag })
 
   const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
     client.contexts.add(open)
@@ -54,7 +55,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     close(doorbell)
   }
 
-  /** Passes on the socket of a channel. */
+  /** Answers with the program's end of the event socket of a new channel or umad file. */
   const grantChannel = (node: number, { descriptors = [] }: Result): void => {
     const { object: number } = descriptors[0]!
     let socket: EventSocket
@@ -65,7 +66,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
       throw error
     }
     reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.peerEnd])
-    socket.passed()
+    socket.closePeerEnd()
   }
 
   const openNode = (): void => {
@@ -93,17 +94,17 @@ export const createNodeOpening = (client: Client): NodeOpening => {
    * them.
    */
   const openChannel = (): void => {
-    if (channels === undefined || channels.closed) {
-      channels = openContext(systemDevice(daemon.core), { opened: true, account })
-      setOwner(channels)
+    if (cmContext === undefined || cmContext.closed) {
+      cmContext = openContext(systemDevice(daemon.core), { opened: true, account })
+      setOwner(cmContext)
     }
-    if (channels.descriptors.size >= MAX_DESCRIPTORS)
+    if (cmContext.descriptors.size >= MAX_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
-    grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
+    grantChannel(CM_NODE, invokeNow(cmContext, CmChannel, 'create', 0, {}, caller))
   }
 
   /** Opens a umad file of a device: only for the daemon's own user, like Linux's nodes with mode 0600. */
-  const openMads = (): void => {
+  const openUmad = (): void => {
     const { node } = request
     const device = daemon.devices.atNode(node - UMAD_NODES)
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
@@ -120,36 +121,36 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   const openers: Readonly<Record<number, () => void>> = { [CM_NODE]: openChannel, [SYSTEM_NODE]: openNode }
-  const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openMads : openNode)
+  const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openUmad : openNode)
 
   const attach = (): void => {
-    const shown = pidfdGetfd(process, request.fd)
-    if (shown === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
-    if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
+    const fd = pidfdGetfd(process, request.fd)
+    if (fd === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
+    if (fd < 0) throw new SystemError('pidfd_getfd', fd, `descriptor ${request.fd} of process ${process.pid}`)
     try {
-      const open = daemon.contexts.byFile(shown)
+      const open = daemon.contexts.byFile(fd)
       if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
       grantOpen(open, daemon.contexts.addDoorbell(open, quota), [])
     } finally {
-      close(shown)
+      close(fd)
     }
   }
 
   /**
-   * On Linux, whatever an ended program or a closed device held is released before the next open. So an open waits
-   * until everything that the user's ended programs held is released.
+   * On Linux the objects of an ended program or a closed context are destroyed before the next open. So this open waits
+   * until all objects of the user's ended programs are destroyed.
    */
   const openingLater = (opener: () => void): void =>
     client.answerLater(
       { ...request },
       daemon.untilEnded(account.user).then(() => {
-        if (!client.closed) openNow(opener)
+        if (!client.isClosed) openNow(opener)
       }),
     )
 
   const openNow = (opener: () => void): void => {
     try {
-      if (!client.reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is not accessible`)
+      if (!client.isReachable) throw new CallError('EACCES', `the memory of process ${process.pid} is not accessible`)
       opener()
     } catch (error) {
       const isExpected = error instanceof CallError || error instanceof SystemError

@@ -24,7 +24,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
   const request = newRequest()
   let waiting = 0
 
-  /** False if the HELLO has not arrived yet. */
+  /** Answers the HELLO, if there is one; false if nothing has arrived yet. */
   const answer = (fd: number, error: number): boolean => {
     const { length, fds } = recvGuarded(fd, buffer.bytes)
     if (length === -EAGAIN) return false
@@ -41,10 +41,10 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
       return
     }
     waiting++
-    let open = true
+    let isOpen = true
     const end = (): void => {
-      if (!open) return
-      open = false
+      if (!isOpen) return
+      isOpen = false
       waiting--
       clearTimeout(deadline)
       watcher.stop()

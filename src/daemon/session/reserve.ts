@@ -1,7 +1,7 @@
 /*
- * Connections when no descriptors are left. One descriptor is held in reserve: with it each connection is accepted,
- * answered with EMFILE and closed, one after the other. If they stayed in the backlog, the listening socket would wake
- * the daemon continuously.
+ * Refuses connections when the daemon has no descriptors left. One descriptor is kept in reserve; when it is closed,
+ * one connection can be accepted, answered with EMFILE and closed, then the next one. If connections stayed in the
+ * backlog, the listening socket would wake the daemon continuously.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
@@ -11,15 +11,15 @@ import type { RefuseConnection } from './refuse-connection.ts'
 
 export interface Reserve {
   /** accept(2) has failed with EMFILE or ENFILE: the next connection is refused. */
-  use(): void
+  refuseNext(): void
   close(): void
 }
 
 export interface ReserveParts {
   readonly listening: number
   readonly refuseConnection: RefuseConnection
-  /** Whether the daemon may accept connections: not while the reserve is in use. */
-  accepting(may: boolean): void
+  /** Starts or stops accepting connections: it stops while the reserve is in use. */
+  setAccepting(isAccepting: boolean): void
   readonly log: (line: string) => void
   readonly guard: Containment['guard']
 }
@@ -29,9 +29,10 @@ const RETRY_AFTER = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
-export const createReserve = ({ listening, refuseConnection, accepting, log, guard }: ReserveParts): Reserve => {
+export const createReserve = ({ listening, refuseConnection, setAccepting, log, guard }: ReserveParts): Reserve => {
+  /** The descriptor in reserve; -1 while it is in use. */
   let spare = openSync('/dev/null', 'r')
-  let count = 0
+  let refusedCount = 0
   let retryTimer: NodeJS.Timeout | undefined
   let closed = false
 
@@ -39,27 +40,27 @@ export const createReserve = ({ listening, refuseConnection, accepting, log, gua
     if (closed) return
     try {
       spare = openSync('/dev/null', 'r')
-      accepting(true)
+      setAccepting(true)
     } catch {
       retryTimer = setTimeout(refill, RETRY_AFTER)
     }
   })
 
   return {
-    use() {
+    refuseNext() {
       if (spare < 0) return
       closeSync(spare)
       spare = -1
-      accepting(false)
+      setAccepting(false)
       const fd = accept(listening)
       if (fd < 0) {
         refill()
         return
       }
-      count++
-      if (isPowerOfTwo(count))
+      refusedCount++
+      if (isPowerOfTwo(refusedCount))
         log(
-          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was refused with EMFILE${count > 1 ? `, ${count} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
+          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was refused with EMFILE${refusedCount > 1 ? `, ${refusedCount} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
         )
       refuseConnection(fd, Errno.EMFILE, refill)
     },

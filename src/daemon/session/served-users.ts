@@ -1,6 +1,6 @@
 /*
- * The users that a daemon serves: its own, and those given at its start (docs/why/threat-model.md). The kernel tells a
- * client's user and groups as of its connect.
+ * The users that a daemon serves: its own, and those named at its start with `--allow-user` and `--allow-group`
+ * (docs/why/threat-model.md). The kernel reports the user and groups that a client had when it connected.
  */
 import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
 
@@ -12,6 +12,7 @@ export interface Served {
 
 export const ownUserOnly: Served = { users: [], groups: [] }
 
+/** Whether the daemon serves other users than its own. */
 export const isShared = ({ users, groups }: Served): boolean => users.length > 0 || groups.length > 0
 
 /** Whether the client at the other end of `fd` is served. */

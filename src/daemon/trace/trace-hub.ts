@@ -1,11 +1,12 @@
 /*
- * Subscribers to traced calls (R46). Records are in the object dialect, and are made only while there is a subscriber.
+ * Records the calls of programs for subscribers, such as `userdma trace` (R46). A record contains the call as a message
+ * of the object dialect, and is made only while there is a subscriber.
  *
- * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
- * loses records; the next record tells how many.
+ * To see each decoded call and its answer, `watch` wraps the dialect of the call. A tool that reads too slowly loses
+ * records; the next record tells how many.
  *
- * A call that creates descriptors is answered before their numbers are known, which the program's kernel assigns. Such
- * a record waits for the program's next message, when the numbers can be looked up.
+ * A call that creates descriptors is answered before the program's kernel assigns their numbers. Its record is
+ * published at the program's next message, when the numbers can be looked up.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -18,60 +19,74 @@ export interface Subscriber {
   /** Whether the subscriber wants the raw bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** Called with a failure when it occurs. */
+  /** Called with a failure of a queue pair or device when it occurs. */
   postFailure?(record: FailureRecord): void
 }
 
 /** The part of a record that describes the caller. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
-export type Numbers = () => readonly (number | undefined)[]
+/**
+ * Looks up the numbers of the descriptors that a call created, in the order of the answer's installs; undefined:
+ * unknown.
+ */
+export type DescriptorNumbers = () => readonly (number | undefined)[]
 
 export interface TraceHub {
+  /** Adds a subscriber; the returned function removes it. */
   subscribe(subscriber: Subscriber): () => void
   /**
-   * The dialect for a call of a process tagged `tag`: `dialect` itself, or wrapped if the tag has a subscriber.
-   * `numbers` returns the process's descriptor numbers that its last call created, in the order of the answer's
-   * installs. `accesses`: the recorded reads and writes of the caller, if the caller is recorded (`isWatched`);
-   * otherwise those through the view are recorded.
+   * The dialect for a call of a process with tag `tag`: `dialect` itself, or a wrapper if the tag has a subscriber.
+   * `facts` describes the caller. `numbers` looks up the descriptors that the process's last call created. `accesses`:
+   * the list to which the caller records its reads and writes (`recordingCaller`); without it the wrapper records those
+   * of the dialect only.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,
     tag: string,
     facts: () => CallerFacts,
-    numbers: Numbers,
+    numbers: DescriptorNumbers,
     accesses?: Access[],
   ): Dialect<M>
-  /** Sends a failure to subscribers of this tag; a failure without a program only to subscribers of all. */
+  /** Sends a failure to the subscribers for this tag; '': only to those for all processes. */
   postFailure(tag: string, record: FailureRecord): void
   /** Whether there is a subscriber for processes with this tag. */
   isWatched(tag: string): boolean
-  /** Publishes the record that waits for these numbers; without `numbers` all waiting records. */
-  settle(numbers?: Numbers): void
+  /**
+   * Publishes the record that waits for these descriptor numbers, if there is one; without `numbers` all waiting
+   * records.
+   */
+  settle(numbers?: DescriptorNumbers): void
 }
 
+/** `now`: microseconds. */
 export const createTraceHub = (now: () => number): TraceHub => {
   const subscribers = new Set<Subscriber>()
-  const waiting = new Map<Numbers, () => void>()
+  /** Functions that publish a record, by the function that looks up its descriptor numbers. */
+  const waiting = new Map<DescriptorNumbers, () => void>()
 
-  const watches = (subscriber: Subscriber, tag: string): boolean => subscriber.tag === '' || subscriber.tag === tag
+  const isSubscribedTo = (subscriber: Subscriber, tag: string): boolean =>
+    subscriber.tag === '' || subscriber.tag === tag
 
   const wantsBytes = (tag: string): boolean => {
-    for (const subscriber of subscribers) if (subscriber.abi && watches(subscriber, tag)) return true
+    for (const subscriber of subscribers) if (subscriber.abi && isSubscribedTo(subscriber, tag)) return true
     return false
   }
 
-  /** The raw bytes of a call that could not be decoded are sent to all subscribers. */
+  /**
+   * Sends a record. Its raw bytes are only for subscribers who want them, except those of a call that was not decoded.
+   */
   const post = (tag: string, record: TraceRecord): void => {
-    const { raw, ...rest } = record
+    const { raw, ...withoutRaw } = record
     for (const subscriber of subscribers)
-      if (watches(subscriber, tag)) subscriber.post(subscriber.abi || record.call === undefined ? record : rest)
+      if (isSubscribedTo(subscriber, tag))
+        subscriber.post(subscriber.abi || record.call === undefined ? record : withoutRaw)
   }
 
   const publish = (
     tag: string,
     facts: CallerFacts,
-    numbers: Numbers,
+    numbers: DescriptorNumbers,
     answer: Answer,
     started: number,
     recording: RecordingView,
@@ -91,9 +106,9 @@ export const createTraceHub = (now: () => number): TraceHub => {
     if (answer.installs.length === 0) post(tag, record)
     else
       waiting.set(numbers, () => {
-        const found = numbers()
+        const fds = numbers()
         const descriptors = answer.installs.map(({ descriptor: { attribute } }, i) => {
-          const fd = found[i]
+          const fd = fds[i]
           return fd === undefined ? { attribute } : { attribute, fd }
         })
         post(tag, { ...record, descriptors })
@@ -101,17 +116,17 @@ export const createTraceHub = (now: () => number): TraceHub => {
   }
 
   const isWatched = (tag: string): boolean => {
-    for (const subscriber of subscribers) if (watches(subscriber, tag)) return true
+    for (const subscriber of subscribers) if (isSubscribedTo(subscriber, tag)) return true
     return false
   }
 
-  const watched = (
+  const recorded = (
     view: CallerView,
     recording: RecordingView,
     decoded: Decoded,
     tag: string,
     facts: CallerFacts,
-    numbers: Numbers,
+    numbers: DescriptorNumbers,
     started: number,
   ): Decoded => ({
     call: decoded.call,
@@ -138,7 +153,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
     },
     isWatched,
     postFailure(tag, record) {
-      for (const subscriber of subscribers) if (watches(subscriber, tag)) subscriber.postFailure?.(record)
+      for (const subscriber of subscribers) if (isSubscribedTo(subscriber, tag)) subscriber.postFailure?.(record)
     },
     watch(dialect, tag, facts, numbers, accesses) {
       if (!isWatched(tag)) return dialect
@@ -146,16 +161,16 @@ export const createTraceHub = (now: () => number): TraceHub => {
         const started = now()
         const recording = recordingView(view, accesses)
         const decoded = dialect(recording.view, ...message)
-        if (!isAnswer(decoded)) return watched(view, recording, decoded, tag, facts(), numbers, started)
+        if (!isAnswer(decoded)) return recorded(view, recording, decoded, tag, facts(), numbers, started)
         publish(tag, facts(), numbers, decoded, started, recording)
         return decoded
       }
     },
     settle(numbers) {
       for (const key of numbers ? [numbers] : [...waiting.keys()]) {
-        const deliver = waiting.get(key)
+        const publishWaiting = waiting.get(key)
         waiting.delete(key)
-        deliver?.()
+        publishWaiting?.()
       }
     },
   }

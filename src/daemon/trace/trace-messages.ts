@@ -1,6 +1,6 @@
 /*
- * A traced call as an object-dialect record, whichever dialect the program used: message and answer, long values
- * separately; and the program's memory that the dialect read and wrote.
+ * The contents of a trace record: the call as message and answer of the object dialect, whichever dialect the program
+ * used, with long values apart; and the program's memory that the call read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -18,9 +18,9 @@ import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
 
-/** Longer values are not in the message itself. */
-const LONG = 4096
-/** Maximum bytes shown of one access. */
+/** Bytes. Longer values are in `memory` of the record instead of in the message. */
+const MAX_INLINE = 4096
+/** Maximum bytes of one access in a record. */
 const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -31,27 +31,27 @@ const hex = (address: bigint): string => `0x${address.toString(16)}`
 
 const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: Attributes; out?: Attributes }>>>> =
   RxeAttributes
-const common: Readonly<Record<string, ObjectClass | undefined>> = Classes
+const commonClasses: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const knownMethods = new WeakMap<Method, boolean>()
 
-/** Whether readers of records know the method, with all attributes that the device's version has. */
+/** Whether tools that read records know the method, with all attributes that the device's version has. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = knownMethods.get(method)
   if (known === undefined) {
-    const own = common[cls.name]?.id === cls.id ? common[cls.name]?.methods[name] : undefined
+    const commonMethod = commonClasses[cls.name]?.id === cls.id ? commonClasses[cls.name]?.methods[name] : undefined
     const added = driverAttributes[cls.name]?.[name]
-    const inputs = { ...own?.in, ...added?.in }
-    const outputs = { ...own?.out, ...added?.out }
+    const inputs = { ...commonMethod?.in, ...added?.in }
+    const outputs = { ...commonMethod?.out, ...added?.out }
     known =
-      own !== undefined &&
-      Object.keys(method.in).every(one => inputs[one] !== undefined) &&
-      Object.keys(method.out).every(one => outputs[one] !== undefined)
+      commonMethod !== undefined &&
+      Object.keys(method.in).every(attribute => inputs[attribute] !== undefined) &&
+      Object.keys(method.out).every(attribute => outputs[attribute] !== undefined)
     knownMethods.set(method, known)
   }
   return known
 }
 
-/** Declarations of the methods in a call and its chain that readers do not know. */
+/** Declarations of the methods in a call, and in its chain, that tools do not know. */
 const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
   const found = new Map<string, Declaration>()
   const add = (declaring: ObjectClass, name: string, method: Method): void => {
@@ -70,7 +70,8 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
   }
   add(cls, methodName, method)
   const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
-  for (const { call, classId } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
+  for (const { call, classId } of undefinedIfRefused(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ??
+    []) {
     const target = view.schema.classById(classId)
     const named = target && methodByCall(target, call)
     if (target !== undefined && named !== undefined) add(target, named.name, named.method)
@@ -80,36 +81,38 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
 
 // ---- chains ----
 
-type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
+type IndirectValue = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
 
 /**
- * The memory to which indirect attributes of a chain's entries point. Entries run in order, so the first access to an
+ * The memory to which indirect attributes of a chain's entries point; `done`: number of entries that succeeded. Entries
+ * run in order, so the first access to an
  * address after those of earlier entries belongs to this entry.
  */
 const indirectMemory = (
   { class: cls, methodName, args }: Call,
   done: number,
   accesses: readonly Access[],
-): Pointed[] => {
+): IndirectValue[] => {
   const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
-  const entries = orNone(() => chainEntries(chain ?? new Uint8Array())) ?? []
-  const found: Pointed[] = []
-  let before = 0
-  // The entry after the completed ones failed; it has read its inputs.
+  const entries = undefinedIfRefused(() => chainEntries(chain ?? new Uint8Array())) ?? []
+  const found: IndirectValue[] = []
+  /** Index of the first access after those of earlier entries. */
+  let first = 0
+  // The entry after the successful ones failed, but may have read its inputs.
   entries.slice(0, done + 1).forEach(({ message }, index) => {
     const view = viewOf(message)
-    let last = before
+    let next = first
     for (const { flags, payload, length } of itemsOf(message).items) {
       if ((flags & AttributeFlag.INDIRECT) === 0 || length < INDIRECT) continue
-      const way = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
+      const direction = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
       const address = view.getBigUint64(payload, true)
-      let at = before
-      while (at < accesses.length && (accesses[at]!.way !== way || accesses[at]!.address !== address)) at++
+      let at = first
+      while (at < accesses.length && (accesses[at]!.direction !== direction || accesses[at]!.address !== address)) at++
       if (at === accesses.length) continue
-      found.push([index, way, hex(address), base64(accesses[at]!.bytes)])
-      last = Math.max(last, at + 1)
+      found.push([index, direction, hex(address), base64(accesses[at]!.bytes)])
+      next = Math.max(next, at + 1)
     }
-    before = last
+    first = next
   })
   return found
 }
@@ -117,7 +120,7 @@ const indirectMemory = (
 // ---- messages ----
 
 /** The result of `body`; undefined if it throws a CallError. */
-const orNone = <T>(body: () => T): T | undefined => {
+const undefinedIfRefused = <T>(body: () => T): T | undefined => {
   try {
     return body()
   } catch (error) {
@@ -126,10 +129,10 @@ const orNone = <T>(body: () => T): T | undefined => {
   }
 }
 
-/** Assigns invented addresses to values that do not fit in a message. */
+/** Functions that give long values addresses, which are not those of the program, and encode values. */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
-  const place = (bytes: Uint8Array): bigint => {
+  const assignAddress = (bytes: Uint8Array): bigint => {
     const address = next
     memory.set(address, bytes)
     next += BigInt(bytes.length + 0xfff) & ~0xfffn
@@ -140,7 +143,7 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
       const value = of.kind === 'blob' || of.kind === 'list' ? values[name] : undefined
       return value === undefined ? [] : [[name, payloadOf(of, value)]]
     })
-  return { place, payloads }
+  return { assignAddress, payloads }
 }
 
 /**
@@ -163,8 +166,8 @@ export const messagesOf = (
     ...(pointed.length > 0 && { pointed }),
   }
   const memory = new Map<bigint, Uint8Array>()
-  const { place, payloads } = indirectValues(memory)
-  const own: CallerView = {
+  const { assignAddress, payloads } = indirectValues(memory)
+  const recordView: CallerView = {
     ...view,
     hasContext: true,
     copyIn: address => memory.get(address) ?? new Uint8Array(),
@@ -172,13 +175,13 @@ export const messagesOf = (
       memory.set(address, bytes)
     },
   }
-  const encoded = orNone(() => {
-    const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > LONG)
-    const elsewhere = Object.fromEntries(long.map(([name, bytes]) => [name, place(bytes)]))
+  const encoded = undefinedIfRefused(() => {
+    const long = payloads(call.method.in, call.args).filter(([, bytes]) => bytes.length > MAX_INLINE)
+    const elsewhere = Object.fromEntries(long.map(([name, bytes]) => [name, assignAddress(bytes)]))
     const out = outcome instanceof CallError ? {} : outcome.out
     const rooms = payloads(call.method.out, out).map(([name, bytes]): [string, OutputRoom] => [
       name,
-      bytes.length > LONG ? { address: place(bytes), length: bytes.length } : bytes.length,
+      bytes.length > MAX_INLINE ? { address: assignAddress(bytes), length: bytes.length } : bytes.length,
     ])
     return encodeCall(call, { elsewhere, rooms: Object.fromEntries(rooms) })
   })
@@ -188,7 +191,7 @@ export const messagesOf = (
   const answered =
     outcome instanceof CallError
       ? undefined
-      : orNone(() => decodeMessage(own, call.method.call, encoded).answer(outcome).message)
+      : undefinedIfRefused(() => decodeMessage(recordView, call.method.call, encoded).answer(outcome).message)
   const longValues = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
   return {
     ...ids,
@@ -200,9 +203,9 @@ export const messagesOf = (
 
 // ---- the program's memory ----
 
-/** A read or write of the program's memory by a call, with the bytes at that time. */
+/** A read ('in') or write ('out') of the program's memory by a call, with the bytes at that time. */
 export interface Access {
-  readonly way: 'in' | 'out'
+  readonly direction: 'in' | 'out'
   readonly address: bigint
   readonly bytes: Uint8Array
 }
@@ -210,24 +213,25 @@ export interface Access {
 /** Maximum bytes recorded per call: entries of a chain may read the same memory repeatedly. */
 export const MAX_RECORDED_BYTES = 1 << 23
 
-const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
-  let room = MAX_RECORDED_BYTES
-  const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
-    room -= bytes.length
+/** The functions of a caller or view that access the program's memory, with each access recorded. */
+const recordAccesses = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
+  let remainingBytes = MAX_RECORDED_BYTES
+  const record = (direction: Access['direction'], address: bigint, bytes: Uint8Array): void => {
+    remainingBytes -= bytes.length
     // Once an access is left out, later ones are too: they would be attributed to the wrong entry.
-    if (room < 0) return
+    if (remainingBytes < 0) return
     // A copy: the answer of the call may be written into these bytes.
-    accesses.push({ way, address, bytes: bytes.slice() })
+    accesses.push({ direction, address, bytes: bytes.slice() })
   }
   return {
     copyIn: (address: bigint, length: number): Uint8Array => {
       const bytes = from.copyIn(address, length)
-      note('in', address, bytes)
+      record('in', address, bytes)
       return bytes
     },
     copyOut: (address: bigint, bytes: Uint8Array): void => {
       from.copyOut(address, bytes)
-      note('out', address, bytes)
+      record('out', address, bytes)
     },
   }
 }
@@ -235,46 +239,50 @@ const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Acces
 /** The same caller, with all reads and writes of a call recorded, including those of chain entries. */
 export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({
   ...caller,
-  ...recording(caller, accesses),
+  ...recordAccesses(caller, accesses),
 })
 
-/** Bytes and their number. */
-type Piece = readonly [bytes: Uint8Array, length: number]
+/** Bytes of an access, and their number. */
+type MemoryBytes = readonly [bytes: Uint8Array, length: number]
 
-const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
+const rawPieces = (memory: ReadonlyMap<bigint, MemoryBytes>): RawPiece[] =>
   [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), length])
 
 /** A view of a caller that records what is read and written through it. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]
+  /** The recorded bytes, by address. */
   raw(): NonNullable<TraceRecord['raw']>
 }
 
-/** `accesses`: the recorded accesses of a caller; otherwise those through the view are recorded. */
+/**
+ * `accesses`: the list of a recording caller (`recordingCaller`); without it the accesses through the view are
+ * recorded.
+ */
 export const recordingView = (view: CallerView, accesses?: Access[]): RecordingView => {
   const all = accesses ?? []
-  const own: CallerView = {
+  const recordingOfView: CallerView = {
     schema: view.schema,
     classOf: handle => view.classOf(handle),
     chained: view.chained,
     get hasContext() {
       return view.hasContext
     },
-    ...recording(view, all),
+    ...recordAccesses(view, all),
   }
   return {
-    view: accesses === undefined ? own : view,
+    view: accesses === undefined ? recordingOfView : view,
     accesses: all,
     raw() {
-      const read = new Map<bigint, Piece>()
-      const written = new Map<bigint, Piece>()
-      for (const { way, address, bytes } of all) {
-        if (way === 'out') written.set(address, [bytes, bytes.length])
+      const read = new Map<bigint, MemoryBytes>()
+      const written = new Map<bigint, MemoryBytes>()
+      for (const { direction, address, bytes } of all) {
+        if (direction === 'out') written.set(address, [bytes, bytes.length])
         // A message is read twice, its header first: the longer access is kept.
         else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
       }
-      return { in: pieces(read), out: pieces(written) }
+      return { in: rawPieces(read), out: rawPieces(written) }
     },
   }
 }

@@ -74,9 +74,9 @@ test('rings never overlap, and are zeroed when allocated', () => {
             own(chunk).fill(0xee)
             live.push(chunk)
           } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
-          assert.equal(memory.live, live.length)
+          assert.equal(memory.ringCount, live.length)
           assert.equal(
-            memory.used,
+            memory.ringBytes,
             live.reduce((sum, { length }) => sum + length, 0),
           )
         }
@@ -109,7 +109,7 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
     const chunks = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
     assert.throws(() => memory.allocate(2 ** 40), { code: 'ENOMEM' })
-    assert.equal(memory.used, 31 * 2 ** 31)
+    assert.equal(memory.ringBytes, 31 * 2 ** 31)
     assert.equal(pool.counters.mapped, 31)
     const { offset } = chunks[3]
     memory.free(chunks[3])
@@ -135,7 +135,7 @@ test('rings freed after device removal keep their contents until the context is 
     for (const chunk of [one, two]) own(chunk).fill(7)
     memory.keep?.()
     for (const chunk of [one, two]) memory.free(chunk)
-    assert.deepEqual([memory.live, memory.used], [0, 0])
+    assert.deepEqual([memory.ringCount, memory.ringBytes], [0, 0])
     for (const { offset, length } of [one, two]) {
       const seen = pool.map(memory.fd, offset, length)
       assert.ok(seen.bytes.subarray(0, length).every(byte => byte === 7))

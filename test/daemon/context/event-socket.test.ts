@@ -52,7 +52,7 @@ interface Setup {
 }
 
 /** The program is this process: its descriptor is a duplicate, as if passed by SCM_RIGHTS. */
-const setUp = ({ passed = true }: { passed?: boolean } = {}): Setup => {
+const setUp = ({ isPassed = true }: { isPassed?: boolean } = {}): Setup => {
   const self = openProcess(process.pid) as ProcessHandle
   let hangUps = 0
   const socket = createEventSocket(
@@ -64,9 +64,9 @@ const setUp = ({ passed = true }: { passed?: boolean } = {}): Setup => {
   )
   const theirs = pidfdGetfd(self, socket.peerEnd)
   assert.ok(theirs >= 0)
-  if (passed) {
-    socket.passed()
-    socket.seen(self, theirs)
+  if (isPassed) {
+    socket.closePeerEnd()
+    socket.setPeerEnd(self, theirs)
   }
   const buffer = new Uint8Array(64)
   const read = (limit = Number.POSITIVE_INFINITY): string[] => {
@@ -111,8 +111,8 @@ test('a record is one packet with exactly its bytes', () => {
   b.close()
 })
 
-for (const passed of [true, false])
-  test(`a withdrawal counts unread records, and the others stay in order (${passed ? 'passed on' : 'still ours'})`, () => {
+for (const isPassed of [true, false])
+  test(`a withdrawal counts unread records, and the others stay in order (${isPassed ? 'passed on' : 'still ours'})`, () => {
     const step = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),
@@ -120,7 +120,7 @@ for (const passed of [true, false])
     )
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), steps => {
-        const b = setUp({ passed })
+        const b = setUp({ isPassed })
         // Two elements with the same handle are distinguished.
         const elements = [element(1n), element(2n), element(2n)]
         let expected: { of: number; bytes: string }[] = []
@@ -225,7 +225,7 @@ test('closing the last copy is reported once, and later calls are harmless', asy
     },
   )
   socket.post(record(element(1n)))
-  socket.passed()
+  socket.closePeerEnd()
   await closed
   socket.post(record(element(1n)))
   assert.equal(socket.withdraw(element(1n)).length, 0)
@@ -281,7 +281,7 @@ test('events can be withdrawn only while some process holds the program’s end'
   )
   const self = openProcess(process.pid) as ProcessHandle
   const theirs = pidfdGetfd(self, socket.peerEnd)
-  socket.passed()
+  socket.closePeerEnd()
   const a = element(1n)
   socket.post(record(a))
   assert.equal(socket.withdraw(a).length, 0)
@@ -310,7 +310,7 @@ const createUnnamedEnd = (t: TestContext, many: number) => {
   )
   const others = Array.from({ length: many }, () => openSync('/dev/null', 'r'))
   const theirs = pidfdGetfd(self, socket.peerEnd)
-  socket.passed()
+  socket.closePeerEnd()
   t.after(() => {
     for (const fd of [...others, theirs]) closeSync(fd)
     socket.close()
@@ -349,10 +349,10 @@ test('an end that a call has named is not searched, unless its number has change
   const { socket, theirs, turns } = createUnnamedEnd(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)
-  socket.seen(self, theirs)
+  socket.setPeerEnd(self, theirs)
   socket.post(record(a))
   assert.equal(socket.prepareWithdraw?.(), undefined)
-  socket.seen(self, socket.peerEnd + 1)
+  socket.setPeerEnd(self, socket.peerEnd + 1)
   await socket.prepareWithdraw?.()
   assert.ok(turns() > 0)
   assert.equal(socket.withdraw(a).length, 1)

@@ -52,8 +52,8 @@ it('MACs of a bond and of neighbours are reported; that of other interfaces is n
   }
   const neighbours: string[] = []
   followInterfaces(interfaces, [rxe], () => {}, fail, {
-    own: (_device, { 5: last }) => reported.push(last!),
-    neighbour: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
+    ownMac: (_device, { 5: last }) => reported.push(last!),
+    neighbourMac: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
   })
   assert.deepEqual(reported, [1])
   listener?.link(INDEX, { ...bond, mac: mac(2) })

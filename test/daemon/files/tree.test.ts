@@ -34,7 +34,7 @@ const device = (name: string, node: number): TreeDevice => {
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
   const gids = identity.gids.map((gid, index) => ({ index, gid }))
   const port = { gids, state: 4, physState: 5 }
-  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasMads: true }
+  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasUmad: true }
 }
 
 const folder = scratchFolder()

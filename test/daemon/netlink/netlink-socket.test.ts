@@ -23,7 +23,7 @@ test('twenty lists take no more of a turn than one', async t => {
       yield new Uint8Array(LENGTH)
     }
   }
-  const parts = { containment: createContainment(), slices, received: () => undefined, hungUp() {} }
+  const parts = { containment: createContainment(), slices, onDatagram: () => undefined, onHangUp() {} }
   const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, 3, false))
   t.after(() => {
     for (const socket of sockets) socket.close()
@@ -44,5 +44,5 @@ test('twenty lists take no more of a turn than one', async t => {
     assert.ok(steps <= MAX_STEPS, `${steps} in one turn`)
   }
   assert.deepEqual(counts, Array(SOCKETS).fill(DATAGRAMS))
-  while (sockets.some(({ busy }) => busy)) await new Promise(setImmediate)
+  while (sockets.some(({ isListing }) => isListing)) await new Promise(setImmediate)
 })

@@ -1,6 +1,6 @@
 /*
- * Requests of tools in a session: queries about the daemon, and subscriptions to calls, packets and findings
- * (uapi/tool.ts).
+ * Handles TOOL messages of a session (uapi/tool.ts), which the commands of `userdma` send: queries about the daemon,
+ * and subscriptions to calls, packets and findings.
  */
 import { fstatSync } from 'node:fs'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -26,34 +26,36 @@ export interface ToolSession {
   wantWritable(wanted: boolean): void
   readonly user: number
   /** Whether the client may see calls and packets of all processes: true for the daemon's own user. */
-  readonly trusted: boolean
+  readonly isTrusted: boolean
   /** Whether the session has ended. */
-  readonly closed: boolean
+  readonly isClosed: boolean
 }
 
 export interface ToolRequests {
-  /** Takes ownership of the descriptors of the request. */
+  /** Answers a request; takes ownership of its descriptors. */
   handle(request: Request, fds: readonly number[]): void
+  /** The session's socket can take messages again. */
   onWritable(): void
   close(): void
 }
 
-/** Maximum number of texts that wait for a slow tool; further records are dropped and counted. */
-const MAX_WAITING = 10_000
+/** Maximum number of queued messages for a tool that reads slowly; further records are dropped and counted. */
+const MAX_QUEUED = 10_000
 
 type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
 
-const isSpec = (value: unknown): value is DeviceSpec => {
+const isDeviceSpec = (value: unknown): value is DeviceSpec => {
   const { name, address } = (value ?? {}) as Partial<DeviceSpec>
   return typeof name === 'string' && typeof address === 'string'
 }
 
-const isPlace = (value: unknown): value is QpPlace => {
+const isQpPlace = (value: unknown): value is QpPlace => {
   const { device, row } = (value ?? {}) as Partial<QpPlace>
   return typeof device === 'string' && Number.isSafeInteger(row)
 }
 
-const parse = (text: string): ToolRequest | undefined => {
+/** The request, without unknown fields; undefined if it is invalid. */
+const parseRequest = (text: string): ToolRequest | undefined => {
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -63,38 +65,39 @@ const parse = (text: string): ToolRequest | undefined => {
   if (typeof value !== 'object' || value === null) return undefined
   const fields = value as Partial<Record<string, unknown>>
   const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
-  if (what === 'qps') return isPlace(from) ? { what, from } : from === undefined ? { what } : undefined
+  if (what === 'qps') return isQpPlace(from) ? { what, from } : from === undefined ? { what } : undefined
   if (what === 'findings' || what === 'counts') return { what }
   if (what === 'config' || what === 'stat' || what === 'waits' || (what === 'fault' && set === undefined))
     return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
   if (what === 'device' && typeof remove === 'string') return { what, remove }
-  if (what === 'device') return isSpec(add) ? { what, add } : undefined
+  if (what === 'device') return isDeviceSpec(add) ? { what, add } : undefined
   if (what !== 'trace' || typeof tag !== 'string' || typeof pcap !== 'boolean' || typeof abi !== 'boolean')
     return undefined
   return { what, tag, pcap, abi }
 }
 
 export const createToolRequests = (daemon: DaemonState, session: ToolSession): ToolRequests => {
-  /** Messages for a tool whose socket is full: each writes itself into the buffer, and returns its length. */
-  const waiting: (() => number)[] = []
+  /** Messages that were not sent yet: each function writes its message into the buffer, and returns its length. */
+  const queue: (() => number)[] = []
   /** Ends the subscription; undefined without one. */
   let endSubscription: (() => void) | undefined
+  /** Number of records dropped since the last one that was queued. */
   let lost = 0
 
-  const push = (): void => {
-    while (waiting.length > 0 && session.send(waiting[0]!())) waiting.shift()
-    session.wantWritable(waiting.length > 0)
+  const sendQueued = (): void => {
+    while (queue.length > 0 && session.send(queue[0]!())) queue.shift()
+    session.wantWritable(queue.length > 0)
   }
 
   const enqueue = (messages: readonly (() => number)[]): void => {
-    const idle = waiting.length === 0
-    waiting.push(...messages)
-    if (idle) push()
+    const wasEmpty = queue.length === 0
+    queue.push(...messages)
+    if (wasEmpty) sendQueued()
   }
 
   const post = (record: ToolRecord): void => {
-    if (waiting.length >= MAX_WAITING) {
+    if (queue.length >= MAX_QUEUED) {
       lost++
       return
     }
@@ -105,34 +108,34 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
 
   /** `file`: descriptor of the capture file, kept if the answer is not an error. */
   const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
-    if (!session.trusted) return { error: 'only the user of this daemon may watch calls and packets' }
+    if (!session.isTrusted) return { error: 'only the user of this daemon may watch calls and packets' }
     if (endSubscription) return { error: 'this session is subscribed already' }
-    let stop = (): void => {}
+    let stopCapture = (): void => {}
     if (file !== undefined) {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
       try {
-        stop = daemon.network.capture(file)
+        stopCapture = daemon.network.capture(file)
       } catch (error) {
         return { error: `packets cannot be written to this file: ${String(error)}` }
       }
     }
     const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
-    const ignore = daemon.torment?.listen((torment, device) =>
+    const stopTorment = daemon.torment?.listen((torment, device) =>
       post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
     )
     endSubscription = () => {
       unsubscribe()
-      ignore?.()
-      stop()
+      stopTorment?.()
+      stopCapture()
       if (file !== undefined) close(file)
     }
     return { tracing: true }
   }
 
-  const notForGuests = { error: 'only the user of this daemon may see findings' }
+  const findingsRefused = { error: 'only the user of this daemon may see findings' }
 
   const watchFindings = (): ToolReply => {
-    if (!session.trusted) return notForGuests
+    if (!session.isTrusted) return findingsRefused
     if (daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
     if (endSubscription) return { error: 'this session is subscribed already' }
     endSubscription = daemon.check.subscribe(finding => post({ finding }))
@@ -140,7 +143,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
   }
 
   const setFaults = (text: string): ToolReply | undefined => {
-    if (!session.trusted) return { error: 'only the user of this daemon may set faults' }
+    if (!session.isTrusted) return { error: 'only the user of this daemon may set faults' }
     try {
       daemon.network.setFaults(text)
       return undefined
@@ -150,7 +153,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
   }
 
   const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
-    if (!session.trusted) return { error: 'only the user of this daemon may add and remove devices' }
+    if (!session.isTrusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
       if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
       if (remove !== undefined) daemon.unplug(remove)
@@ -160,7 +163,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     }
   }
 
-  /** Answers a request, and closes its descriptors except that of a started capture. */
+  /** The answer to a request. Closes the request's descriptors, except that of a capture that was started. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
@@ -170,11 +173,11 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
     else if (request?.what === 'qps')
-      reply = session.trusted
+      reply = session.isTrusted
         ? qpsOf(daemon, request.from)
         : { error: 'only the user of this daemon may see queue pairs' }
     else if (request?.what === 'waits')
-      reply = session.trusted
+      reply = session.isTrusted
         ? { waits: waitsOf(daemon) }
         : { error: 'only the user of this daemon may see what programs wait for' }
     else if (request?.what === 'fault')
@@ -182,14 +185,14 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     else if (request?.what === 'device') reply = changeDevices(request)
     else if (request?.what === 'findings') reply = watchFindings()
     else if (request?.what === 'counts')
-      reply = session.trusted
+      reply = session.isTrusted
         ? {
             counts: daemon.check?.counts ?? [],
             omissions: daemon.check?.omissions ?? [],
             calls: daemon.check?.calls ?? 0,
             ...(daemon.torment && { decisions: daemon.torment.count }),
           }
-        : notForGuests
+        : findingsRefused
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
@@ -200,28 +203,28 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     handle(request, fds) {
       // Records of earlier calls precede the answer to a query.
       daemon.trace.settle()
-      const wanted = parse(request.text)
-      const to = { ...request }
+      const toolRequest = parseRequest(request.text)
+      const header = { ...request }
       const reply = (): void => {
-        // The number of the socket may belong to another file by now.
-        if (session.closed) {
+        // After the end of the session its socket's number may belong to another file.
+        if (session.isClosed) {
           for (const fd of fds) close(fd)
           return
         }
-        const text = JSON.stringify(answer(wanted, fds))
+        const text = JSON.stringify(answer(toolRequest, fds))
         const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
-        enqueue([() => writeToolReply(session.buffer, to, text) || writeToolReply(session.buffer, to, tooLong)])
+        enqueue([() => writeToolReply(session.buffer, header, text) || writeToolReply(session.buffer, header, tooLong)])
       }
-      // Programs that have just ended may add findings: their ends are handled first.
-      if (wanted?.what === 'counts' && session.trusted && daemon.check !== undefined)
+      // Programs that have just ended may add findings, so everything that they held is released first.
+      if (toolRequest?.what === 'counts' && session.isTrusted && daemon.check !== undefined)
         void daemon.untilEnded(session.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()
     },
-    onWritable: push,
+    onWritable: sendQueued,
     close() {
       endSubscription?.()
       endSubscription = undefined
-      waiting.length = 0
+      queue.length = 0
     },
   }
 }

@@ -6,7 +6,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createContainment } from '../../../src/daemon/containment.ts'
-import { createToolRequests } from '../../../src/daemon/session/tool-desk.ts'
+import { createToolRequests } from '../../../src/daemon/session/tool-requests.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
@@ -114,7 +114,7 @@ test('captures: a descriptor of a writable file is required; one subscription ea
 
 // ---- requests without a daemon ----
 
-const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
+const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => {
   const subscribers = new Set<(record: TraceRecord) => void>()
   const daemon = {
     config: { devices: [], fault: '', link: 'memory' },
@@ -141,7 +141,7 @@ const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
   }
   const requests = createToolRequests(daemon, {
     buffer,
-    trusted,
+    isTrusted,
     user: 0,
     send: length => {
       if (freeMessages <= 0) return false
@@ -152,7 +152,7 @@ const createRequests = (trusted: boolean, more: Partial<DaemonState> = {}) => {
     wantWritable: value => {
       wanted = value
     },
-    get closed() {
+    get isClosed() {
       return closed
     },
   })

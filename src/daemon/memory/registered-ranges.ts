@@ -1,6 +1,6 @@
 /*
- * Effects of registration on a program's memory: it counts as locked, as in Linux, and once the program unmaps it, the
- * region does not cover later mappings at that address.
+ * The registered ranges of a program's memory. Registration has two effects: the pages count as locked, as in Linux;
+ * and once the program unmaps them, the region does not cover later mappings at that address.
  *
  * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, also
  * where regions overlap: EPERM if the limit is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial
@@ -15,18 +15,21 @@ import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
 
-export interface HeldRanges {
+export interface RegisteredRanges {
   /**
-   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `lost` is called once
-   * if any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
+   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `onUnmapped` is called
+   * once if any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
    */
-  hold(start: number, length: number, lost: () => void): () => void
-  /** Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without it `lost` is never called. */
-  learnBy(fd: number): void
+  register(start: number, length: number, onUnmapped: () => void): () => void
+  /**
+   * Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without one `onUnmapped` is never
+   * called.
+   */
+  setUserfault(fd: number): void
   close(): void
 }
 
-export interface HoldOptions {
+export interface RegistrationOptions {
   /** Whether the process may exceed the limit. */
   readonly ignoreLimit?: boolean
   /** Contains exceptions of event loop callbacks. */
@@ -38,51 +41,53 @@ export interface HoldOptions {
 interface Range {
   readonly start: number
   readonly end: number
-  readonly lost: () => void
+  readonly onUnmapped: () => void
 }
 
+/** Linux's capability number. */
 const CAP_IPC_LOCK = 14
-/** Each takes up to two of the program's 65,530 mappings. */
+/** Maximum number of watched ranges: each takes up to two of the program's 65,530 mappings. */
 const MAX_WATCHED = 1024
 /**
- * A larger range stays watched after its registration: unregistering it takes longer than handling the event when it is
- * unmapped.
+ * Bytes. The userfaultfd keeps watching a larger range after its registration has ended, because unregistering it takes
+ * longer than handling the event when it is unmapped.
  */
 const MAX_UNWATCHED = 2 ** 20
 
 const unguarded: Containment['guard'] = (_where, body) => body
 
-export const createHeldRanges = (
+export const createRegisteredRanges = (
   process: ProcessHandle,
-  { ignoreLimit = false, guard = unguarded, log = () => {} }: HoldOptions = {},
-): HeldRanges => {
+  { ignoreLimit = false, guard = unguarded, log = () => {} }: RegistrationOptions = {},
+): RegisteredRanges => {
   const { pid } = process
+  /** Bytes registered, of whole pages. */
   let locked = 0
   let isLogged = false
   const watched = new Set<Range>()
   /** The userfaultfd; -1: none. */
-  let userfault = -1
+  let userfaultFd = -1
   let watcher: UnmapWatch | undefined
 
-  const unmapped = (start: number, end: number): void => {
+  const reportUnmapped = (start: number, end: number): void => {
     for (const range of watched)
       if (range.start < end && start < range.end) {
         watched.delete(range)
-        range.lost()
+        range.onUnmapped()
       }
   }
 
   /** Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. */
   const closeUserfault = (): void => {
-    if (userfault < 0) return
-    if (isAddressSpaceGone(process)) closeSync(userfault)
-    else closeElsewhere(userfault)
-    userfault = -1
+    if (userfaultFd < 0) return
+    if (isAddressSpaceGone(process)) closeSync(userfaultFd)
+    else closeElsewhere(userfaultFd)
+    userfaultFd = -1
   }
 
   const watch = (): UnmapWatch | undefined => {
-    if (userfault >= 0 && watcher === undefined) {
-      watcher = watchUnmapping(userfault, guard('memory that was unmapped', unmapped))
+    if (userfaultFd >= 0 && watcher === undefined) {
+      watcher = watchUnmapping(userfaultFd, guard('memory that was unmapped', reportUnmapped))
       if (watcher === undefined) closeUserfault()
     }
     return watcher
@@ -104,22 +109,22 @@ export const createHeldRanges = (
   }
 
   return {
-    hold(from, length, lost) {
-      const start = pageBelow(from)
-      const end = pageAbove(from + length)
+    register(address, length, onUnmapped) {
+      const start = pageBelow(address)
+      const end = pageAbove(address + length)
       const bytes = end - start
       if (!ignoreLimit) requireLockable(bytes)
       locked += bytes
-      const range = { start, end, lost }
+      const range = { start, end, onUnmapped }
       if (bytes > 0 && watched.size < MAX_WATCHED && watch()?.add(start, end)) watched.add(range)
       return () => {
         locked -= bytes
         if (watched.delete(range) && bytes <= MAX_UNWATCHED && !overlapsAny(start, end)) watch()?.remove(start, end)
       }
     },
-    learnBy(fd) {
-      if (userfault >= 0) closeSync(fd)
-      else userfault = fd
+    setUserfault(fd) {
+      if (userfaultFd >= 0) closeSync(fd)
+      else userfaultFd = fd
     },
     close() {
       watcher?.stop()
