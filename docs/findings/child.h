@@ -12,7 +12,8 @@
 static int stop[2];
 
 /*
- * A forked child registers the buffer and returns the keys. It exits at once, or with `keep_child` when `stop` is closed.
+ * A forked child registers the buffer and returns the keys. It exits at once, or with `keep_child` when `stop` is
+ * closed.
  */
 static inline void register_in_child(const struct end *end, uint32_t *lkey, uint32_t *rkey, bool keep_child)
 {

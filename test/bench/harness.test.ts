@@ -1,6 +1,6 @@
 /*
- * bench/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count, verdicts, and rows
- * that cannot be measured.
+ * bench/harness.ts with simulated measurements and a simulated noise probe: medians, which rounds count, verdicts, and
+ * rows that cannot be measured.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * The memory of idle objects (R15), measured as by the benchmark `objects`, in separate processes: at most a limit for each
- * kind, with a margin of a tenth or more for other versions of Node, and the same for each object however many there are. The
- * bytes of heap and buffers after a garbage collection are exactly repeatable.
+ * The memory of idle objects (R15), measured as by the benchmark `objects`, in separate processes: at most a limit for
+ * each kind, with a margin of a tenth or more for other versions of Node, and the same for each object however many
+ * there are. The bytes of heap and buffers after a garbage collection are exactly repeatable.
  */
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'

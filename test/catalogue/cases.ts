@@ -1,6 +1,6 @@
 /*
- * A case of the catalogue: a program as users call it, alone or as server and client, a row of docs/reference/programs.md. A
- * case that does not work has the reason, and its test fails if it works.
+ * A case of the catalogue: a program as users call it, alone or as server and client, a row of
+ * docs/reference/programs.md. A case that does not work has the reason, and its test fails if it works.
  */
 import type { RdmacmCase } from '../system/rdmacm/rdmacm.ts'
 

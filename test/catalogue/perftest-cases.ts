@@ -5,7 +5,9 @@
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/pairs/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
-/** A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP. */
+/**
+ * A case on the first device with GID 1 (-x), unless the options name another device; addresses are exchanged over TCP.
+ */
 const perftest = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'
   const line = `${program} -F -p PORT${device} ${options}`

@@ -1,6 +1,6 @@
 /*
- * Where programs come from: this machine (Debian 12), or a folder with the userland of Debian 13, entered by chroot in a mount
- * namespace. Nothing is installed, and nothing stays mounted.
+ * Where programs come from: this machine (Debian 12), or a folder with the userland of Debian 13, entered by chroot in
+ * a mount namespace. Nothing is installed, and nothing stays mounted.
  */
 import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -24,8 +24,8 @@ const PACKAGES = [
 ]
 
 /**
- * Folders that are mounted in the userland too: the system's own trees, the daemons' sockets and files (in the temporary
- * folder), and this checkout, for the preload library and `userdma run`.
+ * Folders that are mounted in the userland too: the system's own trees, the daemons' sockets and files (in the
+ * temporary folder), and this checkout, for the preload library and `userdma run`.
  */
 const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
 /** With Node.js, a file. */
@@ -59,6 +59,8 @@ export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip
   }
 }
 
-/** The path, within the userland, of the library that turns a program's sockets into rsockets; undefined: not installed. */
+/**
+ * The path, within the userland, of the library that turns a program's sockets into rsockets; undefined: not installed.
+ */
 export const rsocketsLibrary = (root: string): string | undefined =>
   existsSync(join(root, LIBRARIES, 'rsocket', 'librspreload.so')) ? `/${LIBRARIES}/rsocket/librspreload.so` : undefined

@@ -14,7 +14,10 @@ import { startDaemon } from '../system/programs.ts'
 /** The path of an example as it was compiled with the tests. */
 const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
-/** The output of an example. Its environment lacks the test runner's variable, to which node:test in examples would react. */
+/**
+ * The output of an example. Its environment lacks the test runner's variable, to which node:test in examples would
+ * react.
+ */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })

@@ -1,6 +1,6 @@
 /*
- * A library whose dlsym opens, reads, maps and closes a file before it looks up a symbol, as an allocator called by
- * dlsym may. Preloaded behind the shim.
+ * A library whose dlsym opens, reads, maps and closes a file before it looks up a symbol, as an allocator that dlsym
+ * calls may do. Preloaded behind the shim, whose functions may be called before they have found the C library's.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 /*
- * A daemon that implements the session protocol and no RDMA, for the shim's tests. It keeps a small device tree, opens
- * contexts with real memory files and doorbell sockets, and answers calls by the request number (see Order and
- * scenarios.c), so that a program under the shim can control it. `log` records everything received.
+ * A daemon that implements the session protocol and no RDMA, for tests of the preload library (the shim). It has a
+ * small device tree, and opens contexts with real memory files and doorbell sockets. A program under the shim controls
+ * it by ioctls: the request number says what the daemon does (Order, the same numbers as in scenarios.h).
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -39,8 +39,8 @@ import {
 } from '../../src/uapi/session-codec.ts'
 
 /**
- * Requests of the object dialect's magic, by which scenarios.c controls the daemon. Keep the numbers equal to those
- * there.
+ * Numbers of ioctls with the object dialect's magic by which a program controls the daemon; the same as `enum order` of
+ * scenarios.h, which says what each does.
  */
 const Order = {
   ECHO: 1,
@@ -60,8 +60,8 @@ const Order = {
 } as const
 
 /**
- * EVENT_BEHIND stores the descriptor number BEHIND bytes after the call's argument. A write of WRITE_BEHIND bytes is
- * answered in the same way, BEHIND bytes after its buffer.
+ * The answer to EVENT_BEHIND stores the number of an event descriptor BEHIND bytes after the call's argument. A write
+ * of WRITE_BEHIND bytes is answered in the same way, BEHIND bytes after the start of its buffer.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
@@ -70,23 +70,29 @@ const EBADF = 9
 const EAGAIN = 11
 const ENODEV = 19
 const ENOTTY = 25
-/** _IOWR(0xdb, …, 8 bytes), without the number. */
-const MAGIC = 0xc008db
+/** The upper 24 bits of _IOWR(0xdb, NUMBER, uint64_t); NUMBER is the lowest byte. */
+const OBJECT_REQUEST = 0xc008db
 
 interface Context {
   readonly id: number
+  /** Descriptor of its memory file, and the file's inode number. */
   readonly file: number
   readonly inode: number
   /** The daemon's ends of the live doorbell sockets. */
   readonly doorbells: Map<number, Watch>
+  /** The daemon's ends of its event descriptors. */
   readonly events: number[]
+  /** Number of doorbells received, and the token of the last one. */
   tokens: number
   lastToken: number
 }
 
 export interface FakeDaemon {
   readonly socket: string
-  /** What happened, in order: "hello PID tag", "open", "attach", "call", "close" (a context ended). */
+  /**
+   * What happened, in order: "hello TAG", "open", "attach", "refresh", "write BYTES", "netlink OPERATION EXTRA
+   * ARGUMENT", "fault TEXT" (an invalid message), "close" (a context ended).
+   */
   readonly log: string[]
   readonly contexts: ReadonlyMap<number, Context>
   sessions(): number
@@ -94,21 +100,29 @@ export interface FakeDaemon {
   crash(): void
 }
 
+/** Device number of /dev/infiniband/uverbs0, as on Linux. */
 const RDEV = (231 << 8) | 192
+
+const PROT_READ_WRITE = 3
+/** MAP_SHARED | MAP_FIXED. */
+const MAP_SHARED_FIXED = 0x11
+/** The file can be mapped writable no more; existing mappings stay writable. */
+const F_SEAL_FUTURE_WRITE = 16
 
 const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)' })
 
-/** The page with the parked word: mapped writable here; clients' copies cannot be mapped writable. */
+/** Creates the page with the parked word, and maps it; clients get its descriptor, which they cannot map writable. */
 const parkedPage = () => {
   const fd = createMemfd('fake-parked', ParkedPage.bytes)
   const arena = mapArena(ParkedPage.bytes)
-  // Over the arena's own page: MAP_SHARED | MAP_FIXED.
-  if (sys().mmap(arena.address, ParkedPage.bytes, 3, 0x11, fd, 0) !== arena.address) throw new Error('mmap failed')
-  addSeals(fd, 16)
+  // Over the arena's own page.
+  if (sys().mmap(arena.address, ParkedPage.bytes, PROT_READ_WRITE, MAP_SHARED_FIXED, fd, 0) !== arena.address)
+    throw new Error('mmap failed')
+  addSeals(fd, F_SEAL_FUTURE_WRITE)
   return { fd, words: arena.u32 }
 }
 
-/** Files of the tree by path; the shim needs no others. */
+/** The contents of the files in the tree, by path; the shim needs no others. */
 const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/abi_version': '6\n',
   '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
@@ -122,7 +136,10 @@ const TREE: Readonly<Record<string, string>> = {
   '/dev/infiniband/uverbs0': '',
 }
 
-/** `refusal`: errno with which HELLO is answered. */
+/**
+ * Starts the daemon: its socket is `sock` in the folder. `refusal`: an errno with which every HELLO is answered; 0:
+ * none.
+ */
 export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
   const root = join(folder, 'sock.tree')
   for (const [path, text] of Object.entries(TREE)) {
@@ -150,6 +167,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     for (const event of context.events) close(event)
   }
 
+  /** Adds a doorbell socket to a context; returns the program's end. */
   const addDoorbell = (context: Context): number => {
     const [ours, theirs] = socketPair()
     const token = new Uint8Array(4)
@@ -169,7 +187,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return theirs
   }
 
-  const open = (): Context => {
+  const openContext = (): Context => {
     const file = createMemfd('userdma-context', ContextFile.bytes)
     addSeals(file, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
     const context: Context = {
@@ -185,10 +203,14 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return context
   }
 
-  /** Length sent, or -errno. */
+  /** Sends the first `length` bytes of the buffer with descriptors; returns the length sent, or minus an errno. */
   const reply = (fd: number, length: number, fds: readonly number[] = []): number =>
     send(fd, buffer.bytes.subarray(0, length), fds)
 
+  /**
+   * Answers OPEN (with the context's file) or ATTACH (without it), with a new doorbell socket; ENODEV without a
+   * context.
+   */
   const answerOpen = (fd: number, context: Context | undefined, withFile: boolean): number => {
     if (!context) return reply(fd, writeOpenReply(buffer, request, { error: ENODEV, context: 0, rdev: 0, inode: 0 }))
     const doorbell = addDoorbell(context)
@@ -198,12 +220,13 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return sent
   }
 
-  /** The context whose memory file is behind this descriptor number of the process. */
-  const shown = (pid: number, fd: number): Context | undefined => {
-    const found = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
-    return [...contexts.values()].find(context => context.inode === found?.ino)
+  /** The context whose memory file is open under this descriptor number in the process. */
+  const contextOfDescriptor = (pid: number, fd: number): Context | undefined => {
+    const status = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
+    return [...contexts.values()].find(context => context.inode === status?.ino)
   }
 
+  /** Answers with a new event descriptor, whose number the shim stores at this address. */
   const answerEvent = (fd: number, context: Context, address: bigint, width: 4 | 8): number => {
     const [ours, theirs] = socketPair()
     setBlocking(theirs)
@@ -219,14 +242,15 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const argument = Number(request.argument)
     const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
     /*
-     * Messages that arrived on other sockets before this request are handled first: the event loop gets a full turn.
+     * Answers after a full turn of the event loop, so that messages which arrived on other sockets before this request
+     * are counted.
      */
     const answerLater = (count: () => number): number => {
-      const to = { ...request }
-      setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, to, count()))))
+      const answered = { ...request }
+      setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, answered, count()))))
       return 0
     }
-    if (request.request >>> 8 !== MAGIC) return answer(-ENOTTY)
+    if (request.request >>> 8 !== OBJECT_REQUEST) return answer(-ENOTTY)
     switch (number) {
       case Order.ECHO:
         return answer(argument)
@@ -265,7 +289,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
-  /** The only socket of NETLINK_RDMA. A sent datagram is answered with the same number of bytes 7. */
+  /** The daemon's end of the only socket of NETLINK_RDMA. It answers a datagram with as many bytes of the value 7. */
   let netlink: number | undefined
   const answerNetlink = (fd: number): number => {
     const { operation, extra, argument } = request
@@ -285,8 +309,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         send(netlink!, new Uint8Array(extra).fill(7))
         return answer(extra)
       case NetlinkOperation.BIND:
+        // A bind to an odd port number is refused.
         return answer(extra === 0 && argument % 2n === 1n ? -EBADF : 0)
       case NetlinkOperation.NAME:
+        // nl_pid 12345, nl_groups 8.
         return answer(12345 + 8 * 2 ** 32)
       default:
         return answer(operation === NetlinkOperation.GET ? extra : 0)
@@ -302,10 +328,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
         return reply(fd, writeHelloReply(buffer, request, { error: 0, root }), [parked.fd])
       case MessageType.OPEN:
         log.push('open')
-        return answerOpen(fd, open(), true)
+        return answerOpen(fd, openContext(), true)
       case MessageType.ATTACH:
         log.push('attach')
-        return answerOpen(fd, shown(peerCredentials(fd).pid, request.fd), false)
+        return answerOpen(fd, contextOfDescriptor(peerCredentials(fd).pid, request.fd), false)
       case MessageType.REFRESH:
         log.push('refresh')
         return reply(fd, writeCallReply(buffer, request, 0))
@@ -335,9 +361,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     while (sessions.has(fd)) {
       const { length } = recv(fd, buffer.bytes)
       if (length === -EAGAIN) return
-      const fault = length <= 0 ? undefined : readRequest(buffer, length, request)
-      if (fault) log.push(`fault ${fault}`)
-      if (length <= 0 || fault) endSession(fd)
+      const mistake = length <= 0 ? undefined : readRequest(buffer, length, request)
+      if (mistake) log.push(`fault ${mistake}`)
+      if (length <= 0 || mistake) endSession(fd)
       else onRequest(fd)
     }
   }
@@ -352,10 +378,10 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   })
 
-  let alive = true
+  let isRunning = true
   const crash = (): void => {
-    if (!alive) return
-    alive = false
+    if (!isRunning) return
+    isRunning = false
     listening.stop()
     close(listener)
     for (const fd of [...sessions.keys()]) endSession(fd)

@@ -8,7 +8,7 @@
 #include <infiniband/verbs.h>
 #include <stdlib.h>
 
-/* Results of the next polls. */
+/* The number of completions that each poll returns, and the number of polls so far. */
 int fake_found;
 int fake_polls;
 

@@ -1,5 +1,6 @@
 /*
- * Compiles the shim for a test, and runs programs under it while this process acts as the daemon.
+ * Compiles the preload library (the shim) and the programs of its tests, and runs programs without blocking this
+ * process, which acts as their daemon.
  */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -8,7 +9,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, currentBuild, filesBelow, hasHeader, missing, requireTool } from '../tools.ts'
 
-/** Whether the shim can be compiled and used here; skips the test otherwise. */
+/** Whether the shim can be compiled and used here; if not, skips the test. */
 export const shimIsPossible = (t: TestContext): boolean => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return false
   if (!hasHeader('infiniband/verbs.h'))
@@ -26,10 +27,12 @@ export const compileShim = (folder: string): string => {
   return shim
 }
 
-/** The shim, compiled with more options. */
+/** Compiles the shim with more options of the compiler; returns its path. */
 export const compileShimWith = (folder: string, more: readonly string[] = []): string => {
-  const waits = join(repoRoot, 'shim', 'waits')
-  const sources = filesBelow(join(repoRoot, 'shim')).filter(path => path.endsWith('.c') && !path.startsWith(waits))
+  // The libraries of `userdma check --races` and `userdma check` are separate.
+  const others = ['waits', 'frees'].map(name => join(repoRoot, 'shim', name))
+  const isOfShim = (path: string): boolean => path.endsWith('.c') && !others.some(other => path.startsWith(other))
+  const sources = filesBelow(join(repoRoot, 'shim')).filter(isOfShim)
   const options = [...more, '-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
   return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
 }
@@ -38,43 +41,44 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
 export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
   relative_paths: 'relative paths lead to devices, as absolute ones do',
-  walks: 'functions that walk directories find devices',
-  written: 'all attributes can be read, and a few can be written',
+  directory_walks: 'functions that walk directories find devices',
+  attribute_writes: 'all attributes can be read, and a few can be written',
   device: 'a device node opens as a character device whose calls are forwarded',
-  bell: 'the doorbell rings only while the daemon is parked',
+  doorbells: 'a doorbell reaches the daemon only while it is parked',
   events: "event descriptors read like Linux's",
   stray_stores: 'a reply is stored only where the call expects it',
-  copies: 'a context exists exactly as long as a copy of its descriptor',
+  copies: 'a context lives as long as a copy of its descriptor',
   hidden_sockets: 'hidden sockets are inaccessible, and their numbers can be used by the program',
   low_limit: 'a full descriptor table is EMFILE, and leaves nothing behind',
   forks: 'a child has its own session and shares the contexts',
-  exec: 'a descriptor that is kept across exec still works, and its context ends with it',
+  exec: 'a device descriptor still works after exec, and its context ends when it is closed',
   exec_events: 'numbers of event descriptors inherited by exec are free after close',
   passed_and_closed: 'numbers of passed descriptors are free after close',
-  left_by_longjmp: 'a call abandoned by siglongjmp blocks no others',
-  bare_calls: 'system calls by number reach devices, as functions of the C library do',
+  left_by_longjmp: 'a call abandoned by siglongjmp blocks no later calls',
+  bare_calls: 'syscall(2) with statx and openat2 reaches devices, as functions of the C library do',
   spawns: 'a context inherited and duplicated by posix_spawn works in the child',
   vforks: 'a vfork child does not affect its parent',
-  passed: 'a passed descriptor works in the receiver',
+  passed_descriptors: 'a passed descriptor works in the receiver',
   signals: 'signal handlers may ring doorbells and make calls',
   threads: 'threads call, open and close concurrently, while the process forks',
 } as const
 
+/** Paths of the compiled programs, by their options. */
 const programs = new Map<string, string>()
 
-/** The program of the scenarios, once for each set of options. */
+/** Compiles the program of the scenarios, once for each set of options; returns its path. */
 export const compileScenarios = (folder: string, more: readonly string[] = []): string => {
   const key = more.join(' ')
-  const known = programs.get(key)
-  if (known !== undefined) return known
+  const compiled = programs.get(key)
+  if (compiled !== undefined) return compiled
   const sources = ['scenarios.c', 'scenarios_paths.c', 'scenarios_processes.c', 'scenarios_bare.c']
-  const made = compileC(
+  const program = compileC(
     join(folder, more.length === 0 ? 'scenarios' : 'scenarios-with'),
     sources.map(name => join(repoRoot, 'test/shim', name)),
     [...more, '-rdynamic', '-ldl', '-lpthread'],
   )
-  programs.set(key, made)
-  return made
+  programs.set(key, program)
+  return program
 }
 
 export interface Ended {

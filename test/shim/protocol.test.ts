@@ -1,5 +1,6 @@
 /*
- * shim/protocol.h: the committed header equals the generator's output for spec/session.ts, and compiles.
+ * shim/protocol.h: the committed header is what scripts/generate-protocol.mjs makes of src/spec/session.ts, and a C
+ * compiler lays out its structs in the same way.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

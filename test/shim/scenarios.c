@@ -1,7 +1,7 @@
 /*
- * Programs under the shim, one per scenario: scenarios NAME. They use only functions of ordinary programs, and control
- * the fake daemon (fake-daemon.ts, which also has the order numbers) by ioctls of the object dialect's magic. The first
- * failing expectation is printed with its line, and the status is 1.
+ * `scenarios NAME` runs one scenario under the preload library (the shim). Scenarios use the functions that ordinary
+ * programs use, and control the fake daemon (fake-daemon.ts) by ioctls with the object dialect's magic (`order`). The
+ * first expectation that is false is printed with its line, and the exit status is 1.
  */
 #include "scenarios.h"
 
@@ -14,11 +14,11 @@ static void no_daemon(void)
     expect_exit_0(fork() ?: (open(NODE, O_RDWR), _exit(0), 0));
 }
 
-static void inert(void)
+static void without_socket(void)
 {
     struct stat st;
     FAILS(stat("/sys/class/infiniband_verbs/uverbs0/ibdev", &st), ENOENT);
-    int fd = socket(AF_NETLINK, SOCK_RAW, 20);
+    int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_RDMA);
     EXPECT(fd >= 0 || errno == EPROTONOSUPPORT);
 }
 
@@ -39,7 +39,7 @@ static void expect_datagram(int fd, size_t length)
 static void netlink(void)
 {
     char bytes[64] = {0};
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20), copy = dup(fd), number = 5;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_RDMA), copy = dup(fd), number = 5;
     EXPECT(fd >= 0 && copy >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) && !(fcntl(fd, F_GETFL) & O_NONBLOCK));
     struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_pid = 22, .nl_groups = 8}, kernel = {.nl_family = AF_NETLINK};
     EXPECT(bind(fd, (struct sockaddr *)&name, sizeof name) == 0);
@@ -62,13 +62,13 @@ static void netlink(void)
     expect_datagram(copy, 22);
     expect_datagram(copy, 23);
     EXPECT(close(copy) == 0);
-    reuse(copy);
+    expect_reusable(copy);
     /* Other protocols and families are the kernel's. */
     fd = socket(AF_NETLINK, SOCK_RAW, 0);
     EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&kernel, sizeof kernel) == 0);
     length = sizeof name;
     EXPECT(getsockname(fd, (struct sockaddr *)&name, &length) == 0 && name.nl_pid != 12345);
-    EXPECT(socket(AF_UNIX, SOCK_STREAM, 20) == -1);
+    EXPECT(socket(AF_UNIX, SOCK_STREAM, NETLINK_RDMA) == -1);
 }
 
 /* ---- the device ---- */
@@ -88,7 +88,7 @@ static void device(void)
     EXPECT(fstat64(fd, &st64) == 0 && S_ISCHR(st64.st_mode));
     EXPECT(order(fd, ECHO, 12345) == 12345 && errno == 0);
     FAILS(order(fd, FAIL, ENOSPC), ENOSPC);
-    FAILS(ioctl(fd, 0x5401, 0), ENOTTY);
+    FAILS(ioctl(fd, 0x5401, 0), ENOTTY); /* TCGETS, with which isatty(3) asks */
     char bytes[64] = {0};
     FAILS(read(fd, bytes, sizeof bytes), EINVAL);
     FAILS(pread(fd, bytes, sizeof bytes, 0), ESPIPE);
@@ -114,7 +114,7 @@ static void device(void)
     EXPECT(close(other) == 0);
 }
 
-static void bell(void)
+static void doorbells(void)
 {
     int fd = open_device(), other = open_device();
     uint32_t *response;
@@ -132,8 +132,11 @@ static void bell(void)
     EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
 }
 
-/* The program's calls are traced, so a doorbell without a token is a call, even while the daemon is parked. */
-static void bell_traced(void)
+/*
+ * The program's calls are traced, so a doorbell is forwarded as a call and not as a token, even while the daemon is
+ * parked.
+ */
+static void doorbells_traced(void)
 {
     int fd = open_device();
     EXPECT(order(fd, PARK, 1) == 0);
@@ -183,9 +186,10 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
-/* ---- a daemon that stores where no call expects it ---- */
+/* ---- a daemon whose answers store outside the memory that the call passed ---- */
 
-#define BEHIND 16 /* words of 4 bytes: EVENT_BEHIND, and the answer to a write of 40 bytes, store there */
+/* EVENT_BEHIND, and the answer to a write of 40 bytes, store this many words of 4 bytes after the start. */
+#define BEHIND 16
 
 static void stray_stores(void)
 {
@@ -195,7 +199,7 @@ static void stray_stores(void)
     close(next);
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
 
-    /* A message that points to other memory, and one that points to the same. */
+    /* A message whose indirect attribute is at another address, and one whose attribute is too short for the number. */
     struct {
         uint16_t length, class_id, rest[6];
         uint16_t attribute, id;
@@ -235,7 +239,7 @@ static void stray_stores(void)
 
 /* ---- the daemon dies ---- */
 
-static void death(void)
+static void daemon_death(void)
 {
     int fd = open_device();
     int32_t channel = -1;
@@ -245,8 +249,9 @@ static void death(void)
     char bytes[32] = {0};
     FAILS(write(fd, bytes, 24), EIO);
     alarm(20);
+    /* Until all sockets of the daemon are closed. */
     while (write(fd, doorbell(1), 32) == 32)
-        ; /* until its sockets are all closed */
+        ;
     FAILS(write(fd, doorbell(1), 32), EIO);
     FAILS(read(channel, bytes, 8), EIO);
     FAILS(open(NODE, O_RDWR), ENOENT);
@@ -257,7 +262,7 @@ static void death(void)
 }
 
 /* The daemon runs but does not answer: signals still end the program. */
-static void silence(void)
+static void unanswered_call(void)
 {
     int fd = open_device();
     alarm(1);
@@ -267,34 +272,40 @@ static void silence(void)
 
 /* ---- verbs ---- */
 
-static int *found, *polls;
+/* Variables of fake_verbs.c. */
+static int *poll_result, *poll_count;
 static int yields;
 
+/* Replaces the C library's: counts the calls by which the shim yields after an empty poll. */
 int sched_yield(void)
 {
     yields++;
     return 0;
 }
 
+/*
+ * Expects that empty polls yield, that polls fail once the daemon is dead, and that arrived completions are delivered
+ * then.
+ */
 static void poll_through(struct ibv_context *context)
 {
     EXPECT(context);
     struct ibv_cq cq = {.context = context};
     struct ibv_wc wc;
-    *found = 1;
+    *poll_result = 1;
     yields = 0;
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1 && yields == 0);
-    *found = 0;
+    *poll_result = 0;
     for (int i = 1; i <= 1000; i++)
         EXPECT(ibv_poll_cq(&cq, 1, &wc) == 0 && yields == i);
-    EXPECT(*polls == 1001);
+    EXPECT(*poll_count == 1001);
     struct ibv_cq_init_attr_ex attributes = {0};
     struct ibv_cq_ex *cq_ex = ibv_create_cq_ex(context, &attributes);
     struct ibv_poll_cq_attr none = {0};
-    *found = 1;
+    *poll_result = 1;
     yields = 0;
     EXPECT(cq_ex && ibv_start_poll(cq_ex, &none) == 0 && yields == 0);
-    *found = 0;
+    *poll_result = 0;
     EXPECT(ibv_start_poll(cq_ex, &none) == ENOENT && yields == 1);
     FAILS(ioctl(context->cmd_fd, _IOWR(0xdb, DIE, uint64_t), 0L), EIO);
     alarm(20);
@@ -302,7 +313,7 @@ static void poll_through(struct ibv_context *context)
         ;
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == -1 && ibv_poll_cq(&cq, 1, &wc) == -1);
     EXPECT(ibv_start_poll(cq_ex, &none) == EIO);
-    *found = 1;
+    *poll_result = 1;
     EXPECT(ibv_poll_cq(&cq, 1, &wc) == 1); /* completions that have arrived are still delivered */
 }
 
@@ -311,14 +322,14 @@ static void verbs(const char *library, bool global)
     /* Like a program linked with libibverbs, or one that loads it itself. */
     void *handle = dlopen(library, RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
     EXPECT(handle);
-    found = dlsym(handle, "fake_found");
-    polls = dlsym(handle, "fake_polls");
-    struct ibv_context *(*open_it)(const char *) = dlsym(RTLD_DEFAULT, "ibv_open_device");
-    poll_through(open_it(NODE));
+    poll_result = dlsym(handle, "fake_found");
+    poll_count = dlsym(handle, "fake_polls");
+    struct ibv_context *(*open_context)(const char *) = dlsym(RTLD_DEFAULT, "ibv_open_device");
+    poll_through(open_context(NODE));
     /* A context that is not the daemon's keeps its functions. */
     yields = 0;
-    struct ibv_cq cq = {.context = open_it("/dev/null")};
-    *found = 0;
+    struct ibv_cq cq = {.context = open_context("/dev/null")};
+    *poll_result = 0;
     EXPECT(ibv_poll_cq(&cq, 1, NULL) == 0 && yields == 0);
 }
 
@@ -328,18 +339,18 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"paths", paths},   {"relative_paths", relative_paths}, {"walks", walks}, {"written", written},
-        {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
-        {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
+        {"paths", paths},   {"relative_paths", relative_paths}, {"directory_walks", directory_walks}, {"attribute_writes", attribute_writes},
+        {"no_daemon", no_daemon}, {"without_socket", without_socket},   {"netlink", netlink},
+        {"device", device}, {"doorbells", doorbells},           {"doorbells_traced", doorbells_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
         {"bare_calls", bare_calls},                   {"spawns", spawns}, {"uring", uring},
         {"full_table", full_table},                   {"daemon_full", daemon_full},
-        {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
+        {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed_descriptors", passed_descriptors},
         {"exec_events", exec_events},                 {"passed_and_closed", passed_and_closed},
         {"not_served", not_served},                   {"left_by_longjmp", left_by_longjmp},
-        {"signals", signals},                         {"threads", threads}, {"death", death},
-        {"silence", silence},
+        {"signals", signals},                         {"threads", threads}, {"daemon_death", daemon_death},
+        {"unanswered_call", unanswered_call},
     };
     self = argv[0];
     if (argc == 4 && strcmp(argv[1], "spawned") == 0)

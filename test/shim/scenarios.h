@@ -1,6 +1,6 @@
 /*
- * Common parts of the scenarios: expectations, and orders to the fake daemon (fake-daemon.ts, which also has the
- * numbers).
+ * Common parts of the scenarios (scenarios.c): expectations, and orders to the fake daemon, whose numbers
+ * fake-daemon.ts has too.
  */
 #ifndef SCENARIOS_H
 #define SCENARIOS_H
@@ -40,6 +40,7 @@
 
 #define NODE "/dev/infiniband/uverbs0"
 
+/* Prints the condition with its line and exits with 1 if it is false. */
 #define EXPECT(condition)                                                                                              \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -47,6 +48,7 @@
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
+/* Expects that the call returns -1 with this errno. */
 #define FAILS(call, error) EXPECT((errno = 0, (call) == -1) && errno == (error))
 
 enum order {
@@ -63,9 +65,10 @@ enum order {
     LAST_TOKEN,    /* returns the token of the last doorbell */
     SESSIONS,      /* returns the number of connected processes */
     HOLD,          /* is never answered */
-    EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes behind the argument */
+    EVENT_BEHIND,  /* creates an event descriptor; stores its number 64 bytes after the argument's address */
 };
 
+/* Sends an order on a device descriptor; returns its answer, or -1 with errno. */
 UNUSED static long order(int fd, enum order number, unsigned long argument)
 {
     return ioctl(fd, _IOWR(0xdb, number, uint64_t), argument);
@@ -78,7 +81,7 @@ UNUSED static int open_device(void)
     return fd;
 }
 
-/* Hidden sockets: those that /proc shows at 900 and above. */
+/* Number of the shim's hidden sockets: the session's, and a doorbell of each device descriptor. They begin at 900. */
 UNUSED static int hidden_count(void)
 {
     int count = 0;
@@ -95,15 +98,19 @@ UNUSED static void expect_exit_0(pid_t pid)
     EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/*
+ * The write command with which rxe's provider rings the doorbell of a queue pair: struct ib_uverbs_post_send without
+ * requests, 32 bytes.
+ */
 UNUSED static const uint32_t *doorbell(uint32_t handle)
 {
     static __thread uint32_t command[8], response;
     response = 77;
-    command[0] = 28;
-    command[1] = 8 | 1 << 16;
+    command[0] = 28;          /* IB_USER_VERBS_CMD_POST_SEND */
+    command[1] = 8 | 1 << 16; /* in_words, out_words */
     memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
     command[4] = handle;
-    command[7] = 128;
+    command[7] = 128; /* wqe_size */
     return command;
 }
 
@@ -111,8 +118,8 @@ UNUSED static const uint32_t *doorbell(uint32_t handle)
 
 void paths(void);
 void relative_paths(void);
-void walks(void);
-void written(void);
+void directory_walks(void);
+void attribute_writes(void);
 
 /* ---- scenarios_processes.c ---- */
 
@@ -127,19 +134,18 @@ void uring(void);
 void daemon_full(void);
 void forks(void);
 void exec(void);
-/* The number of a closed descriptor must be usable for any of these. */
-void reuse(int fd);
+void expect_reusable(int fd);
 void exec_events(void);
 void vforks(void);
-void passed(void);
+void passed_descriptors(void);
 void passed_and_closed(void);
 void not_served(void);
 void left_by_longjmp(void);
 void signals(void);
 void threads(void);
-/* The program's own path, and its actions after exec. */
+/* The program's own path, and what it does after exec. */
 extern const char *self;
-void inherited(const char *number, const char *left);
+void inherited(const char *number, const char *remaining);
 void inherited_events(const char *number, const char *context);
 
 #endif

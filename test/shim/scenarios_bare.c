@@ -1,5 +1,6 @@
 /*
- * Scenarios of programs that bypass the C library's functions: system calls by number, posix_spawn, io_uring.
+ * Scenarios (scenarios.c) of programs that bypass the C library's functions for files: syscall(2), posix_spawn,
+ * io_uring.
  */
 #include "scenarios.h"
 
@@ -26,7 +27,7 @@ void bare_calls(void)
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Others are the kernel's. */
+    /* Calls on other paths go to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -37,7 +38,10 @@ void bare_calls(void)
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }
 
-/* In a program started by posix_spawn: a context by two numbers, one of a copy made by the file actions. */
+/*
+ * In a program started by posix_spawn, which has two descriptors of a context: one is inherited, one is a copy
+ * (adddup2).
+ */
 void spawned(const char *number, const char *copy)
 {
     const int fds[] = {atoi(number), atoi(copy)};
@@ -72,38 +76,39 @@ static struct {
     struct io_uring_cqe *completions;
 } ring;
 
-static bool have_ring(void)
+/* Creates and maps a ring; false if io_uring is missing or forbidden. */
+static bool set_up_ring(void)
 {
-    struct io_uring_params made = {0};
-    ring.fd = (int)syscall(SYS_io_uring_setup, 4, &made);
+    struct io_uring_params params = {0};
+    ring.fd = (int)syscall(SYS_io_uring_setup, 4, &params);
     if (ring.fd < 0)
         return false;
     char *sq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQ_RING);
     char *cq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_CQ_RING);
     ring.entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQES);
     EXPECT(sq != MAP_FAILED && cq != MAP_FAILED && ring.entries != MAP_FAILED);
-    ring.tail = (unsigned *)(sq + made.sq_off.tail);
-    ring.array = (unsigned *)(sq + made.sq_off.array);
-    ring.mask = *(unsigned *)(sq + made.sq_off.ring_mask);
-    ring.done_head = (unsigned *)(cq + made.cq_off.head);
-    ring.done_tail = (unsigned *)(cq + made.cq_off.tail);
-    ring.done_mask = *(unsigned *)(cq + made.cq_off.ring_mask);
-    ring.completions = (struct io_uring_cqe *)(cq + made.cq_off.cqes);
+    ring.tail = (unsigned *)(sq + params.sq_off.tail);
+    ring.array = (unsigned *)(sq + params.sq_off.array);
+    ring.mask = *(unsigned *)(sq + params.sq_off.ring_mask);
+    ring.done_head = (unsigned *)(cq + params.cq_off.head);
+    ring.done_tail = (unsigned *)(cq + params.cq_off.tail);
+    ring.done_mask = *(unsigned *)(cq + params.cq_off.ring_mask);
+    ring.completions = (struct io_uring_cqe *)(cq + params.cq_off.cqes);
     return true;
 }
 
-/* Submits one request and returns its result. `wait`: waits for it; otherwise the next call checks for it. */
-static int submit(struct io_uring_sqe request, bool wait)
+/* Submits one request; with `wait` returns when it is complete. `next_result` returns its result. */
+static void submit(struct io_uring_sqe request, bool wait)
 {
     const unsigned at = *ring.tail & ring.mask;
     ring.entries[at] = request;
     ring.array[at] = at;
     __atomic_store_n(ring.tail, *ring.tail + 1, __ATOMIC_RELEASE);
     EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
-    return 0;
 }
 
-static int result(void)
+/* Waits for the oldest completion that was not returned yet; its result is minus an errno if the request failed. */
+static int next_result(void)
 {
     while (__atomic_load_n(ring.done_tail, __ATOMIC_ACQUIRE) == *ring.done_head)
         EXPECT(syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) >= 0);
@@ -112,10 +117,10 @@ static int result(void)
     return found;
 }
 
-/* Status 77: there is no io_uring here. */
+/* Exits with 77 if io_uring is missing or forbidden. */
 void uring(void)
 {
-    if (!have_ring())
+    if (!set_up_ring())
         exit(77);
     char bytes[16] = {0};
     int fd = open_device();
@@ -126,20 +131,20 @@ void uring(void)
     /* Events: one for each read, before or after the read is submitted; none is read twice. */
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     submit(read_event, true);
-    EXPECT(result() == 8 && bytes[7] == 8 && bytes[8] == 0);
+    EXPECT(next_result() == 8 && bytes[7] == 8 && bytes[8] == 0);
     EXPECT(read(channel, bytes, sizeof bytes) == 8);
     submit(read_event, false);
-    EXPECT(order(fd, RECORD, 8) == 0 && result() == 8);
+    EXPECT(order(fd, RECORD, 8) == 0 && next_result() == 8);
     submit((struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = channel, .poll32_events = POLLIN}, false);
-    EXPECT(order(fd, RECORD, 8) == 0 && result() == POLLIN && read(channel, bytes, sizeof bytes) == 8);
+    EXPECT(order(fd, RECORD, 8) == 0 && next_result() == POLLIN && read(channel, bytes, sizeof bytes) == 8);
     /* End of file on a channel is 0 here, and EIO for read(2). */
     EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
     submit(read_event, true);
-    EXPECT(result() == 0);
+    EXPECT(next_result() == 0);
     FAILS(read(channel, bytes, sizeof bytes), EIO);
-    /* Files opened or written without the preload library belong to the kernel: no device, and no command. */
+    /* io_uring opens files without the shim, so it finds no device. */
     submit((struct io_uring_sqe){
         .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)NODE, .open_flags = O_RDWR}, true);
-    EXPECT(result() == -ENOENT);
+    EXPECT(next_result() == -ENOENT);
     EXPECT(order(fd, ECHO, 9) == 9);
 }

@@ -1,5 +1,6 @@
 /*
- * Scenarios of programs that look at RDMA paths: by name, from a folder, with functions that walk over many files.
+ * Scenarios (scenarios.c) of programs that use RDMA paths: absolute, relative to a folder, with functions that walk
+ * directories, for reading and for writing.
  */
 #include "scenarios.h"
 
@@ -62,14 +63,15 @@ void paths(void)
 #define ATTRIBUTE "infiniband/rxe0/node_type"
 #define IS_NODE(st) ((st).st_mode == (S_IFCHR | 0666) && (st).st_rdev == makedev(231, 192))
 
-static bool reads(int fd, const char *expected)
+/* Whether the file has this text; closes it. */
+static bool file_has(int fd, const char *expected)
 {
     char text[64] = "";
     EXPECT(fd >= 0 && read(fd, text, sizeof text - 1) >= 0 && close(fd) == 0);
     return strcmp(text, expected) == 0;
 }
 
-/* A node that is opened from its folder is the device, and not the file in the tree. */
+/* Expects a descriptor of the device, and not of the file that the daemon's tree has in its place; closes it. */
 static void expect_device(int fd)
 {
     struct stat st;
@@ -95,43 +97,43 @@ void relative_paths(void)
     EXPECT((dir = open("/dev", O_RDONLY)) >= 0);
     expect_device(openat(dir, "infiniband/uverbs0", O_RDWR));
     close(dir);
-    EXPECT((dir = open("/sys/class", O_RDONLY)) >= 0 && reads(openat(dir, ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT((dir = open("/sys/class", O_RDONLY)) >= 0 && file_has(openat(dir, ATTRIBUTE, O_RDONLY), "1: CA\n"));
     close(dir);
-    EXPECT((dir = open("/", O_RDONLY)) >= 0 && reads(openat(dir, "sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT((dir = open("/", O_RDONLY)) >= 0 && file_has(openat(dir, "sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     close(dir);
-    EXPECT(chdir("/sys/class") == 0 && reads(open(ATTRIBUTE, O_RDONLY), "1: CA\n") && chdir("infiniband/rxe0") == 0);
+    EXPECT(chdir("/sys/class") == 0 && file_has(open(ATTRIBUTE, O_RDONLY), "1: CA\n") && chdir("infiniband/rxe0") == 0);
     char *folder = get_current_dir_name();
-    EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && reads(open("node_type", O_RDONLY), "1: CA\n"));
+    EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && file_has(open("node_type", O_RDONLY), "1: CA\n"));
 
-    /* Parents of folders: of the class, of the folder that a class links to. */
-    EXPECT(reads(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
-    EXPECT(reads(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    /* `..` of the class, and of the folder to which a link in the class leads. */
+    EXPECT(file_has(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(file_has(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
     EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
     expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
 
-    /* The same names elsewhere are files like others. */
-    char own[] = "/tmp/shim-XXXXXX";
-    EXPECT(mkdtemp(own) && chdir(own) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);
-    FILE *made = fopen("uverbs0", "w");
-    EXPECT(made && fputs("mine", made) > 0 && fclose(made) == 0 && reads(open("uverbs0", O_RDONLY), "mine"));
-    EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode) && getcwd(text, sizeof text) && strstr(text, own) == text);
-    EXPECT(unlink("uverbs0") == 0 && chdir("/") == 0 && rmdir(strcat(strcpy(text, own), "/infiniband")) == 0);
-    EXPECT(rmdir(own) == 0);
+    /* Files elsewhere with the same names are ordinary files. */
+    char scratch[] = "/tmp/shim-XXXXXX";
+    EXPECT(mkdtemp(scratch) && chdir(scratch) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);
+    FILE *file = fopen("uverbs0", "w");
+    EXPECT(file && fputs("mine", file) > 0 && fclose(file) == 0 && file_has(open("uverbs0", O_RDONLY), "mine"));
+    EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode) && getcwd(text, sizeof text) && strstr(text, scratch) == text);
+    EXPECT(unlink("uverbs0") == 0 && chdir("/") == 0 && rmdir(strcat(strcpy(text, scratch), "/infiniband")) == 0);
+    EXPECT(rmdir(scratch) == 0);
 }
 
 static int visits, nodes;
 
-static int visit(const char *path, const struct stat *found, int kind, struct FTW *place)
+static int visit_nftw(const char *path, const struct stat *found, int kind, struct FTW *position)
 {
     EXPECT(strncmp(path, "/dev/infiniband", 15) == 0 && kind != FTW_NS);
-    EXPECT(strcmp(path + place->base, place->level == 0 ? "infiniband" : path + 16) == 0);
+    EXPECT(strcmp(path + position->base, position->level == 0 ? "infiniband" : path + 16) == 0);
     nodes += IS_NODE(*found);
     visits++;
     return 0;
 }
 
-static int visit_plainly(const char *path, const struct stat *found, int kind)
+static int visit_ftw(const char *path, const struct stat *found, int kind)
 {
     (void)found;
     EXPECT(strncmp(path, "/sys/class/infiniband_verbs", 27) == 0 && kind != FTW_NS);
@@ -139,7 +141,7 @@ static int visit_plainly(const char *path, const struct stat *found, int kind)
     return 0;
 }
 
-void walks(void)
+void directory_walks(void)
 {
     char text[64];
     glob_t found;
@@ -153,9 +155,9 @@ void walks(void)
     EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
     EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
 
-    EXPECT(nftw("/dev/infiniband", visit, 8, FTW_PHYS) == 0 && visits == 2 && nodes == 1);
+    EXPECT(nftw("/dev/infiniband", visit_nftw, 8, FTW_PHYS) == 0 && visits == 2 && nodes == 1);
     visits = 0;
-    EXPECT(ftw("/sys/class/infiniband_verbs", visit_plainly, 8) == 0 && visits == 6);
+    EXPECT(ftw("/sys/class/infiniband_verbs", visit_ftw, 8) == 0 && visits == 6);
 
     struct dirent **list;
     EXPECT(scandirat(AT_FDCWD, "/sys/class/infiniband", &list, NULL, alphasort) == 3);
@@ -167,8 +169,10 @@ void walks(void)
     EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
 }
 
-/* The program's user owns the tree, and still writes only what sysfs lets root write. */
-void written(void)
+/*
+ * The program's user owns the files of the tree; nevertheless only those can be written that root can write in sysfs.
+ */
+void attribute_writes(void)
 {
     FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY), EACCES);
     FAILS(open("/sys/class/" ATTRIBUTE, O_RDONLY | O_TRUNC), EACCES);
@@ -178,10 +182,10 @@ void written(void)
     EXPECT(!fopen("/sys/class/" ATTRIBUTE, "r+") && errno == EACCES);
     EXPECT(!fopen("/sys/class/infiniband/new", "w") && errno == EACCES);
     EXPECT(!freopen("/sys/class/" ATTRIBUTE, "a", fopen("/dev/null", "r")) && errno == EACCES);
-    EXPECT(reads(open("/sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(file_has(open("/sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
     int fd = open("/sys/class/infiniband/rxe0/node_desc", O_WRONLY | O_TRUNC);
     EXPECT(fd >= 0 && write(fd, "mine\n", 5) == 5 && close(fd) == 0);
-    EXPECT(reads(open("/sys/class/infiniband/rxe0/node_desc", O_RDONLY), "mine\n"));
+    EXPECT(file_has(open("/sys/class/infiniband/rxe0/node_desc", O_RDONLY), "mine\n"));
     EXPECT(access(NODE, R_OK | W_OK) == 0);
     FAILS(access(NODE, X_OK), EACCES);
     FILE *device = fopen(NODE, "r+");

@@ -1,6 +1,6 @@
 /*
- * Scenarios of descriptors and processes: copies, closing in every way, fork, vfork, exec, passing, signals, threads
- * (scenarios.c).
+ * Scenarios (scenarios.c) of descriptors and processes: copies, closing in every way, fork, vfork, exec, passing,
+ * signals, threads.
  */
 #include "scenarios.h"
 
@@ -11,18 +11,20 @@ void copies(void)
     int watcher = open_device();
     int fd = open_device();
     EXPECT(order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
-    int copy = dup(fd), high = fcntl(fd, F_DUPFD, 50), exec = fcntl(fd, F_DUPFD_CLOEXEC, 60), to = dup2(fd, 70),
-        to3 = dup3(fd, 71, O_CLOEXEC);
-    EXPECT(copy > fd && high == 50 && exec == 60 && to == 70 && to3 == 71 && hidden_count() == 8);
+    int by_dup = dup(fd), by_dupfd = fcntl(fd, F_DUPFD, 50), by_dupfd_cloexec = fcntl(fd, F_DUPFD_CLOEXEC, 60);
+    int by_dup2 = dup2(fd, 70), by_dup3 = dup3(fd, 71, O_CLOEXEC);
+    EXPECT(by_dup > fd && by_dupfd == 50 && by_dupfd_cloexec == 60 && by_dup2 == 70 && by_dup3 == 71);
+    EXPECT(hidden_count() == 8);
     struct stat st;
-    EXPECT(fstat(to3, &st) == 0 && S_ISCHR(st.st_mode));
-    EXPECT(close(fd) == 0 && close(copy) == 0 && close(high) == 0 && close(exec) == 0 && close(to) == 0);
-    EXPECT(order(to3, ECHO, 5) == 5 && order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
-    EXPECT(dup2(to3, to3) == to3 && order(to3, ECHO, 6) == 6);
+    EXPECT(fstat(by_dup3, &st) == 0 && S_ISCHR(st.st_mode));
+    EXPECT(close(fd) == 0 && close(by_dup) == 0 && close(by_dupfd) == 0);
+    EXPECT(close(by_dupfd_cloexec) == 0 && close(by_dup2) == 0);
+    EXPECT(order(by_dup3, ECHO, 5) == 5 && order(watcher, CONTEXTS, 0) == 2 && hidden_count() == 3);
+    EXPECT(dup2(by_dup3, by_dup3) == by_dup3 && order(by_dup3, ECHO, 6) == 6);
     int null = open("/dev/null", O_RDWR);
-    EXPECT(dup2(null, to3) == to3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
-    EXPECT(fstat(to3, &st) == 0 && st.st_rdev == makedev(1, 3));
-    FAILS(order(to3, ECHO, 6), ENOTTY);
+    EXPECT(dup2(null, by_dup3) == by_dup3 && order(watcher, CONTEXTS, 0) == 1 && hidden_count() == 2);
+    EXPECT(fstat(by_dup3, &st) == 0 && st.st_rdev == makedev(1, 3));
+    FAILS(order(by_dup3, ECHO, 6), ENOTTY);
     EXPECT(dup2(watcher, null) == null && order(null, ECHO, 3) == 3);
     FAILS(dup2(-1, watcher), EBADF);
     EXPECT(order(watcher, ECHO, 4) == 4);
@@ -76,7 +78,7 @@ void low_limit(void)
     EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
 }
 
-/* Before the first access to a device. */
+/* The program's descriptor table is full before its first access to a device. */
 void full_table(void)
 {
     struct rlimit limit = {64, 64};
@@ -144,8 +146,11 @@ void forks(void)
 
 const char *self;
 
-/* After exec: `number` is a context unknown to this program; `left` contexts are live after it has closed it. */
-void inherited(const char *number, const char *left)
+/*
+ * After exec. `number`: a descriptor of a context that this program has not opened; `remaining`: the number of contexts
+ * that live after it is closed.
+ */
+void inherited(const char *number, const char *remaining)
 {
     int fd = atoi(number);
     EXPECT(hidden_count() == 1); /* its doorbell socket was inherited too */
@@ -154,23 +159,23 @@ void inherited(const char *number, const char *left)
     EXPECT(fstat(fd, &st) == 0 && S_ISCHR(st.st_mode));
     int watcher = open_device();
     EXPECT(order(watcher, CONTEXTS, 0) == 2 && close(fd) == 0);
-    EXPECT(order(watcher, CONTEXTS, 0) == atoi(left) && hidden_count() == 2);
+    EXPECT(order(watcher, CONTEXTS, 0) == atoi(remaining) && hidden_count() == 2);
     exit(0);
 }
 
 void exec(void)
 {
     int fd = open(NODE, O_RDWR); /* survives exec */
-    int gone = open_device();
-    EXPECT(order(fd, CONTEXTS, 0) == 2 && gone > fd);
+    int cloexec_fd = open_device();
+    EXPECT(order(fd, CONTEXTS, 0) == 2 && cloexec_fd > fd);
     char number[16];
     snprintf(number, sizeof number, "%d", fd);
     execl(self, self, "inherited", number, "1", NULL);
     EXPECT(!"exec");
 }
 
-/* A plain file that gets the number of a closed device descriptor is a plain file. */
-void reuse(int fd)
+/* Expects that a plain file that gets the number of a closed device descriptor behaves as a plain file. */
+void expect_reusable(int fd)
 {
     char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
     int file = mkstemp(path);
@@ -193,12 +198,12 @@ static int open_event(int fd)
  */
 void inherited_events(const char *number, const char *context)
 {
-    int fd = atoi(number), copy = dup(fd), to = dup2(fd, 60);
-    EXPECT(close(fd) == 0 && close(copy) == 0 && close(to) == 0 && close(atoi(context)) == 0);
-    reuse(fd);
-    reuse(copy);
-    reuse(to);
-    reuse(atoi(context));
+    int fd = atoi(number), by_dup = dup(fd), by_dup2 = dup2(fd, 60);
+    EXPECT(close(fd) == 0 && close(by_dup) == 0 && close(by_dup2) == 0 && close(atoi(context)) == 0);
+    expect_reusable(fd);
+    expect_reusable(by_dup);
+    expect_reusable(by_dup2);
+    expect_reusable(atoi(context));
     exit(0);
 }
 
@@ -216,15 +221,13 @@ void exec_events(void)
 void vforks(void)
 {
     int fd = open_device(), kept = fcntl(fd, F_DUPFD, 40);
-    char number[16];
-    snprintf(number, sizeof number, "%d", 20);
     pid_t pid = vfork();
     if (pid == 0) {
         /* Changes here must not affect the parent's table. */
         close(kept);
         dup2(fd, 20);
         close(fd);
-        execl(self, self, "inherited", number, "2", NULL);
+        execl(self, self, "inherited", "20", "2", NULL);
         _exit(9);
     }
     expect_exit_0(pid);
@@ -234,29 +237,39 @@ void vforks(void)
 
 /* ---- passed over a socket ---- */
 
-static void pass(int socket, int fd, bool receive, int *received)
+union fd_control {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(int))];
+};
+
+static int receive_fd(int socket)
 {
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
+    union fd_control control = {0};
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
+    EXPECT(recvmsg(socket, &message, 0) == 1);
+    int fd;
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+    return fd;
+}
+
+static void send_fd(int socket, int fd)
+{
+    union fd_control control = {0};
     char byte = 0;
     struct iovec iov = {&byte, 1};
     struct msghdr message = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
-    if (receive) {
-        EXPECT(recvmsg(socket, &message, 0) == 1);
-        memcpy(received, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof *received);
-        return;
-    }
     control.header = (struct cmsghdr){
         .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* Possible first calls of a receiver; each must find a device. */
-static void first_calls(int fd, int which)
+/* Makes one of the calls with which a receiver may begin, which must find a device, and then another one. */
+static void make_first_call(int fd, int which)
 {
     struct stat st;
     char byte;
@@ -272,12 +285,12 @@ static void first_calls(int fd, int which)
         EXPECT(close(fd) == 0 && write(copy, doorbell(1), 32) == 32 && dup2(copy, fd) == fd && close(copy) == 0);
         break;
     }
-    case 7: expect_exit_0(fork() ?: (first_calls(fd, 1), _exit(0), 0)); break;
+    case 7: expect_exit_0(fork() ?: (make_first_call(fd, 1), _exit(0), 0)); break;
     }
     EXPECT(order(fd, ECHO, 22) == 22);
 }
 
-void passed(void)
+void passed_descriptors(void)
 {
     for (int which = 0; which < 8; which++) {
         int pair[2];
@@ -286,13 +299,13 @@ void passed(void)
         char byte = 0;
         int fd, event;
         if (pid == 0) {
-            pass(pair[0], -1, true, &fd);
-            pass(pair[0], -1, true, &event);
-            EXPECT(hidden_count() == 0); /* no request was sent */
-            first_calls(fd, which);
+            fd = receive_fd(pair[0]);
+            event = receive_fd(pair[0]);
+            EXPECT(hidden_count() == 0); /* no request was sent yet */
+            make_first_call(fd, which);
             EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
             EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
-            /* Its event descriptor reports the end, as ours do. */
+            /* The event descriptor that it received behaves like one that it has created. */
             FAILS(write(event, "x", 1), EBADF);
             FAILS(read(event, &byte, 1), EINVAL);
             EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
@@ -302,46 +315,46 @@ void passed(void)
         }
         fd = open_device();
         EXPECT(order(fd, PARK, 1) == 0 && order(fd, EVENT_4, (unsigned long)&event) == 0 && order(fd, RECORD, 8) == 0);
-        pass(pair[1], fd, false, NULL);
-        pass(pair[1], event, false, NULL);
+        send_fd(pair[1], fd);
+        send_fd(pair[1], event);
         EXPECT(read(pair[1], &byte, 1) == 1);
         EXPECT(close(fd) == 0 && close(event) == 0 && write(pair[1], "", 1) == 1);
         expect_exit_0(pid);
     }
-    /* Another's memory file is no context, however it is received. */
+    /* A memory file that is not the daemon's is no context, whatever its name and however it arrives. */
     int other = memfd_create("userdma-contextual", 0);
     FAILS(order(other, ECHO, 1), ENOTTY);
     int forged = memfd_create("userdma-context", 0), pair[2], received;
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
-    pass(pair[1], forged, false, NULL);
-    pass(pair[0], -1, true, &received);
+    send_fd(pair[1], forged);
+    received = receive_fd(pair[0]);
     EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
-    /* A socket is no context either, even if it has a timeout. */
+    /* A socket with another send timeout than the daemon's mark is no event descriptor. */
     EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
-    pass(pair[0], pair[0], false, NULL);
-    pass(pair[1], -1, true, &received);
+    send_fd(pair[0], pair[0]);
+    received = receive_fd(pair[1]);
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/* A receiver that never queries the daemon: the numbers that it received and closed are free. */
+/* A receiver that makes no call of a device: the numbers that it received and closed are free. */
 void passed_and_closed(void)
 {
     int pair[2], fd, event;
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     pid_t pid = fork();
     if (pid == 0) {
-        pass(pair[0], -1, true, &fd);
-        pass(pair[0], -1, true, &event);
+        fd = receive_fd(pair[0]);
+        event = receive_fd(pair[0]);
         EXPECT(close(fd) == 0 && close(event) == 0);
-        reuse(fd);
-        reuse(event);
+        expect_reusable(fd);
+        expect_reusable(event);
         _exit(0);
     }
     fd = open_device();
     event = open_event(fd);
-    pass(pair[1], fd, false, NULL);
-    pass(pair[1], event, false, NULL);
+    send_fd(pair[1], fd);
+    send_fd(pair[1], event);
     expect_exit_0(pid);
 }
 
@@ -351,8 +364,8 @@ void not_served(void)
     struct stat st;
     char byte;
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0 && ftruncate(context, 8192) == 0);
-    pass(pair[1], context, false, NULL);
-    pass(pair[0], -1, true, &fd);
+    send_fd(pair[1], context);
+    fd = receive_fd(pair[0]);
     FAILS(write(fd, "x", 1), EACCES);
     FAILS(writev(fd, &(struct iovec){&byte, 1}, 1), EACCES);
     FAILS(read(fd, &byte, 1), EACCES);
@@ -376,6 +389,7 @@ static void on_alarm(int number)
     (void)number;
     alarms++;
     int saved = errno;
+    /* A doorbell of handle 3 in a buffer of its own: the interrupted call may be using that of doorbell(). */
     uint32_t response = 0, command[8] = {28, 8 | 1 << 16, 0, 0, 3, 0, 0, 128};
     memcpy(&command[2], &(uint64_t){(uintptr_t)&response}, 8);
     if (write(signalled_fd, command, 32) != 32 || ioctl(signalled_fd, _IOWR(0xdb, ECHO, uint64_t), 6L) != 6)
@@ -399,8 +413,8 @@ static void *call_often(void *argument)
     int fd = *(int *)argument;
     for (int i = 0; i < 200; i++) {
         EXPECT(order(fd, ECHO, (unsigned long)i) == i);
-        int own = open_device();
-        EXPECT(order(own, ECHO, 3) == 3 && write(own, doorbell(1), 32) == 32 && close(own) == 0);
+        int thread_fd = open_device();
+        EXPECT(order(thread_fd, ECHO, 3) == 3 && write(thread_fd, doorbell(1), 32) == 32 && close(thread_fd) == 0);
     }
     return NULL;
 }
@@ -436,13 +450,14 @@ static void *call_once(void *argument)
     return NULL;
 }
 
-__attribute__((noinline)) static void hold_from_below(int fd)
+/* Waits for an answer 64 KiB deeper in the stack. */
+__attribute__((noinline)) static void hold_deep_in_stack(int fd)
 {
-    volatile char room[1 << 16];
-    room[0] = 1;
+    volatile char padding[1 << 16];
+    padding[0] = 1;
     order(fd, HOLD, 0);
-    /* No tail call, which would free the room first. */
-    EXPECT(room[0] == 1);
+    /* Used after the call, so that the compiler does not free the padding first by a tail call. */
+    EXPECT(padding[0] == 1);
 }
 
 void left_by_longjmp(void)
@@ -450,12 +465,15 @@ void left_by_longjmp(void)
     struct sigaction action = {.sa_handler = leave_call};
     EXPECT(sigaction(SIGALRM, &action, NULL) == 0);
     int fd = open_device();
-    /* The second call leaves a stack that no later call overwrites. */
-    for (volatile int saves = 0; saves < 2; saves++) {
-        if (sigsetjmp(back, saves) == 0) {
+    /*
+     * Once without a saved signal mask; then with it, and from so deep in the stack that no later call overwrites the
+     * frames of the abandoned one.
+     */
+    for (volatile int saves_mask = 0; saves_mask < 2; saves_mask++) {
+        if (sigsetjmp(back, saves_mask) == 0) {
             alarm(1);
-            if (saves)
-                hold_from_below(fd);
+            if (saves_mask)
+                hold_deep_in_stack(fd);
             else
                 order(fd, HOLD, 0);
             EXPECT(!"the daemon answered");

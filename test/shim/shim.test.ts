@@ -1,6 +1,6 @@
 /*
- * The shim's behaviour towards the program and the daemon: each scenario of scenarios.c runs under it against the fake
- * daemon.
+ * The behaviour of the preload library (the shim) towards programs and the daemon: each scenario of scenarios.c runs
+ * under the shim, with the fake daemon.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
@@ -11,6 +11,10 @@ import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
 import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
+
+const [EACCES, EMFILE] = [13, 24]
+/** Exit status of the scenario `uring` where io_uring is missing or forbidden. */
+const NO_URING = 77
 
 const folder = scratchFolder()
 
@@ -26,16 +30,16 @@ const compileFakeVerbs = (): string => {
 
 let runs = 0
 
-/** Runs a scenario, or another program, with its own daemon. */
+/** Runs a scenario, or another program, under the shim with its own daemon; `refusal`: see `startFakeDaemon`. */
 const run = async (
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
   refusal = 0,
   program = compileScenarios(folder),
 ): Promise<Ended & { daemon: FakeDaemon }> => {
-  const place = join(folder, `run${++runs}`)
-  mkdirSync(place)
-  const daemon = startFakeDaemon(place, refusal)
+  const daemonFolder = join(folder, `run${++runs}`)
+  mkdirSync(daemonFolder)
+  const daemon = startFakeDaemon(daemonFolder, refusal)
   try {
     const ended = await runProgram(program, args, {
       PATH: process.env.PATH,
@@ -49,7 +53,7 @@ const run = async (
   }
 }
 
-const scenario = (title: string, name: string): void => {
+const testScenario = (title: string, name: string): void => {
   test(title, async t => {
     if (!shimIsPossible(t)) return
     const { status, stdout, stderr } = await run([name])
@@ -76,28 +80,28 @@ test('operations on a NETLINK_RDMA socket go to the daemon, and not to the kerne
   )
 })
 
-for (const [name, title] of Object.entries(scenarioTitles)) scenario(title, name)
+for (const [name, title] of Object.entries(scenarioTitles)) testScenario(title, name)
 
-test('events are read and polled by io_uring as well; devices are not opened by it', async t => {
+test('io_uring reads and polls events, and cannot open devices', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout } = await run(['uring'])
-  if (status === 77) return void t.skip('there is no io_uring here (or it may not be used)')
+  if (status === NO_URING) return void t.skip('io_uring is missing or forbidden here')
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
 })
 
 const noDaemonLine = (socket: string): string =>
   `userdma: no daemon at ${socket}: no daemon serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
-test('a dead daemon means EIO for calls, events and doorbells, and no devices for discovery', async t => {
+test('after the daemon has died, calls, events and doorbells fail with EIO, and no device is found', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr, daemon } = await run(['death'])
+  const { status, stdout, stderr, daemon } = await run(['daemon_death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.equal(stderr, noDaemonLine(daemon.socket))
 })
 
 test('a signal interrupts a call to a daemon that does not answer', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['silence'])
+  const { status, stdout, stderr } = await run(['unanswered_call'])
   assert.deepEqual({ status, stdout, stderr }, { status: 'SIGALRM', stdout: '', stderr: '' })
 })
 
@@ -118,9 +122,9 @@ test('without a daemon there is no device, and one line gives the reason', async
   assert.deepEqual(daemon.log, [])
 })
 
-test('a daemon that may not access the program provides no device, and one line gives the reason', async t => {
+test('a program that the daemon may not access finds no device, and one line gives the reason', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, 13)
+  const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, EACCES)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
@@ -129,7 +133,7 @@ test('a full descriptor table is EMFILE from the first access on, in the program
   if (!shimIsPossible(t)) return
   for (const [name, refusal] of [
     ['full_table', 0],
-    ['daemon_full', 24],
+    ['daemon_full', EMFILE],
   ] as const) {
     const { status, stdout, stderr } = await run([name], {}, refusal)
     assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
@@ -137,32 +141,32 @@ test('a full descriptor table is EMFILE from the first access on, in the program
   }
 })
 
-test('a context from another program is EACCES where the daemon may not access this one', async t => {
+test('a context that another program passed is EACCES if the daemon may not access this program', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr } = await run(['not_served'], {}, 13)
+  const { status, stdout, stderr } = await run(['not_served'], {}, EACCES)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, /^userdma: the daemon at .* does not let it access .*\n$/)
 })
 
 test('without USERDMA_SOCKET the shim does nothing', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stdout, stderr, daemon } = await run(['inert'], { USERDMA_SOCKET: '' })
+  const { status, stdout, stderr, daemon } = await run(['without_socket'], { USERDMA_SOCKET: '' })
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
   assert.deepEqual(daemon.log, [])
 })
 
-test('an impossible socket path is refused with a message', async t => {
+test('a USERDMA_SOCKET that is too long for a socket path is refused with a message', async t => {
   if (!shimIsPossible(t)) return
-  const { status, stderr } = await run(['inert'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
+  const { status, stderr } = await run(['without_socket'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
   assert.deepEqual(
     { status, stderr },
     { status: 0, stderr: 'userdma: USERDMA_SOCKET has 121 bytes; a socket path has at most 107\n' },
   )
 })
 
-test("a traced program's doorbells go to the daemon as calls", async t => {
+test('doorbells of a traced program go to the daemon as calls', async t => {
   if (!shimIsPossible(t)) return
-  const { status, daemon } = await run(['bell_traced'], { USERDMA_TAG: 'some tag' })
+  const { status, daemon } = await run(['doorbells_traced'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
 })
@@ -175,26 +179,27 @@ test('the first access connects, once, and sends the tag', async t => {
     daemon.log.filter(line => line.startsWith('hello')),
     ['hello some tag'],
   )
-  const quiet = await run(['-c', 'cat /etc/passwd > /dev/null'], {}, 0, '/bin/sh')
-  assert.deepEqual({ status: quiet.status, log: quiet.daemon.log }, { status: 0, log: [] })
+  const withoutRdma = await run(['-c', 'cat /etc/passwd > /dev/null'], {}, 0, '/bin/sh')
+  assert.deepEqual({ status: withoutRdma.status, log: withoutRdma.daemon.log }, { status: 0, log: [] })
 })
 
 test('the daemon is notified before counters are read, by any path, and not before other files', async t => {
   if (!shimIsPossible(t)) return
   const port = '/sys/class/infiniband/rxe0/ports/1'
-  const refreshes = async (script: string): Promise<number> => {
+  /** The number of REFRESH messages that a shell script causes. */
+  const countRefreshes = async (script: string): Promise<number> => {
     const { status, stderr, daemon } = await run(['-c', script], {}, 0, '/bin/sh')
     assert.deepEqual({ status, stderr }, { status: 0, stderr: '' }, script)
     return daemon.log.filter(line => line === 'refresh').length
   }
-  assert.ok((await refreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
-  assert.ok((await refreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
+  assert.ok((await countRefreshes(`cat ${port}/hw_counters/sent_pkts`)) > 0)
+  assert.ok((await countRefreshes(`cat //sys/class/./infiniband/rxe0/ports/1/counters/port_xmit_data`)) > 0)
   for (const walk of ['', '/rxe0', '/rxe0/ports', '/rxe0/ports/1', '/rxe0/ports/1/counters'])
-    assert.ok((await refreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
-  const once = await refreshes(`cd ${port}/hw_counters`)
-  assert.ok((await refreshes(`cd ${port}/hw_counters && cat sent_pkts`)) > once, 'a relative path')
-  assert.equal(await refreshes(`cd ${port}/hw_counters && cd / && cat etc/passwd > /dev/null`), once)
+    assert.ok((await countRefreshes(`ls /sys/class/infiniband${walk}`)) > 0, walk)
+  const once = await countRefreshes(`cd ${port}/hw_counters`)
+  assert.ok((await countRefreshes(`cd ${port}/hw_counters && cat sent_pkts`)) > once, 'a relative path')
+  assert.equal(await countRefreshes(`cd ${port}/hw_counters && cd / && cat etc/passwd > /dev/null`), once)
   for (const other of ['infiniband/rxe0/node_guid', 'infiniband_verbs/uverbs0/dev'])
-    assert.equal(await refreshes(`cat /sys/class/${other}`), 0, other)
-  assert.equal(await refreshes('ls /sys/class/infiniband_verbs'), 0)
+    assert.equal(await countRefreshes(`cat /sys/class/${other}`), 0, other)
+  assert.equal(await countRefreshes('ls /sys/class/infiniband_verbs'), 0)
 })

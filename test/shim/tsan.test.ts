@@ -15,12 +15,13 @@ import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPo
 
 const folder = scratchFolder()
 
-/** ThreadSanitizer runs signal handlers later, with its own masks. */
+/** Scenarios that are left out: ThreadSanitizer runs signal handlers later, with its own masks. */
 const EXCLUDED: readonly string[] = ['left_by_longjmp']
 
-/** ThreadSanitizer does not understand fences, and the doorbell's fence is no lock. */
+/** -Wno-tsan: ThreadSanitizer does not know the doorbell's fence (atomic_thread_fence), and gcc would warn of it. */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
 
+/** The path of ThreadSanitizer's runtime; undefined: gcc has none. */
 const runtime = (): string | undefined => {
   const { stdout } = spawnSync('gcc', ['-print-file-name=libtsan.so'], { encoding: 'utf8' })
   const path = stdout?.trim() ?? ''
@@ -28,6 +29,7 @@ const runtime = (): string | undefined => {
 }
 
 let built: { readonly program: string; readonly preload: string } | undefined
+/** Builds shim and program with ThreadSanitizer; skips the test and returns undefined if gcc cannot. */
 const build = (t: TestContext): typeof built => {
   const tsan = runtime()
   if (tsan === undefined) {
@@ -43,17 +45,17 @@ const build = (t: TestContext): typeof built => {
 
 for (const [name, title] of Object.entries(scenarioTitles))
   if (!EXCLUDED.includes(name))
-    test(`without a race: ${title}`, async t => {
+    test(`has no data race: ${title}`, async t => {
       if (!shimIsPossible(t)) return
-      const made = build(t)
-      if (made === undefined) return
-      const place = join(folder, name)
-      mkdirSync(place)
-      const daemon = startFakeDaemon(place)
+      const programs = build(t)
+      if (programs === undefined) return
+      const daemonFolder = join(folder, name)
+      mkdirSync(daemonFolder)
+      const daemon = startFakeDaemon(daemonFolder)
       try {
-        const { status, stdout, stderr } = await runProgram(made.program, [name], {
+        const { status, stdout, stderr } = await runProgram(programs.program, [name], {
           PATH: process.env.PATH,
-          LD_PRELOAD: made.preload,
+          LD_PRELOAD: programs.preload,
           USERDMA_SOCKET: daemon.socket,
           // A process with threads that forks is not killed; the child joins no thread of its parent.
           TSAN_OPTIONS: 'die_after_fork=0:report_thread_leaks=0',

@@ -1,6 +1,6 @@
 /*
- * Programs without RDMA behave the same with and without the shim: same output, same status, no message of ours. No
- * daemon serves the socket, so any attempt to connect would be visible.
+ * Programs without RDMA behave the same with and without the preload library (the shim): same output, same status, no
+ * message of ours. No daemon serves the socket, so an attempt to connect would print a message.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
@@ -12,7 +12,9 @@ import { compileShim, runProgram, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
-/** Shell text by the behaviour it shows; each runs in its own empty folder, with and without the shim. */
+/**
+ * A shell script and the tool that it needs, by the behaviour that it shows; each runs in an empty folder of its own.
+ */
 const commands: Readonly<Record<string, readonly [tool: string, script: string]>> = {
   'a shell with pipes, redirections and high descriptors': [
     'sh',
@@ -75,18 +77,19 @@ new Worker("require(\\"worker_threads\\").parentPort.postMessage(7)", { eval: tr
   'xargs and many processes': ['xargs', 'seq 40 | xargs -P 4 -n 1 sh -c "echo \\$0" | sort -n'],
 }
 
-const both = async (program: string, args: readonly string[], t: { name: string }) => {
-  const at = mkdtempSync(join(folder, 'run-'))
+/** Runs a program without and with the shim, asserts that both runs are equal, and returns the result. */
+const runBothWays = async (program: string, args: readonly string[], t: { name: string }) => {
+  const runFolder = mkdtempSync(join(folder, 'run-'))
   const plain = { PATH: process.env.PATH, TZ: 'UTC', LC_ALL: 'C', GIT_COMMITTER_DATE: '@0 +0000' }
-  const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(at, 'nobody') }
+  const withShim = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(runFolder, 'nobody') }
   const results = []
   for (const [name, env] of Object.entries({ plain, withShim })) {
     // The same folder name for both, since programs print it.
-    const cwd = join(at, name, 'x')
+    const cwd = join(runFolder, name, 'x')
     mkdirSync(cwd, { recursive: true })
     const { status, stdout, stderr } = await runProgram(program, args, env, { cwd })
-    const neutral = (text: string): string => text.replaceAll(cwd, '.')
-    results.push({ status, stdout: neutral(stdout), stderr: neutral(stderr) })
+    const withoutFolder = (text: string): string => text.replaceAll(cwd, '.')
+    results.push({ status, stdout: withoutFolder(stdout), stderr: withoutFolder(stderr) })
   }
   assert.deepEqual(results[1], results[0], t.name)
   return results[0]
@@ -95,12 +98,12 @@ const both = async (program: string, args: readonly string[], t: { name: string 
 for (const [title, [tool, script]] of Object.entries(commands)) {
   test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t) || !requireTool(tool, t)) return
-    const { stdout } = await both(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
+    const { stdout } = await runBothWays(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
     assert.ok(stdout.length > 0, 'the commands print something')
   })
 }
 
-/** A program that handles its descriptors in more unusual ways than shells do. */
+/** A C program that closes, copies and passes on its descriptors in ways in which shells do not. */
 const UNUSUAL = `
 #define _GNU_SOURCE
 #include <errno.h>
@@ -156,11 +159,11 @@ int main(void)
 }
 `
 
-test('unchanged: a program that closes, copies and spawns unusually', async t => {
+test('unchanged: a program that closes all descriptors, copies them to high numbers, and uses vfork and posix_spawn', async t => {
   if (!shimIsPossible(t)) return
   const source = join(folder, 'unusual.c')
   writeFileSync(source, UNUSUAL)
-  const { status, stdout } = await both(compileC(join(folder, 'unusual'), [source]), [], t)
+  const { status, stdout } = await runBothWays(compileC(join(folder, 'unusual'), [source]), [], t)
   assert.equal(status, 5)
   assert.match(stdout, /from vfork.*spawned/s)
 })
@@ -176,32 +179,32 @@ test('the shim exports only the functions that it interposes', async t => {
   )
 })
 
-/** Programs with other preloaded libraries behind the shim: their source file, and more of the environment. */
-const others: Readonly<Record<string, readonly [file: string, more?: NodeJS.ProcessEnv]>> = {
+/** Libraries that are preloaded behind the shim: their source file, and more of the environment. */
+const otherLibraries: Readonly<Record<string, readonly [file: string, more?: NodeJS.ProcessEnv]>> = {
   'a program whose dlsym opens and maps files': ['early_calls'],
   'a program whose allocator reads a link at its first allocation': ['early_allocator'],
   'the same while stacks are recorded': ['early_allocator', { USERDMA_STACKS: '1' }],
   'a program with a library whose functions on sockets work only after socket()': ['late_calls'],
 }
 
-for (const [title, [name, more]] of Object.entries(others))
+for (const [title, [name, more]] of Object.entries(otherLibraries))
   test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t)) return
-    const other = compileC(
+    const library = compileC(
       join(folder, `${name}.so`),
       [join(repoRoot, 'test/shim', `${name}.c`)],
       ['-shared', '-fPIC', '-ldl'],
     )
     const { status, stdout, stderr } = await runProgram(
       '/bin/sh',
-      ['-c', 'echo well > f && cat f'],
+      ['-c', 'echo text > f && cat f'],
       {
         PATH: process.env.PATH,
-        LD_PRELOAD: `${compileShim(folder)}:${other}`,
+        LD_PRELOAD: `${compileShim(folder)}:${library}`,
         USERDMA_SOCKET: join(folder, 'nobody'),
         ...more,
       },
       { cwd: mkdtempSync(join(folder, `${name}-`)) },
     )
-    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'well\n', stderr: '' })
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'text\n', stderr: '' })
   })

@@ -1,6 +1,6 @@
 /*
- * Libraries that a program loads by dlopen with RTLD_DEEPBIND or by dlmopen, which both bypass preloaded functions: those
- * of the former find devices all the same, those of the latter do not, and a message says so.
+ * Libraries that a program loads by dlopen with RTLD_DEEPBIND or by dlmopen, which both bypass preloaded functions:
+ * those of the former find devices all the same, those of the latter do not, and a message says so.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -23,8 +23,8 @@ int devices(void)
 `
 
 /**
- * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`, in which plugin.so needs libibverbs through libinner.so,
- * and other.so needs no RDMA.
+ * Compiles test/shim/loading.c with a RUNPATH to the folder `lib`, in which plugin.so needs libibverbs through
+ * libinner.so, and other.so needs no RDMA.
  */
 const build = () => {
   const folder = scratchFolder()

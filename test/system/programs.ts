@@ -29,8 +29,8 @@ export interface Scope {
 }
 
 /**
- * A scope that ends with the file or the `describe` in which this is called. Use it in `before`: a function given to the
- * hook's own `after` would run at the end of the hook.
+ * A scope that ends with the file or the `describe` in which this is called. Use it in `before`: a function given to
+ * the hook's own `after` would run at the end of the hook.
  */
 export const suiteScope = (): Scope => {
   const cleanups: (() => unknown)[] = []
@@ -46,8 +46,8 @@ export const userdma = join(repoRoot, 'bin', 'userdma')
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
 /**
- * Which of these programs (names in PATH, or paths) is missing, as a reason for the option `skip`; false: none. In CI no
- * test may be skipped, so there it throws.
+ * Which of these programs (names in PATH, or paths) is missing, as a reason for the option `skip`; false: none. In CI
+ * no test may be skipped, so there it throws.
  */
 export const lacking = (...programs: readonly string[]): string | false => {
   const needed = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
@@ -183,7 +183,10 @@ export interface TestDaemon {
   /** The environment of programs that use it: the one `userdma run --socket` sets. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
-  /** Polls until the numbers match, or fails at the time limit: the daemon destroys objects a little after their process exits. */
+  /**
+   * Polls until the numbers match, or fails at the time limit: the daemon destroys objects a little after their process
+   * exits.
+   */
   settled(isReached: (stat: Stat) => boolean): Promise<Stat>
 }
 

@@ -1,6 +1,6 @@
 /*
- * `userdma trace` with unmodified programs, programs of the library and drivers' descriptors: calls and their arguments,
- * selections, tables, JSON, bytes, and captures that tshark reads.
+ * `userdma trace` with unmodified programs, programs of the library and drivers' descriptors: calls and their
+ * arguments, selections, tables, JSON, bytes, and captures that tshark reads.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -29,7 +29,9 @@ import {
 
 const contexts = ownProgram('contexts')
 
-/** Runs ibv_rc_pingpong with its client under `userdma trace`; returns the lines of calls and the path of the capture. */
+/**
+ * Runs ibv_rc_pingpong with its client under `userdma trace`; returns the lines of calls and the path of the capture.
+ */
 const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly string[]) => {
   const folder = temporaryFolder(t)
   const calls = join(folder, 'calls.txt')
@@ -112,7 +114,8 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       selected.length >= 2 && selected.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
       selected.join('\n'),
     )
-    // Only a query that libibverbs itself makes fails, to find out whether the kernel has ioctls; --errors leaves it out.
+    // Only a query that libibverbs itself makes fails, to find out whether the kernel has ioctls; --errors leaves it
+    // out.
     assert.deepEqual(await traced('--errors', '--json'), [''])
     const all = (await traced('--json')).map(line => JSON.parse(line))
     assert.deepEqual(
@@ -259,7 +262,8 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       assert.deepEqual([count(SEND_FIRST), count(SEND_MIDDLE), count(SEND_LAST)], [40, 120, 40], lines.join('\n'))
       assert.ok(count(ACKNOWLEDGE) > 0)
       for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
-      // 0x600000 is tshark's severity "warning" (PI_WARN). Over IPv6 tshark warns of a UDP checksum of 0, which RoCE uses there too.
+      // 0x600000 is tshark's severity "warning" (PI_WARN). Over IPv6 tshark warns of a UDP checksum of 0, which RoCE
+      // uses there too.
       const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
       const output = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
       assert.deepEqual(output, [''])

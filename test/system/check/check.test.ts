@@ -30,7 +30,9 @@ const sources = join(repoRoot, 'docs', 'findings')
 const faulty = (name: string): string => join(repoRoot, 'build', 'findings', name)
 const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
 
-/** A library whose constructor calls the program's function at the address $CONSTRUCTOR while the loader holds its lock. */
+/**
+ * A library whose constructor calls the program's function at the address $CONSTRUCTOR while the loader holds its lock.
+ */
 const CONSTRUCTOR = `
 #include <stdint.h>
 #include <stdlib.h>
@@ -79,7 +81,9 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
-/** Writes a program `program.mjs`, which imports `open` in line 1 and has these lines from line 2 on; returns its path. */
+/**
+ * Writes a program `program.mjs`, which imports `open` in line 1 and has these lines from line 2 on; returns its path.
+ */
 const libraryProgram = (scope: Scope, lines: readonly string[]): string => {
   const file = join(temporaryFolder(scope), 'program.mjs')
   const library = new URL('../../../src/verbs/index.js', import.meta.url).href

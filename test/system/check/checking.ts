@@ -40,7 +40,9 @@ export const serverAndClient = async (command: string): Promise<string> => {
   return `${line} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${line} localhost > /dev/null; wait`
 }
 
-/** Runs a shell script under `userdma check`; returns its findings of all severities, and what was left out for a bound. */
+/**
+ * Runs a shell script under `userdma check`; returns its findings of all severities, and what was left out for a bound.
+ */
 export const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
   const output = join(temporaryFolder(scope), 'findings')
   const { status, stdout, stderr } = await runUserdma(

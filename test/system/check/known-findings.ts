@@ -2,8 +2,8 @@
  * True findings of `userdma check` in third-party programs and in ours, with their source lines. docs/findings.md shows
  * this table, and real-programs.ts compares the findings of a run with it.
  *
- * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Those in C are stripped, so findings have no source lines: a
- * row matches the text of a finding, and `source` is from reading the sources.
+ * Programs of Debian 12: rdma-core 44.0, perftest 4.5-0.17. Those in C are stripped, so findings have no source lines:
+ * a row matches the text of a finding, and `source` is from reading the sources.
  */
 import { basename } from 'node:path'
 import type { FindingId, Severity } from '../../../src/spec/check/findings.ts'

@@ -1,6 +1,6 @@
 /*
- * A daemon with --check for the tests of real programs: its findings, with the command during which each was reported, and
- * the comparison with the table of known findings.
+ * A daemon with --check for the tests of real programs: its findings, with the command during which each was reported,
+ * and the comparison with the table of known findings.
  */
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
 import { openSession } from '../../../src/cli/client.ts'

@@ -1,6 +1,6 @@
 /*
- * `--torment` with the programs of test/programs/check/torment_cases.c: mistakes that work without it fail with one of 100
- * seeds, and the same programs without the mistakes pass.
+ * `--torment` with the programs of test/programs/check/torment_cases.c: mistakes that work without it fail with one of
+ * 100 seeds, and the same programs without the mistakes pass.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

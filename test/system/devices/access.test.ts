@@ -1,6 +1,6 @@
 /*
- * Programs whose memory the daemon may not access, because they are not dumpable or of another user: they see the names and
- * attributes of devices and open none, and one message gives the reason.
+ * Programs whose memory the daemon may not access, because they are not dumpable or of another user: they see the names
+ * and attributes of devices and open none, and one message gives the reason.
  */
 import assert from 'node:assert/strict'
 import { type SpawnOptions, spawnSync } from 'node:child_process'
@@ -41,8 +41,8 @@ const undumpableOptions = (): string => {
 }
 
 /**
- * Starts a daemon; returns its socket, and options for programs whose memory it may not access. Root's daemon may access
- * any memory, so as root both run as another user.
+ * Starts a daemon; returns its socket, and options for programs whose memory it may not access. Root's daemon may
+ * access any memory, so as root both run as another user.
  */
 const startWithoutAccess = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
   const NODE_OPTIONS = undumpableOptions()

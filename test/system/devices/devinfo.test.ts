@@ -9,8 +9,8 @@ import { fixture } from '../../paths.ts'
 import { lacking, ONE_DEVICE, run, runUserdma, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Lines of `ibv_devinfo -v` that differ from the recorded output of a kernel's rxe0 at 10.77.0.2, as that line and ours, with
- * the reason. All other lines are identical, including spaces.
+ * Lines of `ibv_devinfo -v` that differ from the recorded output of a kernel's rxe0 at 10.77.0.2, as that line and
+ * ours, with the reason. All other lines are identical, including spaces.
  */
 const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // Derived from the device's address, since the interface of 127.0.0.1 has no MAC address.

@@ -1,6 +1,6 @@
 /*
- * Where failures of programs are reported: failed requests, and destroys that wait for acknowledgements, in the daemon's
- * log, in traces and in `userdma stat --qps`.
+ * Where failures of programs are reported: failed requests, and destroys that wait for acknowledgements, in the
+ * daemon's log, in traces and in `userdma stat --qps`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Fault rules of a running daemon: pingpongs complete with each, the counters show the faults, and `userdma fault` replaces
- * rules during a transfer.
+ * Fault rules of a running daemon: pingpongs complete with each, the counters show the faults, and `userdma fault`
+ * replaces rules during a transfer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,8 +10,8 @@ import { assertGoodPair, type PingpongCase, runCase, startPair } from '../pairs/
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Rules, the counters of faults that must grow, and the number of messages that this takes. No rule drops ACKs: a program
- * that misses the last ACK would wait for a peer that has exited.
+ * Rules, the counters of faults that must grow, and the number of messages that this takes. No rule drops ACKs: a
+ * program that misses the last ACK would wait for a peer that has exited.
  */
 const cases: readonly (readonly [rules: string, counters: readonly string[], iterations: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],

@@ -7,8 +7,8 @@ import { caseName, type PingpongCase, runCase } from '../pairs/pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from '../programs.ts'
 
 /**
- * Cases and their numbers of messages. Each loss that no later packet reveals costs ibv_rc_pingpong's local ACK timeout,
- * 67 ms. So messages are few and long: the next packet of the message reveals most losses.
+ * Cases and their numbers of messages. Each loss that no later packet reveals costs ibv_rc_pingpong's local ACK
+ * timeout, 67 ms. So messages are few and long: the next packet of the message reveals most losses.
  */
 const cases: readonly (readonly [pingpong: PingpongCase, iterations: number])[] = [
   [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],

@@ -1,9 +1,10 @@
 /*
- * The expected output of test/programs/pairs/outcomes.c at each end, case by case. With userdma as the responder it follows
- * the InfiniBand specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the differences).
+ * The expected output of test/programs/pairs/outcomes.c at each end, case by case. With userdma as the responder it
+ * follows the InfiniBand specification, with Linux's rxe it is rxe's (docs/reference/conformance.md lists the
+ * differences).
  *
- * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair at the end:
- * 3 is RTS, 6 ERR, 7 a queue pair that was destroyed (enum ibv_qp_state).
+ * A line has the wr_id and the status of each completion (ibv_wc_status_str), then the state of the queue pair at the
+ * end: 3 is RTS, 6 ERR, 7 a queue pair that was destroyed (enum ibv_qp_state).
  */
 import assert from 'node:assert/strict'
 

@@ -1,6 +1,6 @@
 /*
- * Memory whose access never completes: its program is disconnected, and the log has the reason; other programs continue,
- * and the daemon still ends on SIGTERM. The same for guests that try to block the daemon in other ways.
+ * Memory whose access never completes: its program is disconnected, and the log has the reason; other programs
+ * continue, and the daemon still ends on SIGTERM. The same for guests that try to block the daemon in other ways.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -29,9 +29,9 @@ const NOBODY = 65534
 const SLOW = /remote operation error, vendor_err 0x50c/
 
 /**
- * Kinds of memory (test/programs/memory/slow_memory.c), whose it is, what its program prints, and whether the program is
- * disconnected. A guest's memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages
- * immediately.
+ * Kinds of memory (test/programs/memory/slow_memory.c), whose it is, what its program prints, and whether the program
+ * is disconnected. A guest's memory is copied through /proc/PID/mem, where the kernel refuses userfaultfd's missing
+ * pages immediately.
  */
 const cases: readonly { kind: string; guest?: number; printed: RegExp; isCutOff: boolean }[] = [
   { kind: 'fuse', printed: SLOW, isCutOff: true },
@@ -111,7 +111,9 @@ describe('memory whose access never completes', { skip }, () => {
   })
 })
 
-/** Files and processes with which a guest tries to block the daemon; test/programs/failures/stalling.c describes each. */
+/**
+ * Files and processes with which a guest tries to block the daemon; test/programs/failures/stalling.c describes each.
+ */
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const cutOffStalls = ['written', 'shown', 'mapped']
 

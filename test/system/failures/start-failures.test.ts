@@ -1,6 +1,6 @@
 /*
- * A start that fails gives the reason: no disk space, no /proc, too few descriptors, folders of other users. Also the log of
- * a start that succeeds.
+ * A start that fails gives the reason: no disk space, no /proc, too few descriptors, folders of other users. Also the
+ * log of a start that succeeds.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'

@@ -23,8 +23,8 @@ const parse = (text: string): Record<string, Record<string, number>> => {
 }
 
 /**
- * A script that starts a daemon on a small file system and reads a counter file, first while the file system is full, then
- * when it has room.
+ * A script that starts a daemon on a small file system and reads a counter file, first while the file system is full,
+ * then when it has room.
  */
 const fullDiskScript = (folder: string): string => `
   mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit 9

@@ -1,6 +1,6 @@
 /*
- * Netlink (RDMA_NLDEV): sockets behave as netlink(7) says, the output of iproute2's `rdma` and the answers to its requests
- * are Linux's, listeners get events, and libibverbs finds devices of any name.
+ * Netlink (RDMA_NLDEV): sockets behave as netlink(7) says, the output of iproute2's `rdma` and the answers to its
+ * requests are Linux's, listeners get events, and libibverbs finds devices of any name.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -152,8 +152,8 @@ const UNCOMPARED: ReadonlySet<string> = new Set([
   ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
 ])
 /**
- * Flags of CAP_FLAGS that only our devices have: XRC (bit 20), which Linux's rxe lacks, and FLUSH (bit 39), which the recorded
- * rxe lacks.
+ * Flags of CAP_FLAGS that only our devices have: XRC (bit 20), which Linux's rxe lacks, and FLUSH (bit 39), which the
+ * recorded rxe lacks.
  */
 const ONLY_USERDMA = (1n << 20n) | (1n << 39n)
 

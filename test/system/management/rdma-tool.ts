@@ -23,8 +23,8 @@ const transcripts = (name: string): Transcript[] =>
   )
 
 /**
- * The lines of an output, sorted, without numbers that differ, and without the objects of Linux's own clients except queue
- * pair 1.
+ * The lines of an output, sorted, without numbers that differ, and without the objects of Linux's own clients except
+ * queue pair 1.
  */
 const comparable = (output: string): string[] =>
   output
@@ -54,7 +54,9 @@ const comparable = (output: string): string[] =>
 /** The command with the number of an existing queue pair in place of the recorded one (`rdma res show qp lqpn 17`). */
 const withQpn = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
 
-/** Runs a shell line under a daemon; returns its status and whole output. `path`: a folder searched first for programs. */
+/**
+ * Runs a shell line under a daemon; returns its status and whole output. `path`: a folder searched first for programs.
+ */
 export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command: string, path?: string) => {
   const environment = path === undefined ? env : { ...env, PATH: `${path}:${env.PATH}` }
   const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: environment })
@@ -62,8 +64,8 @@ export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command:
 }
 
 /**
- * Starts two servers that wait for a client, with all their objects, one after the other, so that numbers increase as on
- * Linux; returns their process ids.
+ * Starts two servers that wait for a client, with all their objects, one after the other, so that numbers increase as
+ * on Linux; returns their process ids.
  */
 export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
   const pids: number[] = []
@@ -92,8 +94,8 @@ const assertRecorded = async (
 }
 
 /**
- * Asserts that `rdma` shows devices, objects and counters as recorded. `recordings`: the version of `rdma`, with the kernel
- * if it is not of the same version; `path`: a folder with that `rdma`; undefined: the installed one.
+ * Asserts that `rdma` shows devices, objects and counters as recorded. `recordings`: the version of `rdma`, with the
+ * kernel if it is not of the same version; `path`: a folder with that `rdma`; undefined: the installed one.
  */
 export const showsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)

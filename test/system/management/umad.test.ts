@@ -1,8 +1,8 @@
 /*
  * umad files as libibumad programs use them: nodes, agents, requests and responses between devices, long messages, and
- * clean-up after programs are killed and devices are removed. Expected results are those of Linux 6.12 with its soft device,
- * where the same program (test/programs/connections/umad.c) was run; docs/reference/management-datagrams.md lists
- * differences.
+ * clean-up after programs are killed and devices are removed. Expected results are those of Linux 6.12 with its soft
+ * device, where the same program (test/programs/connections/umad.c) was run; docs/reference/management-datagrams.md
+ * lists differences.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The program test/programs/connections/umad.c, which calls umad files as the test tells it, with the structs of Linux's
- * ib_user_mad.h.
+ * The program test/programs/connections/umad.c, which calls umad files as the test tells it, with the structs of
+ * Linux's ib_user_mad.h.
  */
 import assert from 'node:assert/strict'
 import { RegisterAgent, RegisterAgent2, UmadHeader } from '../../../src/spec/linux/umad.ts'

@@ -1,6 +1,6 @@
 /*
- * All cases of matrix.ts on every network: loopback without and with losses, veth between namespaces at MTU 1500 and 9000,
- * IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
+ * All cases of matrix.ts on every network: loopback without and with losses, veth between namespaces at MTU 1500 and
+ * 9000, IPv4 and IPv6, each with GSO (--link udp) and without (--link udp-plain).
  */
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../../loopback.ts'
@@ -38,8 +38,8 @@ const onLoopback: readonly Plan[] = links.map((link, i) => ({
 
 /**
  * ACKs are lost only in cases whose ends wait for each other before they exit: a pingpong that has received everything
- * destroys its queue pairs, and if its last ACK is lost, the other end waits for ever. ib_send_lat -e is left out too: it
- * takes the events of both its queues from one channel, and fails if they arrive in another order.
+ * destroys its queue pairs, and if its last ACK is lost, the other end waits for ever. ib_send_lat -e is left out too:
+ * it takes the events of both its queues from one channel, and fails if they arrive in another order.
  */
 const losses = [
   {

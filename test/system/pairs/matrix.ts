@@ -2,9 +2,9 @@
  * Debian's RDMA programs of every transport service between two of our daemons: the cases, and functions that start the
  * daemons and run a case. Server and client of a case have the same options.
  *
- * Packets of unreliable services that overflow a receiver's socket buffer are lost, and the programs would wait for them for
- * ever: these cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so a round trip
- * takes as long as the scheduler decides; its cases have few round trips.
+ * Packets of unreliable services that overflow a receiver's socket buffer are lost, and the programs would wait for
+ * them for ever: these cases send less than such a buffer holds. ib_write_lat polls memory without calling the device,
+ * so a round trip takes as long as the scheduler decides; its cases have few round trips.
  */
 import assert from 'node:assert/strict'
 import { type Scope, startDaemon, type TestDaemon } from '../programs.ts'

@@ -1,6 +1,6 @@
 /*
- * Runs a server and a client as processes: ibv_rc_pingpong, whose cases are here, or another program with the same options
- * for device and port.
+ * Runs a server and a client as processes: ibv_rc_pingpong, whose cases are here, or another program with the same
+ * options for device and port.
  */
 import assert from 'node:assert/strict'
 import {

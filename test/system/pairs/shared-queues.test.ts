@@ -1,6 +1,6 @@
 /*
- * Shared receive queues and XRC with unmodified programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest) and our own. rxe's
- * provider has no XRC; the preload library adds it.
+ * Shared receive queues and XRC with unmodified programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest) and our own.
+ * rxe's provider has no XRC; the preload library adds it.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

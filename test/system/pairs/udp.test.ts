@@ -219,8 +219,8 @@ describe('a daemon with --link udp', { skip: lacking('ibv_devinfo') }, () => {
 })
 
 /**
- * Waits until a capture in progress has this number of packets, or for 10 seconds: the caller compares the numbers. Checks
- * whenever the file has grown.
+ * Waits until a capture in progress has this number of packets, or for 10 seconds: the caller compares the numbers.
+ * Checks whenever the file has grown.
  */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {

@@ -1,5 +1,6 @@
 /*
- * 200 programs of rdma_cm that are killed (test/system/rdmacm/killed-rdmacm.ts), and 5,000 requests that end at the same time.
+ * 200 programs of rdma_cm that are killed (test/system/rdmacm/killed-rdmacm.ts), and 5,000 requests that end at the
+ * same time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

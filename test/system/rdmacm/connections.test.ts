@@ -1,7 +1,7 @@
 /*
- * rdma_cm calls of controlled programs (test/programs/connections/ucma.c): no program reaches another's identifiers, nothing
- * is left of killed and stopped programs, and their peers are notified; events, channels, removed devices, ECE and
- * QUERY_ROUTE (docs/reference/connection-manager.md, docs/why/threat-model.md).
+ * rdma_cm calls of controlled programs (test/programs/connections/ucma.c): no program reaches another's identifiers,
+ * nothing is left of killed and stopped programs, and their peers are notified; events, channels, removed devices, ECE
+ * and QUERY_ROUTE (docs/reference/connection-manager.md, docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -263,7 +263,8 @@ describe('a program that rejects', { skip: missing }, () => {
     const listener = await program.create()
     await program.bind(listener, PORT)
     await program.listen(listener)
-    // 28 is CONSUMER_DEFINED, which also stands for 0; 35 VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not allowed.
+    // 28 is CONSUMER_DEFINED, which also stands for 0; 35 VENDOR_OPTION_NOT_SUPPORTED; 8, INVALID_SERVICE_ID, is not
+    // allowed.
     for (const [reason, reported] of [
       [0, 28],
       [28, 28],

@@ -1,14 +1,14 @@
 /*
- * Kills rdma_cm programs in every state of a connection, some while they are stopped: their peers get events, and nothing is
- * left of them. Used by connections.test.ts and, with more programs, by connections.long.test.ts.
+ * Kills rdma_cm programs in every state of a connection, some while they are stopped: their peers get events, and
+ * nothing is left of them. Used by connections.test.ts and, with more programs, by connections.long.test.ts.
  */
 import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from '../programs.ts'
 import { UcmaProgram } from './ucma.ts'
 
 /**
- * The states in which a program (the victim) is killed, and the event that its peer (the survivor) gets; '': none, as on Linux
- * for a request that is not answered yet.
+ * The states in which a program (the victim) is killed, and the event that its peer (the survivor) gets; '': none, as
+ * on Linux for a request that is not answered yet.
  */
 const victimStates = {
   'with an unread request': 'REJECTED',
@@ -64,7 +64,10 @@ interface Ports {
   next: number
 }
 
-/** Kills one program in each state, `rounds` times, and asserts that the survivor's events and the daemon's objects are right. */
+/**
+ * Kills one program in each state, `rounds` times, and asserts that the survivor's events and the daemon's objects are
+ * right.
+ */
 export const killInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }

@@ -1,5 +1,6 @@
 /*
- * Thousands of connections (R44): librdmacm's own benchmark cmtime, and 10,000 connections of the library in one process.
+ * Thousands of connections (R44): librdmacm's own benchmark cmtime, and 10,000 connections of the library in one
+ * process.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

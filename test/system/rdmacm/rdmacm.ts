@@ -1,6 +1,6 @@
 /*
- * Debian's programs of rdma_cm: the cases, and functions that run a case as a server and a client. Other pairs of programs of
- * the catalogue (test/catalogue) run with them too.
+ * Debian's programs of rdma_cm: the cases, and functions that run a case as a server and a client. Other pairs of
+ * programs of the catalogue (test/catalogue) run with them too.
  */
 import assert from 'node:assert/strict'
 import type { Stat } from '../../../src/uapi/tool.ts'
@@ -16,7 +16,9 @@ import {
 } from '../programs.ts'
 
 export interface RdmacmCase {
-  /** The command lines; SERVER and PORT stand for the server's address and a free port, for others see `Placeholders`. */
+  /**
+   * The command lines; SERVER and PORT stand for the server's address and a free port, for others see `Placeholders`.
+   */
   readonly server: string
   readonly client: string
   /** The server keeps listening: it is stopped after the client. */

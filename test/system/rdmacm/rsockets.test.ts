@@ -1,7 +1,7 @@
 /*
- * rsockets, librdmacm's sockets over RC queue pairs, between two daemons over UDP: programs of rsockets, and a TCP program
- * whose sockets librspreload turns into rsockets, one after the other and all concurrently, without losses and with losses,
- * which also hit CM messages. The programs compare the received data byte by byte.
+ * rsockets, librdmacm's sockets over RC queue pairs, between two daemons over UDP: programs of rsockets, and a TCP
+ * program whose sockets librspreload turns into rsockets, one after the other and all concurrently, without losses and
+ * with losses, which also hit CM messages. The programs compare the received data byte by byte.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

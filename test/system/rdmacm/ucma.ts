@@ -1,6 +1,6 @@
 /*
- * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as the test tells it: those commands
- * of Linux's rdma_user_cm.h that tests need. Offsets are those of its structs.
+ * The program test/programs/connections/ucma.c, which writes commands to an rdma_cm file as the test tells it: those
+ * commands of Linux's rdma_user_cm.h that tests need. Offsets are those of its structs.
  */
 import assert from 'node:assert/strict'
 import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
@@ -57,7 +57,10 @@ const storeEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void 
 }
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
-/** Each method is a command, and returns the result of write(2), the command's size, or minus an errno, unless it says otherwise. */
+/**
+ * Each method is a command, and returns the result of write(2), the command's size, or minus an errno, unless it says
+ * otherwise.
+ */
 export class UcmaProgram extends StepProgram {
   /** Starts the program and opens a channel; `user`: the user it runs as. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
@@ -67,8 +70,8 @@ export class UcmaProgram extends StepProgram {
   }
 
   /**
-   * Writes a command with this body. `at`: offset in the body of the response's address, -1 for none; `out`: size of the
-   * response.
+   * Writes a command with this body. `at`: offset in the body of the response's address, -1 for none; `out`: size of
+   * the response.
    */
   write(number: number, view: DataView, at = -1, out = 0): Promise<StepResult> {
     return this.step(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)

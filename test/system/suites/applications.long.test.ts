@@ -1,6 +1,6 @@
 /*
- * Third-party applications on librdmacm and libibverbs, each with a server and a client, as docs/reference/applications.md
- * lists them (those with a star; the others were tried by hand).
+ * Third-party applications on librdmacm and libibverbs, each with a server and a client, as
+ * docs/reference/applications.md lists them (those with a star; the others were tried by hand).
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -16,7 +16,9 @@ const runOrThrow = (command: string, args: readonly string[]): void => {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr ?? 'it cannot be started'}`)
 }
 
-/** The folder with these packages and their dependencies, unpacked; fetches them the first time. Throws if it cannot. */
+/**
+ * The folder with these packages and their dependencies, unpacked; fetches them the first time. Throws if it cannot.
+ */
 export const fetchDebian13 = (packages: readonly string[]): string => {
   if (!existsSync(KEYRING)) throw new Error(`there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only`)
   const root = join(FOLDER, packages.join('+'))

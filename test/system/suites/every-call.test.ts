@@ -1,6 +1,6 @@
 /*
- * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture
- * lists with a reason. The guest of test/peer makes the same calls on Linux itself.
+ * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the
+ * fixture lists with a reason. The guest of test/peer makes the same calls on Linux itself.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -72,8 +72,8 @@ export const runPyverbs = async (
 }
 
 /**
- * Asserts that no test failed, and that every listed test passed: all that pass with Linux's soft device, and more. Listed
- * tests that this version of rdma-core does not have are ignored.
+ * Asserts that no test failed, and that every listed test passed: all that pass with Linux's soft device, and more.
+ * Listed tests that this version of rdma-core does not have are ignored.
  */
 export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
   assert.deepEqual(

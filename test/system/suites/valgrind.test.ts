@@ -1,5 +1,6 @@
 /*
- * Under valgrind the bytes of a buffer that have arrived are initialised, and the others are not: using them is reported.
+ * Under valgrind the bytes of a buffer that have arrived are initialised, and the others are not: using them is
+ * reported.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
