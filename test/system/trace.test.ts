@@ -219,12 +219,12 @@ describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => 
     it(`is read by tshark from REQ to DREP (${address})`, async t => {
       const daemon = await startDaemon(t, { devices: [`rxe0@${address}`] })
       const pcap = join(temporaryFolder(t), 'packets.pcapng')
-      const ends = ['-a', address, '-p', String(await freePort()), '-C', '2']
+      const addressOptions = ['-a', address, '-p', String(await freePort()), '-C', '2']
       // The server is traced: it sends the last message, the DREP.
       const options = ['trace', '--socket', daemon.socket, '-o', '/dev/null', '--pcap', pcap]
-      const server = start(t, userdma, [...options, '--', 'rping', '-s', ...ends])
+      const server = start(t, userdma, [...options, '--', 'rping', '-s', ...addressOptions])
       await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
-      const client = await run(t, 'rping', ['-c', ...ends], { env: daemon.env })
+      const client = await run(t, 'rping', ['-c', ...addressOptions], { env: daemon.env })
       assert.equal(client.status, 0, client.stdout + client.stderr)
       await server.ended
       const lines = await tshark(t, pcap, '-Y', 'infiniband.mad.mgmtclass == 7') // 7: communication management

@@ -44,13 +44,13 @@ describe('a context used by two programs', { skip: lacking(imported) }, () => {
 
   it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
     const shared = await startDaemon(t, { guest: OTHER_USER })
-    const good = await run(t, imported, ['share', `${OTHER_USER}`], { env: shared.env })
-    assert.deepEqual([good.status, good.stdout, good.stderr], [0, 'shared\n', ''])
+    const served = await run(t, imported, ['share', `${OTHER_USER}`], { env: shared.env })
+    assert.deepEqual([served.status, served.stdout, served.stderr], [0, 'shared\n', ''])
     await shared.settled(isEmpty)
-    const own = await startDaemon(t)
-    const refused = await run(t, imported, ['share', `${OTHER_USER}`], { env: own.env })
+    const unshared = await startDaemon(t)
+    const refused = await run(t, imported, ['share', `${OTHER_USER}`], { env: unshared.env })
     assert.equal(refused.status, 1)
     assert.match(refused.stderr, /QUERY_CONTEXT: EACCES/)
-    await own.settled(isEmpty)
+    await unshared.settled(isEmpty)
   })
 })

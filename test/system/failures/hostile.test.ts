@@ -61,23 +61,23 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const small = await startDaemon(t, { descriptors: 300 })
     const greedy = await open({ socket: small.socket })
     t.after(() => greedy.close())
-    const taken: { close(): void }[] = []
+    const queues: { close(): void }[] = []
     const takeAll = (): void => {
-      for (;;) taken.push(greedy.eventQueue())
+      for (;;) queues.push(greedy.eventQueue())
     }
     const quotaError = { code: 'EMFILE', message: /process \d+ uses \d+ descriptors of the daemon and may use/ }
     assert.throws(takeAll, quotaError)
-    assert.ok(taken.length > 30, `${taken.length}`)
+    assert.ok(queues.length > 30, `${queues.length}`)
     await assert.rejects(open({ socket: small.socket }), { code: 'EMFILE' })
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
     assertGoodPair(await pair.ended())
     await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
     // Once the daemon has noticed that descriptors are released, the client can get them again.
-    const before = taken.length
-    for (const queue of taken.splice(0, 5)) queue.close()
-    for (const deadline = Date.now() + 10_000; taken.length < before; ) {
+    const before = queues.length
+    for (const queue of queues.splice(0, 5)) queue.close()
+    for (const deadline = Date.now() + 10_000; queues.length < before; ) {
       assert.throws(takeAll, quotaError)
-      assert.ok(Date.now() < deadline, `${taken.length} of ${before} again`)
+      assert.ok(Date.now() < deadline, `${queues.length} of ${before} again`)
     }
     assert.doesNotMatch(small.running.output(), /unforeseen|Error/)
   })

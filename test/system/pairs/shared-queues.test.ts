@@ -74,10 +74,10 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
       env: serverDaemon.env,
     })
     assert.ok(await untilListening(port, server.ended), server.output())
-    const ends = Array.from({ length: count }, () =>
+    const clients = Array.from({ length: count }, () =>
       run(t, program, ['-d', devices[1], ...options, 'localhost'], { env: clientDaemon.env }),
     )
-    for (const finished of [...(await Promise.all(ends)), await server.ended]) {
+    for (const finished of [...(await Promise.all(clients)), await server.ended]) {
       assertGood(finished)
       assert.match(finished.stdout, /^success$/m)
     }
