@@ -171,7 +171,7 @@ export const Messages = {
     /** The stack of the call, as STACK named it; 0: none. */
     ['stack', 'u32'],
   ),
-  /** wants: additions to replies (`HelloWants`). */
+  /** version: SESSION_VERSION; wants: HelloWants; tag: the value of SessionEnv.tag, or empty. */
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
    * error: 0 or a positive errno. EACCES: the daemon may not access the process's memory, and serves only requests of
@@ -186,12 +186,14 @@ export const Messages = {
    */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /**
-   * error: 0 or a positive errno. rdev, inode: of the node, as in stat(2). Attached to the reply of OPEN: memory file
-   * and doorbell socket; of ATTACH: doorbell socket.
+   * error: 0 or a positive errno. context: its number, 0 for a node without contexts. rdev: of the node, as in stat(2);
+   * inode: of the context's memory file, or 0. Attached to the reply of OPEN: memory file and doorbell socket, or the
+   * channel's socket; of ATTACH: doorbell socket.
    */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
   /** request: the second argument of ioctl(2), 32 bits as in Linux; argument: the third. */
   ioctl: layout(['request', 'u32'], ['reserved', 'u32'], ['argument', 'u64']),
+  /** The second and third argument of write(2) or, in READ, of read(2). */
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
    * ret ≥ 0: the call's result, < 0: negative errno. Followed by `installCount` install structs or, after an error, by
@@ -202,7 +204,7 @@ export const Messages = {
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** operation: NetlinkOperation, which explains `extra` and `argument`. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
-  /** `frames`: NUL-terminated. */
+  /** id: chosen by the client, from 1; frames: lines as described above, NUL-terminated. */
   stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
   /** An entry of the post log (`PostLog`). queue: PostQueue; number: the QPN, or the handle of the SRQ. */
   post: layout(
@@ -340,8 +342,9 @@ export const NetlinkOperation = {
 /**
  * The mark by which a shim recognizes a descriptor of userdma that another program has passed to its program: the
  * socket's send timeout (SO_SNDTIMEO), which these sockets do not need otherwise. Its seconds are FIRST + InstallKind
- * for the socket of a new descriptor, and the context's inode for a doorbell socket (set by the shim). MICROSECONDS is
- * a fraction that kernels of any timer frequency store exactly.
+ * for the socket of a new descriptor. For a doorbell socket, which the shim marks, they are smaller and made from the
+ * inode of the context's memory file (shim/files/fds.c). MICROSECONDS is a fraction that kernels of any timer frequency
+ * store exactly.
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 

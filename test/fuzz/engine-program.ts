@@ -30,7 +30,16 @@ export const Fix = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, 
 export const HEAD_BYTES = 48
 
 /**
- * By kind: bytes of arguments, which follow the byte with kind and row. In a packet record the packet's bytes follow.
+ * By kind: bytes of arguments, which follow the byte with kind and row.
+ * - PACKET: see `packetRecord`; the packet's bytes follow
+ * - SEND: opcode, flags, number of elements, length (2 bytes), offset of the remote address, key or immediate data,
+ *   compare value, swap value or window
+ * - RECEIVE: number of requests, length / 16, key
+ * - TRANSMIT: not used
+ * - TIME: mantissa and exponent of the microseconds that pass
+ * - STATE: choice of the next state and its attributes
+ * - ATTRIBUTES: access flags, minRnrTimer, maxDestRdAtomic, maxRdAtomic
+ * - RENEW: only if the low three bits are 0
  */
 const ARGUMENT_BYTES: readonly number[] = [5, 9, 3, 1, 2, 1, 4, 1]
 
@@ -66,11 +75,11 @@ export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
  */
 export const packetRecord = (row: number, fixes: number, delta: number, packet: Uint8Array): number[] => {
   const head = packet.subarray(0, HEAD_BYTES)
-  const quads = packet.length >> 2
-  return [(row << 3) | Record.PACKET, fixes, delta, quads >> 8, quads, head.length, ...head]
+  const words = packet.length >> 2
+  return [(row << 3) | Record.PACKET, fixes, delta, words >> 8, words, head.length, ...head]
 }
 
-/** By the upper three bits of BTH.opcode: the queue pair of engine.ts with that service. */
+/** By the upper three bits of BTH.opcode: the queue pair (`SERVICES` in engine.ts) that gets the packet. */
 const ROW_OF = [0, 2, 0, 3, 0, 5]
 const ALL_FIXES = Fix.QPN | Fix.PSN | Fix.KEY | Fix.PKEY | Fix.VERSION
 

@@ -136,9 +136,9 @@ const start = (feature: (number: number) => void) => {
     const argument = (n: number): number => (at + n < end ? bytes[at + n] : 0)
     const fixes = argument(0)
     const delta = (argument(1) << 24) >> 24
-    const quads = (argument(2) << 8) | argument(3)
+    const words = (argument(2) << 8) | argument(3)
     const head = bytes.subarray(at + 5, end)
-    const length = Math.min(MAX_PACKET, Math.max(16, quads * 4))
+    const length = Math.min(MAX_PACKET, Math.max(16, words * 4))
     const packet = new Uint8Array(length).fill(0xcd)
     packet.set(head.subarray(0, Math.min(HEAD_BYTES, length)))
     const view = new DataView(packet.buffer)

@@ -38,7 +38,7 @@ const argument = (text: string, names: string, index: number): Range[] =>
 /**
  * The value at `index` of each initializer of a scatter/gather element without field names: {address, length, lkey}.
  */
-const positional = (text: string, index: number): Range[] =>
+const positionalValues = (text: string, index: number): Range[] =>
   [...text.matchAll(/struct ibv_sge\)? ?(?:\w+ = )?\{(?=[^.\s])/g)].flatMap(match => {
     const [list] = callsOf(`f(${text.slice(match.index + match[0].length)}`, 'f')
     const arg = list?.args.length === 3 ? list.args[index] : undefined
@@ -50,7 +50,7 @@ const positional = (text: string, index: number): Range[] =>
 const lengths = (text: string): Range[] => [
   ...matchesOf(text, /\.addr = [^;{}]*\.length = ([^,;}]+)/),
   ...matchesOf(text, /\bsge\.length = ([^;]+);/),
-  ...positional(text, 1),
+  ...positionalValues(text, 1),
 ]
 const remoteAddresses = (text: string): Range[] => [
   ...valuesOf(text, 'remote_addr'),

@@ -1,5 +1,5 @@
 /*
- * The kinds of torment are described in docs/how-to/torment.md with the words of their table.
+ * docs/how-to/torment.md has the same rows as the table of `--torment` behaviour, src/spec/check/torment.ts.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { TormentKinds } from '../../src/spec/check/torment.ts'
 import { repoRoot } from '../paths.ts'
 
-test('docs/how-to/torment.md has the table of kinds', () => {
+test('docs/how-to/torment.md has the rows of TormentKinds', () => {
   const rows = Object.entries(TormentKinds).map(([kind, { help, rule }]) => `| \`${kind}\` | ${help} | ${rule} |`)
   const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'torment.md'), 'utf8')
   assert.deepEqual(

@@ -36,12 +36,12 @@ export const packetWith = (opcode: Opcode): fc.Arbitrary<WellFormedPacket> =>
         pad: padCnt > 0 ? pad : fc.constant(undefined),
         icrc: fc.integer({ min: 0, max: 0xffff_ffff }),
       })
-      .map(({ pad: odd, ...record }) => ({
+      .map(({ pad: nonzeroPad, ...record }) => ({
         kind: 'packet',
         name: opcode.name,
         payload,
         ...record,
-        ...(odd !== undefined && { pad: odd }),
+        ...(nonzeroPad !== undefined && { pad: nonzeroPad }),
       })) as unknown as fc.Arbitrary<WellFormedPacket>
   })
 

@@ -164,8 +164,8 @@ const table = {
   },
   'peer-refused': {
     severity: 'error',
-    title: 'a peer that is not of this daemon refused the request',
-    why: 'The NAK has a class of error but no cause (IBA 9.7.5.2).',
+    title: 'a peer outside this daemon refused the request',
+    why: 'The NAK tells the kind of error but not its cause (IBA 9.7.5.2).',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
     causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
   },
@@ -215,7 +215,7 @@ const table = {
   'unknown-rkey': {
     severity: 'error',
     title: 'the rkey never existed',
-    why: 'An rkey is the number that the registration returned. The lkey, the rkey in the wrong byte order or a truncated rkey is another number.',
+    why: 'An rkey is the number that the registration returned. The lkey of another region, the rkey in the wrong byte order or a truncated rkey is another number.',
     advice:
       'send rkey, not lkey, as 32 bits in the byte order that both ends agreed on; a region without remote rights has rkey 0',
     causes: ['RKEY_UNKNOWN', 'RKEY_REFUSED'],
@@ -237,7 +237,7 @@ const table = {
   'rkey-no-right': {
     severity: 'error',
     title: 'the region does not allow this remote access',
-    why: 'A region allows only what its access flags name (IBA 10.6).',
+    why: 'A region allows only the accesses that its access flags name (IBA 10.6).',
     advice: 'register with IBV_ACCESS_REMOTE_READ, _WRITE or _ATOMIC; the last two also need IBV_ACCESS_LOCAL_WRITE',
     causes: ['RKEY_NO_RIGHT'],
   },
@@ -251,7 +251,7 @@ const table = {
   'window-not-bound': {
     severity: 'error',
     title: 'the rkey is of a memory window that is not bound for this queue pair',
-    why: 'A window grants access from its bind to its invalidation, and a type 2 window to the queue pair that bound it (IBA 10.6).',
+    why: 'A window grants access from its bind to its invalidation, and a type 2 window only to peers of the queue pair that bound it (IBA 10.6).',
     advice: 'wait for the completion of the bind before the rkey is sent',
     causes: ['WINDOW_UNBOUND', 'WINDOW_OTHER_QP'],
   },
@@ -355,7 +355,7 @@ const table = {
   'region-unmapped': {
     severity: 'warning',
     title: 'memory was unmapped before its region was deregistered',
-    why: 'An adapter keeps the pages that it pinned at registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped at the same addresses. mremap() and free() of large blocks unmap too; free() of small blocks is the finding buffer-freed.',
+    why: 'An adapter keeps the pages that it pinned at registration until ibv_dereg_mr: requests of the region transfer bytes that the program no longer sees, also after other memory is mapped at the same addresses. mremap() and free() of large blocks unmap too; free() of small blocks is reported as buffer-freed.',
     advice: 'deregister before munmap, mremap or free',
     statuses: ['LOC_PROT_ERR', 'REM_OP_ERR'],
   },
@@ -565,7 +565,7 @@ const table = {
   'fork-unsafe': {
     severity: 'warning',
     title: 'a program with registered memory forks without ibv_fork_init',
-    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--like`; a fork with requests outstanding is the finding fork-outstanding, in every run.',
+    why: 'After a fork the first write to a page copies it, and an adapter that has pinned the page keeps the old one: the program does not see received data (ibv_fork_init(3)). Since 5.12 Linux copies pinned pages at the fork, so only older kernels need ibv_fork_init. This finding is reported with `--like`; a fork with requests outstanding is reported in every run, as fork-outstanding.',
     advice:
       'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
     statuses: ['SUCCESS'],

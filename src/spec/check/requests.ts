@@ -19,7 +19,7 @@ export type BufferCheck = (typeof bufferChecks)[number]
  */
 export const SCRATCH_BYTES = 0x1_0000
 
-/** A scatter/gather element. `address`: its `addr`, an address between iova and iova + length of the region. */
+/** A scatter/gather element. `address`: its `addr`, which counts from the region's iova. */
 export interface RequestElement {
   readonly address: number
   readonly length: number

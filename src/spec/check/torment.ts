@@ -8,11 +8,11 @@
 export const TormentKinds = {
   bytes: {
     help: 'the bytes of a message reach memory in any order, late, and the last ones often first',
-    rule: 'IBA 9.5, ibv_query_qp_data_in_order(3): only a completion, or a later SEND, immediate or atomic of the queue pair shows them',
+    rule: 'IBA 9.5, ibv_query_qp_data_in_order(3): only a completion, or a later SEND, immediate or atomic of the queue pair, tells that they have arrived',
   },
   completion: {
     help: 'completions come late and in bursts, and those of different work queues in another order',
-    rule: 'IBA 10.8.3.3: completions are ordered within one work queue only, and no time is promised',
+    rule: 'IBA 10.8.3.3: completions are ordered within one work queue only, and may come at any time',
   },
   event: {
     help: 'a completion event comes late, perhaps after its completion was polled',
@@ -60,7 +60,7 @@ export interface TormentDecision {
   /** Counts decisions from 1, those of all devices together. */
   readonly number: number
   readonly kind: TormentKind
-  /** What was decided, as a sentence without its full stop. */
+  /** The decision as a sentence without its full stop. */
   readonly text: string
 }
 

@@ -23,7 +23,7 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** Size of the largest filter, IPv6 with both addresses, in bytes. */
+/** Bytes of the largest filter (spec/linux/flow.ts): the IPv6 header with both addresses. */
 export const FLOW_HEADER_BYTES = 40
 
 /**

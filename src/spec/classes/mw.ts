@@ -1,8 +1,8 @@
 /*
- * Class `mw`: a memory window (IBA 10.6.7), a key for part of a memory region whose rights are granted and revoked by
- * work requests, not by methods: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. A window of
- * type 1 works with every queue pair of its protection domain and gets a new key with each bind. A window of type 2
- * (here 2B) works with the queue pair that bound it, and the bind request chooses the key's low byte.
+ * Class `mw`: a memory window (IBA 10.6.7), an rkey for part of a memory region. Work requests, not methods, grant and
+ * revoke its access: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. Peers of every queue pair
+ * of the protection domain can use a window of type 1, which gets a new rkey with each bind. Only the peer of the queue
+ * pair that bound it can use a window of type 2 (here 2B); its bind request chooses the low byte of the rkey.
  */
 import { AccessFlags, MwType } from '../enums.ts'
 import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema/schema.ts'

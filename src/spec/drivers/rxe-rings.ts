@@ -82,7 +82,7 @@ export const SendWqe = {
 } as const
 
 /** struct rxe_av, in requests of older rdma-core providers, which know no numbers of address handles. */
-export const Vector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
+export const AddressVector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
 
 /** struct rxe_recv_wqe up to the scatter/gather elements. */
 export const RecvWqe = { WR_ID: 0, DMA_NUM_SGE: 28, SGE: 40 } as const

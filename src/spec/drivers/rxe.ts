@@ -15,6 +15,7 @@ import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
 /** struct mminfo: offset for mmap(2) and number of bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 
+/** The location of a queue, as an output with this id. */
 const queue = (id: number) => optional(record(id, MmapInfo))
 
 /** Outputs of the creation of a queue pair of any type. */
@@ -56,8 +57,8 @@ export interface DriverLayout {
    */
   readonly room?: number
   /**
-   * `none`: the driver refuses input bytes of its own with EINVAL. `pointer`: its input, if there is any, is the
-   * address of the response.
+   * The driver's bytes of the request. `none`: a request with such bytes is refused with EINVAL. `pointer`: they are
+   * the address of the response, if there are any. Absent: they are ignored.
    */
   readonly input?: 'none' | 'pointer'
 }

@@ -14,7 +14,7 @@
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
-import { Vector } from '../../../spec/drivers/rxe-rings.ts'
+import { AddressVector } from '../../../spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
 
@@ -64,11 +64,11 @@ const openVector = ({ port, gids }: Fields, vector: Uint8Array): number => {
   const view = new DataView(vector.buffer)
   const address = {
     ...noAddress,
-    port: vector[Vector.PORT],
-    dgid: vector.slice(Vector.DGID, Vector.DGID + 16),
-    flowLabel: view.getUint32(Vector.FLOW_LABEL, true),
-    sgidIndex: vector[Vector.SGID_INDEX],
-    trafficClass: vector[Vector.TRAFFIC_CLASS],
+    port: vector[AddressVector.PORT],
+    dgid: vector.slice(AddressVector.DGID, AddressVector.DGID + 16),
+    flowLabel: view.getUint32(AddressVector.FLOW_LABEL, true),
+    sgidIndex: vector[AddressVector.SGID_INDEX],
+    trafficClass: vector[AddressVector.TRAFFIC_CLASS],
   }
   try {
     return openPath(port, flowAddress(sourceOf(gids, address, 'work request'), address), 'work request')
@@ -84,7 +84,7 @@ const methods: Destinations & ThisType<Fields & Destinations> = {
     return ah === undefined || ah.pd !== this.pd ? -1 : ah.flow
   },
   byVector(bytes, at) {
-    const vector = bytes.slice(at, at + Vector.BYTES)
+    const vector = bytes.slice(at, at + AddressVector.BYTES)
     const key = String.fromCharCode(...vector)
     this.open ??= new Map()
     const { open } = this

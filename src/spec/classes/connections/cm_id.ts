@@ -103,8 +103,9 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     /** Raises ROUTE_RESOLVED or ROUTE_ERROR. `timeout` in milliseconds. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
-     * Sends a connection request. Raises REJECTED, UNREACHABLE, or after the peer's acceptance CONNECT_RESPONSE, which
-     * the caller confirms by `accept` without parameters; for datagrams, and with `qp`, ESTABLISHED.
+     * Sends a connection request. Raises REJECTED if the peer rejects it, and UNREACHABLE if the peer does not answer.
+     * If the peer accepts it: for datagrams, and with `qp`, raises ESTABLISHED; otherwise CONNECT_RESPONSE, which the
+     * caller confirms by `accept` without parameters.
      *
      * `qp`: the handle of a queue pair of the same device, which this call connects completely (R17): it resolves the
      * address and route of `destination`, moves the queue pair to INIT, and to RTS when the peer accepts; then

@@ -41,7 +41,7 @@ const objects = Object.fromEntries(
   EVENT_SOURCES.map(name => [name, optional(ref(OBJECT_ATTRIBUTES + ClassId[name], name))]),
 ) as Record<EventSource, Attribute<Reference, true>>
 
-/** The source of events; exactly one attribute is given: `device` 1 for the device, a port's number, or an object. */
+/** The source of events: exactly one of `device` (1), `port` (its number) and the attributes of objects. */
 const source = { device: optional(u8(2, { min: 1, max: 1 })), port: optional(u8(3, { min: 1 })), ...objects }
 
 /** An attached source: the id of its class, and its handle (for a port its number, for the device 0). */
@@ -62,7 +62,7 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     create: method(CREATE_FD, { in: {}, out: {} }),
     /** The attached sources, and the number of unread events. */
     query: method(QUERY, { in: {}, out: { attached: list(64, attached, MAX_SOURCES), unread: optional(u32(65)) } }),
-    /** EBUSY if the object is attached to any queue, or the device or port to this one. */
+    /** EBUSY if the object is already attached to an event queue, or the device or port to this one. */
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
     /** Withdraws the object's unread events. ENOENT if it is not attached to this queue. */
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),

@@ -51,9 +51,9 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
     query: method(QUERY, { in: {}, out: { outstanding: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Sends a message. The device replaces the upper 32 bits of a request's transaction id. Fails with EINVAL if the
-     * request has the transaction id of another request that waits for its response, with ENOMEM if too many requests
-     * wait.
+     * Sends a message. The device replaces the upper 32 bits of a request's transaction id. Fails with EINVAL if
+     * another message of the management class with the same transaction id waits for its response, with ENOMEM if too
+     * many messages wait.
      */
     send: method(CallNumber.mad_agent.send, {
       in: {
@@ -64,6 +64,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         timeout: optional(u32(4)),
         /** Maximum retransmissions without a response. */
         retries: optional(u32(5)),
+        /** Bytes that the channel returns with the request if no response comes. */
         tag: optional(bytes(6, MAD_TAG_BYTES)),
         data: blob(7, MAD_MESSAGE_BYTES),
       },
