@@ -1,17 +1,23 @@
 /*
- * Packet scripts, each of which ends with one cause of spec/check/causes.ts.
+ * Packet scripts, each of which makes the engine report one cause of spec/check/causes.ts.
  */
 import { type CauseName, causes } from '../../src/spec/check/causes.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import { WcStatus } from '../../src/spec/work.ts'
+import { Access } from '../../src/transport/types.ts'
 import { MEMORY_BASE } from './node.ts'
 import { FAA, NAK, READ, SEND, sge, wr } from './requests.ts'
 import type { startScript } from './script.ts'
 
 export type Script = ReturnType<typeof startScript>
 
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+
+/** The address of an offset in client memory, as sentences have it. */
 export const hex = (at: number): string => `0x${(MEMORY_BASE + BigInt(at)).toString(16)}`
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
-/** Cause, its sentence, and the script. */
+/** Mistakes of a requester: the cause, its sentence, and the script. */
 export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
@@ -27,16 +33,20 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   ['MESSAGE_TOO_LONG', 'the message is longer than 2147483648 bytes', t => t.post({ id: 1, opcode: SEND, ...tooLong })],
   ['ATOMIC_LENGTH', 'the request has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
-  ['REFUSED', 'the queue pair does not accept the request', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
+  [
+    'REFUSED',
+    'the queue pair does not accept the request',
+    t => t.post({ id: 1, opcode: SEND, refused: LOC_QP_OP_ERR }),
+  ],
   [
     'INLINE_TOO_LONG',
     'the inline data is longer than max_inline_data of the queue pair',
-    t => t.post({ id: 1, opcode: SEND, refused: 1 | (causes.INLINE_TOO_LONG.code << 8) }),
+    t => t.post({ id: 1, opcode: SEND, refused: LOC_LEN_ERR | (causes.INLINE_TOO_LONG.code << 8) }),
   ],
   [
     'NO_ADDRESS_HANDLE',
     'the protection domain has no such address handle',
-    t => t.post({ id: 1, opcode: SEND, refused: 2 | (causes.NO_ADDRESS_HANDLE.code << 8) }),
+    t => t.post({ id: 1, opcode: SEND, refused: LOC_QP_OP_ERR | (causes.NO_ADDRESS_HANDLE.code << 8) }),
   ],
   [
     'LKEY_REFUSED',
@@ -47,7 +57,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
     'LOCAL_FAULT',
     `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) is unmapped or protected`,
     t => {
-      t.node.faults.read = 14
+      t.node.faults.read = Errno.EFAULT
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
     },
   ],
@@ -55,7 +65,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
     'LOCAL_ENDED',
     'the program that owns the memory has ended',
     t => {
-      t.node.faults.read = 3
+      t.node.faults.read = Errno.ESRCH
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
     },
   ],
@@ -63,7 +73,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
     'LOCAL_SLOW',
     `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) took too long to access; the daemon has disconnected the program`,
     t => {
-      t.node.faults.read = 110
+      t.node.faults.read = Errno.ETIMEDOUT
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
     },
   ],
@@ -105,10 +115,14 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
 ]
 
 export const UNKNOWN_KEY = 7
+/** The sentence for a refused rkey. */
 export const ranged = (key: number, from: number, length: number): string =>
   `rkey 0x${key.toString(16)} does not allow [${hex(from)}, ${hex(from + length)})`
 
-/** The packets that the peer sends; the QP has one receive WQE of 8 bytes. */
+/**
+ * Mistakes of a peer: the cause, its sentence, the packets of the peer, and the access flags of the QP if they matter.
+ * The QP has one receive WQE of 8 bytes.
+ */
 export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
   [
     'OUT_OF_PLACE',
@@ -126,13 +140,23 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
     t => t.request('WRITE_ONLY', 0, { payload: 8 }),
     0,
   ],
-  ['QP_NO_RIGHT', 'the queue pair has no REMOTE_READ in its access flags', t => t.request('READ_REQUEST', 0), 2],
-  ['QP_NO_RIGHT', 'the queue pair has no REMOTE_ATOMIC in its access flags', t => t.request('FETCH_ADD', 0), 2],
+  [
+    'QP_NO_RIGHT',
+    'the queue pair has no REMOTE_READ in its access flags',
+    t => t.request('READ_REQUEST', 0),
+    Access.REMOTE_WRITE,
+  ],
+  [
+    'QP_NO_RIGHT',
+    'the queue pair has no REMOTE_ATOMIC in its access flags',
+    t => t.request('FETCH_ADD', 0),
+    Access.REMOTE_WRITE,
+  ],
   [
     'QP_NO_RIGHT',
     'the queue pair has no FLUSH_GLOBAL in its access flags',
     t => t.request('FLUSH', 0, { dmaLen: 8 }),
-    2,
+    Access.REMOTE_WRITE,
   ],
   [
     'REMOTE_TOO_LONG',
@@ -186,7 +210,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
     'REMOTE_FAULT',
     `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) is unmapped or protected`,
     t => {
-      t.node.faults.write = 14
+      t.node.faults.write = Errno.EFAULT
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
     },
   ],
@@ -194,7 +218,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
     'REMOTE_ENDED',
     'the program that owns the memory has ended',
     t => {
-      t.node.faults.write = 3
+      t.node.faults.write = Errno.ESRCH
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
     },
   ],
@@ -202,7 +226,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
     'REMOTE_SLOW',
     `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) took too long to access; the daemon has disconnected the program`,
     t => {
-      t.node.faults.write = 110
+      t.node.faults.write = Errno.ETIMEDOUT
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
     },
   ],

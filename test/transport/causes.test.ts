@@ -5,12 +5,17 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { because, causeText } from '../../src/spec/check/causes.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
+import { Access } from '../../src/transport/types.ts'
 import { ranged, requester, responder, UNKNOWN_KEY } from './cause-scripts.ts'
 import { joinNodes } from './link.ts'
-import { createNode } from './node.ts'
-import { ERR, NAK, READ, rnr, SEND, sge, T14, WRITE } from './requests.ts'
+import { createNode, REMOTE_ACCESS } from './node.ts'
+import { ERR, NAK, READ, rnr, SEND, SQD, sge, T14, WRITE } from './requests.ts'
 import { packet, RQ, startScript } from './script.ts'
+
+const { INIT, RTR } = QpState.values
+const REMOTE_AND_FLUSH = REMOTE_ACCESS | Access.FLUSH_GLOBAL
 
 describe('a request fails with its cause:', () => {
   for (const [id, text, play] of requester)
@@ -31,7 +36,7 @@ describe('a request fails with its cause:', () => {
 })
 
 describe('a responder refuses with a cause:', () => {
-  for (const [id, text, play, access = 0x10e] of responder)
+  for (const [id, text, play, access = REMOTE_AND_FLUSH] of responder)
     it(`${id}, ${text}`, () => {
       const t = startScript({ access })
       t.receives(1, 8)
@@ -43,7 +48,7 @@ describe('a responder refuses with a cause:', () => {
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.reported[0])
     })
   it('NO_SRQ', () => {
-    const t = startScript({ access: 0x10e }, { service: Service.XRC_TGT })
+    const t = startScript({ access: REMOTE_AND_FLUSH }, { service: Service.XRC_TGT })
     t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 }))
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText).slice(-1), [
@@ -52,7 +57,7 @@ describe('a responder refuses with a cause:', () => {
     assert.equal(t.node.reported.at(-1)?.id, 'NO_SRQ')
   })
   it('without acknowledgements a message is dropped with its cause', () => {
-    const t = startScript({ access: 0x10e }, { service: Service.UC })
+    const t = startScript({ access: REMOTE_AND_FLUSH }, { service: Service.UC })
     t.raw(packet('UC_WRITE_ONLY', RQ, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }))
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText).slice(-1), [ranged(UNKNOWN_KEY, 64, 8)])
@@ -134,13 +139,13 @@ describe('a queue pair in error', () => {
 it('events that are not failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', () => {
   const node = createNode()
   const row = node.createQp(0x11, { service: Service.XRC_TGT })
-  node.engine.modify(row, 1, { pkeyIndex: 0, access: 14 })
-  node.engine.modify(row, 2, { destQpn: 0x22, rqPsn: 0, minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0 })
+  node.engine.modify(row, INIT, { pkeyIndex: 0, access: REMOTE_ACCESS })
+  node.engine.modify(row, RTR, { destQpn: 0x22, rqPsn: 0, minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0 })
   node.postReceive(row, { id: 1, sges: [{ at: 0, length: 8 }] })
   node.inject(row, packet('XRC_SEND_ONLY', 0, { payload: 4 }), 0)
   node.engine.modify(row, ERR, {})
   const t = startScript()
-  t.node.engine.modify(t.row, 4, {})
+  t.node.engine.modify(t.row, SQD, {})
   assert.deepEqual(
     [...node.reported, ...t.node.reported].map(({ id }) => id),
     ['ESTABLISHED', 'LAST_WQE', 'DRAINED'],

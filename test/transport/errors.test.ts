@@ -1,15 +1,19 @@
 /*
- * Many connections with one mistake each: earlier requests complete with success, the wrong one with its status, later
- * ones are flushed, each exactly once, on both sides, under any loss. If a NAK is lost, the peer is in error and no
- * longer answers, so over a bad link the retries may run out instead.
+ * Many connections with one mistake each: requests before the wrong one complete with success, the wrong one with its
+ * status, later ones are flushed; each exactly once, on both sides, whatever the link loses. If a NAK is lost, the
+ * responder is in ERR and does not repeat it, so over a bad link the wrong request may complete with RETRY_EXC_ERR
+ * instead.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { WcStatus } from '../../src/spec/work.ts'
 import { createRandom, joinNodes, type LinkOptions } from './link.ts'
 import { createNode, LOCAL_KEY, type SendSpec, type TestNode } from './node.ts'
+import { ERR, FAA, READ, SEND, WRITE } from './requests.ts'
 
-const [SUCCESS, LOC_LEN, , , LOC_PROT, FLUSH] = [0, 1, 2, 3, 4, 5]
-const [REM_INV_REQ, REM_ACCESS, REM_OP, RETRY_EXC] = [9, 10, 11, 12]
+const { SUCCESS, LOC_LEN_ERR, LOC_PROT_ERR, WR_FLUSH_ERR } = WcStatus.values
+const { REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR, RETRY_EXC_ERR } = WcStatus.values
+/** Requests, and receive WQEs, of each connection. */
 const REQUESTS = 9
 const RECEIVES = 12
 
@@ -24,17 +28,31 @@ interface Mistake {
 }
 const sges = [{ at: 0, length: 900 }]
 const mistakes: readonly Mistake[] = [
-  { what: 'WRITE, wrong key', spec: { opcode: 0, sges, rkey: LOCAL_KEY }, status: REM_ACCESS },
-  { what: 'READ, wrong range', spec: { opcode: 4, sges, remote: 0x1_fff0 }, status: REM_ACCESS },
+  { what: 'WRITE, wrong key', spec: { opcode: WRITE, sges, rkey: LOCAL_KEY }, status: REM_ACCESS_ERR },
+  { what: 'READ, wrong range', spec: { opcode: READ, sges, remote: 0x1_fff0 }, status: REM_ACCESS_ERR },
   {
     what: 'SEND, too long',
-    spec: { opcode: 2, sges: [{ at: 0, length: 1300 }] },
-    status: REM_INV_REQ,
-    receive: LOC_LEN,
+    spec: { opcode: SEND, sges: [{ at: 0, length: 1300 }] },
+    status: REM_INV_REQ_ERR,
+    receive: LOC_LEN_ERR,
   },
-  { what: 'SEND, bad buffer', spec: { opcode: 2, sges }, status: REM_OP, receive: LOC_PROT, badBuffer: true },
-  { what: 'atomic, odd address', spec: { opcode: 6, sges: [{ at: 0, length: 8 }], remote: 4 }, status: REM_INV_REQ },
-  { what: 'SEND, wrong local key', spec: { opcode: 2, sges: [{ at: 0, length: 9, key: 1 }] }, status: LOC_PROT },
+  {
+    what: 'SEND, bad buffer',
+    spec: { opcode: SEND, sges },
+    status: REM_OP_ERR,
+    receive: LOC_PROT_ERR,
+    badBuffer: true,
+  },
+  {
+    what: 'atomic, unaligned address',
+    spec: { opcode: FAA, sges: [{ at: 0, length: 8 }], remote: 4 },
+    status: REM_INV_REQ_ERR,
+  },
+  {
+    what: 'SEND, wrong local key',
+    spec: { opcode: SEND, sges: [{ at: 0, length: 9, key: 1 }] },
+    status: LOC_PROT_ERR,
+  },
 ]
 
 const run = (seed: number, count: number, link: LinkOptions): void => {
@@ -60,12 +78,12 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
     for (let k = 0; k < REQUESTS; k++)
       nodes[0].post(
         i,
-        k === wrong ? { id: k, ...mistake.spec } : { id: k, opcode: 2, sges: [{ at: 0, length: 300 * (k % 4) }] },
+        k === wrong ? { id: k, ...mistake.spec } : { id: k, opcode: SEND, sges: [{ at: 0, length: 300 * (k % 4) }] },
       )
   }
   while (wire.step()) {}
-  // A requester in error does not notify its peer, so the test moves the peer to error.
-  for (let i = 0; i < count; i++) nodes[1].engine.modify(i, 6, {})
+  // A requester in ERR does not notify its peer, so the test moves the peer to ERR.
+  for (let i = 0; i < count; i++) nodes[1].engine.modify(i, ERR, {})
   const lossless = link.drop === undefined
   for (let i = 0; i < count; i++) {
     const mine = (side: number) => nodes[side].cqes.filter(c => c.qpn === 100 + i)
@@ -79,10 +97,10 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
     )
     const failed = sends.findIndex(c => c.status !== SUCCESS)
     const found = sends[failed].status
-    if (found === RETRY_EXC && !lossless) assert.ok(failed <= wrong, what)
+    if (found === RETRY_EXC_ERR && !lossless) assert.ok(failed <= wrong, what)
     else assert.deepEqual([failed, found], [wrong, status], what)
     assert.ok(
-      sends.slice(failed + 1).every(c => c.status === FLUSH),
+      sends.slice(failed + 1).every(c => c.status === WR_FLUSH_ERR),
       what,
     )
     const receives = mine(1)
@@ -95,9 +113,9 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
       receives.slice(0, wrong).every(c => c.status === SUCCESS),
       what,
     )
-    assert.equal(receives[wrong].status, receive ?? FLUSH, what)
+    assert.equal(receives[wrong].status, receive ?? WR_FLUSH_ERR, what)
     assert.ok(
-      receives.slice(wrong + 1).every(c => c.status === FLUSH),
+      receives.slice(wrong + 1).every(c => c.status === WR_FLUSH_ERR),
       what,
     )
   }

@@ -1,10 +1,11 @@
 /*
- * Two nodes joined in virtual time by a link that drops, duplicates, delays and corrupts packets by its seed. A
- * corrupted packet is dropped, because a port never delivers a wrong ICRC. Each step delivers the due packets in one
- * burst, with runs as long as possible, and lets both engines send.
+ * Two nodes joined in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
+ * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Each step lets both
+ * engines send, and delivers the packets that are due in one burst, in runs as long as possible.
  */
 import type { TestNode } from './node.ts'
 
+/** Shares of the packets, 0 to 1. */
 export interface LinkOptions {
   readonly drop?: number
   readonly duplicate?: number
@@ -26,8 +27,11 @@ export const createRandom = (seed: number): (() => number) => {
 }
 
 interface InFlight {
+  /** When it is delivered, µs. */
   readonly at: number
+  /** Packets of the same time are delivered in the order in which they were sent. */
   readonly order: number
+  /** The receiving node: 0 or 1. */
   readonly to: number
   readonly bytes: Uint8Array
 }
@@ -54,6 +58,7 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     node.sent.length = 0
   }
   const rowFor = (to: number, bytes: Uint8Array): number => {
+    // BTH.DestQP
     const row = rowOf[to].get((bytes[5] << 16) | (bytes[6] << 8) | bytes[7])
     if (row === undefined) throw new Error('a packet for an unknown QP')
     return row

@@ -4,11 +4,13 @@
  * advances it.
  */
 import type { CauseName } from '../../src/spec/check/causes.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WcStatus } from '../../src/spec/work.ts'
+import { SendFlags, WcStatus } from '../../src/spec/work.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
 import {
+  Access,
   BindMw,
   Completion,
   type Memory,
@@ -22,7 +24,10 @@ import {
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
 import { checkCompletion, createReports } from './reports.ts'
 
-/** Client memory starts here, so that regions cross the 4 GiB line. */
+const { INIT, RTR, RTS } = QpState.values
+const { SIGNALED, INLINE } = SendFlags.values
+
+/** Address of the first byte of client memory: the memory crosses a multiple of 4 GiB. */
 export const MEMORY_BASE = 0x7f01_ffff_c000n
 
 export interface Region {
@@ -86,14 +91,18 @@ export interface SentPacket {
   readonly run: number
 }
 
+/** Keys of the two regions that cover all client memory: the lkey of work requests, and the rkey for the peer. */
 export const LOCAL_KEY = 0x1111
 export const REMOTE_KEY = 0x8000_2222
-export const ALL_ACCESS = 15
+/** Access flags of a queue pair whose peer may WRITE, READ and execute atomics. */
+export const REMOTE_ACCESS = Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC
+/** The same, and local write: access flags of a region. */
+export const ALL_ACCESS = Access.LOCAL_WRITE | REMOTE_ACCESS
 /** Number of the XRC target's SRQ, whose WQEs are those of the row. */
 export const SHARED_QUEUE = 0x5a
 
-/** Bytes at the end of the receive arena, where a datagram is assembled with its GRH. */
-const GRH_ROOM = 0x1100
+/** Bytes at the end of the receive arena, in which a datagram is assembled with its GRH. */
+const GRH_SPACE = 0x1100
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
 const high = (value: bigint): number => Number((value >> 32n) & 0xffff_ffffn)
@@ -119,7 +128,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const words = new DataView(memory.buffer)
   const regions: Region[] = [
     { key: REMOTE_KEY, pd: 1, offset: 0, length: memoryBytes, access: ALL_ACCESS },
-    { key: LOCAL_KEY, pd: 1, offset: 0, length: memoryBytes, access: 1 },
+    { key: LOCAL_KEY, pd: 1, offset: 0, length: memoryBytes, access: Access.LOCAL_WRITE },
   ]
   const cqes: Cqe[] = []
   const events: string[] = []
@@ -134,7 +143,8 @@ export const createNode = (options: NodeOptions = {}) => {
     []
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
 
-  const move = (
+  /** Copies client memory to the arena (`isRead`) or back, in chunks as in `Memory.read`. */
+  const copy = (
     region: number,
     hi: number,
     lo: number,
@@ -143,25 +153,26 @@ export const createNode = (options: NodeOptions = {}) => {
     chunk: number,
     stride: number,
     total: number,
-    out: boolean,
+    isRead: boolean,
   ): void => {
     if (regions[region] === undefined) throw new Error(`region ${region} was not resolved`)
-    let address = word(hi, lo)
+    let address = offsetOf(hi, lo)
     if (address < 0 || address + total > memoryBytes) throw new Error(`DMA of ${total} bytes at ${address}`)
-    for (let left = total, piece = at; left > 0; piece += stride) {
-      const n = Math.min(left, chunk)
-      if (out) arena.bytes.set(memory.subarray(address, address + n), piece)
-      else memory.set(arena.bytes.subarray(piece, piece + n), address)
-      address += n
-      left -= n
+    for (let left = total, chunkAt = at; left > 0; chunkAt += stride) {
+      const size = Math.min(left, chunk)
+      if (isRead) arena.bytes.set(memory.subarray(address, address + size), chunkAt)
+      else memory.set(arena.bytes.subarray(chunkAt, chunkAt + size), address)
+      address += size
+      left -= size
     }
   }
   const locate = options.locate ?? (address => Number(address - MEMORY_BASE))
-  const word = (hi: number, lo: number): number => locate((BigInt(hi) << 32n) | BigInt(lo))
+  /** Offset in client memory of an address. */
+  const offsetOf = (hi: number, lo: number): number => locate((BigInt(hi) << 32n) | BigInt(lo))
 
   const clientMemory: Memory = {
     resolve(pd, key, hi, lo, length, access) {
-      const at = word(hi, lo)
+      const at = offsetOf(hi, lo)
       return regions.findIndex(
         r =>
           r.key === key &&
@@ -174,18 +185,18 @@ export const createNode = (options: NodeOptions = {}) => {
     grants: (pd, key, access) => regions.some(r => r.key === key && r.pd === pd && (r.access & access) === access),
     read(region, hi, lo, to, at, chunk, stride, total) {
       calls.reads++
-      if (faults.read === 0) move(region, hi, lo, to, at, chunk, stride, total, true)
+      if (faults.read === 0) copy(region, hi, lo, to, at, chunk, stride, total, true)
       return faults.read
     },
     write(region, hi, lo, from, at, chunk, stride, total) {
       calls.writes++
-      if (faults.write === 0) move(region, hi, lo, from, at, chunk, stride, total, false)
+      if (faults.write === 0) copy(region, hi, lo, from, at, chunk, stride, total, false)
       return faults.write
     },
     hasProcessEnded: () => faults.read === Errno.ESRCH || faults.write === Errno.ESRCH,
     hasTimedOut: () => faults.read === Errno.ETIMEDOUT || faults.write === Errno.ETIMEDOUT,
     compareSwap(_region, hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
-      const at = word(hi, lo)
+      const at = offsetOf(hi, lo)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
       if (original[0] === compareLo && original[1] === compareHi) {
@@ -195,7 +206,7 @@ export const createNode = (options: NodeOptions = {}) => {
       return 0
     },
     fetchAdd(_region, hi, lo, addHi, addLo, original) {
-      const at = word(hi, lo)
+      const at = offsetOf(hi, lo)
       original[0] = words.getUint32(at, true)
       original[1] = words.getUint32(at + 4, true)
       const value = words.getBigUint64(at, true) + ((BigInt(addHi) << 32n) | BigInt(addLo))
@@ -204,7 +215,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     bindWindow(_pd, qp, words, at) {
       const window = words[at + BindMw.WINDOW]
-      const address = word(words[at + BindMw.HI], words[at + BindMw.LO])
+      const address = offsetOf(words[at + BindMw.HI], words[at + BindMw.LO])
       const length = words[at + BindMw.LENGTH_LO]
       const [key, lkey, access] = [words[at + BindMw.KEY], words[at + BindMw.LKEY], words[at + BindMw.ACCESS]]
       bound.push({ qp, window, key, at: address, length, lkey, access })
@@ -237,7 +248,7 @@ export const createNode = (options: NodeOptions = {}) => {
       const remote = MEMORY_BASE + BigInt(spec.remote ?? 0)
       into.fill(0, at, at + Send.SGE)
       into[at + Send.OPCODE] = spec.opcode
-      into[at + Send.FLAGS] = (spec.flags ?? 2) | (spec.inline ? 8 : 0)
+      into[at + Send.FLAGS] = (spec.flags ?? SIGNALED) | (spec.inline ? INLINE : 0)
       into[at + Send.ID_LO] = spec.id
       into[at + Send.SGES] = spec.inline ? 0 : (spec.sges?.length ?? 0)
       into[at + Send.LENGTH] = spec.inline?.length ?? sum(spec.sges ?? [])
@@ -266,8 +277,8 @@ export const createNode = (options: NodeOptions = {}) => {
     copyInline(row, inlineAt, from, to, at, chunk, stride, total) {
       const data = queues[row].sends[inlineAt]?.inline
       if (data === undefined) throw new Error('inline data of a request that was retired')
-      for (let done = 0, piece = at; done < total; done += chunk, piece += stride)
-        to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), piece)
+      for (let done = 0, chunkAt = at; done < total; done += chunk, chunkAt += stride)
+        to.bytes.set(data.subarray(from + done, from + done + Math.min(chunk, total - done)), chunkAt)
     },
     takeReceive(row, into, at) {
       const spec = queues[row].receives.shift()
@@ -288,7 +299,7 @@ export const createNode = (options: NodeOptions = {}) => {
 
   /** Writes the GRH fields that tests check to the end of the arena, followed by the datagram. */
   const writeRoute = (arena: Arena, _at: number, length: number): number => {
-    const to = arena.bytes.length - GRH_ROOM
+    const to = arena.bytes.length - GRH_SPACE
     arena.bytes.fill(0, to, to + 40)
     arena.view.setUint16(to + 20, routeVersion.is === 6 ? 0 : 0x4500)
     if (routeVersion.is === 6) arena.view.setUint16(to, 0x6000)
@@ -375,7 +386,7 @@ export const createNode = (options: NodeOptions = {}) => {
   let receiveAt = 0
   /** Copies received bytes to the receive arena, and returns their offset. */
   const storeReceived = (bytes: Uint8Array, now: number): number => {
-    if (receiveAt + bytes.length > receiveArena.bytes.length - GRH_ROOM) {
+    if (receiveAt + bytes.length > receiveArena.bytes.length - GRH_SPACE) {
       engine.endBurst(now)
       receiveAt = 0
     }
@@ -423,11 +434,11 @@ export const createNode = (options: NodeOptions = {}) => {
     },
     /** RESET to RTS with default attributes. */
     connect(row: number, attributes: QpAttributes): void {
-      engine.modify(row, 1, { pkeyIndex: 0, access: 14 })
+      engine.modify(row, INIT, { pkeyIndex: 0, access: REMOTE_ACCESS })
       const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
-      engine.modify(row, 2, { minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0, pathMtu: 1024, ...rtr })
+      engine.modify(row, RTR, { minRnrTimer: 12, maxDestRdAtomic: 4, flow: 0, peer: 0, pathMtu: 1024, ...rtr })
       const rts = { timeout: timeout ?? 14, retryCnt: retryCnt ?? 7, rnrRetry: rnrRetry ?? 7 }
-      engine.modify(row, 3, { sqPsn: sqPsn ?? 0, maxRdAtomic: maxRdAtomic ?? 4, ...rts })
+      engine.modify(row, RTS, { sqPsn: sqPsn ?? 0, maxRdAtomic: maxRdAtomic ?? 4, ...rts })
     },
     post(row: number, ...specs: SendSpec[]): void {
       queues[row].sends.push(...specs)
@@ -456,7 +467,7 @@ export const createNode = (options: NodeOptions = {}) => {
       let at = storeReceived(all, now)
       for (let i = 0; i < packets.length; ) {
         const left = packets.length - i
-        const taken = engine.onRun(
+        const handled = engine.onRun(
           rowOf(packets[i]),
           receiveArena,
           at,
@@ -466,9 +477,9 @@ export const createNode = (options: NodeOptions = {}) => {
           peer,
           now,
         )
-        if (taken < 1 || taken > left) throw new Error(`${taken} of ${left} packets taken`)
-        i += taken
-        at += taken * size
+        if (handled < 1 || handled > left) throw new Error(`${handled} of ${left} packets were handled`)
+        i += handled
+        at += handled * size
       }
     },
     endBurst(now: number): void {
@@ -482,6 +493,7 @@ export const createNode = (options: NodeOptions = {}) => {
   }
 }
 
+/** Names of affiliated asynchronous events, by ibv_event_type. */
 const EVENTS: Record<number, string> = {
   1: 'QP_FATAL',
   2: 'QP_REQ_ERR',

@@ -4,8 +4,12 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { WcFlags, WcOpcode } from '../../src/spec/work.ts'
 import { createRandom, joinNodes, type LinkOptions } from './link.ts'
 import { createNode, type NodeOptions, type SendSpec, type TestNode } from './node.ts'
+import { CAS, FAA, FENCE, READ, SEND, SEND_IMM, SIGNALED, SOLICITED, WRITE, WRITE_IMM } from './requests.ts'
+
+const { RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 
 /** Client memory: sources of sends, targets of READs, targets of the peer's WRITEs, receive buffers, atomic words. */
 const SOURCE = 0
@@ -27,7 +31,7 @@ interface Side {
   /** Checks of completed sends, by id. */
   readonly checks: ((side: Side) => void)[]
   /** Expected received messages, in order. */
-  readonly expected: { data: Uint8Array; imm: number | undefined; write: boolean }[]
+  readonly expected: { data: Uint8Array; imm: number | undefined; isWrite: boolean }[]
   received: number
   receives: number
   seen: number
@@ -91,34 +95,35 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
     const id = side.posted++
     const length = random() < 0.3 ? int(80) : int(bufferBytes + 1)
     const at = SOURCE + int(AREA - length)
-    const flags = (random() < 0.8 ? 2 : 0) | (random() < 0.2 ? 1 : 0) | (random() < 0.3 ? 4 : 0)
+    const flags = (random() < 0.8 ? SIGNALED : 0) | (random() < 0.2 ? FENCE : 0) | (random() < 0.3 ? SOLICITED : 0)
+    // SEND, SEND with immediate, WRITE, WRITE with immediate, READ, compare and swap, fetch and add
     const kind = int(7)
-    const spec: SendSpec = { id, opcode: 0, flags }
+    const spec: SendSpec = { id, opcode: WRITE, flags }
     let check = (): void => {}
     if (kind <= 3) {
       const data = slice(side, at, length)
       if (length <= 200 && random() < 0.3) spec.inline = data
       else spec.sges = split(at, length)
-      const write = kind >= 2
+      const isWrite = kind >= 2
       const withImm = kind === 1 || kind === 3
       const imm = withImm ? int(0x1_0000_0000) : undefined
-      spec.opcode = write ? (withImm ? 1 : 0) : withImm ? 3 : 2
+      spec.opcode = isWrite ? (withImm ? WRITE_IMM : WRITE) : withImm ? SEND_IMM : SEND
       if (imm !== undefined) spec.imm = imm
-      if (write) {
+      if (isWrite) {
         const to = int(AREA - length)
         spec.remote = TARGET + to
         peer.target.set(data, to)
       }
-      if (!write || withImm) peer.expected.push({ data, imm, write })
+      if (!isWrite || withImm) peer.expected.push({ data, imm, isWrite })
     } else if (kind === 4) {
       const from = SOURCE + int(AREA - length)
       // targets of concurrent READs must not overlap: at most 4 are in flight, and a slot is reused 16 later
       const to = RESULTS + (id % 2) * (AREA / 2)
-      spec.opcode = 4
+      spec.opcode = READ
       spec.remote = from
       spec.sges = split(to, length)
-      // The next READ waits, because no other may follow to the same address.
-      spec.flags = flags | 1 | 2
+      // Fenced, so that no two READs write to the same address at the same time.
+      spec.flags = flags | FENCE | SIGNALED
       check = () => assert.deepEqual(slice(side, to, length), slice(peer, from, length), `READ ${id}`)
     } else {
       const index = int(16)
@@ -126,13 +131,14 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       const to = RESULTS + AREA - 8 - (id % 512) * 8
       const add = BigInt(int(0x1_0000_0000)) << BigInt(int(32))
       const compare = random() < 0.5 ? before : add
-      spec.opcode = kind
+      const isSwap = kind === 5
+      spec.opcode = isSwap ? CAS : FAA
       spec.remote = WORDS + index * 8
       spec.sges = [{ at: to, length: 8 }]
-      spec.flags = flags | 1 | 2
-      spec.compare = kind === 5 ? compare : add
+      spec.flags = flags | FENCE | SIGNALED
+      spec.compare = isSwap ? compare : add
       spec.swap = add
-      peer.words[index] = kind === 5 ? (before === compare ? add : before) : BigInt.asUintN(64, before + add)
+      peer.words[index] = isSwap ? (before === compare ? add : before) : BigInt.asUintN(64, before + add)
       check = () => assert.equal(side.node.words.getBigUint64(to, true), before, `atomic ${id}`)
     }
     side.checks[id] = check
@@ -160,11 +166,11 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       } else {
         const id = c.id - 1_000_000
         assert.equal(id, side.received, 'receives complete in order')
-        const { data, imm, write } = side.expected[side.received++]
+        const { data, imm, isWrite } = side.expected[side.received++]
         assert.equal(c.bytes, data.length)
-        assert.equal((c.flags & 2) !== 0 ? c.imm : undefined, imm)
-        assert.equal(c.opcode, write ? 129 : 128)
-        if (!write) assert.deepEqual(slice(side, BUFFERS + (id % SLOTS) * 0x8000, data.length), data, `message ${id}`)
+        assert.equal((c.flags & WcFlags.values.WITH_IMM) !== 0 ? c.imm : undefined, imm)
+        assert.equal(c.opcode, isWrite ? RECV_RDMA_WITH_IMM : RECV)
+        if (!isWrite) assert.deepEqual(slice(side, BUFFERS + (id % SLOTS) * 0x8000, data.length), data, `message ${id}`)
       }
     }
   }

@@ -1,13 +1,16 @@
 /*
- * Shared by packet scripts for the responder: a script with receive buffers, memory contents, a refusal.
+ * Shared by packet scripts for the responder: a script with receive buffers, memory contents, and the check of a
+ * refused request.
  */
 import assert from 'node:assert/strict'
+import { QpState } from '../../src/spec/enums.ts'
 import { startScript } from './script.ts'
 
+/** Path MTU of a script's queue pair, bytes. */
 export const MTU = 1024
-export const ERR = 6
+export const { ERR } = QpState.values
 
-/** A script with eight receive buffers of 4096 bytes and a word of value 5 at 0x8000. */
+/** A script with eight receive WQEs (ids 100 to 107) of 4096 bytes, and a word of value 5 at 0x8000 for atomics. */
 export const start = (...args: Parameters<typeof startScript>) => {
   const t = startScript(...args)
   t.receives(8, 4096)
@@ -15,13 +18,16 @@ export const start = (...args: Parameters<typeof startScript>) => {
   return t
 }
 export type Script = ReturnType<typeof start>
+/** The word at 0x8000. */
 export const word = (t: Script): bigint => t.node.words.getBigUint64(0x8000, true)
+/** The payload that `packet` (script.ts) writes for a length. */
 export const data = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i * 7 + 1)
 export const inMemory = (t: Script, at: number, length: number): Uint8Array => t.node.memory.slice(at, at + length)
+/** Flushed completions of the work requests `first` to `last`, as `Script.completions` returns them. */
 export const flushed = (first: number, last: number): string[] =>
   Array.from({ length: last - first + 1 }, (_, i) => `${first + i} FLUSH`)
 
-/** The QP is in error and every receive WQE is flushed except those in `completions`. */
+/** Checks that the engine has sent `sent` and the QP is in ERR, with these completions and asynchronous events. */
 export const assertRefused = (t: Script, sent: string[], completions: string[], events: string[] = []): void => {
   assert.deepEqual(t.sent(), sent)
   assert.deepEqual(t.completions(), completions)

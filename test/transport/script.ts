@@ -3,12 +3,14 @@
  * with PSNs relative to the start of each direction, so that a test reads like a capture.
  */
 import assert from 'node:assert/strict'
+import { CREDITS_NONE, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../src/spec/wire/headers.ts'
+import { psnDifference } from '../../src/transport/psn.ts'
 import type { QpAttributes } from '../../src/transport/types.ts'
 import { emitPacket, type Packet, parsePacket } from '../../src/wire/packet.ts'
 import { createNode, MEMORY_BASE, type NodeOptions, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from './node.ts'
 
-/** First PSN of the engine's requests, and of the peer's. */
-export const SQ = 0xffff_fe & 0xffffff
+/** First PSN of the engine's requests (it wraps soon), and of the peer's. */
+export const SQ = 0xff_fffe
 export const RQ = 0x00_0200
 const QPN = 0x11
 const PEER_QPN = 0x22
@@ -69,7 +71,7 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
     },
     RETH: { va, rkey, dmaLen: spec.dmaLen ?? payload.length },
     AtomicETH: { va, rkey, swapDt: spec.swap ?? 0n, cmpDt: spec.compare ?? 0n },
-    AETH: { syndrome: spec.syndrome ?? 31, msn: spec.msn ?? 0 },
+    AETH: { syndrome: spec.syndrome ?? syndromeKind.ACK | CREDITS_NONE, msn: spec.msn ?? 0 },
     AtomicAckETH: { origRemDt: spec.original ?? 0n },
     ImmDt: { immDt: spec.imm ?? 0 },
     IETH: { rkey: spec.imm ?? 0 },
@@ -81,10 +83,10 @@ export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = Q
   } as unknown as Packet)
 }
 
+/** Names of NAK codes, by value. */
 const NAKS = ['PSN_SEQUENCE', 'INVALID_REQUEST', 'REMOTE_ACCESS', 'REMOTE_OPERATION']
-const relative = (psn: number, base: number): number => (((psn - base) & 0xffffff) << 8) >> 8
 
-/** A sent packet as text. */
+/** A sent packet as text, with its PSN relative to `sq` (a request) or `rq` (a response). */
 export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   const p = parsePacket(bytes)
   if (p.kind === 'opaque') return `opaque (${p.reason})`
@@ -94,13 +96,14 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   assert.equal(p.BTH.pkey, 0xffff)
   const name = p.name.replace(/^(RC|UC|XRC)_/, '')
   const isResponse = AETH !== undefined || name === 'READ_RESP_MIDDLE'
-  const at = `@${relative(Number(BTH.psn), isResponse ? rq : sq)}`
+  const at = `@${psnDifference(Number(BTH.psn), isResponse ? rq : sq)}`
   const words: string[] = []
   if (name === 'ACKNOWLEDGE') {
-    const kind = Number(AETH.syndrome) & 0x60
-    const value = Number(AETH.syndrome) & 31
-    words.push(kind === 0x20 ? `RNR(${value})${at}` : kind === 0x60 ? `NAK(${NAKS[value]})${at}` : `ACK${at}`)
-    if (kind === 0) assert.equal(value, 31, 'credits')
+    const kind = Number(AETH.syndrome) & SYNDROME_KIND_MASK
+    const value = Number(AETH.syndrome) & SYNDROME_VALUE_MASK
+    const isRnr = kind === syndromeKind.RNR_NAK
+    words.push(isRnr ? `RNR(${value})${at}` : kind === syndromeKind.NAK ? `NAK(${NAKS[value]})${at}` : `ACK${at}`)
+    if (kind === syndromeKind.ACK) assert.equal(value, CREDITS_NONE, 'credits')
     words.push(`msn ${AETH.msn}`)
   } else {
     words.push(name + at)
@@ -120,6 +123,7 @@ export const describe = (bytes: Uint8Array, sq = SQ, rq = RQ): string => {
   return words.join(' ')
 }
 
+/** Short names of completion statuses, by ibv_wc_status. */
 const STATUS = [
   'ok',
   'LOC_LEN',

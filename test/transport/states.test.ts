@@ -4,18 +4,17 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { WcStatus } from '../../src/spec/work.ts'
 import { createEngine } from '../../src/transport/engine.ts'
-import { Send, type WorkSource } from '../../src/transport/types.ts'
+import { Completion, Send, type WorkSource } from '../../src/transport/types.ts'
 import { createRandom, joinNodes } from './link.ts'
-import { createNode, type TestNode } from './node.ts'
+import { ALL_ACCESS, createNode, REMOTE_ACCESS, REMOTE_KEY, type TestNode } from './node.ts'
+import { READ, SEND, sge } from './requests.ts'
 import { startScript } from './script.ts'
 
-const [RESET, INIT, RTR, RTS, SQD, , ERR] = [0, 1, 2, 3, 4, 5, 6]
-const SEND = 2
-const READ = 4
-const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
+const { RESET, INIT, RTR, RTS, SQD, ERR } = QpState.values
 
 describe('SQD', () => {
   it('finishes requests in flight, fetches no others, and reports when it is drained', () => {
@@ -225,12 +224,12 @@ describe('a hostile program', () => {
     const engine = createEngine({
       work,
       memory,
-      completions: { push: (_cq, words) => statuses.push(words[2]) },
+      completions: { push: (_cq, words) => statuses.push(words[Completion.STATUS]) },
       events: { qp: () => {} },
     })
     const sizes = { maxSendWr: 4, maxSendSge: 4, maxRecvSge: 4 }
     const row = engine.create({ service: Service.RC, qpn: 1, pd: 1, sendCq: 1, recvCq: 1, ...sizes, signalAll: true })
-    engine.modify(row, INIT, { access: 14 })
+    engine.modify(row, INIT, { access: REMOTE_ACCESS })
     engine.modify(row, RTR, attributes)
     engine.modify(row, RTS, { sqPsn: 0, timeout: 1, retryCnt: 1, rnrRetry: 1, maxRdAtomic: 1 })
     return { engine, row, statuses }
@@ -308,7 +307,7 @@ describe('packets of garbage', () => {
     for (let round = 0; round < 300; round++) {
       const t = startScript({ maxDestRdAtomic: 2 })
       t.receives(3, 3000)
-      t.node.regions[0] = { key: 0x8000_2222, pd: 1, offset: 0x4000, length: 0x100, access: 15 }
+      t.node.regions[0] = { key: REMOTE_KEY, pd: 1, offset: 0x4000, length: 0x100, access: ALL_ACCESS }
       t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: READ, ...sge(0x6000, 3000) })
       t.sent()
       for (let i = 0; i < 40; i++) {

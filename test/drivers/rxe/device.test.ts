@@ -7,6 +7,8 @@ import { test } from 'node:test'
 import { type EventQueue, invokeNow } from '../../../src/core/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { AsyncEventType, QpFlags } from '../../../src/spec/enums.ts'
+import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import {
   assertNothingLeft,
   join,
@@ -25,6 +27,10 @@ import {
 import { completions, end, pair, pattern, sgeOf, short } from './pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
+const { SQ_DRAINED, CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
+const { SUCCESS, REM_ACCESS_ERR, WR_FLUSH_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const { RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
+
 for (const devices of [
   [0, 1],
   [0, 0],
@@ -40,13 +46,13 @@ for (const devices of [
     postSend(a.qp.send, { opcode: Wr.SEND_IMM, id: 2n, imm: 0x01020304, sges: [sgeOf(a.mr, 7, 100)] })
     m.settle()
     assert.deepEqual(completions(a.cq), [
-      { id: 1, status: 0, opcode: 0, bytes: 7001 },
-      { id: 2, status: 0, opcode: 0, bytes: 100 },
+      { id: 1, status: SUCCESS, opcode: WcOpcode.values.SEND, bytes: 7001 },
+      { id: 2, status: SUCCESS, opcode: WcOpcode.values.SEND, bytes: 100 },
     ])
     const received = pollAll(b.cq.ring)
     assert.deepEqual(received.map(short), [
-      { id: 100, status: 0, opcode: 128, bytes: 7001 },
-      { id: 101, status: 0, opcode: 128, bytes: 100 },
+      { id: 100, status: SUCCESS, opcode: RECV, bytes: 7001 },
+      { id: 101, status: SUCCESS, opcode: RECV, bytes: 100 },
     ])
     assert.deepEqual(
       received.map(({ qpn, flags, imm, port }) => ({ qpn, withImm: flags & 2, imm, port })),
@@ -91,11 +97,11 @@ for (const devices of [
     })
     m.settle()
     assert.deepEqual(completions(a.cq), [
-      { id: 1, status: 0, opcode: 1, bytes: 30000 },
-      { id: 2, status: 0, opcode: 1, bytes: 64 },
-      { id: 3, status: 0, opcode: 2, bytes: 20000 },
+      { id: 1, status: SUCCESS, opcode: RDMA_WRITE, bytes: 30000 },
+      { id: 2, status: SUCCESS, opcode: RDMA_WRITE, bytes: 64 },
+      { id: 3, status: SUCCESS, opcode: RDMA_READ, bytes: 20000 },
     ])
-    assert.deepEqual(completions(b.cq), [{ id: 7, status: 0, opcode: 129, bytes: 64 }])
+    assert.deepEqual(completions(b.cq), [{ id: 7, status: SUCCESS, opcode: RECV_RDMA_WITH_IMM, bytes: 64 }])
     assert.deepEqual(b.mr.bytes.subarray(99, 30099), a.mr.bytes.subarray(0, 30000))
     assert.deepEqual(b.mr.bytes.subarray(50000, 50064), data)
     assert.deepEqual(a.mr.bytes.subarray(40000, 60000), a.mr.bytes.subarray(0, 20000))
@@ -122,9 +128,9 @@ for (const devices of [
     assert.deepEqual(
       completions(a.cq).map(({ id, status, opcode }) => [id, status, opcode]),
       [
-        [1, 0, 4],
-        [2, 0, 3],
-        [3, 0, 3],
+        [1, SUCCESS, FETCH_ADD],
+        [2, SUCCESS, COMP_SWAP],
+        [3, SUCCESS, COMP_SWAP],
       ],
     )
     const localView = new DataView(a.mr.bytes.buffer)
@@ -152,9 +158,9 @@ test('unsignaled requests complete without a CQE, unless all are signaled; error
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[9, 2]],
+    [[9, LOC_QP_OP_ERR]],
   )
-  const all = makeQp(a.p, a.cq, { flags: 0x1000 })
+  const all = makeQp(a.p, a.cq, { flags: QpFlags.values.SQ_SIG_ALL })
   const other = makeQp(b.p, b.cq)
   join(all, other)
   assert.deepEqual([query(all).sqSigAll, query(other).sqSigAll], [1, 0])
@@ -180,7 +186,7 @@ test('a transition to ERR flushes both queues, and later posts too', () => {
   postSend(a.qp.send, { opcode: 99, id: 3n, flags: 0 })
   m.settle()
   const all = completions(a.cq)
-  assert.ok(all.every(({ status }) => status === 5))
+  assert.ok(all.every(({ status }) => status === WR_FLUSH_ERR))
   const ids = all.map(({ id }) => id)
   assert.deepEqual(
     ids.filter(id => id < 10),
@@ -222,7 +228,7 @@ test('SQ_DRAINED is reported once, if requested', () => {
   const m = machine()
   const a = end(m, 0)
   join(a.qp, end(m, 1).qp)
-  const drained = () => a.p.async.queue.filter(({ type }) => type === 5).length
+  const drained = () => a.p.async.queue.filter(({ type }) => type === SQ_DRAINED).length
   modify(a.qp, { state: Qps.SQD })
   m.settle()
   assert.equal(drained(), 0)
@@ -316,7 +322,7 @@ test('a CQ overrun is reported once, and its queue pairs go to the error state; 
   m.settle()
   assert.equal(pollAll(small.ring).length, 1)
   const [error, fatal, ...more] = a.p.async.queue.map(({ type }) => type)
-  assert.deepEqual([error, fatal, more], [0, 1, []], 'CQ_ERR once, QP_FATAL once')
+  assert.deepEqual([error, fatal, more], [CQ_ERR, QP_FATAL, []])
   assert.deepEqual([query(qp).state, query(to).state], [Qps.ERR, Qps.RTS])
   assert.equal(completions(b.cq).length, 4)
   postReceive(b.qp.receive, 1n, [])
@@ -337,9 +343,9 @@ test('a wrong remote key ends the connection: status at the requester, event at 
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[1, 10]],
+    [[1, REM_ACCESS_ERR]],
   )
   assert.deepEqual([query(a.qp).state, query(b.qp).state], [Qps.ERR, Qps.ERR])
   assert.equal(b.p.async.queue.length, 1)
-  assert.equal(b.p.async.queue[0].type, 3, 'QP_ACCESS_ERR')
+  assert.equal(b.p.async.queue[0].type, QP_ACCESS_ERR)
 })

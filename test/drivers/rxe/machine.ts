@@ -1,5 +1,6 @@
 /*
- * Soft devices on a memory link in this process, with the test's own clock: core, driver, engines and link, without processes.
+ * Soft devices on a memory link in this process, with the test's own clock: core, driver, engines and link, but no
+ * other processes.
  */
 import assert from 'node:assert/strict'
 import {
@@ -29,6 +30,7 @@ import { CompChannel } from '../../../src/spec/classes/events/comp_channel.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
+import { AccessFlags, Mtu, QpState } from '../../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import type { In } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
@@ -147,7 +149,7 @@ export const program = (on: Machine, device = 0): Program => {
   }
 }
 
-/** Number and event queue of a completion channel's descriptor. */
+/** Creates a completion channel: number and event queue of its descriptor. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
   const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
   p.fds.set(number, number)
@@ -227,9 +229,10 @@ export const modify = (qp: TestQp, args: Modify): void => {
 }
 export const query = (qp: TestQp) => invokeNow(qp.program.context, RcQp, 'query', qp.handle, {}, qp.program.caller).out
 
-export const Qps = { RESET: 0, INIT: 1, RTR: 2, RTS: 3, SQD: 4, SQE: 5, ERR: 6 } as const
+export const Qps = QpState.values
 
-const ALL_ACCESS = 0xf
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const ALL_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
 export const toInit = (more: Modify = {}): Modify => ({
   state: Qps.INIT,
@@ -253,7 +256,7 @@ export const path = (dgid: Uint8Array, more: Partial<NonNullable<Modify['address
 export const toRtr = (destQpn: number, dgid: Uint8Array, more: Modify = {}): Modify => ({
   state: Qps.RTR,
   address: path(dgid),
-  pathMtu: 3,
+  pathMtu: Mtu.values.MTU_1024,
   destQpn,
   rqPsn: 100,
   maxDestRdAtomic: 4,

@@ -1,6 +1,6 @@
 /*
- * The program's side of rxe's rings, like Debian's provider: geometry from the header, requests in, completions out.
- * And ring memory that reports leaks.
+ * Posts requests to rxe's rings and polls completions, as Debian's user library does: it learns the geometry of a ring
+ * from its header. And ring memory that reports leaks.
  */
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
@@ -8,6 +8,7 @@ import type { RingMemory } from '../../../src/drivers/rxe/rings/rings.ts'
 import { rxeLayout } from '../../../src/spec/drivers/ring-layout.ts'
 import { RecvWqe, RingHeader, RingSge, SendWqe, Wc } from '../../../src/spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../src/spec/errno.ts'
+import { SendFlags, WcFlags, WrOpcode } from '../../../src/spec/work.ts'
 
 const PAGE = 4096
 
@@ -132,11 +133,20 @@ export interface SendRequest {
   readonly count?: number
 }
 
-export const Flag = { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 } as const
-/** The opcode LOCAL_INV, which has no data. */
-const LOCAL_INV = 7
+export const Flag = SendFlags.values
+const { LOCAL_INV } = WrOpcode.values
 
-export const Wr = { WRITE: 0, WRITE_IMM: 1, SEND: 2, SEND_IMM: 3, READ: 4, CAS: 5, FAA: 6, SEND_INV: 9 } as const
+/** Short names of opcodes. */
+export const Wr = {
+  WRITE: WrOpcode.values.RDMA_WRITE,
+  WRITE_IMM: WrOpcode.values.RDMA_WRITE_WITH_IMM,
+  SEND: WrOpcode.values.SEND,
+  SEND_IMM: WrOpcode.values.SEND_WITH_IMM,
+  READ: WrOpcode.values.RDMA_READ,
+  CAS: WrOpcode.values.ATOMIC_CMP_AND_SWP,
+  FAA: WrOpcode.values.ATOMIC_FETCH_AND_ADD,
+  SEND_INV: WrOpcode.values.SEND_WITH_INV,
+} as const
 
 const putSges = (view: DataView, at: number, sges: readonly SgeRecord[]): void => {
   sges.forEach(({ address, length, lkey }, i) => {
@@ -153,7 +163,7 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
   const { opcode, id = 0n, flags = Flag.SIGNALED, imm = 0, sges = [], inline, remote = 0, rkey = 0 } = request
   const { view } = ring
   const at = element(ring, ring.producer)
-  const atomic = opcode === Wr.CAS || opcode === Wr.FAA
+  const isAtomic = opcode === Wr.CAS || opcode === Wr.FAA
   view.setBigUint64(at + SendWqe.WR_ID, id, true)
   view.setUint32(at + SendWqe.OPCODE, opcode, true)
   view.setUint32(at + SendWqe.FLAGS, inline ? flags | Flag.INLINE : flags, true)
@@ -165,11 +175,11 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
     view.setUint32(at + SendWqe.UD_AH, request.to.ah, true)
     const vector = request.to.vector ?? new Uint8Array()
     new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.UD_VECTOR, vector.length).set(vector)
-  } else if (atomic) {
+  } else if (isAtomic) {
     view.setBigUint64(at + SendWqe.ATOMIC_COMPARE_ADD, request.compareAdd ?? 0n, true)
     view.setBigUint64(at + SendWqe.ATOMIC_SWAP, request.swap ?? 0n, true)
   }
-  if (!request.to) view.setUint32(at + (atomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
+  if (!request.to) view.setUint32(at + (isAtomic ? SendWqe.ATOMIC_RKEY : SendWqe.RKEY), rkey, true)
   if (request.bind) {
     view.setBigUint64(at + SendWqe.MW_LENGTH, BigInt(request.bind.length), true)
     view.setUint32(at + SendWqe.MW_LKEY, request.bind.lkey, true)
@@ -228,7 +238,8 @@ export const pollCq = (ring: Mapped): Polled | undefined => {
     status: view.getUint32(at + Wc.STATUS, true),
     opcode: view.getUint32(at + Wc.OPCODE, true),
     bytes: view.getUint32(at + Wc.BYTE_LEN, true),
-    imm: view.getUint32(at + Wc.IMM, (flags & 8) !== 0),
+    // an immediate is big-endian, an invalidated key little-endian
+    imm: view.getUint32(at + Wc.IMM, (flags & WcFlags.values.WITH_INV) !== 0),
     qpn: view.getUint32(at + Wc.QP_NUM, true),
     flags,
     from: view.getUint32(at + Wc.SRC_QP, true),
@@ -240,6 +251,6 @@ export const pollCq = (ring: Mapped): Polled | undefined => {
 
 export const pollAll = (ring: Mapped): Polled[] => {
   const all: Polled[] = []
-  for (let one = pollCq(ring); one; one = pollCq(ring)) all.push(one)
+  for (let completion = pollCq(ring); completion; completion = pollCq(ring)) all.push(completion)
   return all
 }

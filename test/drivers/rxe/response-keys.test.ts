@@ -5,14 +5,12 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { Path } from '../../../src/phy/memory.ts'
-import { WcOpcode } from '../../../src/spec/work.ts'
+import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
 import { completions, sgeOf } from './pair.ts'
 import { postSend, Wr } from './provider.ts'
 
-const LOC_PROT_ERR = 4
-const REM_ACCESS_ERR = 10
-const WR_FLUSH_ERR = 5
+const { LOC_PROT_ERR, REM_ACCESS_ERR, WR_FLUSH_ERR } = WcStatus.values
 
 const setUp = (path: Path) => {
   const m = machine(2, '', path)
@@ -71,7 +69,7 @@ for (const path of ['packets', 'direct'] as const)
           })
           m.settle()
           assert.deepEqual(
-            completions(cq).map(({ id, status, opcode: of }) => [id, status, of]),
+            completions(cq).map(({ id, status, opcode: completed }) => [id, status, completed]),
             [
               [1, LOC_PROT_ERR, completion],
               [2, WR_FLUSH_ERR, WcOpcode.values.RDMA_WRITE],

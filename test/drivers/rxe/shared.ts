@@ -1,5 +1,6 @@
 /*
- * SRQs and XRC for tests of the soft device: objects through core's invoke, rings as mapped by a program.
+ * SRQs and XRC objects for tests of the soft device: created through core's `invokeNow`, with rings as a program maps
+ * them.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
@@ -22,22 +23,22 @@ export interface TestSrq {
   ring: Mapped
 }
 
-const args = { maxWr: 7, maxSge: 2, limit: 0, userHandle: 0n }
+const defaults = { maxWr: 7, maxSge: 2, limit: 0, userHandle: 0n }
 const mapped = (p: Program, queue: Queue): Mapped => mapRing(p.rings.at(queue.offset))
 
-const made = (p: Program, object: number | undefined, out: unknown): TestSrq => {
+const testSrq = (p: Program, object: number | undefined, out: unknown): TestSrq => {
   const { queue, number } = out as { queue: Queue; number: number }
   return { program: p, handle: object!, number, ring: mapped(p, queue) }
 }
 
-export const makeSrq = (p: Program, more: Partial<typeof args> = {}): TestSrq => {
-  const { object, out } = invokeNow(p.context, Srq, 'create', 0, { pd: p.pd, ...args, ...more }, p.caller)
-  return made(p, object, out)
+export const makeSrq = (p: Program, more: Partial<typeof defaults> = {}): TestSrq => {
+  const { object, out } = invokeNow(p.context, Srq, 'create', 0, { pd: p.pd, ...defaults, ...more }, p.caller)
+  return testSrq(p, object, out)
 }
 
 export const makeXrcSrq = (p: Program, xrcd: number, cq: TestCq, pd = p.pd): TestSrq => {
-  const { object, out } = invokeNow(p.context, XrcSrq, 'create', 0, { pd, xrcd, cq: cq.handle, ...args }, p.caller)
-  return made(p, object, out)
+  const { object, out } = invokeNow(p.context, XrcSrq, 'create', 0, { pd, xrcd, cq: cq.handle, ...defaults }, p.caller)
+  return testSrq(p, object, out)
 }
 
 /** Arms or resizes; a resize replaces the ring. */
@@ -52,8 +53,8 @@ export const querySrq = ({ program: { context, caller }, handle }: TestSrq) =>
 
 /** An RC queue pair whose receives come from `srq`. */
 export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
-  const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 1n, srq: srq.handle }
-  const { object, out } = invokeNow(p.context, RcQp, 'create', 0, wanted, p.caller)
+  const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 1n, srq: srq.handle }
+  const { object, out } = invokeNow(p.context, RcQp, 'create', 0, args, p.caller)
   const { sendQueue } = out as unknown as { sendQueue: Queue }
   return {
     program: p,
@@ -75,8 +76,8 @@ export const closeDomain = (p: Program, xrcd: number): void => {
 }
 
 export const makeInitiator = (p: Program, cq: TestCq): TestQp => {
-  const wanted = { pd: p.pd, sendCq: cq.handle, cap: cap(), userHandle: 2n }
-  const { object, out } = invokeNow(p.context, XrcIniQp, 'create', 0, wanted, p.caller)
+  const args = { pd: p.pd, sendCq: cq.handle, cap: cap(), userHandle: 2n }
+  const { object, out } = invokeNow(p.context, XrcIniQp, 'create', 0, args, p.caller)
   const { sendQueue, recvQueue } = out as unknown as Record<'sendQueue' | 'recvQueue', Queue>
   const [send, receive] = [mapped(p, sendQueue), mapped(p, recvQueue)]
   return { program: p, handle: object!, qpn: out.qpNum, cap: out.cap, send, receive }
@@ -90,8 +91,8 @@ export interface Target {
 
 /** A new target, or an open of the one with number `qpNum`. */
 export const makeTarget = (p: Program, xrcd: number, qpNum?: number, userHandle = 3n): Target => {
-  const wanted = { xrcd, userHandle, ...(qpNum !== undefined && { qpNum }) }
-  const { object, out } = invokeNow(p.context, XrcTgtQp, 'create', 0, wanted, p.caller)
+  const args = { xrcd, userHandle, ...(qpNum !== undefined && { qpNum }) }
+  const { object, out } = invokeNow(p.context, XrcTgtQp, 'create', 0, args, p.caller)
   return { program: p, handle: object!, qpn: out.qpNum }
 }
 export const destroyTarget = ({ program: { context, caller }, handle }: Target) =>

@@ -76,27 +76,27 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
     const pairs = pairsOf(conversation)
     test('at least one pair of queue pairs is connected', () => assert.notEqual(pairs.length, 0))
     for (const side of [0, 1] as const) {
-      const what = side === 0 ? 'as the client' : 'as the server'
+      const role = side === 0 ? 'as the client' : 'as the server'
       const recorded = recordedStreams(conversation, pairs, side, facts)
       const played = play(conversation, pairs, side, facts)
 
-      test(what, () => {
+      test(role, () => {
         assert.deepEqual(faultsOf(conversation, side, facts, recorded, played), [])
       })
 
-      test(`${what}, packets in bursts`, () => {
+      test(`${role}, packets in bursts`, () => {
         const burst = play(conversation, pairs, side, facts, { inBursts: true })
         assert.deepEqual(faultsOf(conversation, side, facts, recorded, burst, true), [])
       })
 
-      test(`${what}: mutated recordings fail`, () => {
+      test(`${role}: mutated recordings fail`, () => {
         const mutants = recordedMutants(name, recorded, isExempt(name, side))
         for (const [mutant, streams] of mutants)
           assert.notEqual(faultsOf(conversation, side, facts, streams, played).length, 0, mutant)
         mutantsFound += mutants.length
       })
 
-      test(`${what}: mutated input fails`, () => {
+      test(`${role}: mutated input fails`, () => {
         if (facts.destroyed?.side === side && facts.destroyed.from === 1) return
         const incoming = played.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared
@@ -112,7 +112,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
 }
 
 after(() => {
-  assert.ok(mutantsFound >= MIN_MUTANTS, `${mutantsFound} twins`)
+  assert.ok(mutantsFound >= MIN_MUTANTS, `only ${mutantsFound} mutants failed`)
   assert.deepEqual(
     permitted.filter(row => !used.has(row)),
     [],

@@ -1,5 +1,5 @@
 /*
- * Compares what a side of a capture sent with what our engine sent in its place: packet by packet, each stream
+ * Compares the packets that a side of a capture sent with those that our engine sent in its place: each stream
  * (responses, requests) of each queue pair in order, every header field, payload, pad and the kind of timing. The ICRC
  * is not compared: it covers addresses and belongs to the port. Permitted differences are rows of permitted.ts.
  */
@@ -17,6 +17,7 @@ import {
   isRequest,
   rnrSince,
   type Side,
+  syndromeValueOf,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
@@ -105,7 +106,7 @@ const timingOf = (
   if (isNew) return immediate
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
-    const minWait = rnrMicroseconds(field(rnr.packet, 'AETH', 'syndrome') & 31) * 0.9
+    const minWait = rnrMicroseconds(syndromeValueOf(rnr.packet)) * 0.9
     if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
   const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
@@ -116,7 +117,7 @@ const timingOf = (
  * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer, and never shorter. The
  * specification allows up to four times (IBA 9.7.6.1.3).
  */
-const isAlike = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
+const isSimilarWait = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
 
 type Fields = Map<string, string>
 
@@ -146,7 +147,7 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
     if (a !== b) found.push({ path, recorded: a, ours: b })
   }
   if (recorded.timing !== ours.timing) found.push({ path: 'timing', recorded: recorded.timing, ours: ours.timing })
-  else if (!isAlike(recorded.waited, ours.waited))
+  else if (!isSimilarWait(recorded.waited, ours.waited))
     found.push({ path: 'waited', recorded: `${recorded.waited} µs`, ours: `${ours.waited} µs` })
   return found
 }

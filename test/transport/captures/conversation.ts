@@ -4,7 +4,7 @@
  * (test/fixtures/wire/ORIGIN.md). This file does not depend on the engine.
  */
 import { readFileSync } from 'node:fs'
-import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
+import { ROCE_UDP_PORT, SYNDROME_KIND_MASK, SYNDROME_VALUE_MASK, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { OP_READ, OP_REQUEST, OP_RESPONSE, opcodeFlags, opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { parseFrame } from '../../../src/wire/frame.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -39,16 +39,25 @@ export const flagsOf = (packet: WellFormedPacket): number => opcodeFlags[opcodeN
 export const isRequest = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_REQUEST) !== 0
 export const isResponse = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_RESPONSE) !== 0
 export const isRead = (packet: WellFormedPacket): boolean => isRequest(packet) && (flagsOf(packet) & OP_READ) !== 0
-/** An ACK or a response with data. */
+/** The kind of an AETH's syndrome (`syndromeKind`). */
+export const syndromeKindOf = (packet: WellFormedPacket): number =>
+  field(packet, 'AETH', 'syndrome') & SYNDROME_KIND_MASK
+/** The value of an AETH's syndrome: credits, RNR timer code or NAK code. */
+export const syndromeValueOf = (packet: WellFormedPacket): number =>
+  field(packet, 'AETH', 'syndrome') & SYNDROME_VALUE_MASK
+/** Whether a packet is an RNR NAK. */
+export const isRnrNak = (packet: WellFormedPacket): boolean =>
+  packet.name === 'RC_ACKNOWLEDGE' && syndromeKindOf(packet) === syndromeKind.RNR_NAK
+/** Whether a packet is an ACK, or a response with data. */
 export const isPositive = (packet: WellFormedPacket): boolean =>
-  headersOf(packet).AETH === undefined || (field(packet, 'AETH', 'syndrome') & 0x60) === 0
+  headersOf(packet).AETH === undefined || syndromeKindOf(packet) === syndromeKind.ACK
 
 export interface Conversation {
   readonly name: string
   readonly entries: readonly Entry[]
 }
 
-/** The packets towards a side that are dropped: every `each`th, as the recording's filter counted them. */
+/** A loss: every `each`th packet to a side is dropped, as the recording's filter counted them. */
 export interface Loss {
   readonly to: Side
   readonly each: number
@@ -92,7 +101,5 @@ const isServer = (address: Uint8Array): boolean => {
 export const rnrSince = (entries: readonly Entry[], number: number, side: Side): Entry | undefined => {
   const before = entries.filter(e => e.number < number)
   const from = before.findLastIndex(e => e.from === side)
-  return before
-    .slice(from + 1)
-    .find(e => !e.lost && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20)
+  return before.slice(from + 1).find(e => !e.lost && isRnrNak(e.packet))
 }

@@ -1,28 +1,46 @@
 /*
- * Forged packets that Linux's rxe answers differently: per case, the reply fields that differ, the final state and
- * completions of our queue pair, the reason, and the clause of the InfiniBand Architecture Specification, volume 1,
- * that we follow. A difference without a row fails the test, and so does an unused row.
+ * Forged packets that Linux's rxe answers differently from our engine: for each case the reply fields that differ, the
+ * final state and completions of our queue pair, the reason, and the clause of the InfiniBand Architecture
+ * Specification, volume 1, that we follow. A difference without a row fails the test, and so does an unused row.
  */
+import { QpState } from '../../../src/spec/enums.ts'
+import { CREDITS_NONE, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
 import type { Linux } from './forged.ts'
 
 export interface Departure {
+  /** The case, as in test/fixtures/wire/responder.md. */
   readonly name: string
-  /** Both captures if absent. */
+  /** The Linux version whose capture differs; absent: both. */
   readonly linux?: Linux
-  /** Fields of the only reply → recorded and our value; `packet`: a reply that one of both did not send (`-`). */
+  /** By field of the only reply: the recorded value and ours. `packet`: a reply that only one side sent (`-`: none). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
-  /** Our completions, the final state and the value of the atomic word, if they differ. */
+  /**
+   * Our completions, final state, rq_psn and value of the atomic word, in the form of `run` (forged.ts); absent: equal.
+   */
   readonly after?: string
   readonly clause: string
   readonly reason: string
 }
 
-const flushed = (count: number): string => Array<string>(count).fill('status 5').join('; ')
+const { WR_FLUSH_ERR, LOC_LEN_ERR, REM_INV_REQ_ERR } = WcStatus.values
+const { RTS, ERR } = QpState.values
 
-/** The packet is refused before it consumes a receive WQE: all of them are flushed. */
-const REFUSED = `${flushed(8)}; state 6 rq_psn 0x000200; word 5`
-const INVALID = ['31', '97'] as const
-const NOT_COUNTED = ['1', '0'] as const
+/** AETH syndromes as text: of an ACK, and of NAKs. */
+const ACK = String(syndromeKind.ACK | CREDITS_NONE)
+const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
+const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
+const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)
+
+/** Completions of `count` flushed receive WQEs. */
+const flushed = (count: number): string => Array<string>(count).fill(`status ${WR_FLUSH_ERR}`).join('; ')
+
+/** The packet is refused before it consumes a receive WQE: all eight are flushed. */
+const REFUSED = `${flushed(8)}; state ${ERR} rq_psn 0x000200; word 5`
+/** Values of AETH.syndrome where rxe sends an ACK and our engine a NAK for an invalid request. */
+const ACK_OR_INVALID = [ACK, NAK_INVALID_REQUEST] as const
+/** Values of AETH.msn where rxe has counted the message and our engine has not. */
+const MSN_1_OR_0 = ['1', '0'] as const
 
 export const departures: readonly Departure[] = [
   {
@@ -34,7 +52,7 @@ export const departures: readonly Departure[] = [
   {
     name: 'first_shorter_than_mtu',
     linux: '6.1',
-    fields: { 'AETH.syndrome': INVALID },
+    fields: { 'AETH.syndrome': ACK_OR_INVALID },
     after: REFUSED,
     clause: '9.7.4.1',
     reason: 'FIRST and MIDDLE packets are as long as the path MTU; rxe 6.1 does not check this, 6.12 does',
@@ -45,12 +63,12 @@ export const departures: readonly Departure[] = [
     fields: {},
     after: REFUSED,
     clause: '9.7.4.1',
-    reason: 'the length is checked before a receive WQE is consumed, so none completes with status 9',
+    reason: 'the length is checked before a receive WQE is consumed, so none completes with REM_INV_REQ_ERR',
   },
   {
     name: 'only_longer_than_mtu',
     linux: '6.1',
-    fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
+    fields: { 'AETH.syndrome': ACK_OR_INVALID, 'AETH.msn': MSN_1_OR_0 },
     after: REFUSED,
     clause: '9.7.4.1',
     reason: 'no packet is longer than the path MTU; rxe 6.1 does not check this, 6.12 does',
@@ -66,22 +84,22 @@ export const departures: readonly Departure[] = [
   {
     name: 'last_empty',
     linux: '6.1',
-    fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
-    after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
+    fields: { 'AETH.syndrome': ACK_OR_INVALID, 'AETH.msn': MSN_1_OR_0 },
+    after: `status ${REM_INV_REQ_ERR}; ${flushed(7)}; state ${ERR} rq_psn 0x000201; word 5`,
     clause: '9.7.4.1',
     reason: 'a LAST packet carries at least one byte; rxe 6.1 does not check this, 6.12 does',
   },
   {
     name: 'write_over_2gib',
     linux: '6.1',
-    fields: { 'AETH.syndrome': ['98', '97'] },
+    fields: { 'AETH.syndrome': [NAK_REMOTE_ACCESS, NAK_INVALID_REQUEST] },
     clause: '9.4.3, 9.9.3',
     reason: 'the limit of 2 GiB is checked before the access rights, as in rxe 6.12',
   },
   {
     name: 'read_huge',
     linux: '6.1',
-    fields: { 'AETH.syndrome': ['98', '97'] },
+    fields: { 'AETH.syndrome': [NAK_REMOTE_ACCESS, NAK_INVALID_REQUEST] },
     clause: '9.4.4, 9.9.3',
     reason: 'as write_over_2gib',
   },
@@ -95,7 +113,7 @@ export const departures: readonly Departure[] = [
     name: 'opcode_atomic_write',
     linux: '6.1',
     fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
-    after: 'state 3 rq_psn 0x000201; word 9',
+    after: `state ${RTS} rq_psn 0x000201; word 9`,
     clause: 'A19',
     reason: 'rxe 6.1 has no ATOMIC WRITE and drops it; we support it, as 6.12 does',
   },
@@ -110,21 +128,21 @@ export const departures: readonly Departure[] = [
   {
     name: 'flush_standard_icrc',
     fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
-    after: 'state 3 rq_psn 0x000201; word 5',
+    after: `state ${RTS} rq_psn 0x000201; word 5`,
     clause: '7.8.1, A19',
     reason: 'rxe computes the ICRC of a FLUSH over BTH, FETH and RETH once more, and accepts only that; we accept both',
   },
   {
     name: 'too_long_for_buffer',
-    fields: { 'AETH.syndrome': ['99', '97'] },
-    after: `status 1; ${flushed(7)}; state 6 rq_psn 0x000204; word 5`,
+    fields: { 'AETH.syndrome': [NAK_REMOTE_OPERATION, NAK_INVALID_REQUEST] },
+    after: `status ${LOC_LEN_ERR}; ${flushed(7)}; state ${ERR} rq_psn 0x000204; word 5`,
     clause: '9.7.4.1, 9.9.3',
     reason:
       'a message longer than the receive buffer is an invalid request and a local length error; rxe reports operation errors',
   },
 ]
 
-/** Malformed cases, which are not in the captures. */
+/** Departures for malformed packets, which are only in the table of responder.md and not in the captures. */
 export const malformedDepartures: readonly {
   readonly name: string
   readonly clause: string

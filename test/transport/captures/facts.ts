@@ -8,7 +8,7 @@ import type { Loss, Side } from './conversation.ts'
 
 export interface Facts {
   readonly loss?: Loss
-  /** Local ACK timeout code, retry_cnt, rnr_retry. */
+  /** Local ACK timeout code, retry_cnt, rnr_retry; absent: 14, 7, 7. */
   readonly timeout?: number
   readonly retryCnt?: number
   readonly rnrRetry?: number
@@ -65,8 +65,14 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   ud_multicast_ipv6: probe,
   cm_loss_at_server: { loss: { to: 1, each: 2 } },
   cm_loss_at_client: { loss: { to: 0, each: 2 } },
-  memory_window_type2: { ...probe, windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: 2 }] },
-  memory_window_type1: { ...probe, windows: [{ key: 0x0800_0402, offset: 4096, length: 4096, access: 6 }] },
+  memory_window_type2: {
+    ...probe,
+    windows: [{ key: 0x0800_0380, offset: 4096, length: 4096, access: Access.REMOTE_WRITE }],
+  },
+  memory_window_type1: {
+    ...probe,
+    windows: [{ key: 0x0800_0402, offset: 4096, length: 4096, access: Access.REMOTE_WRITE | Access.REMOTE_READ }],
+  },
   rnr_nak: probe,
   rnr_retry_exceeded: { ...probe, rnrRetry: 2 },
   nak_access_write: probe,

@@ -6,6 +6,7 @@
  * queue pairs too, as a device does.
  */
 import { readFileSync } from 'node:fs'
+import { opcodeNumber } from '../../../src/spec/wire/opcodes.ts'
 import { Access } from '../../../src/transport/types.ts'
 import { arenaOver } from '../../../src/wire/arena.ts'
 import { type Frame, type Ipv4Frame, parseFrame } from '../../../src/wire/frame.ts'
@@ -13,7 +14,7 @@ import { makeFlow, verifyIcrc } from '../../../src/wire/icrc.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
 import { readCapture } from '../../../src/wire/pcap.ts'
 import { fixture } from '../../paths.ts'
-import { ALL_ACCESS, createNode, LOCAL_KEY, MEMORY_BASE } from '../node.ts'
+import { ALL_ACCESS, createNode, LOCAL_KEY, MEMORY_BASE, REMOTE_ACCESS } from '../node.ts'
 import type { Recorded } from './compare.ts'
 import { headersOf } from './conversation.ts'
 import type { Sent } from './play.ts'
@@ -38,7 +39,8 @@ const ATTACKER = [10, 77, 0, 1]
 const WORD_OFFSET = 40960
 const BUFFER = 0x1_0000
 const FIRST_PSN = 0x200
-const QPN_BYTES = 5
+/** Offset of BTH.DestQP in a packet. */
+const QPN_AT = 5
 /** Region offset that a case's first address may have: 0, the atomic word, or another. */
 const OTHER_OFFSETS: Readonly<Record<string, number>> = {
   read_past_end: BUFFER - 10,
@@ -109,7 +111,7 @@ export interface Result {
 }
 
 const qpnOf = (frame: Ipv4Frame): number =>
-  (frame.payload[QPN_BYTES] << 16) | (frame.payload[QPN_BYTES + 1] << 8) | frame.payload[QPN_BYTES + 2]
+  (frame.payload[QPN_AT] << 16) | (frame.payload[QPN_AT + 1] << 8) | frame.payload[QPN_AT + 2]
 
 /** The address and key of a packet, if it has them. */
 const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
@@ -120,7 +122,15 @@ const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => 
   return header === undefined ? undefined : { va: BigInt(header.va), rkey: Number(header.rkey) }
 }
 
-const isToWord = (packet: Uint8Array): boolean => [0x13, 0x14, 0x1c, 0x1d].includes(packet[0])
+/** Opcodes of requests to the word at WORD_OFFSET. */
+const WORD_OPCODES: readonly number[] = [
+  opcodeNumber.RC_COMPARE_SWAP,
+  opcodeNumber.RC_FETCH_ADD,
+  opcodeNumber.RC_FLUSH,
+  opcodeNumber.RC_ATOMIC_WRITE,
+]
+const isToWord = (packet: Uint8Array): boolean => WORD_OPCODES.includes(packet[0])
+/** Keys of forged packets that name no region. */
 const WRONG_KEYS = [0xdeadbeef]
 
 /** Hands the frames to our engine one by one and collects its replies. */
@@ -141,7 +151,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   const more = linux === '6.12' ? Access.FLUSH_GLOBAL : 0
   if (first !== undefined && !WRONG_KEYS.includes(first.rkey))
     node.regions.push({ key: first.rkey, pd: 1, offset: 0, length: BUFFER, access: ALL_ACCESS | more })
-  node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: BUFFER, access: 1 })
+  node.regions.push({ key: LOCAL_KEY, pd: 1, offset: 0, length: BUFFER, access: Access.LOCAL_WRITE })
   const qpn = name === 'unknown_qp' ? 1 : qpnOf(frames[0])
   const row = node.createQp(qpn, { maxSge: 1 })
   node.connect(row, {
@@ -150,7 +160,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
     rqPsn: FIRST_PSN,
     minRnrTimer: 27,
     maxDestRdAtomic: 4,
-    access: 14 | more,
+    access: REMOTE_ACCESS | more,
   })
   for (let i = 0; i < 8; i++) node.postReceive(row, { id: i, sges: [{ at: i * 4096, length: 4096 }] })
   for (const frame of frames) {

@@ -4,10 +4,21 @@
  * atomics before any write). Captured addresses lie far apart; `Space` packs them into one small array for the engine
  * under test.
  */
+import { nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
-import type { Region } from '../node.ts'
-import { type Conversation, type Entry, field, headersOf, isPositive, isResponse, type Side } from './conversation.ts'
+import { Access as AccessRight } from '../../../src/transport/types.ts'
+import { ALL_ACCESS, type Region } from '../node.ts'
+import {
+  type Conversation,
+  type Entry,
+  headersOf,
+  isPositive,
+  isResponse,
+  type Side,
+  syndromeKindOf,
+  syndromeValueOf,
+} from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { BUFFER_BYTES, readLog } from './log.ts'
 import { type Message, messagesOf } from './messages.ts'
@@ -61,18 +72,22 @@ export const remoteOf = (message: Message): { address: bigint; key: number; leng
   return { address: BigInt(header.va), key: Number(header.rkey), length: Number(header.dmaLen ?? 8) }
 }
 
-const rightOf = (flags: number): number =>
-  (flags & OP_READ) !== 0 ? 4 : (flags & OP_ATOMIC) !== 0 ? 8 : (flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 ? 2 : 0
+/** The access right that a request with these OP_… bits needs. */
+const rightOf = (flags: number): number => {
+  if ((flags & OP_READ) !== 0) return AccessRight.REMOTE_READ
+  if ((flags & OP_ATOMIC) !== 0) return AccessRight.REMOTE_ATOMIC
+  return (flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 ? AccessRight.REMOTE_WRITE : 0
+}
 
-/** Whether the responder went to error at the message. */
+/** Whether the responder refused the message with a NAK and went to ERR. */
 export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
   entries.some(
     e =>
       e.from !== pair.requester &&
       e.packet.BTH.destQp === pair.requesterQpn &&
       e.packet.name === 'RC_ACKNOWLEDGE' &&
-      (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x60 &&
-      (field(e.packet, 'AETH', 'syndrome') & 0x1f) !== 0 &&
+      syndromeKindOf(e.packet) === syndromeKind.NAK &&
+      syndromeValueOf(e.packet) !== nakCode.PSN_SEQUENCE &&
       psnDistance(message.psn, e.packet.BTH.psn) < message.psns,
   )
 
@@ -103,7 +118,7 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
       pd: 1,
       offset: space.locate(log.address),
       length: BUFFER_BYTES,
-      access: 15 | (facts.access ?? 0),
+      access: ALL_ACCESS | (facts.access ?? 0),
     })
   const windows = side === 1 ? (facts.windows ?? []) : []
   for (const { key, offset, length, access } of windows)

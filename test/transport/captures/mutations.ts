@@ -1,7 +1,7 @@
 /*
  * Mutated recordings that a replay must reject: one field of one recorded packet changed (every field, in each stream),
- * one packet removed, duplicated, moved or delayed; or, of the packets handed to our engine, one withheld or changed. The
- * mutated packet depends only on the names, so every run makes the same ones.
+ * one packet removed, duplicated, moved or delayed; or, of the packets handed to our engine, one withheld or changed.
+ * The mutated packet depends only on the names, so every run makes the same ones.
  */
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -10,7 +10,7 @@ import { type Conversation, type Entry, headersOf, isRequest, type Side } from '
 import type { Message } from './messages.ts'
 import type { PacketToDeliver } from './play.ts'
 
-/** Whether to change a packet or to duplicate it. */
+/** Whether two packets of a side have the same opcode and PSN: a packet and its retransmissions. */
 const isSame = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 

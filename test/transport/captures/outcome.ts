@@ -13,6 +13,7 @@ import {
   OP_WRITE,
 } from '../../../src/spec/wire/opcodes.ts'
 import { reliableService } from '../../../src/spec/wire/services.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import { type Conversation, headersOf, type Side } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { type LoggedCompletion, readLog } from './log.ts'
@@ -22,15 +23,15 @@ import { grhBytes, type PlayResult, type Work } from './play.ts'
 
 type Cqe = PlayResult['node']['cqes'][number]
 
-const SUCCESS = 0
-const RECV = 128
+const { SUCCESS } = WcStatus.values
+const { RECV, BIND_MW } = WcOpcode.values
+const { WITH_IMM } = WcFlags.values
+/** The receive CQ of a node (node.ts). */
 const RECV_CQ = 2
-const WITH_IMM = 2
-const BIND_MW = 5
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** Faults of the queue pairs of `side`. */
+/** The faults of the queue pairs of `side`, as sentences. */
 export const outcomeFaults = (conversation: Conversation, side: Side, facts: Facts, played: PlayResult): string[] => {
   const { node, ends } = played
   const faults = ends.flatMap(end => {
@@ -53,7 +54,7 @@ export const outcomeFaults = (conversation: Conversation, side: Side, facts: Fac
 
 const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): string[] => {
   const received = cqes.filter(c => c.cq === RECV_CQ && c.status === SUCCESS)
-  const route = grhBytes((end.asResponder ?? end.asRequester)!)
+  const grh = grhBytes((end.asResponder ?? end.asRequester)!)
   const isReliable = reliableService[(end.asResponder ?? end.asRequester)!.service] !== 0
   const messages = end.incoming.filter(m => takesReceive(m) && (isReliable || m.arrives))
   const wanted = messages.filter(m => m.completeAt !== Number.POSITIVE_INFINITY).length
@@ -65,14 +66,14 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
     const isSend = (message.flags & OP_SEND) !== 0
     const faults: string[] = []
     if (cqe.id !== k) faults.push(`receive ${k}: id ${cqe.id}`)
-    const length = message.length + route
+    const length = message.length + grh
     if (cqe.bytes !== length) faults.push(`receive ${k}: ${cqe.bytes} bytes, not ${length}`)
     if (cqe.opcode !== (isSend ? RECV : RECV + 1)) faults.push(`receive ${k}: opcode ${cqe.opcode}`)
     if ((message.endFlags & (OP_IMM | OP_INV)) !== 0 && cqe.imm !== message.imm)
       faults.push(`receive ${k}: immediate ${cqe.imm}, not ${message.imm}`)
     if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
     const { at } = end.receives[k]
-    if (isSend && hex(memory.subarray(at + route, at + length)) !== hex(message.payload))
+    if (isSend && hex(memory.subarray(at + grh, at + length)) !== hex(message.payload))
       faults.push(`receive ${k}: its data differs from the message`)
     return faults
   })

@@ -97,15 +97,21 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
 const answers = (here: readonly Entry[], there: readonly Entry[]): boolean =>
   matchPsns(here, there) && matchPsns(there, here)
 
+/** At least the number of responses to the longest recorded READ. */
+const MAX_READ_PSNS = 64
+
+/** Whether all responses in `received` have PSNs of the requests in `sent`. */
 const matchPsns = (sent: readonly Entry[], received: readonly Entry[]): boolean => {
   const requests = sent.filter(e => isRequest(e.packet))
   const responses = received.filter(e => isResponse(e.packet))
   if (requests.length === 0) return responses.length === 0
   const first = requests[0].packet.BTH.psn
-  const reach = Math.max(
-    ...requests.map(e => psnDistance(first, e.packet.BTH.psn) + ((flagsOf(e.packet) & OP_READ) !== 0 ? 64 : 1)),
+  const psns = Math.max(
+    ...requests.map(
+      e => psnDistance(first, e.packet.BTH.psn) + ((flagsOf(e.packet) & OP_READ) !== 0 ? MAX_READ_PSNS : 1),
+    ),
   )
-  return responses.length > 0 && responses.every(e => psnDistance(first, e.packet.BTH.psn) < reach)
+  return responses.length > 0 && responses.every(e => psnDistance(first, e.packet.BTH.psn) < psns)
 }
 
 export const qpnOn = (pair: Pair, side: Side): number =>

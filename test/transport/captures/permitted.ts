@@ -4,24 +4,35 @@
  * follow. A difference without a row fails the replay, and so does an unused row.
  */
 
+import { QpState } from '../../../src/spec/enums.ts'
+import { CREDITS_NONE, nakCode, syndromeKind } from '../../../src/spec/wire/headers.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Difference, Permit, Recorded, StreamKind } from './compare.ts'
 import type { Side } from './conversation.ts'
 
 export interface Row {
-  /** Absent: all captures and both sides. */
+  /** Capture and side of our engine; absent: all captures, both sides. */
   readonly capture?: string
   readonly side?: Side
   readonly stream: StreamKind
-  /** Packet numbers in the capture file; 0: packets that the recording lacks; or all packets to QP 1. */
+  /** Packet numbers in the capture file; 0: packets that only our engine sends; or all packets to QP 1. */
   readonly packets: readonly number[] | 'management datagrams'
-  /** Path of the field → recorded and our value; `packet`: a packet that one side lacks (`-`). */
+  /** By path of the field: the recorded value and ours. `packet`: a packet that only one side sends (`-`: none). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
   readonly clause: string
   readonly reason: string
 }
 
 const MADS = 'management datagrams'
+
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const { RTS, ERR } = QpState.values
+/** AETH syndromes as text: of an ACK, and of NAKs. */
+const ACK = String(syndromeKind.ACK | CREDITS_NONE)
+const NAK_INVALID_REQUEST = String(syndromeKind.NAK | nakCode.INVALID_REQUEST)
+const NAK_REMOTE_ACCESS = String(syndromeKind.NAK | nakCode.REMOTE_ACCESS)
+const NAK_REMOTE_OPERATION = String(syndromeKind.NAK | nakCode.REMOTE_OPERATION)
 
 const LATE_RESEND = {
   side: 0,
@@ -33,7 +44,7 @@ const LATE_RESEND = {
 const TOO_LONG = {
   side: 1,
   stream: 'answers',
-  fields: { 'AETH.syndrome': ['99', '97'] },
+  fields: { 'AETH.syndrome': [NAK_REMOTE_OPERATION, NAK_INVALID_REQUEST] },
   clause: '9.7.4.1, 9.9.3',
   reason: 'a SEND longer than the receive buffer is an invalid request, rxe calls it a remote operational error',
 } as const
@@ -110,18 +121,21 @@ export const permitted: readonly Row[] = [
     side: 1,
     stream: 'answers',
     packets: [6],
-    fields: { 'AETH.syndrome': ['31', '98'], 'AETH.msn': ['3', '2'] },
+    fields: { 'AETH.syndrome': [ACK, NAK_REMOTE_ACCESS], 'AETH.msn': ['3', '2'] },
     clause: '9.7.4.1, 10.6',
     reason: 'a WRITE past the end of a memory window is refused; rxe checks only the bounds of the memory region',
   },
 ]
 
+/** Of the receive WQE of a SEND that is too long for it. */
+const TOO_LONG_STATUS = `completion 0: status ${LOC_LEN_ERR}, the program had ${LOC_QP_OP_ERR}`
+
 /** Permitted sentences of outcome.ts, for the reasons of the rows above. */
 export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly text: string }[] = [
-  { capture: 'nak_operation_too_long', side: 1, text: 'completion 0: status 1, the program had 2' },
-  { capture: 'nak_operation_too_long_multi', side: 1, text: 'completion 0: status 1, the program had 2' },
+  { capture: 'nak_operation_too_long', side: 1, text: TOO_LONG_STATUS },
+  { capture: 'nak_operation_too_long_multi', side: 1, text: TOO_LONG_STATUS },
   { capture: 'memory_window_type1', side: 1, text: 'WRITE 1: its data is not in memory' },
-  { capture: 'memory_window_type1', side: 1, text: 'the state is 6, the program says 3' },
+  { capture: 'memory_window_type1', side: 1, text: `the state is ${ERR}, the program says ${RTS}` },
 ]
 
 /** Whether mutants skip `field` of a packet because a row for this side covers it. */
@@ -136,7 +150,7 @@ export const isExempt =
 
 const isMad = (packet: WellFormedPacket): boolean => packet.name === 'UD_SEND_ONLY' && packet.BTH.destQp === 1
 
-/** Permits what the rows for a side of a capture cover, and notes the rows in `used`. */
+/** Permits the differences that the rows for a side of a capture cover, and adds these rows to `used`. */
 export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit => {
   const rows = permitted.filter(row => (row.capture ?? capture) === capture && (row.side ?? side) === side)
   return difference => {

@@ -8,8 +8,17 @@
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
 import { SendFlags, WrOpcode } from '../../../src/spec/work.ts'
+import { Access } from '../../../src/transport/types.ts'
 import { parsePacket, type WellFormedPacket } from '../../../src/wire/packet.ts'
-import { createNode, LOCAL_KEY, MEMORY_BASE, type SendSpec, type SgeSpec, type TestNode } from '../node.ts'
+import {
+  createNode,
+  LOCAL_KEY,
+  MEMORY_BASE,
+  REMOTE_ACCESS,
+  type SendSpec,
+  type SgeSpec,
+  type TestNode,
+} from '../node.ts'
 import { createBurst } from './burst.ts'
 import {
   type Conversation,
@@ -19,9 +28,11 @@ import {
   headersOf,
   isRead,
   isRequest,
+  isRnrNak,
   otherSide,
   rnrSince,
   type Side,
+  syndromeValueOf,
 } from './conversation.ts'
 import type { Facts } from './facts.ts'
 import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
@@ -74,8 +85,6 @@ const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Length of the GRH before a datagram in its receive buffer. */
 const GRH_BYTES = 40
-/** Access flags: write, read, atomic. */
-const REMOTE_ACCESS = 14
 const DEFAULT_TIMEOUT = 14
 const DEFAULT_RNR_TIMER = 12
 const DEFAULT_RD_ATOMIC = 16
@@ -108,10 +117,8 @@ const qkeyOf = ({ entries }: Conversation, { requesterQpn, responderQpn, request
 
 /** The RNR timer code in a side's NAKs. */
 const rnrTimerOf = (conversation: Conversation, side: Side): number => {
-  const nak = conversation.entries.find(
-    e => e.from === side && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20,
-  )
-  return nak === undefined ? DEFAULT_RNR_TIMER : field(nak.packet, 'AETH', 'syndrome') & 31
+  const nak = conversation.entries.find(e => e.from === side && isRnrNak(e.packet))
+  return nak === undefined ? DEFAULT_RNR_TIMER : syndromeValueOf(nak.packet)
 }
 
 /** The packet that our engine receives for a recorded one; undefined if withheld. */
@@ -135,9 +142,10 @@ export const play = (
   const memory = memoryOf(conversation, pairs, side, facts)
   const { space, regions, content } = memory
   const messages = pairs.flatMap(p => messagesOf(conversation, p))
-  const room = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
+  /** For send and receive buffers, behind the memory that the peer accesses. */
+  const bufferBytes = messages.reduce((sum, m) => sum + m.length + 128, 0) + (facts.receives ?? []).length * 0x1_0000
   const node = createNode({
-    memoryBytes: space.bytes + room,
+    memoryBytes: space.bytes + bufferBytes,
     maxPackets: 1,
     locate: address => {
       const local = address - MEMORY_BASE
@@ -146,9 +154,16 @@ export const play = (
   })
   node.memory.set(content)
   node.regions.length = 0
-  node.regions.push(...regions, { key: LOCAL_KEY, pd: 1, offset: 0, length: node.memory.length, access: 1 })
+  node.regions.push(...regions, {
+    key: LOCAL_KEY,
+    pd: 1,
+    offset: 0,
+    length: node.memory.length,
+    access: Access.LOCAL_WRITE,
+  })
   let free = space.bytes
-  const take = (bytes: number): number => {
+  /** Allocates a buffer; returns its offset. */
+  const allocate = (bytes: number): number => {
     const at = free
     free += (bytes + 7) & ~7
     return at
@@ -158,7 +173,7 @@ export const play = (
   let now = 0
   let at = 0
   let seen = 0
-  /** One packet, if the engine has one to send. */
+  /** Lets the engine send one packet; undefined if it has none to send. */
   const sendOne = (timing: Timing, waited: number): { end: End; sent: Sent } | undefined => {
     node.port.room = 1
     node.transmit(now)
@@ -172,7 +187,10 @@ export const play = (
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited, at } }
   }
-  /** All due responses; a request sent meanwhile is kept until the recording has it. */
+  /**
+   * Lets the engine send all due responses. Returns true if it sends a request, which is kept until the recording has
+   * it.
+   */
   const drain = (timing: Timing, waited: number): boolean => {
     for (let next = sendOne(timing, waited); next !== undefined; next = sendOne(timing, waited)) {
       const { end, sent } = next
@@ -219,7 +237,7 @@ export const play = (
       finishBurst()
       const end = ends.find(e => peerOf((e.asRequester ?? e.asResponder)!, side) === entry.packet.BTH.destQp)
       if (end === undefined || !isRequest(entry.packet)) continue
-      post(node, end, i, facts, take)
+      post(node, end, i, facts, allocate)
       request(end)
     } else if (!entry.lost && !isDestroyed(facts, side, entry)) {
       const end = endOf(entry.packet.BTH.destQp)
@@ -227,7 +245,8 @@ export const play = (
       if (end === undefined || bytes === undefined) continue
       // a receive WQE is posted once the earlier ones are consumed
       if (mayReceive(entry)) burst.cut(now)
-      if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
+      if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end))
+        receive(node, end, allocate)
       if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
       if (facts.postedAtOnce === true && drain('immediate', 0)) early.push(`packet ${at} was not expected`)
       if (inBursts) burst.add(end.row, bytes, now)
@@ -298,13 +317,13 @@ const joinEnds = (
 }
 
 /** Posts the requests that the recorded program had posted when it sent packet `i` of the conversation. */
-const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: number) => number): void => {
+const post = (node: TestNode, end: End, i: number, facts: Facts, allocate: (bytes: number) => number): void => {
   const specs: SendSpec[] = []
   for (;;) {
     const message = end.toPost[0]
     if (message === undefined || (message.postedAt > i && facts.postedAtOnce !== true)) break
     end.toPost.shift()
-    const resultAt = take(message.length)
+    const resultAt = allocate(message.length)
     node.memory.set(message.payload, resultAt)
     const fence = facts.fences?.includes(end.posted.length) === true ? FENCE : 0
     const signaled = facts.signaled?.includes(end.posted.length) === false ? 0 : SIGNALED
@@ -350,20 +369,18 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
         !isRequest(e.packet) &&
         e.packet.BTH.destQp === peerOf(end.asResponder!, otherSide(end.asResponder!.requester)),
     )
-  if (answer === undefined || answer.packet.name !== 'RC_ACKNOWLEDGE') return false
-  const syndrome = field(answer.packet, 'AETH', 'syndrome')
-  return (syndrome & 0x60) === 0x20 && answer.packet.BTH.psn === entries[i].packet.BTH.psn
+  return answer !== undefined && isRnrNak(answer.packet) && answer.packet.BTH.psn === entries[i].packet.BTH.psn
 }
 
 /** Bytes before a message in a receive buffer. */
 export const grhBytes = (pair: Pair): number => (pair.service === Service.UD ? GRH_BYTES : 0)
 
 /** A receive WQE of the recorded size, or of the next message's. */
-const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
+const receive = (node: TestNode, end: End, allocate: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
   const length = end.toReceive.shift() ?? (next?.length ?? 0) + grhBytes(end.asResponder!)
-  const at = take(length)
+  const at = allocate(length)
   node.postReceive(end.row, { id: end.receives.length, sges: [{ at, length }] })
   end.receives.push({ at, length })
 }

@@ -1,31 +1,42 @@
 /*
- * A window shared by queue pairs to one peer: bytes in flight stay below it, every QP gets its turn, and neither dead
- * peers nor large requests block the others.
+ * The window that queue pairs to one peer share: bytes in flight stay below it, every QP gets its turn, and neither
+ * queue pairs without a responder nor large requests block the others.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { QpState } from '../../../src/spec/enums.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
+import { PACKET_WEIGHT } from '../../../src/transport/state.ts'
 import { createRandom, joinNodes, type LinkOptions } from '../link.ts'
 import { createNode, type NodeOptions } from '../node.ts'
-import { READ, WRITE } from '../requests.ts'
+import { ERR, READ, WRITE } from '../requests.ts'
 
 const MTU = 1024
-const BUDGET = 16 * (MTU + 64)
-const WINDOW = 8 * (MTU + 64)
-const SUCCESS = 0
+/** The shared window, and the window of one QP, bytes. */
+const SHARED_WINDOW = 16 * (MTU + PACKET_WEIGHT)
+const WINDOW = 8 * (MTU + PACKET_WEIGHT)
+const { SUCCESS } = WcStatus.values
+const { RESET } = QpState.values
 
 /** `count` connected pairs of queue pairs. `unreachable`: indexes of pairs without a responder, which time out. */
 const start = (count: number, unreachable: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
-  const options = { windowBytes: WINDOW, sharedWindowBytes: BUDGET, boundReads: true, memoryBytes: 0x4_0000, ...more }
+  const options = {
+    windowBytes: WINDOW,
+    sharedWindowBytes: SHARED_WINDOW,
+    boundReads: true,
+    memoryBytes: 0x4_0000,
+    ...more,
+  }
   const nodes = [createNode(options), createNode(options)] as const
   const joined = joinNodes(nodes, link, createRandom(1))
   const rows = Array.from({ length: count }, (_, i) => {
-    const own = nodes.map((node, side) => node.createQp(0x100 * (side + 1) + i))
+    const pair = nodes.map((node, side) => node.createQp(0x100 * (side + 1) + i))
     nodes.forEach((node, side) => {
-      joined.bind(side, 0x100 * (side + 1) + i, own[side])
+      joined.bind(side, 0x100 * (side + 1) + i, pair[side])
       const timeout = unreachable.includes(i) ? 0 : 14
-      if (side === 0 || !unreachable.includes(i)) node.connect(own[side], { destQpn: 0x100 * (2 - side) + i, timeout })
+      if (side === 0 || !unreachable.includes(i)) node.connect(pair[side], { destQpn: 0x100 * (2 - side) + i, timeout })
     })
-    return own[0]
+    return pair[0]
   })
   const [{ cqes }] = nodes
   /** Peak of window bytes in flight to the second node. */
@@ -49,7 +60,7 @@ const start = (count: number, unreachable: readonly number[] = [], more: NodeOpt
     resetPeak: () => {
       peak = 0
     },
-    /** Steps until `enough` completions arrive, or nothing is left to do. */
+    /** Steps until there are `count` completions, time `until` is reached, or nothing is left to do. */
     run: (count: number, until?: number): void => {
       while (cqes.length < count && joined.step(until)) {}
     },
@@ -66,9 +77,9 @@ describe('a window shared by queue pairs', () => {
     t.run(80)
     assert.equal(t.cqes.length, 80)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
-    assert.ok(t.peak() > BUDGET / 2, 'the window is used')
+    assert.ok(t.peak() > SHARED_WINDOW / 2, 'the window is used')
     // The last run may exceed the window by one packet, and WRITE responses have headers of their own.
-    assert.ok(t.peak() <= BUDGET + 2 * (MTU + 64), `${t.peak()} bytes were in flight`)
+    assert.ok(t.peak() <= SHARED_WINDOW + 2 * (MTU + 64), `${t.peak()} bytes were in flight`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
@@ -117,9 +128,9 @@ describe('a window shared by queue pairs', () => {
     for (const row of t.rows) t.node.post(row, write(row, 12 * MTU))
     t.joined.step(0)
     t.node.engine.destroy(t.rows[0])
-    t.node.engine.modify(t.rows[1], 0, {})
-    t.node.engine.modify(t.rows[2], 6, {})
-    t.node.engine.modify(t.rows[3], 6, {})
+    t.node.engine.modify(t.rows[1], RESET, {})
+    t.node.engine.modify(t.rows[2], ERR, {})
+    t.node.engine.modify(t.rows[3], ERR, {})
     t.run(6, 100_000)
     assert.equal(t.cqes.filter(({ status }) => status === SUCCESS).length, 4)
   })

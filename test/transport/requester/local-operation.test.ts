@@ -4,9 +4,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { WcOpcode } from '../../../src/spec/work.ts'
 import { createRandom, joinNodes } from '../link.ts'
 import { createNode, type SendSpec, type TestNode } from '../node.ts'
-import { ERR, FENCE, NAK, READ, SEND, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
+import { ERR, FENCE, NAK, READ, SEND, SIGNALED, SQD, sge, T14, WRITE, wr } from '../requests.ts'
 import { startScript } from '../script.ts'
 
 const { BIND_MW, LOCAL_INV } = wr
@@ -41,7 +42,7 @@ describe('a local request', () => {
     t.post(bind(1))
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.cqes[0].opcode, 5)
+    assert.equal(t.node.cqes[0].opcode, WcOpcode.values.BIND_MW)
     assert.deepEqual(t.node.bound, [
       { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: 6 },
     ])
@@ -51,7 +52,7 @@ describe('a local request', () => {
     t.post(invalidate(1, KEY))
     t.sent()
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.cqes[0].opcode, 6)
+    assert.equal(t.node.cqes[0].opcode, WcOpcode.values.LOCAL_INV)
     assert.deepEqual(t.node.invalidated, [KEY])
   })
   it('unsignaled takes effect without a completion', () => {
@@ -218,7 +219,7 @@ it('SQD drains after a fenced local request', () => {
   const t = withKey(KEY)
   t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }))
   t.sent()
-  t.node.engine.modify(t.row, 4, {})
+  t.node.engine.modify(t.row, SQD, {})
   t.response('ACKNOWLEDGE', 0)
   assert.deepEqual(t.node.events, [])
   t.sent()

@@ -4,15 +4,22 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { REMOTE_KEY, type SendSpec } from '../node.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { flushPlacement } from '../../../src/spec/wire/headers.ts'
+import { WcOpcode } from '../../../src/spec/work.ts'
+import { Access } from '../../../src/transport/types.ts'
+import { REMOTE_ACCESS, REMOTE_KEY, type SendSpec } from '../node.ts'
 import { ERR, FENCE, NAK, READ, SIGNALED, sge, T14, WRITE, wr } from '../requests.ts'
 import { type PacketSpec, startScript } from '../script.ts'
 
 const { FLUSH, ATOMIC_WRITE } = wr
-const ALL = 0x10e
-const GLOBAL = 1n
-const PERSISTENT = 2n
-const PERSISTING = { access: 0x30e }
+/** Access flags: remote rights with FLUSH_GLOBAL, and with FLUSH_PERSISTENT too. */
+const ALL = REMOTE_ACCESS | Access.FLUSH_GLOBAL
+const PERSISTING = { access: ALL | Access.FLUSH_PERSISTENT }
+const NO_WRITE = Access.REMOTE_READ | Access.REMOTE_ATOMIC
+/** Placements. */
+const GLOBAL = BigInt(flushPlacement.GLOBAL)
+const PERSISTENT = BigInt(flushPlacement.PERSISTENT)
 const flush = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,
@@ -37,7 +44,7 @@ describe('the requester', () => {
     assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 0 plt 1 reth +4096:100'])
     t.response('READ_RESP_ONLY', 0)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.cqes[0].opcode, 8)
+    assert.equal(t.node.cqes[0].opcode, WcOpcode.values.FLUSH)
     assert.equal(t.node.cqes[0].bytes, 100)
   })
   it('FLUSH of a region, and of persistent memory', () => {
@@ -54,7 +61,7 @@ describe('the requester', () => {
     assert.deepEqual(t.payloads()[0], word)
     t.response('READ_RESP_ONLY', 0)
     assert.deepEqual(t.completions(), ['1 ok'])
-    assert.equal(t.node.cqes[0].opcode, 9)
+    assert.equal(t.node.cqes[0].opcode, WcOpcode.values.ATOMIC_WRITE)
     assert.deepEqual(t.sent(), [second])
     assert.deepEqual(t.payloads()[1], word)
   })
@@ -174,7 +181,7 @@ describe('the responder: FLUSH', () => {
     ['with placement 0', { plt: 0, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['with an unknown selectivity', { sel: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
-    ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: 14 }],
+    ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: REMOTE_ACCESS }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     ['persistent, which the queue pair allows but no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
     [
@@ -196,7 +203,7 @@ describe('the responder: FLUSH', () => {
     })
   it('of a region without the right: REMOTE_ACCESS', () => {
     const t = start()
-    t.node.regions[0].access = 14
+    t.node.regions[0].access = REMOTE_ACCESS
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
@@ -246,7 +253,7 @@ describe('the responder: ATOMIC WRITE', () => {
     ['of 4 bytes', { remote: 64, payload: 4 }, 'INVALID_REQUEST'],
     ['of 16 bytes', { remote: 64, payload: 16 }, 'INVALID_REQUEST'],
     ['whose RETH says 4', { remote: 64, payload: word, dmaLen: 4 }, 'INVALID_REQUEST'],
-    ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', { access: 12 }],
+    ['that the queue pair does not allow', { remote: 64, payload: word }, 'INVALID_REQUEST', { access: NO_WRITE }],
     ['without resources', { remote: 64, payload: word }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
     ['with a wrong key', { remote: 64, payload: word, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { remote: 0x2_0000, payload: word }, 'REMOTE_ACCESS'],
@@ -261,7 +268,7 @@ describe('the responder: ATOMIC WRITE', () => {
     })
   it('whose pages are unmapped: REMOTE_OPERATION', () => {
     const t = start()
-    t.node.faults.write = 14
+    t.node.faults.write = Errno.EFAULT
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_OPERATION)@0 msn 0'])
   })

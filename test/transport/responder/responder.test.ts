@@ -6,9 +6,13 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { QpState } from '../../../src/spec/enums.ts'
 import { Errno } from '../../../src/spec/errno.ts'
-import { ALL_ACCESS, MEMORY_BASE } from '../node.ts'
+import { Access } from '../../../src/transport/types.ts'
+import { ALL_ACCESS, MEMORY_BASE, REMOTE_ACCESS } from '../node.ts'
+import { NAK } from '../requests.ts'
 import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from '../responding.ts'
 import { packet, RQ, startScript } from '../script.ts'
+
+const { RESET, INIT, RTR, ERR } = QpState.values
 
 describe('a SEND', () => {
   it('is delivered, and acknowledged if AckReq is set', () => {
@@ -106,7 +110,7 @@ describe('a SEND', () => {
     t.node.endBurst(0)
     t.request('SEND_MIDDLE', 1, { payload: MTU, ackReq: true })
     t.request('SEND_MIDDLE', 2, { payload: MTU, ackReq: true })
-    t.node.faults.write = 14
+    t.node.faults.write = Errno.EFAULT
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
   it('into memory of a program that has ended is not answered, and neither is a READ of it', () => {
@@ -123,7 +127,7 @@ describe('a SEND', () => {
       assert.deepEqual(t.sent(), [], opcode)
       t.request(opcode, 1, { ...more, ackReq: true })
       assert.deepEqual(t.sent(), [], opcode)
-      assert.equal(t.node.engine.query(t.row).state, QpState.values.ERR, opcode)
+      assert.equal(t.node.engine.query(t.row).state, ERR, opcode)
     }
   })
   it('without a receive WQE gets one RNR NAK per try; the following packets are dropped', () => {
@@ -204,7 +208,7 @@ describe('a WRITE', () => {
     [
       'no right to write',
       t => {
-        t.node.regions.push({ key: 0x55, pd: 1, offset: 0, length: 100, access: 4 })
+        t.node.regions.push({ key: 0x55, pd: 1, offset: 0, length: 100, access: Access.REMOTE_READ })
         t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0x55 })
       },
       'NAK(REMOTE_ACCESS)@0 msn 0',
@@ -212,7 +216,7 @@ describe('a WRITE', () => {
     [
       'a region of another protection domain',
       t => {
-        t.node.regions.push({ key: 0x55, pd: 2, offset: 0, length: 100, access: 15 })
+        t.node.regions.push({ key: 0x55, pd: 2, offset: 0, length: 100, access: ALL_ACCESS })
         t.request('WRITE_ONLY', 0, { payload: 1, rkey: 0x55 })
       },
       'NAK(REMOTE_ACCESS)@0 msn 0',
@@ -261,7 +265,7 @@ describe('a WRITE', () => {
       assertRefused(t, [answer], flushed(100, 107), [answer.includes('ACCESS') ? 'QP_ACCESS_ERR' : 'QP_REQ_ERR'])
     })
   it('is refused when the QP does not allow it', () => {
-    const t = start({ access: 4 })
+    const t = start({ access: Access.REMOTE_READ })
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
@@ -418,7 +422,7 @@ describe('unexpected packets', () => {
     ['ten bytes', t => t.raw(packet('SEND_ONLY', RQ).slice(0, 10))],
     ['more pad than payload', t => t.raw(packet('SEND_ONLY', RQ).fill(0x30, 1, 2))],
     ['a stray ACK', t => t.response('ACKNOWLEDGE', 0)],
-    ['a stray NAK', t => t.response('ACKNOWLEDGE', 0, { syndrome: 0x62 })],
+    ['a stray NAK', t => t.response('ACKNOWLEDGE', 0, { syndrome: NAK.ACCESS })],
     ['a stray READ response', t => t.response('READ_RESP_ONLY', 0, { payload: 4 })],
   ]
   for (const [what, act] of dropped)
@@ -438,8 +442,8 @@ describe('unexpected packets', () => {
     assert.equal(t.sent().length, 1)
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), [])
-    t.node.engine.modify(t.row, 0, {})
-    t.node.engine.modify(t.row, 1, { access: 14 })
+    t.node.engine.modify(t.row, RESET, {})
+    t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     assert.deepEqual(t.sent(), [])
   })
@@ -447,9 +451,9 @@ describe('unexpected packets', () => {
 
 it('the first packet in RTR raises COMM_EST, once', () => {
   const t = startScript()
-  t.node.engine.modify(t.row, 0, {})
-  t.node.engine.modify(t.row, 1, { access: 14 })
-  t.node.engine.modify(t.row, 2, {
+  t.node.engine.modify(t.row, RESET, {})
+  t.node.engine.modify(t.row, INIT, { access: REMOTE_ACCESS })
+  t.node.engine.modify(t.row, RTR, {
     destQpn: 0x22,
     rqPsn: RQ,
     pathMtu: 256,

@@ -5,14 +5,28 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Service } from '../../../src/spec/wire/services.ts'
+import { SRQN_SHIFT } from '../../../src/spec/work.ts'
 import { SHARED_QUEUE } from '../node.ts'
-import { CAS, data as fill, joined, READ, SEND, SEND_IMM, SEND_INV, sge, WRITE, WRITE_IMM } from '../requests.ts'
+import {
+  CAS,
+  data as fill,
+  joined,
+  NAK,
+  READ,
+  SEND,
+  SEND_IMM,
+  SEND_INV,
+  SIGNALED,
+  sge,
+  WRITE,
+  WRITE_IMM,
+} from '../requests.ts'
 import { data, ERR, inMemory, MTU, start, word } from '../responding.ts'
 import { packet, RQ, startScript } from '../script.ts'
 
 const SRQ = 0xabcdef
-/** A signaled request for that SRQ. */
-const TO = 2 | (SRQ << 8)
+/** `Send.FLAGS` of a signaled request for that SRQ. */
+const FLAGS = SIGNALED | (SRQ << SRQN_SHIFT)
 const OTHER = SHARED_QUEUE + 1
 
 const initiator = () => startScript({}, { service: Service.XRC_INI })
@@ -31,7 +45,7 @@ test('every request packet has an XRCETH, and carries a full path MTU of payload
   for (const [opcode, length, packets] of cases) {
     const t = initiator()
     const bytes = fill(t, 0x100, length)
-    t.post({ id: 1, opcode, flags: TO, remote: 0x40, ...sge(0x100, length) })
+    t.post({ id: 1, opcode, flags: FLAGS, remote: 0x40, ...sge(0x100, length) })
     const sent = t.sent()
     assert.equal(sent.length, packets.length)
     packets.forEach((begin, i) => {
@@ -46,8 +60,8 @@ test('every request packet has an XRCETH, and carries a full path MTU of payload
 
 test('READs and atomics name it too; their responses have no XRCETH', () => {
   const t = initiator()
-  t.post({ id: 1, opcode: READ, flags: TO, remote: 8, ...sge(0, 100) })
-  t.post({ id: 2, opcode: CAS, flags: TO, remote: 16, compare: 5n, swap: 6n, ...sge(512, 8) })
+  t.post({ id: 1, opcode: READ, flags: FLAGS, remote: 8, ...sge(0, 100) })
+  t.post({ id: 2, opcode: CAS, flags: FLAGS, remote: 16, compare: 5n, swap: 6n, ...sge(512, 8) })
   assert.deepEqual(t.sent(), [
     `READ_REQUEST@0 ackreq srq ${SRQ} reth +8:100`,
     `COMPARE_SWAP@1 ackreq srq ${SRQ} +16 swap 6 cmp 5`,
@@ -61,9 +75,9 @@ test('READs and atomics name it too; their responses have no XRCETH', () => {
 
 test('retransmissions name the SRQ again', () => {
   const t = initiator()
-  t.post({ id: 1, opcode: SEND, flags: TO, ...sge(0, 2 * MTU) })
+  t.post({ id: 1, opcode: SEND, flags: FLAGS, ...sge(0, 2 * MTU) })
   const first = t.sent()
-  t.response('XRC_ACKNOWLEDGE', 0, { syndrome: 0x60 })
+  t.response('XRC_ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
   assert.deepEqual(
     t.sent().map(line => line.replace(' ackreq', '')),
     first.map(line => line.replace(' ackreq', '')),

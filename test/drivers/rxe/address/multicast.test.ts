@@ -1,3 +1,6 @@
+/*
+ * The limit of queue pairs in a multicast group, which does not apply to the queue pairs of core's clients.
+ */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { createGroups } from '../../../../src/drivers/rxe/address/multicast.ts'

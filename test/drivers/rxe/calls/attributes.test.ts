@@ -1,14 +1,17 @@
 /*
- * Creation enforces the limits that the device reports.
+ * The reported attributes of device and port: limits are those that creation enforces.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deviceAttributes, Limits, portAttributes } from '../../../../src/drivers/rxe/attributes.ts'
+import { LinkLayer, Mtu, PortFlags, PortState } from '../../../../src/spec/enums.ts'
 import type { Counters } from '../../../../src/transport/types.ts'
+
+const { MTU_1024, MTU_4096 } = Mtu.values
 
 const counted = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
 
-test('reported limits are enforced', () => {
+test('the reported limits are those that creation enforces', () => {
   const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const device = deviceAttributes(guid)
   assert.equal(device.maxQpWr, Limits.maxQpWr)
@@ -23,23 +26,23 @@ test('reported limits are enforced', () => {
 })
 
 test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', () => {
-  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(3, () => counted)
+  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(MTU_1024, () => counted)
   assert.deepEqual(
     { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state },
     {
-      activeMtu: 3,
-      maxMtu: 5,
+      activeMtu: MTU_1024,
+      maxMtu: MTU_4096,
       gidTblLen: Limits.gidTable,
-      flags: 1,
-      linkLayer: 2,
-      state: 4,
+      flags: PortFlags.values.GRH_REQUIRED,
+      linkLayer: LinkLayer.values.ETHERNET,
+      state: PortState.values.ACTIVE,
     },
   )
 })
 
 test('key violations are counted in 16 bits', () => {
   const counters = { ...counted }
-  const port = portAttributes(3, () => counters)
+  const port = portAttributes(MTU_1024, () => counters)
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])
   Object.assign(counters, { pkeyViolations: 3, qkeyViolations: 70_000 })
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [3, 0xffff])

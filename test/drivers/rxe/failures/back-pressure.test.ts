@@ -1,6 +1,6 @@
 /*
- * Objects are destroyed and modified while posted requests wait: for room in ports whose receiver takes no packets, for
- * pacing, for room in CQs. Each destroy or modify succeeds or is refused, no poll throws, and
+ * Objects are destroyed and modified while posted requests wait: for free buffers of a port whose receiver takes no
+ * packets, for pacing, for free entries of CQs. Each destroy or modify succeeds or is refused, no poll throws, and
  * nothing is left at the end.
  */
 import assert from 'node:assert/strict'
@@ -40,7 +40,7 @@ import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
 
 const QKEY = 0x77
-/** Messages that use up all buffers of a port of `machine`. */
+/** More messages than a port of `machine` has buffers. */
 const BUFFERS = 90
 
 interface TestObject {
@@ -196,32 +196,32 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
   const { objects, senders, receivers, programs } = setUp(m)
   const at = <T>(list: readonly T[], index: number): T => list[index % list.length]
   let removed = false
-  for (const one of steps) {
-    if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.index).post(one.length)
-    else if (one.do === 'flood') {
+  for (const step of steps) {
+    if (step.do === 'post') for (let i = 0; i < step.count; i++) at(senders, step.index).post(step.length)
+    else if (step.do === 'flood') {
       // One by one: each takes a buffer of the port, and none is returned, so later posts wait.
-      const sender = at(senders, one.index)
+      const sender = at(senders, step.index)
       for (let i = 0; i < BUFFERS; i++) {
-        sender.post(one.length)
-        m.devices[one.index & 1].poll(m.now)
+        sender.post(step.length)
+        m.devices[step.index & 1].poll(m.now)
       }
-      for (let i = 0; i < 20; i++) sender.post(one.length)
-    } else if (one.do === 'receive') {
-      const { ring, mr } = at(receivers, one.index)
+      for (let i = 0; i < 20; i++) sender.post(step.length)
+    } else if (step.do === 'receive') {
+      const { ring, mr } = at(receivers, step.index)
       postReceive(ring, 9n, [sgeOf(mr, 32768, 30_000)])
-    } else if (one.do === 'poll') m.devices[one.device].poll(m.now)
-    else if (one.do === 'tick') m.tick()
-    else if (one.do === 'remove') {
+    } else if (step.do === 'poll') m.devices[step.device].poll(m.now)
+    else if (step.do === 'tick') m.tick()
+    else if (step.do === 'remove') {
       if (!removed) unregister(m.devices[1].device)
       removed = true
-    } else if (one.do === 'destroy') {
-      const { p, cls, handle } = at(objects, one.index)
+    } else if (step.do === 'destroy') {
+      const { p, cls, handle } = at(objects, step.index)
       const errno = errnoOf(() => invokeNow(p.context, cls as typeof Pd, 'destroy', handle, {}, p.caller))
       assert.ok(['ok', 'EBUSY', 'ENOENT', 'EINVAL', 'EIO'].includes(errno), `${cls.name}.destroy: ${errno}`)
     } else {
-      const { p, cls, handle } = at(objects, one.index)
+      const { p, cls, handle } = at(objects, step.index)
       if (!cls.name.endsWith('_qp')) continue
-      const state = STATES[one.do]
+      const state = STATES[step.do]
       const errno = errnoOf(() => invokeNow(p.context, cls as typeof RcQp, 'modify', handle, { state }, p.caller))
       assert.ok(['ok', 'EINVAL', 'ENOENT', 'EIO'].includes(errno), `${cls.name}.modify: ${errno}`)
     }

@@ -8,9 +8,13 @@ import fc from 'fast-check'
 import { closeContext, invokeNow, unregister } from '../../../../src/core/index.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
+import { AsyncEventType } from '../../../../src/spec/enums.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { assertNothingLeft, join, modify, Qps, query } from '../machine.ts'
 import { completions, end, pair, pattern, SIZE, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
+
+const { REM_ACCESS_ERR, RETRY_EXC_ERR } = WcStatus.values
 
 test('packets to a destroyed peer are dropped, and the sender exceeds its retries', () => {
   const { m, a, b } = pair()
@@ -29,7 +33,7 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
   for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) assert.ok(m.tick(), 'a timer runs')
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[1, 12]],
+    [[1, RETRY_EXC_ERR]],
   )
   assert.ok(b.mr.bytes.every(byte => byte === 0))
   assert.equal(m.devices[0].nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')
@@ -44,7 +48,7 @@ test('a region deregistered during a transfer is not accessed', () => {
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ status }) => status),
-    [10],
+    [REM_ACCESS_ERR],
   )
   assert.ok(b.mr.bytes.every(byte => byte === 0))
 })
@@ -124,7 +128,7 @@ test('when a device is removed its contexts are closed, and the other device con
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
   m.devices[0].poll(m.now)
   unregister(m.devices[1].device)
-  assert.equal(b.p.async.queue.at(-1)?.type, 8, 'DEVICE_FATAL')
+  assert.equal(b.p.async.queue.at(-1)?.type, AsyncEventType.values.DEVICE_FATAL)
   assert.equal(b.p.rings.live.size, 0)
   assert.throws(() => query(b.qp), { code: 'EIO' })
   for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()

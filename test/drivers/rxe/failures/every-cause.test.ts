@@ -24,8 +24,9 @@ import { end, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
 
-const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, MW_BIND } = AccessFlags.values
-const ALL = 0xf | MW_BIND
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL } = AccessFlags.values
+const REMOTE_AND_FLUSH = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
+const ALL = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
@@ -35,7 +36,7 @@ const scripted = (id: CauseName): Raise => {
   const ofRequester = requester.find(([name]) => name === id)
   const ofResponder = responder.find(([name]) => name === id)
   return () => {
-    const access = ofRequester ? undefined : (ofResponder?.[3] ?? 0x10e)
+    const access = ofRequester ? undefined : (ofResponder?.[3] ?? REMOTE_AND_FLUSH)
     const t = startScript(access === undefined ? {} : { access })
     if (ofResponder) t.receives(1, 8)
     ;(ofRequester ?? ofResponder)?.[2](t)
@@ -232,7 +233,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   PACKET_LENGTH: scripted('PACKET_LENGTH'),
   NO_SRQ: script(
     t => t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 })),
-    { access: 0x10e },
+    { access: REMOTE_AND_FLUSH },
     { service: Service.XRC_TGT },
   ),
   QP_NO_RIGHT: scripted('QP_NO_RIGHT'),

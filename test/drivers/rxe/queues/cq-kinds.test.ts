@@ -23,6 +23,7 @@ import {
   makeQp,
   type Program,
   program,
+  Qps,
   register,
   type TestCq,
 } from '../machine.ts'
@@ -88,7 +89,7 @@ test('a counting CQ raises events, at thresholds too, and counts failures', () =
   send(1)
   assert.equal(events?.queue.queue.length, 1)
   postReceive(receiver.receive, 9n, [])
-  invokeNow(b.context, RcQp, 'modify', receiver.handle, { state: 6 }, b.caller)
+  invokeNow(b.context, RcQp, 'modify', receiver.handle, { state: Qps.ERR }, b.caller)
   m.settle()
   const { completions: all, errors, count, period } = query(b, cqOfKind)
   assert.deepEqual([all, errors, count, period], [5n, 1n, 4, 0])

@@ -10,15 +10,16 @@ import type { RequestWatcher, WorkRequest } from '../../../../src/spec/check/req
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
+import { SRQN_SHIFT } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import { join, type Machine, machine, makeCq, makeQp, modify, program, register } from '../machine.ts'
+import { join, type Machine, machine, makeCq, makeQp, modify, program, Qps, register } from '../machine.ts'
 import { end, pair, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
-/** Watches all devices. */
+/** Watches all devices: `lines` are the reports, in order; `take` removes and returns them. */
 const watched = (m: Machine) => {
   const lines: string[] = []
   const posted: WorkRequest[] = []
@@ -111,9 +112,9 @@ it('reports requests that fail and are flushed, and those that a reset forgets',
     take().filter(line => !line.startsWith('posted')),
     ['ended WRITE 1', 'completed WRITE 1 10 #1', 'ended WRITE 2', 'completed WRITE 2 5 #2', 'completed receive 4 5 #3'],
   )
-  modify(a.qp, { state: 0 })
+  modify(a.qp, { state: Qps.RESET })
   assert.deepEqual(take(), ['forgotten'])
-  modify(b.qp, { state: 0 })
+  modify(b.qp, { state: Qps.RESET })
   join(a.qp, b.qp)
   take()
   postSend(a.qp.send, {
@@ -157,7 +158,7 @@ it('reports shared receives with the queue pair that took them, of XRC too', () 
   const xrc = makeXrcSrq(p, xrcd, cq)
   joinXrc(initiator, target)
   postReceive(xrc.ring, 3n, [sgeOf(mr, 0, 100)])
-  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [sgeOf(sent, 0, 10)], flags: xrc.number << 8 })
+  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [sgeOf(sent, 0, 10)], flags: xrc.number << SRQN_SHIFT })
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),

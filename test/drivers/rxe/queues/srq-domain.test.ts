@@ -7,15 +7,13 @@ import { describe, it } from 'node:test'
 import { invokeNow } from '../../../../src/core/index.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { assertNothingLeft, join, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
 import { completions, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq } from '../shared.ts'
 
-const LOC_PROT_ERR = 4
-const LOC_ACCESS_ERR = 8
-const REM_OP_ERR = 11
-const REM_ACCESS_ERR = 10
+const { SUCCESS, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_OP_ERR, REM_ACCESS_ERR } = WcStatus.values
 
 const setUp = (path: Path) => {
   const m = machine(2, '', path)
@@ -46,8 +44,8 @@ for (const path of ['packets', 'direct'] as const)
         assert.deepEqual(
           [completions(cqA), completions(cqB)].map(([{ id, status }]) => [id, status]),
           [
-            [1, 0],
-            [5, 0],
+            [1, SUCCESS],
+            [5, SUCCESS],
           ],
         )
         assert.deepEqual(ofQueue.bytes.subarray(0, length), mr.bytes.subarray(0, length))
@@ -69,7 +67,7 @@ for (const path of ['packets', 'direct'] as const)
     }
     it("a WRITE is checked against the queue pair's domain", () => {
       for (const [key, status] of [
-        ['ofQueuePair', 0],
+        ['ofQueuePair', SUCCESS],
         ['ofQueue', REM_ACCESS_ERR],
       ] as const) {
         const t = setUp(path)
@@ -79,8 +77,8 @@ for (const path of ['packets', 'direct'] as const)
         postSend(from.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [sgeOf(mr, 0, 50)], imm: 7, ...remote })
         m.settle()
         assert.equal(completions(cqA)[0].status, status)
-        assert.equal(completions(cqB)[0].status, status === 0 ? 0 : LOC_ACCESS_ERR)
-        assert.equal(query(to).state, status === 0 ? Qps.RTS : Qps.ERR)
+        assert.equal(completions(cqB)[0].status, status === SUCCESS ? SUCCESS : LOC_ACCESS_ERR)
+        assert.equal(query(to).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
       }
     })
   })

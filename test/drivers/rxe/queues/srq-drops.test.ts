@@ -9,6 +9,7 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import { Ah } from '../../../../src/spec/classes/ah.ts'
 import { UcQp } from '../../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../../src/spec/classes/qp/ud_qp.ts'
+import { AsyncEventType, Mtu } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { cap, machine, makeCq, type Program, path, program, Qps, register, type TestCq, toInit } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
@@ -16,7 +17,7 @@ import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
 import { makeSrq, type TestSrq } from '../shared.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values
-const LAST_WQE_REACHED = 16
+const LAST_WQE_REACHED = AsyncEventType.values.QP_LAST_WQE_REACHED
 const MTU = 1024
 const QKEY = 0x77
 
@@ -57,7 +58,7 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
       invokeNow(p.context, UcQp, 'modify', handle, args, p.caller)
     }
     modify(toInit())
-    modify({ state: Qps.RTR, address: path(dgid), pathMtu: 3, destQpn, rqPsn: 0 })
+    modify({ state: Qps.RTR, address: path(dgid), pathMtu: Mtu.values.MTU_1024, destQpn, rqPsn: 0 })
     modify({ state: Qps.RTS, sqPsn: 0 })
   }
   const from = [make(a, UcQp, cqA), make(a, UcQp, cqA)]
