@@ -62,13 +62,18 @@ export interface FdObject<S = unknown> extends CoreObject<S> {
 
 /** The bytes of an event, and its source. Immutable: may be kept and compared. */
 export interface EventRecord {
+  /** The source. */
   readonly element: Affiliation
   /**
-   * Exactly as on Linux: 8 bytes {u64 user handle} for a completion, 16 bytes {u64 element, u32 type, u32 0} for an
-   * async event. On an event queue 24 bytes, `Event` of that class.
+   * As read(2) returns them, little-endian. Linux' bytes: {u64 user handle} for a completion, {u64 element, u32 type,
+   * u32 0} for an async event. On an event queue 24 bytes, the record `Event` of that class. A driver's own record and
+   * an event of the connection manager have their own formats.
    */
   readonly bytes: Uint8Array
-  /** Type of the async event (ibv_event_type); -1 for a completion event. */
+  /**
+   * Type of the async event (ibv_event_type) or event of the connection manager; -1 for a completion or a driver's
+   * record.
+   */
   readonly type: number
 }
 
@@ -77,6 +82,7 @@ export interface EventRecord {
  * `attachSink` (a socket).
  */
 export interface EventSink {
+  /** Delivers an event to the client, or queues it. */
   post(event: EventRecord): void
   /**
    * A promise to await before `withdraw`, `unread` and `take`, while the client's end of a socket is searched;
@@ -140,16 +146,16 @@ export interface EventState {
   record: EventRecord | undefined
   /** The event queue to which the source is attached; its events are sent there instead. */
   attached: Attachment | undefined
-  /** Undefined: every event is raised immediately. */
+  /** Undefined: the next completion of the armed queue raises its event immediately. */
   threshold: Threshold | undefined
 }
 
-/** An object as a source of events. */
+/** A source of events: an object, or the device, a port or a driver's descriptor. */
 export interface Affiliation {
   /** The u64 that identifies the source in event records. */
   userHandle: bigint
   route: EventRoute
-  /** 0 not armed, 1 for a solicited or failed completion, 2 for the next completion. */
+  /** 0: not armed; 1: armed for the next solicited or failed completion; 2: armed for the next completion. */
   armed: 0 | 1 | 2
   /** Undefined before the first event, threshold or attachment, which most objects never have (R15). */
   state: EventState | undefined

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { affiliate, type Caller, driverClass, invokeNow } from '../../src/core/index.ts'
 import { Classes } from '../../src/spec/classes.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
-import { cap, errnoOf, openTestDevice, testDriver, testLines } from './fixture.ts'
+import { cap, errnoOf, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
 const { flow: Flow, ud_qp: UdQp, raw_packet_qp: RawPacketQp, pd: Pd, cq: Cq, interface: Interface } = Classes
 
@@ -23,9 +23,9 @@ const lines = [
     }),
   ),
 ]
-const others = testLines.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
+const others = testClasses.filter(({ class: { id } }) => !lines.some(line => line.class.id === id))
 
-const setUp = (classLines: readonly (typeof testLines)[number][] = [...others, ...lines]) => {
+const setUp = (classLines: readonly (typeof testClasses)[number][] = [...others, ...lines]) => {
   const b = openTestDevice({}, testDriver(classLines))
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object!
   const cq = invokeNow(b.context, Cq, 'create', 0, { cqe: 1, userHandle: 0n, compVector: 0 }, b.caller).object!
@@ -47,13 +47,13 @@ test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
     [true, 'ok'],
     [undefined, 'ok'],
   ] as const) {
-    const as = withCapability(caller, has)
+    const callerWithCapability = withCapability(caller, has)
     assert.equal(
-      errnoOf(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, as)),
+      errnoOf(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, callerWithCapability)),
       errno,
     )
     assert.equal(
-      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, as)),
+      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, callerWithCapability)),
       errno,
     )
   }
@@ -80,13 +80,13 @@ test('a device without flow steering or raw packets refuses them with EOPNOTSUPP
     others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )
   for (const has of [false, true]) {
-    const as = withCapability(caller, has)
+    const callerWithCapability = withCapability(caller, has)
     assert.equal(
-      errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, as)),
+      errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, callerWithCapability)),
       'EOPNOTSUPP',
     )
     assert.equal(
-      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, as)),
+      errnoOf(() => invokeNow(context, RawPacketQp, 'create', 0, qp, callerWithCapability)),
       'EOPNOTSUPP',
     )
   }

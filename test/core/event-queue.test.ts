@@ -28,12 +28,12 @@ const setUp = () => {
   const newQueue = () => install(b, invokeNow(context, Queue, 'create', 0, {}, caller))
   const asyncFd = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
-  const of = (handle: number) => context.handles.slots[handle]!
+  const objectAt = (handle: number) => context.handles.slots[handle]!
   const cqArgs = { cqe: 4, userHandle: 7n, compVector: 0, channel: channel.handle }
-  const cq = of(invokeNow(context, Cq, 'create', 0, cqArgs, caller).object!)
+  const cq = objectAt(invokeNow(context, Cq, 'create', 0, cqArgs, caller).object!)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
   const qpArgs = { pd, sendCq: cq.handle, recvCq: cq.handle, cap, userHandle: 8n }
-  const qp = of(invokeNow(context, RcQp, 'create', 0, qpArgs, caller).object!)
+  const qp = objectAt(invokeNow(context, RcQp, 'create', 0, qpArgs, caller).object!)
   const attach = (queue: FdObject, args: Parameters<typeof invokeNow<typeof Queue, 'attach'>>[4]) =>
     invokeNow(context, Queue, 'attach', queue.handle, args, caller)
   const detach = (queue: FdObject, args: Parameters<typeof invokeNow<typeof Queue, 'detach'>>[4]) =>
@@ -84,7 +84,7 @@ test('one queue receives events of the device, a port, a CQ and a QP, in order, 
   )
 })
 
-test('an attached object notifies only the queue; after detach it notifies its former listeners again', () => {
+test('events of an attached object go only to the queue; after detach they go to its channel and async fd again', () => {
   const { newQueue, channel, asyncFd, cq, qp, attach, detach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -100,7 +100,7 @@ test('an attached object notifies only the queue; after detach it notifies its f
     'EAGAIN',
   )
   assert.deepEqual(read(queue, 1), [[3n, ClassId.cq, cq.handle, COMPLETION]])
-  // The unread event of the queue pair is dropped with it.
+  // Detaching the queue pair drops its unread event.
   detach(queue, { rc_qp: qp.handle })
   detach(queue, { cq: cq.handle })
   assert.equal(
@@ -114,7 +114,7 @@ test('an attached object notifies only the queue; after detach it notifies its f
     { ...invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller).out },
     { element: 8n, type: QP_FATAL },
   )
-  // Events read anywhere must be acknowledged (R35): one of the queue, one of the channel.
+  // Read events count wherever they were read (R35): one from the queue, one from the channel.
   invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
   assert.deepEqual(
     { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out },
@@ -156,21 +156,23 @@ test('the device’s removal is the last event of a queue', () => {
   assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 
-test('mistakes are refused: no object, two objects, an object attached twice or to another queue, an unknown port', () => {
+test('attach refuses no source, two sources, a source that is attached already, and an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
-  const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
-  why('EINVAL', /no source is named: name one source/, () => attach(queue, { cookie: 0n }))
-  why('EINVAL', /port and cq are named/, () => attach(queue, { cookie: 0n, port: 1, cq: cq.handle }))
-  why('EINVAL', /attribute port: 2: device test0 has ports 1 to 1/, () => attach(queue, { cookie: 0n, port: 2 }))
-  why('EINVAL', /handle \d+ is of class rc_qp, not cq/, () => attach(queue, { cookie: 0n, cq: qp.handle }))
+  const assertRefused = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
+  assertRefused('EINVAL', /no source is named: name one source/, () => attach(queue, { cookie: 0n }))
+  assertRefused('EINVAL', /port and cq are named/, () => attach(queue, { cookie: 0n, port: 1, cq: cq.handle }))
+  assertRefused('EINVAL', /attribute port: 2: device test0 has ports 1 to 1/, () =>
+    attach(queue, { cookie: 0n, port: 2 }),
+  )
+  assertRefused('EINVAL', /handle \d+ is of class rc_qp, not cq/, () => attach(queue, { cookie: 0n, cq: qp.handle }))
   attach(queue, { cookie: 0n, cq: cq.handle })
   attach(queue, { cookie: 0n, port: 1 })
-  why('EBUSY', /cq \d+ is attached to a queue already/, () => attach(other, { cookie: 0n, cq: cq.handle }))
-  why('EBUSY', /port 1 is attached/, () => attach(queue, { cookie: 0n, port: 1 }))
+  assertRefused('EBUSY', /cq \d+ is attached to a queue already/, () => attach(other, { cookie: 0n, cq: cq.handle }))
+  assertRefused('EBUSY', /port 1 is attached/, () => attach(queue, { cookie: 0n, port: 1 }))
   attach(other, { cookie: 0n, port: 1 })
-  why('ENOENT', /not attached to this queue/, () => detach(other, { cq: cq.handle }))
-  why('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
+  assertRefused('ENOENT', /not attached to this queue/, () => detach(other, { cq: cq.handle }))
+  assertRefused('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
   detach(queue, { port: 1 })
 })
 

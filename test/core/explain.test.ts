@@ -31,40 +31,50 @@ const hex = (key: number): string => `0x${key.toString(16)}`
 
 test('each refusal of a key has its reason', () => {
   const { table, region, key, window1, window2, explain } = setUp()
-  const is = (id: CauseName, text: string, ...args: Parameters<typeof explain>): void => {
+  const assertCause = (id: CauseName, text: string, ...args: Parameters<typeof explain>): void => {
     const cause = explain(...args)
     assert.deepEqual([cause?.id, cause && causeText(cause)], [id, text])
   }
   const k = hex(key)
-  is('RKEY_OTHER_PD', `rkey ${k} belongs to another protection domain`, key, REMOTE_READ, 0x1000, 8, OTHER_PD)
-  is('LKEY_OTHER_PD', `lkey ${k} belongs to another protection domain`, key, 0, 0x1000, 8, OTHER_PD)
-  is('RKEY_NO_RIGHT', `rkey ${k} has no REMOTE_WRITE`, key, REMOTE_WRITE)
+  assertCause('RKEY_OTHER_PD', `rkey ${k} belongs to another protection domain`, key, REMOTE_READ, 0x1000, 8, OTHER_PD)
+  assertCause('LKEY_OTHER_PD', `lkey ${k} belongs to another protection domain`, key, 0, 0x1000, 8, OTHER_PD)
+  assertCause('RKEY_NO_RIGHT', `rkey ${k} has no REMOTE_WRITE`, key, REMOTE_WRITE)
   const range = '[0x7f0100001ff8, 0x7f0100002008) is outside [0x7f0100001000, 0x7f0100002000)'
-  is('RKEY_RANGE', `rkey ${k}: ${range}`, key, REMOTE_READ, 0x1ff8, 16)
-  is('LKEY_RANGE', `lkey ${k}: ${range}`, key, LOCAL_WRITE, 0x1ff8, 16)
+  assertCause('RKEY_RANGE', `rkey ${k}: ${range}`, key, REMOTE_READ, 0x1ff8, 16)
+  assertCause('LKEY_RANGE', `lkey ${k}: ${range}`, key, LOCAL_WRITE, 0x1ff8, 16)
   const [k1, k2] = [table.key[window1], table.key[window2]]
-  is('WINDOW_UNBOUND', `rkey ${hex(k1)} is of a memory window that is not bound`, k1, REMOTE_READ)
-  is('LKEY_WINDOW', `lkey ${hex(k1)} is of a memory window, which only peers can use`, k1, 0)
+  assertCause('WINDOW_UNBOUND', `rkey ${hex(k1)} is of a memory window that is not bound`, k1, REMOTE_READ)
+  assertCause('LKEY_WINDOW', `lkey ${hex(k1)} is of a memory window, which only peers can use`, k1, 0)
   const bind = { window: k2, key: 1, lkey: key, hi: HI, lo: 0x1000, lengthHi: 0, lengthLo: 8, access: REMOTE_READ }
   assert.ok(bindWindow(table, PD, QP + 1, bind))
   const bound = table.key[window2]
-  is('WINDOW_OTHER_QP', `rkey ${hex(bound)} is of a memory window that is bound to QP 0x12`, bound, REMOTE_READ)
-  is('RKEY_OLD', `rkey ${hex(k2)} is stale: the key of this memory window is now ${hex(bound)}`, k2, REMOTE_READ)
+  assertCause(
+    'WINDOW_OTHER_QP',
+    `rkey ${hex(bound)} is of a memory window that is bound to QP 0x12`,
+    bound,
+    REMOTE_READ,
+  )
+  assertCause(
+    'RKEY_OLD',
+    `rkey ${hex(k2)} is stale: the key of this memory window is now ${hex(bound)}`,
+    k2,
+    REMOTE_READ,
+  )
   removeWindow(table, window2)
-  is('WINDOW_DEALLOCATED', `rkey ${hex(bound)} is of a memory window that was deallocated`, bound, REMOTE_READ)
+  assertCause('WINDOW_DEALLOCATED', `rkey ${hex(bound)} is of a memory window that was deallocated`, bound, REMOTE_READ)
   const unknown = 'is unknown: it was never registered, or was deregistered long ago'
-  is('LKEY_UNKNOWN', `lkey 0x5 ${unknown}`, 5, 0)
-  is('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)
-  is('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
+  assertCause('LKEY_UNKNOWN', `lkey 0x5 ${unknown}`, 5, 0)
+  assertCause('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)
+  assertCause('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
   removeRegion(table, region)
   const description = 'was deregistered (it was [0x7f0100001000, 0x7f0100002000))'
-  is('RKEY_DEREGISTERED', `rkey ${k} ${description}`, key, REMOTE_READ)
-  is('LKEY_DEREGISTERED', `lkey ${k} ${description}`, key, 0)
+  assertCause('RKEY_DEREGISTERED', `rkey ${k} ${description}`, key, REMOTE_READ)
+  assertCause('LKEY_DEREGISTERED', `lkey ${k} ${description}`, key, 0)
   const readOnly = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
-  is('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
+  assertCause('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
 })
 
-test('the last 1024 destroyed keys are known', () => {
+test('the last 1024 removed keys are known', () => {
   const { table, region, key, explain } = setUp()
   removeRegion(table, region)
   const next = () => removeRegion(table, addRegion(table, PD, 0n, AT, 4096, REMOTE_READ, noMemory))
@@ -88,27 +98,27 @@ test('each refusal of a bind has its reason', () => {
     lengthLo: 8,
     access: REMOTE_READ,
   }
-  const is = (id: CauseName, text: string, change: Partial<Bind>): void => {
+  const assertCause = (id: CauseName, text: string, change: Partial<Bind>): void => {
     const bind = { ...request, ...change }
     assert.equal(bindWindow(table, PD, QP, bind), false, id)
     const cause = explainBind(table, PD, bind)
     assert.deepEqual([cause?.id, cause && causeText(cause)], [id, text])
   }
-  is('BIND_WINDOW', `the protection domain has no memory window ${hex(key)}`, { window: key })
-  is('BIND_RIGHTS', 'a window of this type cannot grant ZERO_BASED', {
+  assertCause('BIND_WINDOW', `the protection domain has no memory window ${hex(key)}`, { window: key })
+  assertCause('BIND_RIGHTS', 'a window of this type cannot grant ZERO_BASED', {
     window: table.key[window1],
     access: REMOTE_READ | ZERO_BASED,
   })
-  is('BIND_LENGTH', 'a type 2 window cannot be bound to 0 bytes', { lengthLo: 0 })
-  is('BIND_REGION', 'the protection domain has no region with lkey 0x5', { lkey: 5 })
+  assertCause('BIND_LENGTH', 'a type 2 window cannot be bound to 0 bytes', { lengthLo: 0 })
+  assertCause('BIND_REGION', 'the protection domain has no region with lkey 0x5', { lkey: 5 })
   const [plainKey, badKey] = [table.key[plain], table.key[unbindable]]
-  is('BIND_NO_RIGHT', `region ${hex(badKey)} has no MW_BIND`, { lkey: badKey })
-  is('BIND_NO_RIGHT', `region ${hex(plainKey)} has no LOCAL_WRITE`, { lkey: plainKey, access: REMOTE_WRITE })
+  assertCause('BIND_NO_RIGHT', `region ${hex(badKey)} has no MW_BIND`, { lkey: badKey })
+  assertCause('BIND_NO_RIGHT', `region ${hex(plainKey)} has no LOCAL_WRITE`, { lkey: plainKey, access: REMOTE_WRITE })
   const range = '[0x7f0100001ffc, 0x7f0100002004)'
-  is('BIND_RANGE', `${range} is outside region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
+  assertCause('BIND_RANGE', `${range} is outside region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
   assert.ok(bindWindow(table, PD, QP, request))
   const bound = table.key[window2]
-  is('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
+  assertCause('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
 })
 
 test('every refusal has a reason, and accepted accesses have none', () => {

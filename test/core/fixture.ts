@@ -1,5 +1,6 @@
 /*
- * A small device for tests of core/: every common class, with a minimal driver.
+ * A device for tests of src/core: it has every common class; its driver creates CQs and RC queue pairs, and leaves all
+ * other methods to core.
  */
 
 import { coreClasses } from '../../src/core/base/all.ts'
@@ -26,8 +27,8 @@ import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { zeroRecord } from '../../src/spec/schema/schema.ts'
 
-/** Calls of the test driver, in order: class, reason and handle of each destroy. */
 export interface TestState {
+  /** The destroys of CQs and queue pairs, in order: reason, class and handle of each. */
   readonly log: string[]
 }
 
@@ -35,7 +36,7 @@ const log = (device: Device, text: string): void => {
   ;(device.state as TestState).log.push(text)
 }
 
-export const cqLine = driverClass(Classes.cq, {
+export const cqClass = driverClass(Classes.cq, {
   create(_call, object, { cqe, userHandle, channel, asyncFd }) {
     affiliate(object, userHandle, { channel, asyncFd })
     return { cqe }
@@ -46,7 +47,7 @@ export const cqLine = driverClass(Classes.cq, {
   },
 })
 
-export const qpLine = driverClass(Classes.rc_qp, {
+export const qpClass = driverClass(Classes.rc_qp, {
   create(call, object, { cap, userHandle, asyncFd }) {
     affiliate(object, userHandle, { asyncFd })
     return { cap, qpNum: 16 + call.device.core.nextObject }
@@ -57,12 +58,17 @@ export const qpLine = driverClass(Classes.rc_qp, {
   },
 })
 
-const plainLines = coreClasses.filter(line => line.class.name !== 'cq' && line.class.name !== 'rc_qp')
+const otherClasses = coreClasses.filter(cls => cls.class.name !== 'cq' && cls.class.name !== 'rc_qp')
 
-export const testLines: readonly DriverClass[] = [...plainLines.map(line => driverClass(line.class)), cqLine, qpLine]
+export const testClasses: readonly DriverClass[] = [
+  ...otherClasses.map(cls => driverClass(cls.class)),
+  cqClass,
+  qpClass,
+]
 
-export const testDriver = (classes: readonly DriverClass[] = testLines): Driver<TestState> => ({
+export const testDriver = (classes: readonly DriverClass[] = testClasses): Driver<TestState> => ({
   name: 'test',
+  // RDMA_DRIVER_RXE.
   id: 14,
   classes,
 })
@@ -84,7 +90,7 @@ export const describeDevice = (
 
 export interface TestCaller extends Caller {
   readonly memory: LocalSpace
-  /** Descriptor number → number of the fd object. */
+  /** Numbers of fd objects, by descriptor number of the caller. */
   readonly fds: Map<number, number>
 }
 
@@ -97,6 +103,7 @@ export const testCaller = (): TestCaller => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
+    // Descriptors from 0x100 on are open files.
     file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
 }
@@ -120,7 +127,9 @@ export const openTestDevice = (
   return { core, device, context, caller: testCaller(), log: device.state.log }
 }
 
-/** Errno name of the exception of `call`, 'ok' if there is none; anything but a CallError is rethrown. */
+/**
+ * Name of the errno with which `call` throws, 'ok' if it does not throw; any other error than a CallError is rethrown.
+ */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()
@@ -131,7 +140,9 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/** A result's first descriptor as a descriptor number of the caller (the same number). */
+/**
+ * Gives the caller a descriptor of the first fd object in a result, with that object's number; returns the fd object.
+ */
 export const install = (setup: TestSetup, result: { descriptors?: readonly { object: number }[] }): FdObject => {
   const number = result.descriptors![0].object
   setup.caller.fds.set(number, number)

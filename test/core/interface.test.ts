@@ -7,18 +7,18 @@ import { type DriverClass, driverClass, invokeNow, register } from '../../src/co
 import { Classes } from '../../src/spec/classes.ts'
 import { declare } from '../../src/spec/schema/description.ts'
 import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema/schema.ts'
-import { describeDevice, openTestDevice, testDriver, testLines } from './fixture.ts'
+import { describeDevice, openTestDevice, testClasses, testDriver } from './fixture.ts'
 
-const described = (lines: readonly DriverClass[]): ObjectClass[] => {
+const descriptionOf = (lines: readonly DriverClass[]): ObjectClass[] => {
   const { context, caller } = openTestDevice({}, testDriver(lines))
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
 test('a device describes all classes of its table, in order of their ids', () => {
-  const classes = described(testLines)
+  const classes = descriptionOf(testClasses)
   assert.deepEqual(
     classes.map(cls => cls.name),
-    testLines.map(line => line.class.name).sort((a, b) => Classes[a as 'pd'].id - Classes[b as 'pd'].id),
+    testClasses.map(line => line.class.name).sort((a, b) => Classes[a as 'pd'].id - Classes[b as 'pd'].id),
   )
   assert.deepEqual(
     classes.find(cls => cls.name === 'pd'),
@@ -28,22 +28,22 @@ test('a device describes all classes of its table, in order of their ids', () =>
 
 test('methods that a driver lacks, removes, extends and adds are described as they are', () => {
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
-  const own = { create: { in: { colour: u32(0x8000) } } }
-  const classes = described([
-    ...testLines.filter(line => !['mr', 'pd'].includes(line.class.name)),
-    driverClass(Classes.pd, { create: () => ({}), destroy: null }, own),
+  const additions = { create: { in: { colour: u32(0x8000) } } }
+  const classes = descriptionOf([
+    ...testClasses.filter(line => !['mr', 'pd'].includes(line.class.name)),
+    driverClass(Classes.pd, { create: () => ({}), destroy: null }, additions),
     driverClass(ctx, { create: () => ({}) }),
   ])
   const found = (name: string) => classes.find(cls => cls.name === name)
   assert.equal(found('mr'), undefined)
   assert.deepEqual(Object.keys(found('pd')!.methods), ['create', 'createAhs', 'destroyAhs'])
-  assert.deepEqual(found('pd')!.methods.create.in, own.create.in)
+  assert.deepEqual(found('pd')!.methods.create.in, additions.create.in)
   assert.deepEqual(found('ctx'), ctx)
 })
 
 test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
-  const lines = testLines.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
-  const classes = described(lines)
+  const lines = testClasses.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
+  const classes = descriptionOf(lines)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
   assert.deepEqual(
     Object.keys(methods('rc_qp').create.in).filter(name => ['srq', 'asyncFd'].includes(name)),

@@ -18,18 +18,18 @@ const ethernet = {
   ...{ staticRate: 0, isGlobal: 0, port: 1 },
 }
 
-const on = (link: LinkName | undefined) => {
+const openDeviceOf = (link: LinkName | undefined) => {
   const driver: Driver<TestState> = { ...testDriver(), ...(link !== undefined && { link }) }
   const b = openTestDevice({}, driver)
   const described = declare(invokeNow(b.context, Interface, 'query', 0, {}, b.caller).out)
-  const has = (cls: string, method: string) => {
+  const addressesOf = (cls: string, method: string) => {
     const found = described.find(({ name }) => name === cls)?.methods[method]
     return ADDRESSES.filter(name => found?.in[name] !== undefined)
   }
-  return { ...b, has }
+  return { ...b, addressesOf }
 }
 
-test('each link has its own addresses, and iWARP has none', () => {
+test('each link has its own address attribute, and iWARP has none', () => {
   for (const [link, expected] of [
     ['ib', ['ibAddress']],
     ['roce', ['address']],
@@ -37,14 +37,14 @@ test('each link has its own addresses, and iWARP has none', () => {
     ['opa', ['opaAddress']],
     [undefined, ADDRESSES],
   ] as const)
-    assert.deepEqual(on(link).has('rc_qp', 'create'), expected, link)
+    assert.deepEqual(openDeviceOf(link).addressesOf('rc_qp', 'create'), expected, link)
 })
 
-test("an attribute of another link is refused, and the error names this link's", () => {
+test("an attribute of another link is refused, and the error names the device's link", () => {
   for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
-    const { context, caller } = on(link)
+    const { context, caller } = openDeviceOf(link)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
-    for (const name of absentOn(link).filter(one => RcQp.methods.modify.in[one as 'address'])) {
+    for (const name of absentOn(link).filter(attribute => RcQp.methods.modify.in[attribute as 'address'])) {
       const args = { pd, [name]: {}, userHandle: 0n } as never
       assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
         code: 'EINVAL',
@@ -57,17 +57,17 @@ test("an attribute of another link is refused, and the error names this link's",
   assert.ok(Ah.methods.create.in.address)
 })
 
-test("an address handle needs its link's address, for one and for a thousand (R25)", () => {
+test("ah.create and pd.createAhs need the address attribute of the device's link (R25)", () => {
   const lids = { ...ethernet, srcPathBits: 0, dlid: 7 }
   for (const [link, name, list, address] of [
     ['ib', 'ibAddress', 'ibAddresses', lids],
     ['opa', 'opaAddress', 'opaAddresses', lids],
     ['roce', 'address', 'addresses', ethernet],
   ] as const) {
-    const given: unknown[] = []
+    const received: unknown[] = []
     const ah = driverClass(Ah, {
       create(_call, _object, args) {
-        given.push((args as Record<string, unknown>)[name])
+        received.push((args as Record<string, unknown>)[name])
         return {}
       },
     })
@@ -82,25 +82,25 @@ test("an address handle needs its link's address, for one and for a thousand (R2
     assert.throws(() => createMany({}), { code: 'EINVAL', message: `pd.createAhs: attribute ${list} is missing` })
     create({ [name]: address })
     assert.equal(createMany({ [list]: [address, address] }).out.handles.length, 2)
-    assert.deepEqual(given, [address, address, address])
+    assert.deepEqual(received, [address, address, address])
   }
 })
 
 test('devices with equal drivers but different links share no table', () => {
-  assert.notEqual(on('ib').device.shared, on('roce').device.shared)
-  const { core, device } = on('ib')
+  assert.notEqual(openDeviceOf('ib').device.shared, openDeviceOf('roce').device.shared)
+  const { core, device } = openDeviceOf('ib')
   assert.equal(core.tables.devices.size, 1)
   assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
 })
 
-test('a method may differ by link: a version of its own, or none', () => {
-  const answers = (name: string) => () => {
+test('on devices of one link a method may have its own handler, or be removed', () => {
+  const answerAs = (name: string) => () => {
     called.push(name)
     return {}
   }
   let called: string[] = []
-  const line = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answers('all'), destroy: answers('all') }), {
-    ib: { create: answers('ib') },
+  const line = withLinkVariants<typeof Pd>(driverClass(Pd, { create: answerAs('all'), destroy: answerAs('all') }), {
+    ib: { create: answerAs('ib') },
     opa: {
       create(call, object, args, core) {
         called.push('opa')

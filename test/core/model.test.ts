@@ -1,5 +1,6 @@
 /*
- * Random programs in several contexts are compared with a simple model: sets of handles and lists of parents.
+ * Random calls in several contexts have the results that a simple model predicts: per context a map of handles and a
+ * map of descriptors, per object a list of parents.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -39,12 +40,13 @@ const lowest = (handles: Map<number, unknown>): number => {
   return handle
 }
 
+/** A call, or another action; `c` selects the context; `a`, `b` and `d` are handles, or select objects. */
 type Step = { readonly what: string; readonly c: number; readonly a: number; readonly b: number; readonly d: number }
 const what = fc.constantFrom(
   ...['pd', 'pd', 'cq', 'cq', 'mr', 'mr', 'rc_qp', 'rc_qp', 'comp_channel', 'destroy', 'destroy', 'destroy', 'destroy'],
   ...['close descriptor', 'open', 'close'],
 )
-const step: fc.Arbitrary<Step> = fc.record({ what, c: fc.nat(5), a: fc.nat(12), b: fc.nat(12), d: fc.nat(3) })
+const anyStep: fc.Arbitrary<Step> = fc.record({ what, c: fc.nat(5), a: fc.nat(12), b: fc.nat(12), d: fc.nat(3) })
 const classes: readonly ObjectClass[] = [Classes.pd, Classes.cq, Classes.mr, Classes.rc_qp]
 
 const run = (steps: readonly Step[]): void => {
@@ -59,7 +61,7 @@ const run = (steps: readonly Step[]): void => {
   closeContext(b.context)
   open()
 
-  const drop = (model: ModelContext, handle: number): void => {
+  const removeObject = (model: ModelContext, handle: number): void => {
     const { key } = model.handles.get(handle)!
     if (key !== undefined) stale.add(key)
     model.handles.delete(handle)
@@ -91,7 +93,7 @@ const run = (steps: readonly Step[]): void => {
     model.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }
 
-  const one = (model: ModelContext, { what, a, b: b2, d }: Step): void => {
+  const runStep = (model: ModelContext, { what, a, b: b2, d }: Step): void => {
     if (what === 'pd') create(model, Classes.pd, {}, [])
     else if (what === 'cq') {
       const all = [...model.descriptors]
@@ -119,7 +121,7 @@ const run = (steps: readonly Step[]): void => {
         expected,
         `destroy ${a}`,
       )
-      if (expected === 'ok') drop(model, a)
+      if (expected === 'ok') removeObject(model, a)
     } else if (what === 'close descriptor') {
       const number = [...model.descriptors.keys()][d]
       if (number === undefined) return
@@ -155,8 +157,8 @@ const run = (steps: readonly Step[]): void => {
     for (const key of stale) assert.equal(findKey(device.memory, key), -1)
   }
 
-  for (const each of steps) {
-    one(models[each.c % models.length], each)
+  for (const step of steps) {
+    runStep(models[step.c % models.length], step)
     compare()
   }
   unregister(device)
@@ -172,5 +174,5 @@ const run = (steps: readonly Step[]): void => {
 }
 
 test('random creates, destroys and closes agree with the model, and removal leaves nothing', () => {
-  fc.assert(fc.property(fc.array(step, { maxLength: 120, size: 'max' }), run), { numRuns: 300 })
+  fc.assert(fc.property(fc.array(anyStep, { maxLength: 120, size: 'max' }), run), { numRuns: 300 })
 })

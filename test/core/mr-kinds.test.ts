@@ -1,5 +1,6 @@
 /*
- * Kinds of memory regions: pages of a file, null regions, the whole address space.
+ * Kinds of memory regions besides the caller's memory: pages of a file, null regions, implicit regions (the whole
+ * address space).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -32,7 +33,7 @@ const setUp = () => {
           ...space,
           check: (hi, lo, length, writable) =>
             hi === 0 && lo + length <= 8192 && space.check(1, at(lo), length, writable),
-          read: (_hi, lo, to, place, chunk, stride, total) => space.read(1, at(lo), to, place, chunk, stride, total),
+          read: (_hi, lo, to, offset, chunk, stride, total) => space.read(1, at(lo), to, offset, chunk, stride, total),
         },
         close: () => files.closed++,
       }
@@ -60,7 +61,8 @@ const setUp = () => {
   return { ...b, caller, file, files, create, destroy, query, modify, spaceOf, find }
 }
 
-const room = (size: number): Bytes => {
+/** A buffer of nines. */
+const filledBuffer = (size: number): Bytes => {
   const bytes = new Uint8Array(size).fill(9)
   return { address: 0, bytes, view: new DataView(bytes.buffer) }
 }
@@ -73,7 +75,7 @@ test('a region of a file has its pages from an offset on, at any address; the fi
   const row = find(out.rkey, 7, 0x1000, 4096)
   assert.ok(row >= 0)
   assert.equal(find(out.rkey, 7, 0x1001, 4096), -1)
-  const to = room(16)
+  const to = filledBuffer(16)
   assert.equal(spaceOf(row).read(0, 4096, to, 0, 16, 16, 16), 0)
   assert.deepEqual(to.bytes, new Uint8Array(16).fill(3))
   assert.deepEqual(files, { open: 1, closed: 0 })
@@ -81,7 +83,7 @@ test('a region of a file has its pages from an offset on, at any address; the fi
   assert.deepEqual(files, { open: 1, closed: 1 })
 })
 
-test('a refused file is released, also if only its pages do not exist', () => {
+test('the file of a refused registration is closed', () => {
   const { context, device, files, create, caller } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
@@ -99,8 +101,8 @@ test('a refused file is released, also if only its pages do not exist', () => {
   assert.throws(() => create({ kind: FILE }), /attribute file is missing/)
   assert.throws(() => create({ file: 5 }), /attribute file belongs to regions of kind FILE/)
   const args = { pd: 0, start: 0n, length: 4096n, iova: 0n, access: 0, kind: FILE, file: 5 }
-  const { openFile: _, ...inside } = caller
-  assert.throws(() => invokeNow(context, Mr, 'create', 0, args, inside), { code: 'EOPNOTSUPP' })
+  const { openFile: _, ...callerWithoutFiles } = caller
+  assert.throws(() => invokeNow(context, Mr, 'create', 0, args, callerWithoutFiles), { code: 'EOPNOTSUPP' })
   assert.equal(device.memory.live, 0)
 })
 
@@ -113,7 +115,7 @@ test('a null region discards writes and reads as zero', () => {
   )
   const row = find(out.rkey, 0, 0x5000, 100)
   assert.equal(find(out.rkey, 0, 0x5000, 101), -1)
-  const [from, to] = [room(8), room(20)]
+  const [from, to] = [filledBuffer(8), filledBuffer(20)]
   assert.equal(spaceOf(row).write(0, 0x5000, from, 0, 8, 8, 8), 0)
   assert.equal(spaceOf(row).read(0, 0x5000, to, 1, 4, 10, 8), 0)
   assert.deepEqual([...to.bytes], [9, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 9, 9, 9, 9, 9])
@@ -123,7 +125,7 @@ test('a null region discards writes and reads as zero', () => {
   destroy(object!)
 })
 
-test('in a region of the whole address space, memory mapped later is accessible at its own address', () => {
+test('memory that is mapped after the registration of an implicit region is accessible at its own address', () => {
   const { caller, create, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: IMPLICIT, start: 77n, length: 1n, iova: 3n })
   assert.equal(query(object!).kind, IMPLICIT)
@@ -132,13 +134,13 @@ test('in a region of the whole address space, memory mapped later is accessible 
   const [hi, lo] = [Math.floor(address / 2 ** 32), address % 2 ** 32]
   const row = find(out.rkey, hi, lo, 64)
   assert.ok(row >= 0)
-  const to = room(64)
+  const to = filledBuffer(64)
   assert.equal(spaceOf(row).read(hi, lo, to, 0, 64, 64, 64), 0)
   assert.deepEqual(to.bytes, buffer)
   assert.notEqual(spaceOf(row).read(hi, lo + 4096, to, 0, 64, 64, 64), 0)
 })
 
-test('regions of other kinds cannot be moved; their rights may change', () => {
+test('regions of kind NULL and IMPLICIT can get other rights, but no other translation', () => {
   const { create, modify, query, find } = setUp()
   for (const kind of [NULL, IMPLICIT]) {
     const { object, out } = create({ kind })

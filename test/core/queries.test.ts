@@ -19,7 +19,7 @@ const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
-test('filled GID entries are returned, empty ones are ENODATA, those beyond the table EINVAL', () => {
+test('a query of a GID entry returns it; an empty entry is ENODATA, an index beyond the table EINVAL', () => {
   const { device, context, caller } = openTestDevice()
   const [{ gids }] = device.ports
   setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
@@ -45,7 +45,7 @@ test('filled GID entries are returned, empty ones are ENODATA, those beyond the 
   assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: 2, ifindex: 0 }), /16 bytes, not 4/)
 })
 
-test('a GID is found by its bytes, and by its type on request', () => {
+test('a GID is found by its bytes, and by its type if one is named', () => {
   const { device } = openTestDevice()
   const [{ gids }] = device.ports
   const bytes = gid(1)
@@ -56,7 +56,7 @@ test('a GID is found by its bytes, and by its type on request', () => {
   assert.equal(getGid(gids, 5).type, 2)
 })
 
-test('the GID table of the device has the valid entries of all ports, up to the room given', () => {
+test('a query of the GID table returns the filled entries of all ports, and fails if they are more than `max`', () => {
   const { device, context, caller } = openTestDevice()
   setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
   setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
@@ -75,7 +75,7 @@ test('the GID table of the device has the valid entries of all ports, up to the 
   )
 })
 
-test('a query returns the handles of a class, newest first, up to the room given', () => {
+test('a query returns the handles of classes, newest object first, at most `max`', () => {
   const { device, context, caller } = openTestDevice()
   const handles = (ids: number[], max?: number) =>
     invokeNow(

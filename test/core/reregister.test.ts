@@ -23,53 +23,53 @@ const setUp = (access: number = LOCAL_WRITE | REMOTE_READ) => {
   type Change = Parameters<typeof invokeNow<typeof Mr, 'modify'>>[4]
   const modify = (args: Change) => invokeNow(context, Mr, 'modify', mr.object!, args, caller).out
   const pdId = (handle: number) => context.handles.slots[handle]!.id
-  const reach = (start: bigint, length: number, rights: number, pd = 0): number =>
+  const rowFor = (start: bigint, length: number, rights: number, pd = 0): number =>
     resolve(device.memory, pdId(pd), lkey, Number(start >> 32n), Number(start & 0xffffffffn), length, rights, 17)
   const errno = (args: Change) => errnoOf(() => modify(args))
-  return { ...b, mr, lkey, first, second, modify, reach, errno }
+  return { ...b, mr, lkey, first, second, modify, rowFor, errno }
 }
 
 test('rights change, and with them the rkey', () => {
-  const { modify, reach, first, lkey } = setUp()
+  const { modify, rowFor, first, lkey } = setUp()
   assert.deepEqual({ ...modify({ access: LOCAL_WRITE }) }, { lkey, rkey: 0 })
-  assert.equal(reach(first, 1, REMOTE_READ), -1)
+  assert.equal(rowFor(first, 1, REMOTE_READ), -1)
   assert.deepEqual({ ...modify({ access: LOCAL_WRITE | REMOTE_WRITE }) }, { lkey, rkey: lkey })
-  assert.ok(reach(first, 8192, REMOTE_WRITE) >= 0)
+  assert.ok(rowFor(first, 8192, REMOTE_WRITE) >= 0)
 })
 
 test('the address changes, to other memory or for the same memory', () => {
-  const { modify, reach, first, second, device } = setUp()
+  const { modify, rowFor, first, second, device } = setUp()
   modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
-  assert.equal(reach(first, 1, 0), -1)
-  const row = reach(0x5000n, 100, REMOTE_READ)
+  assert.equal(rowFor(first, 1, 0), -1)
+  const row = rowFor(0x5000n, 100, REMOTE_READ)
   assert.ok(row >= 0)
-  assert.equal(reach(0x5000n, 101, 0), -1)
+  assert.equal(rowFor(0x5000n, 101, 0), -1)
   assert.equal(addressLo(device.memory, row, 0x5003), Number((second + 3n) & 0xffffffffn))
   assert.deepEqual(device.memory.spaceUses, [1])
 })
 
 test('the protection domain changes, and the new one is busy instead of the old one', () => {
-  const { modify, reach, first, context, caller } = setUp()
+  const { modify, rowFor, first, context, caller } = setUp()
   modify({ pd: 1 })
-  assert.equal(reach(first, 1, 0, 0), -1)
-  assert.ok(reach(first, 1, 0, 1) >= 0)
+  assert.equal(rowFor(first, 1, 0, 0), -1)
+  assert.ok(rowFor(first, 1, 0, 1) >= 0)
   const destroy = (pd: number) => errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller))
   assert.equal(destroy(1), 'EBUSY')
   assert.equal(destroy(0), 'ok')
 })
 
 test('rights, address and domain change together; a zero-based region keeps its address', () => {
-  const { modify, reach, second } = setUp()
+  const { modify, rowFor, second } = setUp()
   const translation = { start: second, length: 4096n, iova: second }
   modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
-  assert.ok(reach(0n, 4096, REMOTE_READ, 1) >= 0)
+  assert.ok(rowFor(0n, 4096, REMOTE_READ, 1) >= 0)
   modify({ access: REMOTE_READ })
-  assert.equal(reach(0n, 1, REMOTE_READ, 1), -1)
-  assert.ok(reach(second, 4096, REMOTE_READ, 1) >= 0)
+  assert.equal(rowFor(0n, 1, REMOTE_READ, 1), -1)
+  assert.ok(rowFor(second, 4096, REMOTE_READ, 1) >= 0)
 })
 
 test('a refused call changes nothing', () => {
-  const { errno, reach, first, second } = setUp()
+  const { errno, rowFor, first, second } = setUp()
   assert.equal(errno({}), 'EINVAL')
   assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
   assert.equal(errno({ access: 1 << 19 }), 'EINVAL')
@@ -77,16 +77,16 @@ test('a refused call changes nothing', () => {
   assert.equal(errno({ translation: { start: second, length: 4096n, iova: second + 8n } }), 'EINVAL')
   assert.equal(errno({ translation: { start: second, length: 4097n, iova: second }, access: 0 }), 'EFAULT')
   assert.equal(errno({ translation: { start: second, length: 0n, iova: second } }), 'EINVAL')
-  assert.ok(reach(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
+  assert.ok(rowFor(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
 })
 
 test('a region with windows cannot be changed', () => {
   const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
   const window = (mw.out as { rkey: number }).rkey
-  const place = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
+  const range = { hi: Number(first >> 32n), lo: Number(first & 0xffffffffn), lengthHi: 0, lengthLo: 8 }
   const pd = context.handles.slots[0]!.id
-  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...place, access: REMOTE_READ }))
+  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
   assert.equal(errno({ access: LOCAL_WRITE }), 'EBUSY')
   invokeNow(context, Mw, 'destroy', mw.object!, {}, caller)
   assert.equal(errno({ access: LOCAL_WRITE }), 'ok')

@@ -1,7 +1,7 @@
 /*
- * Asynchronous handlers, in any order: calls of several contexts start, wait, succeed and fail while others create, use
- * and destroy objects, descriptors and contexts close and the device is removed. Every call ends, each driver object is
- * released exactly once, counts are right whenever nothing is waiting, and in the end nothing is left.
+ * Asynchronous handlers end in any order: calls of several contexts start, wait, succeed and fail, while other calls
+ * create, use and destroy objects, descriptors and contexts are closed, and the device is removed. Every call ends,
+ * each object of the driver is released exactly once, counts are right whenever no call waits, and no object remains.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -28,7 +28,7 @@ import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
 import { createRandomSource, type RandomSource } from '../model/random.ts'
-import { cap, describeDevice, testCaller, testDriver, testLines } from './fixture.ts'
+import { cap, describeDevice, testCaller, testClasses, testDriver } from './fixture.ts'
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
 
@@ -37,7 +37,7 @@ interface Gate {
   readonly pending: ((ok: boolean) => void)[]
   /** Whether the next handler waits. */
   waits: boolean
-  /** The driver's objects of each class. */
+  /** Ids of the objects that the driver's handlers have created and not destroyed. */
   readonly live: Set<number>
 }
 
@@ -48,13 +48,13 @@ const waitAtGate = async (gate: Gate): Promise<void> => {
   if (!ok) throw new CallError('EAGAIN', 'the test lets this call fail')
 }
 
-/** The test driver's lines with handlers that may wait. */
-const waitingLines = (gate: Gate): DriverClass[] => {
+/** The test driver's classes, with handlers that may wait. */
+const waitingClasses = (gate: Gate): DriverClass[] => {
   const take = (id: number): void => {
     assert.ok(!gate.live.has(id), 'an object was created twice')
     gate.live.add(id)
   }
-  const drop = (id: number): void => {
+  const release = (id: number): void => {
     assert.ok(gate.live.delete(id), 'released twice')
   }
   const create =
@@ -71,7 +71,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
     (inner: AnyHandler): AnyHandler =>
     (call, object, args, core) => {
       const end = () => {
-        drop(object.id)
+        release(object.id)
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.waits) return end()
@@ -83,11 +83,11 @@ const waitingLines = (gate: Gate): DriverClass[] => {
       })
     }
   const modify: AnyHandler = () => (gate.waits ? waitAtGate(gate).then(() => ({})) : {})
-  return testLines.map(line => {
-    const { name } = line.class
-    if (name !== 'cq' && name !== 'rc_qp') return line
-    const { create: make, destroy: end } = line.handlers as Record<string, AnyHandler>
-    const cls = line.class as typeof RcQp
+  return testClasses.map(testClass => {
+    const { name } = testClass.class
+    if (name !== 'cq' && name !== 'rc_qp') return testClass
+    const { create: make, destroy: end } = testClass.handlers as Record<string, AnyHandler>
+    const cls = testClass.class as typeof RcQp
     const handlers = { create: create(make), destroy: destroy(end), modify }
     return driverClass(cls, handlers as never)
   })
@@ -96,7 +96,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
 const setUp = () => {
   const gate: Gate = { pending: [], waits: false, live: new Set() }
   const core = createCore()
-  const device = register(core, describeDevice('test0', testDriver(waitingLines(gate)))) as Device
+  const device = register(core, describeDevice('test0', testDriver(waitingClasses(gate)))) as Device
   const caller = testCaller()
   const start = BigInt(caller.memory.add(new Uint8Array(64)))
   return { gate, core, device, caller, start, contexts: [] as Context[], running: new Set<Promise<unknown>>() }
@@ -180,8 +180,8 @@ const compare = ({ core, gate, device, contexts }: Fixture): void => {
     for (const parent of object.parents)
       assert.notEqual(parent.life, Lifecycle.DESTROYED, 'it needs a destroyed object')
   }
-  const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
-  assert.deepEqual([...gate.live].sort(), own.map(({ id }) => id).sort())
+  const driverObjects = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
+  assert.deepEqual([...gate.live].sort(), driverObjects.map(({ id }) => id).sort())
   assert.equal(
     Object.values(device.counts).reduce((sum, n) => sum + n, 0),
     objects.length,
@@ -193,18 +193,18 @@ const run = async (seeds: readonly number[]): Promise<void> => {
   const { core, device, gate, contexts, caller, running } = fixture
   for (const seed of seeds) {
     const random = createRandomSource(seed)
-    const what = random.int(20)
-    if (contexts.length === 0 || (what === 0 && contexts.length < 3))
+    const action = random.int(20)
+    if (contexts.length === 0 || (action === 0 && contexts.length < 3))
       contexts.push(openContext(device, { opened: true }))
     const context = random.pick(contexts)
-    if (what === 1) {
+    if (action === 1) {
       closeContext(context)
       contexts.splice(contexts.indexOf(context), 1)
-    } else if (what === 2 && caller.fds.size > 0) {
+    } else if (action === 2 && caller.fds.size > 0) {
       const fd = random.pick([...caller.fds.keys()])
       caller.fds.delete(fd)
       closeDescriptor(core, fd)
-    } else if (what < 9 && gate.pending.length > 0) {
+    } else if (action < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
       // The next entries of a chain may wait or not.
       gate.waits = random.hits(0.5)
@@ -230,10 +230,10 @@ test('asynchronous calls in any order leave a consistent state', async () => {
   await fc.assert(fc.asyncProperty(steps, run), { numRuns: 150 })
 })
 
-test('a caller that cannot wait gets an error immediately, and no later result', async () => {
+test('invokeNow refuses an asynchronous method, and the end of the call has no effect', async () => {
   const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
-  const lines = testLines.map(line => (line.class === Pd ? waiting : line))
-  const context = openContext(register(createCore(), describeDevice('test0', testDriver(lines))), { opened: true })
+  const classes = testClasses.map(cls => (cls.class === Pd ? waiting : cls))
+  const context = openContext(register(createCore(), describeDevice('test0', testDriver(classes))), { opened: true })
   assert.throws(
     () => invokeNow(context, Pd, 'create', 0, {}, testCaller()),
     /^Error: pd\.create is asynchronous: use invoke$/,

@@ -11,7 +11,7 @@ import { daemonOf, dial } from './client.ts'
 const folder = scratchFolder()
 const REFUSED = -Errno.ENOSPC
 
-test('a process has at most 4096 stacks, each id once; its next session starts from zero', async t => {
+test('a process has at most 4096 stacks with different ids; a new session of it starts without stacks', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
@@ -24,14 +24,14 @@ test('a process has at most 4096 stacks, each id once; its next session starts f
   assert.equal(await later.stack(1, '/other+0x1 main\n'), REFUSED)
 })
 
-test('stacks of one process have 16 MiB together, with their frames', async t => {
+test('the stacks of a process are limited to 16 MiB, counting text and frames', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
   const client = dial(t, daemon)
   await client.hello()
   const long = 'x'.repeat(4087)
   const manyFrames = 'x\n'.repeat(2043)
   let kept = 0
-  // 64 frames of a stack are kept.
+  // Of a stack only the first 64 frames are kept and charged.
   while ((await client.stack(++kept, kept % 2 === 0 ? long : manyFrames)) === 0);
   assert.ok(kept > 2500 && kept < 4096, `${kept} stacks`)
 })

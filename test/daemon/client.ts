@@ -1,6 +1,6 @@
 /*
- * A client without a shim: sends any bytes to a daemon in this process, and makes Linux's write() calls from its own
- * memory.
+ * A client of a daemon in this process, without the shim: it sends any bytes as session messages, and makes Linux's
+ * write commands, whose structures are in this process's memory.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -23,7 +23,7 @@ import type { DaemonConfig, Stat, ToolReply } from '../../src/uapi/tool.ts'
 
 let daemons = 0
 
-/** A daemon in this process with one device, ended with the test. */
+/** A daemon in this process with a soft device for each address, rxe0 first; it ends with the test. */
 export const daemonOf = async (
   t: TestContext,
   folder: string,
@@ -49,7 +49,7 @@ export interface ReceivedReply extends Reply {
 }
 
 export interface Client {
-  /** Length or -errno. */
+  /** Sends a message; returns its length or -errno. */
   send(bytes: Uint8Array, fds?: readonly number[]): number
   /** The next message; undefined if the session has ended. */
   next(): Promise<ReceivedReply | undefined>
@@ -64,8 +64,8 @@ export interface Client {
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**
-   * A plain write command: words (u32) of the body after the response pointer. Returns the return value; `response`
-   * words follow.
+   * Makes a write command without an extended header. `body`: u32 words after the pointer to the response; `words`: the
+   * length of the response in u32 words. Returns the return value, the response, and the descriptors of the reply.
    */
   command(
     context: number,
@@ -73,14 +73,14 @@ export interface Client {
     body?: readonly number[],
     words?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
-  /** Calls on a descriptor of this process: an event descriptor or a driver's. */
+  /** Calls on a descriptor of this process, an event descriptor or a driver's; return the return value. */
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
   /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply and descriptor. */
   mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<ReceivedReply>
   /** Sends NETLINK about a descriptor of this process; returns its reply, and the program's end of a new socket. */
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
-  /** Announces that counter files are about to be read. */
+  /** Sends REFRESH, which announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
   /** Sends REFUSED with these values; returns its return value. */
   refused(context: number, stack: number, body: Parameters<typeof writeRequest<'REFUSED'>>[3]): Promise<number>
@@ -94,6 +94,7 @@ export interface Client {
   readonly memory: Arena
 }
 
+/** Offset of responses in `memory`. */
 const RESPONSE = 2048
 
 export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => {
@@ -104,7 +105,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   const received: (ReceivedReply | undefined)[] = []
   const waiters: ((message: ReceivedReply | undefined) => void)[] = []
   const kept: number[] = []
-  let open = true
+  let isOpen = true
   let ended = false
 
   const deliver = (message: ReceivedReply | undefined): void => {
@@ -201,12 +202,12 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     },
     keep: fds => kept.push(...fds),
     close() {
-      if (!open) return
-      open = false
+      if (!isOpen) return
+      isOpen = false
       ended = true
       watcher.stop()
       close(fd)
-      for (const one of kept.splice(0)) close(one)
+      for (const number of kept.splice(0)) close(number)
     },
   }
   const exchange = async (length: number, fds: readonly number[] = []): Promise<ReceivedReply> => {
@@ -219,12 +220,12 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
-/** Polls `stat` until the condition is true, for a limited number of answers. */
-export const eventually = async (client: Client, holds: (stat: Stat) => boolean): Promise<Stat> => {
+/** Requests `stat` until `isReached` returns true, at most 200 times; returns the last answer. */
+export const eventually = async (client: Client, isReached: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined
   for (let i = 0; i < 200; i++) {
     last = await client.stat()
-    if (holds(last)) return last
+    if (isReached(last)) return last
   }
-  assert.fail(`never: ${JSON.stringify(last)}`)
+  assert.fail(`the condition was not reached: ${JSON.stringify(last)}`)
 }

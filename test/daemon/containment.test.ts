@@ -1,5 +1,5 @@
 /*
- * Injected bugs in the daemon: in a device's poll, a session's call, a message, a timer, a doorbell. Each ends at most
+ * Exceptions injected into the daemon: in a device's poll, a call, a message, a timer, a doorbell. Each ends at most
  * its own session, call or device, the log has the stack, and all others continue.
  */
 import assert from 'node:assert/strict'
@@ -14,6 +14,7 @@ import { type Daemon, type DaemonParts, startDaemon } from '../../src/daemon/dae
 import { createLoop, type Pollable } from '../../src/daemon/loop.ts'
 import { createRxeDevice, type RxeDevice } from '../../src/drivers/rxe/device.ts'
 import { createRingPool } from '../../src/host/memory/mapping.ts'
+import { AsyncEventType } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 import { machine } from '../drivers/rxe/machine.ts'
@@ -25,7 +26,7 @@ const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, DEALLOC_PD: 4 } as const
 
 /** A log; each line has the message and the stack. */
-const makeLog = () => {
+const createLog = () => {
   const lines: string[] = []
   const log = (...words: unknown[]): void => {
     lines.push(words.map(word => (word instanceof Error ? word.stack : String(word))).join(' '))
@@ -65,22 +66,22 @@ const connect = async (t: TestContext, daemon: Daemon): Promise<Client> => {
   return client
 }
 
-const isServed = async (client: Client, context: number): Promise<void> => {
+const assertServed = async (client: Client, context: number): Promise<void> => {
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
   assert.equal((await client.command(context, Command.DEALLOC_PD, [0])).ret, 12)
 }
 
 for (const where of ['poll', 'nextTimeout'] as const)
   test(`a device whose ${where} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
-    const { lines, log } = makeLog()
-    let broken = false
+    const { lines, log } = createLog()
+    let isBroken = false
     const daemon = await daemonWith(t, {
       log,
       createRxeDevice: (core, options) => {
         const made = createRxeDevice(core, options)
         if (options.name !== 'rxe1') return made
         const fault = (): void => {
-          if (broken) throw new Error('injected into the device')
+          if (isBroken) throw new Error('injected into the device')
         }
         const device: RxeDevice = {
           ...made,
@@ -102,12 +103,12 @@ for (const where of ['poll', 'nextTimeout'] as const)
     client.keep(descriptors)
     const { fds } = await client.command(context, 0, [], 2)
     client.keep(fds)
-    await isServed(client, context)
+    await assertServed(client, context)
 
-    broken = true
-    await isServed(client, healthy)
+    isBroken = true
+    await assertServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-    assert.equal(readFileSync(fds[0]).readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end of events')
+    assert.equal(readFileSync(fds[0]).readUInt32LE(8), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
     assert.equal(lines.length, 1)
     assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
     assert.equal(existsSync(`${daemon.socket}.tree/sys/class/infiniband/rxe1`), false)
@@ -115,15 +116,15 @@ for (const where of ['poll', 'nextTimeout'] as const)
       (await client.stat()).devices.map(({ name }) => name),
       ['rxe0'],
     )
-    await isServed(client, healthy)
+    await assertServed(client, healthy)
     // The name can be used again.
-    broken = false
+    isBroken = false
     await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
-    await isServed(client, await client.context(1))
+    await assertServed(client, await client.context(1))
   })
 
 test('a call that throws answers EIO, immediately or later; its session and others continue', async t => {
-  const { lines, log } = makeLog()
+  const { lines, log } = createLog()
   let fault: 'none' | 'throws' | 'rejects' = 'none'
   const daemon = await daemonWith(t, {
     log,
@@ -140,16 +141,16 @@ test('a call that throws answers EIO, immediately or later; its session and othe
     fault = kind
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
     fault = 'none'
-    await isServed(client, context)
-    await isServed(other, others)
+    await assertServed(client, context)
+    await assertServed(other, others)
   }
   assert.match(lines[0], /injected into a call\n\s+at /)
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-test('a message that hits a bug in the daemon ends only its session', async t => {
-  const { lines, log } = makeLog()
-  let broken = false
+test('a message whose handling throws ends only its session', async t => {
+  const { lines, log } = createLog()
+  let isBroken = false
   const daemon = await daemonWith(t, {
     log,
     createRxeDevice: (core, options) => {
@@ -157,7 +158,7 @@ test('a message that hits a bug in the daemon ends only its session', async t =>
       return {
         ...made,
         get state() {
-          if (broken) throw new Error('injected into the statistics')
+          if (isBroken) throw new Error('injected into the statistics')
           return made.state
         },
       }
@@ -166,11 +167,11 @@ test('a message that hits a bug in the daemon ends only its session', async t =>
   const other = await connect(t, daemon)
   const others = await other.context(0)
   const client = await connect(t, daemon)
-  broken = true
+  isBroken = true
   await assert.rejects(client.stat())
-  broken = false
+  isBroken = false
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
-  await isServed(other, others)
+  await assertServed(other, others)
   assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
 })
 
@@ -223,7 +224,7 @@ test('stop ends the loop, whatever throws', async () => {
 
 test('errors in a timer and in a doorbell are logged, and the context still ends', async t => {
   failOnUncaught(t)
-  const { lines, log } = makeLog()
+  const { lines, log } = createLog()
   const m = machine(1)
   let calls = 0
   let seen = (): void => {}
@@ -268,7 +269,7 @@ test('a device is removed completely although its driver throws', () => {
 })
 
 test('a repeated error is logged at its 1st, 2nd, 4th … occurrence', () => {
-  const { lines, log } = makeLog()
+  const { lines, log } = createLog()
   const containment = createContainment(log)
   const guarded = containment.guard('a test', () => {
     throw new Error('again')

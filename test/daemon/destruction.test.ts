@@ -1,7 +1,7 @@
 /*
- * The end of a program or device with very many objects: a few are destroyed in each turn of the event loop, other
- * clients are served in between, and the user's next program finds everything released. The test counts objects, not
- * time.
+ * A program or device with very many objects ends: in each turn of the event loop a few of its objects are destroyed,
+ * other clients are served in between, and the user's next open waits until all are destroyed. The tests count objects,
+ * not time.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -11,12 +11,14 @@ import type { Core, Device } from '../../src/core/model.ts'
 import { startDaemon } from '../../src/daemon/daemon.ts'
 import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
 import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { CM_NODE } from '../../src/spec/session.ts'
 import { scratchFolder } from '../tools.ts'
 import { type Client, dial } from './client.ts'
 import { writeCommand } from './ucma.ts'
 
 const folder = scratchFolder()
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
 const MANY = 500
 /** The maximum number of objects destroyed in one turn: one slice and its first object. */
@@ -34,9 +36,9 @@ const setUp = async (t: TestContext) => {
     },
     endWithLastClient: false,
     parts: {
-      createRxeDevice(made, options) {
-        core = made
-        return createRxeDevice(made, options)
+      createRxeDevice(daemonCore, options) {
+        core = daemonCore
+        return createRxeDevice(daemonCore, options)
       },
     },
   })
@@ -51,7 +53,7 @@ const connect = async (t: TestContext, daemon: { readonly socket: string }): Pro
   return client
 }
 
-const withPds = async (client: Client, node: number): Promise<number> => {
+const createPds = async (client: Client, node: number): Promise<number> => {
   const context = await client.context(node)
   for (let i = 0; i < MANY; i++) assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
   return context
@@ -74,22 +76,22 @@ const deviceOf = (core: Core, name: string): Device => {
   return device
 }
 
-test('a program exits: a few of its objects are destroyed in each turn', async t => {
+test('a few objects of a program that has exited are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await connect(t, daemon)
-  await withPds(client, 0)
+  await createPds(client, 0)
   client.close()
   const max = await maxInTurn(() => device.counts.pd)
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })
 
-test('other clients are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
+test('while objects are destroyed other clients are served, and the user’s next open waits for the end', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const [client, neighbour, next] = [await connect(t, daemon), await connect(t, daemon), await connect(t, daemon)]
   const theirs = await neighbour.context(1)
-  await withPds(client, 0)
+  await createPds(client, 0)
   client.close()
   assert.equal((await neighbour.command(theirs, Command.ALLOC_PD, [], 1)).ret, 16)
   assert.ok(device.counts.pd > 0, 'the call was answered before the objects were destroyed')
@@ -97,29 +99,30 @@ test('other clients are served meanwhile, and the user’s next open finds all o
   assert.equal(device.counts.pd, 0)
 })
 
-test('a removed device: a few of its objects are destroyed in each turn, and its name can be used again', async t => {
+test('a few objects of a removed device are destroyed in each turn, and its name can be used again', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await connect(t, daemon)
-  const context = await withPds(client, 0)
+  const context = await createPds(client, 0)
   const removed = client.tool({ what: 'device', remove: 'rxe0' })
   const max = await maxInTurn(() => device.counts.pd)
   assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
   assert.ok('devices' in (await removed))
-  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -5)
-  await withPds(client, 1)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
+  await createPds(client, 1)
   await client.tool({ what: 'device', remove: 'rxe1' })
   const added = await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
   assert.ok('devices' in added, JSON.stringify(added))
 })
 
-test('an rdma_cm channel with many identifiers: a few are destroyed in each turn', async t => {
+test('a few identifiers of a closed rdma_cm channel are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const other = await connect(t, daemon)
   const { descriptors } = await client.open(CM_NODE)
   client.keep(descriptors)
   const fd = descriptors[0]!
+  // CREATE_ID of port space RDMA_PS_TCP; the pointer to the response is at offset 8.
   const [TCP, at] = [0x106, 8]
   for (let i = 0; i < MANY; i++) assert.equal((await writeCommand({ client, fd }, 0, 24, at, [[16, TCP]])).result, 32)
   const { counts } = systemDevice(core)
@@ -130,7 +133,7 @@ test('an rdma_cm channel with many identifiers: a few are destroyed in each turn
   assert.equal((await other.open(CM_NODE)).error, 0)
 })
 
-test('a program with many event descriptors: a few are closed in each turn', async t => {
+test('a few event descriptors of a program that has exited are closed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const client = await connect(t, daemon)
   const context = await client.context(0)

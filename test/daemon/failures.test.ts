@@ -37,7 +37,7 @@ const setUp = () => {
   return { core, device, lines, posted, clock, reports }
 }
 
-test('a failure is a line of the log, with the process, and a record for tools', () => {
+test('a failure is logged in one line with its process, and sent to tools as a record', () => {
   const { device, lines, posted, reports } = setUp()
   const context = openContext(device, { opened: true })
   reports.setOwner(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
@@ -50,14 +50,14 @@ test('a failure is a line of the log, with the process, and a record for tools',
   assert.deepEqual(reports.ownerOf(context)?.pid, 4711)
 })
 
-test('expected errors are not logged', () => {
+test('a failure with an expected cause is sent to tools, but not logged', () => {
   const { device, lines, posted } = setUp()
   reportFailure({ ...failure, cause: because('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)
   assert.equal(posted.length, 1)
 })
 
-test('one client’s flood of failures is rate-limited with a count of the omitted ones; others are logged', () => {
+test('a client’s log lines are rate-limited, the omitted ones are counted, and other clients’ failures are logged', () => {
   const { device, lines, clock, reports } = setUp()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { opened: true })

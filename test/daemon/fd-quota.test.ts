@@ -1,5 +1,5 @@
 /*
- * Quotas of the daemon's descriptors: a new client always gets some, however many others have taken.
+ * Quotas of the daemon's descriptors: a new process gets some, no matter how many others have taken.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -9,33 +9,33 @@ import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
 const OWNER = 1000
 
 /** Takes one at a time until refused; returns their number and the error. */
-const takeAll = (share: FdQuota): { readonly taken: number; readonly code: string } => {
+const takeAll = (quota: FdQuota): { readonly taken: number; readonly code: string } => {
   for (let taken = 0; ; taken++) {
     try {
-      share.take(1)
+      quota.take(1)
     } catch (error) {
       return { taken, code: (error as { code: string }).code }
     }
   }
 }
 
-test('a process gets a quarter of all, over all its sessions; the message says how many and what to do', () => {
-  const shares = createFdQuotas(200, OWNER)
-  const release = shares.of(1, OWNER).take(10)
-  assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
-  assert.throws(() => shares.of(1, OWNER).take(1), {
+test('a process may take a quarter of all descriptors, over all its sessions; the error says how many and what to do', () => {
+  const quotas = createFdQuotas(200, OWNER)
+  const release = quotas.of(1, OWNER).take(10)
+  assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
+  assert.throws(() => quotas.of(1, OWNER).take(1), {
     code: 'EMFILE',
     message: /^process 1 uses 50 descriptors of the daemon and may use 50; the daemon has 200 .*close some, or start/,
   })
   release()
   release()
-  assert.equal(shares.charged, 40)
-  assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
+  assert.equal(quotas.charged, 40)
+  assert.deepEqual(takeAll(quotas.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
-test('each new process gets a quarter of the rest, and at least a few while any are left', () => {
-  const shares = createFdQuotas(200, OWNER)
-  const taken = Array.from({ length: 10 }, (_, pid) => takeAll(shares.of(pid, OWNER)))
+test('each new process may take a quarter of the rest, and at least 16 while any are left', () => {
+  const quotas = createFdQuotas(200, OWNER)
+  const taken = Array.from({ length: 10 }, (_, pid) => takeAll(quotas.of(pid, OWNER)))
   assert.deepEqual(
     taken.map(one => one.taken),
     [50, 37, 28, 21, 16, 16, 16, 16, 0, 0],
@@ -43,35 +43,35 @@ test('each new process gets a quarter of the rest, and at least a few while any 
   assert.equal(taken[9].code, 'ENFILE')
 })
 
-test('a user other than the daemon’s own gets half of all, however many processes', () => {
-  const shares = createFdQuotas(10_000, OWNER)
-  for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
-  assert.ok(shares.charged <= 5000, `${shares.charged}`)
-  assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
-  const left = 10_000 - shares.charged
-  assert.equal(takeAll(shares.of(200, OWNER)).taken, Math.floor(left / 4))
+test('a user other than the daemon’s own may take half of all, over all its processes', () => {
+  const quotas = createFdQuotas(10_000, OWNER)
+  for (let pid = 0; pid < 100; pid++) takeAll(quotas.of(pid, 7))
+  assert.ok(quotas.charged <= 5000, `${quotas.charged}`)
+  assert.throws(() => quotas.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
+  const left = 10_000 - quotas.charged
+  assert.equal(takeAll(quotas.of(200, OWNER)).taken, Math.floor(left / 4))
 })
 
-test('random use never exceeds the total, and nothing is lost', () => {
+test('random takes and releases never exceed the total, and all descriptors are released', () => {
   const steps = fc.array(
     fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), releases: fc.nat(9) }),
   )
   fc.assert(
-    fc.property(fc.nat(300), steps, (room, all) => {
-      const shares = createFdQuotas(room, OWNER)
-      let held: (() => void)[] = []
+    fc.property(fc.nat(300), steps, (available, all) => {
+      const quotas = createFdQuotas(available, OWNER)
+      let taken: (() => void)[] = []
       for (const { pid, uid, count, releases } of all) {
         try {
-          held.push(shares.of(pid, uid).take(count))
+          taken.push(quotas.of(pid, uid).take(count))
         } catch {
-          for (const release of held.splice(0, releases)) release()
+          for (const release of taken.splice(0, releases)) release()
         }
-        assert.ok(shares.charged <= room)
+        assert.ok(quotas.charged <= available)
       }
-      for (const release of held.splice(0)) release()
-      held = []
-      assert.equal(shares.charged, 0)
-      assert.equal(takeAll(shares.of(9, OWNER)).taken, Math.min(room, Math.max(16, Math.floor(room / 4))))
+      for (const release of taken.splice(0)) release()
+      taken = []
+      assert.equal(quotas.charged, 0)
+      assert.equal(takeAll(quotas.of(9, OWNER)).taken, Math.min(available, Math.max(16, Math.floor(available / 4))))
     }),
   )
 })

@@ -1,6 +1,5 @@
 /*
- * Devices that are added and removed, and calls on a driver's descriptors, as session messages from any sender with any
- * arguments.
+ * Session messages that add and remove devices, and calls on a driver's descriptors, also with invalid arguments.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -8,6 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
 import { CtxAssign, CtxInterface, CtxIoctl } from '../../src/spec/drivers/ctx.ts'
+import { AsyncEventType } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../src/uapi/object/format.ts'
@@ -19,7 +19,10 @@ const folder = scratchFolder()
 const rxe0 = { name: 'rxe0', address: '127.0.0.1', node: 0 }
 const rxe1 = { name: 'rxe1', address: '127.0.0.2' }
 const ctx0 = { name: 'ctx0', address: '' }
+/** Bytes of struct ib_uverbs_async_event_desc. */
 const ASYNC_EVENT = 16
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
+const Command = { GET_CONTEXT: 0, ALLOC_PD: 3 } as const
 
 const connect = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof dial>[1]): Promise<Client> => {
   const client = dial(t, daemon)
@@ -54,7 +57,7 @@ test('devices are added and removed with their files; names and nodes are reused
   })
 })
 
-test('impossible changes are refused, and change nothing', async t => {
+test('an invalid device, or the removal of an unknown one, is refused and changes nothing', async t => {
   const client = await connect(t, await daemonOf(t, folder))
   for (const request of [
     { add: { name: 'rxe0', address: '127.0.0.9' } },
@@ -68,28 +71,28 @@ test('impossible changes are refused, and change nothing', async t => {
   assert.equal((await client.stat()).devices.length, 1)
 })
 
-test('a context of a removed device answers EIO, its events say why, and nothing of it is left', async t => {
+test('calls on a context of a removed device fail with EIO after DEVICE_FATAL, and all its memory is released', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
   const client = await connect(t, daemon)
   const { context, descriptors } = await client.open(1)
   client.keep(descriptors)
-  const { fds } = await client.command(context, 0, [], 2)
+  const { fds } = await client.command(context, Command.GET_CONTEXT, [], 2)
   client.keep(fds)
-  assert.equal((await client.command(context, 3, [], 1)).ret, 16, 'ALLOC_PD')
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
   const other = await client.context(0)
   await client.tool({ what: 'device', remove: 'rxe1' })
-  assert.equal((await client.command(context, 3, [], 1)).ret, -Errno.EIO)
-  assert.equal((await client.command(other, 3, [], 1)).ret, 16)
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
+  assert.equal((await client.command(other, Command.ALLOC_PD, [], 1)).ret, 16)
   const event = readFileSync(fds[0])
   assert.equal(event.length, ASYNC_EVENT)
-  assert.equal(event.readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end of events')
+  assert.equal(event.readUInt32LE(8), AsyncEventType.values.DEVICE_FATAL, 'then the end of events')
   client.close()
   const last = await connect(t, daemon)
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
 })
 
 /** A ctx device, a context on it and a descriptor of its driver. */
-const driverOf = async (t: Parameters<typeof dial>[0]) => {
+const setUpDriver = async (t: Parameters<typeof dial>[0]) => {
   const daemon = await daemonOf(t, folder)
   const client = await connect(t, daemon)
   await client.tool({ what: 'device', add: ctx0 })
@@ -106,7 +109,7 @@ const driverOf = async (t: Parameters<typeof dial>[0]) => {
 }
 
 test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are refused', async t => {
-  const { client, context, openInterface } = await driverOf(t)
+  const { client, context, openInterface } = await setUpDriver(t)
   assert.equal(await openInterface('ctx.userdma.9'), -Errno.ENOENT)
   const before = new Set(readdirSync('/proc/self/fd'))
   assert.equal(await openInterface(CtxInterface.V1), 0)
@@ -120,7 +123,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
     client.memory.bytes.set(assign)
     answers.push(await client.ioctlOn(fd, CtxIoctl.ASSIGN, at))
   }
-  // The program's end, and the daemon's, which is in this process.
+  // Both ends of the event socket are descriptors of this process; only the program's end takes the call.
   const fd = Number(sockets[answers.indexOf(0)])
   assert.ok(fd > 0, `one of ${sockets.join(', ')} is the daemon's end: ${answers.join(', ')}`)
   const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)

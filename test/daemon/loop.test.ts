@@ -43,7 +43,7 @@ test('the loop is parked at the start, awake while it polls, and parked when idl
   loop.stop()
 })
 
-test('work found by the poll after parking is done, and the loop is awake for it', () => {
+test('the loop does work that its poll after parking finds, and is not parked while it does', () => {
   let late = 0
   const seen: number[] = []
   const { loop, parked } = setUp({
@@ -66,7 +66,7 @@ test('work found by the poll after parking is done, and the loop is awake for it
   loop.stop()
 })
 
-test('a deadline that is near or past is left to the timer, and calls are answered meanwhile', () => {
+test('the loop parks before a deadline that is near or past: the timer wakes it', () => {
   for (const due of [100, 0, -1000]) {
     const begin = nowMicroseconds()
     let polls = 0
@@ -83,7 +83,7 @@ test('a deadline that is near or past is left to the timer, and calls are answer
   }
 })
 
-test('a kick from inside the loop or after stop does nothing', () => {
+test('a kick from within the loop or after stop has no effect', () => {
   let polls = 0
   const { loop } = setUp({
     poll: () => {
@@ -157,7 +157,7 @@ test('a device’s timer calls it back, never early, and an earlier deadline is 
   loop.stop()
 })
 
-test('each start of polling counts a turn', () => {
+test('each kick calls the turn function once', () => {
   let turns = 0
   const { loop } = setUp({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
   loop.kick()
@@ -166,7 +166,7 @@ test('each start of polling counts a turn', () => {
   loop.stop()
 })
 
-test('advance does the device’s own work, and polls no idle queue', () => {
+test('advance polls changed queues only', () => {
   const polled: Where[] = []
   const { loop, parked } = setUp({
     poll: (_now, where) => polled.push(where) < 4,
@@ -178,7 +178,7 @@ test('advance does the device’s own work, and polls no idle queue', () => {
   loop.stop()
 })
 
-test('advance yields to the loop after a few turns', async () => {
+test('after a few polls with work, advance starts the loop', async () => {
   const polled: Where[] = []
   const { loop, parked } = setUp({
     poll: (_now, where) => polled.push(where) < 20,

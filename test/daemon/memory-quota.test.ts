@@ -9,34 +9,34 @@ import { createMemoryQuotas } from '../../src/daemon/memory-quota.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { Pd } from '../../src/spec/classes/pd.ts'
 
-const ONE = objectBytes(Pd)
+const PD_BYTES = objectBytes(Pd)
 const caller = { memory: noMemory, copyIn: () => new Uint8Array(), copyOut: () => {}, descriptor: () => undefined }
 
 test('objects are charged to their process, its user and the daemon, and released with them', () => {
-  const quotas = createMemoryQuotas({ process: 3 * ONE, user: 5 * ONE, daemon: 6 * ONE })
+  const quotas = createMemoryQuotas({ process: 3 * PD_BYTES, user: 5 * PD_BYTES, daemon: 6 * PD_BYTES })
   const device = createNullDevice(createCore(), 'null0')
   const open = (pid: number, uid: number) => openContext(device, { opened: true, account: quotas.of(pid, uid) })
   const [first, second, other] = [open(1, 100), open(2, 100), open(3, 200)]
-  const make = (context: typeof first) => invokeNow(context, Pd, 'create', 0, {}, caller).object as number
-  const made = [make(first), make(first), make(first)]
-  assert.throws(() => make(first), {
+  const createPd = (context: typeof first) => invokeNow(context, Pd, 'create', 0, {}, caller).object as number
+  const pds = [createPd(first), createPd(first), createPd(first)]
+  assert.throws(() => createPd(first), {
     code: 'ENOMEM',
     message: /objects of process 1 use .* MiB of the daemon's memory/,
   })
-  assert.equal(quotas.bytes, 3 * ONE, 'a create that is refused costs nothing')
-  make(second)
-  make(second)
-  assert.throws(() => make(second), { code: 'ENOMEM', message: /objects of user 100/ })
-  make(other)
-  assert.throws(() => make(other), { code: 'ENOMEM', message: /objects of all programs/ })
+  assert.equal(quotas.bytes, 3 * PD_BYTES, 'a create that is refused costs nothing')
+  createPd(second)
+  createPd(second)
+  assert.throws(() => createPd(second), { code: 'ENOMEM', message: /objects of user 100/ })
+  createPd(other)
+  assert.throws(() => createPd(other), { code: 'ENOMEM', message: /objects of all programs/ })
   assert.deepEqual(quotas.processes(), [
-    { pid: 1, bytes: 3 * ONE },
-    { pid: 2, bytes: 2 * ONE },
-    { pid: 3, bytes: ONE },
+    { pid: 1, bytes: 3 * PD_BYTES },
+    { pid: 2, bytes: 2 * PD_BYTES },
+    { pid: 3, bytes: PD_BYTES },
   ])
-  invokeNow(first, Pd, 'destroy', made[1], {}, caller)
-  make(first)
-  assert.equal(quotas.bytes, 6 * ONE)
+  invokeNow(first, Pd, 'destroy', pds[1], {}, caller)
+  createPd(first)
+  assert.equal(quotas.bytes, 6 * PD_BYTES)
 })
 
 test('a create that the device refuses is not charged', () => {
@@ -45,5 +45,5 @@ test('a create that the device refuses is not charged', () => {
   const context = openContext(device, { opened: true, account: quotas.of(1, 1) })
   for (let i = 0; i < 0x100; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, caller), { code: 'EINVAL' })
-  assert.equal(quotas.bytes, 0x100 * ONE)
+  assert.equal(quotas.bytes, 0x100 * PD_BYTES)
 })

@@ -1,6 +1,6 @@
 /*
- * The record of a chain has the memory that its entries point to, as it was when each entry read or wrote it (R16,
- * R46), so that decoding it later shows the same as separate calls.
+ * The trace record of a chain contains the memory to which its entries point, as it was when each entry read or wrote
+ * it (R16, R46), so that the record shows the same values as those of separate calls.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -21,11 +21,11 @@ import { ioctlRequest } from '../../src/uapi/object/format.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { testCaller } from '../core/fixture.ts'
 
-const [MESSAGE, CHAIN, RESULTS, DATA, ROOM] = [0x0, 0x1000, 0x2000, 0x3000, 0x4000]
+const [MESSAGE, CHAIN, RESULTS, DATA, REASON] = [0x0, 0x1000, 0x2000, 0x3000, 0x4000]
 
-const at = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
+const listAddress = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
 
-test('attributes stored elsewhere are shown by value, with their bytes', () => {
+test('values of a chain’s entries that lie elsewhere in memory are shown as of each entry', () => {
   const device = createNullDevice(createCore(), 'null0')
   const context = openContext(device, { opened: true })
   const memory = new Uint8Array(0x100000)
@@ -46,7 +46,10 @@ test('attributes stored elsewhere are shown by value, with their bytes', () => {
   }
   const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
   // The other output lists need room too.
-  const lists = Object.keys(Interface.methods.query.out).map((name, i) => [name, { address: at(i), length: 0x8000 }])
+  const lists = Object.keys(Interface.methods.query.out).map((name, i) => [
+    name,
+    { address: listAddress(i), length: 0x8000 },
+  ])
   const entries = encodeChain([
     { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
     // Writes to the memory that the next entry reads.
@@ -68,7 +71,7 @@ test('attributes stored elsewhere are shown by value, with their bytes', () => {
   }
   const rooms = {
     results: { address: BigInt(RESULTS), length: 0x1000 },
-    reason: { address: BigInt(ROOM), length: 256 },
+    reason: { address: BigInt(REASON), length: 256 },
   }
   memory.set(encodeCall(chain, { elsewhere: { entries: BigInt(CHAIN) }, rooms }), MESSAGE)
 

@@ -3,7 +3,9 @@
  */
 import type { Client } from './client.ts'
 
+/** Bytes of struct rdma_ucm_cmd_hdr. */
 const HEADER = 8
+/** Offset of responses in the client's memory. */
 const RESPONSE = 8192
 
 export interface Channel {
@@ -11,7 +13,10 @@ export interface Channel {
   readonly fd: number
 }
 
-/** Writes a command to a channel of which `client` has a descriptor; the pointer to its response is at `at`. */
+/**
+ * Writes rdma_cm command `number` with a body of `size` bytes to a channel. `at`: offset in the body of the pointer to
+ * the response. `words`: u32 values by offset in the body. Returns the return value and the first word of the response.
+ */
 export const writeCommand = async (
   { client, fd }: Channel,
   number: number,
@@ -25,7 +30,7 @@ export const writeCommand = async (
   view.setUint16(4, size, true)
   view.setUint16(6, 4, true)
   view.setBigUint64(HEADER + at, BigInt(address + RESPONSE), true)
-  for (const [place, word] of words) view.setUint32(HEADER + place, word, true)
+  for (const [offset, word] of words) view.setUint32(HEADER + offset, word, true)
   const result = await client.writeOn(fd, BigInt(address), BigInt(HEADER + size))
   return { result, response: u32[RESPONSE / 4]! }
 }

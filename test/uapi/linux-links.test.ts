@@ -16,7 +16,7 @@ import type { AnyRecord, AnyValues } from '../../src/spec/schema/schema.ts'
 import { type Answer, type Decoded, isAnswer } from '../../src/uapi/call.ts'
 import { encodeLinux } from '../../src/uapi/linux/encode.ts'
 import { decodeWriteBytes } from '../../src/uapi/linux/write.ts'
-import { cap, openTestDevice, type TestState, testDriver, testLines } from '../core/fixture.ts'
+import { cap, openTestDevice, type TestState, testClasses, testDriver } from '../core/fixture.ts'
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
 const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
@@ -37,7 +37,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   let passed: AnyRecord = {}
   const query = () => passed
   const own = { [RcQp.name]: { modify: note, query }, [Ah.name]: { create: note } }
-  const classes = testLines.map(line => {
+  const classes = testClasses.map(line => {
     const handlers = (own as Record<string, object>)[line.class.name]
     return handlers === undefined ? line : driverClass(line.class, { ...line.handlers, ...handlers } as never)
   })

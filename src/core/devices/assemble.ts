@@ -50,7 +50,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
   )
 
 /** Builds the device of `description` with number `index`. Throws an Error if the driver's table is invalid. */
-export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
+export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)
   const classByName = (className: string): ObjectClass | undefined => device.shared.byName.get(className)?.class

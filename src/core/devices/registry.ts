@@ -20,7 +20,7 @@ import type { MappedMemory } from '../memory/mappable-memory.ts'
 import type { Context, Core, Device, DriverClass, Hook, MemoryAccount } from '../model.ts'
 import { createHandles } from '../objects/handles.ts'
 import { destroyAll } from '../objects/lifetime.ts'
-import { assemble, type DeviceDescription } from './assemble.ts'
+import { assembleDevice, type DeviceDescription } from './assemble.ts'
 import { announce, withdraw } from './clients.ts'
 import { raiseDeviceListChanged } from './system.ts'
 
@@ -108,7 +108,7 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   if (attributes.physPortCnt !== ports.length)
     throw new Error(`device ${name}: physPortCnt is ${attributes.physPortCnt}, but ${ports.length} ports are described`)
 
-  const device = assemble(core, description, freeIndex(core))
+  const device = assembleDevice(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
   // A client may have removed it.

@@ -9,7 +9,7 @@ import { NodeType } from '../../spec/enums.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
 import { raiseSystem } from '../events/events.ts'
 import type { Core, Device } from '../model.ts'
-import { assemble } from './assemble.ts'
+import { assembleDevice } from './assemble.ts'
 import { driverClass } from './driver.ts'
 
 /** RDMA_DRIVER_UNKNOWN: Linux has no driver for it. */
@@ -17,7 +17,7 @@ const NO_DRIVER = 0
 
 /** The system-wide device of `core`. */
 export const systemDevice = (core: Core): Device => {
-  core.system ??= assemble(
+  core.system ??= assembleDevice(
     core,
     {
       name: 'system',

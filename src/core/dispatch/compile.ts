@@ -48,6 +48,7 @@ const noCoreVersion: AnyHandler = call => {
 
 // ---- one class ----
 
+/** A method's attributes with those that the driver adds. */
 const mergeAttributes = (where: string, base: Attributes, added: Attributes | undefined): Attributes => {
   if (added === undefined) return base
   for (const [name, attribute] of Object.entries(added)) {
@@ -263,6 +264,15 @@ const mergeClass = (
     methods: Object.fromEntries(provided.map(([methodName, , method]) => [methodName, method])),
   }
 
+  return { class: cls, blocks: blocksOf(cls, coreClass, provided) }
+}
+
+/** The blocks of a class (`ClassTable`); `provided`: its methods, each with its name and handler. */
+const blocksOf = (
+  cls: ObjectClass,
+  coreClass: DriverClass,
+  provided: readonly (readonly [string, AnyHandler, Method])[],
+): ClassTable['blocks'] => {
   const blocks: ((Entry | undefined)[] | undefined)[] = [undefined, undefined, undefined, undefined]
   blocks.push(undefined, undefined, undefined, undefined)
   for (const [methodName, handler, method] of provided) {
@@ -285,7 +295,7 @@ const mergeClass = (
       returned: references(method.out),
     }
   }
-  return { class: cls, blocks }
+  return blocks
 }
 
 // ---- sharing ----
@@ -352,7 +362,7 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
 }
 
 /** The dispatch table of a device with these classes. */
-export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
+export const createTable = (tables: readonly ClassTable[]): DispatchTable => ({
   common: bank(tables, false),
   private: bank(tables, true),
   byName: new Map(tables.map(table => [table.class.name, table])),
@@ -390,7 +400,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
     if (shared !== undefined) shared.uses++
     else pool.classes.set(keys[i], { table, uses: 1 })
   })
-  const table = assemble(tables)
+  const table = createTable(tables)
   pool.devices.set(deviceKey, { table, classes: keys, uses: 1 })
   return table
 }

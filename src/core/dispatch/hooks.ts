@@ -16,7 +16,7 @@ import type {
   HandlerValues,
   Hook,
 } from '../model.ts'
-import { assemble } from './compile.ts'
+import { createTable } from './compile.ts'
 
 /** Returns a function that calls the `post` hooks, in reverse order of `pre`. */
 const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
@@ -98,5 +98,5 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
       ? { class: cls.class, blocks: cls.blocks.map(hookBlock) }
       : cls,
   )
-  return assemble(tables)
+  return createTable(tables)
 }

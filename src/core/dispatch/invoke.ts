@@ -62,10 +62,10 @@ const describeUnusable = (
   where: Entry | string,
   attribute: ReferenceAttribute | undefined,
 ): CallError => {
-  const what = `${messagePrefix(where, attribute)}: ${object.class.name} ${object.handle}`
+  const subject = `${messagePrefix(where, attribute)}: ${object.class.name} ${object.handle}`
   return object.life === Lifecycle.CREATING
-    ? new CallError('ENOENT', `${what} is still being created`)
-    : new CallError('EBUSY', `${what} is being destroyed`)
+    ? new CallError('ENOENT', `${subject} is still being created`)
+    : new CallError('EBUSY', `${subject} is being destroyed`)
 }
 
 /**

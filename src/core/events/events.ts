@@ -57,7 +57,7 @@ export interface EventQueue extends EventSink {
 
 /**
  * A queue of events in this process. `wake` is called when an event is queued and when the queue ends. Beyond
- * QUEUE_LIMIT events an event is dropped if the queue has one of the same source and type, which wakes the reader too.
+ * QUEUE_LIMIT events an event is dropped if the queue has one of the same source and type.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -291,9 +291,9 @@ export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, 
   const isArmed = events.armed !== 0
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
   if (threshold === undefined) return
-  const [wanted, wait] = [count ?? threshold.count, period ?? threshold.period]
-  if (!isArmed) rearmThreshold(threshold, wanted, wait)
-  else if (tightenThreshold(events, threshold, wanted, wait)) notify(events)
+  const [armedCount, armedPeriod] = [count ?? threshold.count, period ?? threshold.period]
+  if (!isArmed) rearmThreshold(threshold, armedCount, armedPeriod)
+  else if (tightenThreshold(events, threshold, armedCount, armedPeriod)) notify(events)
 }
 
 const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | undefined => {
@@ -361,7 +361,7 @@ export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => 
   else postUnlessRemoved(attached?.queue ?? events.route.asyncFd, recordOf(events, type))
 }
 
-/** An event source that is no object: the device, a port, or a driver's descriptor. */
+/** An event source that is not an object with events: the device, a port, or a driver's descriptor. */
 const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
   const events: Affiliation = { userHandle, route: noRoute, armed: 0, state: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached

@@ -2,17 +2,17 @@
  * Delivers the events of one fd object to a program through a socket pair; the program reads the other end
  * (docs/decisions/sessions.md).
  *
- * One record is one packet. Records that do not fit in the socket are queued here. When an element is destroyed,
+ * One record is one packet. Records that do not fit in the socket are queued here. When an object is destroyed,
  * libibverbs waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly
  * how many are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of
- * other elements again in the same order.
+ * other objects again in the same order.
  *
  * A call that names the program's descriptor tells which process has it, and its number there (`setPeerEnd`). Without
  * such a call, the descriptors of the processes are searched when the end is needed (`prepareWithdraw`), a slice in
  * each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
-import { uncountEvent } from '../../core/events/events.ts'
+import { RECORD_BYTES, uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
@@ -37,9 +37,9 @@ export interface EventSocketParts {
 }
 
 export interface EventSocket extends EventSink {
-  /** The program's end, until `passed` is called. */
+  /** The program's end, until `closePeerEnd` is called. */
   readonly peerEnd: number
-  /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
+  /** The target of descriptors of the program's end in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
   /** Closes the daemon's copy of the program's end, which was passed to the program. */
   closePeerEnd(): void
@@ -48,7 +48,6 @@ export interface EventSocket extends EventSink {
   close(): void
 }
 
-const LONGEST_RECORD = 24
 /** SO_SNDBUF: space for some hundred records, each of which the kernel charges with almost a KiB. */
 const BUFFER_BYTES = 64 * 1024
 /**
@@ -78,7 +77,7 @@ export const createEventSocket = (
   setBuffers(ownEnd, { send: BUFFER_BYTES })
   const { dev, ino } = fstatSync(peerEnd)
   const target = `socket:[${ino}]`
-  const scratch = new Uint8Array(LONGEST_RECORD)
+  const scratch = new Uint8Array(RECORD_BYTES)
   let isPeerEndOpen = true
   let isClosed = false
   /** The socket was closed here, or by the program: nothing is sent or searched any more. */
@@ -88,7 +87,7 @@ export const createEventSocket = (
   /** Records that were not sent yet. */
   let queue: EventRecord[] = []
 
-  const push = (): void => {
+  const sendQueued = (): void => {
     if (sent.length > 0 && outstandingBytes(ownEnd) === 0) sent = []
     let count = 0
     let result = 1
@@ -109,7 +108,7 @@ export const createEventSocket = (
       'an event socket',
       (readable: boolean) => {
         if (readable && recvSmall(ownEnd, scratch) === 0) markEnded()
-        else push()
+        else sendQueued()
       },
       () => markEnded(),
     ),
@@ -226,7 +225,7 @@ export const createEventSocket = (
   const sendAgain = (records: EventRecord[]): void => {
     if (isEnded) return
     queue = records
-    push()
+    sendQueued()
   }
 
   return {
@@ -239,7 +238,7 @@ export const createEventSocket = (
     post(event) {
       if (isEnded || (queue.length >= MAX_QUEUED && !mayQueueBeyondLimit(event))) return
       queue.push(event)
-      push()
+      sendQueued()
     },
     setPeerEnd(process, number) {
       peerEndLocation = { process, number }
@@ -269,7 +268,7 @@ export const createEventSocket = (
       if (isEnded) return []
       const taken = takeOldest(limit)
       taken.push(...queue.splice(0, limit - taken.length))
-      push()
+      sendQueued()
       return taken
     },
     end() {

@@ -1,5 +1,5 @@
 /*
- * R31, R32, R33: clients are notified of every device in the right order, handlers of every event.
+ * Clients are called for every device in the right order (R31), and handlers for every event (R32, R33).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -48,13 +48,13 @@ test('a client is notified of existing devices when it registers, and of remaini
   const { core, plug, client, seen } = subsystem()
   const one = plug('d1')
   plug('d2')
-  const leave = registerClient(core, client('a'))
+  const unregisterClient = registerClient(core, client('a'))
   assert.equal(seen(), 'a+d1 a+d2')
   unregister(one)
   assert.equal(seen(), 'a-d1')
-  leave()
+  unregisterClient()
   assert.equal(seen(), 'a-d2')
-  leave()
+  unregisterClient()
   plug('d3')
   assert.equal(seen(), '')
 })
@@ -112,7 +112,7 @@ test('a client that throws at registration is not registered; one that throws la
   const broken = { ...client('b'), add: () => assert.fail('no room') }
   assert.throws(() => registerClient(core, broken), /no room/)
   registerClient(core, client('a'))
-  const leave = registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
+  const unregisterClient = registerClient(core, { ...client('c'), remove: () => assert.fail('lost') })
   registerClient(core, { ...client('d'), add: ({ name }) => name === 'd1' || assert.fail('no more') })
   registerClient(core, client('e'))
   const second = plug('d2')
@@ -125,14 +125,14 @@ test('a client that throws at registration is not registered; one that throws la
   plug('d3')
   plug('d4')
   seen()
-  leave()
+  unregisterClient()
   assert.equal(core.faults, 7, 'd at three devices, c after the fourth')
 })
 
 test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
   const { core, plug, client, seen } = subsystem()
   /** A client that acts when it is notified of a device. */
-  const busy = (name: string, then: (device: Device) => void): Client => ({
+  const actingClient = (name: string, then: (device: Device) => void): Client => ({
     ...client(name),
     add(device) {
       client(name).add(device)
@@ -143,29 +143,29 @@ test('callbacks may add and remove clients and devices: each client is notified 
   const [one, two] = [plug('d1'), plug('d2')]
   const first = registerClient(
     core,
-    busy('a', device => device === one && unregister(two)),
+    actingClient('a', device => device === one && unregister(two)),
   )
   assert.equal(seen(), 'a+d1', 'd2 was removed before its turn')
   first()
   unregister(one)
   seen()
 
-  let leave = () => {}
+  let unregisterClient = () => {}
   registerClient(
     core,
-    busy('b', () => leave()),
+    actingClient('b', () => unregisterClient()),
   )
-  leave = registerClient(core, client('c'))
+  unregisterClient = registerClient(core, client('c'))
   unregister(plug('d3'))
   assert.equal(seen(), 'b+d3 b-d3', 'c was removed before its turn')
 
   const system = openContext(systemDevice(core))
   const notified: number[] = []
   addEventHandler(system.device, ({ type }) => void notified.push(type))
-  leave = () => {}
+  unregisterClient = () => {}
   const third = registerClient(
     core,
-    busy('d', device => unregister(device)),
+    actingClient('d', device => unregister(device)),
   )
   assert.equal(plug('d4').alive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
@@ -175,14 +175,14 @@ test('callbacks may add and remove clients and devices: each client is notified 
 
 test('a client cannot unregister in its own callback, nor after another callback that ran within it', () => {
   const { core, plug } = subsystem()
-  let leave: () => void = () => {}
+  let unregisterClient: () => void = () => {}
   const refused: string[] = []
-  leave = registerClient(core, {
+  unregisterClient = registerClient(core, {
     name: 'a',
     add: ({ name }) => {
       if (name === 'd1') plug('d2')
       try {
-        leave()
+        unregisterClient()
       } catch (error) {
         refused.push(`${name}: ${(error as Error).message}`)
       }
@@ -220,7 +220,7 @@ test('a handler that throws is counted, the others are called', () => {
   assert.deepEqual([seen(), core.faults], ['9', 1])
 })
 
-test("handlers passed at an object's creation are called for its events, with the context given (R33)", () => {
+test("handlers passed with an object's create are called for its events, with the user handle of the create (R33)", () => {
   const { context, caller } = openTestDevice()
   const events: string[] = []
   const handlers = {

@@ -26,8 +26,10 @@ const { device: Device, driver_ops: Ops, pd: Pd } = Classes
 
 const name = (text: string) => ({ name: new TextEncoder().encode(text) })
 
-/** An interface that takes protection domains of the context by handle and records calls. */
-const domains = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
+/**
+ * An interface whose ioctl 1 takes the handle of a protection domain and uses that domain; `log` records its closes.
+ */
+const pdInterface = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
   open: () => ({ pds: [] }),
   ioctl(call, request, argument) {
     if (request !== 1) throw new CallError('ENOTTY', `no ioctl ${request}`)
@@ -45,10 +47,11 @@ const domains = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
 
 const setUp = (): TestSetup & { readonly closes: string[] } => {
   const closes: string[] = []
-  const interfaces = { 'test.userdma.2': domains(closes), 'test.userdma.1': {}, test: domains(closes) } as Record<
-    string,
-    DriverOps
-  >
+  const interfaces = {
+    'test.userdma.2': pdInterface(closes),
+    'test.userdma.1': {},
+    test: pdInterface(closes),
+  } as Record<string, DriverOps>
   const driver: Driver<{ log: string[] }> = { ...testDriver(), interfaces }
   return { ...openTestDevice({}, driver), closes }
 }
@@ -108,7 +111,7 @@ test('ioctl uses objects of the context, which are busy until the descriptor is 
   invokeNow(b.context, Pd, 'destroy', pd, {}, b.caller)
 })
 
-test('posted records are read one by one, and the sink’s wake makes poll return', () => {
+test('posted records are read in order, each as one event; a write beyond 1 MiB is refused with EMSGSIZE', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   assert.equal(
@@ -127,7 +130,7 @@ test('posted records are read one by one, and the sink’s wake makes poll retur
   )
 })
 
-test('mmap needs whole existing pages', () => {
+test('mmap returns whole pages; an unaligned, negative or empty range is refused with EINVAL', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   assert.equal(opsMap(fd, b.caller, 4096, 100, true).length, 4096)
@@ -143,7 +146,7 @@ test('mmap needs whole existing pages', () => {
     )
 })
 
-test('an operation that an interface lacks returns the errno of a Linux file that lacks it; so does an object of another class', () => {
+test('a call that an interface lacks fails with the errno of a Linux file without it; so does a call on another class’s descriptor', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.1')
   const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))

@@ -17,7 +17,16 @@ import {
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { objectClass } from '../../../src/spec/schema/schema.ts'
-import { cap, describeDevice, errnoOf, install, openTestDevice, testCaller, testDriver, testLines } from '../fixture.ts'
+import {
+  cap,
+  describeDevice,
+  errnoOf,
+  install,
+  openTestDevice,
+  testCaller,
+  testClasses,
+  testDriver,
+} from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, async_fd: AsyncFd, device: Device } = Classes
 
@@ -67,7 +76,7 @@ test('devices of one driver share their tables, and release them (R20)', () => {
   const devices = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.equal(devices[0].table, devices[2].table)
   assert.equal(devices[0].schema.className('cq'), devices[1].schema.className('cq'))
-  assert.deepEqual(stat(core).tables, { classes: testLines.length, devices: 1 })
+  assert.deepEqual(stat(core).tables, { classes: testClasses.length, devices: 1 })
   for (const device of devices) unregister(device)
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
 })
@@ -109,17 +118,17 @@ test('removing a device destroys the objects of each context in order, then call
 })
 
 test('a device removed during a call leaves nothing of the call', () => {
-  for (const what of ['create', 'destroy'] as const) {
+  for (const method of ['create', 'destroy'] as const) {
     const { core, device, context, caller, log } = openTestDevice()
     const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
     invokeNow(context, Cq, 'create', 0, cq, caller)
-    addHook(device, { pre: ({ entry, why }) => why === 'call' && entry.name === what && unregister(device) })
+    addHook(device, { pre: ({ entry, why }) => why === 'call' && entry.name === method && unregister(device) })
     const call = () =>
-      what === 'create'
+      method === 'create'
         ? invokeNow(context, Cq, 'create', 0, cq, caller)
         : invokeNow(context, Cq, 'destroy', 0, {}, caller)
     assert.equal(errnoOf(call), 'EIO')
-    assert.deepEqual(log.sort(), what === 'create' ? ['close cq 1', 'remove cq 0'] : ['call cq 0'])
+    assert.deepEqual(log.sort(), method === 'create' ? ['close cq 1', 'remove cq 0'] : ['call cq 0'])
     assert.deepEqual([stat(core).contexts, stat(core).faults, context.handles.count, device.counts.cq], [0, 0, 0, 0])
   }
 })
@@ -218,7 +227,7 @@ test('a hook sees the end of an asynchronous call', async () => {
   })
   const { device, context, caller } = openTestDevice(
     {},
-    testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))),
+    testDriver(testClasses.map(old => (old.class.name === 'pd' ? line : old))),
   )
   const ends: unknown[] = []
   addHook(device, { post: (_call, _object, _args, _out, error) => ends.push((error as CallError | undefined)?.code) })
@@ -240,6 +249,6 @@ test('statistics count live objects', () => {
     waiting: 0,
     events: 0,
     faults: 0,
-    tables: { classes: testLines.length, devices: 1 },
+    tables: { classes: testClasses.length, devices: 1 },
   })
 })

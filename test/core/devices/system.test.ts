@@ -23,14 +23,14 @@ import { Classes, classes } from '../../../src/spec/classes.ts'
 import { AsyncEventType, NodeType } from '../../../src/spec/enums.ts'
 import { declare } from '../../../src/spec/schema/description.ts'
 import { zeroRecord } from '../../../src/spec/schema/schema.ts'
-import { describeDevice, errnoOf, testCaller, testDriver, testLines } from '../fixture.ts'
+import { describeDevice, errnoOf, testCaller, testClasses, testDriver } from '../fixture.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const caller = testCaller()
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 
-/** A core, a client of its system-wide device, and the events that this client gets. */
-const system = () => {
+/** A core, and a context of its system-wide device. */
+const setUp = () => {
   const core = createCore()
   const device = systemDevice(core)
   const context = openContext(device)
@@ -39,7 +39,7 @@ const system = () => {
 }
 
 test('the system-wide device has the global classes, and needs no opening call', () => {
-  const { core, context, names } = system()
+  const { core, context, names } = setUp()
   assert.deepEqual(names(), [])
   const described = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
   assert.deepEqual(
@@ -60,7 +60,7 @@ test('the system-wide device has the global classes, and needs no opening call',
 })
 
 test('the system-wide device reports each device with the facts that a library needs to find its driver', () => {
-  const { core, query } = system()
+  const { core, query } = setUp()
   const nodeGuid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
   register(core, describeDevice('a', { ...testDriver(), abi: 3, nodeType: NodeType.values.RNIC }, { attributes }))
@@ -97,11 +97,11 @@ test('the system-wide device reports each device with the facts that a library n
     globalClasses.filter(({ index }) => index === 1).map(row => row.class),
     [Classes.interface.id, Classes.pd.id],
   )
-  assert.equal(globalClasses.filter(({ index }) => index === 0).length, testLines.length)
+  assert.equal(globalClasses.filter(({ index }) => index === 0).length, testClasses.length)
 })
 
 test('a removed device returns its index, and the next device gets the lowest free one', () => {
-  const { core, query, names } = system()
+  const { core, query, names } = setUp()
   const [a, b, c] = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.deepEqual([a.index, b.index, c.index], [0, 1, 2])
   unregister(b)
@@ -117,8 +117,8 @@ test('a removed device returns its index, and the next device gets the lowest fr
   )
 })
 
-test('changes are events: every listener gets each, in order, until it closes', () => {
-  const { core, device, context } = system()
+test('every async fd of the system-wide device gets each change of the list of devices, in order, until it is closed', () => {
+  const { core, device, context } = setUp()
   const other = openContext(device)
   const fds = [context, other].map(one => {
     const { descriptors } = invokeNow(one, Classes.async_fd, 'create', 0, {}, caller)
@@ -148,14 +148,14 @@ test('changes are events: every listener gets each, in order, until it closes', 
   assert.equal(stat(core).contexts, 1)
   closeDescriptor(core, fds[1].id)
   closeContext(other)
-  const left = stat(core)
-  assert.deepEqual([left.contexts, left.descriptors, left.objects], [0, 0, 0])
+  const remaining = stat(core)
+  assert.deepEqual([remaining.contexts, remaining.descriptors, remaining.objects], [0, 0, 0])
 })
 
 test("an event queue to which the system-wide device is attached gets the changes, with the device's index as object", () => {
-  const { core, context } = system()
-  const made = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
-  const queue = made.descriptors![0].object
+  const { core, context } = setUp()
+  const created = invokeNow(context, Classes.event_queue, 'create', 0, {}, caller)
+  const queue = created.descriptors![0].object
   invokeNow(context, Classes.event_queue, 'attach', queue, { cookie: 9n, device: 1 }, caller)
   const [, b] = ['a', 'b'].map(name => register(core, describeDevice(name)))
   unregister(b)

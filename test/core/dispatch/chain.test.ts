@@ -21,12 +21,12 @@ const link = (
   cls: ObjectClass,
   methodName: string,
   args: AnyValues,
-  rest: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
+  more: { object?: number; handle?: number; refs?: Record<string, number>; options?: EncodeOptions } = {},
 ): Link => ({
-  call: { class: cls, methodName, method: cls.methods[methodName], object: rest.handle ?? 0, args },
-  ...(rest.object !== undefined && { object: rest.object }),
-  ...(rest.refs !== undefined && { refs: rest.refs }),
-  ...(rest.options !== undefined && { options: rest.options }),
+  call: { class: cls, methodName, method: cls.methods[methodName], object: more.handle ?? 0, args },
+  ...(more.object !== undefined && { object: more.object }),
+  ...(more.refs !== undefined && { refs: more.refs }),
+  ...(more.options !== undefined && { options: more.options }),
 })
 const pd = () => link(Pd, 'create', {})
 const cq = (cqe = 4) => link(Cq, 'create', { cqe, userHandle: 1n, compVector: 0 })
@@ -43,7 +43,7 @@ const handleOf = (entry: ChainEntry): number =>
 const live = ({ context }: TestSetup): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
-test('later entries use objects of earlier ones, and each has an answer', () => {
+test('later entries can use objects of earlier ones, and each entry has an answer', () => {
   const b = openTestDevice()
   const { done, error, entries } = run(b, [pd(), cq(), qp(0, 1), pd()])
   assert.deepEqual([done, error, live(b)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
@@ -122,25 +122,25 @@ test('UNDO refuses entries that cannot be undone, before the first entry runs', 
 })
 
 test('invalid references are refused: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
-  const codes = (links: Link[]) => {
+  const outcomeOf = (links: Link[]) => {
     const { done, error, reason } = run(openTestDevice(), links)
     return `${done} ${error} ${reason}`
   }
-  assert.match(codes([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain did not create an object/)
+  assert.match(outcomeOf([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain did not create an object/)
   assert.match(
-    codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 2)]),
+    outcomeOf([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 2)]),
     /^3 22 .*attribute sendCq: entry 2 of the chain did not create an object/,
   )
   assert.match(
-    codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 1)]),
+    outcomeOf([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 1)]),
     /^3 2 .*sendCq: the object that entry 1 created was destroyed/,
   )
-  assert.match(codes([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain created a pd, not a cq/)
-  assert.match(codes([cq(), link(Pd, 'destroy', {}, { object: 0 })]), /^1 22 .*is of class cq, not pd/)
-  assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
+  assert.match(outcomeOf([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain created a pd, not a cq/)
+  assert.match(outcomeOf([cq(), link(Pd, 'destroy', {}, { object: 0 })]), /^1 22 .*is of class cq, not pd/)
+  assert.match(outcomeOf([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
 })
 
-test('entries are named only in chains, and only by references', () => {
+test('a reference to an entry is refused outside a chain, and for an attribute that is no reference', () => {
   const b = openTestDevice()
   const marked = encodeChain([pd(), cq(), qp(0, 1)])
   const message = chainEntries(marked)[2].message
@@ -162,7 +162,7 @@ test('a chain in a chain is refused', () => {
 })
 
 /** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
-const asProgram = (b: TestSetup, links: readonly Link[], writable = true) => {
+const runFromMemory = (b: TestSetup, links: readonly Link[], writable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n
   const call = { class: Interface, methodName: 'chain', method: Interface.methods.chain, object: 0 }
@@ -187,7 +187,7 @@ const asProgram = (b: TestSetup, links: readonly Link[], writable = true) => {
   return { answer, entries: chainEntries(memory.get(at)!), at }
 }
 
-test('descriptors are usable within the chain, and installed in the messages of their entries', () => {
+test('later entries can use created descriptors, whose numbers are installed in the messages of their entries', () => {
   const b = openTestDevice()
   const withChannel = link(
     Cq,
@@ -195,7 +195,7 @@ test('descriptors are usable within the chain, and installed in the messages of 
     { cqe: 4, userHandle: 9n, compVector: 0 },
     { refs: { channel: 1, asyncFd: 2 } },
   )
-  const { answer, entries, at } = asProgram(b, [
+  const { answer, entries, at } = runFromMemory(b, [
     pd(),
     link(Channel, 'create', {}),
     link(AsyncFd, 'create', {}),

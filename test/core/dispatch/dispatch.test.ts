@@ -1,3 +1,6 @@
+/*
+ * From an encoded call to its answer: a test dialect decodes calls, and its answers may be undeliverable.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
@@ -15,39 +18,41 @@ import {
 } from '../../../src/core/index.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { CallError } from '../../../src/spec/errno.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
 import type { Answer, Result } from '../../../src/uapi/call.ts'
-import { openTestDevice, testDriver, testLines } from '../fixture.ts'
+import { openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 interface Message {
   readonly class: string
   readonly method: string
   readonly object?: number
   readonly args?: AnyValues
-  /** The answer cannot be written. */
-  readonly lost?: boolean
+  /** Whether writing the answer fails with EFAULT. */
+  readonly isUndeliverable?: boolean
 }
 
 const outcomes: (Result | CallError)[] = []
 /** A dialect whose messages are objects, without encoding. */
-const plain: Dialect<[Message]> = (view, { class: name, method, object, args, lost }) => {
+const objectDialect: Dialect<[Message]> = (view, { class: name, method, object, args, isUndeliverable }) => {
   const cls = view.schema.className(name)
-  if (cls?.methods[method] === undefined) return { ret: -95, installs: [], reason: `no ${name}.${method}` }
+  if (cls?.methods[method] === undefined)
+    return { ret: -Errno.EOPNOTSUPP, installs: [], reason: `no ${name}.${method}` }
   return {
     call: { class: cls, methodName: method, method: cls.methods[method], object: object ?? 0, args: args ?? {} },
     legacy: () => undefined,
     answer(outcome): Answer {
       outcomes.push(outcome)
       if (outcome instanceof CallError) return { ret: -outcome.errno, installs: [], reason: outcome.message }
-      return lost ? { ret: -14, installs: [] } : { ret: outcome.object ?? 0, installs: [] }
+      return isUndeliverable ? { ret: -Errno.EFAULT, installs: [] } : { ret: outcome.object ?? 0, installs: [] }
     },
   }
 }
 
 const setUp = (driver = testDriver()) => {
   const b = openTestDevice({}, driver)
-  const call = (message: Message, descriptor?: number) => dispatch(b.context, plain, [message], b.caller, descriptor)
+  const call = (message: Message, descriptor?: number) =>
+    dispatch(b.context, objectDialect, [message], b.caller, descriptor)
   const ret = (message: Message) => (call(message) as Answer).ret
   return { ...b, call, ret }
 }
@@ -56,8 +61,8 @@ test('a message is decoded, run and answered', () => {
   const { ret, call } = setUp()
   assert.equal(ret({ class: 'pd', method: 'create' }), 0)
   assert.equal(ret({ class: 'pd', method: 'create' }), 1)
-  assert.equal(ret({ class: 'pd', method: 'destroy', object: 5 }), -2)
-  assert.deepEqual(call({ class: 'pd', method: 'fly' }), { ret: -95, installs: [], reason: 'no pd.fly' })
+  assert.equal(ret({ class: 'pd', method: 'destroy', object: 5 }), -Errno.ENOENT)
+  assert.deepEqual(call({ class: 'pd', method: 'fly' }), { ret: -Errno.EOPNOTSUPP, installs: [], reason: 'no pd.fly' })
   assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
 })
 
@@ -80,37 +85,46 @@ test('codecs see the device’s classes, the classes of handles, and whether the
   assert.deepEqual([view.hasContext, callerView(openContext(device), caller).hasContext], [true, false])
 })
 
-test('a creation is undone when its answer cannot be written', () => {
+test('a create is undone when its answer cannot be written', () => {
   const b = setUp()
   const { context, core, device, caller, ret, log } = b
-  assert.equal(ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle: 1n, compVector: 0 }, lost: true }), -14)
+  assert.equal(
+    ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle: 1n, compVector: 0 }, isUndeliverable: true }),
+    -Errno.EFAULT,
+  )
   assert.deepEqual(log, ['undo cq 0'])
-  assert.equal(ret({ class: 'async_fd', method: 'create', lost: true }), -14)
+  assert.equal(ret({ class: 'async_fd', method: 'create', isUndeliverable: true }), -Errno.EFAULT)
   assert.deepEqual([stat(core).objects, stat(core).descriptors, context.asyncFd], [0, 0, undefined])
   const fresh = openContext(device)
-  const open = (lost: boolean) =>
-    (dispatch(fresh, plain, [{ class: 'device', method: 'open', args: { wantAsyncFd: 1 }, lost }], caller) as Answer)
-      .ret
-  assert.equal(open(true), -14)
+  const open = (isUndeliverable: boolean) =>
+    (
+      dispatch(
+        fresh,
+        objectDialect,
+        [{ class: 'device', method: 'open', args: { wantAsyncFd: 1 }, isUndeliverable }],
+        caller,
+      ) as Answer
+    ).ret
+  assert.equal(open(true), -Errno.EFAULT)
   assert.deepEqual([fresh.opened, fresh.asyncFd, stat(core).descriptors], [false, undefined, 0])
   assert.equal(open(false), 0)
-  assert.equal(open(false), -22)
+  assert.equal(open(false), -Errno.EINVAL)
 })
 
 test('a destroy takes effect even if its answer cannot be written', () => {
   const { ret } = setUp()
   ret({ class: 'pd', method: 'create' })
-  assert.equal(ret({ class: 'pd', method: 'destroy', lost: true }), -14)
-  assert.equal(ret({ class: 'pd', method: 'destroy' }), -2)
+  assert.equal(ret({ class: 'pd', method: 'destroy', isUndeliverable: true }), -Errno.EFAULT)
+  assert.equal(ret({ class: 'pd', method: 'destroy' }), -Errno.ENOENT)
 })
 
-test('once the context is closed or the device removed, every message is EIO', () => {
+test('after the context is closed or the device removed, every message is answered with EIO', () => {
   const { context, device, ret, caller } = setUp()
   const other = openContext(device, { opened: true })
   closeContext(context)
-  assert.equal(ret({ class: 'pd', method: 'create' }), -5)
+  assert.equal(ret({ class: 'pd', method: 'create' }), -Errno.EIO)
   unregister(device)
-  assert.equal((dispatch(other, plain, [{ class: 'pd', method: 'create' }], caller) as Answer).ret, -5)
+  assert.equal((dispatch(other, objectDialect, [{ class: 'pd', method: 'create' }], caller) as Answer).ret, -Errno.EIO)
 })
 
 test('an answer is a promise only if the handler is asynchronous, and bugs stay exceptions', async () => {
@@ -120,12 +134,12 @@ test('an answer is a promise only if the handler is asynchronous, and bugs stay 
       throw new TypeError('a bug')
     },
   })
-  const { call, core } = setUp(testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
+  const { call, core } = setUp(testDriver(testClasses.map(old => (old.class.name === 'pd' ? line : old))))
   const waited = call({ class: 'pd', method: 'create' })
   assert.ok(waited instanceof Promise)
   assert.deepEqual(await waited, { ret: 0, installs: [] })
-  const lost = call({ class: 'pd', method: 'create', lost: true })
-  assert.deepEqual(await lost, { ret: -14, installs: [] })
+  const undelivered = call({ class: 'pd', method: 'create', isUndeliverable: true })
+  assert.deepEqual(await undelivered, { ret: -Errno.EFAULT, installs: [] })
   assert.deepEqual([stat(core).objects, stat(core).faults], [1, 1])
   assert.throws(() => call({ class: 'pd', method: 'destroy' }), TypeError)
   assert.equal(stat(core).objects, 1)
@@ -149,13 +163,13 @@ test('events taken for an answer that cannot be written are put back, before lat
     arm(object, false)
     completed(object.events!, false)
   }
-  const read = (lost = false): unknown => {
-    const { ret } = call({ class: 'comp_channel', method: 'getEvent', lost }, channel) as Answer
+  const read = (isUndeliverable = false): unknown => {
+    const { ret } = call({ class: 'comp_channel', method: 'getEvent', isUndeliverable }, channel) as Answer
     return ret < 0 ? ret : (outcomes.at(-1) as Result).out.userHandle
   }
   complete(7n)
   complete(8n)
-  assert.deepEqual([read(true), read(true)], [-14, -14])
+  assert.deepEqual([read(true), read(true)], [-Errno.EFAULT, -Errno.EFAULT])
   complete(9n)
-  assert.deepEqual([read(), read(), read(), read()], [7n, 8n, 9n, -11])
+  assert.deepEqual([read(), read(), read(), read()], [7n, 8n, 9n, -Errno.EAGAIN])
 })

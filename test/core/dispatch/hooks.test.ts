@@ -17,7 +17,7 @@ import { createCtxDevice } from '../../../src/drivers/ctx/device.ts'
 import { createNullDevice, Sink } from '../../../src/drivers/null/device.ts'
 import { ChainErrors } from '../../../src/spec/classes/device/interface.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { CallError } from '../../../src/spec/errno.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { encodeChain } from '../../../src/uapi/object/chain.ts'
 import { errnoOf, openTestDevice, testCaller } from '../fixture.ts'
 
@@ -35,7 +35,7 @@ const quota = (className: string, max: number): Hook => ({
   },
 })
 
-test('a policy limits the protection domains of each context, and denies a class to one context', () => {
+test('pre-hooks limit the protection domains of each context, and deny a class to one context', () => {
   const { device, context, caller } = openTestDevice()
   const other = openContext(device, { opened: true })
   addHook(device, quota('pd', 2))
@@ -59,17 +59,17 @@ test('a policy limits the protection domains of each context, and denies a class
   )
 })
 
-test('a policy applies to the calls of a chain too: the refused entry is reported', () => {
+test('a pre-hook refuses entries of a chain too: the answer of the chain reports the refused entry', () => {
   const { core, device, context, caller } = openTestDevice()
   addHook(device, quota('pd', 2))
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
   const entries = encodeChain([{ call }, { call }, { call }])
-  for (const [onError, left] of [
+  for (const [onError, remaining] of [
     [ChainErrors.values.UNDO, 0],
     [ChainErrors.values.STOP, 2],
   ]) {
     const { out } = invokeNow(context, Interface, 'chain', 0, { entries, onError }, caller)
-    assert.deepEqual([out.done, out.error, stat(core).objects], [2, 12, left])
+    assert.deepEqual([out.done, out.error, stat(core).objects], [2, Errno.ENOMEM, remaining])
   }
 })
 

@@ -7,6 +7,7 @@ import {
   driverClass,
   invoke,
   invokeNow,
+  Lifecycle,
   openContext,
   stat,
   unregister,
@@ -15,7 +16,7 @@ import { QpAddress } from '../../../src/spec/classes/qp/qp.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import { type ObjectClass, zeroRecord } from '../../../src/spec/schema/schema.ts'
-import { cap, errnoOf, install, openTestDevice, testDriver, testLines } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 const {
   ah: Ah,
@@ -30,8 +31,9 @@ const {
   interface: Interface,
 } = Classes
 
-const replaceLine = (line: ReturnType<typeof driverClass>) =>
-  testDriver(testLines.map(old => (old.class.name === line.class.name ? line : old)))
+/** The test driver with `replacement` instead of its class of that name. */
+const driverWith = (replacement: ReturnType<typeof driverClass>) =>
+  testDriver(testClasses.map(cls => (cls.class.name === replacement.class.name ? replacement : cls)))
 
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
 
@@ -113,7 +115,7 @@ test('a method or class that the device lacks is EOPNOTSUPP', () => {
     errnoOf(() => invokeNow(context, Cq, 'query', 0, {}, caller)),
     'EOPNOTSUPP',
   )
-  const few = openTestDevice({}, testDriver(testLines.filter(line => line.class.name !== 'rc_qp')))
+  const few = openTestDevice({}, testDriver(testClasses.filter(line => line.class.name !== 'rc_qp')))
   assert.equal(
     errnoOf(() => invokeNow(few.context, RcQp, 'destroy', 0, {}, few.caller)),
     'EOPNOTSUPP',
@@ -122,7 +124,7 @@ test('a method or class that the device lacks is EOPNOTSUPP', () => {
 
 test('arguments are checked: missing, out of range, of another type', () => {
   const { context, caller } = openTestDevice()
-  const wrong = (args: object) => {
+  const messageOf = (args: object) => {
     try {
       invokeNow(context, Cq, 'create', 0, args as typeof cq, caller)
       return 'ok'
@@ -130,13 +132,13 @@ test('arguments are checked: missing, out of range, of another type', () => {
       return (error as CallError).message
     }
   }
-  assert.match(wrong({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is below 1$/)
-  assert.match(wrong({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not a whole number from 0 to 4294967295$/)
+  assert.match(messageOf({ ...cq, cqe: 0 }), /^cq.create: attribute cqe: 0 is below 1$/)
+  assert.match(messageOf({ ...cq, cqe: 1.5 }), /cqe: 1.5 is not a whole number from 0 to 4294967295$/)
   assert.match(
-    wrong({ ...cq, compVector: 2 ** 32 }),
+    messageOf({ ...cq, compVector: 2 ** 32 }),
     /compVector: 4294967296 is not a whole number from 0 to 4294967295$/,
   )
-  assert.match(wrong({ cqe: 1, compVector: 0 }), /userHandle is missing/)
+  assert.match(messageOf({ cqe: 1, compVector: 0 }), /userHandle is missing/)
   assert.equal(
     errnoOf(() =>
       invokeNow(
@@ -168,7 +170,7 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   const { context, caller } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
-  const wrong = (cls: ObjectClass, method: string, args: object): unknown => {
+  const messageOf = (cls: ObjectClass, method: string, args: object): unknown => {
     try {
       return invokeNow(context, cls, method, 0, args as never, caller)
     } catch (error) {
@@ -178,26 +180,26 @@ test('records, lists, bytes and 64-bit numbers are checked too, with the path to
   }
   const qp = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0n }
   assert.equal(
-    wrong(Cq, 'create', { ...cq, userHandle: 1 }),
+    messageOf(Cq, 'create', { ...cq, userHandle: 1 }),
     'cq.create: attribute userHandle: 1 is not a 64-bit number',
   )
-  assert.equal(wrong(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: must be a record')
+  assert.equal(messageOf(RcQp, 'create', { ...qp, cap: null }), 'rc_qp.create: attribute cap: must be a record')
   assert.equal(
-    wrong(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
+    messageOf(RcQp, 'create', { ...qp, cap: { ...cap, maxSendWr: 'x' } }),
     'rc_qp.create: attribute cap.maxSendWr: "x" is not a whole number from 0 to 4294967295',
   )
   assert.equal(
-    wrong(Pd, 'destroyAhs', { handles: [{ handle: 1 }, { handle: -1 }] }),
+    messageOf(Pd, 'destroyAhs', { handles: [{ handle: 1 }, { handle: -1 }] }),
     'pd.destroyAhs: attribute handles[1].handle: -1 is not a whole number from 0 to 4294967295',
   )
   assert.match(
-    String(wrong(Interface, 'chain', { entries: 'x', onError: 0 })),
+    String(messageOf(Interface, 'chain', { entries: 'x', onError: 0 })),
     /^interface.chain: attribute entries: must be a Uint8Array/,
   )
-  assert.equal(wrong(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
+  assert.equal(messageOf(Pd, 'create', { depth: 5 }), 'pd.create: the attribute depth is unknown to the device')
 })
 
-test('before the context is opened every call is EINVAL; so is a second opening', () => {
+test('before the context is opened every other call is refused with EINVAL; so is a second opening', () => {
   const b = openTestDevice()
   const context = openContext(b.device)
   assert.equal(
@@ -224,7 +226,7 @@ test('an opening that fails after core’s part leaves no descriptor, and can be
       return answer
     },
   })
-  const b = openTestDevice({}, replaceLine(line))
+  const b = openTestDevice({}, driverWith(line))
   const context = openContext(b.device)
   const open = () => invokeNow(context, Device, 'open', 0, { wantAsyncFd: 1 }, b.caller)
   assert.equal(errnoOf(open), 'ENOMEM')
@@ -264,7 +266,7 @@ test('a create handler that throws leaves nothing behind', () => {
       throw new CallError('ENOMEM', 'no')
     },
   })
-  const b = openTestDevice({}, replaceLine(line))
+  const b = openTestDevice({}, driverWith(line))
   assert.equal(
     errnoOf(() => invokeNow(b.context, Pd, 'create', 0, {}, b.caller)),
     'ENOMEM',
@@ -274,11 +276,11 @@ test('a create handler that throws leaves nothing behind', () => {
 })
 
 test('an override receives core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
-  const line = driverClass<typeof Cq, { made: boolean }>(Cq, {
+  const line = driverClass(Cq, {
     create: (call, object, args, core) => core(call, object, args),
     reqNotify: (call, object, args, core) => core(call, object, args),
   })
-  const b = openTestDevice({}, replaceLine(line))
+  const b = openTestDevice({}, driverWith(line))
   assert.equal(
     errnoOf(() => invokeNow(b.context, Cq, 'create', 0, cq, b.caller)),
     'EOPNOTSUPP',
@@ -293,7 +295,7 @@ test('a refused destroy leaves its object alive', () => {
       return {}
     },
   })
-  const { context, caller } = openTestDevice({}, replaceLine(line))
+  const { context, caller } = openTestDevice({}, driverWith(line))
   invokeNow(context, Pd, 'create', 0, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, Pd, 'destroy', 0, {}, caller)),
@@ -310,7 +312,7 @@ test('a refused destroy leaves its object alive', () => {
   )
 })
 
-test('a class has as many objects as the device allows', () => {
+test('a create beyond the device’s limit for the class is refused with EINVAL', () => {
   const { context, device, caller } = openTestDevice({ limits: { pd: 2 } })
   const other = openContext(device, { opened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -371,7 +373,7 @@ test('an asynchronous handler keeps its objects busy, and its new object does no
       return { cap, qpNum: 5 }
     },
   })
-  const b = openTestDevice({}, replaceLine(line))
+  const b = openTestDevice({}, driverWith(line))
   const { context, caller } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -402,7 +404,7 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
       throw new CallError('EBUSY', 'still draining')
     },
   })
-  const { context, caller } = openTestDevice({}, replaceLine(line))
+  const { context, caller } = openTestDevice({}, driverWith(line))
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const destroyed = invoke(context, Pd, 'destroy', 0, {}, caller)
   assert.equal(
@@ -411,16 +413,16 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
   )
   release()
   assert.equal(await rejection(destroyed), 'EBUSY')
-  assert.equal(context.handles.slots[0]?.life, 1)
+  assert.equal(context.handles.slots[0]?.life, Lifecycle.LIVE)
 })
 
-test('a batch of address handles is all or none also with a driver that answers later', async () => {
+test('a batch of address handles is all or none also with asynchronous handlers', async () => {
   let refused = 2
-  let made = 0
+  let creates = 0
   const line = driverClass(Ah, {
     create: async () => {
       await undefined
-      if (made++ === refused) throw new CallError('ENOMEM', 'no room')
+      if (creates++ === refused) throw new CallError('ENOMEM', 'no room')
       return {}
     },
     destroy: async () => {
@@ -428,7 +430,7 @@ test('a batch of address handles is all or none also with a driver that answers 
       return {}
     },
   })
-  const { context, caller, core } = openTestDevice({}, replaceLine(line))
+  const { context, caller, core } = openTestDevice({}, driverWith(line))
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
   const addresses = Array.from({ length: 3 }, () => ({ ...zeroRecord(QpAddress), port: 1 }))
   const create = () => invoke(context, Pd, 'createAhs', pd, { addresses }, caller)
@@ -446,7 +448,7 @@ test('a batch of address handles is all or none also with a driver that answers 
   assert.deepEqual([stat(core).objects, context.handles.slots[pd]?.uses], [1, 0])
 })
 
-test('a call on the descriptor of another context waits for nothing of it', () => {
+test('a call on a descriptor of another context is refused without preparing its sink', () => {
   const b = openTestDevice()
   const fd = install(b, invokeNow(b.context, AsyncFd, 'create', 0, {}, b.caller))
   let asked = 0
@@ -463,10 +465,10 @@ test('a call on the descriptor of another context waits for nothing of it', () =
 })
 
 for (const [name, end] of [
-  ['its client is closed', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
-  ['its device is removed', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
+  ['the context is closed', ({ context }: ReturnType<typeof openTestDevice>) => closeContext(context)],
+  ['the device is removed', ({ device }: ReturnType<typeof openTestDevice>) => unregister(device)],
 ] as const)
-  test(`an asynchronous handler during the notification of ${name} answers EIO, and leaves nothing`, async () => {
+  test(`an asynchronous create that ends because ${name} is answered with EIO, and leaves nothing`, async () => {
     const released: string[] = []
     const line = driverClass(Pd, {
       create: ({ context }) =>
@@ -476,7 +478,7 @@ for (const [name, end] of [
         return {}
       },
     })
-    const b = openTestDevice({}, replaceLine(line))
+    const b = openTestDevice({}, driverWith(line))
     const created = invoke(b.context, Pd, 'create', 0, {}, b.caller)
     end(b)
     assert.equal(await rejection(created), 'EIO')

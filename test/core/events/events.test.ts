@@ -45,18 +45,18 @@ const setUp = () => {
   return { ...b, asyncFd, channel, newCq, notify, destroy }
 }
 const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
-const waiting = (fd: FdObject) => errnoOf(() => readEvents(fd))
+const readError = (fd: FdObject) => errnoOf(() => readEvents(fd))
 
 test('arming raises exactly one event for the next completion (R35)', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(0x1122334455667788n)
   completed(cq.events!, true)
-  assert.equal(waiting(channel), 'EAGAIN')
+  assert.equal(readError(channel), 'EAGAIN')
   notify(cq.handle, 0)
   completed(cq.events!, false)
   completed(cq.events!, true)
   assert.deepEqual(hex(readEvents(channel, 9)), ['8877665544332211'])
-  assert.equal(waiting(channel), 'EAGAIN')
+  assert.equal(readError(channel), 'EAGAIN')
 })
 
 test('armed for solicited completions, only those raise an event; arming again for fewer completions changes nothing', () => {
@@ -64,7 +64,7 @@ test('armed for solicited completions, only those raise an event; arming again f
   const cq = newCq(1n)
   notify(cq.handle, 1)
   completed(cq.events!, false)
-  assert.equal(waiting(channel), 'EAGAIN')
+  assert.equal(readError(channel), 'EAGAIN')
   completed(cq.events!, true)
   assert.equal(readEvents(channel, 9).length, 1)
   notify(cq.handle, 0)
@@ -82,11 +82,11 @@ test('a destroy counts the events read, and drops the others', () => {
   }
   readEvents(channel, 2)
   assert.deepEqual(destroy(mine.handle), { compEvents: 1, asyncEvents: 0 })
-  assert.equal(waiting(channel), 'EAGAIN')
+  assert.equal(readError(channel), 'EAGAIN')
   assert.deepEqual(destroy(other.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test("async events: Linux’ 16 bytes, to the first async fd, or to the one named at the object's creation", () => {
+test("an async event has Linux’ 16 bytes, and goes to the first async fd, or to the one named in the object's create", () => {
   const b = setUp()
   const { context, caller, asyncFd, newCq, destroy } = b
   const second = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
@@ -100,7 +100,7 @@ test("async events: Linux’ 16 bytes, to the first async fd, or to the one name
   assert.deepEqual(hex(readEvents(asyncFd, 9)), ['bc0a000000000000' + '00000000' + '00000000'])
   assert.deepEqual(hex(readEvents(second, 1)), ['ef0d000000000000' + '04000000' + '00000000'])
   assert.deepEqual({ ...invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller).out }, { events: 1 })
-  assert.equal(waiting(second), 'EAGAIN')
+  assert.equal(readError(second), 'EAGAIN')
   assert.deepEqual(destroy(cq.handle), { compEvents: 0, asyncEvents: 1 })
 })
 
@@ -111,7 +111,7 @@ test('events of a port go to every async fd of its device', () => {
   raisePort(b.device, 1, AsyncEventType.values.PORT_ACTIVE)
   for (const fd of [b.asyncFd, there])
     assert.deepEqual(hex(readEvents(fd, 9)), ['0100000000000000' + '09000000' + '00000000'])
-  assert.equal(waiting(b.channel), 'EAGAIN')
+  assert.equal(readError(b.channel), 'EAGAIN')
 })
 
 test('a removed device raises an event on every async fd, then reads end with EIO', () => {
@@ -120,8 +120,8 @@ test('a removed device raises an event on every async fd, then reads end with EI
   notify(cq.handle, 0)
   unregister(device)
   assert.deepEqual(hex(readEvents(asyncFd, 9)), ['0000000000000000' + '08000000' + '00000000'])
-  assert.equal(waiting(asyncFd), 'EIO')
-  assert.equal(waiting(channel), 'EIO')
+  assert.equal(readError(asyncFd), 'EIO')
+  assert.equal(readError(channel), 'EIO')
 })
 
 test('unread events of the objects of a removed device are discarded; events of a port can be read', () => {
@@ -148,10 +148,10 @@ test('unread events of the objects of a removed device are discarded; events of 
     '0100000000000000' + '0a000000' + '00000000',
     '0000000000000000' + '08000000' + '00000000',
   ])
-  assert.equal(waiting(channel), 'EIO')
+  assert.equal(readError(channel), 'EIO')
 })
 
-test('a closed descriptor gets nothing; its unread events do not count', () => {
+test('a closed descriptor gets no events; its unread events do not count as read', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   for (let i = 0; i < 3; i++) {
@@ -174,7 +174,7 @@ test('events of a port can be read after their context is closed; events of obje
     readEvents(asyncFd, 9).map(({ type }) => type),
     [AsyncEventType.values.PORT_ERR],
   )
-  assert.equal(waiting(asyncFd), 'EIO')
+  assert.equal(readError(asyncFd), 'EIO')
 })
 
 test('a sink is not queried for an object without events, and once for all objects when its descriptor is closed', () => {
@@ -205,7 +205,7 @@ test('a sink is not queried for an object without events, and once for all objec
   assert.deepEqual(queried, [withEvents[0]!.events, Number.POSITIVE_INFINITY])
 })
 
-test('a carrier’s sink takes over waiting events, and core queries which of them were read', () => {
+test('a carrier’s sink gets the queued events, and a destroy withdraws those that it has not delivered', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -249,7 +249,7 @@ test("the events of one object in a queue that is not read are bounded, and anot
   assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
 })
 
-test('a waiter on a queue is woken by an event and by its end', () => {
+test('a queue of events wakes its reader at each event and at its end', () => {
   let wakeUps = 0
   const b = setUp()
   attachSink(

@@ -1,6 +1,6 @@
 /*
- * Moderation of completion events (R36), in virtual time: by count or by time, whichever comes first, without the
- * driver's help.
+ * Thresholds of completion events (R36), in virtual time: an event is raised after a number of completions or after a
+ * time, whichever comes first. The driver is not involved.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -36,8 +36,8 @@ const setUp = () => {
   }
   const set = (handle: number, args: { count?: number; period?: number; cqe?: number }) =>
     invokeNow(context, Cq, 'modify', handle, args, caller)
-  const notify = (handle: number, more: { count?: number; period?: number } = {}, solicitedOnly = 0) =>
-    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly, ...more }, caller)
+  const notify = (handle: number, threshold: { count?: number; period?: number } = {}, solicitedOnly = 0) =>
+    invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly, ...threshold }, caller)
   /** The number of events since the last call. */
   const events = () => queue.queue.splice(0).length
   const wait = (microseconds: number) => {
@@ -90,7 +90,7 @@ test('an event is raised a period after the first completion, if the number is n
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
 })
 
-test('an arming may have a threshold of its own, and may count only solicited completions', () => {
+test('an arming may have its own threshold, and may count only solicited completions', () => {
   const { newCq, notify, events } = setUp()
   const cq = newCq()
   notify(cq.handle, { count: 2 }, 1)
@@ -104,7 +104,7 @@ test('an arming may have a threshold of its own, and may count only solicited co
   assert.equal(events(), 1)
 })
 
-test('an armed request is never weakened: settings and requests that follow only advance its event', () => {
+test('later thresholds and armings of an armed queue can only make its event earlier', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   const { handle } = cq
@@ -139,7 +139,7 @@ test('an armed request is never weakened: settings and requests that follow only
   wait(20)
   assert.equal(events(), 1)
 
-  // Another CQ has a higher threshold.
+  // A later arming has a higher threshold.
   set(handle, { count: 0, period: 0 })
   notify(handle)
   notify(handle, { count: 3 })
@@ -153,7 +153,7 @@ test('an armed request is never weakened: settings and requests that follow only
   assert.equal(events(), 1)
 })
 
-test('a destroyed queue leaves no event; the driver resizes it, core does not', () => {
+test('a destroyed CQ raises no event; core refuses to resize a CQ', () => {
   const { context, caller, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { period: 50 })
@@ -168,7 +168,7 @@ test('a destroyed queue leaves no event; the driver resizes it, core does not', 
   )
 })
 
-test('random armings, thresholds and completions: an event is raised when the first request is met', () => {
+test('after random armings and thresholds, an event is raised when the first of them is met', () => {
   const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
   const step = fc.oneof(
     fc.record({ wait: fc.nat(40) }),

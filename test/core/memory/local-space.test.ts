@@ -3,9 +3,11 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { type Bytes, createLocalSpace, noMemory } from '../../../src/core/index.ts'
 import { copyBytes } from '../../../src/core/memory/local-space.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { errnoOf } from '../fixture.ts'
 
-const EFAULT = 14
+const { EFAULT } = Errno
+
 const arena = (size: number): Bytes => {
   const buffer = new ArrayBuffer(size)
   return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
@@ -28,25 +30,25 @@ test('buffers have page-aligned addresses from 2^32 with a gap behind each', () 
   assert.ok(space.add(new Uint8Array(1)) > c)
 })
 
-test('strided elements are copied as one run of bytes, in both directions', () => {
+test('strided chunks of a buffer correspond to consecutive bytes of the space, in both directions', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
       const space = createLocalSpace()
       const memory = Uint8Array.from({ length: 256 }, (_, i) => i)
       const address = space.add(memory)
       const stride = chunk + gap
-      const there = arena(at + stride * (Math.ceil(total / chunk) + 1))
-      assert.equal(space.read(...split(address + 5), there, at, chunk, stride, total), 0)
+      const local = arena(at + stride * (Math.ceil(total / chunk) + 1))
+      assert.equal(space.read(...split(address + 5), local, at, chunk, stride, total), 0)
       for (let i = 0; i < total; i++)
-        assert.equal(there.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], (5 + i) & 255)
+        assert.equal(local.bytes[at + Math.floor(i / chunk) * stride + (i % chunk)], (5 + i) & 255)
       memory.fill(0)
-      assert.equal(space.write(...split(address + 5), there, at, chunk, stride, total), 0)
+      assert.equal(space.write(...split(address + 5), local, at, chunk, stride, total), 0)
       for (let i = 0; i < 256; i++) assert.equal(memory[i], i >= 5 && i < 5 + total ? i & 255 : 0)
     }),
   )
 })
 
-test('bytes move within one buffer like memmove', () => {
+test('a copy within one buffer works like memmove', () => {
   const maxSize = 400
   fc.assert(
     fc.property(fc.nat(maxSize), fc.nat(maxSize), fc.nat(maxSize), (from, to, size) => {
@@ -68,7 +70,7 @@ test('bytes move within one buffer like memmove', () => {
   )
 })
 
-test('atomics: 64 bits, with carry, return the old value', () => {
+test('atomics work on 64 bits with carry, and return the old value', () => {
   const space = createLocalSpace()
   const memory = new Uint8Array(24)
   const view = new DataView(memory.buffer)
@@ -104,15 +106,15 @@ test('a detached buffer faults, a resizable one is refused', () => {
   )
 })
 
-test('a null space faults everywhere', () => {
+test('every access to noMemory faults', () => {
   const original = new Uint32Array(2)
-  const there = arena(1)
+  const local = arena(1)
   assert.deepEqual(
     [
       noMemory.check(0, 0, 1, false),
       noMemory.check(0, 0, 0, true),
-      noMemory.read(0, 0, there, 0, 1, 1, 1),
-      noMemory.write(0, 0, there, 0, 1, 1, 1),
+      noMemory.read(0, 0, local, 0, 1, 1, 1),
+      noMemory.write(0, 0, local, 0, 1, 1, 1),
       noMemory.compareSwap(0, 0, 0, 0, 0, 0, original),
       noMemory.fetchAdd(0, 0, 0, 0, original),
     ],

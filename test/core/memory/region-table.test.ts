@@ -23,7 +23,7 @@ const setUp = () => {
   return { ...b, base, register, errno }
 }
 
-test('registration accepts and refuses like Linux (abi/raw.out)', () => {
+test('registration accepts and refuses the same arguments as Linux (test/fixtures/abi/raw.out)', () => {
   const { base, errno, register } = setUp()
   assert.equal(errno(base, 8192n, base, 1, 99), 'ENOENT')
   assert.equal(errno(base, 8192n, base, 0xf), 'ok')
@@ -47,7 +47,7 @@ test('registration accepts and refuses like Linux (abi/raw.out)', () => {
   assert.notEqual(optional.lkey, 0)
 })
 
-test('rkey is lkey where there is remote access, else 0; query returns it again', () => {
+test('the rkey is the lkey if there is remote access, otherwise 0; a query returns both', () => {
   const { base, register, context, caller } = setUp()
   const both = register(base + 8n, 100n, 8n, ALL)
   assert.equal(both.out.rkey, both.out.lkey)
@@ -130,14 +130,14 @@ test('resolve agrees with arithmetic in BigInt', () => {
   )
 })
 
-test('a lookup result is reused while the region exists with its rights, and no longer', () => {
+test('findBuffer agrees with resolve: a cached region is used only while it exists with its rights', () => {
   const SIZE = 4096
   const pick = fc.nat(20)
   const range = fc.record({ at: fc.integer({ min: -2, max: SIZE }), length: fc.nat(SIZE + 2) })
   const rights = fc.nat(15)
   const step = fc.oneof(
     { weight: 2, arbitrary: fc.record({ do: fc.constant('add' as const), pick, range, rights }) },
-    { weight: 1, arbitrary: fc.record({ do: fc.constant('place' as const), pick, range, rights }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant('relocate' as const), pick, range, rights }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('remove' as const), pick, range, rights }) },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('transfer' as const), pick, range, rights }) },
     { weight: 12, arbitrary: fc.record({ do: fc.constant('find' as const), pick, range, rights }) },
@@ -152,18 +152,18 @@ test('a lookup result is reused while the region exists with its rights, and no 
       /** Keys of all regions ever registered. */
       const keys: number[] = []
       const [found, expected] = [new Float64Array(1), new Float64Array(1)]
-      for (const { do: what, pick, range, rights } of steps) {
+      for (const { do: action, pick, range, rights } of steps) {
         const from = Math.max(range.at, 0)
         const length = Math.min(range.length, SIZE - from)
         const start = BigInt(starts[pick & 1] + from)
-        if (what === 'add') {
+        if (action === 'add') {
           rows.push(addRegion(table, pick & 3, start, start, length, rights, space))
           keys.push(table.key[rows.at(-1)!])
-        } else if (what === 'transfer' && buffers[pick & 1].length > 0)
+        } else if (action === 'transfer' && buffers[pick & 1].length > 0)
           structuredClone(buffers[pick & 1], { transfer: [buffers[pick & 1].buffer] })
         else if (rows.length === 0) continue
-        else if (what === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])
-        else if (what === 'place') {
+        else if (action === 'remove') removeRegion(table, rows.splice(pick % rows.length, 1)[0])
+        else if (action === 'relocate') {
           const row = rows[pick % rows.length]
           relocateRegion(table, row, start, start, length, space)
           table.access[row] = rights
@@ -174,9 +174,9 @@ test('a lookup result is reused while the region exists with its rights, and no 
           const [hi, lo] = [Math.floor(address / 2 ** 32), address >>> 0]
           const pd = range.length & 3
           const row = resolve(table, pd, key, hi, lo, range.length, rights, 17)
-          const there = row < 0 ? undefined : space.locate?.(hi, lo, range.length, expected)
-          assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), there)
-          if (there !== undefined) assert.equal(found[0], expected[0])
+          const buffer = row < 0 ? undefined : space.locate?.(hi, lo, range.length, expected)
+          assert.equal(findBuffer(table, pd, key, hi, lo, range.length, rights, found), buffer)
+          if (buffer !== undefined) assert.equal(found[0], expected[0])
         }
       }
     }),

@@ -57,67 +57,67 @@ const setUp = (type: number, access: number = REGION_ACCESS) => {
   }
   const bind = (change: Partial<Bind> = {}, qp = QP, pd = PD): boolean =>
     bindWindow(table, pd, qp, { ...request, window: table.key[window], ...change })
-  const reach = (lo: number, length: number, rights = REMOTE_WRITE, qp = QP, pd = PD): boolean =>
+  const isAccessible = (lo: number, length: number, rights = REMOTE_WRITE, qp = QP, pd = PD): boolean =>
     resolve(table, pd, table.key[window], HI, lo, length, rights, qp) === window
-  return { table, region, window, lkey, bind, reach }
+  return { table, region, window, lkey, bind, isAccessible }
 }
 
 test('a window grants nothing until it is bound, then exactly its range and rights', () => {
   for (const type of [TYPE_1, TYPE_2]) {
-    const { bind, reach, table, window } = setUp(type)
-    assert.equal(reach(0, 0), false)
+    const { bind, isAccessible, table, window } = setUp(type)
+    assert.equal(isAccessible(0, 0), false)
     assert.equal(bind(), true)
     assert.equal(table.key[window] & 0xff, 0x55)
-    assert.equal(reach(LO + 100, 50), true)
-    assert.equal(reach(LO + 100, 50, REMOTE_READ), true)
-    assert.equal(reach(LO + 99, 1), false)
-    assert.equal(reach(LO + 100, 51), false)
-    assert.equal(reach(LO + 100, 8, REMOTE_ATOMIC), false)
-    assert.equal(reach(LO + 100, 50, REMOTE_WRITE, QP, PD + 1), false)
+    assert.equal(isAccessible(LO + 100, 50), true)
+    assert.equal(isAccessible(LO + 100, 50, REMOTE_READ), true)
+    assert.equal(isAccessible(LO + 99, 1), false)
+    assert.equal(isAccessible(LO + 100, 51), false)
+    assert.equal(isAccessible(LO + 100, 8, REMOTE_ATOMIC), false)
+    assert.equal(isAccessible(LO + 100, 50, REMOTE_WRITE, QP, PD + 1), false)
     assert.equal(addressLo(table, window, LO + 110), 0x1234_5000 + 110)
     assert.equal(addressHi(table, window, HI, LO + 110), 0)
   }
 })
 
 test("a window's key is not valid as an lkey, whatever its rights", () => {
-  const { bind, reach } = setUp(TYPE_1)
+  const { bind, isAccessible } = setUp(TYPE_1)
   assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'flags that programs pass for regions')
-  assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
-  assert.equal(reach(LO + 100, 50, 0), false)
-  assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
+  assert.equal(isAccessible(LO + 100, 50, LOCAL_WRITE), false)
+  assert.equal(isAccessible(LO + 100, 50, 0), false)
+  assert.equal(isAccessible(LO + 100, 50, LOCAL_WRITE), false)
 })
 
-test('type 1 is for every queue pair of its domain, type 2 for the one that bound it', () => {
+test('a window of type 1 is for every queue pair of its domain, one of type 2 for the queue pair that bound it', () => {
   const one = setUp(TYPE_1)
   one.bind()
-  assert.equal(one.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
+  assert.equal(one.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
   const two = setUp(TYPE_2)
   two.bind()
-  assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP), true)
-  assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
+  assert.equal(two.isAccessible(LO + 100, 50, REMOTE_WRITE, QP), true)
+  assert.equal(two.isAccessible(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
 })
 
 test('a bind of a type 1 window replaces the previous one, length 0 unbinds it, and the old key is stale', () => {
-  const { bind, reach, table, window, region } = setUp(TYPE_1)
+  const { bind, isAccessible, table, window, region } = setUp(TYPE_1)
   bind()
   const old = table.key[window]
   assert.equal(bind({ lo: LO + 4000, lengthLo: 8, key: 0x56 }), true)
   assert.equal(findKey(table, old), -1)
-  assert.equal(reach(LO + 100, 1), false)
-  assert.equal(reach(LO + 4000, 8), true)
+  assert.equal(isAccessible(LO + 100, 1), false)
+  assert.equal(isAccessible(LO + 4000, 8), true)
   assert.equal(table.bound[region], 1)
   assert.equal(bind({ window: old }), false, 'a stale key')
   assert.equal(bind({ lengthLo: 0, key: 0x57, lkey: 0 }), true)
-  assert.equal(reach(LO + 4000, 0), false)
+  assert.equal(isAccessible(LO + 4000, 0), false)
   assert.equal(table.bound[region], 0)
 })
 
 test('a type 2 window is bound only when it is free (o10-37.2.30), never with length 0 (o10-37.2.40)', () => {
-  const { bind, reach } = setUp(TYPE_2)
+  const { bind, isAccessible } = setUp(TYPE_2)
   assert.equal(bind({ lengthLo: 0 }), false)
   assert.equal(bind(), true)
   assert.equal(bind({ key: 0x66 }), false)
-  assert.equal(reach(LO + 100, 50), true, 'a refused bind changes nothing')
+  assert.equal(isAccessible(LO + 100, 50), true, 'a refused bind changes nothing')
 })
 
 test('a bind requires rights, domain and region (C10-72 to C10-75)', () => {
@@ -157,46 +157,46 @@ test('only a type 2 window that is bound to this queue pair can be invalidated (
   one.bind()
   assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOT_BOUND)
   assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOT_BOUND, 'a region that was registered by a call')
-  const { bind, reach, table, window, region } = setUp(TYPE_2)
+  const { bind, isAccessible, table, window, region } = setUp(TYPE_2)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOT_BOUND, 'it is unbound')
   bind()
   assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), OTHER_QP)
   assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOT_BOUND)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window] ^ 1), NOT_BOUND)
-  assert.equal(reach(LO + 100, 50), true)
+  assert.equal(isAccessible(LO + 100, 50), true)
   assert.equal(invalidateWindow(table, PD, QP, table.key[window]), DONE)
-  assert.equal(reach(LO + 100, 50), false)
+  assert.equal(isAccessible(LO + 100, 50), false)
   assert.equal(table.bound[region], 0)
   assert.equal(bind({ key: 0x77 }), true, 'free again')
 })
 
 test('a destroyed queue pair frees its type 2 windows, and only them', () => {
-  const { table, bind, reach, window } = setUp(TYPE_2)
+  const { table, bind, isAccessible, window } = setUp(TYPE_2)
   bind()
   unbindWindowsOf(table, QP + 1)
-  assert.equal(reach(LO + 100, 50), true)
+  assert.equal(isAccessible(LO + 100, 50), true)
   unbindWindowsOf(table, QP)
-  assert.equal(reach(LO + 100, 50), false)
+  assert.equal(isAccessible(LO + 100, 50), false)
   assert.equal(bind({}, QP + 1), true)
   removeWindow(table, window)
   assert.deepEqual(table.spaceUses, [1])
 })
 
 test('destroying a region ends the rights of the windows bound to it', () => {
-  const { table, bind, reach, region, window } = setUp(TYPE_1)
+  const { table, bind, isAccessible, region, window } = setUp(TYPE_1)
   const second = addWindow(table, PD, TYPE_2)
   bind()
   bind({ window: table.key[second] })
   assert.equal(table.bound[region], 2)
   removeRegion(table, region)
-  assert.equal(reach(LO + 100, 50), false)
+  assert.equal(isAccessible(LO + 100, 50), false)
   assert.deepEqual(table.spaces, [undefined])
   removeWindow(table, second)
   removeWindow(table, window)
   assert.equal(table.live, 0)
 })
 
-test('class mw: allocation and query; a region is busy while windows are bound to it', () => {
+test('mw.query returns the binding; a region with a bound window cannot be deregistered', () => {
   const { context, caller, device } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const start = BigInt(caller.memory.add(new Uint8Array(8192)))
@@ -238,7 +238,7 @@ test('class mw: allocation and query; a region is busy while windows are bound t
   assert.equal(device.memory.live, 0)
 })
 
-test('closing a context ends regions and bound windows in any order', () => {
+test('closing a context destroys regions and the windows bound to them', () => {
   const { context, caller, device, core } = openTestDevice()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   const start = BigInt(caller.memory.add(new Uint8Array(8192)))
@@ -253,9 +253,9 @@ test('closing a context ends regions and bound windows in any order', () => {
   )
   const window = (mw.out as { rkey: number }).rkey
   const { lkey } = mr.out as { lkey: number }
-  const place = { hi: Number(start >> 32n), lo: Number(start & 0xffffffffn), lengthHi: 0, lengthLo: 64 }
+  const range = { hi: Number(start >> 32n), lo: Number(start & 0xffffffffn), lengthHi: 0, lengthLo: 64 }
   const pd = context.handles.slots[0]!.id
-  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...place, access: REMOTE_READ }))
+  assert.ok(bindWindow(device.memory, pd, 1, { window, key: 1, lkey, ...range, access: REMOTE_READ }))
   closeContext(context)
   assert.equal(core.faults, 0)
   assert.equal(device.memory.live, 0)

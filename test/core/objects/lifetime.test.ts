@@ -11,12 +11,12 @@ import {
   stat,
 } from '../../../src/core/index.ts'
 import { Classes } from '../../../src/spec/classes.ts'
-import { cap, errnoOf, install, openTestDevice, testDriver, testLines } from '../fixture.ts'
+import { cap, errnoOf, install, openTestDevice, testClasses, testDriver } from '../fixture.ts'
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
-test('closing a context destroys everything, objects before those that they depend on', () => {
+test('closing a context destroys all its objects, each before the objects that it depends on', () => {
   const b = openTestDevice()
   const { context, caller, log } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -48,13 +48,13 @@ test('objects are destroyed in order of dependency, not of creation, also if the
 
 test('handlers that throw, and even cyclic dependencies, do not stop the destruction', () => {
   const seen: number[] = []
-  const line = driverClass(Pd, {
+  const failingPd = driverClass(Pd, {
     destroy: (_call, object) => {
       seen.push(object.handle)
       throw new Error('a bug')
     },
   })
-  const b = openTestDevice({}, testDriver(testLines.map(old => (old.class.name === 'pd' ? line : old))))
+  const b = openTestDevice({}, testDriver(testClasses.map(cls => (cls.class.name === 'pd' ? failingPd : cls))))
   const { context, caller } = b
   for (let i = 0; i < 4; i++) invokeNow(context, Pd, 'create', 0, {}, caller)
   const [first, second] = context.handles.slots
@@ -93,7 +93,7 @@ test('an unused descriptor is destroyed when it is closed; all are destroyed wit
   assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
 })
 
-test('ten thousand objects are created and destroyed, and a closing context leaves others alone', () => {
+test('ten thousand objects are created and destroyed, and closing their context destroys no objects of another', () => {
   const b = openTestDevice()
   const { context, caller, core, device } = b
   const other = openContext(device, { opened: true })

@@ -26,7 +26,7 @@ const withMemory = (body: (memory: ContextMemory, pool: RingPool) => void): void
   assert.deepEqual({ mapped, mappedBytes }, { mapped: 0, mappedBytes: 0 }, 'all mappings are released')
 }
 
-const own = ({ bytes, at, length }: MappedChunk): Uint8Array => bytes.subarray(at, at + length)
+const bytesOf = ({ bytes, at, length }: MappedChunk): Uint8Array => bytes.subarray(at, at + length)
 
 test('the file is sized once and sealed', () =>
   withMemory(memory => {
@@ -43,11 +43,11 @@ test('a ring is visible in the file at its offset, after the first page', () =>
       const chunk = memory.allocate(bytes)
       assert.ok(chunk.offset >= PAGE && chunk.offset % PAGE === 0)
       assert.equal(chunk.length, Math.ceil(bytes / PAGE) * PAGE)
-      own(chunk).fill(bytes & 0xff)
+      bytesOf(chunk).fill(bytes & 0xff)
       const seen = pool.map(memory.fd, chunk.offset, chunk.length)
       assert.ok(seen.bytes.subarray(0, chunk.length).every(byte => byte === (bytes & 0xff)))
       seen.bytes[5] = 99
-      assert.equal(own(chunk)[5], 99)
+      assert.equal(bytesOf(chunk)[5], 99)
       assert.equal(chunk.view.getUint8(chunk.at + 5), 99)
       pool.release(seen)
     }
@@ -66,12 +66,12 @@ test('rings never overlap, and are zeroed when allocated', () => {
           if ('bytes' in one) {
             const chunk = memory.allocate(one.bytes)
             assert.ok(
-              own(chunk).every(byte => byte === 0),
+              bytesOf(chunk).every(byte => byte === 0),
               'zero',
             )
             for (const { offset, length } of live)
               assert.ok(chunk.offset >= offset + length || offset >= chunk.offset + chunk.length, 'no overlap')
-            own(chunk).fill(0xee)
+            bytesOf(chunk).fill(0xee)
             live.push(chunk)
           } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])
           assert.equal(memory.ringCount, live.length)
@@ -118,7 +118,7 @@ test('a full file is ENOMEM, and freed space can be allocated again', () =>
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))
 
-test('freeing twice, or another context’s ring, is an internal error', () =>
+test('freeing a ring twice, or another context’s ring, throws an Error', () =>
   withMemory(memory => {
     const chunk = memory.allocate(1)
     memory.free(chunk)
@@ -132,7 +132,7 @@ test('freeing twice, or another context’s ring, is an internal error', () =>
 test('rings freed after device removal keep their contents until the context is closed', () =>
   withMemory((memory, pool) => {
     const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
-    for (const chunk of [one, two]) own(chunk).fill(7)
+    for (const chunk of [one, two]) bytesOf(chunk).fill(7)
     memory.keep?.()
     for (const chunk of [one, two]) memory.free(chunk)
     assert.deepEqual([memory.ringCount, memory.ringBytes], [0, 0])

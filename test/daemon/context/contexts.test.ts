@@ -1,6 +1,6 @@
 /*
- * A context exists as long as any copy of any of its doorbell sockets, or of the program's memory file; a failed open
- * leaves nothing.
+ * A context exists as long as a program has a copy of any of its doorbell sockets or of its memory file; a failed open
+ * leaves no descriptors.
  */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'
@@ -17,7 +17,7 @@ import { unbounded } from '../unbounded.ts'
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
-const setUp = (fails = false) => {
+const setUp = (throwsOnPost = false) => {
   const m = machine(1)
   const pool = createRingPool()
   let waiters: (() => void)[] = []
@@ -25,7 +25,7 @@ const setUp = (fails = false) => {
   const contexts = createContexts(
     pool,
     (_context, handle) => {
-      if (fails) throw new Error('a bug')
+      if (throwsOnPost) throw new Error('a bug')
       tokens.push(handle)
     },
     () => {
@@ -74,7 +74,7 @@ test('closing the last doorbell ends the context, its objects and its memory; cl
   assert.equal(openDescriptors(), before)
 })
 
-test('a context whose file is held survives without doorbells, gets new ones, and ends with the file', async () => {
+test('a context without doorbells exists while a program holds its file, and can get new doorbells', async () => {
   const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const held = open.memory.share()
@@ -112,7 +112,7 @@ test('a context that no program holds can be ended immediately', async () => {
   assert.equal(b.contexts.count, 0)
 })
 
-test('a context whose last doorbell was closed after a bug ends', async () => {
+test('a context ends if the handling of its last doorbell throws', async () => {
   const b = setUp(true)
   const { doorbell } = b.contexts.open(b.device, 0, unbounded)
   const ended = b.nextRing()
@@ -122,7 +122,7 @@ test('a context whose last doorbell was closed after a bug ends', async () => {
   close(doorbell)
 })
 
-test('a token of any size rings the doorbell; context numbers are not reused', async () => {
+test('a token of any size rings the doorbell; the number of a context is not reused', async () => {
   const b = setUp()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {

@@ -1,6 +1,6 @@
 /*
- * Event sockets of programs that read their events or leave them unread: records arrive whole and in order, and a
- * withdrawal counts exactly the unread ones.
+ * Event sockets: records arrive whole and in order, and a withdrawal returns exactly the records that the program has
+ * not read.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -8,7 +8,7 @@ import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import fc from 'fast-check'
-import { eventStateOf } from '../../../src/core/events/events.ts'
+import { eventStateOf, RECORD_BYTES } from '../../../src/core/events/events.ts'
 import type { Affiliation, EventRecord } from '../../../src/core/model.ts'
 import { createEventSocket, type EventSocket } from '../../../src/daemon/context/event-socket.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
@@ -112,7 +112,7 @@ test('a record is one packet with exactly its bytes', () => {
 })
 
 for (const isPassed of [true, false])
-  test(`a withdrawal counts unread records, and the others stay in order (${isPassed ? 'passed on' : 'still ours'})`, () => {
+  test(`a withdrawal counts unread records, and the others stay in order (${isPassed ? 'the program has its end' : 'the end is not passed on yet'})`, () => {
     const step = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),
@@ -167,7 +167,7 @@ test('records with the same bytes are distinguished by their position', () => {
   b.close()
 })
 
-test('a full socket: everything arrives in order once the program reads, and counts stay exact', async () => {
+test('records that do not fit in the socket arrive in order when the program reads, and withdrawals count them', async () => {
   const b = setUp()
   const [a, c] = [element(1n), element(2n)]
   const sent: string[] = []
@@ -183,7 +183,7 @@ test('a full socket: everything arrives in order once the program reads, and cou
   b.close()
 })
 
-test('a program that always leaves something unread does not make the daemon remember all that it has read', () => {
+test('the daemon does not keep all read records of a program that always leaves one unread', () => {
   const b = setUp()
   const a = element(1n)
   b.socket.post(record(a, 0))
@@ -195,7 +195,7 @@ test('a program that always leaves something unread does not make the daemon rem
   b.close()
 })
 
-test('a program that never reads costs bounded memory, and dropped events count as never raised', () => {
+test('the queued records of a program that never reads are limited; dropped events count as never raised', () => {
   const b = setUp()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
@@ -212,7 +212,7 @@ test('a program that never reads costs bounded memory, and dropped events count 
   b.close()
 })
 
-test('closing the last copy is reported once, and later calls are harmless', async () => {
+test('closing the last copy of the program’s end is reported once, and later calls have no effect', async () => {
   let notify = (): void => {}
   const closed = new Promise<void>(done => {
     notify = done
@@ -233,7 +233,7 @@ test('closing the last copy is reported once, and later calls are harmless', asy
   socket.close()
 })
 
-test('end of file comes after the sent records', () => {
+test('after `end` the program reads the sent records, then end of file', () => {
   const b = setUp()
   const a = element(3n)
   b.socket.post(record(a))
@@ -259,7 +259,7 @@ test('a program that shuts its end down instead of reading causes no busy loop',
   b.close()
 })
 
-test('events taken by a method are no longer read, the rest is, in order (R39)', () => {
+test('the program does not read records that `take` has taken, and reads the others in order (R39)', () => {
   const b = setUp()
   const a = element(1n)
   for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
@@ -273,7 +273,7 @@ test('events taken by a method are no longer read, the rest is, in order (R39)',
   b.close()
 })
 
-test('events can be withdrawn only while some process holds the program’s end', async () => {
+test('records can be withdrawn only if the program’s end is found in one of the processes', async () => {
   const holders: ProcessHandle[] = []
   const socket = createEventSocket(
     () => holders,
@@ -296,8 +296,8 @@ test('events can be withdrawn only while some process holds the program’s end'
   closeProcess(init)
 })
 
-/** A program with `many` other descriptors, whose end no call has ever named. */
-const createUnnamedEnd = (t: TestContext, many: number) => {
+/** A socket whose program has `count` other descriptors, and has not named its end in a call. */
+const createUnnamedEnd = (t: TestContext, count: number) => {
   const self = openProcess(process.pid) as ProcessHandle
   let turns = 0
   const slices = createSlices(() => {
@@ -308,7 +308,7 @@ const createUnnamedEnd = (t: TestContext, many: number) => {
     () => {},
     { slices },
   )
-  const others = Array.from({ length: many }, () => openSync('/dev/null', 'r'))
+  const others = Array.from({ length: count }, () => openSync('/dev/null', 'r'))
   const theirs = pidfdGetfd(self, socket.peerEnd)
   socket.closePeerEnd()
   t.after(() => {
@@ -356,4 +356,18 @@ test('an end that a call has named is not searched, unless its number has change
   await socket.prepareWithdraw?.()
   assert.ok(turns() > 0)
   assert.equal(socket.withdraw(a).length, 1)
+})
+
+test('a driver’s own record of the maximum length can be taken, and its successor still be read', () => {
+  const b = setUp()
+  const a = element(0n)
+  const long = new Uint8Array(RECORD_BYTES).fill(7)
+  b.socket.post({ element: a, bytes: long, type: -1 })
+  b.socket.post(record(a, 1))
+  assert.deepEqual(
+    b.socket.take(1).map(({ bytes }) => bytes),
+    [long],
+  )
+  assert.deepEqual(b.read(), [hex(record(a, 1).bytes)])
+  b.close()
 })

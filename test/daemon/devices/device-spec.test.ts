@@ -1,5 +1,5 @@
 /*
- * Device names and addresses: addresses are parsed like Node's URL parser, and errors have messages.
+ * Device names and addresses: addresses are parsed as by Node, and each mistake has a message.
  */
 import assert from 'node:assert/strict'
 import { isIP } from 'node:net'
@@ -10,7 +10,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-/** The same with Node: the URL parser writes an IPv6 address in its shortest form, without a dotted tail. */
+/** The address as Node parses it, in hex: its URL parser writes IPv6 in the shortest form, without a dotted tail. */
 const byNode = (text: string): string => {
   if (isIP(text) === 4) return `00000000000000000000ffff${Buffer.from(text.split('.').map(Number)).toString('hex')}`
   const short = new URL(`http://[${text}]`).hostname.slice(1, -1)
@@ -19,7 +19,7 @@ const byNode = (text: string): string => {
   return groups.map(group => group.padStart(4, '0')).join('')
 }
 
-test('IPv4 and IPv6 in all spellings parse as in Node', () => {
+test('IPv4 and IPv6 addresses in all spellings are parsed as by Node', () => {
   const group = fc.oneof(
     fc.constant('0'),
     fc.integer({ min: 0, max: 0xffff }).map(value => value.toString(16)),
@@ -41,7 +41,7 @@ test('IPv4 and IPv6 in all spellings parse as in Node', () => {
   )
 })
 
-test('addresses in special forms: unspecified, loopback, IPv4-mapped, dotted tail', () => {
+test('unspecified, loopback and IPv4-mapped addresses, and those with a dotted tail, are parsed', () => {
   assert.equal(hex(parseAddress('127.0.0.1')), '00000000000000000000ffff7f000001')
   assert.equal(hex(parseAddress('::')), '0'.repeat(32))
   assert.equal(hex(parseAddress('::1')), `${'0'.repeat(31)}1`)
@@ -76,7 +76,7 @@ test('text that is not an address is refused', () => {
   )
 })
 
-test('NAME@ADDRESS, and a message for each mistake', () => {
+test('NAME@ADDRESS is parsed, and each mistake is refused with a message', () => {
   assert.deepEqual(parseDevice('rxe0@127.0.0.1'), { name: 'rxe0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
   assert.deepEqual(parseDevice('mlx5_0@127.0.0.1'), { name: 'mlx5_0', address: '127.0.0.1' })
@@ -102,7 +102,7 @@ test('NAME@ADDRESS, and a message for each mistake', () => {
     assert.throws(() => parseDevice(text), { name: 'Error', message }, text)
 })
 
-test('a list: names and addresses are unique, whatever their spelling', () => {
+test('a list with a name or address twice is refused, also if the address is spelled differently', () => {
   const list = (...devices: string[]) => checkDevices(devices.map(parseDevice))
   list('rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1')
   assert.throws(() => list('rxe0@127.0.0.1', 'rxe0@127.0.0.2'), /"rxe0" is given twice/)

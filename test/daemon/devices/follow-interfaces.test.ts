@@ -15,7 +15,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 
 const INDEX = 7
 
-it('MACs of a bond and of neighbours are reported; that of other interfaces is not', () => {
+it('the MAC of a bond and MACs of neighbours are reported; the MAC of another interface is not', () => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const rxe = createRxeDevice(createCore(), {
     name: 'rxe0',

@@ -1,5 +1,5 @@
 /*
- * Counter files: present from the start, up to date when requested, and no older than `lifespan`.
+ * Counter files exist from the start, and a refresh writes values that are older than `lifespan`.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -29,7 +29,7 @@ const setUp = (name: string) => {
     ...{ files, engine, port, path },
     reads: () => reads,
     read: (file: string): string => readFileSync(path(file), 'utf8'),
-    at: (milliseconds: number): void => {
+    refreshAt: (milliseconds: number): void => {
       time = milliseconds
       files.refresh()
     },
@@ -56,7 +56,7 @@ test('values are as of the last refresh, and unchanged ones are not written', ()
   const before = statSync(b.path('hw_counters/sent_pkts')).ino
   b.engine.sentPackets = 12345678901
   assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
-  b.at(10)
+  b.refreshAt(10)
   assert.equal(b.read('hw_counters/sent_pkts'), '12345678901\n')
   assert.notEqual(statSync(b.path('hw_counters/sent_pkts')).ino, before)
   assert.equal(statSync(b.path('counters/port_xmit_data')).ino, same)
@@ -65,39 +65,39 @@ test('values are as of the last refresh, and unchanged ones are not written', ()
 test('a value younger than lifespan is not refreshed; programs may change lifespan', () => {
   const b = setUp('c')
   b.engine.sentPackets = 4
-  b.at(9)
+  b.refreshAt(9)
   assert.equal(b.read('hw_counters/sent_pkts'), '3\n')
-  b.at(10)
+  b.refreshAt(10)
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
   assert.equal(b.reads(), 2)
   writeFileSync(b.path('hw_counters/lifespan'), '0\n')
   b.engine.sentPackets = 5
-  b.at(10)
+  b.refreshAt(10)
   assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
   writeFileSync(b.path('hw_counters/lifespan'), '10000')
   b.engine.sentPackets = 6
-  b.at(10009)
+  b.refreshAt(10009)
   assert.equal(b.read('hw_counters/sent_pkts'), '5\n')
   for (const nonsense of ['10001', '-1', 'x', '', '1e3']) {
     writeFileSync(b.path('hw_counters/lifespan'), nonsense)
-    b.at(10009)
+    b.refreshAt(10009)
     assert.equal(b.read('hw_counters/lifespan'), '10000\n', nonsense)
   }
-  b.at(10010)
+  b.refreshAt(10010)
   assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
 })
 
-test('a value that cannot be written has no file until it can', () => {
+test('the file of a value that cannot be written is removed until a refresh can write it', () => {
   const b = setUp('d')
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
   b.engine.sentPackets = 4
-  assert.throws(() => b.at(100), { code: 'EEXIST' })
+  assert.throws(() => b.refreshAt(100), { code: 'EEXIST' })
   assert.ok(!existsSync(b.path('hw_counters/sent_pkts')), 'an old value is not shown')
   assert.ok(existsSync(b.path('hw_counters/rcvd_pkts')), 'a current value is')
-  assert.throws(() => b.at(100), { code: 'EEXIST' })
+  assert.throws(() => b.refreshAt(100), { code: 'EEXIST' })
   rmdirSync(blocked)
-  b.at(100)
+  b.refreshAt(100)
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
 })
 
@@ -107,7 +107,7 @@ test('the counters of a device are refreshed although those of another one fail'
   b.files.add({ name: 'rxe1', counted: () => second })
   rmSync(b.path('hw_counters/lifespan'))
   second.engine.sentPackets = 2
-  assert.throws(() => b.at(100), { code: 'ENOENT' })
+  assert.throws(() => b.refreshAt(100), { code: 'ENOENT' })
   const other = b.path('hw_counters/sent_pkts').replace('rxe0', 'rxe1')
   assert.equal(readFileSync(other, 'utf8'), '2\n')
 })

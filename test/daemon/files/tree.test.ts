@@ -39,7 +39,7 @@ const device = (name: string, node: number): TreeDevice => {
 
 const folder = scratchFolder()
 
-test('libibverbs finds a device', () => {
+test('the tree has the files in which libibverbs looks for devices', () => {
   const root = join(folder, 'a')
   writeTree(root, [device('rxe0', 0), device('rxe7', 1)])
   const read = (path: string): string => readFileSync(join(root, path), 'latin1')
@@ -65,11 +65,11 @@ test('classes link to their devices, whose attributes are not writable', () => {
   const root = join(folder, 'e')
   writeTree(root, [device('rxe0', 0)])
   renameInTree(root, 'rxe0', device('mlx5_0', 0))
-  const places = ['infiniband/mlx5_0', 'infiniband_verbs/uverbs0', 'infiniband_mad/umad0', 'misc/rdma_cm']
-  for (const place of places) {
-    assert.equal(readlinkSync(join(root, 'sys/class', place)), `../../devices/virtual/${place}`)
-    const parent = realpathSync(join(root, 'sys/class', place, 'subsystem'))
-    assert.equal(parent, join(realpathSync(root), 'sys/class', dirname(place)))
+  const entries = ['infiniband/mlx5_0', 'infiniband_verbs/uverbs0', 'infiniband_mad/umad0', 'misc/rdma_cm']
+  for (const entry of entries) {
+    assert.equal(readlinkSync(join(root, 'sys/class', entry)), `../../devices/virtual/${entry}`)
+    const parent = realpathSync(join(root, 'sys/class', entry, 'subsystem'))
+    assert.equal(parent, join(realpathSync(root), 'sys/class', dirname(entry)))
   }
   const attribute = (path: string) => join(root, 'sys/class', path)
   assert.equal(readFileSync(attribute('infiniband/mlx5_0/uevent'), 'latin1'), 'NAME=mlx5_0\n')
@@ -85,7 +85,7 @@ test('classes link to their devices, whose attributes are not writable', () => {
     assert.deepEqual(readdirSync(join(root, folder, 'infiniband')), [])
 })
 
-test('a stale tree is replaced, and removed completely', () => {
+test('an old tree is replaced, and a tree is removed completely', () => {
   const root = join(folder, 'b')
   mkdirSync(join(root, 'sys/class/infiniband/rxe9'), { recursive: true })
   writeFileSync(join(root, 'sys/class/infiniband/rxe9/node_type'), 'old')
@@ -108,7 +108,7 @@ test('a renamed device has its files under the new name', () => {
   assert.equal(hasNode(root, 'issm1'), false)
 })
 
-test('changes of a port are rewritten, and removed GIDs have no files', () => {
+test('an update rewrites the files of a port, and removes those of removed GIDs', () => {
   const root = join(folder, 'c')
   const before = device('rxe0', 0)
   writeTree(root, [before])

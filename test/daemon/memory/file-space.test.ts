@@ -1,5 +1,5 @@
 /*
- * Programs' memory files: read and written at offsets, never extended, whatever their owner does.
+ * Programs' memory files as address spaces: accesses are at offsets, fault outside the file, and never extend it.
  */
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
@@ -11,7 +11,10 @@ import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { unbounded } from '../unbounded.ts'
 
-/** This process plays the program: one of the daemon's own user, and a guest, whose files a mover accesses. */
+/**
+ * Runs `body` twice, with this process as the program: as one of the daemon's own user, and as a guest, whose files a
+ * mover accesses.
+ */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
   for (const guest of [undefined, 1234]) {
     const self = openProcess(process.pid, { guest }) as ProcessHandle
@@ -24,20 +27,20 @@ const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void)
     }
   }
 }
-const room = (...bytes: number[]): Bytes => {
+const bufferOf = (...bytes: number[]): Bytes => {
   const array = Uint8Array.from(bytes)
   return { address: 0, bytes: array, view: new DataView(array.buffer) }
 }
 
-test('bytes are written to and read from the file in parts, and the program sees them', () => {
+test('strided copies to and from the file work, and the program sees the written bytes', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
-    assert.equal(space.write(0, 4000, room(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
+    assert.equal(space.write(0, 4000, bufferOf(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
     const seen = Buffer.alloc(4)
     readSync(fd, seen, 0, 4, 4000)
     assert.deepEqual([...seen], [1, 2, 3, 4])
     writeSync(fd, Buffer.of(7, 8), 0, 2, 8190)
-    const to = room(0, 0, 0)
+    const to = bufferOf(0, 0, 0)
     assert.equal(space.read(0, 8190, to, 1, 2, 2, 2), 0)
     assert.deepEqual([...to.bytes], [0, 7, 8])
     close()
@@ -52,7 +55,7 @@ test('a shortened file faults, and writes do not extend it', () => {
     assert.ok(space.check(0, 4096, 4096, true))
     assert.ok(!space.check(0, 4097, 4096, true))
     ftruncateSync(fd, 4096)
-    const to = room(5, 5)
+    const to = bufferOf(5, 5)
     assert.equal(space.read(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
     assert.equal(space.write(0, 4095, to, 0, 2, 2, 2), Errno.EFAULT)
     assert.equal(space.write(0, 4094, to, 0, 2, 2, 2), 0)
@@ -81,7 +84,7 @@ test('atomics carry into the high half, and compare all 64 bits', () => {
   })
 })
 
-test('only memory files and open descriptors are accepted, and a read-only one is not written', () => {
+test('a descriptor that is closed or no memory file is refused; a read-only file is not writable', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {
@@ -100,7 +103,7 @@ test('only memory files and open descriptors are accepted, and a read-only one i
     const { space, close } = openFileMemory(self, readOnly, unbounded)
     assert.ok(space.check(0, 0, 4096, false))
     assert.ok(!space.check(0, 0, 4096, true))
-    assert.equal(space.write(0, 0, room(1), 0, 1, 1, 1), Errno.EFAULT)
+    assert.equal(space.write(0, 0, bufferOf(1), 0, 1, 1, 1), Errno.EFAULT)
     close()
     closeSync(readOnly)
   })

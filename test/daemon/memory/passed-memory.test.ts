@@ -1,5 +1,6 @@
 /*
- * Memory files passed by clients: which are accepted, and that accesses stay within their bounds and lifetime.
+ * Memory files that clients pass with HELLO: only sealed files of limited size are accepted, and accesses outside the
+ * file or after its close fault.
  */
 import assert from 'node:assert/strict'
 import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'
@@ -8,7 +9,7 @@ import { takePassedMemory } from '../../../src/daemon/memory/passed-memory.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { System } from '../../../src/spec/classes/device/system.ts'
-import { CallError } from '../../../src/spec/errno.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { PassedFile, SYSTEM_NODE } from '../../../src/spec/session.ts'
 import { decodeResult, encodeCall } from '../../../src/uapi/object/client.ts'
 import { ioctlRequest } from '../../../src/uapi/object/dialect.ts'
@@ -20,16 +21,16 @@ import { daemonOf, dial, eventually, type ReceivedReply } from '../client.ts'
 const folder = scratchFolder()
 const SEALS = SEAL_SHRINK | SEAL_GROW
 
-const fileOf = (size: number, seals: number): number => {
+const createFile = (size: number, seals: number): number => {
   const fd = createMemfd('userdma-test', size)
   addSeals(fd, seals)
   return fd
 }
-const faults = (body: () => unknown): void =>
+const assertFault = (body: () => unknown): void =>
   assert.throws(body, error => error instanceof CallError && error.code === 'EFAULT')
 
 test('bytes are read and written only inside the file', () => {
-  const memory = takePassedMemory(fileOf(8192, SEALS))
+  const memory = takePassedMemory(createFile(8192, SEALS))
   assert.ok(memory)
   memory.copyOut(8190n, Uint8Array.of(1, 2))
   assert.deepEqual([...memory.copyIn(8189n, 3)], [0, 1, 2])
@@ -41,20 +42,20 @@ test('bytes are read and written only inside the file', () => {
     [0n, 2 ** 40],
     [2n ** 64n - 1n, 2],
   ] as const) {
-    faults(() => memory.copyIn(address, length))
-    if (length < 10_000) faults(() => memory.copyOut(address, new Uint8Array(length)))
+    assertFault(() => memory.copyIn(address, length))
+    if (length < 10_000) assertFault(() => memory.copyOut(address, new Uint8Array(length)))
   }
   memory.close()
   memory.close()
-  faults(() => memory.copyIn(0n, 1))
-  faults(() => memory.copyOut(0n, Uint8Array.of(1)))
+  assertFault(() => memory.copyIn(0n, 1))
+  assertFault(() => memory.copyOut(0n, Uint8Array.of(1)))
 })
 
 test('a write to a read-only file faults', () => {
-  const memory = takePassedMemory(fileOf(4096, SEALS | SEAL_FUTURE_WRITE))
+  const memory = takePassedMemory(createFile(4096, SEALS | SEAL_FUTURE_WRITE))
   assert.ok(memory)
   assert.deepEqual([...memory.copyIn(0n, 2)], [0, 0])
-  faults(() => memory.copyOut(0n, Uint8Array.of(1)))
+  assertFault(() => memory.copyOut(0n, Uint8Array.of(1)))
   memory.close()
 })
 
@@ -71,9 +72,9 @@ const copiesOf = (fd: number): number => {
 
 test('files that can change size, are too large, or are not memory files are closed', () => {
   const before = descriptors()
-  assert.equal(takePassedMemory(fileOf(4096, SEAL_SHRINK)), undefined)
-  assert.equal(takePassedMemory(fileOf(4096, SEAL_GROW)), undefined)
-  assert.equal(takePassedMemory(fileOf(PassedFile.bytes + 1, SEALS)), undefined)
+  assert.equal(takePassedMemory(createFile(4096, SEAL_SHRINK)), undefined)
+  assert.equal(takePassedMemory(createFile(4096, SEAL_GROW)), undefined)
+  assert.equal(takePassedMemory(createFile(PassedFile.bytes + 1, SEALS)), undefined)
   assert.equal(takePassedMemory(openSync('/dev/zero', 'r+')), undefined)
   assert.equal(descriptors(), before)
 })
@@ -90,11 +91,11 @@ test('a session passes one file, its calls are at offsets in it, and it is close
     return reply
   }
   const unsealed = createMemfd('userdma-test', 4096)
-  assert.equal((await hello(unsealed)).error, 22)
+  assert.equal((await hello(unsealed)).error, Errno.EINVAL)
   closeSync(unsealed)
   const { fd, memory } = passedMemory()
   assert.equal((await hello(fd)).error, 0)
-  assert.equal((await hello(fd)).error, 22)
+  assert.equal((await hello(fd)).error, Errno.EINVAL)
 
   const { context, descriptors: opened } = await client.open(SYSTEM_NODE)
   const call = { class: System, methodName: 'query', method: System.methods.query, object: 0, args: {} } as const
@@ -103,8 +104,11 @@ test('a session passes one file, its calls are at offsets in it, and it is close
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)
   const { out } = decodeResult(call, memory.bytes.slice(4096, 4096 + message.length))
   assert.ok(Array.isArray(out.classes) && out.classes.length > 0)
-  // The former address of this process is no longer valid.
-  assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)), -14)
+  // Addresses of this process are not valid any more.
+  assert.equal(
+    await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)),
+    -Errno.EFAULT,
+  )
   for (const one of opened) close(one)
   assert.equal(copiesOf(fd), 2)
   client.close()

@@ -1,6 +1,6 @@
 /*
- * Another process's memory as an address space: only mapped pages, with their protection, and only while it is the same
- * process.
+ * Another process's memory as an address space: accesses need mapped pages with the right protection, and the process
+ * that was opened.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -24,7 +24,7 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
   return { space: createProcessSpace(handle, turn), handle }
 }
 
-/** An arena of 8 pages there: page 3 is read-only, page 5 inaccessible. */
+/** Number of the read-only page in the arenas of the other process. */
 const READ_ONLY = 3
 
 test('registration checks that every page is mapped and writable', async () => {
@@ -48,7 +48,7 @@ test('registration checks that every page is mapped and writable', async () => {
   closeProcess(handle)
 })
 
-test('copies obey page protection, and atomics are those of the verbs', async () => {
+test('copies obey page protection; compare-and-swap and fetch-and-add work on 64 bits', async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   const local = mapArena(8 * PAGE)
@@ -84,7 +84,7 @@ test('copies obey page protection, and atomics are those of the verbs', async ()
   closeProcess(handle)
 })
 
-test('structs of a call are copied in and out, or the call is EFAULT', async () => {
+test('copyIn and copyOut access the program’s memory, and throw EFAULT for other addresses', async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   assert.deepEqual([...space.copyIn(BigInt(address) + 250n, 3)], [250, 0, 1])
@@ -100,7 +100,7 @@ test('structs of a call are copied in and out, or the call is EFAULT', async () 
   closeProcess(handle)
 })
 
-test('an exited process: nothing can be copied from this turn on', async () => {
+test('every access to the memory of an exited process fails', async () => {
   const other = startPeer()
   const { address } = await other.request('arena', { bytes: PAGE })
   let turn = 1

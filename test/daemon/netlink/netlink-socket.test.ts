@@ -1,5 +1,5 @@
 /*
- * Lists that many programs read at the same time: the steps of all of them share the slices of a turn.
+ * Lists (NLM_F_DUMP) that many programs read at the same time share the slices of a turn of the event loop.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,15 +10,15 @@ import { recvSmall } from '../../../src/host/net/sockets.ts'
 
 const SOCKETS = 20
 const DATAGRAMS = 100
-/** More than the socket buffer takes, so that the rest waits for the reader. */
+/** Bytes of a datagram: DATAGRAMS of them do not fit in a socket, so the rest waits for the reader. */
 const LENGTH = 8192
 const MAX_STEPS = 4
 
-test('twenty lists take no more of a turn than one', async t => {
+test('twenty lists take no more steps in one turn of the event loop than one list', async t => {
   const slices = createSlices()
   let steps = 0
   const list = function* (): Generator<Uint8Array> {
-    for (let left = DATAGRAMS; left > 0; left--) {
+    for (let i = 0; i < DATAGRAMS; i++) {
       steps++
       yield new Uint8Array(LENGTH)
     }
@@ -34,10 +34,10 @@ test('twenty lists take no more of a turn than one', async t => {
     assert.ok(steps <= MAX_STEPS, `${steps} at the start of a list`)
     return 0
   })
-  const room = new Uint8Array(LENGTH)
+  const buffer = new Uint8Array(LENGTH)
   while (counts.some(count => count < DATAGRAMS)) {
-    sockets.forEach(({ peerEnd: theirs }, i) => {
-      while (recvSmall(theirs, room) === LENGTH) counts[i]++
+    sockets.forEach(({ peerEnd }, i) => {
+      while (recvSmall(peerEnd, buffer) === LENGTH) counts[i]++
     })
     steps = 0
     await new Promise(setImmediate)

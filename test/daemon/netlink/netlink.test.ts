@@ -57,7 +57,7 @@ describe('devices', () => {
     assert.equal(beyond.errno, Errno.EINVAL)
   })
 
-  it('have nodes by type: the driver’s name, and whether there is a node', async t => {
+  it('have device nodes, which are found by type, index and port', async t => {
     const { socket } = await setUp(t)
     const node = (type: string, ...more: Entries) => socket.request('GET_CHARDEV', [['CHARDEV_TYPE', type], ...more])
     const { entries } = await node('uverbs', ['DEV_INDEX', 0])
@@ -90,7 +90,7 @@ describe('devices', () => {
     assert.equal((await node('issm', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
   })
 
-  it('are added, renamed and removed, and members of the group are notified as on Linux', async t => {
+  it('are added, renamed and removed, and members of RDMA_NL_GROUP_NOTIFY get the events of Linux', async t => {
     const { client, socket } = await setUp(t)
     const listener = await openTestSocket(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
@@ -129,7 +129,7 @@ describe('devices', () => {
     assert.deepEqual(await client.tool({ what: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
   })
 
-  it('keep their faults when they are renamed', async t => {
+  it('keep their fault rules when they are renamed', async t => {
     const { client, socket } = await setUp(t, ['127.0.0.1', '127.0.0.2'])
     const rules = async (set?: string) => {
       const reply = await client.tool({ what: 'fault', ...(set !== undefined && { set }) })
@@ -163,32 +163,43 @@ describe('devices', () => {
     assert.equal((await socket.request('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
   })
 
-  it('store the mode of queue pair counters, and never bind any', async t => {
+  it('store the mode of queue pair counters, but refuse to bind a counter', async t => {
     const { socket } = await setUp(t)
-    const place: Entries = [
+    const portAttributes: Entries = [
       ['DEV_INDEX', 0],
       ['PORT_INDEX', 1],
     ]
-    const ofQps: Entries = [...place, ['STAT_RES', NldevAttributes.RES_QP.number]]
+    const qpAttributes: Entries = [...portAttributes, ['STAT_RES', NldevAttributes.RES_QP.number]]
     const mode = async (): Promise<unknown[]> => {
-      const { entries } = await socket.request('STAT_GET', [...ofQps, ['STAT_MODE', 0]])
+      const { entries } = await socket.request('STAT_GET', [...qpAttributes, ['STAT_MODE', 0]])
       return [attributeOf(entries[0], 'STAT_MODE'), attributeOf(entries[0], 'STAT_AUTO_MODE_MASK')]
     }
     const set = async (mask: number): Promise<number> =>
-      (await socket.request('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]]))
-        .errno
+      (
+        await socket.request('STAT_SET', [
+          ...qpAttributes,
+          ['STAT_MODE', CounterMode.AUTO],
+          ['STAT_AUTO_MODE_MASK', mask],
+        ])
+      ).errno
     assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
     assert.equal(await set(CounterMask.PID), 0)
     assert.deepEqual(await mode(), [CounterMode.AUTO, CounterMask.PID])
     assert.equal(await set(4), Errno.EINVAL)
     const bind = async (): Promise<number> =>
-      (await socket.request('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.MANUAL], ['RES_LQPN', 999]])).errno
+      (await socket.request('STAT_SET', [...qpAttributes, ['STAT_MODE', CounterMode.MANUAL], ['RES_LQPN', 999]])).errno
     assert.equal(await bind(), Errno.EINVAL)
     assert.equal(await set(0), 0)
     assert.equal(await bind(), Errno.ENOENT)
     assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
-    const values = attributeOf((await socket.request('STAT_GET', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
-    const known = attributeOf((await socket.request('STAT_GET_STATUS', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
+    const values = attributeOf(
+      (await socket.request('STAT_GET', portAttributes)).entries[0],
+      'STAT_HWCOUNTERS',
+    ) as Entries
+    const known = attributeOf(
+      (await socket.request('STAT_GET_STATUS', portAttributes)).entries[0],
+      'STAT_HWCOUNTERS',
+    ) as Entries
     const counterNames = (list: Entries) =>
       list.map(([, entry]) => attributeOf((entry as { flagged: Entries }).flagged, 'STAT_HWCOUNTER_ENTRY_NAME'))
     assert.ok(counterNames(values).includes('sent_pkts'))
@@ -232,7 +243,7 @@ describe('objects', () => {
     )
   })
 
-  it('are dumped in any number, in datagrams that fit, each once, while others are answered', async t => {
+  it('are listed in datagrams of limited size, each once, while other sockets are answered', async t => {
     const { client, socket } = await setUp(t)
     const context = await client.context()
     const count = 1500
@@ -262,8 +273,8 @@ describe('objects', () => {
   })
 })
 
-describe('a program that misbehaves', () => {
-  it('loses answers that it does not read, gets an error, and blocks no others', async t => {
+describe('a program with invalid or unusual requests', () => {
+  it('loses answers that it does not read, then gets NLMSG_OVERRUN, and is answered again', async t => {
     const { client, socket } = await setUp(t)
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
@@ -276,7 +287,7 @@ describe('a program that misbehaves', () => {
     assert.deepEqual(await socket.request('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
   })
 
-  it('gets answers too if it sends without the preload library', async t => {
+  it('is answered also if it sends a datagram without the preload library', async t => {
     const { client, socket } = await setUp(t)
     const request = requestOf('GET', [], DUMP)
     assert.equal(socket.sendDirectly(request), request.length)

@@ -1,5 +1,5 @@
 /*
- * A program's NETLINK_RDMA socket of a daemon: sends requests and returns everything received.
+ * A NETLINK_RDMA socket of a daemon, as a program uses it: sends requests and returns the messages received.
  */
 import assert from 'node:assert/strict'
 import { EAGAIN } from '../../../src/host/errno.ts'
@@ -22,16 +22,16 @@ export interface NetlinkTestSocket {
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
   /** Sends a datagram through the session; returns its length, or -errno. */
   send(datagram: Uint8Array): Promise<number>
-  /** Sends it directly, without the preload library. */
+  /** Sends a datagram on the socket itself, as without the preload library; returns its length, or -errno. */
   sendDirectly(datagram: Uint8Array): number
-  /** All messages received. */
+  /** The messages that have arrived since the last call. */
   received(): Message[]
   /** Sends a request and returns the answer; dumps to their end. */
   request(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
 }
 
 export interface Answer {
-  /** 0, or the errno with which the request was refused or the dump broken off. */
+  /** 0, or the errno with which the request was refused or the dump ended early. */
   readonly errno: number
   /** Attributes of each message other than NLMSG_ERROR and NLMSG_DONE. */
   readonly entries: Entries[]
@@ -54,7 +54,7 @@ export const errnoOf = ({ body }: Message): number =>
 
 const endsAnswer = ({ type, flags }: Message): boolean => type < NlmsgType.FIRST || !(flags & NlmsgFlags.MULTI)
 
-/** Requires that the session has sent HELLO. */
+/** Opens a socket through the session of `client`, which must have sent HELLO. */
 export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket> => {
   const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, 3, 0n)
   assert.equal(ret, 0n)
@@ -98,7 +98,7 @@ export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket>
   return socket
 }
 
-/** The value of an attribute; for nested ones the attributes inside. */
+/** The value of an attribute, for a nested one its attributes; undefined if it is absent. */
 export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
   const value = entries.find(([found]) => found === name)?.[1]
   return typeof value === 'object' && 'flagged' in value ? value.flagged : value

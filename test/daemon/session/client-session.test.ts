@@ -1,6 +1,6 @@
 /*
- * Clients that send garbage, address other clients' objects, or exhaust resources: the daemon survives, only their own
- * session ends, and others are not affected.
+ * Clients that send malformed messages, address other clients' objects, or exhaust resources: at most their own session
+ * ends, and the daemon serves all others.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readdirSync } from 'node:fs'
@@ -18,6 +18,7 @@ import { type Client, daemonOf, dial, eventually } from '../client.ts'
 const folder = scratchFolder()
 const HEADER = Messages.header.size
 
+/** Linux's numbers of write commands (IB_USER_VERBS_CMD_…). */
 const Command = { ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
 
 /** A message with a valid header except for the given fields. */
@@ -36,8 +37,8 @@ const message = (
   return bytes
 }
 
-/** Another client, with a context and a protection domain. */
-const bystander = async (t: TestContext, daemon: Daemon) => {
+/** Connects another client, which has a context and a protection domain and must stay unaffected. */
+const connectOther = async (t: TestContext, daemon: Daemon) => {
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
@@ -61,7 +62,7 @@ const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
 test('malformed messages end only their session', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const sizes = {
     [MessageType.HELLO]: HEADER + Messages.hello.size,
     [MessageType.OPEN]: HEADER + Messages.open.size,
@@ -116,7 +117,7 @@ test('before HELLO nothing is answered', async t => {
   }
 })
 
-test('another protocol version is refused with our version, and its later messages are ignored', async t => {
+test('HELLO with another protocol version is answered with EPROTO, and the next message ends the session', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = message(MessageType.HELLO, HEADER + Messages.hello.size)
@@ -128,9 +129,9 @@ test('another protocol version is refused with our version, and its later messag
   assert.equal(await client.next(), undefined)
 })
 
-test('random messages, before and after HELLO', async t => {
+test('random messages, before and after HELLO, affect no other client', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const type = fc.oneof(fc.constantFrom(...Object.values(MessageType)), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
   const body = fc.uint8Array({ maxLength: 120 })
   const randomMessage = fc.record({ type, body, hasRightSize: fc.boolean(), context: fc.nat(3) })
@@ -146,12 +147,12 @@ test('random messages, before and after HELLO', async t => {
           bytes.set(body, HEADER)
           client.send(bytes)
         }
-        // The bystander's answer comes after all of these have been handled.
+        // The other client's answer comes after all of these have been handled.
         await other.client.stat()
         for (let reply = client.next(); ; reply = client.next()) {
-          const one = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
-          if (one === undefined || one === 'quiet') break
-          for (const fd of one.descriptors) close(fd)
+          const received = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
+          if (received === undefined || received === 'quiet') break
+          for (const fd of received.descriptors) close(fd)
         }
         client.close()
       },
@@ -162,9 +163,9 @@ test('random messages, before and after HELLO', async t => {
   await other.assertServed()
 })
 
-test('contexts of others cannot be used by their numbers', async t => {
+test('the number of another client’s context is refused with EBADF', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
   for (const context of [0, other.context, other.context + 1, 0xffffffff]) {
@@ -184,9 +185,9 @@ test('contexts of others cannot be used by their numbers', async t => {
   await other.assertServed()
 })
 
-test('a context may be used by a client that passes its memory file, and with no other descriptor', async t => {
+test('ATTACH lets a client use a context if it has the memory file, and refuses any other descriptor', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const owner = dial(t, daemon)
   await owner.hello()
   const { context, descriptors, inode } = await owner.open()
@@ -231,9 +232,9 @@ test('nodes that do not exist are refused', async t => {
   assert.equal((await client.stat()).contexts, 1)
 })
 
-test('wild pointers and lengths are refused as Linux refuses them', async t => {
+test('invalid pointers, lengths and requests are refused with the errno of Linux', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
@@ -276,7 +277,7 @@ test('wild pointers and lengths are refused as Linux refuses them', async t => {
   await other.assertServed()
 })
 
-test('unexpected descriptors are closed', async t => {
+test('the daemon closes descriptors that a message must not carry', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -313,12 +314,12 @@ const openUntilRefused = async (client: Client, max: number): Promise<number> =>
       return i
     }
   }
-  return assert.fail('nothing stops the thread')
+  return assert.fail(`more than ${max} contexts were opened`)
 }
 
-test('the contexts of a session are limited; closed ones may be opened again', async t => {
+test('a session has at most 256 contexts, not counting closed ones', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
   assert.equal(await openUntilRefused(client, 1000), 256)
@@ -342,18 +343,18 @@ test('the event descriptors of a context are limited', async t => {
   const client = dial(t, daemon)
   await client.hello()
   const context = await client.context()
-  const made: number[] = []
+  const channels: number[] = []
   for (;;) {
     const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
     if (ret < 0) {
       assert.deepEqual([ret, fds.length], [-Errno.EMFILE, 0])
       break
     }
-    made.push(...fds)
+    channels.push(...fds)
   }
   // rsockets and rdma_create_ep need one per connection. The context itself has one more, for async events.
-  assert.ok(made.length > 1024 && made.length <= 8191, `${made.length}`)
-  for (const fd of made.splice(0)) close(fd)
+  assert.ok(channels.length > 1024 && channels.length <= 8191, `${channels.length}`)
+  for (const fd of channels.splice(0)) close(fd)
   await eventually(
     client,
     ({ descriptors, devices }) => descriptors <= 1 && (devices[0].objects.comp_channel ?? 0) === 0,
@@ -363,7 +364,7 @@ test('the event descriptors of a context are limited', async t => {
   client.keep(fds)
 })
 
-test('the sessions of a process are limited', async t => {
+test('a process has at most 16 sessions, not counting closed ones', async t => {
   const daemon = await daemonOf(t, folder)
   const clients: Client[] = []
   for (let i = 0; i < 16; i++) {
@@ -382,7 +383,7 @@ test('the sessions of a process are limited', async t => {
 
 test('a client that sends requests and never reads is disconnected', async t => {
   const daemon = await daemonOf(t, folder)
-  const other = await bystander(t, daemon)
+  const other = await connectOther(t, daemon)
   const client = dial(t, daemon)
   await client.hello()
   const request = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
@@ -394,7 +395,7 @@ test('a client that sends requests and never reads is disconnected', async t => 
   await other.assertServed()
 })
 
-test('a daemon that stops closes everything, and its clients notice', async t => {
+test('a daemon that is closed ends its sessions and closes all its descriptors', async t => {
   const before = openDescriptors()
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)

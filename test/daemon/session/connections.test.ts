@@ -1,12 +1,13 @@
 /*
- * Channels of rdma_cm and their descriptors between sessions: a descriptor gives access to its identifiers, and to no
- * other channel's (docs/why/threat-model.md).
+ * Descriptors of rdma_cm channels in several sessions: a descriptor gives access to the identifiers of its channel, and
+ * to no others (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { Daemon } from '../../../src/daemon/daemon.ts'
 import { close } from '../../../src/host/net/sockets.ts'
 import { CmId } from '../../../src/spec/classes/connections/cm_id.ts'
+import { Errno } from '../../../src/spec/errno.ts'
 import { CM_NODE } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/index.ts'
 import { scratchFolder } from '../../tools.ts'
@@ -14,8 +15,11 @@ import { type Client, daemonOf, dial, eventually } from '../client.ts'
 import { type Channel, writeCommand } from '../ucma.ts'
 
 const folder = scratchFolder()
-const [ENOENT, EINVAL] = [-2, -22]
+const [ENOENT, EINVAL, ENOTTY, EOPNOTSUPP] = [-Errno.ENOENT, -Errno.EINVAL, -Errno.ENOTTY, -Errno.EOPNOTSUPP]
+/** RDMA_PS_TCP. */
 const TCP = 0x106
+/** Linux's numbers of rdma_cm commands (RDMA_USER_CM_CMD_…). */
+const Command = { CREATE_ID: 0, DESTROY_ID: 1, MIGRATE_ID: 18 } as const
 
 const openChannel = async (client: Client): Promise<Channel> => {
   const { error, descriptors } = await client.open(CM_NODE)
@@ -24,35 +28,37 @@ const openChannel = async (client: Client): Promise<Channel> => {
   return { client, fd: descriptors[0]! }
 }
 
-const program = async (t: TestContext, daemon: Daemon): Promise<Channel> => {
+const connectProgram = async (t: TestContext, daemon: Daemon): Promise<Channel> => {
   const client = dial(t, daemon)
   await client.hello()
   return openChannel(client)
 }
 
 const create = async (channel: Channel): Promise<number> => {
-  const { result, response } = await writeCommand(channel, 0, 24, 8, [[16, TCP]])
+  const { result, response } = await writeCommand(channel, Command.CREATE_ID, 24, 8, [[16, TCP]])
   assert.equal(result, 32)
   return response
 }
 const destroy = async (channel: Channel, id: number): Promise<number> =>
-  (await writeCommand(channel, 1, 16, 0, [[8, id]])).result
+  (await writeCommand(channel, Command.DESTROY_ID, 16, 0, [[8, id]])).result
+/** Return value of a successful destroy: the bytes written. */
 const DESTROYED = 24
 /** Migrates an identifier of the channel behind `from` to `channel`. */
 const migrate = async (channel: Channel, id: number, from: number): Promise<number> =>
   (
-    await writeCommand(channel, 18, 16, 0, [
+    await writeCommand(channel, Command.MIGRATE_ID, 16, 0, [
       [8, id],
       [12, from],
     ])
   ).result
+/** Return value of a successful migration: the bytes written. */
 const MIGRATED = 24
 
-test('identifiers belong to a channel: other channels, of any program, cannot use them', async t => {
+test('only the channel that created an identifier can use it, until the identifier is migrated', async t => {
   const daemon = await daemonOf(t, folder)
-  const a = await program(t, daemon)
+  const a = await connectProgram(t, daemon)
   const second = await openChannel(a.client)
-  const b = await program(t, daemon)
+  const b = await connectProgram(t, daemon)
   const id = await create(a)
   const foreign = await create(b)
   assert.equal(foreign, id, 'numbers are per process')
@@ -74,7 +80,7 @@ test('identifiers belong to a channel: other channels, of any program, cannot us
   assert.equal(await destroy(b, foreign), DESTROYED)
 })
 
-test('a passed channel keeps its identifiers for every holder until its last copy is closed', async t => {
+test('every process with a copy of a channel can use its identifiers, which exist until the last copy is closed', async t => {
   const daemon = await daemonOf(t, folder)
   const owner = dial(t, daemon)
   await owner.hello()
@@ -97,7 +103,7 @@ test('a passed channel keeps its identifiers for every holder until its last cop
 
 test('a channel serves only rdma_cm commands and its own methods', async t => {
   const daemon = await daemonOf(t, folder)
-  const { client, fd } = await program(t, daemon)
+  const { client, fd } = await connectProgram(t, daemon)
   const id = await create({ client, fd })
   const { view, address } = client.memory
   // cm_id.destroy by the object dialect, on an object that the descriptor does not name.
@@ -108,6 +114,6 @@ test('a channel serves only rdma_cm commands and its own methods', async t => {
     view.setUint32(4, object, true)
     assert.ok((await client.ioctlOn(fd, ioctlRequest(CmId.methods.destroy.call), BigInt(address))) < 0)
   }
-  assert.ok([EINVAL, -25, -95].includes(await client.ioctlOn(fd, 0xc0181b01, BigInt(address))))
+  assert.ok([EINVAL, ENOTTY, EOPNOTSUPP].includes(await client.ioctlOn(fd, 0xc0181b01, BigInt(address))))
   assert.equal(await destroy({ client, fd }, id), DESTROYED)
 })

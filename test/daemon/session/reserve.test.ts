@@ -1,5 +1,5 @@
 /*
- * Connections while the daemon has no free descriptors: this process, daemon and client in one, has taken all.
+ * Connections while the daemon has no free descriptors: this process, which is daemon and client, has taken all.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * Permitted requests of tools, and invalid or forbidden ones.
+ * Requests of tools that are answered, and invalid or forbidden ones that are refused.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { daemonOf, dial } from '../client.ts'
 
 const folder = scratchFolder()
 
-test('config and stat', async t => {
+test('config returns the daemon’s options, and stat its counts', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '::1'])
   const client = dial(t, daemon)
   await client.hello()
@@ -55,7 +55,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(await faults(''), { faults: [] })
 })
 
-test('invalid requests get a message', async t => {
+test('an invalid request is answered with a list of the valid ones', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -91,7 +91,7 @@ test('invalid requests get a message', async t => {
   assert.ok('stat' in (await client.tool({ what: 'stat' })))
 })
 
-test('captures: a descriptor of a writable file is required; one subscription each', async t => {
+test('a capture needs a descriptor of a writable regular file, and a session has one subscription', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -174,7 +174,7 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
       return JSON.parse(records.pop() as string) as ToolReply
     },
     record: (more: Partial<TraceRecord>): void => {
-      const one = {
+      const defaults = {
         time: 1,
         duration: 1,
         pid: 1,
@@ -185,14 +185,14 @@ const createRequests = (isTrusted: boolean, more: Partial<DaemonState> = {}) => 
         dialect: 'ioctl',
         ret: 0,
       } as const
-      for (const post of subscribers) post({ ...one, ...more })
+      for (const post of subscribers) post({ ...defaults, ...more })
     },
   }
 }
 
 const trace = { what: 'trace', tag: '', pcap: false }
 
-test('a reply to a tool whose socket is full waits, behind the records before it', () => {
+test('a reply to a tool whose socket is full is sent later, after the records that precede it', () => {
   const { requests, request, record, records, setFreeMessages, wanted } = createRequests(true)
   request(trace)
   setFreeMessages(0)
@@ -206,7 +206,7 @@ test('a reply to a tool whose socket is full waits, behind the records before it
   assert.doesNotMatch(records[1]!, /"pid":7/)
 })
 
-test('an answer that comes after the end of its session is not sent', async () => {
+test('an answer after the end of its session is not sent, and the request’s descriptors are closed', async () => {
   let end = (): void => {}
   const untilEnded = () =>
     new Promise<void>(resolve => {
@@ -235,7 +235,7 @@ test('only the daemon’s own user may trace calls of all users', () => {
   assert.ok('config' in stranger.request({ what: 'config' }), 'any user may make the other requests')
 })
 
-test('a slow tool gets its records later, in order, and lost ones are counted', () => {
+test('a slow tool gets its records later and in order; records beyond 10,000 are dropped and counted', () => {
   const b = createRequests(true)
   assert.ok('tracing' in b.request(trace))
   b.record({ ret: 0 })
@@ -260,7 +260,7 @@ test('a slow tool gets its records later, in order, and lost ones are counted', 
   assert.equal(b.subscribers.size, 0)
 })
 
-test('a call too long for one message comes in parts; a longer one without its bytes', () => {
+test('a record too long for one message is sent in parts; one of megabytes without its call', () => {
   const b = createRequests(true)
   b.request(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })

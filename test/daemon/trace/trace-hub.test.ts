@@ -28,7 +28,7 @@ const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[]
   return records
 }
 
-test('a call is reported immediately, to the subscribers of its program', () => {
+test('a call is recorded immediately for the subscribers to its tag and to all tags', () => {
   const hub = createTraceHub(() => 0)
   const dialect = answering()
   assert.equal(
@@ -42,7 +42,7 @@ test('a call is reported immediately, to the subscribers of its program', () => 
   assert.equal('descriptors' in all[0], false)
 })
 
-test('subscribers of bytes get those that a call read and wrote; all get those of undecodable calls', () => {
+test('subscribers that want bytes get those that a call read and wrote; all get those of calls that were not decoded', () => {
   const hub = createTraceHub(() => 0)
   const [plain, abi]: TraceRecord[][] = [[], []]
   hub.subscribe({ tag: '', post: record => plain.push(record) })
@@ -69,7 +69,7 @@ test('subscribers of bytes get those that a call read and wrote; all get those o
   }
 })
 
-test('a call that returns descriptors is reported when their numbers are known', () => {
+test('the record of a call that creates descriptors is published when their numbers are known', () => {
   const hub = createTraceHub(() => 0)
   const records = listen(hub)
   const one = () => [5, undefined]

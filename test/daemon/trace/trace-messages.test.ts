@@ -93,7 +93,7 @@ test('private classes and driver attributes within a chain are shown by name', (
   )
 })
 
-test('declarations of spec/ are not sent again', () => {
+test('a record has no declarations of methods that spec/ declares', () => {
   for (const { call, outcome } of [
     { call: callOf('pd', 'create'), outcome: { object: 1, out: {} } },
     { call: callOf('rc_qp', 'postSend', 1), outcome: { out: { badWr: 0 } } },
@@ -101,7 +101,7 @@ test('declarations of spec/ are not sent again', () => {
     assert.equal(recordOf(call, outcome).call?.declared, undefined)
 })
 
-test('long values are sent outside the messages, and are shown like others', () => {
+test('long values are in `memory` of the record, and are shown like others', () => {
   const data = new Uint8Array(60_000).fill(0xab)
   const record = recordOf(callOf('sink', 'take', 3, { data }), { out: {} })
   assert.equal(record.call?.memory?.length, 1)
@@ -117,7 +117,7 @@ test('long values are sent outside the messages, and are shown like others', () 
   assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
 })
 
-test('a refused call, and one whose answer does not encode, are reported without an answer', () => {
+test('the record of a refused call has no answer, and that of a call that cannot be encoded has no messages', () => {
   const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
   assert.equal(refused.call?.answer, '')
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
