@@ -108,13 +108,13 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
     : { kind: 'ipv6', ...fields, flowLabel: view.getUint32(ip) & 0xf_ffff }
 }
 
-const checkBytes = (what: string, bytes: Uint8Array, length: number): void => {
-  if (bytes.length !== length) throw new RangeError(`${what} has ${bytes.length} bytes, allowed is ${length}`)
+const checkBytes = (field: string, bytes: Uint8Array, length: number): void => {
+  if (bytes.length !== length) throw new RangeError(`${field} has ${bytes.length} bytes, allowed is ${length}`)
 }
 
-const checkNumber = (what: string, value: number, limit: number): void => {
+const checkNumber = (field: string, value: number, limit: number): void => {
   if (!Number.isInteger(value) || value < 0 || value > limit) {
-    throw new RangeError(`${what} is ${value}, allowed is an integer from 0 to ${limit}`)
+    throw new RangeError(`${field} is ${value}, allowed is an integer from 0 to ${limit}`)
   }
 }
 

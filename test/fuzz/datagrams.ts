@@ -139,7 +139,7 @@ const agentTarget: Target = {
   },
 }
 
-// ---- umad: records {u8 call, u8 buffer of a read in units of 16 bytes, u16 memory bytes, u16 0, u16 0}, then memory ----
+// ---- umad: records {u8 call, u8 read buffer / 16 bytes, u16 memory bytes, u16 0, u16 0}, then the memory ----
 
 const MAX_CALLS = 40
 const MEMORY = 0x10000

@@ -36,8 +36,8 @@ const numbers = (): string => {
     `common attributes ${JSON.stringify(CommonAttribute)}`,
   ]
   const attributes = (direction: string, set: (typeof classes)[number]['methods'][string]['in']): void => {
-    for (const [name, { id, of, optional: may }] of Object.entries(set)) {
-      lines.push(`    ${direction} ${id} ${name}: ${of.kind}${may ? ' optional' : ''}`)
+    for (const [name, { id, of, optional: isOptional }] of Object.entries(set)) {
+      lines.push(`    ${direction} ${id} ${name}: ${of.kind}${isOptional ? ' optional' : ''}`)
       if (of.kind === 'record' || of.kind === 'list')
         for (const [field, { offset, of: kind }] of Object.entries(of.fields))
           lines.push(`      ${offset} ${field}: ${kind.kind}`)

@@ -85,22 +85,22 @@ describe('captures', () => {
       const frames = framesOf(file)
       assert.equal(frames.length, lines.length)
       for (const [i, bytes] of frames.entries()) {
-        const where = `frame ${i + 1}: ${lines[i]}`
+        const description = `frame ${i + 1}: ${lines[i]}`
         const frame = parseFrame(bytes)
-        assert.deepEqual(emitFrame(frame), new Uint8Array(bytes), where)
+        assert.deepEqual(emitFrame(frame), new Uint8Array(bytes), description)
         if (!isRoce(frame)) {
-          assert.equal(lines[i], '-', where)
+          assert.equal(lines[i], '-', description)
           continue
         }
-        assert.ok(verify(frame), where)
+        assert.ok(verify(frame), description)
         const packet = parsePacket(frame.payload)
-        assert.deepEqual(emitPacket(packet), frame.payload, where)
+        assert.deepEqual(emitPacket(packet), frame.payload, description)
         const opcode = frame.payload[0]
         if (lines[i].startsWith('RC_RESERVED_15')) {
           assert.deepEqual(packet, { kind: 'opaque', reason: 'unknown opcode 0x15', bytes: frame.payload })
         } else if (lines[i].startsWith('XRC_')) {
           // The forged packets of this opcode lack an XRCETH, which the independent decoder does not know.
-          assert.equal(opcodeByNumber[opcode]!.name, 'XRC_SEND_ONLY', where)
+          assert.equal(opcodeByNumber[opcode]!.name, 'XRC_SEND_ONLY', description)
         } else {
           assert.equal(describePacket(frame, packet), lines[i])
         }

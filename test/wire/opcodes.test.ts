@@ -1,4 +1,7 @@
-/* The opcode table (spec/wire/opcodes.ts) against the independent decoder's list, and its dense form against the records. */
+/*
+ * The opcode records of spec/wire/opcodes.ts against the list of an independent decoder, and its tables for hot code
+ * against the records.
+ */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'

@@ -96,12 +96,12 @@ export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
 /** A cell of a response with its value for classes without the attribute. */
 export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
-export const bit = (at: number, size: number, name: string, of: number): Cell => ({
+export const bit = (at: number, size: number, name: string, bitOfAttribute: number): Cell => ({
   at,
   size,
   as: 'bit',
   name,
-  bit: of,
+  bit: bitOfAttribute,
 })
 export const object = (at: number, size: 1 | 4 | 8 = 4): Cell => ({ at, size, as: 'object', name: 'object' })
 export const whichClass = (at: number, size: 1 | 4 | 8): Cell => ({ at, size, as: 'class', name: 'class' })

@@ -350,12 +350,12 @@ export const checkClasses = (classes: readonly ObjectClass[]): void => {
         ['out', m.out],
       ] as const)
         for (const [attribute, a] of Object.entries(attributes)) {
-          const where = `${path}: ${direction} attribute ${attribute}`
-          if (used.has(a.id)) throw new Error(`${where}: id ${a.id} is that of ${used.get(a.id)}`)
+          const attributePath = `${path}: ${direction} attribute ${attribute}`
+          if (used.has(a.id)) throw new Error(`${attributePath}: id ${a.id} is that of ${used.get(a.id)}`)
           used.set(a.id, attribute)
           if ((a.of.kind === 'ref' || a.of.kind === 'fd') && !names.has(a.of.class))
-            throw new Error(`${where}: there is no class ${a.of.class}`)
-          if (a.of.kind === 'record' || a.of.kind === 'list') checkFields(where, a.of.fields)
+            throw new Error(`${attributePath}: there is no class ${a.of.class}`)
+          if (a.of.kind === 'record' || a.of.kind === 'list') checkFields(attributePath, a.of.fields)
         }
     }
   }
