@@ -65,7 +65,8 @@ export interface Client {
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**
    * Makes a write command without an extended header. `body`: u32 words after the pointer to the response; `words`: the
-   * length of the response in u32 words. Returns the return value, the response, and the descriptors of the reply.
+   * length of the response in u32 words. Returns the return value (the command's length,
+   * or -errno), the response, and the descriptors of the reply.
    */
   command(
     context: number,

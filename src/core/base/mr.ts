@@ -1,12 +1,12 @@
 /*
  * Core's own memory regions (IBA 10.6.3, R22): checks of a registration, and keys.
  *
- * Refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets, unknown access
- * bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do
- * not permit the access (EFAULT). Bits of the optional range are ignored. A length of 0 is allowed inside a page. The
- * rkey equals the lkey if there is any remote access, and is 0 otherwise. Addresses of a region with ZERO_BASED start
- * at 0, as ibv_reg_mr's manual says; Linux' soft device ignores the flag. A region with bound windows cannot be
- * deregistered (10.6.7.2.6).
+ * A registration is refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets,
+ * unknown access bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do
+ * not exist or do not permit the access (EFAULT). Bits of the optional range are ignored. A length of 0 is allowed
+ * except at the start of a page. The rkey equals the lkey if there is any remote access, and is 0 otherwise. Addresses
+ * of a region with ZERO_BASED start at 0, as ibv_reg_mr's manual says; Linux' soft device ignores the flag. A region
+ * with bound windows cannot be deregistered (10.6.7.2.6).
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'

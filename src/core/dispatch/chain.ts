@@ -109,6 +109,29 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   })
 }
 
+/** The caller of the entries: `caller`, with the descriptors that the chain has created (`UNNUMBERED`). */
+const callerOfEntries = (caller: Caller, created: readonly (CoreObject | undefined)[]): Caller => {
+  /**
+   * Core's numbers by descriptor of the caller. Each is looked up once: the caller waits for the chain, so its
+   * descriptors do not change.
+   */
+  const numbers = new Map<number, number | undefined>()
+  return {
+    memory: caller.memory,
+    copyIn: (address, length) => caller.copyIn(address, length),
+    copyOut: (address, data) => caller.copyOut(address, data),
+    file: fd => caller.file?.(fd),
+    ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
+    ...(caller.allows && { allows: capability => caller.allows!(capability) }),
+    ...(caller.handlers !== undefined && { handlers: caller.handlers }),
+    descriptor(fd) {
+      if (fd >= UNNUMBERED) return created[fd - UNNUMBERED]?.handle
+      if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
+      return numbers.get(fd)
+    },
+  }
+}
+
 /** Runs a chain. EINVAL for malformed bytes, and for a chain that cannot be undone although UNDO is requested. */
 export const runChain = (
   call: CallContext,
@@ -134,29 +157,11 @@ export const runChain = (
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
-  /**
-   * Core's numbers by descriptor of the caller. Each is looked up once: the caller waits for the chain, so its
-   * descriptors do not change.
-   */
-  const numbers = new Map<number, number | undefined>()
-  const numberOf = (fd: number): number | undefined => {
-    if (fd >= UNNUMBERED) return created[fd - UNNUMBERED]?.handle
-    if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
-    return numbers.get(fd)
-  }
-  const chainCaller: Caller = {
-    memory: caller.memory,
-    copyIn: (address, length) => caller.copyIn(address, length),
-    copyOut: (address, data) => caller.copyOut(address, data),
-    file: fd => caller.file?.(fd),
-    ...(caller.openFile && { openFile: fd => caller.openFile!(fd) }),
-    ...(caller.allows && { allows: capability => caller.allows!(capability) }),
-    ...(caller.handlers !== undefined && { handlers: caller.handlers }),
-    descriptor: numberOf,
-  }
+  const chainCaller = callerOfEntries(caller, created)
   if (onError === ChainErrors.values.UNDO) checkUndo(view, entries)
 
-  const end = (done: number, error?: CallError): ChainOutcome => {
+  /** Ends the chain after `done` entries that succeeded; `error`: of the next entry. */
+  const endChain = (done: number, error?: CallError): ChainOutcome => {
     const undone = error !== undefined && onError === ChainErrors.values.UNDO
     const all = [...created, ...additional].filter(
       object => object !== undefined && object.life === Lifecycle.LIVE,
@@ -173,20 +178,20 @@ export const runChain = (
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
       const { call: number, ref, at, message } = entries[index]
-      const before = additional.length
-      const failed = (error: unknown): ChainOutcome => {
+      const additionalBefore = additional.length
+      const endWith = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
         // If the entry created an object, but its answer did not fit, the caller could not refer to the object.
-        undoObjects(context, [created[index], ...additional.splice(before)])
+        undoObjects(context, [created[index], ...additional.splice(additionalBefore)])
         created[index] = undefined
-        return end(index, error)
+        return endChain(index, error)
       }
       try {
         const decoded = decodeMessage(view, number, message)
         const { call: found } = decoded
         if (decoded.short !== undefined) {
           decoded.refuse()
-          return failed(decoded.short)
+          return endWith(decoded.short)
         }
         checkEntry(index, { class: found.class, name: found.methodName, method: found.method }, ref)
         const object =
@@ -204,14 +209,14 @@ export const runChain = (
         if (result instanceof Promise)
           return result
             .then(answered)
-            .catch(failed)
-            .then(stopped => stopped ?? runFrom(index + 1))
+            .catch(endWith)
+            .then(outcome => outcome ?? runFrom(index + 1))
         answered(result)
       } catch (error) {
-        return failed(error)
+        return endWith(error)
       }
     }
-    return end(entries.length)
+    return endChain(entries.length)
   }
   return runFrom(0)
 }

@@ -296,9 +296,9 @@ const finishLater = async (
   promise: Promise<AnyResult>,
 ): Promise<Result> => {
   const { device, entry } = call
-  const pinned: CoreObject[] = entry.kind === 'other' ? [object] : []
-  for (const { name } of entry.references) if (args[name] !== undefined) pinned.push(args[name] as CoreObject)
-  for (const used of pinned) used.uses++
+  const objects: CoreObject[] = entry.kind === 'other' ? [object] : []
+  for (const { name } of entry.references) if (args[name] !== undefined) objects.push(args[name] as CoreObject)
+  for (const used of objects) used.uses++
   device.core.waiting++
   try {
     return finishCall(call, object, await promise)
@@ -307,7 +307,7 @@ const finishLater = async (
     throw error
   } finally {
     device.core.waiting--
-    for (const used of pinned) releaseUse(used)
+    for (const used of objects) releaseUse(used)
   }
 }
 
@@ -361,7 +361,7 @@ const checkedArguments = (
   return resolveReferences(context, caller, entry, args)
 }
 
-/** The object of a call; a new one for a create. */
+/** The object of a call; a new one for a create. If `values` is `args`, no argument refers to an object. */
 const objectOfCall = (
   context: Context,
   entry: Entry,
@@ -369,12 +369,11 @@ const objectOfCall = (
   args: AnyValues,
   values: HandlerValues,
 ): CoreObject =>
-  // No argument refers to an object.
   entry.kind === 'create'
     ? createObject(context, entry.class, values === args ? noParents : context.parents)
     : findTarget(context, entry, number)
 
-/** Throws EBUSY unless the object is unused. */
+/** Marks an object as being destroyed. Throws EBUSY if it is used. */
 const beginDestroy = (entry: Entry, object: CoreObject): void => {
   if (object.uses > 0)
     throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
@@ -402,6 +401,9 @@ const prepareCall = (
   return object && prepareWithdrawEvents(object)
 }
 
+/**
+ * Runs a call. `check`: how its arguments are checked. `preparations`: how many promises of `prepareCall` were awaited.
+ */
 const run = (
   context: Context,
   entry: Entry,

@@ -14,9 +14,11 @@ import { CallError } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes } from './address-space.ts'
 
+// A page of the directory has the rows of 4096 consecutive indices.
 const PAGE_BITS = 12
 const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
+/** Number of indices, index 0 included. */
 const INDICES = 1 << 24
 
 /** The kind of memory that a key refers to. */

@@ -63,7 +63,7 @@ const MAX_SESSIONS = 16
 /**
  * Descriptors charged for a session: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
  */
-const DESCRIPTORS = 8
+const SESSION_DESCRIPTORS = 8
 
 /** Linux's capability numbers. */
 const capabilities = { NET_RAW: 13 } as const
@@ -106,13 +106,14 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
 /** Takes descriptors from the quota; undefined if it is exhausted. */
 const tryTake = (quota: FdQuota): (() => void) | undefined => {
   try {
-    return quota.take(DESCRIPTORS)
+    return quota.take(SESSION_DESCRIPTORS)
   } catch (error) {
     if (error instanceof CallError) return undefined
     throw error
   }
 }
 
+/** Serves the messages of an accepted connection. */
 const serve = (
   daemon: DaemonState,
   fd: number,
@@ -133,8 +134,8 @@ const serve = (
   const request = newRequest()
   const caller: Caller = {
     memory: space,
-    copyIn: (address, length) => (passed ?? space).copyIn(address, length),
-    copyOut: (address, bytes) => (passed ?? space).copyOut(address, bytes),
+    copyIn: (address, length) => (passedMemory ?? space).copyIn(address, length),
+    copyOut: (address, bytes) => (passedMemory ?? space).copyOut(address, bytes),
     descriptor(number) {
       const target = fdTarget(process.pid, number)
       return typeof target === 'string' ? daemon.events.find(target, process, number) : undefined
@@ -146,8 +147,10 @@ const serve = (
   }
   /** The process's last known name: lines about it may be logged after its end. */
   let command = commandName(process.pid) ?? '?'
+  /** Whether the client has sent HELLO with this protocol version. */
   let hasGreeted = false
-  let passed: PassedMemory | undefined
+  /** The memory file that the client has passed with HELLO, if it has. */
+  let passedMemory: PassedMemory | undefined
   /** Access to the process's memory has blocked the daemon for too long: its requests fail, and the session ends. */
   let isCutOff = false
   const cutOff = (): void => {
@@ -160,8 +163,9 @@ const serve = (
   }
   /** Number of calls in progress: the client's next message is not read until they are answered. */
   let callsInProgress = 0
+  /** Whether tool requests wait until the socket can take messages. */
   let wantsWritable = false
-  const listen = (): void => {
+  const updateWatcher = (): void => {
     if (!client.isClosed) watcher.update({ readable: callsInProgress === 0, writable: wantsWritable })
   }
 
@@ -201,10 +205,10 @@ const serve = (
       }),
     answerLater(header, answered) {
       callsInProgress++
-      listen()
+      updateWatcher()
       void answered.catch(client.failureHandler(header)).finally(() => {
         callsInProgress--
-        listen()
+        updateWatcher()
       })
     },
   }
@@ -217,7 +221,7 @@ const serve = (
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,
     wantWritable(wanted) {
       wantsWritable = wanted
-      listen()
+      updateWatcher()
     },
     user: account.user,
     isTrusted: standing === 'owner',
@@ -230,13 +234,14 @@ const serve = (
    * Answers HELLO. A program whose memory the daemon may not access, and that passes no memory file, is refused
    * immediately, since all of its calls would fail; a tool needs only replies.
    */
-  const hello = (fd: number | undefined): void => {
-    const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
+  const hello = (passedFd: number | undefined): void => {
+    // The descriptor is a userfaultfd, or otherwise a memory file.
+    const isUserfaultFd = passedFd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
     // Using the userfaultfd can block on the mmap lock of the program's address space, so it is accepted only from
     // programs of the daemon's own user.
-    if (isUnmapping && standing === 'owner') space.watchUnmapping(fd)
-    else if (isUnmapping) close(fd)
-    const file = isUnmapping ? undefined : fd
+    if (isUserfaultFd && standing === 'owner') space.watchUnmapping(passedFd)
+    else if (isUserfaultFd) close(passedFd)
+    const file = isUserfaultFd ? undefined : passedFd
     if (standing === 'refused') {
       if (file !== undefined) close(file)
       reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))
@@ -244,10 +249,10 @@ const serve = (
       return
     }
     const newMemory = file === undefined ? undefined : takePassedMemory(file, process.guest)
-    const isFileValid = file === undefined || (newMemory !== undefined && passed === undefined)
-    if (passed === undefined) passed = newMemory
+    const isFileValid = file === undefined || (newMemory !== undefined && passedMemory === undefined)
+    if (passedMemory === undefined) passedMemory = newMemory
     else newMemory?.close()
-    client.isReachable = passed !== undefined || mayAccess(process)
+    client.isReachable = passedMemory !== undefined || mayAccess(process)
     const accessError = !isFileValid ? Errno.EINVAL : client.isReachable ? 0 : Errno.EACCES
     const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
     client.tag = request.tag
@@ -367,7 +372,7 @@ const serve = (
         () => daemon.destroyWaits.removeCaller(caller),
         () => daemon.failures.onDisconnect(process.pid),
         () => space.close(),
-        () => passed?.close(),
+        () => passedMemory?.close(),
         () => closeProcess(process),
         ended,
       ])
