@@ -10,18 +10,19 @@ const sys = libcFunctions({
   getgrnam_r: 'int getgrnam_r(const char *name, int64_t entry, int64_t text, uint64_t length, int64_t found)',
 })
 
-/** struct passwd and struct group both begin {char *name, char *password, u32 number}. */
-const NUMBER = 16
+// Offsets in the arena: the entry, a struct passwd or struct group, which both begin {char *name, char *password,
+// u32 id}; the pointer to the entry, null if there is none; the strings of the entry.
+const ENTRY_ID = 16
 const FOUND = 64
 const TEXT = 128
-/** Buffer for the strings of an entry; the members of a large group need the most. */
-const ROOM = 1 << 20
+/** Bytes for the strings of an entry; the members of a large group need the most. */
+const TEXT_BYTES = 1 << 20
 
-/** The id of an account; undefined if no account has that name. Throws an Error with a message. */
-export const accountNumber = (kind: 'user' | 'group', name: string): number | undefined => {
-  const { address, u32 } = mapArena(TEXT + ROOM)
+/** The id of a user or group; undefined if none has that name. Throws an Error if the lookup fails. */
+export const accountId = (kind: 'user' | 'group', name: string): number | undefined => {
+  const { address, u32 } = mapArena(TEXT + TEXT_BYTES)
   const lookUp = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r
-  const error = lookUp(name, address, address + TEXT, ROOM, address + FOUND)
+  const error = lookUp(name, address, address + TEXT, TEXT_BYTES, address + FOUND)
   if (error !== 0) throw new Error(`${kind} "${name}" cannot be looked up (${errnoName(error)})`)
-  return u32[FOUND >> 2] === 0 && u32[(FOUND >> 2) + 1] === 0 ? undefined : u32[NUMBER >> 2]
+  return u32[FOUND >> 2] === 0 && u32[(FOUND >> 2) + 1] === 0 ? undefined : u32[ENTRY_ID >> 2]
 }

@@ -1,16 +1,17 @@
 /*
  * CRC-32 (the polynomial of Ethernet and zlib, reflected) with carry-less multiplication, from the native library built
- * from native/native.c. It takes addresses, so it works on arenas without a view. Callers use zlib where the library is
+ * from native/native.c. It takes addresses, so no view of the bytes is needed. Callers use zlib where the library is
  * absent, and test the native code with known answers before they use it.
  */
 import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'
 import { libraryFunctions } from './native.ts'
 
-/** Maximum buffers of one call. */
-const EACH = 128
+/** Maximum buffers of one call of `NativeEachCrc.crc`. */
+const MAX_BUFFERS = 128
 
 export interface NativeCrc {
+  /** For reports and tests: 'native'. */
   readonly name: string
   /** CRC of `length` bytes at `address`, continuing from `seed` as zlib's crc32 does (0 to begin); 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
@@ -19,7 +20,7 @@ export interface NativeCrc {
 }
 
 export interface NativeEachCrc {
-  /** By buffer: the seed before `crc` is called, the CRC afterwards. */
+  /** By buffer: its seed before `crc` is called, its CRC afterwards. */
   readonly registers: Int32Array
   /** CRCs of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
   crc(address: number, length: number, stride: number, count: number): void
@@ -37,12 +38,12 @@ export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): N
       userdma_crc32_each:
         'void userdma_crc32_each(int64_t registers, int64_t bytes, uint64_t length, uint64_t stride, uint64_t count)',
     })
-    const words = mapArena(4 * EACH)
+    const words = mapArena(4 * MAX_BUFFERS)
     return {
       name: 'native',
       crc: (address, length, seed) => crc32(seed, address, length),
       each: {
-        registers: words.i32.subarray(0, EACH),
+        registers: words.i32.subarray(0, MAX_BUFFERS),
         crc: (address, length, stride, count) => {
           crcEach(words.address, address, length, stride, count)
         },

@@ -2,19 +2,21 @@
  * Checks whether other users can replace files in a folder, as sshd does with StrictModes.
  *
  * A folder is safe if only this user and root can create, rename and remove entries in it, and in every folder and
- * symbolic link of its path. A parent may be sticky and writable by all, as /tmp is: its entries stay their owners'.
- * The folder itself may not, since any user could create its missing names.
+ * symbolic link of its path. A parent may be writable by all if it is sticky, as /tmp is: then only the owner of an
+ * entry can rename or remove it. The folder itself may not be: any user could create a file there that does not exist
+ * yet.
  */
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
+/** The length of the only user id mapping of the initial user namespace: all ids but -1. */
 const ALL_USERS = 2 ** 32 - 1
 
 /**
- * One mapping of user ids: the first id in this user namespace, the first id outside, and their number; empty if
- * unknown.
+ * The user id mappings of this user namespace (user_namespaces(7)), each as the first id inside it, the first id in the
+ * parent namespace, and the number of ids; empty if they cannot be read.
  */
 const userMap = (): readonly (readonly [inside: number, outside: number, count: number])[] => {
   try {
@@ -26,8 +28,8 @@ const userMap = (): readonly (readonly [inside: number, outside: number, count: 
 }
 
 /**
- * The owner shown for files of users without an id in this namespace. In a user namespace root's files may show it too.
- * Undefined if all users have ids.
+ * The id that stat(2) shows for files of users without an id in this user namespace (overflowuid). The files of the
+ * machine's root may show it too, so it is accepted as an owner. Undefined if all users have ids.
  */
 const unmappedUser = (): number | undefined => {
   const [first] = userMap()
@@ -43,21 +45,22 @@ const unmappedUser = (): number | undefined => {
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 
-/** The id outside of the namespace of a user in it. */
+/** The id that a user of this user namespace has in the parent namespace. */
 export const outerUser = (uid: number): number => {
-  const found = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
-  return found === undefined ? uid : uid - found[0] + found[1]
+  const stat = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
+  return stat === undefined ? uid : uid - stat[0] + stat[1]
 }
 
+/** As `exposure`, for `path` and all its parents. `isLast`: the folder in question, not one of its parents. */
 const exposureOf = (path: string, isLast: boolean, owners: readonly (number | undefined)[]): string | undefined => {
   const folder = dirname(path)
-  const above = folder === path ? undefined : exposureOf(folder, false, owners)
-  if (above !== undefined) return above
-  const found = lstatSync(path)
-  if (!owners.includes(found.uid)) return `${path} belongs to ${userText(found.uid)}`
-  if (found.isSymbolicLink()) return exposureOf(resolve(realpathSync(folder), readlinkSync(path)), isLast, owners)
-  if ((found.mode & WRITABLE_BY_OTHERS) === 0 || (!isLast && (found.mode & STICKY) !== 0)) return undefined
-  return `others may write to ${path} (mode ${(found.mode & 0o7777).toString(8).padStart(4, '0')})`
+  const parentExposure = folder === path ? undefined : exposureOf(folder, false, owners)
+  if (parentExposure !== undefined) return parentExposure
+  const stat = lstatSync(path)
+  if (!owners.includes(stat.uid)) return `${path} belongs to ${userText(stat.uid)}`
+  if (stat.isSymbolicLink()) return exposureOf(resolve(realpathSync(folder), readlinkSync(path)), isLast, owners)
+  if ((stat.mode & WRITABLE_BY_OTHERS) === 0 || (!isLast && (stat.mode & STICKY) !== 0)) return undefined
+  return `others may write to ${path} (mode ${(stat.mode & 0o7777).toString(8).padStart(4, '0')})`
 }
 
 /**

@@ -7,11 +7,14 @@ import { fileURLToPath } from 'node:url'
 
 const libraryName = join('build', 'native', 'libuserdma_native.so')
 
-/** Of this file; of the program, where a bundle of CommonJS has no URL. */
+/** The folder of this file; in a CommonJS bundle, which has no URL, that of the program. */
 const ownFolder = (): string =>
   dirname(import.meta.url === undefined ? (process.argv[1] ?? '.') : fileURLToPath(import.meta.url))
 
-/** The library's path: in the nearest folder above this file that has it; undefined if it was not built. */
+/**
+ * The library's path, in the nearest folder from `start` upwards that has it, up to the package's; undefined if it was
+ * not built.
+ */
 export const nativeLibraryPath = (start: string = ownFolder()): string | undefined => {
   for (let at = start; ; at = dirname(at)) {
     if (existsSync(join(at, libraryName))) return join(at, libraryName)

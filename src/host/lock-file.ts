@@ -6,12 +6,13 @@
  * and only a regular file of our own is locked. The wait is asynchronous, so that signals are handled, and limited.
  */
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { EAGAIN } from './errno.ts'
 import { check, lastErrno, libcFunctions } from './native.ts'
 
 const sys = libcFunctions({ flock: 'int flock(int fd, int operation)' })
 
 const LOCK_EX_NB = 2 | 4
-const EWOULDBLOCK = 11
+
 const { O_RDWR, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
 /** Milliseconds between two tries. */
 const INTERVAL = 10
@@ -33,8 +34,8 @@ const openLock = (path: string): number => {
   throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock must be; remove it`)
 }
 
-/** The process that holds the lock, if the kernel reports it. */
-const holder = (fd: number): string => {
+/** The process that holds the lock, for messages; the kernel may not report it. */
+const holderText = (fd: number): string => {
   const { ino } = fstatSync(fd)
   const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(readFileSync('/proc/locks', 'utf8'))
   return found === null ? 'another process' : `process ${found[1]}`
@@ -42,12 +43,12 @@ const holder = (fd: number): string => {
 
 const tryLock = (fd: number, path: string): boolean => {
   if (sys().flock(fd, LOCK_EX_NB) === 0) return true
-  if (lastErrno() !== EWOULDBLOCK) check('flock', -1, path)
+  if (lastErrno() !== EAGAIN) check('flock', -1, path)
   return false
 }
 
-/** Whether the open file still has that name. */
-const isAt = (path: string, fd: number): boolean =>
+/** Whether `path` still names the open file. */
+const isSameFile = (path: string, fd: number): boolean =>
   lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
 
 export interface LockFile {
@@ -56,26 +57,26 @@ export interface LockFile {
 }
 
 /**
- * Locks the file `path`; waits for it at most `patience` milliseconds. The holder may remove the file before closing
- * it: a lock on a removed file excludes no other process, so it is taken again on the new file. Throws an Error with a
- * message.
+ * Locks the file `path`; waits for it at most `timeout` milliseconds. The holder removes the file before it closes the
+ * descriptor, and a lock on a removed file excludes no other process; so after such a lock the new file is locked.
+ * Throws an Error with a message.
  */
-export const takeLock = async (path: string, patience = 10_000): Promise<LockFile> => {
-  const deadline = performance.now() + patience
+export const takeLock = async (path: string, timeout = 10_000): Promise<LockFile> => {
+  const deadline = performance.now() + timeout
   for (;;) {
     const fd = openLock(path)
     try {
       while (!tryLock(fd, path)) {
         if (performance.now() >= deadline)
           throw new Error(
-            `${path} is locked by ${holder(fd)}, which starts a daemon at the same path; end it and try again`,
+            `${path} is locked by ${holderText(fd)}, which starts a daemon at the same path; end it and try again`,
           )
         await new Promise(resolve => setTimeout(resolve, INTERVAL))
       }
-      if (isAt(path, fd))
+      if (isSameFile(path, fd))
         return {
           release() {
-            if (isAt(path, fd)) rmSync(path)
+            if (isSameFile(path, fd)) rmSync(path)
             closeSync(fd)
           },
         }

@@ -19,14 +19,14 @@ export type NativeFunction = (...args: (number | string)[]) => number
 /** koffi's version in package.json. */
 const VERSION = '3.3.4'
 
-/** The package's library, without the package's own loader if possible: that takes several times as long. */
+/** Loads koffi's native module directly if possible: the package's own loader takes several times as long. */
 const loadKoffi = (require: NodeJS.Require): Koffi => {
   const library = `@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`
   try {
     const direct = require(library) as Koffi & { readonly version?: string }
     if (direct.version === VERSION) return direct
   } catch {
-    // another libc or package manager: its loader knows the path, or reports what is wrong
+    // another libc or package manager: koffi's loader knows the path, or reports what is wrong
   }
   return require('koffi') as Koffi
 }
@@ -42,7 +42,7 @@ export const koffi = (): Koffi => {
     throw new Error(`native calls need 64-bit little-endian Linux; this is ${platform} on ${arch} (${endianness()})`)
   }
   try {
-    // A bundle of CommonJS has no URL of its own; the program's URL leads to the packages that it was installed with.
+    // A CommonJS bundle has no URL; there koffi is looked up from the program's path.
     loaded = loadKoffi(createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`))
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)

@@ -2,8 +2,8 @@
  * Output files of commands: traces and captures, which contain the data of programs.
  *
  * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user's own is
- * truncated, so that another user with write access to the folder cannot redirect the output. The links to our own
- * descriptors (/dev/stdout, /dev/fd/3) are the kernel's.
+ * truncated, so that another user with write access to the folder cannot redirect the output. Links to our own
+ * descriptors (/dev/stdout, /dev/fd/3) are followed, since they are the kernel's.
  */
 import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -12,26 +12,33 @@ const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
 
 const isDescriptor = (path: string): boolean => /^(\/dev|\/proc\/self)\/(stdout|stderr|fd\/\d+)$/.test(path)
 
-/** The open itself must not wait for another user's FIFO. */
+/** Flags of open(2): opening must not wait for another user's FIFO. */
 const flagsFor = (path: string): number => {
   if (isDescriptor(path)) return O_WRONLY | O_CREAT
   const isOwn = lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.()
   return O_WRONLY | O_CREAT | O_NOFOLLOW | (isOwn ? 0 : O_NONBLOCK)
 }
 
-const empty = (name: string, fd: number): void => {
-  const found = fstatSync(fd)
-  const { uid, nlink } = found
+/**
+ * Truncates a regular file of the user and sets its mode to 0600; leaves devices and FIFOs of the user or root as they
+ * are. Throws an Error for other files. `name`: as the user wrote it.
+ */
+const truncateOwn = (name: string, fd: number): void => {
+  const stat = fstatSync(fd)
+  const { uid, nlink } = stat
   const isOwn = uid === process.geteuid?.()
-  if (!isOwn && (found.isFile() || uid !== 0))
+  if (!isOwn && (stat.isFile() || uid !== 0))
     throw new Error(`cannot write to ${name}: it belongs to user ${uid}; remove it, or name another file`)
-  if (!found.isFile()) return
+  if (!stat.isFile()) return
   if (nlink > 1) throw new Error(`cannot write to ${name}: the file has ${nlink} names; remove it, or name another`)
   fchmodSync(fd, 0o600)
   ftruncateSync(fd)
 }
 
-/** An empty file, or a device or FIFO, to write to; its descriptor. Throws an Error with a message. */
+/**
+ * Opens `name` for writing: an empty file, which is created if necessary, or a device or FIFO. Returns the descriptor.
+ * Throws an Error with a message.
+ */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)
   let fd: number
@@ -43,7 +50,7 @@ export const createOutputFile = (name: string): number => {
     throw new Error(`cannot write to ${name}: ${code}`)
   }
   try {
-    empty(name, fd)
+    truncateOwn(name, fd)
     return fd
   } catch (error) {
     closeSync(fd)

@@ -1,11 +1,11 @@
 /*
- * Current owner of a process: the rule by which Linux allows access to another program's memory (ptrace(2), "Ptrace
- * access mode checking"), for a daemon to which the kernel would allow everything.
+ * The owner that a process has now. Linux allows access to another program's memory by its owner (ptrace(2), "Ptrace
+ * access mode checking"); here a daemon to which the kernel would allow all accesses checks the owner itself.
  *
- * With CAP_SYS_PTRACE the kernel's check allows programs that the client itself could not read: one that it became by
- * exec of a set-uid file, or one that is not dumpable. So such a daemon checks itself. /proc/PID/ns belongs to the
- * process's effective user and group, and to root once the process is not dumpable; a descriptor of it keeps referring
- * to the process (0.4 µs a check).
+ * With CAP_SYS_PTRACE the kernel allows access to programs that the client itself could not read: one that the client
+ * became by exec of a set-uid file, or one that is not dumpable. /proc/PID/ns belongs to the process's effective user
+ * and group, and to root if the process is not dumpable; an open descriptor of it keeps referring to the process (0.4
+ * µs a check).
  */
 import { closeSync, openSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -17,7 +17,7 @@ const sys = libcFunctions({ statx: 'int statx(int fd, int64_t path, int flags, u
 const CAP_SYS_PTRACE = 19
 const AT_EMPTY_PATH = 0x1000
 const STATX_UID_GID = 0x18
-/** struct statx, and an empty path behind it. */
+/** Offsets of stx_uid and stx_gid in struct statx, and its size; an empty path follows it in the arena. */
 const Statx = { UID: 20, GID: 24, BYTES: 256 } as const
 
 let arena: Arena | undefined
@@ -33,15 +33,15 @@ export interface Owner {
   readonly fd: number
 }
 
-let mayAll: boolean | undefined
+let hasPtraceCapability: boolean | undefined
 
 /** Whether the kernel allows accesses that a client with this uid may not make; then owners must be checked. */
 export const needsOwner = (uid: number): boolean => {
-  mayAll ??= hasCapability(process.pid, CAP_SYS_PTRACE)
-  return mayAll && uid !== 0
+  hasPtraceCapability ??= hasCapability(process.pid, CAP_SYS_PTRACE)
+  return hasPtraceCapability && uid !== 0
 }
 
-/** Opens a process for checks whether it still belongs to uid and gid; undefined if there is no such process. */
+/** Opens /proc/PID/ns, for `isOwned` to check `uid` and `gid` against; undefined if there is no such process. */
 export const openOwner = (pid: number, uid: number, gid: number): Owner | undefined => {
   try {
     return { uid, gid, fd: openSync(`/proc/${pid}/ns`, 'r') }

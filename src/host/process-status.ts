@@ -27,12 +27,12 @@ export const hasCapability = (pid: number, capability: number): boolean => {
 }
 
 /** The initial user namespace, from which every other one descends (PROC_USER_INIT_INO). */
-const FIRST_USER_NAMESPACE = 'user:[4026531837]'
+const INITIAL_USER_NAMESPACE = 'user:[4026531837]'
 
-/** Whether a process has a capability in the initial user namespace. */
-export const hasCapabilityEverywhere = (pid: number, capability: number): boolean => {
+/** Whether a process has a capability in the initial user namespace; false if it has ended. */
+export const hasInitialCapability = (pid: number, capability: number): boolean => {
   try {
-    return readlinkSync(`/proc/${pid}/ns/user`) === FIRST_USER_NAMESPACE && hasCapability(pid, capability)
+    return readlinkSync(`/proc/${pid}/ns/user`) === INITIAL_USER_NAMESPACE && hasCapability(pid, capability)
   } catch {
     return false
   }
@@ -50,16 +50,17 @@ export const lockLimit = (pid: number): number => {
 }
 
 /**
- * Whether a child of fork gets a copy of the memory at an address: it is private, and not MADV_DONTFORK or
- * MADV_WIPEONFORK. Undefined if that cannot be determined.
+ * Whether a child of fork gets a copy of the memory at an address: a private mapping without MADV_DONTFORK and
+ * MADV_WIPEONFORK. Undefined if no mapping contains the address, or the process's mappings cannot be read.
  */
 export const isCopiedByFork = (pid: number, address: number): boolean | undefined => {
   try {
     const maps = readFileSync(`/proc/${pid}/smaps`, 'latin1')
     for (const [, start, end, flags] of maps.matchAll(/^([0-9a-f]+)-([0-9a-f]+) .*\n(?:[A-Z].*\n)*?VmFlags: (.*)$/gm)) {
       if (address < Number.parseInt(start!, 16) || address >= Number.parseInt(end!, 16)) continue
-      const all = flags!.trim().split(' ')
-      return !['sh', 'dc', 'wf'].some(flag => all.includes(flag))
+      const vmFlags = flags!.trim().split(' ')
+      // shared, MADV_DONTFORK, MADV_WIPEONFORK
+      return !['sh', 'dc', 'wf'].some(flag => vmFlags.includes(flag))
     }
   } catch {}
   return undefined

@@ -2,10 +2,10 @@
  * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
  * With such a socket the kernel chooses the IPv4 identification, which the ICRC covers: other ports could not check our
- * packets, and over IPv6 we could not check some of theirs. So it works only between ports of this kind, which mark
- * their packets: the ICRC is computed for identification 0 and XORed with ICRC_MARK. Packets with a standard ICRC come
- * from another kind of port; they are dropped, counted and reported. Hop limit, traffic class and flow label can
- * neither be set nor read.
+ * packets, and over IPv6 this port could not receive those without a UDP checksum. So it works only between ports of
+ * this kind, which mark their packets: the ICRC is computed for identification 0 and XORed with ICRC_MARK. Packets with
+ * a standard ICRC come from another kind of port; they are dropped, counted and reported. Hop limit, traffic class and
+ * flow label can neither be set nor read.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
@@ -18,7 +18,7 @@ import { createFlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'
 import { emptyTappedRun, type noAddress, type Port, type PortCounters, SCRATCH_BYTES, type TapOutcome } from './port.ts'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from './runs/limits.ts'
-import { createAddresses, ROOMS_BYTES, socketPortParts } from './socket-port.ts'
+import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from './socket-port.ts'
 import { createSenders } from './udp/senders.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
@@ -40,30 +40,34 @@ export interface DgramPortOptions {
   readonly interfaceName: string
   /** Creates the memory for packets. Native code that accesses it needs an address. Default: ordinary memory. */
   readonly makeArena?: (bytes: number) => Arena
-  /** Called once for each address whose packets are dropped. */
+  /** Called once for each address that sends packets with a standard ICRC. */
   readonly onForeign?: (address: Uint8Array) => void
 }
 
-/** XORed with the ICRC. No identification changes the ICRC of any packet in this way. */
+/** XORed with the ICRC. No IPv4 identification changes the ICRC of any packet by this value. */
 export const ICRC_MARK = 0x756d_6461
 
-/** Parts of the arena: runs that are being sent, space for layers that keep packets, received packets. */
+/** Parts of the arena: runs that are being sent, buffers of layers, the owner's scratch memory, received packets. */
 const STAGING = 4 * RUN_BYTES
-const ROOMS_AT = STAGING
-const SCRATCH_AT = ROOMS_AT + ROOMS_BYTES
+const LAYER_BUFFERS_AT = STAGING
+const SCRATCH_AT = LAYER_BUFFERS_AT + LAYER_BUFFERS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
-/** Alignment of packets: the payload after the BTH is aligned for copies (transport/run.ts). */
+/**
+ * Packets begin at 4 modulo 16, so that the payload after the BTH of 12 bytes is aligned for copies (transport/run.ts).
+ */
 const PHASE = 4
-/** Maximum number of peers' addresses that are cached as bytes, and of those that were reported. */
-const MAX_KNOWN = 4096
+/** Maximum number of peers' addresses that are cached as bytes, and that are reported to `onForeign`. */
+const MAX_PEER_ADDRESSES = 4096
 
-interface Waiting {
+/** `sender`: number in `senders`. */
+interface ReceivedPacket {
   readonly offset: number
   readonly length: number
   readonly sender: number
 }
 
+/** A packet to be sent. `source`: number of the address in `addresses`; `destination`: as Node writes addresses. */
 interface QueuedPacket {
   readonly at: number
   readonly length: number
@@ -82,11 +86,13 @@ export const createDgramPort = ({
   const senders = createSenders(flows)
   const addressTable = createAddresses<DgramSocket>()
   const { addresses, sockets, numberOf } = addressTable
-  /** By flow: number of the source address, and destination as text. */
+  /** By flow: number of the source address, and the destination as Node writes addresses. */
   const sourceOf: number[] = []
   const destinationOf: string[] = []
-  const known = new Map<string, Uint8Array>()
-  const refused = new Set<string>()
+  /** Addresses as bytes, by their text. */
+  const parsedAddresses = new Map<string, Uint8Array>()
+  const reportedAddresses = new Set<string>()
+  /** The columns of one receive buffer, for `senders.find`. */
   const source = { addresses: new Uint32Array(4), ports: new Uint16Array(1), trafficClasses: [0], hopLimits: [0] }
   const counters: DgramCounters = {
     sentPackets: 0,
@@ -101,45 +107,52 @@ export const createDgramPort = ({
   }
   let closed = false
   /**
-   * Sending: end of the used staging area, end of the reservation, and number of datagrams that the system has not sent
-   * yet.
+   * Sending: end of the used staging area, end of the reservation (-1: none), number of datagrams that the system has
+   * not sent yet, and whether a reservation failed and waits for them.
    */
   let filled = 0
-  let roomEnd = -1
+  let reservationEnd = -1
   let sending = 0
-  let wanted = false
+  let isReserveWaiting = false
   /** Packets with ICRCs that are sent at the end of the poll. */
   const queue: QueuedPacket[] = []
-  /** Receiving: packets that wait, end of the used area, and whether the port's user has received some of them. */
-  let waiting: Waiting[] = []
+  /**
+   * Receiving: packets since the buffers were reused, of which [cursor, …) were not delivered; used bytes of the
+   * received area; whether packets were delivered and not released yet.
+   */
+  let received: ReceivedPacket[] = []
   let cursor = 0
   let used = 0
   let isInUse = false
 
+  /** An address as Node writes it: link-local with its zone. */
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
-  /** The zone of an address as Node writes interfaces. */
-  const interfaceOf = (address: Uint8Array, addressTable: Uint8Array): string =>
-    isMappedIpv4(address) ? addressText(addressTable) : `::%${interfaceName}`
+  /** The interface as Node writes it in multicast options: for IPv4 `ownAddress`, which the interface has. */
+  const interfaceText = (ownAddress: Uint8Array): string =>
+    isMappedIpv4(ownAddress) ? addressText(ownAddress) : `::%${interfaceName}`
 
   /** Opens a socket for an address; assigns the address a number if it has none. */
-  const open = (address: Uint8Array, multicast: { by?: string; on?: string }): void => {
+  const open = (address: Uint8Array, multicast: { sendThrough?: string; memberOn?: string }): void => {
     const number = addressTable.numberFor(address)
-    const take = (bytes: Uint8Array, from: string, fromPort: number): void => onMessage(number, bytes, from, fromPort)
-    const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
+    const onDatagram = (bytes: Uint8Array, from: string, fromPort: number): void =>
+      onMessage(number, bytes, from, fromPort)
+    const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, onDatagram, multicast)
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
     port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
     addressTable.put(address, socket)
   }
 
+  /** XORs the ICRC of a packet with ICRC_MARK. */
   const mark = (offset: number, length: number): void => {
     const at = offset + length - ICRC_BYTES
     arena.view.setUint32(at, arena.view.getUint32(at) ^ ICRC_MARK)
   }
 
   const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
-  const show = (
+  /** Passes a packet to the tap. */
+  const showTap = (
     direction: 'sent' | 'received',
     outcome: TapOutcome,
     flow: typeof noAddress,
@@ -158,14 +171,14 @@ export const createDgramPort = ({
       counters.lastSendError = errno
       counters.dropped++
     }
-    if (--sending > 0 || !wanted) return
-    wanted = false
+    if (--sending > 0 || !isReserveWaiting) return
+    isReserveWaiting = false
     port.wake?.()
   }
 
   const queuePacket = (flow: number, at: number, length: number): void => {
     sealIcrc(arena, at, length, flows.icrcFlowOf(flow), 0)
-    show('sent', 'passed', flows.recordOf(flow), at, length)
+    showTap('sent', 'passed', flows.recordOf(flow), at, length)
     queue.push({ at, length, source: sourceOf[flow], destination: destinationOf[flow] })
   }
 
@@ -182,30 +195,31 @@ export const createDgramPort = ({
 
   /** The 16 bytes of an address as Node writes it. */
   const bytesOf = (text: string): Uint8Array => {
-    let bytes = known.get(text)
+    let bytes = parsedAddresses.get(text)
     if (bytes === undefined) {
-      if (known.size >= MAX_KNOWN) known.clear()
+      if (parsedAddresses.size >= MAX_PEER_ADDRESSES) parsedAddresses.clear()
       bytes = parseAddress(text.split('%')[0]) ?? new Uint8Array(16)
-      known.set(text, bytes)
+      parsedAddresses.set(text, bytes)
     }
     return bytes
   }
 
-  const refuse = (from: string): void => {
+  const countForeign = (from: string): void => {
     counters.foreignPackets++
-    if (refused.has(from) || refused.size >= MAX_KNOWN) return
-    refused.add(from)
+    if (reportedAddresses.has(from) || reportedAddresses.size >= MAX_PEER_ADDRESSES) return
+    reportedAddresses.add(from)
     onForeign?.(bytesOf(from))
   }
 
   const reuseBuffers = (): void => {
-    if (isInUse || cursor < waiting.length) return
-    waiting = []
+    if (isInUse || cursor < received.length) return
+    received = []
     cursor = 0
     used = 0
     senders.settle()
   }
 
+  /** A datagram to the address number `local`. */
   const onMessage = (local: number, bytes: Uint8Array, from: string, fromPort: number): void => {
     if (closed) return
     reuseBuffers()
@@ -223,19 +237,19 @@ export const createDgramPort = ({
     mark(at, bytes.length)
     if (!verifyIcrc(arena, at, bytes.length, flow, 0)) {
       mark(at, bytes.length)
-      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) refuse(from)
+      if (findIdentification(arena, at, bytes.length, flow, 0) >= 0) countForeign(from)
       else counters.icrcErrors++
-      show('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
+      showTap('received', 'wrong icrc', senders.recordOf(sender), at, bytes.length)
       return
     }
     used = at + bytes.length - RECEIVED_AT
-    waiting.push({ offset: at, length: bytes.length, sender })
-    if (cursor === waiting.length - 1) port.wake?.()
+    received.push({ offset: at, length: bytes.length, sender })
+    if (cursor === received.length - 1) port.wake?.()
   }
 
   const port: DgramPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena,
-    ...socketPortParts(flows, senders, ROOMS_AT),
+    ...socketPortParts(flows, senders, LAYER_BUFFERS_AT),
     scratch: SCRATCH_AT,
     maxPackets: RUN_PACKETS,
     maxBytes: RUN_BYTES,
@@ -251,9 +265,9 @@ export const createDgramPort = ({
       if (claim === 'spare')
         throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot release an address to other processes')
       try {
-        open(address, { by: interfaceOf(address, address) })
+        open(address, { sendThrough: interfaceText(address) })
       } catch (error) {
-        // As in phy/udp/port.ts: an interface need not have the default GID.
+        // The default GID, as in phy/udp/port.ts.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
@@ -267,10 +281,10 @@ export const createDgramPort = ({
     joinGroup: group => {
       if (sockets[numberOf(group)] !== undefined) return
       const is4 = isMappedIpv4(group)
-      const addressTable = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === is4)
-      if (addressTable === undefined)
+      const ownAddress = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === is4)
+      if (ownAddress === undefined)
         throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
-      open(group, { on: interfaceOf(group, addressTable) })
+      open(group, { memberOn: interfaceText(ownAddress) })
     },
     leaveGroup: group => {
       const number = numberOf(group)
@@ -294,15 +308,15 @@ export const createDgramPort = ({
       const at = sending === 0 && queue.length === 0 ? 0 : (filled + 63) & ~63
       if (at + bytes > STAGING) {
         sendQueued()
-        wanted = sending > 0
+        isReserveWaiting = sending > 0
         return -1
       }
       filled = at
-      roomEnd = at + bytes
+      reservationEnd = at + bytes
       return at
     },
     commit: (offset, size, count, last, flow) => {
-      const end = requireRun(offset, size, count, last, filled, roomEnd)
+      const end = requireRun(offset, size, count, last, filled, reservationEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
       counters.sentPackets += count
@@ -310,13 +324,13 @@ export const createDgramPort = ({
       for (let i = 0; i < count; i++) queuePacket(flow, offset + i * size, i === count - 1 ? last : size)
     },
     flush: () => {
-      roomEnd = -1
+      reservationEnd = -1
       if (!closed) sendQueued()
     },
 
     receive: run => {
-      if (closed || cursor === waiting.length) return false
-      const { offset, length, sender } = waiting[cursor++]
+      if (closed || cursor === received.length) return false
+      const { offset, length, sender } = received[cursor++]
       run.offset = offset
       run.packetBytes = length
       run.count = 1
@@ -326,7 +340,7 @@ export const createDgramPort = ({
       run.identification = 0
       counters.receivedPackets++
       counters.receivedBytes += length
-      show('received', 'passed', run.from, offset, length)
+      showTap('received', 'passed', run.from, offset, length)
       isInUse = true
       return true
     },

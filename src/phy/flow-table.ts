@@ -1,8 +1,8 @@
 /*
- * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination, a
- * FlowAddress; equal records share one number. A peer is a destination address of some flow of a port; the receiver of
- * the port's packets identifies their sender in the same way. A flow that is closed while runs of it are in flight
- * exists until they have arrived, since their receiver reads its record.
+ * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination
+ * and has a FlowAddress as its record; equal records share one number. A peer of a port is the destination address of
+ * one or more of its flows; the port identifies the source of received packets by the peer's number too. A flow that is
+ * closed while runs of it are in flight exists until they have arrived, since their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
@@ -10,6 +10,7 @@ import { makeFlow } from '../wire/icrc.ts'
 import { addressWords, createKeyTable } from './key-table.ts'
 import type { FlowAddress } from './port.ts'
 
+// Words of a flow's key: port (0), addresses, source port and traffic class and hop limit (9), flow label (10).
 const SOURCE = 1
 const DESTINATION = 5
 const FLOW_WORDS = 11
@@ -29,14 +30,14 @@ export interface FlowTable {
   /** Closes every flow of a port. */
   closeAll(port: number): void
   isOpen(port: number, flow: number): boolean
-  /** A run of the flow is in flight; `drop` when it was released. */
+  /** Keeps a flow while a run of it is in flight, until `drop`. */
   hold(flow: number): void
   drop(flow: number): void
   recordOf(flow: number): FlowAddress
   icrcFlowOf(flow: number): Flow
-  /** The words of all flows; to be read each time. */
+  /** The words of the keys of all flows. The array is replaced when the table grows, so do not keep it. */
   words(): Uint32Array
-  /** Index in `words` of a flow's source or destination. */
+  /** Index in `words` of the first word of a flow's source or destination address. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
   /**
@@ -46,6 +47,7 @@ export interface FlowTable {
   peerOf(port: number, words: Uint32Array, at: number): number
   /** Increases whenever `peerOf` may return something else, or a number may refer to another flow. */
   version(): number
+  /** Number of flows that are open or have runs in flight. */
   size(): number
 }
 

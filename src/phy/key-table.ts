@@ -1,19 +1,20 @@
 /*
- * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). Equal keys get the same number, which is
- * counted; a number is reused for another key once its count is 0. Open addressing over typed arrays, so that a look-up
- * per run creates no string and allocates nothing (docs/decisions/engines-without-io.md).
+ * Numbers for keys of a few 32-bit words, such as addresses (4 words) and flows (11). Equal keys get the same number,
+ * which has a reference count; a number is reused for another key once its count is 0. The table is a hash table with
+ * open addressing over typed arrays, so that a look-up per run creates no string and allocates nothing
+ * (docs/decisions/engines-without-io.md).
  */
 
 export interface KeyTable {
-  /** The words of key number n begin at n × words. Replaced when the table grows: to be read each time. */
+  /** The words of key number n begin at n × words. The array is replaced when the table grows, so do not keep it. */
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`; -1 if there is none. */
   find(words: Uint32Array, at: number): number
-  /** As `find`, but adds the key if necessary, and counts its number. */
+  /** As `find`, but adds the key if necessary, and increments the count of its number. */
   take(words: Uint32Array, at: number): number
-  /** Counts a number once more. */
+  /** Increments the count of a number. */
   hold(number: number): void
-  /** Counts a number down; true if it is free now. */
+  /** Decrements the count of a number; true if it is 0 now, and the number is free. Throws if it was 0. */
   drop(number: number): boolean
   /** The count of a number; 0 if it is free. */
   holders(number: number): number
@@ -23,9 +24,12 @@ export interface KeyTable {
   readonly version: number
 }
 
+/** A table of keys of `words` words. */
 export const createKeyTable = (words: number): KeyTable => {
   let holders = new Int32Array(16)
-  /** Number + 1 by hash; 0: empty. At least half of the slots are empty, so that a search ends. */
+  /**
+   * By slot of the hash table: number + 1; 0 if it is empty. At least half of the slots are empty, so a search ends.
+   */
   let slots = new Int32Array(32)
   let used = 0
   let free: number[] = []
@@ -113,7 +117,9 @@ export const createKeyTable = (words: number): KeyTable => {
   return table
 }
 
-/** Reads the 16 bytes of an address as 4 words into `into` at `at`. Throws a RangeError for another length. */
+/**
+ * Writes the 16 bytes of an address as 4 big-endian words to `into` at `at`. Throws a RangeError for another length.
+ */
 export const addressWords = (address: Uint8Array, into: Uint32Array, at: number): void => {
   if (address.length !== 16) throw new RangeError(`an address has 16 bytes, not ${address.length}`)
   for (let i = 0; i < 4; i++)

@@ -1,12 +1,12 @@
 /*
  * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes without a copy to the
- * port with its destination address, which may be the sender's own: it is built in a buffer of the shared arena, queued
- * at the destination, read there and released. Consecutive runs share a buffer, which is free again when the last of
- * them is released and the sender uses another one.
+ * port with its destination address, which may be the sender's own port: it is built in a buffer of the shared
+ * arena, queued at the destination, read there and released. Consecutive runs share a buffer, which is free again when
+ * the last of them is released and the sender uses another buffer.
  *
  * Packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an ICRC;
- * the receiver drops packets with a wrong one. With sealing on demand, ICRCs are computed and checked only while a tap
- * or a layer reads the bytes.
+ * the receiver drops packets with a wrong ICRC. Sealing a run means writing its ICRCs; if it is done on demand, ICRCs
+ * are computed and checked only while a tap or a layer reads the bytes.
  *
  * Buffers have two sizes, so that an ACK never waits for a large one, and each port has guaranteed buffers. A receiver
  * that does not read its runs blocks only its own senders.
@@ -27,21 +27,21 @@ const SMALL_RUN_BYTES = 2048
 const GUARANTEED = 4
 const SMALL_GUARANTEED = 32
 const PATH_MTU = 4096
-/** Routes that are not ports: none, and from GROUP downwards multicast groups. */
+/** A route is a port number, NOWHERE, or GROUP minus the number of a multicast group. */
 const NOWHERE = -1
 const GROUP = -2
 
-/** Whether messages may be passed without packets. */
+/** `direct`: messages may be passed without packets. */
 export type Path = 'packets' | 'direct'
 
 export interface MemorySwitchOptions {
   /** At least `memorySwitchBytes(runs, smallRuns)` bytes long; the link uses that many from offset 0. */
   readonly arena: Arena
-  /** Number of run buffers of 264 KiB, default 64; also the maximum number of ports. */
+  /** Number of run buffers of RUN_BYTES (264 KiB), default 64; also the maximum number of ports. */
   readonly runs?: number
   /** Number of run buffers of 2 KiB, default 256. */
   readonly smallRuns?: number
-  /** `demand`: ICRCs only while a tap or a layer needs them. Default `always`. */
+  /** `demand`: ICRCs are written only while a tap or a layer needs them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
   /**
    * `direct`: messages may be passed without packets (`Port.receiverOf`) unless ICRCs or taps need packets. Default
@@ -55,7 +55,7 @@ export interface MemorySwitch {
   attach(): Port
   /** Runs that wait to be received at any port. */
   readonly waiting: number
-  /** Ports, buffers in use, and flows that are open or in flight: all 0 when all ports are closed. */
+  /** Numbers of ports, buffers in use, and flows that are open or in flight: all 0 when all ports are closed. */
   stat(): { ports: number; runs: number; smallRuns: number; flows: number }
 }
 
@@ -72,17 +72,17 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
     )
-  const big = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED)
+  const large = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED)
   const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, SMALL_GUARANTEED)
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
+  /** By number in `addresses`: the port that has the address. */
   const portOfAddress: number[] = []
   /** Multicast groups, and by group number the ports that have joined. */
   const groups = createKeyTable(4)
   const members: number[][] = []
   /**
-   * By flow: its destination (a port, NOWHERE, or a group), the number of the source there, and the version for which
-   * these are valid.
+   * By flow: its route, the peer number of its source at the destination, and the version for which these are valid.
    */
   const routeOf: number[] = []
   const peerOf: number[] = []
@@ -90,7 +90,9 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Ports by number; the number of a closed port is reused when its buffers are released. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const scratch = new Uint32Array(4)
+  /** Number of reasons to seal runs: `sealing`, and the calls of `requireSeal`. */
   let sealsWanted = sealing === 'always' ? 1 : 0
+  /** Runs that wait to be received at any port. */
   let waiting = 0
 
   const records = createRunRecords(runs + smallRuns)
@@ -112,23 +114,23 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   }
 
   const receiverAt = (port: number): object | null => {
-    const to = links[port]?.port
-    return to === undefined || to.tap !== null ? null : (to.receiver as object | null)
+    const destination = links[port]?.port
+    return destination === undefined || destination.tap !== null ? null : (destination.receiver as object | null)
   }
 
   const takeBuffer = (owner: number, bytes: number): number => {
     let buffer = bytes <= SMALL_RUN_BYTES ? small.take(owner) : -1
     if (buffer >= 0) buffer += runs
-    else buffer = big.take(owner)
+    else buffer = large.take(owner)
     if (buffer >= 0) holders[buffer] = 1
     return buffer
   }
   const dropBuffer = (buffer: number): void => {
     if (--holders[buffer] > 0) return
-    if (buffer < runs) big.give(buffer)
+    if (buffer < runs) large.give(buffer)
     else small.give(buffer - runs)
   }
-  const startOf = (buffer: number): number => (buffer < runs ? big.offsetOf(buffer) : small.offsetOf(buffer - runs))
+  const startOf = (buffer: number): number => (buffer < runs ? large.offsetOf(buffer) : small.offsetOf(buffer - runs))
   const endOf = (buffer: number): number => startOf(buffer) + (buffer < runs ? RUN_BYTES : SMALL_RUN_BYTES)
   const dropRun = (run: number): void => {
     dropBuffer(records.buffer[run])
@@ -150,40 +152,46 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     return copy
   }
 
-  const placeOf = (run: number, packet: number): number => records.offset[run] + packet * records.packetBytes[run]
-  const sizeOf = (run: number, packet: number): number =>
+  const packetOffset = (run: number, packet: number): number => records.offset[run] + packet * records.packetBytes[run]
+  const packetLength = (run: number, packet: number): number =>
     packet === records.count[run] - 1 ? records.lastBytes[run] : records.packetBytes[run]
   const sealRun = (run: number): void => {
     const flow = flows.icrcFlowOf(records.flow[run])
-    for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, placeOf(run, i), sizeOf(run, i), flow, i)
+    for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, packetOffset(run, i), packetLength(run, i), flow, i)
     records.sealed[run] = 1
   }
   const isCorrect = (run: number, packet: number): boolean =>
-    verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
+    verifyIcrc(arena, packetOffset(run, packet), packetLength(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
   /** The record passed to the taps of all ports; a tap must not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
-  /** The receiving side of a port: a list of runs, beginning with those that were delivered and not released yet. */
+  /** A port, and the end of its queue of received runs. */
   interface Link {
     readonly port: Port
     enqueue(run: number): void
   }
 
   const createLink = (portNumber: number): Link => {
-    /** First run that was not released, first that was not delivered completely, and last; -1: none. */
+    /**
+     * The queue of received runs: first run that was not released, first that was not delivered completely, and last;
+     * -1: none.
+     */
     let oldest = -1
     let head = -1
     let tail = -1
     /** First packet of the run at `head` that was not delivered. */
     let cursor = 0
-    let outstanding = false
+    /** Whether runs were delivered since the last release. */
+    let hasUnreleased = false
     /** Buffer of the last reservation, and end of its used part. */
     let reserved = -1
     let filled = 0
     let closed = false
+    /** This port's share of `sealsWanted`. */
     let seals = 0
-    const own: number[] = []
+    /** Numbers of this port's addresses. */
+    const ownAddresses: number[] = []
 
     const showTap = (
       direction: 'sent' | 'received',
@@ -195,15 +203,16 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       tapped.direction = direction
       tapped.outcome = outcome
       tapped.arena = arena
-      tapped.offset = placeOf(run, from)
+      tapped.offset = packetOffset(run, from)
       tapped.packetBytes = records.packetBytes[run]
       tapped.count = end - from
-      tapped.lastBytes = sizeOf(run, end - 1)
+      tapped.lastBytes = packetLength(run, end - 1)
       tapped.flow = flows.recordOf(records.flow[run])
       tapped.identification = from
       port.tap?.(tapped)
     }
 
+    /** Leaves the group with a number in `groups`; no effect if this port is not a member. */
     const leave = (group: number): void => {
       if (group < 0 || !members[group].includes(portNumber)) return
       members[group] = members[group].filter(member => member !== portNumber)
@@ -235,6 +244,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       }
       return packet
     }
+    /** Makes the next run the first that was not delivered completely. */
     const advance = (): void => {
       head = records.next[head]
       cursor = 0
@@ -254,8 +264,8 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       staging: memorySwitchBytes(runs, smallRuns) - STAGING_BYTES,
       receiverOf: flow => {
         if (path === 'packets' || sealsWanted > 0 || port.tap !== null) return null
-        const to = route(flow)
-        return to < 0 ? null : receiverAt(to)
+        const destination = route(flow)
+        return destination < 0 ? null : receiverAt(destination)
       },
       peerAt: flow => {
         route(flow)
@@ -272,13 +282,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         }
         const number = addresses.take(scratch, 0)
         portOfAddress[number] = portNumber
-        own.push(number)
+        ownAddresses.push(number)
       },
       removeAddress: address => {
         addressWords(address, scratch, 0)
         const number = addresses.find(scratch, 0)
         if (number < 0 || portOfAddress[number] !== portNumber) return
-        own.splice(own.indexOf(number), 1)
+        ownAddresses.splice(ownAddresses.indexOf(number), 1)
         addresses.drop(number)
       },
       joinGroup: group => {
@@ -309,36 +319,36 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         filled = startOf(buffer)
         return filled
       },
-      commit: (offset, packet, packets, last, flow) => {
-        const end = requireRun(offset, packet, packets, last, filled, reserved < 0 ? -1 : endOf(reserved))
+      commit: (offset, packetBytes, count, lastBytes, flow) => {
+        const end = requireRun(offset, packetBytes, count, lastBytes, filled, reserved < 0 ? -1 : endOf(reserved))
         if (!flows.isOpen(portNumber, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
         holders[reserved]++
         const run = allocateRecord(records)
         records.buffer[run] = reserved
         records.offset[run] = offset
-        records.packetBytes[run] = packet
-        records.count[run] = packets
-        records.lastBytes[run] = last
+        records.packetBytes[run] = packetBytes
+        records.count[run] = count
+        records.lastBytes[run] = lastBytes
         records.flow[run] = flow
         records.sealed[run] = 0
         if (sealsWanted > 0) sealRun(run)
-        port.counters.sentPackets += packets
+        port.counters.sentPackets += count
         port.counters.sentBytes += end - offset
-        if (port.tap !== null) showTap('sent', 'passed', run, 0, packets)
-        const to = route(flow)
-        if (to === NOWHERE) {
-          port.counters.dropped += packets
+        if (port.tap !== null) showTap('sent', 'passed', run, 0, count)
+        const destination = route(flow)
+        if (destination === NOWHERE) {
+          port.counters.dropped += count
           dropRun(run)
           return
         }
-        if (to <= GROUP) {
-          for (const member of members[GROUP - to]) links[member]?.enqueue(copyRun(run))
+        if (destination <= GROUP) {
+          for (const member of members[GROUP - destination]) links[member]?.enqueue(copyRun(run))
           dropRun(run)
           return
         }
         flows.hold(flow)
-        links[to]?.enqueue(run)
+        links[destination]?.enqueue(run)
       },
       flush: endReservation,
 
@@ -358,10 +368,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
             while (end < packets && isCorrect(run, end)) end++
           }
           const flow = records.flow[run]
-          received.offset = placeOf(run, from)
+          received.offset = packetOffset(run, from)
           received.packetBytes = records.packetBytes[run]
           received.count = end - from
-          received.lastBytes = sizeOf(run, end - 1)
+          received.lastBytes = packetLength(run, end - 1)
           route(flow)
           received.peer = peerOf[flow]
           received.from = flows.recordOf(flow)
@@ -369,29 +379,30 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
           if (port.tap !== null) showTap('received', 'passed', run, from, end)
-          // Wrong packets after these are skipped now, so that the run can be released with its last correct packet.
+          // Packets after these with wrong ICRCs are skipped now, so that the run is released with its last correct
+          // packet.
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
-          outstanding = true
+          hasUnreleased = true
           return true
         }
-        if (!outstanding) freeToHead()
+        if (!hasUnreleased) freeToHead()
         return false
       },
       release: () => {
-        outstanding = false
+        hasUnreleased = false
         freeToHead()
       },
       requireSeal: change => {
         seals += change
         sealsWanted += change
       },
-      takeRoom: bytes => {
+      takeLayerBuffer: bytes => {
         requireRunBytes(bytes)
-        const buffer = closed ? -1 : big.take(portNumber)
-        return buffer < 0 ? -1 : big.offsetOf(buffer)
+        const buffer = closed ? -1 : large.take(portNumber)
+        return buffer < 0 ? -1 : large.offsetOf(buffer)
       },
-      giveRoom: offset => big.give(big.bufferAt(offset)),
+      giveLayerBuffer: offset => large.give(large.bufferAt(offset)),
 
       nextTimeout: () => Number.POSITIVE_INFINITY,
       onTimeout: () => {},
@@ -401,13 +412,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         endReservation()
         while (head >= 0) advance()
         freeToHead()
-        for (const address of own) addresses.drop(address)
+        for (const address of ownAddresses) addresses.drop(address)
         for (let group = 0; group < members.length; group++) leave(group)
         flows.closeAll(portNumber)
         sealsWanted -= seals
         seals = 0
         links[portNumber] = undefined
-        big.removeOwner(portNumber)
+        large.removeOwner(portNumber)
         small.removeOwner(portNumber)
       },
     }
@@ -428,13 +439,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   return {
     attach: () => {
-      // The number of a port whose buffers are in flight cannot be reused yet.
+      // The number of a closed port cannot be reused while its buffers are in flight.
       const portNumber = links.findIndex(
-        (link, i) => link === undefined && big.usedBy(i) === 0 && small.usedBy(i) === 0,
+        (link, i) => link === undefined && large.usedBy(i) === 0 && small.usedBy(i) === 0,
       )
       if (portNumber < 0)
         throw new Error(`this memory link has ${runs} run buffers, so at most ${runs} ports; all are in use`)
-      big.addOwner(portNumber)
+      large.addOwner(portNumber)
       small.addOwner(portNumber)
       const link = createLink(portNumber)
       links[portNumber] = link
@@ -445,7 +456,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     },
     stat: () => ({
       ports: links.filter(link => link !== undefined).length,
-      runs: runs - big.free(),
+      runs: runs - large.free(),
       smallRuns: smallRuns - small.free(),
       flows: flows.size(),
     }),

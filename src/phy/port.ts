@@ -21,7 +21,10 @@ export interface FlowAddress {
   readonly flowLabel: number
 }
 
-/** A received run. The port reuses the record, so do not keep it. */
+/**
+ * A received run: `count` packets of `packetBytes` bytes, the last of `lastBytes`, from `offset` of the arena on. The
+ * port reuses the record, so do not keep it.
+ */
 export interface ReceivedRun {
   offset: number
   packetBytes: number
@@ -35,7 +38,7 @@ export interface ReceivedRun {
   identification: number
 }
 
-/** The record before the first run was received. */
+/** The flow record of an empty `ReceivedRun`. */
 export const noAddress: FlowAddress = {
   source: new Uint8Array(16),
   destination: new Uint8Array(16),
@@ -105,20 +108,22 @@ export const SCRATCH_BYTES = 4160
 
 export interface Port {
   readonly arena: Arena
-  /** Offset of SCRATCH_BYTES in the arena for the port's owner. */
+  /** Offset of SCRATCH_BYTES bytes in the arena for the port's owner. */
   readonly scratch: number
+  /** Maximum packets of a run. */
   readonly maxPackets: number
-  /** Maximum packets of a run of single-packet messages; absent where short runs have no advantage. */
+  /** Maximum packets of a run that has only single-packet messages; absent where short runs have no advantage. */
   readonly soonPackets?: number | undefined
+  /** Maximum bytes of a run. */
   readonly maxBytes: number
   /** Maximum path MTU of the link in bytes, when the port was created. */
   readonly pathMtu: number
   /**
-   * Maximum window bytes (payload, and 64 per packet) that a sender should have unacknowledged; absent where nothing
-   * can overflow.
+   * Maximum window bytes (payload, and 64 per packet) that a queue pair should have unacknowledged; absent where no
+   * buffer can overflow.
    */
   readonly windowBytes?: number | undefined
-  /** The same for all senders of this port together, per peer. */
+  /** Maximum window bytes that all queue pairs of this port together should have unacknowledged at one peer. */
   readonly sharedWindowBytes?: number | undefined
   readonly counters: PortCounters
 
@@ -135,14 +140,14 @@ export interface Port {
    */
   joinGroup(group: Uint8Array): void
   /**
-   * The port's interface was replaced: link-local destinations and groups use the new one. Absent for ports without
-   * interfaces.
+   * Called when the port's interface was replaced: link-local destinations and groups use the new one. Absent for ports
+   * without interfaces.
    */
   moveTo?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
-   * Opens a path to a destination. Returns its number, which equal records share. Throws a RangeError for a record that
-   * does not fit in headers, or that this port cannot send.
+   * Opens a flow. Returns its number, which equal records share. Throws a RangeError for a record with a value out of
+   * range, or that this port cannot send.
    */
   openFlow(address: FlowAddress): number
   /** Opens an open flow once more: it needs one more `closeFlow`. */
@@ -167,32 +172,35 @@ export interface Port {
   receive(run: ReceivedRun): boolean
   /** Releases all runs received since the last `release`. */
   release(): void
-  /** Called when a run arrives and the port was empty, to schedule the device. Must not call `receive`. */
+  /** Called when a run arrives at an empty port, to schedule the device. It must not call `receive`. */
   wake: (() => void) | null
 
   /**
-   * For ports of one process that pass messages without packets (absent otherwise): the receiver of this port, set by
-   * its owner; null while it needs packets.
+   * This and the next four are for ports of one process that pass messages without packets, and absent otherwise: the
+   * object that receives messages at this port, set by its owner; null while it needs packets.
    */
   receiver?: object | null | undefined
-  /** Offset of STAGING_BYTES in the arena, which all ports of the arena share. */
+  /** Offset of STAGING_BYTES bytes in the arena, which all ports of the arena share. */
   readonly staging?: number | undefined
-  /** The receiver of a flow; null if there is none, or if it must be sent packets. */
+  /** The `receiver` of the port at a flow's destination; null if there is none, or if packets must be sent to it. */
   receiverOf?: ((flow: number) => object | null) | undefined
-  /** `ReceivedRun.peer` of runs of that flow. */
+  /** The `ReceivedRun.peer` that the destination sees for runs of a flow. */
   peerAt?: ((flow: number) => number) | undefined
   /** Whether runs wait to be received. */
   isWaiting?: (() => boolean) | undefined
 
   /** The tap or null; set by `addTap` of tap.ts, through which several taps share it. */
   tap: PortTap | null
-  /** For ports that can omit ICRCs: +1 while someone needs the real bytes, -1 afterwards. */
+  /**
+   * For ports that can omit ICRCs: +1 when a tap or a layer begins to need the real bytes, -1 when it no longer does.
+   */
   requireSeal(change: 1 | -1): void
   /**
-   * Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`. Returns an offset, or -1.
+   * Reserves a buffer of up to `maxBytes` in the arena for a layer that keeps packets, until `giveLayerBuffer`. Returns
+   * its offset, or -1 if none is free.
    */
-  takeRoom(bytes: number): number
-  giveRoom(offset: number): void
+  takeLayerBuffer(bytes: number): number
+  giveLayerBuffer(offset: number): void
 
   /** For layers that delay packets: when to call `onTimeout` next (µs), Infinity for never. */
   nextTimeout(): number

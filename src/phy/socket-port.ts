@@ -1,5 +1,5 @@
 /*
- * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, space for layers that keep
+ * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, buffers for layers that keep
  * packets, peers of flows.
  */
 import type { FlowTable } from './flow-table.ts'
@@ -8,9 +8,9 @@ import { noAddress, type Port } from './port.ts'
 import { RUN_BYTES, requireRunBytes } from './runs/limits.ts'
 import type { Senders } from './udp/senders.ts'
 
-/** Bytes of the arena for layers that keep packets. */
-const ROOMS = 8
-export const ROOMS_BYTES = ROOMS * RUN_BYTES
+/** Number of buffers for layers that keep packets (`Port.takeLayerBuffer`), and their bytes in the arena. */
+const LAYER_BUFFERS = 8
+export const LAYER_BUFFERS_BYTES = LAYER_BUFFERS * RUN_BYTES
 
 export interface Addresses<S> {
   /** By number: an address, and its socket while the port has the address. The number of an address does not change. */
@@ -22,7 +22,7 @@ export interface Addresses<S> {
   numberFor(address: Uint8Array): number
   /** Stores the socket of an address; assigns a number if the address has none. */
   put(address: Uint8Array, socket: S): number
-  /** A group was left: its number is free again, since it is not the source of any flow. */
+  /** Frees the number of a group that was left, which is not the source of any flow. */
   forget(number: number): void
 }
 
@@ -55,11 +55,12 @@ export const createAddresses = <S>(): Addresses<S> => {
   }
 }
 
-type Parts = 'holdFlow' | 'closeFlow' | 'peerOf' | 'takeRoom' | 'giveRoom' | 'nextTimeout' | 'onTimeout'
+/** The functions of `Port` that `socketPortParts` implements. */
+type Parts = 'holdFlow' | 'closeFlow' | 'peerOf' | 'takeLayerBuffer' | 'giveLayerBuffer' | 'nextTimeout' | 'onTimeout'
 
-/** The parts for these flows and senders; space for layers is at `roomsAt` of the arena. */
-export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: number): Pick<Port, Parts> => {
-  const freeRooms = Array.from({ length: ROOMS }, (_, i) => roomsAt + i * RUN_BYTES)
+/** The common functions, for these flows and senders; the layers' buffers are at `layerBuffersAt` of the arena. */
+export const socketPortParts = (flows: FlowTable, senders: Senders, layerBuffersAt: number): Pick<Port, Parts> => {
+  const freeBuffers = Array.from({ length: LAYER_BUFFERS }, (_, i) => layerBuffersAt + i * RUN_BYTES)
   const scratch = new Uint32Array(4)
   const peerOf = (address: Uint8Array): number => {
     addressWords(address, scratch, 0)
@@ -74,12 +75,12 @@ export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: num
       flows.close(0, flow)
       if (peer >= 0 && peerOf(destination) < 0) senders.forgetPeer(peer)
     },
-    takeRoom: bytes => {
+    takeLayerBuffer: bytes => {
       requireRunBytes(bytes)
-      return freeRooms.pop() ?? -1
+      return freeBuffers.pop() ?? -1
     },
-    giveRoom: offset => {
-      freeRooms.push(offset)
+    giveLayerBuffer: offset => {
+      freeBuffers.push(offset)
     },
     nextTimeout: () => Number.POSITIVE_INFINITY,
     onTimeout: () => {},

@@ -1,6 +1,6 @@
 /*
- * Taps: tracer and pcap get every run that a port sends and receives, with real ICRCs. Taps may be added and removed at
- * any time; for a port without taps the cost is a test of its `tap` slot per run. Several taps share the slot.
+ * Taps: the tracer and packet captures get every run that a port sends and receives, with real ICRCs. Taps may be added
+ * and removed at any time; without taps a run costs one test of the port's `tap`. Several taps share this property.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
@@ -10,9 +10,9 @@ const tapsOf = new WeakMap<Port, PortTap[]>()
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // A function of its own, so that the same tap can be added twice and removed once.
+  // A new function for onPacket call of `addTap`, so that the same tap can be added twice and removed once.
   const registration: PortTap = run => tap(run)
-  const settle = (): void => {
+  const updatePort = (): void => {
     // A copy, since a tap may remove itself during the call.
     const current = [...taps]
     port.tap =
@@ -25,24 +25,24 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
             }
   }
   taps.push(registration)
-  settle()
+  updatePort()
   port.requireSeal(1)
   return () => {
     const at = taps.indexOf(registration)
     if (at < 0) return
     taps.splice(at, 1)
-    settle()
+    updatePort()
     port.requireSeal(-1)
   }
 }
 
-/** Calls `each` for every packet of a run, with its offset in the arena, its length, and its IPv4 identification. */
+/** Calls `onPacket` for every packet of a run: its offset in the arena, its length, its IPv4 identification. */
 export const forEachPacket = (
   run: TappedRun,
-  each: (offset: number, length: number, identification: number) => void,
+  onPacket: (offset: number, length: number, identification: number) => void,
 ): void => {
   for (let i = 0; i < run.count; i++)
-    each(
+    onPacket(
       run.offset + i * run.packetBytes,
       i === run.count - 1 ? run.lastBytes : run.packetBytes,
       run.identification + i,

@@ -44,7 +44,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe0@127.0.0.2'] }, /"rxe0" is given twice/],
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup/],
-    [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
+    [{ fault: ['drop=2'] }, /"2" is not a probability from 0 to 1/],
     [{ path: 'wire' }, /^path "wire" is not one of direct, packets$/],
     [{ link: 'tcp' }, /^link "tcp" is not one of memory, udp, udp-plain, dgram$/],
     [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295; SEED:COUNT makes only/],

@@ -23,7 +23,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [
     ['run', '--fault', 'drop=x', '--', 'true'],
     2,
-    /^userdma: fault drop: "x" is not a share from 0 to 1 or from 0% to 100%\n$/,
+    /^userdma: fault drop: "x" is not a probability from 0 to 1 or from 0% to 100%\n$/,
   ],
   [['run', '--private', '--socket', 'x', '--', 'true'], 2, /^userdma: --private and --socket exclude each other/],
   [['run', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program in PATH\n$/],
@@ -58,7 +58,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['stat', '--yaml'], 2, /^userdma stat: unknown option '--yaml'\n/],
   [['fault'], 2, /^Usage: userdma fault /],
   [['fault', 'set'], 2, /^userdma fault set: missing required argument 'rules'\nsee `userdma fault set --help`\n$/],
-  [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a share/],
+  [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a probability/],
   [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": the rule has no effect; add/],
   [['fault', 'show'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
   [['schema', '--socket', 'x'], 2, /^userdma: --socket selects a daemon; select one of its devices with --device\n/],

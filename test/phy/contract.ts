@@ -288,13 +288,13 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
     it('reserves room, and cancels a reservation', () => {
       const [a] = ports(1)
       const rooms: number[] = []
-      for (let room = a.takeRoom(a.maxBytes); room >= 0; room = a.takeRoom(a.maxBytes)) rooms.push(room)
+      for (let room = a.takeLayerBuffer(a.maxBytes); room >= 0; room = a.takeLayerBuffer(a.maxBytes)) rooms.push(room)
       assert.ok(rooms.length >= 2)
       assert.equal(new Set(rooms).size, rooms.length)
-      for (const room of rooms) a.giveRoom(room)
-      const again = a.takeRoom(1)
+      for (const room of rooms) a.giveLayerBuffer(room)
+      const again = a.takeLayerBuffer(1)
       assert.ok(again >= 0)
-      a.giveRoom(again)
+      a.giveLayerBuffer(again)
     })
 
     it('accepts nothing more once closed', () => {

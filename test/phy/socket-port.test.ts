@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createFlowTable } from '../../src/phy/flow-table.ts'
 import { RUN_BYTES } from '../../src/phy/runs/limits.ts'
-import { createAddresses, ROOMS_BYTES, socketPortParts } from '../../src/phy/socket-port.ts'
+import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../../src/phy/socket-port.ts'
 import { createSenders } from '../../src/phy/udp/senders.ts'
 
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
@@ -29,14 +29,14 @@ test('an address keeps its number without a socket; the number of a left group i
 
 test('reservations lie at the reported offsets, each is taken once, and their number is fixed', () => {
   const flows = createFlowTable()
-  const { takeRoom, giveRoom } = socketPortParts(flows, createSenders(flows), 4096)
-  const rooms = Array.from({ length: ROOMS_BYTES / RUN_BYTES }, () => takeRoom(RUN_BYTES))
-  assert.equal(takeRoom(1), -1)
+  const { takeLayerBuffer, giveLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
+  const rooms = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))
+  assert.equal(takeLayerBuffer(1), -1)
   assert.deepEqual(
     rooms.sort((a, b) => a - b),
     rooms.map((_, i) => 4096 + i * RUN_BYTES),
   )
-  giveRoom(rooms[2])
-  assert.equal(takeRoom(1), rooms[2])
-  assert.throws(() => takeRoom(RUN_BYTES + 1))
+  giveLayerBuffer(rooms[2])
+  assert.equal(takeLayerBuffer(1), rooms[2])
+  assert.throws(() => takeLayerBuffer(RUN_BYTES + 1))
 })

@@ -7,7 +7,7 @@
 import { dirname, resolve } from 'node:path'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
 import { isShared, type Served } from '../../daemon/session/served-users.ts'
-import { accountNumber } from '../../host/accounts.ts'
+import { accountId } from '../../host/accounts.ts'
 import { commandName } from '../../host/process-status.ts'
 import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
@@ -29,7 +29,7 @@ export interface DaemonOptions extends ConfigOptions {
 
 const accounts = (kind: 'user' | 'group', given: readonly string[] = []): readonly number[] =>
   given.map(text => {
-    const number = /^\d+$/.test(text) ? Number(text) : accountNumber(kind, text)
+    const number = /^\d+$/.test(text) ? Number(text) : accountId(kind, text)
     if (number === undefined || number >= NOBODY)
       throw new UsageError(
         `--allow-${kind} "${text}": there is no such ${kind}; give a name or a number below 2^32 - 1`,

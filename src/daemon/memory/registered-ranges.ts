@@ -10,7 +10,7 @@ import { closeSync } from 'node:fs'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/process.ts'
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
-import { hasCapabilityEverywhere, lockLimit } from '../../host/process-status.ts'
+import { hasInitialCapability, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
 import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
@@ -96,7 +96,7 @@ export const createRegisteredRanges = (
   /** Throws if the process may not lock this many more bytes. */
   const requireLockable = (bytes: number): void => {
     const limit = lockLimit(pid)
-    if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return
+    if ((limit !== 0 && locked + bytes <= limit) || hasInitialCapability(pid, CAP_IPC_LOCK)) return
     const message = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
     if (!isLogged) log(message)
     isLogged = true

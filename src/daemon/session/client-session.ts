@@ -10,9 +10,9 @@
 import type { Caller, MemoryAccount } from '../../core/model.ts'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
-import { eventsWait, watch } from '../../host/event-loop/poll.ts'
+import { hasReadyEvents, watch } from '../../host/event-loop/poll.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
-import { PATIENCE } from '../../host/memory/budget.ts'
+import { MAX_WAIT } from '../../host/memory/budget.ts'
 import { closeElsewhere } from '../../host/memory/mover.ts'
 import {
   closeProcess,
@@ -157,7 +157,7 @@ const serve = (
     if (isCutOff) return
     isCutOff = true
     daemon.log(
-      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
+      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${MAX_WAIT / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
     setImmediate(containment.guard('a session that is disconnected', () => session.close()))
   }
@@ -325,7 +325,7 @@ const serve = (
     const begin = nowMicroseconds()
     for (;;) {
       const received = receive(fd, incoming.bytes)
-      if (received.length !== -EAGAIN || daemon.loop.isAwake || eventsWait()) return received
+      if (received.length !== -EAGAIN || daemon.loop.isAwake || hasReadyEvents()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
     }

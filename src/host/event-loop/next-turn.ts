@@ -1,10 +1,10 @@
 /*
- * The next turn of the event loop: timers, sockets and other events are handled first. A browser has no setImmediate;
- * there a message to itself arrives in a turn of its own.
+ * The next turn of the event loop: timers, sockets and other events are handled before it. A browser has no
+ * setImmediate; there each callback waits for a message that this file sends to itself, which arrives in the next turn.
  */
 const waiting: (() => void)[] = []
 
-const byMessage = (): ((callback: () => void) => void) => {
+const onNextMessage = (): ((callback: () => void) => void) => {
   const { port1, port2 } = new MessageChannel()
   Object.assign(port1, { onmessage: () => waiting.shift()?.() })
   return callback => {
@@ -15,7 +15,7 @@ const byMessage = (): ((callback: () => void) => void) => {
 
 /** Calls `callback` in the next turn. */
 export const onNextTurn: (callback: () => void) => void =
-  typeof setImmediate === 'function' ? callback => void setImmediate(callback) : byMessage()
+  typeof setImmediate === 'function' ? callback => void setImmediate(callback) : onNextMessage()
 
 /** Resolves in the next turn. */
 export const nextTurn = (): Promise<void> => new Promise(onNextTurn)

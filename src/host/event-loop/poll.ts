@@ -1,12 +1,16 @@
 /*
  * Readiness of file descriptors on Node's own event loop: a safe wrapper of koffi.node.poll (a uv_poll handle).
  *
- * It protects against these hazards: the callback gets (status, events), whatever the typings say, and must not throw
- * (an exception is passed to the process's uncaughtException instead); a second handle for a descriptor, a closed
- * descriptor or a regular file would abort the process (refused with a SystemError; a descriptor that Node itself
- * watches cannot be recognised and must not be passed); a garbage-collected handle stops reporting (all are held in a
- * table here); on POLLERR libuv stops the handle (it is started again and reported as readable, so that the next read
- * returns the error). Readiness is level-triggered: the callback is called again until the descriptor is drained.
+ * It protects against these hazards:
+ * - koffi calls back with (status, events), whatever its typings say, and the callback must not throw: an exception is
+ *   thrown later, as an uncaughtException of the process.
+ * - A second handle for a descriptor, a closed descriptor or a regular file would abort the process: `watch` refuses
+ *   them with a SystemError. It cannot recognise a descriptor that Node itself watches; such a one must not be passed.
+ * - A garbage-collected handle stops reporting: a table here keeps all of them.
+ * - On POLLERR libuv stops the handle: it is started again and reported as readable, so that the next read returns the
+ *   error.
+ *
+ * Readiness is level-triggered: the callback is called again until the descriptor is drained.
  */
 import { fstatSync, type Stats } from 'node:fs'
 import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
@@ -19,8 +23,8 @@ export interface Interest {
 }
 
 /**
- * Called with what is ready; a broken or hung-up descriptor is readable, and the read returns the error. It should read
- * until EAGAIN.
+ * Called when the descriptor is readable or writable; one with an error or hang-up is readable, and the read returns
+ * the error. The callback should read until EAGAIN.
  */
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
@@ -50,7 +54,7 @@ type Poll = (
 
 const watched = new Map<number, PollHandle>()
 
-/** Whether a watch holds this descriptor: it must be stopped before the descriptor is closed. */
+/** Whether this descriptor is watched: the watch must be stopped before the descriptor is closed. */
 export const isWatched = (fd: number): boolean => watched.has(fd)
 
 const requirePollable = (fd: number): void => {
@@ -124,22 +128,22 @@ const sys = libcFunctions({
 const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
-let backend: Arena | undefined
-/** Loaded on first use: loading takes longer than a short command. */
+let backendPollfd: Arena | undefined
+/** Set on first use: loading node:worker_threads takes longer than a short command. */
 let isMainThread: boolean | undefined
 
 /**
- * Whether a descriptor that the event loop watches is ready, so that a long callback should return. Always true in a
- * worker, whose loop cannot be queried. About 0.5 µs.
+ * Whether a descriptor that the event loop watches is ready: then a long callback should return. Always true in a
+ * worker thread, whose loop cannot be queried. About 0.5 µs.
  */
-export const eventsWait = (): boolean => {
-  if (backend === undefined) {
+export const hasReadyEvents = (): boolean => {
+  if (backendPollfd === undefined) {
     isMainThread ??= process.getBuiltinModule('node:worker_threads').isMainThread
     if (!isMainThread) return true
-    backend = mapArena(POLLFD)
+    backendPollfd = mapArena(POLLFD)
     // libuv's epoll descriptor is itself readable while any of its members is ready.
-    backend.i32[0] = sys().uv_backend_fd(sys().uv_default_loop())
-    backend.i32[1] = POLLIN
+    backendPollfd.i32[0] = sys().uv_backend_fd(sys().uv_default_loop())
+    backendPollfd.i32[1] = POLLIN
   }
-  return sys().poll(backend.address, 1, 0) !== 0
+  return sys().poll(backendPollfd.address, 1, 0) !== 0
 }

@@ -1,22 +1,21 @@
 /*
- * Long work in slices, so that no job blocks the event loop for long: each turn of the loop runs one slice, or a given
- * number, of all jobs in rotation.
- *
- * A slice is a number of steps, not a time: a job is a generator that yields after some 0.2 ms of work.
+ * Long work in slices, so that no job blocks the event loop for long. A job is a generator; the work between two yields
+ * is a slice, some 0.2 ms long. Each turn of the loop runs a limited number of slices, of all jobs in rotation.
  */
 import { onNextTurn } from './next-turn.ts'
 
-/** Ends with the job's value; yields between its slices. */
+/** An iterator that yields between its slices and returns the job's value. */
 export type Job<T> = Iterator<unknown, T>
 
 export interface Slices {
   /** Runs a job to its end, from the next turn on. Rejects with what it throws. */
   run<T>(job: Job<T>): Promise<T>
   /**
-   * Like `run`, and runs the rest of this turn's slices immediately. `failed` is called with an exception of the job.
+   * Like `run`, but the slices that this turn still allows run before `begin` returns. `failed` gets an exception of
+   * the job.
    */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
-  /** Runs all jobs to their ends, now. */
+  /** Runs all jobs to their ends before it returns. */
   finish(): void
   /** Jobs that have not ended. */
   readonly waiting: number
@@ -27,12 +26,12 @@ export function* oneSlice(slice: () => void): Generator<void> {
   yield slice()
 }
 
-/** `turn` is called before the slices of each turn, of which there are at most `maxSlices`. */
-export const createSlices = (turn: () => void = () => {}, maxSlices = 1): Slices => {
-  /** Each runs one slice; false once its job has ended. */
+/** `beforeSlices` is called before the slices of each turn, of which there are at most `maxSlices`. */
+export const createSlices = (beforeSlices: () => void = () => {}, maxSlices = 1): Slices => {
+  /** By job: runs its next slice; returns false once the job has ended. */
   const slices: (() => boolean)[] = []
-  /** Slices that are left in this turn. */
-  let left = maxSlices
+  /** Slices that this turn may still run. */
+  let slicesLeft = maxSlices
   let isScheduled = false
   let isRunning = false
 
@@ -41,11 +40,11 @@ export const createSlices = (turn: () => void = () => {}, maxSlices = 1): Slices
     isScheduled = true
   }
 
-  const work = (): void => {
+  const runSlices = (): void => {
     if (isRunning) return
     isRunning = true
     try {
-      for (; left > 0 && slices.length > 0; left--) {
+      for (; slicesLeft > 0 && slices.length > 0; slicesLeft--) {
         const slice = slices.shift()
         if (slice?.()) slices.push(slice)
       }
@@ -56,11 +55,11 @@ export const createSlices = (turn: () => void = () => {}, maxSlices = 1): Slices
 
   const onTurn = (): void => {
     isScheduled = false
-    left = maxSlices
+    slicesLeft = maxSlices
     if (slices.length === 0) return
     schedule()
-    turn()
-    work()
+    beforeSlices()
+    runSlices()
   }
 
   const sliceOf =
@@ -85,12 +84,12 @@ export const createSlices = (turn: () => void = () => {}, maxSlices = 1): Slices
     begin(job, failed) {
       slices.push(sliceOf(job, () => {}, failed))
       schedule()
-      work()
+      runSlices()
     },
     finish() {
-      left = Number.POSITIVE_INFINITY
-      work()
-      left = 0
+      slicesLeft = Number.POSITIVE_INFINITY
+      runSlices()
+      slicesLeft = 0
     },
     get waiting() {
       return slices.length

@@ -1,6 +1,6 @@
 /*
  * A timer of microseconds on Node's event loop: a timerfd. Node's own timers count whole milliseconds and fire up to
- * one late, too coarse for delays of a network and for RNR timers, which begin at 10 µs.
+ * one millisecond late, too coarse for delays of a network and for RNR timers, which begin at 10 µs.
  */
 
 import { type Arena, mapArena } from '../memory/mapping.ts'
@@ -17,7 +17,8 @@ const sys = libcFunctions({
 const CLOCK_MONOTONIC = 1
 /** TFD_NONBLOCK | TFD_CLOEXEC. */
 const FLAGS = 0o2004000
-/** struct itimerspec: interval (never set, so 0) and value, each seconds and nanoseconds of 64 bits; what is read. */
+// Offsets in the arena: a struct itimerspec, of the interval (never set, so 0) and VALUE, each seconds and nanoseconds
+// of 64 bits; the number of expirations, 64 bits, which read(2) returns.
 const VALUE = 16
 const COUNT = 32
 const BYTES = 40
@@ -33,7 +34,10 @@ export interface Timer {
 
 let scratch: Arena | undefined
 
-/** A set timer keeps the process alive. Throws SystemError if the system is out of descriptors. */
+/**
+ * Creates a timer that calls `expired`. While it is set, it keeps the process alive. Throws SystemError if no
+ * descriptor is free.
+ */
 export const createTimer = (expired: () => void): Timer => {
   scratch ??= mapArena(BYTES)
   const { address, view } = scratch
@@ -46,10 +50,10 @@ export const createTimer = (expired: () => void): Timer => {
     expired()
   })
   watcher.unref()
-  let closed = false
+  let isClosed = false
   return {
     set(microseconds) {
-      if (closed) return
+      if (isClosed) return
       const wait = Math.min(Math.max(Math.ceil(microseconds), 1), LONGEST)
       const seconds = Math.floor(wait / 1e6)
       view.setUint32(VALUE, seconds, true)
@@ -58,8 +62,8 @@ export const createTimer = (expired: () => void): Timer => {
       watcher.ref()
     },
     close() {
-      if (closed) return
-      closed = true
+      if (isClosed) return
+      isClosed = true
       watcher.stop()
       close(fd)
     },

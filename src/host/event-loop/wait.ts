@@ -15,8 +15,8 @@ const POLLFD = 8
 let arena: Arena | undefined
 
 /**
- * Waits until there is something to read, the end of the stream and errors included; false after `milliseconds` (0: no
- * wait). Signals do not end it. The next read returns errors of the descriptor.
+ * Waits until `fd` is readable; true also at the end of the stream and for an error, which the next read returns. False
+ * after `milliseconds` (0: no wait). Signals do not end the wait.
  */
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)

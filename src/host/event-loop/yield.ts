@@ -13,18 +13,20 @@ export const yieldProcessor = (): void => {
   sys().sched_yield()
 }
 
-/** After a yield that takes longer than this, another program used the processor. Microseconds. */
-const LOST = 500
-const WITHOUT_YIELD = 20_000
+/** A yield that takes longer than this, in microseconds, means that another program competes for the processor. */
+const MAX_YIELD = 500
+/** After such a yield there is none for this long. Microseconds. */
+const PAUSE = 20_000
+/** Time at which the pause ends. */
 let yieldFrom = Number.NEGATIVE_INFINITY
 
 /**
  * Yields to the process that produces our next work. Returns false without yielding while other programs compete for
- * the processor: then sleeping until woken is faster. `now`: of host/event-loop/clock.ts.
+ * the processor: then sleeping until woken is faster. `now`: microseconds of clock.ts.
  */
 export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false
   yieldProcessor()
-  if (nowMicroseconds() - now > LOST) yieldFrom = now + WITHOUT_YIELD
+  if (nowMicroseconds() - now > MAX_YIELD) yieldFrom = now + PAUSE
   return true
 }

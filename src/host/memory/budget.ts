@@ -1,38 +1,39 @@
 /*
- * The total time for which calls that wait for programs of one user may block the daemon.
+ * A budget for each user: the total time for which calls that wait for programs of that user may block the daemon.
  */
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import type { Mover } from './mover.ts'
 
-/** Maximum time for which one call waits. Microseconds. */
-export const PATIENCE = 250_000
-/** With less time left than this, a user's waiting time counts as used up. */
+/** Maximum time for which one call waits, and which a user may have left. Microseconds. */
+export const MAX_WAIT = 250_000
+/** With less time left than this, a user's waiting time counts as used up. Microseconds. */
 const MIN_LEFT = 1000
 /** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of the time. */
 const REFUND = 0.05
 
+/** The waiting time that a user had left at a time (clock.ts), both in microseconds. */
 interface Budget {
   left: number
-  at: number
+  updatedAt: number
 }
 const budgets = new Map<number, Budget>()
 
-/** The waiting time that a user has left. */
+/** The budget of a user now. */
 const budgetOf = (uid: number): Budget => {
   const now = nowMicroseconds()
-  const budget = budgets.get(uid) ?? { left: PATIENCE, at: now }
+  const budget = budgets.get(uid) ?? { left: MAX_WAIT, updatedAt: now }
   budgets.set(uid, budget)
-  budget.left = Math.min(PATIENCE, budget.left + (now - budget.at) * REFUND)
-  budget.at = now
+  budget.left = Math.min(MAX_WAIT, budget.left + (now - budget.updatedAt) * REFUND)
+  budget.updatedAt = now
   return budget
 }
 
 /**
- * Runs `call` with the waiting time that the user has left, and charges the time that it took; -ETIMEDOUT if none is
- * left.
+ * Runs `call` with the waiting time that the user has left as its timeout (µs), and charges the user for the time that
+ * `mover` waited. Returns the result, or -ETIMEDOUT without a call if no time is left.
  */
-export const charged = (uid: number, mover: Mover, call: (patience: number) => number): number => {
+export const charged = (uid: number, mover: Mover, call: (timeout: number) => number): number => {
   const budget = budgetOf(uid)
   if (budget.left < MIN_LEFT) return -ETIMEDOUT
   const result = call(budget.left)

@@ -1,6 +1,6 @@
 /*
- * Copies of many pieces with one native call (native/native.c), for buffers of this process whose address is known. A
- * caller without such a buffer copies piece by piece.
+ * Copies of many pieces with one native call (native/native.c), between buffers of this process whose addresses are
+ * known. Callers whose buffers have no known address copy piece by piece.
  */
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions } from '../native.ts'

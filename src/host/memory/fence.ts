@@ -1,13 +1,13 @@
 /*
  * Ordering of plain memory accesses that two processes make on shared memory.
  *
- * The one place that needs a full (store before load) barrier is parking. The sleeper stores "parked", then reads the
- * rings once more; the producer writes its ring, then reads "parked". Unless each makes its store visible before its
- * load, both can miss the other and the sleeper sleeps on full rings.
+ * A full (store before load) barrier is needed only before a consumer of rings sleeps. The sleeper stores "parked",
+ * then reads the rings once more; the producer writes its ring, then reads "parked". Unless each makes its store
+ * visible before its load, both can miss the other's store, and the sleeper sleeps although a ring has entries.
  *
- * Used are Atomics.store and Atomics.load on an Int32Array over the mapping. V8 executes them as sequentially
+ * This file uses Atomics.store and Atomics.load on an Int32Array over the mapping. V8 executes them as sequentially
  * consistent machine operations on any ArrayBuffer, shared or not (x86-64: XCHG, a full barrier; arm64: STLR and LDAR,
- * which keep their order among themselves), and never moves other accesses across the call. So:
+ * which keep their order among themselves), and never reorders other accesses with the call. So:
  *   sleeper:   setWord(parked, i, 1); then read every ring index by loadWord; then block if nothing was found.
  *   producer:  store index; full fence; load parked (C: __atomic_thread_fence(__ATOMIC_SEQ_CST)).
  * On x86-64 the second read may use plain loads, on arm64 it may not: use loadWord for the first index of each ring.

@@ -2,33 +2,38 @@
  * Finds the pages of a process that belong to shared mappings of disk files. A write to such a page may wait for the
  * file system although the page is present: after each write-back the file system must prepare it again.
  *
- * Results are valid for a second. Devices of file systems in memory are those of mounts with such a type, and those
- * without a mount (memfd_create, shared anonymous memory, huge pages).
+ * Results are valid for a second. A file system is in memory if its mount has such a type (tmpfs, …), or if its device
+ * has no mount (memfd_create, shared anonymous memory, huge pages).
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mappingAt } from './ranges.ts'
 
 export interface FileMappings {
-  /** Whether a write to [start, end) may wait; false for a process that has ended. `now`: microseconds of any clock. */
+  /**
+   * Whether a write to [start, end) may wait for a file system; false for a process that has ended. `now`: microseconds
+   * of any clock, always the same one.
+   */
   mayWait(start: number, end: number, now: number): boolean
   close(): void
 }
 
-interface Found {
+interface CachedMapping {
   readonly start: number
   readonly end: number
-  readonly waits: boolean
-  readonly until: number
+  /** Whether it is a shared mapping of a file on disk. */
+  readonly mayWait: boolean
+  /** Microseconds of the clock of `now`. */
+  readonly validUntil: number
 }
 
-/** Microseconds. */
+/** Time for which results are valid, microseconds. */
 const VALID = 1_000_000
 /** Maximum cached mappings, where the kernel answers queries of single mappings. */
 const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 
 /** Devices ("8:1") of disk file systems that are mounted where a process sees them. */
-const slowDevices = (pid: number): ReadonlySet<string> => {
+const diskDevices = (pid: number): ReadonlySet<string> => {
   const devices = new Set<string>()
   for (const line of readFileSync(`/proc/${pid}/mountinfo`, 'latin1').split('\n')) {
     const [mount = '', source = ''] = line.split(' - ')
@@ -38,45 +43,47 @@ const slowDevices = (pid: number): ReadonlySet<string> => {
   return devices
 }
 
-/** Shared mappings, by the text of the maps file. */
-const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<Found, 'until'>[] =>
+/** All shared mappings, from the text of the maps file. */
+const sharedMappings = (pid: number, devices: ReadonlySet<string>): Omit<CachedMapping, 'validUntil'>[] =>
   [...readFileSync(`/proc/${pid}/maps`, 'latin1').matchAll(/^(\w+)-(\w+) ...s \w+ (\w+):(\w+) /gm)].map(
     ([, start = '', end = '', major = '', minor = '']) => ({
       start: Number.parseInt(start, 16),
       end: Number.parseInt(end, 16),
-      waits: devices.has(`${Number.parseInt(major, 16)}:${Number.parseInt(minor, 16)}`),
+      mayWait: devices.has(`${Number.parseInt(major, 16)}:${Number.parseInt(minor, 16)}`),
     }),
   )
 
-/** `ask`: queries one mapping, if the kernel supports that. */
-export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): FileMappings => {
+/** The mappings of a process. `queryMapping`: queries one mapping, if the kernel supports that. */
+export const fileMappings = (pid: number, queryMapping: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
-  let known: Found[] = []
+  let known: CachedMapping[] = []
   let devices: ReadonlySet<string> = new Set()
   let devicesUntil = Number.NEGATIVE_INFINITY
-  /** Without queries of single mappings: all are known until this time. */
+  /** Where single mappings cannot be queried: the time until which `known` has all shared mappings. */
   let allUntil = Number.NEGATIVE_INFINITY
 
-  /** Queries the mapping at an address; returns where it ends. */
+  /**
+   * Queries the mapping at an address into `known`. Returns its end; Infinity if no query of later addresses is needed.
+   */
   const learn = (address: number, now: number): number => {
     if (now > devicesUntil) {
-      devices = slowDevices(pid)
+      devices = diskDevices(pid)
       devicesUntil = now + VALID
     }
     if (maps < 0) maps = openSync(`/proc/${pid}/maps`, 'r')
-    const mapping = ask(maps, address)
+    const mapping = queryMapping(maps, address)
     if (mapping === undefined) return Number.POSITIVE_INFINITY
     if (mapping === 'unsupported') {
       const begin = performance.now()
       const shared = sharedMappings(pid, devices)
-      // Reading very many mappings takes long.
+      // Reading very many mappings takes long, so the result is valid for a hundred times the reading time (ms to µs).
       allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
-      known = shared.map(one => ({ ...one, until: allUntil }))
+      known = shared.map(one => ({ ...one, validUntil: allUntil }))
       return Number.POSITIVE_INFINITY
     }
     const { start, end, device, isShared } = mapping
-    known = known.filter(one => one.until >= now && (one.end <= start || one.start >= end)).slice(1 - MAX_MAPPINGS)
-    known.push({ start, end, waits: isShared && devices.has(device), until: now + VALID })
+    known = known.filter(one => one.validUntil >= now && (one.end <= start || one.start >= end)).slice(1 - MAX_MAPPINGS)
+    known.push({ start, end, mayWait: isShared && devices.has(device), validUntil: now + VALID })
     return end
   }
 
@@ -84,11 +91,11 @@ export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): Fi
     mayWait(start, end, now) {
       try {
         for (let at = start; at < end && now > allUntil; )
-          at = known.find(one => one.start <= at && at < one.end && one.until >= now)?.end ?? learn(at, now)
+          at = known.find(one => one.start <= at && at < one.end && one.validUntil >= now)?.end ?? learn(at, now)
       } catch {
         return false
       }
-      return known.some(one => one.waits && one.until >= now && one.start < end && start < one.end)
+      return known.some(one => one.mayWait && one.validUntil >= now && one.start < end && start < one.end)
     },
     close() {
       if (maps >= 0) closeSync(maps)

@@ -1,16 +1,16 @@
 /*
- * A process of another user, which may block us on purpose: a mover makes all system calls that can wait for it, and
- * the waiting time is charged to its user.
+ * A guest: a process of another user, which may block us on purpose. A mover (mover.ts) makes all system calls that can
+ * wait for it, and the waiting time is charged to its user (budget.ts).
  *
- * The kernel may wait for its pages; for the mmap lock of its address space, at each query of its mappings; for the end
- * of its exec, at each access to its memory or descriptors (exec_update_lock); and for a file's server or a socket's
- * peer, when a descriptor of such a file is closed. So the only descriptors accepted from it are memory files and our
- * own sockets.
+ * The kernel may wait for the guest's pages; for the mmap lock of its address space, at each query of its mappings; for
+ * the end of its exec, at each access to its memory or descriptors (exec_update_lock); and for a file's server or a
+ * socket's peer, when a descriptor of such a file is closed. So the only descriptors accepted from a guest are memory
+ * files and our own sockets.
  */
 import { EINVAL, ETIMEDOUT } from '../errno.ts'
 import { charged } from './budget.ts'
 import { type Arena, mapArena } from './mapping.ts'
-import { createMover, MoverCall, type Room } from './mover.ts'
+import { type ArenaRange, createMover, MoverCall } from './mover.ts'
 import type { MoveArguments } from './pieces.ts'
 
 /** Device and inode of a file. */
@@ -23,25 +23,32 @@ export interface FileIdentity {
 export interface GuestFile {
   read(bytes: Uint8Array, at: number, length: number, position: number): number
   write(bytes: Uint8Array, at: number, length: number, position: number): number
-  /** Closes the mover's duplicate. */
+  /** Closes the mover's copy of the descriptor. */
   close(): void
 }
 
 export interface Guest {
   /** Whether the process has blocked us for too long. */
-  readonly late: boolean
+  readonly isLate: boolean
   /** Called once when the process has blocked us for too long, possibly in the middle of a call. */
   whenLate(listener: () => void): void
   /** Opens /proc/PID/mem, which `move` then uses: our descriptor, or -errno. */
   openMemory(): number
-  move(write: boolean, ...what: MoveArguments): number
-  /** An ioctl on its maps file, or -errno. */
-  askMaps(request: number, room: Room): number
+  /** As `readv`, or with `write` as `writev` of process.ts; also -ETIMEDOUT. */
+  move(write: boolean, ...args: MoveArguments): number
+  /** Makes an ioctl on its maps file with `argument`: the result or -errno. */
+  ioctlMaps(request: number, argument: ArenaRange): number
   /** Reads its maps file from an offset on: the number of bytes, or -errno. */
-  readMaps(offset: number, room: Room): number
-  /** A memory file that the process shares with us as `fd`: a write of its own may hold the file's lock. */
+  readMaps(offset: number, into: ArenaRange): number
+  /**
+   * Access to our descriptor `fd`, a memory file that the process shares with us. A write by the process may hold the
+   * file's lock, so the mover reads and writes it.
+   */
   file(fd: number): GuestFile
-  /** A duplicate of its descriptor, which must be a memory file or `socket`; or -errno, -EINVAL for another file. */
+  /**
+   * A duplicate of its descriptor `number`, which must be a memory file or, if `socket` is given, that socket; or
+   * -errno, -EINVAL for another file.
+   */
   descriptor(number: number, socket?: FileIdentity): number
   close(): void
 }
@@ -49,11 +56,11 @@ export interface Guest {
 const O_RDONLY_CLOEXEC = 0o2000000
 const O_RDWR_CLOEXEC = 0o2000002
 const STATX_INO = 0x100
-/** Of struct statx: the inode, and the device's numbers. */
+/** Offsets in struct statx: the inode, and the device's numbers; and its size. */
 const Statx = { INO: 32, DEV_MAJOR: 136, DEV_MINOR: 140, BYTES: 256 } as const
 const TWO_32 = 2 ** 32
 
-/** Bytes of a file that are copied at once. */
+/** Maximum bytes of a file that one call copies. */
 const BATCH = 0x10000
 
 let arena: Arena | undefined
@@ -62,26 +69,31 @@ const workArena = (): Arena => {
   return arena
 }
 
-/** stat's st_dev as node:fs shows it. */
+/** The device number as st_dev of stat(2) encodes it, and node:fs shows it. */
 const deviceNumber = (major: number, minor: number): number =>
   (minor & 0xff) + (major & 0xfff) * 0x100 + (minor - (minor & 0xff)) * 0x1000
 
-/** Undefined where the native library is absent: then we make its calls ourselves, and wait. */
+/**
+ * The guest of process `pid` with this pidfd and user. Undefined where the native library is absent: then the caller
+ * makes the system calls itself, and waits.
+ */
 export const createGuest = (pid: number, pidfd: number, uid: number): Guest | undefined => {
-  const kept = [pidfd]
-  const mover = createMover({ kept, user: uid })
+  const inheritedFds = [pidfd]
+  const mover = createMover({ inheritedFds, user: uid })
   if (mover === undefined) return undefined
-  let late = false
+  let isLate = false
   let lateListener = (): void => {}
+  /** Our descriptor of /proc/PID/mem; -1 or -errno if there is none. */
   let mem = -1
   /** The mover's descriptor of the maps file, and the incarnation of the mover that has it. */
   let maps = -1
-  let mapsIn = -1
+  let mapsIncarnation = -1
 
-  const within = (call: (patience: number) => number): number => {
+  /** Makes a call that may wait, with the waiting time that the user has left. */
+  const chargeUser = (call: (timeout: number) => number): number => {
     const answer = charged(uid, mover, call)
-    if (answer === -ETIMEDOUT && !late) {
-      late = true
+    if (answer === -ETIMEDOUT && !isLate) {
+      isLate = true
       lateListener()
     }
     return answer
@@ -91,29 +103,29 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     const path = `/proc/${pid}/${name}\0`
     bytes.set(Buffer.from(path))
     const room = { arena: workArena(), at: 0, length: path.length }
-    return within(patience => mover.call(MoverCall.OPEN, -1, flags, room, patience))
+    return chargeUser(timeout => mover.call(MoverCall.OPEN, -1, flags, room, timeout))
   }
-  const callOnMaps = (call: number, value: number, room: Room): number => {
-    if (mapsIn !== mover.incarnation) {
+  const callOnMaps = (call: number, value: number, room: ArenaRange): number => {
+    if (mapsIncarnation !== mover.incarnation) {
       maps = open('maps', O_RDONLY_CLOEXEC)
-      mapsIn = maps < 0 ? -1 : mover.incarnation
+      mapsIncarnation = maps < 0 ? -1 : mover.incarnation
     }
-    return maps < 0 ? maps : within(patience => mover.call(call, maps, value, room, patience))
+    return maps < 0 ? maps : chargeUser(timeout => mover.call(call, maps, value, room, timeout))
   }
 
   /** Whether a descriptor of the mover is a memory file, or `socket`. */
   const isAccepted = (fd: number, socket: FileIdentity | undefined): boolean => {
-    if (socket === undefined) return within(patience => mover.call(MoverCall.SEALS, fd, 0, undefined, patience)) >= 0
+    if (socket === undefined) return chargeUser(timeout => mover.call(MoverCall.SEALS, fd, 0, undefined, timeout)) >= 0
     const room = { arena: workArena(), at: 0, length: Statx.BYTES }
-    if (within(patience => mover.call(MoverCall.STAT, fd, STATX_INO, room, patience)) < 0) return false
+    if (chargeUser(timeout => mover.call(MoverCall.STAT, fd, STATX_INO, room, timeout)) < 0) return false
     const { u32 } = workArena()
     const ino = u32[Statx.INO >> 2] + u32[(Statx.INO >> 2) + 1] * TWO_32
     return ino === socket.ino && deviceNumber(u32[Statx.DEV_MAJOR >> 2], u32[Statx.DEV_MINOR >> 2]) === socket.dev
   }
 
   return {
-    get late() {
-      return late
+    get isLate() {
+      return isLate
     },
     whenLate(listener) {
       lateListener = listener
@@ -123,14 +135,14 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       mem = opened < 0 ? opened : mover.take(opened)
       // All later processes of the mover inherit our descriptor, with its number.
       mover.close()
-      if (mem >= 0) kept[1] = mem
+      if (mem >= 0) inheritedFds[1] = mem
       return mem
     },
-    move: (write, ...what) => within(patience => mover.move(write, -1, mem, ...what, patience)),
-    askMaps: (request, room) => callOnMaps(MoverCall.IOCTL, request, room),
-    readMaps: (offset, room) => callOnMaps(MoverCall.READ, offset, room),
+    move: (write, ...args) => chargeUser(timeout => mover.move(write, -1, mem, ...args, timeout)),
+    ioctlMaps: (request, argument) => callOnMaps(MoverCall.IOCTL, request, argument),
+    readMaps: (offset, into) => callOnMaps(MoverCall.READ, offset, into),
     descriptor(number, socket) {
-      const fd = within(patience => mover.call(MoverCall.GETFD, pidfd, number, undefined, patience))
+      const fd = chargeUser(timeout => mover.call(MoverCall.GETFD, pidfd, number, undefined, timeout))
       if (fd < 0) return fd
       const taken = isAccepted(fd, socket) ? mover.take(fd) : -EINVAL
       // The mover's copy is closed when the mover ends, which may have to wait.
@@ -140,25 +152,26 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     file(fd) {
       /** The mover's copy, and the incarnation of the mover that has it. */
       let copy = -1
-      let copyIn = -1
-      const renew = (): number => {
-        if (copyIn === mover.incarnation) return copy
-        copy = within(patience => mover.call(MoverCall.COPY, -1, fd, undefined, patience))
-        copyIn = copy < 0 ? -1 : mover.incarnation
+      let copyIncarnation = -1
+      /** The mover's copy, made again if its process was replaced; or -errno. */
+      const currentCopy = (): number => {
+        if (copyIncarnation === mover.incarnation) return copy
+        copy = chargeUser(timeout => mover.call(MoverCall.COPY, -1, fd, undefined, timeout))
+        copyIncarnation = copy < 0 ? -1 : mover.incarnation
         return copy
       }
-      const batch = (write: boolean, length: number, position: number): number => {
-        const moverFd = renew()
+      const copyBatch = (write: boolean, length: number, position: number): number => {
+        const moverFd = currentCopy()
         const [high, low] = [Math.floor(position / TWO_32), position % TWO_32]
         if (moverFd < 0) return moverFd
-        return within(patience =>
-          mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, patience),
+        return chargeUser(timeout =>
+          mover.move(write, -1, moverFd, high, low, workArena(), 0, length, length, length, timeout),
         )
       }
       return {
         read(bytes, at, length, position) {
           for (let done = 0; done < length; ) {
-            const moved = batch(false, Math.min(BATCH, length - done), position + done)
+            const moved = copyBatch(false, Math.min(BATCH, length - done), position + done)
             if (moved <= 0) return done || moved
             bytes.set(workArena().bytes.subarray(0, moved), at + done)
             done += moved
@@ -169,16 +182,16 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
           for (let done = 0; done < length; ) {
             const size = Math.min(BATCH, length - done)
             workArena().bytes.set(bytes.subarray(at + done, at + done + size))
-            const moved = batch(true, size, position + done)
+            const moved = copyBatch(true, size, position + done)
             if (moved <= 0) return done || moved
             done += moved
           }
           return length
         },
         close() {
-          if (copyIn >= 0 && copyIn === mover.incarnation)
-            within(patience => mover.call(MoverCall.CLOSE, copy, 0, undefined, patience))
-          copyIn = -1
+          if (copyIncarnation >= 0 && copyIncarnation === mover.incarnation)
+            chargeUser(timeout => mover.call(MoverCall.CLOSE, copy, 0, undefined, timeout))
+          copyIncarnation = -1
         },
       }
     },

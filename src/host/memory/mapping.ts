@@ -1,9 +1,9 @@
 /*
- * Memory visible to JavaScript and the kernel: arenas of this process, and pieces of memory files shared with others.
+ * Memory visible to JavaScript and the kernel: arenas of this process, and parts of memory files shared with others.
  *
- * Two rules prevent crashes. A range shown by an ArrayBuffer is never unmapped, since an access through a remaining
- * view would fault: arenas are never freed, and the pool of rings maps fresh anonymous pages over a released range and
- * reuses it. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must have SEAL_SHRINK and be long
+ * Two rules prevent crashes. An address range that an ArrayBuffer shows is never unmapped, since an access through a
+ * remaining view would fault: arenas are never freed, and the ring pool maps new anonymous pages over a released range
+ * and reuses it. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must have SEAL_SHRINK and be long
  * enough. A range and its ArrayBuffer are created once and used for many files, so mapping and releasing in turn costs
  * no address space, no further kernel mappings and no garbage-collected external memory.
  */
@@ -77,8 +77,8 @@ const arenaOf = (address: number, length: number): Arena => {
 }
 
 /**
- * Zeroed private memory of at least `bytes` bytes (rounded up to pages) for the life of the process; pages cost memory
- * when first touched. Throws SystemError (ENOMEM) and RangeError for a size that is not a positive integer.
+ * Zeroed private memory of at least `bytes` bytes (rounded up to pages) for the life of the process; a page uses memory
+ * from its first access on. Throws SystemError (ENOMEM), and RangeError for a size that is not a positive integer.
  */
 export const mapArena = (bytes: number): Arena => {
   if (!Number.isSafeInteger(bytes) || bytes <= 0)
@@ -88,8 +88,8 @@ export const mapArena = (bytes: number): Arena => {
 }
 
 /**
- * The first `length` bytes of a file, shared and read-only (writing there ends the process), for the life of the
- * process. Otherwise as `RingPool.map`, but for a file that is sealed against writing.
+ * Maps the first `length` bytes of a file, shared and read-only, for the life of the process; the file may be sealed
+ * against writing. A write to the arena ends the process (SIGSEGV). Throws as `RingPool.map`.
  */
 export const mapReadOnly = (fd: number, length: number): Arena => {
   requireMappable(fd, 0, length)
@@ -98,8 +98,8 @@ export const mapReadOnly = (fd: number, length: number): Arena => {
 }
 
 /**
- * The address of a buffer's bytes, valid while the buffer is referenced. Small arrays are on V8's heap, which moves,
- * until their `buffer` is accessed. A buffer that is transferred later is no longer at this address.
+ * The address of an array's bytes, valid while the array is referenced and its buffer is not transferred; 0n for an
+ * empty array. Reading `buffer` first moves a small array off V8's heap, where the garbage collector could move it.
  */
 export const addressOf = (bytes: Uint8Array): bigint => {
   if (bytes.buffer.byteLength === 0 || bytes.length === 0) return 0n
@@ -107,9 +107,9 @@ export const addressOf = (bytes: Uint8Array): bigint => {
 }
 
 /**
- * A piece of a file, mapped shared and writable. The views span the whole range (a power of two); the file is at
+ * A part of a file, mapped shared and writable. The views span the whole range (a power of two); the file is at
  * [0, length), rounded up to a page, and behind it are private pages. After release the views show zeros, and later
- * another file: drop them with the mapping.
+ * another file: do not keep them.
  */
 export interface Mapping extends Omit<Arena, 'length'> {
   readonly length: number
@@ -120,7 +120,9 @@ export interface RingPoolCounters {
   readonly mapped: number
   /** Bytes of files mapped now, in whole pages. */
   readonly mappedBytes: number
-  /** Ranges that wait for reuse. They hold address space, no memory; there are never more than were mapped at once. */
+  /**
+   * Ranges that wait for reuse. They use address space but no memory; there are at most as many as were ever mapped.
+   */
   readonly idle: number
 }
 
@@ -131,7 +133,7 @@ export interface RingPool {
    * writing.
    */
   map(fd: number, offset: number, length: number): Mapping
-  /** Releases the range: its pages are unmapped now. Throws if the mapping is not (or no longer) this pool's. */
+  /** Unmaps the file, and keeps the range for reuse. Throws if the mapping is not, or no longer, of this pool. */
   release(mapping: Mapping): void
   readonly counters: RingPoolCounters
 }
@@ -144,7 +146,7 @@ const requireMappable = (fd: number, offset: number, length: number): void => {
     throw new SystemError('mmap', EINVAL, `offset ${offset}; it must be a multiple of ${pageSize()}`)
   }
   const seals = sealsOf(fd)
-  if (seals < 0) throw new SystemError('fcntl(F_GET_SEALS)', -seals, `fd ${fd} is no memory file`)
+  if (seals < 0) throw new SystemError('fcntl(F_GET_SEALS)', -seals, `fd ${fd} is not a memory file`)
   if ((seals & SEAL_SHRINK) === 0) throw new SystemError('mmap', EPERM, `fd ${fd} is not sealed against shrinking`)
   const { size } = fstatSync(fd)
   if (offset + length > size) {

@@ -1,8 +1,9 @@
 /*
- * System calls in a separate process (native/mover.c) that another program can delay: copies to and from its memory,
- * queries of its mappings, duplicates of its descriptors. Such a call blocks the mover, and us only for a limited time.
+ * Movers: separate processes (native/mover.c) for system calls that another program can delay, such as copies to and
+ * from its memory, queries of its mappings and duplicates of its descriptors. Such a call can block the mover for ever,
+ * but this process only for a limited time.
  *
- * Measured, 4 KiB: 3 µs while the mover is still awake from the previous copy, 17 to 20 if it sleeps, against 1.3 for a
+ * Measured for 4 KiB: 3 µs if the mover has not slept since its previous copy, 17 to 20 µs if it has, and 1.3 µs for a
  * copy by this process.
  */
 import { closeSync } from 'node:fs'
@@ -12,11 +13,11 @@ import { libraryFunctions, type NativeFunction } from '../native.ts'
 import type { Arena } from './mapping.ts'
 import { type MoveArguments, requirePieces } from './pieces.ts'
 
-/** Calls with a descriptor of the mover's: see native/mover.c for `value` and the buffer. */
+/** Kinds of `Mover.call`; native/mover.c explains `value` and the buffer of each. */
 export const MoverCall = { OPEN: 0, IOCTL: 1, READ: 2, GETFD: 3, SEALS: 4, STAT: 5, COPY: 6, CLOSE: 7 } as const
 
-/** `length` bytes of an arena. */
-export interface Room {
+/** `length` bytes from offset `at` of an arena. */
+export interface ArenaRange {
   readonly arena: Arena
   readonly at: number
   readonly length: number
@@ -24,31 +25,35 @@ export interface Room {
 
 export interface Mover {
   /**
-   * Arguments and result as for `readv` and `writev` of process.ts; `pid` -1 for the file behind the mover's descriptor
-   * `fd`. -ETIMEDOUT: not within `patience` microseconds.
+   * Copies to (`write`) or from process `pid`, or, with `pid` -1, the file behind the mover's descriptor `fd`. Other
+   * arguments and result as for `readv` and `writev` of process.ts; also -ETIMEDOUT: not done within `timeout`
+   * microseconds, and -ECHILD: the mover's process was killed.
    */
-  move(write: boolean, pid: number, fd: number, ...what: [...MoveArguments, patience: number]): number
-  /** Makes a call (`MoverCall`); its result or -errno, including those of `move`. */
-  call(what: number, fd: number, value: number, room: Room | undefined, patience: number): number
+  move(write: boolean, pid: number, fd: number, ...args: [...MoveArguments, timeout: number]): number
   /**
-   * Receives a message from socket `fd`: its length, or -errno (-EMSGSIZE: it does not fit). `passed` gets the number
-   * of its descriptors, then the descriptors, which belong to the mover.
+   * Makes a call of kind `MoverCall` with a descriptor of the mover. Returns its result or -errno, -ETIMEDOUT and
+   * -ECHILD as `move`.
    */
-  receive(fd: number, body: Room, passed: Room, patience: number): number
+  call(kind: number, fd: number, value: number, buffer: ArenaRange | undefined, timeout: number): number
+  /**
+   * Receives a message from socket `fd` into `body`. Returns its length, or -errno (-EMSGSIZE: it does not fit).
+   * `passed` gets the number of the message's descriptors as an i32, then the descriptors, which belong to the mover.
+   */
+  receive(fd: number, body: ArenaRange, passed: ArenaRange, timeout: number): number
   /** A duplicate of a descriptor of the mover, or -errno. */
   take(fd: number): number
-  /** Changes when its process ends, and with it all its descriptors but those that are kept. */
+  /** Increases when the mover's process ends. Then all its descriptors but the inherited ones are closed. */
   readonly incarnation: number
-  /** Microseconds for which calls have waited since the previous query; without those that took too long. */
+  /** Microseconds for which calls have waited since the previous `waited`; without those that returned -ETIMEDOUT. */
   waited(): number
-  /** Ends the mover's process; `stuck`: ending it may have to wait for a file. */
-  close(stuck?: boolean): void
+  /** Ends the mover's process. `mayBlock`: it may have to wait for a file when its descriptors are closed. */
+  close(mayBlock?: boolean): void
 }
 
 export interface MoverOptions {
-  /** Our descriptors that each of its processes inherits, with the same numbers; at most two. */
-  readonly kept?: readonly number[]
-  /** The user whose programs may delay it. */
+  /** Our descriptors that each of the mover's processes inherits, with the same numbers; at most two. */
+  readonly inheritedFds?: readonly number[]
+  /** Id of the user whose programs may delay the mover. */
   readonly user?: number
 }
 
@@ -81,8 +86,8 @@ const native = () => {
 }
 
 /**
- * Closes a descriptor in a separate process, where that may have to wait for another program's address space, or for
- * descriptors in messages that were not received.
+ * Closes a descriptor without blocking: the last close, which may have to wait for another program's address space or
+ * for descriptors in messages that were not received, happens in a separate process.
  */
 export const closeElsewhere = (fd: number): void => {
   const calls = native()
@@ -92,36 +97,36 @@ export const closeElsewhere = (fd: number): void => {
 }
 
 /**
- * A mover. Its process is created with the first call, and again after one that took too long. It is not created while
- * eight movers of `user` wait that not even SIGKILL ends: then calls fail with -ETIMEDOUT immediately. Undefined where
- * the native library is absent.
+ * A mover. Its process is created with the first call, and again after a call that took too long. It is not created
+ * while eight earlier movers of `user` hang in the kernel so that not even SIGKILL ends them: then calls fail with
+ * -ETIMEDOUT immediately. Undefined where the native library is absent.
  */
-export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover | undefined => {
+export const createMover = ({ inheritedFds = [], user = -1 }: MoverOptions = {}): Mover | undefined => {
   const calls = native()
   if (!calls) return undefined
   let mover = 0
   let incarnation = 0
-  const end = (late: boolean): void => {
+  const end = (mayBlock: boolean): void => {
     if (mover === 0) return
-    calls.userdma_mover_end(mover, late ? 1 : 0)
+    calls.userdma_mover_end(mover, mayBlock ? 1 : 0)
     mover = 0
     incarnation++
   }
-  /** The mover's process, or -errno. */
+  /** The native handle of the mover, whose process is started if necessary; or -errno. */
   const running = (): number => {
     if (mover > 0) return mover
-    const started = calls.userdma_mover_start(kept[0] ?? -1, kept[1] ?? -1, user)
+    const started = calls.userdma_mover_start(inheritedFds[0] ?? -1, inheritedFds[1] ?? -1, user)
     if (started < 0) return started
     mover = started
     return mover
   }
-  /** Kills a process that did not answer. */
-  const answered = (answer: number): number => {
+  /** Returns `answer`; ends a process that did not answer in time, or was killed. */
+  const endIfLost = (answer: number): number => {
     if (answer === -ETIMEDOUT || answer === -ECHILD) end(answer === -ETIMEDOUT)
     return answer
   }
   return {
-    move(write, pid, fd, high, low, local, offset, chunk, stride, total, patience) {
+    move(write, pid, fd, high, low, local, offset, chunk, stride, total, timeout) {
       if (total === 0) return 0
       requirePieces(local, offset, chunk, stride, total)
       const at = high * TWO_32 + low
@@ -130,31 +135,31 @@ export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover 
       for (let attempts = 2; ; attempts--) {
         const process = running()
         if (process < 0) return process
-        const moved = answered(
-          calls.userdma_mover_move(process, write ? 1 : 0, pid, fd, at, from, chunk, stride, total, patience),
+        const moved = endIfLost(
+          calls.userdma_mover_move(process, write ? 1 : 0, pid, fd, at, from, chunk, stride, total, timeout),
         )
-        // The process was killed by someone else.
+        // -ECHILD: another program has killed the mover's process.
         if (moved !== -ECHILD || attempts === 0) return moved
       }
     },
-    call(what, fd, value, room, patience) {
+    call(kind, fd, value, buffer, timeout) {
       const process = running()
       if (process < 0) return process
-      const [address, length] = room ? [room.arena.address + room.at, room.length] : [0, 0]
-      return answered(calls.userdma_mover_call(process, what, fd, value, address, length, patience))
+      const [address, length] = buffer ? [buffer.arena.address + buffer.at, buffer.length] : [0, 0]
+      return endIfLost(calls.userdma_mover_call(process, kind, fd, value, address, length, timeout))
     },
-    receive(fd, body, passed, patience) {
+    receive(fd, body, passed, timeout) {
       const process = running()
       if (process < 0) return process
       const [buffer, numbers] = [body.arena.address + body.at, passed.arena.address + passed.at]
       const maxNumbers = (passed.length >> 2) - 1
-      return answered(calls.userdma_mover_receive(process, fd, buffer, body.length, numbers, maxNumbers, patience))
+      return endIfLost(calls.userdma_mover_receive(process, fd, buffer, body.length, numbers, maxNumbers, timeout))
     },
     take: fd => (mover === 0 ? -ECHILD : calls.userdma_mover_take(mover, fd)),
     get incarnation() {
       return incarnation
     },
     waited: () => (mover === 0 ? 0 : calls.userdma_mover_waited(mover)),
-    close: (stuck = false) => end(stuck),
+    close: (mayBlock = false) => end(mayBlock),
   }
 }

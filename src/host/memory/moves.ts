@@ -1,23 +1,26 @@
 /*
- * Copies between this process and another one's memory that never block us for long: a page may be missing, and its
- * provider (a file system in user space, a server, userfaultfd, a slow disk) may take any time.
+ * Copies between this process and another one's memory that never block us for long. A copy can block because a page is
+ * missing, and its provider (a file system in user space, a server, userfaultfd, a slow disk) may take any time.
  *
- * A program of our own user does that only by accident. We copy pages that are in memory, and a mover copies all
- * others: the first touch of each page. A program of another user may do it on purpose, and remove a page after our
- * check. There the mover copies everything, and its waiting time is charged to the user: once that is used up, copies
- * fail (guest.ts).
+ * A program of our own user blocks us only by accident. This process copies pages that are in memory, and a mover
+ * (mover.ts) all others, which is only the first access to each page. A program of another user, a guest (guest.ts),
+ * may block us on purpose, and remove a page after our check. There a mover copies everything, and its waiting time is
+ * charged to the user; once that is used up, copies fail.
  *
- * Where the native library or /proc/PID/pagemap is absent, we copy everything ourselves, and wait.
+ * Where the native library or /proc/PID/pagemap is absent, this process copies everything itself, and waits.
  */
-import { PATIENCE } from './budget.ts'
+import { MAX_WAIT } from './budget.ts'
 import type { Guest } from './guest.ts'
 import { createMover, type Mover } from './mover.ts'
 import type { MoveArguments } from './pieces.ts'
-import { boundResult, type ProcessHandle, readv, writev } from './process.ts'
+import { memResult, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
-/** As `readv` of process.ts, at a time (microseconds) that need not be newer than the turn; -ETIMEDOUT: too slow. */
-type Move = (...what: [...MoveArguments, now: number]) => number
+/**
+ * As `readv` of process.ts, but also -ETIMEDOUT. `now`: the time in microseconds, possibly as old as the turn of the
+ * event loop.
+ */
+type Move = (...args: [...MoveArguments, now: number]) => number
 
 export interface Moves {
   readonly read: Move
@@ -25,23 +28,23 @@ export interface Moves {
   close(): void
 }
 
-/** The mover of all programs of our own user. */
+/** The mover for all programs of our own user. */
 let shared: Mover | undefined
 
-const ownMoves = (handle: ProcessHandle): Moves => {
+const sameUserMoves = (handle: ProcessHandle): Moves => {
   let pages: ResidentPages | undefined
-  let opened = false
+  let isOpened = false
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total, now) => {
-      if (!opened) {
-        opened = true
+      if (!isOpened) {
+        isOpened = true
         pages = residentPages(handle.pid)
       }
       shared ??= createMover()
-      if (shared === undefined || pages === undefined || pages.holds(high, low, total, now))
+      if (shared === undefined || pages === undefined || pages.areResident(high, low, total, now))
         return (write ? writev : readv)(handle, high, low, local, offset, chunk, stride, total)
-      return shared.move(write, handle.pid, -1, high, low, local, offset, chunk, stride, total, PATIENCE)
+      return shared.move(write, handle.pid, -1, high, low, local, offset, chunk, stride, total, MAX_WAIT)
     }
   return { read: move(false), write: move(true), close: () => pages?.close() }
 }
@@ -50,10 +53,10 @@ const guestMoves = (guest: Guest): Moves => {
   const move =
     (write: boolean): Move =>
     (high, low, local, offset, chunk, stride, total) =>
-      boundResult(guest.move(write, high, low, local, offset, chunk, stride, total))
+      memResult(guest.move(write, high, low, local, offset, chunk, stride, total))
   return { read: move(false), write: move(true), close: () => {} }
 }
 
 /** Copies for a process whose handle stays open until the copies are closed. */
 export const createMoves = (handle: ProcessHandle): Moves =>
-  handle.guest ? guestMoves(handle.guest) : ownMoves(handle)
+  handle.guest ? guestMoves(handle.guest) : sameUserMoves(handle)

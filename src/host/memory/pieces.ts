@@ -6,7 +6,7 @@ import type { Arena } from './mapping.ts'
 /** Local end of a copy: an arena, or any object with an address here. */
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
-/** A place in the memory of a process (high·2^32 + low), and our pieces that correspond to it; see `readv`. */
+/** An address in another process (high·2^32 + low), and the pieces of our memory to copy to or from; see `readv`. */
 export type MoveArguments = [
   high: number,
   low: number,
@@ -17,7 +17,7 @@ export type MoveArguments = [
   total: number,
 ]
 
-/** Throws RangeError if pieces (as in `readv`) do not lie in `local`. */
+/** Throws RangeError if pieces (as in `readv`) are not inside `local`. */
 export const requirePieces = (
   local: LocalMemory,
   offset: number,

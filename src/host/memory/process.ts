@@ -4,15 +4,16 @@
  * Memory is copied by process_vm_readv/writev, which obey page protection and ptrace's access rules (same user,
  * dumpable); the kernel checks both at every call. /proc/PID/mem writes through read-only pages, and is faster only for
  * small pieces (measured, 64 B: 1.4 µs against 1.9 to 2.4; 64 KiB: 8.7 against 6.1; 64 × 1 KiB strided: 44 against
- * 7.9). The price is that a pid may be reused and a program replaced by exec. So a handle holds a pidfd, and an open
- * /proc/PID/mem, which pins the address space itself: `isSame` checks both (measured: poll of the pidfd 0.43 µs,
- * pidfd_send_signal 0.8, the check of the address space 0.95), and a caller checks once per batch, before the batch.
- * See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and passed as two 32-bit words.
+ * 7.9). But process_vm_readv takes a pid, which may be reused, or run another program after exec. So a handle has a
+ * pidfd, and an open /proc/PID/mem, which refers to one address space: `isSame` checks both (measured: poll of the
+ * pidfd 0.43 µs, pidfd_send_signal 0.8, the check of the address space 0.95), and a caller checks once per batch,
+ * before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and passed as two
+ * 32-bit words.
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
  * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then
  * copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which registration has
- * checked; pages that are protected later are accessed nevertheless, as by an adapter, which has pinned them.
+ * checked; pages that are protected later are accessed nevertheless, as by an RDMA adapter, which has pinned them.
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
@@ -49,15 +50,15 @@ export interface ProcessHandle {
   readonly pid: number
   /** Readable when the process has ended; may be watched. */
   readonly pidfd: number
-  /** /proc/PID/mem, or -1 where the kernel, or the owner, refuses it. */
+  /** Descriptor of /proc/PID/mem; -1 if the kernel refuses it, or the process does not belong to `owner`. */
   readonly mem: number
   /** The user to whom the process must belong; then copies use `mem`. Undefined if the kernel's check suffices. */
   readonly owner: Owner | undefined
-  /** A process of another user, which might block us; undefined also where the native library is absent. */
+  /** Set for a process of another user, which might block us; undefined where the native library is absent. */
   readonly guest: Guest | undefined
 }
 
-// Places in the arena: 1024 local iovecs, one remote iovec, a pollfd, a byte, a struct statx.
+// Offsets in the arena: 1024 local iovecs, one remote iovec, a pollfd, a byte, a struct statx.
 const REMOTE = IOV_MAX * 16
 const POLLFD = REMOTE + 16
 const BYTE = POLLFD + 16
@@ -70,7 +71,8 @@ const workArena = (): Arena => {
   return arena
 }
 
-const failure = (call: string, error: unknown): SystemError => {
+/** The SystemError for an exception of node:fs; throws any other exception. */
+const systemError = (call: string, error: unknown): SystemError => {
   if (!(error instanceof Error) || !('code' in error)) throw error
   return new SystemError(call, errnoNumber(String(error.code)) ?? 0)
 }
@@ -89,53 +91,59 @@ const openMem = (pid: number, owner: Owner | undefined, guest: Guest | undefined
   return -1
 }
 
-const runs = (pidfd: number): boolean => {
+/** Whether the process has not ended. */
+const isRunning = (pidfd: number): boolean => {
   const { address, u32 } = workArena()
   u32[POLLFD >> 2] = pidfd
   u32[(POLLFD >> 2) + 1] = POLLIN
-  // A signal that arrives at this moment makes it -1 (EINTR), which says nothing about the process.
+  // A signal at this moment makes the result -1 (EINTR), which says nothing about the process.
   return sys().poll(address + POLLFD, 1, 0) < 1
 }
 
 const PR_SET_PTRACER = 0x5961_6d61
 
-/** Allows a process to access our memory where the kernel restricts that (yama); elsewhere it does nothing. */
+/** Allows a process to access our memory where the Yama security module restricts that; elsewhere it does nothing. */
 export const allowPtraceBy = (pid: number): void => {
   sys().prctl(PR_SET_PTRACER, pid, 0, 0, 0)
 }
 
 export interface ProcessOptions {
-  /** The pidfd from peerPidfd: with it the pid cannot belong to another process at any moment. The handle owns it. */
+  /**
+   * The pidfd from `peerPidfd`, which the handle then owns. Without it `openProcess` opens one by the pid, which may
+   * already belong to another process.
+   */
   readonly pidfd?: number | undefined
-  /** The handle must not access another process. Required if `needsOwner` says so. */
+  /**
+   * The handle gives access only while the process belongs to this user and group. Required if `needsOwner` is true.
+   */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
-  /** The user, if it might block us on purpose. */
+  /** The process's user id, if that user might block us on purpose. */
   readonly guest?: number | undefined
 }
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE, ETIMEDOUT (a guest has blocked us). A process that does not belong to its owner has a handle too, which gives
- * no access (`mayAccess`).
+ * EMFILE, ETIMEDOUT (a guest has blocked us). For a process that does not belong to `owner` the handle gives no access
+ * (`mayAccess`).
  */
 export const openProcess = (
   pid: number,
-  { pidfd, owner: wanted, guest: uid }: ProcessOptions = {},
+  { pidfd, owner: wantedOwner, guest: uid }: ProcessOptions = {},
 ): ProcessHandle | SystemError => {
-  const held = pidfd ?? orErrno(sys().syscall(SYS_PIDFD_OPEN, pid, 0, 0))
-  if (held < 0) return new SystemError('pidfd_open', held, `process ${pid}`)
-  const owner = wanted && openOwner(pid, wanted.uid, wanted.gid)
-  if (wanted && owner === undefined) {
-    closeSync(held)
+  const ownPidfd = pidfd ?? orErrno(sys().syscall(SYS_PIDFD_OPEN, pid, 0, 0))
+  if (ownPidfd < 0) return new SystemError('pidfd_open', ownPidfd, `process ${pid}`)
+  const owner = wantedOwner && openOwner(pid, wantedOwner.uid, wantedOwner.gid)
+  if (wantedOwner && owner === undefined) {
+    closeSync(ownPidfd)
     return new SystemError('open', ESRCH, `/proc/${pid}/ns`)
   }
-  const guest = uid === undefined ? undefined : createGuest(pid, held, uid)
+  const guest = uid === undefined ? undefined : createGuest(pid, ownPidfd, uid)
   const mem = openMem(pid, owner, guest)
-  const handle = { pid, pidfd: held, mem, owner, guest }
-  // The process was alive after the open: then the opened file belongs to the pidfd's process.
-  if (runs(held) && !guest?.late) return handle
+  const handle = { pid, pidfd: ownPidfd, mem, owner, guest }
+  // Alive after the open: so the opened file belongs to the pidfd's process.
+  if (isRunning(ownPidfd) && !guest?.isLate) return handle
   closeProcess(handle)
-  return guest?.late
+  return guest?.isLate
     ? new SystemError('open', ETIMEDOUT, `/proc/${pid}/mem`)
     : new SystemError('pidfd_open', ESRCH, `process ${pid}`)
 }
@@ -155,21 +163,21 @@ export const closeProcess = (handle: ProcessHandle): void => {
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether the address space that the process had when the handle was opened is unused by now; false if unknown. If it
- * is in use, the kernel detects that our address 0 is not writable (EFAULT) before it takes that address space's lock,
- * which may be held for ever.
+ * Whether no process uses any more the address space that the process had when the handle was opened; false if unknown.
+ * If one does, the write fails with EFAULT, since our address 0 is not readable, before the kernel takes that address
+ * space's lock, which may be held for ever.
  */
 export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 && sys().pwrite(mem, 0, 1, 0) === 0
 
 /**
- * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its owner:
- * false after exit, exec or reuse of the pid. Check it before each batch of reads and writes. 1.4 µs, with an owner
- * 1.8. A program whose address space is kept alive by another task (clone with CLONE_VM) counts as running after its
+ * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its
+ * owner: false after exit, exec or reuse of the pid. Check it before each batch of reads and writes. 1.4 µs, with an
+ * owner 1.8 µs. A program whose address space another task shares (clone with CLONE_VM) counts as running after its
  * exec; copies then use that address space, or fail if the kernel refuses.
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
-  if (!runs(handle.pidfd) || !isStillOwned(handle)) return false
+  if (!isRunning(handle.pidfd) || !isStillOwned(handle)) return false
   return !isAddressSpaceGone(handle)
 }
 
@@ -184,28 +192,29 @@ const putPieces = (u32: Uint32Array, address: number, count: number, chunk: numb
   }
 }
 
-/** Copies between `count` local pieces and the remote one, as prepared in the arena: bytes copied or -errno. */
+/** Copies between `count` local iovecs and the remote one, as prepared in the arena: bytes copied or -errno. */
 const moveByPid = (write: boolean, pid: number, count: number): number => {
   const { address } = workArena()
   const call = write ? sys().process_vm_writev : sys().process_vm_readv
   return orErrno(call(pid, address, count, address + REMOTE, 1, 0))
 }
 
-/** Copies like `moveByPid`, through /proc/PID/mem. */
-const moveBound = (write: boolean, mem: number, count: number): number => {
+/** Copies like `moveByPid`, through the descriptor of /proc/PID/mem. */
+const moveByMem = (write: boolean, mem: number, count: number): number => {
   const { address, u32 } = workArena()
   if (mem < 0) return -EPERM
   const at = u32[REMOTE >> 2] + u32[(REMOTE >> 2) + 1] * TWO_32
   if (!(at < Number.MAX_SAFE_INTEGER)) return -EFAULT
-  return boundResult(orErrno((write ? sys().pwritev : sys().preadv)(mem, address, count, at)))
+  return memResult(orErrno((write ? sys().pwritev : sys().preadv)(mem, address, count, at)))
 }
 
 /**
- * Interprets a result of /proc/PID/mem: 0 means that the address space is unused, EIO that the address is not mapped.
+ * The result of a read or write of /proc/PID/mem in terms of process_vm_readv: 0 bytes mean that no process uses the
+ * address space any more (-ESRCH), EIO that the address is not mapped (-EFAULT).
  */
-export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
+export const memResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
-type ProcessMove = (handle: ProcessHandle, ...what: MoveArguments) => number
+type ProcessMove = (handle: ProcessHandle, ...args: MoveArguments) => number
 
 const move = (
   write: boolean,
@@ -220,7 +229,7 @@ const move = (
 ): number => {
   if (total === 0) return 0
   requirePieces(local, offset, chunk, stride, total)
-  // Without gaps the pieces are one.
+  // Pieces without gaps are copied as one.
   const size = stride === chunk ? total : chunk
   const { u32 } = workArena()
   const remote = REMOTE >> 2
@@ -229,17 +238,17 @@ const move = (
   let remoteLow = low >>> 0
   let remoteHigh = high >>> 0
   while (done < total) {
-    const left = total - done
-    const count = Math.min(Math.ceil(left / size), IOV_MAX)
-    const bytes = Math.min(left, count * size)
+    const remaining = total - done
+    const count = Math.min(Math.ceil(remaining / size), IOV_MAX)
+    const bytes = Math.min(remaining, count * size)
     putPieces(u32, from, count, size, stride)
-    // The last piece may be partly used. Copies through /proc/PID/mem have no remote length that would limit them.
+    // The last piece may be shorter. A copy through /proc/PID/mem has no remote length, so the local one limits it.
     u32[(count - 1) * 4 + 2] = bytes - (count - 1) * size
     u32[remote] = remoteLow
     u32[remote + 1] = remoteHigh
     u32[remote + 2] = bytes
     u32[remote + 3] = 0
-    const moved = handle.owner ? moveBound(write, handle.mem, count) : moveByPid(write, handle.pid, count)
+    const moved = handle.owner ? moveByMem(write, handle.mem, count) : moveByPid(write, handle.pid, count)
     if (moved < 0) return done > 0 ? done : moved
     done += moved
     if (moved < bytes) return done > 0 ? done : -EFAULT
@@ -285,8 +294,8 @@ export const writeAt = (
 ): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /**
- * Whether the kernel allows us to access the process's memory: it checks the right before it looks at the address, for
- * a handle with an owner when /proc/PID/mem was opened.
+ * Whether the kernel allows us to access the process's memory. It checks that before it looks at the address, so a read
+ * of address 0 tells; for a handle with an owner or a guest it has checked when /proc/PID/mem was opened.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
   handle.owner || handle.guest
@@ -294,8 +303,9 @@ export const mayAccess = (handle: ProcessHandle): boolean =>
     : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
 /**
- * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only
- * memory files are taken, or the file that is `socket`: otherwise -EINVAL; -ETIMEDOUT.
+ * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only a
+ * memory file, or the file with the identity `socket` if that is given, is taken: -EINVAL for another file, -ETIMEDOUT
+ * if the guest blocks us.
  */
 export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
   const got = handle.guest
@@ -311,14 +321,14 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
   try {
     return readlinkSync(`/proc/${pid}/fd/${fd}`)
   } catch (error) {
-    return failure('readlink', error)
+    return systemError('readlink', error)
   }
 }
 
 /**
- * A permanent and unique identity of the file behind a process's descriptor: device, inode, and birth time, if the
- * system knows it without a request to the file's server, which may not answer. Undefined if there is no such
- * descriptor, or no permission.
+ * A permanent and unique identity of the file behind a process's descriptor: device, inode, and birth time. The birth
+ * time is included only if the kernel has it without a request to the file's server, which may not answer. Undefined if
+ * there is no such descriptor, or no permission.
  */
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
   const { address, u32 } = workArena()
@@ -334,8 +344,8 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
 export const FDS_PER_SLICE = 32
 
 /**
- * Searches a descriptor of a process that refers to `target` ('socket:[123]', …), from the lowest on: returns it,
- * undefined if there is none. A process may have a million, so it yields between slices of them.
+ * Searches a process for a descriptor of `target` ('socket:[123]', …), and returns the lowest one; undefined if there
+ * is none. A process may have a million descriptors, so it yields between slices of them.
  */
 export function* searchFd(pid: number, target: string): Generator<undefined, number | undefined> {
   let folder: Dir
@@ -345,12 +355,12 @@ export function* searchFd(pid: number, target: string): Generator<undefined, num
     return undefined
   }
   try {
-    for (let looked = 1; ; looked++) {
+    for (let checked = 1; ; checked++) {
       const entry = folder.readSync()
       if (entry === null) return undefined
       const number = Number(entry.name)
       if (fdTarget(pid, number) === target) return number
-      if (looked % FDS_PER_SLICE === 0) yield
+      if (checked % FDS_PER_SLICE === 0) yield
     }
   } catch {
     // The process has ended meanwhile.

@@ -1,6 +1,6 @@
 /*
- * Notifications of memory that another process unmaps (userfaultfd(2)). Any process may open such a descriptor for
- * itself (UFFD_USER_MODE_ONLY) and pass it on; page faults in watched ranges are not delayed, since they are registered
+ * Notifications of memory that another process unmaps (userfaultfd(2)). Any process may open a userfaultfd for itself
+ * (UFFD_USER_MODE_ONLY) and pass it on. Page faults in watched ranges are not delayed, since the ranges are registered
  * for write protection, which is never set.
  *
  * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here, so later
@@ -19,12 +19,15 @@ const sys = libcFunctions({
 const UFFDIO_API = 0xc018_aa3f
 const UFFDIO_REGISTER = 0xc020_aa00
 const UFFDIO_UNREGISTER = 0x8010_aa01
+/** UFFD_API, the version of the interface. */
 const API = 0xaa
+/** UFFD_FEATURE_…: WP is PAGEFAULT_FLAG_WP, WP_SHARED is WP_HUGETLBFS_SHMEM. */
 const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
 const MODE_WP = 2
 const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
 /** Size of an event, bytes. */
 const EVENT = 32
+/** Maximum events of one read. */
 const BATCH = 16
 const TWO_32 = 2 ** 32
 
@@ -34,6 +37,7 @@ const workArena = (): Arena => {
   return arena
 }
 
+/** Writes a number below 2^53 as 64 bits into the arena. */
 const put = (at: number, value: number): void => {
   const { u32 } = workArena()
   u32[at >> 2] = value % TWO_32
@@ -43,6 +47,7 @@ const get = (at: number): number => {
   const { u32 } = workArena()
   return u32[at >> 2] + u32[(at >> 2) + 1] * TWO_32
 }
+/** Makes an ioctl whose argument is a struct of 64-bit words. */
 const call = (fd: number, request: number, ...words: readonly number[]): boolean => {
   for (let i = 0; i < words.length; i++) put(8 * i, words[i])
   return sys().ioctl(fd, request, workArena().address) === 0
@@ -50,18 +55,19 @@ const call = (fd: number, request: number, ...words: readonly number[]): boolean
 
 export interface UnmapWatch {
   /**
-   * Watches whole pages. False where that is not possible: a file's pages, another watcher's, no room for more
-   * mappings.
+   * Watches whole pages. False if that is not possible: pages of a file, pages that another userfaultfd watches, or too
+   * many mappings.
    */
   add(start: number, end: number): boolean
+  /** Ends the watch of whole pages. */
   remove(start: number, end: number): void
   /** The caller closes the descriptor, which waits for the lock of the process's address space. */
   stop(): void
 }
 
 /**
- * `unmapped` is called from the event loop with ranges that are unmapped or contain other memory from then on; they may
- * be larger than the watched ones. Undefined if the descriptor cannot be used.
+ * Watches by userfaultfd `fd`. `unmapped` is called from the event loop with ranges that are unmapped, or contain other
+ * memory from then on; they may be larger than the watched ones. Undefined if the descriptor cannot be used.
  */
 export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP

@@ -1,7 +1,7 @@
 /*
  * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At
- * the start, and whenever the socket has dropped messages, everything is dumped; in between each change is applied when
- * it is received, so that a short time down is noticed too.
+ * the start, and whenever the socket has dropped messages, the kernel dumps all of them; in between each change is
+ * applied when it is received, so that an interface that goes down and up again is noticed too.
  *
  * Without netlink there is no table, and interface changes are not followed.
  */
@@ -41,22 +41,24 @@ const ROOM = 0x1_0000
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
 
 export interface InterfaceListener {
-  /** An interface was added or changed; undefined: interface `index` was removed. */
-  link(index: number, now: NetworkInterface | undefined): void
+  /** Interface `index` was added or changed, or removed (undefined). */
+  link(index: number, link: NetworkInterface | undefined): void
   /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
   address(index: number, address: Uint8Array, present: boolean): void
-  /** An address on the link of an interface (16 bytes) has this MAC, and had none or another one before. */
+  /**
+   * An address on the link of an interface (16 bytes) has this MAC, in hexadecimal, and had none or another one before.
+   */
   neighbour(index: number, address: Uint8Array, mac: string): void
 }
 
 export interface Interfaces {
-  /** By index; do not keep it. */
+  /** All interfaces by index. The map changes with them; do not keep it. */
   links(): ReadonlyMap<number, NetworkInterface>
   /** The addresses of an interface, in the order in which the system lists them, newer ones last. */
   addresses(index: number): Uint8Array[]
   /** The interface that has an address, if there is one. */
   withAddress(address: Uint8Array): NetworkInterface | undefined
-  /** The MAC of an address (16 bytes) on the link of an interface, as text; undefined if the system has none. */
+  /** The MAC of an address (16 bytes) on the link of an interface, in hexadecimal; undefined if the system has none. */
   neighbourOf(index: number, address: Uint8Array): string | undefined
   /** Reports every change from now on. */
   listen(listener: InterfaceListener): void
@@ -65,67 +67,70 @@ export interface Interfaces {
 }
 
 const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
-const placeOf = (index: number, address: Uint8Array): string => `${index} ${keyOf(address)}`
-const sameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
+const addressKey = (index: number, address: Uint8Array): string => `${index} ${keyOf(address)}`
+const isSameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.name === b.name && a.mtu === b.mtu && a.up === b.up && a.carrier === b.carrier && keyOf(a.mac) === keyOf(b.mac)
 
-/** The table: `apply` takes messages, `begin` and `end` enclose those of a dump. */
+/** The table: `apply` takes messages, `begin` and `end` come before and after those of a dump. */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
-  /** MACs by interface and address. */
+  /** MACs in hexadecimal, by `addressKey`. */
   const neighbours = new Map<string, string>()
   const listeners: InterfaceListener[] = []
-  /** Interfaces listed by the current dump; undefined between dumps. */
-  let named: Set<string> | undefined
+  /**
+   * Interfaces (by index), addresses and neighbours (by `addressKey`) that the current dump has listed; undefined
+   * between dumps.
+   */
+  let listed: Set<string> | undefined
 
   const setAddress = (index: number, address: Uint8Array, present: boolean): void => {
     const key = keyOf(address)
-    const own = addresses.get(index) ?? new Map<string, Uint8Array>()
-    addresses.set(index, own)
-    if (own.has(key) === present) return
-    if (present) own.set(key, address)
-    else own.delete(key)
+    const ofInterface = addresses.get(index) ?? new Map<string, Uint8Array>()
+    addresses.set(index, ofInterface)
+    if (ofInterface.has(key) === present) return
+    if (present) ofInterface.set(key, address)
+    else ofInterface.delete(key)
     for (const listener of listeners) listener.address(index, address, present)
   }
   const setNeighbour = ({ index, address, present, mac }: NeighbourMessage): void => {
-    const place = placeOf(index, address)
-    if (!present) neighbours.delete(place)
-    else named?.add(place)
-    const now = keyOf(mac)
-    // While the address is being resolved again it keeps its MAC.
-    if (!present || mac.length === 0 || neighbours.get(place) === now) return
-    neighbours.set(place, now)
-    for (const listener of listeners) listener.neighbour(index, address, now)
+    const key = addressKey(index, address)
+    if (!present) neighbours.delete(key)
+    else listed?.add(key)
+    const macText = keyOf(mac)
+    // An entry without a MAC: the address is being resolved again; its previous MAC stays.
+    if (!present || mac.length === 0 || neighbours.get(key) === macText) return
+    neighbours.set(key, macText)
+    for (const listener of listeners) listener.neighbour(index, address, macText)
   }
   const removeLink = (index: number): void => {
     for (const address of [...(addresses.get(index)?.values() ?? [])]) setAddress(index, address, false)
     addresses.delete(index)
     if (links.delete(index)) for (const listener of listeners) listener.link(index, undefined)
   }
-  const setLink = (now: NetworkInterface): void => {
-    const before = links.get(now.index)
-    if (before !== undefined && sameLink(before, now)) return
-    links.set(now.index, now)
-    for (const listener of listeners) listener.link(now.index, now)
+  const setLink = (link: NetworkInterface): void => {
+    const before = links.get(link.index)
+    if (before !== undefined && isSameLink(before, link)) return
+    links.set(link.index, link)
+    for (const listener of listeners) listener.link(link.index, link)
   }
 
   return {
     links,
     withAddress: (address: Uint8Array): NetworkInterface | undefined => {
       const key = keyOf(address)
-      for (const [index, own] of addresses) if (own.has(key)) return links.get(index)
+      for (const [index, ofInterface] of addresses) if (ofInterface.has(key)) return links.get(index)
       return undefined
     },
     addresses: (index: number): Uint8Array[] => [...(addresses.get(index)?.values() ?? [])],
-    neighbourOf: (index: number, address: Uint8Array): string | undefined => neighbours.get(placeOf(index, address)),
+    neighbourOf: (index: number, address: Uint8Array): string | undefined => neighbours.get(addressKey(index, address)),
     listen: (listener: InterfaceListener): void => void listeners.push(listener),
     begin: (): void => {
-      named = new Set()
+      listed = new Set()
     },
     /**
-     * Applies the messages of one datagram. Returns undefined, or when a dump ended with them its error number, 0 for
-     * success.
+     * Applies the messages of one datagram. If a dump ends with them, returns its error number, 0 for success;
+     * otherwise undefined.
      */
     apply: (datagram: Uint8Array): number | undefined => {
       let ended: number | undefined
@@ -133,24 +138,24 @@ export const createInterfaceTable = () => {
         if (message.kind === 'done') ended = message.errno
         else if (message.kind === 'address') {
           setAddress(message.index, message.address, message.present)
-          if (message.present) named?.add(placeOf(message.index, message.address))
+          if (message.present) listed?.add(addressKey(message.index, message.address))
         } else if (message.kind === 'neighbour') setNeighbour(message)
         else if (message.present) {
           const { kind: _kind, present: _present, ...link } = message
           setLink(link)
-          named?.add(String(message.index))
+          listed?.add(String(message.index))
         } else removeLink(message.index)
       }
       return ended
     },
-    /** Removes interfaces and addresses that the dump has not listed. */
+    /** Removes interfaces, addresses and neighbours that the dump has not listed. */
     end: (): void => {
-      for (const index of [...links.keys()]) if (!named?.has(String(index))) removeLink(index)
-      for (const [index, own] of addresses)
-        for (const address of [...own.values()])
-          if (!named?.has(placeOf(index, address))) setAddress(index, address, false)
-      for (const place of [...neighbours.keys()]) if (!named?.has(place)) neighbours.delete(place)
-      named = undefined
+      for (const index of [...links.keys()]) if (!listed?.has(String(index))) removeLink(index)
+      for (const [index, ofInterface] of addresses)
+        for (const address of [...ofInterface.values()])
+          if (!listed?.has(addressKey(index, address))) setAddress(index, address, false)
+      for (const key of [...neighbours.keys()]) if (!listed?.has(key)) neighbours.delete(key)
+      listed = undefined
     },
   }
 }
@@ -169,19 +174,19 @@ export const openInterfaces = (): Interfaces | undefined => {
   /** The next datagram's length, or -errno. */
   const receive = (): number => orErrno(sys().recv(fd, address, ROOM, 0))
 
-  /** One dump: the kernel answers while we read, so there is no wait. */
+  /** Requests a dump and applies it. The kernel generates it in our recv calls, so none returns EAGAIN. */
   const dump = (type: Dump): void => {
     const request = dumpRequest(type)
     bytes.set(request)
     check('netlink: send', sys().send(fd, address, request.length, 0))
     for (;;) {
       const length = receive()
-      // changes that overflowed the socket before are part of this dump
+      // the socket has dropped changes; the dump includes them
       if (length === -ENOBUFS) continue
       if (length <= 0) throw new SystemError('netlink: recv', -length)
       const ended = table.apply(bytes.subarray(0, length))
       if (ended === 0) return
-      // Sandboxes may list no neighbours.
+      // Some sandboxes cannot list neighbours.
       if (ended !== undefined && type === RTM_GETNEIGH) return
       if (ended !== undefined) throw new SystemError('netlink: list of interfaces', ended)
     }

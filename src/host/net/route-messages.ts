@@ -47,13 +47,14 @@ export interface NeighbourMessage {
   readonly mac: Uint8Array
 }
 
-/** `done`: a dump has ended, with an error number if it failed. */
+/** `done`: a dump has ended; `errno` is 0, or the error number if it failed. */
 export type RouteMessage =
   | LinkMessage
   | AddressMessage
   | NeighbourMessage
   | { readonly kind: 'done'; readonly errno: number }
 
+/** Size of struct nlmsghdr {length u32, type u16, flags u16, sequence u32, port u32}. */
 const HEADER = 16
 const NLMSG_ERROR = 2
 const NLMSG_DONE = 3
@@ -72,6 +73,7 @@ const AF_UNSPEC = 0
 const AF_INET = 2
 const AF_INET6 = 10
 
+/** Size of struct ifinfomsg: family u8 at 0, index i32 at 4, flags u32 at 8. */
 const LINK_BODY = 16
 const IFF_UP = 1
 const IFF_LOOPBACK = 8
@@ -81,6 +83,7 @@ const IFLA_ADDRESS = 1
 const IFLA_IFNAME = 3
 const IFLA_MTU = 4
 
+/** Size of struct ifaddrmsg: family u8 at 0, flags u8 at 2, index u32 at 4. */
 const ADDRESS_BODY = 8
 const IFA_ADDRESS = 1
 const IFA_LOCAL = 2
@@ -89,6 +92,7 @@ const IFA_F_OPTIMISTIC = 4
 const IFA_F_DADFAILED = 8
 const IFA_F_TENTATIVE = 0x40
 
+/** Size of struct ndmsg: family u8 at 0, index i32 at 4. */
 const NEIGHBOUR_BODY = 12
 const NDA_DST = 1
 const NDA_LLADDR = 2
@@ -97,7 +101,7 @@ const isIp = (family: number): boolean => family === AF_INET || family === AF_IN
 
 const align4 = (length: number): number => (length + 3) & ~3
 
-/** The payloads of attributes (struct rtattr: length u16 with its header, type u16) in [from, end). */
+/** The payloads of attributes (struct rtattr: length u16 with its header, type u16) in [from, end), by type. */
 const attributesOf = (bytes: Uint8Array, from: number, end: number): Map<number, Uint8Array> => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found = new Map<number, Uint8Array>()
@@ -134,7 +138,7 @@ const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, pres
   }
 }
 
-/** An address of a family as 16 bytes; undefined if its length is wrong. */
+/** An address of an IP family as 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if it is absent or its length is wrong. */
 const ipOf = (family: number, bytes: Uint8Array | undefined): Uint8Array | undefined => {
   if (bytes === undefined || bytes.length !== (family === AF_INET ? 4 : 16)) return undefined
   const address = new Uint8Array(16)
@@ -152,8 +156,8 @@ const addressOf = (
 ): AddressMessage | undefined => {
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
   // on a point-to-point interface IFA_ADDRESS is the other end
-  const own = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
-  const address = ipOf(view.getUint8(at), own)
+  const local = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
+  const address = ipOf(view.getUint8(at), local)
   if (address === undefined) return undefined
   const flags = u32Of(attributes.get(IFA_FLAGS)) ?? view.getUint8(at + 2)
   const usable =
@@ -181,7 +185,7 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   if (type === NLMSG_DONE) return { kind: 'done', errno: 0 }
   if (type === NLMSG_ERROR) return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
   if (type === RTM_NEWLINK || type === RTM_DELLINK) {
-    // of another family: membership in a bridge
+    // another family, AF_BRIDGE: membership in a bridge
     if (body + LINK_BODY > end || view.getUint8(body) !== AF_UNSPEC) return undefined
     return linkOf(bytes, view, body, end, type === RTM_NEWLINK)
   }
@@ -190,14 +194,14 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
     if (isIp(view.getUint8(body))) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
   }
   if (type === RTM_NEWNEIGH || type === RTM_DELNEIGH) {
-    // of another family: entry of a bridge
+    // another family, AF_BRIDGE: an entry of a bridge's forwarding table
     if (body + NEIGHBOUR_BODY > end || !isIp(view.getUint8(body))) return undefined
     return neighbourOf(bytes, view, body, end, type === RTM_NEWNEIGH)
   }
   return undefined
 }
 
-/** Parses one datagram of a netlink socket, up to a truncated or malformed message. */
+/** Parses one datagram of a netlink socket; a truncated or malformed message ends it. */
 export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found: RouteMessage[] = []

@@ -15,23 +15,24 @@ const sys = libcFunctions({
 const AF_INET = 2
 const AF_INET6 = 10
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
-/** Any port: nothing is sent. */
+/** Any port would do, since nothing is sent: RoCEv2's. */
 const PORT = 4791
-const ADDRESS4 = 16
+const SOCKADDR_IN = 16
+/** Offset of the socklen_t behind the sockaddr in the arena. */
 const LENGTH_AT = 64
 const SOCKADDR_IN6 = 28
 
 let arena: Arena | undefined
 
 /**
- * 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if there is no route. `scope`: the interface of a link-local
- * destination.
+ * The source address for packets to `destination`, both 16 bytes, IPv4 as ::ffff:a.b.c.d; undefined if there is no
+ * route. `scope`: the interface index of a link-local destination.
  */
 export const sourceAddress = (destination: Uint8Array, scope: number): Uint8Array | undefined => {
   arena ??= mapArena(4096)
   const { address, bytes, view } = arena
   const length = putAddress(arena, 0, destination, PORT, scope)
-  const isIpv4 = length === ADDRESS4
+  const isIpv4 = length === SOCKADDR_IN
   const fd = sys().socket(isIpv4 ? AF_INET : AF_INET6, SOCK_DGRAM_CLOEXEC, 0)
   if (fd < 0) return undefined
   try {

@@ -3,13 +3,13 @@
  *
  * All are non-blocking and close-on-exec. Opening throws SystemError; sending and receiving return a length or -errno
  * (-EAGAIN when the peer is slow or silent) and allocate little: message headers and control data lie in one arena,
- * built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so empty
- * messages are refused when sending and mean the end when received. See unix(7), sendmsg(2), recvmsg(2).
+ * built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so an empty
+ * message cannot be sent, and a received one counts as the end. See unix(7), sendmsg(2), recvmsg(2).
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
-import { PATIENCE } from '../memory/budget.ts'
+import { MAX_WAIT } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { createMover, MoverCall } from '../memory/mover.ts'
 import { check, lastErrno, libcFunctions, orErrno } from '../native.ts'
@@ -60,17 +60,20 @@ export const MAX_MESSAGE = 256 * 1024
 /** Maximum descriptors in one message: the kernel's SCM_MAX_FD. */
 export const MAX_FDS = 253
 
-// Places in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
+// Offsets in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
 // bytes). struct cmsghdr: len u64, level i32, type i32, then the data, padded to 8.
 const MSG = 0
 const IOV = 64
 const SCRATCH = 128
 const ADDRESS = 256
 const CONTROL = 512
-const CONTROL_ROOM = 2048
+const CONTROL_BYTES = 2048
 const BODY = 4096
 const CMSG_DATA = 16
+/** Maximum path in a sockaddr_un, without the terminating NUL. */
 const SUN_PATH_MAX = 107
+/** Up to this length a loop copies faster than `set`, and allocates no subarray. Bytes. */
+const MAX_LOOP_COPY = 64
 
 let arena: Arena | undefined
 
@@ -78,17 +81,17 @@ const workArena = (): Arena => {
   if (arena) return arena
   arena = mapArena(BODY + MAX_MESSAGE)
   const { view, address } = arena
-  const pointer = (at: number, to: number): void => view.setBigUint64(at, BigInt(address + to), true)
-  pointer(MSG + 16, IOV)
+  const putPointer = (at: number, target: number): void => view.setBigUint64(at, BigInt(address + target), true)
+  putPointer(MSG + 16, IOV)
   view.setUint32(MSG + 24, 1, true)
-  pointer(MSG + 32, CONTROL)
-  pointer(IOV, BODY)
+  putPointer(MSG + 32, CONTROL)
+  putPointer(IOV, BODY)
   return arena
 }
 
 const copyIn = (bytes: Uint8Array, memory: Arena): void => {
   const length = bytes.length
-  if (length > 64) {
+  if (length > MAX_LOOP_COPY) {
     memory.bytes.set(bytes, BODY)
     return
   }
@@ -98,7 +101,7 @@ const copyIn = (bytes: Uint8Array, memory: Arena): void => {
 
 const copyOut = (memory: Arena, length: number, into: Uint8Array): void => {
   const body = memory.bytes
-  if (length > 64) into.set(body.subarray(BODY, BODY + length))
+  if (length > MAX_LOOP_COPY) into.set(body.subarray(BODY, BODY + length))
   else for (let i = 0; i < length; i++) into[i] = body[BODY + i]
 }
 
@@ -134,28 +137,31 @@ const tryConnect = (path: string): number => {
   return result
 }
 
-/** Removes a socket file without a server. Throws EADDRINUSE if a server answers. */
+/**
+ * Removes the socket file at `path` if no server listens on it. Throws SystemError: EADDRINUSE if one does, EEXIST if
+ * the file is not a socket.
+ */
 const removeStale = (path: string): void => {
-  const result = tryConnect(path)
-  if (result >= 0) sys().close(result)
-  if (result === -ENOENT) return
-  if (result !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
+  const fd = tryConnect(path)
+  if (fd >= 0) sys().close(fd)
+  if (fd === -ENOENT) return
+  if (fd !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
   // connect(2) fails for other files with the same error as for a socket without a server
   if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
   unlinkSync(path)
 }
 
 export interface ListenOptions {
-  /** Backlog; 128. */
+  /** Maximum connections that wait for `accept`; default 128. */
   readonly backlog?: number
-  /** Permission bits of the socket file; 0o600, its owner only. */
+  /** Permission bits of the socket file; default 0o600, its owner only. */
   readonly mode?: number
 }
 
 /**
  * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; processes that may
- * start at the same time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. To end, remove
- * the socket file before the descriptor is closed: later it might be the next server's.
+ * start at the same time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if another server listens at
+ * `path`. To end, remove the socket file before closing the descriptor: afterwards it might be the next server's.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
@@ -193,8 +199,8 @@ export const connect = (path: string): number => {
 }
 
 /**
- * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first: the last copy of a
- * descriptor that nobody receives is closed here, which may have to wait.
+ * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first (SO_PASSRIGHTS): it would be
+ * closed here if it is never received, and closing the last copy of a descriptor can block.
  */
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
@@ -242,7 +248,7 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
 }
 
 export interface Received {
-  /** Bytes in the caller's buffer; 0 is the end of the stream; negative is -errno. */
+  /** Bytes in the caller's buffer; 0: the end of the stream; or -errno. */
   readonly length: number
   /** Descriptors of the message, close-on-exec. The caller closes them. */
   readonly fds: readonly number[]
@@ -268,14 +274,15 @@ const passedFds = (memory: Arena): readonly number[] => {
 }
 
 /**
- * Receives one message. A message longer than `buffer` is dropped with -EMSGSIZE; one whose descriptors do not fit our
- * table with -EMFILE; in both cases its descriptors are closed. Otherwise -EAGAIN, -ECONNRESET, ….
+ * Receives one message. Errors in `length`: -EMSGSIZE if the message is longer than `buffer`, -EMFILE if its
+ * descriptors do not fit our table (in both cases it is dropped, and its descriptors are closed), -EAGAIN, -ECONNRESET,
+ * ….
  */
 export const recv = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
   const { u32 } = memory
   u32[(IOV + 8) >> 2] = Math.min(buffer.length, MAX_MESSAGE)
-  u32[(MSG + 40) >> 2] = CONTROL_ROOM
+  u32[(MSG + 40) >> 2] = CONTROL_BYTES
   const length = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_CMSG_CLOEXEC))
   if (length === -EAGAIN) return NOTHING_YET
   if (length < 0) return { length, fds: NO_FDS }
@@ -290,25 +297,26 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 }
 
 /**
- * Receives like `recv`, from a peer who may pass descriptors that block their closer (of a file system that does not
- * answer, of a connection that lingers): a mover receives a message with descriptors, and only a single memory file is
- * passed on to us. Other descriptors appear as one descriptor of -1.
+ * Receives like `recv`, from a peer who may pass descriptors whose close blocks (of a file on a server that does not
+ * answer, of a lingering connection). So a mover receives a message that has descriptors, and this process gets a
+ * descriptor only if it is the only one and a memory file; otherwise `fds` is [-1].
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
   const { u32 } = memory
   u32[(IOV + 8) >> 2] = 0
   u32[(MSG + 40) >> 2] = 0
-  const next = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_PEEK))
-  if (next === -EAGAIN) return NOTHING_YET
-  if (next < 0) return { length: next, fds: NO_FDS }
-  const mover = u32[(MSG + 48) >> 2] & MSG_CTRUNC ? createMover({ kept: [fd] }) : undefined
+  const peeked = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_PEEK))
+  if (peeked === -EAGAIN) return NOTHING_YET
+  if (peeked < 0) return { length: peeked, fds: NO_FDS }
+  // Without room for control data the kernel reports MSG_CTRUNC for a message with descriptors.
+  const mover = u32[(MSG + 48) >> 2] & MSG_CTRUNC ? createMover({ inheritedFds: [fd] }) : undefined
   if (mover === undefined) return { length: recvSmall(fd, buffer), fds: NO_FDS }
-  const room = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
-  const length = mover.receive(fd, room, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, PATIENCE)
+  const body = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
+  const length = mover.receive(fd, body, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, MAX_WAIT)
   if (length > 0) copyOut(memory, length, buffer)
   const [count, first] = memory.i32.subarray(CONTROL >> 2)
-  const isMemory = count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, PATIENCE) >= 0
+  const isMemory = count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, MAX_WAIT) >= 0
   const taken = length >= 0 && isMemory ? mover.take(first) : -1
   mover.close(taken < 0)
   return { length, fds: [taken < 0 ? -1 : taken] }
@@ -324,15 +332,16 @@ export const sendSmall = (fd: number, bytes: Uint8Array): number => {
 }
 
 /**
- * Receives one message; its length, 0 at the end of the stream, or -errno (-EMSGSIZE: it was longer than `buffer` and
- * is dropped). The kernel closes its descriptors. Allocates nothing for messages of up to 64 bytes.
+ * Receives one message without its descriptors, which the kernel closes. Returns its length, 0 at the end of the
+ * stream, or -errno (-EMSGSIZE: it was longer than `buffer` and is dropped). Allocates nothing for messages of up to 64
+ * bytes.
  */
 export const recvSmall = (fd: number, buffer: Uint8Array): number => {
   const memory = workArena()
-  const room = Math.min(buffer.length, MAX_MESSAGE)
-  const length = orErrno(sys().recv(fd, memory.address + BODY, room, MSG_DONTWAIT | MSG_TRUNC))
+  const maxLength = Math.min(buffer.length, MAX_MESSAGE)
+  const length = orErrno(sys().recv(fd, memory.address + BODY, maxLength, MSG_DONTWAIT | MSG_TRUNC))
   if (length <= 0) return length
-  if (length > room) return -EMSGSIZE
+  if (length > maxLength) return -EMSGSIZE
   copyOut(memory, length, buffer)
   return length
 }
@@ -365,7 +374,10 @@ export const peerGroups = (fd: number): readonly number[] => {
   return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]) >> 2)]
 }
 
-/** A pidfd of the process at the other end, free of pid reuse (Linux 6.5), or -errno (-ENOPROTOOPT: older kernel). */
+/**
+ * A pidfd of the process at the other end (Linux 6.5), which cannot refer to a later process with the same pid; or
+ * -errno (-ENOPROTOOPT: older kernel).
+ */
 export const peerPidfd = (fd: number): number => {
   const result = getOption(fd, SO_PEERPIDFD, 4)
   return result < 0 ? result : workArena().i32[SCRATCH >> 2]
@@ -401,7 +413,7 @@ export const outstandingBytes = (fd: number): number => {
   return result < 0 ? result : i32[SCRATCH >> 2]
 }
 
-/** Bytes of all received messages that were not read; or -errno. */
+/** Bytes of all messages that arrived at this socket and were not received yet; or -errno. */
 export const unreadBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))

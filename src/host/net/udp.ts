@@ -68,37 +68,47 @@ const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 const MSG_TRUNC = 0x20
 
-/** Requested; the system may grant less (net.core.rmem_max, wmem_max). */
+/** Requested size of the socket buffers in bytes; the system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
-/** Requested by root, beyond those limits. */
+/** Requested size of the receive buffer for root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
 /** Default hop limit. */
 const DEFAULT_HOPS = 64
 /** The maximum UDP payload fits. */
 const RECEIVE_BYTES = 65536
 /**
- * Distance of buffers, and their first offset: each begins at 4 modulo 16, so that the payload behind a BTH of 12 bytes
- * is aligned for copies (transport/run.ts).
+ * Distance of receive buffers, and offset of the first one: each begins at 4 modulo 16, so that the payload after a BTH
+ * of 12 bytes is aligned for copies (transport/run.ts).
  */
 const RECEIVE_STRIDE = RECEIVE_BYTES + 64
 const RECEIVE_PHASE = 4
 
 // struct mmsghdr: msghdr {name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48}, len 56.
+/** Bytes of the arena for a struct mmsghdr, a struct iovec {base, len}, and a sockaddr. */
 const HEADER = 64
 const IOV = 16
 const NAME = 32
-// Room for three control messages of an int each: struct cmsghdr {len u64, level, type}, data, padded to 8.
+// Control data of a message, room for three control messages of an int each (CMSG): struct cmsghdr {len u64, level,
+// type}, data, padded to 8.
 const CMSG = 24
 const CONTROL = 96
 const CMSG_LEN = 20
+/** Sizes of sockaddr_in and sockaddr_in6. */
 const ADDRESS4 = 16
 const ADDRESS6 = 28
+
+/** Offsets in the scratch arena: a sockaddr; a struct ifreq {char name[16]; int mtu}. */
+const SCRATCH_SOCKADDR = 64
+const SCRATCH_IFREQ = 128
+const IFREQ_MTU = 16
+const IFREQ_BYTES = 40
 
 /** A socket bound to one address. */
 export interface UdpSocket {
   readonly fd: number
+  /** IP version. */
   readonly version: 4 | 6
-  /** Size of its buffer, bytes as the kernel counts: with the memory around the payloads. */
+  /** Size of its receive buffer in bytes, as the kernel counts: with the memory around the payloads. */
   readonly receiveBuffer: number
 }
 
@@ -126,12 +136,15 @@ const getOption = (fd: number, level: number, option: number): number => {
 export const isMulticast = (address: Uint8Array): boolean =>
   isMapped(address) ? address[12] >> 4 === 14 : address[0] === 0xff
 
-/** Multicast datagrams are sent by interface number `by`, and looped back to this machine, as is Linux' default. */
-const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
+/**
+ * Selects the interface through which multicast datagrams are sent. They are also looped back to this machine, as is
+ * Linux's default.
+ */
+const setMulticastInterface = (fd: number, version: 4 | 6, interfaceIndex: number): void => {
   const { address, bytes, view } = scratchArena()
   bytes.fill(0, 0, 12)
   // struct ip_mreqn, or an int
-  view.setInt32(version === 4 ? 8 : 0, by, true)
+  view.setInt32(version === 4 ? 8 : 0, interfaceIndex, true)
   const [level, option, hops] =
     version === 4 ? [SOL_IP, IP_MULTICAST_IF, IP_MULTICAST_TTL] : [SOL_IPV6, IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS]
   // the socket is useful without multicast, too
@@ -139,20 +152,24 @@ const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
   setOption(fd, level, hops, DEFAULT_HOPS)
 }
 
-/** Joins a group on interface number `on`, and receives no other groups that this machine has joined. */
-const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
+/** Joins a group on an interface, and receives no other groups that this machine has joined. */
+const joinGroup = (fd: number, group: Uint8Array, interfaceIndex: number): void => {
   const is4 = isMapped(group)
   const level = is4 ? SOL_IP : SOL_IPV6
   setOption(fd, level, is4 ? IP_MULTICAST_ALL : IPV6_MULTICAST_ALL, 0)
   const { address, bytes, view } = scratchArena()
   bytes.fill(0, 0, 20)
   bytes.set(is4 ? group.subarray(12) : group, 0)
-  view.setInt32(is4 ? 8 : 16, on, true)
+  // struct ip_mreqn, or struct ipv6_mreq
+  view.setInt32(is4 ? 8 : 16, interfaceIndex, true)
   const [option, length] = is4 ? [IP_ADD_MEMBERSHIP, 12] : [IPV6_ADD_MEMBERSHIP, 20]
   check('setsockopt of the multicast membership', sys().setsockopt(fd, level, option, address, length))
 }
 
-/** Writes a sockaddr at `at`; its length. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+/**
+ * Writes a sockaddr at offset `at` of the arena, and returns its length. `address`: 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * `scope`: the interface index of a link-local address or group.
+ */
 export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: number, scope: number): number => {
   const { bytes, view } = arena
   bytes.fill(0, at, at + NAME)
@@ -172,9 +189,9 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
 }
 
 /**
- * Binds; another socket may replace a spare binding. Linux lets two sockets share an address if both allow it at that
- * moment, and delivers to the newer one. So a spare binding always allows it, and other bindings only until they are
- * bound.
+ * Binds. A later 'own' binding of the same address may replace a 'spare' one: Linux lets two sockets share an address
+ * if both have SO_REUSEADDR at the moment of the second bind, and delivers to the newer one. So a 'spare' binding keeps
+ * SO_REUSEADDR, and an 'own' one has it only during the bind.
  */
 const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
   let result = orErrno(sys().bind(fd, address, length))
@@ -188,10 +205,10 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
 }
 
 /**
- * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
- * interface of a link-local address. `claim` 'spare': a later socket that binds the address as its own gets it, and its
- * datagrams, while that socket is open. With a multicast address the socket is a member of the group on interface
- * `scope`; any number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the index
+ * of the interface, for a link-local address and for multicast. `claim` 'spare': a later socket that binds the address
+ * with 'own' gets its datagrams while that socket is open. With a multicast address the socket is a member of the group
+ * on interface `scope`; any number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
   address: Uint8Array,
@@ -221,7 +238,7 @@ export const openUdpSocket = (
           ]
     for (const [level, option, value] of options)
       check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
-    // optional: an older kernel may lack them, a limit may reduce them
+    // optional: an older kernel lacks UDP_GRO, and a limit may reduce the buffers
     setOption(fd, SOL_UDP, UDP_GRO, 1)
     // root may exceed the limit: room for what arrives while this process is not scheduled
     if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
@@ -229,9 +246,10 @@ export const openUdpSocket = (
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
     const group = isMulticast(address)
     if (group) check('setsockopt', setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1))
-    else if (scope !== 0) sendToGroupsBy(fd, version, scope)
+    else if (scope !== 0) setMulticastInterface(fd, version, scope)
     const memory = scratchArena()
-    bind(fd, memory.address + 64, putAddress(memory, 64, address, port, scope), claim)
+    const length = putAddress(memory, SCRATCH_SOCKADDR, address, port, scope)
+    bind(fd, memory.address + SCRATCH_SOCKADDR, length, claim)
     if (group) joinGroup(fd, address, scope)
     return { fd, version, receiveBuffer: getOption(fd, SOL_SOCKET, SO_RCVBUF) }
   } catch (error) {
@@ -253,18 +271,19 @@ export const interfaceMtu = (name: string): number | undefined => {
   const fd = check('socket', sys().socket(AF_INET, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0))
   try {
     const { address, bytes, view } = scratchArena()
-    bytes.fill(0, 128, 128 + 40)
-    bytes.set(encoded, 128)
-    return sys().ioctl(fd, SIOCGIFMTU, address + 128) < 0 ? undefined : view.getInt32(128 + 16, true)
+    bytes.fill(0, SCRATCH_IFREQ, SCRATCH_IFREQ + IFREQ_BYTES)
+    bytes.set(encoded, SCRATCH_IFREQ)
+    const result = sys().ioctl(fd, SIOCGIFMTU, address + SCRATCH_IFREQ)
+    return result < 0 ? undefined : view.getInt32(SCRATCH_IFREQ + IFREQ_MTU, true)
   } finally {
     sys().close(fd)
   }
 }
 
 export interface UdpSizes {
-  /** Bytes for the caller, at the beginning of the arena. */
+  /** Bytes at the beginning of the arena in which the caller builds datagrams. */
   readonly staging: number
-  /** Messages of one send. */
+  /** Message headers for sending. */
   readonly messages: number
   /** Addresses to send to. */
   readonly destinations: number
@@ -272,14 +291,14 @@ export interface UdpSizes {
   readonly receives: number
 }
 
-/** The arena of some sockets, and the messages in it. */
+/** The arena that some sockets share, and the messages in it. */
 export interface UdpBatches {
   readonly arena: Arena
-  /** Sets address number `slot`. `scope`: the interface of a link-local address. */
+  /** Sets destination number `slot`. `scope`: the interface index of a link-local address. */
   setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
   /**
-   * Sets message number `slot`: `bytes` (up to 65,507) at `offset`, cut into datagrams of `segment` bytes; 0: one
-   * datagram. Hop limit 0 is the default one.
+   * Sets message number `slot`: `bytes` bytes (up to 65,507) at `offset` of the arena for destination number
+   * `destination`, cut into datagrams of `segment` bytes; 0: one datagram. Hop limit 0 is the default one.
    */
   putMessage(
     slot: number,
@@ -290,36 +309,36 @@ export interface UdpBatches {
     hopLimit: number,
     trafficClass: number,
   ): void
-  /** Sends messages [first, first + count). Returns how many were sent, or -errno of the first one. */
+  /** Sends messages [first, first + count). Returns the number of sent messages, or -errno of the first one. */
   send(socket: UdpSocket, first: number, count: number): number
   /**
-   * Receives into the buffers [first, first + count). Returns how many were filled, or -errno; -EAGAIN when no datagram
-   * waits.
+   * Receives into the buffers [first, first + count). Returns the number of filled buffers, or -errno; -EAGAIN if no
+   * datagram has arrived.
    */
   receive(socket: UdpSocket, first: number, count: number): number
-  /** Offset of a receive buffer. */
+  /** Offset of a receive buffer in the arena. */
   bufferAt(buffer: number): number
-  /** Result of `receive` for each buffer: all bytes; -1 if the message was truncated. */
+  /** By buffer, as `receive` has set it: bytes of all its datagrams; -1 if the message was truncated. */
   readonly lengths: Int32Array
-  /** For each buffer: bytes of every datagram in it but the last, which may be shorter. */
+  /** By buffer: bytes of each of its datagrams but the last, which may be shorter. */
   readonly segments: Int32Array
   readonly hopLimits: Uint8Array
   readonly trafficClasses: Uint8Array
-  /** For each buffer: the sender's port, and the four words of its address (16 bytes, big-endian). */
+  /** By buffer: the sender's port, and the four words of its address (16 bytes, big-endian). */
   readonly ports: Uint16Array
   readonly addresses: Uint32Array
 }
 
-const align = (offset: number): number => Math.ceil(offset / 4096) * 4096
+const alignToPage = (offset: number): number => Math.ceil(offset / 4096) * 4096
 const swap32 = (word: number): number =>
   ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0
 
 export const createUdpBatches = ({ staging, messages, destinations, receives }: UdpSizes): UdpBatches => {
-  const buffers = align(staging)
-  const headers = align(buffers + receives * RECEIVE_STRIDE)
-  const vectors = align(headers + (messages + receives) * HEADER)
-  const controls = align(vectors + (messages + receives) * IOV)
-  const names = align(controls + (messages + receives) * CONTROL)
+  const buffers = alignToPage(staging)
+  const headers = alignToPage(buffers + receives * RECEIVE_STRIDE)
+  const vectors = alignToPage(headers + (messages + receives) * HEADER)
+  const controls = alignToPage(vectors + (messages + receives) * IOV)
+  const names = alignToPage(controls + (messages + receives) * CONTROL)
   const arena = mapArena(names + (destinations + receives) * NAME)
   const { address, u32 } = arena
   const u16 = new Uint16Array(arena.buffer)
@@ -330,20 +349,20 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
 
   const bufferAt = (buffer: number): number => buffers + RECEIVE_PHASE + buffer * RECEIVE_STRIDE
 
-  /** Stores the address of the arena's byte `to` as a pointer at `at`. */
-  const point = (at: number, to: number): void => {
-    const lo = baseLo + to
+  /** Stores the address of byte `target` of the arena as a pointer at `at`. */
+  const putPointer = (at: number, target: number): void => {
+    const lo = baseLo + target
     u32[at >> 2] = lo
     u32[(at >> 2) + 1] = lo >= CARRY ? baseHi + 1 : baseHi
   }
   for (let i = 0; i < messages + receives; i++) {
     const header = headers + i * HEADER
-    point(header + 16, vectors + i * IOV)
+    putPointer(header + 16, vectors + i * IOV)
     u32[(header + 24) >> 2] = 1
-    point(header + 32, controls + i * CONTROL)
+    putPointer(header + 32, controls + i * CONTROL)
     if (i < messages) continue
-    point(header, names + (destinations + i - messages) * NAME)
-    point(vectors + i * IOV, bufferAt(i - messages))
+    putPointer(header, names + (destinations + i - messages) * NAME)
+    putPointer(vectors + i * IOV, bufferAt(i - messages))
     u32[(vectors + i * IOV + 8) >> 2] = RECEIVE_BYTES
   }
 
@@ -363,8 +382,8 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const ports = new Uint16Array(receives)
   const addresses = new Uint32Array(4 * receives)
 
-  /** Reads the control data of a buffer. */
-  const read = (buffer: number, version: 4 | 6): void => {
+  /** Sets the columns of a buffer from the message header, the address and the control data that the kernel wrote. */
+  const readMessage = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
     const header = (headers + i * HEADER) >> 2
     const length = (u32[header + 12] & MSG_TRUNC) !== 0 ? -1 : u32[header + 14]
@@ -375,13 +394,13 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
     const name = (names + (destinations + buffer) * NAME) >> 2
     const port = u16[2 * name + 1]
     ports[buffer] = ((port & 0xff) << 8) | (port >> 8)
-    const to = 4 * buffer
+    const firstWord = 4 * buffer
     if (version === 4) {
-      addresses[to] = 0
-      addresses[to + 1] = 0
-      addresses[to + 2] = 0xffff
-      addresses[to + 3] = swap32(u32[name + 1])
-    } else for (let word = 0; word < 4; word++) addresses[to + word] = swap32(u32[name + 2 + word])
+      addresses[firstWord] = 0
+      addresses[firstWord + 1] = 0
+      addresses[firstWord + 2] = 0xffff
+      addresses[firstWord + 3] = swap32(u32[name + 1])
+    } else for (let word = 0; word < 4; word++) addresses[firstWord + word] = swap32(u32[name + 2 + word])
 
     let at = (controls + i * CONTROL) >> 2
     const end = at + (u32[header + 10] >> 2)
@@ -400,20 +419,21 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
 
   return {
     arena,
-    setDestination(slot, to, port, scope) {
-      nameLengths[slot] = putAddress(arena, names + slot * NAME, to, port, scope)
+    setDestination(slot, destination, port, scope) {
+      nameLengths[slot] = putAddress(arena, names + slot * NAME, destination, port, scope)
     },
     putMessage(slot, offset, bytes, destination, segment, hopLimit, trafficClass) {
       const header = headers + slot * HEADER
       const vector = vectors + slot * IOV
-      point(vector, offset)
+      putPointer(vector, offset)
       u32[(vector + 8) >> 2] = bytes
-      point(header, names + destination * NAME)
+      putPointer(header, names + destination * NAME)
       const nameLength = nameLengths[destination]
       u32[(header + 8) >> 2] = nameLength
       const control = controls + slot * CONTROL
       let used = 0
       if (segment > 0) {
+        // the only u16 among the control messages
         putControl(control, SOL_UDP, UDP_SEGMENT, CMSG_LEN - 2, segment)
         used = CMSG
       }
@@ -441,11 +461,11 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
         u32[word + 2] = NAME
         u32[word + 10] = CONTROL
       }
-      let got: number
-      do got = orErrno(sys().recvmmsg(socket.fd, address + header, count, MSG_DONTWAIT, 0))
-      while (got === -EINTR)
-      for (let i = 0; i < got; i++) read(first + i, socket.version)
-      return got
+      let received: number
+      do received = orErrno(sys().recvmmsg(socket.fd, address + header, count, MSG_DONTWAIT, 0))
+      while (received === -EINTR)
+      for (let i = 0; i < received; i++) readMessage(first + i, socket.version)
+      return received
     },
     bufferAt,
     lengths,

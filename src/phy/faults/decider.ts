@@ -1,8 +1,8 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction: so the
+ * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction. So the
  * decisions of a rule depend on the packets that it matches and their order, not on other rules, nor on how packets are
- * grouped into runs. Rules with the same seed get different sequences by their order.
+ * grouped into runs. Rules with the same seed get different sequences, according to their order.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
@@ -12,18 +12,18 @@ import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './
 
 /** Decisions for the packets of one run, by packet. */
 export interface Decisions {
-  /** Bits of kinds, and WAIT (kinds.ts). */
+  /** Bits of the kinds of faults that apply, and WAIT (kinds.ts). */
   actions: Uint16Array
   /** 32 random bits for each packet's effects. */
   extras: Uint32Array
   /** Delay of each packet, microseconds. */
   waits: Float64Array
-  /** Bits of the rules whose rate limits apply to each packet. */
+  /** The rules whose rate limits apply to each packet: bit n for rule n of the list of all rules. */
   limits: Uint32Array
 }
 
 export interface FaultDecider {
-  /** Whether any rule applies to this device and direction, and whether one changes bytes. */
+  /** Whether any rule applies to this device and direction, and whether any of them changes bytes. */
   readonly active: boolean
   readonly corrupts: boolean
   readonly decisions: Decisions
@@ -34,7 +34,7 @@ export interface FaultDecider {
    * applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
-  /** Clears the decisions for the `count` packets of a run. */
+  /** Makes no fault apply to the `count` packets of a run. */
   clear(count: number): void
   /** The time at which a packet of `bytes` bytes that arrives at `time` (µs) has passed all rate limits in `limits`. */
   departure(limits: number, time: number, bytes: number): number
@@ -43,20 +43,23 @@ export interface FaultDecider {
 /** A rule that applies to the device and direction, and its state. */
 interface ActiveRule {
   readonly rule: FaultRule
-  readonly number: number
+  /** Index in the list of all rules. */
+  readonly index: number
+  /** By opcode: 1 if it is selected; null if all are. */
   readonly opcodes: Uint8Array | null
+  /** The selected QPNs; null if all are. */
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
-  /** By kind: its probability, scaled to 32 random bits. */
-  readonly shares: readonly number[]
+  /** By kind: its probability times 2^32; the fault applies if a random number is below it. */
+  readonly thresholds: readonly number[]
   /** Microseconds per byte at the limited rate; 0: unlimited. */
   readonly byteTime: number
-  /** When the last packet has passed the limit. */
+  /** When the last packet has passed the rate limit, microseconds. */
   busyUntil: number
 }
 
-/** Burst after a pause, in microseconds of the rate: timers may be late by this much. */
+/** Packets may pass a rate limit this much too early, in microseconds, because timers may be late by as much. */
 const BURST = 1000
 
 const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
@@ -69,45 +72,45 @@ export const createFaultDecider = (
   direction: 'sent' | 'received',
   maxPackets: number,
 ): FaultDecider => {
-  const threshold = (share: number): number => share * 2 ** 32
-  const seen = new Map<number, number>()
+  /** By seed: the number of rules with it so far. */
+  const rulesWithSeed = new Map<number, number>()
   const counts: (FaultRuleCounts | undefined)[] = []
-  const activeRules = rules.flatMap((rule, number): ActiveRule[] => {
-    const nth = seen.get(rule.seed) ?? 0
-    seen.set(rule.seed, nth + 1)
+  const activeRules = rules.flatMap((rule, index): ActiveRule[] => {
+    const nth = rulesWithSeed.get(rule.seed) ?? 0
+    rulesWithSeed.set(rule.seed, nth + 1)
     if (!isActive(rule) || !isFor(rule, device, direction)) return []
     const numbers = opcodeNumbers(rule)
     const count = noFaultRuleCounts()
-    counts[number] = count
+    counts[index] = count
     return [
       {
         rule,
-        number,
+        index,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
         random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${nth}`)),
         counts: count,
-        shares: faultKinds.map(kind => threshold(rule[kind])),
+        thresholds: faultKinds.map(kind => rule[kind] * 2 ** 32),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,
         busyUntil: Number.NEGATIVE_INFINITY,
       },
     ]
   })
 
-  const sized = (packets: number): Decisions => ({
+  const makeDecisions = (packets: number): Decisions => ({
     actions: new Uint16Array(packets),
     extras: new Uint32Array(packets),
     waits: new Float64Array(packets),
     limits: new Uint32Array(packets),
   })
-  const decisions = sized(activeRules.length > 0 ? maxPackets : 0)
+  const decisions = makeDecisions(activeRules.length > 0 ? maxPackets : 0)
 
-  /** Adds what the rule does to packet `i`. A probability of 0 uses no random number. */
+  /** Adds the decisions of a rule about packet `i`. A probability of 0 uses no random number. */
   const decideFor = (state: ActiveRule, i: number): void => {
-    const { rule, random, counts, shares } = state
+    const { rule, random, counts, thresholds } = state
     let action = 0
-    for (let kind = 0; kind < shares.length; kind++)
-      if (shares[kind] > 0 && random() < shares[kind]) action |= 1 << kind
+    for (let kind = 0; kind < thresholds.length; kind++)
+      if (thresholds[kind] > 0 && random() < thresholds[kind]) action |= 1 << kind
     let extra = 0
     if (action !== 0 || rule.jitter > 0) extra = random()
     counts.matched++
@@ -118,7 +121,7 @@ export const createFaultDecider = (
     }
     if (state.byteTime > 0) {
       action |= WAIT
-      decisions.limits[i] |= 1 << state.number
+      decisions.limits[i] |= 1 << state.index
     }
     decisions.actions[i] |= action
     decisions.extras[i] ^= extra
@@ -126,12 +129,14 @@ export const createFaultDecider = (
 
   return {
     active: activeRules.length > 0,
-    corrupts: activeRules.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
+    corrupts: activeRules.some(({ thresholds }) =>
+      thresholds.some((threshold, kind) => threshold > 0 && (DAMAGE & (1 << kind)) !== 0),
+    ),
     decisions,
     counts,
     decide: (view, at, packetBytes, count) => {
-      if (decisions.actions.length < count) Object.assign(decisions, sized(count))
-      let any = 0
+      if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
+      let anyAction = 0
       for (let i = 0; i < count; i++) {
         decisions.actions[i] = 0
         decisions.extras[i] = 0
@@ -144,18 +149,18 @@ export const createFaultDecider = (
           if (state.qps !== null && !state.qps.has(bthDestQp(view, packet))) continue
           decideFor(state, i)
         }
-        any |= decisions.actions[i]
+        anyAction |= decisions.actions[i]
       }
-      return any !== 0
+      return anyAction !== 0
     },
     clear: count => {
-      if (decisions.actions.length < count) Object.assign(decisions, sized(count))
+      if (decisions.actions.length < count) Object.assign(decisions, makeDecisions(count))
       decisions.actions.fill(0, 0, count)
     },
     departure: (limits, time, bytes) => {
       let now = time
       for (const state of activeRules) {
-        if (((limits >>> state.number) & 1) === 0) continue
+        if (((limits >>> state.index) & 1) === 0) continue
         now = Math.max(now, state.busyUntil - BURST)
         state.busyUntil = Math.max(now, state.busyUntil) + bytes * state.byteTime
       }

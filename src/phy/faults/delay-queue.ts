@@ -1,7 +1,7 @@
 /*
- * Packets that a fault layer delays: copied until enough others have passed them, or until their delay has ended and
- * the rate limit admits them. A packet's delay begins at the first `onTimeout` after it was queued. The queue is
- * bounded, like that of any link. `Tag` is data that belongs to a packet.
+ * The queue of packets that a fault layer delays. It keeps copies of them until enough other packets have passed, or
+ * until their delay has ended and the rate limits admit them. A packet's delay begins at the first `onTimeout` after it
+ * was queued. The queue is bounded, like that of any link. `Tag` is the layer's own data about a packet.
  */
 
 /** Maximum packets in the queue, as tc-netem's limit. */
@@ -19,12 +19,13 @@ export interface DelayedPacket<Tag> {
   readonly tag: Tag
   /** Number of packets that must still pass it; Infinity if only time counts. */
   passing: number
-  /** Delay in microseconds, and bits of the rate limits that apply after it. */
+  /** Delay in microseconds, and bits of the rules (decider.ts) whose rate limits apply after it. */
   readonly wait: number
   limits: number
-  /** When it leaves; Infinity until `onTimeout` sets it. `order`: among packets with the same time. */
+  /** When its delay ends (µs); Infinity until `onTimeout` sets it. `order` decides among packets with the same time. */
   due: number
   readonly order: number
+  /** Whether it has become ready. */
   hasLeft: boolean
 }
 
@@ -55,23 +56,27 @@ export interface DelayQueue<Tag> {
   readyAll(): void
   /** Drops all packets. */
   clear(): void
+  /** When to call `onTimeout` next (µs); Infinity for never. */
   nextTimeout(): number
-  /** True if a packet became ready. */
+  /** Makes packets ready whose time has come; true if there was one. */
   onTimeout(now: number): boolean
 }
 
-/** `departure`: when a packet that arrives at `time` has passed the rate limits (decider.ts). */
+/** `departure`: `FaultDecider.departure`, for a packet of `length` bytes with this tag. */
 export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
-  /** Packets without a time yet; those with a time, as a heap; those that others pass; those that are ready. */
+  /**
+   * Packets whose delay has not begun; those whose delay has, as a heap by its end; those that wait for others to pass,
+   * which are in one of the former too; those that are ready.
+   */
   let fresh: DelayedPacket<Tag>[] = []
   const timed: DelayedPacket<Tag>[] = []
   let passed: DelayedPacket<Tag>[] = []
   let ready: DelayedPacket<Tag>[] = []
   const slots: { readonly bytes: Uint8Array; readonly offset: number }[] = []
   let count = 0
-  let orders = 0
+  let nextOrder = 0
 
   const isBefore = (a: DelayedPacket<Tag>, b: DelayedPacket<Tag>): boolean =>
     a.due < b.due || (a.due === b.due && a.order < b.order)
@@ -93,11 +98,11 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Removes packets that have left otherwise from the top of the heap. */
-  const settle = (): void => {
+  /** Removes packets that have left, because others passed them, from the top of the heap. */
+  const dropLeft = (): void => {
     while (timed.length > 0 && timed[0].hasLeft) pop()
   }
-  const leave = (packet: DelayedPacket<Tag>): void => {
+  const makeReady = (packet: DelayedPacket<Tag>): void => {
     packet.hasLeft = true
     ready.push(packet)
   }
@@ -117,7 +122,7 @@ export const createDelayQueue = <Tag>(
       }
       const slot = slots.pop() as (typeof slots)[number]
       slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
-      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: orders++, hasLeft: false }
+      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: nextOrder++, hasLeft: false }
       fresh.push(packet)
       if (passing < Infinity) passed.push(packet)
       count++
@@ -127,7 +132,7 @@ export const createDelayQueue = <Tag>(
       if (passed.length === 0) return
       for (const packet of passed) {
         packet.passing -= packets
-        if (packet.passing <= 0 && !packet.hasLeft) leave(packet)
+        if (packet.passing <= 0 && !packet.hasLeft) makeReady(packet)
       }
       passed = passed.filter(({ hasLeft }) => !hasLeft)
     },
@@ -145,7 +150,7 @@ export const createDelayQueue = <Tag>(
     },
     readyAll: () => {
       const waiting = [...timed, ...fresh].filter(({ hasLeft }) => !hasLeft)
-      for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) leave(packet)
+      for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) makeReady(packet)
       timed.length = 0
       fresh = []
       passed = []
@@ -159,8 +164,8 @@ export const createDelayQueue = <Tag>(
       count = 0
     },
     nextTimeout: () => {
-      settle()
-      // A packet without a time gets it at the next call.
+      dropLeft()
+      // The delay of a new packet begins at the next `onTimeout`.
       return fresh.some(({ hasLeft }) => !hasLeft) ? 0 : timed.length > 0 ? timed[0].due : Infinity
     },
     onTimeout: now => {
@@ -171,7 +176,7 @@ export const createDelayQueue = <Tag>(
         push(packet)
       }
       fresh = []
-      for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
+      for (dropLeft(); timed.length > 0 && timed[0].due <= now; dropLeft()) {
         const packet = timed[0]
         pop()
         // After the delay, the rate limits admit packets one after the other.
@@ -179,7 +184,7 @@ export const createDelayQueue = <Tag>(
           packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
           packet.limits = 0
           push(packet)
-        } else leave(packet)
+        } else makeReady(packet)
       }
       return ready.length > before
     },

@@ -1,6 +1,6 @@
 /*
- * The effect of each kind of fault (spec/faults.ts) on a packet, and its bit in decisions. A new kind is a row there
- * and its function here.
+ * The effect of each kind of fault on a packet, and its bit in decisions. A new kind needs a row in spec/faults.ts and
+ * its effect here.
  */
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
 import { createRandom } from './random.ts'
@@ -17,7 +17,7 @@ const flipBits: Damage = (bytes, at, length, seed) => {
   }
 }
 
-/** Effects: the packet is lost, duplicated, overtaken by later packets, or its bytes are changed. */
+/** The packet is lost, duplicated, overtaken by later packets, or its bytes are changed. */
 type Effect = 'lose' | 'repeat' | 'overtake' | Damage
 
 const effects: { readonly [K in FaultKind]: Effect } = {

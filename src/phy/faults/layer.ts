@@ -19,7 +19,7 @@ export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
    * Replaces all rules, including those for other devices. Random sequences restart, and delayed packets leave
-   * immediately. `device`: its new name.
+   * immediately. `device`: the new name of this port's device, if it was renamed.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
   /** Counts of the current rules on this port, by rule. */
@@ -27,22 +27,24 @@ export interface FaultPort extends Port {
 }
 
 const noReceiver = (): null => null
+/** `isWaiting` of a layer that may have delayed packets ready: the device then calls `receive`, which knows. */
 const isAlwaysWaiting = (): boolean => true
 
-/** State behind the accessors of a layer. */
+/** State behind the accessors of a layer: the inner port, and what the layer's owner has set. */
 interface LayerState {
   readonly port: Port
-  listener: Port['receiver']
-  viewer: PortTap | null
+  ownReceiver: Port['receiver']
+  ownTap: PortTap | null
   connect(): void
 }
 
-type Watched = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
+/** Properties of a layer that are accessors: they belong to the inner port, or setting them changes connections. */
+type AccessorProperties = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
 /**
  * Accessors in a shared prototype: an object with its own accessors is slow to read, and ports are read for every run.
  */
-const accessors: Watched & ThisType<LayerState> = {
+const accessors: AccessorProperties & ThisType<LayerState> = {
   get windowBytes() {
     return this.port.windowBytes
   },
@@ -50,10 +52,10 @@ const accessors: Watched & ThisType<LayerState> = {
     return this.port.sharedWindowBytes
   },
   get receiver() {
-    return this.listener
+    return this.ownReceiver
   },
-  set receiver(wanted) {
-    this.listener = wanted
+  set receiver(receiver) {
+    this.ownReceiver = receiver
     this.connect()
   },
   get wake() {
@@ -63,15 +65,15 @@ const accessors: Watched & ThisType<LayerState> = {
     this.port.wake = wake
   },
   get tap() {
-    return this.viewer
+    return this.ownTap
   },
-  set tap(wanted) {
-    this.viewer = wanted
+  set tap(tap) {
+    this.ownTap = tap
     this.connect()
   },
 }
 
-/** `device`: its name in rules. */
+/** Wraps a port. `device`: the device's name in rules. */
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
@@ -79,32 +81,32 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const deciderFor = (direction: 'sent' | 'received') => createFaultDecider(rules, name, direction, port.maxPackets)
   let receivedDecider = deciderFor('received')
   let sentDecider = deciderFor('sent')
-  /** Record of each flow, also of closed ones. */
+  /** By flow: its record, also of a closed flow. */
   const flows: FlowAddress[] = []
 
-  const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.viewer)
+  const receiving = createFaultyReceiving(port, receivedDecider, faults, () => layer.ownTap)
   const sending = createFaultySending(port, sentDecider, faults, flow => flows[flow])
 
   /** Connects each direction with its half of the layer, or directly with the port. */
   const connect = (): void => {
-    const inFaulty = receivedDecider.active || !receiving.isIdle()
-    const outFaulty = sentDecider.active || !sending.isIdle()
-    // Faults apply to packets only, so messages without packets are off.
-    port.receiver = inFaulty ? null : layer.listener
-    layer.receiverOf = outFaulty ? noReceiver : port.receiverOf
-    layer.isWaiting = inFaulty ? isAlwaysWaiting : port.isWaiting
-    layer.receive = inFaulty ? receiving.receive : port.receive
-    layer.release = inFaulty ? release : port.release
-    layer.commit = outFaulty ? sending.commit : port.commit
-    layer.flush = outFaulty ? flush : port.flush
-    layer.nextTimeout = inFaulty || outFaulty ? nextTimeout : port.nextTimeout
-    layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
-    // The layer shows received packets to the tap itself, after deciding about them.
+    const receivesThroughLayer = receivedDecider.active || !receiving.isIdle()
+    const sendsThroughLayer = sentDecider.active || !sending.isIdle()
+    // Faults apply to packets only: with faults, messages are not passed without packets (`Port.receiverOf`).
+    port.receiver = receivesThroughLayer ? null : layer.ownReceiver
+    layer.receiverOf = sendsThroughLayer ? noReceiver : port.receiverOf
+    layer.isWaiting = receivesThroughLayer ? isAlwaysWaiting : port.isWaiting
+    layer.receive = receivesThroughLayer ? receiving.receive : port.receive
+    layer.release = receivesThroughLayer ? release : port.release
+    layer.commit = sendsThroughLayer ? sending.commit : port.commit
+    layer.flush = sendsThroughLayer ? flush : port.flush
+    layer.nextTimeout = receivesThroughLayer || sendsThroughLayer ? nextTimeout : port.nextTimeout
+    layer.onTimeout = receivesThroughLayer || sendsThroughLayer ? onTimeout : port.onTimeout
+    // The layer passes received packets to the tap itself, with the outcome of their faults.
     port.tap =
-      layer.viewer === null || !inFaulty
-        ? layer.viewer
+      layer.ownTap === null || !receivesThroughLayer
+        ? layer.ownTap
         : run => {
-            if (run.direction === 'sent' || run.outcome !== 'passed') layer.viewer?.(run)
+            if (run.direction === 'sent' || run.outcome !== 'passed') layer.ownTap?.(run)
           }
   }
   const release = (): void => {
@@ -122,23 +124,23 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     sending.onTimeout(now)
   }
 
-  const setFaults = (wanted: readonly FaultRule[], device = name): void => {
-    const corrupted = receivedDecider.corrupts || sentDecider.corrupts
-    rules = wanted
+  const setFaults = (newRules: readonly FaultRule[], device = name): void => {
+    const didCorrupt = receivedDecider.corrupts || sentDecider.corrupts
+    rules = newRules
     name = device
     receivedDecider = deciderFor('received')
     sentDecider = deciderFor('sent')
     const corrupts = receivedDecider.corrupts || sentDecider.corrupts
-    if (corrupts !== corrupted) port.requireSeal(corrupts ? 1 : -1)
+    if (corrupts !== didCorrupt) port.requireSeal(corrupts ? 1 : -1)
     receiving.setDecider(receivedDecider)
     sending.setDecider(sentDecider)
     connect()
   }
 
-  const own: Omit<FaultPort, keyof Watched> & LayerState = {
+  const properties: Omit<FaultPort, keyof AccessorProperties> & LayerState = {
     port,
-    listener: port.receiver,
-    viewer: null,
+    ownReceiver: port.receiver,
+    ownTap: null,
     connect: connect,
     arena: port.arena,
     scratch: port.scratch,
@@ -181,8 +183,8 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     isWaiting: port.isWaiting,
 
     requireSeal: port.requireSeal,
-    takeRoom: port.takeRoom,
-    giveRoom: port.giveRoom,
+    takeLayerBuffer: port.takeLayerBuffer,
+    giveLayerBuffer: port.giveLayerBuffer,
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
@@ -195,7 +197,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       port.close()
     },
   }
-  const layer: FaultPort & LayerState = Object.setPrototypeOf(own, accessors)
+  const layer: FaultPort & LayerState = Object.setPrototypeOf(properties, accessors)
   if (initial.length > 0) setFaults(initial)
   return layer
 }

@@ -1,6 +1,5 @@
 /*
- * Limits that both halves of a fault layer share: the distance of reordered packets, and the bytes that a rate limit
- * counts.
+ * Limits of reordering, and the bytes of a packet that a rate limit counts; both halves of a fault layer use them.
  */
 
 import { isMappedIpv4 } from '../../wire/address.ts'
@@ -9,7 +8,7 @@ import type { FlowAddress } from '../port.ts'
 
 /** Maximum number of packets that pass a reordered one. */
 export const MAX_REORDER_DISTANCE = 8
-/** Microseconds after which a reordered packet leaves even if fewer have passed it. */
+/** Microseconds after which a reordered packet leaves even if fewer packets than chosen have passed it. */
 export const MAX_REORDER_DELAY = 1000
 
 const UDP_BYTES = 8

@@ -3,7 +3,10 @@
  * secrets.
  */
 
-/** Integers from 0 to 2^32 - 1, uniformly distributed; only the lower 32 bits of `seed` count. */
+/**
+ * A function that returns the next integer of the sequence, from 0 to 2^32 - 1, uniformly distributed. Only the lower
+ * 32 bits of `seed` count.
+ */
 export const createRandom = (seed: number): (() => number) => {
   let state = seed | 0
   return () => {

@@ -1,7 +1,7 @@
 /*
  * The receiving half of a fault layer: received packets are dropped, duplicated, reordered, corrupted and delayed
- * before the device gets them. Corrupting flips bits without changing the ICRC, as a bad cable does. A run is split
- * where a fault applies; delayed packets are received from a part of the arena that the port provides.
+ * before the device gets them. Corrupting flips bits without correcting the ICRC, as a bad cable does. A run is split
+ * where a fault applies; delayed packets are copied to a buffer of the port (`Port.takeLayerBuffer`) to be received.
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
@@ -26,43 +26,44 @@ export interface FaultyReceiving {
   release(): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the decisions. Those for the rest of the current run are cleared, and delayed packets leave. */
+  /** Replaces the rules. No fault applies to the rest of the current run, and delayed packets leave. */
   setDecider(decider: FaultDecider): void
   /** Whether nothing is delayed and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
 
+/** Data of a delayed packet, for `ReceivedRun` and the tap. */
 interface Tag {
   readonly from: FlowAddress
   readonly identification: number
   readonly outcome: TapOutcome
 }
 
-/** `tap`: gets the outcome of each packet. */
+/** `tap` returns the current tap, which gets each packet with its outcome. */
 export const createFaultyReceiving = (
   port: Port,
-  first: FaultDecider,
+  initialDecider: FaultDecider,
   faults: FaultCounters,
   tap: () => PortTap | null,
 ): FaultyReceiving => {
   const { arena, counters } = port
-  let decider = first
+  let decider = initialDecider
   // The run of the inner port that is being received; packets from `next` on were not delivered yet.
   const inner = emptyRun()
   let next = 0
   let packets = 0
-  /** Packet to deliver a second time; -1: none. */
-  let again = -1
+  /** Packet of the inner run to deliver a second time; -1: none. */
+  let repeated = -1
   /** Whether a run was delivered, and whether one was taken from the inner port, since the last release. */
   let hasDelivered = false
-  let innerTaken = false
+  let isInnerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
     decider.departure(limits, time, length + ipBytes(from)),
   )
-  /** Offset of the arena's part for delayed packets while the device reads them (-1: none), and bytes in use. */
-  let room = -1
+  /** Offset of the layer buffer that delayed packets are received from (-1: none), and its bytes in use. */
+  let buffer = -1
   let used = 0
 
   const tapped = emptyTappedRun(arena, 'received')
@@ -86,29 +87,31 @@ export const createFaultyReceiving = (
     run.from = inner.from
     run.identification = inner.identification + from
   }
-  const single = emptyRun()
+  const packetRun = emptyRun()
   const showPacket = (outcome: TapOutcome, packet: number): void => {
     if (tap() === null) return
-    setPart(single, packet, packet + 1)
-    showTap(outcome, single)
+    setPart(packetRun, packet, packet + 1)
+    showTap(outcome, packetRun)
   }
+  /** Undoes the inner port's count of a packet that is not delivered now. */
   const uncount = (length: number): void => {
     counters.receivedPackets--
     counters.receivedBytes -= length
   }
-  const recount = (length: number): void => {
+  /** Counts a packet that is delivered late, or twice. */
+  const countReceived = (length: number): void => {
     counters.receivedPackets++
     counters.receivedBytes += length
   }
 
-  /** Copies a packet to the delay queue; false if there is no space. */
+  /** Copies a packet to the delay queue; false if the port has no layer buffer, or the queue is full. */
   const hold = (packet: number, outcome: TapOutcome, passing: number, wait: number, limits: number): boolean => {
-    if (room < 0) room = port.takeRoom(port.maxBytes)
+    if (buffer < 0) buffer = port.takeLayerBuffer(port.maxBytes)
     const tag = { from: inner.from, identification: inner.identification + packet, outcome }
-    return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
+    return buffer >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
-  /** Corrupts a packet; true if the ICRC is still correct (bits that it does not cover, or the same bit twice). */
+  /** Corrupts a packet; true if its ICRC is still correct (for bits that it does not cover, or a bit flipped twice). */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
@@ -118,17 +121,17 @@ export const createFaultyReceiving = (
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
   }
 
-  /** Delays a packet; it is lost if the queue is full. */
-  const delay = (packet: number, outcome: TapOutcome, late: number): boolean => {
+  /** Delays a packet by its delay and `extraDelay` (µs); false if the queue is full, and the packet is lost. */
+  const delay = (packet: number, outcome: TapOutcome, extraDelay: number): boolean => {
     const { waits, limits } = decider.decisions
-    const done = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
-    if (!done) faults.overflowed++
-    return done
+    const isHeld = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + extraDelay, limits[packet])
+    if (!isHeld) faults.overflowed++
+    return isHeld
   }
 
   /**
-   * Applies the faults of a packet. True if it is delivered now, once or, if `again` is set, twice; false if it is lost
-   * or delayed.
+   * Applies the faults of a packet. True if it is delivered now, once or, if `repeated` is set, twice; false if it is
+   * lost or delayed.
    */
   const applyFaults = (packet: number): boolean => {
     const { actions, extras } = decider.decisions
@@ -150,9 +153,9 @@ export const createFaultyReceiving = (
       return false
     }
     if (action & WAIT) {
-      const late = action & OVERTAKE ? MAX_REORDER_DELAY : 0
+      const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
       uncount(length)
-      if (delay(packet, 'delayed', late)) {
+      if (delay(packet, 'delayed', extraDelay)) {
         faults.delayed++
         countHits(faults, action & OVERTAKE)
       } else showPacket('dropped', packet)
@@ -164,7 +167,7 @@ export const createFaultyReceiving = (
     }
     if (action & REPEAT) {
       countHits(faults, action & REPEAT)
-      again = packet
+      repeated = packet
       return true
     }
     if (!(action & OVERTAKE)) return true
@@ -175,13 +178,12 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Delivers a delayed packet that is ready, from the arena's part for them; false if there is none, or that part is
-   * full.
+   * Delivers a delayed packet that is ready, in the layer buffer; false if there is none, or the buffer is full.
    */
   const deliverDelayed = (run: ReceivedRun): boolean => {
     if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
     const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
-    run.offset = room + used
+    run.offset = buffer + used
     run.packetBytes = length
     run.count = 1
     run.lastBytes = length
@@ -190,17 +192,17 @@ export const createFaultyReceiving = (
     run.identification = tag.identification
     arena.bytes.set(bytes.subarray(offset, offset + length), run.offset)
     used += (length + 63) & ~63
-    recount(length)
+    countReceived(length)
     showTap(tag.outcome, run)
     return true
   }
 
   /** Delivers the next part of the inner run; false at its end. */
   const deliverPart = (run: ReceivedRun): boolean => {
-    if (again >= 0) {
-      setPart(run, again, again + 1)
-      again = -1
-      recount(run.lastBytes)
+    if (repeated >= 0) {
+      setPart(run, repeated, repeated + 1)
+      repeated = -1
+      countReceived(run.lastBytes)
       showTap('duplicated', run)
       return true
     }
@@ -219,10 +221,10 @@ export const createFaultyReceiving = (
     return false
   }
 
-  const giveRoom = (): void => {
-    if (room >= 0 && held.count === 0 && used === 0) {
-      port.giveRoom(room)
-      room = -1
+  const giveLayerBuffer = (): void => {
+    if (buffer >= 0 && held.count === 0 && used === 0) {
+      port.giveLayerBuffer(buffer)
+      buffer = -1
     }
   }
 
@@ -235,15 +237,15 @@ export const createFaultyReceiving = (
         }
         // Ready packets wait for the release, which frees space.
         if (held.ready > 0) return false
-        if (!hasDelivered && innerTaken) {
+        if (!hasDelivered && isInnerTaken) {
           // The device no longer uses any of the inner run.
           port.release()
-          innerTaken = false
+          isInnerTaken = false
         }
         packets = 0
         next = 0
         if (!port.receive(inner)) return false
-        innerTaken = true
+        isInnerTaken = true
         packets = inner.count
         decider.decide(arena.view, inner.offset, inner.packetBytes, packets)
       }
@@ -251,30 +253,29 @@ export const createFaultyReceiving = (
     release: () => {
       hasDelivered = false
       used = 0
-      if (next === packets && again < 0 && innerTaken) {
+      if (next === packets && repeated < 0 && isInnerTaken) {
         port.release()
-        innerTaken = false
+        isInnerTaken = false
       }
-      giveRoom()
+      giveLayerBuffer()
     },
     nextTimeout: held.nextTimeout,
     onTimeout: now => {
       if (held.onTimeout(now)) port.wake?.()
     },
-    setDecider: wanted => {
-      // The inner port may have been used directly until now.
-      if (wanted.active && !decider.active) innerTaken = true
-      decider = wanted
-      // Decisions of the old rules no longer apply.
+    setDecider: newDecider => {
+      // Without active rules the device has used the inner port directly, and may not have released its run yet.
+      if (newDecider.active && !decider.active) isInnerTaken = true
+      decider = newDecider
       decider.clear(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },
-    isIdle: () => held.count === 0 && used === 0 && next === packets && again < 0 && !innerTaken && !hasDelivered,
+    isIdle: () => held.count === 0 && used === 0 && next === packets && repeated < 0 && !isInnerTaken && !hasDelivered,
     close: () => {
       held.clear()
       used = 0
-      giveRoom()
+      giveLayerBuffer()
     },
   }
 }

@@ -16,18 +16,19 @@ export type FaultDirection = (typeof faultDirections)[number]
 type Probabilities = { readonly [K in FaultKind]: number }
 
 export interface FaultRule extends Probabilities {
-  /** Selectors: device (empty: all); direction; … */
+  /** Selector: name of the device; empty: all devices. */
   readonly device: string
+  /** Selector: direction. */
   readonly dir: FaultDirection
-  /** … destination QPNs (BTH.destQP; empty: all); … */
+  /** Selector: destination QPNs (BTH.destQP); empty: all. */
   readonly qp: readonly number[]
-  /** … opcode names, in which `*` stands for any letters, or numbers (0x11); empty: all. */
+  /** Selector: opcode names, in which `*` stands for any letters, or numbers (0x11); empty: all. */
   readonly opcode: readonly string[]
-  /** Effects, in addition to the kinds of faults: delay of every packet in milliseconds … */
+  /** Effect: delay of every packet, milliseconds. */
   readonly delay: number
-  /** … and its random variation in both directions. */
+  /** Effect: maximum random change of `delay`, up or down, milliseconds. */
   readonly jitter: number
-  /** Rate limit in bits per second, including IP headers; 0: unlimited. */
+  /** Effect: rate limit in bits per second, including UDP and IP headers; 0: unlimited. */
   readonly rate: number
   /** Seed of the random sequence: the same seed and packets result in the same faults. */
   readonly seed: number
@@ -39,52 +40,60 @@ interface Setting<T> {
   /** The value; undefined if the text is invalid. */
   read(text: string): T | undefined
   write(value: T): string
+  /** The allowed values, for messages. */
   readonly allowed: string
 }
 
-/** Decimals that are written, so that a written number is read back as the same. */
+/**
+ * Decimals of written numbers; values are rounded to them when read, so that a written number is read back unchanged.
+ */
 const DECIMALS = 12
 
-/** A number with a unit of `units`, scaled; undefined for any other text. The unit '' is for numbers without a unit. */
-const number = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
+/**
+ * A number with a unit, scaled; undefined for any other text. `units`: the scale of each unit; '' is for numbers
+ * without a unit.
+ */
+const parseNumber = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve digits, so that 0.1 % is 0.001; and no more decimals than `plain` writes.
+  // Twelve significant digits, so that 0.1 % is 0.001; and no more decimals than `formatNumber` writes.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
-const within = (value: number | undefined, min: number, max: number): number | undefined =>
+/** `value`, or undefined if it is not from `min` to `max`. */
+const inRange = (value: number | undefined, min: number, max: number): number | undefined =>
   value !== undefined && value >= min && value <= max ? value : undefined
 
-/** A number without an exponent, which `number` does not parse. */
-const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
+/** A number as text without an exponent, which `parseNumber` does not accept. */
+const formatNumber = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
 const probability: Setting<number> = {
-  read: text => within(number(text, { '': 1, '%': 0.01 }), 0, 1),
-  write: plain,
-  allowed: 'a share from 0 to 1 or from 0% to 100%',
+  read: text => inRange(parseNumber(text, { '': 1, '%': 0.01 }), 0, 1),
+  write: formatNumber,
+  allowed: 'a probability from 0 to 1 or from 0% to 100%',
 }
 const milliseconds: Setting<number> = {
-  read: text => within(number(text, { '': 1, us: 0.001, ms: 1, s: 1000 }), 0, 10000),
-  write: plain,
+  read: text => inRange(parseNumber(text, { '': 1, us: 0.001, ms: 1, s: 1000 }), 0, 10000),
+  write: formatNumber,
   allowed: 'milliseconds from 0 to 10000, or a time like 200us, 5ms or 1s',
 }
 const RATES = { tbit: 1e12, gbit: 1e9, mbit: 1e6, kbit: 1e3, bit: 1, '': 1 } as const
 const bitsPerSecond: Setting<number> = {
-  read: text => within(number(text, RATES), 1000, 1e12),
+  read: text => inRange(parseNumber(text, RATES), 1000, 1e12),
   write: value => {
     const [unit, scale] = Object.entries(RATES).find(([, scale]) => value >= scale) ?? ['', 1]
-    return `${plain(value / scale)}${unit}`
+    return `${formatNumber(value / scale)}${unit}`
   },
   allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
 }
-const integer = (text: string, max: number): number | undefined =>
-  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? within(Number(text), 0, max) : undefined
-const all = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
+const parseInteger = (text: string, max: number): number | undefined =>
+  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? inRange(Number(text), 0, max) : undefined
+/** `values`, or undefined if one of them is undefined. */
+const allOf = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 
-/** The opcodes that match a pattern. */
+/** The opcodes that match a pattern, or a number. */
 const opcodesOf = (pattern: string): number[] => {
-  const fixed = integer(pattern, 255)
+  const fixed = parseInteger(pattern, 255)
   if (fixed !== undefined) return [fixed]
   if (!/^[A-Z_*]+$/.test(pattern)) return []
   const expression = new RegExp(`^${pattern.replaceAll('*', '.*')}$`)
@@ -107,7 +116,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: faultDirections.join(', '),
   },
   qp: {
-    read: text => all(text.split('+').map(qpn => integer(qpn, 0xff_ffff))),
+    read: text => allOf(text.split('+').map(qpn => parseInteger(qpn, 0xff_ffff))),
     write: qps => qps.map(qpn => `0x${qpn.toString(16)}`).join('+'),
     allowed: 'a QPN from 0 to 0xffffff, or several separated by +',
   },
@@ -124,9 +133,9 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   jitter: milliseconds,
   rate: bitsPerSecond,
   seed: {
-    read: text => (/^[0-9]+$/.test(text) ? integer(text, 0xffff_ffff) : undefined),
+    read: text => (/^[0-9]+$/.test(text) ? parseInteger(text, 0xffff_ffff) : undefined),
     write: String,
-    allowed: 'an integer from 0 to 4294967295',
+    allowed: 'an parseInteger from 0 to 4294967295',
   },
 }
 const names = Object.keys(FaultSettings) as Name[]
@@ -145,7 +154,7 @@ export const noFaults: FaultRule = {
   seed: 1,
 }
 
-/** Maximum number of rules at a time. */
+/** Maximum number of rules in force at a time, since `Decisions.limits` has a bit for each. */
 export const MAX_RULES = 32
 
 /** Whether the rule has any effect. */

@@ -19,13 +19,14 @@ export interface FaultySending {
   closeFlow(flow: number): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the decisions; delayed packets are sent. */
+  /** Replaces the rules; delayed packets are sent. */
   setDecider(decider: FaultDecider): void
   /** Whether nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
 
+/** Data of a delayed packet. */
 interface Tag {
   readonly flow: number
   /** Bits of the kinds that change the packet when it is sent (DAMAGE), and their random bits. */
@@ -36,30 +37,31 @@ interface Tag {
 /** `flowOf`: the record of an open flow. */
 export const createFaultySending = (
   port: Port,
-  first: FaultDecider,
+  initialDecider: FaultDecider,
   faults: FaultCounters,
   flowOf: (flow: number) => FlowAddress,
 ): FaultySending => {
   const { arena } = port
-  let decider = first
+  let decider = initialDecider
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
     decider.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
-  /** By flow: number of its delayed packets, and of pending closes, which are executed when these were sent. */
+  /** By flow: number of its delayed packets, and of `closeFlow` calls that wait until these are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()
 
   const closeFlow = (flow: number): void => {
-    const use = delayedByFlow.get(flow)
-    if (use === undefined) port.closeFlow(flow)
-    else use.closes++
+    const delayed = delayedByFlow.get(flow)
+    if (delayed === undefined) port.closeFlow(flow)
+    else delayed.closes++
   }
-  const delayedPacketSent = (flow: number): void => {
-    const use = delayedByFlow.get(flow)
-    if (use === undefined || --use.packets > 0) return
+  const onDelayedSent = (flow: number): void => {
+    const delayed = delayedByFlow.get(flow)
+    if (delayed === undefined || --delayed.packets > 0) return
     delayedByFlow.delete(flow)
-    for (let i = 0; i < use.closes; i++) port.closeFlow(flow)
+    for (let i = 0; i < delayed.closes; i++) port.closeFlow(flow)
   }
 
+  /** Copies a packet to the delay queue; false if the queue is full, and the packet is lost. */
   const hold = (
     at: number,
     length: number,
@@ -70,13 +72,13 @@ export const createFaultySending = (
     wait: number,
     limits: number,
   ): boolean => {
-    if (!held.hold(arena.bytes, at, length, { flow, damageBits: damageBits, seed }, passing, wait, limits)) {
+    if (!held.hold(arena.bytes, at, length, { flow, damageBits, seed }, passing, wait, limits)) {
       faults.overflowed++
       return false
     }
-    const use = delayedByFlow.get(flow)
-    if (use === undefined) delayedByFlow.set(flow, { packets: 1, closes: 0 })
-    else use.packets++
+    const delayed = delayedByFlow.get(flow)
+    if (delayed === undefined) delayedByFlow.set(flow, { packets: 1, closes: 0 })
+    else delayed.packets++
     return true
   }
 
@@ -96,8 +98,8 @@ export const createFaultySending = (
       hold(at, length, flow, damageBits, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
     }
     if (action & WAIT) {
-      const late = action & OVERTAKE ? MAX_REORDER_DELAY : 0
-      if (!hold(at, length, flow, damageBits, seed, Infinity, wait + late, limits[packet])) return false
+      const extraDelay = action & OVERTAKE ? MAX_REORDER_DELAY : 0
+      if (!hold(at, length, flow, damageBits, seed, Infinity, wait + extraDelay, limits[packet])) return false
       faults.delayed++
       countHits(faults, action & OVERTAKE)
       return false
@@ -119,7 +121,7 @@ export const createFaultySending = (
 
   /** Sends delayed packets that are ready, while the port accepts them. */
   const sendDelayed = (): void => {
-    // Lets the second copies leave, which nothing needs to pass.
+    // Makes second copies of duplicated packets ready, which no packet needs to pass.
     held.pass(0)
     let at = 0
     let end = 0
@@ -133,7 +135,7 @@ export const createFaultySending = (
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
       sendNow(at, length, tag.flow, tag.damageBits, tag.seed)
       at += (length + 63) & ~63
-      delayedPacketSent(tag.flow)
+      onDelayedSent(tag.flow)
     }
   }
 
@@ -172,8 +174,8 @@ export const createFaultySending = (
       sendDelayed()
       port.flush()
     },
-    setDecider: wanted => {
-      decider = wanted
+    setDecider: newDecider => {
+      decider = newDecider
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

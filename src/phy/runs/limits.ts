@@ -3,13 +3,14 @@
  */
 
 /**
- * Maximum bytes of a run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls on both
+ * Maximum bytes of a run: 64 packets with path MTU 4096, or 990 with path MTU 256. Every run costs system calls on both
  * sides, which matter less in larger runs (measured for 1 MiB between two processes: in runs of 64 KiB 0.77 of the
  * speed of one run, 128 KiB 0.88, 256 KiB 0.93); a still larger run would not fit in the L2 cache.
  */
 export const RUN_BYTES = 270336
+/** Maximum packets of a run. */
 export const RUN_PACKETS = 1024
-/** Bytes of BTH and ICRC. */
+/** Bytes of the shortest packet: BTH and ICRC. */
 export const SHORTEST_PACKET = 16
 
 /** Throws a RangeError if `bytes` exceeds the maximum of a run. */
@@ -19,7 +20,7 @@ export const requireRunBytes = (bytes: number): void => {
 
 /**
  * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it must be inside the reservation
- * from `begin` to `end` (-1: none). Returns its end. Throws Error or RangeError.
+ * from `begin` to `end` (`end` -1: there is none). Returns the end of the run. Throws Error or RangeError.
  */
 export const requireRun = (
   offset: number,

@@ -6,8 +6,9 @@
 
 export interface RunPool {
   readonly size: number
-  /** Takes a buffer for `owner`; -1 if its guaranteed ones are used and no other is available. */
+  /** Takes a buffer for `owner`; -1 if its guaranteed buffers are in use and no other one is available. */
   take(owner: number): number
+  /** Frees a buffer. Throws if it is free. */
   give(buffer: number): void
   offsetOf(buffer: number): number
   /** The buffer that contains an offset of the arena; -1 if there is none. */
@@ -22,60 +23,70 @@ export interface RunPool {
 }
 
 /**
- * `count` buffers of `size` bytes at `base`, for owners 0 … `owners` - 1. `share`: number of guaranteed buffers of each
- * owner; fewer with many owners, but at least one, so that at most half of all buffers are guaranteed.
+ * `count` buffers of `size` bytes at `base`, for up to `maxOwners` owners with numbers from 0 on. Each owner has
+ * `maxGuarantee` guaranteed buffers; with many owners fewer, so that at most half of all buffers are guaranteed, but at
+ * least one.
  */
-export const createRunPool = (base: number, size: number, count: number, owners: number, share: number): RunPool => {
+export const createRunPool = (
+  base: number,
+  size: number,
+  count: number,
+  maxOwners: number,
+  maxGuarantee: number,
+): RunPool => {
+  /** The free buffers: the first `free` entries. */
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
-  const owner = new Int32Array(count).fill(-1)
-  const used = new Int32Array(owners)
-  const present = new Uint8Array(owners)
+  /** By buffer: its owner; -1 if it is free. */
+  const ownerOf = new Int32Array(count).fill(-1)
+  /** By owner: the number of its buffers in use; whether it was added and not removed. */
+  const used = new Int32Array(maxOwners)
+  const isPresent = new Uint8Array(maxOwners)
   let free = count
-  let guarantee = share
-  /** Number of buffers that must stay free for the guarantees of other owners. */
+  let guarantee = maxGuarantee
+  /** Number of buffers that must stay free for owners that use fewer than their guaranteed ones. */
   let owed = 0
 
-  const settle = (): void => {
-    const number = present.reduce((sum, p) => sum + p, 0)
-    guarantee = Math.max(1, Math.min(share, Math.floor(count / 2 / Math.max(number, 1))))
+  const updateGuarantee = (): void => {
+    const owners = isPresent.reduce((sum, present) => sum + present, 0)
+    guarantee = Math.max(1, Math.min(maxGuarantee, Math.floor(count / 2 / Math.max(owners, 1))))
     owed = 0
-    for (let o = 0; o < owners; o++) if (present[o]) owed += Math.max(0, guarantee - used[o])
+    for (let owner = 0; owner < maxOwners; owner++) if (isPresent[owner]) owed += Math.max(0, guarantee - used[owner])
   }
 
   return {
     size,
-    take: o => {
-      if (used[o] < guarantee) {
+    take: owner => {
+      if (used[owner] < guarantee) {
         if (free === 0) return -1
         owed--
       } else if (free <= owed) return -1
-      used[o]++
+      used[owner]++
       const buffer = stack[--free]
-      owner[buffer] = o
+      ownerOf[buffer] = owner
       return buffer
     },
     give: buffer => {
-      const o = owner[buffer]
-      if (o < 0) throw new Error(`run buffer ${buffer} was released twice`)
-      owner[buffer] = -1
+      const owner = ownerOf[buffer]
+      if (owner < 0) throw new Error(`run buffer ${buffer} was released twice`)
+      ownerOf[buffer] = -1
       stack[free++] = buffer
-      if (--used[o] < guarantee && present[o]) owed++
+      if (--used[owner] < guarantee && isPresent[owner]) owed++
     },
     offsetOf: buffer => base + buffer * size,
     bufferAt: offset => {
       const buffer = Math.floor((offset - base) / size)
       return buffer >= 0 && buffer < count ? buffer : -1
     },
-    ownerOf: buffer => owner[buffer],
-    addOwner: o => {
-      present[o] = 1
-      settle()
+    ownerOf: buffer => ownerOf[buffer],
+    addOwner: owner => {
+      isPresent[owner] = 1
+      updateGuarantee()
     },
-    removeOwner: o => {
-      present[o] = 0
-      settle()
+    removeOwner: owner => {
+      isPresent[owner] = 0
+      updateGuarantee()
     },
-    usedBy: o => used[o],
+    usedBy: owner => used[owner],
     free: () => free,
   }
 }

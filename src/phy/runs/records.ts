@@ -67,7 +67,7 @@ const grow = (records: RunRecords): void => {
   addFree(records, before)
 }
 
-/** Allocates a record for a run at the end of its queue; the caller sets the other columns. */
+/** Allocates a record for a run; `next` is -1, and the caller sets the other columns. Returns its row. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free

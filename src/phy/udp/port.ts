@@ -1,8 +1,8 @@
 /*
  * The UDP port: sends and receives runs of packets on real sockets, at port 4791 of the device's addresses (RoCEv2,
  * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of this daemon, of other daemons
- * and of other vendors are all reached this way. This file has addresses, flows and interface changes; sending.ts and
- * receiving.ts have the rest.
+ * and of other vendors are all reached in this way. This file has addresses, flows and interface changes; sending.ts
+ * and receiving.ts have the two halves of the data path.
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -12,8 +12,8 @@ import { addressText, isLinkLocal } from '../../wire/address.ts'
 import { createFlowTable } from '../flow-table.ts'
 import { type Port, SCRATCH_BYTES } from '../port.ts'
 import { RUN_BYTES, RUN_PACKETS } from '../runs/limits.ts'
-import { createAddresses, ROOMS_BYTES, socketPortParts } from '../socket-port.ts'
-import { createUdpReceiving, RECEIVES, type ReceiveCounters } from './receiving.ts'
+import { createAddresses, LAYER_BUFFERS_BYTES, socketPortParts } from '../socket-port.ts'
+import { createUdpReceiving, RECEIVE_BUFFERS, type ReceiveCounters } from './receiving.ts'
 import { createSenders } from './senders.ts'
 import { ALL_MESSAGES, createUdpSending, FLOWS, FLUSH_EARLY_PACKETS, type SendCounters, STAGING } from './sending.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES, pathMtuOf, sharedWindowOf } from './window.ts'
@@ -29,25 +29,26 @@ export interface UdpPortOptions {
   readonly mtu: number
   /** Index of the interface, for link-local addresses. */
   readonly interfaceIndex: number
-  /** `never`: without UDP_SEGMENT. Default `auto`. */
+  /** `never`: messages are not cut into datagrams with UDP_SEGMENT. Default `auto`: if the kernel can do it. */
   readonly cut?: 'auto' | 'never'
 }
 
 export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOptions): UdpPort => {
   let scope = interfaceIndex
   const batches = createUdpBatches({
-    staging: STAGING + ROOMS_BYTES + SCRATCH_BYTES,
+    staging: STAGING + LAYER_BUFFERS_BYTES + SCRATCH_BYTES,
     messages: ALL_MESSAGES,
     destinations: FLOWS,
-    receives: RECEIVES,
+    receives: RECEIVE_BUFFERS,
   })
   const flows = createFlowTable()
   const senders = createSenders(flows)
-  const known = createAddresses<UdpSocket>()
-  const { addresses, sockets, numberOf } = known
+  const addressTable = createAddresses<UdpSocket>()
+  const { addresses, sockets, numberOf } = addressTable
   /** By number of the address: the watch of its socket. */
   const watches: (Watch | undefined)[] = []
   let closed = false
+  /** Number of `requireSeal` calls in force: taps and layers that need exact identifications. */
   let seals = 0
 
   const counters: UdpCounters = {
@@ -71,7 +72,10 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       for (const watcher of watches) watcher?.update({ readable: true, writable: blocked })
     },
   })
-  const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, { tap, exact: () => seals > 0 })
+  const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, {
+    tap,
+    needsIdentifications: () => seals > 0,
+  })
 
   const onReady = (_readable: boolean, writable: boolean): void => {
     if (closed) return
@@ -82,7 +86,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   const port: UdpPort & { windowBytes: number; sharedWindowBytes: number } = {
     arena: batches.arena,
     ...socketPortParts(flows, senders, STAGING),
-    scratch: STAGING + ROOMS_BYTES,
+    scratch: STAGING + LAYER_BUFFERS_BYTES,
     maxPackets: RUN_PACKETS,
     soonPackets: FLUSH_EARLY_PACKETS,
     maxBytes: RUN_BYTES,
@@ -107,7 +111,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       }
       port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
       port.windowBytes = Math.min(MAX_WINDOW_BYTES, port.sharedWindowBytes)
-      const number = known.put(address, socket)
+      const number = addressTable.put(address, socket)
       watches[number] = watch(socket.fd, { readable: true }, onReady)
     },
     removeAddress: address => {
@@ -121,10 +125,9 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       // Packets queued for this socket are lost, and must not block others.
       sending.sendQueued()
     },
-    // A group is one more address to receive on. It is not the source of any flow, so its number is freed when it is
-    // left.
+    // A group is one more address to receive on.
     joinGroup: group => port.addAddress(group),
-    // The kernel ends memberships with their interface, without an error on the socket.
+    // Joins all groups again: the kernel ends memberships with their interface, without an error on the socket.
     moveTo: index => {
       scope = index
       for (let flow = 0; flow < FLOWS; flow++)
@@ -138,20 +141,22 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      known.forget(number)
+      addressTable.forget(number)
     },
     openFlow: address => {
       const socket = numberOf(address.source)
       if (sockets[socket] === undefined) {
-        const own = addresses.filter((known, i) => sockets[i] !== undefined && !isMulticast(known)).map(addressText)
+        const ownAddresses = addresses
+          .filter((own, i) => sockets[i] !== undefined && !isMulticast(own))
+          .map(addressText)
         throw new RangeError(
-          `flow: this port has no address ${addressText(address.source)}; it has ${own.join(', ') || 'none'}`,
+          `flow: this port has no address ${addressText(address.source)}; it has ${ownAddresses.join(', ') || 'none'}`,
         )
       }
       const flow = flows.open(0, address)
       if (flow >= FLOWS) {
         flows.close(0, flow)
-        throw new RangeError(`flow: this port has ${FLOWS} paths already`)
+        throw new RangeError(`flow: this port has ${FLOWS} flows already`)
       }
       sending.addFlow(flow, socket)
       batches.setDestination(flow, address.destination, ROCE_UDP_PORT, scope)

@@ -1,8 +1,8 @@
 /*
- * The receiving half of a UDP port: messages are read into buffers, several with one system call; each is a datagram,
- * or many that the kernel joined (UDP_GRO). A UDP socket does not report the IPv4 identification, which the ICRC
- * covers, so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check
- * still detects.
+ * The receiving half of a UDP port. One system call reads several messages into buffers; a message is a datagram, or
+ * many that the kernel has joined (UDP_GRO). A UDP socket does not report the IPv4 identification, which the ICRC
+ * covers, so the identification is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which
+ * errors the ICRC check still detects.
  *
  * Buffers are used in order, and from the first again when all have been delivered and released.
  */
@@ -24,16 +24,18 @@ export interface UdpReceiving {
   clear(): void
 }
 
-export const RECEIVES = 32
-/** Maximum buffers filled by one call. */
-const AT_ONCE = 4
+/** Number of receive buffers. */
+export const RECEIVE_BUFFERS = 32
+/** Maximum buffers that one system call fills. */
+const CALL_BUFFERS = 4
 /**
  * Maximum bytes and packets delivered per poll, until the release. ACKs are sent between polls, so a sender that gets
  * an ACK for part of its window never stalls. Each ACK costs both sides a system call, and on one processor a context
  * switch, so a poll delivers a quarter of the window (measured: with 64 KiB a third more processor time per byte).
  */
-const TURN_BYTES = 0x4_0000
-const TURN_PACKETS = 124
+const POLL_BYTES = 0x4_0000
+const POLL_PACKETS = 124
+/** The identification of a packet that was not checked yet. */
 const UNKNOWN = -2
 
 export const createUdpReceiving = (
@@ -44,79 +46,88 @@ export const createUdpReceiving = (
   counters: ReceiveCounters,
   options: {
     readonly tap: () => PortTap | null
-    /** Whether exact identifications are needed: then they count up within a run. */
-    readonly exact: () => boolean
+    /** Whether a tap or layer needs exact identifications: then they count up within a run. */
+    readonly needsIdentifications: () => boolean
   },
 ): UdpReceiving => {
-  const { tap, exact } = options
-  /** Buffers [cursor, got) are filled and not delivered; `packet` is the next packet of the first of them. */
+  const { tap, needsIdentifications } = options
+  /** Buffers [cursor, filled) are filled and not delivered; `packet` is the next packet of the first of them. */
   let cursor = 0
   let packet = 0
-  let got = 0
+  let filled = 0
   /** Identification of that packet, if it was checked already. */
   let known = UNKNOWN
-  let outstanding = false
+  /** Whether packets were delivered since the last release. */
+  let hasUnreleased = false
   /** Bytes and packets delivered in this poll. */
   let deliveredBytes = 0
   let deliveredPackets = 0
-  const senderOf = new Int32Array(RECEIVES)
-  const packetsIn = new Int32Array(RECEIVES)
+  /** By buffer: the number of its sender, and of its packets. */
+  const senderOf = new Int32Array(RECEIVE_BUFFERS)
+  const packetsOf = new Int32Array(RECEIVE_BUFFERS)
   /** Index of the socket that was read last. */
-  let turn = 0
+  let lastSocket = 0
   /** By socket: the poll in which it was found empty; it is not read again in that poll. */
-  let emptyInTurn = new Uint32Array(4)
-  let turnNumber = 1
+  let emptyInPoll = new Uint32Array(4)
+  let pollNumber = 1
 
   /** Reads the next socket that has datagrams; false if there is none, or no buffer is free. */
   const fill = (): boolean => {
-    if (got === 0) senders.settle()
-    const room = Math.min(AT_ONCE, RECEIVES - got)
-    if (room === 0) return false
-    if (emptyInTurn.length < sockets.length) emptyInTurn = new Uint32Array(2 * sockets.length)
+    if (filled === 0) senders.settle()
+    const maxBuffers = Math.min(CALL_BUFFERS, RECEIVE_BUFFERS - filled)
+    if (maxBuffers === 0) return false
+    if (emptyInPoll.length < sockets.length) emptyInPoll = new Uint32Array(2 * sockets.length)
     for (let tries = sockets.length; tries > 0; tries--) {
-      turn = turn + 1 < sockets.length ? turn + 1 : 0
-      const socket = sockets[turn]
-      if (socket === undefined || emptyInTurn[turn] === turnNumber) continue
-      const filled = receive(socket, got, room)
-      if (filled < room) emptyInTurn[turn] = turnNumber
+      lastSocket = lastSocket + 1 < sockets.length ? lastSocket + 1 : 0
+      const socket = sockets[lastSocket]
+      if (socket === undefined || emptyInPoll[lastSocket] === pollNumber) continue
+      const received = receive(socket, filled, maxBuffers)
+      if (received < maxBuffers) emptyInPoll[lastSocket] = pollNumber
       // No datagram, or an ICMP error for one that was sent; neither ends the loop.
-      if (filled <= 0) continue
-      for (const end = got + filled; got < end; got++) {
-        const length = lengths[got]
+      if (received <= 0) continue
+      for (const end = filled + received; filled < end; filled++) {
+        const length = lengths[filled]
         if (length <= 0) counters.dropped++
-        packetsIn[got] = length <= 0 ? 0 : Math.ceil(length / segments[got])
-        senderOf[got] = senders.find(batches, got, addresses[turn], turn)
+        packetsOf[filled] = length <= 0 ? 0 : Math.ceil(length / segments[filled])
+        senderOf[filled] = senders.find(batches, filled, addresses[lastSocket], lastSocket)
       }
       return true
     }
     return false
   }
 
-  const beginTurn = (): void => {
-    turnNumber = (turnNumber + 1) >>> 0
+  const beginPoll = (): void => {
+    pollNumber = (pollNumber + 1) >>> 0
   }
 
   const reuseBuffers = (): void => {
-    if (cursor < got || outstanding) return
+    if (cursor < filled || hasUnreleased) return
     cursor = 0
-    got = 0
+    filled = 0
   }
 
-  const placeOf = (buffer: number, index: number): number => bufferAt(buffer) + index * segments[buffer]
-  const lengthOf = (buffer: number, index: number): number =>
-    index === packetsIn[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
+  const packetOffset = (buffer: number, index: number): number => bufferAt(buffer) + index * segments[buffer]
+  const packetLength = (buffer: number, index: number): number =>
+    index === packetsOf[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
 
   /** The identification of a packet; -1 if its ICRC is wrong. */
   const identify = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     const expected = senders.nextIdentification(sender)
     const icrcFlow = senders.icrcFlowOf(sender)
-    const found = findIdentification(arena, placeOf(buffer, index), lengthOf(buffer, index), icrcFlow, expected)
+    const found = findIdentification(
+      arena,
+      packetOffset(buffer, index),
+      packetLength(buffer, index),
+      icrcFlow,
+      expected,
+    )
     if (found < 0) return found
     if (found !== expected && found !== 0) counters.unexpectedIdentifications++
     senders.sawIdentification(sender, found)
     return found
   }
+  /** As `identify`, for the packet whose identification may be in `known`. */
   const takeIdentification = (buffer: number, index: number): number => {
     const found = known === UNKNOWN ? identify(buffer, index) : known
     known = UNKNOWN
@@ -124,23 +135,30 @@ export const createUdpReceiving = (
   }
 
   /**
-   * Number of packets from `index` on with correct ICRCs and with identifications that count up from `identification`,
-   * checked by one call; 0 unless there are several of equal length.
+   * Number of packets from `index` on with correct ICRCs and with identifications that count up from `identification`.
+   * One call checks them; it returns 0 unless there are several packets of equal length.
    */
-  const countRight = (buffer: number, index: number, identification: number): number => {
-    const packets = packetsIn[buffer]
-    const alike = (packets * segments[buffer] === lengths[buffer] ? packets : packets - 1) - index
-    if (alike < 2) return 0
+  const countCorrect = (buffer: number, index: number, identification: number): number => {
+    const packets = packetsOf[buffer]
+    const equalPackets = (packets * segments[buffer] === lengths[buffer] ? packets : packets - 1) - index
+    if (equalPackets < 2) return 0
     const sender = senderOf[buffer]
     const flow = senders.icrcFlowOf(sender)
-    const right = countRightIcrcs(arena, placeOf(buffer, index), segments[buffer], alike, flow, identification)
+    const right = countRightIcrcs(
+      arena,
+      packetOffset(buffer, index),
+      segments[buffer],
+      equalPackets,
+      flow,
+      identification,
+    )
     if (right > 0) senders.sawIdentification(sender, (identification + right - 1) & 0xffff)
     return right
   }
   /** The probable identification of a packet: a segmented message begins with 0. */
   const guessIdentification = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
-    return index === 0 && senders.peerCounts(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
+    return index === 0 && senders.numbersSegments(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
   }
 
   /**
@@ -148,7 +166,7 @@ export const createUdpReceiving = (
    */
   const moveTo = (index: number): void => {
     packet = index
-    if (index < packetsIn[cursor]) return
+    if (index < packetsOf[cursor]) return
     cursor++
     packet = 0
   }
@@ -158,10 +176,10 @@ export const createUdpReceiving = (
     const observe = tap()
     if (observe === null) return
     tapped.outcome = outcome
-    tapped.offset = placeOf(buffer, from)
+    tapped.offset = packetOffset(buffer, from)
     tapped.packetBytes = segments[buffer]
     tapped.count = count
-    tapped.lastBytes = lengthOf(buffer, from + count - 1)
+    tapped.lastBytes = packetLength(buffer, from + count - 1)
     tapped.flow = senders.recordOf(senderOf[buffer])
     tapped.identification = identification
     observe(tapped)
@@ -170,10 +188,10 @@ export const createUdpReceiving = (
   /** Delivers the packets with correct ICRCs from `packet` on; false if the first is wrong, which is counted. */
   const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor
-    const packets = packetsIn[buffer]
+    const packets = packetsOf[buffer]
     const from = packet
     const guess = guessIdentification(buffer, from)
-    const right = known === UNKNOWN ? countRight(buffer, from, guess) : 0
+    const right = known === UNKNOWN ? countCorrect(buffer, from, guess) : 0
     const first = right > 0 ? guess : from < packets ? takeIdentification(buffer, from) : -1
     if (first < 0) {
       if (from < packets) {
@@ -183,17 +201,17 @@ export const createUdpReceiving = (
       moveTo(from + 1)
       return false
     }
-    let end = from + (right > 0 ? right : 1 + countRight(buffer, from + 1, (first + 1) & 0xffff))
+    let end = from + (right > 0 ? right : 1 + countCorrect(buffer, from + 1, (first + 1) & 0xffff))
     while (end < packets) {
       known = identify(buffer, end)
-      if (known < 0 || (exact() && known !== ((first + end - from) & 0xffff))) break
+      if (known < 0 || (needsIdentifications() && known !== ((first + end - from) & 0xffff))) break
       known = UNKNOWN
       end++
     }
     const sender = senderOf[buffer]
-    run.offset = placeOf(buffer, from)
+    run.offset = packetOffset(buffer, from)
     run.count = end - from
-    run.lastBytes = lengthOf(buffer, end - 1)
+    run.lastBytes = packetLength(buffer, end - 1)
     run.packetBytes = run.count === 1 ? run.lastBytes : segments[buffer]
     run.peer = senders.peerOf(sender)
     run.from = senders.recordOf(sender)
@@ -205,7 +223,7 @@ export const createUdpReceiving = (
     deliveredPackets += run.count
     show('passed', buffer, from, run.count, first)
     moveTo(end)
-    outstanding = true
+    hasUnreleased = true
     return true
   }
 
@@ -213,26 +231,26 @@ export const createUdpReceiving = (
     receive: run => {
       // After everything that one call read was delivered, buffers are used from the first again, which is in the
       // cache.
-      if (cursor === got && (deliveredBytes >= TURN_BYTES || deliveredPackets >= TURN_PACKETS)) return false
+      if (cursor === filled && (deliveredBytes >= POLL_BYTES || deliveredPackets >= POLL_PACKETS)) return false
       for (;;) {
-        while (cursor < got) if (deliver(run)) return true
+        while (cursor < filled) if (deliver(run)) return true
         reuseBuffers()
         if (fill()) continue
-        if (!outstanding) beginTurn()
+        if (!hasUnreleased) beginPoll()
         return false
       }
     },
     release: () => {
-      outstanding = false
+      hasUnreleased = false
       deliveredBytes = 0
       deliveredPackets = 0
-      beginTurn()
+      beginPoll()
       reuseBuffers()
     },
     clear: () => {
       cursor = 0
       packet = 0
-      got = 0
+      filled = 0
       known = UNKNOWN
     },
   }

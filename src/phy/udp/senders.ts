@@ -1,7 +1,7 @@
 /*
  * Senders to a UDP port. For each source (address, UDP port, traffic class, hop limit, and the local address): the flow
- * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any host can send,
- * so the table is bounded: it is cleared when it is full.
+ * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any
+ * host can send, so the table is bounded: it is cleared when it is full.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -9,7 +9,7 @@ import type { FlowTable } from '../flow-table.ts'
 import { createKeyTable } from '../key-table.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** The source of each receive buffer, as in `UdpBatches`. */
+/** By receive buffer: the source of its packets, as in `UdpBatches`. */
 export interface SourceColumns {
   readonly addresses: ArrayLike<number>
   readonly ports: ArrayLike<number>
@@ -18,23 +18,32 @@ export interface SourceColumns {
 }
 
 export interface Senders {
-  /** The number of the sender of a receive buffer to `destination`, which is the port's address number `local`. */
+  /**
+   * The number of the sender that has sent receive buffer `buffer` to `destination`, the port's address number `local`;
+   * adds the sender if it is new.
+   */
   find(batches: SourceColumns, buffer: number, destination: Uint8Array, local: number): number
+  /** The sender's flow record. */
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
   /** The sender's number among the peers of the flow table; -1 if no flow has it as destination. */
   peerOf(sender: number): number
   /** The identification to try first: the last one plus 1. */
   nextIdentification(sender: number): number
+  /** Stores the identification of the sender's last packet. */
   sawIdentification(sender: number, identification: number): void
-  /** Whether the peer has sent identification 0, as Linux's unconnected sockets do, but rdma_rxe does not. */
-  peerCounts(peer: number): boolean
-  /** The number may be reused for another peer. */
+  /**
+   * Whether the peer numbers the segments of a message 0, 1, 2 …: it has sent identification 0, as Linux's unconnected
+   * sockets do, but rdma_rxe does not.
+   */
+  numbersSegments(peer: number): boolean
+  /** Forgets a peer whose number may be reused for another one. */
   forgetPeer(peer: number): void
   /** Called when no sender number is in use: the table may be cleared. */
   settle(): void
 }
 
+/** Words of a key: address (4), port and traffic class and hop limit, number of the local address. */
 const WORDS = 6
 const MAX_SENDERS = 4096
 
@@ -45,8 +54,10 @@ export const createSenders = (flows: FlowTable): Senders => {
   let icrcFlows: Flow[] = []
   let versions: number[] = []
   let peers: number[] = []
-  let next: number[] = []
-  let counting = new Uint8Array(16)
+  /** By sender: the next expected identification. */
+  let nextIdentifications: number[] = []
+  /** By peer: 1 if it has sent identification 0. */
+  let sentZero = new Uint8Array(16)
 
   const peerOf = (sender: number): number => {
     const version = flows.version()
@@ -72,7 +83,7 @@ export const createSenders = (flows: FlowTable): Senders => {
     }
     icrcFlows[sender] = makeFlow({ source, destination, sourcePort, destinationPort: ROCE_UDP_PORT })
     versions[sender] = -1
-    next[sender] = 0
+    nextIdentifications[sender] = 0
     return sender
   }
 
@@ -82,28 +93,28 @@ export const createSenders = (flows: FlowTable): Senders => {
       key[4] = (batches.ports[buffer] << 16) | (batches.trafficClasses[buffer] << 8) | batches.hopLimits[buffer]
       key[5] = local
       const sender = table.find(key, 0)
-      // The port's address number may be that of another group by now.
+      // The number of a group that was left may belong to another group by now.
       return sender >= 0 && records[sender].destination === destination ? sender : add(destination)
     },
     recordOf: sender => records[sender],
     icrcFlowOf: sender => icrcFlows[sender],
     peerOf,
-    nextIdentification: sender => next[sender],
+    nextIdentification: sender => nextIdentifications[sender],
     sawIdentification: (sender, identification) => {
-      next[sender] = (identification + 1) & 0xffff
+      nextIdentifications[sender] = (identification + 1) & 0xffff
       if (identification !== 0) return
       const peer = peerOf(sender)
       if (peer < 0) return
-      if (peer >= counting.length) {
+      if (peer >= sentZero.length) {
         const bigger = new Uint8Array(2 * peer)
-        bigger.set(counting)
-        counting = bigger
+        bigger.set(sentZero)
+        sentZero = bigger
       }
-      counting[peer] = 1
+      sentZero[peer] = 1
     },
-    peerCounts: peer => peer >= 0 && peer < counting.length && counting[peer] === 1,
+    numbersSegments: peer => peer >= 0 && peer < sentZero.length && sentZero[peer] === 1,
     forgetPeer: peer => {
-      if (peer < counting.length) counting[peer] = 0
+      if (peer < sentZero.length) sentZero[peer] = 0
     },
     settle: () => {
       if (table.size < MAX_SENDERS) return
@@ -112,7 +123,7 @@ export const createSenders = (flows: FlowTable): Senders => {
       icrcFlows = []
       versions = []
       peers = []
-      next = []
+      nextIdentifications = []
     },
   }
 }

@@ -1,10 +1,11 @@
 /*
  * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 124 datagrams of equal
- * size, sealed, and sent with one system call per turn. The kernel segments a message (UDP_SEGMENT); its datagrams have
- * IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed for that.
+ * size, sealed (their ICRCs are written), and sent with one system call per poll. The kernel segments a message
+ * (UDP_SEGMENT); its datagrams have IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed
+ * for that.
  *
- * A peer that has never sent such an identification may be of another vendor, behind a network card that numbers
- * segments differently: it gets single datagrams. So do all peers when the kernel refuses to segment. Datagrams that
+ * A peer that has never sent identification 0 may be of another vendor, with a network card that numbers segments
+ * differently: it gets single datagrams. So do all peers if the kernel refuses to segment. Datagrams that
  * the system refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket
  * buffer is full, the staging area fills up.
  */
@@ -17,7 +18,7 @@ import { RUN_BYTES, requireRun, requireRunBytes } from '../runs/limits.ts'
 import type { Senders } from './senders.ts'
 
 export interface SendCounters extends PortCounters {
-  /** System calls, and messages that were cut into several datagrams. */
+  /** System calls for sending, and messages that were cut into several datagrams. */
   sendCalls: number
   cutMessages: number
   /** Datagrams that the system refused to send, and the last error number. */
@@ -30,28 +31,31 @@ export interface UdpSending {
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
   flush(): void
-  /** Assigns a new flow to a socket. */
+  /** Makes a new flow use the socket with this number. */
   addFlow(flow: number, socket: number): void
-  /** Sends what is queued; false if the sockets are full. */
+  /** Sends the queued messages; false if a socket's buffer is full and some are still queued. */
   sendQueued(): boolean
 }
 
-/** Staging area for queued runs, at the beginning of the arena. */
+/** Bytes of the staging area for queued runs, at the beginning of the arena. */
 export const STAGING = 2 * RUN_BYTES
+/** Maximum flows of a port. */
 export const FLOWS = 16384
+/** Maximum queued messages. */
 const MESSAGES = 2048
-/** One more message, for parts that have to be sent again. */
+/** Number of one more message, for parts that have to be sent again. */
 const SPARE = MESSAGES
 export const ALL_MESSAGES = MESSAGES + 1
 /**
- * Datagrams of one message, and its bytes, below the kernel's limits: 128 segments, 64 in older kernels; 65,507 bytes.
+ * Maximum datagrams of one message, the same for older kernels, and maximum bytes of one. They are below the kernel's
+ * limits: 128 segments (64 in older kernels) and 65,507 bytes.
  */
 const MESSAGE_PACKETS = 124
-const FEWER_PACKETS = 62
+const OLD_KERNEL_PACKETS = 62
 const MESSAGE_BYTES = 65000
 /**
- * After this many datagrams the queue is sent before the turn ends, so that the receiver can start while further small
- * datagrams are built.
+ * With this many queued datagrams the queue is sent before the poll ends, so that the receiver can start while further
+ * small datagrams are built.
  */
 export const FLUSH_EARLY_PACKETS = 62
 
@@ -65,16 +69,16 @@ export const createUdpSending = (
     /** Whether UDP_SEGMENT may be used. */
     readonly cut: boolean
     readonly tap: () => PortTap | null
-    /** Called when the sockets become full, and when they are no longer full. */
-    readonly onBlocked: (blocked: boolean) => void
+    /** Called with true when a socket's buffer is full, and with false when the queue could be sent again. */
+    readonly onBlocked: (isBlocked: boolean) => void
   },
 ): UdpSending => {
   const { tap, onBlocked } = options
-  let cuts = options.cut
+  let isSegmenting = options.cut
   let messagePackets = MESSAGE_PACKETS
-  /** By flow: its socket. */
+  /** By flow: the number of its socket. */
   const socketOf = new Int32Array(FLOWS)
-  /** Messages waiting to be sent: [sent, queued). */
+  /** The queue. Messages [sent, queued) wait to be sent; each is an area of the arena, cut into packets of one flow. */
   const offsets = new Int32Array(MESSAGES)
   const sizes = new Int32Array(MESSAGES)
   const packetSizes = new Int32Array(MESSAGES)
@@ -82,17 +86,18 @@ export const createUdpSending = (
   let sent = 0
   let queued = 0
   let queuedPackets = 0
-  /** The last reservation: its end, -1 for none, and how far it is filled. */
-  let roomEnd = -1
+  /** The last reservation: its end (-1: none), and the end of its filled part. */
+  let reservationEnd = -1
   let filled = 0
-  let blocked = false
+  let isBlocked = false
 
+  /** Sets message number `slot` in the arena; `segment` as for `UdpBatches.putMessage`. */
   const put = (slot: number, offset: number, bytes: number, flow: number, segment: number): void => {
     const { hopLimit, trafficClass } = flows.recordOf(flow)
     putMessage(slot, offset, bytes, flow, segment, hopLimit, trafficClass)
   }
 
-  const refused = (errno: number, packets: number): void => {
+  const countRefused = (errno: number, packets: number): void => {
     counters.sendErrors += packets
     counters.lastSendError = errno
     counters.dropped += packets
@@ -107,20 +112,20 @@ export const createUdpSending = (
   }
 
   /**
-   * The kernel has refused message `slot`: sends it with fewer segments, then one by one, if segmentation may be the
-   * reason; otherwise it is lost.
+   * Handles message `slot`, which the kernel has refused: sends it with fewer segments, then packet by packet, if
+   * segmentation may be the reason; otherwise it is lost.
    */
   const resendRefused = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
     const packetBytes = packetSizes[slot]
     const count = Math.ceil(bytes / packetBytes)
-    if (count <= FEWER_PACKETS || errno !== EINVAL) {
+    if (count <= OLD_KERNEL_PACKETS || errno !== EINVAL) {
       sendSingly(socket, slot, 0, bytes, errno)
       return
     }
-    messagePackets = FEWER_PACKETS
-    for (let i = 0; i < count; i += FEWER_PACKETS) {
-      const packets = Math.min(FEWER_PACKETS, count - i)
+    messagePackets = OLD_KERNEL_PACKETS
+    for (let i = 0; i < count; i += OLD_KERNEL_PACKETS) {
+      const packets = Math.min(OLD_KERNEL_PACKETS, count - i)
       const from = i * packetBytes
       const length = Math.min(packets * packetBytes, bytes - from)
       const at = offsets[slot] + from
@@ -136,7 +141,7 @@ export const createUdpSending = (
   const sendSingly = (socket: UdpSocket, slot: number, from: number, bytes: number, errno: number): void => {
     const packet = packetSizes[slot]
     if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
-      refused(errno, Math.ceil(bytes / packet))
+      countRefused(errno, Math.ceil(bytes / packet))
       return
     }
     const flow = flowsOf[slot]
@@ -146,16 +151,16 @@ export const createUdpSending = (
       put(SPARE, offsets[slot] + at, length, flow, 0)
       counters.sendCalls++
       const result = send(socket, SPARE, 1)
-      if (result < 0) refused(-result, 1)
-      // single datagrams are sent: segmentation is the reason, and fails for all messages (because of the network card
-      // or the kernel). When an MTU shrinks, single datagrams fail too, and segmentation works again once it has grown.
-      else if (length === packet) cuts = false
+      if (result < 0) countRefused(-result, 1)
+      // A full single datagram was accepted, so the network card or the kernel cannot segment any message. (If the MTU
+      // had shrunk, single datagrams would fail too, and segmentation would work again once it has grown.)
+      else if (length === packet) isSegmenting = false
     }
   }
 
   const setBlocked = (value: boolean): void => {
-    if (blocked === value) return
-    blocked = value
+    if (isBlocked === value) return
+    isBlocked = value
     onBlocked(value)
   }
 
@@ -164,7 +169,7 @@ export const createUdpSending = (
       const number = socketOf[flowsOf[sent]]
       const socket = sockets[number]
       if (socket === undefined) {
-        refused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
+        countRefused(EADDRNOTAVAIL, Math.ceil(sizes[sent] / packetSizes[sent]))
         sent++
         continue
       }
@@ -225,34 +230,34 @@ export const createUdpSending = (
     reserve: bytes => {
       requireRunBytes(bytes)
       let at = queued === 0 ? 0 : (filled + 63) & ~63
-      if (at + bytes > STAGING || blocked) {
+      if (at + bytes > STAGING || isBlocked) {
         if (!sendQueued()) return -1
         at = 0
       }
       filled = at
-      roomEnd = at + bytes
+      reservationEnd = at + bytes
       return at
     },
-    commit: (offset, size, count, last, flow) => {
-      const end = requireRun(offset, size, count, last, filled, roomEnd)
+    commit: (offset, packetBytes, count, lastBytes, flow) => {
+      const end = requireRun(offset, packetBytes, count, lastBytes, filled, reservationEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      // not this run: the sender may still change its bytes
-      if (queuedPackets >= FLUSH_EARLY_PACKETS && !blocked) sendQueued()
+      // Before this run is queued: a fault layer may still change its bytes.
+      if (queuedPackets >= FLUSH_EARLY_PACKETS && !isBlocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
-      const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
-      const maxPackets = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
+      const mayCut = isSegmenting && (flows.icrcFlowOf(flow).version === 6 || senders.numbersSegments(peer))
+      const maxPackets = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / packetBytes))) : 1
       for (let i = 0; i < count; i += maxPackets) {
         const packets = Math.min(maxPackets, count - i)
-        const lastBytes = i + packets === count ? last : size
-        queueMessage(offset + i * size, packets === 1 ? lastBytes : size, packets, lastBytes, flow)
+        const last = i + packets === count ? lastBytes : packetBytes
+        queueMessage(offset + i * packetBytes, packets === 1 ? last : packetBytes, packets, last, flow)
       }
       queuedPackets += count
     },
     flush: () => {
-      roomEnd = -1
+      reservationEnd = -1
       sendQueued()
     },
   }

@@ -48,7 +48,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(await faults('drop=1%,device=rxe1;rate=10mbit'), two)
   const refused = await faults('device=rxe2,drop=1')
   assert.deepEqual(refused, { error: 'fault device: there is no "rxe2"; there are rxe0, rxe1' })
-  assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a share/)
+  assert.match(JSON.stringify(await faults('drop=7')), /"error":"fault drop: \\"7\\" is not a probability/)
   assert.deepEqual(await faults(), two, 'what was refused changed nothing')
   const { config } = (await client.tool({ what: 'config' })) as { config: { fault: string } }
   assert.equal(config.fault, 'device=rxe1,drop=0.01;rate=10mbit')

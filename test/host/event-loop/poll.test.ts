@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { test } from 'node:test'
-import { eventsWait, isWatched, watch } from '../../../src/host/event-loop/poll.ts'
+import { hasReadyEvents, isWatched, watch } from '../../../src/host/event-loop/poll.ts'
 import { close, recvSmall, send, setBuffers, shutdown, socketPair } from '../../../src/host/net/sockets.ts'
 
 const message = new Uint8Array([1])
@@ -49,13 +49,13 @@ test('a callback is passed whether other watched descriptors are ready', async t
   const seen: boolean[] = []
   const first = watch(b, { readable: true }, () => {
     recvSmall(b, room)
-    seen.push(eventsWait())
+    seen.push(hasReadyEvents())
     send(c, message)
-    seen.push(eventsWait())
+    seen.push(hasReadyEvents())
   })
   const second = watch(d, { readable: true }, () => {
     recvSmall(d, room)
-    seen.push(eventsWait())
+    seen.push(hasReadyEvents())
   })
   send(a, message)
   while (seen.length < 3) await turn()

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { nativeLibraryPath } from '../../../src/host/library.ts'
-import { PATIENCE } from '../../../src/host/memory/budget.ts'
+import { MAX_WAIT } from '../../../src/host/memory/budget.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { createMover } from '../../../src/host/memory/mover.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
@@ -44,7 +44,7 @@ const copiesAndHoldsNothing = (): void => {
   const [ours, theirs] = socketPair()
   arena.bytes[0] = 7
   const [high, low] = [Math.floor(arena.address / 2 ** 32), arena.address % 2 ** 32]
-  assert.equal(mover.move(false, process.pid, -1, high, low, arena, 8, 1, 1, 1, PATIENCE), 1)
+  assert.equal(mover.move(false, process.pid, -1, high, low, arena, 8, 1, 1, 1, MAX_WAIT), 1)
   assert.equal(arena.bytes[8], 7)
   close(ours)
   assert.equal(recvSmall(theirs, new Uint8Array(1)), 0, 'the end of the stream: nobody else has the socket')

@@ -82,9 +82,9 @@ describe('fault rules', () => {
 
   it('report the wrong value and the allowed ones', () => {
     const refused: [string, RegExp][] = [
-      ['drop=2', /drop: "2" is not a share from 0 to 1 or from 0% to 100%/],
-      ['drop=-0.1', /drop: "-0\.1" is not a share/],
-      ['dup=101%', /dup: "101%" is not a share/],
+      ['drop=2', /drop: "2" is not a probability from 0 to 1 or from 0% to 100%/],
+      ['drop=-0.1', /drop: "-0\.1" is not a probability/],
+      ['dup=101%', /dup: "101%" is not a probability/],
       ['corrupt=0x1', /corrupt: "0x1"/],
       ['drop=1e-2', /drop: "1e-2"/],
       ['delay=20000', /delay: "20000" is not milliseconds from 0 to 10000, or a time like/],

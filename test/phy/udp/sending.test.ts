@@ -50,7 +50,7 @@ const start = (answer: (segment: number, bytes: number) => number) => {
     sendErrors: 0,
     lastSendError: 0,
   }
-  const senders = { peerCounts: () => true } as unknown as Senders
+  const senders = { numbersSegments: () => true } as unknown as Senders
   const socket = { fd: -1, version: 4, receiveBuffer: 0 } as const
   const sockets: (UdpSocket | undefined)[] = [socket]
   const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
