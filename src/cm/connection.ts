@@ -9,7 +9,7 @@ import type { Timed } from './timer-queue.ts'
 
 /** A path between a local and a remote port, with the fields of a REQ that describe it. */
 export interface CmPath {
-  /** The consumer's number of the local device. */
+  /** A number that the consumer has given to the local device. */
   readonly device: number
   /** 16 bytes each. */
   readonly localGid: Uint8Array
@@ -21,17 +21,18 @@ export interface CmPath {
   readonly flowLabel: number
   readonly trafficClass: number
   readonly hopLimit: number
+  /** Service level. */
   readonly sl: number
-  /** 4.096 µs × 2^n, one way. */
+  /** Exponent n of 4.096 µs × 2^n, one way. */
   readonly packetLifeTime: number
 }
 
 /** The type of the queue pairs. XRC: an initiator on the active side, a target on the passive side. */
 export type CmTransport = 'RC' | 'UC' | 'XRC'
 
-/** Vendor options of enhanced connection establishment. */
+/** Vendor options of enhanced connection establishment (ECE). */
 export interface CmEce {
-  /** 24 bits are sent. */
+  /** Only the lower 24 bits are sent. */
   readonly vendorId: number
   readonly attrMod: number
 }
@@ -47,7 +48,7 @@ export interface CmOffer {
   readonly responderResources: number
   readonly initiatorDepth: number
   readonly flowControl?: boolean
-  /** 0 to 7, 7 unlimited. */
+  /** 0 to 7; 7: unlimited. */
   readonly rnrRetryCount: number
   readonly srq?: boolean
   readonly privateData?: Uint8Array
@@ -61,14 +62,14 @@ export interface CmRequest extends CmOffer {
   readonly transport: CmTransport
   /** 0 to 7. */
   readonly retryCount: number
-  /** Timeouts as exponents: how long each side may take to answer a message (CM response timeouts). */
+  /** CM response timeouts, as exponents of 4.096 µs: how long each side may take to answer a message. */
   readonly remoteResponseTimeout: number
   readonly localResponseTimeout: number
   /** Retries of a message, 0 to 15. */
   readonly maxCmRetries: number
 }
 
-/** The agreed parameters, from this end's view; complete in REP_RCVD, REP_SENT and later states. */
+/** The agreed parameters, as this end sees them; complete in REP_RCVD, REP_SENT and later states. */
 export interface CmAgreement {
   localQpn: number
   remoteQpn: number
@@ -92,7 +93,7 @@ export interface CmSent {
 
 /** A message that waits for an answer. */
 export interface CmPending extends CmSent {
-  /** Retries left. */
+  /** Number of remaining retries. */
   retries: number
   /** Microseconds between retries. */
   timeout: number
@@ -102,16 +103,17 @@ export interface CmPending extends CmSent {
 export interface CmListener {
   readonly serviceId: bigint
   readonly serviceMask: bigint
-  /** Undefined: all devices. */
+  /** The device; undefined: all devices. */
   readonly device: number | undefined
-  /** Backlog: further requests are dropped, and their senders retry. */
+  /** Maximum of `waiting`: further requests are dropped, and their senders retry. */
   readonly backlog: number
+  /** Number of received requests that the consumer has not answered. */
   waiting: number
 }
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** 0 until the peer's first message. */
+  /** The peer's communication id; 0 until its first message. */
   remoteId = 0
   remoteCaGuid = 0n
   /** Transaction id of the message that is being answered. */
@@ -121,15 +123,15 @@ export class CmConnection implements Timed {
   /** Microseconds until an unanswered message is sent again. */
   answerTimeout = 0
   maxCmRetries = 0
-  /** Exponent: how long our answer may take. Sent as an MRA when the peer repeats its message. */
+  /** Exponent: how long our answer may take. It is sent in an MRA when the peer repeats its message. */
   serviceTimeout = 0
   pending: CmPending | undefined
   /** The last RTU, MRA or DREP, repeated for duplicates of the message that it answers. */
   lastReply: CmSent | undefined
   listener: CmListener | undefined
-  /** The peer has offered an alternate path, which the REP declines. */
+  /** Whether the peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
-  /** The consumer has destroyed the connection; it exists at most in TIMEWAIT. */
+  /** Whether the consumer has destroyed the connection, which then exists only while it is in TIMEWAIT. */
   destroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,
@@ -147,13 +149,15 @@ export class CmConnection implements Timed {
   readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
+  /** Our communication id. */
   localId: number
 
-  /** `localId` 0: a datagram request, which has none. */
+  /** `localId` 0: a received SIDR_REQ, which has no communication id. */
   constructor(localId: number, path: CmPath) {
     this.localId = localId
     this.path = path
   }
 }
 
-export type Received<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>
+/** A received message of one type. */
+export type ReceivedMessage<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>

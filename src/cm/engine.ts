@@ -1,7 +1,7 @@
 /*
- * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), sans I/O:
- * messages, commands and time go in, messages and events come out. spec/cm-states.ts has the legal transitions; this
- * file and receive.ts find the connection of a message, parse the message, and apply the table. Retransmission,
+ * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), without I/O:
+ * messages, commands and time go in, messages and events come out. This file has the commands, receive.ts the received
+ * messages; both apply the state table of spec/cm-states.ts (machine.ts). Retransmission,
  * duplicates, stale connections and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures.
  * Times are microseconds of any monotonic clock; randomness is an argument.
  */
@@ -16,18 +16,20 @@ import { receive } from './receive.ts'
 import type { CmListenOptions } from './registry.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
+/** A request to resolve a service id to a queue pair. */
 export interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array
-  /** A timeout exponent and a number of retries, as in a `CmRequest`. */
+  /** Exponent: how long the peer may take to answer, the network's round trip included. */
   readonly responseTimeout: number
+  /** Retries of the message, 0 to 15. */
   readonly maxCmRetries: number
 }
 
 /**
- * Limit of timers that expire in one call: thousands of connections may lose their peer at the same time, and other
- * work must not wait for all of them.
+ * Maximum number of timers that one call of `onTimeout` handles: thousands of connections may lose their peer at the
+ * same time, and other work must not wait for all of them.
  */
 const MAX_DUE = 64
 
@@ -49,6 +51,7 @@ export class CmEngine {
     return this.#machine.transmits.shift()
   }
 
+  /** The next event for the consumer; undefined if there is none. */
   pollEvent(): CmEvent | undefined {
     return this.#machine.events.shift()
   }
@@ -83,9 +86,9 @@ export class CmEngine {
 
   /** Sends a REQ. */
   connect(connection: CmConnection, request: CmRequest, now: number): void {
-    this.#machine.check(connection, 'REQ')
+    this.#machine.requireAllowed(connection, 'REQ')
     const { path } = request
-    const tid = this.#machine.begin(connection)
+    const tid = this.#machine.beginRequest(connection)
     const localAckTimeout = ackTimeout(this.#machine.environment.ackDelay(path.device), path.packetLifeTime)
     const caGuid = this.#machine.environment.caGuid(path.device)
     const bytes = emitCm(messages.req(connection, tid, request, caGuid, localAckTimeout))
@@ -103,13 +106,13 @@ export class CmEngine {
     agreed.rnrRetryCount = request.rnrRetryCount
     agreed.transport = request.transport
     agreed.ackTimeout = path.packetLifeTime + 1
-    this.#machine.apply(connection, 'REQ')
+    this.#machine.applyCommand(connection, 'REQ')
     this.#machine.awaitAnswer(connection, 'REQ', bytes, now)
   }
 
   /** Answers a REQ with a REP. */
   reply(connection: CmConnection, offer: CmOffer, now: number): void {
-    this.#machine.check(connection, 'REP')
+    this.#machine.requireAllowed(connection, 'REP')
     const { environment } = this.#machine
     const { device } = connection.path
     const bytes = emitCm(messages.rep(connection, offer, environment.caGuid(device), environment.ackDelay(device)))
@@ -119,67 +122,70 @@ export class CmEngine {
     agreed.responderResources = offer.responderResources
     agreed.initiatorDepth = offer.initiatorDepth
     this.#machine.releaseBacklog(connection)
-    this.#machine.apply(connection, 'REP')
+    this.#machine.applyCommand(connection, 'REP')
     this.#machine.awaitAnswer(connection, 'REP', bytes, now)
   }
 
   /** Answers a REP with an RTU: the connection is established. */
   ready(connection: CmConnection, privateData?: Uint8Array): void {
-    this.#machine.check(connection, 'RTU')
+    this.#machine.requireAllowed(connection, 'RTU')
     this.#machine.sendReply(connection, messages.rtu(connection, privateData))
-    this.#machine.apply(connection, 'RTU')
+    this.#machine.applyCommand(connection, 'RTU')
   }
 
   /** Sends an MRA: the answer to a REQ or REP will take 4.096 µs × 2^`serviceTimeout` longer. */
   delay(connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): void {
-    this.#machine.check(connection, 'MRA')
+    this.#machine.requireAllowed(connection, 'MRA')
     this.#machine.sendReply(connection, messages.mra(connection, serviceTimeout, privateData))
-    this.#machine.apply(connection, 'MRA')
+    this.#machine.applyCommand(connection, 'MRA')
   }
 
-  /** The same, but sends the MRA only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
+  /** As `delay`, but sends the MRA only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
   delayOnDuplicate(connection: CmConnection, serviceTimeout: number): void {
-    this.#machine.check(connection, 'MRA')
+    this.#machine.requireAllowed(connection, 'MRA')
     connection.serviceTimeout = serviceTimeout
-    this.#machine.apply(connection, 'MRA')
+    this.#machine.applyCommand(connection, 'MRA')
   }
 
-  /** Sends a REJ. */
+  /** Rejects the peer's message with a REJ. */
   reject(connection: CmConnection, rejection: messages.CmRejection, now: number): void {
-    this.#machine.check(connection, 'REJ')
+    this.#machine.requireAllowed(connection, 'REJ')
     this.#machine.sendRej(connection, rejection)
     this.#machine.releaseBacklog(connection)
-    this.#machine.apply(connection, 'REJ')
+    this.#machine.applyCommand(connection, 'REJ')
     if (connection.state === 'TIMEWAIT') this.#machine.enterTimewait(connection, now)
-    else this.#machine.stop(connection)
+    else this.#machine.stopRetries(connection)
   }
 
-  /** Sends a DREQ. */
+  /** Ends the connection with a DREQ. */
   disconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
     this.#machine.disconnect(connection, now, privateData)
   }
 
   /** Answers a DREQ with a DREP. */
   confirmDisconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
-    this.#machine.check(connection, 'DREP')
+    this.#machine.requireAllowed(connection, 'DREP')
     this.#machine.sendReply(connection, messages.drep(connection, privateData))
-    this.#machine.apply(connection, 'DREP')
+    this.#machine.applyCommand(connection, 'DREP')
     this.#machine.enterTimewait(connection, now)
   }
 
-  /** Data of the peer has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
+  /**
+   * Establishes a connection without the peer's RTU: data from the peer has arrived, so the RTU is late or lost (Linux:
+   * ib_cm_notify with COMM_EST).
+   */
   establish(connection: CmConnection): void {
-    this.#machine.check(connection, 'ESTABLISH')
-    this.#machine.apply(connection, 'ESTABLISH')
-    this.#machine.stop(connection)
+    this.#machine.requireAllowed(connection, 'ESTABLISH')
+    this.#machine.applyCommand(connection, 'ESTABLISH')
+    this.#machine.stopRetries(connection)
     this.#machine.events.push({ name: 'USER_ESTABLISHED', connection })
   }
 
   /** Sends a SIDR_REQ: resolves a service id to a queue pair. */
   resolve(connection: CmConnection, request: SidrRequest, now: number): void {
-    this.#machine.check(connection, 'SIDR_REQ')
+    this.#machine.requireAllowed(connection, 'SIDR_REQ')
     const { path, serviceId, privateData } = request
-    const tid = this.#machine.begin(connection)
+    const tid = this.#machine.beginRequest(connection)
     const ids = { tid, requestId: connection.localId, pkey: path.pkey, serviceId }
     const bytes = emitCm({ name: 'SIDR_REQ', ...ids, ...(privateData && { privateData }) })
     connection.path = path
@@ -187,13 +193,13 @@ export class CmEngine {
     connection.serviceId = serviceId
     connection.answerTimeout = fromExponent(request.responseTimeout)
     connection.maxCmRetries = request.maxCmRetries
-    this.#machine.apply(connection, 'SIDR_REQ')
+    this.#machine.applyCommand(connection, 'SIDR_REQ')
     this.#machine.awaitAnswer(connection, 'SIDR_REQ', bytes, now)
   }
 
-  /** Answers a SIDR_REQ and ends it. */
+  /** Answers a SIDR_REQ with a SIDR_REP, and removes the request. */
   resolved(connection: CmConnection, reply: messages.SidrReply): void {
-    this.#machine.check(connection, 'SIDR_REP')
+    this.#machine.requireAllowed(connection, 'SIDR_REP')
     this.#machine.send(connection, messages.sidrRep(connection, reply))
     this.#machine.remove(connection)
   }
@@ -213,7 +219,7 @@ export class CmEngine {
         break
       }
       case 'DREQ':
-        connection.tid = this.#machine.transaction(connection)
+        connection.tid = this.#machine.transactionId(connection)
         this.#machine.send(connection, messages.dreq(connection))
         break
       case 'DREP':
@@ -227,7 +233,10 @@ export class CmEngine {
     else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
   }
 
-  /** Drops a request that the consumer cannot take now, without an answer; the peer will repeat it. */
+  /**
+   * Drops a received request that the consumer cannot accept now, without an answer; the peer will repeat it. Throws
+   * CmError in other states.
+   */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
       throw new CmError('EINVAL', `a connection in ${connection.state} cannot be dropped: destroy it`)
@@ -235,7 +244,9 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** A device was removed: removes its connections without sending, and the listeners for that device. */
+  /**
+   * Removes the connections of a removed device, without messages, and the listeners for it. Returns the connections.
+   */
   removeDevice(device: number): readonly CmConnection[] {
     const connections = this.#machine.registry.ofDevice(device)
     for (const connection of connections) this.#machine.remove(connection)
@@ -245,7 +256,7 @@ export class CmEngine {
 
   // ---- inputs ----
 
-  /** A datagram received by queue pair 1; `from` is the path back to its sender (`receive`). */
+  /** Handles a datagram received by queue pair 1; `from` is the path back to its sender, as for `receive`. */
   onMad(mad: Uint8Array, from: CmPath, now: number): void {
     receive(this.#machine, mad, from, now)
   }
@@ -255,7 +266,7 @@ export class CmEngine {
    * next call.
    */
   onTimeout(now: number): void {
-    for (let left = MAX_DUE; left > 0; left--) {
+    for (let remaining = MAX_DUE; remaining > 0; remaining--) {
       const connection = this.#machine.timers.take(now)
       if (connection === undefined) return
       const { pending, state } = connection
@@ -268,7 +279,7 @@ export class CmEngine {
       const step = cmStates[state].timeout
       if (step === undefined) continue
       if (step.send === 'REJ') this.#machine.sendRej(connection, { reason: rejReason.TIMEOUT })
-      this.#machine.step(connection, step, undefined, now)
+      this.#machine.applyStep(connection, step, undefined, now)
     }
   }
 }

@@ -1,19 +1,18 @@
 /*
- * Operations common to commands and received messages: state transitions by spec/cm-states.ts; sending, retransmitting
- * and storing messages for duplicates; TIMEWAIT and removal of connections. engine.ts has the commands, receive.ts the
- * received messages.
+ * Operations common to commands (engine.ts) and received messages (receive.ts): state transitions by spec/cm-states.ts;
+ * sending messages, and keeping them for retransmission and for duplicates; TIMEWAIT and removal of connections.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad/mad.ts'
-import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
+import { CmConnection, type CmListener, type CmPath, type ReceivedMessage } from './connection.ts'
 import { CmError } from './error.ts'
 import * as messages from './messages.ts'
 import { CmRegistry } from './registry.ts'
 import { fromExponent } from './timeout.ts'
 import { TimerQueue } from './timer-queue.ts'
 
-/** Facts about devices for the engine. */
+/** Random numbers, and facts about devices, for the engine. */
 export interface CmEnvironment {
   /** An unpredictable u32. */
   random(): number
@@ -46,9 +45,9 @@ export interface CmCounters {
 }
 
 /**
- * Exponent of the longest TIMEWAIT, 8.6 s: the peer chooses the ACK timeout, and 31 would keep a connection for hours.
+ * Exponent of the longest TIMEWAIT, 8.6 s. The peer chooses the ACK timeout, and 31 would keep a connection for hours.
  */
-const LONGEST_TIMEWAIT = 21
+const MAX_TIMEWAIT = 21
 
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
@@ -84,7 +83,7 @@ export class CmMachine {
 
   // ---- steps ----
 
-  /** Applies the table's rule for a message; a message without a rule is a duplicate. */
+  /** Applies the table's rule for a received message; a message without a rule counts as a duplicate. */
   applyRule(connection: CmConnection | undefined, message: CmMessage, now: number): void {
     const receipt = connection && cmStates[connection.state].receive[message.name]
     if (connection === undefined || receipt === undefined) {
@@ -92,13 +91,14 @@ export class CmMachine {
       return
     }
     if ('to' in receipt) {
-      this.step(connection, receipt, message, now)
+      this.applyStep(connection, receipt, message, now)
       return
     }
     this.counters.duplicates[message.name]++
     this.#repeatAnswer(connection, receipt.answer)
   }
 
+  /** Answers a duplicate with a message that was sent before, or with a REJ. */
   #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })
@@ -110,8 +110,9 @@ export class CmMachine {
     else if (answer === 'MRA') this.sendReply(connection, messages.mra(connection, connection.serviceTimeout))
   }
 
-  step(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
-    this.stop(connection)
+  /** Makes the transition of a received message or a timeout, and reports its event. */
+  applyStep(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
+    this.stopRetries(connection)
     connection.state = step.to
     if (step.to === 'TIMEWAIT') this.enterTimewait(connection, now)
     if (step.to === 'IDLE') {
@@ -125,20 +126,22 @@ export class CmMachine {
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
 
-  request(connection: CmConnection, listener: CmListener, name: CmEventName, message: CmMessage): void {
+  /** Reports a received REQ or SIDR_REQ to the consumer of a listener. */
+  reportRequest(connection: CmConnection, listener: CmListener, name: CmEventName, message: CmMessage): void {
     connection.listener = listener
     listener.waiting++
     this.events.push({ name, connection, message })
   }
 
-  /** The consumer has answered a request, or the request is over. */
+  /** Removes a request from the backlog of its listener, if it is there: it was answered, or has ended. */
   releaseBacklog(connection: CmConnection): void {
     if (connection.listener === undefined) return
     connection.listener.waiting--
     connection.listener = undefined
   }
 
-  check(connection: CmConnection, command: CmCommand): void {
+  /** Throws CmError EINVAL if the connection's state does not allow a command. */
+  requireAllowed(connection: CmConnection, command: CmCommand): void {
     const allowed = connection.destroyed ? {} : cmStates[connection.state].command
     if (allowed[command] !== undefined) return
     const state = connection.destroyed ? 'that is destroyed' : `in ${connection.state}`
@@ -146,7 +149,8 @@ export class CmMachine {
     throw new CmError('EINVAL', `a connection ${state} does not allow ${command}; it allows ${commands}`)
   }
 
-  apply(connection: CmConnection, command: CmCommand): void {
+  /** Makes the transition of an allowed command. */
+  applyCommand(connection: CmConnection, command: CmCommand): void {
     const to = cmStates[connection.state].command[command]
     if (to === undefined) return
     connection.state = to
@@ -163,24 +167,25 @@ export class CmMachine {
     this.timers.set(connection, now + answerTimeout)
   }
 
-  /** Stops retries. */
-  stop(connection: CmConnection): void {
+  /** Ends the wait for an answer: no retry, no timeout. */
+  stopRetries(connection: CmConnection): void {
     connection.pending = undefined
     this.timers.clear(connection)
   }
 
   /** Enters TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be reused yet. */
   enterTimewait(connection: CmConnection, now: number): void {
-    this.stop(connection)
+    this.stopRetries(connection)
     this.releaseBacklog(connection)
     connection.state = 'TIMEWAIT'
     this.registry.releaseRemoteQpn(connection)
     this.registry.releaseQpn(connection)
-    this.timers.set(connection, now + fromExponent(Math.min(LONGEST_TIMEWAIT, connection.agreed.ackTimeout)))
+    this.timers.set(connection, now + fromExponent(Math.min(MAX_TIMEWAIT, connection.agreed.ackTimeout)))
   }
 
+  /** Removes a connection without a message. */
   remove(connection: CmConnection): void {
-    this.stop(connection)
+    this.stopRetries(connection)
     this.releaseBacklog(connection)
     this.registry.remove(connection)
     connection.destroyed = true
@@ -191,30 +196,32 @@ export class CmMachine {
 
   /** Sends a DREQ. */
   disconnect(connection: CmConnection, now: number, privateData?: Uint8Array): void {
-    this.check(connection, 'DREQ')
-    connection.tid = this.transaction(connection)
+    this.requireAllowed(connection, 'DREQ')
+    connection.tid = this.transactionId(connection)
     const bytes = emitCm(messages.dreq(connection, privateData))
-    this.apply(connection, 'DREQ')
+    this.applyCommand(connection, 'DREQ')
     this.awaitAnswer(connection, 'DREQ', bytes, now)
   }
 
   /** Prepares a connection in IDLE for a request; returns the transaction id of the request. */
-  begin(connection: CmConnection): bigint {
-    // A new connection has tid 0. A retried one gets a new id.
+  beginRequest(connection: CmConnection): bigint {
+    // A connection whose tid is not 0 has sent a request before; it gets a new communication id.
     if (connection.tid !== 0n) this.registry.renew(connection)
-    return this.transaction(connection)
+    return this.transactionId(connection)
   }
 
   /** The transaction id of a connection's own requests, common to REQ and DREQ. */
-  transaction({ localId }: CmConnection): bigint {
+  transactionId({ localId }: CmConnection): bigint {
     return this.#transactionHigh | BigInt(localId)
   }
 
-  transmit(path: CmPath, name: CmMessageName, mad: Uint8Array, count: 'sent' | 'resent'): void {
-    this.counters[count][name]++
+  /** Queues a message for queue pair 1 of the peer, and counts it. */
+  transmit(path: CmPath, name: CmMessageName, mad: Uint8Array, counter: 'sent' | 'resent'): void {
+    this.counters[counter][name]++
     this.transmits.push({ path, mad })
   }
 
+  /** Encodes and sends a message without retries; returns its bytes. */
   send(connection: CmConnection, draft: CmDraft): Uint8Array {
     const bytes = emitCm(draft)
     this.transmit(connection.path, draft.name, bytes, 'sent')
@@ -235,16 +242,17 @@ export class CmMachine {
   }
 
   /** Rejects a message without a connection. The REJ for an invalid GID contains a valid one. */
-  refuse(message: Received<'REQ' | 'REP'>, from: CmPath, reason: number): void {
+  refuse(message: ReceivedMessage<'REQ' | 'REP'>, from: CmPath, reason: number): void {
     const isGid = reason === rejReason.INVALID_GID || reason === rejReason.INVALID_ALT_GID
     const info = isGid ? from.localGid : new Uint8Array(0)
     this.transmit(from, 'REJ', emitCm(messages.refusal(message, reason, info)), 'sent')
   }
 
   /**
-   * Rejects a message whose queue pair is connected already, and ends that connection, since the peer no longer has it.
+   * If a REQ or REP is for a remote queue pair that is connected here already, rejects the message, and disconnects
+   * that connection, since the peer no longer has it. Returns whether it did.
    */
-  refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
+  refuseStale(message: ReceivedMessage<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(from, message.caGuid, qpn)
     if (stale === undefined) return false
     this.refuse(message, from, rejReason.STALE_CONN)

@@ -4,7 +4,7 @@
  */
 import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad/mad.ts'
-import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
+import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, ReceivedMessage } from './connection.ts'
 
 export interface CmRejection {
   /** `rejReason`. */
@@ -26,13 +26,13 @@ export interface SidrReply {
   readonly privateData?: Uint8Array
 }
 
-/** A path with a hop limit above 1 uses permissive LIDs. */
+/** The permissive LID, which a REQ has for a path with a hop limit above 1. */
 const PERMISSIVE_LID = 0xffff
 /** `extendedTransportType` of a REQ. */
 const EXTENDED_XRC = 1
 
 /** The ids in a message of an existing connection. */
-export const header = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
+export const idFields = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
 
 const withPrivateData = (privateData: Uint8Array | undefined) => (privateData === undefined ? {} : { privateData })
 
@@ -42,7 +42,7 @@ const transportFields = (transport: CmTransport) =>
     : { transportType: transportType[transport] }
 
 /** The transport that a REQ requests; undefined if it is not supported. */
-export const transportOf = (message: Received<'REQ'>): CmTransport | undefined => {
+export const transportOf = (message: ReceivedMessage<'REQ'>): CmTransport | undefined => {
   if (message.transportType === transportType.RC) return 'RC'
   if (message.transportType === transportType.UC) return 'UC'
   return message.transportType === transportType.EXTENDED && message.extendedTransportType === EXTENDED_XRC
@@ -51,18 +51,19 @@ export const transportOf = (message: Received<'REQ'>): CmTransport | undefined =
 }
 
 /** Whether a REQ offers a second path, for failover. */
-export const hasAlternatePath = ({ alternateLocalLid }: Received<'REQ'>): boolean => alternateLocalLid !== 0
+export const hasAlternatePath = ({ alternateLocalLid }: ReceivedMessage<'REQ'>): boolean => alternateLocalLid !== 0
 
-/** The responder's limits; an XRC initiator has no responder, and its target no requester. */
-const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
+/** The fields about an end's responder. An XRC initiator has no responder. */
+const responderFields = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
   responderResources,
   rnrRetryCount,
   srq,
 })
 
+/** The ECE fields of a REQ. */
 const reqEce = ({ ece }: CmOffer) => ece && { eceVendorId: ece.vendorId & 0xff_ffff, eceAttrMod: ece.attrMod }
 
-/** A REP carries the vendor id in three fields. */
+/** The ECE fields of a REP, which has the vendor id in three fields. */
 const repEce = ({ ece }: CmOffer) =>
   ece && {
     eceVendorIdHigh: (ece.vendorId >> 16) & 0xff,
@@ -72,7 +73,7 @@ const repEce = ({ ece }: CmOffer) =>
   }
 
 /** The peer's ECE options; undefined if there are none. */
-export const eceOf = (message: Received<'REQ' | 'REP'>): CmEce | undefined => {
+export const eceOf = (message: ReceivedMessage<'REQ' | 'REP'>): CmEce | undefined => {
   const vendorId =
     message.name === 'REQ'
       ? message.eceVendorId
@@ -105,7 +106,7 @@ export const req = (
     pkey: path.pkey,
     pathMtu: path.mtu,
     maxCmRetries: request.maxCmRetries,
-    ...(request.transport !== 'XRC' && { ...responder(request), retryCount: request.retryCount }),
+    ...(request.transport !== 'XRC' && { ...responderFields(request), retryCount: request.retryCount }),
     localLid: PERMISSIVE_LID,
     remoteLid: PERMISSIVE_LID,
     localGid: path.localGid,
@@ -127,12 +128,12 @@ export const rep = (
   targetAckDelay: number,
 ): CmDraft<'REP'> => ({
   name: 'REP',
-  ...header(connection),
+  ...idFields(connection),
   startingPsn: offer.startingPsn,
   targetAckDelay,
   failoverAccepted: connection.hasAlternatePath ? failoverAccepted.UNSUPPORTED : failoverAccepted.ACCEPTED,
   caGuid,
-  ...responder(offer),
+  ...responderFields(offer),
   ...(connection.agreed.transport === 'XRC'
     ? { srq: true, eecn: offer.qpn }
     : { qpn: offer.qpn, initiatorDepth: offer.initiatorDepth, flowControl: offer.flowControl ?? false }),
@@ -141,12 +142,12 @@ export const rep = (
 })
 
 /** The QPN in a REP. For an XRC target it is in the EECN field. */
-export const repQpn = (message: Received<'REP'>, transport: CmTransport): number =>
+export const repQpn = (message: ReceivedMessage<'REP'>, transport: CmTransport): number =>
   transport === 'XRC' ? message.eecn : message.qpn
 
 export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'RTU'> => ({
   name: 'RTU',
-  ...header(connection),
+  ...idFields(connection),
   ...withPrivateData(privateData),
 })
 
@@ -158,7 +159,7 @@ const messageTypeOf = ({ state }: CmConnection): number => {
 
 export const mra = (connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): CmDraft<'MRA'> => ({
   name: 'MRA',
-  ...header(connection),
+  ...idFields(connection),
   message: messageTypeOf(connection),
   serviceTimeout,
   ...withPrivateData(privateData),
@@ -166,7 +167,7 @@ export const mra = (connection: CmConnection, serviceTimeout: number, privateDat
 
 export const rej = (connection: CmConnection, { reason, info, privateData }: CmRejection): CmDraft<'REJ'> => ({
   name: 'REJ',
-  ...header(connection),
+  ...idFields(connection),
   // The sender of an unanswered REQ does not know our id.
   ...(connection.state === 'REQ_RCVD' && { localId: 0 }),
   message: messageTypeOf(connection),
@@ -175,8 +176,8 @@ export const rej = (connection: CmConnection, { reason, info, privateData }: CmR
   ...withPrivateData(privateData),
 })
 
-/** Rejects a message without a connection. */
-export const refusal = (message: Received<'REQ' | 'REP'>, reason: number, info: Uint8Array): CmDraft<'REJ'> => ({
+/** The REJ for a message that has no connection here. */
+export const refusal = (message: ReceivedMessage<'REQ' | 'REP'>, reason: number, info: Uint8Array): CmDraft<'REJ'> => ({
   name: 'REJ',
   tid: message.tid,
   localId: message.name === 'REP' ? message.remoteId : 0,
@@ -189,14 +190,14 @@ export const refusal = (message: Received<'REQ' | 'REP'>, reason: number, info: 
 
 export const dreq = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'DREQ'> => ({
   name: 'DREQ',
-  ...header(connection),
+  ...idFields(connection),
   remoteQpn: connection.agreed.remoteQpn,
   ...withPrivateData(privateData),
 })
 
 export const drep = (connection: CmConnection, privateData?: Uint8Array): CmDraft<'DREP'> => ({
   name: 'DREP',
-  ...header(connection),
+  ...idFields(connection),
   ...withPrivateData(privateData),
 })
 
@@ -219,7 +220,7 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
  * The path back to the sender of a REQ, with the fields of the REQ that describe it. The hop limit is our own: the path
  * back may be longer.
  */
-export const pathOf = (message: Received<'REQ'>, from: CmPath): CmPath => ({
+export const pathOf = (message: ReceivedMessage<'REQ'>, from: CmPath): CmPath => ({
   ...from,
   localGid: message.remoteGid,
   remoteGid: message.localGid,

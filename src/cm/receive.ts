@@ -1,5 +1,5 @@
 /*
- * Messages received by queue pair 1: finds the connection of each, reads the contents, and rejects what is wrong
+ * Messages received by queue pair 1: finds the connection of each, reads the contents, and rejects invalid messages
  * (clauses 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
  */
 import { type CmState, cmStates } from '../spec/cm-states.ts'
@@ -7,7 +7,7 @@ import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.t
 import { isSameAddress } from '../wire/address.ts'
 import { isSamePartition } from '../wire/bth.ts'
 import { emitCm, viewCm } from '../wire/mad/mad.ts'
-import { CmConnection, type CmListener, type CmPath, type CmTransport, type Received } from './connection.ts'
+import { CmConnection, type CmListener, type CmPath, type CmTransport, type ReceivedMessage } from './connection.ts'
 import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
@@ -16,9 +16,9 @@ import { ackTimeout, fromExponent } from './timeout.ts'
  * The listener and the transport of a REQ for a new connection, or the reason to reject it. As in Linux, a P_Key of
  * another partition counts as an invalid GID.
  */
-const accept = (
+const checkReq = (
   { environment, registry }: CmMachine,
-  message: Received<'REQ'>,
+  message: ReceivedMessage<'REQ'>,
   from: CmPath,
 ): { readonly listener: CmListener; readonly transport: CmTransport } | number => {
   const listener = registry.listenerFor(message.serviceId, from.device)
@@ -31,11 +31,11 @@ const accept = (
   if (!isReversePath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
     return rejReason.INVALID_ALT_GID
-  // The range of ibv_mtu, 256 to 4096 bytes.
+  // ibv_mtu: 1 (256 bytes) to 5 (4096 bytes).
   return pathMtu < 1 || pathMtu > 5 ? rejReason.INVALID_MTU : { listener, transport }
 }
 
-const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: number): void => {
+const onReq = (machine: CmMachine, message: ReceivedMessage<'REQ'>, from: CmPath, now: number): void => {
   const known = machine.registry.byRemoteId(from, message.caGuid, message.localId)
   if (known !== undefined) {
     machine.applyRule(known, message, now)
@@ -43,7 +43,7 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
 
-  const accepted = accept(machine, message, from)
+  const accepted = checkReq(machine, message, from)
   if (typeof accepted === 'number') {
     machine.refuse(message, from, accepted)
     return
@@ -71,10 +71,10 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   connection.hasAlternatePath = messages.hasAlternatePath(message)
   machine.registry.addPeer(connection)
   connection.state = 'REQ_RCVD'
-  machine.request(connection, listener, 'REQ_RECEIVED', message)
+  machine.reportRequest(connection, listener, 'REQ_RECEIVED', message)
 }
 
-const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: number): void => {
+const onRep = (machine: CmMachine, message: ReceivedMessage<'REP'>, from: CmPath, now: number): void => {
   const connection = machine.registry.byLocalId(from, message.remoteId)
   const isOtherPeer = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
   if (connection === undefined || connection.state === 'IDLE' || isOtherPeer) {
@@ -109,7 +109,11 @@ const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SE
  * The connection to which a REJ refers. If the sender of the REJ never received a reply it does not know our id: then
  * its CA GUID and its own id identify the connection (clause 12.6.7.2).
  */
-const rejected = ({ registry }: CmMachine, message: Received<'REJ'>, from: CmPath): CmConnection | undefined => {
+const connectionOfRej = (
+  { registry }: CmMachine,
+  message: ReceivedMessage<'REJ'>,
+  from: CmPath,
+): CmConnection | undefined => {
   const { info, localId, remoteId } = message
   if (message.reason !== rejReason.TIMEOUT)
     return registry.byIds(from, remoteId, message.message === cmAnswered.REQ ? 0 : localId)
@@ -118,18 +122,18 @@ const rejected = ({ registry }: CmMachine, message: Received<'REJ'>, from: CmPat
   return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
 }
 
-const onRej = (machine: CmMachine, message: Received<'REJ'>, from: CmPath, now: number): void => {
-  const connection = rejected(machine, message, from)
+const onRej = (machine: CmMachine, message: ReceivedMessage<'REJ'>, from: CmPath, now: number): void => {
+  const connection = connectionOfRej(machine, message, from)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
-    // Packets of the peer may still be in flight: TIMEWAIT protects the queue pair.
-    machine.step(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
+    // Packets of the peer may still be in flight, so the queue pair must not be reused yet.
+    machine.applyStep(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
     return
   }
   machine.applyRule(connection, message, now)
 }
 
-const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: number): void => {
+const onMra = (machine: CmMachine, message: ReceivedMessage<'MRA'>, from: CmPath, now: number): void => {
   const remoteId = message.message === cmAnswered.REQ ? 0 : message.localId
   const connection = machine.registry.byIds(from, message.remoteId, remoteId)
   const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
@@ -145,11 +149,11 @@ const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: 
   machine.timers.set(connection, now + pending.timeout)
 }
 
-const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now: number): void => {
+const onDreq = (machine: CmMachine, message: ReceivedMessage<'DREQ'>, from: CmPath, now: number): void => {
   const { tid, localId, remoteId, remoteQpn } = message
   const connection = machine.registry.byIds(from, remoteId, localId)
   if (connection === undefined) {
-    // The connection has ended here, so the peer did not get our DREP: repeat it.
+    // The connection has ended here, so the peer did not get our DREP: it is sent again.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return
@@ -160,7 +164,7 @@ const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now
   machine.applyRule(connection, message, now)
 }
 
-const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPath): void => {
+const onSidrReq = (machine: CmMachine, message: ReceivedMessage<'SIDR_REQ'>, from: CmPath): void => {
   if (machine.registry.byRequest(from, message.requestId) !== undefined) {
     machine.counters.duplicates.SIDR_REQ++
     return
@@ -177,11 +181,11 @@ const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPa
   if (listener.waiting >= listener.backlog) return
   machine.registry.addRequest(connection)
   connection.state = 'SIDR_REQ_RCVD'
-  machine.request(connection, listener, 'SIDR_REQ_RECEIVED', message)
+  machine.reportRequest(connection, listener, 'SIDR_REQ_RECEIVED', message)
 }
 
 /** Alternate paths are not supported: the peer gets an APR. Linux ignores a LAP on RoCE. */
-const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
+const onLap = (machine: CmMachine, { tid, localId, remoteId }: ReceivedMessage<'LAP'>, from: CmPath): void => {
   const known = machine.registry.byIds(from, remoteId, localId) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
   machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')

@@ -1,6 +1,6 @@
 /*
- * Lookup tables: connections by our id, by the peer's id and by the peer's queue pair; datagram requests by their
- * sender; listeners by service id. Ids come from the consumer's random source, so that peers cannot predict them.
+ * Lookup tables: connections by our id, by the peer's id, and by our and the peer's queue pair; received SIDR_REQs by
+ * their sender; listeners by service id. Ids are random numbers, so that peers cannot predict them.
  */
 import { isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
@@ -22,7 +22,7 @@ const ALL_BITS = (1n << 64n) - 1n
 export interface CmListenOptions {
   /** Significant bits of the service id; default: all. */
   readonly serviceMask?: bigint
-  /** Undefined: all devices, including later ones. */
+  /** The device to listen on; undefined: all devices, including later ones. */
   readonly device?: number | undefined
   /** Maximum number of requests that wait for the consumer; default: unlimited. */
   readonly backlog?: number
@@ -41,7 +41,7 @@ export class CmRegistry {
     /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
-  /** Listeners to a single service id, by that id: one per device, or one for all. */
+  /** Listeners to a single service id, by that id: one for each device, or one for all. */
   readonly #listeners = new Map<bigint, CmListener[]>()
   /** Listeners to ranges of service ids. */
   readonly #ranges: CmListener[] = []
@@ -51,6 +51,7 @@ export class CmRegistry {
     this.#random = random
   }
 
+  /** Number of connections and received SIDR_REQs. */
   get size(): number {
     return this.#byLocalId.size + this.#maps.request.size
   }
@@ -62,6 +63,7 @@ export class CmRegistry {
     this.#maps[name].set(key, connection)
   }
 
+  /** Removes the connection's key of this kind. */
   #clear(name: KeyName, connection: CmConnection): void {
     const { keys } = connection
     const map = this.#maps[name]
@@ -114,11 +116,15 @@ export class CmRegistry {
     this.#clear('localQpn', connection)
   }
 
+  /** Registers a received SIDR_REQ. */
   addRequest(connection: CmConnection): void {
     this.#set('request', connection, requestKey(connection.path, connection.remoteId))
   }
 
-  /** The peer may use its queue pair for another connection: a connection in TIMEWAIT does not make it stale. */
+  /**
+   * Removes the key of the peer's queue pair, which the peer may now use for another connection: a connection in
+   * TIMEWAIT is not found as a stale one.
+   */
   releaseRemoteQpn(connection: CmConnection): void {
     this.#clear('remoteQpn', connection)
   }
@@ -152,15 +158,17 @@ export class CmRegistry {
     return connection?.remoteId === remoteId ? connection : undefined
   }
 
-  /** `from`: the path back to the sender. */
+  /** The connection with the peer's id; `from`: the path back to the peer. */
   byRemoteId(from: CmPath, caGuid: bigint, remoteId: number): CmConnection | undefined {
     return this.#maps.remoteId.get(peerKey(from, caGuid, remoteId))
   }
 
+  /** The connection with the peer's queue pair. */
   byRemoteQpn(from: CmPath, caGuid: bigint, qpn: number): CmConnection | undefined {
     return this.#maps.remoteQpn.get(peerKey(from, caGuid, qpn))
   }
 
+  /** The received SIDR_REQ with this request id. */
   byRequest(from: CmPath, requestId: number): CmConnection | undefined {
     return this.#maps.request.get(requestKey(from, requestId))
   }
@@ -174,16 +182,16 @@ export class CmRegistry {
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS
-    const same = isRange ? [...this.#listeners.values()].flat() : (this.#listeners.get(serviceId) ?? [])
-    const taken = [...same, ...this.#ranges].some(
+    const candidates = isRange ? [...this.#listeners.values()].flat() : (this.#listeners.get(serviceId) ?? [])
+    const isTaken = [...candidates, ...this.#ranges].some(
       other =>
         ((serviceId ^ other.serviceId) & serviceMask & other.serviceMask) === 0n &&
         (device === other.device || device === undefined || other.device === undefined),
     )
-    if (taken) throw new CmError('EADDRINUSE', `service id 0x${serviceId.toString(16)} has a listener`)
+    if (isTaken) throw new CmError('EADDRINUSE', `service id 0x${serviceId.toString(16)} has a listener`)
     const listener = { serviceId: serviceId & serviceMask, serviceMask, device, backlog, waiting: 0 }
     if (isRange) this.#ranges.push(listener)
-    else if (same.length > 0) same.push(listener)
+    else if (candidates.length > 0) candidates.push(listener)
     else this.#listeners.set(serviceId, [listener])
     return listener
   }

@@ -7,12 +7,12 @@
 export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
 
 /**
- * The exponent of an ACK timeout: twice the packet life time of the path and the peer's ACK delay, rounded up (clause
- * 12.7.34). All are exponents.
+ * The exponent of an ACK timeout: twice the packet life time of the path, plus the peer's ACK delay (clause 12.7.34).
+ * All are exponents.
  */
 export const ackTimeout = (ackDelay: number, packetLifeTime: number): number => {
   const roundTrip = packetLifeTime + 1
-  // The sum of two powers of two is at most the next power above the larger one.
+  // As Linux's cm_ack_timeout: the larger exponent, plus 1 unless the other one is more than 1 smaller.
   const sum = Math.max(roundTrip, ackDelay) + (Math.abs(roundTrip - ackDelay) <= 1 ? 1 : 0)
   return Math.min(31, sum)
 }

@@ -1,6 +1,6 @@
 /*
- * Deadlines of many connections: a binary heap. Each entry stores its index, so that a deadline is moved or removed in
- * O(log n). Times are microseconds.
+ * Deadlines of many connections: a binary heap. Each entry stores its index, so that a deadline is changed or removed
+ * in O(log n). Times are microseconds.
  */
 
 /** An entry with a deadline. Only the queue writes these fields. */
@@ -18,15 +18,17 @@ export class TimerQueue<T extends Timed> {
     return this.#heap[0]?.deadline ?? Number.POSITIVE_INFINITY
   }
 
+  /** Sets or changes the deadline of an entry. */
   set(entry: T, deadline: number): void {
     entry.deadline = deadline
     if (entry.heapIndex < 0) {
       entry.heapIndex = this.#heap.length
       this.#heap.push(entry)
     }
-    this.#settle(entry)
+    this.#restoreOrder(entry)
   }
 
+  /** Removes an entry; no effect if it has no deadline. */
   clear(entry: T): void {
     const index = entry.heapIndex
     if (index < 0) return
@@ -34,10 +36,10 @@ export class TimerQueue<T extends Timed> {
     const last = this.#heap.pop()
     if (last === undefined || last === entry) return
     this.#put(last, index)
-    this.#settle(last)
+    this.#restoreOrder(last)
   }
 
-  /** Removes and returns the entry with the earliest deadline if that is not after `now`. */
+  /** Removes and returns the entry with the earliest deadline; undefined if that is after `now`. */
   take(now: number): T | undefined {
     const first = this.#heap[0]
     if (first === undefined || first.deadline > now) return undefined
@@ -51,7 +53,7 @@ export class TimerQueue<T extends Timed> {
   }
 
   /** Moves an entry up or down to the position of its deadline. */
-  #settle(entry: T): void {
+  #restoreOrder(entry: T): void {
     let index = entry.heapIndex
     while (index > 0) {
       const parent = this.#heap[(index - 1) >> 1]

@@ -6,7 +6,7 @@
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema/schema.ts'
-import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN } from '../uapi/object/format.ts'
+import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN_SHIFT } from '../uapi/object/format.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
 import { bytesText, MAX_BYTES } from './bytes.ts'
 
@@ -97,7 +97,7 @@ export const readMessage = (
         rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(from + 8, true)}`)
       else {
         // The upper half of an answer's flags is the number of bytes written.
-        const written = flags >>> WRITTEN
+        const written = flags >>> WRITTEN_SHIFT
         const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
         const payload = piece ?? inPlace
         const value = known === undefined ? undefined : readValue(known.of, payload)

@@ -8,7 +8,7 @@ import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 export interface ReferenceAttribute {
   readonly name: string
   readonly class: string
-  /** A file descriptor of the caller, not a handle. */
+  /** Whether it is a file descriptor of the caller, not a handle. */
   readonly fd: boolean
   readonly optional: boolean
 }
@@ -16,12 +16,13 @@ export interface ReferenceAttribute {
 /** Attributes of a method, or fields of a record. */
 type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: boolean }>>
 
+/** Prepared members of a method's arguments or of a record. */
 export interface ArgumentShape {
   readonly members: ReadonlyMap<string, Member>
   /** Number of required members. */
   readonly required: number
-  /** Names that are not members are ignored, as in records. */
-  readonly open: boolean
+  /** Whether names that are not members are ignored, as in records. */
+  readonly isOpen: boolean
 }
 
 interface Member {
@@ -29,41 +30,45 @@ interface Member {
   readonly optional: boolean
 }
 
+// Values of `Check.type`.
 const NUMBER = 0
 const CHOICE = 1
-const WIDE = 2
+const U64 = 2
 const BYTES = 3
 const RECORD = 4
 const LIST = 5
 const FLAGS = 6
 
-/** A prepared kind: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
+/**
+ * A prepared kind. `min` and `max` limit a number, a length in bytes or a list's length; for FLAGS `max` has the named
+ * bits.
+ */
 export interface Check {
   readonly type: number
   readonly min: number
   readonly max: number
+  /** CHOICE: the allowed numbers. */
   readonly values: ReadonlySet<number> | undefined
+  /** RECORD and LIST: the fields. */
   readonly shape: ArgumentShape | undefined
 }
 
-const MAX_WIDE = (1n << 64n) - 1n
+const MAX_U64 = (1n << 64n) - 1n
 
-const plain = (type: number, min = 0, max = 0): Check => ({
+const limits = (type: number, min = 0, max = 0): Check => ({
   type,
-  min: min,
-  max: max,
+  min,
+  max,
   values: undefined,
   shape: undefined,
 })
 
-/** Every member of an enumeration; one without gaps needs two limits only. */
+/** Allows the values of an enumeration; if they have no gaps, two limits are enough. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
   const values = new Set(Object.values(names))
   const min = Math.min(...values)
   const max = Math.max(...values)
-  return values.size === max - min + 1
-    ? plain(NUMBER, min, max)
-    : { type: CHOICE, min: min, max: max, values, shape: undefined }
+  return values.size === max - min + 1 ? limits(NUMBER, min, max) : { type: CHOICE, min, max, values, shape: undefined }
 }
 
 /** The named bits of a flag set, within its width. */
@@ -72,27 +77,27 @@ const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
 
 const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** The limits of a kind, for `isValid`. */
+/** A kind, prepared for `isValid`. `strict`: unnamed bits of flags are not valid. */
 export const checkOf = (of: Kind, strict = false): Check => {
   switch (of.kind) {
     case 'u8':
     case 'u16':
     case 'u32':
-      return plain(NUMBER, Math.max(of.min ?? 0, 0), Math.min(of.max ?? HIGHEST[of.kind], HIGHEST[of.kind]))
+      return limits(NUMBER, Math.max(of.min ?? 0, 0), Math.min(of.max ?? HIGHEST[of.kind], HIGHEST[of.kind]))
     case 'enum':
       return choiceOf(of.of)
     case 'flags':
-      return strict ? plain(FLAGS, 0, bitsOf(of)) : plain(NUMBER, 0, 2 ** (8 * of.width) - 1)
+      return strict ? limits(FLAGS, 0, bitsOf(of)) : limits(NUMBER, 0, 2 ** (8 * of.width) - 1)
     case 'ref':
-      return plain(NUMBER, 0, 0xffffffff)
+      return limits(NUMBER, 0, 0xffffffff)
     case 'fd':
-      return plain(NUMBER, 0, 0x7fffffff)
+      return limits(NUMBER, 0, 0x7fffffff)
     case 'u64':
-      return plain(WIDE)
+      return limits(U64)
     case 'bytes':
-      return plain(BYTES, of.size, of.size)
+      return limits(BYTES, of.size, of.size)
     case 'blob':
-      return plain(BYTES, 0, of.max)
+      return limits(BYTES, 0, of.max)
     case 'record':
       return { type: RECORD, min: 0, max: 0, values: undefined, shape: recordShape(of.fields, strict) }
     case 'list':
@@ -100,7 +105,7 @@ export const checkOf = (of: Kind, strict = false): Check => {
   }
 }
 
-/** True only if the value has no problem; false means, for some kinds, that `problemOf` must decide. */
+/** True only if the value is valid. False only means that `problemOf` must decide: it accepts class instances too. */
 export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
@@ -115,8 +120,8 @@ export const isValid = (check: Check, value: unknown): boolean => {
       )
     case CHOICE:
       return (check.values as ReadonlySet<unknown>).has(value)
-    case WIDE:
-      return typeof value === 'bigint' && value >= 0n && value <= MAX_WIDE
+    case U64:
+      return typeof value === 'bigint' && value >= 0n && value <= MAX_U64
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.min && value.length <= check.max
     case RECORD:
@@ -131,12 +136,12 @@ export const isValid = (check: Check, value: unknown): boolean => {
   return true
 }
 
-const shapeWith = (members: Members, open: boolean, strict: boolean): ArgumentShape => ({
+const shapeWith = (members: Members, isOpen: boolean, strict: boolean): ArgumentShape => ({
   members: new Map(
     Object.entries(members).map(([name, { of, optional = false }]) => [name, { check: checkOf(of, strict), optional }]),
   ),
   required: Object.values(members).filter(({ optional }) => optional !== true).length,
-  open,
+  isOpen,
 })
 
 const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
@@ -149,13 +154,13 @@ export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attribu
  * only: accessors of a class are not seen.
  */
 export const hasValidArguments = (shape: ArgumentShape, values: unknown): boolean => {
-  // `constructor` instead of the prototype: reading that takes as long as all other checks.
+  // `constructor`, because reading the prototype takes as long as all other checks together.
   if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
   let missing = shape.required
   for (const name in values) {
     const member = shape.members.get(name)
     if (member === undefined) {
-      if (shape.open) continue
+      if (shape.isOpen) continue
       return false
     }
     if (!isValid(member.check, (values as Readonly<Record<string, unknown>>)[name])) return false

@@ -1,5 +1,5 @@
 /*
- * Encoding of one value of one kind, little-endian, and the check of its limits. Shared by all dialects (R3, R4).
+ * Encoding of values by their kinds, little-endian, and the check of their limits. All dialects use it (R3, R4).
  *
  * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies.
  */
@@ -27,12 +27,12 @@ export const writeUint = (view: DataView, at: number, size: number, value: numbe
   else view.setUint32(at, value, true)
 }
 
-/** Up to this many bytes, such as a GID, are copied one by one, which is faster than creating a view of the message. */
-const FEW = 64
+/** Up to this many bytes (a GID for example) are copied one by one, which is faster than creating a Uint8Array. */
+const MAX_LOOP_COPY = 64
 
 const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
   const bytes = new Uint8Array(size)
-  if (size > FEW) bytes.set(new Uint8Array(view.buffer, view.byteOffset + at, size))
+  if (size > MAX_LOOP_COPY) bytes.set(new Uint8Array(view.buffer, view.byteOffset + at, size))
   else for (let i = 0; i < size; i++) bytes[i] = view.getUint8(at + i)
   return bytes
 }
@@ -40,13 +40,13 @@ const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
 /** Writes `bytes` at `at`, at most `size` of them. */
 export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint8Array): void => {
   const length = Math.min(size, bytes.length)
-  if (length > FEW) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
+  if (length > MAX_LOOP_COPY) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
   else for (let i = 0; i < length; i++) view.setUint8(at + i, bytes[i]!)
 }
 
 /**
- * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that exceeds 32 bits is EINVAL, as Linux refuses
- * such constants; `where` names it.
+ * A value of kind `of` in `size` bytes at `at`. Throws EINVAL, as Linux does for constants, if a number of at most 32
+ * bits is in 8 bytes and does not fit; `where` is the beginning of the message.
  */
 export const readScalar = (
   view: DataView,
@@ -72,12 +72,13 @@ export const writeScalar = (view: DataView, at: number, size: number, of: Kind, 
 
 // ---- limits ----
 
-const known = new WeakMap<Enumeration, ReadonlySet<number>>()
+/** By enumeration: its values. */
+const enumerationValues = new WeakMap<Enumeration, ReadonlySet<number>>()
 const valuesOf = (of: Enumeration): ReadonlySet<number> => {
-  const found = known.get(of)
+  const found = enumerationValues.get(of)
   if (found !== undefined) return found
   const values = new Set(Object.values(of.values))
-  known.set(of, values)
+  enumerationValues.set(of, values)
   return values
 }
 
@@ -96,24 +97,24 @@ const textOf = (value: unknown): string => {
   return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
 }
 
-const notBytes = (value: unknown, size: string): string =>
+const bytesProblem = (value: unknown, size: string): string =>
   value instanceof Uint8Array ? `: ${value.length} bytes, must be ${size}` : `: must be a Uint8Array of ${size} bytes`
 
-const noNumber = (value: unknown, max: number): string | undefined =>
+const numberProblem = (value: unknown, max: number): string | undefined =>
   typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > max
     ? `: ${textOf(value)} is not a whole number from 0 to ${max}`
     : undefined
 
 /**
- * The problem of a value: the predicate of a sentence whose subject is its name; undefined if it is valid. Only an
- * error builds a string. `strict` as for `checkValue`.
+ * The problem of a value as the end of a message that begins with the value's name; undefined if it is valid. Only a
+ * problem builds a string. `strict` as for `checkValue`.
  */
 export const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
   switch (of.kind) {
     case 'u8':
     case 'u16':
     case 'u32': {
-      const problem = noNumber(value, highest[of.kind])
+      const problem = numberProblem(value, highest[of.kind])
       if (problem !== undefined) return problem
       const n = value as number
       if (of.min !== undefined && n < of.min) return `: ${n} is below ${of.min}`
@@ -125,23 +126,25 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
       return `: ${textOf(value)} is not a value of ${of.of.name} (${names.join(', ')})`
     }
     case 'flags': {
-      const problem = noNumber(value, 2 ** (8 * of.width) - 1)
+      const problem = numberProblem(value, 2 ** (8 * of.width) - 1)
       if (problem !== undefined || !strict || value === 0) return problem
       const unknown = (value as number) & ~bitsOf(of.of)
       return unknown === 0 ? undefined : `: ${of.of.name} has no bits 0x${(unknown >>> 0).toString(16)}`
     }
     case 'ref':
-      return noNumber(value, 0xffffffff)
+      return numberProblem(value, 0xffffffff)
     case 'fd':
-      return noNumber(value, 0x7fffffff)
+      return numberProblem(value, 0x7fffffff)
     case 'u64':
       return typeof value === 'bigint' && value >= 0n && value < 1n << 64n
         ? undefined
         : `: ${textOf(value)} is not a 64-bit number`
     case 'bytes':
-      return value instanceof Uint8Array && value.length === of.size ? undefined : notBytes(value, `${of.size}`)
+      return value instanceof Uint8Array && value.length === of.size ? undefined : bytesProblem(value, `${of.size}`)
     case 'blob':
-      return value instanceof Uint8Array && value.length <= of.max ? undefined : notBytes(value, `at most ${of.max}`)
+      return value instanceof Uint8Array && value.length <= of.max
+        ? undefined
+        : bytesProblem(value, `at most ${of.max}`)
     case 'record': {
       if (typeof value !== 'object' || value === null) return ': must be a record'
       for (const name in of.fields) {
@@ -163,8 +166,8 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
 }
 
 /**
- * Throws EINVAL with a message if a value is not of kind `of` or outside its limits. Unnamed bits of flags pass,
- * because the handler decides which of them the device accepts, unless `strict`.
+ * Throws EINVAL with a message if a value is not of kind `of` or outside its limits. Unnamed bits of flags are accepted
+ * unless `strict`, because the handler decides which bits the device accepts.
  */
 export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {
   const problem = problemOf(of, value, strict)
@@ -173,43 +176,44 @@ export const checkValue = (where: string, of: Kind, value: unknown, strict = fal
 
 // ---- records ----
 
-/** A prepared field of a record: records are read and written often, and declarations have many forms. */
-interface Place {
+/** A field of a record, prepared once because records are read and written often. */
+interface PreparedField {
   readonly name: string
   readonly offset: number
   readonly size: number
   readonly of: Kind
-  /** An unsigned number of at most 32 bits; or a nested record. */
+  /** Whether it is an unsigned number of at most 32 bits. */
   readonly isUint: boolean
+  /** The fields of a nested record; undefined for other kinds. */
   readonly fields: Fields | undefined
 }
 
 const isUint = (of: Kind): boolean =>
   of.kind !== 'fd' && of.kind !== 'u64' && of.kind !== 'bytes' && of.kind !== 'blob' && sizeOf(of) <= 4
 
-const placesOf = new WeakMap<Fields, readonly Place[]>()
-const placed = (fields: Fields): readonly Place[] => {
-  let places = placesOf.get(fields)
-  if (places === undefined) {
-    places = Object.entries(fields).map(([name, { offset, of }]) => {
+const preparedFields = new WeakMap<Fields, readonly PreparedField[]>()
+const prepare = (fields: Fields): readonly PreparedField[] => {
+  let prepared = preparedFields.get(fields)
+  if (prepared === undefined) {
+    prepared = Object.entries(fields).map(([name, { offset, of }]) => {
       const inner = of.kind === 'record' ? of.fields : undefined
       return { name, offset, size: sizeOf(of), of, isUint: inner === undefined && isUint(of), fields: inner }
     })
-    placesOf.set(fields, places)
+    preparedFields.set(fields, prepared)
   }
-  return places
+  return prepared
 }
 
 /** Writes a record's fields at `at`; absent ones keep their bytes. */
 export const writeRecord = (view: DataView, at: number, fields: Fields, record: AnyRecord): void => {
-  const places = placed(fields)
-  for (let i = 0; i < places.length; i++) {
-    const place = places[i]!
-    const value = record[place.name]
+  const prepared = prepare(fields)
+  for (let i = 0; i < prepared.length; i++) {
+    const field = prepared[i]!
+    const value = record[field.name]
     if (value === undefined) continue
-    if (place.isUint) writeUint(view, at + place.offset, place.size, Number(value))
-    else if (place.fields !== undefined) writeRecord(view, at + place.offset, place.fields, value as AnyRecord)
-    else writeScalar(view, at + place.offset, place.size, place.of, value)
+    if (field.isUint) writeUint(view, at + field.offset, field.size, Number(value))
+    else if (field.fields !== undefined) writeRecord(view, at + field.offset, field.fields, value as AnyRecord)
+    else writeScalar(view, at + field.offset, field.size, field.of, value)
   }
 }
 
@@ -219,9 +223,9 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
  */
 export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
   const record: AnyRecord = {}
-  const places = placed(fields)
-  for (let i = 0; i < places.length; i++) {
-    const { name, offset, size, of, isUint: isPlain, fields: inner } = places[i]!
+  const prepared = prepare(fields)
+  for (let i = 0; i < prepared.length; i++) {
+    const { name, offset, size, of, isUint: isPlain, fields: inner } = prepared[i]!
     if (isPlain) record[name] = readUint(view, at + offset, size)
     else if (inner !== undefined) record[name] = readRecord(view, at + offset, inner, where)
     else record[name] = readScalar(view, at + offset, size, of, where)

@@ -1,6 +1,6 @@
 /*
- * Codec of session messages, generated from the tables of spec/session.ts, which defines their meaning (shim/protocol.h
- * is the same for C): a new message is a row there.
+ * Codec of session messages, by the tables of spec/session.ts, which define their meaning; a new message is a row
+ * there. shim/protocol.h has the same layouts for C.
  *
  * A message is read into one record and written into one buffer, both allocated once and reused: a call costs only the
  * bigints of its pointers. Type, size and header size of a received message are checked here and refused with a
@@ -36,10 +36,11 @@ export type RequestName = keyof typeof Exchanges
 type Values<S> = S extends keyof typeof Messages ? MessageValues<(typeof Messages)[S]> : Record<never, never>
 type RequestBody<N extends RequestName> = Values<(typeof Exchanges)[N]['request']>
 type ReplyBody<N extends RequestName> = Values<(typeof Exchanges)[N]['reply']>
+/** The intersection of the members of a union. */
+type Intersection<U> = (U extends unknown ? (each: U) => void : never) extends (all: infer I) => void ? I : never
 /** The fields of all requests, and of all replies, in one record. */
-type All<U> = (U extends unknown ? (each: U) => void : never) extends (all: infer I) => void ? I : never
-type AllRequests = All<Values<(typeof Exchanges)[RequestName]['request'] & string>>
-type AllReplies = All<ReplyBody<RequestName>>
+type AllRequests = Intersection<Values<(typeof Exchanges)[RequestName]['request'] & string>>
+type AllReplies = Intersection<ReplyBody<RequestName>>
 
 /** Values to write: a safe integer may replace a bigint. */
 type Writable<T> = { readonly [K in keyof T]: T[K] extends bigint ? bigint | number : T[K] }
@@ -53,7 +54,7 @@ export interface Request extends Header, AllRequests {
   text: string
 }
 
-/** Where the caller wants the number of a new descriptor. */
+/** The address at which the caller wants the number of a new descriptor, and the number's width in bytes. */
 export interface InstallAt {
   readonly address: bigint
   readonly width: 4 | 8
@@ -69,7 +70,7 @@ export interface WrittenRange {
 
 /** One reply, as read by a client. Fields of other reply types than `type` keep old values. */
 export interface Reply extends Header, AllReplies {
-  /** The first `installCount` are valid. */
+  /** Addresses for the numbers of the descriptors that the reply passes; `installCount` of them. */
   installs: readonly InstallAt[]
   /** WRITTEN: ranges of the program's memory. */
   ranges: readonly WrittenRange[]
@@ -106,8 +107,8 @@ const replyBodies = new Map<number, Body>(
   named.map(([name, { reply }]) => [MessageType.REPLY | MessageType[name], bodyOf(reply)]),
 )
 
-/** Every field of these structs with an empty value. */
-const empty = (names: readonly (StructName | null)[]): Fields =>
+/** Every field of these structs, with 0 or an empty text. */
+const emptyFields = (names: readonly (StructName | null)[]): Fields =>
   Object.fromEntries(
     names
       .flatMap((name): readonly MessageField[] => (name === null ? [] : Messages[name].fields))
@@ -116,11 +117,11 @@ const empty = (names: readonly (StructName | null)[]): Fields =>
   )
 
 export const newRequest = (): Request =>
-  ({ ...empty(['header', ...named.map(([, { request }]) => request)]), fd: -1, text: '' }) as Fields & Request
+  ({ ...emptyFields(['header', ...named.map(([, { request }]) => request)]), fd: -1, text: '' }) as Fields & Request
 
 export const newReply = (): Reply =>
   ({
-    ...empty(['header', ...named.map(([, { reply }]) => reply)]),
+    ...emptyFields(['header', ...named.map(([, { reply }]) => reply)]),
     fd: -1,
     installs: NO_INSTALLS,
     ranges: NO_RANGES,
@@ -212,7 +213,7 @@ const putHeader = ({ view }: MessageBuffer, type: number, size: number, from: Pa
   return size
 }
 
-/** Whether the header is complete and its length equals the message's. */
+/** What is wrong with a header: it is incomplete, or its length is not the message's; undefined if nothing is. */
 const headerFault = (view: DataView, length: number): string | undefined => {
   if (length < HEADER) return `a message of ${length} bytes; the header alone has ${HEADER}`
   const claimed = view.getUint32(SIZE, true)
@@ -300,15 +301,15 @@ export const writeOpenReply = (
 ): number => writeReply<'OPEN'>(buffer, to, reply)
 
 /** Maximum bytes of a reason. */
-const REASON = 1024
+const MAX_REASON = 1024
 
 const CALL_REPLY = HEADER + Messages.callReply.size
 const INSTALL = Messages.install.size
 const { address: INSTALL_ADDRESS, width: INSTALL_WIDTH, kind: INSTALL_KIND } = offsetsOf(Messages.install)
 
 /**
- * Writes the reply to a call; returns its length. `ret` ≥ 0 or a negative errno; at most SessionLimits.descriptors
- * installs. `reason`: of a refusal, for a client that wants it; truncated to 1024 bytes.
+ * Writes the reply to a call; returns its length. `ret` ≥ 0 or a negative errno. `reason`: of a refusal, for a client
+ * that wants reasons; truncated to 1024 bytes. Throws RangeError for more than SessionLimits.descriptors installs.
  */
 export const writeCallReply = (
   buffer: MessageBuffer,
@@ -327,7 +328,7 @@ export const writeCallReply = (
     view.setUint32(where + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
   }
   const end = CALL_REPLY + count * INSTALL
-  const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written
+  const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + MAX_REASON)).written
   writeReply<'IOCTL'>(buffer, to, { ret, installCount: count })
   view.setUint32(SIZE, end + written, true)
   return end + written

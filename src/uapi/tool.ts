@@ -48,18 +48,18 @@ export interface DaemonConfig {
   readonly link: Link
   /** Default: direct. */
   readonly path?: Path
-  /** Programs may register more memory than their RLIMIT_MEMLOCK allows. */
+  /** Whether programs may register more memory than their RLIMIT_MEMLOCK allows. */
   readonly ignoreMemlock?: boolean
-  /** Programs are checked: tools may subscribe to findings. */
+  /** Whether programs are checked, so that tools may subscribe to findings. */
   readonly check?: boolean
   /**
-   * The devices' choices among all that the specification allows: SEED or SEED:COUNT (spec/check/torment.ts). Default:
-   * the usual ones.
+   * SEED or SEED:COUNT of `--torment`: the devices choose among all behaviours that the specification allows
+   * (spec/check/torment.ts). Absent: they behave as usual.
    */
   readonly torment?: string
-  /** Adapters that programs are compared with. */
+  /** Adapters with whose limits the programs' use of verbs is compared. */
   readonly like?: readonly AdapterName[]
-  /** Default: sampled. */
+  /** How contents of buffers are checked; default: sampled. */
   readonly buffers?: BufferCheck
 }
 
@@ -68,7 +68,7 @@ export type ToolRequest =
   | { readonly what: 'stat' }
   /** Queue pairs of all devices, starting at `from`: the `next` of the previous answer. */
   | { readonly what: 'qps'; readonly from?: QpPlace }
-  /** Destroys that wait for programs. */
+  /** Destroys that wait until programs have acknowledged events. */
   | { readonly what: 'waits' }
   /** The fault rules; `set`, if given, replaces them first. */
   | { readonly what: 'fault'; readonly set?: string }
@@ -84,7 +84,7 @@ export type ToolRequest =
    */
   | { readonly what: 'trace'; readonly tag: string; readonly pcap: boolean; readonly abi?: boolean }
 
-/** A fault rule, and counts since it was set: packets that it matched, and what happened to them. */
+/** A fault rule, and its counts since it was set: packets that it matched, and the faults that it caused. */
 export interface FaultStat extends Readonly<FaultRuleCounts> {
   readonly rule: string
 }
@@ -94,13 +94,13 @@ export interface DeviceStat {
   readonly address: string
   /** Live objects by class name. */
   readonly objects: Readonly<Record<string, number>>
-  /** Values of the port's counter files, by folder and name (spec/counters.ts). */
+  /** Values of the port's counter files in the folders hw_counters and counters, by name (spec/counters.ts). */
   readonly hw_counters: Readonly<Record<string, number>>
   readonly counters: Readonly<Record<string, number>>
-  /** The counters behind these values, and others, of port and transport engine, by their own names. */
+  /** All counters of the device's `Port` and of its transport engine, by their own names. */
   readonly port: Readonly<Record<string, number>>
   readonly transport: Readonly<Record<string, number>>
-  /** Packets since the start by what the fault rules did to them. */
+  /** Numbers of packets since the start by the fault that the rules caused. */
   readonly faults: Readonly<Record<string, number>>
 }
 
@@ -118,9 +118,10 @@ export interface Stat {
   /** Connected sessions and open contexts, without the requesting tool's session. */
   readonly sessions: number
   readonly contexts: number
-  /** Rings in shared memory; and the pieces of memory files, each with some rings, that the daemon has mapped. */
+  /** Rings in shared memory, and the mapped parts of memory files, which have some rings each. */
   readonly rings: { readonly count: number; readonly bytes: number }
   readonly mappings: { readonly count: number; readonly bytes: number }
+  /** Event sockets and netlink sockets of programs. */
   readonly descriptors: number
   /** Bytes: resident set of the daemon, and V8's heap in use. */
   readonly memory: { readonly resident: number; readonly heap: number }
@@ -173,7 +174,10 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /** By number of finding − 1. `omissions`: what was left out; `calls`: calls that were checked; `decisions`: of torment. */
+  /**
+   * By number of finding − 1. `omissions`: what was left out; `calls`: calls that were checked; `decisions`: of
+   * torment.
+   */
   | {
       readonly counts: readonly number[]
       readonly omissions: readonly Omission[]
@@ -253,8 +257,8 @@ export interface TraceRecord {
 
 /** Maximum characters of one text: in any encoding they fit in a message. */
 const MAX_CHARACTERS = 16_000
-/** Maximum characters of a record; a longer one is sent without its bytes. */
-const LONGEST = 4_000_000
+/** Maximum characters of a record; a longer one is sent without its messages and memory. */
+const MAX_RECORD = 4_000_000
 /** First character of a text that continues in the next one. */
 const MORE = '+'
 
@@ -279,7 +283,7 @@ export type ToolRecord = TraceEvent | TormentRecord | FindingRecord
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {
   let text = JSON.stringify(record)
-  if (text.length > LONGEST) {
+  if (text.length > MAX_RECORD) {
     const { call: _call, raw: _raw, ...rest } = record as TraceRecord
     text = JSON.stringify({ ...rest, reason: 'too long to trace' })
   }
@@ -294,16 +298,16 @@ export const traceTexts = (record: ToolRecord): string[] => {
   return [...texts, text]
 }
 
-/** Takes texts in order; returns the record that ends with this one, undefined if it continues. */
+/** A function that takes texts in order, and returns the record that ends with a text; undefined if it continues. */
 export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
-  let begun = ''
+  let partial = ''
   return text => {
     if (text.startsWith(MORE)) {
-      begun += text.slice(1)
+      partial += text.slice(1)
       return undefined
     }
-    const joined = begun + text
-    begun = ''
+    const joined = partial + text
+    partial = ''
     return JSON.parse(joined) as ToolRecord
   }
 }

@@ -125,7 +125,7 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
     encodings(call, one.context.device.driver.id, AREA).flatMap(way => {
       const expressed = expressible(way, call)
       const again = encodings(expressed, one.context.device.driver.id, AREA).find(
-        ({ name, by }) => name === way.name && by === way.by,
+        ({ name, means }) => name === way.name && means === way.means,
       )
       if (again === undefined || (attribute !== undefined && !expressibleArguments(way).has(attribute))) return []
       const { entryPoint, bytes, memory } = encodeLinux(expressed, again.legacy)
@@ -137,7 +137,7 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
           : dispatch(one.context, decodeIoctl, [RDMA_VERBS_IOCTL, AT], one.caller),
       )
       assert.ok((reason ?? '').length > 10 || ret >= 0)
-      return [`${way.by} ${way.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
+      return [`${way.means} ${way.name}: ${ret < 0 ? errnoName(-ret) : 'ok'}`]
     })
   for (const [cls, methodName] of allMethods) {
     const { in: inputs } = cls.methods[methodName]

@@ -47,8 +47,7 @@ export const ucmaDialect = (
     if (coreFd === undefined) return caller.file?.(callerFd) === undefined ? 'closed' : 'other'
     return context.device.core.descriptors.get(coreFd)?.class === channel.class ? 'channel' : 'other'
   }
-  return (view, address, length) =>
-    decodeUcma(view, { object: channel.handle, fd, holds: reportsTo, kindOf }, address, length)
+  return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, reportsTo, kindOf }, address, length)
 }
 
 /** Modes of open umad files (whether the header has a P_Key index), which the ABI keeps per file. */

@@ -135,7 +135,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
   seed: {
     read: text => (/^[0-9]+$/.test(text) ? parseInteger(text, 0xffff_ffff) : undefined),
     write: String,
-    allowed: 'an parseInteger from 0 to 4294967295',
+    allowed: 'an integer from 0 to 4294967295',
   },
 }
 const names = Object.keys(FaultSettings) as Name[]

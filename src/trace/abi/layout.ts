@@ -10,7 +10,7 @@ import { Interface } from '../../spec/classes/device/interface.ts'
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import type { AnyValue, Kind } from '../../spec/schema/schema.ts'
 import { type ChainEntry, readableEntries } from '../../uapi/object/chain.ts'
-import { HEADER, INDIRECT, WRITTEN } from '../../uapi/object/format.ts'
+import { HEADER, INDIRECT, WRITTEN_SHIFT } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration } from '../../uapi/tool.ts'
 import { methodOf } from '../decode.ts'
@@ -115,7 +115,7 @@ const messageParts = (source: Source, mayChain: boolean): MessageParts => {
     const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && length === INDIRECT
     const address = isIndirect ? view.getBigUint64(payload, true) : undefined
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length
-    const written = isOut && !isIndirect ? flags >>> WRITTEN : 0
+    const written = isOut && !isIndirect ? flags >>> WRITTEN_SHIFT : 0
     const isPresent = !isOut || (answered && isFilled)
     const piece = address === undefined || !isPresent ? undefined : source.piece(address, isOut)
     const inPlace = isOut && written <= length ? written : length

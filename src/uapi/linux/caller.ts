@@ -22,12 +22,13 @@ import {
 import { viewOf } from '../scalar.ts'
 import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
 
-/** A range of the caller's memory. */
-export interface Room {
+/** A range of the caller's memory, for a response. */
+export interface UserBuffer {
   readonly address: bigint
   readonly length: number
 }
 
+/** The answer to a refused call. */
 export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
 
 /** Runs `body`; turns a thrown CallError into the answer. */
@@ -54,17 +55,17 @@ export const answeringAs = (body: (name: (name: string) => void) => Decoded | An
   return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
 }
 
-/** Core's declaration of a method, without driver attributes. */
+/** Core's declaration of a method, without driver attributes. Throws an Error if there is none, which is a bug. */
 export const declared = (className: string, method: string): Method => {
   const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
   if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
   return found
 }
 
-/** The layouts of a struct, by class and by link. */
+/** The compiled layout of a struct for a class and a link. */
 export type CompiledFor = (className: string, link?: LinkName) => CompiledLayout
 
-/** `compileLayout` for each possible class of a call (the types of QPs) and each link, on first use. */
+/** Compiles a layout for each possible class of a call (such as the QP types) and each link, on first use. */
 export const compiledFor = (
   name: string,
   classes: readonly string[],
@@ -73,6 +74,7 @@ export const compiledFor = (
   direction: 'in' | 'out',
 ): CompiledFor => {
   const byLink = new Map<LinkName, Map<string, CompiledLayout>>()
+  /** The method's attributes of all classes. */
   let all: Attributes | undefined
   return (className, link = 'roce') => {
     let byClass = byLink.get(link)
@@ -92,16 +94,16 @@ export const compiledFor = (
 }
 
 /**
- * The class of a call, out of `classes`: the only one; that of a QP or SRQ type; or the object's. An object of another
- * class counts as the first, so that core refuses it.
+ * The class of a call, one of `classes`: the only one, that of the QP or SRQ type in the struct, or the object's. If
+ * the object has another class, the first of `classes`, so that core refuses the call.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
   if (facts.class !== undefined && table !== undefined) {
-    const { what, types } = table
-    if (!(facts.class in types)) throw new CallError('EINVAL', `${what} type ${facts.class} does not exist`)
+    const { what: object, types } = table
+    if (!(facts.class in types)) throw new CallError('EINVAL', `${object} type ${facts.class} does not exist`)
     const name = types[facts.class]
-    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${what}s of type ${facts.class}`)
+    if (name === undefined) throw new CallError('EOPNOTSUPP', `no device here has ${object}s of type ${facts.class}`)
     return name
   }
   if (classes.length > 1 && facts.object !== undefined) {
@@ -112,7 +114,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 }
 
 /** Whether the device has the method for any of `classes`. */
-export const onDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
+export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.className(name)?.methods[method] !== undefined)
 
 /** The numbers in a struct that identify the class: the inverse of `classNameOf`. */
@@ -125,7 +127,10 @@ export const factsOf = (call: Call): Facts => {
   }
 }
 
-/** The call of `className.methodName` on this device. Before GET_CONTEXT any other call is EINVAL. */
+/**
+ * The call of `className.methodName` on this device. Throws CallError: EOPNOTSUPP if the device lacks the method,
+ * EINVAL for any call but GET_CONTEXT before GET_CONTEXT.
+ */
 export const callOf = (
   view: CallerView,
   className: string,
@@ -143,10 +148,11 @@ export const callOf = (
 }
 
 /**
- * On a descriptor with a context GET_CONTEXT is EINVAL, but fills its response (raw.out). It becomes a query of the
- * device, with the same values and this errno.
+ * Whether the call is a second GET_CONTEXT on a descriptor. Linux answers EINVAL, but fills the response
+ * (test/fixtures/abi/raw.out). So the call becomes a query of the device, which has the same values, and its answer
+ * gets GET_CONTEXT_AGAIN.
  */
-export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
+export const isOpenAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
 export const GET_CONTEXT_AGAIN = new CallError('EINVAL', 'the descriptor has a context already')
 
@@ -159,14 +165,15 @@ export interface DriverInput {
   bytes(): Uint8Array
 }
 
-/** The driver's part of a response: its struct, and where that goes. */
+/** The driver's part of a response: its struct, and the memory for it. */
 interface DriverPart {
   readonly compiled: CompiledLayout
-  readonly room: Room
-  /** Nothing is written if the result has no driver attributes. */
+  readonly room: UserBuffer
+  /** Whether nothing is written if the result has no driver attributes. */
   readonly optional: boolean
 }
 
+/** By driver id and method. */
 const driverParts = new Map<string, CompiledLayout>()
 const ADDRESS_BYTES = 8
 
@@ -178,7 +185,7 @@ export const driverPart = (
   view: CallerView,
   call: Call,
   input: DriverInput,
-  room: Room | undefined,
+  room: UserBuffer | undefined,
 ): DriverPart | undefined => {
   const name = `${call.class.name}.${call.methodName}`
   const part = driverLayouts(view.schema.driverId)?.[name]
@@ -189,7 +196,7 @@ export const driverPart = (
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverParts.get(key)
   if (compiled === undefined) {
-    // By the layout's own attributes: another driver with this number may not have declared them.
+    // The attributes that belong to the layout: another driver with this id may not have declared them.
     const attributes = driverOutputs(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
     driverParts.set(key, compiled)
@@ -213,6 +220,7 @@ export const driverPart = (
   return { compiled, room, optional: false }
 }
 
+/** Writes the driver's part of a response to the caller's memory. Throws CallError EFAULT. */
 export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, { out }: Result): void => {
   if (part === undefined) return
   const { compiled, room } = part
@@ -226,7 +234,7 @@ export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, 
 export const responseStruct = (
   compiled: CompiledLayout,
   result: Result,
-  room: Room,
+  room: UserBuffer,
 ): { bytes: Uint8Array; installs: Install[] } => {
   const bytes = new Uint8Array(compiled.layout.size)
   const facts: Facts = result.object === undefined ? {} : { object: result.object }
@@ -243,8 +251,8 @@ export const responseStruct = (
 export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
   result.descriptors?.find(d => d.attribute === attribute)
 
-/** Writes as much of `bytes` as fits, and zeros into the rest of the room. */
-export const fill = (view: CallerView, room: Room, bytes: Uint8Array): void => {
+/** Writes as much of `bytes` as fits into `room`, and zeros behind. */
+export const fill = (view: CallerView, room: UserBuffer, bytes: Uint8Array): void => {
   if (room.length <= bytes.length) view.copyOut(room.address, bytes.subarray(0, room.length))
   else {
     const all = new Uint8Array(room.length)

@@ -1,10 +1,10 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md): the
- * one interpreter of both Linux dialects; no struct has code of its own.
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). Both
+ * Linux dialects use this interpreter; no struct has code of its own. A cell is a field of a struct.
  *
  * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
- * (`Facts`). `residue` keeps the bytes that reading did not use, and `writeCells` puts the values over it, so that
- * together they restore the same bytes.
+ * (`Facts`). `residue` keeps the bytes that reading did not use, and `writeCells` writes the values over them, which
+ * restores the same bytes.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
@@ -25,24 +25,26 @@ export interface FdSlot {
   readonly attribute: string
 }
 
-/** The attribute of a cell. */
+/** The name of a cell's attribute; the cell may be a field of the attribute's record. */
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
+/** A cell, bound to an attribute of the method, or to a field of an attribute's record. */
 interface Op {
   readonly cell: Cell
   readonly attribute: string
   readonly field: string | undefined
   readonly of: Kind
+  /** Beginning of error messages. */
   readonly where: string
-  /** Its bit in the attribute mask, 0 in a layout without a mask. */
-  readonly present: number
+  /** The attribute's bit in the attribute mask; 0 in a layout without a mask. */
+  readonly maskBit: number
 }
 
 export interface CompiledLayout {
   readonly layout: Layout
   readonly ops: readonly Op[]
   readonly fds: readonly FdSlot[]
-  /** Cells of attributes that the class lacks. */
+  /** Cells of attributes that the class lacks; they get a fixed value (`lacking`). */
   readonly constants: readonly Cell[]
   /** The candidate attributes of one handle, selected by the object's class (`byClass`). */
   readonly choices: readonly Op[]
@@ -66,15 +68,15 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
 export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
 
 /**
- * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `elsewhere`:
- * attributes of the same method of other classes; their cells are skipped for this class. `className`: for
- * class-specific rules of a layout. `link`: the device's; cells of other links are skipped.
+ * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `path`: beginning
+ * of error messages. `otherClasses`: attributes of the same method in other classes; their cells are skipped for this
+ * class. `className`: for class-specific rules of a layout. `link`: the device's; cells of other links are skipped.
  */
 export const compileLayout = (
   path: string,
   layout: Layout,
   attributes: Attributes,
-  elsewhere: Attributes = {},
+  otherClasses: Attributes = {},
   className = '',
   link: LinkName = 'roce',
 ): CompiledLayout => {
@@ -88,25 +90,25 @@ export const compileLayout = (
       continue
     }
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
-    if (attributes[attribute] === undefined && elsewhere[attribute] !== undefined) {
+    if (attributes[attribute] === undefined && otherClasses[attribute] !== undefined) {
       if (cell.lacking !== undefined) constants.push(cell)
       continue
     }
     const where = `${path}: ${attribute === 'object' ? '' : 'attribute '}${cell.name}`
     if (cell.at + cell.size > layout.size) throw new Error(`${where}: it ends beyond the struct`)
     let of: Kind = NUMBER
-    let present = 0
+    let maskBit = 0
     if (cell.as === 'fd') {
       of = FD
       fds.push({ at: cell.at, attribute })
     } else if (isNamed(cell)) {
       of = kindOf(where, attributes, attribute, field)
-      if (layout.mask !== undefined) present = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
+      if (layout.mask !== undefined) maskBit = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
-    ops.push({ cell, attribute, field, of, where, present })
+    ops.push({ cell, attribute, field, of, where, maskBit })
   }
   if (layout.tail !== undefined) kindOf(path, attributes, layout.tail, undefined)
-  const maskBits = ops.reduce((bits, op) => bits | op.present, 0)
+  const maskBits = ops.reduce((bits, op) => bits | op.maskBit, 0)
   const choices = ops.filter(({ cell }) => cell.byClass)
   const ignoredBits = ((layout.ignored?.[className] ?? 0) | foreignBits) & ~maskBits
   return { layout, ops, fds, constants, choices, maskBits, ignoredBits }
@@ -125,6 +127,7 @@ const store = (values: AnyValues, op: Op, value: AnyValue): void => {
 const load = (values: AnyValues, op: Op): AnyValue | undefined =>
   op.field === undefined ? values[op.attribute] : (values[op.attribute] as AnyRecord | undefined)?.[op.field]
 
+/** The attribute mask of a struct; 0 in a layout without one. `checked` as for `readCells`. */
 const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): number => {
   const { mask, maskBits } = compiled.layout
   if (mask === undefined) return 0
@@ -132,11 +135,11 @@ const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): n
   if (!checked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
-  const unknownBits = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
-  if (unknownBits !== 0)
+  const lackingBits = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
+  if (lackingBits !== 0)
     throw new CallError(
       'EINVAL',
-      `attribute mask: bits 0x${unknownBits.toString(16)} are of attributes that this class lacks`,
+      `attribute mask: bits 0x${lackingBits.toString(16)} are of attributes that this class lacks`,
     )
   return bits
 }
@@ -156,7 +159,7 @@ export const readCells = (
   const mask = readMask(compiled, view, checked)
   for (const op of compiled.ops) {
     const { cell, of } = op
-    if (op.present !== 0 && (mask & op.present) === 0) continue
+    if (op.maskBit !== 0 && (mask & op.maskBit) === 0) continue
     switch (cell.as) {
       case 'value': {
         if (cell.when !== undefined && bytes[cell.when] === 0) break
@@ -200,7 +203,7 @@ export const readCells = (
 
 /**
  * Writes values into a struct over its present bytes: zeros, or a residue. `length`: length of the response for the
- * caller. Numbers of new descriptors are not known here (`fds` has their places), which get −1.
+ * caller. Numbers of new descriptors are not known yet: their cells get −1, and `CompiledLayout.fds` has their offsets.
  */
 export const writeCells = (
   compiled: CompiledLayout,
@@ -226,7 +229,7 @@ export const writeCells = (
           )
         else writeScalar(view, cell.at, cell.size, of, value)
         if (cell.when !== undefined && bytes[cell.when] === 0) bytes[cell.when] = 1
-        mask |= op.present
+        mask |= op.maskBit
         break
       case 'bool':
         // A residue has the caller's own nonzero value for true.
@@ -261,8 +264,8 @@ export const writeCells = (
 }
 
 /**
- * The struct's bytes without those that `values` and `facts` restore; zeros in their place. Both together are the
- * struct.
+ * The struct's bytes, with zeros for those that `values` and `facts` restore. `writeCells` over the residue gives the
+ * same struct.
  */
 export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
   const rest = bytes.slice()

@@ -1,8 +1,9 @@
 /*
- * A write command of Linux without its envelope: the common part of write() and the ioctl INVOKE_WRITE (R41,
+ * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41,
  * spec/linux/write.ts).
  *
- * The envelope locates request, response and the driver's parts; here they become a call, and its result a response.
+ * The envelope locates request, response and the driver's parts; this file turns them into a call, and its result into
+ * a response.
  * Errors are the kernel's: the excess of a request longer than the struct must be zeros (EOPNOTSUPP), excess room for
  * the response is filled with zeros.
  */
@@ -24,18 +25,19 @@ import {
   factsOf,
   fill,
   GET_CONTEXT_AGAIN,
+  hasMethodOnDevice,
+  isOpenAgain,
   isZero,
-  onDevice,
-  openAgain,
-  type Room,
   refuse,
   responseStruct,
+  type UserBuffer,
   writeDriverPart,
 } from './caller.ts'
 import { type CompiledLayout, type Facts, readCells, residue, writeCells } from './cells.ts'
 import { badLegacy } from './legacy.ts'
 import { clearTail, readTail, restoreTail } from './tail.ts'
 
+/** A command, with the layouts of its request and response for each class and link. */
 export interface CompiledCommand {
   readonly command: WriteCommand
   readonly in: CompiledFor
@@ -47,9 +49,9 @@ export interface Envelope {
   /** The core's part of the request, at least `command.request` bytes. */
   readonly request: Uint8Array
   /** Room for the core's part of the response; undefined if there is none (null pointer and length 0). */
-  readonly response: Room | undefined
+  readonly response: UserBuffer | undefined
   readonly driverInput: DriverInput
-  readonly driverResponse: Room | undefined
+  readonly driverResponse: UserBuffer | undefined
 }
 
 /** A decoded command. */
@@ -62,6 +64,7 @@ export interface DecodedCommand {
   answer(outcome: Result | CallError): Answer
 }
 
+/** By number, with EXTENDED. */
 const compiled = new Map<number, CompiledCommand>()
 for (const command of writeCommands) {
   const { out } = command
@@ -95,7 +98,7 @@ export const findCommand = (number: number, name?: (name: string) => void): Comp
 export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
   const found = findCommand(number, name)
   const { classes, method, name: title } = found.command
-  if (!onDevice(view, classes, method))
+  if (!hasMethodOnDevice(view, classes, method))
     throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0]!, method)}`)
   return found
 }
@@ -139,8 +142,8 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   chooseByClass(view, struct, args)
   readTail(command, declared(className, command.method).in, request, tail, args)
 
-  const again = openAgain(view, className, command.method)
-  const call = again
+  const isAgain = isOpenAgain(view, className, command.method)
+  const call = isAgain
     ? callOf(view, 'device', 'query', 0, {})
     : callOf(view, className, command.method, facts.object, args)
   const part = command.driver ? driverPart(view, call, envelope.driverInput, envelope.driverResponse) : undefined
@@ -159,7 +162,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
         fill(view, response, struct.bytes)
         installs = struct.installs
       }
-      return again ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
+      return isAgain ? refuse(GET_CONTEXT_AGAIN) : { ret: 0, installs }
     },
   }
 }
@@ -175,18 +178,22 @@ export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request:
   clearTail(layout, request)
 }
 
-/** The link whose attributes a method has; RoCE's for a declaration, which has all. */
+/**
+ * The link whose attributes a method has. Core's declaration has those of all links, and counts as RoCE's; a method
+ * that has none of them and refuses attributes is of iWARP. Undefined for any other method.
+ */
 const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
   (['roce', 'ib', 'opa'] as const).find(link =>
     Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
-/** Why a call cannot have this legacy part of the command or method `name`: it is about other classes. */
-export const notLegacy = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
+/** Why a call cannot have a legacy part with the command or method `name`: that one is for other classes. */
+export const notLegacy = (name: string, call: Call): string =>
+  `has ${name}, which is not a call of class ${call.class.name}`
 
 /**
  * Writes the arguments of a call into a request with a residue, or zeros: the inverse of `clearRequest`. Throws
- * CallError EINVAL if the command is about other classes.
+ * CallError EINVAL if the command is for other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {
   const { name, classes } = found.command

@@ -25,7 +25,7 @@ export interface LinuxImage {
 }
 
 const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
-  if (part.length < HEADER) throw badLegacy('holds no command')
+  if (part.length < HEADER) throw badLegacy('has no command')
   const bytes = part.slice()
   const number = viewOf(bytes).getUint32(0, true)
   const found = findCommand(number)
@@ -37,12 +37,13 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   const bytes = parts[0]?.slice() ?? new Uint8Array()
   const view = viewOf(bytes)
   const count = bytes.length < IOCTL_HEADER ? -1 : view.getUint16(6, true)
-  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('holds no ioctl')
+  if (bytes.length !== IOCTL_HEADER + count * ATTRIBUTE) throw badLegacy('has no ioctl')
   const method = findMethod(view.getUint16(2, true), view.getUint16(4, true))
   const { name, classes, converter } = method.spec
   if (converter !== 'invokeWrite' && !classes.includes(call.class.name)) throw badLegacy(notLegacy(name, call))
   const facts = factsOf(call)
   const memory: { address: bigint; bytes: Uint8Array }[] = []
+  /** Memory that attributes point to, in their order. */
   const rest = parts.slice(1)
   const offsets = Array.from({ length: count }, (_, i) => IOCTL_HEADER + i * ATTRIBUTE)
   const command = (): ReturnType<typeof findCommand> => {

@@ -1,8 +1,8 @@
 /*
- * All encodings of a call in Linux's dialects (R41), as `legacy` parts for calls that were not Linux's. `encodeLinux`
- * turns a call and such a part into bytes.
+ * All encodings of a call in Linux's dialects (R41), for calls that did not come from Linux's dialects. Each is a
+ * `legacy` part (legacy.ts), which `encodeLinux` turns into bytes together with the call.
  *
- * Attributes are in the table's order, outputs at addresses of a given arena. The lists of INFO_HANDLES and
+ * Attributes are in the table's order; outputs are in memory from a given address on. The lists of INFO_HANDLES and
  * QUERY_GID_TABLE are omitted, because their bytes are not arguments.
  */
 
@@ -32,26 +32,26 @@ import { HEADER, requestStart } from './write.ts'
 export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
-  /** `invoke`: the command within the ioctl INVOKE_WRITE. */
-  readonly by: 'write' | 'invoke' | 'ioctl'
+  /** How the program makes the call; `invoke`: as the command in an ioctl INVOKE_WRITE. */
+  readonly means: 'write' | 'invoke' | 'ioctl'
   readonly legacy: Uint8Array
 }
 
 /** Bytes of the driver's parts of request and response. */
-const driverRooms = (driver: boolean, call: Call, driverId: number): { input: number; output: number } => {
+const driverSizes = (driver: boolean, call: Call, driverId: number): { input: number; output: number } => {
   if (!driver) return { input: 0, output: 0 }
   const part = driverLayouts(driverId)?.[`${call.class.name}.${call.methodName}`]
   if (part?.input === 'pointer') return { input: 8, output: 0 }
   return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
 }
 
-/** Arguments that the command or method implies must equal the call's. */
-const agrees = (set: AnyValues | undefined, call: Call): boolean =>
+/** Whether the arguments that a command or method implies (`set`) equal the call's. */
+const hasImplied = (set: AnyValues | undefined, call: Call): boolean =>
   Object.entries(set ?? {}).every(([name, value]) => call.args[name] === value)
 
-const address = (at: bigint): Uint8Array => {
+const pointerTo = (address: bigint): Uint8Array => {
   const bytes = new Uint8Array(8)
-  viewOf(bytes).setBigUint64(0, at, true)
+  viewOf(bytes).setBigUint64(0, address, true)
   return bytes
 }
 
@@ -62,14 +62,14 @@ const requestSize = ({ in: layout, extended }: WriteCommand, call: Call): number
   return extended ? (size + 7) & ~7 : size
 }
 
-const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+const legacyWrite = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
   const start = requestStart(command.extended)
-  const { input, output } = driverRooms(command.driver, call, driverId)
+  const { input, output } = driverSizes(command.driver, call, driverId)
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
   // Address of the driver's response.
-  if (input > 0) bytes.set(address(arena), start + size)
+  if (input > 0) bytes.set(pointerTo(arena), start + size)
   view.setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
   const room = command.out?.size ?? 0
   if (command.extended) {
@@ -87,6 +87,7 @@ const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: big
 
 // ---- ioctls ----
 
+/** An attribute of an ioctl. */
 interface Part {
   readonly id: number
   readonly length: number
@@ -126,8 +127,8 @@ const ioctlMessage = (
   return packLegacy({ entryPoint: EntryPoint.IOCTL, parts })
 }
 
-const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { input, output } = driverRooms(command.driver, call, driverId)
+const legacyInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {
+  const { input, output } = driverSizes(command.driver, call, driverId)
   const number = new Uint8Array(8)
   viewOf(number).setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
   const size = requestSize(command, call)
@@ -135,7 +136,7 @@ const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bi
     { id: InvokeWrite.CORE_IN, length: size, in: new Uint8Array(size) },
     ...(command.out === undefined ? [] : [{ id: InvokeWrite.CORE_OUT, length: command.out.size, out: true }]),
     { id: InvokeWrite.WRITE_CMD, length: 8, in: number },
-    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: address(arena) }]),
+    ...(input === 0 ? [] : [{ id: UHW_IN, length: input, in: pointerTo(arena) }]),
     ...(output === 0 ? [] : [{ id: UHW_OUT, length: output, out: true }]),
   ])
 }
@@ -146,10 +147,10 @@ const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean =
   return cells.length > 0 && cells.every(cell => isNamed(cell) && own[attributeOf(cell)] === undefined)
 }
 
-/** Maximum room for an output. */
+/** Maximum room for an output, bytes. */
 const LIST_ROOM = 1024
 
-/** Whether a call has the mandatory attributes of an ioctl. */
+/** Whether a call has all arguments for which an ioctl has mandatory handles or descriptors. */
 const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
   attributes.every(
     ({ kind, name, mandatory }) =>
@@ -161,7 +162,7 @@ const canExpress = (one: IoctlMethod, call: Call): boolean =>
   one.classes.includes(call.class.name) &&
   one.method === call.methodName &&
   one.converter === undefined &&
-  agrees(one.set, call) &&
+  hasImplied(one.set, call) &&
   hasAll(one, call)
 
 const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] => {
@@ -170,13 +171,13 @@ const partOf = (attribute: IoctlAttribute, call: Call, output: number): Part[] =
   if (!mandatory && isForeign(attribute, call)) return []
   if (kind === 'in') return cells.length === 0 ? [] : [{ id, length: max, in: new Uint8Array(max) }]
   if (kind === 'out' || kind === 'list') return [{ id, length: Math.min(max, LIST_ROOM), out: true }]
-  const given = mandatory || call.args[name] !== undefined
-  if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !given) return []
+  const isPassed = mandatory || call.args[name] !== undefined
+  if ((kind === 'fd' || kind === 'handle' || kind === 'flags') && !isPassed) return []
   return [{ id, length: kind === 'flags' ? 4 : 0 }]
 }
 
-const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
-  const { output } = driverRooms(spec.driver, call, driverId)
+const legacyIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint): Uint8Array => {
+  const { output } = driverSizes(spec.driver, call, driverId)
   const attributes = [...findMethod(spec.object, spec.number).attributes.values()]
   const parts = attributes.flatMap(one => partOf(one.spec, call, output))
   return ioctlMessage(spec.object, spec.number, driverId, arena, parts)
@@ -184,23 +185,23 @@ const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint)
 
 // ---- all of them ----
 
-/** Every encoding of a call, with room for outputs from address `arena`; empty if Linux has none. */
+/** Every encoding of a call, with outputs in memory from address `arena` on; empty if Linux has none. */
 export const encodings = (call: Call, driverId: number, arena: bigint): Encoding[] => [
   ...writeCommands
     .filter(
       one =>
         one.classes.includes(call.class.name) &&
         one.method === call.methodName &&
-        agrees(one.set, call) &&
+        hasImplied(one.set, call) &&
         tailFits(one.in, call),
     )
     .flatMap((one): Encoding[] => [
-      { name: one.name, by: 'write', legacy: byWrite(one, call, driverId, arena) },
-      { name: one.name, by: 'invoke', legacy: byInvoke(one, call, driverId, arena) },
+      { name: one.name, means: 'write', legacy: legacyWrite(one, call, driverId, arena) },
+      { name: one.name, means: 'invoke', legacy: legacyInvoke(one, call, driverId, arena) },
     ]),
   ...ioctlMethods
     .filter(one => canExpress(one, call))
-    .map((one): Encoding => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
+    .map((one): Encoding => ({ name: one.name, means: 'ioctl', legacy: legacyIoctl(one, call, driverId, arena) })),
 ]
 
 // ---- arguments of an encoding ----
@@ -208,8 +209,8 @@ export const encodings = (call: Call, driverId: number, arena: bigint): Encoding
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf)
 
 /** Names of the arguments that a command or method of Linux can carry, to a RoCE device. */
-export const expressibleArguments = ({ by, name }: Pick<Encoding, 'by' | 'name'>): ReadonlySet<string> => {
-  if (by === 'ioctl') {
+export const expressibleArguments = ({ means, name }: Pick<Encoding, 'means' | 'name'>): ReadonlySet<string> => {
+  if (means === 'ioctl') {
     const { attributes, set } = ioctlMethods.find(method => method.name === name)!
     const inputs = attributes.filter(({ kind }) => kind !== 'out' && kind !== 'list')
     return new Set([...inputs.flatMap(one => [one.name, ...attributesOf(one.cells)]), ...Object.keys(set ?? {})])

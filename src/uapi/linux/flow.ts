@@ -1,10 +1,10 @@
 /*
  * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
  *
- * Counters are a spec in Linux and an attribute here. A residue keeps each spec's size, the unknown end of a longer
- * filter, and the position of the counters' spec; without a size, a spec gets that of Linux 6.1. Errors are the
- * kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for bytes after them and for the wrong size of a
- * FLOW_ACTION, which no object here can be.
+ * Counters are a spec in Linux and an attribute here. A residue (cells.ts) keeps each spec's size, the unknown end of a
+ * longer filter, and the position of the counters' spec; a spec without a size in the residue gets that of Linux 6.1.
+ * Errors are the kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for bytes after the specs and for the
+ * wrong size of an action that is an object, which no device here has.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -25,13 +25,13 @@ import { badLegacy } from './legacy.ts'
 
 const { ACTION_TAG, ACTION_DROP } = FlowSpecType.values
 const { INNER } = FlowSpecFlags.values
-/** Bytes of `value` and `mask` in a record: the longest filter. */
-const FILTER = Math.max(...Object.values(flowFilters).map(filter => filter!.bytes))
+/** Bytes of `value`, and of `mask`, in a record: those of the longest filter. */
+const FILTER_BYTES = Math.max(...Object.values(flowFilters).map(filter => filter!.bytes))
 
 const actionSize = (type: number): number | undefined =>
   type === ACTION_DROP ? FLOW_SPEC_HEADER : type === ACTION_TAG || type === FlowAction.COUNT ? FLOW_ACTION : undefined
 
-/** Bytes of a spec in Linux 6.1; undefined if Linux accepts no rule with it. */
+/** Bytes of a spec of this type in Linux 6.1; undefined if Linux accepts no rule with it. */
 const usualSize = (type: number): number | undefined => {
   const filter = flowFilters[type]
   return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER + 2 * filter.bytes
@@ -39,15 +39,15 @@ const usualSize = (type: number): number | undefined => {
 
 // ---- filters ----
 
-/** Bytes of each of a spec's two filters, and how many of them are known. */
-const filterSizes = ({ bytes }: FlowFilter, size: number): { each: number; used: number } => {
-  const each = (size - FLOW_SPEC_HEADER) >>> 1
-  return { each, used: Math.min(each, bytes) }
+/** A spec of `size` bytes has two filters, value and mask: the bytes of each, and how many of them are known. */
+const filterSizes = ({ bytes }: FlowFilter, size: number): { filterBytes: number; knownBytes: number } => {
+  const filterBytes = (size - FLOW_SPEC_HEADER) >>> 1
+  return { filterBytes, knownBytes: Math.min(filterBytes, bytes) }
 }
 
-const filterOf = (spec: Uint8Array, at: number, used: number): Uint8Array => {
-  const bytes = new Uint8Array(FILTER)
-  bytes.set(spec.subarray(at, at + used))
+const filterOf = (spec: Uint8Array, at: number, knownBytes: number): Uint8Array => {
+  const bytes = new Uint8Array(FILTER_BYTES)
+  bytes.set(spec.subarray(at, at + knownBytes))
   return bytes
 }
 
@@ -56,14 +56,14 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
   if (filter === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is not a type of a header`)
   const inner = (type & INNER) !== 0
   if (inner && filter.outermost) throw new CallError('EINVAL', `${where}: there is no tunnel within a tunnel`)
-  const { each, used } = filterSizes(filter, spec.length)
-  if (each === 0 || each % 4 !== 0)
-    throw new CallError('EINVAL', `${where}: a filter has a multiple of 4 bytes, not ${each}`)
-  const masks = FLOW_SPEC_HEADER + each
-  if (!isZero(spec.subarray(masks + used, masks + each)))
-    throw new CallError('EINVAL', `${where}: only the first ${used} bytes of this filter are known`)
-  const value = filterOf(spec, FLOW_SPEC_HEADER, used)
-  const mask = filterOf(spec, masks, used)
+  const { filterBytes, knownBytes } = filterSizes(filter, spec.length)
+  if (filterBytes === 0 || filterBytes % 4 !== 0)
+    throw new CallError('EINVAL', `${where}: a filter has a multiple of 4 bytes, not ${filterBytes}`)
+  const masks = FLOW_SPEC_HEADER + filterBytes
+  if (!isZero(spec.subarray(masks + knownBytes, masks + filterBytes)))
+    throw new CallError('EINVAL', `${where}: only the first ${knownBytes} bytes of this filter are known`)
+  const value = filterOf(spec, FLOW_SPEC_HEADER, knownBytes)
+  const mask = filterOf(spec, masks, knownBytes)
   if (filter.limit !== undefined)
     for (const bytes of [value, mask])
       if (viewOf(bytes).getUint32(filter.limit.at) >>> filter.limit.bits !== 0)
@@ -73,6 +73,7 @@ const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord =>
 
 // ---- actions ----
 
+/** Throws CallError if `type` is not an action, or its spec does not have the action's size. */
 const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
@@ -84,7 +85,7 @@ const checkAction = (where: string, type: number, size: number): void => {
   if (size !== expected) throw new CallError('EINVAL', `${where}: it has ${size} bytes, this action ${expected}`)
 }
 
-const noFilter = (): Uint8Array => new Uint8Array(FILTER)
+const noFilter = (): Uint8Array => new Uint8Array(FILTER_BYTES)
 
 // ---- all of them ----
 
@@ -125,21 +126,21 @@ export const readSpecs = (
   let at = 0
   for (let i = 0; i < count; i++) {
     const where = `${title}: spec ${i}`
-    const left = size - at
-    const own = left < FLOW_SPEC_HEADER ? FLOW_SPEC_HEADER : view.getUint16(at + 4, true)
-    if (own < FLOW_SPEC_HEADER || own > left)
-      throw new CallError('EINVAL', `${where}: it has ${own} bytes, ${left} are left`)
+    const remaining = size - at
+    const specSize = remaining < FLOW_SPEC_HEADER ? FLOW_SPEC_HEADER : view.getUint16(at + 4, true)
+    if (specSize < FLOW_SPEC_HEADER || specSize > remaining)
+      throw new CallError('EINVAL', `${where}: it has ${specSize} bytes, ${remaining} are left`)
     if (view.getUint16(at + 6, true) !== 0) throw new CallError('EINVAL', `${where}: its reserved bytes are not 0`)
     const type = view.getUint32(at, true)
-    if (type < FlowAction.FIRST) specs.push(readFilter(where, tail.subarray(at, at + own), type))
+    if (type < FlowAction.FIRST) specs.push(readFilter(where, tail.subarray(at, at + specSize), type))
     else {
-      checkAction(where, type, own)
+      checkAction(where, type, specSize)
       const word = type === ACTION_DROP ? 0 : view.getUint32(at + FLOW_SPEC_HEADER, true)
       if (type !== FlowAction.COUNT) specs.push({ type, value: noFilter(), mask: noFilter(), flags: 0, tag: word })
       else if (args[counters] !== undefined) throw new CallError('EINVAL', `${where}: a rule counts once`)
       else args[counters] = word
     }
-    at += own
+    at += specSize
   }
   if (at !== size) throw new CallError('EINVAL', `${title}: ${size - at} bytes are left after ${count} specs`)
   args[name] = specs
@@ -151,16 +152,16 @@ export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, st
   let at = start
   for (let i = 0; i < request[count]!; i++) {
     const type = view.getUint32(at, true)
-    const own = view.getUint16(at + 4, true)
+    const specSize = view.getUint16(at + 4, true)
     const filter = type < FlowAction.FIRST ? flowFilters[type & ~INNER] : undefined
     const word = at + FLOW_SPEC_HEADER
     if (type !== FlowAction.COUNT) view.setUint32(at, 0, true)
     if (filter !== undefined) {
-      const { each, used } = filterSizes(filter, own)
-      request.fill(0, word, word + used)
-      request.fill(0, word + each, word + each + used)
+      const { filterBytes, knownBytes } = filterSizes(filter, specSize)
+      request.fill(0, word, word + knownBytes)
+      request.fill(0, word + filterBytes, word + filterBytes + knownBytes)
     } else if (type !== ACTION_DROP) view.setUint32(word, 0, true)
-    at += own
+    at += specSize
   }
   view.setUint16(size, 0, true)
   request[count] = 0
@@ -181,38 +182,39 @@ export const writeSpecs = (
   const total = specs.length + (counters === undefined ? 0 : 1)
   let at = start
   let next = 0
-  let counted = counters === undefined
+  let isCounterDone = counters === undefined
   for (let i = 0; i < total; i++) {
-    const known = at + FLOW_SPEC_HEADER <= request.length
-    const countsHere = known && view.getUint32(at, true) === FlowAction.COUNT
-    if (countsHere && counted) throw badLegacy('has counters where the call has none')
-    const spec = countsHere ? undefined : specs[next++]
-    if (spec === undefined) counted = true
+    const hasHeader = at + FLOW_SPEC_HEADER <= request.length
+    const isCounter = hasHeader && view.getUint32(at, true) === FlowAction.COUNT
+    if (isCounter && isCounterDone) throw badLegacy('has counters where the call has none')
+    const spec = isCounter ? undefined : specs[next++]
+    if (spec === undefined) isCounterDone = true
     const type = spec === undefined ? FlowAction.COUNT : (spec.type as number)
     const usual = usualSize(type)
     if (usual === undefined) throw new CallError('EINVAL', `CREATE_FLOW has no spec of type 0x${type.toString(16)}`)
-    const own = (known ? view.getUint16(at + 4, true) : 0) || usual
+    const specSize = (hasHeader ? view.getUint16(at + 4, true) : 0) || usual
     const filter = flowFilters[type]
-    if (at + own > request.length || own < (filter === undefined ? usual : FLOW_SPEC_HEADER))
+    if (at + specSize > request.length || specSize < (filter === undefined ? usual : FLOW_SPEC_HEADER))
       throw badLegacy(`has no room for spec ${i}`)
     view.setUint32(at, (type | ((spec?.flags as number | undefined) ?? 0)) >>> 0, true)
-    view.setUint16(at + 4, own, true)
+    view.setUint16(at + 4, specSize, true)
     const word = at + FLOW_SPEC_HEADER
     if (spec !== undefined && filter !== undefined) {
-      const { each, used } = filterSizes(filter, own)
-      request.set((spec.value as Uint8Array).subarray(0, used), word)
-      request.set((spec.mask as Uint8Array).subarray(0, used), word + each)
+      const { filterBytes, knownBytes } = filterSizes(filter, specSize)
+      request.set((spec.value as Uint8Array).subarray(0, knownBytes), word)
+      request.set((spec.mask as Uint8Array).subarray(0, knownBytes), word + filterBytes)
     } else if (type !== ACTION_DROP) view.setUint32(word, spec === undefined ? counters! : (spec.tag as number), true)
-    at += own
+    at += specSize
   }
   view.setUint16(size, at - start, true)
   request[count] = total
 }
 
 /** Total bytes of the specs in Linux 6.1. */
-export const specsSize = (specs: readonly AnyRecord[], counts: boolean): number =>
-  specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), counts ? FLOW_ACTION : 0)
+export const specsSize = (specs: readonly AnyRecord[], hasCounters: boolean): number =>
+  specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), hasCounters ? FLOW_ACTION : 0)
 
-/** Whether Linux accepts all headers of the specs, and their number. */
-export const specsFit = (specs: readonly AnyRecord[], counts: boolean): boolean =>
-  specs.length + (counts ? 1 : 0) <= FLOW_SPECS && specs.every(({ type }) => usualSize(type as number) !== undefined)
+/** Whether Linux accepts the types of all specs, and their number. */
+export const specsFit = (specs: readonly AnyRecord[], hasCounters: boolean): boolean =>
+  specs.length + (hasCounters ? 1 : 0) <= FLOW_SPECS &&
+  specs.every(({ type }) => usualSize(type as number) !== undefined)

@@ -1,8 +1,8 @@
 /*
- * Parses a message of Linux's ioctl dialect as the kernel does: header, then each attribute in the caller's order, so
- * that of several mistakes the same one is reported (raw.out): unknown mandatory EPROTONOSUPPORT, duplicate EINVAL,
- * wrong length EINVAL, a missing handle ENOENT, a handle of another class EINVAL; then missing attributes, EINVAL.
- * ioctl.ts interprets the attributes.
+ * Parses a message of Linux's ioctl dialect as the kernel does: the header, then each attribute in the caller's order,
+ * so that of several mistakes the same one is reported (test/fixtures/abi/raw.out). Errors of an attribute: unknown but
+ * mandatory EPROTONOSUPPORT, duplicate EINVAL, wrong length EINVAL, a handle without object ENOENT, a handle of another
+ * class EINVAL. Missing mandatory attributes come last, EINVAL. ioctl.ts interprets the attributes.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -12,18 +12,23 @@ import { layout } from '../../spec/linux/layout.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
 import type { CallerView } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { compiledFor, isZero, onDevice, type Room } from './caller.ts'
+import { compiledFor, hasMethodOnDevice, isZero, type UserBuffer } from './caller.ts'
 import type { CompiledLayout } from './cells.ts'
 
+/**
+ * Bytes of struct ib_uverbs_ioctl_hdr {u16 length, object, method, number of attributes; u64 reserved; u32 driver id,
+ * reserved}, and of struct ib_uverbs_attr {u16 id, length, flags, reserved; u64 data}.
+ */
 export const HEADER = 24
 export const ATTRIBUTE = 16
-/** A message has at most one page. */
-const LONGEST = 4096
-/** Values up to this length are inline. */
+/** Maximum bytes of a message: one page. */
+const MAX_MESSAGE = 4096
+/** Values up to this many bytes are in the attribute's data; others are at the address there. */
 export const INLINE = 8
 
 // ---- the compiled table ----
 
+/** An attribute of a method, with the layout of its struct for each class. */
 export interface CompiledAttribute {
   readonly spec: IoctlAttribute
   readonly layout: (className: string) => CompiledLayout
@@ -38,7 +43,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // A method that no device has uses the declaration of one that returns the same values.
+    // GET_CONTEXT has no method here; device.open returns the same values.
     const compiled = compiledFor(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
@@ -63,7 +68,7 @@ export const findMethod = (object: number, number: number, name?: (name: string)
 
 /** Linux hides methods that a device's driver lacks, or that need an object which it cannot have: EPROTONOSUPPORT. */
 const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
-  if (method !== undefined && !onDevice(view, classes, method))
+  if (method !== undefined && !hasMethodOnDevice(view, classes, method))
     throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
   const needed = attributes.find(
     ({ kind, mandatory, classes }) =>
@@ -75,37 +80,44 @@ const requireOnDevice = (view: CallerView, { name, classes, method, attributes }
 
 // ---- attributes of one message ----
 
-export interface Given {
+/** An attribute of a message. */
+export interface PassedAttribute {
   readonly compiled: CompiledAttribute
+  /** Position among all attributes of the message. */
   readonly index: number
   readonly length: number
   /** Pointer, handle or number. */
   readonly data: bigint
-  /** Its 8 bytes. */
+  /** The 8 bytes of `data`. */
   readonly inline: Uint8Array
 }
 
-/** One message: its bytes, their address, and its attributes by id. */
+/** One message: its bytes, their address in the caller, and its known attributes by id. */
 export interface Message {
   readonly view: CallerView
   readonly address: bigint
   readonly bytes: Uint8Array
   readonly method: CompiledMethod
-  readonly given: Map<number, Given>
-  /** The memory that the attribute at an index points to, if it was read. */
+  readonly passed: Map<number, PassedAttribute>
+  /** By index of an attribute: the memory that it points to, if it was read. */
   readonly memory: Map<number, Uint8Array>
 }
 
+/** Offset in the message of the attribute at an index. */
 export const offsetOf = (index: number): number => HEADER + index * ATTRIBUTE
-export const roomOf = (given: Given): Room => ({ address: given.data, length: given.length })
+/** The caller's memory for an output. */
+export const roomOf = (attribute: PassedAttribute): UserBuffer => ({
+  address: attribute.data,
+  length: attribute.length,
+})
 
 /** The input bytes of an attribute. */
-export const bytesOf = (message: Message, given: Given): Uint8Array => {
-  if (given.length <= INLINE) return given.inline.subarray(0, given.length)
-  let bytes = message.memory.get(given.index)
+export const bytesOf = (message: Message, attribute: PassedAttribute): Uint8Array => {
+  if (attribute.length <= INLINE) return attribute.inline.subarray(0, attribute.length)
+  let bytes = message.memory.get(attribute.index)
   if (bytes === undefined) {
-    bytes = message.view.copyIn(given.data, given.length)
-    message.memory.set(given.index, bytes)
+    bytes = message.view.copyIn(attribute.data, attribute.length)
+    message.memory.set(attribute.index, bytes)
   }
   return bytes
 }
@@ -129,21 +141,22 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
 }
 
 /** Checks one attribute as the kernel does before it reads the next. */
-const checkAttribute = (message: Message, given: Given, reserved: number): void => {
-  const { spec } = given.compiled
+const checkAttribute = (message: Message, attribute: PassedAttribute, reserved: number): void => {
+  const { spec } = attribute.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`
   if (
     spec.kind === 'in' &&
     spec.grows &&
-    given.length > spec.max &&
-    !isZero(bytesOf(message, given).subarray(spec.max))
+    attribute.length > spec.max &&
+    !isZero(bytesOf(message, attribute).subarray(spec.max))
   )
     throw new CallError('EOPNOTSUPP', `${where}: bytes after the first ${spec.max} are not 0`)
-  if (given.length < spec.min || (!spec.grows && given.length > spec.max)) throw wrongLength(where, given.length, spec)
+  if (attribute.length < spec.min || (!spec.grows && attribute.length > spec.max))
+    throw wrongLength(where, attribute.length, spec)
   if (reserved !== 0) throw new CallError('EINVAL', `${where}: its reserved field is set`)
-  if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, given.data, spec.classes)
+  if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, attribute.data, spec.classes)
   else if (spec.kind === 'fd') {
-    const fd = BigInt.asIntN(64, given.data)
+    const fd = BigInt.asIntN(64, attribute.data)
     if (fd !== BigInt.asIntN(32, fd)) throw new CallError('EINVAL', `${where}: ${fd} is not a file descriptor`)
     if (fd < 0n) throw new CallError('EBADF', `${where}: ${fd} is not a file descriptor`)
   } else if ((spec.kind === 'newHandle' || spec.kind === 'newFd') && !message.view.hasContext)
@@ -157,10 +170,10 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
   const header = viewOf(view.copyIn(address, HEADER))
   const length = header.getUint16(0, true)
   const count = header.getUint16(6, true)
-  if (length > LONGEST || length !== HEADER + count * ATTRIBUTE)
+  if (length > MAX_MESSAGE || length !== HEADER + count * ATTRIBUTE)
     throw new CallError(
       'EINVAL',
-      `a message of ${count} attributes has ${HEADER + count * ATTRIBUTE} bytes (at most ${LONGEST}), not ${length}`,
+      `a message of ${count} attributes has ${HEADER + count * ATTRIBUTE} bytes (at most ${MAX_MESSAGE}), not ${length}`,
     )
   if (header.getBigUint64(8, true) !== 0n || header.getUint32(20, true) !== 0)
     throw new CallError('EPROTONOSUPPORT', 'a reserved field of the header is set')
@@ -170,7 +183,7 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
   const method = findMethod(header.getUint16(2, true), header.getUint16(4, true), name)
   requireOnDevice(view, method.spec)
   const bytes = view.copyIn(address, length)
-  const message: Message = { view, address, bytes, method, given: new Map(), memory: new Map() }
+  const message: Message = { view, address, bytes, method, passed: new Map(), memory: new Map() }
   const all = viewOf(bytes)
   for (let index = 0; index < count; index++) {
     const at = offsetOf(index)
@@ -181,35 +194,38 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
         throw new CallError('EPROTONOSUPPORT', `${method.spec.name}: the mandatory attribute ${id} is unknown`)
       continue
     }
-    if (message.given.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is passed twice`)
-    const given: Given = {
+    if (message.passed.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is passed twice`)
+    const attribute: PassedAttribute = {
       compiled,
       index,
       length: all.getUint16(at + 2, true),
       data: all.getBigUint64(at + 8, true),
       inline: bytes.subarray(at + 8, at + 16),
     }
-    checkAttribute(message, given, all.getUint16(at + 6, true))
-    message.given.set(id, given)
+    checkAttribute(message, attribute, all.getUint16(at + 6, true))
+    message.passed.set(id, attribute)
   }
   for (const { spec } of method.attributes.values())
-    if (spec.mandatory && !message.given.has(spec.id))
+    if (spec.mandatory && !message.passed.has(spec.id))
       throw new CallError('EINVAL', `${method.spec.name}: attribute ${spec.id} is missing`)
   return message
 }
 
-/** An inline unsigned constant of 8 bytes, at most `max`. */
+/** The number in the data of attribute `id`. Throws CallError EINVAL above `max`. */
 export const constant = (message: Message, id: number, max: bigint): number => {
-  const { data } = message.given.get(id)!
+  const { data } = message.passed.get(id)!
   if (data > max) throw new CallError('EINVAL', `${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`)
   return Number(data)
 }
 
-export const flagsOf = (message: Message, given: Given): number => {
-  const { spec } = given.compiled
+/**
+ * The flags in an attribute of 4 or 8 bytes. Throws CallError EINVAL for other lengths and flags that are not allowed.
+ */
+export const flagsOf = (message: Message, attribute: PassedAttribute): number => {
+  const { spec } = attribute.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`
-  if (given.length !== 4 && given.length !== 8) throw wrongLength(where, given.length, spec)
-  const flags = given.length === 8 ? given.data : given.data & 0xffffffffn
+  if (attribute.length !== 4 && attribute.length !== 8) throw wrongLength(where, attribute.length, spec)
+  const flags = attribute.length === 8 ? attribute.data : attribute.data & 0xffffffffn
   if ((flags & ~BigInt(spec.allowed)) !== 0n)
     throw new CallError('EINVAL', `${where}: flags 0x${flags.toString(16)}, allowed are 0x${spec.allowed.toString(16)}`)
   return Number(flags)

@@ -24,7 +24,7 @@ import {
   driverPart,
   fill,
   GET_CONTEXT_AGAIN,
-  openAgain,
+  isOpenAgain,
   refuse,
   writeDriverPart,
 } from './caller.ts'
@@ -35,33 +35,34 @@ import {
   bytesOf,
   constant,
   flagsOf,
-  type Given,
   HEADER,
   INLINE,
   type Message,
   offsetOf,
+  type PassedAttribute,
   readMessage,
   roomOf,
 } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
-/** Flag of an attribute with an output value. */
+/** UVERBS_ATTR_F_VALID_OUTPUT: the flag of an attribute whose output was written. */
 const VALID_OUTPUT = 2
 
 // ---- from attributes to a call ----
 
-interface Read {
+/** The arguments in a message's attributes, and the class of the call. */
+interface ReadAttributes {
   readonly args: AnyValues
   readonly facts: Facts
   readonly className: string
 }
 
-const readAttributes = (message: Message): Read => {
-  const { method, given } = message
+const readAttributes = (message: Message): ReadAttributes => {
+  const { method, passed } = message
   const { spec } = method
   const args: AnyValues = { ...spec.set }
   const facts: Facts = {}
-  for (const attribute of given.values()) {
+  for (const attribute of passed.values()) {
     const { kind, name, cells, present, id } = attribute.compiled.spec
     if (present !== undefined) throw new CallError(present, `${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
@@ -70,19 +71,19 @@ const readAttributes = (message: Message): Read => {
   }
   const className = classNameOf(message.view, spec.classes, facts)
   const { in: inputs } = declared(className, spec.method!)
-  // An argument that the class lacks belongs to another class of the call and is not required.
-  const wanted = ({ kind, cells, name }: IoctlAttribute): boolean =>
+  // An argument that the class lacks is one of the method's other classes, and not required.
+  const isRequired = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
   const missing = [...method.attributes.values()].find(
-    ({ spec }) => spec.absent !== undefined && !given.has(spec.id) && wanted(spec),
+    ({ spec }) => spec.absent !== undefined && !passed.has(spec.id) && isRequired(spec),
   )
   if (missing !== undefined)
     throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
-  for (const attribute of given.values()) {
+  for (const attribute of passed.values()) {
     const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
-    // Attributes of other classes of the call are checked and ignored.
+    // Attributes of the method's other classes are checked and ignored.
     else if (name !== '' && inputs[name] === undefined) continue
     else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
     else if (kind === 'flags') {
@@ -95,50 +96,52 @@ const readAttributes = (message: Message): Read => {
 
 // ---- answers ----
 
-/** Changes of the message itself: flags, new handles, and places of new descriptors' numbers. */
+/**
+ * Changes of the message itself: flags and new handles in its bytes, and the addresses for new descriptors' numbers.
+ */
 interface Changes {
   readonly bytes: Uint8Array
-  changed: boolean
+  isChanged: boolean
   readonly installs: Install[]
 }
 
-const markFilled = (changes: Changes, given: Given): void => {
-  changes.bytes[offsetOf(given.index) + 4]! |= VALID_OUTPUT
-  changes.changed = true
+/** Tells the caller that an output was written. */
+const markFilled = (changes: Changes, attribute: PassedAttribute): void => {
+  changes.bytes[offsetOf(attribute.index) + 4]! |= VALID_OUTPUT
+  changes.isChanged = true
 }
 
-const writeOutputs = (message: Message, read: Read, result: Result, changes: Changes): void => {
-  for (const given of message.given.values()) {
-    const { spec, layout: compiled } = given.compiled
+const writeOutputs = (message: Message, read: ReadAttributes, result: Result, changes: Changes): void => {
+  for (const attribute of message.passed.values()) {
+    const { spec, layout: compiled } = attribute.compiled
     if (spec.kind === 'out' && spec.cells.length > 0) {
       const bytes = new Uint8Array(spec.max)
       writeCells(compiled(read.className), bytes, result.out, {})
-      if (spec.grows) fill(message.view, roomOf(given), bytes)
-      else message.view.copyOut(given.data, bytes)
-      markFilled(changes, given)
+      if (spec.grows) fill(message.view, roomOf(attribute), bytes)
+      else message.view.copyOut(attribute.data, bytes)
+      markFilled(changes, attribute)
     } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
       const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]!
       const value = result.out[spec.name]
-      fill(message.view, roomOf(given), value === undefined ? new Uint8Array() : payloadOf(of, value))
-      markFilled(changes, given)
+      fill(message.view, roomOf(attribute), value === undefined ? new Uint8Array() : payloadOf(of, value))
+      markFilled(changes, attribute)
     } else if (spec.kind === 'newHandle') {
-      viewOf(changes.bytes).setBigUint64(offsetOf(given.index) + 8, BigInt(result.object ?? 0), true)
-      changes.changed = true
+      viewOf(changes.bytes).setBigUint64(offsetOf(attribute.index) + 8, BigInt(result.object ?? 0), true)
+      changes.isChanged = true
     } else if (spec.kind === 'newFd') {
       const descriptor = descriptorOf(result, 'object')
-      const address = message.address + BigInt(offsetOf(given.index) + 8)
+      const address = message.address + BigInt(offsetOf(attribute.index) + 8)
       if (descriptor !== undefined) changes.installs.push({ descriptor, address, width: 8 })
     }
   }
 }
 
-/** Runs `body` to write an answer, then writes the changes of the message. */
-const writing = (message: Message, ret: Answer, body: (changes: Changes) => void): Answer =>
+/** Runs `body` to write outputs, then writes the changes of the message. Returns `ret` with the installs. */
+const writeAnswer = (message: Message, ret: Answer, body: (changes: Changes) => void): Answer =>
   answering(() => {
-    const changes: Changes = { bytes: message.bytes.slice(), changed: false, installs: [] }
+    const changes: Changes = { bytes: message.bytes.slice(), isChanged: false, installs: [] }
     body(changes)
-    const attributes = BigInt(HEADER)
-    if (changes.changed) message.view.copyOut(message.address + attributes, changes.bytes.subarray(HEADER))
+    if (changes.isChanged) message.view.copyOut(message.address + BigInt(HEADER), changes.bytes.subarray(HEADER))
     return { ...ret, installs: changes.installs }
   })
 
@@ -146,26 +149,32 @@ const SUCCESS: Answer = { ret: 0, installs: [] }
 
 // ---- converters ----
 
+/** Attribute ids of INFO_HANDLES: UVERBS_ATTR_INFO_OBJECT_ID, …_TOTAL_HANDLES, …_HANDLES_LIST. */
+const InfoHandles = { OBJECT_ID: 0, COUNT: 1, LIST: 2 } as const
+/** Attribute ids of QUERY_GID_TABLE: UVERBS_ATTR_QUERY_GID_TABLE_ENTRY_SIZE, …_RESP_ENTRIES, …_RESP_NUM_ENTRIES. */
+const QueryGidTable = { ENTRY_SIZE: 0, LIST: 2, COUNT: 3 } as const
+
 /** INFO_HANDLES and QUERY_GID_TABLE: a list with limited room, and its length. */
 const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
-  const { given, view } = message
-  const handles = message.method.spec.converter === 'handles'
-  const room = given.get(2)!
-  const count = given.get(handles ? 1 : 3)!
-  const attribute = handles ? 'handles' : 'entries'
-  const { of } = declared('device', handles ? 'queryHandles' : 'queryGidTable').out[attribute]!
+  const { passed, view } = message
+  const isHandles = message.method.spec.converter === 'handles'
+  const ids = isHandles ? InfoHandles : QueryGidTable
+  const room = passed.get(ids.LIST)!
+  const count = passed.get(ids.COUNT)!
+  const attribute = isHandles ? 'handles' : 'entries'
+  const { of } = declared('device', isHandles ? 'queryHandles' : 'queryGidTable').out[attribute]!
   if (of.kind !== 'list') throw new Error(`${attribute} is not a list`)
   const size = recordSize(of.fields)
-  const stride = handles ? size : Number(given.get(0)!.data)
+  const stride = isHandles ? size : Number(passed.get(QueryGidTable.ENTRY_SIZE)!.data)
   if (stride === 0 || room.length % stride !== 0 || room.length === 0)
     throw new CallError(
       'EINVAL',
-      `${message.method.spec.name}: ${room.length} bytes hold no whole number of entries of ${stride}`,
+      `${message.method.spec.name}: ${room.length} bytes are not a whole number of entries of ${stride} bytes`,
     )
   const max = room.length / stride
   const args: AnyValues = { max }
-  if (handles) {
-    const object = constant(message, 0, 0xffffn)
+  if (isHandles) {
+    const object = constant(message, InfoHandles.OBJECT_ID, 0xffffn)
     const classes = LinuxObjectClasses[object]
     const known = classes?.flatMap(name => view.schema.className(name) ?? [])
     if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
@@ -190,19 +199,20 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   }
 }
 
-const inputOf = (message: Message, given: Given | undefined): DriverInput => ({
-  length: given?.length ?? 0,
-  bytes: () => bytesOf(message, given!),
+const inputOf = (message: Message, attribute: PassedAttribute | undefined): DriverInput => ({
+  length: attribute?.length ?? 0,
+  bytes: () => bytesOf(message, attribute!),
 })
 
+/** INVOKE_WRITE: a write command in an ioctl. `name` receives the command's name. */
 const invokeWrite = (message: Message, name: (name: string) => void): Decoded => {
-  const { view, given } = message
+  const { view, passed } = message
   const found = deviceCommand(view, constant(message, InvokeWrite.WRITE_CMD, 0xffffffffn), name)
   const { command } = found
-  const core = given.get(InvokeWrite.CORE_IN)
-  const response = given.get(InvokeWrite.CORE_OUT)
-  const driverIn = given.get(UHW_IN)
-  const driverOut = given.get(UHW_OUT)
+  const core = passed.get(InvokeWrite.CORE_IN)
+  const response = passed.get(InvokeWrite.CORE_OUT)
+  const driverIn = passed.get(UHW_IN)
+  const driverOut = passed.get(UHW_OUT)
   if ((core?.length ?? 0) < command.request)
     throw new CallError(
       'ENOSPC',
@@ -227,7 +237,7 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
       const answer = answering(() => commanded.answer(outcome))
       // A second GET_CONTEXT fills its response although it fails.
       if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
-      return writing(message, answer, changes => {
+      return writeAnswer(message, answer, changes => {
         if (response !== undefined && command.out !== undefined) markFilled(changes, response)
         if (driverOut !== undefined && answer.ret === 0) markFilled(changes, driverOut)
         changes.installs.push(...answer.installs)
@@ -238,30 +248,36 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
 
 // ---- legacy part ----
 
-/** A handle, descriptor or flags of other classes: not an argument. */
-const isForeign = ({ args }: Read, { kind, name }: IoctlAttribute): boolean =>
+/** Whether an attribute is a handle, a descriptor or flags that only the method's other classes have. */
+const isForeign = ({ args }: ReadAttributes, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
-const legacyOf = (message: Message, read: Read | undefined, commanded: DecodedCommand | undefined): Uint8Array => {
+/** The legacy part of a message: its bytes with zeros for those that the arguments of `read` or `commanded` restore. */
+const legacyOf = (
+  message: Message,
+  read: ReadAttributes | undefined,
+  commanded: DecodedCommand | undefined,
+): Uint8Array => {
   const bytes = message.bytes.slice()
   const memory: Uint8Array[] = []
-  for (const given of message.given.values()) {
-    const { spec, layout: compiled } = given.compiled
-    const at = offsetOf(given.index)
+  for (const attribute of message.passed.values()) {
+    const { spec, layout: compiled } = attribute.compiled
+    const at = offsetOf(attribute.index)
     const inline = bytes.subarray(at + ATTRIBUTE - INLINE, at + ATTRIBUTE)
     if (read !== undefined && isForeign(read, spec)) continue
     if (spec.kind === 'handle' || spec.kind === 'destroy' || spec.kind === 'fd') inline.fill(0)
-    else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, given.length)
+    else if (spec.kind === 'flags' && spec.name !== '') inline.fill(0, 0, attribute.length)
     else if (
       spec.kind === 'in' &&
       (spec.cells.length > 0 || (commanded !== undefined && spec.id === InvokeWrite.CORE_IN))
     ) {
-      const target = given.length <= INLINE ? inline.subarray(0, given.length) : bytesOf(message, given).slice()
+      const target =
+        attribute.length <= INLINE ? inline.subarray(0, attribute.length) : bytesOf(message, attribute).slice()
       if (spec.cells.length > 0) {
         const struct = target.slice(0, spec.max)
         target.set(residue(compiled(read!.className), struct, read!.args, read!.facts))
       } else clearRequest(commanded!, target)
-      if (given.length > INLINE) memory.push(target)
+      if (attribute.length > INLINE) memory.push(target)
     }
   }
   return packLegacy({ entryPoint: EntryPoint.IOCTL, parts: [bytes, ...memory] })
@@ -283,17 +299,17 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     }
     const read = readAttributes(message)
     const list = spec.converter === undefined ? undefined : listCall(message)
-    const again = openAgain(view, read.className, spec.method)
+    const isAgain = isOpenAgain(view, read.className, spec.method)
     const args = list === undefined ? read.args : { ...read.args, ...list.args }
-    const call: Call = again
+    const call: Call = isAgain
       ? callOf(view, 'device', 'query', 0, {})
       : callOf(view, read.className, spec.method, read.facts.object, args)
-    const driverOut = message.given.get(UHW_OUT)
+    const driverOut = message.passed.get(UHW_OUT)
     const part = spec.driver
       ? driverPart(
           view,
           call,
-          inputOf(message, message.given.get(UHW_IN)),
+          inputOf(message, message.passed.get(UHW_IN)),
           driverOut === undefined ? undefined : roomOf(driverOut),
         )
       : undefined
@@ -302,8 +318,8 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
       legacy: () => legacyOf(message, read, undefined),
       answer: outcome => {
         if (outcome instanceof CallError) return refuse(outcome)
-        return writing(message, again ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
-          if (driverOut !== undefined && !again) {
+        return writeAnswer(message, isAgain ? refuse(GET_CONTEXT_AGAIN) : SUCCESS, changes => {
+          if (driverOut !== undefined && !isAgain) {
             writeDriverPart(view, part, outcome)
             markFilled(changes, driverOut)
           }

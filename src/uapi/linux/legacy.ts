@@ -3,8 +3,8 @@
  * docs/reference/object-dialect.md).
  *
  * It names the system call (`entryPoint`) and has the caller's buffers with zeros for all bytes that the call's
- * arguments restore; what remains are headers, pointers and lengths, the order of attributes, and bytes that the kernel
- * ignores. {u8 entryPoint, u8 0, u16 parts}, then each part as {u32 length, bytes}.
+ * arguments restore; headers, pointers and lengths, the order of attributes, and bytes that the kernel ignores remain.
+ * Its bytes: {u8 entryPoint, u8 0, u16 number of parts}, then each part as {u32 length, bytes}.
  */
 import { CallError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'

@@ -1,7 +1,7 @@
 /*
- * The bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list
- * whose length is in the struct, or the packed specs of a rule (flow.ts). Decoded and encoded, as command.ts does for
- * the struct.
+ * Decodes and encodes the bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work
+ * requests, a list whose length is in the struct, or the packed specs of a rule (flow.ts). command.ts does it for the
+ * struct.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
@@ -21,10 +21,11 @@ import { isZero } from './caller.ts'
 import { clearSpecs, readSpecs, specsFit, specsSize, writeSpecs } from './flow.ts'
 import { badLegacy } from './legacy.ts'
 
+/** Sizes of struct ib_uverbs_send_wr, which drivers may extend, and struct ib_uverbs_sge. */
 const MIN_WORK_REQUEST = 56
 const SGE = 16
 
-/** POST_SEND's work requests and scatter/gather elements follow the struct; all must be present. */
+/** Checks that POST_SEND's work requests and scatter/gather elements follow the struct completely. */
 const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number
   const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
@@ -39,7 +40,7 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
 /** log2 of the maximum records in a list after a struct (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
 const MAX_LOG = 13
 
-/** A list after the struct, whose length is in the struct; zeros may follow. */
+/** Reads a list after the struct, whose length is in the struct as a logarithm; zeros may follow. */
 const readList = (
   { name, in: { tailLog } }: WriteCommand,
   of: Kind,
@@ -85,14 +86,15 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   const { tail, tailLog, tailSpecs, size } = layout
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return
-  const short = (bytes: number): CallError => badLegacy(`has a request of ${request.length} bytes, ${bytes} are needed`)
-  if (request.length < size) throw short(size)
+  const tooShort = (bytes: number): CallError =>
+    badLegacy(`has a request of ${request.length} bytes, ${bytes} are needed`)
+  if (request.length < size) throw tooShort(size)
   if (tailSpecs !== undefined) {
     writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)
     return
   }
   const bytes = payloadOf(call.method.in[tail as string]!.of, value)
-  if (request.length < size + bytes.length) throw short(size + bytes.length)
+  if (request.length < size + bytes.length) throw tooShort(size + bytes.length)
   request.set(bytes, size)
   if (tailLog !== undefined) viewOf(request).setUint32(tailLog, Math.log2((value as AnyRecord[]).length), true)
 }

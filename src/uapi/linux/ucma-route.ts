@@ -1,13 +1,13 @@
 /*
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
- * ib_user_path_rec. It is built from the newer QUERY, with wider addresses, and QUERY_PATH, with the subnet
- * administrator's path records (IBA 15.2.5.16).
+ * ib_user_path_rec. It is built from the results of the newer commands QUERY, with longer addresses, and QUERY_PATH,
+ * with the subnet administrator's path records (IBA 15.2.5.16).
  */
 import { SHORT_ADDRESS } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
 import { viewOf } from '../scalar.ts'
 
-/** Offsets in the response, and bytes of a path. */
+/** Offsets in the response, and bytes and maximum number of paths. */
 const PATHS = 8
 const PATH_BYTES = 64
 const MAX_PATHS = 2
@@ -17,33 +17,38 @@ const COUNT = 192
 const PORT = 196
 const DEVICE_INDEX = 200
 
+/** MTU, rate and packet life time are bytes of a selector (2 bits) and a value (6 bits). */
+const SELECTOR_SHIFT = 6
 const VALUE = 0x3f
 
-/** A path record of the subnet administrator as struct ib_user_path_rec. */
-const writePath = (to: Uint8Array, record: Uint8Array): void => {
+/** Writes a path record of the subnet administrator as struct ib_user_path_rec. */
+const writePath = (path: Uint8Array, record: Uint8Array): void => {
   const from = viewOf(record)
-  const view = viewOf(to)
-  // GIDs and LIDs.
-  to.set(record.subarray(8, 44))
+  const view = viewOf(path)
+  // dgid, sgid, dlid, slid
+  path.set(record.subarray(8, 44))
   const traffic = from.getUint32(44)
+  // raw_traffic, flow_label, reversible, mtu, pkey
   view.setUint32(36, traffic >>> 31, true)
   view.setUint32(40, (traffic >>> 8) & 0xf_ffff)
   view.setUint32(44, record[49]! >> 7, true)
   view.setUint32(48, record[54]! & VALUE, true)
   view.setUint16(52, from.getUint16(50))
-  to[54] = traffic & 0xff
-  to[55] = record[48]!
-  to[56] = record[49]! & 0x7f
-  to[57] = record[53]! & 0xf
-  to[58] = record[54]! >> 6
-  to[59] = record[55]! >> 6
-  to[60] = record[55]! & VALUE
-  to[61] = record[56]! >> 6
-  to[62] = record[56]! & VALUE
-  to[63] = record[57]!
+  // hop_limit, traffic_class, numb_path, sl, mtu_selector
+  path[54] = traffic & 0xff
+  path[55] = record[48]!
+  path[56] = record[49]! & 0x7f
+  path[57] = record[53]! & 0xf
+  path[58] = record[54]! >> SELECTOR_SHIFT
+  // rate_selector, rate, packet_life_time_selector, packet_life_time, preference
+  path[59] = record[55]! >> SELECTOR_SHIFT
+  path[60] = record[55]! & VALUE
+  path[61] = record[56]! >> SELECTOR_SHIFT
+  path[62] = record[56]! & VALUE
+  path[63] = record[57]!
 }
 
-/** `addresses` and `paths`: results of `cm_id.query`. */
+/** Writes the response over the zeros of `bytes`. `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)

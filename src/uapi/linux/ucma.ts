@@ -1,7 +1,7 @@
 /*
  * Linux's dialect of rdma_cm files (R41, R43): a command with its header in one buffer, the response written to a
- * pointer in it. The tables are spec/linux/ucma.ts; cells.ts reads and writes the structs; this file handles lengths
- * and what structs express other than by fields. Errors are those of Linux's ucma.c.
+ * pointer in it. The tables are spec/linux/ucma.ts; cells.ts reads and writes the structs; this file handles lengths,
+ * and arguments that are not single fields of a struct. Errors are those of Linux's ucma.c.
  */
 
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
@@ -20,25 +20,25 @@ import { answering, answeringAs, callOf, declared, refuse } from './caller.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
-/** The descriptor that is written to. */
+/** The descriptor that a program has written to, and the program's other descriptors. */
 export interface UcmaChannel {
-  /** Core's number of its channel. */
+  /** The handle of its channel. */
   readonly object: number
   /** Its number in the caller. */
   readonly fd: number
-  /** Whether an object's events go to the channel of one of the caller's descriptors. */
-  holds(handle: number, fd: number): boolean
-  /** The kind of one of the caller's descriptors, with its object. */
+  /** Whether the events of an object go to the channel with the caller's descriptor `fd`. */
+  reportsTo(handle: number, fd: number): boolean
+  /** The kind of one of the caller's descriptors. */
   kindOf(fd: number): 'channel' | 'other' | 'closed'
 }
 
-interface Compiled {
+interface CompiledCommand {
   readonly command: UcmaCommand
   readonly in: CompiledLayout
   readonly out: CompiledLayout | undefined
 }
 
-const compiled: readonly Compiled[] = ucmaCommands.map(command => {
+const compiled: readonly CompiledCommand[] = ucmaCommands.map(command => {
   const { in: attributes, out: results } = declared(command.class, command.method)
   const { out, name } = command
   return {
@@ -48,10 +48,14 @@ const compiled: readonly Compiled[] = ucmaCommands.map(command => {
   }
 })
 
-const LAST = 22
+/** The highest command, RDMA_USER_CM_CMD_JOIN_MCAST. */
+const LAST_COMMAND = 22
+/** Maximum bytes of an option: ucma.c copies one page. */
+const MAX_OPTION = 4096
 
-const find = (number: number, body: DataView): Compiled => {
-  if (number > LAST) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST}`)
+/** The command with a number; of SET_OPTION the row for the option in `body`. Throws CallError. */
+const findCommand = (number: number, body: DataView): CompiledCommand => {
+  if (number > LAST_COMMAND) throw new CallError('EINVAL', `rdma_cm command ${number}: there are 0 to ${LAST_COMMAND}`)
   const absent = absentUcmaCommands[number]
   if (absent !== undefined) throw new CallError('ENOSYS', `${absent.name}: ${absent.why}`)
   const all = compiled.filter(({ command }) => command.number === number)
@@ -62,17 +66,17 @@ const find = (number: number, body: DataView): Compiled => {
   return found
 }
 
-/** The largest struct. */
+/** Bytes of the largest struct. */
 const MAX_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
 
-/** A sockaddr_in6, or a sockaddr_in in its place, as sockaddr_storage. */
+/** A sockaddr_in6 or sockaddr_in at `at`, extended to a sockaddr_storage. */
 const longAddress = (body: Uint8Array, at: number): Uint8Array => {
-  const storage = new Uint8Array(128)
+  const storage = new Uint8Array(ADDRESS_BYTES)
   storage.set(body.subarray(at, at + SHORT_ADDRESS))
   return storage
 }
 
-/** An address; undefined: an optional address is absent. Linux checks its size before anything else. */
+/** An address in a struct; undefined if it is optional and absent. */
 const readAddress = (
   { name }: UcmaCommand,
   body: Uint8Array,
@@ -82,15 +86,18 @@ const readAddress = (
   const storage = isShort ? longAddress(body, at) : body.slice(at, at + ADDRESS_BYTES)
   const family = viewOf(storage).getUint16(0, true)
   const size = SOCKADDR_BYTES[family] ?? 0
-  const given = isShort ? size : viewOf(body).getUint16(length, true)
-  if (optional && (isShort ? family : given) === 0) return undefined
-  if (given === 0 || given !== size || (isShort && size > SHORT_ADDRESS))
-    throw new CallError('EINVAL', `${name}: attribute ${attribute}: ${given} bytes for an address of family ${family}`)
+  const claimed = isShort ? size : viewOf(body).getUint16(length, true)
+  if (optional && (isShort ? family : claimed) === 0) return undefined
+  if (claimed === 0 || claimed !== size || (isShort && size > SHORT_ADDRESS))
+    throw new CallError(
+      'EINVAL',
+      `${name}: attribute ${attribute}: ${claimed} bytes for an address of family ${family}`,
+    )
   return storage
 }
 
-/** The checks that Linux makes before it looks up the object. */
-const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, args: AnyValues): void => {
+/** Makes the checks that Linux makes before it looks up the object, and reads the addresses into `args`. */
+const checkStruct = ({ command }: CompiledCommand, body: Uint8Array, inLength: number, args: AnyValues): void => {
   const { name, minBytes = 0, only, reserved, addresses = [] } = command
   if (inLength < minBytes)
     throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
@@ -107,13 +114,14 @@ const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, ar
   }
 }
 
-/** Fields of a struct without cells. */
-const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, args: AnyValues): void => {
+/** Reads the arguments for which a struct has no cells, and removes those that are invalid in this struct. */
+const readSpecialFields = (view: CallerView, { command }: CompiledCommand, body: Uint8Array, args: AnyValues): void => {
   const struct = viewOf(body)
   const { data, counted, when, unread } = command
   if (data !== undefined) {
     const length = struct.getUint32(data.length, true)
-    if (length > 4096) throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most 4096`)
+    if (length > MAX_OPTION)
+      throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most ${MAX_OPTION} are allowed`)
     args[data.attribute] = view.copyIn(struct.getBigUint64(data.address, true), length)
   }
   if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length]!)
@@ -121,17 +129,31 @@ const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, arg
   if (unread !== undefined && struct.getUint16(unread.at, true) === unread.is) delete args[unread.attribute]
 }
 
-/** Finds the object that a command is about among those of its channel: ENOENT, EINVAL for another channel. */
-const checkObject = (view: CallerView, channel: UcmaChannel, command: UcmaCommand, about: number, fd: number): void => {
+/**
+ * Checks that the object of a command exists (ENOENT) and that its events go to the channel with descriptor `fd`
+ * (EINVAL).
+ */
+const checkObject = (
+  view: CallerView,
+  channel: UcmaChannel,
+  command: UcmaCommand,
+  handle: number,
+  fd: number,
+): void => {
   const { name } = command
   if (command.from !== undefined && channel.kindOf(fd) !== 'channel')
-    throw new CallError(channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL', `${name}: ${fd} is no channel`)
-  const wanted = command.method === 'create' ? 'cm_id' : command.class
-  if (view.classOf(about)?.name !== wanted) throw new CallError('ENOENT', `${name}: there is no ${wanted} ${about}`)
-  if (!channel.holds(about, fd)) throw new CallError('EINVAL', `${name}: ${wanted} ${about} is of another channel`)
+    throw new CallError(
+      channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL',
+      `${name}: descriptor ${fd} is not an rdma_cm channel`,
+    )
+  const className = command.method === 'create' ? 'cm_id' : command.class
+  if (view.classOf(handle)?.name !== className)
+    throw new CallError('ENOENT', `${name}: there is no ${className} ${handle}`)
+  if (!channel.reportsTo(handle, fd))
+    throw new CallError('EINVAL', `${name}: ${className} ${handle} is of another channel`)
 }
 
-/** Consecutive records of a list, and their number. */
+/** Writes the consecutive path records of a list, and their number. */
 const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)
@@ -155,12 +177,12 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
       throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER} were written`)
     const body = new Uint8Array(MAX_BYTES)
     body.set(written.subarray(UCMA_HEADER))
-    const found = find(header.getUint32(0, true), viewOf(body))
+    const found = findCommand(header.getUint32(0, true), viewOf(body))
     const { command } = found
     name(`ucma ${command.name}`)
     const facts: Facts = {}
     const args: AnyValues = {}
-    readFirst(found, body, inLength, args)
+    checkStruct(found, body, inLength, args)
     const room = command.room ?? command.out?.size ?? 0
     const checkRoom = (): void => {
       if (outLength >= room) return
@@ -168,11 +190,11 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
     }
     if (!command.roomLater) checkRoom()
     readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
-    readRest(view, found, body, args)
+    readSpecialFields(view, found, body, args)
     if (command.channel !== undefined) args[command.channel] = channel.fd
-    const holder = command.from === undefined ? channel.fd : viewOf(body).getInt32(command.from, true)
-    const about = facts.object ?? (args.id as number | undefined)
-    if (about !== undefined) checkObject(view, channel, command, about, holder)
+    const channelFd = command.from === undefined ? channel.fd : viewOf(body).getInt32(command.from, true)
+    const handle = facts.object ?? (args.id as number | undefined)
+    if (handle !== undefined) checkObject(view, channel, command, handle, channelFd)
     checkRoom()
     const object = command.class === 'cm_channel' ? channel.object : facts.object
     const call = callOf(view, command.class, command.method, object, args)

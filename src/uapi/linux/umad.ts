@@ -13,27 +13,28 @@ import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, callOf, refuse } from './caller.ts'
 
-/** State of one opened file. */
+/** One opened file. */
 export interface UmadFile {
-  /** Core's number of its channel, and its number in the caller. */
+  /** The handle of its channel, and its descriptor's number in the caller. */
   readonly object: number
   readonly fd: number
-  /** The mode that the program has chosen; the dialect changes this. */
+  /** The mode that the program has chosen; the functions of this file change it. */
   readonly mode: UmadMode
 }
 
 export interface UmadMode {
-  /** Headers have a P_Key index. */
+  /** Whether headers have a P_Key index. */
   hasPkeys: boolean
-  /** An agent was created: the mode can no longer be changed. */
+  /** Whether an agent was created: then the mode can no longer be changed. */
   isUsed: boolean
 }
 
 const headerBytes = ({ hasPkeys }: UmadMode): number => (hasPkeys ? UmadHeader.bytes : UmadHeader.bytesWithoutPkey)
 
+/** All known flags of agents. */
 const FLAGS = Object.values(MadAgentFlags.values).reduce((all, flag) => all | flag, 0)
 
-/** Arguments of `mad_agent.create`. */
+/** Arguments of `mad_agent.create` from the struct of REGISTER_AGENT. */
 const readRequest = (bytes: Uint8Array): AnyValues => {
   const at = RegisterAgent
   const oui = (bytes[at.oui]! << 16) | (bytes[at.oui + 1]! << 8) | bytes[at.oui + 2]!
@@ -47,6 +48,7 @@ const readRequest = (bytes: Uint8Array): AnyValues => {
   }
 }
 
+/** The same from the struct of REGISTER_AGENT2. */
 const readRequest2 = (bytes: Uint8Array): AnyValues => {
   const at = RegisterAgent2
   const view = viewOf(bytes)
@@ -67,7 +69,7 @@ const u32 = (value: number): Uint8Array => {
   return bytes
 }
 
-/** Attributes with their default value are left out. */
+/** Omits arguments that have their default values. */
 const withoutDefaults = ({ oui, flags, rmppVersion, qpn, mgmtClass, ...rest }: AnyValues): AnyValues => ({
   ...rest,
   mgmtClass,
@@ -146,7 +148,7 @@ export const decodeUmadIoctl = (
     }
   })
 
-/** Decodes what is written to a umad file: a header, followed by a message. */
+/** Decodes the `length` bytes at `address` that were written to a umad file: a header, followed by a message. */
 export const decodeUmadWrite = (
   view: CallerView,
   { mode }: UmadFile,
@@ -155,11 +157,11 @@ export const decodeUmadWrite = (
 ): Decoded | Answer =>
   answeringAs((name): Decoded => {
     name('umad write')
-    const room = headerBytes(mode)
-    if (length < room + RMPP_HEADER_BYTES || length > room + MAD_MESSAGE_BYTES)
+    const headerSize = headerBytes(mode)
+    if (length < headerSize + RMPP_HEADER_BYTES || length > headerSize + MAD_MESSAGE_BYTES)
       throw new CallError(
         'EINVAL',
-        `umad: ${length} bytes; a header of ${room} and a message of ${RMPP_HEADER_BYTES} to ${MAD_MESSAGE_BYTES} are written`,
+        `umad: ${length} bytes; a header of ${headerSize} and a message of ${RMPP_HEADER_BYTES} to ${MAD_MESSAGE_BYTES} are written`,
       )
     const written = view.copyIn(address, length)
     const header = viewOf(written)
@@ -168,7 +170,7 @@ export const decodeUmadWrite = (
       throw new CallError('EINVAL', `umad: agent ${id} is not in 0 to ${MAD_CHANNEL_AGENTS - 1}`)
     requireAgent(view, id, 'EIO')
     const tag = new Uint8Array(MAD_TAG_BYTES)
-    tag.set(written.subarray(0, room))
+    tag.set(written.subarray(0, headerSize))
     const args: AnyValues = {
       address: {
         dgid: written.slice(UmadHeader.gid, UmadHeader.gid + 16),
@@ -186,7 +188,7 @@ export const decodeUmadWrite = (
       timeout: header.getUint32(UmadHeader.timeout, true),
       retries: header.getUint32(UmadHeader.retries, true),
       tag,
-      data: written.slice(room),
+      data: written.slice(headerSize),
     }
     return {
       call: callOf(view, 'mad_agent', 'send', id, args),
@@ -196,7 +198,7 @@ export const decodeUmadWrite = (
     }
   })
 
-/** The header of a message that was read. */
+/** Writes the header of a message for the program, with the results of `mad_channel.receive`. */
 const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void => {
   const { agent, status, length, tag } = values
   const address = values.address as AnyRecord | undefined
@@ -216,7 +218,7 @@ const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void
   if (mode.hasPkeys) view.setUint16(UmadHeader.pkeyIndex, values.pkeyIndex as number, true)
 }
 
-/** Decodes a read(2) of `length` bytes to `address` of a umad file. */
+/** Decodes a read(2) from a umad file of `length` bytes to `address`. */
 export const decodeUmadRead = (
   view: CallerView,
   { object, mode }: UmadFile,
@@ -225,23 +227,25 @@ export const decodeUmadRead = (
 ): Decoded | Answer =>
   answeringAs((name): Decoded => {
     name('umad read')
-    const room = headerBytes(mode)
-    if (length < room)
-      throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${room}`)
+    const headerSize = headerBytes(mode)
+    if (length < headerSize)
+      throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${headerSize}`)
     return {
-      call: callOf(view, 'mad_channel', 'receive', object, { room: Math.min(length - room, MAD_MESSAGE_BYTES * 2) }),
+      call: callOf(view, 'mad_channel', 'receive', object, {
+        room: Math.min(length - headerSize, MAD_MESSAGE_BYTES * 2),
+      }),
       legacy: () => undefined,
       answer: outcome =>
         answering(() => {
           if (outcome instanceof CallError) return refuse(outcome)
           const { out } = outcome
           const data = out.data as Uint8Array
-          const bytes = new Uint8Array(room + data.length)
-          writeHeader(bytes.subarray(0, room), out, mode)
-          bytes.set(data, room)
+          const bytes = new Uint8Array(headerSize + data.length)
+          writeHeader(bytes.subarray(0, headerSize), out, mode)
+          bytes.set(data, headerSize)
           view.copyOut(address, bytes)
           if (data.length === out.length) return { ret: bytes.length, installs: [] }
-          // The header tells the caller the length, with which it reads again.
+          // The header has the length, with which the caller reads again.
           return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
         }),
     }

@@ -2,29 +2,35 @@
  * Linux's write() dialect (R41): a command with its header in one buffer, the response written to a pointer in it.
  *
  * This file handles the two headers and their lengths; command.ts the rest. The return value is the whole length.
- * Errors are those of `raw.out`: EINVAL if the length differs from the header's, ENOSPC for a request or room that is
- * too small.
+ * Errors are the kernel's (test/fixtures/abi/raw.out): EINVAL if the length differs from the header's, ENOSPC for a
+ * request, or memory for the response, that is too small.
  */
 import { CallError } from '../../spec/errno.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
 import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { answering, answeringAs, type DriverInput, type Room } from './caller.ts'
+import { answering, answeringAs, type DriverInput, type UserBuffer } from './caller.ts'
 import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './command.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
-/** Bytes of {command, in_words, out_words}, and of an extended command's second header. */
+/**
+ * Bytes of struct ib_uverbs_cmd_hdr {u32 command, u16 in_words, out_words}, and of the second header of an extended
+ * command, struct ib_uverbs_ex_cmd_hdr {u64 response, u16 provider_in_words, provider_out_words, u32 reserved}. Words
+ * have 4 bytes, in an extended command 8.
+ */
 export const HEADER = 8
 export const EX_HEADER = 16
 
-/** Offset of the request. */
+/** Offset of the request in the buffer. */
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
 
-const room = (address: bigint, length: number): Room | undefined => (length === 0 ? undefined : { address, length })
+const bufferAt = (address: bigint, length: number): UserBuffer | undefined =>
+  length === 0 ? undefined : { address, length }
 
 const inputOf = (bytes: Uint8Array): DriverInput => ({ length: bytes.length, bytes: () => bytes })
 
-const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+/** The parts of a command without a second header. Throws CallError. */
+const plainEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const { command } = found
   const header = viewOf(bytes)
   const words = header.getUint16(4, true)
@@ -49,11 +55,14 @@ const plain = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
     response: command.out === undefined ? undefined : { address: response, length: coreOut },
     driverInput: inputOf(bytes.subarray(end)),
     driverResponse:
-      command.driver && command.out !== undefined ? room(response + BigInt(coreOut), outLength - coreOut) : undefined,
+      command.driver && command.out !== undefined
+        ? bufferAt(response + BigInt(coreOut), outLength - coreOut)
+        : undefined,
   }
 }
 
-const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
+/** The parts of an extended command. Throws CallError. */
+const extendedEnvelope = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   const { command } = found
   const start = HEADER + EX_HEADER
   if (bytes.length < start)
@@ -83,9 +92,9 @@ const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   } else if (outLength + driverOut !== 0) throw new CallError('EINVAL', `${command.name}: a length without a response`)
   return {
     request: bytes.subarray(start, start + inLength),
-    response: room(response, outLength),
+    response: bufferAt(response, outLength),
     driverInput: inputOf(bytes.subarray(start + inLength)),
-    driverResponse: room(response + BigInt(outLength), driverOut),
+    driverResponse: bufferAt(response + BigInt(outLength), driverOut),
   }
 }
 
@@ -100,14 +109,14 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
     return decodeWriteBytes(view, view.copyIn(address, length))
   })
 
-/** Decodes a command for a uverbs file that is in our own memory. */
+/** Decodes a command for a uverbs file from bytes in our own memory. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
   answeringAs((name): Decoded => {
     if (bytes.length < HEADER)
       throw new CallError('EINVAL', `a command has at least ${HEADER} bytes, not ${bytes.length}`)
     const number = viewOf(bytes).getUint32(0, true)
     const found = deviceCommand(view, number, name)
-    const envelope = (number & EXTENDED ? extended : plain)(found, bytes)
+    const envelope = (number & EXTENDED ? extendedEnvelope : plainEnvelope)(found, bytes)
     const commanded = readCommand(view, found, envelope)
     return {
       call: commanded.call,

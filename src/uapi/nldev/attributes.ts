@@ -30,6 +30,7 @@ type ValueOf<K extends NldevKind> = K extends 'u8' | 'u32' | 's32'
       ? string
       : Uint8Array
 
+/** Size of struct nlattr. */
 const HEADER = 4
 const padded = (length: number): number => (length + 3) & ~3
 
@@ -86,13 +87,13 @@ export const encodeAttributes = (entries: Entries): Uint8Array => {
 
 // ---- reading ----
 
-/** One encoded attribute: its type with flags, and its value. */
+/** One encoded attribute: its type with the flag NLA_F_NESTED, and its value. */
 interface Raw {
   readonly type: number
   readonly bytes: Uint8Array
 }
 
-/** Attributes up to the first malformed byte; `rest`: the bytes from there. */
+/** Attributes up to the first malformed one; `rest`: the number of bytes from there on. */
 const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly rest: number } => {
   const view = viewOf(bytes)
   const raw: Raw[] = []

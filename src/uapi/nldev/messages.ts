@@ -14,10 +14,11 @@ export interface Message {
   readonly body: Uint8Array
 }
 
+/** Size of struct nlmsghdr. */
 export const MESSAGE_HEADER = 16
 const padded = (length: number): number => (length + 3) & ~3
 
-/** Messages of one datagram, up to the first with a wrong length, where Linux stops too. */
+/** Messages of one datagram, up to the first with a wrong length: Linux ignores the rest of the datagram too. */
 export const readMessages = (datagram: Uint8Array): Message[] => {
   const view = viewOf(datagram)
   const messages: Message[] = []
@@ -57,7 +58,8 @@ export interface Acknowledgement {
   readonly capped: boolean
 }
 
-const sentence = (text: string): Uint8Array => {
+/** The attribute NLMSGERR_ATTR_MSG with a text. */
+const reasonAttribute = (text: string): Uint8Array => {
   const encoded = new TextEncoder().encode(`${text}\0`)
   const bytes = new Uint8Array(padded(4 + encoded.length))
   viewOf(bytes).setUint16(0, 4 + encoded.length, true)
@@ -75,7 +77,7 @@ export const writeAcknowledgement = (
   const repeatsRequest = errno !== 0 && !capped
   const repeated = writeMessage(request)
   const copied = repeatsRequest ? repeated : repeated.subarray(0, MESSAGE_HEADER)
-  const extra = reason === undefined ? new Uint8Array() : sentence(reason)
+  const extra = reason === undefined ? new Uint8Array() : reasonAttribute(reason)
   const body = new Uint8Array(4 + padded(copied.length) + extra.length)
   viewOf(body).setInt32(0, -errno, true)
   body.set(copied, 4)

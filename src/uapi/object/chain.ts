@@ -1,7 +1,7 @@
 /*
  * Encoding of chains (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size} and a
  * message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the call's object is the one that
- * entry `ref` created; an attribute with flag CHAINED names an entry in the same way. Answers replace messages.
+ * entry `ref` created; the value of an attribute with flag CHAINED is an entry's number too. Answers replace messages.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -26,29 +26,30 @@ export interface ChainEntry {
   readonly message: Uint8Array
 }
 
-/** The entries of a chain up to the first unreadable one, at `end`, with the reason. */
+/** The entries of a chain up to the first unreadable one, which is at `end`; `error` says why. */
 export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []
   let at = 0
-  const bad = (reason: string) => ({
+  const unreadable = (reason: string) => ({
     entries,
     end: at,
     error: new CallError('EINVAL', `entry ${entries.length} of the chain, at ${at}: ${reason}`),
   })
   while (at < bytes.length) {
-    if (entries.length === MAX_ENTRIES) return bad(`a chain has at most ${MAX_ENTRIES} entries`)
-    if (at + ENTRY + HEADER > bytes.length) return bad(`${bytes.length - at} bytes are left, an entry has at least 24`)
+    if (entries.length === MAX_ENTRIES) return unreadable(`a chain has at most ${MAX_ENTRIES} entries`)
+    if (at + ENTRY + HEADER > bytes.length)
+      return unreadable(`${bytes.length - at} bytes are left, an entry has at least ${ENTRY + HEADER}`)
     const flags = view.getUint8(at + 1)
     const ref = view.getUint16(at + 2, true)
     const size = view.getUint32(at + 4, true)
-    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) return bad(`its flags 0x${flags.toString(16)} are unknown`)
+    if ((flags & ~ChainEntryFlag.OBJECT) !== 0) return unreadable(`its flags 0x${flags.toString(16)} are unknown`)
     if (size < HEADER || size % 8 !== 0 || size > bytes.length - at - ENTRY)
-      return bad(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
+      return unreadable(`its size is ${size}; a multiple of 8 from ${HEADER} to ${bytes.length - at - ENTRY} is right`)
     const message = bytes.subarray(at + ENTRY, at + ENTRY + size)
-    const named = (flags & ChainEntryFlag.OBJECT) !== 0
+    const refersToEntry = (flags & ChainEntryFlag.OBJECT) !== 0
     const classId = view.getUint16(at + ENTRY + 2, true)
-    entries.push({ call: view.getUint8(at), classId, ref: named ? ref : undefined, at: at + ENTRY, message })
+    entries.push({ call: view.getUint8(at), classId, ref: refersToEntry ? ref : undefined, at: at + ENTRY, message })
     at += ENTRY + size
   }
   return { entries, end: at }
@@ -61,13 +62,15 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
   return entries
 }
 
-/** One call of a chain to be sent. References may name entries: by attribute, and for the object of the call. */
+/**
+ * One call of a chain to be sent. Its object, and objects in its arguments, may be those that earlier entries create.
+ */
 export interface Link {
   readonly call: Call
   readonly options?: EncodeOptions
-  /** The entry that creates the call's object. */
+  /** The entry that creates the call's object; undefined: the object of `call`. */
   readonly object?: number | undefined
-  /** By attribute: the entry that creates the object; the call's own argument is ignored. */
+  /** By attribute: the entry that creates the object; the argument in `call` is ignored. */
   readonly refs?: ChainedRefs | undefined
 }
 

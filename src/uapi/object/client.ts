@@ -22,22 +22,24 @@ import {
   payloadSize,
   type Slot,
   valueIn,
-  WRITTEN,
+  WRITTEN_SHIFT,
   writePayload,
 } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Room for an output: bytes in the message, or memory elsewhere. */
+/** Room for an output: a number of bytes in the message, or the caller's memory. */
 export type OutputRoom = number | { readonly address: bigint; readonly length: number }
 
-/** Default room for outputs of variable length. */
+/** Default room for outputs of variable length, bytes. */
 const LIST_ROOM = 1024
 
 /** Contents of a message beyond the call. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
-  /** By attribute; by default every output gets room, lists and blobs 1 KiB. `0`: not requested. */
+  /**
+   * By attribute: the room for an output; 0: not requested. By default every output has room, lists and blobs 1 KiB.
+   */
   readonly rooms?: { readonly [attribute: string]: OutputRoom }
   /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
   readonly ignorable?: readonly string[]
@@ -45,7 +47,7 @@ export interface EncodeOptions {
   readonly elsewhere?: { readonly [attribute: string]: bigint }
 }
 
-/** The chain entries, by attribute, whose objects a call names instead of its arguments. */
+/** By attribute: the chain entry whose object a call uses instead of its argument. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
 /** No options. */
@@ -56,7 +58,8 @@ const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): Ou
   return rooms?.[name] ?? (isMany ? Math.min(sizeOf(of), LIST_ROOM) : sizeOf(of))
 }
 
-const inMessage = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
+/** Bytes in the message for an output. */
+const messageBytes = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
 
 const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
@@ -82,7 +85,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NO_OPTIONS, r
   }
   for (const slot of outputs) {
     const room = roomOf(slot, options)
-    if (room !== 0) length += ATTRIBUTE + pad(inMessage(room))
+    if (room !== 0) length += ATTRIBUTE + pad(messageBytes(room))
   }
   if (options.legacy !== undefined) length += ATTRIBUTE + pad(options.legacy.length)
   if (length > 0xffff) throw tooLong(where, length)
@@ -103,8 +106,8 @@ export const writeMessage = (
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)
   let at = start + HEADER
-  /** Starts an attribute with a payload of `size` bytes; returns the payload's offset. */
-  const begin = (id: number, flags: number, size: number): number => {
+  /** Writes the header of the next attribute, with a payload of `size` bytes; returns the payload's offset. */
+  const addAttribute = (id: number, flags: number, size: number): number => {
     const payload = at + ATTRIBUTE
     view.setUint16(at, ATTRIBUTE + size, true)
     view.setUint16(at + 2, id, true)
@@ -112,7 +115,7 @@ export const writeMessage = (
     at = payload + pad(size)
     return payload
   }
-  const pointTo = (payload: number, address: bigint, size: number): void => {
+  const writeIndirect = (payload: number, address: bigint, size: number): void => {
     view.setBigUint64(payload, address, true)
     view.setBigUint64(payload + 8, BigInt(size), true)
   }
@@ -124,18 +127,19 @@ export const writeMessage = (
     const flags = (options.ignorable?.includes(name) ? 0 : MANDATORY) | (entry === undefined ? 0 : CHAINED)
     const address = options.elsewhere?.[name]
     const size = payloadSize(of, value)
-    if (address === undefined) writePayload(view, begin(id, flags, size), of, value)
-    else pointTo(begin(id, flags | IS_INDIRECT, INDIRECT), address, size)
+    if (address === undefined) writePayload(view, addAttribute(id, flags, size), of, value)
+    else writeIndirect(addAttribute(id, flags | IS_INDIRECT, INDIRECT), address, size)
   }
   for (const slot of outputs) {
     const { id } = slot.attribute
     const room = roomOf(slot, options)
     if (room === 0) continue
-    if (typeof room === 'number') begin(id, OUT, room)
-    else pointTo(begin(id, OUT | IS_INDIRECT, INDIRECT), room.address, room.length)
+    if (typeof room === 'number') addAttribute(id, OUT, room)
+    else writeIndirect(addAttribute(id, OUT | IS_INDIRECT, INDIRECT), room.address, room.length)
   }
   const { legacy } = options
-  if (legacy !== undefined) writeBytes(view, begin(CommonAttribute.LEGACY, 0, legacy.length), legacy.length, legacy)
+  if (legacy !== undefined)
+    writeBytes(view, addAttribute(CommonAttribute.LEGACY, 0, legacy.length), legacy.length, legacy)
 }
 
 /** The message of a call. Throws as `messageLength`. */
@@ -146,8 +150,8 @@ export const encodeCall = (call: Call, options: EncodeOptions = NO_OPTIONS): Uin
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors are values. Throws
- * CallError EINVAL if the message is not an answer to `call`.
+ * The result in an answered message. `copyIn` reads indirect outputs; without it they are omitted. Descriptors are
+ * their numbers. Throws CallError EINVAL if the message is not an answer to `call`.
  */
 export const decodeResult = (
   call: Call,
@@ -171,7 +175,7 @@ export const decodeResult = (
         out[name] = valueIn(path, attribute.of, viewOf(copyIn(address, Number(length))), 0, Number(length))
       continue
     }
-    const written = item.flags >>> WRITTEN
+    const written = item.flags >>> WRITTEN_SHIFT
     if (written > item.length)
       throw new CallError('EINVAL', `${path}: ${written} bytes written into a room of ${item.length}`)
     out[name] = valueIn(path, attribute.of, view, item.payload, written)

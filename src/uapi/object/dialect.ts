@@ -5,11 +5,11 @@
  *
  * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length including its header,
  * u16 id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer
- * is the message itself, changed in place: object_id, the payloads of outputs and their flags: `filled` and, in bits
- * 16–31, the number of bytes written (of an indirect one: in its length). Attributes keep their length, so that an
- * answered message can still be walked. Errors: unknown class or method EOPNOTSUPP; unknown mandatory attribute
- * EPROTONOSUPPORT; too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; malformed,
- * missing or out of limits EINVAL.
+ * is the message itself, changed in place: object_id, the payloads of outputs, and the flags of outputs, which get
+ * `filled` and, in bits 16–31, the number of bytes written (for an indirect output its u64 length gets the number).
+ * Attributes keep their length, so that an answered message can still be walked. Errors: unknown class or method
+ * EOPNOTSUPP; unknown mandatory attribute EPROTONOSUPPORT; too little room ENOSPC, with the needed sizes; nonzero
+ * unknown end of a record E2BIG; malformed, missing or out of limits EINVAL.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -30,7 +30,7 @@ import {
   payloadSize,
   type Slot,
   valueIn,
-  WRITTEN,
+  WRITTEN_SHIFT,
   writePayload,
 } from './format.ts'
 
@@ -38,8 +38,8 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Maximum indirect payload of kinds with variable length. */
-const LONGEST = 1 << 20
+/** Maximum bytes of an indirect record, which may be longer than the known one. */
+const MAX_RECORD = 1 << 20
 
 /** A decoded message. */
 export interface ObjectMessage {
@@ -49,15 +49,15 @@ export interface ObjectMessage {
   readonly short: CallError | undefined
   /**
    * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, usually ENOSPC, and then
-   * leaves the message unchanged. Returns the message, and the places of descriptors' numbers.
+   * leaves the message unchanged. Returns the message, and where the numbers of new descriptors belong.
    */
-  answer(result: Result): { message: Uint8Array; installs: readonly Placed[] }
+  answer(result: Result): { message: Uint8Array; installs: readonly DescriptorSlot[] }
   /** Writes a refusal into the message and returns it; after ENOSPC it has the size that each output needs. */
   refuse(): Uint8Array
 }
 
-/** A descriptor's number belongs at this offset of the message, or of the memory at `base`. */
-export interface Placed {
+/** A new descriptor whose number belongs at `offset` of the message, or of the memory at `base`. */
+export interface DescriptorSlot {
   readonly descriptor: Install['descriptor']
   readonly offset: number
   readonly base?: bigint
@@ -69,8 +69,8 @@ interface Needed {
   readonly size: number
 }
 
-/** Room for an output. */
-interface Place {
+/** An output of a message. */
+interface Output {
   readonly slot: Slot
   readonly item: Item
 }
@@ -78,7 +78,9 @@ interface Place {
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
-/** The object that an entry of the current chain created, in the form in which this attribute refers to objects. */
+/**
+ * The reference by which an attribute of kind `of` names the object that entry `value` of the current chain created.
+ */
 const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
   if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
   if (of.kind !== 'ref' && of.kind !== 'fd')
@@ -86,63 +88,64 @@ const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): num
   return view.chained(path, of, value as number)
 }
 
-/** Descriptors whose numbers are inside the value of another attribute. */
-const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
+/** Descriptors whose numbers are inside the value of attribute `name`, with offsets in that value. */
+const descriptorsWithin = (result: Result, name: string, of: Kind): DescriptorSlot[] =>
   of.kind === 'fd' || result.descriptors === undefined
     ? []
     : result.descriptors
         .filter(({ attribute }) => attribute === name)
         .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
-const hasPlace = (places: readonly Place[], id: number): boolean => {
-  for (let i = 0; i < places.length; i++) if (places[i]!.item.id === id) return true
+const hasOutput = (outputs: readonly Output[], id: number): boolean => {
+  for (let i = 0; i < outputs.length; i++) if (outputs[i]!.item.id === id) return true
   return false
 }
 
-const NO_INSTALLS: readonly Placed[] = Object.freeze([])
+const NO_INSTALLS: readonly DescriptorSlot[] = Object.freeze([])
 
-/** Writes results into the rooms of a message, or the sizes that they need. */
+/** Writes a result into a message. If an output does not fit, adds the needed sizes to `needed` and throws ENOSPC. */
 const answerIn = (
   where: string,
   view: CallerView,
   message: Uint8Array,
   header: DataView,
-  places: readonly Place[],
+  outputs: readonly Output[],
   needed: Needed[],
   result: Result,
-): readonly Placed[] => {
-  const filled: { place: Place; value: AnyValue; length: number }[] = []
+): readonly DescriptorSlot[] => {
+  const filled: { output: Output; value: AnyValue; length: number }[] = []
   let short: CallError | undefined
-  for (const place of places) {
-    const { item, slot } = place
+  for (const output of outputs) {
+    const { item, slot } = output
     const { name, path, attribute } = slot
-    const own = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
-    const value = own ? 0xffffffff : result.out[name]
+    const isDescriptor = attribute.of.kind === 'fd' && descriptorOf(result, name) !== undefined
+    // −1 until the descriptor is installed.
+    const value = isDescriptor ? 0xffffffff : result.out[name]
     if (value === undefined) continue
     const length = payloadSize(attribute.of, value)
     const room = item.flags & IS_INDIRECT ? indirect(path, header, item).length : item.length
     if (length > room) {
       short ??= spaceError(path, length, room)
       needed.push({ item, size: length })
-    } else filled.push({ place, value, length })
+    } else filled.push({ output, value, length })
   }
   if (short !== undefined) throw short
-  const installs = result.descriptors === undefined ? NO_INSTALLS : placesOf(where, header, filled, result)
-  for (const { place, value } of filled) {
-    const { path, attribute } = place.slot
-    if (place.item.flags & IS_INDIRECT)
-      view.copyOut(indirect(path, header, place.item).address, payloadOf(attribute.of, value))
+  const installs = result.descriptors === undefined ? NO_INSTALLS : installsOf(where, header, filled, result)
+  for (const { output, value } of filled) {
+    const { path, attribute } = output.slot
+    if (output.item.flags & IS_INDIRECT)
+      view.copyOut(indirect(path, header, output.item).address, payloadOf(attribute.of, value))
   }
-  for (const { place, value, length } of filled) {
-    const { at, flags, payload, length: room } = place.item
+  for (const { output, value, length } of filled) {
+    const { at, flags, payload, length: room } = output.item
     if (flags & IS_INDIRECT) {
       header.setBigUint64(payload + 8, BigInt(length), true)
       header.setUint32(at + 4, flags | FILLED, true)
       continue
     }
     for (let i = payload; i < payload + room; i++) message[i] = 0
-    writePayload(header, payload, place.slot.attribute.of, value)
-    header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN)) >>> 0, true)
+    writePayload(header, payload, output.slot.attribute.of, value)
+    header.setUint32(at + 4, ((flags & 0xffff) | FILLED | (length << WRITTEN_SHIFT)) >>> 0, true)
   }
   if (result.object !== undefined && descriptorOf(result, 'object') === undefined)
     header.setUint32(4, result.object, true)
@@ -150,27 +153,27 @@ const answerIn = (
   return installs
 }
 
-/** The places of the numbers of a result's descriptors. ENOSPC if one has no room. */
-const placesOf = (
+/** Where the numbers of a result's descriptors belong. Throws ENOSPC if one of them has no room in the message. */
+const installsOf = (
   where: string,
   header: DataView,
-  filled: readonly { readonly place: Place }[],
+  filled: readonly { readonly output: Output }[],
   result: Result,
-): readonly Placed[] => {
-  const installs: Placed[] = []
-  const own = descriptorOf(result, 'object')
-  if (own !== undefined) installs.push({ descriptor: own, offset: 4 })
-  for (const { place } of filled) {
-    const { slot, item } = place
+): readonly DescriptorSlot[] => {
+  const installs: DescriptorSlot[] = []
+  const created = descriptorOf(result, 'object')
+  if (created !== undefined) installs.push({ descriptor: created, offset: 4 })
+  for (const { output } of filled) {
+    const { slot, item } = output
     const descriptor = slot.attribute.of.kind === 'fd' ? descriptorOf(result, slot.name) : undefined
     if (descriptor !== undefined) installs.push({ descriptor, offset: item.payload })
     for (const within of descriptorsWithin(result, slot.name, slot.attribute.of))
       if (item.flags & IS_INDIRECT) installs.push({ ...within, base: indirect(slot.path, header, item).address })
       else installs.push({ ...within, offset: item.payload + within.offset })
   }
-  const lost = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
-  if (lost !== undefined)
-    throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${lost.attribute}`)
+  const missing = result.descriptors?.find(one => !installs.some(({ descriptor }) => descriptor === one))
+  if (missing !== undefined)
+    throw new CallError('ENOSPC', `${where}: there is no room for the descriptor ${missing.attribute}`)
   return installs
 }
 
@@ -187,23 +190,23 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     )
   const classId = header.getUint16(2, true)
   const cls = view.schema.classById(classId)
-  const named = cls === undefined ? undefined : methodByCall(cls, call)
-  if (cls === undefined || named === undefined) throw new CallError('EOPNOTSUPP', lacksCall(cls, classId, call))
-  const { where } = named
+  const compiled = cls === undefined ? undefined : methodByCall(cls, call)
+  if (cls === undefined || compiled === undefined) throw new CallError('EOPNOTSUPP', lacksCall(cls, classId, call))
+  const { where } = compiled
   const object = header.getUint32(4, true)
   if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)
     throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
-  if (object !== 0 && creates(named.method))
+  if (object !== 0 && creates(compiled.method))
     throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for an object to be created`)
-  if (!view.hasContext && !(cls.name === 'device' && named.name === 'open'))
+  if (!view.hasContext && !(cls.name === 'device' && compiled.name === 'open'))
     throw new CallError('EINVAL', `${where}: the descriptor has no context yet: call device.open first`)
 
   const message = bytes.length === length ? bytes : bytes.subarray(0, length)
   const args: AnyValues = {}
-  const places: Place[] = []
-  /** Ids of attributes that the method lacks. */
+  const outputs: Output[] = []
+  /** Ids of attributes in the message that the method lacks. */
   let others: Set<number> | undefined
-  // Bytes needed by outputs that do not fit.
+  /** Outputs that do not fit. */
   const needed: Needed[] = []
   let short: CallError | undefined
   let legacy: Uint8Array | undefined
@@ -217,22 +220,23 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         'EINVAL',
         `${where}: attribute 0x${id.toString(16)} has unknown flags 0x${flags.toString(16)}`,
       )
-    const slot = (isOut ? named.out : named.in).get(id)
+    const slot = (isOut ? compiled.out : compiled.in).get(id)
     const isTwice =
-      others?.has(id) === true || (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasPlace(places, id))
+      others?.has(id) === true ||
+      (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasOutput(outputs, id))
     if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is passed twice`)
     if (slot === undefined) {
       others ??= new Set()
       others.add(id)
       if (id === CommonAttribute.LEGACY && !isOut && (flags & IS_INDIRECT) === 0)
         legacy = message.slice(item.payload, item.payload + item.length)
-      else if ((isOut ? named.in : named.out).has(id))
+      else if ((isOut ? compiled.in : compiled.out).has(id))
         throw new CallError(
           'EINVAL',
           `${where}: attribute 0x${id.toString(16)} is an ${isOut ? 'input' : 'output'}, not an ${isOut ? 'output' : 'input'}`,
         )
       // A known attribute that can never apply to this device: refused even if marked optional.
-      const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
+      const refused = Object.values(compiled.method.refused ?? {}).find(one => one.id === id && !isOut)
       if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
       if (flags & MANDATORY)
         throw new CallError('EPROTONOSUPPORT', `${where}: the mandatory attribute 0x${id.toString(16)} is unknown`)
@@ -249,31 +253,32 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
         short ??= spaceError(path, size, room)
         needed.push({ item, size })
       }
-      places.push({ slot, item })
+      outputs.push({ slot, item })
       continue
     }
     let value: AnyValue
     if (flags & IS_INDIRECT) {
       const { address, length: size } = indirect(path, header, item)
-      const limit = Math.max(sizeOf(of), of.kind === 'record' ? LONGEST : 0)
+      const limit = Math.max(sizeOf(of), of.kind === 'record' ? MAX_RECORD : 0)
       if (size > BigInt(limit)) throw new CallError('EINVAL', `${path}: ${size} bytes, at most ${limit} are taken`)
       value = valueIn(path, of, viewOf(view.copyIn(address, Number(size))), 0, Number(size))
     } else value = valueIn(path, of, header, item.payload, item.length)
     if (!isValid(slot.check, value)) checkValue(path, of, value, true)
     args[name] = flags & CHAINED ? chained(view, path, of, value) : value
   }
-  for (const { name, path } of named.required)
+  for (const { name, path } of compiled.required)
     if (args[name] === undefined) throw new CallError('EINVAL', `${path} is missing`)
 
   return {
     short,
-    call: { class: cls, methodName: named.name, method: named.method, object, args },
+    call: { class: cls, methodName: compiled.name, method: compiled.method, object, args },
     legacy,
-    answer: result => ({ message, installs: answerIn(where, view, message, header, places, needed, result) }),
+    answer: result => ({ message, installs: answerIn(where, view, message, header, outputs, needed, result) }),
     refuse: () => {
       for (const { item, size } of needed) {
         if (item.flags & IS_INDIRECT) header.setBigUint64(item.payload + 8, BigInt(size), true)
-        else header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN)) >>> 0, true)
+        else
+          header.setUint32(item.at + 4, ((item.flags & 0xffff) | (Math.min(size, 0xffff) << WRITTEN_SHIFT)) >>> 0, true)
       }
       header.setUint32(12, MessageFlag.ANSWERED, true)
       return message

@@ -26,12 +26,13 @@ export const HEADER = 16
 export const ATTRIBUTE = 8
 /** Bytes of an indirect payload: {u64 address, u64 length}. */
 export const INDIRECT = 16
-/** In the flags of a filled output: position of the number of bytes written. */
-export const WRITTEN = 16
+/** Position of the number of written bytes in the flags of a filled output. */
+export const WRITTEN_SHIFT = 16
 
+/** A length, rounded up to the alignment of attributes. */
 export const pad = (length: number): number => (length + 7) & ~7
 
-// ---- transport ----
+// ---- ioctl requests ----
 
 const MAGIC = 0xdb
 
@@ -44,21 +45,24 @@ export const callOfRequest = (request: number): number | undefined =>
 
 // ---- methods by number ----
 
-/** An attribute of a method, with the prefix of its error messages. */
+/** An attribute of a method, prepared for reading and writing. */
 export interface Slot {
   readonly name: string
+  /** Beginning of error messages. */
   readonly path: string
   readonly attribute: Attribute
-  /** For a received value: unknown bits of flags are refused. */
+  /** The check of a received value, which refuses unknown bits of flags. */
   readonly check: Check
 }
 
-/** A method, compiled once for reading and writing its messages. */
-export interface Named {
+/**
+ * A method, compiled once for reading and writing its messages. Its attributes are in order of declaration, and by id.
+ */
+export interface CompiledMethod {
   readonly name: string
+  /** class.method, the beginning of error messages. */
   readonly where: string
   readonly method: Method
-  /** In order of declaration, and by id. */
   readonly inputs: readonly Slot[]
   readonly required: readonly Slot[]
   /** The argument check of clients. */
@@ -79,7 +83,7 @@ const slotsOf = (where: string, attributes: Attributes): readonly Slot[] =>
 const byId = (slots: readonly Slot[]): ReadonlyMap<number, Slot> =>
   new Map(slots.map(slot => [slot.attribute.id, slot]))
 
-const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
+const compileMethod = (cls: ObjectClass, name: string, method: Method): CompiledMethod => {
   const where = `${cls.name}.${name}`
   const inputs = slotsOf(where, method.in)
   const outputs = slotsOf(where, method.out)
@@ -88,22 +92,25 @@ const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
   return { name, where, method, inputs, required, shape, outputs, in: byId(inputs), out: byId(outputs) }
 }
 
-const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
+/** By class: its methods by call number. */
+const methodsByCall = new WeakMap<ObjectClass, ReadonlyMap<number, CompiledMethod>>()
 
-/** The method of a class with a call number. */
-export const methodByCall = (cls: ObjectClass, call: number): Named | undefined => {
-  let calls = numbered.get(cls)
+/** The method of a class with a call number; undefined if there is none. */
+export const methodByCall = (cls: ObjectClass, call: number): CompiledMethod | undefined => {
+  let calls = methodsByCall.get(cls)
   if (calls === undefined) {
-    calls = new Map(Object.entries(cls.methods).map(([name, method]) => [method.call, compiled(cls, name, method)]))
-    numbered.set(cls, calls)
+    calls = new Map(
+      Object.entries(cls.methods).map(([name, method]) => [method.call, compileMethod(cls, name, method)]),
+    )
+    methodsByCall.set(cls, calls)
   }
   return calls.get(call)
 }
 
 /** The method of a call: that of its class or, where the declarations differ, the call's own. */
-export const methodOfCall = ({ class: cls, methodName, method }: Call): Named => {
+export const methodOfCall = ({ class: cls, methodName, method }: Call): CompiledMethod => {
   const found = methodByCall(cls, method.call)
-  return found?.method === method ? found : compiled(cls, methodName, method)
+  return found?.method === method ? found : compileMethod(cls, methodName, method)
 }
 
 export const creates = (method: Method): boolean => method.call === CREATE || method.call === CREATE_FD
@@ -166,6 +173,7 @@ export const valueIn = (where: string, of: Kind, view: DataView, at: number, len
 
 // ---- walking a message ----
 
+/** One attribute of a message. */
 export interface Item {
   readonly id: number
   readonly flags: number

@@ -203,8 +203,8 @@ test('unsafe mappings are refused with a message, and nothing is allocated', t =
   refuses('EINVAL', /offset -4096/, fd, -PAGE, 10)
   refuses('EINVAL', /bytes 4096 to 8193 of a file of 8192 bytes/, fd, PAGE, PAGE + 1)
   refuses('EPERM', /not sealed against shrinking/, unsealed, 0, PAGE)
-  refuses('EINVAL', /no memory file/, file, 0, PAGE)
-  refuses('EBADF', /no memory file/, 9999, 0, PAGE)
+  refuses('EINVAL', /not a memory file/, file, 0, PAGE)
+  refuses('EBADF', /not a memory file/, 9999, 0, PAGE)
   assert.deepEqual(pool.counters, { mapped: 0, mappedBytes: 0, idle: 0 })
 })
 

@@ -129,11 +129,11 @@ export const objectMessage = (names: Names): Message | undefined => {
 export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driverId: number): Message | undefined => {
   const { random } = names
   const call = plausibleCall(names)
-  const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (systemCall === 'write'))
+  const wanted = encodings(call, driverId, AREA).filter(({ means }) => (means === 'write') === (systemCall === 'write'))
   if (wanted.length === 0) return undefined
   const way = random.pick(wanted)
   const expressed = expressible(way, call)
-  const again = encodings(expressed, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
+  const again = encodings(expressed, driverId, AREA).find(({ name, means }) => name === way.name && means === way.means)
   if (again === undefined) return undefined
   const image = encodeLinux(expressed, again.legacy)
   assert.equal(image.entryPoint === EntryPoint.WRITE, systemCall === 'write')
@@ -142,7 +142,7 @@ export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driver
     request: RDMA_VERBS_IOCTL,
     bytes: image.bytes,
     memory: image.memory,
-    title: `${way.by} ${way.name}`,
+    title: `${way.means} ${way.name}`,
   }
 }
 

@@ -86,26 +86,26 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   }
 }
 
-const kinds: readonly { name: string; by: Encoding['by']; classes: readonly string[]; method: string }[] = [
+const kinds: readonly { name: string; means: Encoding['means']; classes: readonly string[]; method: string }[] = [
   ...writeCommands.flatMap(({ name, classes, method }) =>
-    (['write', 'invoke'] as const).map(by => ({ name, by, classes, method })),
+    (['write', 'invoke'] as const).map(means => ({ name, means, classes, method })),
   ),
   ...ioctlMethods.flatMap(({ name, classes, method, converter }) =>
-    method === undefined || converter !== undefined ? [] : [{ name, by: 'ioctl' as const, classes, method }],
+    method === undefined || converter !== undefined ? [] : [{ name, means: 'ioctl' as const, classes, method }],
   ),
 ]
 
-for (const { name, by, classes, method } of kinds)
-  test(`${by} ${name}: any call and any result survive the round trip`, () => {
+for (const { name, means, classes, method } of kinds)
+  test(`${means} ${name}: any call and any result survive the round trip`, () => {
     for (const className of classes) {
       const cls = rxeSchema.className(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
       const some = fc.array(change, { minLength: 1, maxLength: 4 })
       fc.assert(
         fc.property(callsOf(cls, method), some, (generated, changes) => {
-          const call = expressible({ name, by }, generated.call)
+          const call = expressible({ name, means }, generated.call)
           fc.pre(distinct(call))
-          const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.by === by)
+          const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.means === means)
           // An ioctl's mandatory attribute may be optional here.
           fc.pre(way !== undefined)
           const image = encodeLinux(call, way.legacy)

@@ -34,19 +34,19 @@ const callOf = (className: string, methodName: string, object: number, args: Any
 /** Interfaces that have a call: 'object', and Linux's. */
 const interfacesOf = (call: Call): string[] => [
   'object',
-  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ by }) => by)),
+  ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ means }) => means)),
 ]
 
 /** Makes a call through one interface; returns 'OK' or the errno. */
-const perform = (by: string, call: Call): string => {
+const perform = (means: string, call: Call): string => {
   const memory = arena()
   const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
   let answer: ReturnType<typeof dispatch>
-  if (by === 'object') {
+  if (means === 'object') {
     memory.map(AT, encodeCall(call))
     answer = dispatch(p.context, decodeObject, [call.method.call, AT], caller)
   } else {
-    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.by === by)
+    const encoding = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.means === means)
     assert.ok(encoding)
     const image = encodeLinux(call, encoding.legacy)
     memory.map(AT, image.bytes)
@@ -61,10 +61,10 @@ const perform = (by: string, call: Call): string => {
 }
 
 /** The handle of the object that a call created. */
-const made = (by: string, className: string, args: AnyValues): number => {
+const made = (means: string, className: string, args: AnyValues): number => {
   const handle = p.context.handles.slots.indexOf(undefined)
   const expected = handle < 0 ? p.context.handles.slots.length : handle
-  assert.equal(perform(by, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${by}`)
+  assert.equal(perform(means, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${means}`)
   assert.equal(findHandle(p.context.handles, expected)?.class.name, className)
   return expected
 }
@@ -77,7 +77,7 @@ describe('an object', () => {
     for (const destroyer of pdDestroyers)
       it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
         const pd = made(creator, 'pd', {})
-        const [user = 'object'] = pdCreators.filter(by => by !== creator)
+        const [user = 'object'] = pdCreators.filter(means => means !== creator)
         const mw = made(user, 'mw', { pd, type: MwType.values.TYPE_2 })
         assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'EBUSY')
         assert.equal(perform(creator, callOf('mw', 'destroy', mw, {})), 'OK')
