@@ -33,7 +33,7 @@ test('the native CRC is zlib’s, at every length, alignment and seed', {
   )
 })
 
-test('the CRCs of many buffers with one call are those of each', {
+test('one call for many buffers gives the CRC of each', {
   skip: !existsSync(built) && 'not built',
 }, () => {
   const engine = loadNativeCrc(built)
@@ -57,7 +57,7 @@ test('the CRCs of many buffers with one call are those of each', {
   }
 })
 
-test('an absent or unusable library is undefined', t => {
+test('loadNativeCrc returns undefined for an absent or unusable library', t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
   t.after(() => rmSync(folder, { recursive: true }))
   assert.equal(loadNativeCrc(join(folder, 'absent.so')), undefined)
@@ -66,7 +66,7 @@ test('an absent or unusable library is undefined', t => {
   assert.equal(loadNativeCrc('libc.so.6'), undefined, 'a library without the symbol')
 })
 
-test('the library is searched up to the package’s folder', t => {
+test('the native library is searched in all folders up to the package’s', t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const start = join(folder, 'dist', 'src', 'host')

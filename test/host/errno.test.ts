@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { test } from 'node:test'
 import { errnoName, errnoNumber, SystemError } from '../../src/host/errno.ts'
 
-test('names and numbers are inverse', () => {
+test('errnoName and errnoNumber are inverse', () => {
   for (const name of Object.keys(constants.errno)) {
     const number = errnoNumber(name)
     assert.ok(number !== undefined && number > 0, name)
@@ -11,14 +11,14 @@ test('names and numbers are inverse', () => {
   }
 })
 
-test('of two names for one number, the customary one is returned', () => {
+test('errnoName returns the customary one of two names for a number', () => {
   assert.equal(errnoName(95), 'EOPNOTSUPP')
   assert.equal(errnoNumber('ENOTSUP'), 95)
   assert.equal(errnoName(11), 'EAGAIN')
   assert.equal(errnoName(-5), 'EIO')
 })
 
-test('numbers that node:os lacks have names, unknown numbers are returned as text', () => {
+test('numbers that node:os lacks have names, and an unknown number n is "errno n"', () => {
   assert.equal(errnoName(121), 'EREMOTEIO')
   assert.equal(errnoNumber('ESHUTDOWN'), 108)
   assert.equal(errnoName(4095), 'errno 4095')

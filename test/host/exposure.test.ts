@@ -9,7 +9,7 @@ import { exposure } from '../../src/host/exposure.ts'
 import { scratchFolder } from '../tools.ts'
 
 const folder = realpathSync(scratchFolder())
-const OTHER = 65534
+const OTHER_USER = 65534
 const skip = process.geteuid?.() !== 0 && 'only root can give files away'
 
 const make = (name: string, mode: number): string => {
@@ -41,10 +41,10 @@ test('a folder that others may write to is not safe, sticky or not, nor is a fol
 
 test("a path through another user's folder or link is not safe", { skip }, () => {
   const path = make('theirs/own', 0o700)
-  chownSync(join(folder, 'theirs'), OTHER, OTHER)
-  assert.equal(exposure(path), `${join(folder, 'theirs')} belongs to user ${OTHER}`)
+  chownSync(join(folder, 'theirs'), OTHER_USER, OTHER_USER)
+  assert.equal(exposure(path), `${join(folder, 'theirs')} belongs to user ${OTHER_USER}`)
   const link = join(make('shared', 0o1777), 'link')
   symlinkSync(make('shared/own', 0o700), link)
-  lchownSync(link, OTHER, OTHER)
-  assert.equal(exposure(link), `${link} belongs to user ${OTHER}`)
+  lchownSync(link, OTHER_USER, OTHER_USER)
+  assert.equal(exposure(link), `${link} belongs to user ${OTHER_USER}`)
 })

@@ -1,5 +1,5 @@
 /*
- * The lock of a start: its holder excludes others, and existing files with its name are harmless.
+ * The lock of a daemon's start: its holder excludes others, and existing files with its name are harmless.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -12,7 +12,7 @@ import { scratchFolder } from '../tools.ts'
 const folder = scratchFolder()
 const isRoot = process.geteuid?.() === 0
 
-test('one owner at a time, and the file is removed with the lock', async () => {
+test('a lock has one owner at a time, and its file is removed with it', async () => {
   const path = join(folder, 'plain')
   const before = process.umask(0o777)
   const first = await takeLock(path).finally(() => process.umask(before))
@@ -26,7 +26,7 @@ test('one owner at a time, and the file is removed with the lock', async () => {
   assert.equal(existsSync(path), false)
 })
 
-test('a lock file removed while others waited still excludes them', async () => {
+test('a waiter does not get the lock on a removed file while another owner has the one on the new file', async () => {
   const path = join(folder, 'contended')
   const first = await takeLock(path)
   let isTaken = false
@@ -34,7 +34,7 @@ test('a lock file removed while others waited still excludes them', async () => 
     isTaken = true
     return lock
   })
-  // As an earlier owner does: it removes its file, and another process creates the next.
+  // As if an earlier owner had removed its file, and another process had created the next one.
   unlinkSync(path)
   const second = await takeLock(path)
   first.release()

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { SystemError } from '../../src/host/errno.ts'
+import { EBADF, SystemError } from '../../src/host/errno.ts'
 import { check, hasNative, koffi, libcFunctions, orErrno } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 
@@ -23,7 +23,7 @@ test('functions of the C library take and return Numbers', () => {
 })
 
 test('a failed call is -errno or a SystemError', () => {
-  assert.equal(orErrno(sys().close(-1)), -9)
+  assert.equal(orErrno(sys().close(-1)), -EBADF)
   assert.equal(orErrno(3), 3)
   assert.throws(
     () => check('close', sys().close(-1), 'fd -1'),
@@ -32,18 +32,18 @@ test('a failed call is -errno or a SystemError', () => {
   )
 })
 
-test('an unknown function is named', () => {
+test('the error for an unknown C function names it', () => {
   assert.throws(() => libcFunctions({ userdmaNoSuch: 'int userdmaNoSuch()' })(), /userdmaNoSuch/)
 })
 
-test('the library is loaded without the package’s own loader, which is slow, in the version that is pinned', () => {
+test('koffi is loaded without its own loader, which is slow, in the version of package.json', () => {
   const { cache, resolve } = createRequire(import.meta.url)
   assert.equal(cache[resolve('koffi')], undefined)
   const { version } = JSON.parse(readFileSync(join(repoRoot, 'node_modules', 'koffi', 'package.json'), 'utf8'))
   assert.equal((koffi() as { readonly version?: string }).version, version)
 })
 
-test('without koffi importing works, and the first call names the package', async t => {
+test('native.ts can be imported without koffi, and the error of the first call names the package', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-native-'))
   t.after(() => rmSync(folder, { recursive: true }))
   mkdirSync(join(folder, 'host'))

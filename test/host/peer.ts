@@ -1,6 +1,6 @@
 /*
- * The other process of the tests in this folder: it executes orders received over Node's IPC channel and reports back.
- * Started by startPeer (peer-control.ts).
+ * The other process of the tests in this folder: it makes the calls that it receives over Node's IPC channel, and
+ * answers them. startPeer (peer-control.ts) starts it.
  */
 
 import { type Arena, mapArena } from '../../src/host/memory/mapping.ts'
@@ -8,7 +8,7 @@ import { createMemfd, fileIdentity } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import { close, connect, send } from '../../src/host/net/sockets.ts'
 
-/** Orders of a peer, and its answers. */
+/** Calls of a peer, and its answers. */
 export interface PeerCalls {
   /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
   arena: { request: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
@@ -18,7 +18,7 @@ export interface PeerCalls {
   fresh: { request: { bytes: number }; answer: { address: number } }
   /** Writes one byte of the fresh pages. */
   touch: { request: { offset: number }; answer: object }
-  /** Unmaps all fresh pages. */
+  /** Frees all fresh pages (MADV_DONTNEED), which are then untouched again. */
   drop: { request: object; answer: object }
   /** Creates a memory file with the text and keeps it open. */
   file: { request: { text: string }; answer: { fd: number; ino: number } }

@@ -15,7 +15,7 @@ export interface LinkUnderTest {
   attach(n: number): Port
   /** The nth address, from 1. */
   address(n: number): Uint8Array
-  /** Whether receivers get no hop limit and traffic class. */
+  /** Whether the port cannot report hop limit and traffic class of received packets. */
   readonly hidesHeader?: boolean
 }
 
@@ -146,7 +146,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(outcomes.length, 48)
     })
 
-    it('sends packets corrupted behind their ICRC, which the receiver detects', async () => {
+    it('sends packets whose bytes were changed after their ICRC was written, which the receiver detects', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       a.requireSeal(1)
@@ -285,13 +285,13 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(a.counters.dropped, 0)
     })
 
-    it('reserves room, and cancels a reservation', () => {
+    it('reserves and frees layer buffers', () => {
       const [a] = ports(1)
-      const rooms: number[] = []
-      for (let room = a.takeLayerBuffer(a.maxBytes); room >= 0; room = a.takeLayerBuffer(a.maxBytes)) rooms.push(room)
-      assert.ok(rooms.length >= 2)
-      assert.equal(new Set(rooms).size, rooms.length)
-      for (const room of rooms) a.giveLayerBuffer(room)
+      const buffers: number[] = []
+      for (let at = a.takeLayerBuffer(a.maxBytes); at >= 0; at = a.takeLayerBuffer(a.maxBytes)) buffers.push(at)
+      assert.ok(buffers.length >= 2)
+      assert.equal(new Set(buffers).size, buffers.length)
+      for (const at of buffers) a.giveLayerBuffer(at)
       const again = a.takeLayerBuffer(1)
       assert.ok(again >= 0)
       a.giveLayerBuffer(again)

@@ -60,7 +60,7 @@ describe('memory link', () => {
     assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
   })
 
-  it('drops and counts packets without a receiver, and gets the buffer back', () => {
+  it('drops and counts packets without a receiver, and frees their buffer', () => {
     const link = smallSwitch()
     const [a] = ports(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
@@ -156,7 +156,7 @@ describe('memory link', () => {
     assert.equal(link.stat().flows, 2)
   })
 
-  it('refuses a run outside the reserved room', () => {
+  it('refuses a run outside the reservation', () => {
     const [a] = ports(smallSwitch(), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
@@ -184,7 +184,7 @@ describe('memory link', () => {
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let sent = 0
     while (sendRun(a, flow, sent, 1, 4096)) sent++
-    assert.equal(sent, 6, 'eight buffers, two of them reserved for b')
+    assert.equal(sent, 6, 'eight buffers, two of them guaranteed to b')
     assert.equal(a.reserve(64) >= 0, true, 'small runs have buffers of their own')
     const run = emptyRun()
     assert.ok(b.receive(run))
@@ -233,7 +233,7 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 0)
   })
 
-  it('sends several runs from one reservation, which is free when all of them are released and the turn is over', () => {
+  it('sends several runs from one reservation, which is free when all are released and the poll has ended', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -248,7 +248,7 @@ describe('memory link', () => {
     assert.throws(
       () => a.commit(end - 4, 64, 1, 64, flow),
       /is not inside the reservation/,
-      'room that was sent already',
+      'bytes that were sent already',
     )
     assert.equal(link.waiting, 3)
     const run = emptyRun()

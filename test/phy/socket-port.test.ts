@@ -1,5 +1,5 @@
 /*
- * Shared parts of socket ports: address numbers, which stay while flows use them, and reservations.
+ * Common parts of ports with sockets: address numbers, which stay while flows use them, and layer buffers.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -27,16 +27,16 @@ test('an address keeps its number without a socket; the number of a left group i
   assert.deepEqual(addresses[1], address(4))
 })
 
-test('reservations lie at the reported offsets, each is taken once, and their number is fixed', () => {
+test('layer buffers are at different offsets from the given one on, and their number is fixed', () => {
   const flows = createFlowTable()
   const { takeLayerBuffer, giveLayerBuffer } = socketPortParts(flows, createSenders(flows), 4096)
-  const rooms = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))
+  const buffers = Array.from({ length: LAYER_BUFFERS_BYTES / RUN_BYTES }, () => takeLayerBuffer(RUN_BYTES))
   assert.equal(takeLayerBuffer(1), -1)
   assert.deepEqual(
-    rooms.sort((a, b) => a - b),
-    rooms.map((_, i) => 4096 + i * RUN_BYTES),
+    buffers.sort((a, b) => a - b),
+    buffers.map((_, i) => 4096 + i * RUN_BYTES),
   )
-  giveLayerBuffer(rooms[2])
-  assert.equal(takeLayerBuffer(1), rooms[2])
+  giveLayerBuffer(buffers[2])
+  assert.equal(takeLayerBuffer(1), buffers[2])
   assert.throws(() => takeLayerBuffer(RUN_BYTES + 1))
 })

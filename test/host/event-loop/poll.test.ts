@@ -6,7 +6,7 @@ import { hasReadyEvents, isWatched, watch } from '../../../src/host/event-loop/p
 import { close, recvSmall, send, setBuffers, shutdown, socketPair } from '../../../src/host/net/sockets.ts'
 
 const message = new Uint8Array([1])
-const room = new Uint8Array(65536)
+const buffer = new Uint8Array(65536)
 
 /** The next turn of the event loop, after its poll phase. */
 const turn = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
@@ -23,7 +23,7 @@ const pair = (t: { after(fn: () => void): void }): [number, number] => {
   return sockets
 }
 
-test('readability calls back repeatedly until drained', async t => {
+test('a readable descriptor calls back repeatedly until it is drained', async t => {
   const [a, b] = pair(t)
   let calls = 0
   const watching = watch(b, { readable: true }, (readable, writable) => {
@@ -35,7 +35,7 @@ test('readability calls back repeatedly until drained', async t => {
   send(a, message)
   await turns(5)
   assert.ok(calls >= 2, `level-triggered: ${calls} calls`)
-  assert.equal(recvSmall(b, room), 1)
+  assert.equal(recvSmall(b, buffer), 1)
   await turn()
   const drained = calls
   await turns(3)
@@ -43,18 +43,18 @@ test('readability calls back repeatedly until drained', async t => {
   watching.stop()
 })
 
-test('a callback is passed whether other watched descriptors are ready', async t => {
+test('hasReadyEvents is true in a callback while another watched descriptor is ready', async t => {
   const [a, b] = pair(t)
   const [c, d] = pair(t)
   const seen: boolean[] = []
   const first = watch(b, { readable: true }, () => {
-    recvSmall(b, room)
+    recvSmall(b, buffer)
     seen.push(hasReadyEvents())
     send(c, message)
     seen.push(hasReadyEvents())
   })
   const second = watch(d, { readable: true }, () => {
-    recvSmall(d, room)
+    recvSmall(d, buffer)
     seen.push(hasReadyEvents())
   })
   send(a, message)
@@ -81,7 +81,7 @@ test('code that awaits a promise resolved by the callback continues in the same 
   assert.deepEqual(order, ['callback', 'promise', 'immediate'])
 })
 
-test('interest changes: writable when there is room, then nothing at all, then readable', async t => {
+test('a watch may change its interest: writable when the socket is not full, then nothing, then readable', async t => {
   const [a, b] = pair(t)
   setBuffers(a, { send: 16384 })
   while (send(a, new Uint8Array(1000)) > 0);
@@ -93,7 +93,7 @@ test('interest changes: writable when there is room, then nothing at all, then r
   })
   await turns(3)
   assert.equal(writables, 0)
-  while (recvSmall(b, room) > 0);
+  while (recvSmall(b, buffer) > 0);
   await turns(2)
   assert.ok(writables > 0)
   watching.update({})
@@ -108,7 +108,7 @@ test('interest changes: writable when there is room, then nothing at all, then r
   watching.stop()
 })
 
-test('no callback after stop, even from inside the callback or with data waiting', async t => {
+test('a stopped watch does not call back, even if it was stopped in the callback or data is unread', async t => {
   const [a, b] = pair(t)
   let calls = 0
   const watching = watch(b, { readable: true }, () => {
@@ -133,7 +133,7 @@ test('a descriptor can be watched again after stop, and its number after close',
     send(a, message)
     await new Promise<void>(resolve => {
       const watching = watch(b, { readable: true }, () => {
-        recvSmall(b, room)
+        recvSmall(b, buffer)
         watching.stop()
         resolve()
       })
@@ -165,7 +165,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   let seen = -1
   await new Promise<void>(resolve => {
     const watching = watch(b, { readable: true }, () => {
-      seen = recvSmall(b, room)
+      seen = recvSmall(b, buffer)
       watching.stop()
       resolve()
     })
@@ -181,7 +181,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   send(d, message)
   await new Promise<void>(resolve => {
     const watching = watch(d, { readable: true }, () => {
-      results.push(recvSmall(d, room))
+      results.push(recvSmall(d, buffer))
       if (results.length < 2) return
       watching.stop()
       resolve()
@@ -191,7 +191,7 @@ test('a hang-up is readable, and the read returns the end; an error is readable,
   assert.deepEqual(results, [-104, 0])
 })
 
-test('unwatchable descriptors are refused: twice, closed, a file', t => {
+test('a second watch of a descriptor, a closed descriptor and a file are refused', t => {
   const [a] = pair(t)
   const watching = watch(a, {}, () => {})
   assert.throws(() => watch(a, {}, () => {}), { code: 'EEXIST' })

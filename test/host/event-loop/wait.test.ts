@@ -9,7 +9,7 @@ import { waitReadable } from '../../../src/host/event-loop/wait.ts'
 import { hasNative } from '../../../src/host/native.ts'
 import { close, send, socketPair } from '../../../src/host/net/sockets.ts'
 
-test('reports readable descriptors, the end of the stream too', { skip: !hasNative() }, () => {
+test('waitReadable reports a readable descriptor, at the end of the stream too', { skip: !hasNative() }, () => {
   const [one, two] = socketPair()
   assert.equal(waitReadable(one, 0), false)
   assert.equal(waitReadable(one, 5), false)
@@ -22,7 +22,7 @@ test('reports readable descriptors, the end of the stream too', { skip: !hasNati
   close(two)
 })
 
-test('is not interrupted by signals', { skip: !hasNative() }, async () => {
+test('waitReadable is not interrupted by signals', { skip: !hasNative() }, async () => {
   const [one, two] = socketPair()
   const handler = (): void => {}
   process.on('SIGUSR2', handler)

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { createLocalSpace } from '../../../src/core/memory/local-space.ts'
+import { EFAULT } from '../../../src/host/errno.ts'
 import { loadNativeCopier } from '../../../src/host/memory/copy.ts'
 import { mapArena } from '../../../src/host/memory/mapping.ts'
 import { repoRoot } from '../../paths.ts'
@@ -29,8 +30,8 @@ test('a local space with native copies gives the same result as one without', {
       fc.boolean(),
       (chunk, gap, wanted, start, at, isRead) => {
         const total = Math.min(wanted, chunk * Math.floor(60_000 / (chunk + gap)))
-        const results = [copier, undefined].map(by => {
-          const space = createLocalSpace(by)
+        const results = [copier, undefined].map(nativeCopier => {
+          const space = createLocalSpace(nativeCopier)
           const memory = random(70_000, 7)
           const address = space.add(memory) + start
           bytes.set(random(bytes.length, 1))
@@ -56,14 +57,14 @@ test('buffers that lie inside others, and shared buffers, have their own address
     const address = space.add(whole.subarray(1000, 2000))
     arena.bytes.fill(5)
     assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1000), 0)
-    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1001), 14)
+    assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 500, 600, 1001), EFAULT)
     assert.deepEqual([...new Set(whole.subarray(0, 1000))], [9])
     assert.deepEqual([...new Set(whole.subarray(1000, 2000))], [5])
     assert.deepEqual([...new Set(whole.subarray(2000))], [9])
   }
 })
 
-test('memory that was transferred faults instead of being written', {
+test('a write to a transferred buffer is EFAULT', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(4096)
@@ -71,7 +72,8 @@ test('memory that was transferred faults instead of being written', {
   const memory = new Uint8Array(4096)
   const address = space.add(memory)
   structuredClone(memory.buffer, { transfer: [memory.buffer] })
-  assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 512, 512, 1024), 14)
+  assert.equal(space.write(Math.floor(address / 2 ** 32), address >>> 0, arena, 0, 512, 512, 1024), EFAULT)
 })
 
-test('an absent library is undefined', () => assert.equal(loadNativeCopier('/nowhere/absent.so'), undefined))
+test('loadNativeCopier returns undefined for an absent library', () =>
+  assert.equal(loadNativeCopier('/nowhere/absent.so'), undefined))

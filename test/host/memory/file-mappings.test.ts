@@ -26,24 +26,24 @@ for (const [how, query] of [
   ['one by one', mappingAt],
   ['by text', (): 'unsupported' => 'unsupported'],
 ] as const)
-  test(`a disk file may block a writer, a memory file not (${how})`, { skip }, t => {
+  test(`a write to a mapping of a disk file may wait, of a memory file it does not (${how})`, { skip }, t => {
     const folder = mkdtempSync(join(repoRoot, 'build', 'mapped-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const path = join(folder, 'file')
     writeFileSync(path, Buffer.alloc(2 * PAGE))
     const files = [openSync(path, 'r+'), createMemfd('mapped', 2 * PAGE)]
-    const places = files.map(fd => sys().mmap(0, 2 * PAGE, PROT_READ_WRITE, MAP_SHARED, fd, 0))
+    const addresses = files.map(fd => sys().mmap(0, 2 * PAGE, PROT_READ_WRITE, MAP_SHARED, fd, 0))
     const mappings = fileMappings(process.pid, query)
-    const waits = places.map(address => mappings.mayWait(address + 100, address + PAGE + 100, 0))
-    assert.deepEqual(waits, [true, false])
-    const [onDisk = 0] = places
-    assert.equal(mappings.mayWait(onDisk + PAGE, onDisk + PAGE + 1, 0), true, 'a part of it')
+    const mayWait = addresses.map(address => mappings.mayWait(address + 100, address + PAGE + 100, 0))
+    assert.deepEqual(mayWait, [true, false])
+    const [diskAddress = 0] = addresses
+    assert.equal(mappings.mayWait(diskAddress + PAGE, diskAddress + PAGE + 1, 0), true, 'a part of it')
     assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is mapped there')
-    for (const address of places) sys().munmap(address, 2 * PAGE)
+    for (const address of addresses) sys().munmap(address, 2 * PAGE)
     // Results are valid for a second, and longer only if the query took long.
     const LATER = 60_000_000
     for (const now of [LATER, 2 * LATER, 3 * LATER])
-      assert.equal(mappings.mayWait(onDisk, onDisk + 1, now), false, 'unmapped since')
+      assert.equal(mappings.mayWait(diskAddress, diskAddress + 1, now), false, 'unmapped since')
     mappings.close()
     for (const fd of files) closeSync(fd)
   })

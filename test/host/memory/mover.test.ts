@@ -1,5 +1,5 @@
 /*
- * Movers hold none of our descriptors but those that they keep, also on kernels without close_range(2).
+ * Movers inherit none of our descriptors but those given in their options, also on kernels without close_range(2).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,31 +13,34 @@ import { close, recvSmall, socketPair } from '../../../src/host/net/sockets.ts'
 const skip = nativeLibraryPath() === undefined && 'the native library was not built'
 const sys = libcFunctions({ prctl: 'int prctl(int option, uint64_t a, int64_t b, uint64_t c, uint64_t d)' })
 
-/** From now on close_range(2) fails with ENOSYS in this thread and its children: seccomp(2). */
-const withoutCloseRange = (): void => {
-  const CLOSE_RANGE = 436
+/** Makes close_range(2) fail with ENOSYS in this thread and its children from now on, by a filter of seccomp(2). */
+const disableCloseRange = (): void => {
+  const SYS_CLOSE_RANGE = 436
   const ENOSYS = 38
+  const BPF = { LD_W_ABS: 0x20, JMP_JEQ_K: 0x15, RET_K: 0x06 } as const
+  const SECCOMP_RET = { ERRNO: 0x0005_0000, ALLOW: 0x7fff_0000 } as const
   const arena = mapArena(4096)
   const { view, address } = arena
-  const program: [code: number, ifNot: number, value: number][] = [
-    [0x20, 0, 0],
-    [0x15, 1, CLOSE_RANGE],
-    [0x06, 0, 0x0005_0000 | ENOSYS],
-    [0x06, 0, 0x7fff_0000],
+  const program: [code: number, jumpIfFalse: number, value: number][] = [
+    [BPF.LD_W_ABS, 0, 0],
+    [BPF.JMP_JEQ_K, 1, SYS_CLOSE_RANGE],
+    [BPF.RET_K, 0, SECCOMP_RET.ERRNO | ENOSYS],
+    [BPF.RET_K, 0, SECCOMP_RET.ALLOW],
   ]
-  for (const [i, [code, ifNot, value]] of program.entries()) {
+  // struct sock_fprog {u16 length, pointer}, then struct sock_filter {u16 code, u8 jt, u8 jf, u32 k} from byte 16 on
+  for (const [i, [code, jumpIfFalse, value]] of program.entries()) {
     view.setUint16(16 + 8 * i, code, true)
-    view.setUint8(16 + 8 * i + 3, ifNot)
+    view.setUint8(16 + 8 * i + 3, jumpIfFalse)
     view.setUint32(16 + 8 * i + 4, value, true)
   }
   view.setUint16(0, program.length, true)
   view.setBigUint64(8, BigInt(address + 16), true)
-  const [NO_NEW_PRIVS, SECCOMP, FILTER] = [38, 22, 2]
-  assert.equal(sys().prctl(NO_NEW_PRIVS, 1, 0, 0, 0), 0)
-  assert.equal(sys().prctl(SECCOMP, FILTER, address, 0, 0), 0)
+  const [PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER] = [38, 22, 2]
+  assert.equal(sys().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0)
+  assert.equal(sys().prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, address, 0, 0), 0)
 }
 
-const copiesAndHoldsNothing = (): void => {
+const checkMover = (): void => {
   const mover = createMover()
   assert.ok(mover !== undefined)
   const arena = mapArena(4096)
@@ -52,9 +55,9 @@ const copiesAndHoldsNothing = (): void => {
   mover.close()
 }
 
-test('a mover holds none of our descriptors', { skip }, copiesAndHoldsNothing)
+test('a mover inherits none of our descriptors', { skip }, checkMover)
 
-test('a mover holds none of our descriptors without close_range(2)', { skip }, () => {
-  withoutCloseRange()
-  copiesAndHoldsNothing()
+test('a mover inherits none of our descriptors without close_range(2)', { skip }, () => {
+  disableCloseRange()
+  checkMover()
 })

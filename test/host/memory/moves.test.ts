@@ -1,5 +1,6 @@
 /*
- * Non-blocking copies: present pages are copied by the daemon, all others by a mover, with the same result.
+ * Copies that never block for long: resident pages are copied by this process, all others by a mover, with the same
+ * result.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -28,7 +29,7 @@ const handleOf = (pid: number): ProcessHandle => {
   return handle
 }
 
-test('touched pages are present, others are not; results age', { skip }, async () => {
+test('touched pages are resident, others are not, and a result is valid for a millisecond', { skip }, async () => {
   const { address } = await peer.request('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
@@ -40,9 +41,9 @@ test('touched pages are present, others are not; results age', { skip }, async (
   assert.equal(areResident(0, 1, 0), false)
   await peer.request('touch', { offset: PAGE })
   assert.equal(areResident(PAGE, PAGE, 0), true)
-  assert.equal(areResident(2 * PAGE - 1, 2, 0), false, 'the second page is not present')
+  assert.equal(areResident(2 * PAGE - 1, 2, 0), false, 'the second page is not resident')
   await peer.request('drop', {})
-  assert.equal(areResident(PAGE, PAGE, 500), true, 'pages are not queried again so soon')
+  assert.equal(areResident(PAGE, PAGE, 500), true, 'the page is not queried again so soon')
   assert.equal(areResident(PAGE, PAGE, 5000), false)
   pages.close()
 })
@@ -61,8 +62,8 @@ test('copies to and from untouched pages, in elements, end at the first page tha
   const target = mapArena(1024 * PAGE)
   assert.equal(moves.read(hi(address), lo(address), target, 3, 5000, 7000, total, 0), total)
   for (let i = 0; i < total; i += 997) {
-    const piece = Math.floor(i / 5000)
-    assert.equal(target.bytes[3 + piece * 7000 + (i % 5000)], (10 + piece * 6000 + (i % 5000)) % 253, `byte ${i}`)
+    const element = Math.floor(i / 5000)
+    assert.equal(target.bytes[3 + element * 7000 + (i % 5000)], (10 + element * 6000 + (i % 5000)) % 253, `byte ${i}`)
   }
   const end = address + 700 * PAGE
   assert.equal(moves.write(hi(end - PAGE), lo(end - PAGE), local, 0, 2 * PAGE, 2 * PAGE, 2 * PAGE, 0), PAGE)

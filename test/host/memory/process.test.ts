@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
-import { SystemError } from '../../../src/host/errno.ts'
+import { EBADF, EFAULT, EPERM, ESRCH, SystemError } from '../../../src/host/errno.ts'
 import { type Arena, mapArena } from '../../../src/host/memory/mapping.ts'
 import { fileIdentity } from '../../../src/host/memory/memfd.ts'
 import {
@@ -53,7 +53,7 @@ after(async () => {
   await peer.kill()
 })
 
-test('reads and writes another process', async () => {
+test("another process's memory can be read and written", async () => {
   assert.equal(readAt(handle, remote + 1000, local, 64, 300), 300)
   for (let i = 0; i < 300; i++) assert.equal(local.bytes[64 + i], (1000 + i) % 251)
   local.bytes.set([9, 8, 7], 0)
@@ -63,7 +63,7 @@ test('reads and writes another process', async () => {
   writeAt(handle, remote + 10, local, 0, 3)
 })
 
-test('reads into elements of any size, gap and number', () => {
+test('a read fills elements of any size, gap and number', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 300 }),
@@ -94,7 +94,7 @@ test('reads into elements of any size, gap and number', () => {
   )
 })
 
-test('writes from elements, over more than one system call', async () => {
+test('a write takes elements, over more than one system call', async () => {
   const [chunk, stride, pieces, at] = [3, 7, 2500, 8 * PAGE]
   for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
   assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, pieces * chunk - 1), pieces * chunk - 1)
@@ -106,17 +106,17 @@ test('writes from elements, over more than one system call', async () => {
   writeAt(handle, remote + at, local, 0, pieces * chunk)
 })
 
-test('a copy that is bound to an owner ends where its last element does', async () => {
-  const bound = openProcess(peer.pid, { owner: { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 } })
-  assert.ok(!(bound instanceof SystemError))
+test('a copy through /proc/PID/mem, for a handle with an owner, ends where its last element does', async () => {
+  const owned = openProcess(peer.pid, { owner: { uid: process.getuid?.() ?? -1, gid: process.getgid?.() ?? -1 } })
+  assert.ok(!(owned instanceof SystemError))
   const [chunk, stride, total, at] = [8, 16, 8 * 3 - 5, 8 * PAGE]
   local.bytes.fill(255)
-  assert.equal(readv(bound, ...words(remote + at), local, 0, chunk, stride, total), total)
+  assert.equal(readv(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
   assert.deepEqual([...local.bytes.subarray(34, 42)], [(at + 18) % 251, 255, 255, 255, 255, 255, 255, 255])
-  assert.equal(writev(bound, ...words(remote + at), local, 0, chunk, stride, total), total)
-  // Also behind elements of an earlier system call.
+  assert.equal(writev(owned, ...words(remote + at), local, 0, chunk, stride, total), total)
+  // Also after elements of an earlier system call.
   const long = 1024 * chunk + 3
-  assert.equal(writev(bound, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
+  assert.equal(writev(owned, ...words(remote + READ_ONLY - long), local, 0, chunk, stride, long), long)
   const { bytes } = await peer.request('read', { offset: at, length: 32 })
   assert.deepEqual(
     bytes,
@@ -124,12 +124,12 @@ test('a copy that is bound to an owner ends where its last element does', async 
   )
   for (let i = 0; i < long; i++) local.bytes[i] = (READ_ONLY - long + i) % 251
   writeAt(handle, remote + READ_ONLY - long, local, 0, long)
-  closeProcess(bound)
+  closeProcess(owned)
 })
 
-test('a page without permission: -EFAULT at its start, the bytes before it otherwise', async () => {
+test('a copy to a page without permission is -EFAULT, and one that begins before it ends there', async () => {
   local.bytes.fill(1)
-  assert.equal(writeAt(handle, remote + READ_ONLY, local, 0, 8), -14)
+  assert.equal(writeAt(handle, remote + READ_ONLY, local, 0, 8), -EFAULT)
   assert.equal(readAt(handle, remote + READ_ONLY, local, 0, 8), 8)
   local.bytes.fill(1)
   assert.equal(writeAt(handle, remote + READ_ONLY - 100, local, 0, 300), 100)
@@ -144,18 +144,22 @@ test('a page without permission: -EFAULT at its start, the bytes before it other
   writeAt(handle, remote + READ_ONLY - before, local, 0, before)
 })
 
-test('unmapped addresses are -EFAULT, up to the last one', () => {
-  assert.equal(readAt(handle, 0, local, 0, 8), -14)
-  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, 0, 8, 8, 8), -14)
-  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, 0, 8, 8, 8), -14)
-  assert.equal(readv(handle, -1, -8, local, 0, 8, 8, 8), -14)
+test('a copy at an unmapped address is -EFAULT, up to the last address', () => {
+  assert.equal(readAt(handle, 0, local, 0, 8), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, 0, 8, 8, 8), -EFAULT)
+  assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, 0, 8, 8, 8), -EFAULT)
+  assert.equal(readv(handle, -1, -8, local, 0, 8, 8, 8), -EFAULT)
 })
 
-test('an address range may cross 2^32', () => {
-  const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int p, int f, int fd, int64_t o)' })
+test('a copy may cross address 2^32', () => {
+  const sys = libcFunctions({
+    mmap: 'int64_t mmap(int64_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  })
+  const PROT_READ_WRITE = 3
+  const MAP_PRIVATE_ANONYMOUS = 0x22
   const MAP_FIXED_NOREPLACE = 0x100000
   const at = 2 ** 32 - PAGE
-  if (sys().mmap(at, 2 * PAGE, 3, 0x22 | MAP_FIXED_NOREPLACE, -1, 0) !== at) return
+  if (sys().mmap(at, 2 * PAGE, PROT_READ_WRITE, MAP_PRIVATE_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) !== at) return
   const own = opened(process.pid)
   for (let i = 0; i < 3000; i++) local.bytes[2 * i] = i % 241
   assert.equal(writev(own, 0, at + PAGE - 1030, local, 0, 1, 2, 3000), 3000)
@@ -165,7 +169,7 @@ test('an address range may cross 2^32', () => {
   closeProcess(own)
 })
 
-test('zero bytes return 0, and elements outside the arena are an internal error', () => {
+test('a copy of zero bytes returns 0, and elements outside the arena throw a RangeError', () => {
   assert.equal(readv(handle, 0, 0, local, 0, 0, 0, 0), 0)
   const refused: [number, number, number, number][] = [
     [SIZE - 7, 8, 8, 8],
@@ -197,12 +201,12 @@ const found = (target: string): number | undefined => {
   return value
 }
 
-test('descriptors of the process: duplicate, name, find', async () => {
+test("another process's descriptors can be duplicated, named and found", async () => {
   const { fd, ino } = await peer.request('file', { text: 'content' })
   const duplicate = pidfdGetfd(handle, fd)
   assert.equal(fileIdentity(duplicate).ino, ino)
   close(duplicate)
-  assert.equal(pidfdGetfd(handle, 9999), -9)
+  assert.equal(pidfdGetfd(handle, 9999), -EBADF)
   assert.equal(fdTarget(peer.pid, fd), '/memfd:peer (deleted)')
   assert.equal(found('/memfd:peer (deleted)'), fd)
   const absent = fdTarget(peer.pid, 9999)
@@ -211,20 +215,20 @@ test('descriptors of the process: duplicate, name, find', async () => {
   assert.equal(commandName(peer.pid), commandName(process.pid))
 })
 
-test('only the kernel refuses access to a process of another user', {
+test("another user's process can be opened, and the kernel refuses access to it", {
   skip: process.getuid?.() === 0 && 'root may',
 }, () => {
   const init = opened(1)
   assert.equal(init.mem, -1)
   assert.equal(isSame(init), true)
-  assert.equal(readAt(init, remote, local, 0, 8), -1)
-  assert.equal(pidfdGetfd(init, 0), -1)
+  assert.equal(readAt(init, remote, local, 0, 8), -EPERM)
+  assert.equal(pidfdGetfd(init, 0), -EPERM)
   const target = fdTarget(1, 0)
   assert.ok(target instanceof SystemError && target.code === 'EACCES')
   closeProcess(init)
 })
 
-test('whether a process permits access to its memory is known without one of its addresses', () => {
+test('mayAccess needs no mapped address of the process', () => {
   assert.equal(mayAccess(handle), true)
   const own = opened(process.pid)
   assert.equal(mayAccess(own), true)
@@ -243,8 +247,8 @@ test('a dead process is not the same, and cannot be opened, read or queried', as
   await killed.kill()
   assert.equal(isSame(held), false)
   assert.equal(isSame({ ...held, mem: -1 }), false)
-  assert.equal(readAt(held, address, local, 0, 8), -3)
-  assert.equal(pidfdGetfd(held, 0), -3)
+  assert.equal(readAt(held, address, local, 0, 8), -ESRCH)
+  assert.equal(pidfdGetfd(held, 0), -ESRCH)
   assert.equal(commandName(killed.pid), undefined)
   const again = openProcess(killed.pid)
   assert.ok(again instanceof SystemError && again.code === 'ESRCH')

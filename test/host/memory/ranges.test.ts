@@ -25,7 +25,7 @@ before(async () => {
 })
 after(() => peer.kill())
 
-/** The peer as another user's program. */
+/** Handles of the peer as another user's program. */
 const guests: ProcessHandle[] = []
 after(() => guests.forEach(closeProcess))
 const guestOf = (pid: number): Guest | undefined => {
@@ -59,7 +59,7 @@ for (const [name, open] of Object.entries(readers))
     ranges.close()
   })
 
-test('both ways agree about any range of the process', t => {
+test('the text and the ioctl agree about any range of the process', t => {
   const text = textRanges(peer.pid)
   const queried = queriedRanges(peer.pid)
   if (queried === undefined) return t.skip('this kernel answers no queries of mappings')
@@ -89,7 +89,7 @@ test('both ways agree about any range of the process', t => {
   text.close()
 })
 
-test('text is read once per turn, and again in the next', async () => {
+test('the text of the maps file is read once in a turn, and again in the next', async () => {
   const other = startPeer()
   const ranges = textRanges(other.pid)
   const { address } = await other.request('arena', { bytes: PAGE })
@@ -115,7 +115,8 @@ test('an exited process and an unused PID have no mappings', async () => {
   none.close()
 })
 
-const MANY = 4000
+const PAGES_WITH_MAPPINGS = 4000
+const MAP_PRIVATE_ANONYMOUS = 0x22
 const PROT = { READ: 1, WRITE: 2 } as const
 const sys = libcFunctions({
   mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)',
@@ -128,9 +129,9 @@ for (const [name, open] of Object.entries(readers))
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
     // Every second page is writable.
-    const start = sys().mmap(0, MANY * PAGE, PROT.READ, 0x22, -1, 0) as number
-    for (let i = 0; i < MANY; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
-    const end = start + MANY * PAGE
+    const start = sys().mmap(0, PAGES_WITH_MAPPINGS * PAGE, PROT.READ, MAP_PRIVATE_ANONYMOUS, -1, 0) as number
+    for (let i = 0; i < PAGES_WITH_MAPPINGS; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
+    const end = start + PAGES_WITH_MAPPINGS * PAGE
     const query = (rights: number, turn: number): { slices: number; answer: boolean } => {
       const job = own.search(start, end, rights, () => turn)
       for (let slices = 0; ; slices++) {
@@ -140,13 +141,13 @@ for (const [name, open] of Object.entries(readers))
     }
     const { slices, answer } = query(READ, 1)
     assert.equal(answer, true)
-    assert.ok(slices >= MANY / Math.max(SLICE.queries, SLICE.bytes / 40), `${slices} slices`)
+    assert.ok(slices >= PAGES_WITH_MAPPINGS / Math.max(SLICE.queries, SLICE.bytes / 40), `${slices} slices`)
     assert.equal(query(WRITE, 2).answer, false)
     assert.equal(own.permits(start, end, READ, 1), true)
     assert.equal(own.permits(start, end, WRITE, 2), false)
     // A result stays valid within its turn.
     query(READ, 3)
-    sys().munmap(start, MANY * PAGE)
+    sys().munmap(start, PAGES_WITH_MAPPINGS * PAGE)
     assert.equal(own.permits(start, end, READ, 3), true)
     assert.equal(own.permits(start, end, READ, 4), false)
     own.close()

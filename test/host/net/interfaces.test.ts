@@ -41,7 +41,7 @@ const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?
   return bytes
 }
 
-/** A table after the two dumps, and its notifications since. */
+/** A table after the recorded dumps of links and addresses, and its notifications since then. */
 const startTable = () => {
   const table = createInterfaceTable()
   table.begin()
@@ -106,28 +106,28 @@ describe('interfaces', () => {
 
   it('reports MACs of neighbours when they become known or change', () => {
     const { table, changes } = startTable()
-    const [NEW, GONE] = [28, 29]
+    const [RTM_NEWNEIGH, RTM_DELNEIGH] = [28, 29]
     const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
     const notify = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
       void table.apply(neighbourMessage(type, 3, address, mac))
     const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
     const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
-    notify(NEW, four)
+    notify(RTM_NEWNEIGH, four)
     assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the entry is incomplete')
-    for (const last of [1, 1, 2]) notify(NEW, four, mac(last))
-    notify(NEW, four)
+    for (const last of [1, 1, 2]) notify(RTM_NEWNEIGH, four, mac(last))
+    notify(RTM_NEWNEIGH, four)
     assert.equal(table.neighbourOf(3, key), text(mac(2)))
-    notify(NEW, six, mac(3))
+    notify(RTM_NEWNEIGH, six, mac(3))
     assert.deepEqual(changes, [
       `3 ${text(key)} at ${text(mac(1))}`,
       `3 ${text(key)} at ${text(mac(2))}`,
       `3 ${text(six)} at ${text(mac(3))}`,
     ])
-    notify(GONE, four, mac(2))
+    notify(RTM_DELNEIGH, four, mac(2))
     assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
     table.begin()
     table.end()
-    assert.equal(table.neighbourOf(3, six), undefined, 'a dump has not named it')
+    assert.equal(table.neighbourOf(3, six), undefined, 'the dump has not listed it')
   })
 
   it('reports each change once, in order', () => {
@@ -145,7 +145,7 @@ describe('interfaces', () => {
     // Its new link-local address is unusable until duplicate address detection has finished.
     assert.deepEqual(change('up').at(-1), 'v0 9000 true true')
     assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
-    // Only now is that address usable.
+    // Duplicate address detection has finished.
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
     assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the removal of an interface')
     const changesOfRemoval = change('gone')

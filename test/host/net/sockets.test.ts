@@ -46,7 +46,7 @@ const EPIPE = 32
 const EMSGSIZE = 90
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
-const room = new Uint8Array(MAX_MESSAGE)
+const buffer = new Uint8Array(MAX_MESSAGE)
 const openFds = (): number => readdirSync('/proc/self/fd').length
 
 const pair = (t: { after(fn: () => void): void }): [number, number] => {
@@ -62,23 +62,23 @@ test('messages arrive whole, in order, with their bounds', t => {
   assert.equal(send(a, bytes('one')), 3)
   assert.equal(sendSmall(a, bytes('three')), 5)
   assert.equal(send(a, new Uint8Array(1000).fill(9)), 1000)
-  assert.equal(recvSmall(b, room), 3)
-  assert.deepEqual(room.slice(0, 3), bytes('one'))
-  assert.deepEqual(recv(b, room), { length: 5, fds: [] })
-  assert.deepEqual(room.slice(0, 5), bytes('three'))
-  assert.equal(recv(b, room).length, 1000)
-  assert.ok(room.subarray(0, 1000).every(byte => byte === 9))
-  assert.equal(recv(b, room).length, -EAGAIN)
-  assert.equal(recvSmall(b, room), -EAGAIN)
+  assert.equal(recvSmall(b, buffer), 3)
+  assert.deepEqual(buffer.slice(0, 3), bytes('one'))
+  assert.deepEqual(recv(b, buffer), { length: 5, fds: [] })
+  assert.deepEqual(buffer.slice(0, 5), bytes('three'))
+  assert.equal(recv(b, buffer).length, 1000)
+  assert.ok(buffer.subarray(0, 1000).every(byte => byte === 9))
+  assert.equal(recv(b, buffer).length, -EAGAIN)
+  assert.equal(recvSmall(b, buffer), -EAGAIN)
 })
 
-test('the ends of the stream: length 0 for the reader, -EPIPE for the writer and no signal', t => {
+test('after the end of the stream the reader gets length 0, and the writer -EPIPE without a signal', t => {
   const [a, b] = pair(t)
   send(a, bytes('last'))
   assert.equal(shutdown(a, 'write'), 0)
-  assert.equal(recv(b, room).length, 4)
-  assert.equal(recv(b, room).length, 0)
-  assert.equal(recvSmall(b, room), 0)
+  assert.equal(recv(b, buffer).length, 4)
+  assert.equal(recv(b, buffer).length, 0)
+  assert.equal(recvSmall(b, buffer), 0)
   assert.equal(send(a, bytes('more')), -EPIPE)
   assert.equal(sendSmall(a, bytes('more')), -EPIPE)
 })
@@ -99,9 +99,9 @@ test('a full socket answers -EAGAIN and outstanding bytes fall as the peer reads
   assert.equal(send(a, message), -EAGAIN)
   const full = outstandingBytes(a)
   assert.ok(full >= sent * message.length)
-  recv(b, room)
+  recv(b, buffer)
   assert.ok(outstandingBytes(a) < full)
-  while (recv(b, room).length > 0);
+  while (recv(b, buffer).length > 0);
   assert.equal(outstandingBytes(a), 0)
 })
 
@@ -113,8 +113,8 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   // A small net.core.wmem_max may cause a refusal, but never truncation.
   if (sent === -EMSGSIZE) return
   assert.equal(sent, MAX_MESSAGE)
-  assert.equal(recv(b, room).length, MAX_MESSAGE)
-  assert.deepEqual(room, long)
+  assert.equal(recv(b, buffer).length, MAX_MESSAGE)
+  assert.deepEqual(buffer, long)
   assert.equal(send(a, new Uint8Array(MAX_MESSAGE + 1)), -EMSGSIZE)
 })
 
@@ -137,7 +137,7 @@ test('descriptors arrive as duplicates that close on exec', t => {
     const identity = fileIdentity(file)
     assert.equal(send(a, bytes('fd'), new Array(count).fill(file)), 2)
     close(file)
-    const { length, fds } = recv(b, room)
+    const { length, fds } = recv(b, buffer)
     assert.equal(length, 2)
     assert.equal(new Set(fds).size, count)
     for (const fd of fds) {
@@ -155,18 +155,18 @@ test('unclaimed descriptors are closed', t => {
   send(a, bytes('too long for it'), [file, file])
   assert.deepEqual(recv(b, new Uint8Array(4)), { length: -EMSGSIZE, fds: [] })
   send(a, bytes('x'), [file])
-  assert.equal(recvSmall(b, room), 1)
+  assert.equal(recvSmall(b, buffer), 1)
   assert.equal(openFds(), before)
 })
 
-test('a bad descriptor or too many are refused before anything is sent', t => {
+test('a bad descriptor, or too many descriptors, are refused before anything is sent', t => {
   const [a, b] = pair(t)
   assert.equal(send(a, bytes('x'), [9999]), -9)
   assert.throws(() => send(a, bytes('x'), new Array(MAX_FDS + 1).fill(1)), RangeError)
-  assert.equal(recv(b, room).length, -EAGAIN)
+  assert.equal(recv(b, buffer).length, -EAGAIN)
 })
 
-test('listen, connect, accept', t => {
+test('a client connects to a listening socket, and the server accepts the connection', t => {
   const path = join(folder, 'plain')
   const server = listen(path, { mode: 0o666 })
   t.after(() => close(server))
@@ -177,14 +177,14 @@ test('listen, connect, accept', t => {
   assert.ok(served > 0)
   assert.ok(fstatSync(served).isSocket())
   send(client, bytes('hello'))
-  assert.equal(recvSmall(served, room), 5)
+  assert.equal(recvSmall(served, buffer), 5)
   assert.equal(close(client), 0)
-  assert.equal(recvSmall(served, room), 0)
+  assert.equal(recvSmall(served, buffer), 0)
   assert.equal(close(served), 0)
   assert.equal(close(served), -9)
 })
 
-test('a path in use is EADDRINUSE; one left behind by a dead server is taken over', () => {
+test('listening at a path in use is EADDRINUSE, and the socket file of a dead server is replaced', () => {
   const path = join(folder, 'again')
   const first = listen(path)
   assert.throws(() => listen(path), { code: 'EADDRINUSE' })
@@ -197,7 +197,7 @@ test('a path in use is EADDRINUSE; one left behind by a dead server is taken ove
   close(second)
 })
 
-test('failures leave no descriptor behind', () => {
+test('failed calls leave no open descriptor', () => {
   const before = openFds()
   assert.throws(() => connect(join(folder, 'absent')), { code: 'ENOENT' })
   assert.throws(() => connect('x'.repeat(108)), /108 bytes; 1 to 107/)
@@ -217,7 +217,7 @@ test('a watched descriptor cannot be closed', t => {
   assert.equal(close(a), 0)
 })
 
-test('a process connects: its credentials, its message and its file', async t => {
+test('the credentials, the message and the file of a process that connects arrive', async t => {
   const path = join(folder, 'peer')
   const server = listen(path)
   const peer = startPeer()
@@ -232,8 +232,8 @@ test('a process connects: its credentials, its message and its file', async t =>
   const pidfd = peerPidfd(fd)
   if (pidfd < 0) assert.equal(pidfd, -92, 'ENOPROTOOPT of a kernel before 6.5')
   else close(pidfd)
-  const { length, fds } = recv(fd, room)
-  assert.equal(Buffer.from(room.subarray(0, length)).toString(), 'hello there')
+  const { length, fds } = recv(fd, buffer)
+  assert.equal(Buffer.from(buffer.subarray(0, length)).toString(), 'hello there')
   assert.equal(fds.length, 1)
   assert.equal(fileIdentity(fds[0]).ino, ino)
   const content = Buffer.alloc(11)
@@ -241,7 +241,7 @@ test('a process connects: its credentials, its message and its file', async t =>
   assert.equal(content.toString(), 'hello there')
   close(fds[0])
   await peer.kill()
-  assert.equal(recv(fd, room).length, 0)
+  assert.equal(recv(fd, buffer).length, 0)
   close(fd)
 })
 
@@ -258,26 +258,26 @@ test('from an untrusted peer a descriptor is received only if it is a memory fil
     closeSync(memory)
     closeSync(plain)
   })
-  assert.equal(recvGuarded(a, room).length, -EAGAIN)
+  assert.equal(recvGuarded(a, buffer).length, -EAGAIN)
   const before = openFds()
   send(b, bytes('none'))
-  assert.deepEqual(recvGuarded(a, room), { length: 4, fds: [] })
+  assert.deepEqual(recvGuarded(a, buffer), { length: 4, fds: [] })
   for (const fds of [[plain], [memory, memory], [plain, memory], Array(MAX_FDS).fill(plain)]) {
     send(b, bytes('more'), fds)
-    assert.deepEqual(recvGuarded(a, room), { length: 4, fds: [-1] })
+    assert.deepEqual(recvGuarded(a, buffer), { length: 4, fds: [-1] })
   }
   assert.equal(openFds(), before)
   send(b, bytes('memory'), [memory])
-  const { length, fds } = recvGuarded(a, room)
+  const { length, fds } = recvGuarded(a, buffer)
   assert.equal(length, 6)
-  assert.deepEqual(room.slice(0, 6), bytes('memory'))
+  assert.deepEqual(buffer.slice(0, 6), bytes('memory'))
   assert.deepEqual(fds.map(fileIdentity), [fileIdentity(memory)])
   fds.map(close)
   send(b, new Uint8Array(100), [memory])
   assert.equal(recvGuarded(a, new Uint8Array(10)).length, -EMSGSIZE)
   assert.equal(openFds(), before)
   shutdown(b, 'write')
-  assert.equal(recvGuarded(a, room).length, 0)
+  assert.equal(recvGuarded(a, buffer).length, 0)
 })
 
 test('the first end of a pair accepts no descriptors', t => {

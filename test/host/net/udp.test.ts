@@ -25,22 +25,22 @@ const open = (t: { after(body: () => void): void }, address: Uint8Array, port = 
 const batches = (): UdpBatches => createUdpBatches({ staging: 1 << 20, messages: 64, destinations: 4, receives: 8 })
 
 /** Receives until `count` messages are in the buffers from 0 on. */
-const receive = async (to: UdpBatches, socket: UdpSocket, count: number): Promise<void> => {
+const receive = async (memory: UdpBatches, socket: UdpSocket, count: number): Promise<void> => {
   const deadline = Date.now() + 5000
   for (let got = 0; got < count; ) {
-    const now = to.receive(socket, got, 8 - got)
-    if (now > 0) got += now
+    const received = memory.receive(socket, got, 8 - got)
+    if (received > 0) got += received
     else {
-      assert.equal(now, -EAGAIN)
+      assert.equal(received, -EAGAIN)
       assert.ok(Date.now() < deadline, `${got} of ${count} messages arrived`)
       await new Promise(setImmediate)
     }
   }
 }
 
-const content = (from: UdpBatches, buffer: number): Buffer => {
-  const at = from.bufferAt(buffer)
-  return Buffer.from(from.arena.bytes.slice(at, at + from.lengths[buffer]))
+const content = (memory: UdpBatches, buffer: number): Buffer => {
+  const at = memory.bufferAt(buffer)
+  return Buffer.from(memory.arena.bytes.slice(at, at + memory.lengths[buffer]))
 }
 
 test('messages arrive with their sender, hop limit and traffic class', async t => {
@@ -82,7 +82,7 @@ test('a long message is segmented into datagrams, and they arrive coalesced', as
   assert.ok(content(memory, 0).equals(bytes))
   assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
   assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
-  assert.equal(memory.hopLimits[1], 64, 'an earlier message in the same place leaves no bytes')
+  assert.equal(memory.hopLimits[1], 64, 'an earlier message in the same slot leaves no control data')
 })
 
 test('an unsendable message is reported only if it is the first', t => {
@@ -142,9 +142,9 @@ test('interfaces report their MTU', () => {
 })
 
 const MEMBERSHIPS = '/proc/net/igmp6'
-const without = existsSync(MEMBERSHIPS) ? false : 'no IPv6 here'
+const skipIpv6 = existsSync(MEMBERSHIPS) ? false : 'no IPv6 here'
 
-test('IPv6 groups of an interface and of a link are joined on that interface', { skip: without }, t => {
+test('IPv6 groups of an interface and of a link are joined on that interface', { skip: skipIpv6 }, t => {
   const LOOPBACK_INTERFACE = 1
   for (const scope of [1, 2, 5, 14]) {
     const group = Uint8Array.of(0xff, scope, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, process.pid >> 8, process.pid)

@@ -234,7 +234,7 @@ describe('faults', () => {
     assert.equal(receiveAll(b.to).length, delayed)
   })
 
-  it('can be changed during traffic; held packets are then delivered', () => {
+  it('can be changed during traffic; delayed packets are then delivered', () => {
     const b = setUp('delay=1000')
     sendRun(b.from, b.flow, 0, 2)
     assert.deepEqual(receiveAll(b.to), [])
@@ -245,7 +245,7 @@ describe('faults', () => {
     assert.equal(wakeUps, 1)
     sendRun(b.from, b.flow, 2, 2)
     assert.deepEqual(psns(receiveAll(b.to)), [0, 1, 2, 3])
-    assert.equal(b.link.stat().runs, 0, 'the room of held packets is freed')
+    assert.equal(b.link.stat().runs, 0, 'the layer buffer of delayed packets is freed')
     b.to.setFaults(parseFaults('drop=1'))
     sendRun(b.from, b.flow, 4, 2)
     assert.deepEqual(psns(receiveAll(b.to)), [])

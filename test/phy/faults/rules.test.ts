@@ -101,7 +101,7 @@ describe('fault rules', () => {
       ['seed=4', /fault "seed=4": the rule has no effect/],
       ['dir=sent', /fault "dir=sent": the rule has no effect; add one of drop, /],
       ['loss=0.1', /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup, reorder, delay, jitter, rate/],
-      ['drop', /write drop=VALUE, where VALUE is a share/],
+      ['drop', /write drop=VALUE, where VALUE is a probability/],
       ['drop=', /write drop=VALUE/],
       ['drop=1=1', /write drop=VALUE/],
       ['drop=0.1,', /there is no ""/],

@@ -146,7 +146,7 @@ describe('faults on sent packets', () => {
     assert.equal(b.from.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
-  it('can be changed during traffic; held packets are sent with the next turn', () => {
+  it('can be changed during traffic; delayed packets are sent in the next poll', () => {
     const b = setUp('dir=both,delay=1s')
     sendRun(b.from, b.flow, 0, 2)
     let wakeUps = 0

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from '../../../src/phy/runs/limits.ts'
 
-test('a run lies inside the reserved room, and its lengths are consistent', () => {
+test('a run must be inside the reservation, and its lengths consistent', () => {
   assert.equal(requireRun(100, 64, 3, 32, 100, 260), 260)
   assert.equal(requireRun(100, 64, 1, SHORTEST_PACKET, 90, 260), 116)
   const wrong: readonly (readonly [string, Parameters<typeof requireRun>])[] = [
-    ['ends after the room', [100, 64, 3, 33, 100, 260]],
-    ['begins before the room', [99, 64, 3, 32, 100, 260]],
+    ['ends after the reservation', [100, 64, 3, 33, 100, 260]],
+    ['begins before the reservation', [99, 64, 3, 32, 100, 260]],
     ['no packet', [100, 64, 0, 64, 100, 260]],
     ['too many packets', [0, 16, RUN_PACKETS + 1, 16, 0, RUN_BYTES]],
-    ['a last packet of zero bytes', [100, 64, 2, SHORTEST_PACKET - 1, 100, 260]],
+    ['a last packet shorter than BTH and ICRC', [100, 64, 2, SHORTEST_PACKET - 1, 100, 260]],
     ['a last packet longer than the others', [100, 64, 2, 65, 100, 260]],
   ]
   for (const [what, args] of wrong) assert.throws(() => requireRun(...args), /is not inside the reservation/, what)

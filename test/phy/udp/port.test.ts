@@ -68,14 +68,14 @@ describe('UDP', { skip }, () => {
     sendRun(b, toA, 0, 1)
     await collect(a, 1)
     for (let i = 0; i < 8; i++) sendRun(a, toB, 15 * i, 15, 4112)
-    const places = new Set<number>()
+    const offsets = new Set<number>()
     const run = emptyRun()
     for (let turn = 0; turn < 4; turn++) {
-      while (b.receive(run)) places.add(run.offset)
+      while (b.receive(run)) offsets.add(run.offset)
       b.release()
       for (let i = 0; i < 3; i++) sendRun(a, toB, 120 + 45 * turn + 15 * i, 15, 4112)
     }
-    assert.equal(places.size, 8, 'those of a turn, two system calls')
+    assert.equal(offsets.size, 8, 'the buffers of one poll, which two system calls fill')
   })
 
   it('never segments when told not to', async () => {
@@ -149,7 +149,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('refuses foreign addresses, and uses link-local ones only where they exist', () => {
+  it('refuses addresses of other hosts and ports, and ignores link-local ones that the interface lacks', () => {
     const [a] = pair()
     const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
     open.push(second)
@@ -234,7 +234,7 @@ describe('UDP', { skip }, () => {
     assert.equal(received, 5000)
   })
 
-  it('reports how much one sender may have in flight: less than half of the socket buffer', () => {
+  it('has a window of 16 KiB to 1 MiB', () => {
     const [a] = pair()
     assert.ok((a.windowBytes ?? 0) >= 16384)
     assert.ok((a.windowBytes ?? 0) <= 0x10_0000)

@@ -56,7 +56,7 @@ const start = (answer: (segment: number, bytes: number) => number) => {
   const sending = createUdpSending(batches as UdpBatches, sockets, flows, senders, counters, {
     cut: true,
     tap: () => null,
-    onBlocked: now => blocked.push(now),
+    onBlocked: isBlocked => blocked.push(isBlocked),
   })
   const address = flowBetween(ipv4(1), ipv4(2))
   const flow = flows.open(0, address)
@@ -86,7 +86,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.sendCalls, 1)
   })
 
-  it('uses smaller batches, sealed again, for a kernel with a lower segment limit', () => {
+  it('sends messages of fewer segments, sealed again, to a kernel with a lower limit', () => {
     const t = start((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
     t.sendRun(70)
     const fewer = [
@@ -111,7 +111,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it('sends many small packets while more are built, but not those that the sender may still corrupt', () => {
+  it('sends many small packets while more are built, but not those that a fault layer may still corrupt', () => {
     const t = start(() => 0)
     const at = t.sending.reserve(200 * 64)
     t.sending.commit(at, 64, 62, 64, t.flow)
