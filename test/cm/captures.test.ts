@@ -32,8 +32,10 @@ test('every message type has a capture', () => {
 
 for (const capture of captures)
   describe(capture, () => {
-    test('our engine as the active side', () => assert.deepEqual(notPermitted(capture, 0), []))
-    test('our engine as the passive side', () => assert.deepEqual(notPermitted(capture, 1), []))
+    test('our engine sends the recorded messages as the active side', () =>
+      assert.deepEqual(notPermitted(capture, 0), []))
+    test('our engine sends the recorded messages as the passive side', () =>
+      assert.deepEqual(notPermitted(capture, 1), []))
   })
 
 /** Fields of recorded messages that our engine computes: a changed value must fail. */
@@ -53,7 +55,7 @@ test('a recording with a changed field fails', () => {
       )
       mutants++
     }
-  assert.ok(mutants > 50, `${mutants} twins`)
+  assert.ok(mutants > 50, `${mutants} mutants`)
 })
 
 test('each permitted difference is explained in docs/reference/conformance.md', () => {

@@ -38,7 +38,7 @@ const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, 3 -
   to.engine.onMad(emitCm(message), from, pair.now)
 
 describe('a connection', () => {
-  test('from REQ to the end of TIMEWAIT', () => {
+  test('passes from REQ to the end of TIMEWAIT', () => {
     const [active, passive] = requested()
     assert.equal(passive.state, 'REQ_RCVD')
     assert.equal(passive.agreed.remoteQpn, 0x11)
@@ -77,7 +77,7 @@ describe('a connection', () => {
     assert.equal(active.state, 'IDLE')
   })
 
-  test('transaction ids are those of Linux: answers repeat them, and each side has its own for its DREQ', () => {
+  test('has transaction ids like Linux: answers repeat them, and each side has its own for its DREQ', () => {
     const active = start()
     const [req] = parsed(pair.collect())
     pair.exchange()
@@ -96,7 +96,7 @@ describe('a connection', () => {
     assert.equal(parsed(pair.collect())[0]!.tid, dreq!.tid)
   })
 
-  test('both sides disconnect at the same time', () => {
+  test('enters TIMEWAIT on both sides when both disconnect at the same time', () => {
     const [active, passive] = established(pair)
     pair.a.engine.disconnect(active, pair.now)
     pair.b.engine.disconnect(passive, pair.now)
@@ -108,7 +108,7 @@ describe('a connection', () => {
     assert.equal(passive.state, 'TIMEWAIT')
   })
 
-  test('both sides connect to each other at the same time: two connections', () => {
+  test('is one of two when both sides connect to each other at the same time', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -134,7 +134,7 @@ describe('a connection', () => {
     )
   })
 
-  test('both sides connect to each other at the same time; a reply with the queue pair of our own request is refused', () => {
+  test('cannot be accepted with the queue pair of our own request, when both sides connect to each other', () => {
     pair.a.engine.listen(SERVICE)
     const first = start()
     pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
@@ -144,7 +144,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
   })
 
-  test('both sides connect to each other at the same time, without a listener: both are rejected', () => {
+  test('is rejected on both sides when both connect to each other without a listener', () => {
     pair = new Pair()
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -153,7 +153,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, second.state], ['IDLE', 'IDLE'])
   })
 
-  test('XRC: the target answers with its queue pair in the EE context field', () => {
+  test('of XRC has the QPN of the target in the EE context field of the REP', () => {
     const [active, passive] = requested({ transport: 'XRC' })
     assert.equal(passive.agreed.transport, 'XRC')
     pair.b.engine.reply(passive, offer(0x22), pair.now)
@@ -163,7 +163,7 @@ describe('a connection', () => {
     assert.equal(active.agreed.remoteQpn, 0x22)
   })
 
-  test('data that overtakes the RTU establishes the connection', () => {
+  test('is established by data that overtakes the RTU', () => {
     const [, passive] = requested()
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.lose()
@@ -194,7 +194,7 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.resent.REQ, 15)
   })
 
-  test('many messages due at the same time are sent in several turns', () => {
+  test('many retransmissions due at the same time are sent in several calls of onTimeout', () => {
     for (let i = 0; i < 200; i++) start({ qpn: 0x100 + i })
     pair.lose()
     const due = pair.a.engine.nextTimeout()
@@ -346,7 +346,7 @@ describe('refusals', () => {
     return event.message.reason
   }
 
-  test('no listener', () => {
+  test('a REQ for a service without a listener is rejected', () => {
     const active = start({ serviceId: SERVICE + 1n })
     assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
     assert.equal(refusedWith(), rejReason.INVALID_SERVICE_ID)
@@ -354,7 +354,7 @@ describe('refusals', () => {
     assert.equal(pair.b.engine.size, 0)
   })
 
-  test('the consumer refuses, with private data', () => {
+  test('the consumer rejects a REQ with private data', () => {
     const [active, passive] = requested()
     pair.b.engine.reject(passive, { reason: rejReason.CONSUMER_DEFINED, privateData: Uint8Array.of(7) }, pair.now)
     pair.exchange()
@@ -379,7 +379,7 @@ describe('refusals', () => {
     ],
     ['an unknown MTU', { pathMtu: 6 }, rejReason.INVALID_MTU],
   ] as const) {
-    test(what, () => {
+    test(`a REQ is rejected for ${what}`, () => {
       start()
       const [req] = parsed(pair.collect())
       pair.lose()
@@ -440,12 +440,12 @@ describe('refusals', () => {
       const { name: event, message } = one(pair.a)
       assert.equal(event, 'REJ_RECEIVED')
       assert.ok(message?.name === 'REJ' && message.reason === reason && message.privateData[0] === 7)
-      const rests = reason === rejReason.STALE_CONN || reason === rejReason.TIMEOUT
-      assert.equal(active.state, rests ? 'TIMEWAIT' : 'IDLE')
+      const entersTimewait = reason === rejReason.STALE_CONN || reason === rejReason.TIMEOUT
+      assert.equal(active.state, entersTimewait ? 'TIMEWAIT' : 'IDLE')
     })
   }
 
-  test('a queue pair that is already connected: the old connection is stale', () => {
+  test('a REQ from a queue pair that is connected already is rejected, and the old connection ends as stale', () => {
     const [, passive] = established(pair)
     // The peer has rebooted and connects again with the same queue pair.
     const restarted = new Host(1, 3)
@@ -464,7 +464,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'DREQ_SENT')
   })
 
-  test('a REP for an abandoned request', () => {
+  test('a REP for an abandoned request is rejected', () => {
     const [active, passive] = requested()
     pair.a.engine.destroy(active, pair.now)
     pair.lose()
@@ -482,7 +482,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'IDLE')
   })
 
-  test('more requests than the backlog are dropped until there is room', () => {
+  test('requests beyond the backlog are dropped, until another one leaves it', () => {
     pair = new Pair()
     const listener = pair.b.engine.listen(SERVICE, { backlog: 2 })
     const actives = [0x11, 0x12, 0x13].map(qpn => {
@@ -501,7 +501,7 @@ describe('refusals', () => {
     assert.equal(actives[0]!.state, 'REQ_SENT')
   })
 
-  test('an alternate path (LAP) is refused; for an unknown connection the code is another one', () => {
+  test('a LAP is answered by an APR: alternate paths are unsupported, or the connection is unknown', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 5n, localId: active.localId, remoteId: passive.localId }
     inject(pair.b, { name: 'LAP', ...ids })
@@ -537,7 +537,7 @@ describe('resolution of a service id', () => {
     assert.equal(pair.b.engine.size, 0)
   })
 
-  test('no listener; refusal by the consumer; no answer', () => {
+  test('a resolution fails without a listener, when the consumer refuses it, and without an answer', () => {
     resolve(SERVICE + 1n)
     pair.exchange()
     const unsupported = one(pair.a).message

@@ -1,6 +1,6 @@
 /*
- * Every message in every state, on the active and the passive side, sent once and repeated, and from an address that is not
- * the peer's. The table is written by hand from Linux's cm.c and the InfiniBand specification, not derived from
+ * Every message in every state, on the active and the passive side: sent once, repeated, and from an address that is
+ * not the peer's. The table is written by hand from Linux's cm.c and the InfiniBand specification, not derived from
  * spec/cm-states.ts.
  */
 import assert from 'node:assert/strict'
@@ -101,7 +101,7 @@ test('the table has every state in every role, and every message', () => {
 for (const [state, role] of statesAndRoles)
   describe(`in ${state}, ${role}`, () => {
     for (const name of names) {
-      test(`${name}: ${cellOf(state, role, name)}; repeated: by the row of the new state`, () => {
+      test(`${name} has the effect of its cell (${cellOf(state, role, name)}), and repeated that of the new state's row`, () => {
         const [host, connection] = enter(pair, state, role)
         const draft = messageFor(host, connection, name)
         for (const turn of ['first', 'again']) {
@@ -110,11 +110,11 @@ for (const [state, role] of statesAndRoles)
           pair.lose()
           host.events()
           host.engine.onMad(emitCm(draft), pathTo(host.number, 3 - host.number), pair.now)
-          const moves = !cell.startsWith('/') && cell !== '.'
-          assert.equal(connection.state, moves ? cell : before, turn)
+          const changesState = !cell.startsWith('/') && cell !== '.'
+          assert.equal(connection.state, changesState ? cell : before, turn)
           assert.deepEqual(
             host.events().map(event => [event.name, event.connection]),
-            moves ? [[`${name}_RECEIVED`, connection]] : [],
+            changesState ? [[`${name}_RECEIVED`, connection]] : [],
             turn,
           )
           const answers = parsed(pair.collect())

@@ -42,10 +42,10 @@ const ends = (pair: Pair, role: Role): [End, End] => {
 
 /** The peer has sent its DREQ, and the connection has received it. */
 const disconnectByPeer = (pair: Pair, role: Role): End => {
-  const [own, [host, other]] = ends(pair, role)
-  host.engine.disconnect(other, pair.now)
+  const [end, [peerHost, peerConnection]] = ends(pair, role)
+  peerHost.engine.disconnect(peerConnection, pair.now)
   pair.exchange()
-  return own
+  return end
 }
 
 type Setups = Partial<Readonly<Record<Role, (pair: Pair) => End>>>
@@ -108,9 +108,10 @@ const setups: Readonly<Record<CmState, Setups>> = {
   },
   ESTABLISHED: both((pair, role) => ends(pair, role)[0]),
   DREQ_SENT: both((pair, role) => {
-    const [own] = ends(pair, role)
-    own[0].engine.disconnect(own[1], pair.now)
-    return own
+    const [end] = ends(pair, role)
+    const [host, connection] = end
+    host.engine.disconnect(connection, pair.now)
+    return end
   }),
   DREQ_RCVD: both(disconnectByPeer),
   TIMEWAIT: both((pair, role) => {
@@ -129,8 +130,8 @@ const setups: Readonly<Record<CmState, Setups>> = {
 }
 
 /** Every state, with the roles that can be in it. */
-export const statesAndRoles = Object.entries(setups).flatMap(([state, by]) =>
-  (Object.keys(by) as Role[]).map(role => [state as CmState, role] as const),
+export const statesAndRoles = Object.entries(setups).flatMap(([state, setupsOfState]) =>
+  (Object.keys(setupsOfState) as Role[]).map(role => [state as CmState, role] as const),
 )
 
 /** A connection of a new pair in this state; host 2 listens on SERVICE. */

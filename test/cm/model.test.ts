@@ -148,16 +148,16 @@ class Simulation {
     const host = this.pick(this.hosts)!
     const live = [...(this.live[host.number - 1] ?? [])].filter(({ destroyed }) => !destroyed)
     const connection = this.pick(live)
-    const dice = this.randomInt(100)
-    if (dice < 15) this.live[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
-    else if (dice < 45 && connection) this.act(host, connection)
-    else if (dice < 80) this.deliver(faults ? this.randomInt(Math.max(1, this.wire.length)) : 0)
-    else if (dice < 84 && connection) this.destroy(host, connection)
-    else if (dice < 88) this.expire()
-    else if (faults && dice < 93) {
+    const choice = this.randomInt(100)
+    if (choice < 15) this.live[host.number - 1]?.add(host.engine.create(pathTo(host.number, 1 + (host.number % HOSTS))))
+    else if (choice < 45 && connection) this.act(host, connection)
+    else if (choice < 80) this.deliver(faults ? this.randomInt(Math.max(1, this.wire.length)) : 0)
+    else if (choice < 84 && connection) this.destroy(host, connection)
+    else if (choice < 88) this.expire()
+    else if (faults && choice < 93) {
       this.wire.splice(this.randomInt(Math.max(1, this.wire.length)), 1)
-    } else if (faults && dice < 98) this.deliver(this.randomInt(Math.max(1, this.wire.length)), true)
-    else if (faults && dice === 99 && this.randomInt(20) === 0) {
+    } else if (faults && choice < 98) this.deliver(this.randomInt(Math.max(1, this.wire.length)), true)
+    else if (faults && choice === 99 && this.randomInt(20) === 0) {
       this.boot(host.number)
     }
     this.collect()
@@ -211,7 +211,8 @@ const run = (seed: number, steps: number, faults: boolean): number => {
   return simulation.established
 }
 
-const each = (name: string, steps: number, faults: boolean): void => {
+/** A test of 40 random runs with seeds 1 to 40. */
+const testSeeds = (name: string, steps: number, faults: boolean): void => {
   test(name, () => {
     let established = 0
     for (let seed = 1; seed <= 40; seed++) {
@@ -225,8 +226,8 @@ const each = (name: string, steps: number, faults: boolean): void => {
   })
 }
 
-each('without losses both ends agree, and nothing is left', 1500, false)
-each('with losses, duplicates, reordering and restarted hosts nothing is left', 1500, true)
+testSeeds('both ends agree without losses, and nothing is left', 1500, false)
+testSeeds('nothing is left after losses, duplicates, reordering and restarted hosts', 1500, true)
 
 test('hostile messages (random fields with existing ids) do no harm', () => {
   const simulation = new Simulation(7)

@@ -109,6 +109,7 @@ export class Pair {
   }
 }
 
+/** The service id of port 18515 in RDMA_PS_TCP. */
 export const SERVICE = 0x0106_0000n + 18515n
 
 export const offer = (qpn: number): CmOffer => ({

@@ -34,7 +34,7 @@ export const messagesIn = (capture: string): RecordedMessage[] => {
   })
 }
 
-/** Where our engine differs; `packet`: a message that one side lacks (`-`). */
+/** A difference between the recording and our engine; field `packet`: a message that one of them lacks (`-`). */
 export interface Difference {
   /** Number of the recorded message; 0 for one that was not recorded. */
   readonly number: number

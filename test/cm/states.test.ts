@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
 import { CmError } from '../../src/cm/error.ts'
 import { cmStates } from '../../src/spec/cm-states.ts'
+import { rejReason } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad/mad.ts'
 import { enter, statesAndRoles } from './in-state.ts'
 import { offer, Pair, pathTo, request, SERVICE } from './pair.ts'
@@ -25,7 +26,7 @@ for (const [state, role] of statesAndRoles) {
         MRA: () => host.engine.delay(connection, 20),
         REP: () => host.engine.reply(connection, offer(0x77), pair.now),
         RTU: () => host.engine.ready(connection),
-        REJ: () => host.engine.reject(connection, { reason: 28 }, pair.now),
+        REJ: () => host.engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, pair.now),
         DREQ: () => host.engine.disconnect(connection, pair.now),
         DREP: () => host.engine.confirmDisconnect(connection, pair.now),
         ESTABLISH: () => host.engine.establish(connection),
@@ -46,7 +47,7 @@ for (const [state, role] of statesAndRoles) {
       assert.equal(connection.state, state)
     })
 
-    test('when destroyed, it ends or waits in TIMEWAIT, and nothing of it is left', () => {
+    test('a destroyed connection is removed, or waits in TIMEWAIT and is removed then', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
@@ -54,12 +55,12 @@ for (const [state, role] of statesAndRoles) {
       host.engine.destroy(connection, pair.now)
       const { destroy } = cmStates[state]
       assert.deepEqual(pair.lose(), destroy?.send ? [destroy.send] : [])
-      const rests = destroy?.timewait === true || state === 'TIMEWAIT'
-      assert.equal(connection.state, rests ? 'TIMEWAIT' : 'IDLE')
-      if (rests) host.engine.onTimeout(host.engine.nextTimeout())
+      const entersTimewait = destroy?.timewait === true || state === 'TIMEWAIT'
+      assert.equal(connection.state, entersTimewait ? 'TIMEWAIT' : 'IDLE')
+      if (entersTimewait) host.engine.onTimeout(host.engine.nextTimeout())
       assert.deepEqual(
         host.events().map(({ name }) => name),
-        rests ? ['TIMEWAIT_EXIT'] : [],
+        entersTimewait ? ['TIMEWAIT_EXIT'] : [],
       )
       assert.equal(host.engine.size, 0)
       assert.equal(host.engine.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -82,7 +83,7 @@ for (const [state, role] of statesAndRoles) {
       )
     })
 
-    test('device removal destroys it without messages', () => {
+    test('the removal of the device removes the connection without a message', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       assert.deepEqual(host.engine.removeDevice(0), [connection])

@@ -10,13 +10,13 @@ test('an exponent is 4.096 µs times a power of two', () => {
   assert.equal(Math.round(fromExponent(20)), 4294967)
 })
 
-test('an ACK timeout covers twice the packet life time and the ACK delay, rounded up by less than a factor of two', () => {
+test('an ACK timeout is from three quarters to twice the sum of the ACK delay and twice the packet life time', () => {
   for (let delay = 0; delay < 32; delay++) {
     for (let life = 0; life < 32; life++) {
       const needed = 2 * 2 ** life + 2 ** delay
       const timeout = 2 ** ackTimeout(delay, life)
       if (ackTimeout(delay, life) === 31) continue
-      // Linux ignores a part that is less than a quarter of the whole.
+      // Linux ignores the smaller summand if it is at most a quarter of the larger one.
       assert.ok(timeout >= needed * 0.75, `${delay} ${life}`)
       assert.ok(timeout < needed * 2, `${delay} ${life}`)
     }
@@ -25,7 +25,7 @@ test('an ACK timeout covers twice the packet life time and the ACK delay, rounde
   assert.equal(ackTimeout(31, 31), 31)
 })
 
-test('deadlines expire in order, however they were set, moved and cleared', () => {
+test('deadlines expire in order, however they were set, changed and cleared', () => {
   const operations = fc.array(fc.tuple(fc.nat(9), fc.option(fc.nat(50))), { maxLength: 60 })
   fc.assert(
     fc.property(operations, list => {

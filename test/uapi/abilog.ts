@@ -40,7 +40,7 @@ export interface LoggedIoctl extends Logged {
   readonly reserved: readonly [number, number]
   readonly attributes: readonly LoggedAttribute[]
 }
-/** QUERY_CONTEXT, which Linux's rxe finally refuses with EOPNOTSUPP and userdma answers. */
+/** Whether a call is QUERY_CONTEXT, which Linux's rxe refuses with EOPNOTSUPP, and userdma answers. */
 export const isQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
 
@@ -262,7 +262,7 @@ export const ioctlMessage = (call: LoggedIoctl): Uint8Array => {
   return bytes
 }
 
-/** The message as the kernel left it. */
+/** The message of a recorded ioctl after the call. */
 export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
   const bytes = ioctlMessage(call)
   const view = new DataView(bytes.buffer)

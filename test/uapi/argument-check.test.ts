@@ -72,7 +72,8 @@ const plainly: Record<string, unknown> = {
   ...{ one: { number: 2, gid: new Uint8Array(4), inner: { a: 0 } }, many: [] },
 }
 
-const isFine = (args: Record<string, unknown>): boolean =>
+/** Whether arguments are valid by `problemOf`. */
+const areValid = (args: Record<string, unknown>): boolean =>
   Object.entries(attributes).every(([name, { of, optional: may }]) =>
     Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : may,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
@@ -88,7 +89,7 @@ it('accepts arguments without a problem, and nothing else', () => {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],
           enumerable: true,
         })
-      assert.equal(hasValidArguments(shape, args), isFine(args))
+      assert.equal(hasValidArguments(shape, args), areValid(args))
     }),
     { numRuns: 3000 },
   )
@@ -113,7 +114,7 @@ it('ignores unknown fields of a record, but not unknown arguments', () => {
   assert.equal(hasValidArguments(shape, { small: 1, pd: 1, more: 1 }), false)
 })
 
-it('does not accept what it cannot check: accessors of a class', () => {
+it('does not accept a class instance, whose accessors it cannot check', () => {
   const shape = shapeOf(attributes)
   class Accessors {
     readonly small = 1

@@ -53,7 +53,7 @@ export const fakeView = (memory: FakeMemory = fakeMemory(), handles = new Map<nu
   return view
 }
 
-/** The address where tests put a call, and memory that it may point to. */
+/** The address at which tests place a call, and that of memory to which it may point. */
 export const AT = 0x100000n
 export const ARENA = 0x200000n
 

@@ -1,7 +1,7 @@
 /*
- * Linux's calls on devices of every link (R10, R27): its structs have one place for the addresses of all links. Fields
- * of the device's link reach the driver, others are ignored as on Linux, and a round trip loses no byte. Also devices
- * of drivers that use another driver's id.
+ * Linux's calls on devices of every link (R10, R27): its structs have the same fields for the addresses of all links.
+ * Fields of the device's link reach the driver, others are ignored as on Linux, and a round trip loses no byte. Also
+ * devices of drivers that use another driver's id.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -116,7 +116,7 @@ const expected: Readonly<Record<LinkName, { modify: object; create: object }>> =
 }
 
 for (const link of LINKS)
-  test(`${link}: a driver gets its link's fields of Linux's structs`, () => {
+  test(`a driver of an ${link} device gets its link's fields of Linux's structs`, () => {
     const { context, caller, pd, qp, given } = deviceOn(link)
     for (const [bytes, wanted] of [
       [modify(qp), { ...expected[link].modify, state: QpState.values.RTR }],
@@ -130,7 +130,7 @@ for (const link of LINKS)
   })
 
 for (const link of LINKS)
-  test(`${link}: no byte is lost in the object dialect`, () => {
+  test(`no byte of a call on an ${link} device is lost in the object dialect`, () => {
     const { context, caller, pd, qp } = deviceOn(link)
     for (const bytes of [modify(qp), createAh(pd)]) {
       const decoded = decodeWriteBytes(callerView(context, caller), bytes)
@@ -141,7 +141,7 @@ for (const link of LINKS)
   })
 
 for (const link of ['ib', 'roce', 'opa'] as const)
-  test(`${link}: QUERY_QP returns the driver’s path`, () => {
+  test(`QUERY_QP on an ${link} device returns the driver’s path`, () => {
     const { context, caller, qp, pass } = deviceOn(link)
     pass({ ...expected[link].modify, state: 2 })
     let answered: Uint8Array | undefined

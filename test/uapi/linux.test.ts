@@ -51,7 +51,7 @@ const extended = (number: number, body: number[], out: number, response = ARENA,
   ...body,
 ]
 
-test('write: too long or too short for its header', () => {
+test('write: a command that is longer or shorter than its header says is refused', () => {
   assert.equal(errorOf(write([])), 'EINVAL')
   assert.equal(errorOf(write([3, 0, 0, 0, 2, 0, 1])), 'EINVAL')
   assert.equal(errorOf(write(command(3, u64(ARENA), 1))), 'OK')
@@ -66,7 +66,7 @@ test('write: a command without driver data must end in zeros', () => {
   assert.equal(errorOf(write(command(4, [...u32(3), ...u32(1)], 0))), 'EOPNOTSUPP')
 })
 
-test('write: a length of a megabyte and more is refused before it is read', () => {
+test('write: a buffer longer than a header can describe is refused before it is read', () => {
   const view = fakeView()
   assert.equal(errorOf(decodeWrite(view, 0x10n, 2 ** 31)), 'EINVAL')
   assert.equal(errorOf(decodeWrite(view, 0x10n, 16)), 'EFAULT')
@@ -179,7 +179,7 @@ test('an invalid QP handle is left to core, with the expected class', () => {
   assert.equal(decoded.call.class.name, 'rc_qp')
 })
 
-test('POST_SEND with work requests: they must be present and complete', () => {
+test('POST_SEND with work requests is refused unless they are present and complete', () => {
   const post = (count: number, sges: number, size: number, tail: number): Decoded | Answer =>
     write(
       command(28, [...u64(ARENA), ...u32(3), ...u32(count), ...u32(sges), ...u32(size), ...new Array(tail).fill(0)], 1),
@@ -333,7 +333,7 @@ test('ioctl INFO_HANDLES: Linux checks late that count and list are present', ()
   assert.equal(errorOf(verbs(0, 1, [kind, [1, 4, ARENA]])), 'EINVAL')
 })
 
-test('ioctl REG_MR: an address; files and DMA handles, which soft devices lack, are refused', () => {
+test('ioctl REG_MR takes an address, and refuses files and DMA handles, which soft devices lack', () => {
   const region = (...more: readonly Attr[]): Decoded | Answer =>
     verbs(7, 5, [
       [0, 0, 0n],

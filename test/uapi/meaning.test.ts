@@ -39,7 +39,7 @@ const pingpong = readCalls('ibv_rc_pingpong_events.client.abilog')
 const named = (name: string): DecodedCall[] => pingpong.filter(s => s.name === name)
 const gid = (text: string): Uint8Array => new Uint8Array(Buffer.from(text, 'hex'))
 
-test('the calls of ibv_rc_pingpong -e, in order', () => {
+test('ibv_rc_pingpong -e makes these calls, in order', () => {
   const order = pingpong.map(s => s.name)
   assert.deepEqual(order.slice(0, 13), [
     'device.open',
@@ -59,13 +59,13 @@ test('the calls of ibv_rc_pingpong -e, in order', () => {
   assert.deepEqual(order.slice(-4), ['rc_qp.destroy', 'cq.destroy', 'mr.destroy', 'pd.destroy'])
 })
 
-test('opening: two completion vectors, optional access bits', () => {
+test('device.open returns two completion vectors, and support of optional access bits', () => {
   const [open] = named('device.open')
   assert.deepEqual(open.decoded.call.args, {})
   assert.deepEqual(recordedResult(open.decoded.call, open.logged).result.out, { numCompVectors: 2, coreSupport: 1n })
 })
 
-test('REG_MR: 64 bytes for local writes', () => {
+test('REG_MR registers 64 bytes for local writes', () => {
   const [mr] = named('mr.create')
   assert.deepEqual(mr.decoded.call.args, {
     pd: 0,
@@ -78,7 +78,7 @@ test('REG_MR: 64 bytes for local writes', () => {
   assert.deepEqual(result, { object: 1, out: { lkey: 0x1966b, rkey: 0 } })
 })
 
-test('CREATE_CQ: 501 entries become 511, and a queue of 69632 bytes', () => {
+test('CREATE_CQ of 501 entries creates 511, in a queue of 69632 bytes', () => {
   const [cq] = named('cq.create')
   assert.deepEqual(cq.decoded.call.args, {
     cqe: 501,
@@ -93,7 +93,7 @@ test('CREATE_CQ: 501 entries become 511, and a queue of 69632 bytes', () => {
   })
 })
 
-test('CREATE_QP: an RC queue pair', () => {
+test('CREATE_QP creates an RC queue pair', () => {
   const [qp] = named('rc_qp.create')
   assert.deepEqual(qp.decoded.call.args, {
     pd: 0,
@@ -114,7 +114,7 @@ test('CREATE_QP: an RC queue pair', () => {
   })
 })
 
-test('QUERY_QP of a new queue pair', () => {
+test('QUERY_QP returns the attributes of a new queue pair', () => {
   const [query] = named('rc_qp.query')
   assert.equal(query.decoded.call.object, 3)
   assert.deepEqual(query.decoded.call.args, { attrMask: 0x80000 })
@@ -126,7 +126,7 @@ test('QUERY_QP of a new queue pair', () => {
   assert.equal(out.pathMtu, 1)
 })
 
-test('MODIFY_QP to INIT, RTR and RTS: exactly the masked attributes', () => {
+test('MODIFY_QP to INIT, RTR and RTS has exactly the attributes of the mask', () => {
   const [init, rtr, rts] = named('rc_qp.modify').map(s => s.decoded.call.args)
   assert.deepEqual(init, { state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
   const { address, ...rest } = rtr
@@ -158,12 +158,12 @@ test('POST_SEND is a doorbell', () => {
   assert.deepEqual(post.decoded.call.args, { wrCount: 0, sgeCount: 0, wqeSize: 128 })
 })
 
-test('destroying: seven completion events were read', () => {
+test('the destruction of the CQ reports seven completion events', () => {
   const [cq] = named('cq.destroy')
   assert.deepEqual(recordedResult(cq.decoded.call, cq.logged).result.out, { compEvents: 7, asyncEvents: 0 })
 })
 
-test('ibv_devinfo: device and port as the program printed them', () => {
+test('ibv_devinfo gets the device and port attributes that it printed', () => {
   const all = readCalls('ibv_devinfo.abilog.gz')
   const device = all.find(s => s.name === 'device.query')!
   const { attributes, extended } = recordedResult(device.decoded.call, device.logged).result.out as unknown as {

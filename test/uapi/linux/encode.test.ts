@@ -32,8 +32,8 @@ const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   return view
 }
 
-/** Colliding handles would need two classes for one number. */
-const distinct = (call: Call): boolean => {
+/** Whether no two arguments have one handle for objects of two classes. */
+const hasDistinctHandles = (call: Call): boolean => {
   const classes = new Map<unknown, string>()
   for (const [name, { of }] of Object.entries(call.method.in)) {
     if (of.kind !== 'ref' || call.args[name] === undefined) continue
@@ -104,7 +104,7 @@ for (const { name, means, classes, method } of kinds)
       fc.assert(
         fc.property(callsOf(cls, method), some, (generated, changes) => {
           const call = expressible({ name, means }, generated.call)
-          fc.pre(distinct(call))
+          fc.pre(hasDistinctHandles(call))
           const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.means === means)
           // An ioctl's mandatory attribute may be optional here.
           fc.pre(way !== undefined)

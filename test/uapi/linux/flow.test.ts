@@ -116,7 +116,7 @@ test('the handle of the queue pair is the attribute of its class, even if it is 
   assert.equal(argsOf({ qp: RC }).rawQp, RC)
 })
 
-test('every header of Linux, outside and within a tunnel', () => {
+test('a rule may match every header of Linux, outside and within a tunnel', () => {
   for (const [type, size] of [
     [ETH, 16],
     [IPV4, 12],
@@ -138,7 +138,7 @@ test('every header of Linux, outside and within a tunnel', () => {
   }
 })
 
-test('actions: a tag, drop, and counters, in any position', () => {
+test('a rule may have the actions tag, drop and counters, in any position', () => {
   const tag = spec(ACTION_TAG, [...u32(0xabcdef), ...u32(0)])
   const count = spec(COUNT, [...u32(COUNTERS), ...u32(0)])
   const drop = spec(ACTION_DROP, [])
@@ -172,7 +172,7 @@ test('a filter of older headers is shorter, one of newer headers longer if its e
   argsOf({ specs: [spec(ACTION_TAG, [...u32(1), ...u32(0xffffffff)])] })
 })
 
-test('rules that Linux refuses, and the limits of valid ones', () => {
+test('rules that Linux refuses are refused, and the limits of valid ones are accepted', () => {
   const ipv6 = (at: number): number[] => {
     const body = zeros(80)
     body[at + 1] = 0x10

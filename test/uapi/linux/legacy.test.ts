@@ -14,13 +14,13 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
-test('a forged legacy part is EINVAL, never another error', () => {
+test('a forged legacy part throws a CallError, never another error', () => {
   const cls = rxeSchema.className('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Another command, in every place of the original one.
+      // Another command number at every offset, that of the original command among them.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {
@@ -65,9 +65,10 @@ test('a legacy part with an ioctl about another class is EINVAL', () => {
     object: 3,
     args: { state: 1 },
   }
-  const left = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
-  assert.notEqual(left.length, 0)
-  for (const legacy of left) assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
+  const queryParts = encodings(query, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
+  assert.notEqual(queryParts.length, 0)
+  for (const legacy of queryParts)
+    assert.throws(() => encodeLinux(modify, legacy), { code: 'EINVAL', message: /rc_qp/ })
 })
 
 test('the reserved byte of legacy parts is 0', () => {

@@ -6,13 +6,17 @@ import { gunzipSync } from 'node:zlib'
 import { type Message, readMessages } from '../../../src/uapi/nldev/messages.ts'
 import { fixture } from '../../paths.ts'
 
+/** A recorded message. */
 export interface Recorded extends Message {
+  /** Whether iproute2 sent it; otherwise Linux did. */
   readonly sent: boolean
+  /** Header and body. */
   readonly bytes: Uint8Array
   /** The command that exchanged it. */
   readonly command: string
 }
 
+/** The messages of a log of test/fixtures/netlink. */
 export const recorded = (name: string): Recorded[] => {
   let command = ''
   return [

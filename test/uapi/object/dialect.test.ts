@@ -97,7 +97,7 @@ test('a message looks as docs/reference/object-dialect.md says', () => {
   )
 })
 
-test('the carrier’s request is _IOWR(0xdb, call, u64)', () => {
+test('the ioctl request of a call is _IOWR(0xdb, call, u64)', () => {
   assert.equal(ioctlRequest(0), 0xc008db00)
   assert.equal(ioctlRequest(64), 0xc008db40)
   assert.equal(callOfRequest(0xc008db40), 64)
@@ -119,7 +119,7 @@ test('the first dword and the call number are enough to decode (R6)', () => {
 const create = encodeCall(callOf('mr', 'create', { pd: 1, start: 4096n, length: 8192n, iova: 4096n, access: 1 }))
 const decode = (message: Uint8Array, call = 0): string => code(() => decodeMessage(view, call, message))
 
-test('missing class, method, chain: EOPNOTSUPP', () => {
+test('a class or method that does not exist is EOPNOTSUPP', () => {
   const other = create.slice()
   u16(other, 2, 77)
   assert.equal(decode(other), 'EOPNOTSUPP')
@@ -130,7 +130,7 @@ test('missing class, method, chain: EOPNOTSUPP', () => {
   assert.equal(decode(create, 255), 'EOPNOTSUPP')
 })
 
-test('header: length, op_ctrl, flags, an object in a call that creates it', () => {
+test('a header with a wrong length, op_ctrl or flags, or with an object to be created, is refused', () => {
   assert.equal(decode(create), 'OK')
   for (const [at, value, expected] of [
     [0, 15, 'EINVAL'],
@@ -162,7 +162,7 @@ test('before device.open every other call is EINVAL', () => {
   )
 })
 
-test('attributes: missing, twice, unknown, in the wrong direction (R3)', () => {
+test('attributes that are missing, passed twice, unknown, or in the wrong direction are refused (R3)', () => {
   assert.equal(decode(without(create, 2)), 'EINVAL')
   assert.equal(decode(plus(create, attribute(1, 1, [1, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(plus(create, attribute(99, AttributeFlag.MANDATORY, [1]))), 'EPROTONOSUPPORT')
@@ -174,7 +174,7 @@ test('attributes: missing, twice, unknown, in the wrong direction (R3)', () => {
   assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
 })
 
-test('values: wrong length, out of limits, unknown flags; the message has the path', () => {
+test('values of wrong length, out of limits, or with unknown flags are refused, and the message names the attribute', () => {
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 5, attribute(5, 1, [0, 0, 8, 0]))), 'EINVAL')
@@ -203,7 +203,7 @@ test('an attribute that an RC queue pair does not have cannot be passed (R9)', (
   assert.equal(decode(plus(modify, qkey), 2), 'EPROTONOSUPPORT')
 })
 
-test('attributes outside the message: EINVAL', () => {
+test('an attribute that ends outside the message is EINVAL', () => {
   const at = find(create, 5)
   for (const length of [0, 7, 200, 0xffff]) {
     const bad = create.slice()
@@ -255,7 +255,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
   assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
 })
 
-test('a short buffer: ENOSPC before the call runs, the needed length in the message, nothing else changed', () => {
+test('a short buffer is ENOSPC before the call runs, and only the needed length is written into the message', () => {
   const call = callOf('device', 'query', {})
   const message = encodeCall(call, { rooms: { extended: 8 } })
   const memory = fakeMemory()
@@ -294,7 +294,7 @@ test('an answered message can be sent again', () => {
   assert.equal(run(bytes, 1, { out }).answer.ret, 0)
 })
 
-test('indirect attributes: inputs are fetched, outputs written elsewhere', () => {
+test('indirect inputs are read from their addresses, and indirect outputs written to theirs', () => {
   const memory = fakeMemory()
   memory.map(0x50000n, Uint8Array.from([4, 0, 5, 0]))
   memory.map(0x60000n, new Uint8Array(64))
