@@ -1,7 +1,7 @@
 /*
  * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are
- * created and destroyed by plain calls and by the library, whose objects cost more; queue pairs are brought to ready to
- * send by one call (R7) and by four, compared with TCP connections in Node.
+ * created and destroyed by calls, and by the library, whose objects cost more; queue pairs are created and brought to
+ * RTS by one call (R7) and by four, compared with TCP connections in Node.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
@@ -32,15 +32,15 @@ const address = {
   staticRate: 0,
 }
 
-/** A device without the library's objects. */
-const calls = () => {
+/** A device with a protection domain, for calls without the library's objects. */
+const openDevice = () => {
   const carrier = localCarrier(createNetwork(), 'calls', ADDRESS)
   const { object: pd } = carrier.call(Pd, 'create', 0, {})
   return { carrier, pd }
 }
 
-const byCall = (): Bench => {
-  const { carrier, pd } = calls()
+const ahByCall = (): Bench => {
+  const { carrier, pd } = openDevice()
   const args = { pd, address, userHandle: 0n }
   const body: Body = times => {
     for (let i = 0; i < times; i++) carrier.call(Ah, 'destroy', carrier.call(Ah, 'create', 0, args).object, {})
@@ -49,7 +49,7 @@ const byCall = (): Bench => {
   return { ours: perCall(body), close: () => carrier.close() }
 }
 
-const byLibrary = async (): Promise<Bench> => {
+const ahByLibrary = async (): Promise<Bench> => {
   const device = await open({ network: createNetwork() })
   const pd = device.pd()
   const to = { gid: device.address }
@@ -62,10 +62,10 @@ const byLibrary = async (): Promise<Bench> => {
 
 // ---- create → RTS ----
 
-/** Simultaneous queue pairs, and repetitions of a measurement. */
+/** Queue pairs that exist at the same time, and repetitions of a measurement. */
 const PAIRS = 1000
 const REPEATS = 5
-/** Repetitions for TCP, which is slower. */
+/** The same for TCP, which is slower: connections, once. */
 const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>
@@ -82,54 +82,54 @@ const toRtr = {
 const toRts = { sqPsn: 0, timeout: 14, retryCnt: 7, rnrRetry: 7, maxRdAtomic: 16 }
 
 const readyPairs = (isOneCall: boolean): Bench => {
-  const { carrier, pd } = calls()
+  const { carrier, pd } = openDevice()
   const { object: cq } = carrier.call(Cq, 'create', 0, { cqe: 16, userHandle: 0n, compVector: 0 })
   const cap = { maxSendWr: 16, maxRecvWr: 16, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-  const plain: Create = { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n }
-  const ready: Create = { ...plain, state: RTS, ...toInit, ...toRtr, ...toRts }
-  const step = (qp: number, args: In<typeof RcQp.methods.modify>): void => {
+  const resetArgs: Create = { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n }
+  const readyArgs: Create = { ...resetArgs, state: RTS, ...toInit, ...toRtr, ...toRts }
+  const modify = (qp: number, args: In<typeof RcQp.methods.modify>): void => {
     carrier.call(RcQp, 'modify', qp, args)
   }
-  const one = (): number => {
-    if (isOneCall) return carrier.call(RcQp, 'create', 0, ready).object
-    const { object: qp } = carrier.call(RcQp, 'create', 0, plain)
-    step(qp, { state: INIT, ...toInit })
-    step(qp, { state: RTR, ...toRtr })
-    step(qp, { state: RTS, ...toRts })
+  const createReady = (): number => {
+    if (isOneCall) return carrier.call(RcQp, 'create', 0, readyArgs).object
+    const { object: qp } = carrier.call(RcQp, 'create', 0, resetArgs)
+    modify(qp, { state: INIT, ...toInit })
+    modify(qp, { state: RTR, ...toRtr })
+    modify(qp, { state: RTS, ...toRts })
     return qp
   }
   const ours = (): number => {
     const times: number[] = []
     for (let i = 0; i < REPEATS; i++) {
       const start = performance.now()
-      const made = Array.from({ length: PAIRS }, one)
+      const qps = Array.from({ length: PAIRS }, createReady)
       times.push(performance.now() - start)
-      for (const qp of made) carrier.call(RcQp, 'destroy', qp, {})
+      for (const qp of qps) carrier.call(RcQp, 'destroy', qp, {})
     }
     return (PAIRS * 1000) / median(times)
   }
   return { ours, close: () => carrier.close() }
 }
 
-/** Connections of TCP, both ends, per second. */
+/** TCP connections per second, with both ends in this process. */
 const tcpPairs = async () => {
-  const ends: Socket[] = []
-  const server = createServer(socket => ends.push(socket)).listen(0, '127.0.0.1')
+  const accepted: Socket[] = []
+  const server = createServer(socket => accepted.push(socket)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const reference = async (): Promise<number> => {
     const start = performance.now()
-    const near = Array.from({ length: CONNECTIONS }, () => connect(port, '127.0.0.1'))
-    await Promise.all(near.map(socket => once(socket, 'connect')))
-    while (ends.length < CONNECTIONS) await once(server, 'connection')
+    const clients = Array.from({ length: CONNECTIONS }, () => connect(port, '127.0.0.1'))
+    await Promise.all(clients.map(socket => once(socket, 'connect')))
+    while (accepted.length < CONNECTIONS) await once(server, 'connection')
     const rate = (CONNECTIONS * 1000) / (performance.now() - start)
-    const all = [...near, ...ends.splice(0)]
+    const all = [...clients, ...accepted.splice(0)]
     const closed = all.map(socket => once(socket, 'close'))
     for (const socket of all) socket.destroy()
     await Promise.all(closed)
     return rate
   }
-  return { reference: reference, close: () => server.close() }
+  return { reference, close: () => server.close() }
 }
 
 const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
@@ -138,7 +138,7 @@ const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
   unit: 'pairs/s',
   better: 'higher',
   cores: 1,
-  reference: 'connections of TCP in Node',
+  reference: 'TCP connections in Node',
   floor: 10,
   aim: 30,
   async prepare() {
@@ -158,15 +158,15 @@ const ahRow = (name: string, quantity: string, prepare: Row['prepare']): Row => 
   unit: 'ns',
   better: 'lower',
   cores: 1,
-  reference: 'its limit',
+  reference: 'none',
   floor: 2000,
   aim: 1000,
   prepare,
 })
 
 export const callRows: readonly Row[] = [
-  ahRow('calls ah', 'an address handle created and destroyed', byCall),
-  ahRow('calls ah library', 'the same as an object of the library', byLibrary),
+  ahRow('calls ah', 'an address handle created and destroyed', ahByCall),
+  ahRow('calls ah library', 'the same as an object of the library', ahByLibrary),
   rtsRow('calls rts', 'queue pairs created and brought to RTS by one call', true),
   rtsRow('calls rts four', 'queue pairs created and brought to RTS by four calls', false),
 ]

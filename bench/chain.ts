@@ -14,7 +14,7 @@ import {
 import { type Bench, median, type Row } from './harness.ts'
 import { startDaemon } from './processes.ts'
 
-/** Objects per chain, and repetitions of a measurement: with a daemon, and in the process, where calls are faster. */
+/** Objects per chain; and repetitions of a measurement, with a daemon and in the process, where calls are faster. */
 const OBJECTS = 100
 const REPEATS = 20
 const REPEATS_IN_PROCESS = 400
@@ -29,35 +29,35 @@ interface Base {
 /** Creates an object of a class by a single call, and in a chain. */
 interface Maker {
   readonly name: string
-  one(base: Base): Disposable
+  single(base: Base): Disposable
   chained(chain: Chain, base: Base): object
 }
 
 const GID = '127.0.0.1'
 
 const makers: readonly Maker[] = [
-  { name: 'pd', one: ({ device }) => device.pd(), chained: chain => chain.pd() },
+  { name: 'pd', single: ({ device }) => device.pd(), chained: chain => chain.pd() },
   {
     name: 'mr',
-    one: ({ pd, buffer }) => pd.register(buffer),
+    single: ({ pd, buffer }) => pd.register(buffer),
     chained: (chain, { pd, buffer }) => chain.register(pd, buffer),
   },
-  { name: 'mw', one: ({ pd }) => pd.window(), chained: (chain, { pd }) => chain.window(pd) },
-  { name: 'cq', one: ({ device }) => device.cq(), chained: chain => chain.cq() },
-  { name: 'srq', one: ({ pd }) => pd.srq(), chained: (chain, { pd }) => chain.srq(pd) },
+  { name: 'mw', single: ({ pd }) => pd.window(), chained: (chain, { pd }) => chain.window(pd) },
+  { name: 'cq', single: ({ device }) => device.cq(), chained: chain => chain.cq() },
+  { name: 'srq', single: ({ pd }) => pd.srq(), chained: (chain, { pd }) => chain.srq(pd) },
   {
     name: 'rc_qp',
-    one: ({ pd, cq }) => pd.rcQp({ sendCq: cq }),
+    single: ({ pd, cq }) => pd.rcQp({ sendCq: cq }),
     chained: (chain, { pd, cq }) => chain.rcQp(pd, { sendCq: cq }),
   },
   {
     name: 'ud_qp',
-    one: ({ pd, cq }) => pd.udQp({ sendCq: cq }),
+    single: ({ pd, cq }) => pd.udQp({ sendCq: cq }),
     chained: (chain, { pd, cq }) => chain.udQp(pd, { sendCq: cq }),
   },
   {
     name: 'ah',
-    one: ({ pd }) => pd.addressHandle({ gid: GID }),
+    single: ({ pd }) => pd.addressHandle({ gid: GID }),
     chained: (chain, { pd }) => chain.addressHandle(pd, { gid: GID }),
   },
 ]
@@ -67,9 +67,9 @@ const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
   const times: number[] = []
   for (let i = 0; i < repeats; i++) {
     const start = performance.now()
-    const made = make()
+    const objects = make()
     times.push(performance.now() - start)
-    for (const one of made) one[Symbol.dispose]()
+    for (const object of objects) object[Symbol.dispose]()
   }
   return (OBJECTS * 1000) / median(times)
 }
@@ -77,19 +77,19 @@ const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
 const prepare = async (
   device: Device,
   repeats: number,
-  { one, chained }: Maker,
-  end: () => Promise<void>,
+  { single, chained }: Maker,
+  stop: () => Promise<void>,
 ): Promise<Bench> => {
   const pd = device.pd()
   const base: Base = { device, pd, cq: device.cq(), buffer: new Uint8Array(4096) }
-  const all = Array.from({ length: OBJECTS })
+  const items = Array.from({ length: OBJECTS })
   return {
     ours: () =>
-      rate(repeats, () => device.chain(chain => all.map(() => chained(chain, base))) as unknown as Disposable[]),
-    reference: () => rate(repeats, () => all.map(() => one(base))),
+      rate(repeats, () => device.chain(chain => items.map(() => chained(chain, base))) as unknown as Disposable[]),
+    reference: () => rate(repeats, () => items.map(() => single(base))),
     close: async () => {
       await device.close()
-      await end()
+      await stop()
     },
   }
 }

@@ -3,7 +3,7 @@
  * program in TypeScript with checked devices, compared with the same with unchecked ones.
  */
 import type { Bench, Row } from './harness.ts'
-import { started } from './inproc.ts'
+import { startInprocSide } from './inproc.ts'
 import type { InprocOrder } from './inproc-side.ts'
 import { roundTrip } from './pingpong.ts'
 import { type Daemon, needProgram, startDaemon } from './processes.ts'
@@ -28,9 +28,9 @@ const compare = async (measure: (daemon: Daemon) => Promise<number>, races = fal
 }
 
 /** A WRITE of 64 bytes inside a process, post to poll, checked and not. */
-const compareHere = async (check: NonNullable<InprocOrder['check']>): Promise<Bench> => {
+const compareInProcess = async (check: NonNullable<InprocOrder['check']>): Promise<Bench> => {
   const order = { operation: 'write', size: 64, batch: 1 } as const
-  const [checked, plain] = [await started({ ...order, check }), await started(order)]
+  const [checked, plain] = [await startInprocSide({ ...order, check }), await startInprocSide(order)]
   return {
     ours: async () => (await checked.nanoseconds()) / 1000,
     reference: async () => (await plain.nanoseconds()) / 1000,
@@ -86,7 +86,7 @@ export const checkRows: readonly Row[] = [
     reference: 'not checked',
     floor: 3,
     aim: 2,
-    prepare: () => compareHere({}),
+    prepare: () => compareInProcess({}),
   },
   {
     name: 'check races inproc',
@@ -97,6 +97,6 @@ export const checkRows: readonly Row[] = [
     reference: 'not checked',
     floor: 5,
     aim: 3,
-    prepare: () => compareHere({ races: true }),
+    prepare: () => compareInProcess({ races: true }),
   },
 ]

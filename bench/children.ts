@@ -9,7 +9,7 @@ import { Unavailable } from './harness.ts'
 export interface Child<Order> {
   /** Sends an order and resolves with the answer. Throws Unavailable with its last output if it fails or dies. */
   ask<A>(order: Order): Promise<A>
-  /** Its next unsolicited message. */
+  /** Its next message that answers no order. Throws as `ask`. */
   hear<A>(): Promise<A>
   stop(): Promise<void>
 }

@@ -19,8 +19,10 @@ import { putReth, rethDmaLen, rethRkey, rethVaHi, rethVaLo } from '../src/wire/e
 import type { Bench, Row } from './harness.ts'
 import { type Body, perCall } from './loops.ts'
 
+/** RC RDMA_WRITE_ONLY. */
 const OPCODE = 0x0a
 const PKEY = 0xffff
+/** Bytes of a slot, which has the headers of one packet; and slots, which are used in turn. */
 const SLOT = 64
 const SLOTS = 64
 const { view, bytes } = plainArena(SLOT * SLOTS)
@@ -81,7 +83,7 @@ const decodeWithBuffer: Body = times => {
   return sum
 }
 
-const sides = (ours: Body, reference: Body): Bench => ({ ours: perCall(ours), reference: perCall(reference) })
+const compare = (ours: Body, reference: Body): Bench => ({ ours: perCall(ours), reference: perCall(reference) })
 
 export const codecRows: readonly Row[] = [
   {
@@ -93,7 +95,7 @@ export const codecRows: readonly Row[] = [
     reference: 'Buffer.write*',
     floor: 0.25,
     aim: 0.1,
-    prepare: () => sides(encode, encodeWithBuffer),
+    prepare: () => compare(encode, encodeWithBuffer),
   },
   {
     name: 'codec decode',
@@ -105,9 +107,9 @@ export const codecRows: readonly Row[] = [
     floor: 0.25,
     aim: 0.25,
     prepare: () => {
-      // real headers, as encode writes them
+      // So that headers are decoded, not zeros.
       encode(SLOTS)
-      return sides(decode, decodeWithBuffer)
+      return compare(decode, decodeWithBuffer)
     },
   },
 ]

@@ -1,10 +1,10 @@
 /*
- * A process that opens very many connections by the library, with both ends in the process, and measures their cost
- * while they are unused: for the rows "connections memory" and "connections idle".
+ * A process that opens very many opened by the library, with both ends in the process, and measures their cost
+ * while they are unused: for the rows "opened memory" and "opened idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../src/verbs/index.ts'
-import { settled } from './memory.ts'
+import { memoryAfterCollection } from './memory.ts'
 
 export interface IdleOrder {
   readonly count: number
@@ -13,52 +13,54 @@ export interface IdleOrder {
 }
 
 export interface IdleCost {
-  /** Bytes of both ends of a connection, in heap and buffers. */
+  /** Bytes of one connection, both ends, in heap and buffers. */
   readonly bytes: number
-  /** Percent of one processor, for all connections together. */
+  /** Percent of one processor, for all opened together. */
   readonly cpuPercent: number
 }
 
+/** Connections that are opened at a time. */
 const WINDOW = 32
 /** Connections opened and closed before the measurement, so that code is compiled and one-time allocations are done. */
 const WARM_UP = 500
 /** Maximum time for which queue pairs of closed connections stay in TIMEWAIT. */
-const REST_MS = 2000
+const TIMEWAIT_MS = 2000
 
-const connections = async () => {
+/** Two devices in this process: both ends of each connection that was opened between them, and how to open more. */
+const connectionSource = async () => {
   const network = createNetwork()
   const [left, right] = [await open({ network }), await open({ network })]
   const server = await listen('rdma://0.0.0.0:0', { device: left })
-  const made: Connection[] = []
+  const opened: Connection[] = []
   void (async () => {
-    for await (const request of server) made.push(await request.accept())
+    for await (const request of server) opened.push(await request.accept())
   })()
   const url = `rdma://${left.address}:${server.port}`
   return {
-    made,
-    async make(count: number): Promise<void> {
-      const wanted = made.length + 2 * count
+    opened,
+    async openMore(count: number): Promise<void> {
+      const total = opened.length + 2 * count
       let left = count
       const lane = async (): Promise<void> => {
-        while (left-- > 0) made.push(await connect(url, { device: right }))
+        while (left-- > 0) opened.push(await connect(url, { device: right }))
       }
       await Promise.all(Array.from({ length: WINDOW }, lane))
-      while (made.length < wanted) await new Promise(resolve => setImmediate(resolve))
+      while (opened.length < total) await new Promise(resolve => setImmediate(resolve))
     },
   }
 }
 
 const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
-  const { made, make } = await connections()
-  await make(WARM_UP)
-  for (const connection of made.splice(0)) await connection.close()
-  await sleep(REST_MS)
-  const before = await settled()
-  await make(count)
-  await sleep(REST_MS)
-  const bytes = ((await settled()).used - before.used) / count
-  // The garbage collection has continued in other threads.
-  await sleep(REST_MS)
+  const { opened, openMore } = await connectionSource()
+  await openMore(WARM_UP)
+  for (const connection of opened.splice(0)) await connection.close()
+  await sleep(TIMEWAIT_MS)
+  const before = await memoryAfterCollection()
+  await openMore(count)
+  await sleep(TIMEWAIT_MS)
+  const bytes = ((await memoryAfterCollection()).used - before.used) / count
+  // V8 ends its garbage collection in other threads, whose processor time would be counted.
+  await sleep(TIMEWAIT_MS)
   const start = performance.now()
   const cpu = process.cpuUsage()
   await sleep(seconds * 1000)

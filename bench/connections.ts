@@ -1,25 +1,26 @@
 /*
- * Rows "connections": connect, one message answered, and disconnect, WINDOW at a time, by the library in one process and
- * by node:net; the same without the message, one after the other, by librdmacm in two processes and a daemon, and by C
- * programs over TCP; and the cost of unused connections.
+ * Rows "connections": connect, one message and its answer, and disconnect, WINDOW at a time, by the library in one
+ * process, compared with node:net; connect and disconnect, one after the other, by librdmacm in two processes with a
+ * daemon, compared with C programs over TCP; and the cost of idle connections.
  */
 import { once } from 'node:events'
-import { type AddressInfo, createServer, connect as dial } from 'node:net'
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
 import { startChild } from './children.ts'
 import type { IdleCost, IdleOrder } from './connections-side.ts'
 import type { Bench, Row } from './harness.ts'
 import { benchProgram, runReference, startDaemon } from './processes.ts'
 
+/** Simultaneous connections, and connections per measurement. */
 const WINDOW = 32
 const COUNT = 1000
 
-/** Connections per second; `one` opens one after the other in each of WINDOW lanes. */
-const rate = async (one: () => Promise<void>): Promise<number> => {
+/** Connections per second: WINDOW lanes, each of which calls `connectOnce` again and again, COUNT times in total. */
+const rate = async (connectOnce: () => Promise<void>): Promise<number> => {
   let left = COUNT
   const start = performance.now()
   const lane = async (): Promise<void> => {
-    while (left-- > 0) await one()
+    while (left-- > 0) await connectOnce()
   }
   await Promise.all(Array.from({ length: WINDOW }, lane))
   return (COUNT * 1000) / (performance.now() - start)
@@ -36,51 +37,51 @@ const byLibrary = async () => {
     }
   })()
   const url = `rdma://${left.address}:${server.port}`
-  const one = async (): Promise<void> => {
+  const connectOnce = async (): Promise<void> => {
     const { qp, close } = await connect(url, { device: right })
     const answer = qp.receive()
     await qp.send([])
     await answer
     await close()
   }
-  const end = async (): Promise<void> => {
+  const stop = async (): Promise<void> => {
     await server.close()
     await serving
     await left.close()
     await right.close()
   }
-  return { one, end }
+  return { connectOnce, stop }
 }
 
 const byTcp = async () => {
   const server = createServer(socket => socket.on('data', data => socket.end(data))).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
-  const one = async (): Promise<void> => {
-    const socket = dial(port, '127.0.0.1')
+  const connectOnce = async (): Promise<void> => {
+    const socket = connectTcp(port, '127.0.0.1')
     socket.on('connect', () => socket.write('x'))
     socket.on('data', () => socket.end())
     await once(socket, 'close')
   }
-  return { one, end: () => server.close() }
+  return { connectOnce, stop: () => server.close() }
 }
 
 const prepare = async (): Promise<Bench> => {
   const [ours, tcp] = [await byLibrary(), await byTcp()]
   return {
-    ours: () => rate(ours.one),
-    reference: () => rate(tcp.one),
+    ours: () => rate(ours.connectOnce),
+    reference: () => rate(tcp.connectOnce),
     note: `${COUNT} connections a round, ${WINDOW} at a time`,
     async close() {
-      await ours.end()
-      tcp.end()
+      await ours.stop()
+      tcp.stop()
     },
   }
 }
 
-/** By librdmacm. */
+/** Of the row by librdmacm: the server's port, and connections per round. */
 const PORT = 7471
-const ONE_BY_ONE = 500
+const SEQUENTIAL = 500
 
 const prepareRdmacm = async (): Promise<Bench> => {
   const program = benchProgram('rdmacm_connects')
@@ -89,9 +90,9 @@ const prepareRdmacm = async (): Promise<Bench> => {
     const server = await daemon.runReady(program, 'server', '127.0.0.1', PORT)
     return {
       ours: async () =>
-        Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, ONE_BY_ONE).finished()),
-      reference: () => runReference('tcp_connects', ONE_BY_ONE * 10),
-      note: `${ONE_BY_ONE} connections a round, one after the other`,
+        Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, SEQUENTIAL).finished()),
+      reference: () => runReference('tcp_connects', SEQUENTIAL * 10),
+      note: `${SEQUENTIAL} connections a round, one after the other`,
       async close() {
         await server.stop()
         await daemon.stop()
@@ -103,6 +104,7 @@ const prepareRdmacm = async (): Promise<Bench> => {
   }
 }
 
+/** Idle connections, and seconds of a measurement of their processor time. */
 const MANY = 10_000
 const IDLE_SECONDS = 10
 
@@ -133,7 +135,7 @@ export const connectionRows: readonly Row[] = [
     unit: 'connections/s',
     better: 'higher',
     cores: 2,
-    reference: 'connections of TCP in C',
+    reference: 'TCP connections in C',
     byValue: true,
     floor: 300,
     aim: 1500,
@@ -145,7 +147,7 @@ export const connectionRows: readonly Row[] = [
     unit: 'B',
     better: 'lower',
     cores: 0,
-    reference: 'its limit',
+    reference: 'none',
     floor: 30_000,
     aim: 20_000,
     rounds: 1,
@@ -157,7 +159,7 @@ export const connectionRows: readonly Row[] = [
     unit: '%',
     better: 'lower',
     cores: 0,
-    reference: 'its limit',
+    reference: 'none',
     floor: 0.1,
     aim: 0.05,
     rounds: 1,

@@ -1,15 +1,21 @@
 /*
- * A reference transport with Node alone: messages cut into packets with a header, one datagram each by node:dgram,
- * zlib's CRC, cumulative acknowledgements, a window. This process is one end; the UDP port's rows are compared with it.
- * On loopback with a window inside the socket's buffer nothing is lost, so nothing is resent.
+ * A reference transport with Node alone, with which rows of udp.ts are compared: a message is cut into packets, each a
+ * datagram of node:dgram with a header and zlib's CRC; acknowledgements are cumulative, and a window bounds what is in
+ * flight. On loopback nothing is lost while the window is smaller than the socket's buffer, so nothing is resent. This
+ * process is one end.
  */
 import { createSocket } from 'node:dgram'
 import { crc32 } from 'node:zlib'
 
+/** Bytes of a header: at 0 LAST or MORE, at 4 the PSN (of an ACK the next one expected), at 8 the payload's length. */
 const HEADER = 16
+/** Whether a packet is the last of its message; an ACK is. */
+const MORE = 1
+const LAST = 2
 /** Packets per acknowledgement. */
 const ACK_EVERY = 8
 
+/** Sends messages of `size` bytes to the sink at `port`, with at most `window` bytes in flight. Answers seconds. */
 interface Stream {
   readonly kind: 'stream'
   readonly port: number
@@ -18,6 +24,7 @@ interface Stream {
   readonly mtu: number
   readonly window: number
 }
+/** Round trips with the echo at `port`. Answers microseconds per round trip. */
 interface Ping {
   readonly kind: 'ping'
   readonly port: number
@@ -28,9 +35,9 @@ export type DgramOrder = Stream | Ping | { readonly kind: 'sink' } | { readonly 
 
 const socket = createSocket({ type: 'udp4', recvBufferSize: 8 << 20, sendBufferSize: 8 << 20 })
 
-const packet = (payload: Buffer, psn: number, last: boolean): Buffer => {
+const packet = (payload: Buffer, psn: number, isLast: boolean): Buffer => {
   const bytes = Buffer.allocUnsafe(HEADER + payload.length + 4)
-  bytes.writeUInt8(last ? 2 : 1, 0)
+  bytes.writeUInt8(isLast ? LAST : MORE, 0)
   bytes.writeUInt32BE(psn >>> 0, 4)
   bytes.writeUInt32BE(payload.length, 8)
   payload.copy(bytes, HEADER)
@@ -38,19 +45,20 @@ const packet = (payload: Buffer, psn: number, last: boolean): Buffer => {
   return bytes
 }
 
-const isWhole = (bytes: Buffer): boolean =>
+const hasValidCrc = (bytes: Buffer): boolean =>
   crc32(bytes.subarray(0, bytes.length - 4)) === bytes.readUInt32BE(bytes.length - 4)
 
+/** Receives messages into memory, and acknowledges. */
 const sink = (): void => {
   const memory = Buffer.alloc(1 << 20)
   let expected = 0
   socket.removeAllListeners('message')
   socket.on('message', (bytes, { port, address }) => {
-    if (!isWhole(bytes) || bytes.readUInt32BE(4) !== expected) return
+    if (!hasValidCrc(bytes) || bytes.readUInt32BE(4) !== expected) return
     const length = bytes.readUInt32BE(8)
     bytes.copy(memory, (expected * length) % (memory.length - length), HEADER, HEADER + length)
     expected++
-    if (expected % ACK_EVERY === 0 || bytes.readUInt8(0) === 2)
+    if (expected % ACK_EVERY === 0 || bytes.readUInt8(0) === LAST)
       socket.send(packet(Buffer.alloc(0), expected, true), port, address)
   })
 }
@@ -83,7 +91,7 @@ const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> 
 const echo = (): void => {
   socket.removeAllListeners('message')
   socket.on('message', (bytes, { port, address }) => {
-    if (isWhole(bytes)) socket.send(packet(bytes.subarray(HEADER, bytes.length - 4), 0, true), port, address)
+    if (hasValidCrc(bytes)) socket.send(packet(bytes.subarray(HEADER, bytes.length - 4), 0, true), port, address)
   })
 }
 
@@ -94,7 +102,7 @@ const ping = ({ port, rounds, size }: Ping): Promise<number> =>
     const start = process.hrtime.bigint()
     socket.removeAllListeners('message')
     socket.on('message', bytes => {
-      if (!isWhole(bytes)) return
+      if (!hasValidCrc(bytes)) return
       if (--left === 0) resolve(Number(process.hrtime.bigint() - start) / 1e3 / rounds)
       else socket.send(packet(data, 0, true), port, '127.0.0.1')
     })

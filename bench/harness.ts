@@ -1,10 +1,10 @@
 /*
- * Measures a quantity: ours and a reference, alternating, round by round, judged by the median of the rounds' ratios,
- * since absolute times mean little on shared machines (docs/reference/performance.md). Before and after each round a
- * probe checks that the machine is quiet; noisy rounds are marked and repeated a few times, and every round is printed.
- * Nothing here fails on time.
+ * Measures a quantity: our side and a reference take turns, round by round. The median of the rounds' ratios is judged,
+ * since absolute times mean little on shared machines (docs/reference/performance.md). A row without a reference is
+ * judged by the median of its values.
  *
- * A row without a reference is judged by its own value.
+ * Before and after each round a probe checks that the machine is quiet. Noisy rounds are marked, and further rounds
+ * replace them, up to MAX_ROUNDS_FACTOR times the wanted number. Every round is printed. No result is a failure.
  */
 
 /** One measurement of one side, in the row's unit. */
@@ -24,12 +24,15 @@ export interface Row {
   readonly quantity: string
   readonly unit: string
   readonly better: 'lower' | 'higher'
-  /** The reference; for a row without one, the limit itself. */
+  /** What ours is compared with; "none" for a row that is judged by its own value. */
   readonly reference: string
-  /** Limits of ours ÷ reference, or of the value itself without a reference and `byValue`. */
+  /**
+   * Limits of ours ÷ reference; without a reference, and with `byValue`, of our value. `floor` must be met, `aim` is
+   * what the design allows. Both are upper limits if lower is better, and lower limits if higher is better.
+   */
   readonly floor: number
   readonly aim: number
-  /** Cores that a measurement needs exclusively, for the probe; 0 if other processes do not disturb it. */
+  /** Cores that a measurement needs for itself, which the probe checks; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
   /** The limits apply to our value, not to the ratio; the reference is only shown. */
   readonly byValue?: true
@@ -52,7 +55,7 @@ export interface Round {
   readonly noise: string
 }
 
-export type Verdict = 'aim reached' | 'floor held' | 'floor missed' | 'not measured'
+export type Verdict = 'aim reached' | 'floor met' | 'floor missed' | 'not measured'
 
 export interface Outcome {
   readonly row: Row
@@ -76,8 +79,8 @@ export interface NoiseSample {
 export type NoiseProbe = () => NoiseSample | Promise<NoiseSample>
 
 const ROUNDS = 5
-/** Maximum number of rounds, as a multiple of the wanted ones, to find quiet ones. */
-const PATIENCE = 2
+/** Maximum rounds, as a multiple of the wanted number, since noisy rounds are repeated. */
+const MAX_ROUNDS_FACTOR = 2
 
 /** The median. At least one value. */
 export const median = (values: readonly number[]): number => {
@@ -88,8 +91,8 @@ export const median = (values: readonly number[]): number => {
 
 /** The limit that a ratio meets. */
 export const judge = ({ better, floor, aim }: Pick<Row, 'better' | 'floor' | 'aim'>, ratio: number): Verdict => {
-  const keeps = (limit: number): boolean => (better === 'lower' ? ratio <= limit : ratio >= limit)
-  return keeps(aim) ? 'aim reached' : keeps(floor) ? 'floor held' : 'floor missed'
+  const meets = (limit: number): boolean => (better === 'lower' ? ratio <= limit : ratio >= limit)
+  return meets(aim) ? 'aim reached' : meets(floor) ? 'floor met' : 'floor missed'
 }
 
 /** Three significant digits, without exponent. */
@@ -117,7 +120,8 @@ const roundText = (row: Row, number: number, round: Round): string => {
   const sides =
     round.reference === undefined
       ? `${digits(round.ours)} ${row.unit}`
-      : `ours ${digits(round.ours)} ${row.unit}, reference ${digits(round.reference)} ${row.unit}, ratio ${digits(round.ratio)}`
+      : `ours ${digits(round.ours)} ${row.unit}, reference ${digits(round.reference)} ${row.unit}, ` +
+        `ratio ${digits(round.ratio)}`
   return `  round ${number}: ${sides}${round.quiet ? '' : '  NOISY'}  [${round.noise}]`
 }
 
@@ -128,11 +132,11 @@ const measureRounds = async (
   probe: NoiseProbe,
   log: (line: string) => void,
 ) => {
-  // the first run of each side compiles, maps and fills caches
+  // Not counted: the first run of each side compiles, maps memory and fills caches.
   await bench.ours()
   await bench.reference?.()
   const rounds: Round[] = []
-  for (let quiet = 0; quiet < wanted && rounds.length < wanted * PATIENCE; ) {
+  for (let quiet = 0; quiet < wanted && rounds.length < wanted * MAX_ROUNDS_FACTOR; ) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)
     rounds.push(round)
     if (round.quiet) quiet++
@@ -142,8 +146,8 @@ const measureRounds = async (
 }
 
 /**
- * Measures one row. Every round is logged; a row that cannot run is an outcome, not an error. `maxRounds`: maximum rounds,
- * for a short look.
+ * Measures one row and logs every round. A row that cannot be measured here is an outcome, not an error. `maxRounds`
+ * bounds the wanted number of rounds.
  */
 export const measure = async (
   row: Row,

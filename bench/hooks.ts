@@ -1,6 +1,7 @@
 /*
- * Rows "hooks": the cost of hooks around calls (R24), on a minimal call: a sink of the null driver takes a byte. A
- * device without hooks uses the original table; a removed hook must leave no cost.
+ * Rows "hooks": the cost of hooks around calls (R24), on a minimal call: a sink of the null driver takes a byte.
+ * Compared is a device that never had a hook. A removed hook must leave no cost, since the device then uses its
+ * original dispatch table again.
  */
 import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
 import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
@@ -8,13 +9,13 @@ import { Classes } from '../src/spec/classes.ts'
 import type { Bench, Row } from './harness.ts'
 import { type Body, perCall } from './loops.ts'
 
-const nothing = (): never => {
+const unexpected = (): never => {
   throw new Error('calls of this row point to no memory')
 }
-const caller = { memory: noMemory, copyIn: nothing, copyOut: nothing, descriptor: () => undefined }
+const caller = { memory: noMemory, copyIn: unexpected, copyOut: unexpected, descriptor: () => undefined }
 const core = createCore()
 
-/** A separate device, and calls on it. */
+/** A device of that name, and calls on it. */
 const calls = (name: string) => {
   const device = createNullDevice(core, name)
   const context = openContext(device, { opened: true })
@@ -34,21 +35,21 @@ const row = (name: string, quantity: string, floor: number, aim: number, prepare
   unit: 'ns',
   better: 'lower',
   cores: 1,
-  reference: 'a device that never had one',
+  reference: 'a device that never had a hook',
   floor,
   aim,
   prepare,
 })
 
 export const hookRows: readonly Row[] = [
-  row('hooks off', 'a call after a hook came and went', 1.15, 1.05, () => {
-    const [ours, beside] = [calls('off'), calls('never')]
+  row('hooks off', 'a call on a device whose hook was removed', 1.15, 1.05, () => {
+    const [ours, reference] = [calls('off'), calls('never')]
     addHook(ours.device, { pre() {} })()
-    return { ours: perCall(ours.body), reference: perCall(beside.body) }
+    return { ours: perCall(ours.body), reference: perCall(reference.body) }
   }),
   row('hooks on', 'a call with a hook before and after it', 3, 2, () => {
-    const [ours, beside] = [calls('on'), calls('without')]
+    const [ours, reference] = [calls('on'), calls('without')]
     addHook(ours.device, { pre() {}, post() {} })
-    return { ours: perCall(ours.body), reference: perCall(beside.body) }
+    return { ours: perCall(ours.body), reference: perCall(reference.body) }
   }),
 ]

@@ -1,6 +1,7 @@
 /*
- * Row "idle": the processor time of a daemon with connected, waiting clients. The clients are servers of
- * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a client that never connects.
+ * Row "idle": the processor time of a daemon whose clients wait. They are servers of ibv_rc_pingpong, every second one
+ * with completion events: each has opened the device, has a queue pair and posted receives, and waits on TCP for a peer
+ * that never connects.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -10,7 +11,7 @@ import { needProgram, type Running, startDaemon } from './processes.ts'
 
 const SECONDS = 10
 const CLIENTS = 4
-/** Clock ticks of /proc/PID/stat: USER_HZ, 100 on every Linux that runs Node. */
+/** Nanoseconds of a clock tick in /proc/PID/stat: USER_HZ is 100 on every Linux that runs Node. */
 const TICK_NS = 1e7
 
 /** Total processor time of a process and its threads, in nanoseconds. */
@@ -22,7 +23,7 @@ const cpuTime = (pid: number): number => {
   if (schedstat.length > 0) {
     return schedstat.reduce((sum, path) => sum + Number(readFileSync(path, 'utf8').split(' ')[0]), 0)
   }
-  // the fields after the name in parentheses start with the third: utime is the 14th, stime the 15th
+  // What follows the name in parentheses starts with field 3: fields 14 and 15, utime and stime, are at 11 and 12.
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ')
   return (Number(fields[11]) + Number(fields[12])) * TICK_NS
 }
@@ -61,7 +62,7 @@ export const idleRows: readonly Row[] = [
     unit: '%',
     better: 'lower',
     cores: 0,
-    reference: 'its limit',
+    reference: 'none',
     floor: 0.1,
     aim: 0.05,
     rounds: 3,

@@ -1,6 +1,7 @@
 /*
- * A process with two connected queue pairs, each on its own device, for the rows of inproc.ts: posted, moved and polled
- * on one thread, through the public API. Earlier rows do not influence it.
+ * A process with two connected queue pairs, each on its own device, for the rows of inproc.ts: it posts requests, moves
+ * the data and polls on one thread, through the public API. A process of its own, so that earlier rows do not influence
+ * the measurement.
  */
 import { once } from 'node:events'
 import { type CheckOptions, createNetwork, open } from '../src/verbs/index.ts'
@@ -18,7 +19,7 @@ export interface InprocOrder {
 const pair = async (size: number, depth: number, check?: CheckOptions) => {
   const network = createNetwork({ ...(check && { check }) })
   const access = { remoteWrite: true, remoteRead: true }
-  const end = async () => {
+  const createEnd = async () => {
     const device = await open({ network })
     const pd = device.pd()
     const cq = device.cq({ entries: 2 * depth })
@@ -26,7 +27,7 @@ const pair = async (size: number, depth: number, check?: CheckOptions) => {
     const qp = pd.rcQp({ sendCq: cq, maxSendWr: depth, maxRecvWr: depth })
     return { device, cq, region, qp }
   }
-  const [near, far] = [await end(), await end()]
+  const [near, far] = [await createEnd(), await createEnd()]
   near.qp.connect(far.qp.endpoint)
   far.qp.connect(near.qp.endpoint)
   return { near, far }
@@ -35,7 +36,7 @@ const pair = async (size: number, depth: number, check?: CheckOptions) => {
 type Pair = Awaited<ReturnType<typeof pair>>
 
 /** Polls for `count` completions of a queue. */
-const take = ({ cq }: Pair['near'], count: number): void => {
+const pollCompletions = ({ cq }: Pair['near'], count: number): void => {
   for (let left = count; left > 0; ) {
     if (!cq.poll()) throw new Error('a message does not arrive')
     if (!cq.completion.ok) throw new Error(`a request failed: ${cq.completion.statusName}`)
@@ -43,10 +44,10 @@ const take = ({ cq }: Pair['near'], count: number): void => {
   }
 }
 
-/** Posts `times` requests in batches, and takes their completions. */
-const posting = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body => {
+/** Posts `times` requests in batches, and polls their completions. */
+const requestLoop = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body => {
   const local = near.region.slice()
-  const room = far.region.slice()
+  const receiveRegion = far.region.slice()
   const remote = far.region.remote()
   return times => {
     for (let left = times; left > 0; left -= batch) {
@@ -54,19 +55,19 @@ const posting = ({ near, far }: Pair, { operation, batch }: InprocOrder): Body =
         if (operation === 'write') near.qp.write(local, remote)
         else if (operation === 'read') near.qp.read(local, remote)
         else {
-          far.qp.receive(room)
+          far.qp.receive(receiveRegion)
           near.qp.send(local)
         }
       }
-      take(near, batch)
-      if (operation === 'send') take(far, batch)
+      pollCompletions(near, batch)
+      if (operation === 'send') pollCompletions(far, batch)
     }
     return times
   }
 }
 
 const [order] = (await once(process, 'message')) as [InprocOrder]
-const nanoseconds = perCall(posting(await pair(order.size, order.batch, order.check), order))
+const nanoseconds = perCall(requestLoop(await pair(order.size, order.batch, order.check), order))
 process.send?.({ ready: true })
 process.on('message', async () => process.send?.({ nanoseconds: await nanoseconds() }))
 process.on('disconnect', () => process.exit())

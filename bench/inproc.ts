@@ -1,7 +1,7 @@
 /*
- * Rows "inproc": messages between two devices of the library in one process, through the public API: posted, moved and
- * polled on one thread (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the same two
- * buffers; one small request from post to poll, and small requests in batches, have limits of their own.
+ * Rows "inproc": messages between two devices of the library in one process, through the public API and on one thread
+ * (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the same two buffers. One small
+ * request from post to poll, and small requests in batches, are judged by their own value.
  */
 import { startChild } from './children.ts'
 import type { Bench, Row } from './harness.ts'
@@ -13,8 +13,8 @@ const BATCH = 16
 const MEBI = 2 ** 20
 const REFERENCE_BYTES = 5e9
 
-/** The measuring process: nanoseconds per message. */
-export const started = async (order: InprocOrder) => {
+/** Starts the process that measures nanoseconds per message. */
+export const startInprocSide = async (order: InprocOrder) => {
   const child = startChild<InprocOrder | { readonly again: true }>('inproc-side.js')
   await child.ask(order)
   const nanoseconds = async () => (await child.ask<{ readonly nanoseconds: number }>({ again: true })).nanoseconds
@@ -22,7 +22,7 @@ export const started = async (order: InprocOrder) => {
 }
 
 const bandwidth = async (operation: InprocOrder['operation'], size: number): Promise<Bench> => {
-  const { nanoseconds, close } = await started({ operation, size, batch: BATCH })
+  const { nanoseconds, close } = await startInprocSide({ operation, size, batch: BATCH })
   return {
     ours: async () => size / (await nanoseconds()),
     reference: () => runReference('memcpy', size, Math.round(REFERENCE_BYTES / size)),
@@ -43,11 +43,11 @@ const bandwidthRow = (operation: InprocOrder['operation'], size: number, floor: 
 })
 
 const SMALL = 64
-/** Long compared with reading the clock. */
+/** Requests in a batch: it takes much longer than to read the clock. */
 const MANY = 256
 
 const small = async (batch: number, value: (nanoseconds: number) => number): Promise<Bench> => {
-  const { nanoseconds, close } = await started({ operation: 'write', size: SMALL, batch })
+  const { nanoseconds, close } = await startInprocSide({ operation: 'write', size: SMALL, batch })
   return { ours: async () => value(await nanoseconds()), close }
 }
 
@@ -63,7 +63,7 @@ export const inprocRows: readonly Row[] = [
     unit: 'µs',
     better: 'lower',
     cores: 1,
-    reference: 'no peer',
+    reference: 'none',
     floor: 0.5,
     aim: 0.15,
     prepare: () => small(1, nanoseconds => nanoseconds / 1000),
@@ -74,7 +74,7 @@ export const inprocRows: readonly Row[] = [
     unit: 'M/s',
     better: 'higher',
     cores: 1,
-    reference: 'no peer',
+    reference: 'none',
     floor: 2,
     aim: 8,
     prepare: () => small(MANY, nanoseconds => 1000 / nanoseconds),

@@ -1,6 +1,6 @@
 /*
- * Times a function that is called many times in this process: the number of calls is determined once, so that a slice
- * takes some milliseconds, and each measurement is the best of a few slices, which excludes garbage collections and
+ * Times work that is repeated many times in this process. The number of repetitions is determined once, so that a slice
+ * takes some milliseconds. Each measurement is the fastest of a few slices, which excludes garbage collections and
  * interrupts.
  */
 import type { Measure } from './harness.ts'
@@ -21,10 +21,10 @@ const timeMs = (body: Body, times: number): number => {
   return performance.now() - start
 }
 
-/** Accumulated results; without a reader the work would be dead code. */
+/** The sum of all results. Exported, so that the compiler cannot eliminate the work as dead code. */
 export const computed = (): number => sink
 
-/** Nanoseconds per call. */
+/** A measurement: nanoseconds per repetition. */
 export const perCall = (body: Body): Measure => {
   let times = 1000
   for (let spent = 0; spent < WARM_MS; ) spent += timeMs(body, times)

@@ -1,7 +1,7 @@
 /*
  * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
- * words, `--rounds N` for at most N of each, `--json FILE` to save every round. It reports and never fails on a number.
- * A row that throws ends the run, but not the rows measured before.
+ * words, `--rounds N` for at most N rounds of each, `--json FILE` to save every round. No measured value is a failure.
+ * A row that throws ends the run; the results of the rows before are still printed and saved.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -56,12 +56,12 @@ const select = (words: readonly string[]): readonly Row[] => {
   return words.length === 0 ? rows : rows.filter(row => words.some(word => row.name.includes(word)))
 }
 
-/** Removes an option and its value from `args`. */
-const takeOption = (args: string[], option: string, what: string): string | undefined => {
+/** Removes an option and its value from `args`, and returns the value. `description`: of the value, for messages. */
+const takeOption = (args: string[], option: string, description: string): string | undefined => {
   const at = args.indexOf(option)
   if (at < 0) return undefined
   const [, value] = args.splice(at, 2)
-  if (value === undefined) throw new Error(`${option} needs ${what}`)
+  if (value === undefined) throw new Error(`${option} needs ${description}`)
   return value
 }
 

@@ -8,8 +8,8 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-/** After a few turns, in which memory outside the heap is freed too. */
-export const settled = async (): Promise<{ readonly used: number; readonly resident: number }> => {
+/** Bytes after collections; between them the event loop turns, which frees memory outside the heap. */
+export const memoryAfterCollection = async (): Promise<{ readonly used: number; readonly resident: number }> => {
   for (let i = 0; i < 3; i++) {
     collect()
     await new Promise(resolve => setImmediate(resolve))

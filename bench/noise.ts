@@ -1,16 +1,16 @@
 /*
  * Probes whether the machine is quiet, by two measurements of a few milliseconds: a fixed loop, which takes longer when
- * another process uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose
- * round trip rises from well below a microsecond to milliseconds when there are not two free cores.
+ * another process uses this core or its frequency drops; and a ping-pong over shared memory with a spinning worker,
+ * whose round trip rises from well below a microsecond to milliseconds when there are not two free cores.
  */
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { NoiseProbe, NoiseSample } from './harness.ts'
 import { GO, PING, PONG, WORDS } from './noise-words.ts'
 
-/** Allowed time of the loop, as a multiple of its best. */
+/** Maximum time of the loop on a quiet machine, as a multiple of its shortest time so far. */
 const LOOP_LIMIT = 1.25
-/** Allowed round trip over shared memory, in microseconds. */
+/** Maximum round trip over shared memory on a quiet machine, in microseconds. */
 const SPIN_LIMIT = 1.5
 const LOOP_STEPS = 1_000_000
 const ROUND_TRIPS = 2000
@@ -26,7 +26,7 @@ const timeLoop = (): number => {
   return performance.now() - start
 }
 
-/** Mean round trip in microseconds, given up after SPIN_MS. */
+/** Mean round trip in microseconds, of ROUND_TRIPS or of as many as fit in SPIN_MS; infinite if there is none. */
 const timeSpin = (words: Int32Array): number => {
   Atomics.store(words, GO, 1)
   Atomics.notify(words, GO)
@@ -60,7 +60,7 @@ export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProb
   if (worker) {
     await once(worker, 'online')
     worker.unref()
-    // the first pings wait until the worker has loaded its code
+    // Not counted: the first pings wait until the worker has loaded its code.
     timeSpin(words)
   }
 

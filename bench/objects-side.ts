@@ -1,5 +1,5 @@
 /*
- * A process that creates very many objects of one class, once, and measures their cost: for the rows of objects.ts and
+ * A process that creates very many objects of one kind, once, and measures their cost: for the rows of objects.ts and
  * for test/bench/objects.test.ts (R15). Each process executes one order, because measured memory grows and never
  * shrinks.
  */
@@ -9,8 +9,8 @@ import { createDevice } from '../src/verbs/device.ts'
 import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { createNetwork } from '../src/verbs/local/network.ts'
 import { parseAddress } from '../src/wire/address.ts'
-import { settled } from './memory.ts'
-import { destroyMade, type Made, makers, type ObjectKind, type Setup } from './objects-made.ts'
+import { memoryAfterCollection } from './memory.ts'
+import { type CreatedObject, destroyObject, makers, type ObjectKind, type Setup } from './object-makers.ts'
 
 export interface ObjectsOrder {
   /** 'tcp': endpoints of connections in this process. */
@@ -18,11 +18,11 @@ export interface ObjectsOrder {
   readonly count: number
 }
 
-/** Bytes per object, of `count` objects. */
+/** Bytes per object. */
 export interface ObjectsCost {
-  /** In heap and buffers. */
+  /** In the JavaScript heap and its buffers. */
   readonly bytes: number
-  /** Of the whole process. */
+  /** In the resident set of the whole process. */
   readonly resident: number
 }
 
@@ -30,9 +30,9 @@ export interface ObjectsCost {
 const WARM_UP = 3000
 
 const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
-  const before = await settled()
+  const before = await memoryAfterCollection()
   await make()
-  const after = await settled()
+  const after = await memoryAfterCollection()
   return { bytes: (after.used - before.used) / count, resident: (after.resident - before.resident) / count }
 }
 
@@ -44,23 +44,24 @@ const setup = (): Setup => {
   return { carrier, path, device: createDevice(carrier, 'rxe0', ADDRESS, path) }
 }
 
-const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
+const measureObjects = async (what: ObjectKind, count: number): Promise<ObjectsCost> => {
   const maker = makers[what]
   const before = setup()
   const warm = Array.from({ length: WARM_UP }, maker.prepare(before))
-  for (const one of warm.splice(0).reverse()) destroyMade(before, maker, one)
+  for (const object of warm.splice(0).reverse()) destroyObject(before, maker, object)
   await before.device.close()
   const make = maker.prepare(setup())
-  // The array of the objects is not counted.
-  const made = new Array<Made>(count).fill(0)
+  // Allocated before, so that its memory is not counted.
+  const objects = new Array<CreatedObject>(count).fill(0)
   const cost = await costOf(count, () => {
-    for (let i = 0; i < count; i++) made[i] = make()
+    for (let i = 0; i < count; i++) objects[i] = make()
   })
-  if (made.includes(-1)) throw new Error('handles are not negative')
+  // So that V8 keeps the array until here.
+  if (objects.includes(-1)) throw new Error('handles are not negative')
   return cost
 }
 
-const connections = async (count: number): Promise<ObjectsCost> => {
+const measureConnections = async (count: number): Promise<ObjectsCost> => {
   const sockets: Socket[] = []
   const server = createServer(socket => sockets.push(socket)).listen(0, ADDRESS)
   await once(server, 'listening')
@@ -82,7 +83,7 @@ const connections = async (count: number): Promise<ObjectsCost> => {
 
 process.on('message', async ({ what, count }: ObjectsOrder) => {
   try {
-    process.send?.(await (what === 'tcp' ? connections(count) : objects(what, count)))
+    process.send?.(await (what === 'tcp' ? measureConnections(count) : measureObjects(what, count)))
   } catch (error) {
     process.send?.({ failed: (error as Error).message })
   }

@@ -7,6 +7,7 @@ import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
 import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
 
+/** Microseconds that a measurement takes, and round trips of the trial that determines their number. */
 const TARGET_US = 500_000
 const TRIAL = 300
 
@@ -24,20 +25,21 @@ const compare = async (size: number): Promise<Bench> => {
   const ours = (iterations: number): Promise<number> => roundTrip(daemon, size, iterations)
   const reference = (iterations: number): Promise<number> => runReference('unix_pingpong', size, iterations)
   try {
-    const enough = async (side: (iterations: number) => Promise<number>): Promise<number> => {
+    /** Round trips that take about TARGET_US. */
+    const iterationsFor = async (side: (iterations: number) => Promise<number>): Promise<number> => {
       let iterations = TRIAL
-      // twice, since the first run executes code that is not compiled yet
+      // Twice, since the first run executes code that is not compiled yet.
       for (let i = 0; i < 2; i++) {
         iterations = Math.min(100_000, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
       }
       return iterations
     }
-    const ourIterations = await enough(ours)
-    const theirIterations = await enough(reference)
+    const ourIterations = await iterationsFor(ours)
+    const referenceIterations = await iterationsFor(reference)
     return {
       ours: () => ours(ourIterations),
-      reference: () => reference(theirIterations),
-      note: `${ourIterations} and ${theirIterations} round trips a round`,
+      reference: () => reference(referenceIterations),
+      note: `${ourIterations} and ${referenceIterations} round trips a round`,
       close: () => daemon.stop(),
     }
   } catch (error) {

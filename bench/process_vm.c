@@ -1,7 +1,7 @@
 /*
- * A third process moves messages from one process's memory to another's, in two copies through its own buffer, with
- * process_vm_readv and process_vm_writev: the minimum work of a daemon between two programs, and the reference of
- * ib_write_bw.
+ * A process moves messages from one process's memory to another's, in two copies through its own buffer, with
+ * process_vm_readv and process_vm_writev: the minimum work of a daemon between two programs, with which write-bw.ts
+ * compares.
  *
  *   process_vm SIZE ITERATIONS      prints gigabytes (1e9) per second
  */
@@ -75,7 +75,8 @@ int main(int argc, char **argv)
     const double seconds = (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) / 1e9;
 
     memset(staging, 0, size);
-    if (process_vm_readv(to, &local, 1, &remote, 1, 0) != (ssize_t)size || staging[0] != 0x5a || staging[size - 1] != 0x5a) {
+    if (process_vm_readv(to, &local, 1, &remote, 1, 0) != (ssize_t)size || staging[0] != 0x5a ||
+        staging[size - 1] != 0x5a) {
         fprintf(stderr, "the data did not arrive\n");
         return 1;
     }

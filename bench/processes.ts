@@ -1,6 +1,6 @@
 /*
- * Processes of rows with unmodified programs: a private daemon, programs under `userdma run`, and C references from
- * build/bench. The handle that starts a process also ends it.
+ * Processes of rows with unmodified programs: a private daemon, programs under `userdma run` or `userdma check`, and C
+ * references from build/bench. Each start returns a handle that ends the process.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -35,7 +35,7 @@ export const needProgram = (name: string, debianPackage: string): void => {
 
 export interface Running {
   readonly pid: number
-  /** Resolves with its output; Unavailable if it failed or hangs. */
+  /** Resolves with its output when it has ended; throws Unavailable if it failed, or ran for HANG_MS. */
   finished(): Promise<string>
   stop(): Promise<void>
 }
@@ -43,10 +43,10 @@ export interface Running {
 interface Started extends Running {
   /** Resolves when it has ended, with any status. */
   readonly ended: Promise<unknown>
-  /** Whether it prints `text` before it ends. */
+  /** Waits until it has printed `text`: true; or has ended without: false. */
   prints(text: string): Promise<boolean>
-  /** Why it is unusable: its status and last output. */
-  problem(what: string): Unavailable
+  /** An error with `summary`, the status of the process and its last output. */
+  problem(summary: string): Unavailable
 }
 
 const start = (command: string, args: readonly string[]): Started => {
@@ -59,9 +59,9 @@ const start = (command: string, args: readonly string[]): Started => {
     })
   }
   const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null
-  const problem = (what: string): Unavailable => {
+  const problem = (summary: string): Unavailable => {
     const status = isOver() ? `ended with ${child.exitCode ?? child.signalCode}` : 'still runs'
-    return new Unavailable(`${what}; it ${status} and said: ${output.trim().split('\n').slice(-4).join(' | ')}`)
+    return new Unavailable(`${summary}; it ${status} and printed: ${output.trim().split('\n').slice(-4).join(' | ')}`)
   }
   return {
     pid: child.pid ?? 0,
@@ -92,7 +92,7 @@ export const benchProgram = (name: string): string => {
   return path
 }
 
-/** Runs a C reference by a command (`ip netns exec NAME`), and returns the first number of its output. */
+/** Runs a C reference behind a command (`ip netns exec NAME`), and returns the first number of its output. */
 export const runReferenceIn = async (
   prefix: readonly string[],
   name: string,
@@ -118,7 +118,10 @@ export interface Daemon {
   stop(): Promise<void>
 }
 
-/** A daemon with its default device on a private socket. */
+/**
+ * A daemon with its default device on a private socket. With `check` its programs run under `userdma check`, with
+ * `races` also under `--races`.
+ */
 export const startDaemon = async ({ check = false, races = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')

@@ -1,6 +1,6 @@
 /*
- * Connections by librdmacm, one after the other: from an identifier over address, route, queue pair and ESTABLISHED to
- * the peer's answer to the disconnect. The client prints connections per second by its own clock.
+ * Connections by librdmacm, one after the other: rdma_create_id, address, route, queue pair, connect, disconnect, and
+ * the peer's disconnect. The client prints connections per second by its own clock.
  *
  *   rdmacm_connects server ADDRESS PORT            serves until it is ended; prints "ready" once it listens
  *   rdmacm_connects client ADDRESS PORT COUNT
@@ -13,15 +13,15 @@
 #include <string.h>
 #include <time.h>
 
-static void check(bool good, const char *what)
+static void check(bool succeeded, const char *call)
 {
-    if (good)
+    if (succeeded)
         return;
-    perror(what);
+    perror(call);
     exit(1);
 }
 
-/** Waits for the next event, which must be of this type, and acknowledges it. Returns its identifier. */
+/* Waits for the next event, which must be of this type, and acknowledges it. Returns its identifier. */
 static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_cm_event_type type)
 {
     struct rdma_cm_event *event;
@@ -36,11 +36,11 @@ static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_c
     return id;
 }
 
-/** Shared by all queue pairs; created when the device is known. */
+/* Shared by all queue pairs; created when the device is known. */
 static struct ibv_pd *pd;
 static struct ibv_cq *cq;
 
-static void make_queue_pair(struct rdma_cm_id *id)
+static void create_qp(struct rdma_cm_id *id)
 {
     if (!pd) {
         pd = ibv_alloc_pd(id->verbs);
@@ -73,7 +73,7 @@ static void serve(struct rdma_event_channel *channel, struct sockaddr *address)
         const enum rdma_cm_event_type type = event->event;
         rdma_ack_cm_event(event);
         if (type == RDMA_CM_EVENT_CONNECT_REQUEST) {
-            make_queue_pair(id);
+            create_qp(id);
             check(!rdma_accept(id, &parameters), "rdma_accept");
         } else if (type == RDMA_CM_EVENT_DISCONNECTED) {
             check(!rdma_disconnect(id), "rdma_disconnect");
@@ -91,7 +91,7 @@ static void connect_once(struct rdma_event_channel *channel, struct sockaddr *ad
     expect(channel, RDMA_CM_EVENT_ADDR_RESOLVED);
     check(!rdma_resolve_route(id, 1000), "rdma_resolve_route");
     expect(channel, RDMA_CM_EVENT_ROUTE_RESOLVED);
-    make_queue_pair(id);
+    create_qp(id);
     check(!rdma_connect(id, &parameters), "rdma_connect");
     expect(channel, RDMA_CM_EVENT_ESTABLISHED);
     check(!rdma_disconnect(id), "rdma_disconnect");
@@ -102,8 +102,8 @@ static void connect_once(struct rdma_event_channel *channel, struct sockaddr *ad
 
 int main(int argc, char **argv)
 {
-    const bool isServer = argc == 4 && strcmp(argv[1], "server") == 0;
-    if (!isServer && !(argc == 5 && strcmp(argv[1], "client") == 0)) {
+    const bool is_server = argc == 4 && strcmp(argv[1], "server") == 0;
+    if (!is_server && !(argc == 5 && strcmp(argv[1], "client") == 0)) {
         fprintf(stderr, "usage: rdmacm_connects server ADDRESS PORT | client ADDRESS PORT COUNT\n");
         return 2;
     }
@@ -114,7 +114,7 @@ int main(int argc, char **argv)
     }
     struct rdma_event_channel *channel = rdma_create_event_channel();
     check(channel, "rdma_create_event_channel");
-    if (isServer)
+    if (is_server)
         serve(channel, address->ai_addr);
     const long count = strtol(argv[4], NULL, 0);
     struct timespec start, end;

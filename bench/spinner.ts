@@ -1,6 +1,6 @@
 /*
- * The other end of the noise probe's ping-pong over shared memory: a worker that sleeps until it must spin, and then
- * answers each ping immediately. See noise.ts.
+ * The other end of the noise probe's ping-pong over shared memory (noise.ts): a worker that sleeps while GO is 0, and
+ * spins while it is 1, answering each ping immediately.
  */
 import { workerData } from 'node:worker_threads'
 import { GO, PING, PONG } from './noise-words.ts'

@@ -1,6 +1,6 @@
 /*
- * Row "start": the start of a program by `userdma run` with an existing daemon, compared with the start of Node.js
- * alone.
+ * Row "start": `userdma run -- true` with a running daemon, from start to end, compared with a Node.js process that
+ * does nothing.
  */
 import { spawnSync } from 'node:child_process'
 import { type Bench, median, type Row, Unavailable } from './harness.ts'
@@ -9,8 +9,8 @@ import { cli, startDaemon } from './processes.ts'
 /** Starts per measurement. */
 const STARTS = 7
 
-/** Milliseconds of a Node.js process from start to end. */
-const lasts = (...args: readonly string[]) => {
+/** Milliseconds from start to end of a Node.js process with these arguments; the median of STARTS. */
+const startMs = (...args: readonly string[]) => {
   const times = Array.from({ length: STARTS }, () => {
     const start = performance.now()
     const { status } = spawnSync(process.execPath, args, { stdio: 'ignore' })
@@ -23,8 +23,8 @@ const lasts = (...args: readonly string[]) => {
 const prepare = async (): Promise<Bench> => {
   const { socket, stop } = await startDaemon()
   return {
-    ours: () => lasts(cli, 'run', '--socket', socket, '--', 'true'),
-    reference: () => lasts('-e', '0'),
+    ours: () => startMs(cli, 'run', '--socket', socket, '--', 'true'),
+    reference: () => startMs('-e', '0'),
     note: `${STARTS} starts a round`,
     close: stop,
   }
@@ -33,7 +33,7 @@ const prepare = async (): Promise<Bench> => {
 export const startRows: readonly Row[] = [
   {
     name: 'start',
-    quantity: '`userdma run -- true`, joined to a daemon',
+    quantity: '`userdma run -- true` with a running daemon',
     unit: 'ms',
     better: 'lower',
     cores: 1,

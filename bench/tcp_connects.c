@@ -1,6 +1,6 @@
 /*
  * TCP connections over loopback between two processes, one after the other: connect, wait for a byte that the server
- * sends after accept, close by the client, then by the server. The reference for connections by librdmacm.
+ * sends after accept, close by the client, then by the server. connections.ts compares librdmacm with it.
  *
  *   tcp_connects COUNT      prints connections per second
  */
@@ -15,11 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static void check(bool good, const char *what)
+static void check(bool succeeded, const char *call)
 {
-    if (good)
+    if (succeeded)
         return;
-    perror(what);
+    perror(call);
     exit(1);
 }
 
@@ -27,24 +27,24 @@ static void serve(int listener)
 {
     char byte = 1;
     for (;;) {
-        const int one = accept(listener, NULL, NULL);
-        check(one >= 0, "accept");
-        check(write(one, &byte, 1) == 1, "write");
-        check(read(one, &byte, 1) == 0, "read");
-        close(one);
+        const int connection = accept(listener, NULL, NULL);
+        check(connection >= 0, "accept");
+        check(write(connection, &byte, 1) == 1, "write");
+        check(read(connection, &byte, 1) == 0, "read");
+        close(connection);
     }
 }
 
 static void connect_once(const struct sockaddr_in *address)
 {
     char byte;
-    const int one = socket(AF_INET, SOCK_STREAM, 0);
-    check(one >= 0, "socket");
-    check(!connect(one, (const struct sockaddr *)address, sizeof *address), "connect");
-    check(read(one, &byte, 1) == 1, "read");
-    check(!shutdown(one, SHUT_WR), "shutdown");
-    check(read(one, &byte, 1) == 0, "read");
-    close(one);
+    const int connection = socket(AF_INET, SOCK_STREAM, 0);
+    check(connection >= 0, "socket");
+    check(!connect(connection, (const struct sockaddr *)address, sizeof *address), "connect");
+    check(read(connection, &byte, 1) == 1, "read");
+    check(!shutdown(connection, SHUT_WR), "shutdown");
+    check(read(connection, &byte, 1) == 0, "read");
+    close(connection);
 }
 
 int main(int argc, char **argv)

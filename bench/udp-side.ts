@@ -1,11 +1,10 @@
 /*
  * One end of a UDP measurement, a separate process: a soft device on a UDP port, a program's rings and memory in this
- * process, queue pairs to the other end. Its parent sends orders (`Order`), each of which it answers.
+ * process, queue pairs to the other end. Its parent sends orders (`Order`), each of which it answers (`Answer`).
  *
- * Every slot of every ring holds the same request, written once: posting only advances an index, so that the device,
- * the engine and the port are measured. The device is driven by the daemon's loop, or by endless polling (`spin`).
+ * All slots of a ring contain the same request, written once. So posting only advances an index, and what is measured
+ * is the device, the engine and the port. The device is driven by the daemon's loop, or by endless polling (`spin`).
  */
-
 import { createCore, openContext } from '../src/core/devices/registry.ts'
 import { invokeNow } from '../src/core/dispatch/invoke.ts'
 import { createLocalSpace } from '../src/core/memory/local-space.ts'
@@ -39,6 +38,7 @@ export interface SideOptions {
   readonly address: string
   /** Path MTU in bytes. */
   readonly mtu: number
+  /** Whether the port has the kernel cut runs into datagrams (GSO), or sends packet by packet. */
   readonly cut: 'auto' | 'never'
   readonly qps: number
   readonly operation: Operation
@@ -61,7 +61,7 @@ export interface SideFacts {
 export type Order =
   | { readonly kind: 'make'; readonly options: SideOptions }
   | { readonly kind: 'connect'; readonly peer: SideFacts }
-  /** Serve until the next order; `receives`: number of messages to receive. */
+  /** Drive the device until the next order; `receives`: SENDs to receive meanwhile. */
   | { readonly kind: 'serve'; readonly receives: number }
   /** Send this many messages, round-robin over all queue pairs. Answers seconds. */
   | { readonly kind: 'stream'; readonly messages: number }
@@ -80,7 +80,7 @@ const LARGEST_PACKET = 65_535
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
 
-/** A ring from the program's side: its masked index and its memory. */
+/** A ring as the program uses it: its memory, and the program's index, masked. */
 interface ProgramRing {
   readonly chunk: MappedChunk
   readonly mask: number
@@ -97,8 +97,8 @@ const makeSide = (options: SideOptions) => {
   const identity = identify(bytes, { name: 'bench', index: 0 })
   // An address of this network namespace; it must not be link-local.
   port.addAddress(bytes)
-  const own = { ...identity, gids: [bytes] }
-  const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: own, port, now: nowMicroseconds })
+  const deviceIdentity = { ...identity, gids: [bytes] }
+  const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: deviceIdentity, port, now: nowMicroseconds })
   const context = openContext(rxe.device, { opened: true })
 
   const rings = findableMemory()
@@ -109,10 +109,10 @@ const makeSide = (options: SideOptions) => {
   }
 
   const memory = createLocalSpace(loadNativeCopier())
-  const none = (): never => {
-    throw new Error('no caller memory is needed')
+  const unexpected = (): never => {
+    throw new Error('calls of this process point to no memory')
   }
-  const caller: Caller = { memory, copyIn: none, copyOut: none, descriptor: () => undefined }
+  const caller: Caller = { memory, copyIn: unexpected, copyOut: unexpected, descriptor: () => undefined }
   const data = new Uint8Array(Math.max(size, 4096) * 2)
   const buffer = memory.add(data)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object as number
@@ -125,7 +125,7 @@ const makeSide = (options: SideOptions) => {
   const [sent, received] = [newCq(), newCq()]
   const cqs = [sent, received].map(cq => ringAt(cq.out.queue))
   const cap = { maxSendWr: depth, maxRecvWr: depth, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-  const made = Array.from({ length: qps }, () => {
+  const pairs = Array.from({ length: qps }, () => {
     const queues = { sendCq: sent.object as number, recvCq: received.object as number }
     const { object, out } = invokeNow(context, RcQp, 'create', 0, { pd, ...queues, cap, userHandle: 0n }, caller)
     return {
@@ -142,7 +142,7 @@ const makeSide = (options: SideOptions) => {
       : operation === 'read'
         ? WrOpcode.values.RDMA_READ
         : WrOpcode.values.SEND
-  const fill = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
+  const writeAllSlots = (ring: ProgramRing, write: (view: DataView, at: number) => void): void => {
     const { view } = ring.chunk
     const log2 = view.getUint32(RingHeader.LOG2_ELEMENT, true)
     for (let i = 0; i <= ring.mask; i++) write(view, RingHeader.DATA + (i << log2))
@@ -160,7 +160,7 @@ const makeSide = (options: SideOptions) => {
     const dgid = parseAddress(peer.address) as Uint8Array
     const route = { flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0, isGlobal: 1 }
     const { INIT, RTR, RTS } = QpState.values
-    made.forEach(({ handle, send, receive }, i) => {
+    pairs.forEach(({ handle, send, receive }, i) => {
       modify(handle, { state: INIT, pkeyIndex: 0, port: 1, accessFlags: access })
       modify(handle, {
         state: RTR,
@@ -172,7 +172,7 @@ const makeSide = (options: SideOptions) => {
         minRnrTimer: 1,
       })
       modify(handle, { state: RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: 16 })
-      fill(send, (view, at) => {
+      writeAllSlots(send, (view, at) => {
         view.setUint32(at + SendWqe.OPCODE, opcode, true)
         view.setUint32(at + SendWqe.FLAGS, SendFlags.values.SIGNALED, true)
         view.setBigUint64(at + SendWqe.REMOTE, BigInt(peer.buffer), true)
@@ -181,7 +181,7 @@ const makeSide = (options: SideOptions) => {
         view.setUint32(at + SendWqe.DMA_NUM_SGE, 1, true)
         putSge(view, at + SendWqe.SGE)
       })
-      fill(receive, (view, at) => {
+      writeAllSlots(receive, (view, at) => {
         view.setUint32(at + RecvWqe.DMA_NUM_SGE, 1, true)
         putSge(view, at + RecvWqe.SGE)
       })
@@ -198,8 +198,8 @@ const makeSide = (options: SideOptions) => {
     Atomics.store(words, PRODUCER, ring.index)
     return n
   }
-  /** Takes all completions of a CQ and returns their number. Throws for a failed one. */
-  const take = (cq: ProgramRing): number => {
+  /** Polls all completions of a CQ and returns their number. Throws for a failed one. */
+  const pollCompletions = (cq: ProgramRing): number => {
     const { words, view } = cq.chunk
     const producer = Atomics.load(words, PRODUCER)
     const n = (producer - cq.index) & cq.mask
@@ -215,24 +215,24 @@ const makeSide = (options: SideOptions) => {
     options,
     rxe,
     port,
-    made,
+    pairs,
     cqs,
-    facts: { address, qpns: made.map(qp => qp.qpn), buffer, rkey },
+    facts: { address, qpns: pairs.map(qp => qp.qpn), buffer, rkey },
     connect,
     post,
-    take,
+    pollCompletions,
   }
 }
 type Side = ReturnType<typeof makeSide>
 
-/** Maximum microseconds of a turn before the event loop runs. */
+/** Microseconds of polling before the event loop turns. */
 const SLICE = 1000
 
-/** After this many polls without work every queue is polled, as the loop does before it parks. */
+/** Polls without work after which every queue is polled, as the daemon's loop does before it parks. */
 const POLLS_BEFORE_ALL = 32
 
 /** Polls endlessly, with the event loop in between, until `step` reports the end. */
-const spin = (side: Side, step: () => boolean): Promise<void> =>
+const runPolling = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let idle = 0
     const turn = (): void => {
@@ -244,7 +244,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
           else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
-              // Pending packets still leave.
+              // Until pending packets are sent.
             }
             resolve()
             return
@@ -260,7 +260,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
   })
 
 /** Runs the daemon's loop, driven by arriving packets, until `step`, called after each turn, reports the end. */
-const byEvents = (side: Side, step: () => boolean): Promise<void> =>
+const runLoop = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let over = false
     let ended = false
@@ -268,7 +268,7 @@ const byEvents = (side: Side, step: () => boolean): Promise<void> =>
       const progress = side.rxe.poll(now, where)
       try {
         over ||= step()
-        // Only when nothing is pending: the last answer must leave.
+        // Only when nothing is pending: the last acknowledgement must be sent.
         if (over && !progress && !ended) {
           ended = true
           queueMicrotask(() => {
@@ -289,7 +289,7 @@ const byEvents = (side: Side, step: () => boolean): Promise<void> =>
   })
 
 const drive = (side: Side, step: () => boolean): Promise<void> =>
-  (side.options.drive === 'loop' ? byEvents : spin)(side, step)
+  (side.options.drive === 'loop' ? runLoop : runPolling)(side, step)
 
 let server: { stop(): Promise<void> } | undefined
 
@@ -301,8 +301,8 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
       let stop = false
       const running = drive(side, () => {
         if (expected > 0) {
-          expected -= side.take(received)
-          for (const { receive } of side.made) side.post(receive, side.options.depth)
+          expected -= side.pollCompletions(received)
+          for (const { receive } of side.pairs) side.post(receive, side.options.depth)
         }
         return stop
       })
@@ -316,29 +316,29 @@ const execute = async (side: Side, order: Order): Promise<Answer> => {
       return { done: true }
     }
     case 'stream': {
-      const { made } = side
+      const { pairs } = side
       let posted = 0
       let done = 0
       const start = nowMicroseconds()
       await drive(side, () => {
-        done += side.take(sent)
-        for (let i = 0; i < made.length && posted < order.messages; i++)
-          posted += side.post(made[i].send, order.messages - posted)
+        done += side.pollCompletions(sent)
+        for (let i = 0; i < pairs.length && posted < order.messages; i++)
+          posted += side.post(pairs[i].send, order.messages - posted)
         return done === order.messages
       })
       return { value: (nowMicroseconds() - start) / 1e6 }
     }
     case 'ping':
     case 'pong': {
-      const [{ send, receive }] = side.made
+      const [{ send, receive }] = side.pairs
       let rounds = 0
       const first = order.kind === 'ping'
       side.post(receive, side.options.depth)
       if (first) side.post(send, 1)
       const start = nowMicroseconds()
-      await (order.spin ? spin : byEvents)(side, () => {
-        side.take(sent)
-        const n = side.take(received)
+      await (order.spin ? runPolling : runLoop)(side, () => {
+        side.pollCompletions(sent)
+        const n = side.pollCompletions(received)
         if (n === 0) return false
         rounds += n
         side.post(receive, n)

@@ -1,17 +1,17 @@
 /*
- * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
- * compared with C, iperf3 and node:dgram at the same number of bytes (docs/reference/performance.md).
+ * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth
+ * pair, compared with C, iperf3 and node:dgram at the same number of bytes (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type Child, startChild } from './children.ts'
 import type { DgramOrder } from './dgram-side.ts'
-import type { Bench, Row } from './harness.ts'
+import type { Bench, Measure, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
 import { needProgram, runReference, runReferenceIn } from './processes.ts'
 import type { Operation, Order, SideFacts, SideOptions } from './udp-side.ts'
 
-/** Headers and ICRC of a MIDDLE packet: the overhead of a datagram. */
+/** Bytes of a MIDDLE packet beside its payload: BTH and ICRC. */
 const OVERHEAD = 16
 
 interface Pair {
@@ -24,13 +24,13 @@ interface Pair {
   close(): Promise<void>
 }
 
-type Choice = Omit<SideOptions, 'address'>
+type PairOptions = Omit<SideOptions, 'address'>
 
-/** The two ends: addresses, and commands that start a process there. */
+/** Where the two ends run: their addresses, and the commands that start a process there. */
 interface TestNetwork {
   readonly addresses: readonly [string, string]
   readonly prefixes: readonly (readonly string[])[]
-  /** Files of their network namespaces, if they have their own. */
+  /** Files of their network namespaces; empty if they use this process's. */
   readonly files: readonly string[]
   close(): void
 }
@@ -49,7 +49,7 @@ const vethNetwork = (): TestNetwork => {
       try {
         ip('netns', 'delete', name)
       } catch {
-        // The namespace did not exist.
+        // It was not created.
       }
   }
   try {
@@ -71,7 +71,7 @@ const vethNetwork = (): TestNetwork => {
   }
 }
 
-const startPair = async (choice: Choice, network: TestNetwork = loopback): Promise<Pair> => {
+const startPair = async (options: PairOptions, network: TestNetwork = loopback): Promise<Pair> => {
   const sides = network.prefixes.map(prefix => startChild<Order>('udp-side.js', prefix))
   const close = async (): Promise<void> => {
     await Promise.all(sides.map(side => side.stop()))
@@ -81,8 +81,8 @@ const startPair = async (choice: Choice, network: TestNetwork = loopback): Promi
   try {
     const facts: SideFacts[] = []
     for (const [i, side] of sides.entries()) {
-      const options = { ...choice, address: network.addresses[i] }
-      facts.push((await side.ask<{ facts: SideFacts }>({ kind: 'make', options })).facts)
+      const sideOptions = { ...options, address: network.addresses[i] }
+      facts.push((await side.ask<{ facts: SideFacts }>({ kind: 'make', options: sideOptions })).facts)
     }
     for (const [i, side] of sides.entries()) await side.ask({ kind: 'connect', peer: facts[1 - i] })
   } catch (error) {
@@ -91,7 +91,7 @@ const startPair = async (choice: Choice, network: TestNetwork = loopback): Promi
   }
   return {
     async stream(messages) {
-      await far.ask({ kind: 'serve', receives: choice.operation === 'send' ? messages : 0 })
+      await far.ask({ kind: 'serve', receives: options.operation === 'send' ? messages : 0 })
       return (await near.ask<{ value: number }>({ kind: 'stream', messages })).value
     },
     async pingpong(rounds, spin) {
@@ -118,10 +118,10 @@ const plainReference = (mtu: number, bytes: number) => () =>
 
 const IPERF_SECONDS = 1
 
-/** iperf3 over TCP with messages of `size`: received GB/s. */
+/** GB/s that iperf3 receives over TCP, with messages of `size` bytes. */
 const iperf = async (size: number): Promise<number> => {
   const port = 20_000 + (process.pid % 20_000)
-  // Without --forceflush, output to a pipe arrives only at the end.
+  // Its first output says that it listens; without --forceflush a pipe gets it only at the end.
   const server = spawn('iperf3', ['-s', '-1', '-p', String(port), '--forceflush'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
@@ -163,52 +163,54 @@ interface Bandwidth {
   readonly mtu: number
   readonly cut?: 'auto' | 'never'
   readonly qps?: number
-  /**
-   * Default `spin`, like earlier results; the loop needs less processor time, and is equally fast on one or two cores.
-   */
+  /** Default `spin`. The loop needs less processor time, and is equally fast on one core and on two. */
   readonly drive?: SideOptions['drive']
 }
 
-const name = (bytes: number): string =>
+const sizeText = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
 
-/** Bytes per round: a fraction of a second. */
-const ROUND = { auto: 1e9, never: 1e8 }
+/** Bytes per round, by `cut`: they take a fraction of a second. */
+const ROUND_BYTES = { auto: 1e9, never: 1e8 }
+
+/** Returns the measurement of the reference, for that many bytes of payload. */
+type ReferenceOf = (bytes: number) => Measure
 
 const bandwidth = async (
   { operation, size, mtu, cut = 'auto', qps = 1, drive = 'spin' }: Bandwidth,
-  measureReference: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
+  referenceOf: ReferenceOf,
 ): Promise<Bench> => {
-  const bytes = ROUND[cut]
+  const bytes = ROUND_BYTES[cut]
   const messages = Math.ceil(bytes / size)
-  const reference = await measureReference(bytes)
+  const reference = referenceOf(bytes)
   const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64, drive })
   return {
     ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
-    reference: reference,
+    reference,
     note: `${messages} messages a round`,
     close: () => pair.close(),
   }
 }
 
 const bandwidthRow = (
-  what: Bandwidth,
+  options: Bandwidth,
   reference: string,
   limits: { floor: number; aim: number },
-  measureReference: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
-  own?: string,
+  referenceOf: ReferenceOf,
+  label?: string,
 ): Row => {
-  const how = what.cut === 'never' ? ', packet by packet' : ''
-  const label = `${what.operation} ${what.size} mtu ${what.mtu}${what.cut === 'never' ? ' plain' : ''}`
+  const { operation, size, mtu, cut, drive } = options
+  const isPlain = cut === 'never'
+  const method = `${isPlain ? ', packet by packet' : ''}${drive === 'loop' ? ', event driven' : ''}`
   return {
-    name: `udp ${own ?? label}`,
-    quantity: `UDP ${what.operation.toUpperCase()} ${name(what.size)}, MTU ${what.mtu}${how}${what.drive === 'loop' ? ', event driven' : ''}`,
+    name: `udp ${label ?? `${operation} ${size} mtu ${mtu}${isPlain ? ' plain' : ''}`}`,
+    quantity: `UDP ${operation.toUpperCase()} ${sizeText(size)}, MTU ${mtu}${method}`,
     unit: 'GB/s',
     better: 'higher',
     reference,
     ...limits,
     cores: 2,
-    prepare: () => bandwidth(what, measureReference),
+    prepare: () => bandwidth(options, referenceOf),
   }
 }
 
@@ -228,14 +230,14 @@ const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
   ),
 )
 /**
- * Processes that wait for packets instead of polling may run on one core, where data need not cross caches; on some
- * machines that dominates the result. So both ends of both sides poll, on two cores.
+ * Both our ends and both of the reference poll, so that they run on two cores. Processes that wait for packets may
+ * share one core, where data need not cross caches; on some machines that decides the result.
  */
 const spinRows = (['write', 'read'] as const).map(operation => {
   const limits = { floor: 0.4, aim: 0.65 }
   const reference = (bytes: number) => spinReference(4096, bytes)
-  const what = { operation, size: 65536, mtu: 4096 }
-  const row = bandwidthRow(what, 'C with GSO and GRO, polling', limits, reference, `two cores ${operation}`)
+  const options = { operation, size: 65536, mtu: 4096 }
+  const row = bandwidthRow(options, 'C with GSO and GRO, polling', limits, reference, `two cores ${operation}`)
   return { ...row, quantity: `${row.quantity}, both polling` }
 })
 const loopRows = [65536, MEBI].map(size =>
@@ -255,7 +257,7 @@ const plainRows = (['write', 'read', 'send'] as const).map(operation =>
 const iperfRows = [65536, MEBI].map(size =>
   bandwidthRow(
     { operation: 'write', size, mtu: 4096 },
-    `iperf3 TCP -l ${name(size)}`,
+    `iperf3 TCP -l ${sizeText(size)}`,
     { floor: 0.8, aim: 1.2 },
     () => {
       needProgram('iperf3', 'iperf3')
@@ -303,15 +305,16 @@ const vethRow: Row = {
   cores: 2,
   async prepare() {
     const size = 65536
+    const mtu = 4096
     const messages = Math.ceil(5e8 / size)
     const network = vethNetwork()
     const [from, to] = network.addresses
-    const choice = { operation: 'write', size, mtu: 4096, cut: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
-    const pair = await startPair(choice, network)
+    const options = { operation: 'write', size, mtu, cut: 'auto', qps: 1, depth: 64, drive: 'spin' } as const
+    const pair = await startPair(options, network)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
       reference: () =>
-        runReferenceIn(network.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, network.files[1]),
+        runReferenceIn(network.prefixes[0], 'udp_stream', 'gso', mtu + OVERHEAD, mtu, 5e8, from, to, network.files[1]),
       close: () => pair.close(),
     }
   },
@@ -396,7 +399,7 @@ const rateRow: Row = {
     })
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
-      // payload 1000 counts packets: GB/s are million packets/s
+      // Counts a payload of 1000 bytes for each datagram of 96, so that GB/s are million datagrams per second.
       reference: () => runReference('udp_stream', 'gso', 96, 1000, 2e9),
       close: () => pair.close(),
     }
@@ -413,10 +416,10 @@ const manyRow = (qps: number): Row => ({
   aim: 0.7,
   cores: 2,
   async prepare() {
-    const choice = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
-    const one = await startPair({ ...choice, qps: 1, depth: 64 })
+    const options = { operation: 'write', size: 64, mtu: 1024, cut: 'auto', drive: 'spin' } as const
+    const one = await startPair({ ...options, qps: 1, depth: 64 })
     const network = { ...loopback, addresses: ['127.0.42.1', '127.0.42.2'] as const }
-    const many = await startPair({ ...choice, qps, depth: 64 }, network)
+    const many = await startPair({ ...options, qps, depth: 64 }, network)
     return {
       ours: async () => RATE_MESSAGES / (await many.stream(RATE_MESSAGES)) / 1e6,
       reference: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,

@@ -1,7 +1,7 @@
 /*
  * Two processes exchange a datagram: the minimum latency of a message over UDP.
  *
- *   udp_pingpong spin|block SIZE ITERATIONS      prints microseconds per round trip
+ *   udp_pingpong spin|block SIZE ITERATIONS      prints microseconds per round trip; spin: both poll
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -19,24 +19,25 @@ static void fail(const char *what)
     exit(1);
 }
 
-static int open_socket(struct sockaddr_in *own)
+static int open_socket(struct sockaddr_in *address)
 {
-    socklen_t length = sizeof *own;
+    socklen_t length = sizeof *address;
     const int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    *own = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    if (fd < 0 || bind(fd, (struct sockaddr *)own, length) || getsockname(fd, (struct sockaddr *)own, &length))
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    if (fd < 0 || bind(fd, (struct sockaddr *)address, length) || getsockname(fd, (struct sockaddr *)address, &length))
         fail("socket");
     return fd;
 }
 
-static void get(int fd, char *message, size_t size, int flags)
+/* Receives a datagram; with MSG_DONTWAIT in `flags` it polls. */
+static void receive(int fd, char *message, size_t size, int flags)
 {
     while (recv(fd, message, size, flags) < 0)
         if (!flags)
             fail("recv");
 }
 
-static void put(int fd, const char *message, size_t size, const struct sockaddr_in *to)
+static void send_to(int fd, const char *message, size_t size, const struct sockaddr_in *to)
 {
     if (sendto(fd, message, size, 0, (const struct sockaddr *)to, sizeof *to) < 0)
         fail("sendto");
@@ -53,23 +54,23 @@ int main(int argc, char **argv)
     const long iterations = strtol(argv[3], NULL, 0);
     char *message = calloc(1, size);
     struct sockaddr_in one, two;
-    const int here = open_socket(&one), there = open_socket(&two);
+    const int near = open_socket(&one), far = open_socket(&two);
 
     const pid_t child = fork();
     if (child < 0 || !message)
         fail("fork");
     if (child == 0) {
         for (long i = 0; i < iterations; i++) {
-            get(there, message, size, flags);
-            put(there, message, size, &one);
+            receive(far, message, size, flags);
+            send_to(far, message, size, &one);
         }
         return 0;
     }
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
-        put(here, message, size, &two);
-        get(here, message, size, flags);
+        send_to(near, message, size, &two);
+        receive(near, message, size, flags);
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     const double us = (double)(end.tv_sec - start.tv_sec) * 1e6 + (double)(end.tv_nsec - start.tv_nsec) / 1e3;

@@ -1,15 +1,15 @@
 /*
- * The limit of UDP: one process sends segments of equal size over the loopback (or any) interface to another, which
- * only counts them. The reference for the UDP port, which sends RoCE packets of the same size.
+ * The upper limit of UDP: one process sends datagrams of equal size to another, over the loopback interface or between
+ * addresses, which only counts them. udp.ts compares the UDP port with it, which sends RoCE packets of the same size.
  *
- *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]     prints GB/s of payload
- *   udp_stream gso-cost …                                            prints CPU seconds per GB, both processes
- *   udp_stream gso-spin …                                            as gso, but both poll: each has a core of its own
+ *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]   prints GB/s of payload
+ *   udp_stream gso-cost …            as gso, prints CPU seconds per GB of both processes
+ *   udp_stream gso-spin …            as gso, but both processes poll
  *
- * SEGMENT: bytes of each datagram, PAYLOAD: its payload, BYTES: total payload. gso: segmented and joined by the kernel
- * (UDP_SEGMENT, UDP_GRO); plain: single datagrams with sendmmsg and recvmmsg. To avoid loss, the receiver reports its
- * progress, and the sender stays within a window. FROM, TO: IPv4 addresses; NETNS: file of the receiver's network
- * namespace.
+ * SEGMENT: bytes of each datagram. PAYLOAD: bytes of each that count as payload. BYTES: total payload. gso: the kernel
+ * cuts messages into datagrams and joins them (UDP_SEGMENT, UDP_GRO); plain: single datagrams with sendmmsg and
+ * recvmmsg. To avoid loss, the receiver reports its progress, and the sender stays within a window. FROM, TO: IPv4
+ * addresses; NETNS: file of the receiver's network namespace.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,8 +35,16 @@
 #define UDP_GRO 104
 #endif
 
-enum { BATCH = 16, PLAIN_BATCH = 64, ROOM = 65536, MAX_SEGMENTS = 62, MAX_BYTES = 65000 };
+enum {
+    BATCH = 16, /* messages that one recvmmsg receives, each of many datagrams */
+    GSO_BATCH = 4, /* messages that one sendmmsg sends, each of many datagrams */
+    PLAIN_BATCH = 64, /* datagrams of one call without GSO and GRO */
+    BUFFER_BYTES = 65536, /* of one message */
+    MAX_SEGMENTS = 62, /* datagrams and bytes of a message with GSO; Linux permits 64 and 65507 */
+    MAX_BYTES = 65000,
+};
 
+/* Both processes poll. */
 static int spins;
 
 static void fail(const char *what)
@@ -45,12 +53,13 @@ static void fail(const char *what)
     exit(1);
 }
 
-static int open_socket(struct sockaddr_in *own)
+/* A socket that is bound to `address`, which gets the port. */
+static int open_socket(struct sockaddr_in *address)
 {
     const int fd = socket(AF_INET, SOCK_DGRAM, 0);
     int buffer = 8 << 20;
-    socklen_t length = sizeof *own;
-    if (fd < 0 || bind(fd, (struct sockaddr *)own, length) || getsockname(fd, (struct sockaddr *)own, &length))
+    socklen_t length = sizeof *address;
+    if (fd < 0 || bind(fd, (struct sockaddr *)address, length) || getsockname(fd, (struct sockaddr *)address, &length))
         fail("socket");
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer) ||
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer))
@@ -66,7 +75,7 @@ static uint64_t window_of(int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, &length))
         fail("SO_RCVBUF");
     const uint64_t window = (uint64_t)buffer * 2 / 9;
-    return window < 4 * ROOM ? 4 * ROOM : window;
+    return window < 4 * BUFFER_BYTES ? 4 * BUFFER_BYTES : window;
 }
 
 static double cpu_seconds(int who)
@@ -83,16 +92,16 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
     const int on = 1, batch = gso ? BATCH : PLAIN_BATCH;
     if (gso && setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on))
         fail("UDP_GRO");
-    char *room = malloc((size_t)batch * ROOM);
+    char *buffers = malloc((size_t)batch * BUFFER_BYTES);
     struct mmsghdr messages[PLAIN_BATCH];
     struct iovec parts[PLAIN_BATCH];
     memset(messages, 0, sizeof messages);
     for (int i = 0; i < batch; i++) {
-        parts[i] = (struct iovec){room + (size_t)i * ROOM, ROOM};
+        parts[i] = (struct iovec){buffers + (size_t)i * BUFFER_BYTES, BUFFER_BYTES};
         messages[i].msg_hdr.msg_iov = &parts[i];
         messages[i].msg_hdr.msg_iovlen = 1;
     }
-    for (uint64_t got = 0; got < total;) {
+    for (uint64_t received = 0; received < total;) {
         const int n = recvmmsg(fd, messages, (unsigned)batch, spins ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
         if (n < 0 && spins && errno == EAGAIN) {
             sched_yield();
@@ -101,30 +110,31 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
         if (n < 0)
             fail("recvmmsg");
         for (int i = 0; i < n; i++)
-            got += messages[i].msg_len;
-        if (sendto(fd, &got, sizeof got, 0, (const struct sockaddr *)peer, sizeof *peer) < 0)
+            received += messages[i].msg_len;
+        if (sendto(fd, &received, sizeof received, 0, (const struct sockaddr *)peer, sizeof *peer) < 0)
             fail("sendto");
     }
 }
 
-/* Reads the receiver's reports; waits for one if `wait`. */
+/* Reads the receiver's reports, and waits for one if `wait`. Returns the bytes received, at least `before`. */
 static uint64_t acknowledged(int fd, uint64_t before, int wait)
 {
-    uint64_t got = before, news;
-    while (recv(fd, &news, sizeof news, wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof news) {
-        got = news > got ? news : got;
+    uint64_t received = before, report;
+    while (recv(fd, &report, sizeof report, wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof report) {
+        received = report > received ? report : received;
         wait = 0;
     }
-    return got;
+    return received;
 }
 
+/* Sends `total` bytes, in datagrams of `segment` bytes, with at most `window` bytes that are not reported. */
 static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int gso, uint64_t segment, uint64_t window)
 {
     uint64_t segments = gso ? MAX_BYTES / segment : 1;
     segments = segments > MAX_SEGMENTS ? MAX_SEGMENTS : segments;
-    const int batch = gso ? 4 : PLAIN_BATCH;
+    const int batch = gso ? GSO_BATCH : PLAIN_BATCH;
     const uint64_t step = segments * segment;
-    char *data = calloc(1, ROOM);
+    char *data = calloc(1, BUFFER_BYTES);
     struct mmsghdr messages[PLAIN_BATCH];
     struct iovec parts[PLAIN_BATCH];
     union {
@@ -149,22 +159,22 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
             header->msg_controllen = sizeof control.bytes;
         }
     }
-    uint64_t got = 0;
+    uint64_t received = 0;
     for (uint64_t sent = 0; sent < total;) {
-        got = acknowledged(fd, got, !spins && sent - got + step > window);
-        uint64_t many = (window - (sent - got)) / step;
+        received = acknowledged(fd, received, !spins && sent - received + step > window);
+        uint64_t count = (window - (sent - received)) / step;
         const uint64_t left = (total - sent + step - 1) / step;
-        many = many > left ? left : many;
-        many = many > (uint64_t)batch ? (uint64_t)batch : many;
-        if (many == 0)
+        count = count > left ? left : count;
+        count = count > (uint64_t)batch ? (uint64_t)batch : count;
+        if (count == 0)
             continue;
-        const int n = sendmmsg(fd, messages, (unsigned)many, 0);
+        const int n = sendmmsg(fd, messages, (unsigned)count, 0);
         if (n < 0)
             fail("sendmmsg");
         sent += (uint64_t)n * step;
     }
-    while (got < total)
-        got = acknowledged(fd, got, !spins);
+    while (received < total)
+        received = acknowledged(fd, received, !spins);
 }
 
 static double seconds_now(void)
@@ -174,6 +184,7 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* Moves this process into the network namespace of that file. */
 static void enter(const char *netns)
 {
     const int fd = open(netns, O_RDONLY | O_CLOEXEC);
@@ -185,7 +196,7 @@ static void enter(const char *netns)
 int main(int argc, char **argv)
 {
     if (argc != 5 && argc != 7 && argc != 8) {
-        fprintf(stderr, "usage: udp_stream gso|plain|gso-cost SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]\n");
+        fprintf(stderr, "usage: udp_stream gso|plain|gso-cost|gso-spin SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]\n");
         return 2;
     }
     const int gso = strncmp(argv[1], "gso", 3) == 0, cost = strcmp(argv[1], "gso-cost") == 0;

@@ -1,7 +1,7 @@
 /*
- * Two processes exchange a message over a unix stream socket: what two local programs would use without RDMA, and the
- * reference of ibv_rc_pingpong. With `seqpacket` it is a socket like the preload library's, the reference of a control
- * call.
+ * Two processes exchange a message over a unix stream socket, which two local programs would use without RDMA:
+ * pingpong.ts compares ibv_rc_pingpong with it. With `seqpacket` the socket is like the preload library's: control.ts
+ * compares a control call with it.
  *
  *   unix_pingpong SIZE ITERATIONS [seqpacket]      prints microseconds per round trip
  */

@@ -6,14 +6,16 @@ import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
 import { type Daemon, needProgram, runPair, runReference, startDaemon } from './processes.ts'
 
+/** Bytes of a measurement. */
 const TARGET_BYTES = 1e9
-/** perftest's MB are mebibytes. */
+/** perftest's "MB" are MiB. */
 const MEBI = 2 ** 20
+/** A line of results: bytes, iterations, peak bandwidth, average bandwidth, message rate. */
 const NUMBERS = /^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s*$/m
 
 const iterationsOf = (size: number): number => Math.round(TARGET_BYTES / size)
 
-/** GB/s of ib_write_bw. */
+/** Average GB/s (1e9 bytes) of ib_write_bw. */
 export const writeBandwidth = async (daemon: Daemon, size: number): Promise<number> => {
   const args = ['-d', 'rxe0', '-x', 1, '-F', '-s', size, '-n', iterationsOf(size)]
   const output = await runPair(daemon, 'ib_write_bw', ...args)

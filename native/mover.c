@@ -1,16 +1,16 @@
 /*
  * Movers: processes that share our memory and copy bytes between it and another program's, or make other system calls
- * that may have to wait for that program. A page that its owner never provides (a file system that does not answer,
- * userfaultfd), its mmap lock and its exec block a mover, and not the daemon.
+ * that may have to wait for that program. What may block such a call then blocks a mover, and not the daemon: a page
+ * that its owner never provides (a file system that does not answer, userfaultfd), the program's mmap lock, its exec.
  *
  * A thread is not enough: only a fatal signal ends a wait for such a page, and that ends all threads of a process. If a
  * file system has already accepted the request, not even that does, and a process with such a thread never ends. A
- * mover (clone(2) with CLONE_VM only) can be killed separately, and one that cannot die holds only the address space:
- * it has a table of descriptors of its own, and closes all except those that it uses. A descriptor that blocks its
- * closer never gets into ours.
+ * mover (clone(2) with CLONE_VM only) can be killed separately. One that cannot die keeps only the address space: it
+ * has its own table of descriptors, and closes all except those that it uses. A descriptor whose close blocks is only
+ * in the mover's table.
  *
- * It copies through a buffer of its own: an abandoned mover that wakes up later touches nothing else. It shares our
- * thread-local storage, so it makes raw system calls, which do not set errno.
+ * It copies through a buffer of its own, so that an abandoned mover that wakes up later touches nothing else. It shares
+ * our thread-local storage, so it makes raw system calls, which do not set errno.
  *
  * Called from one thread only, by src/host/memory/mover.ts, which works without this file too.
  */
@@ -35,25 +35,33 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8, KEPT = 2, MOST_FDS = 1 << 20 };
+enum {
+    STACK_BYTES = 16384,
+    BUFFER_BYTES = 1 << 18,
+    YIELDS = 64, /* sched_yield before a futex wait */
+    MAX_EXTENSIONS = 20, /* of the time limit, for a mover that waits for the processor */
+    MAX_ABANDONED = 8, /* movers of one user that cannot die */
+    MAX_KEPT_FDS = 2,
+    MAX_FDS = 1 << 20, /* closed one by one where the kernel has no close_range */
+};
 
 struct mover {
-    uint32_t asked; /* a futex word: 1 until the mover has answered */
-    int32_t kept[KEPT]; /* descriptors that it keeps, or -1 */
+    uint32_t is_busy; /* a futex word: 1 from the order until the mover has answered */
+    int32_t kept_fds[MAX_KEPT_FDS]; /* descriptors that it keeps, or -1 */
     long number, arguments[6]; /* its system call */
-    struct iovec here, there;
-    int64_t result; /* that of the call, or -errno */
-    uint64_t waited; /* microseconds that calls which slept have taken, since it was asked about last */
-    pid_t self, parent;
-    int64_t user; /* whose memory is moved, or -1 */
-    int32_t late; /* given up, not just ended */
-    struct mover *next; /* among those that were killed */
-    uint8_t stack[STACK] __attribute__((aligned(64)));
-    uint8_t room[ROOM] __attribute__((aligned(4096)));
+    struct iovec local_part, remote_part; /* of a copy */
+    int64_t result; /* of the system call, or -errno */
+    uint64_t waited_us; /* microseconds of calls that slept, since userdma_mover_waited */
+    pid_t self, parent; /* the mover and the daemon */
+    int64_t user; /* whose memory is moved; -1: not counted for a user */
+    int32_t is_abandoned; /* it did not answer, and may not be able to die */
+    struct mover *next; /* in the list `killed` */
+    uint8_t stack[STACK_BYTES] __attribute__((aligned(64)));
+    uint8_t own_buffer[BUFFER_BYTES] __attribute__((aligned(4096)));
 };
 
 #if defined(__x86_64__)
-static inline long bare(long number, long a, long b, long c, long d, long e, long f)
+static inline long raw_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     long result;
     register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
@@ -62,7 +70,7 @@ static inline long bare(long number, long a, long b, long c, long d, long e, lon
     return result;
 }
 #elif defined(__aarch64__)
-static inline long bare(long number, long a, long b, long c, long d, long e, long f)
+static inline long raw_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
     register long x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
@@ -83,29 +91,30 @@ static inline long bare(long number, long a, long b, long c, long d, long e, lon
 #define SYS_pidfd_getfd 438
 #endif
 
+/* Waits while a futex word has this value. */
 static void wait_while(uint32_t *word, uint32_t value)
 {
     for (int left = YIELDS; left > 0; left--) {
         if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
             return;
-        bare(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+        raw_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
     }
     while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value)
-        bare(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
+        raw_syscall(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
 }
 
-/* Number of times that this process has slept, for a page or a lock; preemption does not count. */
-static long sleeps(void)
+/* How often this process has slept, for a page or a lock; preemption does not count. */
+static long voluntary_switches(void)
 {
     struct rusage usage;
-    bare(SYS_getrusage, RUSAGE_THREAD, (long)&usage, 0, 0, 0, 0);
+    raw_syscall(SYS_getrusage, RUSAGE_THREAD, (long)&usage, 0, 0, 0, 0);
     return usage.ru_nvcsw;
 }
 
 static int64_t microseconds(void)
 {
     struct timespec t;
-    bare(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
+    raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
     return t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
@@ -113,46 +122,46 @@ static int64_t microseconds(void)
 static void close_between(unsigned first, unsigned end)
 {
     struct rlimit limit = {0};
-    if (bare(SYS_close_range, first, end - 1, 0, 0, 0, 0) == 0)
+    if (raw_syscall(SYS_close_range, first, end - 1, 0, 0, 0, 0) == 0)
         return;
-    bare(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
-    for (unsigned fd = first; fd < end && fd < limit.rlim_cur && fd < MOST_FDS; fd++)
-        bare(SYS_close, fd, 0, 0, 0, 0, 0);
+    raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit, 0, 0);
+    for (unsigned fd = first; fd < end && fd < limit.rlim_cur && fd < MAX_FDS; fd++)
+        raw_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
 }
 
+/* The mover's process: makes the system calls that it is ordered to make, until the daemon ends. */
 static int serve(void *argument)
 {
     struct mover *m = argument;
-
-    bare(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
-    bare(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* Closes all descriptors but those that it keeps, from the highest on. */
+    raw_syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
+    raw_syscall(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
+    /* Closes all descriptors but those that it keeps, between two of them at a time, from the highest on. */
     unsigned end = ~0u;
     for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
         kept = -1;
-        for (int i = 0; i < KEPT; i++)
-            if (m->kept[i] > kept && (unsigned)m->kept[i] < end)
-                kept = m->kept[i];
+        for (int i = 0; i < MAX_KEPT_FDS; i++)
+            if (m->kept_fds[i] > kept && (unsigned)m->kept_fds[i] < end)
+                kept = m->kept_fds[i];
         if ((unsigned)(kept + 1) < end)
             close_between((unsigned)(kept + 1), end);
     }
-    while (bare(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
-        wait_while(&m->asked, 0);
-        const long slept = sleeps();
+    while (raw_syscall(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
+        wait_while(&m->is_busy, 0);
+        const long slept = voluntary_switches();
         const int64_t begin = microseconds();
         const long *const a = m->arguments;
-        m->result = bare(m->number, a[0], a[1], a[2], a[3], a[4], a[5]);
-        if (sleeps() != slept)
-            m->waited += (uint64_t)(microseconds() - begin);
-        __atomic_store_n(&m->asked, 0, __ATOMIC_RELEASE);
-        bare(SYS_futex, (long)&m->asked, FUTEX_WAKE, 1, 0, 0, 0);
+        m->result = raw_syscall(m->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        if (voluntary_switches() != slept)
+            m->waited_us += (uint64_t)(microseconds() - begin);
+        __atomic_store_n(&m->is_busy, 0, __ATOMIC_RELEASE);
+        raw_syscall(SYS_futex, (long)&m->is_busy, FUTEX_WAKE, 1, 0, 0, 0);
     }
     return 0;
 }
 
 static struct mover *killed;
 
-/* Frees the memory of abandoned movers that have died since. */
+/* Frees the memory of killed movers that have died since. */
 static void reap(void)
 {
     for (struct mover **at = &killed; *at;) {
@@ -167,29 +176,29 @@ static void reap(void)
 }
 
 /*
- * A mover that keeps two of our descriptors, or -1; or -errno: -ETIMEDOUT if too many abandoned movers of this user
- * (unless it is -1) cannot die.
+ * Starts a mover, which keeps the descriptors `first` and `second` of ours, each or -1. Its handle, or -errno:
+ * -ETIMEDOUT if MAX_ABANDONED movers of this user (unless it is -1) cannot die.
  */
 EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 {
     int stuck = 0;
     reap();
     for (const struct mover *m = killed; m; m = m->next)
-        stuck += m->late && m->user == user;
-    if (user >= 0 && stuck >= MOST_STUCK)
+        stuck += m->is_abandoned && m->user == user;
+    if (user >= 0 && stuck >= MAX_ABANDONED)
         return -ETIMEDOUT;
     struct mover *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED)
         return -errno;
-    m->kept[0] = first;
-    m->kept[1] = second;
+    m->kept_fds[0] = first;
+    m->kept_fds[1] = second;
     m->user = user;
     m->parent = getpid();
     /* Signals to our process group must not run our handlers in it. */
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    m->self = clone(serve, m->stack + STACK, CLONE_VM, m);
+    m->self = clone(serve, m->stack + STACK_BYTES, CLONE_VM, m);
     const int error = errno;
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (m->self >= 0)
@@ -198,22 +207,22 @@ EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
     return -error;
 }
 
-/* Ends a mover: immediately, or when the page that it waits for permits. */
-EXPORT void userdma_mover_end(struct mover *m, int late)
+/* Kills a mover. `is_abandoned`: it may die only when the page that it waits for arrives. */
+EXPORT void userdma_mover_end(struct mover *m, int is_abandoned)
 {
-    m->late = late;
+    m->is_abandoned = is_abandoned;
     kill(m->self, SIGKILL);
     m->next = killed;
     killed = m;
     reap();
 }
 
-/* Microseconds that its copies have waited for pages or locks since the previous call. */
+/* Microseconds that its calls have waited for pages or locks since the previous call of this function. */
 EXPORT uint64_t userdma_mover_waited(struct mover *m)
 {
-    const uint64_t waited = m->waited;
-    m->waited = 0;
-    return waited;
+    const uint64_t waited_us = m->waited_us;
+    m->waited_us = 0;
+    return waited_us;
 }
 
 /* Whether the mover is running or runnable, and not waiting for a page; false also if it has ended. */
@@ -233,29 +242,31 @@ static int is_running(const struct mover *m)
     return name_end && name_end[1] && name_end[2] == 'R';
 }
 
-/* Waits for the answer: 0, -ETIMEDOUT, or -ECHILD if the mover has ended. */
-static int64_t await(struct mover *m, uint64_t patience)
+/*
+ * Waits for the answer: 0, -ETIMEDOUT if the mover sleeps after `timeout_us` microseconds, or -ECHILD if it has ended.
+ */
+static int64_t await_answer(struct mover *m, uint64_t timeout_us)
 {
     for (int left = YIELDS; left > 0; left--) {
-        if (!__atomic_load_n(&m->asked, __ATOMIC_ACQUIRE))
+        if (!__atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE))
             return 0;
         sched_yield();
     }
-    uint64_t due = (uint64_t)microseconds() + patience;
-    for (int extensions = 0; __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE);) {
+    uint64_t due = (uint64_t)microseconds() + timeout_us;
+    for (int extensions = 0; __atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE);) {
         const uint64_t now = (uint64_t)microseconds();
         if (now >= due) {
             siginfo_t gone = {0};
             if (waitid(P_PID, (id_t)m->self, &gone, WEXITED | WNOHANG | WNOWAIT | __WCLONE) < 0 || gone.si_pid != 0)
                 return -ECHILD;
-            if (!is_running(m) || extensions++ == MOST_EXTENSIONS)
-                return __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
+            if (!is_running(m) || extensions++ == MAX_EXTENSIONS)
+                return __atomic_load_n(&m->is_busy, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
             /* The mover waits for the processor, not for a page. */
-            due = now + patience;
+            due = now + timeout_us;
         }
         const uint64_t left = due - now;
         const struct timespec limit = {(time_t)(left / 1000000), (long)(left % 1000000) * 1000};
-        syscall(SYS_futex, &m->asked, FUTEX_WAIT, 1, &limit, NULL, 0);
+        syscall(SYS_futex, &m->is_busy, FUTEX_WAIT, 1, &limit, NULL, 0);
     }
     return 0;
 }
@@ -263,51 +274,54 @@ static int64_t await(struct mover *m, uint64_t patience)
 void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
                   uint64_t total);
 
-/* Makes a system call in the mover: its answer, -ETIMEDOUT after `patience` microseconds of waiting, or -ECHILD. */
-static int64_t call(struct mover *m, uint64_t patience, long number, long a, long b, long c, long d, long e, long f)
+/* Makes a system call in the mover: its answer, -ETIMEDOUT after `timeout_us` microseconds of waiting, or -ECHILD. */
+static int64_t call(struct mover *m, uint64_t timeout_us, long number, long a, long b, long c, long d, long e, long f)
 {
     m->number = number;
     memcpy(m->arguments, (const long[]){a, b, c, d, e, f}, sizeof m->arguments);
-    __atomic_store_n(&m->asked, 1, __ATOMIC_RELEASE);
-    syscall(SYS_futex, &m->asked, FUTEX_WAKE, 1, NULL, NULL, 0);
-    const int64_t error = await(m, patience);
+    __atomic_store_n(&m->is_busy, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &m->is_busy, FUTEX_WAKE, 1, NULL, NULL, 0);
+    const int64_t error = await_answer(m, timeout_us);
     return error ? error : m->result;
 }
 
 /*
- * Copies `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local`.
- * `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a descriptor of the mover. Waits at
- * most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes copied, fewer if a page
- * does not permit the access, or -errno if none: the kernel's, -ETIMEDOUT, or -ECHILD (the mover was killed).
+ * Copies `total` bytes between `remote` in a program and chunks of `chunk` bytes every `stride` bytes from `local`.
+ * `write`: to the program. `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a
+ * descriptor of the mover. Waits at most `timeout_us` microseconds for a page; after -ETIMEDOUT the mover must be
+ * ended. Returns the bytes copied, fewer if a page does not permit the access, or -errno if none: the kernel's,
+ * -ETIMEDOUT, or -ECHILD (the mover was killed).
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, uint64_t remote, uint8_t *local,
-                                  uint64_t chunk, uint64_t stride, uint64_t total, uint64_t patience)
+                                  uint64_t chunk, uint64_t stride, uint64_t total, uint64_t timeout_us)
 {
     if (stride == chunk || total <= chunk)
-        chunk = stride = total < ROOM ? total : ROOM;
-    if (chunk > ROOM)
+        chunk = stride = total < BUFFER_BYTES ? total : BUFFER_BYTES;
+    if (chunk > BUFFER_BYTES)
         return -EINVAL;
-    const uint64_t max = ROOM / chunk * chunk;
+    const uint64_t max = BUFFER_BYTES / chunk * chunk;
     int64_t done = 0;
     while ((uint64_t)done < total) {
         const uint64_t left = total - (uint64_t)done;
         const uint64_t bytes = left < max ? left : max;
         uint8_t *const at = local + (uint64_t)done / chunk * stride;
         if (write)
-            userdma_copy(m->room, chunk, at, stride, chunk, bytes);
-        const long at_remote = (long)(remote + (uint64_t)done), here = (long)m->room;
-        m->here = (struct iovec){m->room, bytes};
-        m->there = (struct iovec){(void *)at_remote, bytes};
+            userdma_copy(m->own_buffer, chunk, at, stride, chunk, bytes);
+        const long remote_address = (long)(remote + (uint64_t)done);
+        m->local_part = (struct iovec){m->own_buffer, bytes};
+        m->remote_part = (struct iovec){(void *)remote_address, bytes};
+        const long number = pid < 0 ? (write ? SYS_pwrite64 : SYS_pread64)
+                            : write ? SYS_process_vm_writev
+                                    : SYS_process_vm_readv;
         const int64_t moved =
-            pid >= 0 ? call(m, patience, write ? SYS_process_vm_writev : SYS_process_vm_readv, pid, (long)&m->here, 1,
-                            (long)&m->there, 1, 0)
-                     : call(m, patience, write ? SYS_pwrite64 : SYS_pread64, fd, here, (long)bytes, at_remote, 0, 0);
+            pid < 0 ? call(m, timeout_us, number, fd, (long)m->own_buffer, (long)bytes, remote_address, 0, 0)
+                    : call(m, timeout_us, number, pid, (long)&m->local_part, 1, (long)&m->remote_part, 1, 0);
         if (moved == -ETIMEDOUT || moved == -ECHILD)
             return moved;
         if (moved <= 0)
             return done > 0 ? done : moved;
         if (!write)
-            userdma_copy(at, stride, m->room, chunk, chunk, (uint64_t)moved);
+            userdma_copy(at, stride, m->own_buffer, chunk, chunk, (uint64_t)moved);
         done += moved;
         if ((uint64_t)moved < bytes)
             return done;
@@ -315,84 +329,86 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, u
     return done;
 }
 
-/* A copy of our descriptor in the mover, or -errno as above. */
-static int64_t copy_of(struct mover *m, int fd, uint64_t patience)
+/* Makes a copy of our descriptor `fd` in the mover; its number there, or -errno as above. */
+static int64_t copy_of(struct mover *m, int fd, uint64_t timeout_us)
 {
-    const int64_t self = call(m, patience, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
+    const int64_t self = call(m, timeout_us, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
     if (self < 0)
         return self;
-    const int64_t copy = call(m, patience, SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
+    const int64_t copy = call(m, timeout_us, SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
     if (copy != -ETIMEDOUT && copy != -ECHILD)
-        call(m, patience, SYS_close, self, 0, 0, 0, 0, 0);
+        call(m, timeout_us, SYS_close, self, 0, 0, 0, 0, 0);
     return copy;
 }
 
-/* The calls of userdma_mover_call: their meanings of `fd`, `value` and the buffer. */
+/* Operations of userdma_mover_call, as in src/host/memory/mover.ts. */
 enum { OPEN, IOCTL, READ, GETFD, SEALS, STAT, COPY, CLOSE };
 
 /*
- * Makes one of these calls with a descriptor of the mover. What the buffer holds is copied there and back. Returns the
- * call's answer or -errno: the kernel's, -ETIMEDOUT, or -ECHILD.
+ * Makes one of these system calls in the mover. The buffer's bytes are copied to it before, and back after. Returns the
+ * system call's result or -errno: the kernel's, -ETIMEDOUT, or -ECHILD.
  *
  *   OPEN    the path in the buffer, with flags `value`: a descriptor of the mover
- *   IOCTL   request `value` with the buffer
- *   READ    from offset `value` into the buffer
+ *   IOCTL   of `fd`, request `value` with the buffer
+ *   READ    from `fd` at offset `value` into the buffer
  *   GETFD   descriptor `value` of the process of pidfd `fd`: a descriptor of the mover
- *   SEALS   the seals of a memory file
+ *   SEALS   the seals of the memory file `fd`
  *   STAT    statx(2) of `fd` with mask `value` into the buffer
- *   COPY    our descriptor `value`: one of the mover, which is a copy
- *   CLOSE   `fd`
+ *   COPY    our descriptor `value`: a copy of it in the mover
+ *   CLOSE   closes `fd` of the mover
  */
-EXPORT int64_t userdma_mover_call(struct mover *m, int what, int fd, int64_t value, uint8_t *buffer, uint64_t length,
-                                  uint64_t patience)
+EXPORT int64_t userdma_mover_call(struct mover *m, int operation, int fd, int64_t value, uint8_t *buffer,
+                                  uint64_t length, uint64_t timeout_us)
 {
-    const long room = (long)m->room;
-    if (length >= ROOM)
+    const long address = (long)m->own_buffer, empty_path = address + (long)length;
+    if (length >= BUFFER_BYTES)
         return -EINVAL;
     if (length)
-        memcpy(m->room, buffer, length);
-    m->room[length] = 0;
+        memcpy(m->own_buffer, buffer, length);
+    m->own_buffer[length] = 0; /* ends the path of OPEN, and is the empty path of STAT */
     const int64_t answer =
-        what == OPEN    ? call(m, patience, SYS_openat, AT_FDCWD, room, (long)value, 0, 0, 0)
-        : what == IOCTL ? call(m, patience, SYS_ioctl, fd, (long)value, room, 0, 0, 0)
-        : what == READ  ? call(m, patience, SYS_pread64, fd, room, (long)length, (long)value, 0, 0)
-        : what == GETFD ? call(m, patience, SYS_pidfd_getfd, fd, (long)value, 0, 0, 0, 0)
-        : what == SEALS ? call(m, patience, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
-        : what == STAT  ? call(m, patience, SYS_statx, fd, room + (long)length, AT_EMPTY_PATH, (long)value, room, 0)
-        : what == COPY  ? copy_of(m, (int)value, patience)
-        : what == CLOSE ? call(m, patience, SYS_close, fd, 0, 0, 0, 0, 0)
+        operation == OPEN    ? call(m, timeout_us, SYS_openat, AT_FDCWD, address, (long)value, 0, 0, 0)
+        : operation == IOCTL ? call(m, timeout_us, SYS_ioctl, fd, (long)value, address, 0, 0, 0)
+        : operation == READ  ? call(m, timeout_us, SYS_pread64, fd, address, (long)length, (long)value, 0, 0)
+        : operation == GETFD ? call(m, timeout_us, SYS_pidfd_getfd, fd, (long)value, 0, 0, 0, 0)
+        : operation == SEALS ? call(m, timeout_us, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
+        : operation == STAT  ? call(m, timeout_us, SYS_statx, fd, empty_path, AT_EMPTY_PATH, (long)value, address, 0)
+        : operation == COPY  ? copy_of(m, (int)value, timeout_us)
+        : operation == CLOSE ? call(m, timeout_us, SYS_close, fd, 0, 0, 0, 0, 0)
                         : -EINVAL;
     if (answer >= 0 && length)
-        memcpy(buffer, m->room, length);
+        memcpy(buffer, m->own_buffer, length);
     return answer;
 }
 
-/* The places of a message in a mover's room. */
+/* A message and its parts, in a mover's buffer. */
 struct receiving {
     struct msghdr message;
     struct iovec part;
     union {
         struct cmsghdr header;
-        uint8_t bytes[CMSG_SPACE(253 * sizeof(int))];
+        uint8_t bytes[CMSG_SPACE(253 * sizeof(int))]; /* Linux's SCM_MAX_FD */
     } control;
     uint8_t body[];
 };
 
 /*
- * Receives a message from socket `fd` of the mover: its length or -errno as above. `passed` gets the numbers of its
- * descriptors, which are the mover's, behind their count; at most `max_fds`, the others are closed when the mover ends.
+ * Receives a message from socket `fd` of the mover. Returns its length or -errno as above. Descriptors that it brings
+ * become the mover's: `passed` gets their count, at most `max_fds`, and behind it their numbers. Further ones are
+ * closed when the mover ends.
  */
 EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
-                                     int32_t max_fds, uint64_t patience)
+                                     int32_t max_fds, uint64_t timeout_us)
 {
-    struct receiving *const r = (void *)m->room;
-    if (length > ROOM - sizeof *r)
+    struct receiving *const r = (void *)m->own_buffer;
+    if (length > BUFFER_BYTES - sizeof *r)
         return -EINVAL;
     memset(r, 0, sizeof *r);
     r->part = (struct iovec){r->body, length};
     r->message = (struct msghdr){
         .msg_iov = &r->part, .msg_iovlen = 1, .msg_control = &r->control, .msg_controllen = sizeof r->control};
-    const int64_t answer = call(m, patience, SYS_recvmsg, fd, (long)&r->message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0, 0, 0);
+    const int64_t answer =
+        call(m, timeout_us, SYS_recvmsg, fd, (long)&r->message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0, 0, 0);
     if (answer < 0)
         return answer;
     passed[0] = 0;
@@ -409,7 +425,7 @@ EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, u
     return answer;
 }
 
-/* A copy of a descriptor of the mover, or -errno. */
+/* Makes a copy of a descriptor of the mover in our process; its number, or -errno. */
 EXPORT int64_t userdma_mover_take(struct mover *m, int fd)
 {
     const int pidfd = (int)syscall(SYS_pidfd_open, m->self, 0);

@@ -1,5 +1,5 @@
 /*
- * CRCs, and copies of many pieces with one call (mover.c is the other native file).
+ * CRCs, and copies of many chunks with one call (mover.c is the other native file).
  *
  * CRC-32 of Ethernet (reflected polynomial 0xEDB88320) for the ICRC of RoCEv2 packets, fast for buffers of 64 bytes to
  * a few kilobytes: carry-less multiplication (PCLMULQDQ, with AVX-512 in 64-byte lanes where there is VPCLMULQDQ) on
@@ -9,10 +9,10 @@
  * userdma_crc32_each does the same for all packets of a run with one call. They are an engine for src/wire/crc.ts,
  * which checks it against known answers before it is used. Method: V. Gopal et al., "Fast CRC Computation for Generic
  * Polynomials Using PCLMULQDQ Instruction", Intel 2009. Every constant is x^k mod P, bit-reflected and shifted left by
- * one, for the distance k in bits that the comment names.
+ * one, where k, in bits, is in the comment beside it.
  *
- * userdma_copy, at the end, is for src/host/memory/copy.ts; src/core/memory/local-space.ts does without where it is
- * absent.
+ * userdma_copy, at the end, is for src/host/memory/copy.ts; where it is absent src/core/memory/local-space.ts copies
+ * without it.
  *
  * Build: cc -O2 -shared -fPIC
  */
@@ -22,7 +22,7 @@
 
 static uint32_t table[8][256];
 
-/* CRC like the fast implementations, eight bytes per step; takes and returns the bare register, not inverted. */
+/* Eight bytes per step. Like the other implementations it takes and returns the CRC register, which is not inverted. */
 static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
 {
     for (; n >= 8; p += 8, n -= 8) {
@@ -35,16 +35,18 @@ static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
     return state;
 }
 
+/* The fastest implementation for this processor. */
 static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = by_table;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
+/* Compile a function for processors with these extensions. */
 #define SSE __attribute__((target("pclmul,sse4.1")))
 #define AVX __attribute__((target("pclmul,sse4.1,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
-/* Masks for PSHUFB: at [16 + r] a shift by r bytes to the low end, at [r] by 16 - r bytes to the high end. */
-static const uint8_t slide[48] = {
+/* Masks for PSHUFB: the one at [16 + r] shifts right by r bytes, the one at [r] left by 16 - r bytes. */
+static const uint8_t shift_masks[48] = {
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
@@ -56,26 +58,30 @@ SSE static inline __m128i load(const uint8_t *p)
 }
 
 /*
- * `data` plus `x` moved by the distance of the constants `k` (low half: 32 bits more, high half: 32 less).
+ * `data` plus `x` moved by a distance in bits; `k` has the constants of that distance: its low half for 32 bits more,
+ * its high half for 32 bits less.
  */
 SSE static inline __m128i fold(__m128i x, __m128i k, __m128i data)
 {
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00), _mm_clmulepi64_si128(x, k, 0x11)), data);
 }
 
-/* Reduces the rest of the buffer, below 64 bytes, and then 128 bits to 32. At least 16 bytes precede p + n. */
+/*
+ * Folds the rest of the buffer, n < 64 bytes at p, into `x`, and reduces the 128 bits to 32. At least 16 bytes of the
+ * buffer precede p + n.
+ */
 SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
 {
     const __m128i k128 = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0);      /* 128 - 32, 128 + 32 */
     const __m128i k64 = _mm_set_epi64x(0, 0x163cd6124);                 /* 64 */
-    const __m128i barrett = _mm_set_epi64x(0x1f7011641, 0x1db710641);   /* x^64 / P, P */
+    const __m128i barrett = _mm_set_epi64x(0x1f7011641, 0x1db710641);   /* x^64 / P and P, for Barrett's reduction */
     const __m128i low = _mm_set_epi32(0, 0, 0, -1);
 
     for (; n >= 16; p += 16, n -= 16)
         x = fold(x, k128, load(p));
     if (n) {
-        const __m128i near = load(slide + n);
-        const __m128i rest = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, load(slide + 16 + n)), near);
+        const __m128i near = load(shift_masks + n);
+        const __m128i rest = _mm_blendv_epi8(load(p + n - 16), _mm_shuffle_epi8(x, load(shift_masks + 16 + n)), near);
         x = fold(_mm_shuffle_epi8(x, near), k128, rest);
     }
     x = _mm_xor_si128(_mm_clmulepi64_si128(x, k128, 0x10), _mm_srli_si128(x, 8));
@@ -107,7 +113,8 @@ SSE static uint32_t by_pclmul(uint32_t state, const uint8_t *p, uint64_t n)
 
 AVX static inline __m512i fold4(__m512i x, __m512i k, __m512i data)
 {
-    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(x, k, 0x00), _mm512_clmulepi64_epi128(x, k, 0x11), data, 0x96);
+    const __m512i low = _mm512_clmulepi64_epi128(x, k, 0x00), high = _mm512_clmulepi64_epi128(x, k, 0x11);
+    return _mm512_ternarylogic_epi64(low, high, data, 0x96); /* low ^ high ^ data */
 }
 
 AVX static uint32_t by_vpclmul(uint32_t state, const uint8_t *p, uint64_t n)
@@ -133,7 +140,7 @@ AVX static uint32_t by_vpclmul(uint32_t state, const uint8_t *p, uint64_t n)
     return finish(fold(x, k128, _mm512_extracti32x4_epi32(a, 3)), p, n);
 }
 
-static void choose(void)
+static void choose_engine(void)
 {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("pclmul") || !__builtin_cpu_supports("sse4.1"))
@@ -144,12 +151,12 @@ static void choose(void)
         engine = by_vpclmul;
 }
 #else
-static void choose(void)
+static void choose_engine(void)
 {
 }
 #endif
 
-__attribute__((constructor)) static void prepare(void)
+__attribute__((constructor)) static void fill_table(void)
 {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t r = i;
@@ -160,7 +167,7 @@ __attribute__((constructor)) static void prepare(void)
     for (int t = 1; t < 8; t++)
         for (uint32_t i = 0; i < 256; i++)
             table[t][i] = table[0][table[t - 1][i] & 255] ^ table[t - 1][i] >> 8;
-    choose();
+    choose_engine();
 }
 
 /* CRC-32 of n bytes at p, continued from `crc` (0 at the start). */
@@ -170,8 +177,8 @@ __attribute__((visibility("default"))) uint32_t userdma_crc32(uint32_t crc, cons
 }
 
 /*
- * CRCs of `count` buffers of n bytes, one every `stride` bytes from p: registers[i] is the value that buffer i's CRC
- * continues from, and then its CRC.
+ * CRCs of `count` buffers of n bytes, one every `stride` bytes from p. registers[i] is the CRC that buffer i's CRC
+ * continues, and is replaced by the result.
  */
 __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registers, const uint8_t *p, uint64_t n,
                                                                uint64_t stride, uint64_t count)
@@ -181,11 +188,11 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registe
 }
 
 /*
- * Copies between a contiguous range and pieces at a stride, like the payloads between the headers of a run of packets:
- * a view and a call from JavaScript for each piece cost more than the copy.
+ * Copies between a contiguous range and chunks at a stride, like the payloads between the headers of a run of packets:
+ * in JavaScript a view and a call for each chunk cost more than the copy.
  *
- * `total` bytes in pieces of `chunk`, the last one possibly shorter. Piece i is copied from `from` + i * from_stride to
- * `to` + i * to_stride. Pieces of both sides may only overlap at equal places.
+ * Copies `total` bytes in chunks of `chunk` bytes; the last one may be shorter. Chunk i is copied from `from` +
+ * i * from_stride to `to` + i * to_stride. A chunk may overlap its own destination, but no other chunk's.
  */
 __attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,
                                                          uint64_t from_stride, uint64_t chunk, uint64_t total)

@@ -81,12 +81,12 @@ const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
 const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
 
-/** What a benchmark's C file needs beyond the C library. */
+/** Libraries of a benchmark's C file, and the header that it needs. */
 const benchNeeds = source =>
   source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
 
 /** A target for each C file of a folder. */
-const one = (folder, output, flags, needs) =>
+const targetsOf = (folder, output, flags, needs) =>
   sourcesIn(folder, '.c').map(source => ({
     output: join(output, basename(source, extname(source))),
     sources: [source],
@@ -95,30 +95,33 @@ const one = (folder, output, flags, needs) =>
     ...needs,
   }))
 
-/** The programs of findings, each with its fault and without. */
+/** The programs of docs/findings, each with its fault and without (FIXED). */
 const findingTargets = () => {
   const flags = [...WARNINGS, '-O1', '-g']
   const needs = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
   return [
-    ...one('docs/findings', 'findings', flags, needs),
-    ...one('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], needs),
+    ...targetsOf('docs/findings', 'findings', flags, needs),
+    ...targetsOf('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], needs),
   ]
 }
 
 const testTargets = () => [
-  ...one('test/programs', 'programs', WARNINGS, {
+  ...targetsOf('test/programs', 'programs', WARNINGS, {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
   }),
   ...findingTargets(),
-  ...one('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }).map(target => ({
+  ...targetsOf('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,
     ...benchNeeds(target.sources[0]),
   })),
 ]
 
-/** The C targets: output below build/, sources, flags, the folder of allowed headers, a required header. */
+/**
+ * The C targets. `output`: path below build/; `headers`: the folder whose headers the sources include; `needs`: a
+ * header of the system, and its Debian package; `without`: what does not work if the target is not built.
+ */
 const targets = purpose =>
   [
     {

@@ -11,7 +11,7 @@ const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
 const BUNDLE = inRoot('dist', 'run.cjs')
 const COMPILED = inRoot('dist', 'run.cache')
 
-/** The command line declares all commands; those other than `run` are imported on use, which never happens here. */
+/** The command line imports a command when it is used. `run` is bundled; the others, never used here, are not. */
 const otherCommands = {
   name: 'other commands',
   setup(build) {
@@ -21,10 +21,15 @@ const otherCommands = {
   },
 }
 
-/** A function of `require` and the folder dist, from which modules resolve other files as if they were not bundled. */
+/**
+ * The bundle is a function of `require` and the folder dist. ENTRY_URL replaces `import.meta.url` of all modules, so
+ * that they find other files as if they were not bundled.
+ */
 const WRAPPING = {
   banner: {
-    js: "(function (require, dist) { const ENTRY_URL = require('node:url').pathToFileURL(dist + '/src/cli/main.js').href",
+    js:
+      '(function (require, dist) { ' +
+      "const ENTRY_URL = require('node:url').pathToFileURL(dist + '/src/cli/main.js').href",
   },
   footer: { js: '})' },
 }
@@ -55,7 +60,7 @@ export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
   const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), ...sources.map(modified))
   if ((modified(COMPILED) >= newest && isAccepted()) || modified(ENTRY) === 0) return true
-  // First, so that a partial or outdated bundle is never used.
+  // Before the bundle is written, so that an outdated or partial one is never used.
   rmSync(COMPILED, { force: true })
   const esbuild = await loadEsbuild()
   if (esbuild === undefined) return true
@@ -77,7 +82,7 @@ export const bundle = async () => {
     compile()
     return true
   } catch (error) {
-    say(`build: dist/run.cjs was not made: ${error.message}`)
+    say(`build: dist/run.cjs was not written: ${error.message}`)
     return false
   }
 }

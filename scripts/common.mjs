@@ -1,7 +1,7 @@
 /*
  * Helpers shared by the scripts of this folder: the checkout's path, announcing and running steps, finding files. Plain
- * Node without packages, since setup.mjs runs before any are installed. It uses syntax that old versions of Node can
- * parse, so that setup.mjs can report the required version.
+ * Node without packages, since setup.mjs runs before any are installed. Its syntax is one that old versions of Node can
+ * parse, so that setup.mjs can say which version is needed.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
@@ -21,7 +21,7 @@ export class StepError extends Error {}
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
 
 /** stat(2); undefined for a file that does not exist or is not accessible. */
-const look = path => {
+const statOf = path => {
   try {
     return statSync(path)
   } catch {
@@ -31,8 +31,8 @@ const look = path => {
 
 /** Modification time in milliseconds; 0 for a file that does not exist. */
 export const modified = path => {
-  const found = look(path)
-  return found ? found.mtimeMs : 0
+  const stat = statOf(path)
+  return stat ? stat.mtimeMs : 0
 }
 
 /** Sorted paths of all files below `folder` (absolute) that `keep` accepts; none if the folder does not exist. */
@@ -51,8 +51,8 @@ export const filesBelow = (folder, keep) => {
 export const findProgram = name => {
   for (const folder of (process.env.PATH || '').split(':')) {
     const path = join(folder || '.', name)
-    const found = look(path)
-    if (found?.isFile() && found.mode & 0o111) return path
+    const stat = statOf(path)
+    if (stat?.isFile() && stat.mode & 0o111) return path
   }
   return undefined
 }
@@ -75,5 +75,5 @@ export const main = async body => {
   }
 }
 
-/** Whether this module is the started script, and not imported by another. */
+/** Whether the module of that URL is the script that was started, and not imported by another. */
 export const isMain = url => Boolean(process.argv[1]) && fileURLToPath(url) === realpathSync(process.argv[1])

@@ -38,8 +38,8 @@ const constants = (prefix, values) =>
     return `#define USERDMA_${prefix}${upper(name)} ${text}`
   })
 
-// Names that are constants already (HELLO, PARKED) must not get an underscore before each letter.
-const plain = values =>
+// `upper` puts an underscore before each capital letter, so names like HELLO are made lower case first.
+const lowered = values =>
   Object.fromEntries(
     Object.entries(values).map(([name, value]) => [/^[A-Z_]+$/.test(name) ? name.toLowerCase() : name, value]),
   )
@@ -82,13 +82,13 @@ export const protocolHeader = session => {
 #define USERDMA_SESSION_VERSION ${SESSION_VERSION}u
 
 /* Environment variables. */
-${constants('ENV_', plain(SessionEnv)).join('\n')}
+${constants('ENV_', lowered(SessionEnv)).join('\n')}
 
 /* Message types. */
-${constants('', plain(MessageType)).join('\n')}
+${constants('', lowered(MessageType)).join('\n')}
 
 /* Bits of HELLO. */
-${constants('HELLO_', plain(HelloWants)).join('\n')}
+${constants('HELLO_', lowered(HelloWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}
@@ -97,31 +97,31 @@ ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n
 ${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME }).join('\n')}
 
 /* Maximum descriptors, bytes and ranges of one message. */
-${constants('MESSAGE_', plain(SessionLimits)).join('\n')}
+${constants('MESSAGE_', lowered(SessionLimits)).join('\n')}
 
 /* Kinds of new descriptors. */
-${constants('INSTALL_', plain(InstallKind)).join('\n')}
+${constants('INSTALL_', lowered(InstallKind)).join('\n')}
 
 /* Operations on a NETLINK_RDMA socket. */
-${constants('NETLINK_', plain(NetlinkOperation)).join('\n')}
+${constants('NETLINK_', lowered(NetlinkOperation)).join('\n')}
 
 /* Send timeouts that identify descriptors: seconds, to which the kind is added, and microseconds. */
-${constants('MARK_', plain(DescriptorMark)).join('\n')}
+${constants('MARK_', lowered(DescriptorMark)).join('\n')}
 
 /* The parked page: words by index, and its size. */
-${constants('PARKED_PAGE_', plain(ParkedPage)).join('\n')}
+${constants('PARKED_PAGE_', lowered(ParkedPage)).join('\n')}
 
 /* A context's memory file. */
-${constants('CONTEXT_FILE_', plain(ContextFile)).join('\n')}
+${constants('CONTEXT_FILE_', lowered(ContextFile)).join('\n')}
 
 /* The post log in it, and the queues of its entries. */
-${constants('POST_LOG_', plain(PostLog)).join('\n')}
-${constants('POST_', plain(PostQueue)).join('\n')}
+${constants('POST_LOG_', lowered(PostLog)).join('\n')}
+${constants('POST_', lowered(PostQueue)).join('\n')}
 
 /* The event log, and kinds of its entries. */
-${constants('EVENT_LOG_', plain(EventLog)).join('\n')}
-${constants('EVENT_', plain(EventKind)).join('\n')}
-${constants('MISUSE_', plain(MisuseKind)).join('\n')}
+${constants('EVENT_LOG_', lowered(EventLog)).join('\n')}
+${constants('EVENT_', lowered(EventKind)).join('\n')}
+${constants('MISUSE_', lowered(MisuseKind)).join('\n')}
 
 ${Object.entries(Messages)
   .map(([name, layout]) => struct(name, layout))

@@ -7,25 +7,27 @@
  *                                                        of the long tests too)
  *
  * Debian packages are looked for by the files that are used, not by name, so other distributions work when they have
- * them. Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
+ * them. Without root, or if apt-get fails, it says exactly what to install, and continues.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 
+/** The oldest supported version of Node.js: major, minor. */
 const NODE = [20, 19]
 
 const checkNode = () => {
   const [major, minor] = process.versions.node.split('.').map(Number)
   if (major > NODE[0] || (major === NODE[0] && minor >= NODE[1])) return
   throw new StepError(
-    `Node.js ${process.versions.node} is too old: ${NODE.join('.')} or newer is needed (Debian: https://deb.nodesource.com, or nvm install 20)`,
+    `Node.js ${process.versions.node} is too old: ${NODE.join('.')} or newer is needed ` +
+      '(Debian: https://deb.nodesource.com, or nvm install 20)',
   )
 }
 
 /** npm ci when node_modules is missing, unfinished or older than the lock file. No package needs an install script. */
 const installPackages = () => {
-  // npm writes this file last
+  // npm writes this file last.
   const stamp = inRoot('node_modules', '.package-lock.json')
   if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
   const folder = inRoot('node_modules')
@@ -47,6 +49,7 @@ const installPackages = () => {
 const anyOf = paths => () => paths.some(existsSync)
 const program = name => () => findProgram(name) !== undefined
 
+/** The tests of python3-pyverbs are documentation of the package. */
 const PYVERBS_TESTS = '/usr/share/doc/rdma-core/tests'
 
 const PACKAGES = [
@@ -125,7 +128,7 @@ const PACKAGES = [
   {
     name: 'musl-tools',
     for: ['test'],
-    use: 'compiles a program that must not be disturbed',
+    use: 'compiles a test program with another C library',
     found: program('musl-gcc'),
   },
   ...Object.entries({
@@ -141,11 +144,11 @@ const PACKAGES = [
     use: `an application, whose ${file} is run`,
     found: program(file),
   })),
-  { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
+  { name: 'git', for: ['test'], use: 'runs under the preload library without RDMA', found: program('git') },
   {
     name: 'python3',
     for: ['test'],
-    use: 'checks captures; a program that must not be disturbed',
+    use: 'checks captures; runs under the preload library without RDMA',
     found: program('python3'),
   },
   {
@@ -165,7 +168,7 @@ const apt = args => {
   return false
 }
 
-/** A package may be installed without the needed files: small images omit documentation. */
+/** Reinstalls, since a package may be installed without files that are needed: small images omit documentation. */
 const INSTALL = [
   ...['-y', '-q', '--no-install-recommends', '--reinstall'],
   ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
@@ -175,12 +178,12 @@ const aptInstall = names => {
   return apt(['-q', 'update']) && apt([...INSTALL, 'install', ...names])
 }
 
-/**
- * Installs Debian packages. Missing ones are named with their use; tests that need them skip (or fail, where CI is
- * set).
- */
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
 
+/**
+ * Installs Debian packages. Missing ones are named with their use. Tests that need them are skipped; with CI in the
+ * environment they fail.
+ */
 const installDebian = purpose => {
   const missing = () => PACKAGES.filter(entry => isFor(entry, purpose) && !entry.found())
   let left = missing()
@@ -191,11 +194,10 @@ const installDebian = purpose => {
   left = missing()
   if (left.length === 0) return
   for (const entry of left) say(`missing: ${entry.name} (${entry.use})`)
-  const why = installed || !canInstall ? '' : 'apt-get failed (see above). '
-  say(
-    `${why}To have everything, run: sudo apt-get update && sudo apt-get install ${left.map(entry => entry.name).join(' ')}`,
-  )
-  say('going on with what is there')
+  const reason = installed || !canInstall ? '' : 'apt-get failed (see above). '
+  const missingNames = left.map(entry => entry.name).join(' ')
+  say(`${reason}To have everything, run: sudo apt-get update && sudo apt-get install ${missingNames}`)
+  say('continuing without')
 }
 
 main(async args => {

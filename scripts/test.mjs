@@ -6,8 +6,8 @@
  *   npm test -- wire core           only files below test/wire or test/core, or whose path contains the word; no biome
  *   npm test -- --long              the *.long.test files too
  *
- * The exit status is the runner's; its summary comes last. A run of all tests also fails if no test ran of a file that
- * docs/reference/requirements.md names, so that no requirement is proved by what was not looked at.
+ * The exit status is the runner's; its summary comes last. docs/reference/requirements.md names the test files that
+ * prove requirements: if no test of such a file ran, a run of all tests says so, and fails with CI in the environment.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -39,7 +39,7 @@ export const testFiles = (long, words) => {
 const sourceOf = path =>
   (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
 
-/** The test files named by a page that were compiled, but that `ran` does not contain. */
+/** The test files that the text `page` names, without those in `ran`: the runner's paths of test files, a line each. */
 export const namedButNotRun = (page, ran) => {
   const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
   for (const path of ran.split('\n')) named.delete(sourceOf(path))
@@ -47,10 +47,10 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Checks that every test named by the requirements ran, and lists the missing ones. Outside CI a missing test is not a
- * failure: the machine may lack what the test needs, and the test has reported that.
+ * Checks that every test file that the requirements name ran, and lists the others. Outside CI that is no failure: the
+ * machine may lack what the test needs, which the test has reported.
  */
-const provesAll = ran => {
+const ranAllNamed = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)
   if (absent.length === 0) return true
   say(`docs/reference/requirements.md names tests of which none ran: ${absent.join(', ')}`)
@@ -68,7 +68,7 @@ const runTests = args => {
 
   const files = testFiles(long, words)
   if (files.length === 0) throw new StepError('there are no compiled tests: run `npm run build`')
-  const tidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
+  const isTidy = words.length > 0 || run(inRoot('node_modules', '.bin', 'biome'), ['check', '--error-on-warnings', '.'])
 
   const notes = mkdtempSync(join(tmpdir(), 'userdma-ran-'))
   const ran = join(notes, 'ran')
@@ -84,13 +84,13 @@ const runTests = args => {
     `--test-reporter-destination=${ran}`,
   ]
   const { status, signal, error } = spawnSync(process.execPath, [...options, ...files], { cwd: root, stdio: 'inherit' })
-  const seen = existsSync(ran) ? readFileSync(ran, 'utf8') : ''
+  const ranFiles = existsSync(ran) ? readFileSync(ran, 'utf8') : ''
   rmSync(notes, { recursive: true, force: true })
   if (error) throw error
-  const proved = words.length > 0 || provesAll(seen)
+  const isComplete = words.length > 0 || ranAllNamed(ranFiles)
   if (signal) say(`the test runner was ended by ${signal}`)
-  if (!tidy) say('biome found the problems above, before the tests; `npm run format` mends most of them')
-  return status === 0 && tidy && proved ? 0 : 1
+  if (!isTidy) say('biome found the problems above, before the tests; `npm run format` fixes most of them')
+  return status === 0 && isTidy && isComplete ? 0 : 1
 }
 
 if (isMain(import.meta.url)) main(runTests)

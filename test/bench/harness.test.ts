@@ -41,14 +41,14 @@ describe('judge', () => {
     const limits = { better: 'lower', floor: 4, aim: 1.5 } as const
     assert.deepEqual(
       [1.5, 1.6, 4, 4.1].map(ratio => judge(limits, ratio)),
-      ['aim reached', 'floor held', 'floor held', 'floor missed'],
+      ['aim reached', 'floor met', 'floor met', 'floor missed'],
     )
   })
   it('treats limits as lower bounds if higher is better', () => {
     const limits = { better: 'higher', floor: 0.6, aim: 0.9 } as const
     assert.deepEqual(
       [0.9, 0.8, 0.6, 0.5].map(ratio => judge(limits, ratio)),
-      ['aim reached', 'floor held', 'floor held', 'floor missed'],
+      ['aim reached', 'floor met', 'floor met', 'floor missed'],
     )
   })
 })
@@ -97,19 +97,19 @@ describe('measure', () => {
   it('counts all rounds, and says so in the table, if the machine stays noisy', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
-    assert.match(table([outcome])[1], /floor held, 10 of 10 rounds noisy$/)
+    assert.match(table([outcome])[1], /floor met, 10 of 10 rounds noisy$/)
   })
 
   it('judges a row without a reference by its value', async () => {
     const outcome = await measure(row({ rounds: 1, prepare: () => ({ ours: () => 0.7 }) }), () => quiet, silent)
     assert.deepEqual([outcome.rounds.length, outcome.ratio, outcome.reference], [1, 0.7, undefined])
-    assert.equal(outcome.verdict, 'floor held')
+    assert.equal(outcome.verdict, 'floor met')
   })
 
   it('judges a row with `byValue` by its value, not by its ratio', async () => {
     const bench = { ours: () => 0.7, reference: () => 0.5 }
     const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
-    assert.equal(outcome.verdict, 'floor held')
+    assert.equal(outcome.verdict, 'floor met')
   })
 
   it('prints every round', async () => {

@@ -8,7 +8,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import type { ObjectKind } from '../../bench/objects-made.ts'
+import type { ObjectKind } from '../../bench/object-makers.ts'
 import type { ObjectsCost, ObjectsOrder } from '../../bench/objects-side.ts'
 
 const CHILD = fileURLToPath(new URL('../../bench/objects-side.js', import.meta.url))
@@ -39,11 +39,11 @@ const LIMITS = {
   'rc_qp connected': 3100,
   ud_qp: 2900,
   xrc_tgt_qp: 660,
-  'held pd': 260,
-  'held mr': 480,
-  'held cq': 2120,
-  'held srq': 1720,
-  'held rc_qp': 3150,
+  'library pd': 260,
+  'library mr': 480,
+  'library cq': 2120,
+  'library srq': 1720,
+  'library rc_qp': 3150,
 } as const satisfies Partial<Record<ObjectKind, number>>
 
 describe('an idle object', { concurrency: 2 }, () => {

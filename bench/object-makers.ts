@@ -1,6 +1,6 @@
 /*
- * The objects measured by objects.ts: for each kind a function that creates an idle one. "held" kinds are objects of the
- * library; the others are created by plain calls.
+ * The objects that objects.ts measures: for each kind a function that creates an idle one. Kinds named "library …"
+ * are objects of the library; the others are created by calls alone.
  */
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
@@ -26,33 +26,33 @@ export interface Setup {
   readonly path: PathFacts
 }
 
-/** An object of the library, or the handle of an object made by a call. */
-export type Made = Disposable | number
+/** An object of the library, or the handle of one that a call created. */
+export type CreatedObject = Disposable | number
 
-/** Returns the function that creates one object; prerequisites are created once. */
 export interface Maker {
   readonly class: ObjectClass
-  prepare(setup: Setup): () => Made
+  /** Creates what all objects need, once, and returns the function that creates one object. */
+  prepare(setup: Setup): () => CreatedObject
 }
 
-/** Releases what was created. */
-export const destroyMade = ({ carrier }: Setup, { class: cls }: Maker, made: Made): void => {
-  if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
-  else made[Symbol.dispose]()
+/** Destroys an object that a maker created. */
+export const destroyObject = ({ carrier }: Setup, { class: cls }: Maker, object: CreatedObject): void => {
+  if (typeof object === 'number') carrier.call(cls, 'destroy', object, {} as never)
+  else object[Symbol.dispose]()
 }
 
-/** For classes whose creation takes these arguments and the results of `needed`. */
-const madeByCall = (cls: ObjectClass, args: AnyValues, needed: (setup: Setup) => AnyValues = () => ({})): Maker => ({
+/** Creates objects by calls, with these arguments and those that `needed` returns. */
+const byCall = (cls: ObjectClass, args: AnyValues, needed: (setup: Setup) => AnyValues = () => ({})): Maker => ({
   class: cls,
   prepare(setup) {
     const { carrier } = setup
-    const all = { ...args, ...needed(setup) }
-    return () => carrier.call(cls, 'create', 0, all as never).object
+    const allArgs = { ...args, ...needed(setup) }
+    return () => carrier.call(cls, 'create', 0, allArgs as never).object
   },
 })
 
-/** An object of the library for this class. */
-const madeByLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
+/** Creates objects of the library. */
+const byLibrary = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
   class: cls,
   prepare: ({ device }) => prepare(device),
 })
@@ -74,9 +74,9 @@ const connected = (maker: Maker): Maker => ({
   class: maker.class,
   prepare(setup) {
     const { carrier, path } = setup
-    const one = maker.prepare(setup)
+    const create = maker.prepare(setup)
     return () => {
-      const qp = one() as number
+      const qp = create() as number
       const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: setup.device.address, psn: 1 })
       const { responder, requester } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
@@ -88,49 +88,49 @@ const connected = (maker: Maker): Maker => ({
 })
 
 const { LOCAL_WRITE } = AccessFlags.values
-const rc = madeByCall(RcQp, sixteen, queues)
+const rc = byCall(RcQp, sixteen, queues)
 
 export const makers = {
-  pd: madeByCall(Pd, {}),
-  mr: madeByCall(Mr, { access: LOCAL_WRITE, length: 64n }, setup => {
+  pd: byCall(Pd, {}),
+  mr: byCall(Mr, { access: LOCAL_WRITE, length: 64n }, setup => {
     const start = setup.carrier.addressOf(new Uint8Array(64))
     return { ...pdOf(setup), start, iova: start }
   }),
-  mw: madeByCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),
-  ah: madeByCall(Ah, { userHandle: 0n }, setup => ({
+  mw: byCall(Mw, { type: MwType.values.TYPE_2 }, pdOf),
+  ah: byCall(Ah, { userHandle: 0n }, setup => ({
     ...pdOf(setup),
     address: connectSteps(setup.path, 1, { qpn: 17, gid: '127.0.0.2', psn: 1 }).rtr.address,
   })),
-  cq: madeByCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
-  srq: madeByCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
+  cq: byCall(Cq, { cqe: 16, userHandle: 0n, compVector: 0 }),
+  srq: byCall(Srq, { maxWr: 16, maxSge: 1, limit: 0, userHandle: 0n }, pdOf),
   rc_qp: rc,
-  'rc_qp 0+0': madeByCall(RcQp, noQueues, queues),
+  'rc_qp 0+0': byCall(RcQp, noQueues, queues),
   'rc_qp connected': connected(rc),
-  uc_qp: madeByCall(UcQp, sixteen, queues),
-  ud_qp: madeByCall(UdQp, sixteen, queues),
-  xrc_ini_qp: madeByCall(XrcIniQp, sixteen, setup => {
+  uc_qp: byCall(UcQp, sixteen, queues),
+  ud_qp: byCall(UdQp, sixteen, queues),
+  xrc_ini_qp: byCall(XrcIniQp, sixteen, setup => {
     const { pd, sendCq } = queues(setup)
     return { pd, sendCq }
   }),
-  xrc_tgt_qp: madeByCall(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({
+  xrc_tgt_qp: byCall(XrcTgtQp, { userHandle: 0n }, ({ carrier }) => ({
     xrcd: carrier.call(Xrcd, 'create', 0, { flags: XrcdFlags.values.CREAT }).object,
   })),
-  'held pd': madeByLibrary(Pd, device => () => device.pd()),
-  'held mr': madeByLibrary(Mr, device => {
+  'library pd': byLibrary(Pd, device => () => device.pd()),
+  'library mr': byLibrary(Mr, device => {
     const pd = device.pd()
     const buffer = new Uint8Array(64)
     return () => pd.register(buffer)
   }),
-  'held cq': madeByLibrary(Cq, device => () => device.cq({ entries: 16 })),
-  'held srq': madeByLibrary(Srq, device => {
+  'library cq': byLibrary(Cq, device => () => device.cq({ entries: 16 })),
+  'library srq': byLibrary(Srq, device => {
     const pd = device.pd()
     return () => pd.srq({ maxWr: 16 })
   }),
-  'held ah': madeByLibrary(Ah, device => {
+  'library ah': byLibrary(Ah, device => {
     const pd = device.pd()
     return () => pd.addressHandle({ gid: '127.0.0.2' })
   }),
-  'held rc_qp': madeByLibrary(RcQp, device => {
+  'library rc_qp': byLibrary(RcQp, device => {
     const pd = device.pd()
     const sendCq = device.cq()
     return () => pd.rcQp({ sendCq, maxInlineData: 0 })
