@@ -22,18 +22,19 @@ struct test_case {
 static struct options options;
 static struct endpoint ends[2];
 static struct ibv_context *context;
-static bool right;
+/* Whether the case that runs has met all expectations so far. */
+static bool passes;
 
-static void differs(const char *what, int got, int wanted)
+static void report_difference(const char *subject, int actual, int expected)
 {
-    printf("  %s: %d, not %d\n", what, got, wanted);
-    right = false;
+    printf("  %s: %d, not %d\n", subject, actual, expected);
+    passes = false;
 }
 
-static void check(const char *what, int got, int wanted)
+static void check(const char *subject, int actual, int expected)
 {
-    if (got != wanted)
-        differs(what, got, wanted);
+    if (actual != expected)
+        report_difference(subject, actual, expected);
 }
 
 /* ---- posting ---- */
@@ -46,8 +47,9 @@ UNUSED static void post_receive(int side, uint64_t id, uint32_t length)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* From end 0 to end 1; `offset` is in the remote buffer. */
-UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey, uint32_t lkey)
+/* Posts a request at end 0; `offset`, for one-sided operations, is in the buffer of end 1. */
+UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey,
+                        uint32_t lkey)
 {
     struct ibv_sge sge = {(uintptr_t)ends[0].buffer, length, lkey};
     struct ibv_send_wr wr = {
@@ -65,49 +67,53 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-static const char *running = "start";
-static uint64_t awaited;
+/* For the message of on_alarm: the case that runs, and the wr_id for which it waits. */
+static const char *current_case = "start";
+static uint64_t awaited_id;
 
 /* Waits for the next completion of an end, which must have this status; returns its wr_id. */
 static uint64_t wait_for_any(int side, int status)
 {
     struct ibv_wc wc;
-    char what[64];
+    char subject[64];
     while (next_completion(&ends[side], &wc) == 0)
         ;
+    /* The cases number receives from 100. */
     const char *kind = wc.wr_id >= 100 ? "receive" : "request";
-    snprintf(what, sizeof what, "end %d, status of %s %u", side, kind, (unsigned)wc.wr_id);
-    check(what, wc.status, status);
+    snprintf(subject, sizeof subject, "end %d, status of %s %u", side, kind, (unsigned)wc.wr_id);
+    check(subject, wc.status, status);
     return wc.wr_id;
 }
 
+/* The same for request `id`. */
 UNUSED static void wait_for(int side, uint64_t id, int status)
 {
-    awaited = id;
+    awaited_id = id;
     const uint64_t found = wait_for_any(side, status);
     if (found != id)
-        differs("wr_id", (int)found, (int)id);
+        report_difference("wr_id", (int)found, (int)id);
 }
 
-UNUSED static void check_state(int side, enum ibv_qp_state wanted)
+UNUSED static void check_state(int side, enum ibv_qp_state expected)
 {
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
     NEED(ibv_query_qp(ends[side].qp, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
-    check(side ? "state of end 1" : "state of end 0", attr.qp_state, wanted);
+    check(side ? "state of end 1" : "state of end 0", attr.qp_state, expected);
 }
 
 static void on_alarm(int number)
 {
     (void)number;
-    dprintf(STDERR_FILENO, "timeout: case %s did not end, it waits for request %u\n", running, (unsigned)awaited);
+    dprintf(STDERR_FILENO, "timeout: case %s did not end, it waits for request %u\n", current_case,
+            (unsigned)awaited_id);
     _exit(3);
 }
 
 static bool run_case(const struct test_case *test, unsigned i)
 {
-    running = test->name;
-    right = true;
+    current_case = test->name;
+    passes = true;
     for (int side = 0; side < 2; side++)
         create_endpoint(&ends[side], context, &options, LENGTH, 1000 * i + 77 * (unsigned)side);
     for (int side = 0; side < 2; side++) {
@@ -118,17 +124,17 @@ static bool run_case(const struct test_case *test, unsigned i)
     for (int side = 0; side < 2; side++) {
         struct ibv_wc wc;
         if (ibv_poll_cq(ends[side].cq, 1, &wc) != 0)
-            differs("an additional completion, wr_id", (int)wc.wr_id, -1);
+            report_difference("an additional completion, wr_id", (int)wc.wr_id, -1);
         destroy_endpoint(&ends[side]);
     }
-    printf("%s: %s\n", test->name, right ? "right" : "WRONG");
-    return right;
+    printf("%s: %s\n", test->name, passes ? "right" : "WRONG");
+    return passes;
 }
 
 /* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 16 ms, no RNR retry: so that errors are reported soon. */
+    /* One retry after 16 ms, and no RNR retry, so that errors are reported soon. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;

@@ -10,17 +10,21 @@
 
 #define MAX_PASSED 4
 
-/* Sends `count` descriptors, or receives as many. */
+/* Sends `count` descriptors, at most MAX_PASSED, in one message; or receives as many. */
 static void pass(int socket, int *fds, int count, bool receive)
 {
     union {
         struct cmsghdr header;
-        char room[CMSG_SPACE(MAX_PASSED * sizeof(int))];
+        char bytes[CMSG_SPACE(MAX_PASSED * sizeof(int))];
     } control = {0};
     char byte = 0;
     struct iovec iov = {&byte, 1};
     struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = control.bytes,
+        .msg_controllen = CMSG_SPACE(count * sizeof(int)),
+    };
     if (receive) {
         NEED(recvmsg(socket, &message, 0) == 1, "recvmsg: %s", strerror(errno));
         memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&message)), count * sizeof(int));

@@ -29,6 +29,7 @@ UNUSED __attribute__((format(printf, 1, 2), noreturn)) static void fail(const ch
     exit(1);
 }
 
+/* Ends the program with a message (printf) unless the condition is true. */
 #define NEED(condition, ...)                                                                                           \
     do {                                                                                                               \
         if (!(condition))                                                                                              \
@@ -47,6 +48,7 @@ static const struct options default_options = {
     .gid_index = -1, .mtu = 1024, .timeout = 14, .retry_count = 7, .rnr_retry = 7};
 
 #define MAX_SGE 4
+/* Requests of a send or receive queue. */
 #define QUEUE 64
 
 struct endpoint {
@@ -62,10 +64,11 @@ struct endpoint {
     int gid_index;
     union ibv_gid gid;
     uint32_t psn;
+    /* Events of the channel that were read and not acknowledged. */
     unsigned unacknowledged;
 };
 
-/* The data that an end sends to the other. */
+/* What an end must know of the other to connect to it and to access its buffer. */
 struct address {
     uint32_t qpn, psn, rkey, reserved;
     uint64_t buffer;
@@ -80,6 +83,7 @@ UNUSED static enum ibv_mtu mtu_of(int bytes)
     fail("MTU %d: 256, 512, 1024, 2048 and 4096 are allowed", bytes);
 }
 
+/* Opens the device of that name; the first one if the name is NULL. */
 UNUSED static struct ibv_context *open_named(const char *name)
 {
     int count = 0;
@@ -96,6 +100,7 @@ UNUSED static struct ibv_context *open_named(const char *name)
     return context;
 }
 
+/* `wanted`, or if it is negative the index of the first GID that is an IPv4 address; 0 if there is none. */
 static int choose_gid(struct ibv_context *context, int wanted)
 {
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -208,7 +213,10 @@ UNUSED static void connect_pair(struct endpoint *from, struct endpoint *to, stru
     connect_to(to, &ends[0], options);
 }
 
-/* Waits for an event of the end's channel, if it has one, unless completions are queued already. Arms first. */
+/*
+ * Polls one completion and returns the number found. With a channel it arms the CQ and waits for events until there is
+ * a completion; without one it returns 0 immediately if there is none.
+ */
 UNUSED static int next_completion(struct endpoint *end, struct ibv_wc *wc)
 {
     int found = ibv_poll_cq(end->cq, 1, wc);

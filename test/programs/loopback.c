@@ -1,6 +1,6 @@
 /*
  * The smallest program that transfers data: two queue pairs of one process, and one SEND into memory that was never
- * written before. It takes no arguments, so that tools (debuggers, sanitizers) can be tried on it.
+ * written before. It needs no arguments, so that tools (debuggers, sanitizers) can be tried on it.
  *
  *   loopback [-d DEVICE] [-g GID-INDEX]
  */

@@ -1,5 +1,6 @@
 /*
- * Bytes derived from a key, for the programs of this folder: both sides can compute the expected bytes.
+ * Bytes that follow from a key, for the programs of this folder: a receiver that knows the key can compute what it must
+ * receive.
  */
 #ifndef PATTERN_H
 #define PATTERN_H
@@ -24,6 +25,7 @@ static uint64_t word_of(uint64_t key, size_t i)
     return mix(key + i * 0x9e3779b97f4a7c15u);
 }
 
+/* Fills a buffer with the bytes of a key. */
 static void fill(uint8_t *bytes, size_t length, uint64_t key)
 {
     for (size_t i = 0; i < length; i += 8) {

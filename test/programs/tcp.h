@@ -1,6 +1,6 @@
 /*
- * The TCP connection on which the two sides of a program of this folder exchange addresses and synchronise, and their
- * timeout.
+ * The TCP connection by which the two sides of a program of this folder exchange addresses and synchronise, and the
+ * time limit of each side.
  */
 #ifndef TCP_H
 #define TCP_H
@@ -13,15 +13,15 @@
 
 #include "endpoint.h"
 
-static int undelayed(int fd)
+static int without_delay(int fd)
 {
     const int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
 }
 
-/* Waits for one client. */
-UNUSED static int serve(const char *port)
+/* Listens on a port, and returns the connection of the first client. */
+UNUSED static int accept_client(const char *port)
 {
     const int one = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
@@ -31,27 +31,29 @@ UNUSED static int serve(const char *port)
     const int connected = accept(fd, NULL, NULL);
     NEED(connected >= 0, "accept: %s", strerror(errno));
     close(fd);
-    return undelayed(connected);
+    return without_delay(connected);
 }
 
-UNUSED static int dial(const char *host, const char *port)
+/* Connects to a server, which may still be starting. */
+UNUSED static int connect_to_server(const char *host, const char *port)
 {
     struct addrinfo *list, hints = {.ai_socktype = SOCK_STREAM};
     const int error = getaddrinfo(host, port, &hints, &list);
     NEED(error == 0, "%s: %s", host, gai_strerror(error));
-    /* The server may still be starting. */
+    /* 200 attempts in 10 seconds. */
     for (int tries = 0; tries < 200; tries++, usleep(50000))
         for (struct addrinfo *a = list; a; a = a->ai_next) {
             const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
             if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
                 freeaddrinfo(list);
-                return undelayed(fd);
+                return without_delay(fd);
             }
             close(fd);
         }
     fail("no server listens at %s port %s", host, port);
 }
 
+/* Sends `length` bytes to the peer, and receives as many. */
 UNUSED static void exchange(int peer, const void *out, void *in, size_t length)
 {
     const bool sent = send(peer, out, length, MSG_NOSIGNAL) == (ssize_t)length;
@@ -67,7 +69,7 @@ static void on_alarm(int number)
 }
 
 /* Exits with status 3 if the program still runs after this time. */
-UNUSED static void give_up_after(unsigned seconds)
+UNUSED static void set_time_limit(unsigned seconds)
 {
     signal(SIGALRM, on_alarm);
     alarm(seconds);

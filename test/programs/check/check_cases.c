@@ -73,7 +73,7 @@ static void *poster(void *unused)
 
 static atomic_int handled;
 
-/* The thread is not within a call of libibverbs. */
+/* Raised while the thread is not within a call of libibverbs. */
 static void on_signal(int number)
 {
     handled += number == SIGUSR1;
@@ -160,7 +160,7 @@ static int leave_domain(void)
     return 0;
 }
 
-static int replaced(char *program)
+static int replace_program(char *program)
 {
     leave_domain();
     char *arguments[] = {program, "leaves", NULL};
@@ -198,7 +198,12 @@ static int forged(void)
     post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
     for (uint32_t i = 0; i < USERDMA_POST_LOG_ENTRIES; i++) {
         const struct userdma_post note = {
-            .wr_id = 1, .queue = USERDMA_POST_SEND, .number = one.qp->qp_num, .pid = (uint32_t)getppid(), .stack = i * 0x10001};
+            .wr_id = 1,
+            .queue = USERDMA_POST_SEND,
+            .number = one.qp->qp_num,
+            .pid = (uint32_t)getppid(),
+            .stack = i * 0x10001,
+        };
         const off_t at = (off_t)USERDMA_POST_LOG_OFFSET + (off_t)(i * sizeof note);
         check(pwrite(context->cmd_fd, &note, sizeof note, at) != sizeof note, "pwrite");
     }
@@ -212,7 +217,7 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
     if (strcmp(name, "exec") == 0)
-        return replaced(argv[0]);
+        return replace_program(argv[0]);
     if (strcmp(name, "leaves") == 0)
         return leave_domain();
     if (strcmp(name, "unloaded") == 0 && argc > 3)
@@ -227,6 +232,7 @@ int main(int argc, char **argv)
         return threads();
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
-    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY | exec | unloaded LIBRARY LIBRARY | forged\n");
+    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY | exec | "
+                    "unloaded LIBRARY LIBRARY | forged\n");
     return 1;
 }

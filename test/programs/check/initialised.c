@@ -19,7 +19,7 @@ static void poll_one(struct endpoint *end)
     NEED(wc.status == IBV_WC_SUCCESS, "a completion says: %s", ibv_wc_status_str(wc.status));
 }
 
-static void poll_two_extended(struct ibv_cq_ex *cq)
+static void poll_two_by_start_poll(struct ibv_cq_ex *cq)
 {
     struct ibv_poll_cq_attr none = {0};
     int found = 0;
@@ -33,6 +33,7 @@ static void poll_two_extended(struct ibv_cq_ex *cq)
     }
 }
 
+/* Branches on each byte. */
 static size_t count_zeros(const uint8_t *bytes, size_t length)
 {
     size_t zeros = 0;
@@ -60,28 +61,29 @@ int main(int count, char **arguments)
         cq = ibv_create_cq_ex(context, &init);
         NEED(cq, "ibv_create_cq_ex: %s", strerror(errno));
         NEED(ibv_destroy_qp(to.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
-        struct ibv_cq *own = to.cq;
+        struct ibv_cq *plain = to.cq;
         to.cq = ibv_cq_ex_to_cq(cq);
         create_qp(&to);
-        to.cq = own;
+        to.cq = plain;
     }
     const struct address ends[] = {address_of(&from), address_of(&to)};
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
 
     uint8_t *fresh = malloc(2 * LENGTH);
-    struct ibv_mr *mr = ibv_reg_mr(to.pd, fresh, 2 * LENGTH, IBV_ACCESS_LOCAL_WRITE | (writes ? IBV_ACCESS_REMOTE_WRITE : 0));
+    struct ibv_mr *mr =
+        ibv_reg_mr(to.pd, fresh, 2 * LENGTH, IBV_ACCESS_LOCAL_WRITE | (writes ? IBV_ACCESS_REMOTE_WRITE : 0));
     NEED(fresh && mr, "ibv_reg_mr: %s", strerror(errno));
     struct ibv_sge target = {.addr = (uintptr_t)fresh, .length = 2 * LENGTH, .lkey = mr->lkey};
     struct ibv_sge source = {.addr = (uintptr_t)from.buffer, .length = LENGTH, .lkey = from.mr->lkey};
-    struct ibv_recv_wr receives_two[2] = {{.next = &receives_two[1], .sg_list = &target, .num_sge = 1},
+    struct ibv_recv_wr two_receives[2] = {{.next = &two_receives[1], .sg_list = &target, .num_sge = 1},
                                           {.sg_list = &target, .num_sge = 1}};
     struct ibv_recv_wr *bad_receive;
     struct ibv_send_wr send = {
         .sg_list = &source, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
     struct ibv_send_wr *bad_send;
     if (receives) {
-        NEED(ibv_post_recv(to.qp, receives_two, &bad_receive) == 0, "ibv_post_recv: %s", strerror(errno));
+        NEED(ibv_post_recv(to.qp, two_receives, &bad_receive) == 0, "ibv_post_recv: %s", strerror(errno));
     } else if (reads) {
         target.length = LENGTH;
         send.sg_list = &target;
@@ -99,7 +101,7 @@ int main(int count, char **arguments)
         poll_one(sender);
     }
     if (extended)
-        poll_two_extended(cq);
+        poll_two_by_start_poll(cq);
     else if (receives)
         poll_one(&to);
     NEED(count_zeros(fresh, LENGTH + beyond) >= LENGTH, "the received bytes are wrong");

@@ -1,6 +1,6 @@
 /*
- * Memory of requests that ends, and forks, for `userdma check`: the first argument names the case. Those of `faults` are
- * mistakes.
+ * Memory of outstanding requests that is freed or returns with its stack frame, and forks, for `userdma check`
+ * (test/system/check/lifetimes.test.ts). The first argument names the case; some are mistakes, the others are not.
  */
 #include "../../../docs/findings/pair.h"
 
@@ -34,7 +34,7 @@ static struct ibv_sge all_of_block(void)
     return (struct ibv_sge){.addr = (uintptr_t)block, .length = SIZE, .lkey = one.extra->lkey};
 }
 
-static int end_all(void)
+static int finish(void)
 {
     return destroy_pair(&one, &other);
 }
@@ -42,7 +42,8 @@ static int end_all(void)
 static void write_block(unsigned flags)
 {
     struct ibv_sge sge = all_of_block();
-    struct ibv_send_wr *bad, wr = {.wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = flags};
+    struct ibv_send_wr *bad, wr = {
+        .wr_id = 7, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE, .send_flags = flags};
     wr.wr.rdma.remote_addr = address_of(&other);
     wr.wr.rdma.rkey = other.mr->rkey;
     check(ibv_post_send(one.qp, &wr, &bad), "ibv_post_send");
@@ -54,7 +55,7 @@ static void moved(void)
 {
     begin();
     post_receive(&one, all_of_block());
-    /* Behind the block, so that it has to move. */
+    /* A block behind it, so that realloc has to move it. */
     char *volatile next = need(malloc(SIZE), "malloc");
     block = need(realloc(block, 16 * SIZE), "realloc");
     free(next);
@@ -74,7 +75,7 @@ static void begin_built(void)
 {
     begin();
     extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
-    /* Nothing is executed: the request waits. */
+    /* Only this end is connected, so a request does not complete. */
     to_rtr(&one, &other);
     to_rts(&one);
 }
@@ -122,7 +123,7 @@ static void begin_shared(void)
     check(ibv_post_srq_recv(shared, &wr, &bad), "ibv_post_srq_recv");
 }
 
-/* As many ranges as the check follows, so that it does not follow the second write. */
+/* Posts as many ranges as the check follows (MAX_RANGES of shim/check), so that it does not follow the second WRITE. */
 static void built_when_full(void)
 {
     enum { RECEIVES = 2048, ELEMENTS = 16 };
@@ -142,20 +143,20 @@ static void built_when_full(void)
     check(ibv_destroy_srq(shared), "ibv_destroy_srq");
 }
 
-static int end_shared(void)
+static int finish_shared(void)
 {
     drain(&one);
     check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
     one.qp = NULL;
     check(ibv_destroy_srq(shared), "ibv_destroy_srq");
-    return end_all();
+    return finish();
 }
 
 static void freed_shared(void)
 {
     begin_shared();
     free(block);
-    exit(end_shared());
+    exit(finish_shared());
 }
 
 static __attribute__((noinline)) void post_local(void)
@@ -257,7 +258,7 @@ static void polled_shared(void)
     completion(&other);
     completion(&one);
     free(block);
-    exit(end_shared());
+    exit(finish_shared());
 }
 
 static void free_block(void)
@@ -265,7 +266,7 @@ static void free_block(void)
     free(block);
 }
 
-/* As the destructor of a static object does. */
+/* Freed by a function of atexit, as by the destructor of a static object. */
 static void exits(void)
 {
     atexit(free_block);
@@ -274,7 +275,7 @@ static void exits(void)
     exit(0);
 }
 
-/* The child's memory is a copy. */
+/* The child frees its copy of the block. */
 static void child(void)
 {
     begin();
@@ -287,7 +288,7 @@ static void child(void)
     check(waitpid(pid, NULL, 0) < 0, "waitpid");
 }
 
-/* Both stacks are in this one, the one that posts below the one that polls. */
+/* Coroutines with stacks in the main stack; the stack of the one that posts is below that of the one that polls. */
 static ucontext_t back, poster, poller;
 
 static void in_poster(void)
@@ -343,7 +344,7 @@ static __attribute__((noinline)) void post_and_raise(void)
     one.qp = NULL;
 }
 
-/* The handler's stack is above the buffer. */
+/* The handler polls on a stack of its own, which is above the buffer. */
 static void alternate_stack(void)
 {
     char stack[1 << 16];
@@ -382,7 +383,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof cases[0]; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
             cases[i].run();
-            return end_all();
+            return finish();
         }
     fprintf(stderr, "usage: lifetimes CASE\n");
     return 1;

@@ -21,9 +21,24 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Offsets in the buffer: local sources (OWN), remote targets (FAR), READ destinations (INTO), atomic words and results. */
-enum { OWN = 0, OWN2 = 0x1000, FAR = 0x2000, FAR2 = 0x3000, INTO = 0x4000, INTO2 = 0x5000, WORD = 0x6000, WORD2 = 0x6008 };
-enum { RESULT = 0x7000, RESULT2 = 0x7100, LENGTH = 64, BYTES = 0x8000 };
+/*
+ * Offsets in the buffer: local sources (OWN), remote targets (FAR), READ destinations (INTO), words of atomics, and
+ * their results. LENGTH: bytes of a request. BYTES: of the buffer.
+ */
+enum {
+    OWN = 0,
+    OWN2 = 0x1000,
+    FAR = 0x2000,
+    FAR2 = 0x3000,
+    INTO = 0x4000,
+    INTO2 = 0x5000,
+    WORD = 0x6000,
+    WORD2 = 0x6008,
+    RESULT = 0x7000,
+    RESULT2 = 0x7100,
+    LENGTH = 64,
+    BYTES = 0x8000,
+};
 
 struct side {
     struct ibv_qp *qp;
@@ -43,6 +58,7 @@ static struct ibv_pd *pd;
 static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
+/* Of the case that runs. */
 static uint64_t number;
 /* Flags in shared memory: one thread or process sets a flag, another polls it. `userdma check` sees no call. */
 static volatile int *shared;
@@ -77,7 +93,7 @@ static void open_device(void)
     mr = need(ibv_reg_mr(pd, buffer, BYTES, all), "ibv_reg_mr");
 }
 
-/* `operations`: of ibv_wr_*; 0: the queue pair is posted to with ibv_post_send. */
+/* `operations`: IBV_QP_EX_WITH_… of a queue pair for ibv_wr_*; 0: one for ibv_post_send. */
 static struct side make_side(uint64_t operations)
 {
     struct side side = {.cq = need(ibv_create_cq(context, 64, NULL, NULL, 0), "ibv_create_cq")};
@@ -525,7 +541,7 @@ CASE(many_threads)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
-/* The last one does not wait for its turn. */
+/* As before, but the last thread does not wait for its turn. */
 CASE(many_threads_but_one)
 {
     const pthread_t last = begin(write_later, one);
@@ -559,7 +575,7 @@ CASE(many_threads_but_one)
         pthread_join(thread, NULL);                                                                                    \
     }
 
-/* Of CLOCK_MONOTONIC; std::condition_variable::wait_for and std::timed_mutex wait so. */
+/* Time limits of CLOCK_MONOTONIC, by which std::condition_variable::wait_for and std::timed_mutex wait. */
 static const struct timespec *far_future(void)
 {
     static const struct timespec time = {.tv_sec = 1L << 40};
@@ -585,7 +601,7 @@ static void await_condition(void)
 }
 WAITING_CASE(condition_of_a_clock, is_ready = false, await_condition(), set_ready())
 
-/* The only edge is the wait, which ends at its time limit. */
+/* Only the wait orders the two threads, and it ends at its time limit. */
 static void await_briefly(void)
 {
     const struct timespec now = {0};

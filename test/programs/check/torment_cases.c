@@ -4,7 +4,7 @@
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
  *   torment_cases event | event-right               each completion event comes with a completion
- *   torment_cases depth | depth-right               a queue holds more requests than were asked for
+ *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *
  * Exit status 1 and a message if the assumption fails.
@@ -30,14 +30,15 @@ static struct ibv_wc next_of(struct end *end)
     return wc;
 }
 
-/* A WRITE with a new value in every byte; the receiver polls its memory, or the CQ for the immediate. */
+/* A WRITE with a new value in every byte. The receiver polls the last byte in its memory; if `right`, the CQ. */
 static int last_byte(int right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
         memset(one.buffer, round, SIZE);
         if (right)
             post_receive(&other, first_bytes(&other, 0));
-        post(&one, right ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
+        post(&one, right ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other),
+             other.mr->rkey);
         if (right)
             next_of(&other);
         else
@@ -53,7 +54,7 @@ static int last_byte(int right)
     return 0;
 }
 
-/* A SEND and the peer's reply, on one CQ. */
+/* A SEND and the peer's reply, on one CQ; unless `right` the SEND must complete first. */
 static int order(int right)
 {
     for (int round = 1; round <= ROUNDS; round++) {
@@ -116,26 +117,26 @@ static int event(int right)
     return status;
 }
 
-/* WRITEs, all in flight at once; the queue was made for one less. */
+/* WRITEs, one more in flight than the queue was created for; if `right` it waits for a completion first. */
 static int depth(int right)
 {
-    const int asked = small_qp().cap.max_send_wr;
+    const int requested_depth = small_qp().cap.max_send_wr;
     for (int round = 1; round <= ROUNDS; round++) {
         int completed = 0;
-        for (int i = 0; i <= asked; i++) {
-            if (right && i == asked) {
+        for (int i = 0; i <= requested_depth; i++) {
+            if (right && i == requested_depth) {
                 next_of(&one);
                 completed++;
             }
             post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey);
         }
-        while (completed++ <= asked)
+        while (completed++ <= requested_depth)
             next_of(&one);
     }
     return 0;
 }
 
-/* Unsignaled SENDs; that they are over is known from the answer of the peer, or from a completion. */
+/* Unsignaled SENDs, of which only the peer's answers tell that they are complete; if `right` they are signaled. */
 static int unsignaled(int right)
 {
     for (int end = 0; end < 2; end++) {

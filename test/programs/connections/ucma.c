@@ -4,7 +4,7 @@
  * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of write(2) or minus an errno, HEX
  * is the response.
  *
- *   open                              opens another channel, to which later lines write; its number is its descriptor
+ *   open                              opens another channel, to which later lines write; RESULT is its descriptor
  *   use FD                            later lines write to that one
  *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
  *   poll                              whether the channel is readable now, by poll(2), select(2) and epoll(7): 0 or 7

@@ -4,7 +4,8 @@
  * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
  * errno, HEX is the output.
  *
- *   open PATH [wait]       opens another file, which later lines use; its number is its descriptor; O_NONBLOCK unless `wait`
+ *   open PATH [wait]       opens another file, which later lines use, with O_NONBLOCK unless `wait`; RESULT is its
+ *                          descriptor
  *   use FD                 later lines use that one
  *   close                  closes it
  *   pkeys                  IB_USER_MAD_ENABLE_PKEY

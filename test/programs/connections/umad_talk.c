@@ -4,8 +4,8 @@
  *
  *   umad_talk server CA                      prints "ready" and answers until its input ends or a client stops it
  *   umad_talk client CA GID BYTES [RETRIES [INDEX]]
- *                                            GID: 32 hex digits; INDEX of the client's own GID (1); prints how many bytes
- *                                            arrived, and checks them
+ *                                            GID: 32 hex digits; INDEX: of the client's own GID (1); prints how many
+ *                                            bytes arrived, and checks them
  *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
  *
  * The library is loaded with dlopen, as some programs do.

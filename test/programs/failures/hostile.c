@@ -8,8 +8,8 @@
  * First libibverbs sets up objects; its calls are recorded (by this file's ioctl), and then repeated with changed
  * fields. Between them the program makes random calls in every dialect, writes random bytes into the rings, and rings
  * doorbells. None of this may end this program or harm the daemon: at the end a new context must work. Pointers in the
- * calls point to a scratch area or to unmapped memory, so that what the daemon legitimately writes there does no damage
- * here. Prints the number of results per errno.
+ * calls point to a scratch area or to unmapped memory, so that responses of the daemon overwrite nothing else. Prints
+ * the number of results per errno.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

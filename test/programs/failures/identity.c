@@ -4,7 +4,8 @@
  *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
  *                                     shares its address space and exists longer than the exec
  *   identity victim                   prints "victim UID"; at the end of its input prints whether its page is "intact"
- *   identity alone                    prints "ready"; for each line switches PR_SET_DUMPABLE off or on, and prints "done"
+ *   identity alone                    prints "ready"; at each line of input switches PR_SET_DUMPABLE off or on and
+ *                                     prints "done"
  */
 #define _GNU_SOURCE
 #include <poll.h>

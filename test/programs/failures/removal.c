@@ -2,7 +2,8 @@
  * A program whose receive requests are all in an SRQ, when its device is removed: which completions it can still poll,
  * what its CQ reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
  *
- *   removal [-d DEVICE]      prints "ready" and waits for a line of input; by then the device is removed. It then checks and cleans up.
+ *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes when the device has been removed,
+ *                            then checks and cleans up
  *
  * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first wrong answer is
  * printed, and the exit status is 1.

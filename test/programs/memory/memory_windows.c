@@ -1,6 +1,6 @@
 /*
- * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: which accesses they allow a peer, until when, and
- * the statuses of the others.
+ * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: which accesses of a peer are allowed,
+ * until when, and with which status the others complete.
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
@@ -18,7 +18,7 @@
 
 static const unsigned peer_rights = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
 
-/* The whole buffer of end 1 again, with the right to bind windows. */
+/* A second region of the whole buffer of end 1, which permits binding windows. */
 static struct ibv_mr *bindable(int access)
 {
     struct ibv_mr *mr = ibv_reg_mr(ends[1].pd, ends[1].buffer, LENGTH, access | IBV_ACCESS_MW_BIND);
@@ -381,7 +381,7 @@ static uint8_t *ring_entry(uint64_t id)
     return found;
 }
 
-/* struct rxe_send_wr of Linux 6.2: the union for FLUSH; the entry's own length stays 0, the data's length counts. */
+/* The FLUSH member of the union in struct rxe_send_wr (Linux 6.2). Its length counts, and that of the entry is 0. */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);

@@ -192,7 +192,7 @@ static void disconnect(int peer)
 int main(int argc, char **argv)
 {
     const char *port = "18515";
-    unsigned patience = 60;
+    unsigned time_limit = 60;
     struct options options = default_options;
     options.timeout = 18;
     for (int c; (c = getopt(argc, argv, "d:g:p:m:n:s:t:")) != -1;) {
@@ -203,7 +203,7 @@ int main(int argc, char **argv)
         case 'm': options.mtu = atoi(optarg); break;
         case 'n': blocks = strtoull(optarg, NULL, 0); break;
         case 's': block = strtoul(optarg, NULL, 0); break;
-        case 't': patience = (unsigned)atoi(optarg); break;
+        case 't': time_limit = (unsigned)atoi(optarg); break;
         default:
             fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-n BLOCKS] [-s BYTES] [-t SECONDS] "
                  "[HOST]",
@@ -211,10 +211,10 @@ int main(int argc, char **argv)
         }
     }
     NEED(block >= 1 && block <= 1u << 24, "block of %zu bytes: 1 to %u are allowed", block, 1u << 24);
-    give_up_after(patience);
+    set_time_limit(time_limit);
     const char *host = optind < argc ? argv[optind] : NULL;
     struct ibv_context *context = open_named(options.device);
-    const int peer = host ? dial(host, port) : serve(port);
+    const int peer = host ? connect_to_server(host, port) : accept_client(port);
 
     join(peer, context, &options, host != NULL, ACCESS | ACCESS_FLUSH_GLOBAL);
     if (host)

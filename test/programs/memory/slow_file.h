@@ -1,6 +1,6 @@
 /*
- * For programs that block the process that serves them: a file system in user space that leaves some requests
- * unanswered (root), and a lock of the program's own address space that is never released.
+ * For programs that try to block the daemon: a file system in user space (FUSE, needs root) that leaves some requests
+ * unanswered, and a lock of the program's own address space (mmap_lock) that is never released.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H

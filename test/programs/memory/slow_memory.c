@@ -8,8 +8,8 @@
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       the same, as the argument of a call on the device
  *   slow_memory descriptor     no memory: the file of an XRC domain is on such a file system
- *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
- *                              other memory is registered
+ *   slow_memory lock           a thread of the program reads such a page and so keeps the lock of the address space
+ *                              (mmap_lock), while other memory is registered
  *
  * A second argument is the number of the user that it becomes before it opens the device.
  */

@@ -3,8 +3,8 @@
  * peer is a second queue pair of this program.
  *
  *   stale_region munmap|fixed|mremap|part|window|twice
- *                            how the memory is unmapped; each prints the results of two WRITEs, one to the old region and
- *                            one to a new region at the same address
+ *                            how the memory is unmapped; each prints the results of two WRITEs, one to the old region
+ *                            and one to a new region at the same address
  *   stale_region limit BYTES   registers BYTES as often as allowed, and prints how often
  */
 #define _GNU_SOURCE
@@ -69,7 +69,8 @@ static void count_registrations(struct ibv_context *context, size_t bytes)
     if (count == 0)
         return;
     NEED(ibv_dereg_mr(regions[0]) == 0, "ibv_dereg_mr: %s", strerror(errno));
-    printf("after a deregistration: %s\n", ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE) ? "registered" : strerror(errno));
+    const struct ibv_mr *again = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE);
+    printf("after a deregistration: %s\n", again ? "registered" : strerror(errno));
 }
 
 int main(int count, char **arguments)

@@ -27,7 +27,8 @@ struct scenario {
     enum ibv_wr_opcode opcode;
     uint32_t length;
     enum target target;
-    int receive; /* length in bytes of the responder's receives, or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP) */
+    /* Bytes of the responder's receives; or NO_RECEIVE, LATE_RECEIVE (posted after the request), GONE (no QP). */
+    int receive;
     uint8_t rnr_retry;
 };
 
@@ -166,7 +167,7 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
 int main(int argc, char **argv)
 {
     const char *port = "18515";
-    unsigned patience = 120;
+    unsigned time_limit = 120;
     struct options options = default_options;
     /*
      * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, seven times. Some implementations
@@ -180,15 +181,15 @@ int main(int argc, char **argv)
         case 'g': options.gid_index = atoi(optarg); break;
         case 'p': port = optarg; break;
         case 'm': options.mtu = atoi(optarg); break;
-        case 't': patience = (unsigned)atoi(optarg); break;
+        case 't': time_limit = (unsigned)atoi(optarg); break;
         default: fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-t SECONDS] [HOST]", argv[0]);
         }
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
-    give_up_after(patience);
+    set_time_limit(time_limit);
     const char *host = optind < argc ? argv[optind] : NULL;
     struct ibv_context *context = open_named(options.device);
-    const int peer = host ? dial(host, port) : serve(port);
+    const int peer = host ? connect_to_server(host, port) : accept_client(port);
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
         run(&scenarios[i], peer, host != NULL, options, context);
     NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));

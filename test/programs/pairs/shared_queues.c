@@ -81,8 +81,9 @@ static void post_shared(struct ibv_srq *srq, uint64_t id)
     NEED(error == 0, "ibv_post_srq_recv: %s", strerror(error));
 }
 
-/* A SEND of one byte, or of another operation of `length` bytes; `srqn` for an initiator. */
-static void send_on(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode, uint8_t value, uint32_t length, uint32_t srqn)
+/* Posts a SEND of one byte, or another operation of `length` bytes. `srqn`: the peer's SRQ, for an XRC initiator. */
+static void send_on(struct ibv_qp *qp, uint64_t id, enum ibv_wr_opcode opcode, uint8_t value, uint32_t length,
+                    uint32_t srqn)
 {
     memset(ends[0].buffer, value, length);
     struct ibv_sge sge = {(uintptr_t)ends[0].buffer, length, ends[0].mr->lkey};
@@ -114,7 +115,7 @@ static void send_byte(struct ibv_qp *qp, uint64_t id, uint8_t value, uint32_t sr
 static struct ibv_wc completion(int side, uint64_t id, int status)
 {
     struct ibv_wc wc;
-    awaited = id;
+    awaited_id = id;
     while (next_completion(&ends[side], &wc) == 0)
         ;
     check("wr_id", (int)wc.wr_id, (int)id);
@@ -157,7 +158,7 @@ static struct ibv_srq_attr query(struct ibv_srq *srq)
 
 /* ---- shared receive queues ---- */
 
-/* Two queue pairs take requests from one queue, in the order in which messages begin. */
+/* Two queue pairs take requests from one queue, in the order in which their messages arrive. */
 static void order(void)
 {
     struct ibv_srq *srq = make_srq(8);
@@ -434,7 +435,7 @@ static int other_process(int file, int in, int out)
     free_qp(qp);
     free_srq(srq);
     close_domain(xrcd);
-    send_numbers(out, (struct numbers){.value = right});
+    send_numbers(out, (struct numbers){.value = passes});
     return 0;
 }
 

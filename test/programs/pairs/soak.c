@@ -316,7 +316,7 @@ static void lay_out(void)
 int main(int argc, char **argv)
 {
     const char *port = "18515";
-    unsigned patience = 300;
+    unsigned time_limit = 300;
     options = default_options;
     options.timeout = 18;
     for (int c; (c = getopt(argc, argv, "d:g:p:m:b:s:S:T:R:t:")) != -1;) {
@@ -330,7 +330,7 @@ int main(int argc, char **argv)
         case 'S': seed = strtoull(optarg, NULL, 0); break;
         case 'T': options.timeout = (uint8_t)atoi(optarg); break;
         case 'R': options.retry_count = (uint8_t)atoi(optarg); break;
-        case 't': patience = (unsigned)atoi(optarg); break;
+        case 't': time_limit = (unsigned)atoi(optarg); break;
         default:
             fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-p TCP-PORT] [-m MTU] [-b BYTES] [-s LARGEST] [-S SEED]\n"
                  "  [-T TIMEOUT-EXPONENT] [-R RETRIES] [-t SECONDS] [HOST]",
@@ -341,7 +341,7 @@ int main(int argc, char **argv)
          1u << 22);
     slot_size = (largest + 63) / 64 * 64;
     lay_out();
-    give_up_after(patience);
+    set_time_limit(time_limit);
 
     const char *host = optind < argc ? argv[optind] : NULL;
     my_key = mix(seed + (host ? 1 : 2));
@@ -349,7 +349,7 @@ int main(int argc, char **argv)
     create_endpoint(&end, open_named(options.device), &options, at.total, (uint32_t)mix(my_key));
     fill(end.buffer + at.source, 65536 + slot_size, my_key);
     here = address_of(&end);
-    peer_socket = host ? dial(host, port) : serve(port);
+    peer_socket = host ? connect_to_server(host, port) : accept_client(port);
     exchange(peer_socket, &here, &far, sizeof here);
     for (int i = 0; i < WINDOW; i++)
         post_receive((uint64_t)i);

@@ -394,7 +394,7 @@ int main(int argc, char **argv)
 {
     const char *port = "18515", *second = NULL;
     bool in_one_process = false;
-    unsigned patience = 60;
+    unsigned time_limit = 60;
     options = default_options;
     for (int c; (c = getopt(argc, argv, "d:x:g:p:m:s:n:S:t:e1v")) != -1;) {
         switch (c) {
@@ -406,7 +406,7 @@ int main(int argc, char **argv)
         case 's': largest = strtoul(optarg, NULL, 0); break;
         case 'n': operations = atol(optarg); break;
         case 'S': seed = strtoull(optarg, NULL, 0); break;
-        case 't': patience = (unsigned)atoi(optarg); break;
+        case 't': time_limit = (unsigned)atoi(optarg); break;
         case 'e': options.events = true; break;
         case '1': in_one_process = true; break;
         case 'v': verbose = true; break;
@@ -420,7 +420,7 @@ int main(int argc, char **argv)
     slot_size = (largest + MARGIN + 63) / 64 * 64;
     total = slot_size * BATCH;
     state = mix(seed);
-    give_up_after(patience);
+    set_time_limit(time_limit);
 
     const char *host = optind < argc ? argv[optind] : NULL;
     const int own_side = host ? 1 : 0;
@@ -437,7 +437,7 @@ int main(int argc, char **argv)
         addresses[side] = address_of(&ends[side]);
     }
     if (!in_one_process) {
-        peer_socket = host ? dial(host, port) : serve(port);
+        peer_socket = host ? connect_to_server(host, port) : accept_client(port);
         exchange(peer_socket, &addresses[own_side], &addresses[!own_side], sizeof addresses[0]);
     }
     for (int side = 0; side < 2; side++)

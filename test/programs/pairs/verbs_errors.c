@@ -59,7 +59,7 @@ static void write_past_end(void)
     first_fails(IBV_WC_REM_ACCESS_ERR);
     for (int i = 0; i < LENGTH; i++)
         if (ends[1].buffer[i] != 0x11) {
-            differs("a byte that must not be written", ends[1].buffer[i], 0x11);
+            report_difference("a byte that must not be written", ends[1].buffer[i], 0x11);
             break;
         }
 }
