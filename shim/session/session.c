@@ -107,7 +107,10 @@ IN_CHILD static void after_fork(void)
         outstanding_child();
 }
 
-/* With ibv_fork_init registered memory is kept from the child (MADV_DONTFORK): nothing to report. */
+/*
+ * Reports the fork, which is a mistake where an adapter pins registered memory, unless the program has called
+ * ibv_fork_init: that keeps the memory from the child.
+ */
 static void before_fork(void)
 {
     if (shim_stacks && !verbs_fork_safe()) {
