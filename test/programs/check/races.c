@@ -227,7 +227,7 @@ static void end_side(struct side *side)
 }
 
 /* A SEND of `from` that its peer `to` receives. */
-INLINE void message(struct side *from, struct side *to)
+INLINE void send_message(struct side *from, struct side *to)
 {
     receive(to, INTO2);
     SEND(from, OWN2);
@@ -248,7 +248,7 @@ static void done(int index)
 }
 
 /* A thread that is created before the case. Its body waits with `await(0)`. */
-static pthread_t begin(void *(*body)(void *), struct link *links)
+static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
     check(pthread_create(&thread, NULL, body, links), "pthread_create");
@@ -260,7 +260,7 @@ struct address {
     uint64_t address;
 };
 
-static struct side meet(struct side side, int socket, uint64_t address, uint32_t rkey)
+static struct side exchange_and_connect(struct side side, int socket, uint64_t address, uint32_t rkey)
 {
     const struct address own = {.qpn = side.qp->qp_num, .rkey = rkey, .address = address};
     struct address peer;
@@ -286,14 +286,14 @@ struct child {
 };
 
 /* A child process that opens the device itself and is connected to this process. It runs `body` and exits. */
-static struct child begin_child(void (*body)(struct side *, int))
+static struct child start_child(void (*body)(struct side *, int))
 {
     int pair[2];
     check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair");
     const pid_t pid = fork();
     if (pid == 0) {
         open_device();
-        struct side side = meet(make_side(0), pair[1], (uintptr_t)buffer, mr->rkey);
+        struct side side = exchange_and_connect(make_side(0), pair[1], (uintptr_t)buffer, mr->rkey);
         body(&side, pair[1]);
         end_side(&side);
         check(ibv_dereg_mr(mr), "ibv_dereg_mr");
@@ -301,7 +301,7 @@ static struct child begin_child(void (*body)(struct side *, int))
         check(ibv_close_device(context), "ibv_close_device");
         _exit(0);
     }
-    return (struct child){pid, pair[0], meet(make_side(0), pair[0], (uintptr_t)buffer, mr->rkey)};
+    return (struct child){pid, pair[0], exchange_and_connect(make_side(0), pair[0], (uintptr_t)buffer, mr->rkey)};
 }
 
 static void end_child(struct child *child)
@@ -383,13 +383,13 @@ CASE(write_then_message)
 {
     (void)two;
     WRITE(&one->a, OWN, FAR);
-    message(&one->a, &one->b);
+    send_message(&one->a, &one->b);
     READ(&one->b, FAR2, FAR);
 }
 CASE(read_then_message)
 {
     READ(&one->a, FAR, INTO);
-    message(&one->a, &one->b);
+    send_message(&one->a, &one->b);
     WRITE(&two->b, OWN, FAR);
 }
 CASE(read_then_fenced_message)
@@ -403,7 +403,7 @@ CASE(read_then_fenced_message)
 CASE(message_of_another_queue)
 {
     WRITE(&one->a, OWN, FAR);
-    message(&two->a, &two->b);
+    send_message(&two->a, &two->b);
     READ(&two->b, FAR2, FAR);
 }
 CASE(immediate)
@@ -453,7 +453,7 @@ static void *write_later(void *links)
 CASE(threads)
 {
     (void)two;
-    const pthread_t thread = begin(write_later, one);
+    const pthread_t thread = start_thread(write_later, one);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
     done(0);
@@ -473,7 +473,7 @@ static void *write_locked(void *links)
 CASE(threads_with_mutex)
 {
     (void)two;
-    const pthread_t thread = begin(write_locked, one);
+    const pthread_t thread = start_thread(write_locked, one);
     pthread_mutex_lock(&mutex);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
@@ -490,19 +490,19 @@ static void *write_and_poll(void *links)
 }
 CASE(thread_joined)
 {
-    pthread_join(begin(write_and_poll, one), NULL);
+    pthread_join(start_thread(write_and_poll, one), NULL);
     WRITE(&two->a, OWN2, FAR);
 }
 CASE(thread_created)
 {
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
-    pthread_join(begin(write_and_poll, two), NULL);
+    pthread_join(start_thread(write_and_poll, two), NULL);
 }
 CASE(thread_created_early)
 {
     WRITE(&one->a, OWN, FAR);
-    pthread_join(begin(write_and_poll, two), NULL);
+    pthread_join(start_thread(write_and_poll, two), NULL);
 }
 static void *poll_later(void *links)
 {
@@ -515,7 +515,7 @@ static void *poll_later(void *links)
 CASE(polled_by_another)
 {
     (void)two;
-    const pthread_t thread = begin(poll_later, one);
+    const pthread_t thread = start_thread(poll_later, one);
     WRITE(&one->a, OWN, FAR);
     done(0);
     pthread_join(thread, NULL);
@@ -537,17 +537,17 @@ CASE(many_threads)
 {
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
-        threads[i] = begin(write_in_turn, i % 2 == 0 ? one : two);
+        threads[i] = start_thread(write_in_turn, i % 2 == 0 ? one : two);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
 /* As before, but the last thread does not wait for its turn. */
 CASE(many_threads_but_one)
 {
-    const pthread_t last = begin(write_later, one);
+    const pthread_t last = start_thread(write_later, one);
     pthread_t threads[THREADS];
     for (int i = 0; i < THREADS; i++)
-        threads[i] = begin(write_in_turn, one);
+        threads[i] = start_thread(write_in_turn, one);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     (void)two;
@@ -568,7 +568,7 @@ CASE(many_threads_but_one)
     {                                                                                                                  \
         (void)two;                                                                                                     \
         prepare;                                                                                                       \
-        const pthread_t thread = begin(name##_later, one);                                                             \
+        const pthread_t thread = start_thread(name##_later, one);                                                      \
         WRITE(&one->a, OWN, FAR);                                                                                      \
         poll_one(&one->a);                                                                                             \
         wake;                                                                                                          \
@@ -727,7 +727,7 @@ CHILD(child_writes)
 CASE(processes)
 {
     (void)two;
-    struct child child = begin_child(child_writes);
+    struct child child = start_child(child_writes);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
     done(0);
@@ -741,7 +741,7 @@ CHILD(child_writes_after_barrier)
 CASE(processes_with_barrier)
 {
     (void)two;
-    struct child child = begin_child(child_writes_after_barrier);
+    struct child child = start_child(child_writes_after_barrier);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
     barrier(child.socket);
@@ -750,7 +750,7 @@ CASE(processes_with_barrier)
 CASE(processes_with_early_barrier)
 {
     (void)two;
-    struct child child = begin_child(child_writes_after_barrier);
+    struct child child = start_child(child_writes_after_barrier);
     WRITE(&one->a, OWN, FAR);
     barrier(child.socket);
     end_child(&child);
@@ -766,7 +766,7 @@ CHILD(child_is_told)
 CASE(processes_with_message)
 {
     (void)two;
-    struct child child = begin_child(child_is_told);
+    struct child child = start_child(child_is_told);
     await(0);
     WRITE(&one->a, OWN, FAR);
     poll_one(&one->a);
@@ -776,7 +776,7 @@ CASE(processes_with_message)
 CASE(processes_with_early_message)
 {
     (void)two;
-    struct child child = begin_child(child_is_told);
+    struct child child = start_child(child_is_told);
     await(0);
     WRITE(&one->a, OWN, FAR);
     SEND(&child.side, OWN2);
@@ -793,7 +793,7 @@ CHILD(child_locks)
 CASE(processes_with_lock)
 {
     (void)two;
-    struct child child = begin_child(child_locks);
+    struct child child = start_child(child_locks);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     WRITE(&one->a, OWN, FAR);
@@ -814,7 +814,7 @@ CHILD(child_locks_another)
 CASE(processes_with_two_locks)
 {
     (void)two;
-    struct child child = begin_child(child_locks_another);
+    struct child child = start_child(child_locks_another);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     WRITE(&one->a, OWN, FAR);

@@ -71,11 +71,11 @@ static bool send_message(int session, uint32_t type, struct userdma_header heade
 
 static bool send_hello(int session, int fd)
 {
-    const struct userdma_hello send_hello = {.version = USERDMA_SESSION_VERSION};
-    return send_message(session, USERDMA_HELLO, (struct userdma_header){0}, &send_hello, sizeof send_hello, fd);
+    const struct userdma_hello hello = {.version = USERDMA_SESSION_VERSION};
+    return send_message(session, USERDMA_HELLO, (struct userdma_header){0}, &hello, sizeof hello, fd);
 }
 
-/* Receives a reply's body, and the last of its descriptors. */
+/* Receives a reply, and stores `length` bytes of its body. Returns the last of its descriptors, or NOTHING. */
 static int receive_reply(int session, void *body, size_t length)
 {
     struct userdma_header header;
@@ -99,7 +99,7 @@ static void exchange_hello(int session, int fd)
     NEED(reply.error == 0, "HELLO: %s", strerror(reply.error));
 }
 
-/* Opens the first device. Returns its context's number; `doorbell` becomes its socket. */
+/* Opens the first device. Returns the daemon's number of the context, and stores its doorbell socket. */
 static uint32_t open_device(int session, int *doorbell)
 {
     const struct userdma_open open = {0};

@@ -13,7 +13,7 @@
 
 #define QKEY 0x1234567
 #define LENGTH 65536
-#define GRH 40
+#define GRH_BYTES 40
 #define GROUP "239.91.2.3"
 
 static struct options options;
@@ -22,11 +22,11 @@ static struct ibv_qp *ud[2];
 static struct ibv_ah *ah;
 static int wrong;
 
-static void check(const char *what, long long got, long long wanted)
+static void check(const char *what, long long actual, long long expected)
 {
-    if (got == wanted)
+    if (actual == expected)
         return;
-    printf("  %s: %lld, not %lld\n", what, got, wanted);
+    printf("  %s: %lld, not %lld\n", what, actual, expected);
     wrong++;
 }
 
@@ -59,16 +59,16 @@ static struct ibv_qp *create_ud(struct endpoint *end)
     return qp;
 }
 
-static struct ibv_ah *address(struct endpoint *from, union ibv_gid to)
+static struct ibv_ah *create_ah(struct endpoint *from, union ibv_gid to)
 {
     struct ibv_ah_attr attr = {
         .is_global = 1,
         .port_num = 1,
         .grh = {.dgid = to, .sgid_index = (uint8_t)from->gid_index, .hop_limit = 64},
     };
-    struct ibv_ah *made = ibv_create_ah(from->pd, &attr);
-    NEED(made, "ibv_create_ah: %s", strerror(errno));
-    return made;
+    struct ibv_ah *handle = ibv_create_ah(from->pd, &attr);
+    NEED(handle, "ibv_create_ah: %s", strerror(errno));
+    return handle;
 }
 
 static void post_receive(struct ibv_qp *qp, struct endpoint *end, uint64_t id, uint32_t length)
@@ -142,12 +142,12 @@ static void one_datagram(void)
     send_datagram(1, 1000, ah, ud[1]->qp_num, QKEY);
     expect(&ends[0], 1, IBV_WC_SUCCESS);
     const struct ibv_wc wc = expect(&ends[1], 10, IBV_WC_SUCCESS);
-    check("length", wc.byte_len, 1000 + GRH);
+    check("length", wc.byte_len, 1000 + GRH_BYTES);
     check("sender", wc.src_qp, ud[0]->qp_num);
     check("flags", (int)wc.wc_flags, IBV_WC_GRH | IBV_WC_WITH_IMM);
     check("immediate", ntohl(wc.imm_data), 77);
     check("P_Key index", wc.pkey_index, 0);
-    check("payload", memcmp(ends[1].buffer + GRH, ends[0].buffer, 1000), 0);
+    check("payload", memcmp(ends[1].buffer + GRH_BYTES, ends[0].buffer, 1000), 0);
     check("IPv4 in the header", ends[1].buffer[20], 0x45);
     check("source in the header", memcmp(ends[1].buffer + 32, ends[0].gid.raw + 12, 4), 0);
     check("destination in the header", memcmp(ends[1].buffer + 36, ends[1].gid.raw + 12, 4), 0);
@@ -174,26 +174,26 @@ static void reply_address(void)
     struct ibv_send_wr wr = {.wr_id = 3, .opcode = IBV_WR_SEND, .wr.ud = {back, wc.src_qp, QKEY}};
     NEED(post(ud[1], &ends[1], wr, 4) == 0, "ibv_post_send: %s", strerror(errno));
     expect(&ends[1], 3, IBV_WC_SUCCESS);
-    check("length", expect(&ends[0], 12, IBV_WC_SUCCESS).byte_len, 4 + GRH);
+    check("length", expect(&ends[0], 12, IBV_WC_SUCCESS).byte_len, 4 + GRH_BYTES);
     NEED(ibv_destroy_ah(back) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
 /* A datagram with a wrong Q_Key, or too long for the buffer, is dropped; the buffer receives the next one. */
 static void dropped_datagrams(void)
 {
-    post_receive(ud[1], &ends[1], 13, GRH + 100);
+    post_receive(ud[1], &ends[1], 13, GRH_BYTES + 100);
     send_datagram(4, 8, ah, ud[1]->qp_num, QKEY + 1);
     send_datagram(5, 101, ah, ud[1]->qp_num, QKEY);
     send_datagram(6, 100, ah, ud[1]->qp_num, QKEY);
     for (uint64_t id = 4; id <= 6; id++)
         expect(&ends[0], id, IBV_WC_SUCCESS);
-    check("length", expect(&ends[1], 13, IBV_WC_SUCCESS).byte_len, 100 + GRH);
+    check("length", expect(&ends[1], 13, IBV_WC_SUCCESS).byte_len, 100 + GRH_BYTES);
 }
 
 static void multicast(void)
 {
     const union ibv_gid gid = group();
-    struct ibv_ah *to = address(&ends[0], gid);
+    struct ibv_ah *to = create_ah(&ends[0], gid);
     NEED(ibv_attach_mcast(ud[1], &gid, 0) == 0, "ibv_attach_mcast: %s", strerror(errno));
     check("attached twice", ibv_attach_mcast(ud[1], &gid, 0), 0);
     check("no group", ibv_attach_mcast(ud[1], &ends[1].gid, 0), EINVAL);
@@ -201,7 +201,7 @@ static void multicast(void)
     post_receive(ud[1], &ends[1], 14, 2000);
     send_datagram(7, 300, to, 0xffffff, QKEY);
     expect(&ends[0], 7, IBV_WC_SUCCESS);
-    check("length", expect(&ends[1], 14, IBV_WC_SUCCESS).byte_len, 300 + GRH);
+    check("length", expect(&ends[1], 14, IBV_WC_SUCCESS).byte_len, 300 + GRH_BYTES);
     check("the group in the header", memcmp(ends[1].buffer + 36, gid.raw + 12, 4), 0);
     check("destroyed while attached", ibv_destroy_qp(ud[1]), EBUSY);
     check("detached", ibv_detach_mcast(ud[1], &gid, 0), 0);
@@ -211,7 +211,7 @@ static void multicast(void)
     send_datagram(9, 9, ah, ud[1]->qp_num, QKEY);
     expect(&ends[0], 8, IBV_WC_SUCCESS);
     expect(&ends[0], 9, IBV_WC_SUCCESS);
-    check("length", expect(&ends[1], 15, IBV_WC_SUCCESS).byte_len, 9 + GRH);
+    check("length", expect(&ends[1], 15, IBV_WC_SUCCESS).byte_len, 9 + GRH_BYTES);
     NEED(ibv_destroy_ah(to) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
@@ -330,7 +330,7 @@ int main(int argc, char **argv)
     create_endpoint(&ends[1], second ? open_named(second) : ends[0].context, &options, LENGTH, 1);
     for (int i = 0; i < 2; i++)
         ud[i] = create_ud(&ends[i]);
-    ah = address(&ends[0], ends[1].gid);
+    ah = create_ah(&ends[0], ends[1].gid);
     int failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)

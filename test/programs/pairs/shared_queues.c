@@ -15,7 +15,7 @@
 
 #define CHUNK 1024 /* bytes of the buffer for each receive request */
 
-static struct ibv_qp *make_qp(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
+static struct ibv_qp *create_qp_of_type(int side, enum ibv_qp_type type, struct ibv_srq *srq, struct ibv_xrcd *xrcd)
 {
     struct ibv_qp_init_attr_ex init = {
         .send_cq = ends[side].cq,
@@ -39,7 +39,7 @@ static struct ibv_qp *make_qp(int side, enum ibv_qp_type type, struct ibv_srq *s
     return qp;
 }
 
-static void join_one(int side, struct ibv_qp *qp, struct ibv_qp *peer)
+static void connect_qp(int side, struct ibv_qp *qp, struct ibv_qp *peer)
 {
     struct endpoint end = ends[side];
     struct address address = address_of(&ends[!side]);
@@ -48,18 +48,18 @@ static void join_one(int side, struct ibv_qp *qp, struct ibv_qp *peer)
     connect_to(&end, &address, &options);
 }
 
-static void join_both(struct ibv_qp *sender, struct ibv_qp *receiver)
+static void connect_both(struct ibv_qp *sender, struct ibv_qp *receiver)
 {
-    join_one(0, sender, receiver);
-    join_one(1, receiver, sender);
+    connect_qp(0, sender, receiver);
+    connect_qp(1, receiver, sender);
 }
 
-static void free_qp(struct ibv_qp *qp)
+static void destroy_qp(struct ibv_qp *qp)
 {
     NEED(ibv_destroy_qp(qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
 }
 
-static struct ibv_srq *make_srq(uint32_t max_wr)
+static struct ibv_srq *create_srq(uint32_t max_wr)
 {
     struct ibv_srq_init_attr init = {.attr = {.max_wr = max_wr, .max_sge = 1}};
     struct ibv_srq *srq = ibv_create_srq(ends[1].pd, &init);
@@ -67,7 +67,7 @@ static struct ibv_srq *make_srq(uint32_t max_wr)
     return srq;
 }
 
-static void free_srq(struct ibv_srq *srq)
+static void destroy_srq(struct ibv_srq *srq)
 {
     NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
 }
@@ -124,29 +124,29 @@ static struct ibv_wc completion(int side, uint64_t id, int status)
 }
 
 /* The completion of receive request `id` must have `value`, on queue pair `qp`. */
-static void received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
+static void expect_received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = completion(1, id, IBV_WC_SUCCESS);
     check("queue pair of the completion", (int)wc.qp_num, (int)qp->qp_num);
     check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
 }
 
-/* The next asynchronous event; `element` is its object. Without an event 0 types match. */
-static void event(enum ibv_event_type type, const void *element)
+/* The next asynchronous event, within 10 seconds, must have this type and be of the object `element`. */
+static void expect_event(enum ibv_event_type type, const void *element)
 {
     struct ibv_async_event event;
-    struct pollfd watched = {.fd = context->async_fd, .events = POLLIN};
-    NEED(poll(&watched, 1, 10000) == 1, "there is no event %d", type);
+    struct pollfd async_fd = {.fd = context->async_fd, .events = POLLIN};
+    NEED(poll(&async_fd, 1, 10000) == 1, "there is no event %d", type);
     NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
     check("event", event.event_type, type);
     check("element of the event", (const void *)event.element.srq == element, 1);
     ibv_ack_async_event(&event);
 }
 
-static void no_event(void)
+static void expect_no_event(void)
 {
-    struct pollfd watched = {.fd = context->async_fd, .events = POLLIN};
-    check("events", poll(&watched, 1, 0), 0);
+    struct pollfd async_fd = {.fd = context->async_fd, .events = POLLIN};
+    check("events", poll(&async_fd, 1, 0), 0);
 }
 
 static struct ibv_srq_attr query(struct ibv_srq *srq)
@@ -161,19 +161,19 @@ static struct ibv_srq_attr query(struct ibv_srq *srq)
 /* Two queue pairs take requests from one queue, in the order in which their messages arrive. */
 static void order(void)
 {
-    struct ibv_srq *srq = make_srq(8);
+    struct ibv_srq *srq = create_srq(8);
     struct ibv_qp *from[2], *to[2];
     for (int i = 0; i < 2; i++) {
-        from[i] = make_qp(0, IBV_QPT_RC, NULL, NULL);
-        to[i] = make_qp(1, IBV_QPT_RC, srq, NULL);
-        join_both(from[i], to[i]);
+        from[i] = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+        to[i] = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+        connect_both(from[i], to[i]);
     }
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
     for (int i = 0; i < 4; i++) {
         send_byte(from[i & 1], (uint64_t)i, (uint8_t)(10 + i), 0);
         completion(0, (uint64_t)i, IBV_WC_SUCCESS);
-        received(100 + (uint64_t)i, (uint8_t)(10 + i), to[i & 1]);
+        expect_received(100 + (uint64_t)i, (uint8_t)(10 + i), to[i & 1]);
     }
     check("destroy of a queue in use", ibv_destroy_srq(srq), EBUSY);
     struct ibv_qp_attr attr;
@@ -184,18 +184,19 @@ static void order(void)
     send_byte(from[0], 9, 1, 0);
     completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
     for (int i = 0; i < 2; i++) {
-        free_qp(from[i]);
-        free_qp(to[i]);
+        destroy_qp(from[i]);
+        destroy_qp(to[i]);
     }
-    free_srq(srq);
+    destroy_srq(srq);
 }
 
 /* Below the limit the queue raises one event, and must be armed again. */
 static void limit(void)
 {
-    struct ibv_srq *srq = make_srq(8);
-    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
-    join_both(from, to);
+    struct ibv_srq *srq = create_srq(8);
+    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(from, to);
     for (uint64_t id = 100; id < 105; id++)
         post_shared(srq, id);
     struct ibv_srq_attr attr = {.srq_limit = 4};
@@ -204,32 +205,33 @@ static void limit(void)
     for (int i = 0; i < 4; i++) {
         send_byte(from, (uint64_t)i, (uint8_t)i, 0);
         completion(0, (uint64_t)i, IBV_WC_SUCCESS);
-        received(100 + (uint64_t)i, (uint8_t)i, to);
+        expect_received(100 + (uint64_t)i, (uint8_t)i, to);
         if (i == 0)
-            no_event();
+            expect_no_event();
         if (i == 1)
-            event(IBV_EVENT_SRQ_LIMIT_REACHED, srq);
+            expect_event(IBV_EVENT_SRQ_LIMIT_REACHED, srq);
     }
-    no_event();
+    expect_no_event();
     check("limit afterwards", (int)query(srq).srq_limit, 0);
     attr.srq_limit = 1000;
     check("a limit beyond the queue", ibv_modify_srq(srq, &attr, IBV_SRQ_LIMIT), EINVAL);
-    free_qp(from);
-    free_qp(to);
-    free_srq(srq);
+    destroy_qp(from);
+    destroy_qp(to);
+    destroy_srq(srq);
 }
 
 /* A resized queue keeps its posted requests, in order. */
 static void resize(void)
 {
-    struct ibv_srq *srq = make_srq(4);
-    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
-    join_both(from, to);
+    struct ibv_srq *srq = create_srq(4);
+    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(from, to);
     for (uint64_t id = 100; id < 104; id++)
         post_shared(srq, id);
     send_byte(from, 0, 50, 0);
     completion(0, 0, IBV_WC_SUCCESS);
-    received(100, 50, to);
+    expect_received(100, 50, to);
     struct ibv_srq_attr attr = {.max_wr = 40};
     NEED(ibv_modify_srq(srq, &attr, IBV_SRQ_MAX_WR) == 0, "ibv_modify_srq: %s", strerror(errno));
     check("max_wr", query(srq).max_wr >= 40, 1);
@@ -240,39 +242,40 @@ static void resize(void)
     for (uint64_t i = 1; i < 40; i++) {
         send_byte(from, i, (uint8_t)(50 + i), 0);
         completion(0, i, IBV_WC_SUCCESS);
-        received(100 + i, (uint8_t)(50 + i), to);
+        expect_received(100 + i, (uint8_t)(50 + i), to);
     }
-    free_qp(from);
-    free_qp(to);
-    free_srq(srq);
+    destroy_qp(from);
+    destroy_qp(to);
+    destroy_srq(srq);
 }
 
 /* A queue pair in the error state takes no more requests, and raises an event after its last one. */
 static void last_request(void)
 {
-    struct ibv_srq *srq = make_srq(4);
-    struct ibv_qp *from = make_qp(0, IBV_QPT_RC, NULL, NULL), *to = make_qp(1, IBV_QPT_RC, srq, NULL);
-    join_both(from, to);
+    struct ibv_srq *srq = create_srq(4);
+    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(from, to);
     post_shared(srq, 100);
     post_shared(srq, 101);
     send_byte(from, 0, 7, 0);
     completion(0, 0, IBV_WC_SUCCESS);
-    received(100, 7, to);
+    expect_received(100, 7, to);
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
     NEED(ibv_modify_qp(to, &attr, IBV_QP_STATE) == 0, "to ERR: %s", strerror(errno));
-    event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
-    free_qp(to);
-    free_qp(from);
+    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
+    destroy_qp(to);
+    destroy_qp(from);
     /* The remaining request goes to the next message. */
-    from = make_qp(0, IBV_QPT_RC, NULL, NULL);
-    to = make_qp(1, IBV_QPT_RC, srq, NULL);
-    join_both(from, to);
+    from = create_qp_of_type(0, IBV_QPT_RC, NULL, NULL);
+    to = create_qp_of_type(1, IBV_QPT_RC, srq, NULL);
+    connect_both(from, to);
     send_byte(from, 1, 8, 0);
     completion(0, 1, IBV_WC_SUCCESS);
-    received(101, 8, to);
-    free_qp(to);
-    free_qp(from);
-    free_srq(srq);
+    expect_received(101, 8, to);
+    destroy_qp(to);
+    destroy_qp(from);
+    destroy_srq(srq);
 }
 
 /* ---- XRC ---- */
@@ -312,8 +315,9 @@ static void xrc_operations(void)
     NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
     uint32_t number[2];
     struct ibv_srq *srq[2] = {make_xsrq(xrcd, &number[0]), make_xsrq(xrcd, &number[1])};
-    struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
-    join_both(from, to);
+    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
+    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    connect_both(from, to);
     struct ibv_qp_attr attr;
     struct ibv_qp_init_attr init;
     NEED(ibv_query_qp(to, &attr, IBV_QP_STATE, &init) == 0, "ibv_query_qp: %s", strerror(errno));
@@ -323,10 +327,10 @@ static void xrc_operations(void)
         post_shared(srq[id & 1], id);
     send_byte(from, 1, 31, number[1]);
     completion(0, 1, IBV_WC_SUCCESS);
-    received(101, 31, to);
+    expect_received(101, 31, to);
     send_byte(from, 2, 32, number[0]);
     completion(0, 2, IBV_WC_SUCCESS);
-    received(100, 32, to);
+    expect_received(100, 32, to);
     send_on(from, 3, IBV_WR_SEND_WITH_IMM, 33, CHUNK, number[1]);
     completion(0, 3, IBV_WC_SUCCESS);
     struct ibv_wc wc = completion(1, 103, IBV_WC_SUCCESS);
@@ -352,12 +356,12 @@ static void xrc_operations(void)
     /* There is no SRQ with this number: the responder answers with NAK invalid request. */
     send_byte(from, 8, 1, 0x123456);
     completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
-    event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
-    event(IBV_EVENT_QP_REQ_ERR, to);
-    free_qp(from);
-    free_qp(to);
-    free_srq(srq[0]);
-    free_srq(srq[1]);
+    expect_event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
+    expect_event(IBV_EVENT_QP_REQ_ERR, to);
+    destroy_qp(from);
+    destroy_qp(to);
+    destroy_srq(srq[0]);
+    destroy_srq(srq[1]);
     close_domain(xrcd);
 }
 
@@ -374,7 +378,7 @@ static void domain_flags(void)
     NEED(first && second, "ibv_open_xrcd: %s", strerror(errno));
     NEED(!open_domain(fd, O_CREAT | O_EXCL), "a domain created twice");
     check("errno of a domain created twice", errno, EINVAL);
-    struct ibv_qp *qp = make_qp(1, IBV_QPT_XRC_RECV, NULL, first);
+    struct ibv_qp *qp = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, first);
     struct ibv_qp_open_attr open = {.comp_mask = IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_TYPE,
                                     .qp_num = qp->qp_num,
                                     .xrcd = second,
@@ -384,8 +388,8 @@ static void domain_flags(void)
     open.qp_num++;
     NEED(!ibv_open_qp(context, &open), "a target that does not exist");
     check("errno of a target that does not exist", errno, EINVAL);
-    free_qp(qp);
-    free_qp(again);
+    destroy_qp(qp);
+    destroy_qp(again);
     close_domain(second);
     close_domain(first);
     NEED(!open_domain(fd, 0), "a domain that every process has closed");
@@ -429,11 +433,11 @@ static int other_process(int file, int in, int out)
     post_shared(srq, 100);
     post_shared(srq, 101);
     send_numbers(out, (struct numbers){.srqn = number});
-    received(100, 61, qp);
+    expect_received(100, 61, qp);
     send_numbers(out, (struct numbers){.value = ends[1].buffer[0]});
-    received(101, 62, qp);
-    free_qp(qp);
-    free_srq(srq);
+    expect_received(101, 62, qp);
+    destroy_qp(qp);
+    destroy_srq(srq);
     close_domain(xrcd);
     send_numbers(out, (struct numbers){.value = passes});
     return 0;
@@ -460,14 +464,15 @@ static void two_processes(void)
     close(from_child[1]);
     struct ibv_xrcd *xrcd = open_domain(file, O_CREAT);
     NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
-    struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
-    join_both(from, to);
+    struct ibv_qp *from = create_qp_of_type(0, IBV_QPT_XRC_SEND, NULL, NULL);
+    struct ibv_qp *to = create_qp_of_type(1, IBV_QPT_XRC_RECV, NULL, xrcd);
+    connect_both(from, to);
     send_numbers(to_child[1], (struct numbers){.value = to->qp_num});
     const uint32_t srqn = receive_numbers(from_child[0]).srqn;
     send_byte(from, 1, 61, srqn);
     completion(0, 1, IBV_WC_SUCCESS);
     check("byte that the other process got", (int)receive_numbers(from_child[0]).value, 61);
-    free_qp(to);
+    destroy_qp(to);
     close_domain(xrcd);
     send_byte(from, 2, 62, srqn);
     completion(0, 2, IBV_WC_SUCCESS);
@@ -478,7 +483,7 @@ static void two_processes(void)
     /* The target is destroyed with its last process. */
     send_byte(from, 3, 63, srqn);
     completion(0, 3, IBV_WC_RETRY_EXC_ERR);
-    free_qp(from);
+    destroy_qp(from);
     close(file);
     unlink(path);
 }
