@@ -27,7 +27,7 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
 /** So many objects that the memory of code that is compiled meanwhile, a few 100 KB, does not matter. */
 const MANY = 20_000
 
-/** Bytes per object, by the kinds of bench/object-makers.ts. For `held` kinds the library's objects are included. */
+/** Bytes per object, by the kinds of bench/object-makers.ts. Those named "library …" include the library's objects. */
 const LIMITS = {
   pd: 200,
   mr: 330,
