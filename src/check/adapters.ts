@@ -1,6 +1,7 @@
 /*
- * "Works here, fails there": operations and sizes that a program requests, compared with the adapters of `--like`
- * (spec/check/adapters.ts). Calls that were refused here are left out.
+ * Findings about operations and sizes that work on userdma's device and fail on an adapter that `--like` names: the
+ * calls and requests of a program are compared with the table of adapters (spec/check/adapters.ts). Calls that userdma
+ * refused are left out. The detector also finds forks with registered memory and without ibv_fork_init.
  */
 import {
   type AdapterName,
@@ -12,14 +13,14 @@ import {
 import { AccessFlags, MrKind } from '../spec/enums.ts'
 import { pageAbove, pageBelow } from '../spec/memory.ts'
 import { WrOpcode } from '../spec/work.ts'
+import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
-import type { Place } from './reporting.ts'
-import type { Topic, World } from './topic.ts'
+import type { Occurrence } from './reporting.ts'
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE } = WrOpcode.values
 const { REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 
-/** Operations that calls need, by `class.method`. */
+/** Operations that calls use, by `class.method`. */
 const callOperations: Readonly<Record<string, OperationName>> = {
   'rc_qp.create': 'rc',
   'uc_qp.create': 'uc',
@@ -30,32 +31,36 @@ const callOperations: Readonly<Record<string, OperationName>> = {
   'mw.create': 'mw',
   'ud_qp.attachMcast': 'multicast',
 }
+/** Operations that requests use, by ibv_wr_opcode. */
 const requestOperations: ReadonlyMap<number, OperationName> = new Map([
   [ATOMIC_CMP_AND_SWP, 'atomics'],
   [ATOMIC_FETCH_AND_ADD, 'atomics'],
   [FLUSH, 'flush'],
   [ATOMIC_WRITE, 'atomicWrite'],
 ])
+/** Operations that access flags of a region allow. */
 const accessOperations: readonly (readonly [bits: number, operation: OperationName])[] = [
   [REMOTE_ATOMIC, 'remoteAtomic'],
   [MW_BIND, 'mw'],
   [FLUSH_GLOBAL | FLUSH_PERSISTENT, 'flush'],
 ]
 
-interface Asked {
+/** A call with its arguments. */
+interface RequestingCall {
   readonly class: string
   readonly method: string
   readonly args: Readonly<Record<string, unknown>>
 }
 
-const numberIn = (value: unknown): number =>
+/** A numeric argument; 0 if the call has none. */
+const numberOf = (value: unknown): number =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : 0
 
 const isSrq = (name: string): boolean => name === 'srq' || name === 'xrc_srq'
 
-const operationsOf = ({ class: name, method, args }: Asked): OperationName[] => {
+const operationsOf = ({ class: name, method, args }: RequestingCall): OperationName[] => {
   const operation = callOperations[`${name}.${method}`]
-  const access = name === 'mr' ? numberIn(args.access) : 0
+  const access = name === 'mr' ? numberOf(args.access) : 0
   return [
     ...(operation === undefined ? [] : [operation]),
     ...(name === 'cq' && method === 'modify' && args.cqe !== undefined ? ['cqResize' as const] : []),
@@ -64,8 +69,8 @@ const operationsOf = ({ class: name, method, args }: Asked): OperationName[] => 
   ]
 }
 
-/** Sizes that a call requests, by limit. */
-const amountsOf = ({ class: name, args }: Asked): Partial<Record<LimitName, unknown>> => {
+/** The sizes that a call requests, by the name of their limit; undefined: the call does not set it. */
+const requestedSizes = ({ class: name, args }: RequestingCall): Partial<Record<LimitName, unknown>> => {
   if (isSrq(name)) return { max_srq_wr: args.maxWr, max_srq_sge: args.maxSge }
   if (name === 'cq') return { max_cqe: args.cqe }
   if (name === 'mr') return { max_mr_size: args.length }
@@ -75,43 +80,45 @@ const amountsOf = ({ class: name, args }: Asked): Partial<Record<LimitName, unkn
     max_send_wr: cap.maxSendWr,
     max_send_sge: cap.maxSendSge,
     max_inline_data: cap.maxInlineData,
-    // The sizes of a receive queue are ignored where there is a shared one.
+    // A queue pair with an SRQ has no receive queue of its own.
     ...(args.srq === undefined && { max_recv_wr: cap.maxRecvWr, max_recv_sge: cap.maxRecvSge }),
     max_rd_atomic: args.maxRdAtomic,
     max_dest_rd_atomic: args.maxDestRdAtomic,
   }
 }
 
-const textOf = (name: AdapterName): string => `${name} (${adapters[name].model})`
+const adapterText = (name: AdapterName): string => `${name} (${adapters[name].model})`
 
-export const createAdapters = (world: World): Topic => {
-  const { like = [], lockLimit = () => Number.POSITIVE_INFINITY } = world.sources
-  /** Bytes of the pages of each region, by object; and of all regions, by process. */
+export const createAdapterDetector = (services: DetectorServices): Detector => {
+  const { like = [], lockLimit = () => Number.POSITIVE_INFINITY } = services.sources
+  /** The process and the pinned bytes (whole pages) of each region, by `KnownObject.id`. */
   const pinned = new Map<number, { readonly pid: number; readonly bytes: number }>()
-  const sums = new Map<number, number>()
+  /** Pinned bytes of all regions of a process, by pid. */
+  const pinnedOfProcess = new Map<number, number>()
 
-  const need = (operation: OperationName, place: Place, object: KnownObject): void => {
+  const checkOperation = (operation: OperationName, occurrence: Occurrence, object: KnownObject): void => {
     for (const name of like) {
       const source = adapters[name].lacks[operation]
       if (source === undefined) continue
-      const text = `${textOf(name)} lacks ${operationNames[operation]}`
-      world.find('like-operation', place, { text, details: [`source: ${source}`], objects: [object] })
+      const text = `${adapterText(name)} lacks ${operationNames[operation]}`
+      services.report('like-operation', occurrence, { text, details: [`source: ${source}`], objects: [object] })
     }
   }
 
-  const ask = (limit: LimitName, amount: number, place: Place, object: KnownObject): void => {
+  const checkLimit = (limit: LimitName, requested: number, occurrence: Occurrence, object: KnownObject): void => {
     for (const name of like) {
       const [max, source, classes = [object.class]] = adapters[name].limits[limit] ?? []
-      if (max === undefined || amount <= max || !classes.includes(object.class)) continue
-      const text = `${limit} ${amount} exceeds ${max} of ${textOf(name)}`
-      world.find('like-limit', place, { text, details: [`source: ${source}`], objects: [object] })
+      if (max === undefined || requested <= max || !classes.includes(object.class)) continue
+      const text = `${limit} ${requested} exceeds ${max} of ${adapterText(name)}`
+      services.report('like-limit', occurrence, { text, details: [`source: ${source}`], objects: [object] })
     }
   }
 
-  const add = (pid: number, bytes: number): number => {
-    const sum = (sums.get(pid) ?? 0) + bytes
-    if (sum > 0) sums.set(pid, sum)
-    else sums.delete(pid)
+  /** Adds to the pinned bytes of a process, and returns their sum. */
+  const addPinned = (pid: number, bytes: number): number => {
+    const sum = (pinnedOfProcess.get(pid) ?? 0) + bytes
+    if (sum > 0) pinnedOfProcess.set(pid, sum)
+    else pinnedOfProcess.delete(pid)
     return sum
   }
 
@@ -119,24 +126,28 @@ export const createAdapters = (world: World): Topic => {
     const { pid, bytes } = pinned.get(region.id) ?? {}
     if (pid === undefined || bytes === undefined) return
     pinned.delete(region.id)
-    add(pid, -bytes)
+    addPinned(pid, -bytes)
   }
 
-  /** A region has this memory from now on. */
-  const pin = (region: KnownObject, range: { readonly start?: unknown; readonly length?: unknown }, place: Place) => {
+  /** A region was registered with this memory: reports if its process now pins more than RLIMIT_MEMLOCK. */
+  const pin = (
+    region: KnownObject,
+    range: { readonly start?: unknown; readonly length?: unknown },
+    occurrence: Occurrence,
+  ) => {
     const { program } = region
     if (program === undefined) return
     unpin(region)
-    const start = numberIn(range.start)
-    const bytes = pageAbove(start + numberIn(range.length)) - pageBelow(start)
+    const start = numberOf(range.start)
+    const bytes = pageAbove(start + numberOf(range.length)) - pageBelow(start)
     pinned.set(region.id, { pid: program.pid, bytes })
-    const sum = add(program.pid, bytes)
+    const sum = addPinned(program.pid, bytes)
     const limit = lockLimit(program)
-    // Once, when the limit is passed.
+    // Reported once: by the registration that exceeds the limit.
     if (sum <= limit || sum - bytes > limit) return
     const text = `${sum} bytes are registered, more than RLIMIT_MEMLOCK, ${limit}: ${like.join(', ')} would refuse this without CAP_IPC_LOCK`
     const details = ['source: Linux drivers/infiniband/core/umem.c, ib_umem_get']
-    world.find('like-memlock', place, { text, details, objects: [region] })
+    services.report('like-memlock', occurrence, { text, details, objects: [region] })
   }
 
   return {
@@ -145,27 +156,27 @@ export const createAdapters = (world: World): Topic => {
       if (like.length === 0 || refused !== undefined) return
       if (name === 'mr' && method === 'destroy') unpin(object)
       if (why !== 'call') return
-      for (const operation of operationsOf(call)) need(operation, call, object)
-      for (const [limit, amount] of Object.entries(amountsOf(call)))
-        ask(limit as LimitName, numberIn(amount), call, object)
+      for (const operation of operationsOf(call)) checkOperation(operation, call, object)
+      for (const [limit, requested] of Object.entries(requestedSizes(call)))
+        checkLimit(limit as LimitName, numberOf(requested), call, object)
       if (name !== 'mr') return
       const isMemory = (args.kind ?? MrKind.values.MEMORY) === MrKind.values.MEMORY
       if (method === 'create' && isMemory) pin(object, args, call)
       else if (method === 'modify' && args.translation !== undefined) pin(object, args.translation as object, call)
     },
     forked(pid, stack) {
-      const regions = [...pinned].filter(([, region]) => region.pid === pid).map(([id]) => world.objects.find(id))
+      const regions = [...pinned].filter(([, region]) => region.pid === pid).map(([id]) => services.objects.find(id))
       const [first] = regions
       if (first === undefined) return
       const count = `${regions.length} region${regions.length === 1 ? '' : 's'}`
       const text = `process ${pid} forks with ${count} registered, and without ibv_fork_init`
-      world.find('fork-unsafe', world.placeOf(first, stack), { text, objects: regions })
+      services.report('fork-unsafe', services.occurrenceAt(first, stack), { text, objects: regions })
     },
     posted(request) {
       const operation = requestOperations.get(request.opcode)
       if (operation === undefined || like.every(name => adapters[name].lacks[operation] === undefined)) return
-      const owner = world.objects.find(request.owner)
-      if (owner !== undefined) need(operation, world.placeOfPost(owner, request), owner)
+      const owner = services.objects.find(request.owner)
+      if (owner !== undefined) checkOperation(operation, services.occurrenceAtPost(owner, request), owner)
     },
   }
 }

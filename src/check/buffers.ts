@@ -1,97 +1,111 @@
 /*
- * Buffers of requests: memory that the device still uses belongs to it (IBA 10.6).
+ * Findings about the buffers of requests: a buffer belongs to the device until the request has completed (IBA 10.6).
+ * The detector finds send buffers that the program changes, buffers that two outstanding requests write to, and memory
+ * regions that are deregistered or unmapped with requests outstanding.
  *
- * Bytes of a send are hashed when the device fetches the send and when it has ended: writes of the program before the
- * fetch are not detected. By default requests and bytes are sampled (`isSample`; the driver samples bytes).
+ * A send buffer is hashed when the device fetches the send, and again when the device has finished it: a change before
+ * the fetch is not found. By default some sends are checked (`isSample`), and of long messages some bytes, which the
+ * driver selects; with `--buffers all` all sends and all bytes.
  */
 import { requestName } from '../spec/check/causes.ts'
 import type { WorkRequest } from '../spec/check/requests.ts'
 import { sendOperations, WcOpcode, WcStatus } from '../spec/work.ts'
+import type { Detector, DetectorServices } from './detector.ts'
 import type { KnownObject } from './objects.ts'
-import type { Topic, World } from './topic.ts'
 
 const { SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD } = WcOpcode.values
 const { SUCCESS } = WcStatus.values
 
-/** The first requests of each queue are all checked; of the later ones, one in SAMPLE. */
+/** The first FIRST_SAMPLES sends of each queue are checked, then one of SAMPLE_INTERVAL. */
 const FIRST_SAMPLES = 16
-const SAMPLE = 16
-/** Number of outstanding requests, the latest ones, with which a new one is compared. */
+const SAMPLE_INTERVAL = 16
+/** A new request is compared with at most this many outstanding requests of its queue, the latest ones. */
 const MAX_COMPARED = 64
-
 /** A queue with more outstanding requests is not checked for overlaps. */
 const MAX_OUTSTANDING = 1024
 
-/** The name of a request in a sentence: WRITE wr_id 5, receive wr_id 2. */
+/** A request in the text of a finding: `WRITE wr_id 5`, `receive wr_id 2`. */
 export const requestText = ({ opcode, wrId }: WorkRequest): string =>
   `${opcode < 0 ? 'receive' : requestName(opcode)} wr_id ${wrId}`
 
-const completionOf = (opcode: number): number =>
+/** The opcode (ibv_wc_opcode) of the completion of a send; −1 for a receive. */
+const completionOpcodeOf = (opcode: number): number =>
   (sendOperations as Readonly<Record<number, { readonly completion: number }>>)[opcode]?.completion ?? -1
 
 /** Whether the device reads the buffer. */
-const isSource = ({ opcode, elements }: WorkRequest): boolean => {
-  const kind = completionOf(opcode)
+const readsBuffer = ({ opcode, elements }: WorkRequest): boolean => {
+  const kind = completionOpcodeOf(opcode)
   return elements.length > 0 && (kind === SEND || kind === RDMA_WRITE)
 }
 
 /** Whether the device writes to the buffer. */
-const isTarget = ({ opcode }: WorkRequest): boolean => {
-  const kind = completionOf(opcode)
+const writesBuffer = ({ opcode }: WorkRequest): boolean => {
+  const kind = completionOpcodeOf(opcode)
   return opcode < 0 || kind === RDMA_READ || kind === COMP_SWAP || kind === FETCH_ADD
 }
 
-const isSample = ({ index }: WorkRequest): boolean => index < FIRST_SAMPLES || index % SAMPLE === 0
+const isSample = ({ index }: WorkRequest): boolean => index < FIRST_SAMPLES || index % SAMPLE_INTERVAL === 0
 
-/** The first address that both write to, of the first `bytes` of `one`; undefined: none. */
-const overlap = (one: WorkRequest, bytes: number, other: WorkRequest, otherBytes: number): number | undefined => {
-  let left = bytes
-  for (const { address, length } of one.elements) {
-    const end = address + Math.min(length, left)
-    let otherLeft = otherBytes
+/**
+ * The first address that is both in the first `bytes` bytes of the buffer of `request` and in the first `otherBytes` of
+ * that of `other`; undefined if the buffers do not overlap.
+ */
+const overlapAddress = (
+  request: WorkRequest,
+  bytes: number,
+  other: WorkRequest,
+  otherBytes: number,
+): number | undefined => {
+  let remaining = bytes
+  for (const { address, length } of request.elements) {
+    const end = address + Math.min(length, remaining)
+    let otherRemaining = otherBytes
     for (const element of other.elements) {
-      const otherEnd = element.address + Math.min(element.length, otherLeft)
+      const otherEnd = element.address + Math.min(element.length, otherRemaining)
       const start = Math.max(address, element.address)
       if (start < Math.min(end, otherEnd)) return start
-      otherLeft -= Math.min(element.length, otherLeft)
+      otherRemaining -= Math.min(element.length, otherRemaining)
     }
-    left -= Math.min(length, left)
+    remaining -= Math.min(length, remaining)
   }
   return undefined
 }
 
-interface Landed {
+/** A receive that a message of `bytes` has filled; `cq` and `count` as in RequestCompletion. */
+interface FilledReceive {
   readonly request: WorkRequest
   readonly bytes: number
   readonly cq: number
   readonly count: number
 }
 
-export const createBuffers = (world: World): Topic => {
-  /** Requests that the device has not finished, by owner, oldest first. */
+export const createBufferDetector = (services: DetectorServices): Detector => {
+  /** Requests that the device has not finished, by queue (WorkRequest.owner), oldest first. */
   const outstanding = new Map<number, WorkRequest[]>()
-  /** Hashes of sampled sends. */
+  /** Hashes of the buffers of outstanding sends, when they were fetched. */
   const hashes = new Map<WorkRequest, number>()
-  /** Messages in receives that were not polled, by owner. */
-  const landed = new Map<number, Landed[]>()
+  /** Filled receives whose completions were not polled, by queue. */
+  const filled = new Map<number, FilledReceive[]>()
 
-  const isAll = world.sources.buffers === 'all'
+  const checksAll = services.sources.buffers === 'all'
   const hashOf = ({ device }: KnownObject, request: WorkRequest): number | undefined =>
-    world.sources.digest?.(device, request, isAll)
+    services.sources.digest?.(device, request, checksAll)
 
-  const over = (request: WorkRequest): void => {
+  const removeOutstanding = (request: WorkRequest): void => {
     const requests = outstanding.get(request.owner)
     if (requests === undefined) return
-    // Requests of one queue end in order, those of a shared queue nearly so.
-    const at = requests.indexOf(request)
-    if (at === 0) requests.shift()
-    else if (at > 0) requests.splice(at, 1)
+    // Mostly the first one: requests of a queue end in order, and those of an SRQ nearly so.
+    const index = requests.indexOf(request)
+    if (index === 0) requests.shift()
+    else if (index > 0) requests.splice(index, 1)
   }
 
-  /** A request that uses a region, the oldest one. */
-  const userOf = (region: KnownObject): { readonly request: WorkRequest; readonly owner: KnownObject } | undefined => {
+  /** An outstanding request that uses a region, the oldest one of its queue. */
+  const outstandingUserOf = (
+    region: KnownObject,
+  ): { readonly request: WorkRequest; readonly owner: KnownObject } | undefined => {
     for (const [id, requests] of outstanding) {
-      const owner = world.objects.find(id)
+      const owner = services.objects.find(id)
       if (owner?.device !== region.device) continue
       for (const request of requests)
         if (request.elements.some(({ lkey, length }) => lkey === region.lkey && length > 0)) return { request, owner }
@@ -99,55 +113,58 @@ export const createBuffers = (world: World): Topic => {
     return undefined
   }
 
-  const findOverlap = (request: WorkRequest, other: WorkRequest, at: number, isLost: boolean): void => {
-    const owner = world.objects.find(request.owner)
+  /** `isLost`: a second message has overwritten the first; otherwise both requests are outstanding. */
+  const reportOverlap = (request: WorkRequest, other: WorkRequest, address: number, isLost: boolean): void => {
+    const owner = services.objects.find(request.owner)
     if (owner === undefined) return
     const both = `${requestText(other)} and ${requestText(request)} of ${owner.name}`
     const text = isLost
-      ? `the messages of ${both} were both written to address 0x${at.toString(16)}, before the first was polled`
-      : `${both} are outstanding, and both write to address 0x${at.toString(16)}`
-    world.find('receive-overlap', world.placeOfPost(owner, request), {
+      ? `the messages of ${both} were both written to address 0x${address.toString(16)}, before the first was polled`
+      : `${both} are outstanding, and both write to address 0x${address.toString(16)}`
+    services.report('receive-overlap', services.occurrenceAtPost(owner, request), {
       text,
       severity: isLost ? 'warning' : 'note',
-      moments: [world.postMoment(other, 'posted the other')],
+      moments: [services.postMoment(other, 'posted the other')],
       objects: [owner],
     })
   }
 
-  /** Compares a new request that the device writes to with the latest outstanding ones of its queue. */
-  const compare = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
+  /** Reports if a new request writes to the buffer of one of the latest outstanding requests of its queue. */
+  const checkOverlap = (request: WorkRequest, requests: readonly WorkRequest[]): void => {
     const latest = requests.length > MAX_COMPARED ? requests.slice(-MAX_COMPARED) : requests
     for (const other of latest) {
-      const at = isTarget(other) ? overlap(request, request.length, other, other.length) : undefined
-      if (at === undefined) continue
-      findOverlap(request, other, at, false)
+      const address = writesBuffer(other) ? overlapAddress(request, request.length, other, other.length) : undefined
+      if (address === undefined) continue
+      reportOverlap(request, other, address, false)
       return
     }
   }
 
-  const land = (request: WorkRequest, bytes: number, cq: number, count: number): void => {
-    const all = landed.get(request.owner) ?? []
-    landed.set(request.owner, all)
-    for (const other of all) {
-      const at = overlap(request, bytes, other.request, other.bytes)
-      if (at === undefined) continue
-      findOverlap(request, other.request, at, true)
+  /** Reports if a message has overwritten a message whose completion was not polled yet. */
+  const checkOverwritten = (request: WorkRequest, bytes: number, cq: number, count: number): void => {
+    const receives = filled.get(request.owner) ?? []
+    filled.set(request.owner, receives)
+    for (const other of receives) {
+      const address = overlapAddress(request, bytes, other.request, other.bytes)
+      if (address === undefined) continue
+      reportOverlap(request, other.request, address, true)
       break
     }
-    all.push({ request, bytes, cq, count })
-    if (all.length > MAX_COMPARED) all.shift()
+    receives.push({ request, bytes, cq, count })
+    if (receives.length > MAX_COMPARED) receives.shift()
   }
 
+  /** Reports if the bytes of a finished send are not those that it had when the device fetched it. */
   const checkBytes = (request: WorkRequest): void => {
     const before = hashes.get(request)
     if (before === undefined) return
     hashes.delete(request)
-    const owner = world.objects.find(request.owner)
+    const owner = services.objects.find(request.owner)
     const now = owner && hashOf(owner, request)
     if (now === undefined || now === before || owner === undefined) return
-    const region = world.objects.region(owner.device, request.elements[0]!.lkey)
+    const region = services.objects.region(owner.device, request.elements[0]!.lkey)
     const text = `the buffer of ${requestText(request)} of ${owner.name} was changed before the request completed`
-    world.find('send-buffer-changed', world.placeOfPost(owner, request), {
+    services.report('send-buffer-changed', services.occurrenceAtPost(owner, request), {
       text,
       objects: [owner, region],
     })
@@ -160,53 +177,53 @@ export const createBuffers = (world: World): Topic => {
         requests = []
         outstanding.set(request.owner, requests)
       }
-      if (isTarget(request) && requests.length <= MAX_OUTSTANDING) compare(request, requests)
+      if (writesBuffer(request) && requests.length <= MAX_OUTSTANDING) checkOverlap(request, requests)
       requests.push(request)
-      if (!isSource(request) || !(isAll || isSample(request))) return
-      const owner = world.objects.find(request.owner)
+      if (!readsBuffer(request) || !(checksAll || isSample(request))) return
+      const owner = services.objects.find(request.owner)
       const hash = owner && hashOf(owner, request)
       if (hash !== undefined) hashes.set(request, hash)
     },
     ended(request) {
-      over(request)
+      removeOutstanding(request)
       checkBytes(request)
     },
     completed(request, { status, bytes, cq, count }) {
       if (request.opcode >= 0) return
-      over(request)
-      if (status === SUCCESS && bytes > 0 && request.elements.length > 0) land(request, bytes, cq, count)
+      removeOutstanding(request)
+      if (status === SUCCESS && bytes > 0 && request.elements.length > 0) checkOverwritten(request, bytes, cq, count)
     },
     polled(cq, polled) {
-      for (const [owner, all] of landed) {
-        const left = all.filter(one => one.cq !== cq || one.count > polled)
-        if (left.length === 0) landed.delete(owner)
-        else if (left.length < all.length) landed.set(owner, left)
+      for (const [owner, receives] of filled) {
+        const unpolled = receives.filter(receive => receive.cq !== cq || receive.count > polled)
+        if (unpolled.length === 0) filled.delete(owner)
+        else if (unpolled.length < receives.length) filled.set(owner, unpolled)
       }
     },
     forgotten(owner) {
       for (const request of outstanding.get(owner) ?? []) hashes.delete(request)
       outstanding.delete(owner)
-      landed.delete(owner)
+      filled.delete(owner)
     },
     calling({ class: name, method, stack }, region) {
       if (name !== 'mr' || method !== 'destroy') return
-      const user = userOf(region)
+      const user = outstandingUserOf(region)
       if (user === undefined) return
       const { request, owner } = user
       const text = `${region.name} was deregistered while ${owner.name} has ${requestText(request)} outstanding`
-      world.find('region-in-use', world.placeOf(region, stack), {
+      services.report('region-in-use', services.occurrenceAt(region, stack), {
         text,
         severity: request.opcode < 0 ? 'warning' : 'error',
-        moments: [world.postMoment(request)],
+        moments: [services.postMoment(request)],
         objects: [region, owner],
       })
     },
     unmapped(region) {
-      const user = userOf(region)
+      const user = outstandingUserOf(region)
       const use = user && `, while ${user.owner.name} has ${requestText(user.request)} outstanding`
-      world.find('region-unmapped', world.placeOf(region, region.made.stack, region.made.what), {
+      services.report('region-unmapped', services.occurrenceAt(region, region.creation.stack, region.creation.what), {
         text: `memory of ${region.name} was unmapped before the region was deregistered${use ?? ''}`,
-        ...(user && { moments: [world.postMoment(user.request)] }),
+        ...(user && { moments: [services.postMoment(user.request)] }),
         objects: [region, user?.owner],
       })
     },

@@ -1,6 +1,8 @@
 /*
- * The engine of `userdma check`: calls, failures and requests come in, findings go out. It does no I/O, asks no clock
- * and knows neither core nor daemon; memory is bounded by the objects that are alive.
+ * The engine of `userdma check`: it receives the calls, requests and failures of programs, and reports findings. This
+ * file has the findings about single calls, failed requests and connections; the other kinds have detectors
+ * (detector.ts). The engine does no I/O, reads no clock and knows neither core nor daemon. Its memory is bounded by the
+ * objects and requests that exist.
  */
 
 import { type Failure, failureText } from '../spec/check/failures.ts'
@@ -11,57 +13,64 @@ import { QP_CLASSES } from '../spec/classes/qp/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { EventKind, MisuseKind, PostQueue } from '../spec/session.ts'
-import { createAdapters } from './adapters.ts'
-import { createBuffers } from './buffers.ts'
-import { areConnected, type DeviceWithGid, isPastRtr, misfitOf, misfits, readsFit, sideBySide } from './connection.ts'
-import { createDatagrams } from './datagrams.ts'
+import { createAdapterDetector } from './adapters.ts'
+import { createBufferDetector } from './buffers.ts'
+import {
+  areConnected,
+  attributeTable,
+  type DeviceWithGid,
+  hasReachedRtr,
+  mismatchBehind,
+  mismatches,
+  rdAtomicsFit,
+} from './connection.ts'
+import { createDatagramDetector } from './datagrams.ts'
+import {
+  type BeginningCall,
+  type CheckerSources,
+  type Detector,
+  DetectorServices,
+  noSources,
+  watcherFor,
+} from './detector.ts'
 import type { CheckedCall, CheckedFailure, Misuse, RefusedAttempt } from './events.ts'
-import { createLifetimes } from './lifetimes.ts'
-import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
-import { createQueues, type QueueTopic } from './queues.ts'
-import { createRaceTopic, type RaceTopic } from './races/topic.ts'
+import { createLifetimeDetector } from './lifetimes.ts'
+import { KnownObject, KnownObjects, moment, type QpAttributes, stateOf } from './objects.ts'
+import { createQueueDetector, type QueueDetector } from './queues.ts'
+import { createRaceDetector, type RaceDetector } from './races/detector.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-import { MAX_NAMED, type Place, Reporting } from './reporting.ts'
-import { type BeginningCall, noSources, requestsTo, type Topic, type TopicSources, World } from './topic.ts'
+import { FindingReporter, MAX_NAMED, type Occurrence } from './reporting.ts'
 
-/** Objects that programs leak; descriptors are closed by the system. */
-const isLeakable = (name: string): boolean =>
+/** Whether programs have to destroy objects of this class. Others are files, which the kernel closes at exit. */
+const mustBeDestroyed = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
 
-/**
- * Whether a call was refused because of its arguments; others are refused because of limits, or of missing features.
- */
-const isForArguments = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
+/** Whether an errno means wrong arguments. Calls are also refused because of limits or of unsupported features. */
+const isArgumentError = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
-/** The stack of the post of a failed request. */
-const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | undefined): Stack => {
-  if (own?.qpn === undefined) return []
-  const srq = own.uses.get('srq')
-  const places: readonly (readonly [number, number])[] =
-    failure.what === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG'
-      ? [
-          [PostQueue.SEND, own.qpn],
-          [PostQueue.BATCH, own.qpn],
-        ]
-      : failure.what === 'receive' || (failure.what === 'drop' && failure.wrId !== undefined)
-        ? [srq === undefined ? [PostQueue.RECEIVE, own.qpn] : [PostQueue.SHARED, srq.handle]]
-        : []
-  for (const [queue, number] of places) {
-    const stack = postStack(queue, number)
-    if (stack.length > 0) return stack
+/** The stack of the post of the failed request; empty: the failure is not about a request, or the stack is unknown. */
+const postStackOf = ({ failure, postStack }: CheckedFailure, qp: KnownObject | undefined): Stack => {
+  if (qp?.qpn === undefined) return []
+  if (failure.what === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG') {
+    const stack = postStack(PostQueue.SEND, qp.qpn)
+    // Sends of the ibv_wr_ interface are logged as BATCH.
+    return stack.length > 0 ? stack : postStack(PostQueue.BATCH, qp.qpn)
   }
-  return []
+  const isReceive = failure.what === 'receive' || (failure.what === 'drop' && failure.wrId !== undefined)
+  if (!isReceive) return []
+  const srq = qp.uses.get('srq')
+  return srq === undefined ? postStack(PostQueue.RECEIVE, qp.qpn) : postStack(PostQueue.SHARED, srq.handle)
 }
 
-/** Verbs for the creation and destruction of an object of a class. */
-const words = (name: string): { readonly created: string; readonly destroyed: string } =>
+/** The participles for the creation and destruction of an object of a class. */
+const participles = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
-/** A queue, by a PostQueue or EventKind. */
+/** Names a queue pair, SRQ or CQ: `queue` is a PostQueue or EventKind.POLL, `number` a queue pair number or handle. */
 type QueueName = Pick<RefusedPost, 'deviceNumber' | 'context' | 'queue' | 'number'>
 
-/** Findings about the attributes of both ends. */
-const aboutBothEnds: ReadonlySet<FindingId> = new Set([
+/** Findings that show a table of the attributes of both ends. */
+const showsBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
   'no-receive-posted',
   'path-mtu-mismatch',
@@ -69,86 +78,93 @@ const aboutBothEnds: ReadonlySet<FindingId> = new Set([
   'psn-mismatch',
 ])
 
-/** The bytes by which an access exceeds its region. */
-const boundsText = ({ cause: { args } }: Failure): string[] => {
+/** A line that says by how many bytes an access exceeds its region; none for failures with another cause. */
+const boundsLines = ({ cause: { args } }: Failure): string[] => {
   const { from, to, start, end } = args
   if (typeof from !== 'bigint' || typeof to !== 'bigint' || typeof start !== 'bigint' || typeof end !== 'bigint')
     return []
   const parts = [
     ...(from < start ? [`begins ${start - from} bytes before the region`] : []),
-    ...(to > end ? [`ends ${to - end} bytes behind the region`] : []),
+    ...(to > end ? [`ends ${to - end} bytes after its end`] : []),
   ]
   return parts.length === 0
     ? []
-    : [`the access of ${to - from} bytes ${parts.join(' and ')}, which has ${end - start} bytes`]
+    : [`the access of ${to - from} bytes ${parts.join(' and ')}; the region has ${end - start} bytes`]
 }
 
-/** Topics with files of their own. */
-const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams, createAdapters]
+/** The detectors that every checker has, beside that of queues. */
+const detectorFactories: readonly ((services: DetectorServices) => Detector)[] = [
+  createBufferDetector,
+  createDatagramDetector,
+  createAdapterDetector,
+]
 
 export class Checker {
   /** Receives the events of requests. */
   readonly requests: RequestWatcher
-  /** Calls so far. */
+  /** Number of calls so far. */
   calls = 0
-  readonly races: RaceTopic | undefined
+  /** Undefined if `CheckerSources` has no `races`. */
+  readonly races: RaceDetector | undefined
   readonly omit: NoteOmission
   readonly #objects: KnownObjects
   readonly #deviceWith: DeviceWithGid
-  readonly #reporting: Reporting
-  readonly #queues: QueueTopic
-  readonly #topics: readonly Topic[]
-  readonly #sources: TopicSources
+  readonly #reporter: FindingReporter
+  readonly #queues: QueueDetector
+  readonly #detectors: readonly Detector[]
+  readonly #sources: CheckerSources
 
-  constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: TopicSources = noSources) {
+  /** `report` is called once for each distinct finding. */
+  constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: CheckerSources = noSources) {
     this.#deviceWith = deviceWith
     this.#sources = sources
-    this.#reporting = new Reporting(report)
-    this.omit = this.#reporting.omit
+    this.#reporter = new FindingReporter(report)
+    this.omit = this.#reporter.omit
     this.#objects = new KnownObjects(this.omit)
-    const world = new World(this.#objects, this.#reporting, deviceWith, sources)
-    this.#queues = createQueues(world)
-    this.races = sources.races && createRaceTopic(world, sources.races)
+    const services = new DetectorServices(this.#objects, this.#reporter, deviceWith, sources)
+    this.#queues = createQueueDetector(services)
+    this.races = sources.races && createRaceDetector(services, sources.races)
     const { isCopiedByFork } = sources
-    this.#topics = [
+    this.#detectors = [
       this.#queues,
-      ...topics.map(create => create(world)),
-      ...(isCopiedByFork ? [createLifetimes(world, isCopiedByFork)] : []),
+      ...detectorFactories.map(create => create(services)),
+      ...(isCopiedByFork ? [createLifetimeDetector(services, isCopiedByFork)] : []),
       ...(this.races ? [this.races] : []),
     ]
-    this.requests = requestsTo(this.#objects, this.#topics)
+    this.requests = watcherFor(this.#objects, this.#detectors)
   }
 
   /** How often each finding was found, by its number − 1. */
   get counts(): readonly number[] {
-    return this.#reporting.counts
+    return this.#reporter.counts
   }
 
-  /** What was left out so far. */
+  /** What was left out so far, and how often. */
   get omissions(): readonly Omission[] {
     this.races?.join()
-    return [...this.#reporting.omitted].map(([id, count]) => ({ id, count }))
+    return [...this.#reporter.omitted].map(([id, count]) => ({ id, count }))
   }
 
   // ---- calls ----
 
-  /** A call of a program begins: the object with this id. */
+  /** A call of a program about the object with this id begins. */
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
-    if (known !== undefined) for (const topic of this.#topics) topic.calling?.(call, known)
+    if (known !== undefined) for (const detector of this.#detectors) detector.calling?.(call, known)
   }
 
-  /** A process is about to fork, without ibv_fork_init. */
+  /** A process that has not called ibv_fork_init is about to fork. */
   forked(pid: number, stack: Stack): void {
-    for (const topic of this.#topics) topic.forked?.(pid, stack)
+    for (const detector of this.#detectors) detector.forked?.(pid, stack)
   }
 
-  /** Memory of the region with this id was unmapped. */
+  /** The program has unmapped memory of the region with this id. */
   unmapped(id: number): void {
     const region = this.#objects.find(id)
-    if (region !== undefined) for (const topic of this.#topics) topic.unmapped?.(region)
+    if (region !== undefined) for (const detector of this.#detectors) detector.unmapped?.(region)
   }
 
+  /** A call of a program has ended. */
   called(call: CheckedCall): void {
     const before = call.object && this.#objects.find(call.object.id)
     this.calls++
@@ -157,7 +173,7 @@ export class Checker {
     else if (call.method === 'modify') this.#modified(call)
     else if (call.method === 'destroy') this.#destroyed(call)
     const known = before ?? (call.object && this.#objects.find(call.object.id))
-    if (known !== undefined) for (const topic of this.#topics) topic.called?.(call, known)
+    if (known !== undefined) for (const detector of this.#detectors) detector.called?.(call, known)
   }
 
   #refused(call: CheckedCall, { errno, reason }: { readonly errno: number; readonly reason: string }): void {
@@ -166,46 +182,47 @@ export class Checker {
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
       const users = [...(known?.users ?? [])]
-      const named = users.slice(0, MAX_NAMED).map(({ name }) => name)
+      const names = users.slice(0, MAX_NAMED).map(({ name }) => name)
       const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
-      const use = users.length === 0 ? 'in use' : `used by ${named.join(', ')}${more}`
-      const text = `${known?.name ?? call.class} cannot be ${words(call.class).destroyed}, it is ${use} (EBUSY)`
-      this.#reporting.find('destroy-busy', call, { text, objects: [known, ...users] })
-    } else if (isForArguments(errno) && isLeakable(call.class))
-      this.#reporting.find('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
+      const use = users.length === 0 ? 'in use' : `used by ${names.join(', ')}${more}`
+      const text = `${known?.name ?? call.class} cannot be ${participles(call.class).destroyed}, it is ${use} (EBUSY)`
+      this.#reporter.report('destroy-busy', call, { text, objects: [known, ...users] })
+    } else if (isArgumentError(errno) && mustBeDestroyed(call.class))
+      this.#reporter.report('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
   }
 
-  /** A call whose arguments cannot be decoded. */
-  refusedAttempt({ attempt, errno, reason, ...place }: RefusedAttempt): void {
-    if (isForArguments(errno))
-      this.#reporting.find('refused-call', place, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
+  /** A call was refused before it could be decoded. */
+  refusedAttempt({ attempt, errno, reason, ...occurrence }: RefusedAttempt): void {
+    if (isArgumentError(errno))
+      this.#reporter.report('refused-call', occurrence, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
   }
 
   #created(call: CheckedCall): void {
     const { object, args } = call
     if (object === undefined) return
-    const made = moment(words(call.class).created, call.time, call.stack)
-    const known = new KnownObject(object, call, made, this.#objects.usedBy(args))
+    const creation = moment(participles(call.class).created, call.time, call.stack)
+    const known = new KnownObject(object, call, creation, this.#objects.usedBy(args))
     this.#objects.add(known)
     if (!known.isQp) return
-    this.#setValues(known, args)
+    this.#setAttributes(known, args)
     for (const cq of new Set([known.uses.get('sendCq'), known.uses.get('recvCq')]))
-      if (cq !== undefined) this.#checkSize(cq, call)
+      if (cq !== undefined) this.#checkCqSize(cq, call)
   }
 
-  #checkSize(cq: KnownObject, call: CheckedCall): void {
+  /** Reports if more requests of the queue pairs that use a CQ can complete than it has entries. */
+  #checkCqSize(cq: KnownObject, call: CheckedCall): void {
     let requests = 0
     for (const user of cq.users) {
-      if (user.uses.get('sendCq') === cq) requests += user.sends
-      if (user.uses.get('recvCq') === cq && !user.uses.has('srq')) requests += user.receives
+      if (user.uses.get('sendCq') === cq) requests += user.requestedSends
+      if (user.uses.get('recvCq') === cq && !user.uses.has('srq')) requests += user.requestedReceives
     }
     if (cq.size === undefined || requests <= cq.size) return
     const text = `${cq.name} has ${cq.size} entries, and ${requests} requests can complete into it`
-    this.#reporting.find('cq-too-small', call, { text, objects: [cq, ...cq.users] })
+    this.#reporter.report('cq-too-small', call, { text, objects: [cq, ...cq.users] })
   }
 
-  #setValues(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
-    const { state } = args as QpValues
+  #setAttributes(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
+    const { state } = args as QpAttributes
     if (state === QpState.values.RESET) known.reset()
     Object.assign(known.qp, args)
   }
@@ -215,17 +232,17 @@ export class Checker {
     if (known === undefined) return
     if (!known.isQp) {
       known.resized(call.args, call.out)
-      known.changed(moment('modified', call.time, call.stack))
+      known.addChange(moment('modified', call.time, call.stack))
       return
     }
-    const { state } = call.args as QpValues
-    this.#setValues(known, call.args)
-    const what = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
-    known.changed(moment(what, call.time, call.stack))
+    const { state } = call.args as QpAttributes
+    this.#setAttributes(known, call.args)
+    const action = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
+    known.addChange(moment(action, call.time, call.stack))
     if (state === QpState.values.RTS && known.qp.timeout === 0)
-      this.#reporting.find('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
+      this.#reporter.report('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
     if (state === QpState.values.RTR && this.#peerOf(known) === known)
-      this.#reporting.find('connected-to-itself', call, {
+      this.#reporter.report('connected-to-itself', call, {
         text: `${known.name} is connected to itself`,
         objects: [known],
       })
@@ -235,63 +252,66 @@ export class Checker {
     const known = call.object && this.#objects.find(call.object.id)
     if (known === undefined) return
     if (known.isQp) this.#checkConnection(known, call)
-    const what = {
-      call: words(call.class).destroyed,
+    const action = {
+      call: participles(call.class).destroyed,
       undo: 'rolled back',
       close: 'closed with its device',
       remove: 'removed with its device',
     }[call.why]
-    this.#objects.remove(known, moment(what, call.time, call.stack))
-    if (call.why === 'close' && isLeakable(known.class))
-      this.#reporting.find(
+    this.#objects.remove(known, moment(action, call.time, call.stack))
+    if (call.why === 'close' && mustBeDestroyed(known.class))
+      this.#reporter.report(
         'leak',
-        { ...call, stack: known.made.stack, what: known.made.what },
-        { text: `${known.name} was never ${words(call.class).destroyed}` },
+        { ...call, stack: known.creation.stack, action: known.creation.what },
+        { text: `${known.name} was never ${participles(call.class).destroyed}` },
       )
   }
 
-  /** A connection ends: attributes that did not fit were never reported if no request failed. */
-  #checkConnection(own: KnownObject, call: CheckedCall): void {
-    const peer = this.#peerOf(own)
-    if (own.isReported) return
-    if (peer === undefined && isPastRtr(own) && this.#peerDeviceOf(own) !== undefined && this.#objects.isComplete)
-      this.#reporting.find(
+  /**
+   * A queue pair is destroyed: reports attributes that do not fit those of its peer. If a request failed because of
+   * them, that was reported already.
+   */
+  #checkConnection(qp: KnownObject, call: CheckedCall): void {
+    const peer = this.#peerOf(qp)
+    if (qp.isReported) return
+    if (peer === undefined && hasReachedRtr(qp) && this.#peerDeviceOf(qp) !== undefined && this.#objects.isComplete)
+      this.#reporter.report(
         'no-peer-qp',
-        { ...call, program: own.program, what: 'disconnected' },
+        { ...call, program: qp.program, action: 'disconnected' },
         {
           severity: 'warning',
-          text: `${own.nameWithProgram} was connected to QP 0x${own.qp.destQpn?.toString(16)}, which never existed`,
-          objects: [own],
+          text: `${qp.nameWithProgram} was connected to QP 0x${qp.qp.destQpn?.toString(16)}, which never existed`,
+          objects: [qp],
         },
       )
-    if (peer === undefined || peer === own || peer.gone !== undefined) return
-    if (!areConnected(own, peer, this.#deviceWith)) return
-    const id = misfits(own, peer, this.#deviceWith)[0] ?? (readsFit(own, peer) ? undefined : 'rd-atomic-exceeds')
+    if (peer === undefined || peer === qp || peer.destruction !== undefined) return
+    if (!areConnected(qp, peer, this.#deviceWith)) return
+    const id = mismatches(qp, peer, this.#deviceWith)[0] ?? (rdAtomicsFit(qp, peer) ? undefined : 'rd-atomic-exceeds')
     if (id === undefined) return
-    this.#reporting.find(
+    this.#reporter.report(
       id,
-      { ...call, program: own.program, what: 'disconnected' },
+      { ...call, program: qp.program, action: 'disconnected' },
       {
         severity: 'warning',
-        text: `${own.nameWithProgram} was connected to ${peer.nameWithProgram}: ${findings[id].title}`,
-        details: sideBySide(own, peer),
-        objects: [own, peer],
+        text: `${qp.nameWithProgram} was connected to ${peer.nameWithProgram}: ${findings[id].title}`,
+        details: attributeTable(qp, peer),
+        objects: [qp, peer],
       },
     )
   }
 
-  /** The device of the peer, if it is here. */
+  /** The number of the peer's device; undefined: the queue pair has no peer, or its device is none of this process. */
   #peerDeviceOf({ qp: { address } }: KnownObject): number | undefined {
     return address && this.#deviceWith(address.dgid)
   }
 
-  #peerOf(own: KnownObject): KnownObject | undefined {
-    const device = this.#peerDeviceOf(own)
-    const { destQpn } = own.qp
+  #peerOf(qp: KnownObject): KnownObject | undefined {
+    const device = this.#peerDeviceOf(qp)
+    const { destQpn } = qp.qp
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
   }
 
-  /** The queue pair, shared queue or CQ of a PostQueue or EventKind. */
+  /** The queue pair, SRQ or CQ that a `QueueName` names. */
   #queueOf({ deviceNumber, context, queue, number }: QueueName): KnownObject | undefined {
     if (queue === EventKind.POLL) return this.#objects.byHandle(context, 'cq', number)
     return queue === PostQueue.SHARED
@@ -299,117 +319,125 @@ export class Checker {
       : this.#objects.qp(deviceNumber, number)
   }
 
-  /** What the program's library has seen of memory and queues. */
+  /** A program has used memory or a queue wrongly, as its preload library reports. */
   misused(misuse: Misuse): void {
-    const own = this.#queueOf(misuse)
+    const qp = this.#queueOf(misuse)
     const { deviceNumber, context, kind, queue, program } = misuse
-    if (own === undefined || own.gone !== undefined) return
+    if (qp === undefined || qp.destruction !== undefined) return
     if (kind === MisuseKind.INHERITED) {
-      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${own.nameWithProgram}, whose context it inherited by fork`
-      this.#reporting.find('context-inherited', { ...misuse, what: 'used' }, { text, objects: [own] })
+      const text = `process ${program?.pid} ${queue === EventKind.POLL ? 'polls' : 'posts to'} ${qp.nameWithProgram}, whose context it inherited by fork`
+      this.#reporter.report('context-inherited', { ...misuse, action: 'used' }, { text, objects: [qp] })
       return
     }
-    this.#sources.look?.(deviceNumber, context)
-    for (const topic of this.#topics) topic.misused?.(misuse, own)
+    // The detectors have to know the polls before the misuse.
+    this.#sources.scanContext?.(deviceNumber, context)
+    for (const detector of this.#detectors) detector.misused?.(misuse, qp)
   }
 
-  /** A post that was refused in the program itself. */
+  /** The program's library has refused a post. */
   refusedPost(post: RefusedPost): void {
-    const own = this.#queueOf(post)
-    const { id, text } = refusalOf(post, own)
-    // The program learns of it from the call's result, unlike of a completion in error.
+    const qp = this.#queueOf(post)
+    const { id, text } = refusalOf(post, qp)
+    // No error: the program can handle the refusal, since the result of the call reports it.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
-    this.#reporting.find(id, { ...post, what: 'posted' }, { text, severity, objects: [own] })
+    this.#reporter.report(id, { ...post, action: 'posted' }, { text, severity, objects: [qp] })
   }
 
   // ---- failures ----
 
+  /** A request failed, or a device reported another failure (spec/check/failures.ts). */
   failed(failed: CheckedFailure): void {
     const { time, deviceNumber, failure, peerDevice } = failed
-    const { device, qpn, cause, peer: named, what } = failure
-    const own = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
-    if (own !== undefined && what !== 'drop' && what !== 'flush') own.failure ??= failure
-    const usual = findingOfCause(cause.id)
-    if (usual === undefined || what === 'flush') return
-    // The sender's request has its own finding, if the sender is here.
+    const { device, qpn, cause, peer: failurePeer, what } = failure
+    const qp = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
+    if (qp !== undefined && what !== 'drop' && what !== 'flush') qp.failure ??= failure
+    const idOfCause = findingOfCause(cause.id)
+    if (idOfCause === undefined || what === 'flush') return
+    // The detector of datagrams reports the mismatch at the sender, if that is in this process.
     if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.source))) return
-    // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
-    const isRepeated = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
+    // The same failure is also reported by the CQ, or by the request of a peer that is in this process.
+    const isRepeated = cause.id === 'COMPLETION_LOST' || (qp !== undefined && this.#peerDeviceOf(qp) !== undefined)
     if (what === 'event' && isRepeated) return
-    const refusing =
-      named !== undefined && peerDevice !== undefined ? this.#objects.qp(peerDevice, named.qpn) : undefined
-    // A response that does not fit was no failure of the peer, and names none.
-    const peer = cause.id === 'BAD_RESPONSE' && own !== undefined ? this.#peerOf(own) : refusing
-    // The device itself changes states too.
-    if (peer !== undefined && typeof named?.state === 'number') peer.qp.state = named.state
-    for (const end of [own, peer]) if (end !== undefined) end.isReported = true
-    const misfit = own !== undefined && peer !== undefined ? misfitOf(cause.id, own, peer) : undefined
-    const id = misfit ?? usual
-    const where = {
+    // BAD_RESPONSE is found at the requester, and so names no peer.
+    const peer =
+      cause.id === 'BAD_RESPONSE' && qp !== undefined
+        ? this.#peerOf(qp)
+        : failurePeer !== undefined && peerDevice !== undefined
+          ? this.#objects.qp(peerDevice, failurePeer.qpn)
+          : undefined
+    // The device may have moved the peer to ERR or SQE without a call.
+    if (peer !== undefined && typeof failurePeer?.state === 'number') peer.qp.state = failurePeer.state
+    for (const end of [qp, peer]) if (end !== undefined) end.isReported = true
+    const mismatch = qp !== undefined && peer !== undefined ? mismatchBehind(cause.id, qp, peer) : undefined
+    const id = mismatch ?? idOfCause
+    const occurrence: Occurrence = {
       time,
       device,
-      program: failed.program ?? own?.program,
-      stack: postStackOf(failed, own),
-      what: what === 'send' ? 'posted' : 'posted the receive',
+      program: failed.program ?? qp?.program,
+      stack: postStackOf(failed, qp),
+      action: what === 'send' ? 'posted' : 'posted the receive',
     }
-    if (id === 'no-answer') this.#findUnanswered(id, where, failure, own, peer)
+    if (id === 'no-answer') this.#reportUnanswered(id, occurrence, failure, qp, peer)
     else {
       const key = cause.args.key
       const keyDevice = failure.ofPeer === true ? peerDevice : deviceNumber
       const region =
         typeof key === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, key) : undefined
-      this.#reporting.find(id, where, {
+      this.#reporter.report(id, occurrence, {
         text: failureText(failure),
         details: [
-          ...boundsText(failure),
-          ...(id === 'no-receive-posted' && own !== undefined && peer !== undefined
-            ? this.#queues.receiveCounts(own, peer)
+          ...boundsLines(failure),
+          ...(id === 'no-receive-posted' && qp !== undefined && peer !== undefined
+            ? this.#queues.receiveCounts(qp, peer)
             : []),
-          ...(own !== undefined && peer !== undefined && aboutBothEnds.has(id) ? sideBySide(own, peer) : []),
+          ...(qp !== undefined && peer !== undefined && showsBothEnds.has(id) ? attributeTable(qp, peer) : []),
         ],
-        objects: [own, peer, region, this.#namedBy(failed)],
+        objects: [qp, peer, region, this.#objectOfCause(failed)],
       })
     }
   }
 
-  /** The object that the arguments of a cause name, which has no queue pair. */
-  #namedBy({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
+  /** The object that the arguments of a cause name; undefined: they name none, or an unknown one. */
+  #objectOfCause({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
     const { cq, object, number } = cause.args
     if (typeof cq === 'number') return this.#objects.byHandle(context, 'cq', cq)
     if (typeof object !== 'string' || typeof number !== 'number') return undefined
     return object === 'qp' ? this.#objects.qp(deviceNumber, number) : this.#objects.byHandle(context, object, number)
   }
 
-  /** Retries ran out: the attributes of both ends, or the peer's own failure, say why if they are known. */
-  #findUnanswered(
+  /**
+   * Retries ran out. The finding is the first mismatch of attributes that explains it, or the peer's own first failure;
+   * otherwise `id`.
+   */
+  #reportUnanswered(
     id: FindingId,
-    where: Place,
+    occurrence: Occurrence,
     failure: Failure,
-    own: KnownObject | undefined,
+    qp: KnownObject | undefined,
     peer: KnownObject | undefined,
   ): void {
     const text = failureText(failure)
-    const objects = [own, peer]
+    const objects = [qp, peer]
     if (failure.peer?.state === 'none') {
-      this.#reporting.find('no-peer-qp', where, { text, objects })
+      this.#reporter.report('no-peer-qp', occurrence, { text, objects })
       return
     }
-    if (own === undefined || peer === undefined) {
-      this.#reporting.find(id, where, { text, objects })
+    if (qp === undefined || peer === undefined) {
+      this.#reporter.report(id, occurrence, { text, objects })
       return
     }
-    const details = sideBySide(own, peer)
-    const [reason] = misfits(own, peer, this.#deviceWith)
+    const details = attributeTable(qp, peer)
+    const [reason] = mismatches(qp, peer, this.#deviceWith)
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)
     if (root !== undefined && rootId !== undefined)
-      this.#reporting.find(rootId, where, {
+      this.#reporter.report(rootId, occurrence, {
         text: `${text}: the peer failed first: ${failureText(root)}`,
         details,
         objects,
       })
     else if (reason !== undefined)
-      this.#reporting.find(reason, where, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#reporting.find(id, where, { text, details, objects })
+      this.#reporter.report(reason, occurrence, { text: `${text}: ${findings[reason].title}`, details, objects })
+    else this.#reporter.report(id, occurrence, { text, details, objects })
   }
 }

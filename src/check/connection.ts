@@ -1,6 +1,6 @@
 /*
- * Compares the attributes of both ends of a connection: those that do not fit, and all of them side by side (IBA 9.7,
- * 10.3).
+ * Compares the attributes of the two queue pairs of a connection (IBA 9.7, 10.3): which of them do not fit
+ * (`mismatches`), and a table of all (`attributeTable`).
  */
 
 import type { CauseName } from '../spec/check/causes.ts'
@@ -11,110 +11,117 @@ import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
 
-/** The number of the device that has a GID, if it is here. */
+/** The number of the device that has a GID; undefined if it is no device of this process. */
 export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const state = ({ qp }: KnownObject): number => qp.state ?? RESET
-/** Past RTR, with the attributes of RTR. */
-export const isPastRtr = (qp: KnownObject): boolean => [RTR, RTS, SQE].includes(state(qp) as 2)
-
-/** Whether `from` names `to` as its peer. */
-const names = (from: KnownObject, to: KnownObject, deviceWith: DeviceWithGid): boolean => {
-  const { destQpn, address } = from.qp
-  return destQpn === to.qpn && address !== undefined && deviceWith(address.dgid) === to.device
+/** Whether a queue pair is in RTR or a later state other than ERR, and so has the attributes that RTR needs. */
+export const hasReachedRtr = (qp: KnownObject): boolean => {
+  const current = state(qp)
+  return current === RTR || current === RTS || current === SQE
 }
 
-/** Whether each is the other's peer, and both are past RTR. */
-export const areConnected = (one: KnownObject, other: KnownObject, deviceWith: DeviceWithGid): boolean =>
-  isPastRtr(one) && isPastRtr(other) && names(one, other, deviceWith) && names(other, one, deviceWith)
+/** Whether dest_qp_num and dgid of `qp` are those of `peer`. */
+const isConnectedTo = (qp: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): boolean => {
+  const { destQpn, address } = qp.qp
+  return destQpn === peer.qpn && address !== undefined && deviceWith(address.dgid) === peer.device
+}
 
-const differs = (one: number | undefined, other: number | undefined): boolean =>
-  one !== undefined && other !== undefined && one !== other
+/** Whether two queue pairs are each other's peer, and both have reached RTR. */
+export const areConnected = (a: KnownObject, b: KnownObject, deviceWith: DeviceWithGid): boolean =>
+  hasReachedRtr(a) && hasReachedRtr(b) && isConnectedTo(a, b, deviceWith) && isConnectedTo(b, a, deviceWith)
+
+/** Whether two attributes differ; an unknown one does not. */
+const differs = (a: number | undefined, b: number | undefined): boolean => a !== undefined && b !== undefined && a !== b
 
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the beginning of a message (IBA 9.8.2). */
-const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
-  typeOf(from) === 'UC' || !differs(from.qp.sqPsn, to.qp.rqPsn)
+const psnsFit = (sender: KnownObject, receiver: KnownObject): boolean =>
+  typeOf(sender) === 'UC' || !differs(sender.qp.sqPsn, receiver.qp.rqPsn)
 
-/** Whether neither end may have more READs and atomics outstanding than the other accepts. */
-export const readsFit = (one: KnownObject, other: KnownObject): boolean =>
-  [
-    [one, other],
-    [other, one],
-  ].every(([from, to]) => (from!.qp.maxRdAtomic ?? 0) <= (to!.qp.maxDestRdAtomic ?? 255))
+/** Max_dest_rd_atomic is an 8-bit number: an unknown one is taken for the largest. */
+const LARGEST_RD_ATOMIC = 255
 
-/** Findings about attributes of a sender and its peer that do not fit; the likeliest cause of a failure first. */
-export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
+/** Whether a requester can have at most as many READs and atomics outstanding as the responder accepts. */
+const rdAtomicFits = (requester: KnownObject, responder: KnownObject): boolean =>
+  (requester.qp.maxRdAtomic ?? 0) <= (responder.qp.maxDestRdAtomic ?? LARGEST_RD_ATOMIC)
+
+/** Whether max_rd_atomic of each queue pair is at most max_dest_rd_atomic of the other. */
+export const rdAtomicsFit = (a: KnownObject, b: KnownObject): boolean => rdAtomicFits(a, b) && rdAtomicFits(b, a)
+
+/** Findings about attributes of a queue pair and its peer that do not fit; the likeliest cause of a failure first. */
+export const mismatches = (qp: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
-  const add = (id: FindingId, applies: boolean): void => {
+  const addIf = (id: FindingId, applies: boolean): void => {
     if (applies) found.push(id)
   }
-  add('no-peer-qp', peer.gone !== undefined)
+  addIf('no-peer-qp', peer.destruction !== undefined)
   if (found.length > 0) return found
-  add('service-mismatch', typeOf(own) !== typeOf(peer))
-  add('peer-not-ready', state(peer) === RESET || state(peer) === INIT)
-  add('peer-in-error', state(peer) === ERR || state(peer) === SQE)
-  if (!isPastRtr(peer)) return found
-  add('peer-connected-elsewhere', !names(peer, own, deviceWith))
-  add('path-mtu-mismatch', differs(own.qp.pathMtu, peer.qp.pathMtu))
-  add('psn-mismatch', !psnsFit(own, peer) || !psnsFit(peer, own))
+  addIf('service-mismatch', typeOf(qp) !== typeOf(peer))
+  addIf('peer-not-ready', state(peer) === RESET || state(peer) === INIT)
+  addIf('peer-in-error', state(peer) === ERR || state(peer) === SQE)
+  if (!hasReachedRtr(peer)) return found
+  addIf('peer-connected-elsewhere', !isConnectedTo(peer, qp, deviceWith))
+  addIf('path-mtu-mismatch', differs(qp.qp.pathMtu, peer.qp.pathMtu))
+  addIf('psn-mismatch', !psnsFit(qp, peer) || !psnsFit(peer, qp))
   return found
 }
 
-/** What does not fit between a sender and its peer, if a cause follows from that. */
-export const misfitOf = (cause: CauseName, own: KnownObject, peer: KnownObject): FindingId | undefined => {
-  // With too low a PSN, the first packets of a message are taken for duplicates.
-  if (cause === 'OUT_OF_PLACE' && !psnsFit(own, peer)) return 'psn-mismatch'
-  // Responses are cut into packets of the peer's path MTU.
-  if (cause === 'BAD_RESPONSE' && differs(own.qp.pathMtu, peer.qp.pathMtu)) return 'path-mtu-mismatch'
+/** The mismatch of attributes that explains the cause of a failed request; undefined: none does. */
+export const mismatchBehind = (cause: CauseName, requester: KnownObject, peer: KnownObject): FindingId | undefined => {
+  // If sq_psn is below the responder's rq_psn, the responder takes the first packets of a message for duplicates.
+  if (cause === 'OUT_OF_PLACE' && !psnsFit(requester, peer)) return 'psn-mismatch'
+  // The responder cuts READ responses into packets of its own path MTU.
+  if (cause === 'BAD_RESPONSE' && differs(requester.qp.pathMtu, peer.qp.pathMtu)) return 'path-mtu-mismatch'
   return undefined
 }
 
 const hex = (value: number | undefined): string | undefined =>
   value === undefined ? undefined : `0x${value.toString(16)}`
+/** Bytes of an ibv_mtu, as text. */
 const mtuBytes = (mtu: number | undefined): string | undefined =>
   Object.entries(Mtu.values)
     .find(([, value]) => value === mtu)?.[0]
     .replace(/^\D+/, '')
-const text = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
+const decimal = (value: number | undefined): string | undefined => (value === undefined ? undefined : String(value))
 
-/** Attributes in pairs: a row is marked if the sender's value does not fit the one that the peer expects. */
+/** Attributes with the names of struct ibv_qp_attr. `fits`: whether that of one queue pair fits its peer. */
 const rows: readonly (readonly [
   name: string,
-  of: (qp: KnownObject) => string | undefined,
-  fits?: (own: KnownObject, peer: KnownObject) => boolean,
+  textOf: (qp: KnownObject) => string | undefined,
+  fits?: (qp: KnownObject, peer: KnownObject) => boolean,
 ])[] = [
-  ['qp_type', typeOf, (own, peer) => typeOf(own) === typeOf(peer)],
+  ['qp_type', typeOf, (one, peer) => typeOf(one) === typeOf(peer)],
   ['state', stateOf],
-  ['dest_qp_num', ({ qp }) => hex(qp.destQpn), (own, peer) => !differs(own.qp.destQpn, peer.qpn)],
-  ['path_mtu', ({ qp }) => mtuBytes(qp.pathMtu), (own, peer) => !differs(own.qp.pathMtu, peer.qp.pathMtu)],
+  ['dest_qp_num', ({ qp }) => hex(qp.destQpn), (one, peer) => !differs(one.qp.destQpn, peer.qpn)],
+  ['path_mtu', ({ qp }) => mtuBytes(qp.pathMtu), (one, peer) => !differs(one.qp.pathMtu, peer.qp.pathMtu)],
   ['sq_psn', ({ qp }) => hex(qp.sqPsn), psnsFit],
-  ['rq_psn', ({ qp }) => hex(qp.rqPsn), (own, peer) => psnsFit(peer, own)],
-  ['max_rd_atomic', ({ qp }) => text(qp.maxRdAtomic), readsFit],
-  ['max_dest_rd_atomic', ({ qp }) => text(qp.maxDestRdAtomic)],
-  ['timeout', ({ qp }) => text(qp.timeout)],
-  ['retry_cnt', ({ qp }) => text(qp.retryCnt)],
-  ['rnr_retry', ({ qp }) => text(qp.rnrRetry)],
-  ['min_rnr_timer', ({ qp }) => text(qp.minRnrTimer)],
+  ['rq_psn', ({ qp }) => hex(qp.rqPsn), (one, peer) => psnsFit(peer, one)],
+  ['max_rd_atomic', ({ qp }) => decimal(qp.maxRdAtomic), rdAtomicsFit],
+  ['max_dest_rd_atomic', ({ qp }) => decimal(qp.maxDestRdAtomic)],
+  ['timeout', ({ qp }) => decimal(qp.timeout)],
+  ['retry_cnt', ({ qp }) => decimal(qp.retryCnt)],
+  ['rnr_retry', ({ qp }) => decimal(qp.rnrRetry)],
+  ['min_rnr_timer', ({ qp }) => decimal(qp.minRnrTimer)],
   ['qp_access_flags', ({ qp }) => hex(qp.accessFlags)],
-  ['sgid_index', ({ qp }) => text(qp.address?.sgidIndex)],
+  ['sgid_index', ({ qp }) => decimal(qp.address?.sgidIndex)],
   ['dgid', ({ qp }) => qp.address && addressText(qp.address.dgid)],
-  ['pkey_index', ({ qp }) => text(qp.pkeyIndex)],
+  ['pkey_index', ({ qp }) => decimal(qp.pkeyIndex)],
 ]
 
 const UNKNOWN = '-'
 
-/** The attributes of both ends as lines of a table; `<` marks those that do not fit. */
-export const sideBySide = (own: KnownObject, peer: KnownObject): string[] => {
+/** Lines of a table of the attributes of both queue pairs; `< does not fit` ends a row whose values do not fit. */
+export const attributeTable = (qp: KnownObject, peer: KnownObject): string[] => {
   const lines = [
-    ['', own.name, peer.name, ''],
+    ['', qp.name, peer.name, ''],
     ...rows
-      .map(([name, of, fits]) => [
+      .map(([name, textOf, fits]) => [
         name,
-        of(own) ?? UNKNOWN,
-        of(peer) ?? UNKNOWN,
-        fits !== undefined && (!fits(own, peer) || !fits(peer, own)) ? '< does not fit' : '',
+        textOf(qp) ?? UNKNOWN,
+        textOf(peer) ?? UNKNOWN,
+        fits !== undefined && (!fits(qp, peer) || !fits(peer, qp)) ? '< does not fit' : '',
       ])
-      .filter(([, left, right]) => left !== UNKNOWN || right !== UNKNOWN),
+      .filter(([, value, peerValue]) => value !== UNKNOWN || peerValue !== UNKNOWN),
   ]
   const width = (column: number): number => Math.max(...lines.map(line => line[column]!.length))
   const widths = [width(0), width(1), width(2)]

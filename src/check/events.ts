@@ -1,14 +1,16 @@
 /*
- * Input of the checker: calls and failures. Requests: spec/check/requests.ts; refused posts: refused-post.ts.
+ * Records that the checker receives: calls, failures, misuse of memory and queues. Further input: requests
+ * (spec/check/requests.ts) and refused posts (refused-post.ts).
  */
 import type { Failure } from '../spec/check/failures.ts'
 import type { Program, Stack } from '../spec/check/findings.ts'
 import type { ObjectName } from './objects.ts'
 
-/** A call that has ended. Arguments that are objects have `ObjectName`s. */
+/** A call that has ended. Objects among its arguments are `ObjectName`s. */
 export interface CheckedCall {
+  /** Microseconds. */
   readonly time: number
-  /** The device's name, and its number, which stays if the device is renamed. */
+  /** The device's name, and its number, which stays the same if the device is renamed. */
   readonly device: string
   readonly deviceNumber: number
   /** The number of the context; each context has handles of its own. */
@@ -20,30 +22,36 @@ export interface CheckedCall {
   readonly object: ObjectName | undefined
   readonly args: Readonly<Record<string, unknown>>
   readonly out: Readonly<Record<string, unknown>>
-  /** The reason of a refusal. */
+  /** Present if the call failed. */
   readonly refused?: { readonly errno: number; readonly reason: string }
-  /** `call`: the program's own; otherwise its device was closed, or removed. */
+  /**
+   * `call`: the program made it. The other calls destroy an object because a call that created it was rolled back
+   * (`undo`), because the program closed the device or ended (`close`), or because the device was removed (`remove`).
+   */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly stack: Stack
 }
 
 /** A failure (spec/check/failures.ts), with facts about its request. */
 export interface CheckedFailure {
+  /** These four as in `CheckedCall`. */
   readonly time: number
-  /** As in `CheckedCall`. */
   readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
   readonly failure: Failure
-  /** The number of the peer's device, if it is here. */
+  /** The number of the peer's device; undefined if it is no device of this process. */
   readonly peerDevice: number | undefined
-  /** The stack of the post of the failed request, by its PostQueue and the number of the queue. */
+  /**
+   * The stack of the post of the failed request, which was posted to a queue of this kind (PostQueue) and number;
+   * empty: it is not known.
+   */
   postStack(queue: number, number: number): Stack
 }
 
 /**
- * What the program did with the memory of a request, or with a queue that is not its own: the fields of MISUSE
- * (spec/session.ts). `program`: the one that did it.
+ * A program freed or forked with memory of an outstanding request, or used a queue that it inherited by fork: the
+ * fields of the MISUSE message (spec/session.ts). `program` is the one that did it, `context` that of the queue.
  */
 export interface Misuse {
   readonly time: number
@@ -61,7 +69,7 @@ export interface Misuse {
   readonly stack: Stack
 }
 
-/** A call that was refused before it was decoded, with Linux's name of it. */
+/** A call that was refused before it could be decoded. `attempt`: Linux's name of the call, such as `MODIFY_QP`. */
 export interface RefusedAttempt {
   readonly time: number
   readonly device: string

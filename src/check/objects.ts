@@ -1,6 +1,6 @@
 /*
- * The objects that programs created, with their history: program and stack of the creation, and changes. Destroyed
- * objects are kept for a while, since stale keys and numbers refer to them.
+ * The objects that programs have created, with their history: program and stack of the creation, changes, destruction.
+ * The last MAX_DESTROYED destroyed objects are kept, since stale keys and queue pair numbers refer to them.
  */
 
 import type { Failure } from '../spec/check/failures.ts'
@@ -9,7 +9,7 @@ import type { NoteOmission } from '../spec/check/omissions.ts'
 import type { QpClassName } from '../spec/classes/qp/qp.ts'
 import { nameIn, QpFlags, QpState } from '../spec/enums.ts'
 
-/** An object of core: no other object ever has the same `id`. */
+/** An object of core (`CoreObject`). Its `id` is unique for the life of the process; handles are reused. */
 export interface ObjectName {
   readonly id: number
   readonly handle: number
@@ -17,7 +17,7 @@ export interface ObjectName {
 }
 
 /** Attributes of a queue pair, as its calls have set them (spec/classes/qp/qp.ts). */
-export interface QpValues {
+export interface QpAttributes {
   state?: number
   destQpn?: number
   sqPsn?: number
@@ -35,17 +35,17 @@ export interface QpValues {
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
 }
 
-/** Limits of requests. */
+/** The sizes of a queue pair or SRQ that limit its requests, as the device granted them. */
 export interface QueueLimits {
   readonly maxSendWr?: number
   readonly maxSendSge?: number
   readonly maxRecvSge?: number
-  /** Of a shared receive queue. */
+  /** Scatter/gather elements of an SRQ. */
   readonly maxSge?: number
   readonly maxInlineData?: number
 }
 
-/** Facts about the call that creates an object. */
+/** The call that created an object; the fields of `CheckedCall` that are kept of it. */
 export interface CheckedCreate {
   readonly device: string
   readonly deviceNumber: number
@@ -57,8 +57,8 @@ export interface CheckedCreate {
 
 /** Maximum changes that are kept of each object, the latest ones. */
 const MAX_CHANGES = 8
-/** Maximum destroyed objects that are kept. */
-const MAX_GONE = 4096
+/** Maximum destroyed objects that are kept, the latest ones. */
+const MAX_DESTROYED = 4096
 
 export class KnownObject {
   readonly id: number
@@ -69,9 +69,9 @@ export class KnownObject {
   readonly context: number
   readonly deviceName: string
   readonly program: Program | undefined
-  readonly made: Moment
+  readonly creation: Moment
   readonly changes: Moment[] = []
-  gone: Moment | undefined
+  destruction: Moment | undefined
   /** The objects that it uses, by the attribute that named them. */
   readonly uses: ReadonlyMap<string, KnownObject>
   /** The live objects that use it. */
@@ -83,26 +83,27 @@ export class KnownObject {
   rkey: number | undefined
   /** Of a region: bytes. Of a completion queue: entries. */
   size: number | undefined
-  /** Of a queue pair's or shared receive queue's requests, as granted. */
+  /** Of a queue pair or SRQ. */
   readonly limits: QueueLimits
-  /** Of a region: its memory, and the address of its first byte for requests. */
+  /** Of a region: the address of its first byte in the program's memory, and in requests. */
   start: number | undefined
   iova: number | undefined
-  /** Queue sizes of a queue pair. */
-  readonly sends: number
-  readonly receives: number
-  /** All sends of a queue pair are signaled. */
-  readonly isSignalAll: boolean
-  qp: QpValues = {}
+  /** max_send_wr and max_recv_wr that the program requested for a queue pair; 0 for other objects. */
+  readonly requestedSends: number
+  readonly requestedReceives: number
+  /** sq_sig_all of a queue pair: all its sends are signaled. */
+  readonly signalsAll: boolean
+  /** Of a queue pair. */
+  qp: QpAttributes = {}
   /** The first failure of a queue pair since RESET. */
   failure: Failure | undefined
-  /** A finding about its connection was reported. */
+  /** Whether a failure of this queue pair or its peer was reported since RESET. */
   isReported = false
 
   constructor(
     { id, handle, class: cls }: ObjectName,
     { device, deviceNumber, context, program, args, out }: CheckedCreate,
-    made: Moment,
+    creation: Moment,
     uses: ReadonlyMap<string, KnownObject>,
   ) {
     this.id = id
@@ -112,7 +113,7 @@ export class KnownObject {
     this.context = context
     this.deviceName = device
     this.program = program
-    this.made = made
+    this.creation = creation
     this.uses = uses
     this.qpn = numberOf(out.qpNum)
     this.lkey = numberOf(out.lkey)
@@ -122,9 +123,9 @@ export class KnownObject {
     this.start = numberOf(args.start)
     this.iova = numberOf(args.iova)
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
-    this.sends = cap.maxSendWr ?? 0
-    this.receives = cap.maxRecvWr ?? 0
-    this.isSignalAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
+    this.requestedSends = cap.maxSendWr ?? 0
+    this.requestedReceives = cap.maxRecvWr ?? 0
+    this.signalsAll = ((numberOf(args.flags) ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
   }
 
   get isQp(): boolean {
@@ -145,17 +146,17 @@ export class KnownObject {
   }
 
   get history(): Moment[] {
-    return [this.made, ...this.changes, ...(this.gone ? [this.gone] : [])]
+    return [this.creation, ...this.changes, ...(this.destruction ? [this.destruction] : [])]
   }
 
-  /** A queue pair has moved to RESET. */
+  /** The queue pair was modified to RESET. */
   reset(): void {
     this.qp = {}
     this.failure = undefined
     this.isReported = false
   }
 
-  /** A completion queue was resized, or a region registered anew. */
+  /** The CQ was resized, or the region registered again with other memory (ibv_rereg_mr). */
   resized(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
     const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
@@ -163,7 +164,7 @@ export class KnownObject {
     this.iova = numberOf(iova) ?? this.iova
   }
 
-  changed(moment: Moment): void {
+  addChange(moment: Moment): void {
     if (this.changes.length === MAX_CHANGES) this.changes.shift()
     this.changes.push(moment)
   }
@@ -174,11 +175,12 @@ const numberOf = (value: unknown): number | undefined =>
 
 export const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** Name of a queue pair's state. */
+/** The name of a number of ibv_qp_state. */
 export const stateName = (state: number): string => nameIn(QpState.values, state)
 
-/** Names of a queue pair's state, and of its type. */
+/** The name of a queue pair's state: `RTS`. */
 export const stateOf = ({ qp: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
+/** The name of a queue pair's type: `RC`, `UC`, `UD`, `XRC`. */
 export const typeOf = ({ class: name }: KnownObject): string =>
   (name as QpClassName)
     .replace(/_qp$/, '')
@@ -189,15 +191,16 @@ const isObjectName = (value: unknown): value is ObjectName =>
   typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
 
 export class KnownObjects {
-  readonly #live = new Map<number, KnownObject>()
-  /** Destroyed objects, in the order of their destruction. */
-  readonly #gone = new Map<number, KnownObject>()
-  /** By number and key: the live object, or the last destroyed one. */
+  /** Objects that exist, by `id`. */
+  readonly #existing = new Map<number, KnownObject>()
+  /** Destroyed objects by `id`, in the order of their destruction. */
+  readonly #destroyed = new Map<number, KnownObject>()
+  /** By device and queue pair number or key (`numbersOf`): the existing object, or the last one that was destroyed. */
   readonly #byNumber = new Map<string, KnownObject>()
   /** The same by context, class and handle. */
   readonly #byHandle = new Map<number, Map<string, Map<number, KnownObject>>>()
 
-  /** Whether all objects that ever were are known. */
+  /** Whether no destroyed object was forgotten. */
   isComplete = true
   readonly #omit: NoteOmission
 
@@ -205,26 +208,27 @@ export class KnownObjects {
     this.#omit = omit
   }
 
-  /** Objects of a call's arguments, by attribute. */
+  /** The objects that the arguments of a call name, by attribute. */
   usedBy(args: Readonly<Record<string, unknown>>): Map<string, KnownObject> {
     const used = new Map<string, KnownObject>()
     for (const [name, value] of Object.entries(args)) {
-      const known = isObjectName(value) ? this.#live.get(value.id) : undefined
+      const known = isObjectName(value) ? this.#existing.get(value.id) : undefined
       if (known !== undefined) used.set(name, known)
     }
     return used
   }
 
   add(object: KnownObject): void {
-    this.#live.set(object.id, object)
+    this.#existing.set(object.id, object)
     for (const used of object.uses.values()) used.users.add(object)
     for (const number of numbersOf(object)) this.#byNumber.set(number, object)
     const classes = getOrAdd(this.#byHandle, object.context, () => new Map<string, Map<number, KnownObject>>())
     getOrAdd(classes, object.class, () => new Map<number, KnownObject>()).set(object.handle, object)
   }
 
+  /** The existing object with this `id`; undefined if it was destroyed or is not known. */
   find(id: number): KnownObject | undefined {
-    return this.#live.get(id)
+    return this.#existing.get(id)
   }
 
   /** A queue pair by its number, or the last one that had it. */
@@ -234,11 +238,11 @@ export class KnownObjects {
 
   /** Whether any device has a queue pair of this number. */
   hasQpn(qpn: number): boolean {
-    for (const object of this.#live.values()) if (object.qpn === qpn) return true
+    for (const object of this.#existing.values()) if (object.qpn === qpn) return true
     return false
   }
 
-  /** A region by either key; the low byte counts. */
+  /** The region with this lkey or rkey, or the last one that had it; all 32 bits of the key are compared. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
   }
@@ -248,14 +252,14 @@ export class KnownObjects {
     return this.#byHandle.get(context)?.get(name)?.get(handle)
   }
 
-  remove(object: KnownObject, gone: Moment): void {
-    object.gone = gone
-    this.#live.delete(object.id)
+  remove(object: KnownObject, destruction: Moment): void {
+    object.destruction = destruction
+    this.#existing.delete(object.id)
     for (const used of object.uses.values()) used.users.delete(object)
-    this.#gone.set(object.id, object)
-    const [oldest] = this.#gone.values()
-    if (this.#gone.size <= MAX_GONE || oldest === undefined) return
-    this.#gone.delete(oldest.id)
+    this.#destroyed.set(object.id, object)
+    const [oldest] = this.#destroyed.values()
+    if (this.#destroyed.size <= MAX_DESTROYED || oldest === undefined) return
+    this.#destroyed.delete(oldest.id)
     this.isComplete = false
     this.#omit('destroyed-objects', 1)
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
@@ -282,6 +286,7 @@ const getOrAdd = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
   return value
 }
 
+/** Keys of an object in `#byNumber`. */
 const numbersOf = ({ device, qpn, lkey, rkey }: KnownObject): string[] => [
   ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
   ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),

@@ -1,6 +1,7 @@
 /*
- * Posts that the program's library refused, with the rule that the request breaks if the library says enough to know
- * it. The device never sees these requests; adapters refuse some of them only with a completion.
+ * Findings about posts that the program's library (libibverbs' provider, or src/verbs) refused: the result of
+ * ibv_post_send and its kind was an error, and the device never saw the request. Some adapters accept such a request
+ * and complete it in error. The finding names the broken rule if the library reported the request (`RequestFacts`).
  */
 
 import { type FindingId, findings, type Program, type Stack } from '../spec/check/findings.ts'
@@ -10,41 +11,52 @@ import { PostQueue } from '../spec/session.ts'
 import { SendFlags, WrOpcode } from '../spec/work.ts'
 import { type KnownObject, stateName } from './objects.ts'
 
-/** A request: number and bytes of its scatter/gather elements, and the low bits of an atomic's address. */
+/** A refused request, as the REFUSED message of spec/session.ts describes it. */
 export interface RequestFacts {
+  /** ibv_wr_opcode. */
   readonly opcode: number
+  /** ibv_send_flags. */
   readonly flags: number
+  /** Number of scatter/gather elements, and the sum of their lengths in bytes. */
   readonly elements: number
   readonly length: bigint
+  /** The low 32 bits of the remote address of an atomic. */
   readonly addressLow: number
-  /** The last sends that are outstanding and were posted without IBV_SEND_SIGNALED. */
+  /** The number of outstanding sends since the last one with IBV_SEND_SIGNALED. */
   readonly unsignaled: number
 }
 
-/** `queue`: PostQueue; `number`: of the queue pair, or handle of the SRQ; `state`: the queue pair's. */
 export interface RefusedPost {
+  /** Microseconds. */
   readonly time: number
+  /** The device's name, and its number. */
   readonly device: string
   readonly deviceNumber: number
+  /** The number of the context. */
   readonly context: number
   readonly program: Program | undefined
+  /** PostQueue. */
   readonly queue: number
+  /** The number of the queue pair, or the handle of the SRQ. */
   readonly number: number
   readonly wrId: bigint
+  /** The errno that the call returned. */
   readonly error: number
+  /** ibv_qp_state of the queue pair, as its library knew it. */
   readonly state: number
   readonly stack: Stack
+  /** Absent if the library reported only the refusal. */
   readonly request?: RequestFacts
 }
 
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 const ATOMIC_BYTES = 8
 
-/** A rule that a request breaks. */
+/** The finding for the rule that a request breaks, and the values that break it; undefined: none is known. */
 const brokenRule = (
   isSend: boolean,
   request: RequestFacts,
-  own: KnownObject,
+  queue: KnownObject,
   error: number,
 ): [FindingId, string] | undefined => {
   const { elements, flags, length, opcode, addressLow } = request
@@ -55,7 +67,7 @@ const brokenRule = (
         ? 'window and region are of different protection domains'
         : 'the region, its range or the rights do not fit the window',
     ]
-  const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = own.limits
+  const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = queue.limits
   const [name, max] = isSend
     ? ['max_send_sge', maxSendSge]
     : maxSge === undefined
@@ -68,39 +80,40 @@ const brokenRule = (
     return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
   if (opcode !== ATOMIC_CMP_AND_SWP && opcode !== ATOMIC_FETCH_AND_ADD) return undefined
   if (addressLow % ATOMIC_BYTES !== 0)
-    return ['atomic-misaligned', `its remote address is ${addressLow % ATOMIC_BYTES} bytes behind one`]
+    return ['atomic-misaligned', `its remote address modulo ${ATOMIC_BYTES} is ${addressLow % ATOMIC_BYTES}`]
   if (length < ATOMIC_BYTES) return ['request-length', `it has ${length} bytes for the result of an atomic`]
   return undefined
 }
 
-/** Why a queue is full, if it is for want of signals. */
-const whyFull = ({ unsignaled }: RequestFacts, { isSignalAll, sends }: KnownObject): string | undefined => {
-  if (isSignalAll || unsignaled === 0) return undefined
-  return unsignaled >= sends
+/** Why a send queue is full; undefined if its last send is signaled: then the program did not poll in time. */
+const whyFull = ({ unsignaled }: RequestFacts, { signalsAll, requestedSends }: KnownObject): string | undefined => {
+  if (signalsAll || unsignaled === 0) return undefined
+  return unsignaled >= requestedSends
     ? `none of the ${unsignaled} sends in it is signaled (IBV_SEND_SIGNALED), so no completion will free their slots`
     : `the last ${unsignaled} of the sends in it are not signaled (IBV_SEND_SIGNALED)`
 }
 
-const callOf = (queue: number): string =>
+/** The verb that posts to a queue (PostQueue). */
+const verbOf = (queue: number): string =>
   queue === PostQueue.SEND ? 'ibv_post_send' : queue === PostQueue.SHARED ? 'ibv_post_srq_recv' : 'ibv_post_recv'
 
-/** The finding of a refused post to `own`, and its sentence. */
+/** The finding for a refused post to a queue, and its text. */
 export const refusalOf = (
   post: RefusedPost,
-  own: KnownObject | undefined,
+  target: KnownObject | undefined,
 ): { readonly id: FindingId; readonly text: string } => {
   const { queue, number, error, state, wrId, request } = post
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
-  const rule = own && request && brokenRule(isSend, request, own, error)
+  const rule = target && request && brokenRule(isSend, request, target, error)
   const [id, why]: readonly [FindingId, string | undefined] =
     error === Errno.ENOMEM
-      ? ['queue-full', isSend && own && request ? whyFull(request, own) : undefined]
+      ? ['queue-full', isSend && target && request ? whyFull(request, target) : undefined]
       : isTooEarly
         ? ['post-wrong-state', stateName(state)]
         : (rule ?? ['refused-call', undefined])
-  const name = own?.name ?? `queue 0x${number.toString(16)}`
-  const text = `${callOf(queue)} on ${name}, wr_id ${wrId}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
+  const name = target?.name ?? `queue 0x${number.toString(16)}`
+  const text = `${verbOf(queue)} on ${name}, wr_id ${wrId}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
   return { id, text }
 }

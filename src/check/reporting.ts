@@ -1,5 +1,6 @@
 /*
- * From drafts to findings: the same mistake at the same place is one finding with a count, and findings are bounded.
+ * Makes findings of what the checker reports: the same mistake with the same stack is one finding with a count. The
+ * number of findings is bounded.
  */
 import {
   type Finding,
@@ -14,45 +15,50 @@ import {
 import type { NoteOmission, OmissionId } from '../spec/check/omissions.ts'
 import { type KnownObject, moment } from './objects.ts'
 
-/** Distinct findings that are remembered; occurrences of further ones are left out. */
+/** Maximum distinct findings; occurrences of further ones are left out, and counted as such. */
 const MAX_FINDINGS = 1000
-/** Objects that a finding names, beside the first. */
+/** Maximum objects that a finding names, in addition to the first. */
 export const MAX_NAMED = 4
 
-/** Place and time of a finding. */
-export interface Place {
+/** When and where a program made a mistake. */
+export interface Occurrence {
+  /** Microseconds. */
   readonly time: number
+  /** The device's name. */
   readonly device: string
   readonly program: Program | undefined
   readonly stack: Stack
-  /** What the program did there. */
-  readonly what?: string
+  /** What the program did, a participle: `posted`. Absent: `called`. */
+  readonly action?: string
 }
 
-export interface Draft {
+/** Fields of a `Finding` that depend on the mistake. */
+export interface FindingContent {
   readonly text: string
   /** Absent: that of the table (spec/check/findings.ts). */
   readonly severity?: Severity
   readonly details?: readonly string[]
-  /** Further moments that matter, with stacks of their own. */
+  /** Moments in addition to the occurrence itself. */
   readonly moments?: readonly Moment[]
+  /** The objects that the finding is about; unknown ones (`undefined`) are skipped. */
   readonly objects?: readonly (KnownObject | undefined)[]
 }
 
-/** The text without its numbers, which differ between two occurrences at one place. */
-const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
+/** The text with `#` for its numbers, which differ between two occurrences of one mistake. */
+const withoutNumbers = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
-export class Reporting {
-  /** What was left out. */
+export class FindingReporter {
+  /** How much was left out, by reason. */
   readonly omitted = new Map<OmissionId, number>()
   /** How often each finding was found, by its number − 1. */
   readonly counts: number[] = []
-  /** Numbers of findings by what makes them distinct. */
+  /** Numbers of findings, by id, command of the program, text without numbers, and stack. */
   readonly #numbers = new Map<string, number>()
-  readonly #report: (finding: Finding) => void
+  readonly #onFinding: (finding: Finding) => void
 
-  constructor(report: (finding: Finding) => void) {
-    this.#report = report
+  /** `onFinding` is called once for each distinct finding. */
+  constructor(onFinding: (finding: Finding) => void) {
+    this.#onFinding = onFinding
   }
 
   /** Notes that something was left out, `count` times. */
@@ -60,11 +66,15 @@ export class Reporting {
     if (count > 0) this.omitted.set(id, (this.omitted.get(id) ?? 0) + count)
   }
 
-  find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
-    const { text, details = [] } = draft
-    const severity = draft.severity ?? findings[id].severity
-    // Without the process: the same mistake of a thousand children is one finding.
-    const key = [id, program?.command, shapeOf(text), ...stack].join('\n')
+  report(
+    id: FindingId,
+    { time, device, program, stack, action = 'called' }: Occurrence,
+    content: FindingContent,
+  ): void {
+    const { text, details = [] } = content
+    const severity = content.severity ?? findings[id].severity
+    // The key lacks the pid: the same mistake of a thousand processes of one program is one finding.
+    const key = [id, program?.command, withoutNumbers(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
       this.counts[known - 1]!++
@@ -76,8 +86,8 @@ export class Reporting {
     }
     const number = this.counts.push(1)
     this.#numbers.set(key, number)
-    const objects = [...new Set(draft.objects ?? [])].filter(object => object !== undefined)
-    this.#report({
+    const objects = [...new Set(content.objects ?? [])].filter(object => object !== undefined)
+    this.#onFinding({
       number,
       id,
       severity,
@@ -86,7 +96,7 @@ export class Reporting {
       ...(program && { program }),
       device,
       time,
-      moments: [moment(what, time, stack), ...(draft.moments ?? [])],
+      moments: [moment(action, time, stack), ...(content.moments ?? [])],
       objects: objects
         .slice(0, MAX_NAMED + 1)
         .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),

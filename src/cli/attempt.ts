@@ -1,40 +1,38 @@
 /*
- * Runs a program without a terminal and with a time limit, for commands that run it many times. It and its children are
- * a session of their own, which ends with the limit or when the caller stops it.
+ * Runs a program without a terminal and with a time limit, for commands that run it many times. The program and its
+ * children are a process group of their own, which is killed at the time limit or when the caller stops the run.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { ProgramError } from './program/program.ts'
 
-/** The end of a program. */
-export interface Ending {
-  /** Undefined: it ended with exit status 0. */
+export interface AttemptResult {
+  /** Why the attempt failed: exit status, signal or time limit. Undefined: the program ended with exit status 0. */
   readonly failure: string | undefined
-  /** The end of its output. */
+  /** The last MAX_OUTPUT characters of standard output and standard error. */
   readonly output: string
 }
 
-/** Characters of the output that are kept. */
-const KEPT = 2000
+const MAX_OUTPUT = 2000
 /** Milliseconds to wait for the rest of the output after the program has ended. */
 const OUTPUT_TIMEOUT = 1000
 
-/** Runs the program at most `limit` seconds, or until `stop`. Throws ProgramError if it cannot be started. */
+/** Runs the program until it ends, the time limit, or `stop`. Throws ProgramError if it cannot be started. */
 export const attempt = (
   program: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv,
-  limit: number,
+  limitSeconds: number,
   stop: AbortSignal,
-): Promise<Ending> =>
+): Promise<AttemptResult> =>
   new Promise((resolve, reject) => {
     let output = ''
-    let isLate = false
+    let isTimedOut = false
     let child: ChildProcess | undefined
     const kill = (): void => {
       try {
         if (child?.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       } catch {
-        // All its processes have ended.
+        // All processes of the group have ended.
       }
     }
     stop.addEventListener('abort', kill)
@@ -43,13 +41,13 @@ export const attempt = (
       stop.removeEventListener('abort', kill)
     }
     const timer = setTimeout(() => {
-      isLate = true
+      isTimedOut = true
       kill()
-    }, limit * 1000)
+    }, limitSeconds * 1000)
     child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
     for (const stream of [child.stdout, child.stderr])
       stream?.setEncoding('utf8').on('data', (text: string) => {
-        output = (output + text).slice(-KEPT)
+        output = (output + text).slice(-MAX_OUTPUT)
       })
     child.once('error', error => {
       settle()
@@ -58,10 +56,10 @@ export const attempt = (
     })
     child.once('exit', (status, signal) => {
       settle()
-      // Processes that it left behind would keep the devices and the output of this run.
+      // Child processes that still run would keep the devices and the output open.
       kill()
-      const failure = isLate
-        ? `no end within ${limit} s`
+      const failure = isTimedOut
+        ? `no end within ${limitSeconds} s`
         : signal !== null
           ? `signal ${signal}`
           : status === 0
@@ -71,7 +69,7 @@ export const attempt = (
         clearTimeout(timeout)
         resolve({ failure, output })
       }
-      // A child in a session of its own may keep the output open.
+      // A child in another process group may keep the output open.
       const timeout = setTimeout(finish, OUTPUT_TIMEOUT)
       child?.once('close', finish)
     })

@@ -1,7 +1,7 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon also sends calls
- * of traced programs and findings unsolicited. Messages of one session stay in order, so a reply follows every record
- * that was sent before it.
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon also sends
+ * records without a request: calls of traced programs, and findings. Messages of a session stay in order: when a reply
+ * arrives, all records that the daemon sent before it have arrived.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -41,28 +41,29 @@ export interface ToolClient {
   stat(): Promise<Stat>
   /** All queue pairs. */
   qps(): Promise<readonly QpStat[]>
-  /** Destroys that wait for acknowledgements of events. */
+  /** Calls that destroy an object and wait until the program acknowledges its events (ibv_ack_async_event). */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules; `set` replaces them first. */
+  /** The fault rules with their counts. `set`: rules that replace them before. */
   faults(set?: string): Promise<readonly FaultStat[]>
   /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * From now on calls of programs with this tag are passed to `onTrace`, with their raw bytes if `abi`. Packets are
-   * written to the descriptor `pcap`, if given.
+   * From now on the daemon sends the calls of programs with this tag, which are passed to `onTrace`; `abi`: with the
+   * bytes of the calls. It writes packets to the descriptor `pcap`, if that is given.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
-  /** From now on findings are passed to `onFinding`, starting with the existing ones. */
+  /** Passes all findings so far to `onFinding`, and from now on each new one. */
   findings(): Promise<void>
   /**
-   * How often each finding was found, by its number − 1, and the decisions of torment. Leaks of ended programs are
-   * included.
+   * How often each finding was found, by its number − 1; what was left out; the number of checked calls and of
+   * decisions of torment. Findings about objects that ended programs left behind precede the reply.
    */
   counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
 }
 
-const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
+/** Connects to a daemon; errors say what to do. */
+const connect = (socket: string): ReturnType<typeof connectToDaemon> => {
   try {
     return connectToDaemon(socket)
   } catch (error) {
@@ -78,20 +79,21 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   }
 }
 
-/** Handlers of unsolicited records. */
+/** Handlers of records that the daemon sends without a request. */
 export interface Handlers {
   readonly onTrace?: (record: TraceEvent) => void
   readonly onFinding?: (finding: Finding) => void
-  /** With traces, in the order of time. */
+  /** Decisions of torment: part of a trace, in order of time with its calls. */
   readonly onTorment?: (record: TormentRecord) => void
 }
 
-interface Waiting {
+/** A request without a reply yet. */
+interface PendingRequest {
   readonly resolve: (reply: Reply) => void
   readonly reject: (error: Error) => void
 }
 
-interface Outgoing {
+interface UnsentMessage {
   readonly bytes: Uint8Array
   readonly fds: readonly number[]
 }
@@ -104,17 +106,18 @@ export const openSession = async (
   socket: string,
   { onTrace, onFinding, onTorment }: Handlers = {},
 ): Promise<ToolClient> => {
-  const { fd, peer } = dial(socket)
+  const { fd, peer } = connect(socket)
   const daemon = peer.pid
-  let answered = false
+  /** Whether the daemon has sent a message. */
+  let hasReplied = false
   const daemonEnded = (): NoDaemonError =>
-    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'closed the connection'}`)
+    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${hasReplied ? 'ended' : 'closed the connection'}`)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
-  const waiting = new Map<number, Waiting>()
+  const pending = new Map<number, PendingRequest>()
   const readTrace = traceReader()
   /** Requests that did not fit in the socket yet; they stay in order. */
-  const unsent: Outgoing[] = []
+  const unsent: UnsentMessage[] = []
   let serial = 0
   let watcher: Watch | undefined
   let end = (): void => {}
@@ -122,13 +125,14 @@ export const openSession = async (
     end = resolve
   })
 
+  /** Closes the session; requests without a reply fail with the error. */
   const finish = (error: Error): void => {
     if (!watcher) return
     watcher.stop()
     watcher = undefined
     close(fd)
-    for (const { reject } of waiting.values()) reject(error)
-    waiting.clear()
+    for (const { reject } of pending.values()) reject(error)
+    pending.clear()
     end()
   }
 
@@ -153,8 +157,8 @@ export const openSession = async (
       else if ('torment' in record) onTorment?.(record)
       else onTrace?.(record)
     } else {
-      waiting.get(reply.serial)?.resolve(reply)
-      waiting.delete(reply.serial)
+      pending.get(reply.serial)?.resolve(reply)
+      pending.delete(reply.serial)
     }
   }
 
@@ -163,7 +167,7 @@ export const openSession = async (
       const { length, fds } = recv(fd, incoming.bytes)
       for (const passed of fds) close(passed)
       if (length === -EAGAIN) return
-      answered ||= length > 0
+      hasReplied ||= length > 0
       if (length > 0) receive(length)
       else finish(daemonEnded())
     }
@@ -183,23 +187,23 @@ export const openSession = async (
       }
       serial++
       const length = write(serial)
-      waiting.set(serial, { resolve, reject })
+      pending.set(serial, { resolve, reject })
       unsent.push({ bytes: outgoing.bytes.slice(0, length), fds })
       flush()
     })
 
   const header = (serial: number) => ({ serial, pid: process.pid, tid: process.pid })
-  const request = async (wanted: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
-    const { text } = await exchange(serial => writeTool(outgoing, header(serial), JSON.stringify(wanted)), fds)
+  const request = async (toolRequest: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
+    const { text } = await exchange(serial => writeTool(outgoing, header(serial), JSON.stringify(toolRequest)), fds)
     const reply = JSON.parse(text) as ToolReply
-    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${wanted.what}: ${reply.error}`)
+    if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${toolRequest.what}: ${reply.error}`)
     return reply
   }
   const unexpectedReply = (what: string): Error =>
     new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
 
   const { version, error } = await exchange(serial => writeHello(outgoing, header(serial)))
-  // EACCES: the daemon cannot access our memory, which a tool does not need.
+  // EACCES: the daemon cannot read the memory of this process. A tool does not need that.
   if (version !== SESSION_VERSION || (error !== 0 && error !== EACCES)) {
     finish(daemonEnded())
     if (error === EPERM) throw new Error(notServed(socket))

@@ -1,6 +1,7 @@
 /*
- * `--device`, `--link`, `--path`, `--fault`, `--torment` and `--ignore-memlock`: parses them, and compares them with
- * those of a running daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
+ * The options that configure a daemon: `--device`, `--link`, `--path`, `--fault`, `--torment`, `--ignore-memlock`,
+ * `--check`, `--like` and `--buffers`. Parses them, and compares them with the configuration of a running daemon. An
+ * option means the same in every command that has it (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { type AdapterName, adapterNames } from '../spec/check/adapters.ts'
@@ -10,7 +11,7 @@ import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths 
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
 
-/** As commander parses them. */
+/** The options as commander parses them. */
 export interface ConfigOptions {
   readonly device?: readonly string[]
   /** Each element has one rule, or several separated by `;`. */
@@ -21,34 +22,36 @@ export interface ConfigOptions {
   readonly check?: boolean
   /** SEED or SEED:COUNT. */
   readonly torment?: string
-  /** Names, separated by commas. */
+  /** Names of adapters, separated by commas. */
   readonly like?: string
   readonly buffers?: string
 }
 
-/** The settings given as options; others are absent. */
+/** The settings that were given as options; others are absent. */
 export interface WantedConfig {
   readonly devices?: readonly DeviceSpec[]
+  /** In canonical form (`canonicalFaults`). */
   readonly fault?: string
   readonly link?: Link
   readonly path?: Path
   readonly ignoreMemlock?: boolean
   readonly check?: boolean
-  /** Canonical. */
+  /** In canonical form (`tormentText`). */
   readonly torment?: string
   readonly like?: readonly AdapterName[]
   readonly buffers?: BufferCheck
 }
 
-const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
-  const found = known.find(one => one === text)
-  if (found === undefined) throw new Error(`${name} "${text}" is not one of ${known.join(', ')}`)
+/** A value of an option that is one of `choices`. Throws an Error with a message. */
+const parseChoice = <T extends string>(option: string, choices: readonly T[], text: string): T => {
+  const found = choices.find(choice => choice === text)
+  if (found === undefined) throw new Error(`${option} "${text}" is not one of ${choices.join(', ')}`)
   return found
 }
 
-/** Adapters, each once. Throws an Error with a message. */
+/** The adapters of `--like`, each once. Throws an Error with a message. */
 const parseLike = (text: string): AdapterName[] => [
-  ...new Set(text.split(',').map(name => parseOne('--like', adapterNames, name.trim()))),
+  ...new Set(text.split(',').map(name => parseChoice('--like', adapterNames, name.trim()))),
 ]
 
 /** The setting of `--torment`. Throws an Error with a message. */
@@ -61,19 +64,20 @@ export const parseTorment = (text: string): TormentSetting => {
   return setting
 }
 
-/** A number of `option`, from 1 to `most`. Throws an Error with a message. */
-export const parseCount = (option: string, text: string, most: number): number => {
+/** The number that is the value of `option`, from 1 to `max`. Throws an Error with a message. */
+export const parseCount = (option: string, text: string, max: number): number => {
   const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
-  if (count < 1 || count > most) throw new Error(`${option} "${text}": give an integer from 1 to ${most}`)
+  if (count < 1 || count > max) throw new Error(`${option} "${text}": give an integer from 1 to ${max}`)
   return count
 }
 
-/** All rules in canonical form. Throws an Error with a message. The parser is imported only when needed. */
+/** All fault rules in canonical form. Throws an Error with a message. The parser is loaded only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
 }
 
+/** The result of `parse`; throws what it throws as a UsageError. */
 export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> => {
   try {
     return await parse()
@@ -100,17 +104,17 @@ export const wantedConfig = ({
     return {
       ...(devices && { devices }),
       ...(fault !== undefined && { fault: await canonicalFaults(fault) }),
-      ...(link !== undefined && { link: parseOne('link', links, link) }),
-      ...(path !== undefined && { path: parseOne('path', paths, path) }),
+      ...(link !== undefined && { link: parseChoice('--link', links, link) }),
+      ...(path !== undefined && { path: parseChoice('--path', paths, path) }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
       ...(like !== undefined && { like: parseLike(like) }),
-      ...(buffers !== undefined && { buffers: parseOne('--buffers', bufferChecks, buffers) }),
+      ...(buffers !== undefined && { buffers: parseChoice('--buffers', bufferChecks, buffers) }),
     }
   })
 
-/** A complete configuration, with defaults for settings that were not given. */
+/** The configuration of a new daemon, with defaults for settings that were not given. */
 export const fullConfig = ({ devices, fault, link, path, buffers, ...others }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
@@ -120,7 +124,7 @@ export const fullConfig = ({ devices, fault, link, path, buffers, ...others }: W
   ...others,
 })
 
-/** The options that produce this configuration. */
+/** The command line options that give a daemon this configuration. */
 export const configArguments = ({
   devices,
   fault,
@@ -145,16 +149,19 @@ export const configArguments = ({
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
 
-/** Devices as a text that depends neither on their order nor on the spelling of addresses. */
-const canonical = (devices: readonly DeviceSpec[]): string =>
+/** Devices as a text that depends neither on their order nor on the spelling of their addresses. */
+const canonicalDevices = (devices: readonly DeviceSpec[]): string =>
   devices
     .map(({ name, address }) => `${name}@${parseAddress(address)}`)
     .sort()
     .join(' ')
 
-/** Why a program that wants `wanted` cannot join a daemon with `running`; undefined if it can. */
+/**
+ * Why a command with the settings `wanted` cannot join a daemon with the configuration `running`, as the end of a
+ * sentence that begins with "the daemon"; undefined if it can.
+ */
 export const difference = async (wanted: WantedConfig, running: DaemonConfig): Promise<string | undefined> => {
-  if (wanted.devices && canonical(wanted.devices) !== canonical(running.devices))
+  if (wanted.devices && canonicalDevices(wanted.devices) !== canonicalDevices(running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
   if (wanted.fault !== undefined && wanted.fault !== (await canonicalFaults([running.fault])))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`

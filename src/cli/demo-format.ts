@@ -2,51 +2,57 @@
  * Formatting of the demo: headings, short explanations, output of programs, and lines truncated to the terminal's
  * width.
  */
-const WIDEST = 120
-const NARROWEST = 60
+/** Limits of the output width, columns. */
+const MAX_WIDTH = 120
+const MIN_WIDTH = 60
+
+/** Maximum width of an explanation, columns. */
+const MAX_PARAGRAPH = 90
 
 /** Output width: the terminal's, or 100 without a terminal. */
-const width = (): number => Math.max(NARROWEST, Math.min(WIDEST, process.stdout.columns ?? 100))
+const width = (): number => Math.max(MIN_WIDTH, Math.min(MAX_WIDTH, process.stdout.columns ?? 100))
 
-const colours = (): boolean => process.stdout.isTTY && !process.env.NO_COLOR
-const paint = (code: number, text: string): string => (colours() ? `\x1b[${code}m${text}\x1b[0m` : text)
+const hasColours = (): boolean => process.stdout.isTTY && !process.env.NO_COLOR
+/** Text with an SGR code of a terminal: 1 is bold, 2 faint. */
+const styled = (code: number, text: string): string => (hasColours() ? `\x1b[${code}m${text}\x1b[0m` : text)
 
 const print = (text = ''): void => {
   process.stdout.write(`${text}\n`)
 }
 
-const filled = (text: string, columns: number): string[] => {
+/** Text as lines of at most `columns` characters. */
+const wrapped = (text: string, columns: number): string[] => {
   const lines: string[] = []
-  let line = ''
+  let current = ''
   for (const word of text.split(/\s+/)) {
-    if (line !== '' && line.length + 1 + word.length > columns) {
-      lines.push(line)
-      line = ''
+    if (current !== '' && current.length + 1 + word.length > columns) {
+      lines.push(current)
+      current = ''
     }
-    line += line === '' ? word : ` ${word}`
+    current += current === '' ? word : ` ${word}`
   }
-  return [...lines, line]
+  return [...lines, current]
 }
 
-export const heading = (text: string): void => print(`\n${paint(1, text)}\n`)
+export const heading = (text: string): void => print(`\n${styled(1, text)}\n`)
 
 /** An explanation, wrapped to the output width. */
-export const paragraph = (text: string): void => {
-  for (const line of filled(text, Math.min(width(), 90))) print(line)
+export const paragraph = (explanation: string): void => {
+  for (const text of wrapped(explanation, Math.min(width(), MAX_PARAGRAPH))) print(text)
 }
 
 export const blank = (): void => print()
 
 /** A command line, as one would type it. */
-export const prompt = (command: string): void => print(paint(2, `    $ `) + command)
+export const prompt = (command: string): void => print(styled(2, `    $ `) + command)
 
 /** A program's output, without leading and trailing blank lines. */
 export const output = (text: string): void => {
-  for (const line of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${line}`)
+  for (const one of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${one}`)
 }
 
 /** One line, truncated to the output width. */
-export const cut = (text: string): void => {
+export const line = (text: string): void => {
   const columns = width() - 4
   print(`    ${text.length > columns ? `${text.slice(0, columns - 1)}…` : text}`)
 }

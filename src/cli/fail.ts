@@ -1,10 +1,12 @@
 /*
- * Ends a command after an error: one line on stderr, exit status 1 (2 for wrong usage, like shell builtins).
+ * Ends a command after an error: a message on standard error, and exit status 1, or 2 for wrong usage as shell builtins
+ * do.
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { userText } from '../host/exposure.ts'
 
+/** Options or arguments that are wrong. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
   readonly status = 2
@@ -14,8 +16,8 @@ export class UsageError extends Error {
 const BROKEN_PIPE = 128 + 13
 
 /**
- * The reader of our output has closed it (`| head`): ends the command without an error message. For commands that only
- * print; a command that runs a program continues.
+ * From now on ends the process without a message when the reader of its output has closed it (`| head`). For commands
+ * that only print: a command that runs a program must continue.
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
@@ -30,7 +32,7 @@ const ownerAdvice = (path: string | undefined): string => {
   const folder = dirname(path)
   const owner = statSync(folder, { throwIfNoEntry: false })?.uid
   if (owner === undefined || owner === process.geteuid?.()) return ''
-  return `; ${folder} belongs to ${userText(owner)}: take a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
+  return `; ${folder} belongs to ${userText(owner)}: use a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
 }
 
 /** The error's message, with a remedy for some errors of the operating system. */
@@ -41,7 +43,7 @@ export const messageOf = (error: unknown): string => {
       return `${message}; this process may open too few files: run \`ulimit -n 1024\` first`
     case 'ENOSPC':
     case 'EDQUOT':
-      return `${message}; free some disk space, or choose another place with --socket PATH`
+      return `${message}; free some disk space, or choose a socket on another file system with --socket PATH`
     case 'EACCES':
       return message + ownerAdvice(path)
     case 'ENOENT':

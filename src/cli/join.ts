@@ -1,6 +1,7 @@
 /*
- * Finds the daemon of a command (docs/decisions/joining-a-daemon.md): the command joins the daemon at a given socket,
- * joins or starts the user's own, or starts a private daemon in a new folder.
+ * Finds the daemon for a command (docs/decisions/joining-a-daemon.md): the command joins the daemon at the socket that
+ * `--socket` or the environment names, starts a private daemon in a new folder (`--private`), or joins the user's
+ * daemon, which it starts if there is none.
  *
  * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
  * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
@@ -11,10 +12,10 @@ import { makeUserSocket, namedSocket } from '../verbs/remote/user-socket.ts'
 import { type Handlers, NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
-import { privateFolder, removeFolder } from './places.ts'
+import { privateFolder, removeFolder } from './paths.ts'
 import { StartError, startInBackground } from './start.ts'
 
-/** As commander parses them. */
+/** The options as commander parses them. */
 export interface JoinOptions extends ConfigOptions {
   readonly socket?: string
   readonly private?: boolean
@@ -28,9 +29,9 @@ export interface Joined {
   leave(): Promise<void>
 }
 
-/** Maximum number of starts: if another daemon had the socket, but has ended by now, the start is repeated. */
-const ATTEMPTS = 5
-/** Milliseconds after which a private daemon without clients that has not ended is killed. */
+/** Maximum attempts to join or start: a daemon that had the socket may end before it can be joined. */
+const MAX_ATTEMPTS = 5
+/** Milliseconds after the end of its last client after which a private daemon that still runs is killed. */
 const END_TIMEOUT = 5000
 
 const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
@@ -61,8 +62,8 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
 const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const socket = makeUserSocket()
   let lastOutput = (): string => ''
-  let problem: unknown
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+  let startError: unknown
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
     try {
       return asJoined(await openSession(socket, handlers), lastOutput)
     } catch (error) {
@@ -72,10 +73,10 @@ const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<J
       lastOutput = (await startInBackground(socket, fullConfig(wanted))).lastOutput
     } catch (error) {
       if (!(error instanceof StartError)) throw error
-      problem = error
+      startError = error
     }
   }
-  throw problem ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
+  throw startError ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
 }
 
 const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => ({
@@ -84,7 +85,8 @@ const asJoined = (client: ToolClient, lastOutput = (): string => ''): Joined => 
   leave: async () => client.close(),
 })
 
-const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
+/** Throws an Error with a message if the daemon does not have the wanted settings. */
+const requireConfig = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
   if (Object.keys(wanted).length === 0) return
   const why = await difference(wanted, await client.config())
   if (why)
@@ -105,7 +107,7 @@ export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Pro
   const joined =
     named === undefined ? await joinOrStart(wanted, handlers) : asJoined(await openSession(named, handlers))
   try {
-    await requireSame(joined.client, wanted)
+    await requireConfig(joined.client, wanted)
   } catch (error) {
     joined.client.close()
     throw error

@@ -1,13 +1,14 @@
 /*
- * Waits until a program listens on a TCP port. Connecting would disturb it: programs such as ibv_rc_pingpong take the
- * first connection as their peer. /proc/net shows the state without notifications, so it is polled every few
- * milliseconds.
+ * Waits until a program listens on a TCP port. A test connection would disturb programs such as ibv_rc_pingpong, which
+ * take the first connection as their peer. So the state is read from /proc/net/tcp, which has no notifications and is
+ * polled.
  */
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 
-const LISTEN = '0A'
-const INTERVAL = 5
+/** TCP_LISTEN in the fourth column of /proc/net/tcp. */
+const TCP_LISTEN = '0A'
+const POLL_MS = 5
 
 const isListening = (port: number): boolean => {
   const local = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
@@ -16,17 +17,17 @@ const isListening = (port: number): boolean => {
     try {
       text = readFileSync(table, 'utf8')
     } catch {
-      // A kernel without IPv6.
+      // A kernel without IPv6 has no /proc/net/tcp6.
       return false
     }
     return text.split('\n').some(line => {
       const [, address = '', , state] = line.trim().split(/\s+/)
-      return state === LISTEN && address.endsWith(local)
+      return state === TCP_LISTEN && address.endsWith(local)
     })
   })
 }
 
-/** Resolves when a socket listens on the port; false if `ended` resolves first. */
+/** Resolves with true when a socket listens on the port, with false if `ended` resolves before. */
 export const untilListening = async (port: number, ended: Promise<unknown>): Promise<boolean> => {
   let hasEnded = false
   void ended.then(() => {
@@ -35,7 +36,7 @@ export const untilListening = async (port: number, ended: Promise<unknown>): Pro
   for (;;) {
     if (isListening(port)) return true
     if (hasEnded) return false
-    await new Promise(resolve => setTimeout(resolve, INTERVAL))
+    await new Promise(resolve => setTimeout(resolve, POLL_MS))
   }
 }
 

@@ -7,8 +7,9 @@ import { adapterNames } from '../spec/check/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'
-import { packageVersion } from './places.ts'
+import { packageVersion } from './paths.ts'
 
+/** Collects the values of an option that may be given several times. */
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
 const SOCKET = '--socket <path>'
@@ -17,21 +18,23 @@ const FAULT = '--fault <rule>'
 const FAULT_HELP =
   'faults of the network, e.g. drop=1% or dir=sent,opcode=RC_ACKNOWLEDGE,delay=5ms; may be given several times'
 const LINK = '--link <kind>'
+/** Values of an option with their meanings; the first one is the default. */
 const kindsText = (kinds: Readonly<Record<string, string>>): string =>
   Object.entries(kinds)
-    .map(([name, what], i) => `${name} (${what}${i === 0 ? '; the default' : ''})`)
+    .map(([name, meaning], i) => `${name} (${meaning}${i === 0 ? '; the default' : ''})`)
     .join(', ')
 const LINK_HELP = `what connects the devices: ${kindsText(linkKinds)}`
 
 const LIKE = '--like <adapters>'
-const LIKE_HELP = `also what works here and fails on these adapters: ${adapterNames.join(', ')}, separated by commas`
+const LIKE_HELP = `also report what works on userdma and fails on these adapters, separated by commas: ${adapterNames.join(', ')}`
 const BUFFERS = '--buffers <kind>'
 const BUFFERS_HELP =
-  'buffers of sends that are compared before and after: sampled (some requests, parts of long messages; the default), all'
+  'which send buffers are compared before and after the request: sampled (some requests, parts of long messages; the default), all'
 
-const PATH = '--path <way>'
+const PATH = '--path <kind>'
 const PATH_HELP = `how messages pass between devices in memory: ${kindsText(pathKinds)}`
 
+/** Adds the options that configure a daemon. */
 const withConfig = (command: Command): Command =>
   command
     .option(DEVICE, 'a device and its IP address; may be given several times (default: rxe0@127.0.0.1)', collect)
@@ -41,7 +44,10 @@ const withConfig = (command: Command): Command =>
     .option('--torment <seed[:count]>', 'let the devices do what the specification allows and hardware rarely does')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
-/** `program`: name of the argument, in square brackets if it is optional. */
+/**
+ * Adds the arguments and options of commands that run a program under a daemon. `program`: name of the argument, in
+ * square brackets if it is optional.
+ */
 const withJoin = (command: Command, program = '<program>'): Command =>
   withConfig(
     command
@@ -112,7 +118,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('-o, --output <file>', 'write the findings to this file instead of standard error')
       .option('--json', 'print one JSON object per finding')
       .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
-      .option('--races', 'look for requests that access the same bytes without order; programs are slower')
+      .option('--races', 'also find requests that access the same bytes without order; programs are slower')
       .option('--notes', 'print notes too, not only warnings and errors')
       .option(
         '--fail-on <severity>',
@@ -120,8 +126,12 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .option(LIKE, LIKE_HELP)
       .option(BUFFERS, BUFFERS_HELP)
-      .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
-      .option('--gen-suppressions', 'print behind each finding a block for such a file')
+      .option(
+        '--suppressions <file>',
+        'do not report the findings that this file names; may be given several times',
+        collect,
+      )
+      .option('--gen-suppressions', 'print after each finding a block for a suppressions file')
       .option(
         '--torment-search <n>',
         'run the program with N seeds of --torment, and print the shortest run that fails',
@@ -277,7 +287,10 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
-/** The whole command line; or with `named` only that command, because each declaration makes the start slower. */
+/**
+ * The whole command line; with `named` only that command: each declaration makes the start slower. `named` is set if
+ * the first argument is the name of a command.
+ */
 const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
@@ -299,7 +312,7 @@ const buildProgram = (named: string | undefined): Command => {
       ),
     )
 
-  // The command's name precedes all options, so with `named` there is no --version.
+  // --version is an option of userdma itself, and so never follows the name of a command.
   if (named === undefined) program.version(packageVersion(), '-V, --version', 'print the version')
   for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
@@ -313,12 +326,10 @@ const buildProgram = (named: string | undefined): Command => {
   return program
 }
 
-/** Commands that continue when their output is closed. */
+/** Commands that continue when the reader of their output closes it. */
 const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
 
-/**
- * A function, because modules that are bundled for a faster start (scripts/bundle.mjs) cannot have a top-level await.
- */
+/** A function: bundled modules (scripts/bundle.mjs) cannot have a top-level await. */
 const main = async (): Promise<void> => {
   const [, , first] = process.argv
   try {

@@ -17,10 +17,12 @@ export const createOutput = (name: string): number => {
   }
 }
 
+/** Text output of a command that runs a program. */
 export interface Output {
-  /** The first failure is reported; the program continues, and later text is dropped. */
+  /** Never throws: reports the first failure on standard error, and drops later text. */
   write(text: string): void
-  readonly failed: boolean
+  /** Whether a write failed. */
+  readonly hasFailed: boolean
   close(): void
 }
 
@@ -29,22 +31,22 @@ const STDERR = 2
 /** The output of a command that runs a program: the file, or standard error. Throws UsageError as `createOutput`. */
 export const openOutput = (name: string | undefined): Output => {
   const fd = name === undefined ? STDERR : createOutput(name)
-  let failed = false
+  let hasFailed = false
   return {
     write(text) {
-      if (failed) return
+      if (hasFailed) return
       try {
         writeAll(fd, text)
       } catch (error) {
-        failed = true
+        hasFailed = true
         if (fd !== STDERR)
           process.stderr.write(
             `userdma: cannot write to ${name}: ${(error as NodeJS.ErrnoException).code}; the rest is missing\n`,
           )
       }
     },
-    get failed() {
-      return failed
+    get hasFailed() {
+      return hasFailed
     },
     close() {
       if (fd !== STDERR) closeSync(fd)
@@ -55,13 +57,13 @@ export const openOutput = (name: string | undefined): Output => {
 /** Writes everything, retrying while a pipe is full. */
 const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
-  for (let at = 0; at < bytes.length; ) {
+  for (let written = 0; written < bytes.length; ) {
     try {
-      at += writeSync(fd, bytes, at)
+      written += writeSync(fd, bytes, written)
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'EAGAIN') continue
-      // The reader of our output has closed it; the program continues.
+      // The reader has closed the output. The command continues without it.
       if (code === 'EPIPE') return
       throw error
     }

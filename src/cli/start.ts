@@ -11,7 +11,7 @@ import { dirname, join } from 'node:path'
 import { SessionEnv } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { configArguments } from './config.ts'
-import { mainModule } from './places.ts'
+import { mainModule } from './paths.ts'
 import { withoutShim } from './program/program.ts'
 
 /** First words of the daemon's output when it is ready, and, in the background, when it cannot start. */
@@ -33,6 +33,7 @@ export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
+/** The last lines of a log, without those of NOTE. */
 const lastLines = (path: string): string =>
   readFileSync(path, 'utf8')
     .trim()
@@ -42,7 +43,10 @@ const lastLines = (path: string): string =>
     .join('\n')
     .replace(/^userdma: /, '')
 
-/** Starts `userdma daemon --end-with-last-client` for `socket`, with further options. Throws StartError. */
+/**
+ * Starts `userdma daemon --end-with-last-client` at `socket`. `options`: further options. Resolves when it is ready.
+ * Throws StartError.
+ */
 export const startInBackground = async (
   socket: string,
   config: DaemonConfig,
@@ -81,6 +85,7 @@ export const startInBackground = async (
   }
 }
 
+/** Resolves when the daemon has printed READY; rejects with StartError if it ends before. */
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
@@ -89,7 +94,7 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
       const why = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
       reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
-    // At `close` the output is complete.
+    // `close`, not `exit`: then the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk

@@ -1,9 +1,9 @@
 /*
- * Calls and packets of a conversation in order of time, for the demo: which program made a call, and who sent which
- * packet to whom.
+ * The calls and packets of two programs in order of time, for the demo: which program made a call, and which program
+ * sent a packet to which.
  *
- * Packets on one device identify sender and receiver only by QPN; their processes are known from the calls that created
- * the queue pairs.
+ * Both programs use one device, so a packet identifies its receiver only by the QPN. The process of a QPN is that of
+ * the call that created the queue pair; the sender is the other process.
  */
 import { callJson, callLine } from '../trace/calls.ts'
 import { packetLine } from '../trace/packets.ts'
@@ -16,10 +16,11 @@ export interface Entry {
   readonly kind: 'call' | 'packet'
   /** Microseconds since 1970. */
   readonly time: number
+  /** The program of a call; `sender → receiver` of a packet. */
   readonly program: string
   readonly text: string
-  /** The last packet of a message at its receiver. */
-  readonly acknowledges: boolean
+  /** Whether it is an ACK packet, which ends a message. */
+  readonly isAck: boolean
 }
 
 /** The line of a traced call without process and duration. */
@@ -30,19 +31,20 @@ const ownersOf = (records: readonly TraceRecord[]): Map<number, number> => {
   const owners = new Map<number, number>()
   for (const record of records) {
     const { class: name, method, out } = callJson(record)
-    const number = (out as { readonly qpNum?: unknown } | undefined)?.qpNum
-    if (name === 'rc_qp' && method === 'create' && number !== undefined) owners.set(Number(number), record.pid)
+    const qpn = (out as { readonly qpNum?: unknown } | undefined)?.qpNum
+    if (name === 'rc_qp' && method === 'create' && qpn !== undefined) owners.set(Number(qpn), record.pid)
   }
   return owners
 }
 
+/** The packets of a pcapng file; `time` in microseconds since 1970. */
 const packetsOf = (capture: Uint8Array): { readonly time: number; readonly packet: Packet }[] =>
   readCapture(capture).flatMap(({ time = 0n, bytes }) => {
     const frame = parseFrame(bytes)
     return frame.kind === 'opaque' ? [] : [{ time: Number(time / 1000n), packet: parsePacket(frame.payload) }]
   })
 
-/** Calls and packets in order of time. `names`: the name of each process. */
+/** The calls, and the packets of a pcapng file, in order of time. `names`: the name of each process, by pid. */
 export const timeline = (
   records: readonly TraceRecord[],
   capture: Uint8Array,
@@ -56,26 +58,26 @@ export const timeline = (
       time: record.time * 1000,
       program: nameOf(record.pid),
       text: callText(record),
-      acknowledges: false,
+      isAck: false,
     }),
   )
   const packets = packetsOf(capture).map(({ time, packet }): Entry => {
-    const to = packet.kind === 'opaque' ? undefined : owners.get(packet.BTH.destQp)
-    const from = [...owners.values()].find(pid => pid !== to)
+    const receiver = packet.kind === 'opaque' ? undefined : owners.get(packet.BTH.destQp)
+    const sender = [...owners.values()].find(pid => pid !== receiver)
     return {
       kind: 'packet',
       time,
-      program: `${nameOf(from)} → ${nameOf(to)}`,
+      program: `${nameOf(sender)} → ${nameOf(receiver)}`,
       text: packetLine(packet),
-      acknowledges: packet.kind !== 'opaque' && packet.name === 'RC_ACKNOWLEDGE',
+      isAck: packet.kind !== 'opaque' && packet.name === 'RC_ACKNOWLEDGE',
     }
   })
   return [...calls, ...packets].sort((a, b) => a.time - b.time)
 }
 
-/** The entries up to the acknowledgement of message number `messages`; all entries if there are fewer messages. */
+/** The entries up to the ACK of the message with this number, counted from 1; all entries if there are fewer. */
 export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
-  let left = messages
-  const end = entries.findIndex(({ acknowledges }) => acknowledges && --left === 0)
+  let remaining = messages
+  const end = entries.findIndex(({ isAck }) => isAck && --remaining === 0)
   return end < 0 ? entries : entries.slice(0, end + 1)
 }

@@ -1,32 +1,32 @@
 /*
- * `userdma stat --watch`: rates of devices, one line per interval for each device with activity, until the daemon ends
- * or Ctrl-C. With --json, the whole stat per line.
+ * `userdma stat --watch`: prints rates per second, at each interval one line for each device with activity, until the
+ * daemon ends or the user presses Ctrl-C. With --json each line is the whole stat instead.
  */
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
-import { bytesText, type QueryOptions, queryStat } from './commands/stat.ts'
+import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
 
 /** Limits of an interval, seconds. */
-const SHORTEST = 0.1
-const LONGEST = 3600
+const MIN_SECONDS = 0.1
+const MAX_SECONDS = 3600
 
 /** The seconds given with `--watch`, 1 by default. Throws UsageError. */
 export const watchSeconds = (text: string | true): number => {
   const seconds = text === true ? 1 : /^\d*\.?\d+$/.test(text) ? Number(text) : Number.NaN
-  if (!(seconds >= SHORTEST && seconds <= LONGEST))
-    throw new UsageError(`--watch: "${text}" is not a number of seconds from ${SHORTEST} to ${LONGEST}`)
+  if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS))
+    throw new UsageError(`--watch: "${text}" is not a number of seconds from ${MIN_SECONDS} to ${MAX_SECONDS}`)
   return seconds
 }
 
-/** Bytes per unit of PortCounters' data counters. */
-const WORD = 4
+/** PortXmitData and PortRcvData count units of 4 bytes (IBA 16.1.3.5). */
+const DATA_UNIT_BYTES = 4
 
-/** The line about a device's activity during `seconds`; undefined if there was none. */
+/** The line about a device's activity in the `seconds` between two stats; undefined if there was none. */
 export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
   const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
     (after[kind][name]! - (before[kind][name] ?? 0)) / seconds
-  const data = (name: string): string => `${bytesText(Math.round(rate('counters', name) * WORD))}/s`
+  const data = (name: string): string => `${bytesText(Math.round(rate('counters', name) * DATA_UNIT_BYTES))}/s`
   const changes = (kind: 'hw_counters' | 'faults', prefix: string): string[] =>
     Object.keys(after[kind])
       .filter(name => rate(kind, name) !== 0)
@@ -36,44 +36,44 @@ export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number)
   return `${after.name}  out ${data('port_xmit_data')}, in ${data('port_rcv_data')}, ${changed.join(', ')}`
 }
 
-/** The lines about all devices. A device that was added meanwhile has no rate yet. */
+/** The lines about all devices, undefined for a device without activity or that was added in between. */
 export const rateTexts = (
   before: readonly DeviceStat[],
   after: readonly DeviceStat[],
   seconds: number,
 ): readonly (string | undefined)[] =>
   after.map(device => {
-    const same = before.find(({ name }) => name === device.name)
-    return same && rateText(same, device, seconds)
+    const previous = before.find(({ name }) => name === device.name)
+    return previous && rateText(previous, device, seconds)
   })
 
 /** Prints until the daemon ends or the output is closed. */
 const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
-  let last = await client.stat()
+  let previous = await client.stat()
   let isEnded = false
   const end = (): void => {
     isEnded = true
   }
   client.ended.then(end)
-  const unread = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
-  unread.then(end)
+  const outputClosed = new Promise<void>(resolve => process.stdout.once('error', () => resolve()))
+  outputClosed.then(end)
   for (let time = performance.now(); ; ) {
-    await Promise.race([client.ended, unread, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
+    await Promise.race([client.ended, outputClosed, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
     if (isEnded) return
     const stat = await client.stat()
     const now = performance.now()
-    const lines = json ? [JSON.stringify(stat)] : rateTexts(last.devices, stat.devices, (now - time) / 1000)
+    const lines = json ? [JSON.stringify(stat)] : rateTexts(previous.devices, stat.devices, (now - time) / 1000)
     const clock = new Date().toTimeString().slice(0, 8)
     for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
-    last = stat
+    previous = stat
     time = now
   }
 }
 
-/** The command; `watch` as commander parses it. */
+/** The command. `watch`: as commander parses it, `true` if the option has no value. */
 export const watch = async (options: QueryOptions & { readonly watch: string | true }): Promise<void> => {
   const seconds = watchSeconds(options.watch)
-  await queryStat(options, async client => {
+  await printFromDaemon(options, async client => {
     await watchStat(client, seconds, options.json === true)
     return ''
   })

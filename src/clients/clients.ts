@@ -1,7 +1,8 @@
 /*
- * The clients of the subsystem (R31, R40). One table defines the order in which they start. Core adds a device to them
- * in that order and removes it in reverse order, so a client may use the clients before it in the table; they also stop
- * in reverse order. A client that fails to start, entirely or for one device, does not affect the others.
+ * The clients of the subsystem (R31, R40). Their order in one table (`starters`) is the order in which they start and in
+ * which core adds a device to them. Core removes a device in reverse order, and the clients stop in reverse order. So a
+ * client may use the clients before it in the table. A client that fails to start, entirely or for one device, does not
+ * affect the others.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -12,6 +13,7 @@ import { MadLayer } from './mad/layer.ts'
 import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
 
+/** The class of each client, by its name. */
 interface ClientTypes {
   /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
@@ -31,7 +33,7 @@ const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[
 export const clientNames = Object.keys(starters) as readonly ClientName[]
 
 /** A client that has timers. */
-interface Timed {
+interface TimedClient {
   nextTimeout(): number
   onTimeout(now: number): boolean
 }
@@ -40,7 +42,7 @@ export class Clients {
   readonly core: Core
   readonly environment: RdmaCmEnvironment
   readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
-  readonly #timed: Timed[] = []
+  readonly #timed: TimedClient[] = []
 
   constructor(core: Core, environment: RdmaCmEnvironment) {
     this.core = core
@@ -48,12 +50,12 @@ export class Clients {
   }
 
   /**
-   * Returns a client; starts it first, after the clients before it in the table, if it is not started. Throws the
-   * client's own error. An earlier client that failed is tried again at the next call.
+   * Returns a client. If it has not started, starts the clients before it in the table, then the client itself. Throws
+   * the error of its start. Errors of earlier clients are reported to core; their start is tried again at the next call.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
-    const known = this.#started[name]
-    if (known !== undefined) return known as ClientTypes[N]
+    const started = this.#started[name]
+    if (started !== undefined) return started as ClientTypes[N]
     for (const earlier of clientNames.slice(0, clientNames.indexOf(name)))
       try {
         this.use(earlier)
@@ -72,13 +74,13 @@ export class Clients {
 
   /** When `onTimeout` must be called next, µs; Infinity for never. */
   nextTimeout(): number {
-    // Called after every call and poll of a program in this process: a loop without an iterator.
+    // Hot path: called after every call and poll of a program in this process. So the loop has no iterator.
     let next = Number.POSITIVE_INFINITY
     for (let i = 0; i < this.#timed.length; i++) next = Math.min(next, this.#timed[i]!.nextTimeout())
     return next
   }
 
-  /** True if there was anything to do. */
+  /** Returns whether a timer was due. */
   onTimeout(now: number): boolean {
     let progress = false
     for (const client of this.#timed) progress = client.onTimeout(now) || progress

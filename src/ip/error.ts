@@ -1,4 +1,7 @@
-/* The error of a command that fails: a wrong argument, a port in use, a destination that is not on the link. */
+/*
+ * The error that functions of the IP engine throw for a mistake of the caller: a wrong argument, a port in use, a
+ * destination that is not on the link.
+ */
 export type IpErrorCode = 'EINVAL' | 'EADDRINUSE' | 'EADDRNOTAVAIL' | 'EMSGSIZE' | 'ENETUNREACH' | 'ENOMEM'
 
 export class IpError extends Error {

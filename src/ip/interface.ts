@@ -1,8 +1,9 @@
 /*
- * An IP interface on a link of RFC 4391, as an engine without I/O: encapsulated packets and time go in; encapsulated
- * packets with their link-layer destination come out (`pollTransmit`). The interface has one IPv4 or IPv6 address and
- * reaches the addresses of its prefix: there are no routers, and nothing is forwarded. It answers ARP, neighbour
- * solicitations and echo requests, and has UDP and ICMP echo sockets. Fragments are neither sent nor accepted.
+ * An IP interface on a link of RFC 4391 (IP over InfiniBand), as an engine without I/O: the caller passes received
+ * packets (`receive`) and the time, and sends the packets that `pollTransmit` returns. The interface has one IPv4 or
+ * IPv6 address and reaches the addresses of its prefix: there are no routers, and nothing is forwarded. It answers ARP,
+ * neighbour solicitations and echo requests, and has UDP and ICMP echo sockets. Fragments are neither sent nor
+ * accepted.
  *
  * Memory is bounded for any traffic: by NeighbourLimits, SocketLimits and MAX_FRAMES.
  */
@@ -47,24 +48,26 @@ import { type IpEnd, type IpReceiver, type IpSocket, IpSockets, SocketLimits, ty
 export interface IpOptions {
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
   readonly address: Uint8Array
-  /** Bits, 1 to 32 or 128. */
+  /** Bits: 1 to 32 for IPv4, 1 to 128 for IPv6. */
   readonly prefixLength: number
+  /** The link-layer address of the interface. */
   readonly link: LinkAddress
-  /** Maximum bytes of an encapsulated packet. */
+  /** Maximum bytes of an IP packet, without its encapsulation. */
   readonly mtu: number
   readonly pkey: number
   readonly random: () => number
-  /** Joins and leaves a multicast group of the link. `join` may throw. */
+  /** Join and leave a multicast group of the link. `join` may throw. */
   readonly join: (group: LinkAddress) => void
   readonly leave: (group: LinkAddress) => void
 }
 
-/** The result of a received packet: delivered to a socket, or the reason why it was dropped. */
+/** The counter of a received packet: it was delivered to a socket, or was dropped for this reason. */
 type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 
 /**
- * Numbers of packets. `foreign`: for another host, from a host that is not on the link, or of an unsupported protocol;
- * `unclaimed`: for a port without a socket; `dropped`: not sent.
+ * Numbers of packets. `malformed`, `checksum`, `fragment`: see IpFault. `foreign`: for another host, from a host that
+ * is not on the link, or of an unsupported protocol; `unclaimed`: for a port without a socket; `dropped`: could not be
+ * sent.
  */
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
@@ -81,11 +84,14 @@ const HOP_LIMIT = 64
 const DISCOVERY_HOP_LIMIT = 255
 /** Bytes after the checksum of an echo message: identifier and sequence number. */
 const ECHO_BYTES = 4
+/** Types of ICMP and ICMPv6 echo messages. */
 const echoTypes = { ipv4: { request: 8, reply: 0 }, ipv6: { request: 128, reply: 129 } } as const
 
+/** 224.0.0.1. */
 const ALL_HOSTS = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224, 0, 0, 1)
+/** ff02::1. */
 const ALL_NODES = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
-/** RFC 4291, 2.7.1. */
+/** The solicited-node multicast address (RFC 4291, 2.7.1): ff02::1:ff00:0/104 with the last 24 bits of the address. */
 const solicitedNode = (address: Uint8Array): Uint8Array =>
   Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ...address.subarray(13))
 
@@ -108,10 +114,10 @@ export class IpInterface implements NeighbourHost {
   readonly #neighbours = new NeighbourCache(this)
   readonly #sockets: IpSockets
   readonly #frames: Frame[] = []
-  /** Multicast groups that are received, with the number of joins of each. */
+  /** Multicast groups that are received, by address as text, with the number of joins of each. */
   readonly #groups = new Map<string, { readonly link: LinkAddress; uses: number }>()
 
-  /** Throws IpError EINVAL, and whatever `join` throws. */
+  /** Throws IpError EINVAL, and what `options.join` throws. */
   constructor(options: IpOptions) {
     const { address, prefixLength, pkey, random } = options
     this.prefix = new Prefix(address, prefixLength)
@@ -128,12 +134,13 @@ export class IpInterface implements NeighbourHost {
     return this.#options.mtu
   }
 
-  /** Numbers of neighbours, of packets that wait, and of sockets. */
+  /** Numbers of neighbours, of packets that wait for their neighbour or for `pollTransmit`, and of sockets. */
   get counts(): { readonly neighbours: number; readonly waiting: number; readonly sockets: number } {
     const { entries, waiting } = this.#neighbours.counts
     return { neighbours: entries, waiting: waiting + this.#frames.length, sockets: this.#sockets.count }
   }
 
+  /** When `onTimeout` must be called next, µs; Infinity for never. */
   nextTimeout(): number {
     return this.#neighbours.nextTimeout()
   }
@@ -142,7 +149,7 @@ export class IpInterface implements NeighbourHost {
     this.#neighbours.onTimeout(now)
   }
 
-  /** The next packet to send. */
+  /** The next packet to send; undefined: there is none. */
   pollTransmit(): Frame | undefined {
     const frame = this.#frames.shift()
     if (frame !== undefined) this.counters.sent++
@@ -151,7 +158,9 @@ export class IpInterface implements NeighbourHost {
 
   // ---- sockets ----
 
-  /** `port`: a UDP port, or an ICMP echo identifier; 0: a free one. Throws IpError EADDRINUSE, ENOMEM. */
+  /**
+   * Opens a socket. `port`: a UDP port, or an ICMP echo identifier; 0: a free one. Throws IpError EADDRINUSE, ENOMEM.
+   */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     return this.#sockets.open(protocol, port, receiver)
   }
@@ -174,7 +183,7 @@ export class IpInterface implements NeighbourHost {
     socket.groups.add(text)
   }
 
-  /** Throws IpError EADDRNOTAVAIL. */
+  /** Removes the socket from a multicast group. Throws IpError EADDRNOTAVAIL if it is not in the group. */
   leave(socket: IpSocket, group: Uint8Array): void {
     const text = addressText(group)
     if (!socket.groups.delete(text)) throw new IpError('EADDRNOTAVAIL', `the socket is not in group ${text}`)
@@ -182,7 +191,7 @@ export class IpInterface implements NeighbourHost {
   }
 
   /**
-   * Sends a datagram, or an echo request with the port as sequence number. Throws IpError EINVAL, ENETUNREACH,
+   * Sends a UDP datagram, or an echo request whose sequence number is `to.port`. Throws IpError EINVAL, ENETUNREACH,
    * EMSGSIZE.
    */
   send({ protocol, port }: IpSocket, to: IpEnd, payload: Uint8Array, now: number): void {
@@ -203,7 +212,7 @@ export class IpInterface implements NeighbourHost {
       )
     if (protocol === IpProtocolNumber.UDP) {
       if (to.port === 0) throw new IpError('EINVAL', 'port 0 is not a destination')
-      this.#sendIp(udpPacket(this.#to(destination), { sourcePort: port, destinationPort: to.port, payload }), now)
+      this.#sendIp(udpPacket(this.#headerTo(destination), { sourcePort: port, destinationPort: to.port, payload }), now)
       return
     }
     const body = new Uint8Array(ECHO_BYTES + payload.length)
@@ -211,10 +220,10 @@ export class IpInterface implements NeighbourHost {
     view.setUint16(0, port)
     view.setUint16(2, to.port)
     body.set(payload, ECHO_BYTES)
-    this.#sendIp(icmpPacket(this.#to(destination), { type: this.#echo.request, code: 0, body }), now)
+    this.#sendIp(icmpPacket(this.#headerTo(destination), { type: this.#echo.request, code: 0, body }), now)
   }
 
-  /** Leaves all groups and drops the packets that wait. */
+  /** Leaves all groups, and drops the packets that wait. */
   shutDown(): void {
     this.#neighbours.clear()
     this.#frames.length = 0
@@ -229,10 +238,10 @@ export class IpInterface implements NeighbourHost {
   receive(bytes: Uint8Array, now: number): void {
     this.counters.received++
     const type = bytes.length < ENCAPSULATION_BYTES ? -1 : (bytes[0]! << 8) | bytes[1]!
-    const rest = bytes.subarray(ENCAPSULATION_BYTES)
+    const packet = bytes.subarray(ENCAPSULATION_BYTES)
     if (type < 0) this.#count('malformed')
-    else if (type === EtherType.ARP && this.#isIpv4) this.#count(this.#onArp(rest, now))
-    else if (type === (this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)) this.#count(this.#onIp(rest, now, false))
+    else if (type === EtherType.ARP && this.#isIpv4) this.#count(this.#onArp(packet, now))
+    else if (type === (this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)) this.#count(this.#onIp(packet, now, false))
     else this.#count('foreign')
   }
 
@@ -245,7 +254,7 @@ export class IpInterface implements NeighbourHost {
     if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
     const { operation, sender, senderLink, target } = arp
     const isForThisHost = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
-    // RFC 5227: a probe, from a host that has no address yet.
+    // A sender address of 0 is a probe of a host that has no address yet (RFC 5227): nothing can be learnt from it.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
       this.#neighbours.learn(sender, senderLink, isForThisHost, now)
@@ -264,10 +273,10 @@ export class IpInterface implements NeighbourHost {
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
     const isToThisHost = prefix.isOwn(destination)
-    // Our own multicast packet, looped back by the link; or a packet to us with our own source address, which must not
-    // come from the link.
+    // Packets with our own source address: multicast packets of ours that the link has looped back are ignored; packets
+    // to us are forged, since those to ourselves do not use the link.
     if (prefix.isOwn(source) && !isLoop) return isToThisHost ? 'foreign' : undefined
-    // RFC 4862, 5.4: duplicate address detection, from a host that has no address yet.
+    // A host that has no address yet detects duplicate addresses (RFC 4862, 5.4).
     const isFromUnspecified = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
     const isForThisHost = isToThisHost || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
     if (!isForThisHost || !(isFromUnspecified || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
@@ -292,16 +301,16 @@ export class IpInterface implements NeighbourHost {
     if (isFault(message)) return message
     const { type, code, body } = message
     if (!this.#isIpv4 && (type === NeighbourMessage.SOLICITATION || type === NeighbourMessage.ADVERTISEMENT)) {
-      const found = parseDiscovery(type, body)
-      if (found === undefined || code !== 0 || packet.hopLimit !== DISCOVERY_HOP_LIMIT) return 'malformed'
-      return this.#onDiscovery(packet, found, now)
+      const discovery = parseDiscovery(type, body)
+      if (discovery === undefined || code !== 0 || packet.hopLimit !== DISCOVERY_HOP_LIMIT) return 'malformed'
+      return this.#onDiscovery(packet, discovery, now)
     }
     const { request, reply } = this.#echo
     if (type !== request && type !== reply) return 'foreign'
     if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
     if (type === reply) return this.#onEchoReply(packet, body)
-    // RFC 1122, 3.2.2.6: requests to a group are not answered, because all its members would answer.
-    if (isToThisHost) this.#sendIp(icmpPacket(this.#to(packet.source), { type: reply, code: 0, body }), now)
+    // Requests to a group are not answered, because all its members would answer (RFC 1122, 3.2.2.6).
+    if (isToThisHost) this.#sendIp(icmpPacket(this.#headerTo(packet.source), { type: reply, code: 0, body }), now)
     return undefined
   }
 
@@ -330,12 +339,12 @@ export class IpInterface implements NeighbourHost {
 
   // ---- transmission ----
 
-  #to(destination: Uint8Array): Omit<IpPacket, 'protocol' | 'payload'> {
+  #headerTo(destination: Uint8Array): Omit<IpPacket, 'protocol' | 'payload'> {
     return { source: this.prefix.address, destination, hopLimit: HOP_LIMIT }
   }
 
   #discoveryPacket(message: Discovery, destination: Uint8Array): IpPacket {
-    const addresses = { ...this.#to(destination), hopLimit: DISCOVERY_HOP_LIMIT }
+    const addresses = { ...this.#headerTo(destination), hopLimit: DISCOVERY_HOP_LIMIT }
     return icmpPacket(addresses, { type: message.type, code: 0, body: emitDiscovery(message) })
   }
 
@@ -355,7 +364,7 @@ export class IpInterface implements NeighbourHost {
     else this.#neighbours.send(destination, frame, now)
   }
 
-  // ---- services for the neighbour cache ----
+  // ---- NeighbourHost ----
 
   transmit(bytes: Uint8Array, to: LinkAddress): void {
     if (this.#frames.length < MAX_FRAMES) this.#frames.push({ bytes, to })
@@ -366,21 +375,25 @@ export class IpInterface implements NeighbourHost {
     this.counters.dropped += packets
   }
 
-  solicit(target: Uint8Array, known: LinkAddress | undefined): void {
+  solicit(target: Uint8Array, targetLink: LinkAddress | undefined): void {
     const { link, pkey } = this.#options
     if (this.#isIpv4) {
       const request = { operation: ArpOperation.REQUEST, senderLink: link, sender: this.prefix.address, target }
-      this.transmit(emitArp({ ...request, targetLink: known ?? unspecifiedLink }), known ?? broadcastLink(pkey))
+      this.transmit(
+        emitArp({ ...request, targetLink: targetLink ?? unspecifiedLink }),
+        targetLink ?? broadcastLink(pkey),
+      )
       return
     }
     const group = solicitedNode(target)
     const message = { type: NeighbourMessage.SOLICITATION, flags: 0, target, link }
-    const packet = this.#discoveryPacket(message, known === undefined ? group : target)
-    this.transmit(this.#frameOf(packet), known ?? multicastLink(group, pkey))
+    const packet = this.#discoveryPacket(message, targetLink === undefined ? group : target)
+    this.transmit(this.#frameOf(packet), targetLink ?? multicastLink(group, pkey))
   }
 
   // ---- groups ----
 
+  /** Throws IpError EINVAL. */
   #requireFamily(address: Uint8Array): void {
     if (isMappedIpv4(address) !== this.#isIpv4)
       throw new IpError('EINVAL', `${addressText(address)} is not of the same family as ${this.prefix.text}`)
@@ -388,9 +401,9 @@ export class IpInterface implements NeighbourHost {
 
   #join(group: Uint8Array): void {
     const key = addressText(group)
-    const known = this.#groups.get(key)
-    if (known !== undefined) {
-      known.uses++
+    const joined = this.#groups.get(key)
+    if (joined !== undefined) {
+      joined.uses++
       return
     }
     const link = multicastLink(group, this.#options.pkey)
@@ -399,9 +412,9 @@ export class IpInterface implements NeighbourHost {
   }
 
   #leave(key: string): void {
-    const known = this.#groups.get(key)
-    if (known === undefined || --known.uses > 0) return
+    const joined = this.#groups.get(key)
+    if (joined === undefined || --joined.uses > 0) return
     this.#groups.delete(key)
-    this.#options.leave(known.link)
+    this.#options.leave(joined.link)
   }
 }

@@ -6,9 +6,9 @@
 import type { LinkAddress } from '../wire/ipoib.ts'
 
 /** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */
-const RETRANSMIT = 1_000_000
-const MAX_TRIES = 3
-const REACHABLE = 30_000_000
+const RETRANS_TIMER = 1_000_000
+const MAX_SOLICITATIONS = 3
+const REACHABLE_TIME = 30_000_000
 
 /**
  * `entries`: all neighbours; `unresolved`: how many of them may lack a link-layer address when all entries are in use;
@@ -18,22 +18,26 @@ export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, w
 
 /** Services of the interface for the cache. */
 export interface NeighbourHost {
-  /** Sends a solicitation to `known`, or to all neighbours if it is undefined. */
-  solicit(address: Uint8Array, known: LinkAddress | undefined): void
+  /** Sends a solicitation of an address: to `link`, or to all neighbours if that is not known. */
+  solicit(address: Uint8Array, link: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
   /** Counts packets whose neighbour was not resolved. */
   dropped(packets: number): void
 }
 
-/** INCOMPLETE: `link` is undefined. PROBE: `link` is known, but was not confirmed recently. */
+/** An entry of the cache. */
 interface Neighbour {
   readonly key: string
   readonly address: Uint8Array
+  /** Undefined: not resolved yet (state INCOMPLETE of RFC 4861). */
   link: LinkAddress | undefined
+  /** Until then `link` is used without a solicitation (state REACHABLE). */
   confirmedUntil: number
   /** Number of unanswered solicitations; 0: no answer is expected. */
-  tries: number
+  solicitations: number
+  /** When the answer to a solicitation is late. */
   deadline: number
+  /** Packets that wait for `link`. */
   readonly waiting: Uint8Array[]
 }
 
@@ -47,6 +51,7 @@ export class NeighbourCache {
   readonly #unresolved = new Set<Neighbour>()
   /** Solicited entries. All have the same timeout, so the first has the earliest deadline. */
   readonly #solicited = new Set<Neighbour>()
+  /** Number of packets that wait, of all entries. */
   #waiting = 0
 
   constructor(host: NeighbourHost) {
@@ -65,21 +70,22 @@ export class NeighbourCache {
   onTimeout(now: number): void {
     for (const entry of [...this.#solicited]) {
       if (entry.deadline > now) return
-      if (entry.tries >= MAX_TRIES) this.#remove(entry)
+      if (entry.solicitations >= MAX_SOLICITATIONS) this.#remove(entry)
       else this.#solicit(entry, now)
     }
   }
 
+  /** Sends a packet to a neighbour, or keeps it until the neighbour is resolved. */
   send(address: Uint8Array, frame: Uint8Array, now: number): void {
     const entry = this.#entries.get(keyOf(address)) ?? this.#add(address, undefined)
-    if (entry.tries === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
+    if (entry.solicitations === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
     if (entry.link !== undefined) this.#host.transmit(frame, entry.link)
-    else this.#hold(entry, frame)
+    else this.#queue(entry, frame)
   }
 
   /**
-   * A neighbour has sent its link-layer address. `canCreate`: it requested ours, so packets to it are likely, and an
-   * entry is created.
+   * A neighbour has sent its link-layer address. `canCreate`: an unknown neighbour gets an entry. It is set if the
+   * neighbour has requested our address, since packets to it are then likely.
    */
   learn(address: Uint8Array, link: LinkAddress, canCreate: boolean, now: number): void {
     const known = this.#entries.get(keyOf(address))
@@ -87,8 +93,8 @@ export class NeighbourCache {
     const entry = known ?? this.#add(address, link)
     entry.link = link
     this.#unresolved.delete(entry)
-    entry.tries = 0
-    entry.confirmedUntil = now + REACHABLE
+    entry.solicitations = 0
+    entry.confirmedUntil = now + REACHABLE_TIME
     this.#solicited.delete(entry)
     this.#entries.delete(entry.key)
     this.#entries.set(entry.key, entry)
@@ -103,15 +109,16 @@ export class NeighbourCache {
   #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
     if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
     const key = keyOf(address)
-    const entry: Neighbour = { key, address, link, confirmedUntil: 0, tries: 0, deadline: 0, waiting: [] }
+    const entry: Neighbour = { key, address, link, confirmedUntil: 0, solicitations: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
     if (link === undefined) this.#unresolved.add(entry)
     return entry
   }
 
   /**
-   * The entry to evict. Unresolved addresses must not evict neighbours that answer, and hosts that solicit us must not
-   * evict entries that are being resolved: `NeighbourLimits.unresolved` divides the entries between them.
+   * The entry to evict: a resolved one as long as fewer than `NeighbourLimits.unresolved` entries are unresolved, else
+   * an unresolved one. So addresses that nobody answers cannot evict all neighbours that answer, and hosts that solicit
+   * us cannot evict all entries that are being resolved.
    */
   #evictionCandidate(): Neighbour {
     if (this.#unresolved.size < NeighbourLimits.unresolved)
@@ -129,17 +136,18 @@ export class NeighbourCache {
   }
 
   #solicit(entry: Neighbour, now: number): void {
-    entry.tries++
-    entry.deadline = now + RETRANSMIT
+    entry.solicitations++
+    entry.deadline = now + RETRANS_TIMER
     this.#solicited.delete(entry)
     this.#solicited.add(entry)
     this.#host.solicit(entry.address, entry.link)
   }
 
   /**
-   * Beyond the limit of the neighbour its oldest packet is dropped; beyond the limit of all neighbours, the new packet.
+   * Keeps a packet until the neighbour is resolved. If the neighbour has `waitingEach` packets, its oldest one is
+   * dropped; if all neighbours together have `waiting` packets, the new one.
    */
-  #hold(entry: Neighbour, frame: Uint8Array): void {
+  #queue(entry: Neighbour, frame: Uint8Array): void {
     if (entry.waiting.length >= NeighbourLimits.waitingEach) {
       entry.waiting.shift()
       this.#waiting--

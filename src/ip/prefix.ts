@@ -1,6 +1,6 @@
 /*
- * The address of an interface and the prefix of its link: tells which addresses are on the link and which are broadcast
- * addresses. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * The address of an interface and the prefix of its link, which tell whether an address is on the link, and whether it
+ * is a broadcast address. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  */
 import { addressText, isLoopbackIpv4, isMappedIpv4, isMulticastGid, isSameAddress } from '../wire/address.ts'
 import { IpError } from './error.ts'
@@ -16,7 +16,7 @@ const isLoopback = (address: Uint8Array): boolean =>
 
 export class Prefix {
   readonly address: Uint8Array
-  /** 1 to 32 (IPv4) or 128 (IPv6). */
+  /** Bits: 1 to 32 for IPv4, 1 to 128 for IPv6. */
   readonly length: number
   readonly isIpv4: boolean
 
@@ -39,6 +39,7 @@ export class Prefix {
     return isSameAddress(address, this.address)
   }
 
+  /** Whether an address is in the prefix. */
   includes(address: Uint8Array): boolean {
     if (isMappedIpv4(address) !== this.isIpv4) return false
     const bits = this.length + (this.isIpv4 ? 96 : 0)
@@ -54,8 +55,8 @@ export class Prefix {
     if (isSameAddress(address, LIMITED_BROADCAST)) return true
     // RFC 3021: in a prefix of two addresses both are hosts.
     if (this.length > 30 || !this.includes(address)) return false
-    const hosts = 2 ** (32 - this.length) - 1
-    return (new DataView(address.buffer, address.byteOffset).getUint32(12) & hosts) >>> 0 === hosts
+    const hostMask = 2 ** (32 - this.length) - 1
+    return (new DataView(address.buffer, address.byteOffset).getUint32(12) & hostMask) >>> 0 === hostMask
   }
 
   /** Whether this is the address of another host on the link. */

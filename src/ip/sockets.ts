@@ -4,10 +4,11 @@
 import { IpProtocolNumber } from '../wire/ip-packet.ts'
 import { IpError } from './error.ts'
 
-/** The other end. For an ICMP echo `port` is the sequence number. */
+/** The remote end of a datagram. */
 export interface IpEnd {
   /** 16 bytes. */
   readonly address: Uint8Array
+  /** UDP port; of an ICMP echo message the sequence number. */
   readonly port: number
 }
 
@@ -18,17 +19,20 @@ export type SocketProtocol = typeof IpProtocolNumber.UDP | typeof IpProtocolNumb
 
 export interface IpSocket {
   readonly protocol: SocketProtocol
+  /** UDP port, or ICMP echo identifier. */
   readonly port: number
   readonly receiver: IpReceiver
-  /** Addresses as text. */
+  /** Its multicast groups: addresses as text. */
   readonly groups: Set<string>
 }
 
+/** Maximum sockets of an interface, and multicast groups of each. */
 export const SocketLimits = { sockets: 1024, groupsEach: 20 } as const
 
-/** RFC 6335, 6: the dynamic ports. */
+/** The dynamic ports (RFC 6335, 6). */
 const FIRST_DYNAMIC = 49152
-const DYNAMIC = 65536 - FIRST_DYNAMIC
+const LAST_PORT = 65535
+const DYNAMIC_PORTS = LAST_PORT - FIRST_DYNAMIC + 1
 
 export class IpSockets {
   readonly #random: () => number
@@ -49,7 +53,7 @@ export class IpSockets {
     return this.#byPort[protocol].get(port)
   }
 
-  /** `port` 0: a free one. */
+  /** Opens a socket; `port` 0: a free port. Throws IpError EADDRINUSE, ENOMEM. */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     const sockets = this.#byPort[protocol]
     if (this.count >= SocketLimits.sockets)
@@ -64,10 +68,12 @@ export class IpSockets {
     this.#byPort[protocol].delete(port)
   }
 
-  /** There are fewer sockets than dynamic ports, so one is free. */
+  /**
+   * A dynamic port that is free. There is one, since SocketLimits allows fewer sockets than there are dynamic ports.
+   */
   #freePort(sockets: ReadonlyMap<number, IpSocket>): number {
-    let port = FIRST_DYNAMIC + (this.#random() % DYNAMIC)
-    while (sockets.has(port)) port = port === 65535 ? FIRST_DYNAMIC : port + 1
+    let port = FIRST_DYNAMIC + (this.#random() % DYNAMIC_PORTS)
+    while (sockets.has(port)) port = port === LAST_PORT ? FIRST_DYNAMIC : port + 1
     return port
   }
 }

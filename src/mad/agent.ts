@@ -29,24 +29,27 @@ import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
-/** The timeout of an ACK: the default and the maximum. */
+/** Timeout for the ACK of a burst of segments: the default and the maximum. */
 const ACK_TIMEOUT = 2_000_000
 /** Timeout for receiving a whole message. */
 const TRANSFER_TIMEOUT = 40_000_000
-/** How long segments of a complete message are acknowledged again. */
+/** How long repeated segments of a complete message are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
 /** Maximum number of segments sent in one burst, regardless of the peer's window. */
-const MAX_AT_ONCE = 64
-/** Maximum number of messages that are being received, or complete and still acknowledged. */
+const MAX_BURST = 64
+/** Maximum number of RMPP transfers that are being received, or complete and still acknowledged. */
 const MAX_TRANSFERS = 256
 /** Maximum bytes of the messages that are being received. */
-const MAX_RECEIVING = 4 << 20
+const MAX_RECEIVING_BYTES = 4 << 20
 
-/** The end of a send. `aborted`: by the peer, or because the agent was closed. */
+/**
+ * How a send ended. `sent`: no response was expected; `timeout`: the last retry was not answered; `aborted`: by the
+ * peer, or because the agent was closed.
+ */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
 export interface SendOptions<T> {
-  /** For the response, or for ACKs of an RMPP transfer; 0: no response is expected. */
+  /** Microseconds until the response, and until an ACK of an RMPP transfer; 0: no response is expected. */
   readonly timeout: number
   readonly retries: number
   /** Passed back with the outcome. */
@@ -56,22 +59,22 @@ export interface SendOptions<T> {
 export interface AgentOptions {
   /** Upper half of the transaction ids of requests. */
   readonly highTid: number
-  /** The engine does RMPP for its owner. */
+  /** Whether the engine does RMPP for its owner. */
   readonly rmpp: boolean
-  /** The owner does RMPP itself: it gets every datagram of a transfer, also those that match no request. */
-  readonly ownRmpp: boolean
+  /** Whether the owner does RMPP itself: it gets every datagram of a transfer, also those that match no request. */
+  readonly userRmpp: boolean
 }
 
 export interface AgentOwner<P extends MadPath, T> {
   transmit(mad: Uint8Array, to: P): void
-  /** `nextTimeout` has become `time`, which is earlier than before. */
+  /** `nextTimeout` is now `time`, which is earlier than before. */
   wakeAt(time: number): void
   /** A complete request or response. */
   deliver(message: Uint8Array, from: P): void
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
-/** An unfinished send. */
+/** A send that has not ended. */
 interface Sending<P, T> {
   readonly message: Uint8Array
   readonly fields: MadFields
@@ -79,6 +82,7 @@ interface Sending<P, T> {
   readonly options: SendOptions<T>
   readonly segments: SegmentSender | undefined
   retriesLeft: number
+  /** When the next step is due, µs. */
   deadline: number
 }
 
@@ -89,7 +93,7 @@ export class MadAgentEngine<P extends MadPath, T> {
   readonly #owner: AgentOwner<P, T>
   readonly #sending = new Set<Sending<P, T>>()
   readonly #receiving = new Set<Receiving<P>>()
-  #next = Number.POSITIVE_INFINITY
+  #nextTimeout = Number.POSITIVE_INFINITY
 
   constructor(options: AgentOptions, owner: AgentOwner<P, T>) {
     this.#options = options
@@ -103,10 +107,10 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** When `onTimeout` must be called next, or earlier; Infinity for never. */
   nextTimeout(): number {
-    return this.#next
+    return this.#nextTimeout
   }
 
-  /** Whether a message would be sent as an RMPP transfer. */
+  /** Whether a message is sent as an RMPP transfer: its RMPP header says DATA, and the engine does RMPP. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
     if (!this.#options.rmpp || !usesRmpp(mgmtClass)) return false
     const { flags, type } = parseRmpp(message)
@@ -114,9 +118,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Sends a message. The engine owns it from then on, and sets the upper half of the transaction id of a request. It
-   * has MAD_BYTES bytes; only a transfer may have more. False, and nothing is sent, if an unfinished send of the class
-   * has the same transaction id.
+   * Sends a message of MAD_BYTES bytes, or an RMPP transfer of any length. The engine owns the message from then on,
+   * and sets the upper half of the transaction id of a request. Returns false and sends nothing if another send of the
+   * class with the same transaction id has not ended.
    */
   send(message: Uint8Array, to: P, options: SendOptions<T>, now: number): boolean {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
@@ -137,23 +141,24 @@ export class MadAgentEngine<P extends MadPath, T> {
     return true
   }
 
+  /** Handles a received datagram. */
   onMad(mad: Uint8Array, from: P, now: number): void {
     const fields = madFields(mad)
     const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
-    if (!this.#options.rmpp || !isRmpp) this.#deliver(mad, fields, from, this.#options.ownRmpp && isRmpp)
+    if (!this.#options.rmpp || !isRmpp) this.#deliver(mad, fields, from, this.#options.userRmpp && isRmpp)
     else this.#onRmpp(mad, fields, from, now)
   }
 
   /**
-   * Retransmits sends that are due, and ends those without retries left; about `max` of them. Returns their number.
-   * The others stay due.
+   * Retransmits sends that are due, ends those without retries left, and aborts transfers that were not complete in
+   * time. Stops after about `max` datagrams and ends, of which it returns the number; the rest stays due.
    */
   onTimeout(now: number, max = Number.POSITIVE_INFINITY): number {
-    if (now < this.#next) return 0
-    this.#next = Number.POSITIVE_INFINITY
+    if (now < this.#nextTimeout) return 0
+    this.#nextTimeout = Number.POSITIVE_INFINITY
     let done = 0
     for (const sending of this.#sending) {
-      if (sending.deadline <= now && done < max) done += this.#retry(sending, now)
+      if (sending.deadline <= now && done < max) done += this.#onDeadline(sending, now)
       else this.#wakeAt(sending.deadline)
     }
     for (const receiving of this.#receiving) {
@@ -168,7 +173,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     return done
   }
 
-  /** Ends all sends, and drops messages that are being received. */
+  /** Ends all sends as aborted, and drops messages that are being received. */
   close(): void {
     this.#receiving.clear()
     for (const sending of this.#sending) this.#end(sending, 'aborted')
@@ -176,9 +181,11 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   // ---- sending ----
 
-  /** The datagrams of a transfer that the owner segments itself share one transaction id, so they are no duplicates. */
+  /**
+   * Whether another send has the transaction id. The datagrams of a transfer that the owner segments itself share one.
+   */
   #isDuplicate(fields: MadFields, message: Uint8Array, to: P): boolean {
-    if (this.#options.ownRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
+    if (this.#options.userRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
       return false
     for (const { fields: other, to: peer } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
@@ -187,8 +194,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Segments that may be sent before the first ACK: the window of the peer's request if this is its response, otherwise
-   * 1.
+   * The number of segments that may be sent before the first ACK: for a response the window that came with the peer's
+   * request, otherwise 1.
    */
   #firstWindow({ isResponse, ...fields }: MadFields, to: P): number {
     if (!isResponse) return 1
@@ -199,8 +206,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   #wakeAt(time: number): void {
-    if (time >= this.#next) return
-    this.#next = time
+    if (time >= this.#nextTimeout) return
+    this.#nextTimeout = time
     this.#owner.wakeAt(time)
   }
 
@@ -211,7 +218,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (segments === undefined) {
       this.#owner.transmit(message, to)
       sent = 1
-    } else for (; sent < MAX_AT_ONCE && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
+    } else for (; sent < MAX_BURST && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
     const isWaiting = segments === undefined || segments.isDone
     const wait = isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
     sending.deadline = segments?.hasNext ? now : now + wait
@@ -219,17 +226,18 @@ export class MadAgentEngine<P extends MadPath, T> {
     return sent
   }
 
-  #retry(sending: Sending<P, T>, now: number): number {
+  /** Handles a deadline of a send; returns the number of datagrams sent, or 1 if the send ended. */
+  #onDeadline(sending: Sending<P, T>, now: number): number {
     const { segments } = sending
     if (segments?.hasNext) return this.#transmit(sending, now)
-    // A transfer that was acknowledged completely is not repeated; only its response is late.
+    // A transfer that was acknowledged completely is not repeated: only its response is missing.
     if (sending.retriesLeft === 0 || segments?.isDone) {
       this.#end(sending, 'timeout')
       return 1
     }
     sending.retriesLeft--
     segments?.rewind()
-    // Round robin: other due sends come first next time.
+    // Round robin: at the next call the other due sends come first.
     this.#sending.delete(sending)
     this.#sending.add(sending)
     return this.#transmit(sending, now)
@@ -239,7 +247,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (this.#sending.delete(sending)) this.#owner.ended(sending.options.tag, outcome, sending.message)
   }
 
-  /** The send to which a datagram belongs: a response to it, or an ACK of its segments. */
+  /** The send that a datagram answers: it is a response, or an ACK of segments. */
   #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
     for (const sending of this.#sending) {
       const { fields: sent, to } = sending
@@ -253,9 +261,10 @@ export class MadAgentEngine<P extends MadPath, T> {
     return undefined
   }
 
-  #deliver(message: Uint8Array, fields: MadFields, from: P, isForOwner = false): void {
+  /** Delivers a request or response. `isAlways`: also a response that answers no send. */
+  #deliver(message: Uint8Array, fields: MadFields, from: P, isAlways = false): void {
     const sending = fields.isResponse ? this.#sendingOf(fields, from) : undefined
-    if (fields.isResponse && sending === undefined && !isForOwner) return
+    if (fields.isResponse && sending === undefined && !isAlways) return
     this.#owner.deliver(message, from)
     if (sending !== undefined) this.#end(sending, 'answered')
   }
@@ -278,6 +287,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else this.#refuse(mad, fields, from, RmppStatus.BAD_TYPE)
   }
 
+  /** Sends an ABORT that answers a datagram. */
   #abort(mad: Uint8Array, to: P, status: number): void {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), to)
   }
@@ -288,6 +298,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#abort(mad, from, status)
   }
 
+  /** Ends the transfer to which a datagram belongs, unless it was acknowledged completely. */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
@@ -307,12 +318,12 @@ export class MadAgentEngine<P extends MadPath, T> {
     const sending = this.#sendingOf(fields, from)
     const segments = sending?.segments
     if (sending === undefined || segments === undefined) {
-      // The requester of a double-sided transfer tells its window for the response.
+      // In a double-sided transfer the requester sends an ACK of segment 0 with its window for the response.
       const request = segment === 0 ? this.#receivingOf(fields, from) : undefined
       if (request?.segments.isComplete) request.segments.replyWindow = window
       return
     }
-    const isRepeated = segments.isDone
+    const wasDone = segments.isDone
     const outcome = segments.onAck(rmpp)
     if (typeof outcome === 'object') this.#refuse(mad, fields, from, outcome.abort)
     else if (outcome === 'open') {
@@ -321,12 +332,13 @@ export class MadAgentEngine<P extends MadPath, T> {
     } else if (outcome === 'done') {
       if (sending.options.timeout === 0) this.#end(sending, 'sent')
       else {
-        if (!isRepeated) this.#transmit(sending, now)
+        if (!wasDone) this.#transmit(sending, now)
         this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
       }
     }
   }
 
+  /** The transfer to which a segment belongs. */
   #receivingOf(fields: MadFields, from: P): Receiving<P> | undefined {
     for (const receiving of this.#receiving) {
       const { fields: known, from: peer } = receiving
@@ -352,7 +364,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     }
   }
 
-  /** A new transfer; undefined if there is no space for it. */
+  /** Starts a transfer; undefined if there is no space for it, and its sender was told so. */
   #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
@@ -380,18 +392,22 @@ export class MadAgentEngine<P extends MadPath, T> {
       this.#wakeAt(receiving.deadline)
       this.#deliver(message, fields, from)
     } else
-      while (this.#receiving.has(receiving) && this.#bytesReceiving() > MAX_RECEIVING)
+      while (this.#receiving.has(receiving) && this.#receivingBytes() > MAX_RECEIVING_BYTES)
         if (!this.#makeRoom(from, receiving => receiving.segments.bytes)) {
           this.#receiving.delete(receiving)
           this.#refuseTransfer(mad, from)
         }
   }
 
+  /** Sends a STOP: there is no space. */
   #refuseTransfer(mad: Uint8Array, from: P): void {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
   }
 
-  /** Drops a message of the peer with the largest sum of `weightOf`. False if that is `from`'s own peer. */
+  /**
+   * Drops a transfer of the peer with the largest sum of `weightOf`. Returns false, and drops nothing, if that peer is
+   * the one at `from`, which needs the space.
+   */
   #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)
     if (victim === undefined) return false
@@ -400,7 +416,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     return true
   }
 
-  #bytesReceiving(): number {
+  #receivingBytes(): number {
     let bytes = 0
     for (const { segments } of this.#receiving) bytes += segments.bytes
     return bytes

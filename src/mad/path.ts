@@ -1,5 +1,6 @@
 /*
- * The source or destination of a datagram: the fields that the engine compares. The owner of the engine adds others.
+ * The path of a datagram to or from a peer: the fields that the engine compares. The owner of the engine may add
+ * others.
  */
 
 export interface MadPath {

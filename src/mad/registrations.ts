@@ -1,11 +1,12 @@
 /*
- * Finds the agent of a datagram that is not a response. Agents register for methods of a class in a version, and for
- * vendor classes also of an OUI; each method has one agent (IBA 13.4.4; Linux's ib_register_mad_agent). The type of the
- * agents is the caller's.
+ * Finds the agent of a datagram that is not a response. Agents register for methods of one class in one version, and
+ * for a vendor class also for one OUI. Each method has at most one agent (IBA 13.4.4; Linux's ib_register_mad_agent).
+ * The caller chooses the type of the agents.
  */
 import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
 import type { MadFields } from '../wire/mad/management.ts'
 
+/** The requests that an agent receives. */
 export interface MadClaim {
   readonly mgmtClass: number
   readonly classVersion: number
@@ -23,7 +24,7 @@ const keyOf = (claim: Omit<MadClaim, 'methods'>, method: number): string => {
 export class Registrations<A> {
   readonly #agents = new Map<string, A>()
 
-  /** False, without any change, if another agent has one of the methods. */
+  /** Registers an agent. Returns false, and registers nothing, if another agent has one of the methods. */
   add(claim: MadClaim, agent: A): boolean {
     const keys = claim.methods.map(method => keyOf(claim, method))
     if (keys.some(key => this.#agents.has(key))) return false
@@ -43,7 +44,7 @@ export class Registrations<A> {
   }
 }
 
-/** The methods in a mask of 128 bits, little-endian. */
+/** The methods whose bits are set in a mask of 128 bits; bit 0 is the lowest of the first byte. */
 export const methodsOf = (mask: Uint8Array): number[] =>
   Array.from({ length: MAD_METHODS }, (_, method) => method).filter(
     method => ((mask[method >> 3] ?? 0) & (1 << (method & 7))) !== 0,

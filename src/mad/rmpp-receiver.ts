@@ -1,7 +1,7 @@
 /*
  * The receiving side of one RMPP transfer (IBA 13.6.5): accepts segments in any order within the window, acknowledges
- * when the window is used up, and returns the message when all segments have arrived. The window, and the repetition of
- * ACKs, are Linux's.
+ * when all segments of the window have arrived, and returns the message when it is complete. As in Linux, the window
+ * grows by WINDOW, and repeated segments are acknowledged again.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
@@ -12,28 +12,33 @@ export const WINDOW = 64
 /** Maximum number of segments of a message, more than 1 MiB. */
 export const MAX_SEGMENTS = 8192
 
-/** The result of a segment: a reply to its sender, and the message if it is complete. */
+/** The result of a segment. */
 export interface SegmentOutcome {
+  /** A datagram for the sender of the segment. */
   readonly reply?: Uint8Array
+  /** The message, if it is complete now. */
   readonly message?: Uint8Array
   /** The transfer failed. */
   readonly failed?: true
 }
 
 export class SegmentReceiver {
-  readonly #offset: number
-  /** By segment number from 1; only few segments can follow the first gap. */
+  /** Where the data begins in a segment. */
+  readonly #dataOffset: number
+  /** Segments by number − 1; at most a window of them follows the first gap. */
   readonly #segments: (Uint8Array | undefined)[] = []
-  /** All segments up to this one have arrived. */
+  /** All segments up to this number have arrived. */
   #received = 0
+  /** The last segment that was acknowledged. */
   #acknowledged = 0
+  /** The last segment that the sender may send. */
   #window = 1
   isComplete = false
-  /** The window for the response, from the sender of the request (double-sided transfer). */
+  /** The window that the sender of a request has granted for the response (double-sided transfer). */
   replyWindow = 1
 
   constructor(mgmtClass: number) {
-    this.#offset = dataOffset(mgmtClass)
+    this.#dataOffset = dataOffset(mgmtClass)
   }
 
   /** Bytes of the stored segments. */
@@ -63,15 +68,18 @@ export class SegmentReceiver {
     return { reply: this.#ack(mad) }
   }
 
-  /** Builds the message: the headers of the first segment, and the data of all. */
+  /**
+   * Builds the message: headers of the first segment, and the data of all. `lastPayload`: length in the last segment.
+   */
   #assemble(lastPayload: number): Uint8Array {
-    const room = MAD_BYTES - this.#offset
+    const room = MAD_BYTES - this.#dataOffset
     const padding = Math.min(room, Math.max(0, RMPP_DATA_BYTES - lastPayload))
-    const length = this.#offset + this.#received * room - padding
+    const length = this.#dataOffset + this.#received * room - padding
     const message = new Uint8Array(length)
     for (let i = 0; i < this.#received; i++) {
-      const [from, to] = i === 0 ? [0, 0] : [this.#offset, this.#offset + i * room]
-      message.set(this.#segments[i]!.subarray(from, from + length - to), to)
+      // The first segment is copied with its headers.
+      const [begin, target] = i === 0 ? [0, 0] : [this.#dataOffset, this.#dataOffset + i * room]
+      message.set(this.#segments[i]!.subarray(begin, begin + length - target), target)
     }
     return message
   }

@@ -1,22 +1,30 @@
 /*
- * The sending side of one RMPP transfer (IBA 13.6.6): a message in segments, within the window that the receiver's ACKs
- * grant. agent.ts has the timers and the outcome of the transfer. Payload lengths are counted as in Linux.
+ * The sending side of one RMPP transfer (IBA 13.6.6): splits a message into segments, and sends them within the window
+ * that the receiver's ACKs grant. agent.ts has the timers and the outcome of the transfer. Payload lengths are counted
+ * as in Linux.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { emitRmpp, type RmppFields } from '../wire/mad/management.ts'
 
-/** The effect of an ACK: none, more segments may be sent, or all have arrived; or the status of an ABORT. */
+/**
+ * The effect of an ACK. `old`: none; `open`: more segments may be sent; `done`: all segments have arrived; `abort`: the
+ * ACK is invalid, and an ABORT with this status must be sent.
+ */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
 
 export class SegmentSender {
   readonly #header: Uint8Array
   readonly #data: Uint8Array
+  /** Bytes of data in a segment. */
   readonly #room: number
+  /** Number of segments. */
   readonly count: number
-  /** Numbers of the last segment that was sent, that was acknowledged, and that may be sent. */
+  /** The last segment that was sent. */
   #sent = 0
+  /** The last segment that was acknowledged. */
   #acknowledged = 0
+  /** The last segment that may be sent. */
   #window: number
 
   /** `message`: common header, RMPP header, class header, then the data. `window`: at least 1. */
@@ -29,6 +37,7 @@ export class SegmentSender {
     this.#window = window
   }
 
+  /** Whether all segments were acknowledged. */
   get isDone(): boolean {
     return this.#acknowledged === this.count
   }
@@ -38,16 +47,17 @@ export class SegmentSender {
     return this.#sent < Math.min(this.#window, this.count)
   }
 
-  /** Returns that segment. */
+  /** Returns the next segment, which counts as sent. */
   next(): Uint8Array {
     return this.#segment(++this.#sent)
   }
 
-  /** Segments after the last acknowledged one were lost: `next` continues after it. */
+  /** Sends the segments after the last acknowledged one again. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }
 
+  /** Handles an ACK. */
   onAck({ segment, lengthOrWindow: window }: Pick<RmppFields, 'segment' | 'lengthOrWindow'>): AckOutcome {
     if (this.isDone) return 'done'
     if (segment > this.count || segment > this.#window) return { abort: RmppStatus.SEGMENT_TOO_BIG }
@@ -60,12 +70,12 @@ export class SegmentSender {
   }
 
   #segment(number: number): Uint8Array {
-    const at = (number - 1) * this.#room
-    const data = this.#data.subarray(at, at + this.#room)
+    const start = (number - 1) * this.#room
+    const data = this.#data.subarray(start, start + this.#room)
     const [isFirst, isLast] = [number === 1, number === this.count]
     const padding = this.count * this.#room - this.#data.length
-    // The length in the first segment is that of all segments, in the last one its own; both include a class header per
-    // segment.
+    // The length field of the first segment counts the data of all segments, that of the last one its own. Both also
+    // count the class header of each segment.
     const length = isLast || isFirst ? (isLast ? 1 : this.count) * RMPP_DATA_BYTES - padding : 0
     const flags = RmppFlag.ACTIVE | (isFirst ? RmppFlag.FIRST : 0) | (isLast ? RmppFlag.LAST : 0)
     const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags, segment: number, lengthOrWindow: length }

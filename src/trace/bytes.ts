@@ -3,7 +3,7 @@
  */
 import { isMappedIpv4 } from '../wire/address.ts'
 
-/** Bytes shown of a longer byte string by default. */
+/** By default at most this many bytes of a byte string are shown. */
 export const MAX_BYTES = 32
 
 /** Bytes in hexadecimal, at most `max` of them, followed by their number if there are more. */
@@ -12,7 +12,7 @@ export const bytesText = (bytes: Uint8Array, max: number = MAX_BYTES): string =>
   return bytes.length > max ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }
 
-/** Pairs of bytes in hexadecimal, without leading zeros. */
+/** Each pair of bytes as a hexadecimal number without leading zeros, as in an IPv6 address. */
 export const groups = (bytes: Uint8Array): string[] =>
   Array.from({ length: bytes.length / 2 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
 

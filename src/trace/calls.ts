@@ -5,8 +5,8 @@
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
  * Calls of every dialect are shown with the names of spec/, because the record (uapi/tool.ts) has them in the object
- * dialect. Outputs, new descriptors included, are in braces after the return value. Refused and undecodable calls are
- * shown up to the first unreadable part.
+ * dialect. Outputs, new descriptors included, are in braces after the return value. Of a call that cannot be decoded
+ * entirely, the parts that can be read are shown, the rest as bytes.
  */
 
 import { errnoName } from '../spec/errno.ts'
@@ -18,19 +18,21 @@ import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from 
 import { printable } from './printable.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
-const plain = (text: string): string => printable(text).trim()
+/** A text that a program has chosen, safe for terminals. */
+const safeText = (text: string): string => printable(text).trim()
 
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
-/** New descriptors, by the attributes of their numbers. */
+/** New descriptors, with the attributes that return their numbers. */
 const descriptorsText = ({ descriptors = [] }: TraceRecord): string[] =>
   descriptors.map(({ attribute, fd }) => `${attribute} fd ${fd ?? '?'}`)
 
+/** The call before the `=`. */
 const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: Style): string => {
   if (decoded === undefined) {
     const { call, dialect } = record
     return call === undefined
-      ? `${dialect}(${plain(record.attempt ?? '?')})`
+      ? `${dialect}(${safeText(record.attempt ?? '?')})`
       : `${dialect}(class ${call.classId}, call ${call.call}, ${bytesText(fromBase64(call.message), style.bytes)})`
   }
   const { args } = decoded
@@ -44,9 +46,10 @@ const callText = (record: TraceRecord, decoded: DecodedCall | undefined, style: 
   return `${decoded.class.name}.${decoded.name}(${parts.join(', ')})`
 }
 
+/** The return value and the outputs. */
 const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style: Style): string => {
   const { ret, reason } = record
-  if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${plain(reason)})`}`
+  if (ret < 0) return `-1 ${errnoName(-ret)}${reason === undefined ? '' : ` (${safeText(reason)})`}`
   if (decoded === undefined) return String(ret)
   const { result } = decoded
   const chain = decodeChain(decoded, style.bytes, record)
@@ -54,7 +57,7 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
     ...objectText(createdOf(decoded)),
     ...descriptorsText(record),
     ...attributesText(decoded.out, chain === undefined ? result : plainResult(decoded), style),
-    ...(chain === undefined ? [] : chainResultText(chain, style).map(plain)),
+    ...(chain === undefined ? [] : chainResultText(chain, style).map(safeText)),
     ...result.rest,
   ]
   return parts.length === 0 ? String(ret) : `${ret} {${parts.join(', ')}}`
@@ -69,39 +72,42 @@ export interface LineOptions {
   readonly abi?: boolean
 }
 
-/** The line of a failure: `failureText` and the process. */
+/** The line of a failure: the process or, without one, the device; then `failureText`. */
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
-  pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${plain(command)}] ${text}`
+  pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${safeText(command)}] ${text}`
 
 /** The line of a decision of torment. */
 export const tormentLine = ({ device, torment: { number, kind, text } }: TormentRecord): string =>
   `[${device} torment ${number}, ${kind}] ${text}`
 
+/** The line that says how many calls were lost. */
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 
 /**
- * The line of a call, preceded by another line if calls were lost. Calls that cannot be named are followed by their
- * bytes, as with `abi`. Never throws, whatever the record's messages contain.
+ * The line of a call, preceded by another line if calls were lost before it. A call without a known name is followed by
+ * its bytes, as with `abi`. Never throws, whatever the messages of the record contain.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED
   const { pid, tid, fd, command, duration, lost } = record
   const thread = tid === pid ? '' : ` tid ${tid}`
-  const where = fd < 0 ? '' : `fd ${fd} `
-  const missing = lost ? `${lostLine(lost)}\n` : ''
+  const descriptor = fd < 0 ? '' : `fd ${fd} `
+  const lostText = lost ? `${lostLine(lost)}\n` : ''
   const seconds = (duration / 1e6).toFixed(6)
   const decoded = decodeRecord(record, style.bytes)
   const text = `${callText(record, decoded, style)} = ${answerText(record, decoded, style)}`
-  const unknown = decoded === undefined && (verbose || record.attempt === undefined)
-  const bytes = abi || unknown ? rawLines(record, style) : []
-  return [`${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${text} <${seconds}>`, ...bytes].join('\n')
+  const hasNoName = decoded === undefined && (verbose || record.attempt === undefined)
+  const bytes = abi || hasNoName ? rawLines(record, style) : []
+  return [`${lostText}[pid ${pid}${thread} ${safeText(command)}] ${descriptor}${text} <${seconds}>`, ...bytes].join(
+    '\n',
+  )
 }
 
 /** A call for `JSON.stringify`: the record with decoded messages; docs/reference/cli.md lists the keys. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
   const { call, ret, reason, descriptors = [], raw, request: _request, ...rest } = record
   const decoded = decodeRecord(record, WHOLE.bytes)
-  const made = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
+  const newDescriptors = Object.fromEntries(descriptors.map(({ attribute, fd }) => [attribute, fd ?? null]))
   const error = ret < 0 ? { error: errnoName(-ret), ...(reason !== undefined && { reason }) } : {}
   const abi = raw === undefined ? {} : { abi: rawJson(record) }
   if (decoded === undefined) return { ...rest, ...(call !== undefined && { undecoded: call }), ret, ...error, ...abi }
@@ -119,7 +125,7 @@ export const callJson = (record: TraceRecord): Record<string, unknown> => {
     ret,
     ...error,
     ...(ret >= 0 && {
-      out: { ...made, ...attributesJson(decoded.out, chain === undefined ? result : plainResult(decoded)) },
+      out: { ...newDescriptors, ...attributesJson(decoded.out, chain === undefined ? result : plainResult(decoded)) },
     }),
     ...(undecoded.length > 0 && { undecoded }),
     ...abi,

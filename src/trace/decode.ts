@@ -8,21 +8,25 @@ import type { Attributes, Method, ObjectClass } from '../spec/schema/schema.ts'
 import type { Declaration, TraceRecord } from '../uapi/tool.ts'
 import { type ReadMessage, readMessage } from './message.ts'
 
+/** A call with its method. */
 export interface DecodedCall {
   readonly class: Pick<ObjectClass, 'name' | 'id' | 'identity'>
   readonly name: string
+  /** The declared inputs and outputs, those of the driver included. */
   readonly in: Attributes
   readonly out: Attributes
+  /** The values of the inputs and outputs. */
   readonly args: ReadMessage
   readonly result: ReadMessage
 }
 
-type Added = { readonly in?: Attributes; readonly out?: Attributes }
-const driverAttributes: Readonly<Record<string, Readonly<Record<string, Added>>>> = RxeAttributes
+/** Attributes that a driver adds to a method. */
+type AddedAttributes = { readonly in?: Attributes; readonly out?: Attributes }
+const driverAttributes: Readonly<Record<string, Readonly<Record<string, AddedAttributes>>>> = RxeAttributes
 
-const byId = new Map(classes.map(c => [c.id, c]))
+const classesById = new Map(classes.map(cls => [cls.id, cls]))
 
-/** Empty if the text is not base64. */
+/** The bytes of a base64 text; none if the text is not base64. */
 export const fromBase64 = (text: string): Uint8Array => {
   try {
     return Uint8Array.from(atob(text), char => char.charCodeAt(0))
@@ -31,24 +35,24 @@ export const fromBase64 = (text: string): Uint8Array => {
   }
 }
 
-/**
- * Context of a record's messages: memory that they point to, by address; the separate output buffer of an answer; and a
- * driver's own methods.
- */
-export interface RecordContext {
+/** What is known beside the two messages of a call. */
+export interface MessageContext {
+  /** Memory to which the message points, by address. */
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
+  /** Memory to which the answer points; absent: that of the message. */
   readonly written?: ReadonlyMap<bigint, Uint8Array> | undefined
+  /** Methods of drivers' own classes. */
   readonly declared?: readonly Declaration[] | undefined
 }
 
-/** A method by its numbers, with a driver's attributes; undefined if unknown. */
+/** A method by its numbers, with the attributes that the rxe driver adds; undefined if it is not known. */
 export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
-  const own = declared.find(one => one.classId === classId && one.call === call)
-  if (own !== undefined) {
-    const { class: name, identity } = own
-    return { class: { name, id: classId, identity }, name: own.method, in: own.in, out: own.out }
+  const ofDriver = declared.find(declaration => declaration.classId === classId && declaration.call === call)
+  if (ofDriver !== undefined) {
+    const { class: name, identity } = ofDriver
+    return { class: { name, id: classId, identity }, name: ofDriver.method, in: ofDriver.in, out: ofDriver.out }
   }
-  const found = byId.get(classId)
+  const found = classesById.get(classId)
   const entry = found && Object.entries<Method>(found.methods).find(([, method]) => method.call === call)
   if (found === undefined || entry === undefined) return undefined
   const [name, method] = entry
@@ -57,8 +61,8 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * The call of two messages; undefined for an unknown class or method. At most `maxBytes` bytes of an unreadable part
- * are shown.
+ * Decodes the message and the answer of a call; undefined for an unknown class or method. Of an unreadable part at most
+ * `maxBytes` bytes are kept as text.
  */
 export const decodeMessages = (
   classId: number,
@@ -66,7 +70,7 @@ export const decodeMessages = (
   message: Uint8Array,
   answer: Uint8Array,
   maxBytes: number,
-  { memory, written = memory, declared }: RecordContext = {},
+  { memory, written = memory, declared }: MessageContext = {},
 ): DecodedCall | undefined => {
   const found = methodOf(classId, call, declared)
   if (found === undefined) return undefined
@@ -77,7 +81,7 @@ export const decodeMessages = (
   }
 }
 
-/** The call in a record; also undefined if the call was refused before it was decoded. */
+/** Decodes the call in a record; undefined also if the call was refused before it was decoded. */
 export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))
@@ -87,10 +91,10 @@ export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCa
 
 const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'
 
-/** The call's object; omitted for creates, and for fixed objects, which are always object 0. */
+/** The handle of the call's object; undefined for creates, and for objects that are not named by handles. */
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 
-/** The new object, if it has a handle. */
+/** The handle of the new object of a create; undefined: it has none. */
 export const createdOf = ({ class: found, name, result }: DecodedCall): number | undefined =>
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined

@@ -1,9 +1,10 @@
 /*
- * Findings as text for people: of `userdma check`, and of the library's own devices.
+ * Findings as text for people: those of `userdma check`, and those of the library about devices in its process.
  */
 import { type Finding, findings, type Moment, type Stack } from '../spec/check/findings.ts'
 import { printable } from './printable.ts'
 
+/** A frame of a stack. */
 export interface Frame {
   readonly function: string
   /** Source file; undefined: unknown. */
@@ -13,27 +14,30 @@ export interface Frame {
   readonly object?: string
 }
 
+/** Finds functions and source lines of stacks. */
 export interface Symbols {
   /** The frames of a stack, innermost first; an address with inlined functions has several. */
   framesOf(stack: Stack): readonly Frame[]
 }
 
-const V8 = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
+/** A line of a stack of V8: `at function (file:line:column)`. */
+const V8_FRAME = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** A frame of V8's stacks. `shortened` returns a path as it is printed. */
-export const v8Frame = (text: string, shortened: (path: string) => string): Frame => {
-  const [, name = '<anonymous>', file, line] = V8.exec(text) ?? []
-  return file === undefined ? { function: text } : { function: name, file: shortened(file), line: Number(line) }
+/** The frame in a line of a stack of V8. `shorten` returns a path as it is printed. */
+export const v8Frame = (text: string, shorten: (path: string) => string): Frame => {
+  const [, name = '<anonymous>', file, line] = V8_FRAME.exec(text) ?? []
+  return file === undefined ? { function: text } : { function: name, file: shorten(file), line: Number(line) }
 }
 
-/** Frames of a stack that are printed. */
+/** Maximum frames of a stack that are printed. */
 const MAX_FRAMES = 12
-/** Maximum frames printed for each event in an object's history. */
+/** Maximum frames that are printed for each moment in the history of an object. */
 const MAX_CALLERS = 4
 
+/** A frame of a stack: `function at file:line`, or `function (object)`. */
 export const frameText = ({ function: name, file, line, object }: Frame): string => {
-  const where = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
-  return [name || '??', where].filter(Boolean).join(file === undefined ? ' ' : ' at ')
+  const location = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
+  return [name || '??', location].filter(Boolean).join(file === undefined ? ' ' : ' at ')
 }
 
 /** A frame in the history of an object: its function and source line. */
@@ -45,8 +49,9 @@ const stackLines = (frames: readonly Frame[], indent: string): string[] => [
   ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
 ]
 
-const ago = (from: number, to: number): string => {
-  const ms = (to - from) / 1000
+/** The time between two moments, given in microseconds. */
+const beforeText = (earlier: number, later: number): string => {
+  const ms = (later - earlier) / 1000
   return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
 }
 
@@ -56,7 +61,7 @@ export const findingText = (finding: Finding, symbols: Symbols): string => {
   const subject = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
   const historyLine = ({ what, time: when, stack }: Moment): string => {
     const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
-    return `    ${what}${when < time ? ` ${ago(when, time)}` : ''}${callers && `: ${callers}`}`
+    return `    ${what}${when < time ? ` ${beforeText(when, time)}` : ''}${callers && `: ${callers}`}`
   }
   const lines = [
     `userdma check: ${severity} ${id}: ${subject}: ${text}`,

@@ -1,6 +1,6 @@
 /*
- * Entry point of `userdma/trace`: packets and calls as text, as JSON and as pcapng. Nothing in the package imports this
- * file.
+ * The entry point `userdma/trace` of the package: packets and calls as text, as JSON and as pcapng. Code of the package
+ * itself does not import this file.
  */
 export { callJson, callLine } from './calls.ts'
 export { packetJson, packetLine, packetText, syndromeText } from './packets.ts'

@@ -1,13 +1,15 @@
 /*
- * Messages of communication management as text and JSON, for packets to queue pair 1: `REQ localId 0x5c01 serviceId
- * 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c`. The line has the fields that identify a connection and explain a refusal;
- * the JSON has all fields.
+ * Messages of communication management (REQ, REP, …) in packets to queue pair 1, as text and as JSON. The text has the
+ * fields that identify a connection or explain a refusal, the JSON all fields:
+ *
+ *   REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c
  */
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../wire/mad/mad.ts'
 import { bytesText } from './bytes.ts'
 
-const shown: Readonly<Record<CmMessageName, readonly string[]>> = {
+/** The fields that the text has. */
+const shownFields: Readonly<Record<CmMessageName, readonly string[]>> = {
   REQ: ['localId', 'serviceId', 'qpn', 'startingPsn'],
   MRA: ['localId', 'remoteId', 'message', 'serviceTimeout'],
   REJ: ['localId', 'remoteId', 'message', 'reason'],
@@ -21,8 +23,8 @@ const shown: Readonly<Record<CmMessageName, readonly string[]>> = {
   APR: ['localId', 'remoteId', 'status'],
 }
 
-/** Fields with named values. */
-const names: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+/** Names of values, by message and field. */
+const valueNames: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   'REJ.reason': rejReason,
   'REJ.message': cmAnswered,
   'MRA.message': cmAnswered,
@@ -31,7 +33,7 @@ const names: Readonly<Record<string, Readonly<Record<string, number>>>> = {
 }
 
 const valueText = (message: CmMessageName, field: string, value: unknown): string => {
-  const table = names[`${message}.${field}`] ?? {}
+  const table = valueNames[`${message}.${field}`] ?? {}
   const name = Object.keys(table).find(key => table[key] === value)
   if (name !== undefined) return name
   return value instanceof Uint8Array ? bytesText(value) : `0x${(value as number | bigint).toString(16)}`
@@ -39,12 +41,14 @@ const valueText = (message: CmMessageName, field: string, value: unknown): strin
 
 const fieldOf = (message: CmMessage, field: string): unknown => (message as Readonly<Record<string, unknown>>)[field]
 
-/** The line for the payload of a packet to queue pair 1; undefined if it is not a CM message. */
+/** The text for the payload of a packet to queue pair 1; undefined if it is not a CM message. */
 export const cmText = (payload: Uint8Array): string | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined
   const { name } = message
-  return [name, ...shown[name].map(field => `${field} ${valueText(name, field, fieldOf(message, field))}`)].join(' ')
+  return [name, ...shownFields[name].map(field => `${field} ${valueText(name, field, fieldOf(message, field))}`)].join(
+    ' ',
+  )
 }
 
 /** All fields for `JSON.stringify`: bytes and 64-bit numbers in hexadecimal, without trailing zero bytes. */

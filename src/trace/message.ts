@@ -1,7 +1,7 @@
 /*
- * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md): like uapi/object/dialect.ts,
- * but it refuses nothing. The readable parts of a refused call are shown, the others as bytes. Nothing here
- * throws, whatever the bytes are.
+ * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md). Unlike uapi/object/dialect.ts
+ * it refuses nothing: the parts that can be read become values, the others bytes. Nothing here throws, whatever the
+ * bytes are.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
@@ -10,17 +10,18 @@ import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN_SHIFT } from '.
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
 import { bytesText, MAX_BYTES } from './bytes.ts'
 
+/** The values in a message. */
 export interface ReadMessage {
   /** The header's object; undefined if there is no header. */
   readonly object: number | undefined
   readonly values: Readonly<Record<string, AnyValue>>
-  /** By name: values that are numbers of chain entries. */
+  /** Names of values that are numbers of chain entries. */
   readonly chained: ReadonlySet<string>
-  /** The unreadable part as text. */
+  /** The unreadable parts as text. */
   readonly rest: readonly string[]
 }
 
-/** Attributes of a message, up to the first that does not fit in it; undecodable bytes are from `at` to `end`. */
+/** The attributes of a message, up to the first that does not fit in it. The bytes from `at` to `end` are the rest. */
 export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
   const view = viewOf(bytes)
   const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
@@ -34,7 +35,7 @@ export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number
   return { items, at, end }
 }
 
-/** A payload of a kind; undefined if its length does not fit. Records are zero-extended (R4). */
+/** The value in the payload of an attribute; undefined if its length is wrong. Short records are zero-extended (R4). */
 export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
   switch (of.kind) {
     case 'blob':
@@ -56,9 +57,9 @@ export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => 
 }
 
 /**
- * The values of a call's message (`attributes` are the method's inputs), or of an answer (its outputs). Outputs without
- * a value are omitted. At most `maxBytes` bytes of an unreadable part are shown; `memory`: the memory that indirect
- * values point to, by address.
+ * Reads the inputs in the message of a call, or the outputs in its answer; `attributes` are those of the method in that
+ * direction. Outputs without a value are omitted. Of an unreadable part at most `maxBytes` bytes are kept. `memory`:
+ * the memory to which indirect values point, by address.
  */
 export const readMessage = (
   bytes: Uint8Array,
@@ -83,29 +84,29 @@ export const readMessage = (
     Object.entries(attributes).map(([name, attribute]) => [attribute.id, { name, of: attribute.of }]),
   )
   const { items, at, end } = itemsOf(bytes)
-  for (const { id, flags, payload: from, length } of items) {
+  for (const { id, flags, payload: offset, length } of items) {
     const isOut = (flags & AttributeFlag.OUT) !== 0
-    const wanted = direction === 'out' ? isOut && (flags & AttributeFlag.FILLED) !== 0 : !isOut
-    if (wanted && id !== CommonAttribute.LEGACY) {
-      const room = bytes.subarray(from, from + length)
-      const known = names.get(id)
-      const name = known?.name ?? `attribute 0x${id.toString(16)}`
-      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && room.length >= INDIRECT
-      const address = isIndirect ? view.getBigUint64(from, true) : 0n
-      const piece = isIndirect ? memory.get(address) : undefined
-      if (isIndirect && piece === undefined)
-        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(from + 8, true)}`)
+    const isOfDirection = direction === 'out' ? isOut && (flags & AttributeFlag.FILLED) !== 0 : !isOut
+    if (isOfDirection && id !== CommonAttribute.LEGACY) {
+      const space = bytes.subarray(offset, offset + length)
+      const declared = names.get(id)
+      const name = declared?.name ?? `attribute 0x${id.toString(16)}`
+      const isIndirect = (flags & AttributeFlag.INDIRECT) !== 0 && space.length >= INDIRECT
+      const address = isIndirect ? view.getBigUint64(offset, true) : 0n
+      const pointed = isIndirect ? memory.get(address) : undefined
+      if (isIndirect && pointed === undefined)
+        rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(offset + 8, true)}`)
       else {
-        // The upper half of an answer's flags is the number of bytes written.
+        // In an answer the upper half of the flags is the number of bytes written.
         const written = flags >>> WRITTEN_SHIFT
-        const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
-        const payload = piece ?? inPlace
-        const value = known === undefined ? undefined : readValue(known.of, payload)
-        if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, maxBytes)}`)
+        const inPlace = direction === 'out' && written <= space.length ? space.subarray(0, written) : space
+        const payload = pointed ?? inPlace
+        const value = declared === undefined ? undefined : readValue(declared.of, payload)
+        if (declared === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, maxBytes)}`)
         else {
-          values[known.name] = value
-          const isReference = known.of.kind === 'ref' || known.of.kind === 'fd'
-          if (isReference && (flags & AttributeFlag.CHAINED) !== 0) chained.add(known.name)
+          values[declared.name] = value
+          const isReference = declared.of.kind === 'ref' || declared.of.kind === 'fd'
+          if (isReference && (flags & AttributeFlag.CHAINED) !== 0) chained.add(declared.name)
         }
       }
     }

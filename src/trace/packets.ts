@@ -1,11 +1,10 @@
 /*
- * Packets as one line of text and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and
- * fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts, so a new opcode appears without a change
- * here; this file adds the meaning of numbers (syndromes, timers, which fields are counts). RC is the default service
- * and is omitted.
+ * Packets as one line of text and as JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. A line has: opcode (without
+ * `RC_`), destination QP, PSN, A if AckReq is set, S for a solicited event, the fields of further headers, bytes of
+ * payload.
  *
- * A line has: operation, destination QP, PSN, A if AckReq is set, S for a solicited event, the fields of further
- * headers, bytes of payload.
+ * Opcodes, headers and fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts. This file adds the
+ * meaning of numbers: syndromes, timers, and which fields are counts.
  */
 import {
   CREDITS_NONE,
@@ -39,7 +38,7 @@ const nameOf = (table: Readonly<Record<string, number>>, value: number): string 
 
 const microseconds = (value: number): string => (value < 1000 ? `${value} µs` : `${value / 1000} ms`)
 
-/** An AETH's syndrome (IBA 9.7.5.1): ACK with its credits, RNR NAK with its wait, NAK with its reason. */
+/** The syndrome of an AETH (IBA 9.7.5.1): ACK with credits, RNR NAK with the RNR timer, NAK with its code. */
 export const syndromeText = (syndrome: number): string => {
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
@@ -50,38 +49,38 @@ export const syndromeText = (syndrome: number): string => {
   return `${name} ${hex(syndrome)}`
 }
 
-const flags = (table: Readonly<Record<string, number>>, value: number): string => {
+const flagsText = (table: Readonly<Record<string, number>>, value: number): string => {
   const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
   const rest = Object.values(table).reduce((bits, bit) => bits & ~bit, value)
   return [...names, ...(rest !== 0 || names.length === 0 ? [hex(rest)] : [])].join('|')
 }
 
-/** Fields with named values. */
-const named: Readonly<Record<string, (value: number) => string>> = {
+/** Texts of fields whose values have names. */
+const fieldTexts: Readonly<Record<string, (value: number) => string>> = {
   'AETH.syndrome': syndromeText,
   'FETH.sel': value => nameOf(flushSelectivity, value) ?? hex(value),
-  'FETH.plt': value => flags(flushPlacement, value),
+  'FETH.plt': value => flagsText(flushPlacement, value),
 }
 
 const recordOf = (packet: WellFormedPacket, header: HeaderName): Readonly<Record<string, Value>> =>
   (packet as Partial<Record<HeaderName, Record<string, Value>>>)[header] ?? {}
 
-/** The relevant fields of one further header. */
+/** The fields of a header after the BTH. */
 const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
   Object.keys(headers[header].fields)
-    // Fetch-and-add has no compare data; reserved bits are shown only if they are set.
+    // The compare data of a fetch-and-add means nothing. Reserved bits are shown only if they are set.
     .filter(field => !(field === 'cmpDt' && packet.name.endsWith('FETCH_ADD')))
     .map(field => [field, recordOf(packet, header)[field]] as const)
     .filter(([field, value]) => !(/^resv/.test(field) && Number(value) === 0))
     .map(([field, value]) => {
-      const text = named[`${header}.${field}`]
+      const text = fieldTexts[`${header}.${field}`]
       if (text !== undefined) return text(Number(value))
       return `${field} ${COUNTS.has(field) ? value : hex(value!)}`
     })
     .join(' ')
 
-/** Unusual fields of a BTH; the usual values are 0 and the default P_Key. */
-const oddities = ({ BTH }: WellFormedPacket): string[] => [
+/** Fields of a BTH that are neither 0 nor the default P_Key. */
+const unusualFields = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.se ? ['S'] : []),
   ...(BTH.migReq ? ['M'] : []),
   ...(BTH.fecn ? ['FECN'] : []),
@@ -92,7 +91,7 @@ const oddities = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.resv7 !== 0 ? [`resv7 ${hex(BTH.resv7)}`] : []),
 ]
 
-/** The management datagram in a datagram to queue pair 1. */
+/** The management datagram in a packet; undefined: the packet has none. */
 const madOf = ({ name, BTH, payload }: WellFormedPacket): Uint8Array | undefined =>
   BTH.destQp === GSI_QPN && name === 'UD_SEND_ONLY' ? payload : undefined
 
@@ -108,7 +107,7 @@ export const packetLine = (packet: Packet): string => {
     `qp ${hex(BTH.destQp)}`,
     `psn 0x${BTH.psn.toString(16).padStart(6, '0')}`,
     ...(BTH.ackReq ? ['A'] : []),
-    ...oddities(packet),
+    ...unusualFields(packet),
     ...opcode.headers.map(header => headerText(packet, header)),
     ...(opcode.payload ? [`${payload.length} B`] : []),
     ...(message === undefined ? [] : [message]),
@@ -120,8 +119,8 @@ export const packetLine = (packet: Packet): string => {
 export const packetText = (bytes: Uint8Array): string => packetLine(parsePacket(bytes))
 
 /**
- * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, payload and opaque bytes as their number, a CM message
- * as `cm`.
+ * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, the length of the payload, and a CM message as `cm`. Of
+ * a malformed packet the reason and its length.
  */
 export const packetJson = (packet: Packet): Record<string, unknown> => {
   if (packet.kind === 'opaque') return { malformed: packet.reason, bytes: packet.bytes.length }

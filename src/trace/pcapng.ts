@@ -1,9 +1,9 @@
 /*
- * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface per
- * device, and enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers; these are built from the
- * addresses of the packet's flow, such that the packet's ICRC is correct.
+ * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface for
+ * each device, and enhanced packet blocks. Packets of a port have no Ethernet, IP and UDP headers. They are built here
+ * from the flow of the packet, with the values for which its ICRC was computed.
  *
- * The caller writes the blocks and supplies the time.
+ * The caller writes the blocks to the file and supplies the time.
  */
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
@@ -21,6 +21,7 @@ export interface PacketFlow {
   readonly flowLabel: number
 }
 
+/** The devices of a capture. */
 export interface PcapngOptions {
   /** Interface names; packets refer to them by index. At least one. */
   readonly interfaces: readonly string[]
@@ -34,7 +35,7 @@ export interface PcapngPacket {
   /** Microseconds since 1970; fractions are truncated. */
   readonly time: number
   readonly flow: PacketFlow
-  /** Of the IPv4 header; unused for IPv6. */
+  /** The identification of the IPv4 header; unused for IPv6. */
   readonly identification: number
   /** The UDP payload: BTH to ICRC. */
   readonly payload: Uint8Array
@@ -45,20 +46,22 @@ export interface PcapngPacket {
 
 const { SECTION, INTERFACE, ENHANCED_PACKET } = PcapngBlock
 const LINKTYPE_ETHERNET = 1
+/** Maximum bytes of a packet in the file. */
 const SNAP_LENGTH = 262144
-/** Option codes: a comment, and codes specific to each block. */
+/** Option codes: of comments in any block, and of the section header (SHB), interface (IF) and packet (EPB) blocks. */
 const OPT_COMMENT = 1
 const SHB_USERAPPL = 4
 const IF_NAME = 2
 const IF_TSRESOL = 9
 const EPB_FLAGS = 2
+/** The direction in EPB_FLAGS. */
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * The Ethernet address for a port's IP address: a locally administered one with the address's last four bytes, or the
- * group address of a multicast address (RFC 1112, RFC 2464).
+ * An Ethernet address for the IP address of a port, which has none: a locally administered one with the last four bytes
+ * of the IP address; for a multicast address its group address (RFC 1112, RFC 2464).
  */
-export const madeUpMac = (address: Uint8Array): Uint8Array => {
+export const macFor = (address: Uint8Array): Uint8Array => {
   const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
   if (isMappedIpv4(address))
     return a >> 4 === 14 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
@@ -70,8 +73,8 @@ export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | '
   const { flow, identification, payload } = packet
   const { source, destination, sourcePort, trafficClass, hopLimit } = flow
   const fields = {
-    destinationMac: madeUpMac(destination),
-    sourceMac: madeUpMac(source),
+    destinationMac: macFor(destination),
+    sourceMac: macFor(source),
     source,
     destination,
     sourcePort,
@@ -87,21 +90,22 @@ export const frameOf = (packet: Pick<PcapngPacket, 'flow' | 'identification' | '
   )
 }
 
+/** A length rounded up to a multiple of four. */
 const pad4 = (length: number): number => (length + 3) & ~3
 const utf8 = new TextEncoder()
 
 type Option = readonly [code: number, value: Uint8Array]
 
-/** A block: type, length, fixed part, data padded to four bytes, options, and the length again. */
-const block = (type: number, fixed: readonly number[], data: Uint8Array, options: readonly Option[]): Uint8Array => {
+/** A block: type, length, 32-bit words, data and options, each padded to four bytes, and the length again. */
+const block = (type: number, words: readonly number[], data: Uint8Array, options: readonly Option[]): Uint8Array => {
   const optionBytes = options.reduce((sum, [, value]) => sum + 4 + pad4(value.length), 0)
-  const length = 12 + 4 * fixed.length + pad4(data.length) + (options.length > 0 ? optionBytes + 4 : 0)
+  const length = 12 + 4 * words.length + pad4(data.length) + (options.length > 0 ? optionBytes + 4 : 0)
   const bytes = new Uint8Array(length)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, type, true)
   view.setUint32(4, length, true)
   let at = 8
-  for (const word of fixed) {
+  for (const word of words) {
     view.setUint32(at, word, true)
     at += 4
   }
@@ -118,26 +122,26 @@ const block = (type: number, fixed: readonly number[], data: Uint8Array, options
   return bytes
 }
 
-const NOTHING = new Uint8Array(0)
-/** Microseconds: 10^-6 seconds. */
-const RESOLUTION = Uint8Array.of(6)
+const NO_DATA = new Uint8Array(0)
+/** The value of IF_TSRESOL: times are in units of 10^-6 seconds. */
+const MICROSECONDS = Uint8Array.of(6)
 
 /**
- * Starts a capture: writes the headers, and returns the function that writes one packet. `write` gets each block as a
- * new array, which it may keep.
+ * Starts a capture: writes the section header and the interfaces, and returns a function that writes a packet. `write`
+ * gets each block as a new array, which it may keep.
  */
 export const createPcapng = (
   write: (bytes: Uint8Array) => void,
   options: PcapngOptions,
 ): ((packet: PcapngPacket) => void) => {
   const { interfaces, application = 'userdma' } = options
-  // Version 1.0; unknown section length (-1).
-  write(block(SECTION, [BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NOTHING, [[SHB_USERAPPL, utf8.encode(application)]]))
+  // Version 1.0, and −1 as 64 bits: the length of the section is not known.
+  write(block(SECTION, [BYTE_ORDER, 1, 0xffffffff, 0xffffffff], NO_DATA, [[SHB_USERAPPL, utf8.encode(application)]]))
   for (const name of interfaces)
     write(
-      block(INTERFACE, [LINKTYPE_ETHERNET, SNAP_LENGTH], NOTHING, [
+      block(INTERFACE, [LINKTYPE_ETHERNET, SNAP_LENGTH], NO_DATA, [
         [IF_NAME, utf8.encode(name)],
-        [IF_TSRESOL, RESOLUTION],
+        [IF_TSRESOL, MICROSECONDS],
       ]),
     )
   return packet => {
@@ -145,11 +149,11 @@ export const createPcapng = (
     if (interfaces[packet.interface] === undefined)
       throw new RangeError(`interface ${packet.interface}: this capture has ${interfaces.length}, counted from 0`)
     const frame = frameOf(packet)
-    const extra: Option[] = []
-    if (comment !== undefined) extra.push([OPT_COMMENT, utf8.encode(comment)])
-    if (direction !== undefined) extra.push([EPB_FLAGS, Uint8Array.of(DIRECTION[direction], 0, 0, 0)])
+    const packetOptions: Option[] = []
+    if (comment !== undefined) packetOptions.push([OPT_COMMENT, utf8.encode(comment)])
+    if (direction !== undefined) packetOptions.push([EPB_FLAGS, Uint8Array.of(DIRECTION[direction], 0, 0, 0)])
     const high = Math.floor(time / 2 ** 32)
     const low = Math.floor(time) % 2 ** 32
-    write(block(ENHANCED_PACKET, [packet.interface, high, low, frame.length, frame.length], frame, extra))
+    write(block(ENHANCED_PACKET, [packet.interface, high, low, frame.length, frame.length], frame, packetOptions))
   }
 }

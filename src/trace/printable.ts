@@ -1,5 +1,5 @@
 /*
- * Names chosen by other programs, as text that is safe for terminals.
+ * Makes text that other programs have chosen, such as names, safe for terminals.
  */
 
 /** The text on one line, without control characters. */

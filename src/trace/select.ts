@@ -8,13 +8,18 @@ import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 
+/** The calls to select; all if both fields are absent. */
 export interface Selection {
   /** Names of classes; absent: all. */
   readonly classes?: ReadonlySet<string> | undefined
+  /** Only calls that failed. */
   readonly errors?: boolean | undefined
 }
 
-/** The classes of a call: its own; those of the calls in a chain; the possible ones of a refused call of Linux. */
+/**
+ * The classes of a call: its own, and those of the entries of its chain. Of a call that was refused before it was
+ * decoded: the classes that it may have had, by Linux's name of the call.
+ */
 export const classesOf = (record: TraceRecord): readonly string[] => {
   const decoded = decodeRecord(record, 0)
   if (decoded !== undefined) {
@@ -34,23 +39,25 @@ export const hasFailed = (record: TraceRecord): boolean => {
 }
 
 /**
- * libibverbs probes once per context whether Linux's write commands can be called by ioctl, with a QUERY_DEVICE without
- * a request; ENOSPC means yes, so it does not count as a failure.
+ * Whether a call is a probe of libibverbs: once per context it finds out whether write commands can be called by ioctl,
+ * with a QUERY_DEVICE that has no request. ENOSPC means yes, so the probe does not count as a failure.
  */
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
 
+/** Whether a selection includes a call. */
 export const isSelected = (record: TraceRecord, { classes, errors = false }: Selection): boolean =>
   (!errors || (hasFailed(record) && !isProbe(record))) &&
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
- * Parses lists such as `rc_qp,mr`; `own` are drivers' classes. Throws an Error with a message for an unknown class.
+ * Parses lists such as `rc_qp,mr`. `driverClasses`: names of drivers' own classes. Throws an Error with a message for
+ * an unknown class.
  */
-export const classList = (texts: readonly string[], own: readonly string[] = []): ReadonlySet<string> => {
-  const known = [...classes.map(({ name }) => name), ...own]
+export const parseClasses = (texts: readonly string[], driverClasses: readonly string[] = []): ReadonlySet<string> => {
+  const known = [...classes.map(({ name }) => name), ...driverClasses]
   const names = texts.flatMap(text => text.split(',')).map(name => name.trim())
-  const wrong = names.find(name => !known.includes(name))
-  if (wrong !== undefined) throw new Error(`class ${JSON.stringify(wrong)} is not one of ${known.join(', ')}`)
+  const unknown = names.find(name => !known.includes(name))
+  if (unknown !== undefined) throw new Error(`class ${JSON.stringify(unknown)} is not one of ${known.join(', ')}`)
   return new Set(names)
 }

@@ -1,6 +1,6 @@
 /*
- * Counts calls instead of printing them, like `strace -c`: per method the number of calls, time and errors, by total
- * time. A chain is one call; its entries, which have no time of their own, are counted separately.
+ * Counts calls instead of printing them, like `strace -c`: for each method the time, the number of calls and the
+ * errors. A chain is one call; its entries, which have no times of their own, are counted separately.
  */
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
@@ -20,13 +20,13 @@ export interface SummaryRow {
   readonly calls: number
   readonly errors: number
   readonly seconds: number
-  /** Share of all calls' time, 0 to 100. */
+  /** Share of the time of all calls, 0 to 100. */
   readonly percent: number
-  /** Microseconds, rounded. */
+  /** Mean time in microseconds, rounded. */
   readonly perCall: number
 }
 
-/** Executed entries of chains, by method. */
+/** A method, and how many entries of chains called it. */
 export interface ChainedRow {
   readonly name: string
   readonly entries: number
@@ -34,11 +34,11 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts the calls that were lost before this one, and the call itself if it is `selected`. */
+  /** Counts the calls that were lost before this one; and the call itself, unless `selected` is false. */
   add(record: TraceRecord, selected?: boolean): void
-  /** The totals of each method, by total time, longest first. */
+  /** The totals of each method, the longest total time first. */
   rows(): SummaryRow[]
-  /** The executed entries of these calls' chains, by method, most frequent first. */
+  /** The executed entries of the chains of these calls, the most frequent method first. */
   chained(): ChainedRow[]
   /** Sums over all calls; its name is `total`. */
   total(): SummaryRow
@@ -49,8 +49,11 @@ export interface Summary {
 const nameOf = (record: TraceRecord, decoded: DecodedCall | undefined): string =>
   decoded === undefined ? `${record.dialect}(${record.attempt ?? '?'})` : `${decoded.class.name}.${decoded.name}`
 
-/** The executed entries of a chain; the last may have failed. */
-const ranOf = (record: TraceRecord, decoded: DecodedCall | undefined): { name: string; failed: boolean }[] => {
+/** The entries of a chain that were executed; the last one may have failed. */
+const executedEntries = (
+  record: TraceRecord,
+  decoded: DecodedCall | undefined,
+): { name: string; failed: boolean }[] => {
   const chain = decoded && decodeChain(decoded, 0, record)
   if (chain === undefined) return []
   const { entries, done, error } = chain
@@ -82,12 +85,12 @@ export const createSummary = (): Summary => {
       const failed = hasFailed(record) ? 1 : 0
       const count = counts.get(name) ?? { calls: 0, errors: 0, duration: 0 }
       counts.set(name, count)
-      for (const one of [count, all]) {
-        one.calls++
-        one.errors += failed
-        one.duration += record.duration
+      for (const totals of [count, all]) {
+        totals.calls++
+        totals.errors += failed
+        totals.duration += record.duration
       }
-      for (const entry of ranOf(record, decoded)) {
+      for (const entry of executedEntries(record, decoded)) {
         const chained = inChains.get(entry.name) ?? { entries: 0, errors: 0 }
         inChains.set(entry.name, chained)
         chained.entries++
@@ -109,7 +112,9 @@ export const createSummary = (): Summary => {
   }
 }
 
+/** Widths of the columns before the method, and of the line under the method. */
 const COLUMNS = [6, 11, 11, 9, 9] as const
+const METHOD_WIDTH = 24
 
 const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): string =>
   [percent.toFixed(2), seconds.toFixed(6), String(perCall), String(calls), errors === 0 ? '' : String(errors)]
@@ -120,7 +125,7 @@ const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): s
 /** Lines below the table: how often chains called each method. */
 const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   if (rows.length === 0) return []
-  const columns = [9, 9, 24] as const
+  const columns = [9, 9, METHOD_WIDTH] as const
   const numbers = (entries: string, errors: string): string =>
     `${entries.padStart(columns[0])} ${errors.padStart(columns[1])}`
   return [
@@ -133,10 +138,10 @@ const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   ]
 }
 
-/** The table, with a total line and the entries of chains below. */
+/** The table with a line of totals; below it the entries of chains, and how many calls were lost. */
 export const summaryText = (summary: Summary): string => {
   const head = ['% time', 'seconds', 'usecs/call', 'calls', 'errors']
-  const rule = [...COLUMNS, 24].map(width => '-'.repeat(width)).join(' ')
+  const rule = [...COLUMNS, METHOD_WIDTH].map(width => '-'.repeat(width)).join(' ')
   const lost = summary.lost === 0 ? [] : [`${summary.lost} calls were not traced: the reader was too slow`]
   return [
     `${head.map((text, i) => text.padStart(COLUMNS[i]!)).join(' ')} method`,

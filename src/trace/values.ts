@@ -1,22 +1,24 @@
 /*
  * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys
- * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. Every name comes from the declaration.
+ * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. All names come from the declarations.
  *
- * Text is abridged by default: records without zero fields and with at most eight others, four records of a list, 32
- * bytes of a byte string.
+ * Text is abridged by default (`ABRIDGED`): of a record at most eight fields, and none that are zero; of a list four
+ * records; of a byte string 32 bytes.
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
 import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
-/** Keys, QP numbers, PSNs and masks are usually written in hexadecimal; recognised by their 24 bits or their names. */
+/** Names of numbers that are shown in hexadecimal: keys, QP numbers, PSNs, masks. So are numbers of 24 bits. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
 
-/** Limits: fields of a record, records of a list, bytes; and whether zero fields are shown. */
+/** How much of a value is shown. */
 export interface Style {
+  /** Maximum fields of a record, records of a list, and bytes of a byte string. */
   readonly fields: number
   readonly records: number
   readonly bytes: number
+  /** Whether fields that are zero are shown. */
   readonly zeros: boolean
 }
 
@@ -43,7 +45,7 @@ const flagsText = (of: Enumeration, value: number): string => {
   return names.join('|')
 }
 
-/** Bytes that hold text, such as names and reasons, in quotes. */
+/** Bytes in hexadecimal; printable ASCII, such as names and reasons, as text in quotes. */
 const blobText = (bytes: Uint8Array, style: Style): string =>
   bytes.length > 2 && bytes.length <= style.bytes * 2 && bytes.every(byte => byte >= 0x20 && byte < 0x7f)
     ? JSON.stringify(new TextDecoder().decode(bytes))
@@ -66,7 +68,7 @@ const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
-/** The text of a value, limited by `style`; `name` is the attribute's or field's name. */
+/** The text of a value. `name`: of the attribute or field. */
 export const valueText = (name: string, of: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
   switch (of.kind) {
     case 'u8':
@@ -74,7 +76,7 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
     case 'u32':
       return of.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
     case 'u64': {
-      // Lengths are usually below 4 GiB, addresses above.
+      // Taken for a length if it is below 4 GiB, otherwise for an address.
       const number = BigInt(value as bigint)
       return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
     }
@@ -136,9 +138,10 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
       .map(([name, { of }]) => [name, valueJson(of, value[name]!)]),
   )
 
-/** Values by attribute; those in `chained` are numbers of chain entries. */
+/** Values by the names of their attributes. */
 export interface ShownValues {
   readonly values: Readonly<Record<string, AnyValue | undefined>>
+  /** Names of values that are numbers of chain entries. */
   readonly chained?: ReadonlySet<string>
 }
 
@@ -154,6 +157,7 @@ export const attributesText = (
     return [chained?.has(name) ? `${name} entry ${value}` : `${name} ${valueText(name, of, value, style)}`]
   })
 
+/** Every present attribute for `JSON.stringify`. */
 export const attributesJson = (attributes: Attributes, { values, chained }: ShownValues): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(attributes).flatMap(([name, { of }]) => {

@@ -18,7 +18,7 @@ const { ATOMIC_FETCH_AND_ADD, FLUSH, SEND } = WrOpcode.values
 const { REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 const PAGE = 4096
 
-const world = (...like: AdapterName[]) => {
+const scenario = (...like: AdapterName[]) => {
   const found: Finding[] = []
   const sources = {
     now: () => 0,
@@ -71,7 +71,7 @@ const limit = (text: string): string => `like-limit: ${text}`
 const lacks = (text: string): string => `like-operation: ${text}`
 
 test('capacities of queue pairs above a limit of an adapter are found, with the source; equal ones are not', () => {
-  const { take, found, create } = world('mlx5', 'irdma', 'rxe')
+  const { take, found, create } = scenario('mlx5', 'irdma', 'rxe')
   create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
   assert.deepEqual(take(), [])
   create('rc_qp', { cap: { maxSendWr: 40000, maxRecvWr: 1, maxSendSge: 31, maxRecvSge: 14, maxInlineData: 513 } })
@@ -89,8 +89,8 @@ test('capacities of queue pairs above a limit of an adapter are found, with the 
   ])
 })
 
-test('a limit may be of some types of queue pair', () => {
-  const { take, create } = world('mlx5', 'efa')
+test('a limit may be for some types of queue pair only', () => {
+  const { take, create } = scenario('mlx5', 'efa')
   create('rc_qp', { cap: { maxInlineData: 828 } })
   take()
   create('ud_qp', { cap: { maxInlineData: 900, maxSendWr: 4097, maxRecvWr: 8193 } })
@@ -108,14 +108,14 @@ test('a limit may be of some types of queue pair', () => {
 })
 
 test('a queue pair with a shared receive queue needs no receive queue of its own', () => {
-  const { take, create } = world('mlx5')
+  const { take, create } = scenario('mlx5')
   const srq = create('srq', { maxWr: 10, maxSge: 1 })
   create('rc_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 }, srq })
   assert.deepEqual(take(), [])
 })
 
-test('limits of CQs, of regions, and of outstanding READs when a queue pair is modified', () => {
-  const { take, create, modify } = world('mlx5', 'irdma')
+test('sizes of CQs and regions, and max_rd_atomic of a modified queue pair, above a limit are found', () => {
+  const { take, create, modify } = scenario('mlx5', 'irdma')
   const cq = create('cq', { cqe: 1048575 })
   assert.deepEqual(take(), [limit('max_cqe 1048575 exceeds 1048574 of irdma')])
   modify(cq, { cqe: 4194304 })
@@ -134,8 +134,8 @@ test('limits of CQs, of regions, and of outstanding READs when a queue pair is m
   assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
 })
 
-test('operations, queue pair types and access rights that an adapter lacks', () => {
-  const { take, create, modify, call, post } = world('efa', 'irdma')
+test('operations, queue pair types and access rights that an adapter lacks are found', () => {
+  const { take, create, modify, call, post } = scenario('efa', 'irdma')
   const qp = create('rc_qp')
   assert.deepEqual(take(), [lacks('efa lacks reliable connections')])
   create('uc_qp')
@@ -166,13 +166,13 @@ test('operations, queue pair types and access rights that an adapter lacks', () 
 })
 
 test('mlx5 lacks resizing of shared receive queues', () => {
-  const { take, create, modify } = world('mlx5')
+  const { take, create, modify } = scenario('mlx5')
   modify(create('srq', { maxWr: 10, maxSge: 1 }), { maxWr: 20 })
   assert.deepEqual(take(), [lacks('mlx5 lacks resizing of shared receive queues')])
 })
 
 test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes the limit', () => {
-  const { take, create, destroy, modify } = world('mlx5', 'efa')
+  const { take, create, destroy, modify } = scenario('mlx5', 'efa')
   const sum = (bytes: number) =>
     `like-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
   // Whole pages count.
@@ -190,10 +190,10 @@ test('registered memory beyond RLIMIT_MEMLOCK is found each time the sum passes 
 
 test('refused calls are not compared, nor is any call without --like', () => {
   const refused = { errno: Errno.ENOMEM, reason: 'too much' }
-  const one = world('mlx5')
+  const one = scenario('mlx5')
   one.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
   assert.deepEqual(one.take(), [])
-  const other = world()
+  const other = scenario()
   other.create('rc_qp', { cap: { maxSendWr: 40000 } })
   other.create('mr', { start: 0n, length: 1000000n })
   assert.deepEqual(other.take(), [])

@@ -5,26 +5,29 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { LKEY, requestWorld, START } from './requests.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
 
-const at = (from: number, length: number) => ({ length, elements: [{ address: START + from, length, lkey: LKEY }] })
-const receive = (from: number, length: number): Partial<WorkRequest> => ({
+const { SEND, RDMA_READ } = WrOpcode.values
+
+/** A request of bytes of the region from an offset on. */
+const at = (offset: number, length: number) => ({ length, elements: [{ address: START + offset, length, lkey: LKEY }] })
+const receive = (offset: number, length: number): Partial<WorkRequest> => ({
   queue: PostQueue.RECEIVE,
   opcode: -1,
-  ...at(from, length),
+  ...at(offset, length),
 })
-const READ = 4
 
-it('a region is deregistered with requests outstanding: an error for sends, a warning for receives', () => {
-  const send = requestWorld()
+it('deregistering a region with requests outstanding is an error for sends, a warning for receives', () => {
+  const send = requestScenario()
   send.post()
   send.destroy('mr', send.region)
   assert.deepEqual(send.ids(), ['region-in-use error'])
-  const other = requestWorld()
+  const other = requestScenario()
   other.post(receive(0, 64))
   other.destroy('mr', other.region)
   assert.deepEqual(other.ids(), ['region-in-use warning'])
-  const none = requestWorld()
+  const none = requestScenario()
   none.complete(none.post())
   none.poll(1)
   none.post({ elements: [{ address: START, length: 64, lkey: LKEY + 1 }] })
@@ -34,80 +37,80 @@ it('a region is deregistered with requests outstanding: an error for sends, a wa
 
 it('a change to the buffer of an outstanding send is found; a change to the buffer of a READ is not', () => {
   for (const [opcode, ids] of [
-    [2, ['send-buffer-changed warning']],
-    [READ, []],
+    [SEND, ['send-buffer-changed warning']],
+    [RDMA_READ, []],
   ] as const) {
-    const w = requestWorld()
-    const same = w.post({ opcode })
-    w.complete(same)
-    const changed = w.post({ opcode, ...at(1000, 64) })
-    w.bytes.hash++
-    w.complete(changed)
-    assert.deepEqual(w.ids(), ids)
+    const s = requestScenario()
+    const same = s.post({ opcode })
+    s.complete(same)
+    const changed = s.post({ opcode, ...at(1000, 64) })
+    s.bytes.hash++
+    s.complete(changed)
+    assert.deepEqual(s.ids(), ids)
   }
 })
 
-it('the first 16 requests of a queue are checked, and then every 16th', () => {
-  const w = requestWorld()
+it('the first 16 sends of a queue are checked, and then every 16th', () => {
+  const s = requestScenario()
   let checked = 0
   for (let index = 0; index < 1000; index++) {
-    const request = w.post({ index })
-    w.bytes.hash++
-    const before = w.checker.counts[0] ?? 0
-    w.complete(request)
-    checked += (w.checker.counts[0] ?? 0) - before
+    const request = s.post({ index })
+    s.bytes.hash++
+    const before = s.checker.counts[0] ?? 0
+    s.complete(request)
+    checked += (s.checker.counts[0] ?? 0) - before
   }
   assert.equal(checked, 16 + Math.floor(999 / 16))
 })
 
-it("with buffers: 'all', all bytes of all requests are checked", () => {
+it("all bytes of all sends are checked with buffers 'all'", () => {
   for (const [buffers, ids] of [
     ['sampled', []],
     ['all', ['send-buffer-changed warning']],
   ] as const) {
-    const w = requestWorld({ buffers })
-    const request = w.post({ index: 17 })
-    w.bytes.rest++
-    w.complete(request)
-    assert.deepEqual(w.ids(), ids)
+    const s = requestScenario({ buffers })
+    const request = s.post({ index: 17 })
+    s.bytes.rest++
+    s.complete(request)
+    assert.deepEqual(s.ids(), ids)
   }
 })
 
-it('overlapping receives are a note, and a warning once one message overwrites another', () => {
-  const w = requestWorld()
-  const first = w.post(receive(0, 100))
-  w.post(receive(100, 100))
-  assert.deepEqual(w.ids(), [])
-  const second = w.post(receive(50, 100))
-  assert.deepEqual(w.ids(), ['receive-overlap note'])
-  w.complete({ ...first, length: 20 })
-  w.complete({ ...second, length: 20 })
-  assert.equal(w.found.length, 1, 'short messages do not overlap')
-  w.poll(2)
-  const [third, fourth] = [w.post(receive(0, 100)), w.post(receive(0, 100))]
-  w.complete(third)
-  w.poll(3)
-  w.complete(fourth)
-  assert.equal(w.found.length, 1, 'the first message was polled before the second arrived')
-  for (const one of [w.post(receive(0, 100)), w.post(receive(0, 100))]) w.complete(one)
-  assert.deepEqual(w.ids(), ['receive-overlap note', 'receive-overlap warning'])
+it('overlapping receives are a note, and a warning if a message overwrites another that was not polled', () => {
+  const s = requestScenario()
+  const first = s.post(receive(0, 100))
+  s.post(receive(100, 100))
+  assert.deepEqual(s.ids(), [])
+  const second = s.post(receive(50, 100))
+  assert.deepEqual(s.ids(), ['receive-overlap note'])
+  s.complete({ ...first, length: 20 })
+  s.complete({ ...second, length: 20 })
+  assert.equal(s.found.length, 1, 'short messages do not overlap')
+  s.poll(2)
+  const [third, fourth] = [s.post(receive(0, 100)), s.post(receive(0, 100))]
+  s.complete(third)
+  s.poll(3)
+  s.complete(fourth)
+  assert.equal(s.found.length, 1, 'the first message was polled before the second arrived')
+  for (const one of [s.post(receive(0, 100)), s.post(receive(0, 100))]) s.complete(one)
+  assert.deepEqual(s.ids(), ['receive-overlap note', 'receive-overlap warning'])
 })
 
 it('buffers of sends may overlap, buffers of READs may not', () => {
-  const w = requestWorld()
-  w.post(at(0, 64))
-  w.post(at(0, 64))
-  assert.deepEqual(w.ids(), [])
-  w.post({ opcode: READ, ...at(200, 64) })
-  w.post({ opcode: READ, ...at(200, 64) })
-  assert.deepEqual(w.ids(), ['receive-overlap note'])
+  const s = requestScenario()
+  s.post(at(0, 64))
+  s.post(at(0, 64))
+  assert.deepEqual(s.ids(), [])
+  s.post({ opcode: RDMA_READ, ...at(200, 64) })
+  s.post({ opcode: RDMA_READ, ...at(200, 64) })
+  assert.deepEqual(s.ids(), ['receive-overlap note'])
 })
 
-it('registered memory that is unmapped is found, and an outstanding request named', () => {
-  const w = requestWorld()
-  w.checker.unmapped(w.region)
-  assert.deepEqual(w.ids(), ['region-unmapped warning'])
-  w.post()
-  w.checker.unmapped(w.region)
-  assert.match(w.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
+it('unmapping memory of a region is a warning, which names an outstanding request', () => {
+  const s = requestScenario()
+  s.checker.unmapped(s.region)
+  assert.deepEqual(s.ids(), ['region-unmapped warning'])
+  s.post()
+  s.checker.unmapped(s.region)
+  assert.match(s.found[1]!.text, /while QP 0x1 has WRITE wr_id \d+ outstanding$/)
 })

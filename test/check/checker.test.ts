@@ -10,18 +10,19 @@ import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { because, type Cause } from '../../src/spec/check/causes.ts'
 import type { Failure } from '../../src/spec/check/failures.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
-import { QpFlags } from '../../src/spec/enums.ts'
+import { AsyncEventType, QpFlags, QpState } from '../../src/spec/enums.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 
-const { INIT, RTR, RTS, ERR } = { INIT: 1, RTR: 2, RTS: 3, ERR: 6 } as const
+const { RESET, INIT, RTR, RTS, ERR } = QpState.values
+const { CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
 const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
 const client = { pid: 1, command: 'client' }
 const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
 
-/** A checker, with the devices rxe0 and rxe1. */
-const world = () => {
+/** A checker of the devices rxe0 and rxe1, and functions that make its events. */
+const scenario = () => {
   const found: Finding[] = []
   let time = 0
   let ids = 0
@@ -94,7 +95,7 @@ const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
 })
 
 test('a stale rkey is reported with the stacks of the deregistration and of the post', () => {
-  const { found, create, destroy, fail, connected } = world()
+  const { found, create, destroy, fail, connected } = scenario()
   connected(1, 2)
   connected(2, 1)
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
@@ -120,45 +121,45 @@ test('a stale rkey is reported with the stacks of the deregistration and of the 
   )
 })
 
-test('the cause of a missing answer is sought in this order: no peer, its type, state, own peer, MTU, PSN', () => {
-  const cases: readonly (readonly [string, (w: ReturnType<typeof world>) => void, (number | 'none')?])[] = [
+test('a missing answer is explained by the first of: no peer, its type, its state, its own peer, path MTU, PSN', () => {
+  const cases: readonly (readonly [string, (s: ReturnType<typeof scenario>) => void, (number | 'none')?])[] = [
     ['no-peer-qp', () => {}, 'none'],
-    ['no-peer-qp', w => w.destroy(w.connected(2, 1))],
-    ['service-mismatch', w => w.connected(2, 1, {}, 'uc_qp')],
-    ['peer-not-ready', w => w.modify(w.create('rc_qp', {}, { qpNum: 2 }), { state: INIT }), INIT],
-    ['peer-in-error', w => w.modify(w.connected(2, 1), { state: ERR }), ERR],
-    ['peer-connected-elsewhere', w => w.connected(2, 3)],
-    ['path-mtu-mismatch', w => w.connected(2, 1, { pathMtu: 5 })],
-    ['psn-mismatch', w => w.connected(2, 1, { rqPsn: 8 })],
-    ['no-answer', w => w.connected(2, 1)],
+    ['no-peer-qp', s => s.destroy(s.connected(2, 1))],
+    ['service-mismatch', s => s.connected(2, 1, {}, 'uc_qp')],
+    ['peer-not-ready', s => s.modify(s.create('rc_qp', {}, { qpNum: 2 }), { state: INIT }), INIT],
+    ['peer-in-error', s => s.modify(s.connected(2, 1), { state: ERR }), ERR],
+    ['peer-connected-elsewhere', s => s.connected(2, 3)],
+    ['path-mtu-mismatch', s => s.connected(2, 1, { pathMtu: 5 })],
+    ['psn-mismatch', s => s.connected(2, 1, { rqPsn: 8 })],
+    ['no-answer', s => s.connected(2, 1)],
   ]
   for (const [id, make, state] of cases) {
-    const w = world()
-    w.connected(1, 2)
-    make(w)
-    w.fail(noAnswer(2, state), 0)
-    assert.deepEqual(w.ids(), [`${id} error`])
+    const s = scenario()
+    s.connected(1, 2)
+    make(s)
+    s.fail(noAnswer(2, state), 0)
+    assert.deepEqual(s.ids(), [`${id} error`])
   }
 })
 
 test('a peer in ERR is reported with its first failure', () => {
-  const w = world()
-  w.connected(1, 2)
-  w.connected(2, 1)
-  w.fail({ what: 'event', qpn: 2, event: 3, cause: because('REMOTE_ENDED', {}) })
-  w.fail(noAnswer(2, ERR), 0)
-  assert.deepEqual(w.ids(), ['peer-ended error'])
-  assert.match(w.found[0]!.text, /the peer failed first: /)
+  const s = scenario()
+  s.connected(1, 2)
+  s.connected(2, 1)
+  s.fail({ what: 'event', qpn: 2, event: QP_ACCESS_ERR, cause: because('REMOTE_ENDED', {}) })
+  s.fail(noAnswer(2, ERR), 0)
+  assert.deepEqual(s.ids(), ['peer-ended error'])
+  assert.match(s.found[0]!.text, /the peer failed first: /)
 })
 
 test('different PSNs at the two ends are a warning at destruction, unless a failure has reported them', () => {
-  const silent = world()
+  const silent = scenario()
   const one = silent.connected(1, 2, { sqPsn: 9 })
   silent.connected(2, 1)
   silent.destroy(one)
   assert.deepEqual(silent.ids(), ['psn-mismatch warning'])
 
-  const reported = world()
+  const reported = scenario()
   const other = reported.connected(1, 2, { sqPsn: 9 })
   reported.connected(2, 1)
   reported.fail(noAnswer(2), 0)
@@ -167,113 +168,113 @@ test('different PSNs at the two ends are a warning at destruction, unless a fail
 })
 
 test("max_rd_atomic above the peer's max_dest_rd_atomic is a warning, a connection to itself is a note", () => {
-  const w = world()
-  const one = w.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
-  w.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
-  w.destroy(one)
-  w.destroy(w.connected(3, 3))
-  assert.deepEqual(w.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
+  const s = scenario()
+  const one = s.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
+  s.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
+  s.destroy(one)
+  s.destroy(s.connected(3, 3))
+  assert.deepEqual(s.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
 })
 
-test('a connection to a queue pair that never existed is a warning, to one that was destroyed it is not', () => {
-  const w = world()
-  w.destroy(w.connected(1, 2))
-  const one = w.connected(3, 4)
-  w.destroy(w.connected(4, 3))
-  w.destroy(one)
-  assert.deepEqual(w.ids(), ['no-peer-qp warning'])
-  assert.match(w.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
+test('a connection to a queue pair that never existed is a warning, one to a destroyed queue pair is not', () => {
+  const s = scenario()
+  s.destroy(s.connected(1, 2))
+  const one = s.connected(3, 4)
+  s.destroy(s.connected(4, 3))
+  s.destroy(one)
+  assert.deepEqual(s.ids(), ['no-peer-qp warning'])
+  assert.match(s.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
 })
 
-test('a response that does not fit, between ends with different path MTUs, is a path MTU mismatch', () => {
+test('a bad response between ends with different path MTUs is a path MTU mismatch', () => {
   const readOf = (pathMtu: number): string[] => {
-    const w = world()
-    w.connected(1, 2, { pathMtu })
-    w.connected(2, 1)
+    const s = scenario()
+    s.connected(1, 2, { pathMtu })
+    s.connected(2, 1)
     const { BAD_RESP_ERR } = WcStatus.values
-    w.fail({ qpn: 1, status: BAD_RESP_ERR, cause: because('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
-    return w.ids()
+    s.fail({ qpn: 1, status: BAD_RESP_ERR, cause: because('BAD_RESPONSE', { opcode: WrOpcode.values.RDMA_READ }) })
+    return s.ids()
   }
   assert.deepEqual([readOf(3), readOf(1)], [['peer-refused error'], ['path-mtu-mismatch error']])
 })
 
-test('a message whose first packets look like duplicates, since its PSN is too low, is a PSN mismatch', () => {
-  const w = world()
-  w.connected(1, 2, { sqPsn: 6 })
-  w.connected(2, 1)
+test('a message refused as out of order is a PSN mismatch if the PSN of its first packet was too low', () => {
+  const s = scenario()
+  s.connected(1, 2, { sqPsn: 6 })
+  s.connected(2, 1)
   const refused = {
     qpn: 1,
     status: WcStatus.values.REM_INV_REQ_ERR,
     ofPeer: true,
     peer: { qpn: 2, address: '::1', state: RTS },
   }
-  w.fail({ ...refused, cause: because('OUT_OF_PLACE', { bth: 1 }) }, 0)
-  assert.deepEqual(w.ids(), ['psn-mismatch error'])
+  s.fail({ ...refused, cause: because('OUT_OF_PLACE', { bth: 1 }) }, 0)
+  assert.deepEqual(s.ids(), ['psn-mismatch error'])
 })
 
 test('two queue pairs that reconnect with other PSNs, one after the other, are no mismatch', () => {
-  const w = world()
-  const one = w.connected(1, 2)
-  const two = w.connected(2, 1)
+  const s = scenario()
+  const one = s.connected(1, 2)
+  const two = s.connected(2, 1)
   for (const qp of [one, two]) {
-    w.modify(qp, { state: 0 })
-    w.modify(qp, { state: INIT })
-    w.modify(qp, { state: RTR, address: { dgid: gidOf('rxe0'), sgidIndex: 0 }, destQpn: qp === one ? 2 : 1, rqPsn: 50 })
-    w.modify(qp, { state: RTS, sqPsn: 50 })
+    s.modify(qp, { state: RESET })
+    s.modify(qp, { state: INIT })
+    s.modify(qp, { state: RTR, address: { dgid: gidOf('rxe0'), sgidIndex: 0 }, destQpn: qp === one ? 2 : 1, rqPsn: 50 })
+    s.modify(qp, { state: RTS, sqPsn: 50 })
   }
-  w.destroy(one)
-  w.destroy(two)
-  assert.deepEqual(w.ids(), [])
+  s.destroy(one)
+  s.destroy(two)
+  assert.deepEqual(s.ids(), [])
 })
 
-test('a finding about an access beyond a region has the number of bytes', () => {
-  const w = world()
-  w.connected(1, 2)
+test('a finding about an access beyond a region says by how many bytes', () => {
+  const s = scenario()
+  s.connected(1, 2)
   const range = { key: 0x700, from: 90n, to: 4200n, start: 100n, end: 4196n }
-  w.fail({ qpn: 1, cause: because('LKEY_RANGE', range) })
-  assert.deepEqual(w.found[0]?.details, [
-    'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes behind the region, which has 4096 bytes',
+  s.fail({ qpn: 1, cause: because('LKEY_RANGE', range) })
+  assert.deepEqual(s.found[0]?.details, [
+    'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes after its end; the region has 4096 bytes',
   ])
 })
 
 test('repeated findings are counted, and reported once for each stack', () => {
-  const w = world()
-  w.connected(1, 2)
-  w.connected(3, 2)
-  for (const qpn of [1, 1, 1, 3]) w.fail({ qpn, cause: because('LKEY_UNKNOWN', { key: 7 }) })
-  assert.deepEqual(w.ids(), ['unknown-lkey error', 'unknown-lkey error'])
-  assert.deepEqual(w.checker.counts, [3, 1])
+  const s = scenario()
+  s.connected(1, 2)
+  s.connected(3, 2)
+  for (const qpn of [1, 1, 1, 3]) s.fail({ qpn, cause: because('LKEY_UNKNOWN', { key: 7 }) })
+  assert.deepEqual(s.ids(), ['unknown-lkey error', 'unknown-lkey error'])
+  assert.deepEqual(s.checker.counts, [3, 1])
 })
 
 test('the same mistake with the same stack in many processes of a program is one finding', () => {
-  const w = world()
+  const s = scenario()
   for (let pid = 1; pid <= 1000; pid++)
-    w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
-  w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
-  assert.deepEqual(w.checker.counts, [1000, 1])
+    s.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
+  s.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
+  assert.deepEqual(s.checker.counts, [1000, 1])
 })
 
 test('UC accepts any PSN at the start of a message', () => {
-  const w = world()
-  const one = w.connected(1, 2, { sqPsn: 9 }, 'uc_qp')
-  w.connected(2, 1, { pathMtu: 3 }, 'uc_qp')
-  w.destroy(one)
-  assert.deepEqual(w.ids(), [])
+  const s = scenario()
+  const one = s.connected(1, 2, { sqPsn: 9 }, 'uc_qp')
+  s.connected(2, 1, { pathMtu: 3 }, 'uc_qp')
+  s.destroy(one)
+  assert.deepEqual(s.ids(), [])
 })
 
 test('an event of a queue pair with a peer on another machine is a finding, unless a CQ event reports it', () => {
-  const w = world()
-  w.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
-  w.fail({ what: 'event', qpn: 1, event: 1, cause: because('COMPLETION_LOST', { cq: 1, entries: 4 }) })
-  assert.deepEqual(w.ids(), [])
-  w.fail({ what: 'event', qpn: 1, event: 3, cause: because('RKEY_UNKNOWN', { key: 1 }) })
-  assert.deepEqual(w.ids(), ['unknown-rkey error'])
+  const s = scenario()
+  s.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
+  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: because('COMPLETION_LOST', { cq: 1, entries: 4 }) })
+  assert.deepEqual(s.ids(), [])
+  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: because('RKEY_UNKNOWN', { key: 1 }) })
+  assert.deepEqual(s.ids(), ['unknown-rkey error'])
 })
 
 test('handles are numbered per context, and a renamed device keeps its objects', () => {
-  const w = world()
+  const s = scenario()
   const cqOf = (id: number, context: number): void =>
-    w.call({
+    s.call({
       class: 'cq',
       method: 'create',
       object: { id, handle: 0, class: { name: 'cq' } },
@@ -283,12 +284,12 @@ test('handles are numbered per context, and a renamed device keeps its objects',
     })
   cqOf(100, 1)
   cqOf(101, 2)
-  w.connected(1, 2)
+  s.connected(1, 2)
   const cause = because('CQ_FULL', { cq: 0, entries: 4 })
-  w.fail({ what: 'event', event: 0, cause, device: 'renamed' }, undefined, { context: 1 })
-  w.fail({ qpn: 1, cause: because('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
+  s.fail({ what: 'event', event: CQ_ERR, cause, device: 'renamed' }, undefined, { context: 1 })
+  s.fail({ qpn: 1, cause: because('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
   assert.deepEqual(
-    w.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
+    s.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
     [
       ['renamed', 'context 1'],
       ['renamed', 'rc_qp.create'],
@@ -297,62 +298,62 @@ test('handles are numbered per context, and a renamed device keeps its objects',
 })
 
 test('a resized CQ and a reregistered region have their new size', () => {
-  const w = world()
-  const cq = w.create('cq', { cqe: 1 }, { cqe: 1 })
-  w.call({ class: 'cq', method: 'modify', object: cq, args: { cqe: 8 }, out: { cqe: 8 } })
-  w.create('rc_qp', { sendCq: cq, recvCq: cq, cap: { maxSendWr: 4, maxRecvWr: 4 } }, { qpNum: 1 })
-  assert.deepEqual(w.ids(), [])
-  const mr = w.create('mr', { length: 8n }, { lkey: 1, rkey: 1 })
-  w.call({
+  const s = scenario()
+  const cq = s.create('cq', { cqe: 1 }, { cqe: 1 })
+  s.call({ class: 'cq', method: 'modify', object: cq, args: { cqe: 8 }, out: { cqe: 8 } })
+  s.create('rc_qp', { sendCq: cq, recvCq: cq, cap: { maxSendWr: 4, maxRecvWr: 4 } }, { qpNum: 1 })
+  assert.deepEqual(s.ids(), [])
+  const mr = s.create('mr', { length: 8n }, { lkey: 1, rkey: 1 })
+  s.call({
     class: 'mr',
     method: 'modify',
     object: mr,
     args: { translation: { length: 16n } },
     out: { lkey: 1, rkey: 1 },
   })
-  w.destroy(mr, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
-  assert.match(w.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
+  s.destroy(mr, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.match(s.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
 })
 
 test('flushed requests and drained queues are no findings, nor is an access error that the requester reports', () => {
-  const w = world()
-  w.connected(1, 2)
-  w.fail({ what: 'flush', qpn: 1, cause: because('FLUSHED', { state: ERR }) })
-  w.fail({ what: 'event', qpn: 1, event: 1, cause: because('DRAINED', {}) })
-  w.fail({ what: 'event', qpn: 1, event: 3, cause: because('RKEY_UNKNOWN', { key: 1 }) })
-  assert.deepEqual(w.ids(), [])
+  const s = scenario()
+  s.connected(1, 2)
+  s.fail({ what: 'flush', qpn: 1, cause: because('FLUSHED', { state: ERR }) })
+  s.fail({ what: 'event', qpn: 1, event: QP_FATAL, cause: because('DRAINED', {}) })
+  s.fail({ what: 'event', qpn: 1, event: QP_ACCESS_ERR, cause: because('RKEY_UNKNOWN', { key: 1 }) })
+  assert.deepEqual(s.ids(), [])
 })
 
 test('objects that are not destroyed are leaks, with the stack of their creation; those of a removed device are not', () => {
-  const w = world()
-  const pd = w.create('pd')
-  const mr = w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
-  w.destroy(mr, { why: 'close', stack: [] })
-  w.destroy(pd, { why: 'remove', stack: [] })
-  assert.deepEqual(w.ids(), ['leak warning'])
-  assert.deepEqual(w.found[0]?.moments[0]?.stack, ['mr.create'])
+  const s = scenario()
+  const pd = s.create('pd')
+  const mr = s.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
+  s.destroy(mr, { why: 'close', stack: [] })
+  s.destroy(pd, { why: 'remove', stack: [] })
+  assert.deepEqual(s.ids(), ['leak warning'])
+  assert.deepEqual(s.found[0]?.moments[0]?.stack, ['mr.create'])
 })
 
 test('a refused destroy names the user of the object', () => {
-  const w = world()
-  const pd = w.create('pd')
-  w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
-  w.destroy(pd, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
-  assert.deepEqual(w.ids(), ['destroy-busy warning'])
-  assert.match(w.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
+  const s = scenario()
+  const pd = s.create('pd')
+  s.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
+  s.destroy(pd, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.deepEqual(s.ids(), ['destroy-busy warning'])
+  assert.match(s.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
 test('refused arguments are reported with their reason, probes are not', () => {
-  const w = world()
-  w.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
-  w.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
-  w.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
+  const s = scenario()
+  s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
+  s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
+  s.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
   const place = { time: 1, device: 'rxe0', program: client, stack: [] }
-  w.checker.refusedAttempt({ ...place, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
-  w.checker.refusedAttempt({ ...place, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
-  w.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
+  s.checker.refusedAttempt({ ...place, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
+  s.checker.refusedAttempt({ ...place, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
+  s.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
   assert.deepEqual(
-    w.found.map(({ id, text }) => `${id}: ${text}`),
+    s.found.map(({ id, text }) => `${id}: ${text}`),
     [
       'refused-call: EINVAL: no pathMtu',
       'refused-call: ENODATA: GID index 200 is empty',
@@ -362,33 +363,33 @@ test('refused arguments are reported with their reason, probes are not', () => {
 })
 
 test('a CQ is too small for the requests of all its queue pairs together', () => {
-  const w = world()
-  const cq = w.create('cq', { cqe: 4 }, { cqe: 4 })
+  const s = scenario()
+  const cq = s.create('cq', { cqe: 4 }, { cqe: 4 })
   const args = { sendCq: cq, recvCq: cq, cap: { maxSendWr: 1, maxRecvWr: 1 } }
-  w.create('rc_qp', args, { qpNum: 1 })
-  w.create('rc_qp', args, { qpNum: 2 })
-  assert.deepEqual(w.ids(), [])
-  w.create('rc_qp', args, { qpNum: 3 })
-  assert.deepEqual(w.ids(), ['cq-too-small note'])
-  assert.match(w.found[0]!.text, /has 4 entries, and 6 requests can complete into it/)
+  s.create('rc_qp', args, { qpNum: 1 })
+  s.create('rc_qp', args, { qpNum: 2 })
+  assert.deepEqual(s.ids(), [])
+  s.create('rc_qp', args, { qpNum: 3 })
+  assert.deepEqual(s.ids(), ['cq-too-small note'])
+  assert.match(s.found[0]!.text, /has 4 entries, and 6 requests can complete into it/)
 })
 
-test('distinct findings are bounded', () => {
-  const w = world()
+test('1000 distinct findings are reported, and the others are counted as left out', () => {
+  const s = scenario()
   for (let i = 0; i < 1100; i++)
-    w.call({
+    s.call({
       class: 'rc_qp',
       method: 'modify',
       stack: [`at ${'x'.repeat(i)}`],
       refused: { errno: Errno.EINVAL, reason: 'no' },
     })
-  assert.equal(w.found.length, 1000)
-  assert.deepEqual(w.checker.omissions, [{ id: 'findings', count: 100 }])
+  assert.equal(s.found.length, 1000)
+  assert.deepEqual(s.checker.omissions, [{ id: 'findings', count: 100 }])
 })
 
-test('refused posts: in a wrong state, to a full queue, or with wrong arguments', () => {
-  const w = world()
-  w.connected(1, 2)
+test('a refused post is a finding about the state, the full queue or the arguments', () => {
+  const s = scenario()
+  s.connected(1, 2)
   const place = {
     time: 1,
     device: 'rxe0',
@@ -405,23 +406,23 @@ test('refused posts: in a wrong state, to a full queue, or with wrong arguments'
     [SEND, RTR, EINVAL, 'post-wrong-state warning'],
     [SEND, RTS, EINVAL, 'refused-call warning'],
     [SEND, RTS, ENOMEM, 'queue-full note'],
-    [RECEIVE, 0, EINVAL, 'post-wrong-state warning'],
+    [RECEIVE, RESET, EINVAL, 'post-wrong-state warning'],
     [RECEIVE, INIT, ENOMEM, 'queue-full note'],
     [RECEIVE, INIT, EINVAL, 'refused-call warning'],
   ]
-  for (const [queue, state, error] of cases) w.checker.refusedPost({ ...place, queue, state, error })
+  for (const [queue, state, error] of cases) s.checker.refusedPost({ ...place, queue, state, error })
   assert.deepEqual(
-    w.ids(),
+    s.ids(),
     cases.map(([, , , id]) => id),
   )
-  assert.match(w.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
+  assert.match(s.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
 })
 
-test('refused posts are reported with the rule that they break', () => {
-  const w = world()
+test('a refused post is reported with the rule that it breaks', () => {
+  const s = scenario()
   const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
-  w.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
-  const srq = w.create('srq', { maxSge: 1 })
+  s.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
+  const srq = s.create('srq', { maxSge: 1 })
   const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
   const { SEND, RECEIVE, SHARED } = PostQueue
   const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
@@ -430,14 +431,18 @@ test('refused posts are reported with the rule that they break', () => {
     [SEND, { elements: 5 }, /^bad-request ibv_post_send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
     [RECEIVE, { elements: 3 }, /^bad-request ibv_post_recv on QP 0x1, .* max_recv_sge is 2$/],
     [SHARED, { elements: 2 }, /^bad-request ibv_post_srq_recv on SRQ \d+, .* max_sge is 1$/],
-    [SEND, { flags: 8, length: 65n }, /^request-length .*: it has 65 bytes inline, and max_inline_data is 64$/],
-    [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address is 4 bytes behind one$/],
+    [
+      SEND,
+      { flags: SendFlags.values.INLINE, length: 65n },
+      /^request-length .*: it has 65 bytes inline, and max_inline_data is 64$/,
+    ],
+    [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address modulo 8 is 4$/],
     [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
     [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused /],
     [SEND, {}, /^refused-call ibv_post_send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)
-    w.checker.refusedPost({
+    s.checker.refusedPost({
       ...place,
       queue,
       number: queue === SHARED ? srq.handle : 1,
@@ -445,21 +450,21 @@ test('refused posts are reported with the rule that they break', () => {
       state: RTS,
       request: { ...one, ...changes },
     })
-  assert.equal(w.found.length, cases.length)
+  assert.equal(s.found.length, cases.length)
   cases.forEach(([, , text], i) => {
-    assert.match(`${w.found[i]!.id} ${w.found[i]!.text}`, text)
-    assert.equal(w.found[i]!.severity, 'warning')
+    assert.match(`${s.found[i]!.id} ${s.found[i]!.text}`, text)
+    assert.equal(s.found[i]!.severity, 'warning')
   })
 })
 
-test('a full queue without signaled sends is named so', () => {
+test('a finding about a full send queue says if its last sends are not signaled', () => {
   const full = (unsignaled: number, flags = 0): string => {
-    const w = world()
-    w.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
+    const s = scenario()
+    s.create('rc_qp', { cap: { maxSendWr: 8 }, flags }, { qpNum: 1 })
     const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
     const request = { opcode: 0, flags: 0, elements: 1, length: 8n, addressLow: 0, unsignaled }
-    w.checker.refusedPost({ ...place, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
-    return w.found[0]!.text
+    s.checker.refusedPost({ ...place, queue: PostQueue.SEND, number: 1, error: Errno.ENOMEM, state: RTS, request })
+    return s.found[0]!.text
   }
   const end = 'a request was posted to a full queue'
   assert.match(full(8), new RegExp(`${end}: none of the 8 sends in it is signaled`))

@@ -1,12 +1,12 @@
 /*
- * Findings about memory that ends while requests use it, by scripts: what the program's library reports, and what the
- * device has done with the request.
+ * Findings about memory that is freed, left by its stack frame or forked while requests use it. The scripts make the
+ * reports of the program's library, and the progress of the device with the request.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import type { Misuse } from '../../src/check/events.ts'
 import { MisuseKind, PostQueue } from '../../src/spec/session.ts'
-import { LKEY, requestWorld, START } from './requests.ts'
+import { LKEY, requestScenario, START } from './requests.ts'
 
 const { FREED, RETURNED, FORKED } = MisuseKind
 
@@ -27,59 +27,59 @@ const misuse = (changes: Partial<Misuse> = {}): Misuse => ({
   ...changes,
 })
 
-it('an error while the device may use the memory, a warning until the completion is polled, then nothing', () => {
+it('memory that ends is an error until the device has finished the request, a warning until its completion is polled', () => {
   for (const [kind, id] of [
     [FREED, 'buffer-freed'],
     [RETURNED, 'frame-returned'],
   ] as const) {
-    const w = requestWorld()
-    const request = w.post({ wrId: 7n })
-    w.checker.misused(misuse({ kind }))
-    assert.deepEqual(w.ids(), [`${id} error`])
-    w.complete(request)
-    w.checker.misused(misuse({ kind }))
-    assert.deepEqual(w.ids(), [`${id} error`, `${id} warning`])
-    w.poll(1)
-    w.checker.misused(misuse({ kind, stack: ['free again'] }))
-    assert.equal(w.found.length, 2)
+    const s = requestScenario()
+    const request = s.post({ wrId: 7n })
+    s.checker.misused(misuse({ kind }))
+    assert.deepEqual(s.ids(), [`${id} error`])
+    s.complete(request)
+    s.checker.misused(misuse({ kind }))
+    assert.deepEqual(s.ids(), [`${id} error`, `${id} warning`])
+    s.poll(1)
+    s.checker.misused(misuse({ kind, stack: ['free again'] }))
+    assert.equal(s.found.length, 2)
   }
 })
 
-it('an unsignaled send is over when the device is done with it, and requests of a reset queue are', () => {
-  const w = requestWorld()
-  w.end(w.post({ wrId: 7n, isSignaled: false }))
-  w.checker.misused(misuse())
-  w.post({ wrId: 8n, index: 1 })
-  w.checker.requests.forgotten(w.qp)
-  w.checker.misused(misuse({ wrId: 8n, index: 0 }))
-  assert.deepEqual(w.ids(), [])
+it('memory of a finished unsignaled send, or of a request of a queue that was reset, may be freed', () => {
+  const s = requestScenario()
+  s.end(s.post({ wrId: 7n, isSignaled: false }))
+  s.checker.misused(misuse())
+  s.post({ wrId: 8n, index: 1 })
+  s.checker.requests.forgotten(s.qp)
+  s.checker.misused(misuse({ wrId: 8n, index: 0 }))
+  assert.deepEqual(s.ids(), [])
 })
 
-it('a send that the device has not fetched is found when it does, within a second', () => {
-  const w = requestWorld()
-  w.checker.misused(misuse())
-  assert.deepEqual(w.ids(), [])
-  w.post({ wrId: 7n })
-  assert.deepEqual(w.ids(), ['buffer-freed error'])
-  const late = requestWorld()
+it('memory that is freed before the device fetches its send is found if the fetch comes within a second', () => {
+  const s = requestScenario()
+  s.checker.misused(misuse())
+  assert.deepEqual(s.ids(), [])
+  s.post({ wrId: 7n })
+  assert.deepEqual(s.ids(), ['buffer-freed error'])
+  const late = requestScenario()
   late.checker.misused(misuse())
   late.time(1_000_001)
   late.post({ wrId: 7n })
   assert.deepEqual(late.ids(), [])
-  const other = requestWorld()
+  const other = requestScenario()
   other.checker.misused(misuse())
   other.post({ wrId: 8n })
   assert.deepEqual(other.ids(), [])
 })
 
-it('memory of a region that is deregistered, or has other addresses, is left out', () => {
-  const gone = requestWorld()
+it('memory of a region that was deregistered, or whose iova is not its address, is no finding', () => {
+  const gone = requestScenario()
   gone.post({ wrId: 7n })
   gone.destroy('mr', gone.region)
   gone.found.length = 0
   gone.checker.misused(misuse())
   assert.deepEqual(gone.ids(), [])
-  const moved = requestWorld()
+  const moved = requestScenario()
   const LKEY_OF_ZERO = LKEY + 0x100
   moved.register({ start: BigInt(START), iova: 0n, length: 4096n }, LKEY_OF_ZERO)
   moved.post({ wrId: 7n, elements: [{ address: START, length: 64, lkey: LKEY_OF_ZERO }] })
@@ -87,26 +87,26 @@ it('memory of a region that is deregistered, or has other addresses, is left out
   assert.deepEqual(moved.ids(), [])
 })
 
-it('a fork copies private memory of outstanding requests', () => {
+it('a fork with requests outstanding is a warning, unless their memory is not copied', () => {
   for (const [isCopied, ids] of [
     [true, ['fork-outstanding warning']],
     [undefined, ['fork-outstanding warning']],
     [false, []],
   ] as const) {
-    const w = requestWorld({ isCopiedByFork: () => isCopied })
-    w.post({ wrId: 7n })
-    w.checker.misused(misuse({ kind: FORKED }))
-    assert.deepEqual(w.ids(), ids)
+    const s = requestScenario({ isCopiedByFork: () => isCopied })
+    s.post({ wrId: 7n })
+    s.checker.misused(misuse({ kind: FORKED }))
+    assert.deepEqual(s.ids(), ids)
   }
 })
 
-it("a child's post to its parent's queue is found, also after the parent's requests are over", () => {
-  const w = requestWorld()
+it("a child's post to a queue of its parent is an error", () => {
+  const s = requestScenario()
   const child = { pid: 2, command: 'child' }
-  w.checker.misused(misuse({ kind: MisuseKind.INHERITED, program: child }))
-  assert.deepEqual(w.ids(), ['context-inherited error'])
+  s.checker.misused(misuse({ kind: MisuseKind.INHERITED, program: child }))
+  assert.deepEqual(s.ids(), ['context-inherited error'])
   assert.match(
-    w.found[0]!.text,
+    s.found[0]!.text,
     /^process 2 posts to QP 0x1 of process 1 \(client\), whose context it inherited by fork$/,
   )
 })

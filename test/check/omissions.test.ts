@@ -1,6 +1,7 @@
 /*
- * What the checker leaves out is counted: each row of the table by a script that fills what is bounded, and each bound
- * of its source has a row, or a reason why nothing is left out.
+ * What the checker leaves out because a table is full is counted. For each row of spec/check/omissions.ts there is a
+ * script that fills the table; and each MAX_ constant in the source of the checker has a row, or a reason why it needs
+ * none.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -13,6 +14,7 @@ import { AccessKind } from '../../src/check/races/shadow.ts'
 import { sarifLog } from '../../src/cli/check/report.ts'
 import { type OmissionId, omissions, omissionText } from '../../src/spec/check/omissions.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { PostQueue } from '../../src/spec/session.ts'
 import { createProgramLog } from '../../src/verbs/check/program-log.ts'
 import { repoRoot } from '../paths.ts'
@@ -25,10 +27,10 @@ const counter = () => {
   return { counts, omit }
 }
 
-const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isGone: false } }
+const range = { space: 1, start: 0, end: 64, kind: AccessKind.READ, region: { isDeregistered: false } }
 
-/** Fills an engine with requests; `fill` may open queues and fetch. */
-const engine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
+/** What a race engine leaves out that `fill` has filled. */
+const omittedByEngine = (fill: (races: Races<string>) => void): ReadonlyMap<OmissionId, number> => {
   const { counts, omit } = counter()
   fill(new Races<string>(() => {}, omit))
   return counts
@@ -42,8 +44,8 @@ const fetch = (
   races.fetch(queue, races.post(1, 1, 0), { kind: 'READ', isFenced, ranges }, '', 2)
 }
 
-/** Fills a feed. */
-const feed = (
+/** What a feed of races leaves out that `fill` has filled. */
+const omittedByFeed = (
   fill: (
     feed: RaceFeed,
     log: (entry: Partial<LoggedEvent>) => LoggedEvent,
@@ -71,7 +73,7 @@ const feed = (
 }
 
 const seen = {
-  what: 'send',
+  event: 'send',
   context: 1,
   time: 5,
   kind: 'WRITE',
@@ -88,8 +90,8 @@ const silentChecker = (): Checker =>
 const countsOf = ({ omissions: all }: Checker): ReadonlyMap<OmissionId, number> =>
   new Map(all.map(({ id, count }) => [id, count]))
 
-/** Fills what a row is about, a little beyond its bound. */
-const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
+/** Scripts that fill a table a little beyond its bound; they return what was left out. */
+const fillScripts: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> = {
   findings() {
     const checker = silentChecker()
     for (let i = 0; i < 1001; i++)
@@ -98,7 +100,7 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
         device: '',
         program: undefined,
         attempt: 'x',
-        errno: 22,
+        errno: Errno.EINVAL,
         reason: 'y'.repeat(i),
         stack: [],
       })
@@ -133,31 +135,31 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
     for (let i = 0; i <= 16_384; i++) log.post(1, PostQueue.SEND, 1, 0n, () => [])
     return counts
   },
-  'race-log': () => feed(all => all.lost(1)),
+  'race-log': () => omittedByFeed(all => all.lost(1)),
   'race-unlogged': () =>
-    feed((all, _, request) => {
+    omittedByFeed((all, _, request) => {
       all.add({ ...seen, request: request(1) })
       all.join([], 10)
     }),
   'race-posts': () =>
-    feed((all, log) => {
+    omittedByFeed((all, log) => {
       const many = Array.from({ length: 2 ** 19 + 1 }, () => log({}))
       all.join(many, 10)
     }),
   'race-threads': () =>
-    feed((all, log) => {
+    omittedByFeed((all, log) => {
       all.join(
         Array.from({ length: 4097 }, (_, thread) => log({ thread })),
         10,
       )
     }),
   'race-completions': () =>
-    feed((all, _, request) => {
-      for (let i = 0; i <= 65_536; i++) all.add({ what: 'completion', request: request(1), time: 1, cq: 1 })
+    omittedByFeed((all, _, request) => {
+      for (let i = 0; i <= 65_536; i++) all.add({ event: 'completion', request: request(1), time: 1, cq: 1 })
       all.join([], 10)
     }),
   'race-requests': () =>
-    feed((all, log, request) => {
+    omittedByFeed((all, log, request) => {
       const posts: LoggedEvent[] = []
       for (let i = 0; i <= 65_536; i++) {
         posts.push(log({}))
@@ -166,45 +168,45 @@ const rows: Readonly<Record<OmissionId, () => ReadonlyMap<OmissionId, number>>> 
       all.join(posts, 10)
     }),
   'race-memory': () =>
-    engine(races => {
+    omittedByEngine(races => {
       races.open(1, true)
       for (let i = 0; i <= 32_768; i++) fetch(races, 1, { ranges: [{ ...range, start: i * 128, end: i * 128 + 64 }] })
     }),
   'race-readers': () =>
-    engine(races => {
+    omittedByEngine(races => {
       for (let queue = 1; queue <= 9; queue++) {
         races.open(queue, true)
         fetch(races, queue, { ranges: [range] })
       }
     }),
   'race-queues': () =>
-    engine(races => {
+    omittedByEngine(races => {
       for (let queue = 0; queue <= 256; queue++) races.open(queue, true)
     }),
   'race-clocks': () =>
-    engine(races => {
+    omittedByEngine(races => {
       races.open(1, true)
       races.open(2, true)
       for (let i = 0; i <= 8192; i++) for (const queue of [1, 2]) fetch(races, queue)
     }),
   'race-in-flight': () =>
-    engine(races => {
+    omittedByEngine(races => {
       races.open(1, true)
       for (let i = 0; i <= 16_384; i++) fetch(races, 1)
     }),
   'race-fences': () =>
-    engine(races => {
+    omittedByEngine(races => {
       races.open(1, true)
       for (let i = 0; i <= 256; i++) fetch(races, 1, { isFenced: true })
     }),
 }
 
-/** Bounds in the source of the check: the row that tells what they leave out, or why they leave out nothing. */
+/** MAX_ constants in the source of the checker: the row that says what they leave out, or why they need none. */
 const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>> = {
   'src/check/buffers.ts MAX_COMPARED': { because: 'a sample, as --buffers says' },
   'src/check/buffers.ts MAX_OUTSTANDING': { because: 'a sample, as --buffers says' },
   'src/check/objects.ts MAX_CHANGES': { because: 'a history has the latest changes' },
-  'src/check/objects.ts MAX_GONE': 'destroyed-objects',
+  'src/check/objects.ts MAX_DESTROYED': 'destroyed-objects',
   'src/check/reporting.ts MAX_FINDINGS': 'findings',
   'src/check/reporting.ts MAX_NAMED': { because: 'a finding says how many more there are' },
   'src/check/races/clock.ts MAX_SLOTS': 'race-queues',
@@ -251,13 +253,13 @@ const filesIn = (folder: string): string[] =>
     .map(path => relative(repoRoot, path))
 
 describe('what the checker leaves out', () => {
-  for (const [id, fill] of Object.entries(rows))
+  for (const [id, fill] of Object.entries(fillScripts))
     it(`${id} is counted`, () => {
       const found = fill()
       assert.ok((found.get(id as OmissionId) ?? 0) > 0, `${JSON.stringify([...found])}`)
     })
 
-  it('has a row for each bound, or a reason', () => {
+  it('has a row for each MAX_ constant, or a reason why there is none', () => {
     const files = [
       ...['src/check', 'src/verbs/check', 'shim/check', 'shim/waits'].flatMap(filesIn),
       'src/daemon/check.ts',
@@ -272,7 +274,7 @@ describe('what the checker leaves out', () => {
     for (const one of Object.values(bounds)) if (typeof one === 'string') assert.ok(one in omissions)
   })
 
-  it('is a notification in SARIF, and a sentence with its count, and what to do', () => {
+  it('is a notification in SARIF, and a sentence with the count and what to do', () => {
     const one = { id: 'race-log', count: 3 } as const
     const { invocations } = sarifLog([], { framesOf: () => [] }, '1', [one]).runs[0]!
     const [notification] = invocations?.[0]?.toolExecutionNotifications ?? []

@@ -4,86 +4,87 @@
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { PostQueue } from '../../src/spec/session.ts'
-import { WcStatus } from '../../src/spec/work.ts'
-import { requestWorld } from './requests.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+import { requestScenario } from './requests.ts'
 
+const { SEND } = WrOpcode.values
 const { SUCCESS, WR_FLUSH_ERR, REM_ACCESS_ERR } = WcStatus.values
 
 it('more unsignaled sends in a row than the queue holds are found once', () => {
-  const w = requestWorld()
-  const post = (isSignaled: boolean): void => w.end(w.post({ isSignaled }))
+  const s = requestScenario()
+  const post = (isSignaled: boolean): void => s.end(s.post({ isSignaled }))
   for (let i = 0; i < 100; i++) post(i % 8 === 7)
-  assert.deepEqual(w.ids(), [])
+  assert.deepEqual(s.ids(), [])
   for (let i = 0; i < 20; i++) post(false)
-  assert.deepEqual(w.ids(), ['never-signaled warning'])
-  assert.match(w.found[0]!.text, /has had 9 unsignaled sends in a row, and its queue holds 8/)
+  assert.deepEqual(s.ids(), ['never-signaled warning'])
+  assert.match(s.found[0]!.text, /has had 9 unsignaled sends in a row, and its queue holds 8/)
 })
 
 it('the first receive is late if a message came before it; a receive of a queue that ran empty is not', () => {
-  const w = requestWorld()
-  const receive = () => w.post({ queue: PostQueue.RECEIVE, opcode: -1 })
-  w.checker.requests.starved(w.qp)
-  w.time(5000)
+  const s = requestScenario()
+  const receive = () => s.post({ queue: PostQueue.RECEIVE, opcode: -1 })
+  s.checker.requests.starved(s.qp)
+  s.time(5000)
   const first = receive()
-  assert.deepEqual(w.ids(), ['late-receives warning'])
-  w.complete(first)
-  w.checker.requests.starved(w.qp)
+  assert.deepEqual(s.ids(), ['late-receives warning'])
+  s.complete(first)
+  s.checker.requests.starved(s.qp)
   receive()
-  assert.equal(w.found.length, 1)
+  assert.equal(s.found.length, 1)
 })
 
-it('a region is in use until the completion of its request is polled', () => {
+it('a region that is deregistered before the completion of its request is polled is a warning', () => {
   for (const polled of [0, 1]) {
-    const w = requestWorld()
-    w.complete(w.post())
-    w.poll(polled)
-    w.destroy('mr', w.region)
-    assert.deepEqual(w.ids(), polled === 0 ? ['region-in-use warning'] : [])
+    const s = requestScenario()
+    s.complete(s.post())
+    s.poll(polled)
+    s.destroy('mr', s.region)
+    assert.deepEqual(s.ids(), polled === 0 ? ['region-in-use warning'] : [])
   }
 })
 
-it('a CQ that is armed with completions in it and then not polled for a second has lost a wake-up', () => {
-  const w = requestWorld()
-  const arm = (): void => w.call('cq', 'reqNotify', w.cq)
-  w.complete(w.post())
+it('a CQ that is armed with completions in it and then not polled for a second is a lost wake-up', () => {
+  const s = requestScenario()
+  const arm = (): void => s.call('cq', 'reqNotify', s.cq)
+  s.complete(s.post())
   arm()
-  w.poll(1)
-  w.time(5_000_000)
-  w.complete(w.post())
-  assert.deepEqual(w.ids(), [], 'the program polled after arming')
+  s.poll(1)
+  s.time(5_000_000)
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), [], 'the program polled after arming')
   arm()
-  w.time(10_000)
-  w.complete(w.post())
-  assert.deepEqual(w.ids(), [], 'the program may still poll')
+  s.time(10_000)
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), [], 'the program may still poll')
   arm()
-  w.time(2_000_000)
-  w.complete(w.post())
-  assert.deepEqual(w.ids(), ['lost-wakeup warning'])
-  assert.match(w.found[0]!.text, /was armed with 2 unpolled completions in it/)
+  s.time(2_000_000)
+  s.complete(s.post())
+  assert.deepEqual(s.ids(), ['lost-wakeup warning'])
+  assert.match(s.found[0]!.text, /was armed with 2 unpolled completions in it/)
 })
 
-it('completions that nobody polled: a note, a warning for errors, nothing for flushed requests', () => {
+it('completions that were never polled are a note, a warning if one is an error, nothing if they were flushed', () => {
   for (const [status, ids] of [
     [SUCCESS, ['completions-unpolled note']],
     [REM_ACCESS_ERR, ['completions-unpolled warning']],
     [WR_FLUSH_ERR, []],
   ] as const) {
-    const w = requestWorld()
-    w.complete(w.post())
-    w.poll(1)
-    w.complete(w.post(), status)
-    w.destroy('cq', w.cq)
-    assert.deepEqual(w.ids(), ids)
+    const s = requestScenario()
+    s.complete(s.post())
+    s.poll(1)
+    s.complete(s.post(), status)
+    s.destroy('cq', s.cq)
+    assert.deepEqual(s.ids(), ids)
   }
 })
 
-it('an RNR failure has the number of receives that the peer has had, and of messages still to come', () => {
-  const w = requestWorld()
-  const receive = w.post({ owner: w.peer, queue: PostQueue.RECEIVE, opcode: -1 })
-  w.complete(receive)
-  w.complete(w.post({ owner: w.peer, queue: PostQueue.RECEIVE, opcode: -1 }), WR_FLUSH_ERR)
-  w.post({ opcode: 2 })
-  w.post({ opcode: 2 })
-  w.failRnr()
-  assert.equal(w.found.at(-1)?.details[0], 'QP 0x2 has had 2 receives, and messages took 1; QP 0x1 sends 2 more')
+it('an RNR failure says how many receives the peer has had, and how many messages are still to come', () => {
+  const s = requestScenario()
+  const receive = s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 })
+  s.complete(receive)
+  s.complete(s.post({ owner: s.peer, queue: PostQueue.RECEIVE, opcode: -1 }), WR_FLUSH_ERR)
+  s.post({ opcode: SEND })
+  s.post({ opcode: SEND })
+  s.failRnr()
+  assert.equal(s.found.at(-1)?.details[0], 'QP 0x2 has had 2 receives, and messages took 1; QP 0x1 sends 2 more')
 })

@@ -2,21 +2,24 @@
  * A checker with two connected queue pairs, a CQ and a region, for scripts of requests in virtual time.
  */
 import { Checker } from '../../src/check/checker.ts'
+import type { CheckerSources } from '../../src/check/detector.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
-import type { TopicSources } from '../../src/check/topic.ts'
 import { because } from '../../src/spec/check/causes.ts'
 import type { Finding } from '../../src/spec/check/findings.ts'
 import type { WorkRequest } from '../../src/spec/check/requests.ts'
+import { QpState } from '../../src/spec/enums.ts'
 import { PostQueue } from '../../src/spec/session.ts'
-import { WcStatus } from '../../src/spec/work.ts'
+import { WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 
+const { RTS } = QpState.values
 const program = { pid: 1, command: 'client' }
 const gid = new Uint8Array(16)
 const address = { dgid: gid, sgidIndex: 1 }
+/** Key and address of the region, which has 4096 bytes. */
 export const LKEY = 0x100
 export const START = 0x10000
 
-/** A signaled SEND of 8 bytes of queue pair 1, with changes. */
+/** A signaled WRITE of 8 bytes of queue pair 1, with changes. */
 export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => ({
   id: 1,
   time: 1,
@@ -25,7 +28,7 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   number: 1,
   index: 0,
   wrId: 0n,
-  opcode: 0,
+  opcode: WrOpcode.values.RDMA_WRITE,
   flags: 0,
   isSignaled: true,
   length: 8,
@@ -35,7 +38,8 @@ export const workRequest = (changes: Partial<WorkRequest> = {}): WorkRequest => 
   ...changes,
 })
 
-export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedByFork'> = {}) => {
+/** A checker with its objects, and functions that make its events; they have the virtual time `now`. */
+export const requestScenario = (options: Pick<CheckerSources, 'buffers' | 'isCopiedByFork'> = {}) => {
   const found: Finding[] = []
   let now = 0
   let ids = 0
@@ -72,8 +76,8 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedBy
   const uses = { sendCq: names.get(cq), recvCq: names.get(cq), cap }
   const qp = create('rc_qp', uses, { qpNum: 1 })
   const peer = create('rc_qp', uses, { qpNum: 2 })
-  call('rc_qp', 'modify', qp, { state: 3, destQpn: 2, address, timeout: 14 })
-  call('rc_qp', 'modify', peer, { state: 3, destQpn: 1, address, timeout: 14 })
+  call('rc_qp', 'modify', qp, { state: RTS, destQpn: 2, address, timeout: 14 })
+  call('rc_qp', 'modify', peer, { state: RTS, destQpn: 1, address, timeout: 14 })
   const region = create('mr', { start: BigInt(START), iova: BigInt(START), length: 4096n }, { lkey: LKEY, rkey: LKEY })
   found.length = 0
 
@@ -109,7 +113,7 @@ export const requestWorld = (options: Pick<TopicSources, 'buffers' | 'isCopiedBy
       if (request.queue === PostQueue.SEND) end(request)
       const completion = {
         status,
-        opcode: 0,
+        opcode: WcOpcode.values.SEND,
         bytes: request.length,
         cq,
         count: ++completions,

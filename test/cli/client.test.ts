@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { NoDaemonError, openSession } from '../../src/cli/client.ts'
-import { privateFolder, removeFolder } from '../../src/cli/places.ts'
+import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
 import { type Watch, watch } from '../../src/host/event-loop/poll.ts'
 import { accept, close, listen, recv, send } from '../../src/host/net/sockets.ts'
+import { Errno } from '../../src/spec/errno.ts'
 import { Messages, MessageType, SESSION_VERSION } from '../../src/spec/session.ts'
 import {
   messageBuffer,
@@ -16,7 +17,7 @@ import {
   writeTrace,
 } from '../../src/uapi/session-codec.ts'
 
-/** A simulated daemon: `answer` puts messages into the buffer and sends them. */
+/** What a simulated daemon does with a message: it puts replies into the buffer and sends them, or hangs up. */
 type Answer = (request: Request, send: (length: number) => void, hangUp: () => void) => void
 
 describe('a tool’s session', () => {
@@ -34,24 +35,24 @@ describe('a tool’s session', () => {
     }
     const listener = watch(listening, { readable: true }, () => {
       for (let fd = accept(listening); fd >= 0; fd = accept(listening)) {
-        const own = fd
+        const session = fd
         const incoming = messageBuffer()
         const onReadable = (): void => {
-          const { length, fds } = recv(own, incoming.bytes)
+          const { length, fds } = recv(session, incoming.bytes)
           for (const passed of fds) close(passed)
           if (length <= 0) {
-            hangUp(own)
+            hangUp(session)
             return
           }
           const request = newRequest()
           assert.equal(readRequest(incoming, length, request), undefined)
           answer(
             request,
-            size => void send(own, out.bytes.subarray(0, size)),
-            () => hangUp(own),
+            size => void send(session, out.bytes.subarray(0, size)),
+            () => hangUp(session),
           )
         }
-        open.set(own, watch(own, { readable: true }, onReadable))
+        open.set(session, watch(session, { readable: true }, onReadable))
       }
     })
     stop = () => {
@@ -95,23 +96,23 @@ describe('a tool’s session', () => {
       out.view.setUint32(Messages.header.size, 77, true)
       send(length)
     })
-    const own = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)
-    await assert.rejects(openSession(socket), own)
+    const message = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)
+    await assert.rejects(openSession(socket), message)
   })
 
   it('reports why a daemon refuses', async () => {
     const refusing = (error: number): string =>
       serve((request, send) => send(writeHelloReply(out, request, { error, root: '' })))
-    await assert.rejects(openSession(refusing(71)), /refused the session: EPROTO/)
+    await assert.rejects(openSession(refusing(Errno.EPROTO)), /refused the session: EPROTO/)
     stop()
     const user = process.geteuid?.()
-    await assert.rejects(openSession(refusing(1)), {
+    await assert.rejects(openSession(refusing(Errno.EPERM)), {
       message: `the daemon at ${join(folder, 'sock')} does not serve user ${user}; root's daemon does if it is started with \`--allow-user ${user}\``,
     })
   })
 
-  it('works although the daemon may not access its memory', async () => {
-    const socket = serve((request, send) => send(writeHelloReply(out, request, { error: 13, root: '' })))
+  it('works although the daemon may not read its memory', async () => {
+    const socket = serve((request, send) => send(writeHelloReply(out, request, { error: Errno.EACCES, root: '' })))
     const client = await openSession(socket)
     client.close()
   })
@@ -147,7 +148,7 @@ describe('a tool’s session', () => {
     await assert.rejects(client.stat(), NoDaemonError)
   })
 
-  it('closes when the daemon ends, and its requests fail', async () => {
+  it('closes when the daemon ends, and its outstanding requests fail', async () => {
     const client = await openSession(serve(orHello((_request, _send, hangUp) => hangUp())))
     await assert.rejects(client.stat(), /\(process \d+\) ended/)
     await client.ended

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 
-describe('the configuration from --device, --link, --path and --fault', () => {
+describe('the configuration from options', () => {
   it('is the default configuration without options', async () => {
     assert.deepEqual(fullConfig(await wantedConfig({})), {
       devices: [{ name: 'rxe0', address: '127.0.0.1' }],
@@ -24,7 +24,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('survives a round trip with path=packets, torment and without a memory limit', async () => {
+  it('survives a round trip with --path, --ignore-memlock, --torment and --buffers', async () => {
     const wanted = fullConfig(
       await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12', buffers: 'all' }),
     )
@@ -45,8 +45,8 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup/],
     [{ fault: ['drop=2'] }, /"2" is not a probability from 0 to 1/],
-    [{ path: 'wire' }, /^path "wire" is not one of direct, packets$/],
-    [{ link: 'tcp' }, /^link "tcp" is not one of memory, udp, udp-plain, dgram$/],
+    [{ path: 'wire' }, /^--path "wire" is not one of direct, packets$/],
+    [{ link: 'tcp' }, /^--link "tcp" is not one of memory, udp, udp-plain, dgram$/],
     [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295; SEED:COUNT makes only/],
     [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295;/],
     [{ torment: '7:' }, /^--torment "7:": a seed is/],
@@ -58,7 +58,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
       assert.rejects(wantedConfig(options), error => error instanceof UsageError && message.test(error.message)))
 })
 
-describe('whether a program can join a daemon', () => {
+describe('a program joins a daemon', () => {
   const running = wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }).then(fullConfig)
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
     [{}, undefined],
@@ -78,7 +78,7 @@ describe('whether a program can join a daemon', () => {
     [{ buffers: 'all' }, /^checks buffers by --buffers sampled, not all$/],
   ]
   for (const [options, why] of cases)
-    it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, async () => {
+    it(`it ${why ? 'cannot' : 'can'} with ${JSON.stringify(options)}`, async () => {
       const found = await difference(await wantedConfig(options), await running)
       if (why) assert.match(found ?? '', why)
       else assert.equal(found, undefined)

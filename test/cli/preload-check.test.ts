@@ -1,11 +1,11 @@
 /*
- * Programs into which the library cannot be preloaded.
+ * Programs into which the preload library cannot be loaded are reported with the reason.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { privateFolder, removeFolder } from '../../src/cli/places.ts'
+import { privateFolder, removeFolder } from '../../src/cli/paths.ts'
 import { preloadProblems } from '../../src/cli/program/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
 
@@ -28,10 +28,11 @@ test('a static program and one for another processor are reported; a truncated f
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'main.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')
-  const fixed = compileC(join(folder, 'static'), [source], ['-static'])
-  assert.match(preloadProblem(fixed, []) ?? '', /linked statically/)
+  const staticProgram = compileC(join(folder, 'static'), [source], ['-static'])
+  assert.match(preloadProblem(staticProgram, []) ?? '', /linked statically/)
   const foreign = join(folder, 'foreign')
   copyFileSync(process.execPath, foreign)
+  // An ELF header of 64 bits for machine 8, EM_MIPS.
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
   writeFileSync(foreign, bytes)
   assert.match(preloadProblem(foreign, []) ?? '', /built for another processor/)
@@ -42,17 +43,17 @@ test('a static program and one for another processor are reported; a truncated f
 test('an environment emptied by env is reported; a set-uid program of this user is not', () => {
   for (const args of [['-i', 'true'], ['-'], ['--ignore-environment', 'true'], ['-vi']])
     assert.match(preloadProblem('/usr/bin/env', args) ?? '', /environment/)
-  const own = join(folder, 'set-id')
-  copyFileSync('/bin/true', own)
-  chmodSync(own, 0o4755)
-  assert.equal(preloadProblem(own, []), undefined, 'of this user')
+  const setUid = join(folder, 'set-id')
+  copyFileSync('/bin/true', setUid)
+  chmodSync(setUid, 0o4755)
+  assert.equal(preloadProblem(setUid, []), undefined)
 })
 
 test('interpreters of scripts, and programs that launchers and shells start, are checked too', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'none.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')
-  const fixed = compileC(join(folder, 'fixed'), [source], ['-static'])
+  const staticProgram = compileC(join(folder, 'fixed'), [source], ['-static'])
   const script = (name: string, line: string): string => {
     const path = join(folder, name)
     writeFileSync(path, `${line}\n`, { mode: 0o755 })
@@ -61,23 +62,26 @@ test('interpreters of scripts, and programs that launchers and shells start, are
   const problemsOf = (program: string, ...args: readonly string[]): readonly string[] =>
     preloadProblems(program, args).map(({ name, problem }) => `${name}: ${problem}`)
   const why = 'it is linked statically, so nothing can be preloaded'
-  const direct = [`${fixed}: ${why}`]
+  const direct = [`${staticProgram}: ${why}`]
 
-  const interpreted = script('interpreted', `#!${fixed} -x`)
+  const interpreted = script('interpreted', `#!${staticProgram} -x`)
   const outer = script('outer', `#! ${interpreted}`)
-  const byEnv = script('by-env', `#!/usr/bin/env ${fixed}`)
-  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: the cause is its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(problemsOf(outer), [`${interpreted}: the cause is its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: the cause is its interpreter ${fixed}: ${why}`])
+  const byEnv = script('by-env', `#!/usr/bin/env ${staticProgram}`)
+  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: the cause is its interpreter ${staticProgram}: ${why}`])
+  assert.deepEqual(problemsOf(outer), [`${interpreted}: the cause is its interpreter ${staticProgram}: ${why}`])
+  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: the cause is its interpreter ${staticProgram}: ${why}`])
   assert.deepEqual(problemsOf(script('endless', `#!${join(folder, 'endless')}`)), [])
   assert.deepEqual(problemsOf(script('plain', '#!/bin/sh -e')), [])
 
-  assert.deepEqual(problemsOf('sh', '-c', fixed), direct)
-  assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${fixed} --flag && true`), direct)
-  assert.deepEqual(problemsOf('bash', '-c', `if ${fixed}; then ${fixed}; fi`), direct)
-  assert.deepEqual(problemsOf('sh', '-c', `echo '; ${fixed}' "\\"; ${fixed}" \\; true ${fixed}`), [])
-  assert.deepEqual(problemsOf('sh', '-c', '"$0" x', fixed), [])
-  assert.deepEqual(problemsOf('sh', script('-c', ''), fixed), [])
-  assert.deepEqual(problemsOf('timeout', '-k', '1', '5', fixed, 'x'), direct)
-  assert.deepEqual(problemsOf('env', 'A=1', 'sh', '-c', `nice ${fixed}`), direct)
+  assert.deepEqual(problemsOf('sh', '-c', staticProgram), direct)
+  assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${staticProgram} --flag && true`), direct)
+  assert.deepEqual(problemsOf('bash', '-c', `if ${staticProgram}; then ${staticProgram}; fi`), direct)
+  assert.deepEqual(
+    problemsOf('sh', '-c', `echo '; ${staticProgram}' "\\"; ${staticProgram}" \\; true ${staticProgram}`),
+    [],
+  )
+  assert.deepEqual(problemsOf('sh', '-c', '"$0" x', staticProgram), [])
+  assert.deepEqual(problemsOf('sh', script('-c', ''), staticProgram), [])
+  assert.deepEqual(problemsOf('timeout', '-k', '1', '5', staticProgram, 'x'), direct)
+  assert.deepEqual(problemsOf('env', 'A=1', 'sh', '-c', `nice ${staticProgram}`), direct)
 })

@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/places.ts'
+import { privateFolder, removeFolder, shimLibrary } from '../../src/cli/paths.ts'
 import {
   ProgramError,
   programEnvironment,
@@ -88,7 +88,7 @@ describe('a program that runs', () => {
 })
 
 describe('the environment of a program', { skip: lacking() }, () => {
-  it('names the library and the socket, keeps other preloaded libraries, and has no duplicates', () => {
+  it('names the library and the socket, keeps other preloaded libraries, and names none twice', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
     process.env.USERDMA_TAG = 'old'
     const env = programEnvironment('/run/sock')
@@ -99,7 +99,7 @@ describe('the environment of a program', { skip: lacking() }, () => {
     assert.equal(env.PATH, process.env.PATH)
   })
 
-  it('can be restored', () => {
+  it('without the libraries is what it was before', () => {
     assert.equal(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so:/b.so' }).LD_PRELOAD, '/b.so')
     assert.deepEqual(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so', A: 'b' }), { A: 'b' })
     assert.deepEqual(withoutShim({ A: 'b' }), { A: 'b' })

@@ -41,7 +41,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   ],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
   [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
-  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp" is not one of memory, udp, udp-plain, dgram\n$/],
+  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: --link "tcp" is not one of memory, udp, udp-plain, dgram\n$/],
   [['daemon', '--device', 'rxe0'], 2, /^userdma: device "rxe0": the address is missing/],
   [
     ['daemon', '--socket', '/nonexistent/s'],

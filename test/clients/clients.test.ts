@@ -103,7 +103,7 @@ it('a client that fails on a device does not affect the others', () => {
   }
 })
 
-it('a client that fails to start does not affect the others, and is retried', () => {
+it('a client that fails to start does not affect the others, and its start is tried again', () => {
   const network = new VirtualNetwork()
   const host = network.host({}, false)
   const device = host.plug(1)

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import type { MadService } from '../../src/clients/mad/layer.ts'
 import type { Identifier, IdOwner } from '../../src/clients/rdma-cm/identifier.ts'
-import { type Datagrams, RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
+import { type Mads, RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
 import { emitAddress } from '../../src/clients/rdma-cm/socket-address.ts'
 import { CmError } from '../../src/cm/error.ts'
 import {
@@ -387,7 +387,7 @@ class Consumer implements IdOwner {
 }
 
 /** A MAD layer that records sent datagrams. */
-class FakeLayer implements Datagrams {
+class FakeLayer implements Mads {
   agent: MadService | undefined
   readonly sent: Uint8Array[] = []
   register(agent: MadService): () => void {

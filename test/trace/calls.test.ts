@@ -63,7 +63,7 @@ const recordOf = (
 const { cq: Cq, rc_qp: RcQp, mr: Mr, device: Device, comp_channel: CompChannel } = Classes
 
 describe('call lines', () => {
-  it('a modify, with the names of attributes and states', () => {
+  it('a modify has the names of attributes and states', () => {
     const record = recordOf(RcQp, RcQp.methods.modify, 3, [
       [1, '02'],
       [9, '03'],
@@ -76,7 +76,7 @@ describe('call lines', () => {
     )
   })
 
-  it('a create shows the new object and the outputs, including the driver’s attributes', () => {
+  it('a create has the new object and the outputs, including the driver’s attributes', () => {
     const record = recordOf(
       Cq,
       Cq.methods.create,
@@ -101,7 +101,7 @@ describe('call lines', () => {
     )
   })
 
-  it('flags and keys', () => {
+  it('flags are shown by name, and keys in hexadecimal', () => {
     const record = recordOf(
       Mr,
       Mr.methods.create,
@@ -121,7 +121,7 @@ describe('call lines', () => {
     )
   })
 
-  it('a refused call: errno by name, and the reason', () => {
+  it('a refused call has the name of the errno, and the reason', () => {
     const record = recordOf(Cq, Cq.methods.create, 0, [[1, '00000000']], {
       ret: -22,
       reason: 'cq.create: attribute cqe: 0 is below 1',
@@ -133,7 +133,7 @@ describe('call lines', () => {
     assert.match(callLine({ ...base, ret: -4095 }), /= -1 errno 4095 </)
   })
 
-  it('undecodable calls, unknown classes, and unreadable attributes', () => {
+  it('undecodable calls, unknown classes and unreadable attributes are shown as bytes', () => {
     assert.equal(
       callLine({ ...base, dialect: 'write', ret: -22, reason: 'the command is truncated' }),
       '[pid 123 ibv_rc_pingpong] fd 3 write(?) = -1 EINVAL (the command is truncated) <0.000034>',
@@ -153,7 +153,7 @@ describe('call lines', () => {
     assert.match(callLine(long, { verbose: true }), /attribute 0x4d (aa){40}\)/)
   })
 
-  it('objects without numbers have none', () => {
+  it('objects are shown by handle or descriptor; objects without either are not shown', () => {
     const query = recordOf(Device, Device.methods.query, 0, [], { out: [[66, '02000000']] })
     assert.match(callLine(query), /device\.query\(\) = 0 {numCompVectors 2} /)
     const channel = recordOf(CompChannel, CompChannel.methods.create, 0, [])
@@ -168,13 +168,13 @@ describe('call lines', () => {
     assert.match(callLine(destroy), /cq\.destroy\(object 0\) = 0 {compEvents 3} /)
   })
 
-  it('reports how many calls were not traced, and prints no control characters', () => {
+  it('lost calls are counted in a line, and control characters are not printed', () => {
     const [first, second] = callLine({ ...base, lost: 7, command: 'a\u001b[2J\nb' }).split('\n')
     assert.match(first, /7 calls were not traced/)
     assert.equal(second, '[pid 123 a [2J b] fd 3 ioctl(?) = 0 <0.000034>')
   })
 
-  it('as JSON, with names', () => {
+  it('JSON has names for numbers', () => {
     const record = recordOf(RcQp, RcQp.methods.modify, 3, [
       [1, '02'],
       [4, '05000000'],
@@ -197,7 +197,7 @@ describe('call lines', () => {
     assert.doesNotThrow(() => JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [[2, '00f0e51e5e550000']]))))
   })
 
-  it('decode the output of the dialect’s codec', () => {
+  it('the messages of the dialect’s codec are decoded', () => {
     const { create } = RcQp.methods
     const cap = { maxSendWr: 16, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
     const args = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0x7fff00000001n }
@@ -224,12 +224,12 @@ describe('call lines', () => {
     )
   })
 
-  it('ignore a message that is not base64', () => {
+  it('a message that is not base64 is ignored', () => {
     const call = { classId: ClassId.cq, call: 3, message: '***', answer: '%' }
     assert.match(callLine({ ...base, call }), /cq\.destroy\(\) = 0 </)
   })
 
-  it('never throw for any message contents', () => {
+  it('no contents of a message throw', () => {
     const anyId = fc.constantFrom(...Object.values(ClassId), 1, 0x8000)
     const bytes = fc.uint8Array({ maxLength: 200 })
     const built = fc.array(

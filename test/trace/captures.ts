@@ -1,4 +1,4 @@
-/* The RoCEv2 packets of the golden captures (test/fixtures/wire), as a port passes them to the tracer. */
+/* The RoCEv2 packets of Linux in test/fixtures/wire, as a port passes packets to the tracer. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import type { PacketFlow } from '../../src/trace/pcapng.ts'
@@ -6,6 +6,7 @@ import { type Ipv4Frame, type Ipv6Frame, parseFrame } from '../../src/wire/frame
 import { readCapture } from '../../src/wire/pcap.ts'
 import { fixture } from '../paths.ts'
 
+/** A packet of a capture. */
 export interface CapturedRoce {
   readonly file: string
   readonly frame: Ipv4Frame | Ipv6Frame
@@ -13,8 +14,8 @@ export interface CapturedRoce {
   readonly identification: number
 }
 
-/** 16 bytes for either kind of address. */
-const wide = (address: Uint8Array): Uint8Array =>
+/** An address as 16 bytes. */
+const to16Bytes = (address: Uint8Array): Uint8Array =>
   address.length === 16 ? address : Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...address)
 
 export const capturedPackets: readonly CapturedRoce[] = readdirSync(fixture('wire'))
@@ -31,7 +32,7 @@ export const capturedPackets: readonly CapturedRoce[] = readdirSync(fixture('wir
         {
           file,
           frame,
-          flow: { ...flow, source: wide(frame.source), destination: wide(frame.destination) },
+          flow: { ...flow, source: to16Bytes(frame.source), destination: to16Bytes(frame.destination) },
           identification: frame.kind === 'ipv4' ? frame.identification : 0,
         },
       ]

@@ -75,7 +75,7 @@ describe('a chain', () => {
     )
   })
 
-  it('as JSON: entries are calls', () => {
+  it('has its entries as calls in JSON', () => {
     const { args, chain, out } = callJson(whole)
     assert.deepEqual(args, { onError: 'STOP' })
     assert.deepEqual(out, { done: 3 })

@@ -1,10 +1,11 @@
 /*
- * Every kind of packet that our engine sends: two connected nodes of each service do every operation in several
- * lengths, and make every mistake that has a specific answer. All packets are the engine's; only the programs' requests
- * are made up here.
+ * Every kind of packet that our engine sends. For each service two connected nodes do every operation in several
+ * lengths, and make every mistake that has an answer of its own. All packets come from the engine; this file has the
+ * requests of the programs.
  */
+import { MULTICAST_QPN } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
-import { WrOpcode } from '../../src/spec/work.ts'
+import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { createNode, REMOTE_KEY, type SendSpec, SHARED_QUEUE } from '../transport/node.ts'
 
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM } = WrOpcode.values
@@ -13,15 +14,13 @@ const { RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE
 const QPN = [0x11, 0x22] as const
 const PSN = [0xffff_fa & 0xffffff, 0x3000] as const
 const MTU = 1024
-/** One packet with each pad count, none, full ones, several with a MIDDLE. */
+/** No bytes, one packet with each pad count, one and two full packets, and three packets, of which one is a MIDDLE. */
 const LENGTHS = [0, 1, 2, 3, 4, MTU, 2 * MTU, 2 * MTU + 5]
 /** FLUSH: placement, and selectivity in the upper half. */
 const GLOBAL = 1n
 const WHOLE_REGION = 1n
-const SIGNALED = 2
+const { SIGNALED, SOLICITED } = SendFlags.values
 const QKEY = 0x1122_3344
-const MULTICAST_QPN = 0xff_ffff
-const SOLICITED = 4
 const WINDOW_KEY = 0x4444
 
 export interface EnginePacket {
@@ -82,10 +81,11 @@ const mistakes: readonly SendSpec[] = [
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
 ]
-/** On a queue pair and on all memory: write, read, atomic, global flush. */
+/** Access flags of a queue pair and all its memory: remote write, read, atomic, global flush. */
 const ALL_RIGHTS = 0x10e
 const RC = [Service.RC, Service.RC] as const
-const GONE = 14
+/** EFAULT: the memory is unmapped. */
+const FAULT = 14
 const BUFFER = 4096
 
 const perform = (
@@ -112,7 +112,7 @@ const perform = (
   for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
   // a key for each SEND with invalidate
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
-  if (unmapped) nodes[1].faults.write = GONE
+  if (unmapped) nodes[1].faults.write = FAULT
   const exchange = (): void => {
     for (let progress = true; progress; ) {
       progress = false

@@ -47,7 +47,7 @@ describe('packet lines', () => {
     }
   })
 
-  it('every opcode of the table has a line with the fields of its headers', () => {
+  it('have the fields of the headers of every opcode', () => {
     for (const { opcode, name, headerBytes, headers: further } of opcodes) {
       const bytes = new Uint8Array(headerBytes + 4)
       bytes[0] = opcode
@@ -86,7 +86,7 @@ describe('packet lines', () => {
     for (let syndrome = 0; syndrome < 256; syndrome++) assert.doesNotMatch(syndromeText(syndrome), /undefined|NaN/)
   })
 
-  it('as JSON have every field of the headers', () => {
+  it('JSON has every field of the headers', () => {
     const atomic = capturedPackets.find(({ frame }) => frame.payload[0] === 0x13)!
     assert.deepEqual(packetJson(parsePacket(atomic.frame.payload)), {
       name: 'RC_COMPARE_SWAP',

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
-import { createPcapng, frameOf, madeUpMac, type PcapngPacket } from '../../src/trace/pcapng.ts'
+import { createPcapng, frameOf, macFor, type PcapngPacket } from '../../src/trace/pcapng.ts'
 import { parseFrame } from '../../src/wire/frame.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
 import { capturedPackets } from './captures.ts'
@@ -29,7 +29,7 @@ const packets: PcapngPacket[] = capturedPackets.map(({ flow, identification, fra
 }))
 
 describe('pcapng', () => {
-  it('a capture that is read again has the same packets at the same times', () => {
+  it('a capture that is read again has the same packets with the same times', () => {
     const read = readCapture(captureOf(packets))
     assert.equal(read.length, packets.length)
     assert.ok(read.length > 1500)
@@ -41,19 +41,19 @@ describe('pcapng', () => {
     })
   })
 
-  it('the synthesised headers equal those of Linux’s packets, except for Ethernet addresses', () => {
+  it('the headers that are built equal those of Linux’s packets, except for Ethernet addresses', () => {
     for (const { frame, flow, identification } of capturedPackets) {
       const { destinationMac: _d, sourceMac: _s, trailer: _t, ...original } = frame
-      const made = parseFrame(frameOf({ flow, identification, payload: frame.payload }))
-      assert.ok(made.kind !== 'opaque')
-      const { destinationMac, sourceMac, ...fields } = made
+      const built = parseFrame(frameOf({ flow, identification, payload: frame.payload }))
+      assert.ok(built.kind !== 'opaque')
+      const { destinationMac, sourceMac, ...fields } = built
       assert.deepEqual(fields, original)
       assert.notDeepEqual(destinationMac, sourceMac)
     }
   })
 
-  it('synthesises local Ethernet addresses, and the group address of a multicast address', () => {
-    const mac = (...address: number[]): string => Buffer.from(madeUpMac(Uint8Array.from(address))).toString('hex')
+  it('the Ethernet address of an IP address is locally administered, or the group address of a multicast address', () => {
+    const mac = (...address: number[]): string => Buffer.from(macFor(Uint8Array.from(address))).toString('hex')
     const mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
     assert.equal(mac(...mapped, 127, 0, 0, 1), '02007f000001')
     assert.equal(mac(...mapped, 239, 205, 0, 1), '01005e4d0001')

@@ -22,7 +22,7 @@ const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
 /** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
 const VERBS_IOCTL = 0xc0181b01
 
-/** The classes of a device with the rxe driver: core's with the driver's attributes. */
+/** The classes of a device with the rxe driver: those of core, with the outputs that the driver adds. */
 const added: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
 const merged: readonly ObjectClass[] = classes.map(c => ({
   ...c,
@@ -74,8 +74,8 @@ const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, ObjectCl
   }
   if (isAnswer(decoded as Decoded)) return base
   const { call: found } = decoded as Decoded
-  const made = call.kind === 'ioctl' && found.methodName === 'create' ? handleOf(call) : undefined
-  if (made !== undefined && found.class.identity === 'handle') handles.set(made, found.class)
+  const handle = call.kind === 'ioctl' && found.methodName === 'create' ? handleOf(call) : undefined
+  if (handle !== undefined && found.class.identity === 'handle') handles.set(handle, found.class)
   const message = Buffer.from(encodeCall(found)).toString('base64')
   return { ...base, call: { classId: found.class.id, call: found.method.call, message, answer: '' } }
 }

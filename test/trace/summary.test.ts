@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { classesOf, classList, isSelected } from '../../src/trace/select.ts'
+import { classesOf, isSelected, parseClasses } from '../../src/trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../src/trace/summary.ts'
 import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { recordsOf } from './records.ts'
@@ -74,7 +74,7 @@ describe('a selection', () => {
     assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
   })
 
-  it('of errors has only those, without libibverbs’ query of each context', () => {
+  it('of errors has only calls that failed, without the probe of libibverbs in each context', () => {
     const probe = records.filter(({ ret }) => ret < 0)
     assert.deepEqual(
       probe.map(({ attempt }) => attempt),
@@ -85,8 +85,8 @@ describe('a selection', () => {
     assert.ok(isSelected(probe[0], {}))
   })
 
-  it('of an unknown class is refused with the known ones', () => {
-    assert.deepEqual([...classList(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
-    assert.throws(() => classList(['rc_qp,qp']), /^Error: class "qp" is not one of interface, device, port, .*rc_qp/)
+  it('of an unknown class is refused with a list of the known ones', () => {
+    assert.deepEqual([...parseClasses(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
+    assert.throws(() => parseClasses(['rc_qp,qp']), /^Error: class "qp" is not one of interface, device, port, .*rc_qp/)
   })
 })

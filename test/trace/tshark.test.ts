@@ -1,7 +1,7 @@
 /*
- * tshark decodes every kind of packet that we send: none is malformed, opcode names match ours, and every field of
- * every header has our value. Our own pcapng writer writes the file, our own reader reads the same packets back, and
- * every ICRC in it is right.
+ * tshark decodes every kind of packet that the engine sends: none is malformed, the names of opcodes are ours, and
+ * every field of every header has our value. The capture is written by our pcapng writer. Our reader reads the same
+ * packets back, and every ICRC is right.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -21,10 +21,10 @@ import { findTool, inCi, scratchFolder } from '../tools.ts'
 import { SHARED_QUEUE } from '../transport/node.ts'
 import { everyPacket } from './every-packet.ts'
 
-/** Services covered by `everyPacket`. */
+/** The services whose packets `everyPacket` has. */
 const SERVICES = ['RC', 'UC', 'UD', 'XRC']
 
-/** Newer than the tshark of Debian 12, which may lack their names and headers. `packetLine` has them. */
+/** Opcodes that are newer than the tshark of Debian 12, which may lack their names and headers. */
 const NEW_OPCODES = /_(FLUSH|ATOMIC_WRITE)$/
 /** tshark has the names of XRC's opcodes, but shows the headers after their BTH as bytes. */
 const HEADERS_UNKNOWN = /^XRC_|_(FLUSH|ATOMIC_WRITE)$/
@@ -142,7 +142,7 @@ describe('every kind of packet that we send', () => {
 
 const skip = findTool('tshark') || inCi() ? false : 'tshark is not installed here (Debian: apt-get install tshark)'
 
-/** tshark guesses RPC over RDMA and Ethernet over InfiniBand from the payload, wrongly. */
+/** Without these options tshark takes some payloads for RPC over RDMA or Ethernet over InfiniBand. */
 const PLAIN = [
   '--disable-protocol',
   'rpcordma',

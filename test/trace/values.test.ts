@@ -21,7 +21,7 @@ import { valueJson, valueText, WHOLE } from '../../src/trace/values.ts'
 const gid = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
 
 describe('values as text', () => {
-  it('addresses in their usual notation', () => {
+  it('addresses are in their usual notation', () => {
     assert.equal(gidText(gid('0000000000000000 0000ffff 0a4d0002')), '::ffff:10.77.0.2')
     assert.equal(gidText(gid('fe80 0000 0000 0000 5054 00ff fe12 3456')), 'fe80::5054:ff:fe12:3456')
     assert.equal(gidText(new Uint8Array(16)), '::')
@@ -50,7 +50,7 @@ describe('values as text', () => {
     assert.equal(bytesText(new Uint8Array(100), 2), '0000… (100 bytes)')
   })
 
-  it('numbers, enumerations and flags by their kinds', () => {
+  it('numbers, enumerations and flags are shown by their kinds', () => {
     const color = enumeration('color', { RED: 1, GREEN: 2, BLUE: 4, ALL: 7 })
     assert.equal(valueText('retryCnt', u8(1).of, 7), '7')
     assert.equal(valueText('rkey', u32(1).of, 6719), '0x1a3f')
@@ -69,7 +69,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(flagsOf(1, color).of, 0), [])
   })
 
-  it('records without zero fields, and abridged', () => {
+  it('records are shown without zero fields, and abridged', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     assert.equal(valueText('r', record(1, fields).of, values), '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}')
@@ -81,7 +81,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).of, ones), ones)
   })
 
-  it('complete on request: zeros, all fields, all records, all bytes', () => {
+  it('the style WHOLE shows zeros, all fields, all records and all bytes', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     const whole = Object.entries(values).map(([name, value]) => `${name} ${value}`)

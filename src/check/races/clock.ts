@@ -1,23 +1,25 @@
 /*
- * Vector clocks over queues. The clock of a thread or message contains the requests that it can know to have ended. It
- * has two counts for each queue:
+ * Vector clocks for the search for races. The clock of a thread (or of a message) tells which requests the thread can
+ * know to have ended. A queue that has a slot in clocks numbers its requests from 0, and a clock has two counts for
+ * each slot:
  *
- * - `done`: the requests before it have completed, and a completion that says so was polled;
- * - `placed`: the requests before it precede a received message, so the bytes that they send have arrived. READs and
- *   atomics before a message may still be outstanding (IBA 10.8.3.3).
+ * - `done`: requests with lower numbers have completed, and the completion of one of them or of a later one was polled;
+ * - `placed`: requests with lower numbers precede a message that was received, so the bytes that they send have
+ *   arrived. READs and atomics before a message may still be outstanding (IBA 10.8.3.3).
  *
- * `acquired` stands for all other ways to order threads, such as pipes and mutexes: the clock contains all that any
- * thread knew at that time. A clock that is shared is not changed; `own` makes a copy.
+ * Threads are also ordered by pipes, mutexes and other means that are not seen. For these there is one time,
+ * `acquired`: the clock contains what any thread knew then. A clock that several owners share must not be changed:
+ * `writable` makes a copy of it.
  */
 
-/** Queues with counts of their own. For further queues, each thread counts as knowing all that any thread knows. */
+/** Maximum slots. A queue without a slot has no counts: what one thread knows of it, all threads are taken to know. */
 export const MAX_SLOTS = 256
 
 export class Clock {
   /** Microseconds. */
   acquired: number
   isShared = false
-  // Copied for nearly each poll: a small array is copied in a tenth of the time of a typed one.
+  // Plain arrays, since nearly each poll copies them: a small one is copied in a tenth of the time of a typed array.
   readonly #done: number[]
   readonly #placed: number[]
 
@@ -27,8 +29,8 @@ export class Clock {
     this.#placed = placed
   }
 
-  /** This clock, or a copy if it is shared. */
-  get own(): Clock {
+  /** This clock, or a copy of it if it is shared. */
+  get writable(): Clock {
     return this.isShared ? new Clock(this.acquired, this.#done.slice(), this.#placed.slice()) : this
   }
 
@@ -50,7 +52,7 @@ export class Clock {
     if (count > this.#placed[slot]!) this.#placed[slot] = count
   }
 
-  /** Adds all requests of the other clock. */
+  /** Raises `acquired` and all counts to those of the other clock. */
   join(other: Clock): void {
     if (other.acquired > this.acquired) this.acquired = other.acquired
     const { length } = other.#done

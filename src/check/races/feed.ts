@@ -1,208 +1,226 @@
 /*
  * Joins the requests that devices see with the posts and polls that programs log (the event log, spec/session.ts), and
- * passes them to the race engine in one order: the k-th request of a queue is the k-th post, and the k-th completion of
- * a CQ the k-th that was polled.
+ * passes them to the race engine in one order. The k-th request of a queue belongs to the k-th post to it, and the k-th
+ * completion of a CQ is the k-th that was polled.
  *
- * Both come in batches. The posts of all requests that devices have seen so far are in the logs that are read
- * afterwards, since programs log a post before the device can see it, and a poll before anything that it makes
- * possible.
+ * Requests and log entries are joined in batches. A program logs a post before the device can see the request. So a log
+ * that is read after the device has seen some requests contains the posts of all of them.
  *
- * Requests of programs without the event log are left out, and so is each queue of which a post was lost.
+ * Requests of programs without an event log are left out, and so are queues of which an entry was lost.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { WorkRequest } from '../../spec/check/requests.ts'
 import { EventKind, PostQueue } from '../../spec/session.ts'
 import type { RequestKind } from './order.ts'
-import type { Races, Request, Stamp } from './races.ts'
+import type { PostStamp, Races, Request } from './races.ts'
 import type { Range } from './shadow.ts'
 
-/** An entry of an event log; times in microseconds of one clock. */
+/** An entry of an event log: a post, a refused post, or a poll. Times are microseconds of the clock of all logs. */
 export interface LoggedEvent {
   readonly time: number
+  /** As in `Races.post`. */
   readonly acquired: number
+  /** Of the first request of a post, or of the last completion of a poll. */
   readonly wrId: bigint
   /** The process, and its thread. */
   readonly process: number
   readonly thread: number
-  /** PostQueue, or EventKind. */
+  /** PostQueue, of refused posts with EventKind.REFUSED added; or EventKind.POLL. */
   readonly kind: number
   readonly context: number
-  /** Of the queue pair, or the handle of the SRQ or CQ. */
+  /** The number of the queue pair, or the handle of the SRQ or CQ. */
   readonly number: number
-  /** Of requests or completions; 0: unknown. */
+  /** Number of requests or completions; 0: unknown. */
   readonly count: number
+  /** The number of the stack of a post, for `RaceSources.stackOf`. */
   readonly stack: number
 }
 
-/** A request, with the process and stack of its post. */
+/** A request, with the process of its post and the number of the stack. */
 export interface Posted {
   readonly request: WorkRequest
   readonly process: number
   readonly stack: number
 }
 
-/** A request as a device sees it; times in microseconds of the clock of the logs. */
+/** A request that a device has seen: a send when it fetches it. */
 export interface SeenRequest {
-  readonly what: 'send' | 'receive'
+  readonly event: 'send' | 'receive'
   readonly request: WorkRequest
   readonly context: number
+  /** Microseconds of the clock of the logs. */
   readonly time: number
   readonly kind: RequestKind
   readonly isFenced: boolean
   readonly ranges: readonly Range[]
-  /** Of a send: a completion means that the peer has it. */
+  /** Whether a completion means that the peer has the message; true for receives. */
   readonly isReliable: boolean
 }
 
 /** The device has finished a send. */
 export interface SeenEnd {
-  readonly what: 'end'
+  readonly event: 'end'
   readonly request: WorkRequest
+  /** As in `SeenRequest`. */
   readonly time: number
 }
 
+/** The device has written a completion. */
 export interface SeenCompletion {
-  readonly what: 'completion'
+  readonly event: 'completion'
   readonly request: WorkRequest
+  /** As in `SeenRequest`. */
   readonly time: number
   readonly cq: number
-  /**
-   * Of a receive that a message has filled: the queue pair, the sender's request if it is known, and the filled memory.
-   */
+  /** Of a receive that a message has filled: the queue pair, the sender's request (undefined: unknown), the memory. */
   readonly filled?:
     | { readonly qp: number; readonly message: WorkRequest | undefined; readonly ranges: readonly Range[] }
     | undefined
 }
 
-type Seen = SeenRequest | SeenEnd | SeenCompletion
+/** An event of a device. */
+type DeviceEvent = SeenRequest | SeenEnd | SeenCompletion
 
-/** Posts of one call that the device has not seen. */
-interface Posts {
-  readonly stamp: Stamp
+/** A call that has posted requests that the device has not seen. */
+interface PostCall {
+  readonly stamp: PostStamp
   readonly process: number
   readonly stack: number
-  /** Of a single request. */
+  /** Undefined if the call posted several requests. */
   readonly wrId: bigint | undefined
-  left: number
+  /** Number of its requests that the device has not seen. */
+  unseen: number
 }
 
 interface PostedQueue {
-  posts: Posts[]
+  calls: PostCall[]
+  /** Whether an entry of the log is missing: requests of the queue cannot be joined until its RESET. */
   isLost: boolean
 }
 
-interface Completed {
+/** A completion that no thread has polled. `request`: undefined if its post is unknown. */
+interface UnpolledCompletion {
   readonly request: Request<Posted> | undefined
   readonly wrId: bigint
 }
 
 /** Microseconds by which the times of devices and programs may differ. */
-const SLACK = 20
-/** Maximum distance of a post's positions in the log and in the queue, if several threads post. */
+const CLOCK_SLACK = 20
+/** Maximum distance between the positions of a post in the log and in the queue, if several threads post at once. */
 const MAX_REORDERED = 64
 /** Maximum completions of a CQ without a poll in the log. */
-const MAX_UNPOLLED = 65536
-/** Maximum requests, and maximum receives, that are not complete. */
+const MAX_UNPOLLED = 65_536
+/** Maximum outstanding sends, and maximum outstanding receives. */
 const MAX_REQUESTS = 65_536
-/** Maximum posts that no device has seen, and maximum queues of a context; a queue with more posts is left out. */
+/** Maximum post calls that no device has seen, and maximum queues of a context. */
 const MAX_UNSEEN = 2 ** 19
 /** Maximum threads; those without an entry for the longest time are forgotten. */
 const MAX_THREADS = 4096
 
-const sendsOf = (owner: number): number => owner * 2
-const messagesOf = (qp: number): number => qp * 2 + 1
+/** Queues of the race engine: the send queue of a queue pair, and the messages that a queue pair receives. */
+const sendQueueId = (qp: number): number => qp * 2
+const messageQueueId = (qp: number): number => qp * 2 + 1
+/** Key of a queue in a context: `queue` is a PostQueue. */
 const queueKey = (queue: number, number: number): number => number * 4 + queue
 
 export class RaceFeed {
-  /** Numbers of requests that were joined with their posts, and of those left out because their posts are unknown. */
+  /** Number of requests that were joined with their posts. */
   joined = 0
+  /** Number of requests that were left out because their posts are unknown. */
   unlogged = 0
-  /** Posts that no device has seen. */
+  /** Number of post calls with requests that no device has seen. */
   unseen = 0
   readonly #races: Races<Posted>
-  #seen: Seen[] = []
-  /** Entries of logs that are too young. */
-  #later: LoggedEvent[] = []
-  /** By context, then queue. */
+  /** Events of devices that were not joined yet. */
+  #events: DeviceEvent[] = []
+  /** Entries of logs that wait for the next `join`. */
+  #laterEntries: LoggedEvent[] = []
+  /** Posts that no device has seen, by context, then `queueKey`. */
   readonly #posted = new Map<number, Map<number, PostedQueue>>()
-  /** By WorkRequest.id, until the completion; of unreliable queues until they are the oldest of MAX_REQUESTS. */
+  /** Sends by WorkRequest.id, until the completion; of unreliable queues until they are the oldest of MAX_REQUESTS. */
   readonly #requests = new Map<number, Request<Posted>>()
-  /** The requests to drop after the join. */
-  #completed: number[] = []
-  /** Posts of receives that no message has filled. */
-  readonly #receives = new Map<number, Posts>()
-  readonly #open = new Set<number>()
-  readonly #cqs = new Map<number, Completed[]>()
+  /** Ids of completed sends, which are removed from `#requests` at the end of a join. */
+  #completedIds: number[] = []
+  /** Posts of receives that no message has filled, by WorkRequest.id. */
+  readonly #receives = new Map<number, PostCall>()
+  /** Queues that the race engine knows: `sendQueueId`, `messageQueueId`. */
+  readonly #openQueues = new Set<number>()
+  /** Completions that no thread has polled, by CQ. */
+  readonly #cqs = new Map<number, UnpolledCompletion[]>()
+  /** Numbers of threads by process and thread, the one with the latest entry last. */
   readonly #threads = new Map<string, number>()
-  #threadNumbers = 0
-  /** The thread of the last entry. */
-  #last = { process: -1, thread: -1, number: 0 }
+  #lastThreadNumber = 0
+  /** The thread of the previous entry, cached. */
+  #recentThread = { process: -1, thread: -1, number: 0 }
   readonly #cqOf: (context: number, handle: number) => number | undefined
   readonly #omit: NoteOmission
 
-  /** `cqOf`: the CQ with a handle, as completions name it. */
+  /** `cqOf`: the id of the CQ with a handle, as in `SeenCompletion.cq`. */
   constructor(races: Races<Posted>, cqOf: (context: number, handle: number) => number | undefined, omit: NoteOmission) {
     this.#races = races
     this.#cqOf = cqOf
     this.#omit = omit
   }
 
-  /** Number of requests and completions that are not joined yet. */
+  /** Number of events of devices that are not joined yet. */
   get pending(): number {
-    return this.#seen.length
+    return this.#events.length
   }
 
-  /** A device has seen a request, or finished or completed one. */
-  add(seen: Seen): void {
-    this.#seen.push(seen)
+  /** Adds an event of a device. */
+  add(event: DeviceEvent): void {
+    this.#events.push(event)
   }
 
   /**
-   * Joins all that devices have seen with `entries`, which were read from the logs afterwards, from time `begun` on.
-   * Later entries wait for the next call, since another log may lack earlier ones.
+   * Joins all events of devices with `entries`, which were read from the logs afterwards; the reading began at time
+   * `begun`. Entries after that time wait for the next call: another log may have been read before earlier ones were in
+   * it.
    */
   join(entries: readonly LoggedEvent[], begun: number): void {
-    const all = [...this.#later, ...entries].sort((a, b) => a.time - b.time)
-    const seen = this.#seen
-    this.#seen = []
-    let at = 0
-    const seeNext = (): boolean => {
-      const next = seen[at]
-      if (next === undefined) return false
-      at++
-      this.#see(next)
+    const sorted = [...this.#laterEntries, ...entries].sort((a, b) => a.time - b.time)
+    const events = this.#events
+    this.#events = []
+    let next = 0
+    /** Passes on the next event of a device; false: there is none. */
+    const handleNext = (): boolean => {
+      const event = events[next]
+      if (event === undefined) return false
+      next++
+      this.#handle(event)
       return true
     }
-    let done = 0
-    for (; done < all.length && all[done]!.time <= begun; done++) {
-      const entry = all[done]!
-      while (at < seen.length && seen[at]!.time < entry.time - SLACK) seeNext()
+    let joined = 0
+    for (; joined < sorted.length && sorted[joined]!.time <= begun; joined++) {
+      const entry = sorted[joined]!
+      while (next < events.length && events[next]!.time < entry.time - CLOCK_SLACK) handleNext()
       if ((entry.kind & EventKind.REFUSED) !== 0) this.#refused(entry)
-      else if (entry.kind === EventKind.POLL) this.#polled(entry, seeNext)
-      else this.#noted(entry)
+      else if (entry.kind === EventKind.POLL) this.#polled(entry, handleNext)
+      else this.#posts(entry)
     }
-    this.#later = all.slice(done)
-    while (seeNext());
-    // At once: a map that gets empty each time allocates a table each time.
-    for (const id of this.#completed) this.#requests.delete(id)
-    this.#completed = []
+    this.#laterEntries = sorted.slice(joined)
+    while (handleNext());
+    // All together: a map that becomes empty again and again would allocate a new table each time.
+    for (const id of this.#completedIds) this.#requests.delete(id)
+    this.#completedIds = []
   }
 
   /**
-   * A queue pair or shared queue was reset or destroyed; all before was joined. `kind`: numbers of queue pairs and
-   * handles of shared queues may be equal.
+   * A queue pair or SRQ was reset or destroyed; all its events were joined. `number`: the number of the queue pair, or
+   * the handle of the SRQ.
    */
   forget(owner: number, context: number, kind: 'qp' | 'srq', number: number): void {
-    for (const id of [sendsOf(owner), messagesOf(owner)]) if (this.#open.delete(id)) this.#races.close(id)
+    for (const id of [sendQueueId(owner), messageQueueId(owner)]) if (this.#openQueues.delete(id)) this.#races.close(id)
     const queues = this.#posted.get(context)
     for (const queue of kind === 'qp' ? [PostQueue.SEND, PostQueue.RECEIVE] : [PostQueue.SHARED]) {
       const key = queueKey(queue, number)
-      this.unseen -= queues?.get(key)?.posts.length ?? 0
+      this.unseen -= queues?.get(key)?.calls.length ?? 0
       queues?.delete(key)
     }
     if (queues?.size === 0) this.#posted.delete(context)
   }
 
+  /** A CQ was destroyed. */
   forgetCq(id: number): void {
     this.#cqs.delete(id)
     this.#races.closeCq(id)
@@ -217,23 +235,24 @@ export class RaceFeed {
   // ---- entries of logs ----
 
   #threadOf({ process, thread }: LoggedEvent): number {
-    const last = this.#last
-    if (last.process === process && last.thread === thread) return last.number
+    const recent = this.#recentThread
+    if (recent.process === process && recent.thread === thread) return recent.number
     const number = this.#findThread(process, thread)
-    this.#last = { process, thread, number }
+    this.#recentThread = { process, thread, number }
     return number
   }
 
+  /** The number of a thread, which becomes the one with the latest entry; a new number if the thread is not known. */
   #findThread(process: number, thread: number): number {
     const key = `${process} ${thread}`
     let number = this.#threads.get(key)
     if (number === undefined) {
-      number = ++this.#threadNumbers
-      for (const [oldest, gone] of this.#threads) {
+      number = ++this.#lastThreadNumber
+      for (const [oldest, oldestNumber] of this.#threads) {
         if (this.#threads.size < MAX_THREADS) break
         this.#threads.delete(oldest)
         this.#omit('race-threads', 1)
-        this.#races.endThread(gone)
+        this.#races.endThread(oldestNumber)
       }
     } else this.#threads.delete(key)
     this.#threads.set(key, number)
@@ -249,165 +268,170 @@ export class RaceFeed {
     const key = queueKey(queue, number)
     let posted = queues.get(key)
     if (posted === undefined) {
-      // A program may also log posts to queues that it does not have.
+      // The number of queues is bounded: a hostile program may log posts to queues that do not exist.
       if (queues.size >= MAX_UNSEEN) {
-        for (const { posts } of queues.values()) {
-          this.unseen -= posts.length
-          this.#omit('race-posts', posts.length)
+        for (const { calls } of queues.values()) {
+          this.unseen -= calls.length
+          this.#omit('race-posts', calls.length)
         }
         queues.clear()
       }
-      posted = { posts: [], isLost: false }
+      posted = { calls: [], isLost: false }
       queues.set(key, posted)
     }
     return posted
   }
 
-  #noted(entry: LoggedEvent): void {
+  /** A thread has posted requests. */
+  #posts(entry: LoggedEvent): void {
     const { context, kind, number, count, time, acquired, process, stack, wrId } = entry
     const queue = this.#queueOf(context, kind, number)
     if (count === 0 || this.unseen >= MAX_UNSEEN) queue.isLost = true
     if (queue.isLost) {
-      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.posts.length + 1)
-      this.unseen -= queue.posts.length
-      queue.posts = []
+      if (this.unseen >= MAX_UNSEEN) this.#omit('race-posts', queue.calls.length + 1)
+      this.unseen -= queue.calls.length
+      queue.calls = []
       return
     }
     this.unseen++
     const stamp = this.#races.post(this.#threadOf(entry), time, acquired)
-    queue.posts.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, left: count })
+    queue.calls.push({ stamp, process, stack, wrId: count === 1 ? wrId : undefined, unseen: count })
   }
 
-  /** The last posts of this thread were refused. */
+  /** The library has refused the last `count` requests that this thread has posted to a queue. */
   #refused(entry: LoggedEvent): void {
-    const { posts } = this.#queueOf(entry.context, entry.kind & ~EventKind.REFUSED, entry.number)
+    const { calls } = this.#queueOf(entry.context, entry.kind & ~EventKind.REFUSED, entry.number)
     const thread = this.#threadOf(entry)
     let { count } = entry
-    for (let i = posts.length - 1; i >= 0 && count > 0; i--) {
-      const one = posts[i]!
-      if (one.stamp.thread !== thread) continue
-      const refused = Math.min(count, one.left)
-      one.left -= refused
+    for (let i = calls.length - 1; i >= 0 && count > 0; i--) {
+      const call = calls[i]!
+      if (call.stamp.thread !== thread) continue
+      const refused = Math.min(count, call.unseen)
+      call.unseen -= refused
       count -= refused
-      if (one.left > 0) continue
-      posts.splice(i, 1)
+      if (call.unseen > 0) continue
+      calls.splice(i, 1)
       this.unseen--
     }
   }
 
-  #polled(entry: LoggedEvent, seeNext: () => boolean): void {
+  /** A thread has polled `count` completions of a CQ. */
+  #polled(entry: LoggedEvent, handleNext: () => boolean): void {
     const id = this.#cqOf(entry.context, entry.number)
     if (id === undefined) return
     const { count } = entry
-    let all = this.#cqs.get(id)
-    // The device reports a completion just after the program can see it.
-    while ((all === undefined || all.length < count) && seeNext()) all ??= this.#cqs.get(id)
-    if (all === undefined) return
-    let until = Math.min(count, all.length)
-    // Another thread's poll, which came first, is behind this one in the log.
-    if (all[until - 1]?.wrId !== entry.wrId) {
-      const limit = Math.min(all.length, until + MAX_REORDERED)
-      for (let i = until; i < limit; i++) if (all[i]!.wrId === entry.wrId) until = i + 1
+    let unpolled = this.#cqs.get(id)
+    // The event of a completion may come after the poll: the program sees the CQE before the driver reports it.
+    while ((unpolled === undefined || unpolled.length < count) && handleNext()) unpolled ??= this.#cqs.get(id)
+    if (unpolled === undefined) return
+    let until = Math.min(count, unpolled.length)
+    // If the wr_id is another one, an earlier poll of another thread is logged after this one.
+    if (unpolled[until - 1]?.wrId !== entry.wrId) {
+      const limit = Math.min(unpolled.length, until + MAX_REORDERED)
+      for (let i = until; i < limit; i++) if (unpolled[i]!.wrId === entry.wrId) until = i + 1
     }
     const polled = new Array<Request<Posted> | undefined>(until)
-    for (let i = 0; i < until; i++) polled[i] = all[i]!.request
-    if (count === 1) all.shift()
-    else all.splice(0, count)
+    for (let i = 0; i < until; i++) polled[i] = unpolled[i]!.request
+    if (count === 1) unpolled.shift()
+    else unpolled.splice(0, count)
     this.#races.poll(this.#threadOf(entry), entry.time, entry.acquired, id, polled)
   }
 
-  // ---- requests of devices ----
+  // ---- events of devices ----
 
-  #see(seen: Seen): void {
-    if (seen.what === 'send') this.#send(seen)
-    else if (seen.what === 'receive') this.#receive(seen)
-    else if (seen.what === 'completion') this.#complete(seen)
+  #handle(seen: DeviceEvent): void {
+    if (seen.event === 'send') this.#sendFetched(seen)
+    else if (seen.event === 'receive') this.#receiveSeen(seen)
+    else if (seen.event === 'completion') this.#completed(seen)
     else {
       const request = this.#requests.get(seen.request.id)
       if (request !== undefined) this.#races.end(request, seen.time)
     }
   }
 
-  /** The post of the next request of a queue. */
-  #take({ context, request: { queue, number, wrId } }: SeenRequest): Posts | undefined {
+  /** The call that posted a request; undefined: it is not known. */
+  #takePost({ context, request: { queue, number, wrId } }: SeenRequest): PostCall | undefined {
     const posted = this.#queueOf(context, queue, number)
-    const { posts } = posted
-    if (posts.length === 0) posted.isLost = true
+    const { calls } = posted
+    if (calls.length === 0) posted.isLost = true
     if (posted.isLost) {
       this.unlogged++
       this.#omit('race-unlogged', 1)
       return undefined
     }
     this.joined++
-    const isOther = (one: Posts): boolean => one.wrId !== undefined && one.wrId !== wrId
-    const own = isOther(posts[0]!) ? posts.slice(0, MAX_REORDERED).findIndex(one => !isOther(one)) : 0
-    const at = Math.max(own, 0)
-    const post = posts[at]!
-    post.left--
-    if (post.left === 0) {
-      if (at === 0) posts.shift()
-      else posts.splice(at, 1)
+    const isOther = (call: PostCall): boolean => call.wrId !== undefined && call.wrId !== wrId
+    // The first call that may have posted this wr_id; if there is none, the first call.
+    const matching = isOther(calls[0]!) ? calls.slice(0, MAX_REORDERED).findIndex(call => !isOther(call)) : 0
+    const index = Math.max(matching, 0)
+    const call = calls[index]!
+    call.unseen--
+    if (call.unseen === 0) {
+      if (index === 0) calls.shift()
+      else calls.splice(index, 1)
       this.unseen--
     }
-    return post
+    return call
   }
 
-  #ensure(id: number, isReliable: boolean): void {
-    if (this.#open.has(id)) return
-    this.#open.add(id)
+  #openQueue(id: number, isReliable: boolean): void {
+    if (this.#openQueues.has(id)) return
+    this.#openQueues.add(id)
     this.#races.open(id, isReliable)
   }
 
-  #send(of: SeenRequest): void {
-    const post = this.#take(of)
+  #sendFetched(seen: SeenRequest): void {
+    const post = this.#takePost(seen)
     if (post === undefined) return
-    const { request, time, isReliable } = of
-    const id = sendsOf(request.owner)
-    this.#ensure(id, isReliable)
+    const { request, time, isReliable } = seen
+    const id = sendQueueId(request.owner)
+    this.#openQueue(id, isReliable)
     const { process, stack } = post
-    const made = this.#races.fetch(id, post.stamp, of, { request, process, stack }, time)
-    if (made === undefined) return
-    this.#requests.set(request.id, made)
+    const fetched = this.#races.fetch(id, post.stamp, seen, { request, process, stack }, time)
+    if (fetched === undefined) return
+    this.#requests.set(request.id, fetched)
     this.#dropOldest(this.#requests)
   }
 
-  #receive(of: SeenRequest): void {
-    const post = this.#take(of)
+  #receiveSeen(seen: SeenRequest): void {
+    const post = this.#takePost(seen)
     if (post === undefined) return
-    this.#receives.set(of.request.id, post)
+    this.#receives.set(seen.request.id, post)
     this.#dropOldest(this.#receives)
   }
 
-  #dropOldest(all: Map<number, unknown>): void {
-    if (all.size <= MAX_REQUESTS) return
-    const [oldest] = all.keys()
-    if (oldest !== undefined) all.delete(oldest)
+  /** Forgets the oldest entry if there are more than MAX_REQUESTS. */
+  #dropOldest(outstanding: Map<number, unknown>): void {
+    if (outstanding.size <= MAX_REQUESTS) return
+    const [oldest] = outstanding.keys()
+    if (oldest !== undefined) outstanding.delete(oldest)
     this.#omit('race-requests', 1)
   }
 
-  #complete({ request, cq, filled, time }: SeenCompletion): void {
-    let made = this.#requests.get(request.id)
+  #completed({ request, cq, filled, time }: SeenCompletion): void {
+    let completed = this.#requests.get(request.id)
     const post = this.#receives.get(request.id)
     this.#receives.delete(request.id)
-    if (made !== undefined) this.#races.end(made, time)
-    // A message of an unreliable queue is received after its completion.
-    if (made?.queue.isReliable) this.#completed.push(request.id)
+    if (completed !== undefined) this.#races.end(completed, time)
+    // An unreliable send completes before its message is received, which still needs the entry.
+    if (completed?.queue.isReliable) this.#completedIds.push(request.id)
     if (filled !== undefined && post !== undefined) {
       const { qp, message, ranges } = filled
       const { process, stack } = post
-      this.#ensure(messagesOf(qp), true)
+      this.#openQueue(messageQueueId(qp), true)
       const sender = message && this.#requests.get(message.id)
-      made = this.#races.receive(messagesOf(qp), post.stamp, sender, ranges, { request, process, stack }, time)
+      const info = { request, process, stack }
+      completed = this.#races.receive(messageQueueId(qp), post.stamp, sender, ranges, info, time)
     }
-    let all = this.#cqs.get(cq)
-    if (all === undefined) {
-      all = []
-      this.#cqs.set(cq, all)
+    let unpolled = this.#cqs.get(cq)
+    if (unpolled === undefined) {
+      unpolled = []
+      this.#cqs.set(cq, unpolled)
     }
-    if (all.length === MAX_UNPOLLED) {
-      all.splice(0, MAX_UNPOLLED / 2)
+    if (unpolled.length === MAX_UNPOLLED) {
+      unpolled.splice(0, MAX_UNPOLLED / 2)
       this.#omit('race-completions', MAX_UNPOLLED / 2)
     }
-    all.push({ request: made, wrId: request.wrId })
+    unpolled.push({ request: completed, wrId: request.wrId })
   }
 }

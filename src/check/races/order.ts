@@ -1,7 +1,7 @@
 /*
- * The order of requests of one send queue (IBA 10.8.3.3, the table of work request ordering): SENDs and WRITEs have
- * ended at the peer before any later request begins. READs and atomics may still be outstanding when a later SEND,
- * WRITE or atomic is executed, unless that one, or one between them, has the fence indicator.
+ * The order of requests of one send queue (IBA 10.8.3.3, the table of work request ordering): a SEND or WRITE has ended
+ * at the peer before any later request begins there. A READ or atomic may still be outstanding when a later SEND, WRITE
+ * or atomic is executed, unless the later request, or one between the two, has the fence indicator.
  */
 import { AccessKind, type Range } from './shadow.ts'
 
@@ -11,16 +11,19 @@ export type RequestKind = 'SEND' | 'WRITE' | 'READ' | 'ATOMIC' | 'RECEIVE' | 'OT
 /** Whether a request returns data to its poster. */
 export const isFetching = (kind: RequestKind): boolean => kind === 'READ' || kind === 'ATOMIC'
 
-/** A request for the order within its queue. `fencesBefore`: number of fenced requests up to it, itself included. */
+/** The fields of a request that decide its order within its queue. */
 export interface Queued {
   readonly kind: RequestKind
-  readonly fencesBefore: number
+  /** Number of fenced requests of the queue so far, this one included. */
+  readonly fencesSoFar: number
 }
 
-/** Whether an access of a request has ended before that of a later request of the same queue. */
-export const isOrderedInQueue = (first: Queued, access: Range, second: Queued, later: Range): boolean =>
+/**
+ * Whether an access of the first request has ended before the access of the second, later request of the same queue.
+ */
+export const isOrderedInQueue = (first: Queued, firstAccess: Range, second: Queued, secondAccess: Range): boolean =>
   !isFetching(first.kind) ||
   second.kind === 'READ' ||
-  second.fencesBefore > first.fencesBefore ||
+  second.fencesSoFar > first.fencesSoFar ||
   // Responses come in the order of their requests.
-  (access.kind === AccessKind.RESULT && later.kind === AccessKind.RESULT)
+  (firstAccess.kind === AccessKind.RESULT && secondAccess.kind === AccessKind.RESULT)

@@ -1,87 +1,96 @@
 /*
- * Races of requests: two accesses to overlapping bytes, one of them a write or atomic, and nothing that orders them.
- * Accesses are ordered by the order within a queue (order.ts), polled completions, received messages, atomics on one
- * word, and waits of programs by other means than RDMA, of which only the time is known (`acquired`). Posts, requests
- * and polls come in, races go out; there is no I/O and no clock. Local loads and stores of programs are not seen.
+ * The engine that finds races between requests: two accesses to overlapping bytes, of which at least one is a write or
+ * atomic, and nothing orders the two. It receives posts, requests and polls, and reports races; it does no I/O and
+ * reads no clock. Loads and stores of the programs themselves are not seen.
  *
- * A race is proven if the second request was posted before the first one had ended, and its poster cannot have learnt
- * of that end. Otherwise the poster may have learnt of it in a way that is not seen: it polls memory, for example.
+ * Accesses are ordered by
+ * - the order of requests within a queue (order.ts);
+ * - a completion that the poster of the second request has polled;
+ * - a message that the poster of the second request has received;
+ * - WRITEs, READs and atomics of one word, which programs use as a flag or lock;
+ * - waits of a thread by other means than RDMA, such as a pipe or mutex, of which only the time is known (`acquired`).
  *
- * Limits of memory: those of the shadow (shadow.ts), MAX_CLOCKS clocks of requests, MAX_IN_FLIGHT requests of each
- * queue.
+ * A race is proven if the second request was posted before the first one had ended, and its poster cannot have known
+ * that it had ended. Otherwise the poster may have known by means that are not seen; it may poll memory, for example.
+ *
+ * Memory is bounded by the shadow memory (shadow.ts), MAX_CLOCKS and MAX_IN_FLIGHT.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { Clock, MAX_SLOTS } from './clock.ts'
 import { isFetching, isOrderedInQueue, type Queued, type RequestKind } from './order.ts'
 import { type Access, AccessKind, type Interval, isWord, isWrite, MAX_INTERVALS, type Range, Shadow } from './shadow.ts'
 
-/** Maximum requests that keep the clock of their post; further ones get one with all that any thread knew then. */
+/** Maximum requests that keep the clock of their post; further ones get a clock with all that any thread knew then. */
 export const MAX_CLOCKS = 16384
-/** Maximum requests of a queue whose completions no thread has polled. */
+/** Maximum requests of a queue whose completions no thread has polled; older ones count as done. */
 export const MAX_IN_FLIGHT = 16384
 /** Maximum fenced requests of a queue that are remembered. */
 const MAX_FENCED = 256
 
-/** A post, with the clock of its thread. */
-export interface Stamp {
+/** Thread and time of a post, and the clock of the thread at that time. */
+export interface PostStamp {
   readonly thread: number
   /** Microseconds. */
   readonly time: number
   readonly clock: Clock
 }
 
+/** The send queue of a queue pair, or the messages that a queue pair receives. */
 interface Queue<Info> {
-  /** Its slot in clocks; -1: none. */
+  /** Its slot in clocks (clock.ts); −1: none. */
   readonly slot: number
-  /** A completion means that the peer has the message (RC and XRC). */
+  /** Whether a completion means that the peer has the message (RC and XRC). */
   readonly isReliable: boolean
   /** The requests whose completions no thread has polled, oldest first. */
   inFlight: Request<Info>[]
-  /** Index in `inFlight`: the requests before it are placed, and a thread knows that. */
+  /** Number of requests at the front of `inFlight` that are placed (clock.ts), which a thread knows. */
   placed: number
-  next: number
-  /** Fenced requests; of the latest ones, `fenced`, the first is number `forgottenFences`. */
+  /** The number of the next request of the slot. */
+  nextEpoch: number
+  /** Number of fenced requests so far. */
   fences: number
-  forgottenFences: number
+  /** The latest fenced requests; the first of them is number `forgottenFences`, counted from 0. */
   fenced: Request<Info>[]
-  isGone: boolean
+  forgottenFences: number
+  isClosed: boolean
 }
 
 export class Request<Info> implements Queued {
   readonly queue: Queue<Info>
-  /** Counts the requests of its slot. */
+  /** The number of the request within its slot. */
   readonly epoch: number
   readonly kind: RequestKind
-  readonly fencesBefore: number
+  readonly fencesSoFar: number
+  /** Thread and time of the post. */
   readonly thread: number
   readonly posted: number
   readonly info: Info
   /** Of a received message: the request that sent it. */
   readonly sender: Request<Info> | undefined
-  /** Undefined when it is no longer needed. */
+  /** The clock of the post; undefined once it is no longer needed. */
   clock: Clock | undefined
-  /** When the device saw it first, and when it ended. */
+  /** When the device fetched it, and when the device finished it; infinite: not yet. */
   readonly fetched: number
   ended = Number.POSITIVE_INFINITY
-  /** When the first thread knew that the request was done, and that it was placed. */
+  /** When the first thread knew that the request was done, and that it was placed (clock.ts); infinite: none knows. */
   doneKnown = Number.POSITIVE_INFINITY
   placedKnown = Number.POSITIVE_INFINITY
-  /** Words that order their users. */
+  /** The clocks of the words that it has read or changed, and that are used as flags or locks (`Interval.sync`). */
   syncs: readonly Clock[] = NONE
 
   constructor(
     queue: Queue<Info>,
     kind: RequestKind,
     info: Info,
-    stamp: Stamp,
+    stamp: PostStamp,
     clock: Clock,
     fetched: number,
     sender?: Request<Info>,
   ) {
     this.queue = queue
-    this.epoch = queue.next++
+    this.epoch = queue.nextEpoch++
     this.kind = kind
-    this.fencesBefore = queue.fences
+    this.fencesSoFar = queue.fences
     this.thread = stamp.thread
     this.posted = stamp.time
     this.clock = clock
@@ -91,7 +100,7 @@ export class Request<Info> implements Queued {
   }
 }
 
-/** Findings of the search for races. */
+/** The findings about races (spec/check/findings.ts). */
 export const raceIds = ['race', 'read-then-write-unfenced', 'atomic-mixed-with-write', 'buffer-reused'] as const
 export type RaceId = (typeof raceIds)[number]
 
@@ -110,9 +119,9 @@ interface Thread {
 }
 
 interface Cq {
-  /** The only thread so far that has polled it. */
+  /** The first thread that has polled it. */
   thread: number
-  /** The clock of its pollers, once there are two. */
+  /** The clock of all its pollers; undefined while there is only one. */
   clock: Clock | undefined
 }
 
@@ -126,13 +135,13 @@ const NONE: readonly never[] = []
 
 const isLocal = ({ kind }: Range): boolean => kind === AccessKind.SOURCE || kind === AccessKind.RESULT
 
-/** Whether two accesses may not overlap without order. */
-const conflict = (one: Range, other: Range): boolean => {
+/** Whether two overlapping accesses are a race if nothing orders them. */
+const doConflict = (one: Range, other: Range): boolean => {
   if (!isWrite(one) && !isWrite(other)) return false
   const { ATOMIC, READ } = AccessKind
   if (one.kind !== ATOMIC && other.kind !== ATOMIC) return true
   if (one.kind === other.kind) return false
-  // Programs READ the words of atomics, to wait for a lock; devices read them as one.
+  // Programs wait for a lock by READs of the word that others change by atomics.
   return !(one.kind === READ && isWord(one)) && !(other.kind === READ && isWord(other))
 }
 
@@ -143,34 +152,37 @@ export class Races<Info> {
   readonly #threads = new Map<number, Thread>()
   readonly #queues = new Map<number, Queue<Info>>()
   readonly #cqs = new Map<number, Cq>()
-  /** Counts of slots that are free: epochs of a slot never repeat. */
-  readonly #freeSlots: { readonly slot: number; readonly next: number }[] = []
+  /** Slots of closed queues, with their next epoch: epochs of a slot never repeat. */
+  readonly #freeSlots: { readonly slot: number; readonly nextEpoch: number }[] = []
+  /** Number of slots so far. */
   #slots = 0
+  /** Number of requests that have a clock. */
   #clocks = 0
 
+  /** `intervals`: maximum intervals of the shadow memory. */
   constructor(report: (race: Race<Info>) => void, omit: NoteOmission, intervals = MAX_INTERVALS) {
     this.#report = report
     this.#omit = omit
     this.#shadow = new Shadow(omit, intervals)
   }
 
-  /** A queue whose requests follow: the send queue of a queue pair, or the messages that it receives. */
+  /** Adds a queue: the send queue of a queue pair, or the messages that a queue pair receives. */
   open(id: number, isReliable: boolean): void {
     const free = this.#freeSlots.pop()
     const slot = free?.slot ?? (this.#slots < MAX_SLOTS ? this.#slots++ : -1)
     if (slot < 0) this.#omit('race-queues', 1)
-    const none = { inFlight: [], placed: 0, fences: 0, forgottenFences: 0, fenced: [], isGone: false }
-    this.#queues.set(id, { slot, isReliable, next: free?.next ?? 0, ...none })
+    const empty = { inFlight: [], placed: 0, fences: 0, forgottenFences: 0, fenced: [], isClosed: false }
+    this.#queues.set(id, { slot, isReliable, nextEpoch: free?.nextEpoch ?? 0, ...empty })
   }
 
   /** The queue was reset or destroyed: its requests have ended. */
   close(id: number): void {
     const queue = this.#queues.get(id)
     if (queue === undefined) return
-    queue.isGone = true
+    queue.isClosed = true
     for (const request of queue.inFlight) this.#release(request)
     queue.inFlight = []
-    if (queue.slot >= 0) this.#freeSlots.push({ slot: queue.slot, next: queue.next })
+    if (queue.slot >= 0) this.#freeSlots.push({ slot: queue.slot, nextEpoch: queue.nextEpoch })
     this.#queues.delete(id)
   }
 
@@ -183,23 +195,23 @@ export class Races<Info> {
   }
 
   /**
-   * A thread posts a request. `acquired`: when it began, or last waited for other threads or programs by other means
-   * than RDMA. Microseconds of one clock.
+   * A thread posts a request. `acquired`: when the thread last waited for other threads or programs by other means than
+   * RDMA; if it never did, when it began. Times are microseconds of one clock.
    */
-  post(thread: number, time: number, acquired: number): Stamp {
-    const own = this.#thread(thread)
-    if (acquired > own.clock.acquired) {
-      own.clock = own.clock.own
-      own.clock.acquired = acquired
+  post(threadId: number, time: number, acquired: number): PostStamp {
+    const thread = this.#thread(threadId)
+    if (acquired > thread.clock.acquired) {
+      thread.clock = thread.clock.writable
+      thread.clock.acquired = acquired
     }
-    own.clock.isShared = true
-    return { thread, time, clock: own.clock }
+    thread.clock.isShared = true
+    return { thread: threadId, time, clock: thread.clock }
   }
 
   /** The device fetches a request that was posted. */
   fetch(
     queueId: number,
-    stamp: Stamp,
+    stamp: PostStamp,
     { kind, isFenced, ranges }: NewRequest,
     info: Info,
     time: number,
@@ -207,7 +219,7 @@ export class Races<Info> {
     const queue = this.#queues.get(queueId)
     if (queue === undefined) return undefined
     if (isFenced) queue.fences++
-    const request = new Request(queue, kind, info, stamp, this.#keep(stamp.clock, stamp.time), time)
+    const request = new Request(queue, kind, info, stamp, this.#clockOf(stamp.clock, stamp.time), time)
     if (isFenced) queue.fenced.push(request)
     if (queue.fenced.length > MAX_FENCED) {
       this.#omit('race-fences', 1)
@@ -224,10 +236,10 @@ export class Races<Info> {
     if (time < request.ended) request.ended = time
   }
 
-  /** A message has filled a receive that was posted. */
+  /** A message has filled a receive. `sender`: the request that sent it; undefined if that is not known. */
   receive(
     queueId: number,
-    stamp: Stamp,
+    stamp: PostStamp,
     sender: Request<Info> | undefined,
     ranges: readonly Range[],
     info: Info,
@@ -242,72 +254,76 @@ export class Races<Info> {
       else clock.acquired = Math.max(clock.acquired, sender.posted)
       if (sender.queue.slot >= 0) clock.raisePlaced(sender.queue.slot, sender.epoch + 1)
     }
-    const request = new Request(queue, 'RECEIVE', info, stamp, this.#keep(clock, stamp.time), time, sender)
+    const request = new Request(queue, 'RECEIVE', info, stamp, this.#clockOf(clock, stamp.time), time, sender)
     request.ended = time
     this.#enqueue(queue, request)
-    // The clock of a sender that is not here is unknown: nothing is reported.
+    // Without the clock of the sender no race is reported.
     this.#access(request, sender === undefined ? undefined : clock, ranges)
     return request
   }
 
-  /** A thread has polled the completions of requests, in this order; undefined: of requests that are left out. */
+  /**
+   * A thread has polled the completions of requests, in this order. An undefined request was left out: its post is
+   * unknown.
+   */
   poll(
-    thread: number,
+    threadId: number,
     time: number,
     acquired: number,
     cqId: number,
     requests: readonly (Request<Info> | undefined)[],
   ): void {
-    const own = this.#thread(thread)
-    own.clock = own.clock.own
-    if (acquired > own.clock.acquired) own.clock.acquired = acquired
+    const thread = this.#thread(threadId)
+    thread.clock = thread.clock.writable
+    if (acquired > thread.clock.acquired) thread.clock.acquired = acquired
     let cq = this.#cqs.get(cqId)
     if (cq === undefined) {
-      cq = { thread, clock: undefined }
+      cq = { thread: threadId, clock: undefined }
       this.#cqs.set(cqId, cq)
     }
-    // Pollers of one queue take turns.
-    if (cq.thread !== thread && cq.clock === undefined) {
+    // Polls of one CQ exclude each other, so each knows what the pollers before it knew.
+    if (cq.thread !== threadId && cq.clock === undefined) {
       cq.clock = new Clock(0)
-      const other = this.#threads.get(cq.thread)
-      if (other !== undefined) cq.clock.join(other.clock)
+      const firstPoller = this.#threads.get(cq.thread)
+      if (firstPoller !== undefined) cq.clock.join(firstPoller.clock)
     }
-    if (cq.clock !== undefined) own.clock.join(cq.clock)
-    for (const request of requests) if (request !== undefined) this.#learn(own.clock, request, time)
-    cq.clock?.join(own.clock)
+    if (cq.clock !== undefined) thread.clock.join(cq.clock)
+    for (const request of requests) if (request !== undefined) this.#addPolled(thread.clock, request, time)
+    cq.clock?.join(thread.clock)
   }
 
-  #learn(clock: Clock, request: Request<Info>, time: number): void {
+  /** Adds to a clock what the polled completion of a request tells: it, and those before it in its queue, are done. */
+  #addPolled(clock: Clock, request: Request<Info>, time: number): void {
     const { queue, epoch, sender } = request
     for (const sync of request.syncs) clock.join(sync)
     if (request.clock !== undefined) clock.join(request.clock)
-    if (sender !== undefined) this.#arrived(clock, sender, time)
-    if (queue.isGone) return
+    if (sender !== undefined) this.#addPlaced(clock, sender, time)
+    if (queue.isClosed) return
     if (queue.slot >= 0) {
       clock.raiseDone(queue.slot, epoch + 1)
       if (queue.isReliable) clock.raisePlaced(queue.slot, epoch + 1)
     }
     let count = 0
     for (; count < queue.inFlight.length && queue.inFlight[count]!.epoch <= epoch; count++) {
-      const over = queue.inFlight[count]!
-      over.doneKnown = time
-      if (queue.isReliable && over.placedKnown > time) over.placedKnown = time
-      if (over.clock !== undefined && over !== request && over.clock !== request.clock) clock.join(over.clock)
-      this.#release(over)
+      const done = queue.inFlight[count]!
+      done.doneKnown = time
+      if (queue.isReliable && done.placedKnown > time) done.placedKnown = time
+      if (done.clock !== undefined && done !== request && done.clock !== request.clock) clock.join(done.clock)
+      this.#release(done)
     }
     if (count === 1) queue.inFlight.shift()
     else queue.inFlight.splice(0, count)
     queue.placed = Math.max(0, queue.placed - count)
   }
 
-  /** A message was received: it, and those before it, are placed. */
-  #arrived(clock: Clock, { queue, epoch }: Request<Info>, time: number): void {
-    if (queue.isGone) return
+  /** Adds to a clock that a request's message was received: it, and those before it in its queue, are placed. */
+  #addPlaced(clock: Clock, { queue, epoch }: Request<Info>, time: number): void {
+    if (queue.isClosed) return
     if (queue.slot >= 0) clock.raisePlaced(queue.slot, epoch + 1)
     for (; queue.placed < queue.inFlight.length; queue.placed++) {
-      const one = queue.inFlight[queue.placed]!
-      if (one.epoch > epoch) break
-      if (one.placedKnown > time) one.placedKnown = time
+      const request = queue.inFlight[queue.placed]!
+      if (request.epoch > epoch) break
+      if (request.placedKnown > time) request.placedKnown = time
     }
   }
 
@@ -320,13 +336,14 @@ export class Races<Info> {
     return thread
   }
 
-  /** The clock of a post, or one that contains more. */
-  #keep(clock: Clock, time: number): Clock {
+  /** The clock of a post; or, with MAX_CLOCKS of them, a new one that contains what any thread knew at that time. */
+  #clockOf(clock: Clock, time: number): Clock {
     if (this.#clocks++ < MAX_CLOCKS) return clock
     this.#omit('race-clocks', 1)
     return new Clock(time)
   }
 
+  /** Releases the clock of a request. */
   #release(request: Request<Info>): void {
     if (request.clock !== undefined) this.#clocks--
     request.clock = undefined
@@ -337,38 +354,44 @@ export class Races<Info> {
     if (queue.inFlight.length <= MAX_IN_FLIGHT) return
     const oldest = queue.inFlight.splice(0, MAX_IN_FLIGHT / 2)
     this.#omit('race-in-flight', oldest.length)
-    for (const one of oldest) {
-      one.doneKnown = one.placedKnown = 0
-      this.#release(one)
+    // Known as done since time 0: no race with them is reported.
+    for (const forgotten of oldest) {
+      forgotten.doneKnown = forgotten.placedKnown = 0
+      this.#release(forgotten)
     }
     queue.placed = Math.max(0, queue.placed - oldest.length)
   }
 
-  /** Checks the ranges of a request against earlier accesses, and notes them. */
+  /**
+   * Reports races of a request with earlier accesses to its ranges, and stores its own. No `clock`: only stores them.
+   */
   #access(request: Request<Info>, clock: Clock | undefined, ranges: readonly Range[]): void {
-    const told: Request<Info>[] = []
+    /** Requests whose race with this one was reported. */
+    const reported: Request<Info>[] = []
+    /** Reports a race of two accesses. */
     const compare = (earlier: Access<Request<Info>>, later: Access<Request<Info>>): void => {
-      if (clock === undefined || earlier.request === request || !conflict(earlier, later)) return
-      if (told.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
-      told.push(earlier.request)
+      if (clock === undefined || earlier.request === request || !doConflict(earlier, later)) return
+      if (reported.includes(earlier.request) || this.#isOrdered(earlier, later, clock)) return
+      reported.push(earlier.request)
       this.#report(raceOf(earlier, later))
     }
     for (const { space, start, end, kind, region } of ranges) {
-      // All accesses have one shape; a spread would be slower.
+      // No spread: all accesses have one hidden class of V8.
       const access: Access<Request<Info>> = { space, start, end, kind, region, request }
       const intervals = this.#shadow.access(access, compare)
-      if (clock !== undefined && isWord(access) && !isLocal(access)) this.#order(access, clock, intervals)
+      if (clock !== undefined && isWord(access) && !isLocal(access)) this.#orderByWord(access, clock, intervals)
     }
   }
 
-  /** A word that is written, or used by atomics, orders the requests that access it as a whole. */
-  #order(access: Access<Request<Info>>, clock: Clock, [interval, ...more]: readonly Interval<Request<Info>>[]): void {
-    if (interval === undefined || more.length > 0) return
+  /** A word orders the requests that access it as a whole: what reads it is after what has written it. */
+  #orderByWord(access: Access<Request<Info>>, clock: Clock, intervals: readonly Interval<Request<Info>>[]): void {
+    const [interval] = intervals
+    if (interval === undefined || intervals.length > 1) return
     const { request, kind } = access
     interval.sync ??= new Clock(0)
     if (isWrite(access)) {
       interval.sync.join(clock)
-      // The requests before it have ended at the peer, and it has not.
+      // The earlier requests of its queue have ended at the peer; it has not.
       if (request.queue.slot >= 0) interval.sync.raisePlaced(request.queue.slot, request.epoch)
     }
     if (kind !== AccessKind.WRITE) request.syncs = [...request.syncs, interval.sync]
@@ -377,19 +400,20 @@ export class Races<Info> {
   /** Whether an access has ended before a later one begins. `clock`: that of the poster of the later one. */
   #isOrdered(earlier: Access<Request<Info>>, later: Access<Request<Info>>, clock: Clock): boolean {
     const { request } = earlier
-    if (earlier.region.isGone || request.queue.isGone) return true
-    // Two receives with one buffer are another finding.
+    if (earlier.region.isDeregistered || request.queue.isClosed) return true
+    // Two receives with one buffer are another finding (`receive-overlap`).
     if (request.kind === 'RECEIVE' && later.request.kind === 'RECEIVE') return true
     if (isKnownDone(request, clock, isLocal(earlier)) || isKnownPlaced(request, clock)) return true
     const [first, second] = [request.sender ?? request, later.request.sender ?? later.request]
-    if (request.sender !== undefined && (first.queue.isGone || isKnownDone(first, clock, false))) return true
+    if (request.sender !== undefined && (first.queue.isClosed || isKnownDone(first, clock, false))) return true
     if (request.sender !== undefined && isKnownPlaced(first, clock)) return true
     return first.queue === second.queue && isOrderedInQueue(first, earlier, second, later)
   }
 }
 
 /**
- * `isLocal`: the access is to memory of the poster. For the peer's, a completion of an unreliable queue proves nothing.
+ * Whether a poster with this clock knows from a polled completion that the access has ended. `isLocal`: the access is
+ * to memory of the poster. A completion of an unreliable queue proves nothing about memory of the peer.
  */
 const isKnownDone = <Info>(
   { queue, epoch, doneKnown, kind }: Request<Info>,
@@ -401,18 +425,22 @@ const isKnownDone = <Info>(
   return queue.slot < 0 ? doneKnown < Number.POSITIVE_INFINITY : clock.done(queue.slot) > epoch
 }
 
-/** Whether a later message has arrived. A request that returns data has then ended only if one between was fenced. */
+/**
+ * Whether a poster with this clock knows that a later message of the queue has arrived. A READ or atomic has then ended
+ * only if a request after it, up to that message, was fenced.
+ */
 const isKnownPlaced = <Info>(request: Request<Info>, clock: Clock): boolean => {
-  const { queue, kind, fencesBefore } = request
-  if (isFetching(kind) && fencesBefore < queue.forgottenFences) return true
-  const last = isFetching(kind) ? queue.fenced[fencesBefore - queue.forgottenFences] : request
-  if (last === undefined) return false
-  const { epoch, placedKnown } = last
+  const { queue, kind, fencesSoFar } = request
+  if (isFetching(kind) && fencesSoFar < queue.forgottenFences) return true
+  // Of a READ or atomic: the first fenced request after it.
+  const ending = isFetching(kind) ? queue.fenced[fencesSoFar - queue.forgottenFences] : request
+  if (ending === undefined) return false
+  const { epoch, placedKnown } = ending
   if (placedKnown <= clock.acquired) return true
   return queue.slot < 0 ? placedKnown < Number.POSITIVE_INFINITY : clock.placed(queue.slot) > epoch
 }
 
-/** Whether the poster of the later access cannot have known that the earlier one had ended. */
+/** Whether the poster of the second access cannot have known that the first one had ended. */
 const isProven = <Info>(first: Access<Request<Info>>, second: Access<Request<Info>>): boolean => {
   const { request } = first
   const { posted, thread, kind, clock } = second.request

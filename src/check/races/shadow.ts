@@ -1,21 +1,27 @@
 /*
- * The shadow of memory that requests access: intervals with their last write, and the reads and atomics since then. Its
- * size is bounded: the intervals that were not accessed for the longest time are forgotten.
+ * Shadow memory, as race detectors call it: for the memory that requests access, intervals of addresses with their last
+ * write, and the reads and atomics since then. Its size is bounded: the intervals that were not accessed for the
+ * longest time are forgotten.
  */
 import type { NoteOmission } from '../../spec/check/omissions.ts'
 import type { Clock } from './clock.ts'
 
-/** Kinds of accesses. SOURCE and RESULT: to the poster's own memory; the others: to the peer's. */
+/**
+ * Kinds of accesses. To memory of the poster: SOURCE (its data is sent), RESULT (the request, or a received message,
+ * writes it). To memory of the peer: READ, WRITE, ATOMIC.
+ */
 export const AccessKind = { SOURCE: 0, RESULT: 1, READ: 2, WRITE: 3, ATOMIC: 4 } as const
 
-/** A registration; accesses through one that has ended cannot race with later ones. */
+/** A registered memory region. Accesses to a region that was deregistered cannot race with later accesses. */
 export interface Region {
-  isGone: boolean
+  isDeregistered: boolean
 }
 
-/** A range that a request accesses. `space`: the address space. */
+/** A range of memory that a request accesses. */
 export interface Range {
+  /** The number of the address space. */
   readonly space: number
+  /** Addresses in that space: the first byte, and the one after the last. */
   readonly start: number
   readonly end: number
   /** AccessKind. */
@@ -23,6 +29,7 @@ export interface Range {
   readonly region: Region
 }
 
+/** A range with the request that accesses it. */
 export interface Access<R> extends Range {
   readonly request: R
 }
@@ -30,7 +37,8 @@ export interface Access<R> extends Range {
 export const isWrite = ({ kind }: Range): boolean => kind !== AccessKind.SOURCE && kind !== AccessKind.READ
 
 /**
- * Whether a range is an aligned word: in practice devices access it as a whole, and programs use it as a flag or lock.
+ * Whether a range is an aligned word: 1, 2, 4 or 8 bytes. In practice devices access such a word as a whole, and
+ * programs use it as a flag or lock.
  */
 export const isWord = ({ start, end }: Range): boolean => {
   const length = end - start
@@ -40,43 +48,50 @@ export const isWord = ({ start, end }: Range): boolean => {
 export interface Interval<R> {
   start: number
   end: number
+  /** The last write; undefined: none is known. */
   write: Access<R> | undefined
+  /** Accesses since that write. */
   reads: readonly Access<R>[]
   atomics: readonly Access<R>[]
-  /** Of a word that orders the requests that access it: the clock of those that have written it. */
+  /** Of a word that programs use as a flag or lock: the clock of the requests that have written it. */
   sync: Clock | undefined
+  /** The number of the last access of the shadow that touched this interval. */
   touched: number
 }
 
-/** Maximum intervals of all spaces. */
+/** Maximum intervals of all address spaces. */
 export const MAX_INTERVALS = 32768
-/** Maximum reads, and atomics, of an interval, by different queues. */
+/** Maximum reads of an interval, and maximum atomics; each queue has one of a kind. */
 const MAX_READERS = 8
 
 const NONE: readonly never[] = []
 
-/** The accesses with one more, which replaces an earlier one of its kind by the same queue. */
+/** Adds an access, which replaces an earlier one of its kind by the same queue. */
 const withAccess = <R extends { readonly queue: object }>(
-  all: readonly Access<R>[],
-  one: Access<R>,
+  accesses: readonly Access<R>[],
+  access: Access<R>,
   omit: NoteOmission,
 ): Access<R>[] => {
-  const [only] = all
-  if (only === undefined || (all.length === 1 && only.kind === one.kind && only.request.queue === one.request.queue))
-    return [one]
-  const others = all.filter(({ kind, request: { queue } }) => kind !== one.kind || queue !== one.request.queue)
+  const isReplaced = ({ kind, request: { queue } }: Access<R>): boolean =>
+    kind === access.kind && queue === access.request.queue
+  const [first] = accesses
+  // Fast path: no other access, or only one that is replaced.
+  if (first === undefined || (accesses.length === 1 && isReplaced(first))) return [access]
+  const others = accesses.filter(earlier => !isReplaced(earlier))
   if (others.length === MAX_READERS) {
     others.shift()
     omit('race-readers', 1)
   }
-  others.push(one)
+  others.push(access)
   return others
 }
 
 export class Shadow<R extends { readonly queue: object }> {
+  /** Number of intervals. */
   #size = 0
-  #time = 0
-  /** Of each space, ascending and disjoint. */
+  /** Number of accesses so far, the time of `Interval.touched`. */
+  #accesses = 0
+  /** The intervals of each address space, ascending and disjoint. */
   readonly #spaces = new Map<number, Interval<R>[]>()
   readonly #max: number
   readonly #omit: NoteOmission
@@ -91,46 +106,47 @@ export class Shadow<R extends { readonly queue: object }> {
   }
 
   /**
-   * Calls `compare` with each earlier access that the range overlaps, then notes the access. Returns the resulting
-   * intervals.
+   * Calls `compare` with each earlier access that the range overlaps, then stores the access. Returns the intervals
+   * that then make up the range.
    */
-  access(one: Access<R>, compare: (earlier: Access<R>, later: Access<R>) => void): readonly Interval<R>[] {
-    const { space, start, end, kind } = one
+  access(access: Access<R>, compare: (earlier: Access<R>, later: Access<R>) => void): readonly Interval<R>[] {
+    const { space, start, end, kind } = access
     if (end <= start) return NONE
     let all = this.#spaces.get(space)
     if (all === undefined) {
       all = []
       this.#spaces.set(space, all)
     }
+    // The intervals in the range: indexes `from` up to, and without, `to`.
     const from = this.#cut(all, start, end)
     let to = from
     for (; to < all.length && all[to]!.start < end; to++) {
       const { write, reads, atomics } = all[to]!
-      if (write !== undefined) compare(write, one)
-      for (const read of reads) compare(read, one)
-      for (const atomic of atomics) compare(atomic, one)
+      if (write !== undefined) compare(write, access)
+      for (const read of reads) compare(read, access)
+      for (const atomic of atomics) compare(atomic, access)
     }
-    const touched = ++this.#time
-    if (isWrite(one) && kind !== AccessKind.ATOMIC) {
+    const touched = ++this.#accesses
+    if (isWrite(access) && kind !== AccessKind.ATOMIC) {
       const sync = to - from === 1 ? all[from]!.sync : undefined
-      const written: Interval<R> = { start, end, write: one, reads: NONE, atomics: NONE, sync, touched }
+      const written: Interval<R> = { start, end, write: access, reads: NONE, atomics: NONE, sync, touched }
       if (to - from === 1) all[from] = written
       else all.splice(from, to - from, written)
       this.#size += 1 - (to - from)
-      this.#bound()
+      this.#dropOldest()
       return [written]
     }
-    const found = this.#filled(all, from, to, start, end)
+    const found = this.#fillGaps(all, from, to, start, end)
     for (const interval of found) {
       interval.touched = touched
-      if (kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, one, this.#omit)
-      else interval.reads = withAccess(interval.reads, one, this.#omit)
+      if (kind === AccessKind.ATOMIC) interval.atomics = withAccess(interval.atomics, access, this.#omit)
+      else interval.reads = withAccess(interval.reads, access, this.#omit)
     }
-    this.#bound()
+    this.#dropOldest()
     return found
   }
 
-  /** Cuts intervals at both ends of a range; returns the index of the first one in it. */
+  /** Splits intervals at both ends of a range; returns the index of the first interval in the range. */
   #cut(all: Interval<R>[], start: number, end: number): number {
     let low = 0
     let high = all.length
@@ -148,16 +164,17 @@ export class Shadow<R extends { readonly queue: object }> {
     return low
   }
 
-  #split(all: Interval<R>[], at: number, where: number): void {
-    const left = all[at]!
-    all.splice(at + 1, 0, { ...left, start: where, sync: undefined })
-    left.end = where
-    left.sync = undefined
+  /** Splits an interval in two at an address. */
+  #split(all: Interval<R>[], index: number, address: number): void {
+    const lower = all[index]!
+    all.splice(index + 1, 0, { ...lower, start: address, sync: undefined })
+    lower.end = address
+    lower.sync = undefined
     this.#size++
   }
 
-  /** The intervals from `from` to `to`, with new ones in the gaps. */
-  #filled(all: Interval<R>[], from: number, to: number, start: number, end: number): readonly Interval<R>[] {
+  /** Adds intervals in the gaps of a range; returns all intervals of the range. `from` and `to`: as in `access`. */
+  #fillGaps(all: Interval<R>[], from: number, to: number, start: number, end: number): readonly Interval<R>[] {
     const only = to - from === 1 ? all[from]! : undefined
     if (only?.start === start && only.end === end) return [only]
     const found: Interval<R>[] = []
@@ -187,8 +204,8 @@ export class Shadow<R extends { readonly queue: object }> {
     return found
   }
 
-  /** Forgets the older half if there are too many. */
-  #bound(): void {
+  /** If there are too many intervals, forgets the half that was not accessed for the longest time. */
+  #dropOldest(): void {
     if (this.#size <= this.#max) return
     const times = [...this.#spaces.values()].flatMap(all => all.map(({ touched }) => touched)).sort((a, b) => a - b)
     const limit = times[times.length >>> 1]!

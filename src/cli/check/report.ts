@@ -1,5 +1,6 @@
 /*
- * Findings as JSON, and as SARIF 2.1.0 for CI.
+ * The output of `userdma check` for tools: findings as JSON objects (`--json`), and as a log of SARIF 2.1.0
+ * (`--sarif`), which CI systems show.
  */
 import { type Finding, findings, type Moment } from '../../spec/check/findings.ts'
 import { type Omission, omissionText } from '../../spec/check/omissions.ts'
@@ -23,35 +24,40 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
   })),
 })
 
-/** What was left out as a JSON object, behind the findings. */
+/** An omission as a JSON object; omissions are printed after the findings. */
 export const omissionJson = (omission: Omission) => ({
   omission: omission.id,
   count: omission.count,
   text: omissionText(omission),
 })
 
-/** The innermost frame with a source line, if possible outside /usr. */
+/**
+ * The frame that is shown as the location of a finding: the innermost one with a source file, if possible outside /usr.
+ */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
-  const known = frames.filter(({ file }) => file !== undefined)
-  return known.find(({ file }) => !file!.startsWith('/usr/')) ?? known[0]
+  const withFile = frames.filter(({ file }) => file !== undefined)
+  return withFile.find(({ file }) => !file!.startsWith('/usr/')) ?? withFile[0]
 }
 
 /** A path as a URI reference. */
 const uriOf = (file: string): string => file.split('/').map(encodeURIComponent).join('/')
 
-/** Lines count from 1; Python has 0 for code without a line. */
+/** SARIF counts lines from 1. A frame of Python has line 0 if its line is unknown. */
 const location = ({ file = '', line = 0 }: Frame) => ({
   physicalLocation: { artifactLocation: { uri: uriOf(file) }, ...(line > 0 && { region: { startLine: line } }) },
 })
 
-/** A SARIF 2.1.0 log of one run. Each severity is also a level of SARIF. */
+/**
+ * A SARIF 2.1.0 log of one run of findings with their counts. `version`: that of userdma. Severities have the names of
+ * SARIF's levels.
+ */
 export const sarifLog = (
-  all: readonly (readonly [Finding, number])[],
+  counted: readonly (readonly [Finding, number])[],
   symbols: Symbols,
   version: string,
   omitted: readonly Omission[] = [],
 ) => {
-  const ids = [...new Set(all.map(([{ id }]) => id))]
+  const ids = [...new Set(counted.map(([{ id }]) => id))]
   return {
     $schema: 'https://json.schemastore.org/sarif-2.1.0.json',
     version: '2.1.0',
@@ -70,7 +76,7 @@ export const sarifLog = (
             })),
           },
         },
-        // What was left out is no result: the run itself was incomplete.
+        // An omission is no result: it says that the run was incomplete.
         ...(omitted.length > 0 && {
           invocations: [
             {
@@ -83,7 +89,7 @@ export const sarifLog = (
             },
           ],
         }),
-        results: all.map(([finding, count]) => {
+        results: counted.map(([finding, count]) => {
           const frames = framesOfFinding(finding, symbols)
           const source = sourceOf(frames)
           return {

@@ -1,17 +1,18 @@
 /*
- * Suppressions, in the form of valgrind's files: blocks of
+ * Suppression files of `userdma check --suppressions`, in the form of valgrind's. A file has blocks such as
  *
  *   {
- *      a name for people
+ *      the name of the block
  *      stale-rkey
  *      fun:ibv_post_send
  *      ...
  *      src:client.c:42
  *   }
  *
- * The second line is the finding's id, or `*`. The others match the innermost frames of its stack in order: `fun:` a
- * function, `obj:` a program or library, `src:` a source file, with or without a line; `*` and `?` are wildcards, `...`
- * is any number of frames. A block without frames matches every stack. Lines that begin with `#` are comments.
+ * The first line is free text. The second line is the id of a finding, or `*` for all. The further lines match the
+ * frames of its stack in order, from the innermost on: `fun:` a function, `obj:` a program or library, `src:` a source
+ * file with or without a line, `...` any number of frames. `*` and `?` are wildcards. A block without frames matches
+ * every stack. Lines that begin with `#` are comments.
  */
 import { type Finding, findingIds } from '../../spec/check/findings.ts'
 import type { Frame, Symbols } from '../../trace/findings.ts'
@@ -26,6 +27,7 @@ export interface Suppression {
   readonly frames: readonly FramePattern[]
 }
 
+/** Matches the whole of a text; `*` and `?` are wildcards. */
 const wildcard = (text: string): RegExp =>
   new RegExp(
     `^${text
@@ -34,12 +36,12 @@ const wildcard = (text: string): RegExp =>
       .replace(/\?/g, '.')}$`,
   )
 
-/** `where`: file and line, which begin each error message. */
-const parseFrame = (text: string, where: string): FramePattern => {
+/** `position`: FILE:LINE, with which error messages begin. */
+const parseFrame = (text: string, position: string): FramePattern => {
   if (text === '...') return '...'
   const [, kind, pattern] = /^(fun|obj|src):(.+)$/.exec(text) ?? []
   if (kind === undefined || pattern === undefined)
-    throw new Error(`${where}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE] or ...`)
+    throw new Error(`${position}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE] or ...`)
   return { kind: kind as 'fun' | 'obj' | 'src', pattern: wildcard(pattern) }
 }
 
@@ -50,29 +52,29 @@ export const parseSuppressions = (text: string, file: string): Suppression[] => 
   let begin = 0
   text.split('\n').forEach((raw, i) => {
     const line = raw.trim()
-    const where = `${file}:${i + 1}`
+    const position = `${file}:${i + 1}`
     if (line === '' || line.startsWith('#')) return
     if (line === '{') {
-      if (block !== undefined) throw new Error(`${where}: "{" within the block of line ${begin}`)
+      if (block !== undefined) throw new Error(`${position}: "{" within the block of line ${begin}`)
       block = []
       begin = i + 1
-    } else if (block === undefined) throw new Error(`${where}: "${line}" is outside a block of { and }`)
+    } else if (block === undefined) throw new Error(`${position}: "${line}" is outside a block of { and }`)
     else if (line !== '}') block.push(line)
     else {
       const [name, id, ...frames] = block
       if (name === undefined || id === undefined)
-        throw new Error(`${where}: the block of line ${begin} needs a name and the id of a finding`)
+        throw new Error(`${position}: the block of line ${begin} needs a name and the id of a finding`)
       if (id !== '*' && !findingIds.some(known => known === id))
-        throw new Error(`${where}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
-      found.push({ name, id, frames: frames.map(frame => parseFrame(frame, where)) })
+        throw new Error(`${position}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
+      found.push({ name, id, frames: frames.map(frame => parseFrame(frame, position)) })
       block = undefined
     }
   })
-  if (block !== undefined) throw new Error(`${file}:${begin}: the block has no end`)
+  if (block !== undefined) throw new Error(`${file}:${begin}: the block has no }`)
   return found
 }
 
-const fits = (pattern: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
+const matchesFrame = (pattern: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
   switch (pattern.kind) {
     case 'fun':
       return pattern.pattern.test(frame.function)
@@ -86,27 +88,29 @@ const fits = (pattern: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
   }
 }
 
-const matchFrames = (patterns: readonly FramePattern[], frames: readonly Frame[]): boolean => {
+/** Whether the patterns match the innermost frames. */
+const matchesFrames = (patterns: readonly FramePattern[], frames: readonly Frame[]): boolean => {
   const [first, ...rest] = patterns
   if (first === undefined) return true
-  if (first === '...') return matchFrames(rest, frames) || (frames.length > 0 && matchFrames(patterns, frames.slice(1)))
+  if (first === '...')
+    return matchesFrames(rest, frames) || (frames.length > 0 && matchesFrames(patterns, frames.slice(1)))
   const [frame, ...outer] = frames
-  return frame !== undefined && fits(first, frame) && matchFrames(rest, outer)
+  return frame !== undefined && matchesFrame(first, frame) && matchesFrames(rest, outer)
 }
 
-/** The first suppression that matches a finding with this stack. */
+/** The first suppression that matches a finding with this id and stack. */
 export const suppressionOf = (
-  all: readonly Suppression[],
+  suppressions: readonly Suppression[],
   id: string,
   frames: readonly Frame[],
 ): Suppression | undefined =>
-  all.find(known => (known.id === '*' || known.id === id) && matchFrames(known.frames, frames))
+  suppressions.find(known => (known.id === '*' || known.id === id) && matchesFrames(known.frames, frames))
 
-/** The stack that suppressions match: of all moments, one behind the other. */
+/** The stack that suppressions match: the stacks of all moments of a finding, concatenated. */
 export const framesOfFinding = ({ moments }: Pick<Finding, 'moments'>, symbols: Symbols): Frame[] =>
   moments.flatMap(({ stack }) => symbols.framesOf(stack))
 
-/** Innermost frames of a generated block: enough to tell places apart. */
+/** Maximum frames of a generated block, the innermost ones. */
 const MAX_FRAMES = 24
 
 const frameLine = ({ function: name, object, file, line }: Frame): string => {
@@ -115,7 +119,7 @@ const frameLine = ({ function: name, object, file, line }: Frame): string => {
   return object === undefined ? '...' : `obj:${object}`
 }
 
-/** A block that suppresses this finding at this place. */
+/** A block that suppresses this finding with this stack (`--gen-suppressions`). */
 export const suppressionBlock = (
   finding: Pick<Finding, 'id' | 'device' | 'moments' | 'program'>,
   symbols: Symbols,

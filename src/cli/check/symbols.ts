@@ -1,27 +1,29 @@
 /*
- * Frames of programs as text: `FILE+0xOFFSET SYMBOL` becomes function, file and line, by addr2line or llvm-symbolizer
- * if one of them is installed and the file has debug information. V8's frames are text already.
+ * Finds function, source file and line of the frames of a stack. For a frame of a C program, `FILE+0xOFFSET SYMBOL`, it
+ * runs addr2line or llvm-symbolizer, if one of them is installed; without debug information only SYMBOL is known. A
+ * frame of V8 contains function, file and line already.
  */
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
-const NATIVE = /^(.+)\+(0x[0-9a-f]+) ?(\S*)$/
+/** A frame of a C program. */
+const NATIVE_FRAME = /^(.+)\+(0x[0-9a-f]+) ?(\S*)$/
 /**
- * Both tools print for each address the address, and then pairs of lines, function and source line, innermost inlined
- * function first.
+ * The tools, with their options. Both print each address, followed by pairs of lines: function, and FILE:LINE. There
+ * are several pairs if functions were inlined, the innermost first.
  */
 const tools = [
   ['addr2line', '-a', '-f', '-C', '-i', '-e'],
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
 ] as const
 /**
- * Time limits in milliseconds, of one look-up and of all together: a tool takes about a minute for gigabytes of debug
- * information, and the command waits for it. A file whose look-up times out is not looked up again.
+ * Time limits in milliseconds, of one look-up (`one`) and of all together (`all`): a tool takes about a minute for
+ * gigabytes of debug information, and the command waits for it. A file whose look-up times out is not looked up again.
  */
 const TIMEOUTS = { one: 20_000, all: 60_000 } as const
-/** Bytes of a tool's output. */
+/** Maximum bytes of a tool's output. */
 const MAX_OUTPUT = 2 ** 26
 
 const shortPath = (path: string): string => {
@@ -29,7 +31,8 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') ? path : short
 }
 
-const placeOf = (text: string): Pick<Frame, 'file' | 'line'> => {
+/** File and line of FILE:LINE; empty if the tool does not know them (`??:0`). */
+const sourceOf = (text: string): Pick<Frame, 'file' | 'line'> => {
   const match = /^(.*):(\d+)/.exec(text)
   return match === null || match[1] === '??' || match[2] === '0'
     ? {}
@@ -47,8 +50,8 @@ const parseOutput = (output: string, addresses: readonly string[]): Map<string, 
       frames = []
       found.set(addresses[next++] ?? line, frames)
     } else if (line !== '' && i + 1 < lines.length) {
-      const place = placeOf(lines[++i]!)
-      if (line !== '??' || place.file !== undefined) frames.push({ function: line === '??' ? '' : line, ...place })
+      const source = sourceOf(lines[++i]!)
+      if (line !== '??' || source.file !== undefined) frames.push({ function: line === '??' ? '' : line, ...source })
     }
   }
   return found
@@ -63,29 +66,34 @@ const isFile = (path: string): boolean => {
   }
 }
 
-/** Libraries whose internal functions are not shown: they do not help the author of a program. */
-const INNER = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
+/** The verbs libraries, whose internal functions do not help the author of a program. */
+const VERBS_LIBRARIES = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
-/** Removes the internal functions of the verbs libraries, except the outermost with a name, and the callers of main. */
-const trim = (frames: readonly Frame[]): readonly Frame[] => {
-  const first = frames.findIndex(({ object }) => object === undefined || !INNER.test(object))
+/**
+ * Removes frames that do not help: of the innermost frames in verbs libraries all but the outermost with a name, which
+ * the program has called, and the callers of main.
+ */
+const trimFrames = (frames: readonly Frame[]): readonly Frame[] => {
+  const first = frames.findIndex(({ object }) => object === undefined || !VERBS_LIBRARIES.test(object))
   const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
   const outer = first < 0 ? [] : frames.slice(first)
   const main = outer.findIndex(({ function: name }) => name === 'main')
   return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
+/** The result keeps the frames that it has looked up. */
 export const createSymbols = (timeouts: { readonly one: number; readonly all: number } = TIMEOUTS): Symbols => {
-  let left = timeouts.all
+  /** Milliseconds. */
+  let remaining = timeouts.all
   /** Files that are not looked up again. */
   const slow = new Set<string>()
   /** Frames by file and address. */
-  const known = new Map<string, Map<string, readonly Frame[]>>()
+  const cached = new Map<string, Map<string, readonly Frame[]>>()
 
-  /** Looks up the addresses of one file that are not in `known`. */
+  /** Looks up the addresses of one file that are not in `cached`. */
   const lookUp = (object: string, addresses: readonly string[]): void => {
-    const ofObject = known.get(object) ?? new Map<string, readonly Frame[]>()
-    known.set(object, ofObject)
+    const ofObject = cached.get(object) ?? new Map<string, readonly Frame[]>()
+    cached.set(object, ofObject)
     const missing = [...new Set(addresses)].filter(address => !ofObject.has(address))
     if (missing.length === 0) return
     for (const address of missing) ofObject.set(address, [])
@@ -93,16 +101,16 @@ export const createSymbols = (timeouts: { readonly one: number; readonly all: nu
     const path = resolve(object)
     if (slow.has(path) || !isFile(path)) return
     for (const [tool, ...args] of tools) {
-      if (left <= 0) return
+      if (remaining <= 0) return
       const start = performance.now()
       const { status, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
-        timeout: Math.ceil(Math.min(timeouts.one, left)),
+        timeout: Math.ceil(Math.min(timeouts.one, remaining)),
         killSignal: 'SIGKILL',
         maxBuffer: MAX_OUTPUT,
         stdio: ['ignore', 'pipe', 'ignore'],
       })
-      left -= performance.now() - start
+      remaining -= performance.now() - start
       if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
         slow.add(path)
         return
@@ -117,20 +125,20 @@ export const createSymbols = (timeouts: { readonly one: number; readonly all: nu
     framesOf(stack) {
       const byObject = new Map<string, string[]>()
       for (const frame of stack) {
-        const [, object, address] = NATIVE.exec(frame) ?? []
+        const [, object, address] = NATIVE_FRAME.exec(frame) ?? []
         if (object === undefined || address === undefined) continue
         byObject.set(object, [...(byObject.get(object) ?? []), address])
       }
       for (const [object, addresses] of byObject) lookUp(object, addresses)
       const frames = stack.flatMap((frame): readonly Frame[] => {
-        const [, object, address, symbol] = NATIVE.exec(frame) ?? []
+        const [, object, address, symbol] = NATIVE_FRAME.exec(frame) ?? []
         if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]
-        const found = known.get(object)?.get(address) ?? []
+        const found = cached.get(object)?.get(address) ?? []
         return found.length > 0
           ? found.map(known => ({ ...known, function: known.function || symbol || '', object }))
           : [{ function: symbol ?? '', object }]
       })
-      return trim(frames)
+      return trimFrames(frames)
     },
   }
 }

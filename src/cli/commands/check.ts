@@ -21,7 +21,7 @@ import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { packageVersion } from '../places.ts'
+import { packageVersion } from '../paths.ts'
 import { preloadedLibraries } from '../program/program.ts'
 import { checkProgram, runUnder } from './run.ts'
 
@@ -38,11 +38,11 @@ export interface CheckOptions extends JoinOptions {
   readonly genSuppressions?: boolean
 }
 
-/** A program that the user interrupts: shells end loops then. */
+/** The exit status after Ctrl-C, which is kept: shells then end the loop or script that runs the command. */
 const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
 const failLimitOf = (text: string): FailLimit => {
-  const found = failLimits.find(one => one === text)
+  const found = failLimits.find(limit => limit === text)
   if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${failLimits.join(', ')}`)
   return found
 }
@@ -57,8 +57,11 @@ const readSuppressions = (paths: readonly string[]) => {
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
-/** Decides about findings. `fail`: the finding is shown, and decides the exit status. */
-export const findingJudge = (
+/**
+ * Returns a function that decides what happens to a finding: `hide` (a note that was not asked for), `suppress` (it is
+ * counted), `show`, or `fail`: it is shown, and the exit status is FOUND_STATUS.
+ */
+export const createJudge = (
   { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,
   symbols: Symbols,
 ) => {
@@ -71,6 +74,7 @@ export const findingJudge = (
   }
 }
 
+/** The command. */
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   if (options.genSuppressions && options.json)
     throw new UsageError('--gen-suppressions and --json exclude each other: a block follows the text of its finding')
@@ -78,18 +82,18 @@ export const check = async (program: string, args: readonly string[], options: C
   const recording = { stacks: true, events: options.races === true }
   preloadedLibraries(recording)
   const symbols = createSymbols()
-  const judge = findingJudge(options, symbols)
+  const judge = createJudge(options, symbols)
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
   const print = output.write
   const shown: Finding[] = []
   let suppressed = 0
-  let isFound = false
+  let hasFailure = false
   const onFinding = (finding: Finding): void => {
     const verdict = judge(finding)
     if (verdict === 'suppress') suppressed++
     if (verdict === 'suppress' || verdict === 'hide') return
-    isFound ||= verdict === 'fail'
+    hasFailure ||= verdict === 'fail'
     shown.push(finding)
     if (options.json) return
     print(`${findingText(finding, symbols)}\n`)
@@ -102,7 +106,7 @@ export const check = async (program: string, args: readonly string[], options: C
   try {
     await joined.client.findings()
     status = await runUnder(joined, program, args, recording)
-    // Messages stay in order: all findings of the program precede this reply.
+    // Messages of the session stay in order: all findings have arrived before this reply.
     const { counts, omissions, calls } = await joined.client.counts()
     const { contexts } = await joined.client.stat()
     if (isPrivate) warnRunning(contexts)
@@ -115,11 +119,11 @@ export const check = async (program: string, args: readonly string[], options: C
   } finally {
     await joined.leave()
   }
-  const isIncomplete = output.failed || sarif?.failed === true
-  process.exitCode = status === INTERRUPTED ? status : isFound ? FOUND_STATUS : isIncomplete ? status || 1 : status
+  const isIncomplete = output.hasFailed || sarif?.hasFailed === true
+  process.exitCode = status === INTERRUPTED ? status : hasFailure ? FOUND_STATUS : isIncomplete ? status || 1 : status
 }
 
-/** Programs that are still running, such as daemons, have contexts of a private daemon that ends now. */
+/** Warns if programs still run, in the background for example: the private daemon that serves them ends now. */
 const warnRunning = (contexts: number): void => {
   if (contexts > 0)
     process.stderr.write(
@@ -127,19 +131,20 @@ const warnRunning = (contexts: number): void => {
     )
 }
 
+/** The last lines of the output. `hasCalls`: a program has used a device. */
 const summary = (
   counted: readonly (readonly [Finding, number])[],
   suppressed: number,
   omissions: readonly Omission[],
-  isUsed: boolean,
+  hasCalls: boolean,
 ): string => {
   const kinds = [...severities]
     .reverse()
     .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
     .map(([severity, found]) => plural(found.length, severity))
-  // Without this, a program that was never checked would look correct.
-  const nothing = isUsed ? 'no findings' : 'no findings: no program made a call of verbs'
+  // A program that made no calls was not checked, so the summary must not look like a success.
+  const nothing = hasCalls ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = counted.filter(([, count]) => count > 1)
   return [
     `userdma check: ${kinds.length === 0 ? nothing : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,

@@ -13,7 +13,7 @@ import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
 import { messageOf, UsageError } from '../fail.ts'
-import { removeFolder } from '../places.ts'
+import { removeFolder } from '../paths.ts'
 import { FAILED, NOTE, READY } from '../start.ts'
 
 /** As commander parses them. */
@@ -27,21 +27,23 @@ export interface DaemonOptions extends ConfigOptions {
   readonly allowGroup?: readonly string[]
 }
 
-const accounts = (kind: 'user' | 'group', given: readonly string[] = []): readonly number[] =>
-  given.map(text => {
+/** The ids of users or groups that are given by name or number. Throws UsageError. */
+const accountIds = (kind: 'user' | 'group', texts: readonly string[] = []): readonly number[] =>
+  texts.map(text => {
     const number = /^\d+$/.test(text) ? Number(text) : accountId(kind, text)
-    if (number === undefined || number >= NOBODY)
+    if (number === undefined || number >= INVALID_ID)
       throw new UsageError(
         `--allow-${kind} "${text}": there is no such ${kind}; give a name or a number below 2^32 - 1`,
       )
     return number
   })
 
-/** (uid_t) -1, which is not a valid user. */
-const NOBODY = 2 ** 32 - 1
+/** (uid_t) -1, which is no valid id of a user or group. */
+const INVALID_ID = 2 ** 32 - 1
 
-const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
-  const served = { users: accounts('user', allowUser), groups: accounts('group', allowGroup) }
+/** The users and groups that the daemon serves beside its own user. Throws UsageError. */
+const servedAccounts = ({ allowUser, allowGroup }: DaemonOptions): Served => {
+  const served = { users: accountIds('user', allowUser), groups: accountIds('group', allowGroup) }
   if (isShared(served) && process.geteuid?.() !== 0)
     throw new UsageError(
       `--allow-user and --allow-group are for root's daemon: a daemon of user ${process.geteuid?.()} cannot access the memory of other users' programs`,
@@ -49,8 +51,8 @@ const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   return served
 }
 
-/** The process that serves the socket; undefined if it is not a userdma daemon. */
-const owner = async (socket: string): Promise<string | undefined> => {
+/** The process that serves the socket, with its devices, as text; undefined if it is not a userdma daemon. */
+const serverText = async (socket: string): Promise<string | undefined> => {
   try {
     const client = await openSession(socket)
     try {
@@ -64,11 +66,11 @@ const owner = async (socket: string): Promise<string | undefined> => {
   }
 }
 
-/** Adds the daemon that serves the socket to an error "in use". */
-const explain = async (error: unknown, socket: string): Promise<unknown> => {
-  // For other errors no connection is attempted: the socket may be our own, which does not answer.
+/** An error with a better message if another daemon serves the socket; otherwise the error itself. */
+const withServer = async (error: unknown, socket: string): Promise<unknown> => {
+  // After another error the socket may already be our own: a connection to it would never be answered.
   if (!(error instanceof SocketInUseError)) return error
-  const server = await owner(socket)
+  const server = await serverText(socket)
   return server === undefined
     ? error
     : new Error(
@@ -81,11 +83,12 @@ const explain = async (error: unknown, socket: string): Promise<unknown> => {
  * Errors of event loop callbacks are contained at their source (daemon/containment.ts). What remains, for example an
  * unhandled rejection, belongs to no session or device that could be ended: it is logged, and the daemon continues.
  */
-const logStrayFaults = (): void => {
+const logUncaughtErrors = (): void => {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const)
     process.on(event, error => console.error(`userdma daemon: ${event}:`, error))
 }
 
+/** Resolves at the first SIGINT, SIGTERM or SIGHUP; the second one ends the process. */
 const stopSignal = (): Promise<undefined> =>
   new Promise(resolve => {
     let isStopping = false
@@ -98,26 +101,27 @@ const stopSignal = (): Promise<undefined> =>
     }
   })
 
+/** The command. Ends the process. */
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
   const config = fullConfig(await wantedConfig(options))
-  const served = servedBy(options)
+  const served = servedAccounts(options)
   const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
   const stopped = stopSignal()
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
-    const explained = await explain(error, socket)
-    // The command that started this daemon reads the line, also if the log cannot be written.
+    const explained = await withServer(error, socket)
+    // The command that started this daemon shows this line. The log may be unwritable (ENOSPC).
     if (options.endWithLastClient) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
     throw explained
   })
-  // A signal arrived while the start waited for its lock: it has created nothing that must be removed.
+  // A signal came while the start waited for the lock of the socket: nothing was created that must be removed.
   if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
-  logStrayFaults()
-  // Background daemons write a log, whose first and last lines are these.
+  logUncaughtErrors()
+  // A background daemon writes a log; these notes are its first and last lines.
   const note = (what: string): void => {
     if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
   }

@@ -3,21 +3,22 @@
  * calls and packets.
  *
  * It runs under a private daemon, which ends with it. Without the programs it connects two queue pairs in this process
- * instead (demo-inside.ts), and says what is missing.
+ * instead (demo-in-process.ts), and says what is missing.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { hasNative } from '../../host/native.ts'
 import type { TraceRecord } from '../../uapi/tool.ts'
-import { blank, cut, heading, output, paragraph, prompt } from '../demo-format.ts'
+import { blank, heading, line, output, paragraph, prompt } from '../demo-format.ts'
 import { type Joined, joinDaemon } from '../join.ts'
 import { freePort, untilListening } from '../listening.ts'
-import { privateFolder, removeFolder, shimLibrary } from '../places.ts'
+import { privateFolder, removeFolder, shimLibrary } from '../paths.ts'
 import { programEnvironment, requireProgram } from '../program/program.ts'
 import { firstMessages, timeline } from '../timeline.ts'
 import { newTag } from './trace.ts'
 
+/** Number of messages whose calls and packets are shown. */
 const MESSAGES = 2
 
 /** As commander parses them. */
@@ -47,6 +48,7 @@ const missingPrerequisites = (): string[] => {
   return problems
 }
 
+/** A program that has ended. `output`: standard output and standard error. */
 interface Finished {
   readonly pid: number
   readonly status: number | null
@@ -58,6 +60,7 @@ interface Started {
   kill(): void
 }
 
+/** Starts a program under the daemon. `tag`: its calls are traced. */
 const start = (joined: Joined, tag: string | undefined, program: string, args: readonly string[]): Started => {
   const env = programEnvironment(joined.client.socket, { tag })
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
@@ -89,12 +92,13 @@ const showDevice = async (joined: Joined): Promise<void> => {
   requireSuccess('ibv_devinfo', finished)
 }
 
-interface Conversation {
+/** The two programs that exchange data. */
+interface Exchange {
   readonly server: Finished
   readonly client: Finished
 }
 
-const converse = async (joined: Joined, tag: string, link: string): Promise<Conversation> => {
+const exchangeData = async (joined: Joined, tag: string, link: string): Promise<Exchange> => {
   heading('2. Two programs exchange data')
   paragraph(
     `ibv_rc_pingpong, unmodified too, is started twice: a server, and a client that sends it 2000 bytes and gets as many back, four times. The data moves from memory to memory, as RoCEv2 packets ${link === 'memory' ? 'inside the daemon' : 'through UDP sockets'}.`,
@@ -107,9 +111,9 @@ const converse = async (joined: Joined, tag: string, link: string): Promise<Conv
     await untilListening(port, server.ended)
     const client = await start(joined, tag, 'ibv_rc_pingpong', [...args, 'localhost']).ended
     if (client.status !== 0) server.kill()
-    const conversation = { server: await server.ended, client }
+    const exchange = { server: await server.ended, client }
     for (const [name, words, finished] of [
-      ['server', args, conversation.server],
+      ['server', args, exchange.server],
       ['client', [...args, 'localhost'], client],
     ] as const) {
       prompt(`ibv_rc_pingpong ${words.join(' ')}    (${name})`)
@@ -117,14 +121,14 @@ const converse = async (joined: Joined, tag: string, link: string): Promise<Conv
       blank()
     }
     requireSuccess('the client', client)
-    requireSuccess('the server', conversation.server)
-    return conversation
+    requireSuccess('the server', exchange.server)
+    return exchange
   } finally {
     server.kill()
   }
 }
 
-const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Conversation): void => {
+const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { server, client }: Exchange): void => {
   heading('3. What happened')
   paragraph(
     'Each line is a call of a program to its device, or a packet. The first calls make the objects (protection domain, memory region, completion queue, queue pair), modify connects the queue pairs; then postSend rings the doorbell and packets go: requests and completions themselves pass through shared memory. (The call that is refused is libibverbs asking how it may call.) Shown up to the end of the first exchange, cut to one line; times are in milliseconds.',
@@ -137,9 +141,9 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   const entries = timeline(records, capture, names)
   const shown = firstMessages(entries, MESSAGES)
   const start = entries[0]?.time ?? 0
-  for (const { kind, time, program: who, text } of shown) {
-    const at = ((time - start) / 1000).toFixed(3).padStart(9)
-    cut(`${at}  ${who.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
+  for (const { kind, time, program: name, text } of shown) {
+    const milliseconds = ((time - start) / 1000).toFixed(3).padStart(9)
+    line(`${milliseconds}  ${name.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
   }
   const rest = entries.slice(shown.length)
   const packets = rest.filter(({ kind }) => kind === 'packet').length
@@ -147,21 +151,22 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy the objects.`)
 }
 
-/** Maximum number of queries whether the daemon has no objects left, and milliseconds between them. */
+/** Maximum number of queries whether the daemon has no contexts left, and milliseconds between them. */
 const MAX_QUERIES = 100
-const INTERVAL = 20
+const QUERY_MS = 20
 
-/** Queries the daemon until it has no contexts; it notices the end of programs with a short delay. */
-const cleanedUp = async ({ client }: Joined) => {
+/** The stat of the daemon once it has no contexts: it notices the end of programs with a short delay. */
+const statAfterCleanup = async ({ client }: Joined) => {
   let stat = await client.stat()
   for (let queries = 0; stat.contexts > 0 && queries < MAX_QUERIES; queries++) {
-    await new Promise(resolve => setTimeout(resolve, INTERVAL))
+    await new Promise(resolve => setTimeout(resolve, QUERY_MS))
     stat = await client.stat()
   }
   return stat
 }
 
-const withPrograms = async (options: DemoOptions): Promise<void> => {
+/** The full demo, with programs of Debian. */
+const demoWithPrograms = async (options: DemoOptions): Promise<void> => {
   const folder = privateFolder()
   const path = join(folder, 'packets.pcapng')
   const capture = openSync(path, 'w')
@@ -179,10 +184,10 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
       await showDevice(joined)
       const tag = newTag()
       await joined.client.trace(tag, capture)
-      const conversation = await converse(joined, tag, options.link ?? 'memory')
+      const exchange = await exchangeData(joined, tag, options.link ?? 'memory')
       // All calls and packets precede this reply.
-      const { contexts, devices } = await cleanedUp(joined)
-      showTimeline(records, readFileSync(path), conversation)
+      const { contexts, devices } = await statAfterCleanup(joined)
+      showTimeline(records, readFileSync(path), exchange)
       heading('4. Cleaned up')
       const objects = devices.flatMap(device => Object.values(device.objects)).reduce((sum, count) => sum + count, 0)
       paragraph(
@@ -207,8 +212,8 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
   heading('userdma: RDMA without hardware')
   const problems = missingPrerequisites()
-  if (problems.length === 0) return withPrograms(options)
-  await (await import('./demo-inside.ts')).demoInside()
+  if (problems.length === 0) return demoWithPrograms(options)
+  await (await import('./demo-in-process.ts')).demoInProcess()
   heading('What was left out')
   paragraph('The full demo runs unmodified programs of Debian in processes of their own. For it, this machine lacks:')
   blank()

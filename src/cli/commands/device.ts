@@ -4,12 +4,12 @@
  */
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
 import { orUsageError } from '../config.ts'
-import { type QueryOptions, queryStat } from './stat.ts'
+import { printFromDaemon, type QueryOptions } from './stat.ts'
 
-/** Adds a device to a daemon. Throws UsageError if the text is not a device. */
+/** Adds a device to a daemon. `text`: NAME@ADDRESS or NAME. Throws UsageError if it is no such text. */
 export const addDevice = async (text: string, options: QueryOptions): Promise<void> => {
   const add = await orUsageError(() => parseDevice(text))
-  await queryStat(options, async client => {
+  await printFromDaemon(options, async client => {
     await client.changeDevices({ add })
     return ''
   })
@@ -17,7 +17,7 @@ export const addDevice = async (text: string, options: QueryOptions): Promise<vo
 
 /** Removes a device from a daemon, even while programs use it. */
 export const removeDevice = (remove: string, options: QueryOptions): Promise<void> =>
-  queryStat(options, async client => {
+  printFromDaemon(options, async client => {
     await client.changeDevices({ remove })
     return ''
   })

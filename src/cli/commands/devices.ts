@@ -1,16 +1,16 @@
 /*
- * `userdma devices`: lists the devices of a daemon, from its system-wide device (R13).
+ * `userdma devices`: lists the devices of a daemon, as its system-wide device describes them (R13).
  */
 import { classes } from '../../spec/classes.ts'
 import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
-import { type QueryOptions, queryStat } from './stat.ts'
+import { printFromDaemon, type QueryOptions } from './stat.ts'
 
 /** A device, and its network address if it has one. */
 export interface ListedDevice extends DeviceEntry {
   readonly address: string | undefined
 }
 
-const HEAD = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
+const HEADS = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
 
 /** The output of `userdma devices`: a table. */
 export const devicesText = (devices: readonly ListedDevice[]): string => {
@@ -23,8 +23,8 @@ export const devicesText = (devices: readonly ListedDevice[]): string => {
     nodeGuid,
     address ?? '-',
   ])
-  const widths = HEAD.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]!.length)))
-  return [HEAD, ...rows]
+  const widths = HEADS.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]!.length)))
+  return [HEADS, ...rows]
     .map(
       row =>
         `${row
@@ -35,10 +35,12 @@ export const devicesText = (devices: readonly ListedDevice[]): string => {
     .join('')
 }
 
-const nameOf = (id: number): string => classes.find(cls => cls.id === id)?.name ?? `0x${id.toString(16)}`
+/** The name of a class; its id in hexadecimal if it is a driver's own. */
+const classNameOf = (id: number): string => classes.find(cls => cls.id === id)?.name ?? `0x${id.toString(16)}`
 
+/** The command. */
 export const devices = (options: QueryOptions): Promise<void> =>
-  queryStat(options, async client => {
+  printFromDaemon(options, async client => {
     const { devices: configured } = await client.config()
     const system = openSystem({ socket: client.socket })
     try {
@@ -47,7 +49,7 @@ export const devices = (options: QueryOptions): Promise<void> =>
         .map(entry => ({ ...entry, address: configured.find(({ name }) => name === entry.name)?.address }))
       if (!options.json) return devicesText(found)
       return `${JSON.stringify(
-        found.map(({ classes: ids, ...rest }) => ({ ...rest, classes: ids.map(nameOf) })),
+        found.map(({ classes: ids, ...rest }) => ({ ...rest, classes: ids.map(classNameOf) })),
         null,
         2,
       )}\n`

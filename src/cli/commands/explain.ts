@@ -10,18 +10,20 @@ import { UsageError } from '../fail.ts'
 
 const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)
 
+/** The lines about a finding. */
 const findingPage = (id: FindingId): string[] => {
-  const { severity, title, why, advice, causes: from = [] } = findings[id]
+  const { severity, title, why, advice, causes: causeNames = [] } = findings[id]
   return [
     `${id} (${severity}): ${title}`,
     '',
     why,
     '',
     `What to do: ${advice}.`,
-    ...(from.length > 0 ? ['', `Causes in log, trace and stat: ${from.join(', ')}`] : []),
+    ...(causeNames.length > 0 ? ['', `Causes in log, trace and stat: ${causeNames.join(', ')}`] : []),
   ]
 }
 
+/** The line about a cause; arguments of its sentence as `<name>`. */
 const causeLine = (name: CauseName): string => {
   const { code, text } = causes[name]
   return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '<$1>')}`
@@ -29,21 +31,20 @@ const causeLine = (name: CauseName): string => {
 
 const isStatus = (name: StatusName | EventName): name is StatusName => Object.hasOwn(statuses, name)
 
-/** The page of a completion status or event: its meaning, findings and causes, likeliest first. */
+/** The lines about a completion status or event: its meaning, findings and causes, likeliest first. */
 const statusPage = (name: StatusName | EventName): string[] => {
   const isCause = (cause: CauseName): boolean => causes[cause].results.some(one => one === name)
   const ids = findingsOf(name)
   const notes = (Object.keys(causes) as CauseName[]).filter(
     cause => isCause(cause) && findingOfCause(cause) === undefined,
   )
-  const order = ids.length > 0 ? 'look for these, in this order' : undefined
   const noFindings = notes.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
   return [
-    `${name}: ${order ?? noFindings}`,
+    `${name}: ${ids.length > 0 ? 'look for these, in this order' : noFindings}`,
     ...(isStatus(name) ? ['', statuses[name].meaning] : []),
     ...ids.flatMap((id, i) => {
-      const { title, advice, causes: from = [] } = findings[id]
-      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...from.filter(isCause).map(causeLine)]
+      const { title, advice, causes: causeNames = [] } = findings[id]
+      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...causeNames.filter(isCause).map(causeLine)]
     }),
     ...(notes.length > 0 ? ['', ...notes.map(causeLine)] : []),
   ]

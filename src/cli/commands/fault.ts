@@ -3,25 +3,21 @@
  */
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
-import { countsText, type QueryOptions, queryStat } from './stat.ts'
+import { countsText, printFromDaemon, type QueryOptions } from './stat.ts'
 
 /**
- * The output of `userdma fault show`: rules in the syntax of `userdma fault set`, each followed by its counts after a
- * #.
+ * The output of `userdma fault show`: rules in the syntax of `userdma fault set`, each with its counts as a comment.
  */
 export const faultsText = (faults: readonly FaultStat[]): string => {
   if (faults.length === 0) return 'no faults\n'
   const width = Math.max(...faults.map(({ rule }) => rule.length))
   return faults
-    .map(({ rule, matched, ...hits }) => {
-      const what = countsText(hits)
-      return `${rule.padEnd(width)}  # of ${matched} packets: ${what}\n`
-    })
+    .map(({ rule, matched, ...hits }) => `${rule.padEnd(width)}  # of ${matched} packets: ${countsText(hits)}\n`)
     .join('')
 }
 
 export const showFaults = (options: QueryOptions): Promise<void> =>
-  queryStat(options, async client => {
+  printFromDaemon(options, async client => {
     const faults = await client.faults()
     return options.json ? `${JSON.stringify(faults, null, 2)}\n` : faultsText(faults)
   })
@@ -29,7 +25,7 @@ export const showFaults = (options: QueryOptions): Promise<void> =>
 /** Throws UsageError for invalid rules. */
 export const setFaults = async (rules: readonly string[], options: QueryOptions): Promise<void> => {
   const text = await orUsageError(() => canonicalFaults(rules))
-  await queryStat(options, async client => {
+  await printFromDaemon(options, async client => {
     await client.faults(text)
     return ''
   })

@@ -3,7 +3,7 @@
  * program's status.
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
-import { shimLibrary } from '../places.ts'
+import { shimLibrary } from '../paths.ts'
 import { preloadProblems } from '../program/preload-check.ts'
 import { programEnvironment, type Recording, requireProgram, runProgram } from '../program/program.ts'
 
@@ -17,9 +17,9 @@ export const runUnder = async (
   args: readonly string[],
   recording?: Recording,
 ): Promise<number> => {
-  let running = true
+  let isRunning = true
   void client.ended.then(() => {
-    if (!running) return
+    if (!isRunning) return
     const output = lastOutput()
     process.stderr.write(
       `userdma: the daemon at ${client.socket} (process ${client.daemon}) ended while ${program} was running${output ? `; its last output:\n${output}` : ''}\n`,
@@ -28,7 +28,7 @@ export const runUnder = async (
   try {
     return await runProgram(program, args, programEnvironment(client.socket, recording))
   } finally {
-    running = false
+    isRunning = false
   }
 }
 
@@ -41,6 +41,7 @@ export const checkProgram = (program: string, args: readonly string[]): void => 
     process.stderr.write(`userdma: ${name} will find no devices: ${problem}\n`)
 }
 
+/** The command. */
 export const run = async (program: string, args: readonly string[], options: JoinOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()

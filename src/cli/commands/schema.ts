@@ -4,6 +4,7 @@
  */
 import { classesWithClients } from '../../clients/clients.ts'
 import { knownDevices } from '../../drivers/known.ts'
+import { DRIVER_FIRST } from '../../spec/classes/ids.ts'
 import { classes } from '../../spec/classes.ts'
 import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
 import {
@@ -29,16 +30,16 @@ const neverCalled = (): never => {
   throw new Error('a device that is only described was called')
 }
 
-/** A device of every driver, only to be described. */
+/** A device of every driver; it can be described, and not called. */
 export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevices(classesWithClients(neverCalled))
 
-/** All declarations: the common classes, and drivers' own. */
+/** All declared classes: the common ones, and drivers' own. */
 export const declaredSchema = (): Schema => {
   const devices = describedDevices()
-  const own = new Map<string, ObjectClass>()
+  const driverClasses = new Map<string, ObjectClass>()
   for (const { shared } of devices)
     for (const { class: cls } of shared.byName.values())
-      if (!classes.some(({ name }) => name === cls.name)) own.set(cls.name, cls)
+      if (!classes.some(({ name }) => name === cls.name)) driverClasses.set(cls.name, cls)
   /** The system-wide device has the global classes without a driver. */
   const driversOf: DriversOf = (className, method) =>
     devices
@@ -47,7 +48,7 @@ export const declaredSchema = (): Schema => {
         return found !== undefined && (method === undefined || method in found.class.methods)
       })
       .map(({ driver }) => driver.name)
-  return schemaOf([...classes, ...own.values()], { driversOf })
+  return schemaOf([...classes, ...driverClasses.values()], { driversOf })
 }
 
 const deviceSchema = (socket: string, device: string): Schema => {
@@ -61,6 +62,7 @@ const deviceSchema = (socket: string, device: string): Schema => {
 
 // ---- text ----
 
+/** The limits of a number; empty if it has none. */
 const range = (min: number | undefined, max: number | undefined): string => {
   if (min === undefined && max === undefined) return ''
   return max === undefined ? ` ≥ ${min}` : min === undefined ? ` ≤ ${max}` : ` ${min}…${max}`
@@ -93,28 +95,35 @@ export const typeText = (type: JsonType): string => {
   }
 }
 
+/** An id of a class or attribute; those of drivers in hexadecimal. */
+const idText = (id: number): string => (id < DRIVER_FIRST ? String(id) : `0x${id.toString(16)}`)
+
+/** `arrow`: → for an input, ← for an output. */
 const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribute): string[] => [
-  `    ${arrow} ${name}${optional ? '?' : ''}: ${typeText(type)} (${id < 0x8000 ? id : `0x${id.toString(16)}`})`,
+  `    ${arrow} ${name}${optional ? '?' : ''}: ${typeText(type)} (${idText(id)})`,
   ...(type.kind === 'record' || type.kind === 'list'
     ? type.fields.map(field => `        ${String(field.offset).padStart(3)} ${field.name}: ${typeText(field.type)}`)
     : []),
 ]
 
+/** Names of the blocks of call numbers (`Block` of spec/schema/schema.ts); the last four have none. */
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
-/** A call number with its block and the number in the block. */
+/** A call number, with the name of its block and its number within the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.MANAGEMENT}`
 
-const support = (drivers: readonly string[] | undefined): string => {
+/** The drivers that have a class or method, as the end of a line. `undefined`: it is a class of the device itself. */
+const driversText = (drivers: readonly string[] | undefined): string => {
   if (drivers === undefined) return ''
   return drivers.length === 0 ? '; no driver has it' : `; ${drivers.join(', ')}`
 }
 
-const methodText = ({ name, call, drivers, in: into, out }: JsonMethod, ofClass: JsonClass['drivers']): string[] => [
-  `  ${name} (${callText(call)})${drivers?.join() === ofClass?.join() ? '' : support(drivers)}`,
-  ...into.flatMap(attribute => attributeText('→', attribute)),
+const methodText = ({ name, call, drivers, in: inputs, out }: JsonMethod, ofClass: JsonClass['drivers']): string[] => [
+  `  ${name} (${callText(call)})${drivers?.join() === ofClass?.join() ? '' : driversText(drivers)}`,
+  ...inputs.flatMap(attribute => attributeText('→', attribute)),
   ...out.flatMap(attribute => attributeText('←', attribute)),
 ]
 
+/** How calls name objects of a class. */
 const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
   handle: 'named by handles',
   fd: 'named by descriptors',
@@ -122,12 +131,15 @@ const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
 }
 export const namedBy = (identity: ObjectClass['identity']): string => NAMED[identity]
 
-/** The output of `userdma schema`: classes, their methods, with inputs (→) and outputs (←); `?` marks optional ones. */
-export const schemaText = ({ classes: all, enumerations }: Schema): string => {
-  const lines = all.flatMap(cls => [
-    `class ${cls.name} (${cls.id < 0x8000 ? cls.id : `0x${cls.id.toString(16)}`}), ${namedBy(cls.identity)}${
+/**
+ * The output of `userdma schema`: classes with their methods, inputs (→) and outputs (←), `?` behind the name of an
+ * optional one; then enumerations, large values in hexadecimal.
+ */
+export const schemaText = ({ classes: described, enumerations }: Schema): string => {
+  const lines = described.flatMap(cls => [
+    `class ${cls.name} (${idText(cls.id)}), ${namedBy(cls.identity)}${
       cls.global ? ', global' : ''
-    }${support(cls.drivers)}`,
+    }${driversText(cls.drivers)}`,
     ...cls.methods.flatMap(method => methodText(method, cls.drivers)),
     '',
   ])
@@ -140,6 +152,7 @@ export const schemaText = ({ classes: all, enumerations }: Schema): string => {
   return `${lines.join('\n')}\n`
 }
 
+/** The command. Throws UsageError. */
 export const schema = ({ socket, device, json }: SchemaOptions): void => {
   if (socket !== undefined && device === undefined)
     throw new UsageError('--socket selects a daemon; select one of its devices with --device')

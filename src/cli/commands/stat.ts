@@ -1,16 +1,16 @@
 /*
- * `userdma stat`: the objects, sessions, memory and counters of a daemon.
+ * `userdma stat`: shows the objects, sessions, memory and counters of a daemon, or its queue pairs (`--qps`).
  */
 import { otherCounts } from '../../spec/counters.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
 
-/** As commander parses them. */
+/** Options of commands that query a daemon, as commander parses them. */
 export interface QueryOptions {
   readonly socket?: string
   readonly json?: boolean
-  /** Show queue pairs instead. */
+  /** Show the queue pairs instead of the daemon. */
   readonly qps?: boolean
 }
 
@@ -36,8 +36,9 @@ export const countsText = (counts: Readonly<Record<string, number>>): string =>
 
 const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
 
+/** Memory of objects, with the processes to which most of it is charged. */
 const chargedText = ({ bytes, processes }: Stat['charged']): string => {
-  const largest = processes.slice(0, 3).map(({ pid, bytes: of }) => `process ${pid} ${bytesText(of)}`)
+  const largest = processes.slice(0, 3).map(process => `process ${process.pid} ${bytesText(process.bytes)}`)
   return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${processes.length > 3 ? ', …' : ''})`
 }
 
@@ -68,7 +69,8 @@ export const statText = (stat: Stat, socket: string): string => {
   return `${lines.join('\n')}\n`
 }
 
-export const queryStat = async (
+/** Opens a session with the daemon, and prints the text that `show` returns. */
+export const printFromDaemon = async (
   options: QueryOptions,
   show: (client: ToolClient) => Promise<string>,
 ): Promise<void> => {
@@ -80,6 +82,7 @@ export const queryStat = async (
   }
 }
 
+/** Requests in a queue, and its size. */
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
 /** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
@@ -111,16 +114,17 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** Blocked destroys, in `userdma stat --qps`. */
+/** Calls that wait before they destroy an object, at the end of `userdma stat --qps`. */
 const waitsText = (waits: readonly WaitStat[]): string =>
   waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
 
+/** The command. */
 export const stat = (options: QueryOptions): Promise<void> =>
-  queryStat(options, async client => {
+  printFromDaemon(options, async client => {
     if (options.qps) {
       const qps = await client.qps()
       return options.json ? `${JSON.stringify(qps, null, 2)}\n` : qpsText(qps) + waitsText(await client.waits())
     }
-    const found = await client.stat()
-    return options.json ? `${JSON.stringify(found, null, 2)}\n` : statText(found, client.socket)
+    const current = await client.stat()
+    return options.json ? `${JSON.stringify(current, null, 2)}\n` : statText(current, client.socket)
   })

@@ -10,13 +10,13 @@ import { closeSync } from 'node:fs'
 import { Sink } from '../../drivers/null/device.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../trace/calls.ts'
-import { classList, isSelected, type Selection } from '../../trace/select.ts'
+import { isSelected, parseClasses, type Selection } from '../../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TormentRecord, TraceEvent } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { createOutput, openOutput } from '../output-file.ts'
-import { shimLibrary } from '../places.ts'
+import { shimLibrary } from '../paths.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -32,15 +32,15 @@ export interface TraceOptions extends JoinOptions {
   readonly json?: boolean
 }
 
-/** Class names of all drivers. */
-const OWN_CLASSES = [CtxContext.name, Sink.name]
+/** Names of classes that drivers have beside the common ones. */
+const DRIVER_CLASSES = [CtxContext.name, Sink.name]
 
-/** Identifies the calls of this program. */
+/** A tag that is unique on this machine. */
 export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
 
 const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
   try {
-    return { classes: lists && classList(lists, OWN_CLASSES), errors }
+    return { classes: lists && parseClasses(lists, DRIVER_CLASSES), errors }
   } catch (error) {
     throw new UsageError((error as Error).message)
   }
@@ -62,10 +62,10 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       const selected = isSelected(record, selection)
       if (summary !== undefined) summary.add(record, selected)
       else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
-      // Lost calls are always reported.
+      // That calls were lost is reported even if this one is not selected.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
-    /** Decisions are neither calls nor errors. */
+    /** A decision of torment is neither a call of a class nor an error. */
     onTorment(record: TormentRecord): void {
       if (summary === undefined && selection.classes === undefined && !selection.errors)
         print(json ? JSON.stringify(record) : tormentLine(record))
@@ -77,6 +77,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
   }
 }
 
+/** The command. Throws UsageError. */
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
@@ -89,8 +90,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
     status = await runUnder(joined, program, args, { tag })
-    // Messages stay in order: all calls of the program precede this reply. If the daemon has ended, all have arrived
-    // too.
+    // Messages of the session stay in order: all calls of the program have arrived before this reply, or before the end
+    // of the daemon.
     await joined.client.config().catch(() => {})
     end()
   } finally {
@@ -98,5 +99,5 @@ export const trace = async (program: string, args: readonly string[], options: T
     output.close()
     if (pcap !== undefined) closeSync(pcap)
   }
-  process.exitCode = output.failed ? status || 1 : status
+  process.exitCode = output.hasFailed ? status || 1 : status
 }

@@ -1,21 +1,27 @@
 /*
- * Checks whether the dynamic linker will load the preload library into a program: otherwise the program would only
- * report that it finds no devices.
+ * Checks, before a program is started, whether the dynamic linker will load the preload library into it. Otherwise the
+ * program would only report that it finds no devices.
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { startedPrograms } from './started-programs.ts'
 
-/** ELF header constants: class 64-bit, and offsets of the needed fields. */
-const MAGIC = 0x7f454c46
-const CLASS_64 = 2
-const AT = { CLASS: 4, MACHINE: 18, PHOFF: 32, PHENTSIZE: 54, PHNUM: 56 } as const
-const HEADER_BYTES = 64
+/** \x7fELF, big-endian. */
+const ELF_MAGIC = 0x7f454c46
+const ELFCLASS64 = 2
+/** Offsets in the file header (Elf64_Ehdr): e_ident[EI_CLASS], e_machine, e_phoff, e_phentsize, e_phnum. */
+const FILE_HEADER = { CLASS: 4, MACHINE: 18, PHOFF: 32, PHENTSIZE: 54, PHNUM: 56, BYTES: 64 } as const
+/** Offsets in a program header (Elf64_Phdr): p_type, p_offset, p_filesz. */
+const PROGRAM_HEADER = { TYPE: 0, OFFSET: 8, FILESZ: 32, MIN_BYTES: 40 } as const
 const PT_INTERP = 3
+/** EM_X86_64 and EM_AARCH64, by `process.arch`. */
 const MACHINES: Readonly<Record<string, number>> = { x64: 62, arm64: 183 }
-const LONGEST_INTERPRETER = 256
+/** Maximum bytes of the path of a dynamic linker. */
+const MAX_INTERPRETER = 256
+/** S_ISUID | S_ISGID. */
 const SET_ID = 0o6000
 
+/** Reads up to `length` bytes of a file; fewer at its end. */
 const read = (fd: number, length: number, position: number): Buffer => {
   const bytes = Buffer.alloc(length)
   return bytes.subarray(0, readSync(fd, bytes, 0, length, position))
@@ -23,24 +29,28 @@ const read = (fd: number, length: number, position: number): Buffer => {
 
 /** The path of a program's dynamic linker; undefined if it has none. */
 const interpreterOf = (fd: number, header: Buffer): string | undefined => {
-  const start = Number(header.readBigUInt64LE(AT.PHOFF))
-  const size = header.readUInt16LE(AT.PHENTSIZE)
-  for (let i = 0; i < header.readUInt16LE(AT.PHNUM); i++) {
+  const start = Number(header.readBigUInt64LE(FILE_HEADER.PHOFF))
+  const size = header.readUInt16LE(FILE_HEADER.PHENTSIZE)
+  for (let i = 0; i < header.readUInt16LE(FILE_HEADER.PHNUM); i++) {
     const entry = read(fd, size, start + i * size)
-    if (entry.length < 40 || entry.readUInt32LE(0) !== PT_INTERP) continue
-    const length = Math.min(Number(entry.readBigUInt64LE(32)), LONGEST_INTERPRETER)
-    return read(fd, length, Number(entry.readBigUInt64LE(8)))
+    if (entry.length < PROGRAM_HEADER.MIN_BYTES || entry.readUInt32LE(PROGRAM_HEADER.TYPE) !== PT_INTERP) continue
+    const length = Math.min(Number(entry.readBigUInt64LE(PROGRAM_HEADER.FILESZ)), MAX_INTERPRETER)
+    return read(fd, length, Number(entry.readBigUInt64LE(PROGRAM_HEADER.OFFSET)))
       .toString('latin1')
       .replace(/\0.*$/s, '')
   }
   return undefined
 }
 
+/** Why this file will not load the preload library, as in `problemOf`. */
 const problemOfFile = (fd: number): string | undefined => {
-  const header = read(fd, HEADER_BYTES, 0)
-  if (header.length < HEADER_BYTES || header.readUInt32BE(0) !== MAGIC) return undefined
+  const header = read(fd, FILE_HEADER.BYTES, 0)
+  if (header.length < FILE_HEADER.BYTES || header.readUInt32BE(0) !== ELF_MAGIC) return undefined
   const machine = MACHINES[process.arch]
-  if (header[AT.CLASS] !== CLASS_64 || (machine !== undefined && header.readUInt16LE(AT.MACHINE) !== machine))
+  if (
+    header[FILE_HEADER.CLASS] !== ELFCLASS64 ||
+    (machine !== undefined && header.readUInt16LE(FILE_HEADER.MACHINE) !== machine)
+  )
     return 'it is built for another processor than the preload library'
   const interpreter = interpreterOf(fd, header)
   if (interpreter === undefined) return 'it is linked statically, so nothing can be preloaded'
@@ -48,7 +58,10 @@ const problemOfFile = (fd: number): string | undefined => {
   return undefined
 }
 
-/** Why this file will not load the preload library, without subject; undefined if no reason is known. */
+/**
+ * Why this program will not load the preload library: a sentence about "it"; undefined if no reason is known.
+ * `isFirst`: it is the program of the command line itself.
+ */
 const problemOf = (path: string, args: readonly string[], isFirst: boolean): string | undefined => {
   if (basename(path) === 'env' && args.some(arg => /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/.test(arg)))
     return 'it starts its program without the environment that names the preload library'
@@ -60,7 +73,7 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
       return 'it changes its user or group when it starts'
     fd = openSync(path, 'r')
   } catch {
-    // An executable file need not be readable.
+    // A file can be executable and not readable.
     return undefined
   }
   try {
@@ -75,11 +88,11 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
 export interface PreloadProblem {
   /** The program, as on the command line. */
   readonly name: string
-  /** The reason, without subject. */
+  /** Why it will not load the preload library: a sentence about "it". */
   readonly problem: string
 }
 
-/** The programs started by a command line that will not load the preload library, with reasons. */
+/** The programs that a command line starts (started-programs.ts) and that will not load the preload library. */
 export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
   const problems = new Map<string, string>()
   for (const started of startedPrograms(program, args)) {

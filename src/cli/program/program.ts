@@ -1,13 +1,13 @@
 /*
- * Runs the program of a command line transparently: it inherits input and output, gets our signals, and its exit status
- * becomes ours. Its environment names the preload library and the daemon's socket, which make the devices visible.
+ * Runs the program of a command line: it inherits input and output, gets our signals, and its exit status becomes ours.
+ * Its environment names the preload library and the daemon's socket, which make the devices visible.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
 import { constants as os } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../../spec/session.ts'
-import { freesLibrary, shimLibrary, waitsLibrary } from '../places.ts'
+import { freesLibrary, shimLibrary, waitsLibrary } from '../paths.ts'
 
 /** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
@@ -20,27 +20,28 @@ export class ProgramError extends Error {
   }
 }
 
-const isShim = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees)\.so$/.test(path)
-const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
+/** Whether a path of LD_PRELOAD is one of userdma's libraries. */
+const isOwnLibrary = (path: string): boolean => /\/libuserdma_(?:shim|waits|frees)\.so$/.test(path)
+const preloadsIn = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
-/** The environment without the preload library, for our own processes. */
+/** The environment without userdma's libraries in LD_PRELOAD, for our own processes. */
 export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   const { LD_PRELOAD: _, ...rest } = env
-  const others = preloads(env).filter(path => !isShim(path))
+  const others = preloadsIn(env).filter(path => !isOwnLibrary(path))
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
-/**
- * Reports of the preload library about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
- * of calls and posts; `events`: and the order of posts and polls.
- */
+/** What the preload library reports about the program in addition to its calls. */
 export interface Recording {
+  /** Identifies its calls for `userdma trace`. */
   readonly tag?: string | undefined
+  /** The stacks of its calls and posts. */
   readonly stacks?: boolean
+  /** Also the order of its posts and polls (the event log, spec/session.ts). Needs `stacks`. */
   readonly events?: boolean
 }
 
-/** The libraries that a program is started with, in their order. Throws an Error if one is missing. */
+/** The libraries to preload, in the order of LD_PRELOAD. Throws an Error if one is missing. */
 export const preloadedLibraries = ({ stacks = false, events = false }: Recording): string[] => [
   ...(events ? [waitsLibrary()] : []),
   shimLibrary(),
@@ -56,7 +57,7 @@ export const programEnvironment = (socket: string, recording: Recording = {}): N
   const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
   return {
     ...env,
-    LD_PRELOAD: [...preloadedLibraries(recording), ...preloads(env).filter(path => !isShim(path))].join(':'),
+    LD_PRELOAD: [...preloadedLibraries(recording), ...preloadsIn(env).filter(path => !isOwnLibrary(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
     ...(stacks && { [SessionEnv.stacks]: events ? '2' : '1' }),
@@ -95,20 +96,18 @@ export const requireProgram = (program: string): string => {
   const candidates = candidatesOf(program)
   const path = candidates.find(isExecutableFile)
   if (path !== undefined) return path
-  const found = candidates.map(path => ({ path, stat: statOf(path) })).find(({ stat }) => stat)
-  if (found) {
-    const where = found.path === program ? program : `${program}: ${found.path}`
+  const existing = candidates.map(path => ({ path, stat: statOf(path) })).find(({ stat }) => stat)
+  if (existing) {
+    const name = existing.path === program ? program : `${program}: ${existing.path}`
     throw new ProgramError(
       126,
-      found.stat?.isDirectory() ? `${where} is a folder, not a program` : `${where} is not executable for you`,
+      existing.stat?.isDirectory() ? `${name} is a folder, not a program` : `${name} is not executable for you`,
     )
   }
   throw new ProgramError(127, `${program || '""'}: there is no such program${program.includes('/') ? '' : ' in PATH'}`)
 }
 
-/**
- * Whether there is a controlling terminal: it sends SIGINT and SIGQUIT to the program too, so we must not forward them.
- */
+/** Whether there is a controlling terminal, which sends SIGINT and SIGQUIT to the program too. */
 const hasTerminal = (): boolean => {
   try {
     closeSync(openSync('/dev/tty', 'r'))
@@ -118,8 +117,10 @@ const hasTerminal = (): boolean => {
   }
 }
 
+/** Signals that the program gets from us. */
 const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
-const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
+/** Signals that the program gets from the terminal, or from us if there is none. */
+const TERMINAL_SIGNALS = ['SIGINT', 'SIGQUIT'] as const
 
 /**
  * Runs the program to its end and returns its exit status, or 128+n after signal n. Throws ProgramError if it cannot be
@@ -132,33 +133,32 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       child?.kill(signal)
     }
     const ignore = (): void => {}
-    const byTerminal = hasTerminal() ? ignore : forward
+    const terminalHandler = hasTerminal() ? ignore : forward
     const handlers: [NodeJS.Signals, (signal: NodeJS.Signals) => void][] = [
       ...FORWARDED.map((signal): [NodeJS.Signals, typeof forward] => [signal, forward]),
-      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof forward] => [signal, byTerminal]),
+      ...TERMINAL_SIGNALS.map((signal): [NodeJS.Signals, typeof forward] => [signal, terminalHandler]),
     ]
-    // Installed before the program is spawned: a signal during spawn is then ignored rather than ending this process
-    // alone.
+    // Installed before the program is spawned: a signal during spawn would otherwise end only this process.
     for (const [signal, handler] of handlers) process.on(signal, handler)
-    const settle = (): void => {
+    const removeHandlers = (): void => {
       for (const [signal, handler] of handlers) process.off(signal, handler)
     }
-    const refuse = (error: unknown): void => {
-      settle()
+    const rejectSpawn = (error: unknown): void => {
+      removeHandlers()
       const { code } = error as NodeJS.ErrnoException
-      // The file existed a moment ago, so the interpreter in its #! line is missing.
+      // The program itself was found before (`requireProgram`): the interpreter in its #! line is missing.
       if (code === 'ENOENT') reject(new ProgramError(127, `${program}: its interpreter does not exist`))
       else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
     }
     try {
       child = spawn(program, args, { env, stdio: 'inherit' })
     } catch (error) {
-      refuse(error)
+      rejectSpawn(error)
       return
     }
-    child.once('error', refuse)
+    child.once('error', rejectSpawn)
     child.once('exit', (status, signal) => {
-      settle()
+      removeHandlers()
       resolve(signal === null ? (status ?? 0) : 128 + os.signals[signal])
     })
   })

@@ -1,32 +1,32 @@
 /*
- * The programs that a command line starts, if that can be seen from the command line: the program itself, the
- * interpreter of a script, and programs started by `env`, `timeout` and the like or by `sh -c`. The contents of scripts
- * are not read.
+ * Finds the programs that a command line starts, without running it: the program itself, the interpreter of a script
+ * (its #! line), and programs that `env`, `timeout` and similar launchers or `sh -c` start. Other lines of scripts are
+ * not read.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
 import { findProgram } from './program.ts'
 
 export interface StartedProgram {
-  /** As named on the command line or in the script. */
+  /** As the command line or the script names it. */
   readonly name: string
   readonly path: string
   readonly args: readonly string[]
-  /** Set for an interpreter: the script. */
+  /** Of the interpreter of a script: the name of the script. */
   readonly interpreterOf?: string
 }
 
-/** Linux's limit on the nesting of interpreters. */
+/** Maximum nesting of interpreters, as in Linux (exec_binprm), and of launchers. */
 const MAX_DEPTH = 4
-/** Bytes of a script's first line that Linux reads. */
-const FIRST_LINE = 256
+/** Bytes of a script's first line that Linux reads (BINPRM_BUF_SIZE). */
+const FIRST_LINE_BYTES = 256
 
 /** Programs that run the first of their arguments that names a program. */
 const LAUNCHERS = new Set(['env', 'nice', 'nohup', 'numactl', 'setsid', 'stdbuf', 'taskset', 'time', 'timeout'])
 const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
 
-/** Interpreter and argument in a script's first line; undefined if the file is not a script. */
-const firstLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
+/** The interpreter in a script's #! line, and its argument; undefined if the file is not a script. */
+const interpreterLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
   let fd: number
   try {
     fd = openSync(path, 'r')
@@ -34,8 +34,8 @@ const firstLine = (path: string): { readonly interpreter: string; readonly argum
     return undefined
   }
   try {
-    const bytes = Buffer.alloc(FIRST_LINE)
-    const text = bytes.toString('latin1', 0, readSync(fd, bytes, 0, FIRST_LINE, 0))
+    const bytes = Buffer.alloc(FIRST_LINE_BYTES)
+    const text = bytes.toString('latin1', 0, readSync(fd, bytes, 0, FIRST_LINE_BYTES, 0))
     const [, interpreter, argument] = /^#![ \t]*([^ \t\n]+)[ \t]*([^\n]*?)[ \t]*(?:\n|$)/.exec(text) ?? []
     return interpreter === undefined ? undefined : { interpreter, ...(argument && { argument }) }
   } finally {
@@ -48,7 +48,7 @@ const BEFORE_COMMANDS = /^(?:\w+=.*|if|then|else|elif|while|until|do|!|\{|exec|c
 /** Placeholder for quoted text, which is not parsed. */
 const QUOTED = '\0'
 
-/** The words of each command in a shell's text; commands whose first word is quoted or expanded are omitted. */
+/** The words of each command in the text of `sh -c`; commands whose first word is quoted or expanded are omitted. */
 export const shellCommands = (text: string): readonly (readonly string[])[] =>
   text
     .replace(/\\.|'[^']*'|"(?:\\.|[^"\\])*"/gs, QUOTED)
@@ -57,12 +57,13 @@ export const shellCommands = (text: string): readonly (readonly string[])[] =>
     .map(words => words.slice(words.findIndex(word => !BEFORE_COMMANDS.test(word))))
     .filter(([word]) => word !== undefined && /^[\w./+-]+$/.test(word))
 
-/** The text of `sh -c TEXT`. */
+/** TEXT of the arguments of `sh -c TEXT`; undefined if there is none. */
 const shellText = (args: readonly string[]): string | undefined => {
   const option = args.findIndex(arg => /^-[a-zA-Z]*c$/.test(arg))
   return option >= 0 && args.slice(0, option).every(arg => /^[-+]/.test(arg)) ? args[option + 1] : undefined
 }
 
+/** Adds a program, and the programs that it starts, to `found`. `interpreterOf`: as in StartedProgram. */
 const collect = (
   name: string,
   args: readonly string[],
@@ -73,21 +74,21 @@ const collect = (
   const path = findProgram(name)
   if (path === undefined || depth > MAX_DEPTH) return
   found.push({ name, path, args, ...(interpreterOf !== undefined && { interpreterOf }) })
-  const script = firstLine(path)
+  const script = interpreterLine(path)
   if (script !== undefined) {
     const { interpreter, argument } = script
     collect(interpreter, [...(argument === undefined ? [] : [argument]), path, ...args], depth + 1, found, name)
     return
   }
   if (LAUNCHERS.has(basename(path))) {
-    const at = args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
-    if (at >= 0) collect(args[at]!, args.slice(at + 1), depth + 1, found, interpreterOf)
+    const index = args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
+    if (index >= 0) collect(args[index]!, args.slice(index + 1), depth + 1, found, interpreterOf)
   } else if (SHELLS.has(basename(path))) {
     for (const [command = '', ...rest] of shellCommands(shellText(args) ?? '')) collect(command, rest, depth + 1, found)
   }
 }
 
-/** The programs that a command line starts, itself first; empty if the program does not exist. */
+/** The programs that a command line starts, its own program first; empty if that does not exist. */
 export const startedPrograms = (program: string, args: readonly string[]): readonly StartedProgram[] => {
   const found: StartedProgram[] = []
   collect(program, args, 0, found)

@@ -1,11 +1,11 @@
 /*
- * Feeds the checker (src/check/) from a core: each call of a device, by a hook, each failure and each request. Contexts
- * of clients like the MAD layer are left out.
+ * Feeds the checker (src/check/) from a core: every call (by a hook of each device), every failure and every request.
+ * Calls and failures of contexts that belong to clients, like that of the MAD layer, are left out.
  */
 import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
+import type { BeginningCall, CheckerSources } from '../../check/detector.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
-import type { BeginningCall, TopicSources } from '../../check/topic.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
@@ -18,53 +18,53 @@ import { addressText } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { keyMemory } from './key-memory.ts'
 
-/** Facts that only the server of the calls knows. */
-export interface CheckSources extends Pick<TopicSources, 'like' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
-  /** SCRATCH_BYTES, into which the memory of programs can be read. */
+/** Facts that the daemon or library that serves the calls provides. */
+export interface CheckSources extends Pick<CheckerSources, 'like' | 'buffers' | 'lockLimit' | 'isCopiedByFork'> {
+  /** SCRATCH_BYTES bytes into which the driver reads memory of programs to hash it. */
   readonly scratch: Arena
   /** Microseconds. */
   now(): number
-  /** Contexts whose calls and failures are checked. */
+  /** Whether the calls and failures of a context are checked. */
   watches(context: Context): boolean
   /** The program of a context; undefined for the process that runs the checker. */
   program(context: Context): Program | undefined
-  /** The stack of the call that runs now, which may be asked for later. */
+  /** Captures the stack of the call that runs now; the returned function gives it, also after the call. */
   callStack(): () => Stack
-  /** The stack of the post of a request, by its queue, the queue's number and the wr_id. */
+  /** As in `CheckerSources`. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
-  /** Logs of what programs do in order; absent: races are not looked for. */
+  /** The event logs of programs; absent: the checker does not search for races. */
   readonly events?: Omit<RaceSources, 'memoryOf'>
 }
 
-/** Index of the first device with a port whose GID table matches. */
-const deviceWhere = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
+/** The index of the first device that has a port with a matching GID table; undefined: none has. */
+const deviceWithPort = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
   for (const { index, ports } of core.devices.values()) for (const { gids } of ports) if (matches(gids)) return index
   return undefined
 }
 
-/** Finds the index of the device that has a GID. */
 const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
-    deviceWhere(core, gids => findGid(gids, gid) >= 0)
+    deviceWithPort(core, gids => findGid(gids, gid) >= 0)
 
-const NONE: Stack = []
-const none = (): Stack => NONE
+const NO_STACK: Stack = []
+const noStack = (): Stack => NO_STACK
 
-const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: RequestPoll | undefined): Hook => {
+/** Reports the calls of a device to the checker. `poll`: undefined if the driver has none. */
+const hookOf = (device: Device, checker: Checker, sources: CheckSources, poll: RequestPoll | undefined): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     pre(call, object, args) {
       const { context, entry, why } = call
       if (!sources.watches(context)) return
-      if (entry.class.name === 'cq' && entry.name !== 'create') look?.cq(object)
+      if (entry.class.name === 'cq' && entry.name !== 'create') poll?.cq(object)
       if (why !== 'call') return
       const stack = sources.callStack()
-      // Taken here: an asynchronous handler ends during another call.
+      // Captured now: when an asynchronous handler ends, another call runs.
       stacks.set(call, stack)
       if (entry.name === 'create') return
-      if (entry.class.name === 'mr') look?.context(context)
-      const begun: BeginningCall = {
+      if (entry.class.name === 'mr') poll?.context(context)
+      const beginning: BeginningCall = {
         class: entry.class.name,
         method: entry.name,
         program: sources.program(context),
@@ -73,12 +73,12 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
           return stack()
         },
       }
-      checker.calling(begun, object.id)
+      checker.calling(beginning, object.id)
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
       if (!sources.watches(context)) return
-      const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : none
+      const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : noStack
       checker.called({
         time: sources.now(),
         device: device.name,
@@ -109,12 +109,12 @@ const contextOf = (core: Core, id: number): Context | undefined => {
   return undefined
 }
 
-/** Facts for topics of the checker (check/topic.ts). */
-const topicSources = (
+/** The facts for the checker; they find contexts and devices of the core by their numbers. */
+const checkerSources = (
   core: Core,
   { now, postStack, like, lockLimit, isCopiedByFork }: CheckSources,
-  looks: ReadonlyMap<number, RequestPoll>,
-): TopicSources => ({
+  polls: ReadonlyMap<number, RequestPoll>,
+): CheckerSources => ({
   now,
   ...(like && { like }),
   ...(lockLimit && { lockLimit }),
@@ -125,20 +125,21 @@ const topicSources = (
   },
   postStack(id, queue, number, wrId) {
     const context = contextOf(core, id)
-    return context === undefined ? NONE : postStack(context, queue, number, wrId)
+    return context === undefined ? NO_STACK : postStack(context, queue, number, wrId)
   },
-  look(device, id) {
+  scanContext(device, id) {
     const context = contextOf(core, id)
-    if (context !== undefined) looks.get(device)?.context(context)
+    if (context !== undefined) polls.get(device)?.context(context)
   },
-  digest: (device, request, isWhole) => looks.get(device)?.digest(request, isWhole),
+  digest: (device, request, isWhole) => polls.get(device)?.digest(request, isWhole),
 })
 
-/** A checker of the calls and requests of a core's contexts, as long as the core exists. */
+/** Creates a checker, and feeds it until the core ends. */
 export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
-  const looks = new Map<number, RequestPoll>()
+  /** By device index. */
+  const polls = new Map<number, RequestPoll>()
   const races = sources.events && { ...sources.events, memoryOf: keyMemory(core) }
-  const common = topicSources(core, sources, looks)
+  const common = checkerSources(core, sources, polls)
   const checker = new Checker(deviceWithGid(core), report, { ...common, ...(races && { races }) })
   onRegionUnmapped(core, region => {
     if (region.context !== undefined && sources.watches(region.context)) checker.unmapped(region.id)
@@ -146,12 +147,12 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
   registerClient(core, {
     name: 'check',
     add(device) {
-      const look = device.driver.watch?.(device, checker.requests, sources.scratch)
-      if (look !== undefined) looks.set(device.index, look)
-      addHook(device, hookOf(device, checker, sources, look))
+      const poll = device.driver.watch?.(device, checker.requests, sources.scratch)
+      if (poll !== undefined) polls.set(device.index, poll)
+      addHook(device, hookOf(device, checker, sources, poll))
       return true
     },
-    // The hook stays: the client is removed before the device's objects are destroyed, and the checker needs those
+    // The hook stays: the device's objects are destroyed after the client is removed, and the checker needs these
     // calls.
     remove() {},
   })
@@ -166,7 +167,7 @@ export const createChecker = (core: Core, report: (finding: Finding) => void, so
       failure,
       peerDevice:
         peer &&
-        deviceWhere(core, ({ entries }) => entries.some(entry => entry && addressText(entry.gid) === peer.address)),
+        deviceWithPort(core, ({ entries }) => entries.some(entry => entry && addressText(entry.gid) === peer.address)),
       postStack: (queue, number) => sources.postStack(context, queue, number, wrId),
     })
   })

@@ -1,15 +1,20 @@
 /*
- * Finds the memory of a key, for the checker: regions, and windows bound to them.
+ * Finds, for the checker, the memory that a key grants access to: the key of a region, or of a window bound to one.
  */
 import type { KeyedMemory } from '../../check/races/sources.ts'
 import { KeyKind, rowAt } from '../../core/memory/region-table.ts'
 import type { Core, Device } from '../../core/model.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 
-/** A look-up by the number of the device and a key; undefined for keys without memory. */
+/**
+ * Returns a look-up by device index and key. Its result is undefined if the key is unknown, or of a window that is not
+ * bound.
+ */
 export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMemory | undefined) => {
+  /** Numbers of address spaces. */
   const numbers = new WeakMap<object, number>()
-  let last = 0
+  let lastNumber = 0
+  /** Devices that were found before, by index. */
   const devices = new Map<number, Device>()
   const findDevice = (index: number): Device | undefined => {
     const known = devices.get(index)
@@ -30,7 +35,7 @@ export const keyMemory = (core: Core): ((device: number, key: number) => KeyedMe
     if (space === undefined) return undefined
     let number = numbers.get(space)
     if (number === undefined) {
-      number = ++last
+      number = ++lastNumber
       numbers.set(space, number)
     }
     const start = memory.startHi[row]! * TWO_32 + memory.startLo[row]!

@@ -1,5 +1,6 @@
 /*
- * The classes of IP over the device: interfaces, and sockets whose datagrams wait here until the program takes them.
+ * The classes of IP over the device: interfaces and sockets. The received datagrams of a socket are queued here until
+ * the program receives them.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
@@ -9,10 +10,12 @@ import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/device/ip
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
-/** Bytes charged for a waiting datagram in addition to its payload. */
+/** Bytes charged for a queued datagram in addition to its payload. */
 const DATAGRAM_OVERHEAD = 256
 
-/** Contents of the record that makes the descriptor readable; `receive` returns the datagrams. */
+/**
+ * The record that makes the socket's descriptor readable. Its contents mean nothing: `receive` returns the datagrams.
+ */
 const READABLE = new Uint8Array(8)
 
 interface Datagram {
@@ -22,17 +25,18 @@ interface Datagram {
 
 /** A program's socket. */
 class ProgramSocket {
-  readonly on: DeviceInterface
+  readonly interface: DeviceInterface
   readonly socket: EngineSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
   #freeBytes = SOCKET_ROOM
+  /** Number of datagrams that were dropped because the queue was full. */
   overflowed = 0
 
-  constructor(service: IpOverDevice, object: FdObject, on: DeviceInterface, protocol: SocketProtocol, port: number) {
+  constructor(service: IpOverDevice, object: FdObject, iface: DeviceInterface, protocol: SocketProtocol, port: number) {
     this.#object = object
-    this.on = on
-    this.socket = service.use('ip_socket.create', on, ip =>
+    this.interface = iface
+    this.socket = service.use('ip_socket.create', iface, ip =>
       ip.open(protocol, port, (from, payload) => this.#received({ from, payload })),
     )
   }
@@ -51,6 +55,7 @@ class ProgramSocket {
     if (this.#waiting.push(datagram) === 1) postRecord(this.#object, READABLE)
   }
 
+  /** Removes and returns the oldest datagram. Throws CallError EAGAIN if there is none. */
   take(): Datagram {
     const datagram = this.#waiting.shift()
     if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is pending')
@@ -60,7 +65,8 @@ class ProgramSocket {
   }
 }
 
-const bigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
+/** 64-bit attributes are bigints. */
+const toBigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
   Object.fromEntries(Object.entries<number>(counters).map(([name, value]) => [name, BigInt(value)])) as Record<
     K,
     bigint
@@ -68,32 +74,36 @@ const bigints = <K extends string>(counters: Readonly<Record<K, number>>): Recor
 
 /** `service` returns the client; called at the first call of a class. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
-  const facts = ({ port: { port, gid }, ip }: DeviceInterface) => ({ qpn: port.qpn, gid: gid.slice(), mtu: ip.mtu })
+  const linkAttributes = ({ port: { port, gid }, ip }: DeviceInterface) => ({
+    qpn: port.qpn,
+    gid: gid.slice(),
+    mtu: ip.mtu,
+  })
 
   const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
     create({ context }, object, { address, prefixLength }) {
       object.state = service().create(context, address.slice(), prefixLength)
-      return facts(object.state)
+      return linkAttributes(object.state)
     },
     query(_call, { state: iface }) {
       const { ip } = iface
       return {
-        ...facts(iface),
+        ...linkAttributes(iface),
         address: ip.prefix.address.slice(),
         prefixLength: ip.prefix.length,
         neighbours: ip.counts.neighbours,
-        statistics: bigints(ip.counters),
+        statistics: toBigints(ip.counters),
       }
     },
     destroy(_call, { state: iface }) {
-      service().end(iface)
+      service().remove(iface)
       return {}
     },
   })
 
   const socketClass = driverClass<typeof IpSocket, ProgramSocket>(IpSocket, {
-    create(_call, object, { interface: on, protocol, port = 0 }) {
-      const { state: iface } = on as CoreObject<DeviceInterface>
+    create(_call, object, { interface: interfaceObject, protocol, port = 0 }) {
+      const { state: iface } = interfaceObject as CoreObject<DeviceInterface>
       object.state = new ProgramSocket(
         service(),
         object as CoreObject as FdObject,
@@ -109,25 +119,26 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       waiting,
       overflowed: BigInt(overflowed),
     }),
-    destroy(_call, { state: { on, socket } }) {
-      // Leaves the socket's groups. An interface that was removed with its device or context has left them already.
-      if (service().has(on)) on.ip.close(socket)
+    destroy(_call, { state: { interface: iface, socket } }) {
+      // Leaves the groups of the socket. An interface that was removed with its device or context has left them
+      // already.
+      if (service().has(iface)) iface.ip.close(socket)
       return {}
     },
-    send(_call, { state: { on, socket } }, { address, port, payload }) {
-      service().use('ip_socket.send', on, (ip, now) => ip.send(socket, { address, port }, payload, now))
+    send(_call, { state: { interface: iface, socket } }, { address, port, payload }) {
+      service().use('ip_socket.send', iface, (ip, now) => ip.send(socket, { address, port }, payload, now))
       return {}
     },
     receive(_call, { state }) {
       const { from, payload } = state.take()
       return { ...from, payload }
     },
-    join(_call, { state: { on, socket } }, { group }) {
-      service().use('ip_socket.join', on, ip => ip.join(socket, group))
+    join(_call, { state: { interface: iface, socket } }, { group }) {
+      service().use('ip_socket.join', iface, ip => ip.join(socket, group))
       return {}
     },
-    leave(_call, { state: { on, socket } }, { group }) {
-      service().use('ip_socket.leave', on, ip => ip.leave(socket, group))
+    leave(_call, { state: { interface: iface, socket } }, { group }) {
+      service().use('ip_socket.leave', iface, ip => ip.leave(socket, group))
       return {}
     },
   })

@@ -1,7 +1,8 @@
 /*
- * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines with UD queue pairs of
- * devices. Each interface has a queue pair of its own; its number and the device's GID are the interface's link-layer
- * address. Removing a device ends its interfaces. The caller supplies the time.
+ * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines (src/ip) with UD queue pairs
+ * of devices. Each interface has a queue pair of its own; the number of the queue pair and a GID of the device are the
+ * link-layer address of the interface. When a device is removed, its interfaces are removed too. The caller supplies
+ * the time.
  */
 
 import { registerClient } from '../../core/devices/clients.ts'
@@ -17,11 +18,14 @@ export interface IpEnvironment {
   /** Microseconds. */
   readonly now: () => number
   readonly random: () => number
-  /** Packets wait for the devices' next poll. */
+  /** Called when packets wait for the devices' next poll. */
   readonly wake?: () => void
 }
 
 const HOP_LIMIT = 64
+/** Prefix lengths of interfaces that are created without one. */
+const DEFAULT_IPV4_PREFIX = 24
+const DEFAULT_IPV6_PREFIX = 64
 /** Maximum interfaces of all programs of one user. */
 const MAX_INTERFACES = 64
 
@@ -30,20 +34,22 @@ const MAX_INTERFACES = 64
  * of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups with the same IPv4 address
  * are distinguished by the IP address in the payload.
  */
-export const wireGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
-  isMappedIpv4(own) ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!) : mgid
+export const wireGid = (mgid: Uint8Array, localGid: Uint8Array): Uint8Array =>
+  isMappedIpv4(localGid)
+    ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!)
+    : mgid
 
 /** The queue pair of an interface, and the multicast groups that it has joined. */
 class IpPort {
   readonly gid: Uint8Array
   readonly port: DatagramPort
-  /** Uses of each link-layer group: several IP groups may map to the same one. */
+  /** How often each link-layer group was joined: several IP groups may map to the same one. */
   readonly #groups = new Map<string, number>()
 
-  /** Throws CallError. */
+  /** Throws CallError EOPNOTSUPP. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
-    const gid = others.find(iface => !isLinkLocal(iface)) ?? first
+    const gid = others.find(candidate => !isLinkLocal(candidate)) ?? first
     const port = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
     if (gid === undefined || port === undefined)
       throw new CallError(
@@ -86,7 +92,7 @@ class IpPort {
 /** An interface of a device. */
 export interface DeviceInterface {
   readonly device: Device
-  /** The program that created it; undefined for this process. */
+  /** The user of the program that created it; undefined for this process. */
   readonly user: number | undefined
   readonly ip: IpInterface
   readonly port: IpPort
@@ -109,7 +115,7 @@ export class IpOverDevice {
       },
       remove: device => {
         this.#devices.delete(device)
-        for (const iface of this.#interfaces) if (iface.device === device) this.end(iface)
+        for (const iface of this.#interfaces) if (iface.device === device) this.remove(iface)
       },
     })
   }
@@ -132,7 +138,7 @@ export class IpOverDevice {
     return next
   }
 
-  /** True if there was anything to do. */
+  /** Returns whether a timer was due. */
   onTimeout(now: number): boolean {
     let progress = false
     for (const iface of this.#interfaces) {
@@ -146,11 +152,11 @@ export class IpOverDevice {
 
   // ---- interfaces ----
 
-  /** Throws CallError. */
+  /** Creates an interface for a program's context. `address`: 16 bytes. Throws CallError. */
   create(
     { device, account }: Pick<Context, 'device' | 'account'>,
     address: Uint8Array,
-    prefixLength = isMappedIpv4(address) ? 24 : 64,
+    prefixLength = isMappedIpv4(address) ? DEFAULT_IPV4_PREFIX : DEFAULT_IPV6_PREFIX,
   ): DeviceInterface {
     if (!this.#devices.has(device))
       throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no UD queue pairs for clients`)
@@ -194,13 +200,13 @@ export class IpOverDevice {
   }
 
   /** Removes an interface; no effect when repeated. */
-  end(iface: DeviceInterface): void {
+  remove(iface: DeviceInterface): void {
     if (!this.#interfaces.delete(iface)) return
     iface.ip.shutDown()
     iface.port.port.close()
   }
 
-  /** Calls `body` with an interface, and sends the resulting packets. Throws CallError. */
+  /** Calls `body` with the engine of an interface, and sends the resulting packets. Throws CallError. */
   use<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
     if (!this.has(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
     try {
@@ -217,6 +223,7 @@ export class IpOverDevice {
     this.#flush(iface)
   }
 
+  /** Sends the packets that the engine of an interface has ready. */
   #flush({ ip, port }: DeviceInterface): void {
     let sent = false
     for (let frame = ip.pollTransmit(); frame !== undefined; frame = ip.pollTransmit()) {
@@ -227,6 +234,6 @@ export class IpOverDevice {
   }
 }
 
-/** An error of the engine is a mistake of the caller. */
+/** An IpError, which is a mistake of the program, as a CallError; other errors as they are. */
 const asCallError = (call: string, error: unknown): unknown =>
   error instanceof IpError ? new CallError(error.code, `${call}: ${error.message}`) : error

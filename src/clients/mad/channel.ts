@@ -1,19 +1,20 @@
 /*
- * Messages that wait on a channel's descriptor for the program. Each message has a record, which wakes the program and
- * is consumed with the message.
+ * The queue of received messages of a channel. Each message has a record on the channel's descriptor, which wakes the
+ * program and is consumed with the message.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { MAD_BYTES } from '../../spec/wire/mad.ts'
 
+/** A message that the program has not received. */
 export interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number
   readonly data: Uint8Array
-  /** Undefined: `data` is the header of a send that was not answered. */
+  /** Undefined: `data` is the header of a send that got no response in time. */
   readonly from: MadAddress | undefined
-  /** The sender's tag of such a send. */
+  /** The tag that the program gave to such a send. */
   readonly tag: Uint8Array | undefined
 }
 
@@ -30,12 +31,13 @@ export interface TakenMessage {
 /** Limit of the bytes of unread messages, and separately of unfinished sends, of one channel. */
 const MAX_BYTES = 8 << 20
 
-/** Contents of a record: programs read messages, not records. */
+/** A record. Its contents mean nothing: programs receive messages, not records. */
 const RECORD = new Uint8Array(8)
 
 export class MadQueue {
   readonly #channel: FdObject
   readonly #waiting: WaitingMessage[] = []
+  /** Bytes of unread messages. */
   #bytes = 0
   /** Bytes of unfinished sends. */
   #sending = 0
@@ -63,7 +65,7 @@ export class MadQueue {
     this.#sending -= length
   }
 
-  /** Adds a message. Dropped if unread messages leave no space. */
+  /** Adds a message; drops it if there is no space, or the channel is closed. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.closed || this.#bytes + bytes > MAX_BYTES) return
@@ -78,7 +80,10 @@ export class MadQueue {
     postRecord(this.#channel, RECORD)
   }
 
-  /** Returns the oldest message. EAGAIN if there is none, EINVAL if `room` is too small for its first datagram. */
+  /**
+   * Returns the oldest message for a buffer of `room` bytes. Throws CallError EAGAIN if there is none, EINVAL if the
+   * buffer is too small for its first datagram.
+   */
   take(room: number): TakenMessage {
     const [message] = this.#waiting
     if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is pending')
@@ -117,5 +122,7 @@ export class MadQueue {
   }
 }
 
-/** Bytes of a message and its bookkeeping. */
-const sizeOf = ({ data }: WaitingMessage): number => data.length + 256
+/** Bytes charged for a message in addition to its data. */
+const MESSAGE_OVERHEAD = 256
+
+const sizeOf = ({ data }: WaitingMessage): number => data.length + MESSAGE_OVERHEAD

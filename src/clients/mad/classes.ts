@@ -33,9 +33,9 @@ import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
 /** Maximum unfinished sends of one agent. */
 const MAX_OUTSTANDING = 1024
-/** Class versions are below this number. */
-const CLASS_VERSIONS = 0x83
-const MILLISECOND = 1000
+/** Linux's MAX_MGMT_VERSION: class versions are below it. */
+const MAX_MGMT_VERSION = 0x83
+const MICROSECONDS_PER_MS = 1000
 
 interface AgentState {
   readonly queue: MadQueue
@@ -43,11 +43,12 @@ interface AgentState {
   readonly rmppVersion: number
 }
 
-const refuse = (where: string, why: string): never => {
-  throw new CallError('EINVAL', `${where}: ${why}`)
+/** Throws CallError EINVAL. `subject`: the call, or an attribute of it. */
+const refuse = (subject: string, why: string): never => {
+  throw new CallError('EINVAL', `${subject}: ${why}`)
 }
 
-/** Arguments of an agent's registration. */
+/** The arguments of an agent's registration, checked. Throws CallError. */
 const optionsOf = ({
   mgmtClass,
   classVersion,
@@ -57,50 +58,54 @@ const optionsOf = ({
   flags = 0,
   qpn = GSI_QPN,
 }: In<(typeof MadAgentClass.methods)['create'], CoreObject>): MadAgentOptions => {
-  const bad = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
+  const refuseAttribute = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
   if (qpn === 0)
     throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
-  if (qpn !== GSI_QPN) bad('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
-  if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION) bad('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
-  const ownRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
-  const rmpp = rmppVersion !== 0 && !ownRmpp
+  if (qpn !== GSI_QPN) refuseAttribute('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
+  if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION)
+    refuseAttribute('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
+  const userRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
+  const rmpp = rmppVersion !== 0 && !userRmpp
   if (mgmtClass === 0) {
-    if (ownRmpp) bad('flags', 'USER_RMPP is for agents of a class')
-    return { claim: undefined, rmpp, ownRmpp }
+    if (userRmpp) refuseAttribute('flags', 'USER_RMPP is for agents of a class')
+    return { claim: undefined, rmpp, userRmpp }
   }
   if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
-    bad('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
-  if (classVersion >= CLASS_VERSIONS) bad('classVersion', `${classVersion} is not below ${CLASS_VERSIONS}`)
-  if (isVendorClass(mgmtClass) && oui === 0) bad('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
-  if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad('rmppVersion', `class ${mgmtClass} has no long messages`)
-  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, ownRmpp }
+    refuseAttribute('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
+  if (classVersion >= MAX_MGMT_VERSION)
+    refuseAttribute('classVersion', `${classVersion} is not below ${MAX_MGMT_VERSION}`)
+  if (isVendorClass(mgmtClass) && oui === 0)
+    refuseAttribute('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
+    refuseAttribute('rmppVersion', `class ${mgmtClass} has no long messages`)
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, userRmpp }
 }
 
-/** The path of an address. EINVAL; ENODATA for an empty entry of the GID table. */
+/** The path to an address. Throws CallError: EINVAL; ENODATA for an empty entry of the GID table. */
 const pathOf = (
   agent: CoreObject,
   qpn: number,
   { dgid, sgidIndex, flowLabel, trafficClass, hopLimit, isGlobal }: RecordOf<typeof QpAddress>,
 ): MadAddress => {
-  const where = 'mad_agent.send: attribute address'
-  if (!isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route')
+  const attribute = 'mad_agent.send: attribute address'
+  if (!isGlobal) refuse(attribute, 'isGlobal is 0: a RoCE path needs a global route')
   const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
   if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
-    refuse(where, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+    refuse(attribute, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
   return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
 }
 
-/** The message to send: one datagram, or an RMPP transfer. */
+/** The message to send, checked: one datagram padded to MAD_BYTES, or an RMPP transfer. Throws CallError EINVAL. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
-  const bad = (why: string) => refuse('mad_agent.send: attribute data', why)
-  if (data.length < RMPP_HEADER_BYTES) bad(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
+  const refuseData = (why: string) => refuse('mad_agent.send: attribute data', why)
+  if (data.length < RMPP_HEADER_BYTES) refuseData(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
   const { mgmtClass } = madFields(data)
   if (data.length < dataOffset(mgmtClass))
-    bad(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
+    refuseData(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
-    bad(`class ${mgmtClass} has no long messages, but the agent is registered for them`)
+    refuseData(`class ${mgmtClass} has no long messages, but the agent is registered for them`)
   if (data.length > MAD_BYTES && !agent.isTransfer(data, mgmtClass))
-    bad(
+    refuseData(
       `${data.length} bytes are more than a datagram has (${MAD_BYTES}), and this is not an RMPP message of the agent`,
     )
   const message = new Uint8Array(Math.max(MAD_BYTES, data.length))
@@ -108,13 +113,14 @@ const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8A
   return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message
 }
 
-/** Agents that report to `channel`. */
+/** The agents that report to a channel. */
 const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>
   context.handles.slots.filter(
     (object): object is CoreObject<AgentState> =>
       object?.class.id === MadAgentClass.id && (object.state as AgentState | undefined)?.queue === state,
   )
 
+/** The sender of a received message, as an address to which it can be answered. */
 const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
   dgid: address.remoteGid,
   flowLabel: address.flowLabel,
@@ -188,7 +194,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       if (agent.outstanding >= MAX_OUTSTANDING)
         throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
       queue.beginSend(message)
-      if (agent.send(message, to, { timeout: timeout * MILLISECOND, retries, tag })) return {}
+      if (agent.send(message, to, { timeout: timeout * MICROSECONDS_PER_MS, retries, tag })) return {}
       queue.endSend(message)
       return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
     },

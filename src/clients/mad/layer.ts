@@ -1,8 +1,9 @@
 /*
- * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and finds the agent for each received
- * datagram: for a response by the upper half of its transaction id, otherwise by class, version, method and OUI.
- * Unclaimed requests are answered as unsupported, as in Linux. It is the first client of the subsystem: clients that
- * use it start after it and stop before it.
+ * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and passes each received datagram to its
+ * receiver. A response goes to the agent whose number is the upper half of the transaction id. A request goes to the
+ * service or agent that is registered for its class, version, method and OUI; a GET or SET for which none is registered
+ * is answered with "method or attribute not supported", as in Linux. The MAD layer is the first client of the
+ * subsystem: clients that use it start after it and stop before it.
  *
  * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
  * (src/mad).
@@ -21,51 +22,53 @@ export interface MadService extends MadClaim {
   receive(device: Device, mad: Uint8Array, from: MadAddress): void
 }
 
-/** Callbacks for an agent's messages. */
+/** Callbacks of an agent. */
 export interface MadConsumer<T> {
+  /** A request, or the response to a send. */
   receive(message: Uint8Array, from: MadAddress): void
-  /** `message`: the message that was sent. */
+  /** A send has ended. `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
 export interface MadAgentOptions {
-  /** Undefined: the agent only sends and receives responses. */
+  /** The requests that the agent receives; undefined: none, it only sends requests and receives their responses. */
   readonly claim: MadClaim | undefined
+  /** As in `AgentOptions` (src/mad/agent.ts). */
   readonly rmpp: boolean
-  readonly ownRmpp: boolean
+  readonly userRmpp: boolean
 }
 
 export interface MadAgent<T> {
   /** Number of unfinished sends. */
   readonly outstanding: number
-  /** As MadAgentEngine's. Throws CallError EIO if the device was removed. */
+  /** As `MadAgentEngine.send`. Throws CallError EIO if the device was removed. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
-  /** Drops unfinished sends. */
+  /** Unregisters the agent; its unfinished sends end as aborted. */
   close(): void
 }
 
 export interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** Datagrams wait for the devices' next poll, or a timer is due earlier. */
+  /** Called when datagrams wait for the devices' next poll, or a timer is due earlier than before. */
   wake?(): void
 }
 
 type Receiver = Pick<MadService, 'receive'>
 
-interface Engine extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'nextTimeout' | 'onTimeout'> {}
+interface AgentReceiver extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'nextTimeout' | 'onTimeout'> {}
 
 interface MadPort {
   readonly port: ManagementPort
   readonly claims: Registrations<Receiver>
   /** Agents by the upper half of their transaction ids. */
-  readonly agents: Map<number, Engine>
+  readonly agents: Map<number, AgentReceiver>
 }
 
-/** Limit per turn of the loop and port: datagrams that agents repeat, and sends that end. Some 0.3 ms. */
+/** Maximum datagrams that are repeated, and sends that end, in one `onTimeout` for each port. They take some 0.3 ms. */
 const MAX_DUE = 64
-/** Number of upper halves of transaction ids, as in Linux. */
+/** Upper halves of transaction ids are below this number, as in Linux. */
 const MAX_AGENTS = 2 ** 24
 
 export class MadLayer {
@@ -75,7 +78,7 @@ export class MadLayer {
   readonly close: () => void
   #nextTid = 1
   /** A lower bound of the times of all agents' timers. */
-  #due = Number.POSITIVE_INFINITY
+  #nextTimer = Number.POSITIVE_INFINITY
 
   constructor(core: Core, environment: MadEnvironment) {
     this.#environment = environment
@@ -94,14 +97,17 @@ export class MadLayer {
     return this.#ports.has(device)
   }
 
-  /** The returned function unregisters the service. Throws CallError EBUSY if a method of its class is claimed. */
+  /**
+   * Registers a service on all devices; the returned function unregisters it. Throws CallError EBUSY if a service or
+   * agent has one of its methods on a device.
+   */
   register(service: MadService): () => void {
     const unregister = (): void => {
       this.#services.delete(service)
       for (const { claims } of this.#ports.values()) claims.remove(service, service)
     }
     try {
-      for (const [device, port] of this.#ports) serve(service, device, port)
+      for (const [device, port] of this.#ports) addService(service, device, port)
     } catch (error) {
       unregister()
       throw error
@@ -110,25 +116,28 @@ export class MadLayer {
     return unregister
   }
 
-  /** Creates an agent on a device. Throws CallError EINVAL for methods that are claimed, EIO without queue pair 1. */
-  createAgent<T>(device: Device, { claim, rmpp, ownRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
+  /**
+   * Creates an agent on a device. Throws CallError EINVAL if one of its methods has an agent already, EIO if the layer
+   * does not have queue pair 1 of the device.
+   */
+  createAgent<T>(device: Device, { claim, rmpp, userRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
     const port = this.#portOf(device)
     const highTid = this.#freeTid(port)
     const engine = new MadAgentEngine<MadAddress, T>(
-      { highTid, rmpp, ownRmpp },
+      { highTid, rmpp, userRmpp },
       {
         transmit: (mad, to) => {
           port.port.send(mad, to)
           this.#environment.wake?.()
         },
         wakeAt: time => {
-          this.#due = Math.min(this.#due, time)
+          this.#nextTimer = Math.min(this.#nextTimer, time)
         },
         deliver: (message, from) => consumer.receive(message, from),
         ended: (tag, outcome, message) => consumer.ended(tag, outcome, message),
       },
     )
-    const receiver: Engine = {
+    const receiver: AgentReceiver = {
       receive: (_device, mad, from) => engine.onMad(mad, from, this.#environment.now()),
       nextTimeout: () => engine.nextTimeout(),
       onTimeout: (now, max) => engine.onTimeout(now, max),
@@ -165,22 +174,22 @@ export class MadLayer {
 
   /** When `onTimeout` must be called next, µs; Infinity for never. */
   nextTimeout(): number {
-    return this.#due
+    return this.#nextTimer
   }
 
-  /** True if a timer was due. Work beyond MAX_DUE is left to the next call. */
+  /** Returns whether a timer was due. Work beyond MAX_DUE is left to the next call. */
   onTimeout(now: number): boolean {
-    if (now < this.#due) return false
-    this.#due = Number.POSITIVE_INFINITY
+    if (now < this.#nextTimer) return false
+    this.#nextTimer = Number.POSITIVE_INFINITY
     for (const { agents } of this.#ports.values()) {
-      let left = MAX_DUE
+      let budget = MAX_DUE
       for (const [tid, agent] of [...agents]) {
-        if (left > 0 && agent.nextTimeout() <= now) {
-          left -= agent.onTimeout(now, left)
+        if (budget > 0 && agent.nextTimeout() <= now) {
+          budget -= agent.onTimeout(now, budget)
           // Round robin: at the next call the other agents come first.
           if (agents.delete(tid)) agents.set(tid, agent)
         }
-        this.#due = Math.min(this.#due, agent.nextTimeout())
+        this.#nextTimer = Math.min(this.#nextTimer, agent.nextTimeout())
       }
     }
     return true
@@ -194,6 +203,7 @@ export class MadLayer {
     return port
   }
 
+  /** An upper half of transaction ids that no agent of the port has. */
   #freeTid({ agents }: MadPort): number {
     do this.#nextTid = (this.#nextTid % (MAX_AGENTS - 1)) + 1
     while (agents.has(this.#nextTid))
@@ -205,15 +215,15 @@ export class MadLayer {
     if (opened === undefined) return false
     const port: MadPort = { port: opened, claims: new Registrations(), agents: new Map() }
     this.#ports.set(device, port)
-    for (const service of this.#services) serve(service, device, port)
+    for (const service of this.#services) addService(service, device, port)
     return true
   }
 
   #receive(device: Device, mad: Uint8Array, from: MadAddress): void {
-    const known = this.#ports.get(device)
+    const madPort = this.#ports.get(device)
     const fields = madFields(mad)
-    if (known === undefined || !isValid(fields)) return
-    const { port, claims, agents } = known
+    if (madPort === undefined || !isValid(fields)) return
+    const { port, claims, agents } = madPort
     const receiver = fields.isResponse ? agents.get(tidHigh(fields.tid)) : claims.find(fields)
     if (receiver !== undefined) receiver.receive(device, mad, from)
     else if (fields.method === GET || fields.method === SET) {
@@ -223,7 +233,7 @@ export class MadLayer {
   }
 }
 
-const serve = (service: MadService, { name }: Device, { claims }: MadPort): void => {
+const addService = (service: MadService, { name }: Device, { claims }: MadPort): void => {
   if (!claims.add(service, service))
     throw new CallError('EBUSY', `management class ${service.mgmtClass} has an agent on ${name}`)
 }
@@ -234,8 +244,8 @@ const noQueuePair1 = ({ name }: Device): CallError =>
 const { GET, SET, SEND } = MadMethod
 
 /**
- * Whether queue pair 1 accepts a datagram (IBA 13.5): the subnet manager's classes are refused; of the CM's class only
- * messages and ClassPortInfo are accepted.
+ * Whether queue pair 1 accepts a datagram (IBA 13.5). It refuses the classes of the subnet manager. Of the class of
+ * communication management it accepts only the messages of connections (method Send) and ClassPortInfo.
  */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&

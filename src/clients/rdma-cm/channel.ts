@@ -1,6 +1,6 @@
 /*
- * Events of identifiers on programs' descriptors: records of 24 bytes that wake pollers. Each record has the event's
- * details for `cm_channel.getEvent`.
+ * Events of identifiers on the descriptors of channels. Each event has a record of EVENT_BYTES, which wakes the program
+ * and names the identifier; `cm_channel.getEvent` returns the details.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -10,20 +10,23 @@ import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** A record and the details of its event. */
+/** The record of an event, with its details. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
   /** The identifier of the event; undefined for an event of a multicast membership. */
   readonly id: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
-  /** Handle of the identifier or membership. */
-  readonly about: number
+  /** The handle in the record: of the identifier (of a request, the new one) or membership. */
+  readonly handle: number
 }
 
 export type CmIdObject = CoreObject<Identifier>
 
-let sequence = 0
+let nextSequence = 0
+
+/** Bytes of a record: user handle, handle, type of the event, sequence number. */
+const EVENT_BYTES = 24
 
 /** The subject of an event: its identifier (of a request, the listener), and the handle in the record. */
 interface EventSubject {
@@ -32,37 +35,37 @@ interface EventSubject {
   readonly handle: number
 }
 
-/** Its bytes are built on demand: a program that uses `getEvent` does not read them. */
+/** The bytes of the record are built on demand: a program that uses `getEvent` does not read them. */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number
   readonly details: EventDetails
   readonly id: Identifier | undefined
   readonly request: Identifier | undefined
-  readonly about: number
+  readonly handle: number
   readonly #userHandle: bigint
-  readonly #sequence = sequence++
+  readonly #sequence = nextSequence++
   #bytes: Uint8Array | undefined
 
   constructor(element: Affiliation, { id, request, handle }: EventSubject, type: number, details: EventDetails) {
     this.element = element
-    // The value when the event is raised: the owner may change it later.
+    // Copied now: a later `accept` may change the user handle of the identifier.
     this.#userHandle = element.userHandle
     this.type = type
     this.details = details
     this.id = id
     this.request = request
-    this.about = handle
+    this.handle = handle
   }
 
   get bytes(): Uint8Array {
     if (this.#bytes !== undefined) return this.#bytes
-    const bytes = new Uint8Array(24)
+    const bytes = new Uint8Array(EVENT_BYTES)
     const view = new DataView(bytes.buffer)
     view.setBigUint64(0, this.#userHandle, true)
-    view.setUint32(8, this.about, true)
+    view.setUint32(8, this.handle, true)
     view.setUint32(12, this.type, true)
-    // Records are unique: unread ones are identified by their bytes.
+    // The sequence number makes the bytes of each record unique: unread records are identified by their bytes.
     view.setBigUint64(16, BigInt(this.#sequence), true)
     this.#bytes = bytes
     return bytes
@@ -75,14 +78,15 @@ export const postGroupEvent = ({ events, handle }: CoreObject, type: number, det
 }
 
 /** Maximum unread events of an identifier. Calls that would raise more are refused. */
-const MAX_WAITING = 8
+const MAX_UNREAD = 8
 
 /** Throws CallError ENOMEM if the identifier has too many unread events. */
-export const requireReader = ({ events, state: id }: CmIdObject): void => {
-  if (id.waiting < MAX_WAITING) return
-  // A program that reads the records without `getEvent` does not decrement the count.
-  if (events?.route.channel?.sink.unread() === 0) id.waiting = 0
-  else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)
+export const requireUnreadBelowMax = ({ events, state: id }: CmIdObject): void => {
+  if (id.unreadEvents < MAX_UNREAD) return
+  // The count is too high if the program has read records without `getEvent`: then nothing is unread.
+  if (events?.route.channel?.sink.unread() === 0) id.unreadEvents = 0
+  else
+    throw new CallError('ENOMEM', `cm_id: ${id.unreadEvents} events of the identifier wait to be read; read them first`)
 }
 
 /** A program's identifier. */
@@ -98,12 +102,12 @@ class ProgramOwner implements IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
-    // The owner has no user handle by which it would know the identifier (as on Linux). If the peer has ended the
-    // connection, accept fails.
+    // As on Linux, a request that was not accepted has no user handle by which the program could know the identifier,
+    // so its events are dropped. If the peer has ended the connection, `accept` fails.
     if (id.isUnanswered && events.userHandle === 0n && events.state?.attached === undefined) return
-    id.waiting++
-    const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
-    postOnChannel(new ConnectionEvent(events, about, type, details))
+    id.unreadEvents++
+    const subject = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
+    postOnChannel(new ConnectionEvent(events, subject, type, details))
   }
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
@@ -131,10 +135,10 @@ export const bindToChannel = (
   {
     portSpace,
     qpType,
-    only,
-  }: { readonly portSpace: number; readonly qpType: number; readonly only?: CmDevice | undefined },
+    onlyDevice,
+  }: { readonly portSpace: number; readonly qpType: number; readonly onlyDevice?: CmDevice | undefined },
 ): Identifier => {
-  const id = cm.create(new ProgramOwner(cm, object), portSpace, qpType, only)
+  const id = cm.create(new ProgramOwner(cm, object), portSpace, qpType, onlyDevice)
   id.object = object
   object.state = id
   affiliate(object, userHandle, { channel })
@@ -146,8 +150,8 @@ export const bindToChannel = (
  * number of events that programs have read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
-  const { unread, groups } = object.state
-  for (const { object: request } of unread) if (request !== undefined) moveToChannel(request, channel)
-  for (const group of groups) moveToChannel(group, channel)
+  const { unreadRequests, memberships } = object.state
+  for (const { object: request } of unreadRequests) if (request !== undefined) moveToChannel(request, channel)
+  for (const membership of memberships) moveToChannel(membership, channel)
   return moveToChannel(object, channel)
 }

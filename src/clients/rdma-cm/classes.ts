@@ -11,7 +11,7 @@ import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/connections/cm_id.ts'
 import type { CmAddresses } from '../../spec/classes/connections/cm_parameters.ts'
-import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
+import { AsyncEventType, CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
@@ -23,7 +23,7 @@ import {
   type CmIdObject,
   moveIdentifier,
   postGroupEvent,
-  requireReader,
+  requireUnreadBelowMax,
 } from './channel.ts'
 import type { Identifier } from './identifier.ts'
 import { setOption } from './options.ts'
@@ -45,21 +45,22 @@ import {
 /** The default reason of `reject`. */
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
-/** ibv_event_type. */
-const COMM_EST = 4
-const ATTRIBUTE = 'attribute address'
+const { COMM_EST } = AsyncEventType.values
 /** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
 const SEND_ONLY = 1
-const MAY_JOIN: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
+/** States of an identifier in which it can join multicast groups. */
+const JOINABLE_STATES: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
 
-const addressOf = (where: string, bytes: Uint8Array): SocketAddress => {
+/** The address in an attribute of a call. Throws CallError EINVAL. */
+const addressOf = (call: string, attribute: string, bytes: Uint8Array): SocketAddress => {
   const address = parseAddress(bytes)
   if (address === undefined)
-    throw new CallError('EINVAL', `${where}: ${ATTRIBUTE}: the family is not AF_INET, AF_INET6 or AF_IB`)
+    throw new CallError('EINVAL', `${call}: attribute ${attribute}: the family is not AF_INET, AF_INET6 or AF_IB`)
   return address
 }
 
-const addresses = (
+/** The addresses of an identifier as a record (rdma_ucm_query_addr_resp). */
+const addressesRecord = (
   id: Identifier,
   source: SocketAddress,
   destination: SocketAddress,
@@ -74,10 +75,11 @@ const addresses = (
   deviceIndex: id.device?.device.index ?? 0,
 })
 
+/** The address of an identifier that has none. */
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** `address` as an AF_IB address, with the GID if it is known. */
-const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
+/** An address of an identifier as an AF_IB address. `gid`: undefined if it is not known. */
+const asIbAddress = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address
     : {
@@ -96,6 +98,7 @@ function* destroyIdsOf(channel: FdObject): Generator<void> {
   }
 }
 
+/** Destroys objects; yields after each. */
 function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   for (const object of objects) {
     destroyNow(object, 'close')
@@ -103,6 +106,7 @@ function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
   }
 }
 
+/** State of a multicast membership: the identifier that has joined. */
 interface Membership {
   readonly id: Identifier
 }
@@ -118,19 +122,19 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     getEvent(call, object) {
       const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
-      const { details, element, about, type, id, request } = event!
-      if (id !== undefined) id.waiting--
+      const { details, element, handle, type, id, request } = event!
+      if (id !== undefined) id.unreadEvents--
       const listener = request?.listener
-      request?.leaveBacklog()
+      request?.removeFromBacklog()
       onUndelivered(call, () => {
-        if (id !== undefined) id.waiting++
+        if (id !== undefined) id.unreadEvents++
         if (request !== undefined) request.listener = listener
-        if (request !== undefined) listener?.unread.add(request)
+        if (request !== undefined) listener?.unreadRequests.add(request)
       })
       const { status = 0, connection, datagram, ece } = details
       return {
         userHandle: element.userHandle,
-        object: about,
+        object: handle,
         type,
         status: status >>> 0,
         unread: (object as FdObject).sink.unread(),
@@ -144,10 +148,10 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const idClass = driverClass<typeof CmId, Identifier>(CmId, {
     create({ device }, object, { channel, userHandle, portSpace, qpType = 0 }) {
       const cm = service()
-      const only = cm.devices.forDevice(device)
-      if (only === undefined && device.core.system !== device)
+      const onlyDevice = cm.devices.forDevice(device)
+      if (onlyDevice === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is used by another client`)
-      bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, only })
+      bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
       // The channel is destroyed with its descriptor, and its identifiers with it.
       dropParent(object, channel)
       return {}
@@ -155,14 +159,18 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     query(_call, { state: id }) {
       const paths = pathRecord(id)
       return {
-        addresses: addresses(id, id.source ?? noFamily, id.destination ?? noFamily),
+        addresses: addressesRecord(id, id.source ?? noFamily, id.destination ?? noFamily),
         ...(paths.length > 0 && { paths }),
       }
     },
     queryGids(_call, { state: id }) {
       const { source = noFamily, destination = noFamily } = id
       return {
-        addresses: addresses(id, asGid(id, source, id.localGid), asGid(id, destination, id.remoteGid)),
+        addresses: addressesRecord(
+          id,
+          asIbAddress(id, source, id.localGid),
+          asIbAddress(id, destination, id.remoteGid),
+        ),
       }
     },
     queryPath: (_call, { state: id }) => ({ paths: pathRecord(id) }),
@@ -171,20 +179,19 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { state: id } = object
       service().destroy(id)
       const { asyncEvents: events } = withdrawEvents(object)
-      // An unread request has no owner that could destroy it.
-      const requests = [...id.unread].flatMap(({ object: request }) => request ?? [])
-      if (id.groups.size + requests.length > 0) core.run(destroyEach([...id.groups, ...requests]))
+      // No program knows the handle of an unread request, so nobody else destroys it.
+      const requests = [...id.unreadRequests].flatMap(({ object: request }) => request ?? [])
+      if (id.memberships.size + requests.length > 0) core.run(destroyEach([...id.memberships, ...requests]))
       return { events }
     },
     bind(_call, { state: id }, { address }) {
-      service().bind(id, addressOf('cm_id.bind', address))
+      service().bind(id, addressOf('cm_id.bind', 'address', address))
       return {}
     },
     resolveAddress(_call, object, { destination, source }) {
-      const where = 'cm_id.resolveAddress'
-      requireReader(object as CmIdObject)
+      requireUnreadBelowMax(object as CmIdObject)
       const from = source === undefined ? undefined : parseAddress(source)
-      service().resolveAddress(object.state, addressOf(where, destination), from)
+      service().resolveAddress(object.state, addressOf('cm_id.resolveAddress', 'destination', destination), from)
       return {}
     },
     resolveRoute(_call, { state: id }) {
@@ -195,8 +202,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const where = 'cm_id.connect'
       const { state: id } = object
       id.ece = ece
-      requireReader(object as CmIdObject)
-      const to = destination && addressOf(where, destination)
+      requireUnreadBelowMax(object as CmIdObject)
+      const to = destination && addressOf(where, 'destination', destination)
       if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
       else if (to === undefined) service().connect(id, parameters)
       else throw new CallError('EINVAL', `${where}: attribute destination: it requires attribute qp`)
@@ -242,19 +249,19 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     create(call, object, { id: handle, userHandle, address, flags = 0 }) {
       const where = 'cm_multicast.create'
       const id = identifierOf(call, handle)
-      const group = addressOf(where, address)
+      const group = addressOf(where, 'address', address)
       const channel = id.object?.events?.route.channel
       const refuse = (why: string): never => {
         throw new CallError('EINVAL', `${where}: ${why}`)
       }
-      if (channel === undefined || id.device === undefined || !MAY_JOIN.has(id.state))
+      if (channel === undefined || id.device === undefined || !JOINABLE_STATES.has(id.state))
         return refuse(`the identifier is in state ${id.state}; it must be bound to a device`)
       if (id.qpType !== QpType.values.UD) refuse('the identifier is not for datagrams')
       if (flags > SEND_ONLY)
         refuse(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
       if (isAny(group)) refuse('attribute address: it is a wildcard, not a group')
       object.state = { id }
-      id.groups.add(object)
+      id.memberships.add(object)
       affiliate(object, userHandle, { channel })
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
       const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
@@ -263,7 +270,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     destroy(_call, object) {
       const { asyncEvents: events } = withdrawEvents(object)
-      object.state.id.groups.delete(object)
+      object.state.id.memberships.delete(object)
       return { events }
     },
   })

@@ -1,6 +1,6 @@
 /*
- * Turns events of the connection manager into events of identifiers (cma_ib_handler, cma_ib_req_handler and
- * cma_sidr_rep_handler of Linux's cma.c).
+ * Handles the events of the connection manager (src/cm): creates identifiers for requests, and reports events to the
+ * owners of identifiers, as cma_ib_handler, cma_ib_req_handler and cma_sidr_rep_handler of Linux's cma.c do.
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -37,17 +37,20 @@ export interface EventHost {
   readonly devices: CmDevices
   /** Microseconds. */
   now(): number
-  /** Owner of a connection; undefined once it has none. */
+  /** The identifier of a connection; undefined if it was destroyed. */
   idOf(connection: CmConnection): Identifier | undefined
   /** The listener to a service at an address of a device. A specific address has precedence over the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** A listener to a service id bound by AF_IB: its requests have no rdma_cm header. */
   ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
-  /** Attaches `id`, which was created for a peer's request, to its connection. */
-  adopt(id: Identifier, connection: CmConnection, device: CmDevice): void
+  /** Attaches `id`, which was created for a peer's request, to the connection of the request. */
+  attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
 
-/** Addresses of a request: those of the header, or for AF_IB the GIDs of the path. */
+/**
+ * The addresses of a request: those of rdma_cm's header in the private data, or the GIDs of the path for a listener
+ * bound by AF_IB. Undefined if the header is invalid.
+ */
 const addressesOf = (
   event: CmEvent,
   privateData: Uint8Array,
@@ -63,11 +66,11 @@ const addressesOf = (
   return { peer: fromHeader(ipVersion, source, header.port), local: fromHeader(ipVersion, destination, port) }
 }
 
-/** Exponent: 69 s, as Linux's CMA_CM_MRA_SETTING. */
+/** Service timeout of an MRA, an exponent: 4.096 µs · 2^24 is 69 s. Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** The owner has not answered a REQ or REP yet: if the peer repeats it, an MRA is sent. */
-const awaitOwner = ({ engine }: EventHost, connection: CmConnection): void => {
+/** Answers a repeated REQ or REP with an MRA, as long as the owner has not answered it. */
+const answerRepeatsWithMra = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
 }
@@ -77,7 +80,7 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
   return ece === undefined ? {} : { ece }
 }
 
-/** Refuses a request for which there is no listener. */
+/** Refuses a request: with `reason` in a REJ, or with `status` in a SIDR_REP. */
 const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: number): void => {
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status })
   else {
@@ -108,8 +111,8 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // Dropped if the backlog is full: the peer repeats it, and there may be space then.
-  const request = listener.unread.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
+  // If the backlog is full the request is dropped: the peer repeats it, and then there may be space.
+  const request = listener.unreadRequests.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)
     return
@@ -119,24 +122,24 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   request.trafficClass = listener.trafficClass
   request.ackTimeout = listener.ackTimeout
   request.minRnrTimer = listener.minRnrTimer
-  cm.adopt(request, connection, device)
-  listener.unread.add(request)
+  cm.attachRequest(request, connection, device)
+  listener.unreadRequests.add(request)
   request.listener = listener
-  const at = headerBytes(request)
+  const dataOffset = headerBytes(request)
   listener.owner.event(
     CONNECT_REQUEST,
     message.name === 'REQ'
-      ? { connection: requestParameters(message, at), ...eceDetails(message) }
+      ? { connection: requestParameters(message, dataOffset), ...eceDetails(message) }
       : {
           datagram: datagramParameters(request, connection.path.remoteGid, {
             qpNum: 0,
             qkey: 0,
-            privateData: message.privateData.subarray(at),
+            privateData: message.privateData.subarray(dataOffset),
           }),
         },
     request,
   )
-  awaitOwner(cm, connection)
+  answerRepeatsWithMra(cm, connection)
 }
 
 const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
@@ -149,15 +152,15 @@ const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message
   id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
 }
 
-/** The connection ends. Reported once. */
+/** The connection has ended, which is reported once. */
 const onDisconnected = (id: Identifier, details: EventDetails): void => {
   if (id.state !== 'CONNECT') return
   id.state = 'DISCONNECT'
   id.owner.event(DISCONNECTED, details)
 }
 
-/** An identifier whose request failed can send another. */
-const failed = (id: Identifier, type: number, details: EventDetails): void => {
+/** A request failed; the identifier can send another. */
+const onFailed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)
 }
@@ -167,14 +170,14 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   switch (message?.name) {
     case 'REP':
       id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection), ...eceDetails(message) })
-      awaitOwner(cm, connection)
+      answerRepeatsWithMra(cm, connection)
       break
     case 'RTU':
-      // Without its private data, as in Linux's cma: that is how consumers distinguish the two sides.
+      // Without private data, as in Linux's cma: so consumers distinguish the passive side from the active one.
       id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':
-      failed(id, REJECTED, { status: message.reason, connection: connectionData(message.privateData) })
+      onFailed(id, REJECTED, { status: message.reason, connection: connectionData(message.privateData) })
       break
     case 'DREQ':
     case 'DREP':
@@ -185,7 +188,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   }
 }
 
-/** Handles one event of the engine. Events of connections without an owner are dropped. */
+/** Handles one event of the engine. Events of connections whose identifier was destroyed are dropped. */
 export const handleEvent = (cm: EventHost, event: CmEvent): void => {
   const { name, connection, message } = event
   if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {
@@ -198,7 +201,7 @@ export const handleEvent = (cm: EventHost, event: CmEvent): void => {
     case 'REQ_ERROR':
     case 'REP_ERROR':
     case 'SIDR_REQ_ERROR':
-      failed(id, UNREACHABLE, TIMED_OUT)
+      onFailed(id, UNREACHABLE, TIMED_OUT)
       break
     case 'DREQ_ERROR':
       onDisconnected(id, TIMED_OUT)

@@ -1,6 +1,6 @@
 /*
- * The devices for connections, and the choice of the device that routes to an address (rdma_resolve_addr). A path of
- * RoCE is a pair of GIDs; the port routes packets between them.
+ * The devices of rdma_cm, and the choice of the device and GIDs for an address (rdma_resolve_addr). In RoCE a pair of
+ * GIDs is a complete path: the port of the device routes the packets.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -10,26 +10,33 @@ import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../..
 import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
+/** A device, and the GIDs of a path from it. */
 export interface Route {
   readonly device: CmDevice
   readonly localGid: Uint8Array
   readonly remoteGid: Uint8Array
 }
 
+/** The local end of a path. */
+type LocalEnd = Omit<Route, 'remoteGid'>
+
 /** Facts of the network that the devices do not know. */
 export interface Routing {
-  /** The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. */
+  /**
+   * The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. `scope`: the
+   * index of the interface for a link-local address, otherwise 0.
+   */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
   /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
-  /** Only the devices of this network are reachable (memory link). */
+  /** Whether only devices of this process are reachable (memory link). */
   readonly closed?: boolean
 }
 
 export class CmDevices {
   readonly #devices = new Map<Device, CmDevice>()
   readonly #routing: Routing
-  #next = 1
+  #nextNumber = 1
 
   constructor(routing: Routing) {
     this.#routing = routing
@@ -37,12 +44,12 @@ export class CmDevices {
 
   add(device: Device): CmDevice {
     const caGuid = new DataView(device.attributes.nodeGuid.slice().buffer).getBigUint64(0)
-    const known = { number: this.#next++, device, caGuid }
-    this.#devices.set(device, known)
-    return known
+    const added = { number: this.#nextNumber++, device, caGuid }
+    this.#devices.set(device, added)
+    return added
   }
 
-  /** Returns the CmDevice of `device`. */
+  /** Removes and returns the CmDevice of a device. */
   remove(device: Device): CmDevice | undefined {
     const found = this.#devices.get(device)
     this.#devices.delete(device)
@@ -68,7 +75,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The neighbour at the far end of a path's first hop; undefined where the system does not report neighbours. */
+  /** The next hop of a path; undefined if the system does not report neighbours. */
   neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
     if (this.#routing.neighbourOf === undefined) return undefined
     const { gids } = device.ports[0]!
@@ -76,76 +83,81 @@ export class CmDevices {
     return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
   }
 
+  /** Whether the device with this number has the GID. */
   hasGid(number: number, gid: Uint8Array): boolean {
     const found = this.byNumber(number)
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
-  /** The path to `destination`, from `source` unless that is a wildcard. Throws CallError. */
-  route(destination: SocketAddress, source: SocketAddress | undefined, only?: CmDevice): Route {
-    const target = this.#hostOf(destination)
-    const from = source === undefined || isAny(source) ? undefined : source
-    const chosen =
-      from !== undefined
-        ? this.#from(from)
-        : only === undefined
-          ? this.#leadingTo(target, destination.scope)
-          : this.#through(only, target)
-    if (only !== undefined && chosen.device !== only)
+  /**
+   * The path to `destination`, from `source` unless that is a wildcard. `onlyDevice`: the device that must be used.
+   * Throws CallError.
+   */
+  route(destination: SocketAddress, source: SocketAddress | undefined, onlyDevice?: CmDevice): Route {
+    const remoteGid = this.#remoteGidOf(destination)
+    const local =
+      source !== undefined && !isAny(source)
+        ? this.#localOf(source)
+        : onlyDevice === undefined
+          ? this.#localFor(remoteGid, destination.scope)
+          : this.#localOn(onlyDevice, remoteGid)
+    if (onlyDevice !== undefined && local.device !== onlyDevice)
       throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
-    const isHere = this.withAddress(target) !== undefined || isMulticastGid(target)
-    if (this.#routing.closed && !isHere)
+    const isOfThisProcess = this.withAddress(remoteGid) !== undefined || isMulticastGid(remoteGid)
+    if (this.#routing.closed && !isOfThisProcess)
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
-    return { ...chosen, remoteGid: target }
+    return { ...local, remoteGid }
   }
 
   /**
-   * A loopback address means any device of this host, unless devices have addresses in 127.0.0.0/8: then each of these
-   * addresses is a host of its own.
+   * The remote GID for a destination. A loopback or wildcard address means the first device of this host. But if
+   * devices have addresses in 127.0.0.0/8, each of these addresses is a host of its own.
    */
-  #hostOf(destination: SocketAddress): Uint8Array {
+  #remoteGidOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
-    const isOtherHost = isLoopback(destination) && !this.#routing.closed && this.#onLoopback() !== undefined
+    const isOtherHost = isLoopback(destination) && !this.#routing.closed && this.#loopbackAddress() !== undefined
     if (isOtherHost || !(isLoopback(destination) || isAny(destination))) return address
-    return this.#first(family === Family.INET).localGid
+    return this.#firstAddress(family === Family.INET).localGid
   }
 
-  #from(source: SocketAddress): Omit<Route, 'remoteGid'> {
+  /** The device that has the source address. */
+  #localOf(source: SocketAddress): LocalEnd {
     const device = this.withAddress(source.address, source.scope)
     if (device === undefined) throw new CallError('ENODEV', 'cm_id: no device has the local address')
     return { device, localGid: source.address }
   }
 
-  #leadingTo(target: Uint8Array, scope: number): Omit<Route, 'remoteGid'> {
-    const own = this.withAddress(target, scope)
-    if (own !== undefined) return { device: own, localGid: target }
-    if (isLinkLocal(target)) return this.#onLink(scope)
-    if (isLoopbackIpv4(target)) return this.#onLoopback() ?? this.#first(true)
-    const local = this.#routing.sourceOf?.(target, scope)
-    const device = local && this.withAddress(local)
-    if (local !== undefined && device !== undefined) return { device, localGid: local }
-    if (this.#routing.sourceOf !== undefined && !isMulticastGid(target))
+  /** The device and GID from which the system reaches a remote GID. */
+  #localFor(remoteGid: Uint8Array, scope: number): LocalEnd {
+    const owner = this.withAddress(remoteGid, scope)
+    if (owner !== undefined) return { device: owner, localGid: remoteGid }
+    if (isLinkLocal(remoteGid)) return this.#linkLocalAddress(scope)
+    if (isLoopbackIpv4(remoteGid)) return this.#loopbackAddress() ?? this.#firstAddress(true)
+    const localGid = this.#routing.sourceOf?.(remoteGid, scope)
+    const device = localGid && this.withAddress(localGid)
+    if (localGid !== undefined && device !== undefined) return { device, localGid }
+    if (this.#routing.sourceOf !== undefined && !isMulticastGid(remoteGid))
       throw new CallError(
-        local === undefined ? 'ENETUNREACH' : 'ENODEV',
+        localGid === undefined ? 'ENETUNREACH' : 'ENODEV',
         'cm_id.resolveAddress: no device has the address from which the destination is reached',
       )
-    return this.#first(isMappedIpv4(target))
+    return this.#firstAddress(isMappedIpv4(remoteGid))
   }
 
   /** The first device address that satisfies `isWanted`, and its device. */
-  #find(isWanted: (entry: GidTableEntry) => boolean): Omit<Route, 'remoteGid'> | undefined {
+  #findAddress(isWanted: (entry: GidTableEntry) => boolean): LocalEnd | undefined {
     for (const device of this.#devices.values())
       for (const entry of device.device.ports[0]!.gids.entries)
         if (entry !== undefined && isWanted(entry)) return { device, localGid: entry.gid }
     return undefined
   }
 
-  /** An address of `device` of the same family as `target`. */
-  #through(device: CmDevice, target: Uint8Array): Omit<Route, 'remoteGid'> {
+  /** The first GID of a device of the same kind (IPv4, link-local, other IPv6) as the remote GID. */
+  #localOn(device: CmDevice, remoteGid: Uint8Array): LocalEnd {
     const { entries } = device.device.ports[0]!.gids
-    const isSameKind = (own: Uint8Array): boolean =>
-      isMappedIpv4(own) === isMappedIpv4(target) && isLinkLocal(own) === isLinkLocal(target)
+    const isSameKind = (gid: Uint8Array): boolean =>
+      isMappedIpv4(gid) === isMappedIpv4(remoteGid) && isLinkLocal(gid) === isLinkLocal(remoteGid)
     const entry = entries.find(candidate => candidate !== undefined && isSameKind(candidate.gid))
     if (entry === undefined)
       throw new CallError('ENETUNREACH', 'cm_id.resolveAddress: the device has no address of that family')
@@ -153,34 +165,37 @@ export class CmDevices {
   }
 
   /** The first address of a family; a link-local address only if there is no other. */
-  #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
-    const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === ipv4
-    const found = this.#find(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#find(isFamily)
+  #firstAddress(isIpv4: boolean): LocalEnd {
+    const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === isIpv4
+    const found = this.#findAddress(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#findAddress(isFamily)
     if (found === undefined)
-      throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
+      throw new CallError('ENODEV', `cm_id: no device has an address of ${isIpv4 ? 'IPv4' : 'IPv6'}`)
     return found
   }
 
-  #onLink(scope: number): Omit<Route, 'remoteGid'> {
-    const found = this.#find(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
+  /** The first link-local address on an interface; `scope` 0: on any. */
+  #linkLocalAddress(scope: number): LocalEnd {
+    const found = this.#findAddress(({ gid, ifindex }) => isLinkLocal(gid) && (scope === 0 || ifindex === scope))
     if (found === undefined) throw new CallError('ENODEV', `cm_id: no device is on interface ${scope}`)
     return found
   }
 
-  #onLoopback(): Omit<Route, 'remoteGid'> | undefined {
-    return this.#find(({ gid }) => isLoopbackIpv4(gid))
+  /** The first address in 127.0.0.0/8. */
+  #loopbackAddress(): LocalEnd | undefined {
+    return this.#findAddress(({ gid }) => isLoopbackIpv4(gid))
   }
 
   /** The device to which a local address binds; undefined for a wildcard. Throws CallError EADDRNOTAVAIL. */
-  bound(source: SocketAddress, only?: CmDevice): CmDevice | undefined {
+  deviceToBind(source: SocketAddress, onlyDevice?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
-    const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)
-    if (device === undefined || (only !== undefined && device !== only))
+    const device =
+      this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#firstDevice() : undefined)
+    if (device === undefined || (onlyDevice !== undefined && device !== onlyDevice))
       throw new CallError('EADDRNOTAVAIL', 'cm_id.bind: no device has the address; bind to one that a device has')
     return device
   }
 
-  #any(): CmDevice | undefined {
+  #firstDevice(): CmDevice | undefined {
     const [first] = this.#devices.values()
     return first
   }

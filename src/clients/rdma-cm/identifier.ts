@@ -1,5 +1,6 @@
 /*
- * An identifier of rdma_cm: its binding, the state of its connection, and its options. rdma-cm.ts changes it.
+ * An identifier of rdma_cm (struct rdma_cm_id): its addresses and device, the state of its connection, and its options.
+ * rdma-cm.ts changes it.
  */
 import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
@@ -13,7 +14,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
 
-/** Linux's rdma_cm states, without those that only wait for the system. */
+/** Linux's states (enum rdma_cm_state), without those of operations that end at once here, such as ADDR_QUERY. */
 export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
@@ -26,13 +27,13 @@ export type IdState =
 
 /** A device for connections. */
 export interface CmDevice {
-  /** The connection manager's device number, never reused. */
+  /** The number of the device in paths of the connection manager (`CmPath.device`); never reused. */
   readonly number: number
   readonly device: Device
   readonly caGuid: bigint
 }
 
-/** An address on the link of a device. */
+/** The next hop of a path. */
 export interface Neighbour {
   /** Undefined until the system has resolved it. */
   mac: string | undefined
@@ -42,16 +43,16 @@ export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
 export type Ece = RecordOf<typeof CmEce>
 
-/** A path, and its path record. */
+/** A path that the consumer has set (RDMA_OPTION_IB_PATH). */
 export interface ChosenPath {
   readonly path: Omit<CmPath, 'device'>
-  /** 64 bytes. */
+  /** Its path record, 64 bytes. */
   readonly record: Uint8Array
 }
 
 /** The details of an event, without its type. */
 export interface EventDetails {
-  /** 0, a negative errno, or the reason of a REJ. */
+  /** 0, a negative errno, the reason of a REJ, or the status of a SIDR_REP. */
   readonly status?: number
   readonly connection?: ConnectionParameters
   readonly datagram?: DatagramParameters
@@ -60,6 +61,7 @@ export interface EventDetails {
 
 /** The owner of an identifier: a program by its channel, or code in this process. */
 export interface IdOwner {
+  /** Receives an event. `type`: CmEventType; `request`: the new identifier of a CONNECT_REQUEST. */
   event(type: number, details: EventDetails, request?: Identifier): void
   /** Creates an identifier for a peer's request, with the same owner; undefined if there is no space for it. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
@@ -75,15 +77,16 @@ const transports: Readonly<Record<number, CmTransport>> = {
 
 export class Identifier implements PortHolder {
   owner: IdOwner
+  /** CmPortSpace. */
   portSpace: number
-  /** ibv_qp_type: 2 RC, 3 UC, 4 UD, 9 XRC_INI, 10 XRC_TGT. */
+  /** ibv_qp_type (`QpType`). */
   readonly qpType: number
   state: IdState = 'IDLE'
   source: SocketAddress | undefined
   destination: SocketAddress | undefined
   device: CmDevice | undefined
   /** The only device that the identifier may use: the device on which a program created it. */
-  readonly only: CmDevice | undefined
+  readonly onlyDevice: CmDevice | undefined
   /** GIDs of the path, 16 bytes; set with the device. */
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
@@ -92,44 +95,45 @@ export class Identifier implements PortHolder {
   mac: string | undefined
   /** The next hop when the route was resolved; undefined where MACs are not known. */
   neighbour: Neighbour | undefined
-  /** The path set by its consumer, instead of a resolved one. */
+  /** The path that the consumer has set; undefined: the resolved one is used. */
   route: ChosenPath | undefined
   connection: CmConnection | undefined
   /** Of a listener: requests that its owner has not handled yet, and their maximum number. */
-  readonly unread = new Set<Identifier>()
+  readonly unreadRequests = new Set<Identifier>()
   backlog = 0
   /** Of a request: its listener, until its owner has handled it. */
   listener: Identifier | undefined
   /** Of a request: its owner has not accepted it. */
   isUnanswered = false
-  /** Its multicast memberships, which end with it. */
-  readonly groups = new Set<CoreObject>()
+  /** Its multicast memberships, which are destroyed with it. */
+  readonly memberships = new Set<CoreObject>()
   /** Number of its events that its program has not read. */
-  waiting = 0
+  unreadEvents = 0
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
-  /** The consumer's options of enhanced connection establishment. */
+  /** The consumer's options of enhanced connection establishment (rdma_set_local_ece). */
   ece: Ece | undefined
-  /** Timeout exponent; undefined: the connection manager's default. */
+  /** Local ACK timeout, an exponent: 4.096 µs · 2^n. Undefined: the connection manager's default. */
   ackTimeout: number | undefined
+  /** Of its queue pair; undefined: the default. */
   minRnrTimer: number | undefined
   qkey: number
-  /** First PSN expected from the peer. */
+  /** The first PSN that the peer sends. */
   readonly startingPsn: number
-  /** The object of the identifier. */
+  /** The core object of the identifier; undefined: it belongs to code in this process. */
   object: CoreObject | undefined
 
   constructor(
     owner: IdOwner,
-    only: CmDevice | undefined,
+    onlyDevice: CmDevice | undefined,
     portSpace: number,
     qpType: number,
     startingPsn: number,
     qkey: number,
   ) {
     this.owner = owner
-    this.only = only
+    this.onlyDevice = onlyDevice
     this.portSpace = portSpace
     this.qpType = qpType
     this.startingPsn = startingPsn
@@ -145,9 +149,9 @@ export class Identifier implements PortHolder {
     return this.state === 'LISTEN'
   }
 
-  /** The owner has read or handled this request; the backlog has space for another. */
-  leaveBacklog(): void {
-    this.listener?.unread.delete(this)
+  /** The owner has read or handled this request: the backlog of its listener has space for another. */
+  removeFromBacklog(): void {
+    this.listener?.unreadRequests.delete(this)
     this.listener = undefined
   }
 }

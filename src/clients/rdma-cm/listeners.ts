@@ -14,22 +14,25 @@ interface Service {
   readonly ids: Set<Identifier>
 }
 
+/** The service id of an identifier at an address. */
 export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): bigint =>
   address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
 
+/** How well a listener matches a request; a better match is larger. */
 const NONE = 0
 const WILDCARD_OF_BOTH_FAMILIES = 1
 const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
 
-/** The match of a listener with a request to `local` that arrived at device `to`: the larger the better. */
-const matchOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
-  if (source === undefined || (only !== undefined && only !== to)) return NONE
+/** The match of a listener with a request to the address `local` that arrived at the device `arrival`. */
+const matchOf = (listener: Identifier, local: SocketAddress, arrival: CmDevice): number => {
+  const { source, device, onlyDevice, onlyIpv6 } = listener
+  if (source === undefined || (onlyDevice !== undefined && onlyDevice !== arrival)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source))
     return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH_FAMILIES : NONE
-  if (!isFamily || device !== to) return NONE
+  if (!isFamily || device !== arrival) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
   // 127.0.0.1 means any device of this host.
   return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
@@ -59,7 +62,7 @@ export class Listeners {
     service.ids.add(id)
   }
 
-  /** Must be called before its state changes from LISTEN. */
+  /** No effect if the identifier does not listen: so it must be called before its state changes from LISTEN. */
   remove(id: Identifier): void {
     if (id.state !== 'LISTEN' || id.source === undefined) return
     const serviceId = serviceIdOf(id, id.source)

@@ -7,17 +7,23 @@ import type { Identifier } from './identifier.ts'
 import { parsePathOption } from './path-record.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** By option of level ID: length of the value in bytes, and effect. */
+/** The local ACK timeout is a number of 5 bits. */
+const MAX_TIMEOUT = 31
+
+const RDMA_OPTION_ID_TOS = 0
+const RDMA_OPTION_ID_REUSEADDR = 1
+const RDMA_OPTION_ID_AFONLY = 2
+const RDMA_OPTION_ID_ACK_TIMEOUT = 3
+
+/** Options of level ID: length of the value in bytes, and effect. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
-  // TOS
-  0: {
+  [RDMA_OPTION_ID_TOS]: {
     bytes: 1,
     set(id, value) {
       id.trafficClass = value
     },
   },
-  // REUSEADDR
-  1: {
+  [RDMA_OPTION_ID_REUSEADDR]: {
     bytes: 4,
     set(id, value) {
       if (value === 0 && id.state !== 'IDLE')
@@ -27,8 +33,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
       id.reuseAddress = value !== 0
     },
   },
-  // AFONLY
-  2: {
+  [RDMA_OPTION_ID_AFONLY]: {
     bytes: 4,
     set(id, value) {
       if (id.state !== 'IDLE' && id.state !== 'ADDR_BOUND')
@@ -39,24 +44,26 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
       id.onlyIpv6 = value !== 0
     },
   },
-  // ACK_TIMEOUT
-  3: {
+  [RDMA_OPTION_ID_ACK_TIMEOUT]: {
     bytes: 1,
     set(id, value) {
       if (id.qpType !== QpType.values.RC && id.qpType !== QpType.values.XRC_INI)
         throw new CallError('EINVAL', 'cm_id.setOption: ACK_TIMEOUT is for queue pairs of type RC and XRC_INI')
-      if (value > 31) throw new CallError('EINVAL', `cm_id.setOption: ACK_TIMEOUT ${value} is not in 0 to 31`)
+      if (value > MAX_TIMEOUT)
+        throw new CallError('EINVAL', `cm_id.setOption: ACK_TIMEOUT ${value} is not in 0 to ${MAX_TIMEOUT}`)
       id.ackTimeout = value
     },
   },
 }
 
-/** RDMA_OPTION_IB_PATH: the route, instead of a resolved one. */
-const IB_PATH = 1
+/** Sets the route, so that it is not resolved. */
+const RDMA_OPTION_IB_PATH = 1
 
-/** Throws CallError ENOSYS for an unknown option, EINVAL for a value of the wrong size. */
+/**
+ * Sets an option of an identifier. Throws CallError ENOSYS for an unknown option, EINVAL for a value of the wrong size.
+ */
 export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: number, value: Uint8Array): void => {
-  if (level === CmOptionLevel.values.IB && option === IB_PATH) {
+  if (level === CmOptionLevel.values.IB && option === RDMA_OPTION_IB_PATH) {
     cm.setRoute(id, parsePathOption(value))
     return
   }

@@ -1,6 +1,6 @@
 /*
- * Contents of rdma_cm events and requests as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and private
- * data with rdma_cm's header.
+ * Converts between messages of the connection manager and the records of calls and events: Linux's rdma_ucm_conn_param
+ * and rdma_ucm_ud_param, and private data with rdma_cm's header.
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import { findGid } from '../../core/devices/gids.ts'
@@ -20,26 +20,32 @@ import { areZeros, Family, headerAddress } from './socket-address.ts'
 /** The default Q_Key of datagrams in port spaces UDP and IPOIB (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
 
-/** Offset of the application's private data: AF_IB has no header. */
+/** Length of rdma_cm's header before the application's private data: requests by AF_IB have none. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-/** Shared records, never written. */
+const HOP_LIMIT = 64
+
+/** Shared zero records, never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
+/** The private data fields of a record. */
 const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  // Private data is often zeros only: then no array is allocated.
+  // Private data is often zeros only: then the shared array is used.
   if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }
 }
 
-/** The private data of a request: rdma_cm's header and the application's data. EINVAL if it is longer than `limit`. */
-export const requestData = (id: Identifier, data: Uint8Array, limit: number, what: string): Uint8Array => {
+/**
+ * The private data of a request: rdma_cm's header and the application's data. Throws CallError EINVAL if it is longer
+ * than `limit`.
+ */
+export const requestData = (id: Identifier, data: Uint8Array, limit: number, call: string): Uint8Array => {
   const room = limit - headerBytes(id)
   if (data.length > room)
-    throw new CallError('EINVAL', `${what}: ${data.length} bytes of private data; the message has space for ${room}`)
+    throw new CallError('EINVAL', `${call}: ${data.length} bytes of private data; the message has space for ${room}`)
   const { source, destination } = id
   if (headerBytes(id) === 0 || source === undefined || destination === undefined) return data
   const ipVersion = source.family === Family.INET ? 4 : 6
@@ -47,16 +53,16 @@ export const requestData = (id: Identifier, data: Uint8Array, limit: number, wha
   return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, data)
 }
 
-/** The private data of a reply. EINVAL if it is longer than `limit`. */
-export const answerData = (data: Uint8Array, limit: number, what: string): Uint8Array => {
+/** The private data of a reply. Throws CallError EINVAL if it is longer than `limit`. */
+export const replyData = (data: Uint8Array, limit: number, call: string): Uint8Array => {
   if (data.length > limit)
-    throw new CallError('EINVAL', `${what}: ${data.length} bytes of private data; the message has space for ${limit}`)
+    throw new CallError('EINVAL', `${call}: ${data.length} bytes of private data; the message has space for ${limit}`)
   return data
 }
 
-/** The private data of a record, by its length field. */
-export const ownData = (from: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
-  from.privateData.subarray(0, from.privateDataLength)
+/** The private data in a record: as many bytes as its length field says. */
+export const privateDataOf = (record: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
+  record.privateData.subarray(0, record.privateDataLength)
 
 /** Connection parameters with private data only. */
 export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
@@ -67,7 +73,10 @@ export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
 /** Datagram parameters with private data only. */
 export const datagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...paddedData(bytes) })
 
-/** The parameters of a REQ; the peer's limits are swapped to this end's view. */
+/**
+ * The parameters of a REQ. The peer's initiator depth limits this end's responder resources, and the reverse, so the
+ * two are swapped. `dataAt`: the offset of the application's private data.
+ */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,
   dataAt: number,
@@ -83,6 +92,7 @@ export const requestParameters = (
   srq: message.srq ? 1 : 0,
 })
 
+/** The parameters of a REP, swapped as in `requestParameters`. */
 export const replyParameters = (
   message: Extract<CmMessage, { name: 'REP' }>,
   { agreed }: CmConnection,
@@ -97,21 +107,21 @@ export const replyParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** The address of `gid` for datagrams of the identifier. */
+/** The parameters for datagrams of the identifier to a GID (RDMA_CM_EVENT_ESTABLISHED of port space UDP). */
 export const datagramParameters = (
   { device, localGid, trafficClass, flowLabel }: Identifier,
   gid: Uint8Array,
-  to: { qpNum: number; qkey: number; privateData?: Uint8Array },
+  remote: { qpNum: number; qkey: number; privateData?: Uint8Array },
 ): DatagramParameters => ({
   ...noDatagram,
-  ...paddedData(to.privateData ?? new Uint8Array(0)),
-  qpNum: to.qpNum,
-  qkey: to.qkey,
+  ...paddedData(remote.privateData ?? new Uint8Array(0)),
+  qpNum: remote.qpNum,
+  qkey: remote.qkey,
   dgid: gid,
   flowLabel,
   trafficClass,
   sgidIndex: device && localGid ? Math.max(0, findGid(device.device.ports[0]!.gids, localGid)) : 0,
-  hopLimit: 64,
+  hopLimit: HOP_LIMIT,
   isGlobal: 1,
   port: 1,
 })

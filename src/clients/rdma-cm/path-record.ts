@@ -13,18 +13,36 @@ import { Family } from './socket-address.ts'
 
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL */
 const FLAGS = 0x2b
-/** Selector "exactly", before a value of 6 bits. */
+/** Offsets of the fields of a PathRecord that are used here. */
+const FieldAt = {
+  SERVICE_ID: 0,
+  DGID: 8,
+  SGID: 24,
+  /** Flow label and, in the low byte, hop limit. */
+  FLOW_LABEL: 44,
+  HOP_LIMIT: 47,
+  TCLASS: 48,
+  REVERSIBLE: 49,
+  PKEY: 50,
+  SL: 53,
+  MTU: 54,
+  RATE: 55,
+  PACKET_LIFE_TIME: 56,
+} as const
+/** Selector "exactly" in the upper two bits of MTU, rate and packet life time. */
 const EXACTLY = 0x80
 const HOP_LIMIT = 64
+/** Exponent: 4.096 µs · 2^16 is 268 ms. */
 const PACKET_LIFE_TIME = 16
 const REVERSIBLE = 0x80
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
-const OPTION_BYTES = 8 + RECORD_BYTES
-/** Mask of the value that follows a selector. */
+const RECORD_AT = 8
+const OPTION_BYTES = RECORD_AT + RECORD_BYTES
+/** The value that follows a selector. */
 const SIX_BITS = 0x3f
 
-/** Empty until the route is resolved. */
+/** The path record of an identifier; empty until the route is resolved. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const { device, localGid, remoteGid, source, destination } = id
   const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
@@ -33,32 +51,33 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
   const serviceId = id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0)
-  view.setBigUint64(0, source?.family === Family.IB ? (destination?.serviceId ?? 0n) : serviceId)
-  record.set(remoteGid, 8)
-  record.set(localGid, 24)
-  view.setUint32(44, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
-  record[48] = id.trafficClass
-  record[49] = REVERSIBLE
-  view.setUint16(50, DEFAULT_PKEY)
-  record[54] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
-  record[55] = EXACTLY
-  record[56] = EXACTLY | PACKET_LIFE_TIME
+  view.setBigUint64(FieldAt.SERVICE_ID, source?.family === Family.IB ? (destination?.serviceId ?? 0n) : serviceId)
+  record.set(remoteGid, FieldAt.DGID)
+  record.set(localGid, FieldAt.SGID)
+  view.setUint32(FieldAt.FLOW_LABEL, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
+  record[FieldAt.TCLASS] = id.trafficClass
+  record[FieldAt.REVERSIBLE] = REVERSIBLE
+  view.setUint16(FieldAt.PKEY, DEFAULT_PKEY)
+  record[FieldAt.MTU] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
+  record[FieldAt.RATE] = EXACTLY
+  record[FieldAt.PACKET_LIFE_TIME] = EXACTLY | PACKET_LIFE_TIME
   return [{ flags: FLAGS, reserved: 0, record }]
 }
 
-const parse = (record: Uint8Array): ChosenPath => {
+/** The path of a path record. */
+const parsePathRecord = (record: Uint8Array): ChosenPath => {
   const view = new DataView(record.buffer)
   return {
     path: {
-      remoteGid: record.subarray(8, 24),
-      localGid: record.subarray(24, 40),
-      flowLabel: (view.getUint32(44) >>> 8) & 0xf_ffff,
-      hopLimit: view.getUint8(47),
-      trafficClass: view.getUint8(48),
-      pkey: view.getUint16(50),
-      sl: view.getUint8(53) & 0xf,
-      mtu: view.getUint8(54) & SIX_BITS,
-      packetLifeTime: view.getUint8(56) & SIX_BITS,
+      remoteGid: record.subarray(FieldAt.DGID, FieldAt.DGID + 16),
+      localGid: record.subarray(FieldAt.SGID, FieldAt.SGID + 16),
+      flowLabel: (view.getUint32(FieldAt.FLOW_LABEL) >>> 8) & 0xf_ffff,
+      hopLimit: view.getUint8(FieldAt.HOP_LIMIT),
+      trafficClass: view.getUint8(FieldAt.TCLASS),
+      pkey: view.getUint16(FieldAt.PKEY),
+      sl: view.getUint8(FieldAt.SL) & 0xf,
+      mtu: view.getUint8(FieldAt.MTU) & SIX_BITS,
+      packetLifeTime: view.getUint8(FieldAt.PACKET_LIFE_TIME) & SIX_BITS,
     },
     record,
   }
@@ -76,7 +95,7 @@ export const parsePathOption = (value: Uint8Array): ChosenPath => {
     )
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
   for (let at = 0; at < value.length; at += OPTION_BYTES)
-    if (view.getUint32(at, true) === FLAGS) return parse(value.slice(at + 8, at + OPTION_BYTES))
+    if (view.getUint32(at, true) === FLAGS) return parsePathRecord(value.slice(at + RECORD_AT, at + OPTION_BYTES))
   throw new CallError(
     'EINVAL',
     `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)}, primary and bidirectional`,

@@ -2,8 +2,8 @@
  * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
  * They are independent of TCP and UDP ports.
  *
- * So that no user can take all ephemeral ports, a limited user may hold half of those that no other user holds, as of
- * the daemon's descriptors.
+ * A limited user (`RdmaCmEnvironment.guestOf`) may have at most half of the ephemeral ports that no other user has, so
+ * that nobody can take all. The same rule applies to the descriptors of the daemon.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -14,20 +14,22 @@ export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
   /** The only device that the identifier may use. */
-  readonly only: object | undefined
+  readonly onlyDevice: object | undefined
   readonly reuseAddress: boolean
   /** IPv6 only: the wildcard address does not include IPv4. */
   readonly onlyIpv6: boolean
 }
 
-/** Ephemeral ports, Linux's net.ipv4.ip_local_port_range. */
-const FIRST = 32768
-const COUNT = 60999 - FIRST + 1
-/** A limited user may always hold so many of them. */
-const MINIMUM = 64
+/** Ephemeral ports: the default of Linux's net.ipv4.ip_local_port_range. */
+const FIRST_EPHEMERAL = 32768
+const LAST_EPHEMERAL = 60999
+const EPHEMERAL_PORTS = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
+/** A limited user may always have this many of them. */
+const MIN_SHARE = 64
 
-const key = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
+const portKey = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
+/** Why `a` cannot have the port of `b` at address `source`; undefined: it can. */
 const conflict = (
   a: PortHolder,
   source: SocketAddress,
@@ -35,7 +37,7 @@ const conflict = (
   mayShare: boolean,
 ): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
   const other = b.source
-  if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
+  if (a.onlyDevice !== undefined && b.onlyDevice !== undefined && a.onlyDevice !== b.onlyDevice) return undefined
   if (other === undefined || mayShare) return undefined
   // An AF_IB address may be of either family.
   const isAfIb = source.family === Family.IB || other.family === Family.IB
@@ -48,9 +50,10 @@ const conflict = (
 export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
-  /** Holders of ephemeral ports: their number by port space, and by port space and user; and each one's keys. */
-  readonly #held = new Map<string, number>()
-  readonly #counted = new Map<PortHolder, readonly string[]>()
+  /** Number of ephemeral ports in use: by port space, and by port space and limited user. */
+  readonly #ephemeralCounts = new Map<string, number>()
+  /** The keys of `#ephemeralCounts` that count a holder. */
+  readonly #countedUnder = new Map<PortHolder, readonly string[]>()
 
   /** `random` returns a u32. */
   constructor(random: () => number) {
@@ -58,78 +61,80 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. `user`: the holder's, if it
-   * is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. `user`: the user of the
+   * holder if it is limited. Throws CallError EADDRINUSE, EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress, user?: number): number {
-    const port = source.port === 0 ? this.#ephemeral(holder.portSpace) : source.port
-    const place = key(holder.portSpace, port)
-    const others = this.#holders.get(place)
+    const port = source.port === 0 ? this.#freePort(holder.portSpace) : source.port
+    const key = portKey(holder.portSpace, port)
+    const others = this.#holders.get(key)
     for (const other of others ?? [])
-      this.#refuse(conflict(holder, source, other, holder.reuseAddress && other.reuseAddress), port)
-    if (port >= FIRST && port < FIRST + COUNT) this.#count(holder, user)
-    if (others === undefined) this.#holders.set(place, new Set([holder]))
+      this.#throwIf(conflict(holder, source, other, holder.reuseAddress && other.reuseAddress), port)
+    if (port >= FIRST_EPHEMERAL && port <= LAST_EPHEMERAL) this.#count(holder, user)
+    if (others === undefined) this.#holders.set(key, new Set([holder]))
     else others.add(holder)
     return port
   }
 
   /** Throws CallError if another holder is bound to the port: then `holder` may not listen. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
-    for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
-      if (other !== holder) this.#refuse(conflict(holder, source, other, false), source.port)
+    for (const other of this.#holders.get(portKey(holder.portSpace, source.port)) ?? [])
+      if (other !== holder) this.#throwIf(conflict(holder, source, other, false), source.port)
   }
 
+  /** Unbinds a holder; no effect if it is not bound. */
   release(holder: PortHolder): void {
     if (holder.source === undefined) return
-    const place = key(holder.portSpace, holder.source.port)
-    const holders = this.#holders.get(place)
+    const key = portKey(holder.portSpace, holder.source.port)
+    const holders = this.#holders.get(key)
     if (!holders?.delete(holder)) return
-    if (holders.size === 0) this.#holders.delete(place)
-    this.#add(this.#counted.get(holder) ?? [], -1)
-    this.#counted.delete(holder)
+    if (holders.size === 0) this.#holders.delete(key)
+    this.#changeCounts(this.#countedUnder.get(holder) ?? [], -1)
+    this.#countedUnder.delete(holder)
   }
 
-  #heldBy(name: string): number {
-    return this.#held.get(name) ?? 0
+  #countOf(key: string): number {
+    return this.#ephemeralCounts.get(key) ?? 0
   }
 
-  /** Names without holders have no entry. */
-  #add(names: readonly string[], change: 1 | -1): void {
-    for (const name of names) {
-      const held = this.#heldBy(name) + change
-      if (held === 0) this.#held.delete(name)
-      else this.#held.set(name, held)
+  #changeCounts(keys: readonly string[], change: 1 | -1): void {
+    for (const key of keys) {
+      const count = this.#countOf(key) + change
+      if (count === 0) this.#ephemeralCounts.delete(key)
+      else this.#ephemeralCounts.set(key, count)
     }
   }
 
+  /** Counts an ephemeral port. Throws CallError EADDRNOTAVAIL if the user has its share already. */
   #count(holder: PortHolder, user: number | undefined): void {
-    const all = `${holder.portSpace}`
-    const names = [all]
+    const spaceKey = `${holder.portSpace}`
+    const keys = [spaceKey]
     if (user !== undefined) {
-      const own = `${holder.portSpace} of user ${user}`
-      const held = this.#heldBy(own)
-      const others = this.#heldBy(all) - held
-      const max = Math.max(MINIMUM, (COUNT - others) >> 1)
+      const userKey = `${holder.portSpace} of user ${user}`
+      const held = this.#countOf(userKey)
+      const others = this.#countOf(spaceKey) - held
+      const max = Math.max(MIN_SHARE, (EPHEMERAL_PORTS - others) >> 1)
       if (held >= max)
         throw new CallError(
           'EADDRNOTAVAIL',
           `cm_id: user ${user} holds ${held} ephemeral ports and may hold ${max}, half of those that no other user holds`,
         )
-      names.push(own)
+      keys.push(userKey)
     }
-    this.#add(names, 1)
-    this.#counted.set(holder, names)
+    this.#changeCounts(keys, 1)
+    this.#countedUnder.set(holder, keys)
   }
 
-  #refuse(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {
+  #throwIf(code: 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined, port: number): void {
     if (code !== undefined) throw new CallError(code, `cm_id: port ${port} is in use`)
   }
 
-  #ephemeral(portSpace: number): number {
-    const start = this.#random() % COUNT
-    for (let i = 0; i < COUNT; i++) {
-      const port = FIRST + ((start + i) % COUNT)
-      if (!this.#holders.has(key(portSpace, port))) return port
+  /** A free ephemeral port. Throws CallError EADDRNOTAVAIL. */
+  #freePort(portSpace: number): number {
+    const start = this.#random() % EPHEMERAL_PORTS
+    for (let i = 0; i < EPHEMERAL_PORTS; i++) {
+      const port = FIRST_EPHEMERAL + ((start + i) % EPHEMERAL_PORTS)
+      if (!this.#holders.has(portKey(portSpace, port))) return port
     }
     throw new CallError('EADDRNOTAVAIL', 'cm_id: every ephemeral port is in use')
   }

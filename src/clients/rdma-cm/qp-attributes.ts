@@ -1,6 +1,6 @@
 /*
- * Queue pair attributes for the states of a connection (rdma_init_qp_attr): from the agreed parameters, or before there
- * are any, from the device only.
+ * The attributes with which a queue pair is modified to INIT, RTR and RTS for a connection (rdma_init_qp_attr). They
+ * come from the parameters that both ends have agreed on; without a connection, from the device only.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -14,8 +14,9 @@ type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 
-/** Connection states after the disconnect, and those in which the peer's parameters are known. */
+/** Connection states after the disconnect. */
 const ENDED: ReadonlySet<string> = new Set(['DREQ_SENT', 'DREQ_RCVD', 'TIMEWAIT'])
+/** Connection states in which the peer's parameters are known. */
 const AGREED: ReadonlySet<string> = new Set([
   'REQ_RCVD',
   'MRA_REQ_SENT',
@@ -30,19 +31,24 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** Before there is a connection; for datagrams always. */
-const unconnected = (id: Identifier, state: number): QpAttributes => ({
+/** The attributes without a connection. */
+const unconnectedAttributes = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
   port: 1,
   ...(id.qpType === QpType.values.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
 })
 
-/** The access flags that IB_DEVICE_FLUSH_GLOBAL and IB_DEVICE_FLUSH_PERSISTENT grant. */
-const flushFlagsOf = ({ device }: Identifier): number =>
-  Number(((device?.device.extended.deviceCapFlagsEx ?? 0n) >> 38n) & 3n) * FLUSH_GLOBAL
+/** IB_DEVICE_FLUSH_GLOBAL and IB_DEVICE_FLUSH_PERSISTENT are bits 38 and 39 of device_cap_flags_ex. */
+const FLUSH_CAPABILITY_SHIFT = 38n
+const FLUSH_CAPABILITIES = 3n
 
-/** The peer's access rights. */
+/** The access flags FLUSH_GLOBAL and FLUSH_PERSISTENT, two adjacent bits, if the device has the capabilities. */
+const flushFlagsOf = ({ device }: Identifier): number =>
+  Number(((device?.device.extended.deviceCapFlagsEx ?? 0n) >> FLUSH_CAPABILITY_SHIFT) & FLUSH_CAPABILITIES) *
+  FLUSH_GLOBAL
+
+/** The rights that the queue pair grants to the peer. */
 export const accessFlagsFor = (id: Identifier): number =>
   (id.connection?.agreed.responderResources ?? 0) > 0
     ? REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | flushFlagsOf(id)
@@ -112,7 +118,7 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => 
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (state > ERR) return refuse(`attribute state: ${state}; states are ${RESET} to ${ERR}`)
   if (id.isListening) return refuse('the identifier is in state LISTEN')
-  if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnected(id, state)
+  if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnectedAttributes(id, state)
   const { state: connectionState } = id.connection
   if (ENDED.has(connectionState) || (state !== INIT && !AGREED.has(connectionState)))
     refuse(`the connection is in state ${connectionState}`)

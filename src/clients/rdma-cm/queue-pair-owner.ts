@@ -1,6 +1,7 @@
 /*
- * Queue pairs whose state connection management changes itself (R17): to INIT when the request is sent, to RTR and RTS
- * with the agreed parameters, to ERR when the connection ends. In between, programs may only move them to ERR.
+ * Queue pairs that connection management modifies itself (R17; the attribute `qp` of cm_id.connect and cm_id.accept):
+ * to INIT when the request is sent, to RTR and RTS with the agreed parameters, to ERR when the connection ends.
+ * Meanwhile the program may only modify them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
@@ -29,22 +30,24 @@ const classes: Readonly<Record<number, ConnectedClass>> = {
   [QpType.values.UC]: UcQp,
 }
 
-/** The caller of these state changes. */
-const management = callerWithoutMemory('connection management')
+/** The caller of these modifications. */
+const connectionManagement = callerWithoutMemory('connection management')
 
-/** Queue pairs that belong to a connection, and devices whose modify calls are hooked. */
+/** Queue pairs that belong to a connection. */
 const owned = new WeakSet<CoreObject>()
-const guarded = new WeakSet<Device>()
+/** Devices with the hook of `refuseModify`. */
+const hooked = new WeakSet<Device>()
 
-const guard = (device: Device): void => {
-  if (guarded.has(device)) return
-  guarded.add(device)
+/** From now on refuses calls of programs that modify an owned queue pair of the device. */
+const refuseModify = (device: Device): void => {
+  if (hooked.has(device)) return
+  hooked.add(device)
   for (const cls of Object.values(classes))
     addHook(device, {
       class: cls.name,
       method: 'modify',
       pre({ caller }, object, args) {
-        if (caller === management || !owned.has(object)) return
+        if (caller === connectionManagement || !owned.has(object)) return
         if (args.state === ERR && Object.keys(args).length === 1) return
         throw new CallError(
           'EBUSY',
@@ -63,15 +66,17 @@ export const queuePairOf = ({ context }: CallContext, handle: number, where: str
   return object
 }
 
-const numberOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
+const qpnOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
 /** Receives the events of an identifier before its owner, for as long as the connection lasts. */
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #id: Identifier
+  /** The owner of the identifier before. */
   readonly #owner: IdOwner
   readonly #qp: CoreObject
   readonly #cls: ConnectedClass
+  /** The parameters of the program, which limit the agreed ones. */
   readonly #limits: ConnectionParameters
   #hasLeftInit = false
 
@@ -85,7 +90,7 @@ class QueuePairOwner implements IdOwner {
     this.#qp = qp
     this.#cls = cls
     this.#limits = limits
-    if (qp.context !== undefined) guard(qp.context.device)
+    if (qp.context !== undefined) refuseModify(qp.context.device)
     owned.add(qp)
     id.owner = this
   }
@@ -103,18 +108,18 @@ class QueuePairOwner implements IdOwner {
   move(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
-      if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#reliable(state, attributes))
+      if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#rcAttributes(state, attributes))
       this.#modify(attributes)
       if (state === RTR) this.#hasLeftInit = true
     }
   }
 
-  /** The agreed limits, bounded by those of the owner. */
-  #reliable(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
+  /** Attributes of RC: the agreed READ and atomic limits, bounded by those of the program. */
+  #rcAttributes(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
-        // Depends on the peer's parameters, which INIT did not know.
+        // The flags depend on parameters of the peer that were not known at INIT.
         accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
@@ -126,10 +131,10 @@ class QueuePairOwner implements IdOwner {
     const { context, handle } = this.#qp
     if (context === undefined || findHandle(context.handles, handle) !== this.#qp)
       throw new CallError('ENOENT', 'cm_id: the queue pair of the connection is destroyed')
-    invokeNow(context, this.#cls, 'modify', handle, args, management)
+    invokeNow(context, this.#cls, 'modify', handle, args, connectionManagement)
   }
 
-  #fail(): void {
+  #moveToError(): void {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
@@ -141,11 +146,12 @@ class QueuePairOwner implements IdOwner {
   event(type: number, details: EventDetails): void {
     if (type === ADDR_RESOLVED || type === ROUTE_RESOLVED) return
     if (type === CONNECT_RESPONSE) {
-      this.#answered(details)
+      this.#onResponse(details)
       return
     }
     // A queue pair that is still in INIT can be connected again by the same identifier.
-    if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit)) this.#fail()
+    if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit))
+      this.#moveToError()
     // After UNREACHABLE because a neighbour's MAC changed (`neighbourChanged`), the connection continues.
     const continues =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
@@ -157,7 +163,8 @@ class QueuePairOwner implements IdOwner {
     return undefined
   }
 
-  #answered(details: EventDetails): void {
+  /** The peer has accepted: connects the queue pair and confirms, or rejects the connection. */
+  #onResponse(details: EventDetails): void {
     try {
       this.move(RTR, RTS)
       this.#cm.accept(this.#id, undefined)
@@ -172,7 +179,10 @@ class QueuePairOwner implements IdOwner {
   }
 }
 
-/** Connects from an address or a resolved route to ESTABLISHED; a later failure is reported by an event. */
+/**
+ * Sends a request for a queue pair, which is modified as the connection requires. `destination`: resolved first;
+ * undefined: the route is resolved already. The event ESTABLISHED or that of a failure follows.
+ */
 export const connectQueuePair = (
   cm: RdmaCm,
   id: Identifier,
@@ -184,10 +194,10 @@ export const connectQueuePair = (
   try {
     if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
-    // No route: an event was raised already.
+    // There is no route, and the event ADDR_ERROR was raised.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
     owner.move(INIT)
-    cm.connect(id, { ...parameters, qpNum: numberOf(qp) })
+    cm.connect(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
     owner.release()
     throw error
@@ -204,7 +214,7 @@ export const acceptWithQueuePair = (
   const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.accept')
   try {
     owner.move(INIT, RTR, RTS)
-    cm.accept(id, { ...parameters, qpNum: numberOf(qp) })
+    cm.accept(id, { ...parameters, qpNum: qpnOf(qp) })
   } catch (error) {
     owner.release()
     throw error

@@ -1,8 +1,9 @@
 /*
- * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). It is a client of
- * the subsystem, and owns identifiers also before their device is known. Listeners without an address listen on every
- * device, also on devices that are added later; removing a device ends the identifiers bound to it. Rules, events and
- * errors are Linux's (cma.c). The MAD layer carries the messages; the caller supplies the time.
+ * rdma_cm: connections by IP addresses and ports (R17, R18), a client of the subsystem. The InfiniBand connection
+ * manager (src/cm) runs the protocol, and the MAD layer carries its messages. An identifier need not have a device: it
+ * gets one when an address is bound or resolved. A listener without an address listens on every device, also on devices
+ * that are added later. When a device is removed, identifiers bound to it get DEVICE_REMOVAL. Rules, events and errors
+ * are those of Linux's cma.c. The caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -15,6 +16,7 @@ import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import {
   CM_CLASS,
   CM_CLASS_VERSION,
+  GSI_QPN,
   MAD_METHOD_SEND,
   privateDataBytes,
   rejReason,
@@ -35,7 +37,7 @@ import {
   type IdOwner,
 } from './identifier.ts'
 import { Listeners, serviceIdOf } from './listeners.ts'
-import { answerData, ownData, requestData, UDP_QKEY } from './parameters.ts'
+import { privateDataOf, replyData, requestData, UDP_QKEY } from './parameters.ts'
 import { PortTable } from './ports.ts'
 import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
 
@@ -45,25 +47,30 @@ export interface RdmaCmEnvironment {
   /** An unpredictable u32. */
   readonly random: () => number
   readonly routing?: Routing
-  /** Whether a client may connect this queue pair of a device; default: any. */
+  /** Whether a context may connect the queue pair with this number of a device. Absent: it may. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
-  /** The user of a client that may hold only a share of the ports; default: none is limited. */
+  /** The user of a context if it may have only a share of the ports; absent or undefined: it is not limited. */
   readonly guestOf?: (client: Context) => number | undefined
-  /** Messages wait for the devices' next poll. */
+  /** Called when messages wait for the devices' next poll. */
   readonly wake?: () => void
 }
 
 /** The part of the MAD layer that rdma_cm uses. */
-export type Datagrams = Pick<MadLayer, 'register' | 'send' | 'has'>
+export type Mads = Pick<MadLayer, 'register' | 'send' | 'has'>
 
-/** Linux's values (cma.c): timeouts as exponents, and numbers of retries. */
+/** Linux's values (cma.c). Timeouts are exponents: 4.096 µs · 2^n. */
 const RESPONSE_TIMEOUT = 20
-const MAX_RETRIES = 15
 const PACKET_LIFE_TIME = 16
 const ACK_DELAY = 15
+/** Retries of messages of the connection manager. */
+const MAX_RETRIES = 15
 const HOP_LIMIT = 64
+/** Largest retry_cnt and rnr_retry of a queue pair. */
 const MAX_QP_RETRIES = 7
 const MAX_BACKLOG = 1024
+
+/** QPNs and PSNs have 24 bits. */
+const QPN_MASK = 0xff_ffff
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
@@ -73,18 +80,20 @@ export class RdmaCm implements EventHost {
   readonly devices: CmDevices
   readonly #core: Core
   readonly #environment: RdmaCmEnvironment
-  readonly #mads: Datagrams
+  readonly #mads: Mads
   readonly #ports: PortTable
   readonly #listeners: Listeners
+  /** Identifiers by their connection. */
   readonly #ids = new Map<CmConnection, Identifier>()
   /** The identifiers bound to each device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
   /** MACs of devices whose interface may change its MAC (bonds). */
   readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
+  /** Number of identifiers. */
   #identifiers = 0
 
-  constructor(core: Core, mads: Datagrams, environment: RdmaCmEnvironment) {
+  constructor(core: Core, mads: Mads, environment: RdmaCmEnvironment) {
     this.#core = core
     this.#environment = environment
     this.#mads = mads
@@ -97,14 +106,14 @@ export class RdmaCm implements EventHost {
       hasGid: (number, gid) => this.devices.hasGid(number, gid),
     })
     this.#listeners = new Listeners(this.engine)
-    const leave = mads.register({
+    const unregisterService = mads.register({
       mgmtClass: CM_CLASS,
       classVersion: CM_CLASS_VERSION,
       oui: 0,
       methods: [MAD_METHOD_SEND],
       receive: (device, mad, from) => {
-        const known = this.devices.forDevice(device)
-        if (known !== undefined) this.#receive(known, mad, from)
+        const cmDevice = this.devices.forDevice(device)
+        if (cmDevice !== undefined) this.#receive(cmDevice, mad, from)
       },
     })
     const unregister = registerClient(core, {
@@ -115,13 +124,13 @@ export class RdmaCm implements EventHost {
         return true
       },
       remove: device => {
-        const known = this.devices.remove(device)
-        if (known !== undefined) this.#removeDevice(known)
+        const cmDevice = this.devices.remove(device)
+        if (cmDevice !== undefined) this.#removeDevice(cmDevice)
       },
     })
     this.#close = () => {
       unregister()
-      leave()
+      unregisterService()
     }
   }
 
@@ -140,7 +149,7 @@ export class RdmaCm implements EventHost {
     return this.engine.nextTimeout()
   }
 
-  /** True if a timer was due. */
+  /** Returns whether a timer was due. */
   onTimeout(now: number): boolean {
     if (now < this.engine.nextTimeout()) return false
     this.engine.onTimeout(now)
@@ -150,29 +159,30 @@ export class RdmaCm implements EventHost {
 
   // ---- identifiers: each throws CallError ----
 
-  /** A new, unbound identifier. `qpType` 0: the default of the port space. */
-  create(owner: IdOwner, portSpace: number, qpType: number, only?: CmDevice): Identifier {
+  /** Creates an identifier, which is not bound. `qpType` 0: the default of the port space. */
+  create(owner: IdOwner, portSpace: number, qpType: number, onlyDevice?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
     if (portSpace === TCP && type === QpType.values.UD)
       throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
     this.#identifiers++
-    const psn = this.#environment.random() & 0xff_ffff
-    return new Identifier(owner, only, portSpace, type, psn, UDP_QKEY)
+    const psn = this.#environment.random() & QPN_MASK
+    return new Identifier(owner, onlyDevice, portSpace, type, psn, UDP_QKEY)
   }
 
+  /** Binds an identifier to a local address; port 0: a free one. */
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE')
       throw new CallError('EINVAL', `cm_id.bind: the identifier is in state ${id.state}, not IDLE`)
-    const device = this.devices.bound(address, id.only)
-    const source = this.#claim(id, address)
+    const device = this.devices.deviceToBind(address, id.onlyDevice)
+    const source = this.#bindPort(id, address)
     id.state = 'ADDR_BOUND'
     id.source = source
     id.destination ??= anyAddress(source.family)
     if (device !== undefined) this.#attach(id, device, source.address)
   }
 
-  /** Its event is ADDR_RESOLVED or ADDR_ERROR. */
+  /** Resolves a destination to a device and GIDs; the event ADDR_RESOLVED or ADDR_ERROR follows. */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
     if (id.state !== 'ADDR_BOUND')
@@ -183,7 +193,7 @@ export class RdmaCm implements EventHost {
     if (id.source?.family !== destination.family)
       throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
     try {
-      const { device, localGid, remoteGid } = this.devices.route(destination, id.source, id.only)
+      const { device, localGid, remoteGid } = this.devices.route(destination, id.source, id.onlyDevice)
       id.destination = destination
       this.#attach(id, device, localGid)
       if (isAny(id.source)) id.source = { ...id.source, address: localGid }
@@ -197,6 +207,7 @@ export class RdmaCm implements EventHost {
     }
   }
 
+  /** The event ROUTE_RESOLVED follows. */
   resolveRoute(id: Identifier): void {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `cm_id.resolveRoute: the identifier is in state ${id.state}, not ADDR_RESOLVED`)
@@ -206,20 +217,21 @@ export class RdmaCm implements EventHost {
     this.#notify(id, ROUTE_RESOLVED, {})
   }
 
-  /** Sets a route that the consumer knows. */
+  /** Sets a route that the consumer knows, instead of resolving it; the event ROUTE_RESOLVED follows. */
   setRoute(id: Identifier, route: ChosenPath): void {
     this.resolveRoute(id)
     id.route = route
   }
 
+  /** Sends a REQ, or a SIDR_REQ for datagrams. */
   connect(id: Identifier, parameters: ConnectionParameters): void {
     if (id.state !== 'ROUTE_RESOLVED')
       throw new CallError('EINVAL', `cm_id.connect: the identifier is in state ${id.state}, not ROUTE_RESOLVED`)
     const path = this.#pathOf(id)
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
-    const own = ownData(parameters)
-    // After a rejection: with the same address and route.
+    const privateData = privateDataOf(parameters)
+    // After a rejection the identifier still has its connection, which is used again.
     const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpType.values.UD)
@@ -228,7 +240,7 @@ export class RdmaCm implements EventHost {
           {
             path,
             serviceId,
-            privateData: requestData(id, own, privateDataBytes.SIDR_REQ, 'cm_id.connect'),
+            privateData: requestData(id, privateData, privateDataBytes.SIDR_REQ, 'cm_id.connect'),
             responseTimeout: RESPONSE_TIMEOUT,
             maxCmRetries: MAX_RETRIES,
           },
@@ -243,7 +255,7 @@ export class RdmaCm implements EventHost {
             transport: id.transport ?? 'RC',
             ...offerOf(id, parameters),
             retryCount: Math.min(MAX_QP_RETRIES, parameters.retryCount),
-            privateData: requestData(id, own, privateDataBytes.REQ, 'cm_id.connect'),
+            privateData: requestData(id, privateData, privateDataBytes.REQ, 'cm_id.connect'),
             remoteResponseTimeout: RESPONSE_TIMEOUT,
             localResponseTimeout: RESPONSE_TIMEOUT,
             maxCmRetries: MAX_RETRIES,
@@ -267,36 +279,36 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: the identifier is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    // No other identifier shares the port any more.
+    // From now on no other identifier can bind to the port.
     id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
     id.state = 'LISTEN'
   }
 
-  /** Accepts a request. Without parameters: confirms the peer's reply. */
+  /** Accepts a request: sends a REP or SIDR_REP. Without parameters: confirms the peer's REP with an RTU. */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
       throw new CallError('EINVAL', `cm_id.accept: the identifier is in state ${id.state} and has nothing to accept`)
     if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
-    id.leaveBacklog()
+    id.removeFromBacklog()
     try {
       if (parameters === undefined) this.engine.ready(connection)
       else if (id.qpType === QpType.values.UD) {
         id.qkey = parameters.qkey || id.qkey
         this.engine.resolved(connection, {
           status: sidrStatus.SUCCESS,
-          qpn: parameters.qpNum & 0xff_ffff,
+          qpn: parameters.qpNum & QPN_MASK,
           qkey: id.qkey,
-          privateData: answerData(ownData(parameters), privateDataBytes.SIDR_REP, 'cm_id.accept'),
+          privateData: replyData(privateDataOf(parameters), privateDataBytes.SIDR_REP, 'cm_id.accept'),
         })
       } else
         this.engine.reply(
           connection,
           {
             ...offerOf(id, parameters),
-            privateData: answerData(ownData(parameters), privateDataBytes.REP, 'cm_id.accept'),
+            privateData: replyData(privateDataOf(parameters), privateDataBytes.REP, 'cm_id.accept'),
           },
           this.#environment.now(),
         )
@@ -308,7 +320,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** A failed `accept` rejects the request, as on Linux, where its state allows that. */
+  /** Rejects a request whose `accept` failed, as Linux does, if the state of the connection allows it. */
   #refuseAccepted(id: Identifier, connection: CmConnection): void {
     try {
       if (id.qpType === QpType.values.UD) this.engine.resolved(connection, { status: sidrStatus.REJECT })
@@ -319,20 +331,21 @@ export class RdmaCm implements EventHost {
     }
   }
 
+  /** Refuses a request or a REP: sends a REJ or SIDR_REP. */
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
-    id.leaveBacklog()
+    id.removeFromBacklog()
     try {
       if (id.qpType === QpType.values.UD)
         this.engine.resolved(connection, {
           status: sidrStatus.REJECT,
-          privateData: answerData(privateData, privateDataBytes.SIDR_REP, 'cm_id.reject'),
+          privateData: replyData(privateData, privateDataBytes.SIDR_REP, 'cm_id.reject'),
         })
       else
         this.engine.reject(
           connection,
-          { reason, privateData: answerData(privateData, privateDataBytes.REJ, 'cm_id.reject') },
+          { reason, privateData: replyData(privateData, privateDataBytes.REJ, 'cm_id.reject') },
           this.#environment.now(),
         )
     } catch (error) {
@@ -352,7 +365,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** The peer's data arrived before its RTU. */
+  /** The queue pair has received data before the RTU (rdma_notify, COMM_EST): the connection is established. */
   establish(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
@@ -369,7 +382,7 @@ export class RdmaCm implements EventHost {
   /** Destroys the identifier and its connection. */
   destroy(id: Identifier): void {
     this.#identifiers--
-    id.leaveBacklog()
+    id.removeFromBacklog()
     this.#listeners.remove(id)
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
     this.#ports.release(id)
@@ -388,13 +401,13 @@ export class RdmaCm implements EventHost {
    * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
   hardwareAddressChanged(device: Device, mac: Uint8Array): void {
-    const known = this.devices.forDevice(device)
-    if (known === undefined) return
+    const cmDevice = this.devices.forDevice(device)
+    if (cmDevice === undefined) return
     const text = mac.join(':')
-    if (this.#macs.get(known) === text) return
-    this.#macs.set(known, text)
-    const bound = [...(this.#bound.get(known) ?? [])].filter(({ mac }) => mac !== undefined && mac !== text)
-    this.#core.run(this.#tellBound(known, bound, ADDR_CHANGE, {}))
+    if (this.#macs.get(cmDevice) === text) return
+    this.#macs.set(cmDevice, text)
+    const bound = [...(this.#bound.get(cmDevice) ?? [])].filter(({ mac }) => mac !== undefined && mac !== text)
+    this.#core.run(this.#notifyBound(cmDevice, bound, ADDR_CHANGE, {}))
   }
 
   /**
@@ -402,28 +415,31 @@ export class RdmaCm implements EventHost {
    * UNREACHABLE: their peer may be another host (Linux: cma_netevent_callback).
    */
   neighbourChanged(device: Device, address: Uint8Array, mac: string): void {
-    const known = this.devices.forDevice(device)
-    if (known === undefined) return
-    const moved: Identifier[] = []
-    for (const id of this.#bound.get(known) ?? []) {
+    const cmDevice = this.devices.forDevice(device)
+    if (cmDevice === undefined) return
+    const affected: Identifier[] = []
+    for (const id of this.#bound.get(cmDevice) ?? []) {
       const { neighbour, remoteGid } = id
       if (neighbour === undefined || remoteGid === undefined || !isSameAddress(remoteGid, address)) continue
-      if (neighbour.mac !== undefined && neighbour.mac !== mac) moved.push(id)
+      if (neighbour.mac !== undefined && neighbour.mac !== mac) affected.push(id)
       neighbour.mac = mac
     }
-    if (moved.length > 0) this.#core.run(this.#tellBound(known, moved, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
+    if (affected.length > 0)
+      this.#core.run(this.#notifyBound(cmDevice, affected, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
   }
 
-  /** Yields after each: there may be thousands. */
-  *#tellBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
+  /**
+   * Raises an event of each identifier that is still bound to the device. Yields after each: there may be thousands.
+   */
+  *#notifyBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
     for (const id of ids) {
-      // The identifier may be destroyed, or its device removed, by now.
+      // Since the previous step the identifier may have been destroyed, or its device removed.
       if (this.#bound.get(device)?.has(id)) this.#notify(id, type, details)
       yield
     }
   }
 
-  // ---- services for connection-events.ts ----
+  // ---- EventHost, for connection-events.ts ----
 
   idOf(connection: CmConnection): Identifier | undefined {
     return this.#ids.get(connection)
@@ -441,7 +457,7 @@ export class RdmaCm implements EventHost {
     return this.#listeners.findIb(serviceId, gid)
   }
 
-  adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {
+  attachRequest(id: Identifier, connection: CmConnection, device: CmDevice): void {
     id.state = 'CONNECT'
     id.isUnanswered = true
     id.connection = connection
@@ -456,20 +472,20 @@ export class RdmaCm implements EventHost {
     let sent = this.#transmit()
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       handleEvent(this, event)
-      // The owner may have answered it.
+      // The owner may have answered the event.
       sent = this.#transmit() || sent
     }
     if (sent) this.#environment.wake?.()
   }
 
-  /** True if anything was sent. */
+  /** Sends the messages of the engine. Returns whether there were any. */
   #transmit(): boolean {
     let sent = false
-    for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
-      const { path, mad } = out
+    for (let message = this.engine.pollTransmit(); message !== undefined; message = this.engine.pollTransmit()) {
+      const { path, mad } = message
       const device = this.devices.byNumber(path.device)
       const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit } = path
-      const to = { localGid, remoteGid, qpn: 1, pkey, flowLabel, trafficClass, hopLimit }
+      const to = { localGid, remoteGid, qpn: GSI_QPN, pkey, flowLabel, trafficClass, hopLimit }
       if (device !== undefined) sent = this.#mads.send(device.device, mad, to) || sent
     }
     return sent
@@ -481,8 +497,8 @@ export class RdmaCm implements EventHost {
     id.owner.event(type, details)
   }
 
-  /** Binds a port for the address; returns the address with that port. */
-  #claim(id: Identifier, address: SocketAddress): SocketAddress {
+  /** Binds the identifier to the port of an address, or to a free one; returns the address with that port. */
+  #bindPort(id: Identifier, address: SocketAddress): SocketAddress {
     const client = id.object?.context
     const user = client && this.#environment.guestOf?.(client)
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address, user) }
@@ -493,14 +509,18 @@ export class RdmaCm implements EventHost {
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
   }
 
-  /** EPERM for a queue pair of another user: the peer would end that queue pair's own connection as stale. */
-  #requireQueuePair({ object, device }: Identifier, qpNum: number, what: string): void {
-    const qpn = qpNum & 0xff_ffff
+  /**
+   * Throws CallError EPERM if the queue pair belongs to another user: with its number in a REQ the peer would end the
+   * connection of that queue pair as stale.
+   */
+  #requireQueuePair({ object, device }: Identifier, qpNum: number, call: string): void {
+    const qpn = qpNum & QPN_MASK
     if (qpn === 0 || object?.context === undefined || device === undefined) return
     if (this.#environment.mayConnect?.(object.context, device.device, qpn) === false)
-      throw new CallError('EPERM', `${what}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
+      throw new CallError('EPERM', `${call}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
   }
 
+  /** Binds an identifier to a device. */
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
     if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
     id.device = device
@@ -541,13 +561,13 @@ export class RdmaCm implements EventHost {
       id.state = 'DEVICE_REMOVAL'
     }
     this.#macs.delete(device)
-    this.#core.run(this.#tellRemoval(bound))
+    this.#core.run(this.#notifyRemoval(bound))
   }
 
-  /** Yields after each: there may be thousands. */
-  *#tellRemoval(ids: Iterable<Identifier>): Generator<void> {
+  /** Raises DEVICE_REMOVAL of each identifier. Yields after each: there may be thousands. */
+  *#notifyRemoval(ids: Iterable<Identifier>): Generator<void> {
     for (const id of ids) {
-      // The identifier may be destroyed by now.
+      // Since the previous step the identifier may have been destroyed.
       if (id.state === 'DEVICE_REMOVAL') this.#notify(id, DEVICE_REMOVAL, {})
       yield
     }
@@ -576,7 +596,7 @@ const pathThrough = (
 /** The fields of REQ and REP that describe this end's queue pair. */
 const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
   ece,
-  qpn: parameters.qpNum & 0xff_ffff,
+  qpn: parameters.qpNum & QPN_MASK,
   startingPsn,
   responderResources: parameters.responderResources,
   initiatorDepth: parameters.initiatorDepth,
@@ -585,7 +605,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   srq: parameters.srq !== 0,
 })
 
-/** An error of the engine is a mistake of the caller. */
+/** An error of the engine, which is a mistake of the program, as a CallError; other errors as they are. */
 const asCallError = (error: unknown): unknown => {
   if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
   return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error

@@ -1,10 +1,11 @@
 /*
- * Socket addresses as programs pass them, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service
- * id. Here one record holds all three; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
+ * Socket addresses as programs pass them: Linux's struct sockaddr_in, sockaddr_in6, and sockaddr_ib, which has a GID
+ * and a service id. Here one record is used for all three; IPv4 addresses are ::ffff:a.b.c.d, as in GIDs of RoCE.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/connections/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
 
+/** AF_INET, AF_INET6 and AF_IB of Linux. */
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
 
 export interface SocketAddress {
@@ -20,15 +21,15 @@ export interface SocketAddress {
   readonly serviceMask: bigint
 }
 
-/** Size of the struct of its family. */
+/** Bytes of the struct of its family; 0 for an unknown family. */
 export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0
 
-/** The IPv4 address at `at` as 16 bytes. */
-const mapped = (from: Uint8Array, at: number): Uint8Array => {
-  const bytes = new Uint8Array(16)
-  bytes[10] = bytes[11] = 0xff
-  for (let i = 0; i < 4; i++) bytes[12 + i] = from[at + i]!
-  return bytes
+/** The four bytes of an IPv4 address at `offset`, as the 16 bytes ::ffff:a.b.c.d. */
+const mapped = (bytes: Uint8Array, offset: number): Uint8Array => {
+  const address = new Uint8Array(16)
+  address[10] = address[11] = 0xff
+  for (let i = 0; i < 4; i++) address[12 + i] = bytes[offset + i]!
+  return address
 }
 
 const noExtras = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
@@ -53,7 +54,10 @@ export const anyAddress = (family: number): SocketAddress => ({
   address: family === Family.INET ? noIpv4 : noIpv6,
 })
 
-/** Undefined for a family unknown to rdma_cm. */
+/**
+ * Parses a struct sockaddr by its family; undefined for a family that rdma_cm does not know. Ports, flow information
+ * and service ids are big-endian, the other fields little-endian.
+ */
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
@@ -82,24 +86,24 @@ export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   }
 }
 
-/** As a struct sockaddr_storage. */
-export const emitAddress = (from: SocketAddress): Uint8Array => {
+/** The inverse of `parseAddress`, as a struct sockaddr_storage. */
+export const emitAddress = (socketAddress: SocketAddress): Uint8Array => {
   const bytes = new Uint8Array(ADDRESS_BYTES)
   const view = new DataView(bytes.buffer)
-  view.setUint16(0, from.family, true)
-  if (from.family === Family.INET) {
-    view.setUint16(2, from.port)
-    bytes.set(from.address.subarray(12), 4)
-  } else if (from.family === Family.INET6) {
-    view.setUint16(2, from.port)
-    view.setUint32(4, from.flowInfo)
-    bytes.set(from.address, 8)
-    view.setUint32(24, from.scope, true)
+  view.setUint16(0, socketAddress.family, true)
+  if (socketAddress.family === Family.INET) {
+    view.setUint16(2, socketAddress.port)
+    bytes.set(socketAddress.address.subarray(12), 4)
+  } else if (socketAddress.family === Family.INET6) {
+    view.setUint16(2, socketAddress.port)
+    view.setUint32(4, socketAddress.flowInfo)
+    bytes.set(socketAddress.address, 8)
+    view.setUint32(24, socketAddress.scope, true)
   } else {
-    view.setUint32(4, from.flowInfo)
-    bytes.set(from.address, 8)
-    view.setBigUint64(24, from.serviceId)
-    view.setBigUint64(32, from.serviceMask)
+    view.setUint32(4, socketAddress.flowInfo)
+    bytes.set(socketAddress.address, 8)
+    view.setBigUint64(24, socketAddress.serviceId)
+    view.setBigUint64(32, socketAddress.serviceMask)
   }
   return bytes
 }
@@ -110,9 +114,10 @@ export const areZeros = (bytes: Uint8Array, first = 0, end = bytes.length): bool
   return true
 }
 
-/** Whether the address is a wildcard. */
+/** Whether the address is a wildcard: 0.0.0.0 or ::. */
 export const isAny = ({ family, address }: SocketAddress): boolean => areZeros(address, family === Family.INET ? 12 : 0)
 
+/** Whether the address is in 127.0.0.0/8, or ::1. */
 export const isLoopback = ({ family, address }: SocketAddress): boolean =>
   family === Family.INET ? address[12] === 127 : address[15] === 1 && areZeros(address, 0, 15)
 

@@ -1,6 +1,6 @@
 /*
- * The layout of calls of the object dialect, and of calls on a driver's descriptor, as lines and as JSON (`userdma
- * trace --abi`). layout.ts computes the layout; spec/ has the names.
+ * The bytes of calls of the object dialect, and of calls on a driver's descriptor, as lines and as JSON (`userdma trace
+ * --abi`). layout.ts splits messages; spec/ has the names.
  */
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
@@ -10,8 +10,9 @@ import type { TraceRecord } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
 import { readValue } from '../message.ts'
 import { type Style, valueJson, valueText } from '../values.ts'
-import { type AttributeLayout, type ChainParts, type MessageParts, type Source, splitMessage } from './layout.ts'
-import { hex, type Piece, placeText, someBytes } from './piece.ts'
+import { type AttributeLayout, type ChainParts, type MessageParts, type MessageSource, splitMessage } from './layout.ts'
+import { hex, limitedBytes, type MemoryRange, memoryText } from './memory-range.ts'
+import { fdText, type NewDescriptors } from './struct.ts'
 
 const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
@@ -32,14 +33,14 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
  * number.
  */
 const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
-  // These bits hold the number of bytes written.
+  // Bits 16 to 31 are no flags: in an answer they are the number of bytes written.
   const { MANDATORY, ...others } = AttributeFlag
   const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
   if ((flags & MANDATORY) !== 0) return ['mandatory', ...words]
   return isOut ? words : ['optional', ...words]
 }
 
-/** Fields of a record in `bytes`, each with its offset; bytes beyond the known fields follow. */
+/** The fields of a record in `bytes`, each with its offset; then the bytes after the last known field. */
 const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
   const shown = Object.entries(fields).filter(([, { offset, of }]) => {
     const size = sizeOf(of)
@@ -72,68 +73,72 @@ const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: S
   return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
 }
 
-/** Whether a value is the number of a chain entry. */
-const isEntry = ({ flags, of }: AttributeLayout): boolean =>
+/** Whether the value is the number of a chain entry, which stands for the object that the entry creates. */
+const isEntryNumber = ({ flags, of }: AttributeLayout): boolean =>
   (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
 
-/** A text for the value after its bytes, if it shows more than the bytes do. */
-const scalarText = (laid: AttributeLayout, style: Style): string => {
-  const { name, of, value, bytes } = laid
+/** The value as text, behind its bytes; empty if it says no more than the bytes. */
+const scalarText = (attribute: AttributeLayout, style: Style): string => {
+  const { name, of, value, bytes } = attribute
   if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
     return ''
-  if (isEntry(laid)) return ` = entry ${value}`
+  if (isEntryNumber(attribute)) return ` = entry ${value}`
   const text = valueText(name, of, value, style)
   return text === bytesText(bytes, style.bytes) ? '' : ` = ${text}`
 }
 
-type Numbers = ReadonlyMap<string, number | undefined>
+/** The number of a new descriptor, which replaces the value in the answer before the program gets it. */
+const newDescriptorText = (name: string, newDescriptors: NewDescriptors): string =>
+  newDescriptors.has(name) ? `, then ${fdText(newDescriptors, name)}` : ''
 
-/** The number of a new descriptor, which the program gets in place of the value after the answer. */
-const numberText = (name: string, numbers: Numbers): string =>
-  numbers.has(name) ? `, then fd ${numbers.get(name) ?? '?'}` : ''
-
-const attributeLines = (laid: AttributeLayout, answered: boolean, style: Style, numbers: Numbers): string[] => {
-  const { name, id, of, address, length, written, bytes, isOut } = laid
+const attributeLines = (
+  attribute: AttributeLayout,
+  answered: boolean,
+  style: Style,
+  newDescriptors: NewDescriptors,
+): string[] => {
+  const { name, id, of, address, length, written, bytes, isOut } = attribute
   const label = name.startsWith('attribute ') ? name : `${name} ${hex(id)}`
-  const place = address === undefined ? '' : ` at ${hex(address)}`
-  const begin = `${label} ${flagWords(laid).join(' ')}`
+  const addressText = address === undefined ? '' : ` at ${hex(address)}`
+  const begin = `${label} ${flagWords(attribute).join(' ')}`
   if (bytes === undefined) {
-    if (!isOut) return [`${begin}, ${length} bytes${place}`]
-    if (!answered) return [`${begin}, room for ${length} bytes${place}`]
-    // The length of an indirect value is the number of bytes needed.
+    if (!isOut) return [`${begin}, ${length} bytes${addressText}`]
+    if (!answered) return [`${begin}, room for ${length} bytes${addressText}`]
+    // An output that did not fit has the number of bytes that it needs.
     return [
-      `${begin}${place}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
+      `${begin}${addressText}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
   }
-  const misfits = of !== undefined && laid.value === undefined && laid.chain === undefined
+  const isUndecodable = of !== undefined && attribute.value === undefined && attribute.chain === undefined
   const isShort = typeof length === 'bigint' && length > bytes.length
   const count = isOut && address === undefined ? `${bytes.length} of ${length}` : String(length)
-  const text = someBytes(bytes, Number(length) > bytes.length && isShort ? Number(length) : bytes.length, style)
-  const value = numbers.has(name) ? numberText(name, numbers) : scalarText(laid, style)
-  const note = misfits && !isShort ? ' (undecodable)' : value
-  return [`${begin}${place}, ${count} bytes: ${text}${note}`, ...indented(valueLines(laid, style))]
+  const text = limitedBytes(bytes, Number(length) > bytes.length && isShort ? Number(length) : bytes.length, style)
+  const value = newDescriptors.has(name) ? newDescriptorText(name, newDescriptors) : scalarText(attribute, style)
+  const note = isUndecodable && !isShort ? ' (undecodable)' : value
+  return [`${begin}${addressText}, ${count} bytes: ${text}${note}`, ...indented(valueLines(attribute, style))]
 }
 
 // ---- messages and chains ----
 
-const headerText = ({ length, classId, object, opCtrl, flags, call }: MessageParts, thenFd = ''): string =>
-  `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${thenFd}, ` +
+/** `newDescriptor`: text behind the object. */
+const headerText = ({ length, classId, object, opCtrl, flags, call }: MessageParts, newDescriptor = ''): string =>
+  `length ${length}, class ${classId}${call === undefined ? '' : `, call ${call}`}, object ${object}${newDescriptor}, ` +
   `op_ctrl ${opCtrl}, flags ${bitsText(MessageFlag, flags)}`
 
 const restText = (rest: Uint8Array, length: number, style: Style): string[] => {
   if (rest.length === 0) return length > 0 ? [`… ${length} bytes more`] : []
-  return [`${length > rest.length ? 'cut off' : 'undecodable'} ${someBytes(rest, length, style)}`]
+  return [`${length > rest.length ? 'cut off' : 'undecodable'} ${limitedBytes(rest, length, style)}`]
 }
 
-const NONE: Numbers = new Map()
+const NONE: NewDescriptors = new Map()
 
 const bodyLines = (
   { attributes, rest, restLength }: MessageParts,
   answered: boolean,
   style: Style,
-  numbers: Numbers = NONE,
+  newDescriptors: NewDescriptors = NONE,
 ): string[] => [
-  ...attributes.flatMap(one => attributeLines(one, answered, style, numbers)),
+  ...attributes.flatMap(one => attributeLines(one, answered, style, newDescriptors)),
   ...restText(rest, restLength, style),
 ]
 
@@ -159,72 +164,78 @@ const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: St
 
 // ---- a call ----
 
-interface LaidCall {
+/** A call of the object dialect, split into parts. */
+interface SplitCall {
   readonly request: MessageParts | undefined
   readonly answer: MessageParts | undefined
-  /** Memory to which nothing in the messages points. */
-  readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
+  /** Memory that is neither a message nor at an address in one. */
+  readonly others: { readonly in: readonly MemoryRange[]; readonly out: readonly MemoryRange[] }
 }
 
-const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, request: number }: TraceRecord): LaidCall => {
-  const message = pieces[0]!
-  const used = new Set<Piece>([message])
+const splitCall = (
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
+  { call, request: number }: TraceRecord,
+): SplitCall => {
+  const message = inputs[0]!
+  const used = new Set<MemoryRange>([message])
   const source = {
     call: number === undefined ? call?.call : callOfRequest(number),
     declared: call?.declared,
-    piece: (address: bigint, isOut: boolean): Piece | undefined => {
-      const found = (isOut ? out : pieces).find(one => one.address === address)
+    memoryAt: (address: bigint, isOut: boolean): MemoryRange | undefined => {
+      const found = (isOut ? out : inputs).find(one => one.address === address)
       if (found !== undefined) used.add(found)
       return found
     },
   }
-  const split = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
-    splitMessage({ ...source, bytes, length, answered } satisfies Source)
+  const split = ({ bytes, length }: MemoryRange, answered: boolean): MessageParts | undefined =>
+    splitMessage({ ...source, bytes, length, answered } satisfies MessageSource)
   const request = split(message, false)
-  const answerPiece = request === undefined ? undefined : out.find(({ address }) => address === message.address)
-  const answer = answerPiece === undefined ? undefined : split(answerPiece, true)
-  if (answerPiece !== undefined && answer !== undefined) used.add(answerPiece)
-  const others = (all: readonly Piece[]): Piece[] => all.filter(one => !used.has(one))
-  return { request, answer, others: { in: others(pieces), out: others(out) } }
+  const answerMemory = request === undefined ? undefined : out.find(({ address }) => address === message.address)
+  const answer = answerMemory === undefined ? undefined : split(answerMemory, true)
+  if (answerMemory !== undefined && answer !== undefined) used.add(answerMemory)
+  const others = (ranges: readonly MemoryRange[]): MemoryRange[] => ranges.filter(range => !used.has(range))
+  return { request, answer, others: { in: others(inputs), out: others(out) } }
 }
 
 /** A call of the object dialect: the message, its answer, and any other memory read or written. */
 export const objectLines = (
-  pieces: readonly Piece[],
-  out: readonly Piece[],
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
   style: Style,
   record: TraceRecord,
 ): string[] => {
-  const { request, answer, others } = layCall(pieces, out, record)
-  const message = pieces[0]!
-  const numbers = new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd]))
+  const { request, answer, others } = splitCall(inputs, out, record)
+  const message = inputs[0]!
+  const newDescriptors = new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd]))
   const head =
     request === undefined
-      ? [`object ${placeText(message, style)}`]
+      ? [`object ${memoryText(message, style)}`]
       : [
           `object ${request.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(request)}`,
           ...indented(bodyLines(request, false, style)),
         ]
-  const answerPiece =
+  const answerMemory =
     answer === undefined
       ? []
       : [
-          `answer ${headerText(answer, numberText('object', numbers))}`,
-          ...indented(bodyLines(answer, true, style, numbers)),
+          `answer ${headerText(answer, newDescriptorText('object', newDescriptors))}`,
+          ...indented(bodyLines(answer, true, style, newDescriptors)),
         ]
   return [
     ...head,
-    ...indented(answerPiece),
-    ...others.in.map(piece => `  in ${placeText(piece, style)}`),
-    ...others.out.map(piece => `  out ${placeText(piece, style)}`),
+    ...indented(answerMemory),
+    ...others.in.map(memory => `  in ${memoryText(memory, style)}`),
+    ...others.out.map(memory => `  out ${memoryText(memory, style)}`),
   ]
 }
 
 // ---- a driver's own ----
 
+/** Interfaces whose write(2) has a CtxSend before its data. */
 const senders: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
 
-/** The argument of a driver's ioctl, or the start of what was written. */
+/** The fields of the argument of a driver's ioctl, or of the beginning of what was written; undefined: not known. */
 const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined =>
   request !== undefined
     ? CtxArguments[request]
@@ -232,49 +243,49 @@ const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefine
       ? CtxSend
       : undefined
 
-const driverPiece = (piece: Piece, fields: Fields | undefined, style: Style): string[] => {
-  const head = fields === undefined ? undefined : piece.bytes.subarray(0, recordSize(fields))
+const driverMemoryLines = (memory: MemoryRange, fields: Fields | undefined, style: Style): string[] => {
+  const head = fields === undefined ? undefined : memory.bytes.subarray(0, recordSize(fields))
   if (fields === undefined || head === undefined || head.length < recordSize(fields)) return []
   const value = readValue({ kind: 'record', fields }, head) as AnyRecord
-  const data = piece.bytes.subarray(head.length)
-  const length = piece.length - head.length
+  const data = memory.bytes.subarray(head.length)
+  const length = memory.length - head.length
   return [
     ...fieldLines(fields, value, head, style),
-    ...(length > 0 ? [`+${head.length} data, ${length} bytes: ${someBytes(data, length, style)}`] : []),
+    ...(length > 0 ? [`+${head.length} data, ${length} bytes: ${limitedBytes(data, length, style)}`] : []),
   ]
 }
 
-/** A call on a driver's descriptor: its name, and what the driver read and wrote, by field where spec/ knows them. */
+/** A call on a driver's descriptor: its request, and the memory that the driver has read and written, with fields. */
 export const driverLines = (
-  pieces: readonly Piece[],
-  out: readonly Piece[],
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
   style: Style,
   record: TraceRecord,
 ): string[] => {
   const fields = driverFields(record)
-  const lines = (way: 'in' | 'out') => (piece: Piece) => [
-    `${way} ${placeText(piece, style)}`,
-    ...indented(driverPiece(piece, fields, style)),
+  const lines = (direction: 'in' | 'out') => (memory: MemoryRange) => [
+    `${direction} ${memoryText(memory, style)}`,
+    ...indented(driverMemoryLines(memory, fields, style)),
   ]
   const request = record.request === undefined ? '' : ` request ${hex(record.request)}`
-  return [`driver${request}`, ...indented([...pieces.flatMap(lines('in')), ...out.flatMap(lines('out'))])]
+  return [`driver${request}`, ...indented([...inputs.flatMap(lines('in')), ...out.flatMap(lines('out'))])]
 }
 
 // ---- as JSON ----
 
-const attributeJson = (laid: AttributeLayout): Record<string, unknown> => {
-  const { name, id, of, address, length, written, bytes, value, chain } = laid
+const attributeJson = (attribute: AttributeLayout): Record<string, unknown> => {
+  const { name, id, of, address, length, written, bytes, value, chain } = attribute
   return {
     name,
     id,
-    flags: flagWords(laid),
+    flags: flagWords(attribute),
     length: Number(length),
     ...(address !== undefined && { address: hex(address) }),
     ...(written !== 0 && { written }),
     ...(chain !== undefined
       ? { entries: chain.entries.map(({ entry, message }) => ({ ref: entry.ref ?? null, ...messageJson(message) })) }
       : of !== undefined && value !== undefined
-        ? { value: isEntry(laid) ? { entry: value } : valueJson(of, value) }
+        ? { value: isEntryNumber(attribute) ? { entry: value } : valueJson(of, value) }
         : bytes !== undefined && { bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', '') }),
     ...(chain !== undefined && chain.rest.length > 0 && { undecoded: bytesText(chain.rest, chain.rest.length) }),
   }
@@ -295,12 +306,12 @@ const messageJson = ({
 
 /** `message` and `answer` of a call of the object dialect. */
 export const objectJson = (
-  pieces: readonly Piece[],
-  out: readonly Piece[],
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
   record: TraceRecord,
 ): Record<string, unknown> => {
-  if (pieces.length === 0) return {}
-  const { request, answer } = layCall(pieces, out, record)
+  if (inputs.length === 0) return {}
+  const { request, answer } = splitCall(inputs, out, record)
   return {
     ...(request !== undefined && { message: messageJson(request) }),
     ...(answer !== undefined && { answer: messageJson(answer) }),

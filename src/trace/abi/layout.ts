@@ -1,9 +1,7 @@
 /*
- * Messages of the object dialect as they are in memory (R2, R3, R6; `userdma trace --abi`): header; attributes with
- * ids, flags and lengths; fields of records with offsets; entries of chains with their messages; of the answer the
- * outputs. Of refused messages the readable part is laid out, the rest is shown as bytes; nothing throws.
- *
- * `splitMessage` finds the parts; layout-text.ts shows them.
+ * Splits messages of the object dialect into their parts (R2, R3, R6; `userdma trace --abi`): header, attributes with
+ * ids, flags and lengths, and the entries of chains with their messages; of an answer the outputs. Of a message that
+ * was refused the readable parts are split, the rest stays bytes; nothing throws. layout-text.ts shows the parts.
  */
 
 import { Interface } from '../../spec/classes/device/interface.ts'
@@ -15,19 +13,20 @@ import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration } from '../../uapi/tool.ts'
 import { methodOf } from '../decode.ts'
 import { itemsOf, readValue } from '../message.ts'
-import type { Piece } from './piece.ts'
+import type { MemoryRange } from './memory-range.ts'
 
-/** A message to lay out, with its context. */
-export interface Source {
+/** A message to split, with its context. */
+export interface MessageSource {
   readonly bytes: Uint8Array
-  /** The message's actual number of bytes. */
+  /** The length of the message; the tracer may have kept fewer `bytes`. */
   readonly length: number
-  /** Undefined: unknown class or method. */
+  /** The call number. Undefined: it is not known. */
   readonly call: number | undefined
+  /** Whether it is the message after the call, with its outputs. */
   readonly answered: boolean
   readonly declared?: readonly Declaration[] | undefined
-  /** Memory at an address that an input or output points to. */
-  piece(address: bigint, isOut: boolean): Piece | undefined
+  /** The memory at an address that an indirect input or output has; undefined: it was not traced. */
+  memoryAt(address: bigint, isOut: boolean): MemoryRange | undefined
 }
 
 export interface AttributeLayout {
@@ -35,22 +34,24 @@ export interface AttributeLayout {
   readonly id: number
   readonly flags: number
   readonly isOut: boolean
-  /** Undefined: the method has no such attribute. */
+  /** The kind of its value. Undefined: the method has no such attribute. */
   readonly of: Kind | undefined
   /** Address of the value of an indirect attribute. */
   readonly address: bigint | undefined
-  /** Bytes of the value, or of the room for it. */
+  /** Bytes of the value, or of the space for it. */
   readonly length: number | bigint
-  /** Of an output in the message: bytes that were written, or that are needed. */
+  /** Of an output whose value is in the message: bytes that were written, or that are needed. */
   readonly written: number
-  /** The known bytes of the value; undefined if there are none, or they were not read. */
+  /** The bytes of the value; undefined: there is no value yet, or it was not traced. */
   readonly bytes: Uint8Array | undefined
+  /** Undefined: it cannot be decoded. */
   readonly value: AnyValue | undefined
+  /** Of an attribute that contains a chain. */
   readonly chain: ChainParts | undefined
 }
 
 export interface MessageParts {
-  /** `class.method`; a number in the place of an unknown name. */
+  /** `class.method`; `unknown` if the class or method is not known. */
   readonly name: string
   readonly call: number | undefined
   readonly length: number
@@ -59,7 +60,7 @@ export interface MessageParts {
   readonly opCtrl: number
   readonly flags: number
   readonly attributes: readonly AttributeLayout[]
-  /** Bytes that are not an attribute, and their full number. */
+  /** Bytes after the last readable attribute, and their number; the tracer may have kept fewer. */
   readonly rest: Uint8Array
   readonly restLength: number
 }
@@ -71,16 +72,18 @@ export interface EntryParts {
 
 export interface ChainParts {
   readonly entries: readonly EntryParts[]
+  /** As in `MessageParts`. */
   readonly rest: Uint8Array
   readonly restLength: number
   /** Why the rest cannot be split into entries. */
   readonly reason: string | undefined
 }
 
-const PREFIX = /^entry \d+ of the chain, at \d+: /
+/** The beginning of the messages of `readableEntries`. */
+const ENTRY_PREFIX = /^entry \d+ of the chain, at \d+: /
 
-/** The chain in `bytes`. A nested chain is shown as bytes, because one that points to itself would never end. */
-const chainParts = (source: Source, bytes: Uint8Array, length: number): ChainParts => {
+/** The chain in `bytes`. A chain within it is not split: one that points to itself would never end. */
+const chainParts = (source: MessageSource, bytes: Uint8Array, length: number): ChainParts => {
   const { entries, end, error } = readableEntries(bytes)
   const isCut = length > bytes.length
   return {
@@ -90,12 +93,12 @@ const chainParts = (source: Source, bytes: Uint8Array, length: number): ChainPar
     }),
     rest: bytes.subarray(end),
     restLength: length - end,
-    reason: isCut ? undefined : error?.message.replace(PREFIX, ''),
+    reason: isCut ? undefined : error?.message.replace(ENTRY_PREFIX, ''),
   }
 }
 
-/** The parts of a message that has a header. */
-const messageParts = (source: Source, mayChain: boolean): MessageParts => {
+/** The parts of a message that has a header. `mayChain`: a chain in it is split too. */
+const messageParts = (source: MessageSource, mayChain: boolean): MessageParts => {
   const { bytes, call, answered, declared } = source
   const view = viewOf(bytes)
   const classId = view.getUint16(2, true)
@@ -107,7 +110,7 @@ const messageParts = (source: Source, mayChain: boolean): MessageParts => {
     const isOut = (flags & AttributeFlag.OUT) !== 0
     const isFilled = (flags & AttributeFlag.FILLED) !== 0
     const [name, of] = Object.entries(method?.[isOut ? 'out' : 'in'] ?? {})
-      .map(([one, attribute]) => [one, attribute.of, attribute.id] as const)
+      .map(([attributeName, attribute]) => [attributeName, attribute.of, attribute.id] as const)
       .find(([, , number]) => number === id) ?? [
       id === CommonAttribute.LEGACY ? 'legacy' : `attribute 0x${id.toString(16)}`,
       undefined,
@@ -117,12 +120,12 @@ const messageParts = (source: Source, mayChain: boolean): MessageParts => {
     const size = isIndirect ? view.getBigUint64(payload + 8, true) : length
     const written = isOut && !isIndirect ? flags >>> WRITTEN_SHIFT : 0
     const isPresent = !isOut || (answered && isFilled)
-    const piece = address === undefined || !isPresent ? undefined : source.piece(address, isOut)
+    const memory = address === undefined || !isPresent ? undefined : source.memoryAt(address, isOut)
     const inPlace = isOut && written <= length ? written : length
     const value =
-      address !== undefined ? piece?.bytes : isPresent ? bytes.subarray(payload, payload + inPlace) : undefined
-    const isWhole = value !== undefined && (piece === undefined || piece.length === value.length)
-    const holdsChain = isChain && value !== undefined && (name === 'entries' || name === 'results')
+      address !== undefined ? memory?.bytes : isPresent ? bytes.subarray(payload, payload + inPlace) : undefined
+    const isWhole = value !== undefined && (memory === undefined || memory.length === value.length)
+    const hasChain = isChain && value !== undefined && (name === 'entries' || name === 'results')
     return {
       name,
       id,
@@ -134,7 +137,7 @@ const messageParts = (source: Source, mayChain: boolean): MessageParts => {
       written,
       bytes: value,
       value: of === undefined || value === undefined || !isWhole ? undefined : readValue(of, value),
-      chain: holdsChain ? chainParts(source, value, piece?.length ?? value.length) : undefined,
+      chain: hasChain ? chainParts(source, value, memory?.length ?? value.length) : undefined,
     }
   })
   const length = view.getUint16(0, true)
@@ -155,5 +158,5 @@ const messageParts = (source: Source, mayChain: boolean): MessageParts => {
 }
 
 /** Undefined if there are fewer bytes than a header. */
-export const splitMessage = (source: Source): MessageParts | undefined =>
+export const splitMessage = (source: MessageSource): MessageParts | undefined =>
   source.bytes.length < HEADER ? undefined : messageParts(source, true)

@@ -1,8 +1,8 @@
 /*
- * The bytes of a call as the program made it (`userdma trace --abi`): the dialect; the command, or the object and
- * method with the names of the attributes, under Linux's names; structs of ib_user_verbs.h; and the memory that was
- * read and written. layout-text.ts shows messages of the object dialect and calls of drivers. Undecodable calls are
- * shown in the same way. Never throws.
+ * A call as the program made it (`userdma trace --abi`): its dialect; Linux's names of the write command, or of the
+ * ioctl's object, method and attributes; the fields of structs of ib_user_verbs.h; and the memory that the call has
+ * read and written. layout-text.ts shows messages of the object dialect and calls of drivers. Calls that cannot be
+ * decoded are shown too. Nothing here throws.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -17,8 +17,8 @@ import { bytesText } from '../bytes.ts'
 import { createdOf, decodeRecord } from '../decode.ts'
 import type { Style } from '../values.ts'
 import { driverLines, objectJson, objectLines } from './layout-text.ts'
-import { hex, type Piece, pieceOf, placeText } from './piece.ts'
-import { fdText, type Numbers, structLines } from './struct.ts'
+import { hex, type MemoryRange, memoryRangeOf, memoryText } from './memory-range.ts'
+import { fdText, type NewDescriptors, structLines } from './struct.ts'
 
 /** A command's number and name; the number alone if Linux has no such command. */
 const commandText = (number: number): string => {
@@ -34,25 +34,26 @@ const responseText = (number: number): string => {
 
 // ---- fields ----
 
-/** Context of a call that helps to decode its structs. */
-interface Known {
+/** Facts about a call that are needed to decode its structs. */
+interface CallFacts {
   /** Undefined: the call was refused before its class was known. */
   readonly className: string | undefined
+  /** The handle of the object that the call has created. */
   readonly created: number | undefined
-  readonly numbers: Numbers
+  readonly newDescriptors: NewDescriptors
 }
 
-const knownOf = (record: TraceRecord): Known => {
+const factsOf = (record: TraceRecord): CallFacts => {
   const decoded = decodeRecord(record, 0)
   return {
     className: decoded?.class.name,
     created: decoded === undefined || record.ret < 0 ? undefined : createdOf(decoded),
-    numbers: new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd])),
+    newDescriptors: new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd])),
   }
 }
 
-/** Undefined if neither Linux nor userdma has such a call. */
-const ifThere = <T>(find: () => T): T | undefined => {
+/** The result of a look-up; undefined if it throws a CallError, since there is no such call. */
+const ifExists = <T>(find: () => T): T | undefined => {
   try {
     return find()
   } catch (error) {
@@ -63,50 +64,57 @@ const ifThere = <T>(find: () => T): T | undefined => {
 
 const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
-/** The class of a call, or one of its possible classes. */
-const classIn = ({ className }: Known, classes: readonly string[]): string =>
+/** The class of a call if it is one of `classes`, otherwise the first of these. */
+const classAmong = ({ className }: CallFacts, classes: readonly string[]): string =>
   className !== undefined && classes.includes(className) ? className : classes[0]!
 
-/** Fields of a command's request or response. */
+/** The fields of the request (`in`) or response (`out`) of a write command. */
 const commandFields = (
   number: number | undefined,
   direction: 'in' | 'out',
   bytes: Uint8Array,
-  known: Known,
+  facts: CallFacts,
   style: Style,
 ): string[] => {
-  const found = number === undefined ? undefined : ifThere(() => findCommand(number))
-  const compiled = found?.[direction]?.(classIn(known, found.command.classes))
-  return compiled === undefined ? [] : structLines(compiled, bytes, style, known.numbers)
+  const found = number === undefined ? undefined : ifExists(() => findCommand(number))
+  const compiled = found?.[direction]?.(classAmong(facts, found.command.classes))
+  return compiled === undefined ? [] : structLines(compiled, bytes, style, facts.newDescriptors)
 }
 
 // ---- write ----
 
-/** Bytes before the request of a basic and of an extended command. */
-const HEADERS = [8, 24]
+/** Bytes of struct ib_uverbs_cmd_hdr, and for extended commands of that and struct ib_uverbs_ex_cmd_hdr. */
+const COMMAND_HEADER = 8
+const EXTENDED_HEADER = 24
 
-const writeLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style, record: TraceRecord): string[] => {
-  const message = pieces[0]!
+const writeLines = (
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
+  style: Style,
+  record: TraceRecord,
+): string[] => {
+  const message = inputs[0]!
   const { bytes } = message
-  const known = knownOf(record)
+  const facts = factsOf(record)
   const number = bytes.length < 4 ? undefined : viewOf(bytes).getUint32(0, true)
   const found = number === undefined ? undefined : linuxCall('write', number)
   const struct = found === undefined ? '' : ` struct ${requestStruct(found.name)}`
   const name = number === undefined ? '' : ` ${commandText(number)}${struct}`
   const answer = number === undefined ? 'response' : responseText(number)
-  const request = bytes.subarray(HEADERS[number !== undefined && number >= EXTENDED ? 1 : 0])
+  const request = bytes.subarray(number !== undefined && number >= EXTENDED ? EXTENDED_HEADER : COMMAND_HEADER)
   return [
-    `write${name} ${placeText(message, style)}`,
-    ...indented(commandFields(number, 'in', request, known, style)),
-    ...out.flatMap((piece, i) => [
-      `  out ${i === 0 ? answer : 'driver'} ${placeText(piece, style)}`,
-      ...(i === 0 ? indented(indented(commandFields(number, 'out', piece.bytes, known, style))) : []),
+    `write${name} ${memoryText(message, style)}`,
+    ...indented(commandFields(number, 'in', request, facts, style)),
+    ...out.flatMap((memory, i) => [
+      `  out ${i === 0 ? answer : 'driver'} ${memoryText(memory, style)}`,
+      ...(i === 0 ? indented(indented(commandFields(number, 'out', memory.bytes, facts, style))) : []),
     ]),
   ]
 }
 
 // ---- ioctl ----
 
+/** Bytes of struct ib_uverbs_ioctl_hdr and of struct ib_uverbs_attr. */
 const IOCTL_HEADER = 24
 const ATTRIBUTE = 16
 
@@ -114,6 +122,7 @@ interface IoctlAttribute {
   readonly id: number
   readonly length: number
   readonly flags: number
+  /** The address of the value, or the value itself. */
   readonly data: bigint
   readonly name: string
 }
@@ -124,7 +133,7 @@ interface IoctlMessage {
   readonly method: number
   readonly driver: number
   readonly attributes: readonly IoctlAttribute[]
-  /** Of INVOKE_WRITE. */
+  /** The number of the write command that INVOKE_WRITE carries. */
   readonly command: number | undefined
 }
 
@@ -160,10 +169,12 @@ const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
   }
 }
 
+/** UVERBS_ATTR_F_MANDATORY. */
 const MANDATORY = 1
-const INLINE = 8
+/** Maximum bytes of a value that is in the attribute itself. */
+const INLINE_BYTES = 8
 
-/** The struct in an attribute of INVOKE_WRITE. */
+/** The name of the struct in an attribute of INVOKE_WRITE. */
 const structText = (command: number | undefined, id: number): string => {
   const found = command === undefined ? undefined : linuxCall('write', command)
   if (found === undefined) return ''
@@ -171,50 +182,55 @@ const structText = (command: number | undefined, id: number): string => {
   return id === InvokeWrite.CORE_OUT ? ` ${responseText(found.number)}` : ''
 }
 
-/** The eight bytes inside the attribute. */
+/** The first `length` bytes of a value that is in the attribute itself. */
 const inlineBytes = (data: bigint, length: number): Uint8Array => {
-  const bytes = new Uint8Array(INLINE)
+  const bytes = new Uint8Array(INLINE_BYTES)
   viewOf(bytes).setBigUint64(0, data, true)
   return bytes.subarray(0, length)
 }
 
-const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style, record: TraceRecord): string[] => {
-  const { address, bytes, length } = pieces[0]!
+const ioctlLines = (
+  inputs: readonly MemoryRange[],
+  out: readonly MemoryRange[],
+  style: Style,
+  record: TraceRecord,
+): string[] => {
+  const { address, bytes, length } = inputs[0]!
   const message = ioctlMessage(bytes)
-  if (message === undefined) return [`ioctl ${placeText(pieces[0]!, style)}`]
+  if (message === undefined) return [`ioctl ${memoryText(inputs[0]!, style)}`]
   const { name, object, method, driver, command, attributes } = message
-  const known = knownOf(record)
-  const table = ifThere(() => findMethod(object, method))
-  /** The value of an attribute: a memory range, or the bytes themselves. */
-  const held = ({ length, data }: IoctlAttribute, isOut: boolean): Piece | Uint8Array | undefined =>
-    (isOut ? out : pieces).find(one => one.address === data) ??
-    (isOut || length === 0 || length > INLINE ? undefined : inlineBytes(data, length))
-  const fields = (id: number, holds: Piece | Uint8Array | undefined): string[] => {
-    if (holds === undefined) return []
-    const bytes = holds instanceof Uint8Array ? holds : holds.bytes
-    if (command !== undefined && id === InvokeWrite.CORE_IN) return commandFields(command, 'in', bytes, known, style)
-    if (command !== undefined && id === InvokeWrite.CORE_OUT) return commandFields(command, 'out', bytes, known, style)
+  const facts = factsOf(record)
+  const table = ifExists(() => findMethod(object, method))
+  /** The value of an attribute: a memory range, or bytes in the attribute itself; undefined: it was not traced. */
+  const attributeValueOf = ({ length, data }: IoctlAttribute, isOut: boolean): MemoryRange | Uint8Array | undefined =>
+    (isOut ? out : inputs).find(range => range.address === data) ??
+    (isOut || length === 0 || length > INLINE_BYTES ? undefined : inlineBytes(data, length))
+  const fields = (id: number, value: MemoryRange | Uint8Array | undefined): string[] => {
+    if (value === undefined) return []
+    const bytes = value instanceof Uint8Array ? value : value.bytes
+    if (command !== undefined && id === InvokeWrite.CORE_IN) return commandFields(command, 'in', bytes, facts, style)
+    if (command !== undefined && id === InvokeWrite.CORE_OUT) return commandFields(command, 'out', bytes, facts, style)
     const found = table?.attributes.get(id)
     if (found === undefined || found.spec.cells.length === 0) return []
-    return structLines(found.layout(classIn(known, table?.spec.classes ?? [])), bytes, style, known.numbers)
+    return structLines(found.layout(classAmong(facts, table?.spec.classes ?? [])), bytes, style, facts.newDescriptors)
   }
-  const linesOf = (one: IoctlAttribute): string[] => {
-    const { id, length, data, flags, name } = one
+  const linesOf = (attribute: IoctlAttribute): string[] => {
+    const { id, length, data, flags, name } = attribute
     const kind = table?.attributes.get(id)?.spec.kind
     const isOut = kind === 'out' || kind === 'list' || (kind === undefined && id === UHW_OUT)
-    const holds = held(one, isOut)
-    const value = (): string => {
+    const attributeValue = attributeValueOf(attribute, isOut)
+    const text = (): string => {
       if (command !== undefined && id === InvokeWrite.WRITE_CMD) return commandText(command)
-      // The result of a create, which the program finds in the attribute.
-      if (kind === 'newHandle' && known.created !== undefined) return `${hex(data)}, then ${known.created}`
-      if (kind === 'newFd' && known.numbers.has('object'))
-        return `${hex(data)}, then ${fdText(known.numbers, 'object')}`
-      if (holds instanceof Uint8Array) return `${length} bytes: ${hex(data)}`
-      if (holds !== undefined) return `${isOut ? 'out ' : ''}${placeText(holds, style)}`
+      // The kernel writes the handle or descriptor of a new object into the attribute.
+      if (kind === 'newHandle' && facts.created !== undefined) return `${hex(data)}, then ${facts.created}`
+      if (kind === 'newFd' && facts.newDescriptors.has('object'))
+        return `${hex(data)}, then ${fdText(facts.newDescriptors, 'object')}`
+      if (attributeValue instanceof Uint8Array) return `${length} bytes: ${hex(data)}`
+      if (attributeValue !== undefined) return `${isOut ? 'out ' : ''}${memoryText(attributeValue, style)}`
       return length === 0 ? hex(data) : `${length} bytes at ${hex(data)}`
     }
     const optional = (flags & MANDATORY) === 0 ? ' (optional)' : ''
-    return [`${name}${structText(command, id)}${optional} ${value()}`, ...indented(fields(id, holds))]
+    return [`${name}${structText(command, id)}${optional} ${text()}`, ...indented(fields(id, attributeValue))]
   }
   return [
     `ioctl ${name} (object ${object}, method ${method}, driver ${driver}) at ${hex(address)}, ${length} bytes`,
@@ -222,26 +238,33 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
   ]
 }
 
-// ---- any ----
+// ---- all dialects ----
 
-const umadLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style): string[] => [
+const umadLines = (inputs: readonly MemoryRange[], out: readonly MemoryRange[], style: Style): string[] => [
   'umad',
-  ...pieces.map(piece => `  in ${placeText(piece, style)}`),
-  ...out.map(piece => `  out ${placeText(piece, style)}`),
+  ...inputs.map(memory => `  in ${memoryText(memory, style)}`),
+  ...out.map(memory => `  out ${memoryText(memory, style)}`),
 ]
 
-const lines = { write: writeLines, ioctl: ioctlLines, umad: umadLines, object: objectLines, driver: driverLines }
-
-/** Lines below the call's line, indented by four; none if the record has no bytes. */
-export const rawLines = (record: TraceRecord, style: Style): string[] => {
-  const { raw, dialect } = record
-  const [pieces, out] = [raw?.in.map(pieceOf) ?? [], raw?.out.map(pieceOf) ?? []]
-  // A read(2) passes no message.
-  if (pieces.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
-  return lines[dialect](pieces, out, style, record).map(line => `    ${line}`)
+/** Functions that make the lines, by dialect. */
+const linesOfDialect = {
+  write: writeLines,
+  ioctl: ioctlLines,
+  umad: umadLines,
+  object: objectLines,
+  driver: driverLines,
 }
 
-const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> => ({
+/** The lines below the line of a call, indented by four spaces; none if the record has no bytes. */
+export const rawLines = (record: TraceRecord, style: Style): string[] => {
+  const { raw, dialect } = record
+  const [inputs, out] = [raw?.in.map(memoryRangeOf) ?? [], raw?.out.map(memoryRangeOf) ?? []]
+  // Only a read(2) on the descriptor of a driver or of umad has outputs without inputs.
+  if (inputs.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
+  return linesOfDialect[dialect](inputs, out, style, record).map(line => `    ${line}`)
+}
+
+const memoryJson = ({ address, bytes, length }: MemoryRange): Record<string, unknown> => ({
   address: hex(address),
   length,
   bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', ''),
@@ -253,20 +276,20 @@ const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> =
  */
 export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   const { raw, dialect } = record
-  const pieces = raw?.in.map(pieceOf) ?? []
-  const [message] = pieces
+  const inputs = raw?.in.map(memoryRangeOf) ?? []
+  const [message] = inputs
   const ioctl = dialect === 'ioctl' && message !== undefined ? ioctlMessage(message.bytes) : undefined
   const number =
     dialect === 'write' && message !== undefined && message.bytes.length >= 4
       ? viewOf(message.bytes).getUint32(0, true)
       : ioctl?.command
   const command = number === undefined ? undefined : linuxCall('write', number)
-  const out = raw?.out.map(pieceOf) ?? []
+  const out = raw?.out.map(memoryRangeOf) ?? []
   return {
-    ...(dialect === 'object' && objectJson(pieces, out, record)),
+    ...(dialect === 'object' && objectJson(inputs, out, record)),
     ...(ioctl !== undefined && { ioctl: ioctl.name }),
     ...(command !== undefined && { command: command.name, struct: requestStruct(command.name) }),
-    in: pieces.map(pieceJson),
-    out: out.map(pieceJson),
+    in: inputs.map(memoryJson),
+    out: out.map(memoryJson),
   }
 }

@@ -1,12 +1,12 @@
 /*
- * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC), which are for MPI, SHMEM and GASPI:
- * which two accesses conflict, on which side, and what synchronises them, rewritten for verbs. A load or store of the
- * original is a request here, since userdma does not see loads and stores.
+ * Scripts with and without races, modelled on the cases of RMARaceBench (RWTH-HPC). Those are for MPI, SHMEM and GASPI;
+ * here the same conflicts and synchronisations are written for verbs. A load or store of the original is a request
+ * here, since userdma does not see loads and stores.
  *
  * Threads 1 and 2 are of processes 1 and 2, and so on; 11 and 12 are threads of process 1.
  */
 import type { RaceId } from '../../../src/check/races/races.ts'
-import type { Place, Script } from './script.ts'
+import type { Memory, Script } from './script.ts'
 
 export interface Case {
   readonly name: string
@@ -16,16 +16,16 @@ export interface Case {
 }
 
 /** Buffers of three processes: data, other data, and words. */
-const own: Place = [1, 0x1000, 64]
-const own2: Place = [1, 0x2000, 64]
-const far: Place = [3, 0x3000, 64]
-const far2: Place = [3, 0x4000, 64]
-const theirs: Place = [2, 0x5000, 64]
-const word: Place = [3, 0x6000, 8]
-const result: Place = [1, 0x7000, 8]
-const result2: Place = [2, 0x7000, 8]
-const half: Place = [3, 0x3020, 64]
-const behind: Place = [3, 0x3040, 64]
+const own: Memory = [1, 0x1000, 64]
+const own2: Memory = [1, 0x2000, 64]
+const far: Memory = [3, 0x3000, 64]
+const far2: Memory = [3, 0x4000, 64]
+const theirs: Memory = [2, 0x5000, 64]
+const word: Memory = [3, 0x6000, 8]
+const result: Memory = [1, 0x7000, 8]
+const result2: Memory = [2, 0x7000, 8]
+const half: Memory = [3, 0x3020, 64]
+const behind: Memory = [3, 0x3040, 64]
 
 const race = (name: string, id: RaceId, run: (script: Script) => void): Case => ({ name, race: id, run })
 const none = (name: string, run: (script: Script) => void): Case => ({ name, race: undefined, run })
@@ -34,16 +34,16 @@ const none = (name: string, run: (script: Script) => void): Case => ({ name, rac
 const remote: readonly (readonly [
   string,
   RaceId | undefined,
-  (s: Script, thread: number, mine: Place) => void,
-  (s: Script, thread: number, mine: Place) => void,
+  (s: Script, thread: number, mine: Memory) => void,
+  (s: Script, thread: number, mine: Memory) => void,
 ])[] = (() => {
-  const write = (s: Script, t: number, mine: Place): void => void s.write(t, s.qp(), mine, far)
-  const read = (s: Script, t: number, mine: Place): void => void s.read(t, s.qp(), far, mine)
-  const atomic = (s: Script, t: number, mine: Place): void => void s.atomic(t, s.qp(), word, mine)
+  const write = (s: Script, t: number, mine: Memory): void => void s.write(t, s.qp(), mine, far)
+  const read = (s: Script, t: number, mine: Memory): void => void s.read(t, s.qp(), far, mine)
+  const atomic = (s: Script, t: number, mine: Memory): void => void s.atomic(t, s.qp(), word, mine)
   const writeWord = (s: Script, t: number): void => void s.write(t, s.qp(), undefined, word)
   const writeAround = (s: Script, t: number): void => void s.write(t, s.qp(), undefined, [3, 0x5fc0, 128])
-  const readWord = (s: Script, t: number, mine: Place): void => void s.read(t, s.qp(), word, mine)
-  const readAround = (s: Script, t: number, mine: Place): void => void s.read(t, s.qp(), [3, 0x5fc0, 128], mine)
+  const readWord = (s: Script, t: number, mine: Memory): void => void s.read(t, s.qp(), word, mine)
+  const readAround = (s: Script, t: number, mine: Memory): void => void s.read(t, s.qp(), [3, 0x5fc0, 128], mine)
   return [
     ['write-write', 'race', write, write],
     ['write-read', 'race', write, read],
@@ -408,17 +408,17 @@ export const cases: readonly Case[] = [
   // ---- sync: threads and waits without RDMA ----
   none('a completion polled, a barrier, the other process', s => {
     s.poll(1, s.write(1, s.qp(), own, far))
-    s.meet(1, 2)
+    s.wait(1, 2)
     s.write(2, s.qp(), theirs, far)
   }),
   race('a barrier without a completion', 'race', s => {
     s.write(1, s.qp(), own, far)
-    s.meet(1, 2)
+    s.wait(1, 2)
     s.write(2, s.qp(), theirs, far)
   }),
   race('a barrier before the completion', 'race', s => {
     const one = s.write(1, s.qp(), own, far)
-    s.meet(1, 2)
+    s.wait(1, 2)
     s.poll(1, one)
     s.write(2, s.qp(), theirs, far)
   }),
@@ -428,7 +428,7 @@ export const cases: readonly Case[] = [
   }),
   none('threads of one process: a mutex', s => {
     s.poll(11, s.write(11, s.qp(), own, far))
-    s.meet(12)
+    s.wait(12)
     s.write(12, s.qp(), own2, far)
   }),
   none('a thread polls the completion of a request of another thread', s => {
@@ -443,7 +443,7 @@ export const cases: readonly Case[] = [
   }),
   none('a thread that begins after the completion', s => {
     s.poll(1, s.write(1, s.qp(), own, far))
-    s.meet(99)
+    s.wait(99)
     s.write(99, s.qp(), own2, far)
   }),
   race('one thread posts, one polls, a third one posts without a wait', 'buffer-reused', s => {
@@ -460,7 +460,7 @@ export const cases: readonly Case[] = [
   }),
   none('the region was deregistered', s => {
     s.write(1, s.qp(), own, far)
-    s.region.isGone = true
+    s.region.isDeregistered = true
     s.write(2, s.qp(), theirs, far)
   }),
 ]

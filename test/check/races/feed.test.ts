@@ -1,5 +1,6 @@
 /*
- * Joins the logs of programs with the requests and completions of devices: which thread made each post and poll.
+ * Joining the event logs of programs with the requests and completions of devices: it finds the thread and stack of
+ * each post and poll.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -16,12 +17,12 @@ const { SEND, RECEIVE, SHARED } = PostQueue
 /** The CQ with handle h has the id CQ + h. */
 const CQ = 1000
 
-const world = () => {
+const scenario = () => {
   const races: Race<Posted>[] = []
   const omitted = new Map<OmissionId, number>()
   const omit = (id: OmissionId, count: number): void => void omitted.set(id, (omitted.get(id) ?? 0) + count)
   const feed = new RaceFeed(new Races<Posted>(race => races.push(race), omit), (_, handle) => CQ + handle, omit)
-  const region = { isGone: false }
+  const region = { isDeregistered: false }
   let logged: LoggedEvent[] = []
   let time = 1000
   let ids = 0
@@ -43,35 +44,42 @@ const world = () => {
       opcode: queue === SEND ? 0 : -1,
     })
   }
-  const world = {
+  const scenario = {
     races,
     feed,
     omitted,
     log,
-    /** The device fetches a WRITE; all of them go to the same bytes. */
+    /** The device fetches a WRITE. All WRITEs have the same target bytes, so those without order race. */
     write(qp: number, wrId = 0n): WorkRequest {
-      const made = request(SEND, qp, wrId)
+      const created = request(SEND, qp, wrId)
       const range = { space: 1, start: 0x1000, end: 0x1040, kind: AccessKind.WRITE, region }
-      const of = {
-        request: made,
+      const seen = {
+        request: created,
         context: 1,
         kind: 'WRITE',
         isFenced: false,
         ranges: [range],
         isReliable: true,
       } as const
-      feed.add({ what: 'send', ...of, time: tick() })
-      return made
+      feed.add({ event: 'send', ...seen, time: tick() })
+      return created
     },
     receive(qp: number): WorkRequest {
-      const made = request(RECEIVE, qp, 0n)
-      const of = { request: made, context: 1, kind: 'RECEIVE', isFenced: false, ranges: [], isReliable: true } as const
-      feed.add({ what: 'receive', ...of, time: tick() })
-      return made
+      const created = request(RECEIVE, qp, 0n)
+      const seen = {
+        request: created,
+        context: 1,
+        kind: 'RECEIVE',
+        isFenced: false,
+        ranges: [],
+        isReliable: true,
+      } as const
+      feed.add({ event: 'receive', ...seen, time: tick() })
+      return created
     },
-    complete(made: WorkRequest, handle: number, message?: WorkRequest): void {
-      const filled = made.queue === SEND ? undefined : { qp: made.owner, message, ranges: [] }
-      feed.add({ what: 'completion', request: made, time: tick(), cq: CQ + handle, filled })
+    complete(created: WorkRequest, handle: number, message?: WorkRequest): void {
+      const filled = created.queue === SEND ? undefined : { qp: created.owner, message, ranges: [] }
+      feed.add({ event: 'completion', request: created, time: tick(), cq: CQ + handle, filled })
     },
     join(begun = Number.POSITIVE_INFINITY): void {
       feed.join(logged, begun)
@@ -79,12 +87,12 @@ const world = () => {
     },
     now: () => time,
   }
-  return world
+  return scenario
 }
 
 describe('races: logs and devices', () => {
   it('each request has the stack of its post', () => {
-    const { log, write, join, races } = world()
+    const { log, write, join, races } = scenario()
     log(1, SEND, 5)
     log(2, SEND, 6)
     write(5)
@@ -97,7 +105,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a polled completion orders the later posts of its thread', () => {
-    const { log, write, complete, join, races } = world()
+    const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)
     log(1, POLL, 1)
@@ -108,7 +116,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a poll may be logged before the device reports the completion', () => {
-    const { log, write, complete, join, races, now } = world()
+    const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
     const one = write(5)
     const polled = now() + 50
@@ -121,7 +129,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a completion that nobody has polled proves no race: the thread may have polled memory', () => {
-    const { log, write, complete, join, races } = world()
+    const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)
     log(1, SEND, 6)
@@ -134,7 +142,7 @@ describe('races: logs and devices', () => {
   })
 
   it('polls of two threads are told apart by wr_id, whatever their order in the log', () => {
-    const { log, write, complete, join, races } = world()
+    const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5)
     log(1, SEND, 7)
     const [one, other] = [write(7, 70n), write(5, 50n)]
@@ -154,7 +162,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a list of requests is one entry of the log, and its refused requests are no posts', () => {
-    const { log, write, complete, join, races } = world()
+    const { log, write, complete, join, races } = scenario()
     log(1, SEND, 5, 3)
     log(1, REFUSED | SEND, 5, 1)
     const all = [write(5), write(5)]
@@ -172,7 +180,7 @@ describe('races: logs and devices', () => {
   })
 
   it('requests of threads that post at once are told apart by wr_id', () => {
-    const { log, write, join, races } = world()
+    const { log, write, join, races } = scenario()
     log(1, SEND, 5, 1, 1n)
     log(2, SEND, 5, 1, 2n)
     write(5, 2n)
@@ -186,7 +194,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a received message orders the later posts of its receiver', () => {
-    const { log, write, receive, complete, join, races } = world()
+    const { log, write, receive, complete, join, races } = scenario()
     log(2, RECEIVE, 15)
     const taken = receive(15)
     log(1, SEND, 5)
@@ -198,8 +206,8 @@ describe('races: logs and devices', () => {
     assert.deepEqual(races, [])
   })
 
-  it('requests without a post in the log are left out, and later requests of their queue', () => {
-    const { feed, log, write, join, races } = world()
+  it('a request without a post in the log is left out, and so are later requests of its queue', () => {
+    const { feed, log, write, join, races } = scenario()
     write(5)
     join()
     log(1, SEND, 5)
@@ -211,7 +219,7 @@ describe('races: logs and devices', () => {
   })
 
   it('a queue with lost or uncounted posts is left out until it is reset', () => {
-    const { feed, log, write, join, races } = world()
+    const { feed, log, write, join, races } = scenario()
     log(1, SEND, 6)
     write(6)
     log(1, SEND, 5, 0)
@@ -225,12 +233,12 @@ describe('races: logs and devices', () => {
     assert.deepEqual([races.length, feed.unlogged], [1, 1])
   })
 
-  it('posts of a shared receive queue survive a queue pair with the same number, and the other way round', () => {
+  it('forgetting a queue pair keeps the posts of an SRQ whose handle is its number, and the reverse', () => {
     for (const [kind, left] of [
       ['qp', 1],
       ['srq', 2],
     ] as const) {
-      const { feed, log, join } = world()
+      const { feed, log, join } = scenario()
       for (const queue of [SEND, RECEIVE, SHARED]) log(1, queue, 5)
       join()
       feed.forget(5, 1, kind, 5)
@@ -238,8 +246,8 @@ describe('races: logs and devices', () => {
     }
   })
 
-  it('posts that no device sees are bounded, also of queues that do not exist, and counted', () => {
-    const { feed, log, write, join } = world()
+  it('posts that no device sees are bounded and counted, also those to queues that do not exist', () => {
+    const { feed, log, write, join } = scenario()
     for (let i = 0; i < 600_000; i++) log(1, SEND, i < 580_000 ? i : i % 3)
     join()
     assert.ok(feed.unseen <= 2 ** 19, `${feed.unseen} posts are kept`)
@@ -255,8 +263,8 @@ describe('races: logs and devices', () => {
     assert.equal(feed.unseen, 0)
   })
 
-  it('entries made after the reading began wait for the next, since an earlier entry may be missing', () => {
-    const { log, write, complete, join, races, now } = world()
+  it('entries that are logged after the reading began wait for the next join, since an earlier one may be missing', () => {
+    const { log, write, complete, join, races, now } = scenario()
     log(1, SEND, 5)
     complete(write(5), 1)
     const begun = now()

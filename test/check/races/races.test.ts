@@ -7,11 +7,11 @@ import { MAX_SLOTS } from '../../../src/check/races/clock.ts'
 import { MAX_CLOCKS, MAX_IN_FLIGHT, Races } from '../../../src/check/races/races.ts'
 import { AccessKind } from '../../../src/check/races/shadow.ts'
 import { cases } from './cases.ts'
-import { type Place, script } from './script.ts'
+import { type Memory, script } from './script.ts'
 
-const far: Place = [3, 0x3000, 64]
-const own: Place = [1, 0x1000, 64]
-const own2: Place = [1, 0x2000, 64]
+const far: Memory = [3, 0x3000, 64]
+const own: Memory = [1, 0x1000, 64]
+const own2: Memory = [1, 0x2000, 64]
 
 const found = ({ run }: (typeof cases)[number]): string[] => {
   const steps = script()
@@ -22,7 +22,7 @@ const found = ({ run }: (typeof cases)[number]): string[] => {
 describe('races: cases modelled on RMARaceBench', () => {
   for (const one of cases) it(one.name, () => assert.deepEqual(found(one), one.race === undefined ? [] : [one.race]))
 
-  it('are at least 60, and the verdict is right in 95 % of them', () => {
+  it('are at least 60, and at least 95 % of them are judged correctly', () => {
     const right = cases.filter(one => found(one).length > 0 === (one.race !== undefined))
     assert.ok(cases.length >= 60)
     assert.ok(right.length / cases.length >= 0.95, `${right.length} of ${cases.length}`)
@@ -52,7 +52,7 @@ describe('races', () => {
     assert.deepEqual(over.found, ['race'])
     const met = script()
     met.write(1, met.qp(), undefined, far)
-    met.meet(1)
+    met.wait(1)
     met.write(1, met.qp(), undefined, far)
     assert.deepEqual(met.found, ['race'])
     const other = script()
@@ -79,7 +79,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('queues beyond the entries of a clock: each thread knows what any thread knows', () => {
+  it('of a queue without a slot in clocks, each thread counts as knowing what any thread knows', () => {
     const s = script()
     for (let i = 0; i < MAX_SLOTS; i++) s.qp()
     s.write(2, s.qp(), undefined, [3, 0x9000, 8])
@@ -92,7 +92,7 @@ describe('races', () => {
     assert.equal(s.races.length, 2)
   })
 
-  it('the clock entry of a closed queue goes to another queue, and starts empty', () => {
+  it('the slot of a closed queue is given to another queue, with no request done', () => {
     const s = script()
     const gone = s.qp()
     s.poll(1, s.send(1, gone), s.send(1, gone))
@@ -102,14 +102,14 @@ describe('races', () => {
     assert.equal(s.races.length, 1)
   })
 
-  it('memory is bounded: the intervals touched longest ago go first', () => {
+  it('beyond the maximum number of intervals, those that were not accessed for the longest time are forgotten', () => {
     let omitted = 0
     const omit = (_: string, count: number): void => {
       omitted += count
     }
     const engine = new Races<string>(() => {}, omit, 1000)
     engine.open(1, true)
-    const region = { isGone: false }
+    const region = { isDeregistered: false }
     for (let i = 0; i < 3000; i++) {
       const stamp = engine.post(1, i, 0)
       const range = { space: i % 3, start: i * 16, end: i * 16 + 8, kind: AccessKind.WRITE, region }

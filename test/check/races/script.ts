@@ -1,15 +1,16 @@
 /*
  * Scripts for the race engine: threads post, devices fetch and deliver, threads poll, in virtual time.
  */
-import { type NewRequest, type Race, Races, type Request, type Stamp } from '../../../src/check/races/races.ts'
+import { type NewRequest, type PostStamp, type Race, Races, type Request } from '../../../src/check/races/races.ts'
 import { AccessKind, type Range } from '../../../src/check/races/shadow.ts'
 
 /** A range of memory: its process, first address and bytes. */
-export type Place = readonly [process: number, start: number, length: number]
+export type Memory = readonly [process: number, start: number, length: number]
 
-export type Made = Request<string>
+/** A request of the engine. */
+export type RaceRequest = Request<string>
 
-/** A queue pair: its send queue, and the messages that it receives. */
+/** A queue pair: the engine's ids of its send queue, and of the messages that it receives. */
 export interface Qp {
   readonly sends: number
   readonly receives: number
@@ -21,10 +22,11 @@ interface Options {
   readonly isLate?: boolean
 }
 
-interface Late {
+/** A posted request that the device has not fetched. */
+interface LateRequest {
   readonly qp: Qp
-  readonly stamp: Stamp
-  readonly what: NewRequest
+  readonly stamp: PostStamp
+  readonly request: NewRequest
 }
 
 export const script = () => {
@@ -33,34 +35,34 @@ export const script = () => {
     race => races.push(race),
     () => {},
   )
-  const region = { isGone: false }
+  const region = { isDeregistered: false }
   const acquired = new Map<number, number>()
-  const late: Late[] = []
+  const late: LateRequest[] = []
   let time = 1000
   let ids = 0
   const now = (): number => ++time
-  const range = ([space, start, length]: Place, kind: number): Range => ({
+  const range = ([space, start, length]: Memory, kind: number): Range => ({
     space,
     start,
     end: start + length,
     kind,
     region,
   })
-  const post = (thread: number): Stamp => engine.post(thread, now(), acquired.get(thread) ?? 0)
+  const post = (thread: number): PostStamp => engine.post(thread, now(), acquired.get(thread) ?? 0)
   const send = (
     kind: NewRequest['kind'],
     thread: number,
     qp: Qp,
     ranges: readonly Range[],
     { isFenced = false, isLate = false }: Options = {},
-  ): Made => {
+  ): RaceRequest => {
     const stamp = post(thread)
-    const what = { kind, isFenced, ranges }
+    const request = { kind, isFenced, ranges }
     if (isLate) {
-      late.push({ qp, stamp, what })
+      late.push({ qp, stamp, request })
       return undefined as never
     }
-    return engine.fetch(qp.sends, stamp, what, kind, now())!
+    return engine.fetch(qp.sends, stamp, request, kind, now())!
   }
   const steps = {
     engine,
@@ -76,7 +78,7 @@ export const script = () => {
       engine.open(qp.receives, true)
       return qp
     },
-    write: (thread: number, qp: Qp, from: Place | undefined, to: Place, options?: Options): Made =>
+    write: (thread: number, qp: Qp, from: Memory | undefined, to: Memory, options?: Options): RaceRequest =>
       send(
         'WRITE',
         thread,
@@ -84,41 +86,43 @@ export const script = () => {
         [...(from ? [range(from, AccessKind.SOURCE)] : []), range(to, AccessKind.WRITE)],
         options,
       ),
-    read: (thread: number, qp: Qp, from: Place, to: Place, options?: Options): Made =>
+    read: (thread: number, qp: Qp, from: Memory, to: Memory, options?: Options): RaceRequest =>
       send('READ', thread, qp, [range(from, AccessKind.READ), range(to, AccessKind.RESULT)], options),
-    atomic: (thread: number, qp: Qp, on: Place, result: Place, options?: Options): Made =>
+    atomic: (thread: number, qp: Qp, on: Memory, result: Memory, options?: Options): RaceRequest =>
       send('ATOMIC', thread, qp, [range(on, AccessKind.ATOMIC), range(result, AccessKind.RESULT)], options),
-    send: (thread: number, qp: Qp, from?: Place, options?: Options): Made =>
+    send: (thread: number, qp: Qp, from?: Memory, options?: Options): RaceRequest =>
       send('SEND', thread, qp, from ? [range(from, AccessKind.SOURCE)] : [], options),
     /** The device fetches the requests with `isLate`. */
-    fetch(): Made[] {
-      return late.splice(0).map(({ qp, stamp, what }) => engine.fetch(qp.sends, stamp, what, what.kind, now())!)
+    fetch(): RaceRequest[] {
+      return late
+        .splice(0)
+        .map(({ qp, stamp, request }) => engine.fetch(qp.sends, stamp, request, request.kind, now())!)
     },
     /** A thread posts a receive. */
     receive: post,
     /** A message arrives at a queue pair and fills a receive. */
-    deliver: (sender: Made | undefined, qp: Qp, stamp: Stamp, into?: Place): Made =>
+    deliver: (sender: RaceRequest | undefined, qp: Qp, stamp: PostStamp, into?: Memory): RaceRequest =>
       engine.receive(qp.receives, stamp, sender, into ? [range(into, AccessKind.RESULT)] : [], 'RECEIVE', now())!,
-    end: (...requests: readonly Made[]): void => {
+    end: (...requests: readonly RaceRequest[]): void => {
       for (const request of requests) engine.end(request, now())
     },
-    /** Completions come, and a thread polls them from a CQ of its own. */
-    poll(thread: number, ...requests: readonly Made[]): void {
+    /** The requests complete, and a thread polls their completions from its own CQ. */
+    poll(thread: number, ...requests: readonly RaceRequest[]): void {
       steps.pollFrom(100 + thread, thread, ...requests)
     },
-    pollFrom(cq: number, thread: number, ...requests: readonly Made[]): void {
+    pollFrom(cq: number, thread: number, ...requests: readonly RaceRequest[]): void {
       for (const request of requests) if (request.ended === Number.POSITIVE_INFINITY) engine.end(request, now())
       engine.poll(thread, now(), acquired.get(thread) ?? 0, cq, requests)
     },
     /** A SEND of one thread that another one receives. */
-    message(from: number, fromQp: Qp, to: number, toQp: Qp): Made {
+    message(from: number, fromQp: Qp, to: number, toQp: Qp): RaceRequest {
       const stamp = post(to)
       const sent = send('SEND', from, fromQp, [])
       steps.poll(to, steps.deliver(sent, toQp, stamp))
       return sent
     },
-    /** Threads wait for each other, without RDMA: a barrier, a pipe, a mutex. */
-    meet(...threads: readonly number[]): void {
+    /** Threads wait for each other without RDMA, at a barrier, pipe or mutex. */
+    wait(...threads: readonly number[]): void {
       for (const thread of threads) acquired.set(thread, now())
     },
   }

@@ -1,11 +1,11 @@
 /*
- * A validator for JSON Schema (draft 4): the keywords that the schema of SARIF has. An unknown keyword throws, so that no
- * rule is skipped.
+ * A validator for JSON Schema (draft 4) with the keywords that the schema of SARIF uses. Any other keyword throws, so
+ * that no rule is skipped.
  */
 
 export type Schema = { readonly [keyword: string]: unknown }
 
-/** Where and why a value does not fit: `$.runs[0].results: is not an array`. */
+/** The path of a value, and why it does not fit: `$.runs[0].results: is not of type array`. */
 type Problem = string
 
 const isObject = (value: unknown): value is { readonly [name: string]: unknown } =>
@@ -40,14 +40,14 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
     return found
   }
 
-  const check = (schema: Schema, at: string, value: unknown): Problem[] =>
+  const check = (schema: Schema, path: string, value: unknown): Problem[] =>
     Object.entries(schema).flatMap(([keyword, rule]): Problem[] => {
-      const unless = (isValid: boolean, problem: string): Problem[] => (isValid ? [] : [`${at}: ${problem}`])
-      const sub = (one: unknown): Problem[] => check(one as Schema, at, value)
+      const unless = (isValid: boolean, problem: string): Problem[] => (isValid ? [] : [`${path}: ${problem}`])
+      const sub = (one: unknown): Problem[] => check(one as Schema, path, value)
       const list = Array.isArray(value) ? value : []
       switch (keyword) {
         case '$ref':
-          return check(resolve(rule), at, value)
+          return check(resolve(rule), path, value)
         case 'type':
           return unless(
             [rule].flat().some(type => typeTests[String(type)]?.(value)),
@@ -62,7 +62,7 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
         case 'properties':
           return isObject(value)
             ? Object.entries(rule as Record<string, Schema>).flatMap(([name, one]) =>
-                Object.hasOwn(value, name) ? check(one, `${at}.${name}`, value[name]) : [],
+                Object.hasOwn(value, name) ? check(one, `${path}.${name}`, value[name]) : [],
               )
             : []
         case 'additionalProperties': {
@@ -70,11 +70,11 @@ export const problemsOf = (root: Schema, value: unknown): Problem[] => {
           const known = isObject(schema.properties) ? schema.properties : {}
           const others = Object.keys(value).filter(name => !Object.hasOwn(known, name))
           return others.flatMap(name =>
-            rule === false ? [`${at}: has unknown ${name}`] : check(rule as Schema, `${at}.${name}`, value[name]),
+            rule === false ? [`${path}: has unknown ${name}`] : check(rule as Schema, `${path}.${name}`, value[name]),
           )
         }
         case 'items':
-          return list.flatMap((one, i) => check(rule as Schema, `${at}[${i}]`, one))
+          return list.flatMap((one, i) => check(rule as Schema, `${path}[${i}]`, one))
         case 'minItems':
           return unless(!Array.isArray(value) || list.length >= Number(rule), `has fewer than ${rule} items`)
         case 'uniqueItems':

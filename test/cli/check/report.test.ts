@@ -40,7 +40,7 @@ test('text output has the finding, its stacks, objects and advice', () => {
   )
 })
 
-test('control characters in names of a program are not printed', () => {
+test('control characters that a program has chosen are not printed', () => {
   const hostileText = 'a\x1b[31m\x9b2J\nuserdma check: error'
   const text = findingText(
     {
@@ -58,13 +58,13 @@ test('control characters in names of a program are not printed', () => {
   assert.equal(text.split('\n').filter(line => line.startsWith('userdma check:')).length, 1)
 })
 
-test('URIs in SARIF are encoded', () => {
+test('special characters of file names are encoded in the URIs of SARIF', () => {
   const special = { ...finding, moments: [{ what: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
   const [run] = sarifLog([[special, 1]], createSymbols(), '1').runs
   assert.equal(run?.results[0]?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/a%20b/50%25%23%3F.ts')
 })
 
-test('JSON has frames instead of addresses, and the number of repetitions', () => {
+test('JSON has frames instead of addresses, and the count of the finding', () => {
   const { moments, count } = findingJson(finding, createSymbols(), 3)
   assert.equal(count, 3)
   assert.deepEqual(moments[0]?.frames[0], { function: 'post', file: '/app/client.ts', line: 42 })
@@ -129,7 +129,7 @@ test('SARIF fits the schema of OASIS, for every finding and every kind of stack'
     assert.deepEqual(problemsOf(schema, asRead(log)), [])
 })
 
-test('what does not fit the schema is noticed', () => {
+test('the validator finds what does not fit the schema', () => {
   const [run] = sarifLog([[finding, 1]], createSymbols(), '1').runs
   assert.ok(run)
   const [result] = run.results

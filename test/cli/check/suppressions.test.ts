@@ -43,14 +43,14 @@ test('an error of a suppression file names its line', () => {
     ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
     [block('no-such'), /^f\.supp:5: there is no finding "no-such"/],
     [block('leak', 'func:main'), /"func:main" is not a frame; write fun:FUNCTION/],
-    ['{\n a\n', /^f\.supp:1: the block has no end/],
+    ['{\n a\n', /^f\.supp:1: the block has no }/],
     ['{\n{\n', /^f\.supp:2: "\{" within the block of line 1/],
     ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],
   ]
   for (const [text, message] of cases) assert.throws(() => parseSuppressions(text, 'f.supp'), { message })
 })
 
-test('a generated block suppresses its finding, and not that of another place or id', () => {
+test('a generated block suppresses its finding, and no finding with another stack or id', () => {
   const native: Readonly<Record<string, Frame>> = {
     post: frames[0]!,
     operator: { function: 'Queue::operator*(int)', object: '/opt/app' },
@@ -72,10 +72,10 @@ test('a generated block suppresses its finding, and not that of another place or
   ]
   const others = [findingAt('stale-rkey', ['post', 'other', 'main']), findingAt('race', ['post', 'other'], ['post'])]
   for (const one of cases) {
-    const made = parseSuppressions(suppressionBlock(one, symbols), 'made')
+    const suppressions = parseSuppressions(suppressionBlock(one, symbols), 'generated')
     assert.deepEqual(
       [...cases, ...others].filter(
-        found => suppressionOf(made, found.id, framesOfFinding(found, symbols)) !== undefined,
+        found => suppressionOf(suppressions, found.id, framesOfFinding(found, symbols)) !== undefined,
       ),
       [one],
     )

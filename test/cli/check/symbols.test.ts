@@ -1,5 +1,5 @@
 /*
- * Frames whose file names a hostile program has chosen.
+ * Looking up frames: their file names are chosen by programs, which may be hostile, and tools may not end.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -40,7 +40,7 @@ test('a file that is not regular, or has an impossible name, is not opened', { s
     assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
 })
 
-test('a tool that does not end is started once for a file, and until the time for all is over', t => {
+test('a tool that does not end is started once for each file, and never after the time limit of all', t => {
   const tools = join(folder, 'tools')
   const log = join(folder, 'log')
   mkdirSync(tools)

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
 import { declaredSchema, schemaText } from '../../../src/cli/commands/schema.ts'
+import { DRIVER_FIRST } from '../../../src/spec/classes/ids.ts'
 import { classes } from '../../../src/spec/classes.ts'
 import { classesOf, type Schema, schemaOf } from '../../../src/spec/schema/schema-json.ts'
 import { lacking, runUserdma, startDaemon } from '../../system/programs.ts'
@@ -68,9 +69,9 @@ describe('userdma schema', { skip: lacking() }, () => {
     assert.deepEqual(JSON.parse(JSON.stringify(schemaOf(classesOf(schema), { device: 'rxe0' }))), schema)
     const names = schema.classes.map(({ name }) => name)
     assert.ok(names.includes('rc_qp') && !names.includes('tm_srq') && !names.includes('system'))
-    // Including the driver's additions.
+    // The attributes that the driver adds are there.
     const { out } = schema.classes.find(({ name }) => name === 'cq')!.methods.find(({ name }) => name === 'create')!
-    assert.ok(out.some(({ id }) => id >= 0x8000))
+    assert.ok(out.some(({ id }) => id >= DRIVER_FIRST))
     assert.match(
       (await runSchema('rxe0')).stdout,
       /^class rc_qp \(16\), named by handles\n {2}create \(0, common 0\)\n/m,

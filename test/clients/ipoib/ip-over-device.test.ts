@@ -218,7 +218,7 @@ describe('an interface', () => {
       errnoOf(() => new Stack(deviceOf(a, 1), '224.0.0.1')),
       'EINVAL',
     )
-    const { qpn, mtu } = one.facts
+    const { qpn, mtu } = one.linkAttributes
     assert.deepEqual([one.query().qpn, one.query().prefixLength, mtu], [qpn, 24, 4092])
   })
 
@@ -254,7 +254,7 @@ describe('an interface', () => {
     echo.send(`${base}1`, 1, bytes(1))
     network.settle()
     assert.equal(echo.receive()?.port, 1)
-    assert.notEqual(third.facts.qpn, one.facts.qpn)
+    assert.notEqual(third.linkAttributes.qpn, one.linkAttributes.qpn)
   })
 })
 

@@ -6,7 +6,7 @@ import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from 
 import type { Caller, Context, Core, Device, MemoryAccount } from '../../../src/core/model.ts'
 import { IpInterface, IpSocket } from '../../../src/spec/classes/device/ip.ts'
 import { IpProtocol } from '../../../src/spec/enums.ts'
-import { CallError } from '../../../src/spec/errno.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { address } from '../../ip/link.ts'
 
 export interface Received {
@@ -22,15 +22,16 @@ const caller: Caller = {
   descriptor: fd => fd,
 }
 
+/** A socket of the program. */
 export class Socket {
   readonly number: number
   readonly #core: Core
   readonly #context: Context
 
-  constructor(context: Context, on: number, protocol: number, port: number) {
+  constructor(context: Context, iface: number, protocol: number, port: number) {
     this.#context = context
     this.#core = context.device.core
-    const args = { interface: on, protocol, port }
+    const args = { interface: iface, protocol, port }
     this.number = invokeNow(context, IpSocket, 'create', 0, args, caller).descriptors![0]!.object
   }
 
@@ -51,7 +52,7 @@ export class Socket {
     try {
       return invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).out
     } catch (error) {
-      if (error instanceof CallError && error.errno === 11) return undefined
+      if (error instanceof CallError && error.errno === Errno.EAGAIN) return undefined
       throw error
     }
   }
@@ -69,10 +70,12 @@ export class Socket {
   }
 }
 
+/** A context with an interface. */
 export class Stack {
   readonly context: Context
   readonly number: number
-  readonly facts: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
+  /** The outputs of `create`. */
+  readonly linkAttributes: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
   constructor(device: Device, localAddress: string, prefixLength?: number, account?: MemoryAccount) {
     this.context = openContext(device, { opened: true, ...(account && { account }) })
@@ -80,7 +83,7 @@ export class Stack {
     const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
     assert.ok(object !== undefined)
     this.number = object
-    this.facts = out
+    this.linkAttributes = out
   }
 
   query() {

@@ -33,7 +33,7 @@ const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: rea
   const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
   const agent = mads.createAgent<undefined>(
     device,
-    { claim, rmpp: false, ownRmpp: false },
+    { claim, rmpp: false, userRmpp: false },
     { receive: message => void received.push(message), ended: () => {} },
   )
   return { agent, received }
@@ -109,7 +109,7 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('has one agent for a method of a port; closing the agent frees the method', () => {
+  it('has one agent for a method of a class and port; closing the agent frees the method', () => {
     const { a, b, first, second, send } = setUp()
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
@@ -134,13 +134,13 @@ describe('the MAD layer', () => {
     listen(a.mads, first, PERFORMANCE, [GET])
   })
 
-  it('does a bounded part of the due work per turn, for each agent in rotation', () => {
+  it('does a bounded part of the due work per turn, and serves agents round robin', () => {
     const { a, first, network } = setUp()
     const ended: string[] = []
     const agentOf = (name: string) =>
       a.mads.createAgent<string>(
         first,
-        { claim: undefined, rmpp: false, ownRmpp: false },
+        { claim: undefined, rmpp: false, userRmpp: false },
         { receive: () => {}, ended: () => void ended.push(name) },
       )
     const [many, one] = [agentOf('many'), agentOf('one')]

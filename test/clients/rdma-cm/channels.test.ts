@@ -110,7 +110,8 @@ class Program {
   }
 }
 
-const two = () => {
+/** A client and a server, on two hosts. */
+const twoPrograms = () => {
   const { network, a, b } = twoHosts()
   const [client, server] = [new Program(a), new Program(b)]
   const end = (): void => {
@@ -122,7 +123,7 @@ const two = () => {
 
 describe('a channel', () => {
   it('delivers requests and connection events, and counts the events read of each identifier', () => {
-    const { network, client, server, end } = two()
+    const { network, client, server, end } = twoPrograms()
     const [there, here] = [server.channel(), client.channel()]
     const listener = server.listen(there, ip4(2, PORT))
     const active = client.connect(here, ip4(2, PORT), 0x11)
@@ -147,7 +148,7 @@ describe('a channel', () => {
   })
 
   it('that is closed destroys its identifiers, and notifies their peers', () => {
-    const { network, a, b, client, server, end } = two()
+    const { network, a, b, client, server, end } = twoPrograms()
     const [there, here] = [server.channel(), client.channel()]
     server.listen(there, ip4(2, PORT))
     const active = client.connect(here, ip4(2, PORT), 0x11)
@@ -167,8 +168,8 @@ describe('a channel', () => {
     end()
   })
 
-  it('takes over identifiers of another with their unread events and requests', () => {
-    const { network, client, server, end } = two()
+  it('takes over identifiers of another channel with their unread events and requests', () => {
+    const { network, client, server, end } = twoPrograms()
     const [before, after, here] = [server.channel(), server.channel(), client.channel()]
     const listener = server.listen(before, ip4(2, PORT))
     client.connect(here, ip4(2, PORT), 0x11)
@@ -192,8 +193,8 @@ describe('a channel', () => {
     end()
   })
 
-  it('that is not read queues few events per identifier; calls that would add more are refused', () => {
-    const { client, end } = two()
+  it('that is not read queues a few events of each identifier; calls that would add more are refused', () => {
+    const { client, end } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel)
     // No interface has this index: each call fails, and may be retried.
@@ -213,8 +214,8 @@ describe('a channel', () => {
 describe('multicast memberships', () => {
   const group = ipAddress(ipv4(239, 1, 2, 3), 0)
 
-  it('are reported, counted, and left', () => {
-    const { client, end } = two()
+  it('report their join, count the events read, and can be left', () => {
+    const { client, end } = twoPrograms()
     const channel = client.channel()
     const id = client.create(channel, 1n, CmPortSpace.values.UDP)
     client.resolve(id, group)
@@ -225,8 +226,8 @@ describe('multicast memberships', () => {
     end()
   })
 
-  it('migrate with their identifier, and end with it', () => {
-    const { a, client, end } = two()
+  it('migrate with their identifier, and are destroyed with it', () => {
+    const { a, client, end } = twoPrograms()
     const [before, after] = [client.channel(), client.channel()]
     const id = client.create(before, 1n, CmPortSpace.values.UDP)
     client.resolve(id, group)

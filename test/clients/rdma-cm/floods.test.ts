@@ -1,11 +1,23 @@
 /*
- * Hostile peers: floods of requests from one and from many, unreadable requests, and messages with other connections'
- * ids. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
+ * Hostile peers: floods of requests from one peer and from many, malformed messages, and messages that guess the ids of
+ * connections. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
-import { CM_CLASS, MAD_BYTES, transportType } from '../../../src/spec/wire/mad.ts'
+import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
+import {
+  CM_CLASS,
+  CM_CLASS_VERSION,
+  cmAnswered,
+  GSI_QPN,
+  MAD_BASE_VERSION,
+  MAD_BYTES,
+  MAD_METHOD_SEND,
+  rdmaCmHeader,
+  rejReason,
+  transportType,
+} from '../../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad/mad.ts'
 import { randomFrom } from '../../cm/pair.ts'
 import { plainRequest } from '../../cm/request.ts'
@@ -14,21 +26,39 @@ import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } 
 
 const PORT = 7471
 const BACKLOG = 8
+/** Number of messages of a flood. */
 const FLOOD = 5000
 const { TCP, UDP } = CmPortSpace.values
 
-const local = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
-const header = emitRdmaCmHeader({ ipVersion: 4, port: 9, source: local, destination: local }, Uint8Array.of(1))
-const noHeader = new Uint8Array(36).fill(0xee)
+/** Queue pairs of the two ends of a connection. */
+const QPNS = [0x11, 0x22] as const
+/** CA GUID of a peer. */
+const GUID = 7n
+const localAddress = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
+const SOURCE_PORT = 9
+/** Private data with a valid header of rdma_cm, and without one. */
+const withHeader = emitRdmaCmHeader(
+  { ipVersion: 4, port: SOURCE_PORT, source: localAddress, destination: localAddress },
+  Uint8Array.of(1),
+)
+const withoutHeader = new Uint8Array(rdmaCmHeader.bytes).fill(0xee)
+/** QPNs of peers are below 2^24 and neither 0 nor 1. */
+const peerQpn = (number: number): number => 2 + (number % 0xff_fff0)
+/** Offset of the attribute id in a MAD; ids of messages of connections, 0x10 to 0x1a. */
+const ATTRIBUTE_ID_AT = 16
+const FIRST_CM_ATTRIBUTE = 0x10
+const CM_ATTRIBUTES = 12
+/** The largest local ACK timeout. */
+const ACK_TIMEOUT = 31
 
-/** A REQ from a peer that is not simulated by a host. */
+/** A REQ with the local id `number`, from a peer that no host simulates. */
 const req = (
   number: number,
   caGuid: bigint,
   {
     port = PORT,
     portSpace = TCP as number,
-    privateData = header,
+    privateData = withHeader,
     remoteGid = ipv4(10, 0, 0, 2),
     transportType: type = transportType.RC as number,
   } = {},
@@ -40,51 +70,55 @@ const req = (
     serviceId: rdmaCmServiceId(portSpace, port),
     transportType: type,
     caGuid,
-    qpn: 2 + (number % 0xff_fff0),
+    qpn: peerQpn(number),
     localGid: ipv4(10, 0, 0, 1),
     remoteGid,
-    localAckTimeout: 31,
+    localAckTimeout: ACK_TIMEOUT,
     privateData,
   })
 
-const sidrReq = (requestId: number, privateData = header, portSpace: number = UDP) =>
+/** A SIDR_REQ from such a peer. */
+const sidrReq = (requestId: number, privateData = withHeader, portSpace: number = UDP) =>
   emitCm({
     name: 'SIDR_REQ',
     tid: BigInt(requestId),
     requestId,
-    pkey: 0xffff,
+    pkey: DEFAULT_PKEY,
     serviceId: rdmaCmServiceId(portSpace, PORT),
     privateData,
   })
 
-/** Sends from queue pair 1 of `a` to that of `b`. */
-const sender = (network: ReturnType<typeof twoHosts>['network'], a: Host) => {
+/** Messages after which the hosts handle what has arrived. */
+const BATCH = 64
+
+/** A function that sends from queue pair 1 of `a` to that of `b`. */
+const senderOf = (network: ReturnType<typeof twoHosts>['network'], a: Host) => {
   const { device } = a.devices.get('rxe1')!
-  const to = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
-  const rest = { flowLabel: 1, trafficClass: 0, hopLimit: 64 }
+  const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
+  const to = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
   let sent = 0
   return (mad: Uint8Array): void => {
-    a.mads.send(device, mad, { ...to, ...rest })
-    if (++sent % 64 === 0) network.settle()
+    a.mads.send(device, mad, to)
+    if (++sent % BATCH === 0) network.settle()
   }
 }
 
 describe('a flood', () => {
   for (const [name, guidOf] of [
-    ['one peer', () => 7n],
-    ['many peers', (i: number) => 0x1000n + BigInt(i)],
+    ['one peer', () => GUID],
+    ['many peers', (i: number) => GUID + BigInt(i)],
   ] as const)
     it(`of requests from ${name} creates as many identifiers as the backlog allows; other listeners continue`, () => {
       const { network, a, b } = twoHosts()
       const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG })
       const other = b.listen(ip4(2, PORT + 1))
-      const send = sender(network, a)
+      const send = senderOf(network, a)
       for (let i = 1; i <= FLOOD; i++) send(req(i, guidOf(i)))
       network.settle()
       const requests = b.requests(victim)
       assert.equal(requests.length, BACKLOG)
       assert.deepEqual(b.cm.counts, { identifiers: 2 + BACKLOG, listeners: 2, connections: BACKLOG })
-      const { active, passive } = establish(network, a, b, other, [0x11, 0x22])
+      const { active, passive } = establish(network, a, b, other, QPNS)
       assert.equal(passive.connection?.state, 'ESTABLISHED')
       a.cm.destroy(active)
       for (const id of [...requests, passive, victim, other]) b.cm.destroy(id)
@@ -94,7 +128,7 @@ describe('a flood', () => {
   it('of SIDR requests creates as many identifiers as the backlog allows', () => {
     const { network, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG, portSpace: UDP })
-    const send = sender(network, a)
+    const send = senderOf(network, a)
     for (let i = 1; i <= FLOOD; i++) send(sidrReq(i))
     network.settle()
     const requests = b.requests(victim)
@@ -107,12 +141,12 @@ describe('a flood', () => {
   it('of rejected requests leaves no objects', () => {
     const { network, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT))
-    const send = sender(network, a)
+    const send = senderOf(network, a)
     for (let i = 1; i <= FLOOD / 4; i++) {
-      send(req(i, 7n, { privateData: noHeader }))
-      send(req(i, 7n, { port: PORT + 1 }))
-      send(req(i, 7n, { remoteGid: ipv4(10, 0, 0, 99) }))
-      send(sidrReq(i, noHeader))
+      send(req(i, GUID, { privateData: withoutHeader }))
+      send(req(i, GUID, { port: PORT + 1 }))
+      send(req(i, GUID, { remoteGid: ipv4(10, 0, 0, 99) }))
+      send(sidrReq(i, withoutHeader))
     }
     network.settle()
     assert.deepEqual(b.cm.counts, { identifiers: 1, listeners: 1, connections: 0 })
@@ -123,29 +157,30 @@ describe('a flood', () => {
   it('of random bytes, with or without the header of a CM message, does not prevent a connection', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const send = sender(network, a)
+    const send = senderOf(network, a)
     const random = randomFrom(3)
     for (let i = 0; i < FLOOD; i++) {
       const mad = Uint8Array.from({ length: MAD_BYTES }, () => random())
-      if (i % 4 !== 0) mad.set([1, CM_CLASS, 2, 3], 0)
-      if (i % 4 > 1) mad.set([0, 0x10 + (random() % 12)], 16)
+      if (i % 4 !== 0) mad.set([MAD_BASE_VERSION, CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND], 0)
+      // The attribute id is that of a message of connections, or one more.
+      if (i % 4 > 1) mad.set([0, FIRST_CM_ATTRIBUTE + (random() % CM_ATTRIBUTES)], ATTRIBUTE_ID_AT)
       send(mad)
     }
     network.settle()
-    const { passive } = establish(network, a, b, listener, [0x11, 0x22])
+    const { passive } = establish(network, a, b, listener, QPNS)
     assert.equal(passive.connection?.state, 'ESTABLISHED')
   })
 })
 
 describe('a listener', () => {
-  it('gets no request for another type of queue pair: the request is rejected, as by Linux', () => {
+  it('rejects requests for another type of queue pair, as Linux does', () => {
     const { network, a, b } = twoHosts()
     const connected = b.listen(ip4(2, PORT))
     const datagrams = b.listen(ip4(2, PORT), { portSpace: UDP })
-    const send = sender(network, a)
-    send(sidrReq(1, header, TCP))
-    send(req(2, 7n, { portSpace: UDP }))
-    send(req(3, 7n, { transportType: transportType.UC }))
+    const send = senderOf(network, a)
+    send(sidrReq(1, withHeader, TCP))
+    send(req(2, GUID, { portSpace: UDP }))
+    send(req(3, GUID, { transportType: transportType.UC }))
     network.settle()
     assert.deepEqual([b.requests(connected), b.requests(datagrams)], [[], []])
     const { sent } = b.cm.engine.counters
@@ -159,20 +194,20 @@ describe('a connection', () => {
   it('is not ended by messages from peers that do not know its ids', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
-    const { active, passive } = establish(network, a, b, listener, [0x11, 0x22])
+    const { active, passive } = establish(network, a, b, listener, QPNS)
     const { localId, remoteId } = passive.connection!
-    const send = sender(network, a)
+    const send = senderOf(network, a)
     const random = randomFrom(9)
     for (let i = 0; i < 2000; i++) {
       const guessedId = { tid: BigInt(random()), localId: random(), remoteId: localId }
-      send(emitCm({ name: 'DREQ', ...guessedId, remoteQpn: 0x22 }))
-      send(emitCm({ name: 'REJ', ...guessedId, message: 2, reason: 4 }))
-      send(emitCm({ name: 'DREQ', ...guessedId, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
+      send(emitCm({ name: 'DREQ', ...guessedId, remoteQpn: QPNS[1] }))
+      send(emitCm({ name: 'REJ', ...guessedId, message: cmAnswered.OTHER, reason: rejReason.TIMEOUT }))
+      send(emitCm({ name: 'DREQ', ...guessedId, localId: remoteId, remoteId: random(), remoteQpn: QPNS[1] }))
     }
     // A program on the same host that names the queue pair cannot end it either.
     const otherProgram = a.create()
     a.resolve(otherProgram, ip4(2, PORT))
-    assert.throws(() => a.cm.connect(otherProgram, parametersOf(0x11)), /queue pair 17 is connected already/)
+    assert.throws(() => a.cm.connect(otherProgram, parametersOf(QPNS[0])), /queue pair 17 is connected already/)
     network.settle()
     assert.deepEqual([active.connection?.state, passive.connection?.state], ['ESTABLISHED', 'ESTABLISHED'])
   })

@@ -36,7 +36,7 @@ export interface ReportedEvent {
   readonly request: Identifier | undefined
 }
 
-/** The events of an identifier's consumer. */
+/** The consumer of an identifier: stores its events in the host. */
 class Consumer implements IdOwner {
   readonly #host: Host
   id: Identifier | undefined
@@ -76,10 +76,10 @@ export class Host {
   /** The consumer accepts no new identifiers: requests are rejected. */
   refusesRequests = false
 
-  constructor(network: VirtualNetwork, seed: number, more: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
+  constructor(network: VirtualNetwork, seed: number, environment: Partial<RdmaCmEnvironment>, startsRdmaCm: boolean) {
     this.#network = network
     this.core = createCore({ classes: classesWithClients(() => this.clients), random: randomFrom(seed) })
-    this.clients = new Clients(this.core, { now: () => network.now, random: randomFrom(seed + 1), ...more })
+    this.clients = new Clients(this.core, { now: () => network.now, random: randomFrom(seed + 1), ...environment })
     if (startsRdmaCm) this.clients.use('rdma_cm')
   }
 
@@ -91,7 +91,7 @@ export class Host {
     return this.clients.use('rdma_cm')
   }
 
-  /** A device with addresses 10.0.0.N and fd00::N. */
+  /** Adds the device rxeN with addresses 10.0.0.N and fd00::N. */
   plug(last: number, fault = ''): Device {
     const name = `rxe${last}`
     const plain = identify(ipv4(10, 0, 0, last), { name: 'lo', index: 1 })
@@ -124,7 +124,7 @@ export class Host {
     return id
   }
 
-  /** Runs up to the REQ. */
+  /** Creates an identifier, resolves the address and sends the REQ. */
   connect(
     to: SocketAddress,
     qpn: number,
@@ -146,6 +146,7 @@ export class Host {
     return this.take(id).map(({ name }) => name)
   }
 
+  /** The events of an identifier; clears them. */
   take(id: Identifier): ReportedEvent[] {
     const found = this.reported.filter(reported => reported.id === id)
     for (const reported of found) this.reported.splice(this.reported.indexOf(reported), 1)
@@ -164,8 +165,8 @@ export class VirtualNetwork {
   readonly hosts: Host[] = []
 
   /** `startsRdmaCm`: rdma_cm is started immediately, before any device exists. */
-  host(more: Partial<RdmaCmEnvironment> = {}, startsRdmaCm = true): Host {
-    const host = new Host(this, 2 * this.hosts.length + 1, more, startsRdmaCm)
+  host(environment: Partial<RdmaCmEnvironment> = {}, startsRdmaCm = true): Host {
+    const host = new Host(this, 2 * this.hosts.length + 1, environment, startsRdmaCm)
     this.hosts.push(host)
     return host
   }
@@ -203,7 +204,7 @@ export class VirtualNetwork {
   }
 }
 
-/** 10.0.0.N */
+/** 10.0.0.N and fd00::N, and the wildcards. */
 export const ip4 = (last: number, port: number): SocketAddress => ipAddress(ipv4(10, 0, 0, last), port)
 export const ip6 = (last: number, port: number): SocketAddress => ipAddress(ipv6(last), port)
 export const any4 = (port: number): SocketAddress => ({ ...ipAddress(ipv4(0, 0, 0, 0), port), family: Family.INET })

@@ -12,15 +12,18 @@ import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './hos
 
 const PORT = 7471
 const { ID, IB } = CmOptionLevel.values
-const [TOS, REUSEADDR, AFONLY, ACK_TIMEOUT] = [0, 1, 2, 3]
+/** RDMA_OPTION_ID_* of level ID, and RDMA_OPTION_IB_PATH of level IB; others do not exist. */
+const [TOS, REUSEADDR, AFONLY, ACK_TIMEOUT, NO_OPTION] = [0, 1, 2, 3, 4]
 const IB_PATH = 1
+const NO_LEVEL = 2
+/** An option of type int. */
 const int = (value: number): Uint8Array => Uint8Array.of(value, 0, 0, 0)
 
 const set = (host: Host, id: ReturnType<Host['create']>, level: number, option: number, value: Uint8Array): string =>
   errnoOf(() => setOption(host.cm, id, level, option, value))
 
 describe('an option', () => {
-  it('has a level, a number and a size', () => {
+  it('is refused with another level, number or size', () => {
     const { a } = twoHosts()
     const id = a.create()
     assert.equal(set(a, id, ID, TOS, Uint8Array.of(0x68)), 'ok')
@@ -28,13 +31,13 @@ describe('an option', () => {
     assert.equal(set(a, id, ID, ACK_TIMEOUT, Uint8Array.of(17)), 'ok')
     assert.equal(set(a, id, ID, TOS, int(1)), 'EINVAL')
     assert.equal(set(a, id, ID, REUSEADDR, Uint8Array.of(1)), 'EINVAL')
-    assert.equal(set(a, id, ID, 4, int(1)), 'ENOSYS')
-    assert.equal(set(a, id, IB, 2, int(1)), 'ENOSYS')
-    assert.equal(set(a, id, 2, TOS, Uint8Array.of(1)), 'ENOSYS')
+    assert.equal(set(a, id, ID, NO_OPTION, int(1)), 'ENOSYS')
+    assert.equal(set(a, id, IB, NO_OPTION, int(1)), 'ENOSYS')
+    assert.equal(set(a, id, NO_LEVEL, TOS, Uint8Array.of(1)), 'ENOSYS')
     a.cm.destroy(id)
   })
 
-  it('is allowed in certain states and for certain types', () => {
+  it('is refused in the wrong state of the identifier, or for the wrong type of queue pair', () => {
     const { a } = twoHosts()
     const id = a.create()
     assert.equal(set(a, id, ID, REUSEADDR, int(0)), 'ok')
@@ -51,7 +54,7 @@ describe('an option', () => {
   })
 })
 
-/** struct ib_path_rec_data with a path from 10.0.0.1 to 10.0.0.2. */
+/** struct ib_path_rec_data with a path from 10.0.0.1 to 10.0.0.2: the PathRecord begins at offset 8. */
 const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
   const bytes = new Uint8Array(72)
   const view = new DataView(bytes.buffer)
@@ -66,7 +69,9 @@ const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
   view.setUint8(64, 0x80 | 14)
   return bytes
 }
+/** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL, and IB_PATH_GMP alone. */
 const PRIMARY = 0x2b
+const GMP = 1
 
 describe('a path set by the program', () => {
   it('is the route: the request is sent along it and contains it', () => {
@@ -76,9 +81,9 @@ describe('a path set by the program', () => {
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
-    assert.equal(set(a, id, IB, IB_PATH, pathOption(1)), 'EINVAL')
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(GMP)), 'EINVAL')
     // The first path that is primary and bidirectional is used.
-    const both = Uint8Array.of(...pathOption(1), ...pathOption(PRIMARY))
+    const both = Uint8Array.of(...pathOption(GMP), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
     assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
@@ -124,8 +129,8 @@ describe('a path set by the program', () => {
   })
 })
 
-describe('vendors', () => {
-  it('exchange capabilities in the request and its reply, in 24 and 32 bits', () => {
+describe('enhanced connection establishment (ECE)', () => {
+  it('carries a vendor id of 24 bits and 32 bits of options in the request and its reply', () => {
     const { network, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.create()

@@ -1,5 +1,5 @@
 /*
- * Ephemeral ports: no user can take all of them from the others.
+ * Ephemeral ports: no limited user can take all of them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { anyAddress, Family } from '../../../src/clients/rdma-cm/socket-address.
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 
 const { TCP, UDP } = CmPortSpace.values
-/** Linux's net.ipv4.ip_local_port_range. */
+/** Number of ephemeral ports: the default of Linux's net.ipv4.ip_local_port_range. */
 const ALL = 60999 - 32768 + 1
 
 const setUp = () => {
@@ -16,7 +16,7 @@ const setUp = () => {
   const table = new PortTable(() => next++)
   const bind = (user: number | undefined, portSpace: number = TCP): PortHolder => {
     const source = anyAddress(Family.INET)
-    const holder = { portSpace, source: undefined, only: undefined, reuseAddress: false, onlyIpv6: false }
+    const holder = { portSpace, source: undefined, onlyDevice: undefined, reuseAddress: false, onlyIpv6: false }
     return Object.assign(holder, { source: { ...source, port: table.bind(holder, source, user) } })
   }
   const take = (user: number | undefined, portSpace?: number): PortHolder[] => {

@@ -1,11 +1,12 @@
 /*
- * Queue pairs whose states connection management changes (R17), when the peer rejects the connection.
+ * Queue pairs that connection management modifies (R17), when the peer rejects the connection.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { acceptWithQueuePair } from '../../../src/clients/rdma-cm/queue-pair-owner.ts'
 import { findHandle } from '../../../src/core/objects/handles.ts'
-import { cmAnswered, rejReason } from '../../../src/spec/wire/mad.ts'
+import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
+import { cmAnswered, GSI_QPN, rejReason } from '../../../src/spec/wire/mad.ts'
 import { emitCm } from '../../../src/wire/mad/mad.ts'
 import { ipv4, makeCq, makeQp, modify, program, Qps, query } from '../../drivers/rxe/machine.ts'
 import { ip4, parametersOf, twoHosts } from './hosts.ts'
@@ -39,7 +40,7 @@ const accepted = () => {
   return { network, a, b, active, passive, qp }
 }
 
-it('the reply is rejected: the queue pair is in the error state, and its program may change it again', () => {
+it('a queue pair whose reply is rejected is moved to ERR, and its program may modify it again', () => {
   const { network, a, b, active, passive, qp } = accepted()
   a.cm.reject(active, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
   network.settle()
@@ -48,13 +49,13 @@ it('the reply is rejected: the queue pair is in the error state, and its program
   modify(qp, { state: Qps.RESET })
 })
 
-it('an established connection is rejected: the queue pair is in the error state', () => {
+it('a queue pair whose established connection is rejected is moved to ERR', () => {
   const { network, a, b, active, passive, qp } = accepted()
   a.cm.accept(active, undefined)
   network.settle()
   const { tid, localId, remoteId } = active.connection!
   const rej = { tid, localId, remoteId, message: cmAnswered.OTHER, reason: rejReason.CONSUMER_DEFINED }
-  const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
+  const ends = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: GSI_QPN, pkey: DEFAULT_PKEY }
   const to = { ...ends, flowLabel: 1, trafficClass: 0, hopLimit: 64 }
   a.mads.send(a.devices.get('rxe1')!.device, emitCm({ name: 'REJ', ...rej }), to)
   network.settle()

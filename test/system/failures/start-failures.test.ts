@@ -24,7 +24,10 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const { stdout, stderr } = await run(t, 'unshare', inMountNamespace(script), {
       env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
     })
-    assert.match(stderr, /userdma: ENOSPC: no space left on device.*; free some disk space, or choose another place/)
+    assert.match(
+      stderr,
+      /userdma: ENOSPC: no space left on device.*; free some disk space, or choose a socket on another file system with --socket PATH/,
+    )
     assert.equal(stdout, 'status 1\n')
     assert.deepEqual(readdirSync(folder), [])
   })
@@ -71,7 +74,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     )
     assert.match(
       await messageOf(`${userdma} daemon --socket ${folder}/sock`),
-      /EACCES.* belongs to a user outside this user namespace: take a folder of your own \(`mkdir -m 700 FOLDER`/,
+      /EACCES.* belongs to a user outside this user namespace: use a folder of your own \(`mkdir -m 700 FOLDER`/,
     )
     chmodSync(folder, 0o700)
     assert.match(

@@ -1,6 +1,6 @@
 /*
- * The object dialect's messages printed below a call (`userdma trace --abi`): header, attributes, records, chains, the
- * answer; refused calls, and random bytes. Also calls on a driver's descriptor.
+ * The lines of `userdma trace --abi` below a call of the object dialect: header, attributes, records, chains and the
+ * answer; also of refused calls and random bytes, and of calls on the descriptor of a driver.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -216,7 +216,7 @@ describe('the bytes of a chain', () => {
 })
 
 describe('the bytes of calls', () => {
-  it('as JSON: message and answer, with flags, lengths and values', () => {
+  it('are in JSON as message and answer, with flags, lengths and values', () => {
     const { abi } = callJson(chainRecord) as { abi: Record<'message' | 'answer', Record<string, unknown>> }
     const { attributes, ...header } = abi.message
     assert.deepEqual(
@@ -238,7 +238,7 @@ describe('the bytes of calls', () => {
     assert.deepEqual(abi.answer.flags, ['ANSWERED'])
   })
 
-  it('of a driver: inputs and outputs, by the fields of spec/', () => {
+  it('of a driver are its inputs and outputs, by the fields of spec/', () => {
     const piece = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const driver = { ...base, dialect: 'driver', ret: 0 } as const
     const send = [...encodeRecords(CtxSend, [{ to: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
@@ -263,7 +263,7 @@ describe('the bytes of calls', () => {
     assert.match(linesOf({ ...driver, request: 1, raw: { in: [assign(0)], out: [] } }).join(), /^driver.*00$/)
   })
 
-  it('never throw when modified', () => {
+  it('can be modified without an exception', () => {
     const change = fc.array(fc.tuple(fc.nat(1200), fc.nat(255)), { minLength: 1, maxLength: 6 })
     const changed = ([address, text, length]: readonly [string, string, number], changes: [number, number][]) => {
       const bytes = Buffer.from(text, 'base64')

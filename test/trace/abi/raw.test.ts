@@ -1,9 +1,10 @@
 /*
- * The bytes of calls below their lines (`userdma trace --abi`): Linux's names and structs, the program's bytes.
+ * The lines of `userdma trace --abi` below a call: Linux's names and structs, and the bytes of the program.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
+import { Errno } from '../../../src/spec/errno.ts'
 import { rawLines } from '../../../src/trace/abi/raw.ts'
 import { callJson, callLine } from '../../../src/trace/calls.ts'
 import { ABRIDGED } from '../../../src/trace/values.ts'
@@ -12,15 +13,16 @@ import { readAbilog } from '../../uapi/abilog.ts'
 import { recordsOf } from '../records.ts'
 
 const textOf = (record: TraceRecord): string => rawLines(record, ABRIDGED).join('\n')
-const find = (log: string, what: RegExp): TraceRecord => {
-  const found = recordsOf(log).find(record => what.test(callLine(record)))
-  assert.ok(found, String(what))
+/** The first record of a log whose line matches. */
+const findRecord = (log: string, line: RegExp): TraceRecord => {
+  const found = recordsOf(log).find(record => line.test(callLine(record)))
+  assert.ok(found, String(line))
   return found
 }
 
-describe('bytes of a call', () => {
-  it('made with a write command inside an ioctl (INVOKE_WRITE): the command, its structs, inputs and outputs', () => {
-    const record = find('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
+describe('the bytes of a call', () => {
+  it('of INVOKE_WRITE have the write command with its structs, inputs and outputs', () => {
+    const record = findRecord('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
     const lines = textOf(record).split('\n')
     assert.match(
       lines[0],
@@ -38,8 +40,8 @@ describe('bytes of a call', () => {
     assert.equal(rest.length, 3)
   })
 
-  it('made with ioctl(): each attribute by name; an input that shares memory with an output is shown as sent', () => {
-    const record = find('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
+  it('of an ioctl have each attribute by name, and an input that shares memory with an output as it was sent', () => {
+    const record = findRecord('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
     assert.match(text, /^ {6}CREATE_QP_TYPE 8 bytes: 0x2$/m)
@@ -50,20 +52,23 @@ describe('bytes of a call', () => {
     assert.match(text, /^ {6}CREATE_QP_CAP .*\n {8}\+0 cap\.maxSendWr 1\n {8}\+4 cap\.maxRecvWr 500$/m)
   })
 
-  it('that creates an object: the handle or descriptor that the program gets', () => {
-    const queue = find('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
+  it('of a create have the handle or descriptor that the program gets', () => {
+    const queue = findRecord('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
     assert.match(textOf(queue), /^ {6}CREATE_CQ_HANDLE 0x0, then 2$/m)
-    const refused = { ...queue, ret: -22 }
+    const refused = { ...queue, ret: -Errno.EINVAL }
     assert.match(textOf(refused), /^ {6}CREATE_CQ_HANDLE 0x0$/m)
-    const events = find('ibv_rc_pingpong.client.abilog', / async_fd\.create\(/)
-    const got = [{ attribute: 'object', fd: 77 }]
-    assert.match(textOf({ ...events, descriptors: got }), /^ {6}ASYNC_EVENT_ALLOC_FD_HANDLE 0x0, then fd 77$/m)
-    const channel = find('ibv_rc_pingpong_events.client.abilog', / comp_channel\.create\(/)
-    assert.match(textOf({ ...channel, descriptors: got }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
+    const events = findRecord('ibv_rc_pingpong.client.abilog', / async_fd\.create\(/)
+    const newDescriptors = [{ attribute: 'object', fd: 77 }]
+    assert.match(
+      textOf({ ...events, descriptors: newDescriptors }),
+      /^ {6}ASYNC_EVENT_ALLOC_FD_HANDLE 0x0, then fd 77$/m,
+    )
+    const channel = findRecord('ibv_rc_pingpong_events.client.abilog', / comp_channel\.create\(/)
+    assert.match(textOf({ ...channel, descriptors: newDescriptors }), /CORE_OUT .*\n {8}\+0 object fd 77$/m)
   })
 
-  it('made with write(): the command, its struct and the response', () => {
-    const record = find('raw.abilog', / port\.query\(object 1\) = \d/)
+  it('of a write have the command, its struct and the response', () => {
+    const record = findRecord('raw.abilog', / port\.query\(object 1\) = \d/)
     assert.equal(record.dialect, 'write')
     const lines = textOf(record).split('\n')
     assert.match(lines[0], /^ {4}write 2 QUERY_PORT struct ib_uverbs_query_port at 0x[0-9a-f]+, 24 bytes: 02000000/)
@@ -71,11 +76,11 @@ describe('bytes of a call', () => {
     assert.match(lines[out], /^ {6}out struct ib_uverbs_query_port_resp at 0x[0-9a-f]+, 40 bytes: /)
     assert.deepEqual(lines.slice(1, out), ['      +8 object 1'])
     assert.match(lines[out + 1], /^ {8}\+0 attributes\.portCapFlags CM_SUP$/)
-    const device = textOf(find('raw.abilog', /fd \d+ device\.query\(\) = \d/))
+    const device = textOf(findRecord('raw.abilog', /fd \d+ device\.query\(\) = \d/))
     assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
   })
 
-  it('are exactly the bytes of the program', () => {
+  it('of a write are exactly those of the program', () => {
     const written = readAbilog('raw.abilog').filter(call => call.kind === 'write')
     const hex = new Set(written.map(({ data }) => Buffer.from(data).toString('hex')))
     const records = recordsOf('raw.abilog').filter(({ dialect, raw }) => dialect === 'write' && raw!.in.length > 0)
@@ -87,22 +92,24 @@ describe('bytes of a call', () => {
     }
   })
 
-  it('that does not decode: shown, for a call of Linux only with `verbose`', () => {
-    const unknown = find('raw.abilog', /object 4095 method 0/)
+  it('are shown always if the call has no name, with verbose if it was refused, otherwise with abi only', () => {
+    const unknown = findRecord('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),
       /ioctl\(\?\) = -1 EPROTONOSUPPORT .*\n {4}ioctl unknown \(object 4095, method 0, driver 14\)/,
     )
-    const named = find('raw.abilog', /POLL_CQ/)
+    const named = findRecord('raw.abilog', /POLL_CQ/)
     assert.doesNotMatch(callLine(named), /\n/)
     assert.match(callLine(named, { verbose: true }), /\n {4}write 21 POLL_CQ struct ib_uverbs_poll_cq at /)
-    const decoded = find('raw.abilog', / pd\.create\(/)
+    const decoded = findRecord('raw.abilog', / pd\.create\(/)
     assert.doesNotMatch(callLine(decoded, { verbose: true }), /\n/)
     assert.match(callLine(decoded, { abi: true }), /\n {4}write 3 ALLOC_PD/)
   })
 
-  it('as JSON: names, and memory with its addresses', () => {
-    const { abi } = callJson(find('ibv_rc_pingpong.client.abilog', / pd\.create\(/)) as { abi: Record<string, unknown> }
+  it('are in JSON with names, and memory with its addresses', () => {
+    const { abi } = callJson(findRecord('ibv_rc_pingpong.client.abilog', / pd\.create\(/)) as {
+      abi: Record<string, unknown>
+    }
     assert.deepEqual(Object.keys(abi), ['ioctl', 'command', 'struct', 'in', 'out'])
     assert.equal(abi.ioctl, 'DEVICE.INVOKE_WRITE')
     assert.equal(abi.command, 'ALLOC_PD')
@@ -110,7 +117,7 @@ describe('bytes of a call', () => {
     assert.deepEqual(Object.keys((abi.out as object[])[0]), ['address', 'length', 'bytes'])
   })
 
-  it('never throw for random bytes', () => {
+  it('can be random without an exception', () => {
     const range = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
     const ranges = fc.array(range, { maxLength: 4 }).map(all =>
       all.map(([at, bytes, more]) => {
@@ -128,7 +135,7 @@ describe('bytes of a call', () => {
     )
   })
 
-  it('never throw for damaged or truncated bytes of a real call', () => {
+  it('can be damaged or truncated without an exception', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
     const damage = fc.record({ index: fc.nat(), range: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
     fc.assert(

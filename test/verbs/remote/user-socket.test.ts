@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
-import { privateFolder, removeFolder } from '../../../src/cli/places.ts'
+import { privateFolder, removeFolder } from '../../../src/cli/paths.ts'
 import { daemonCommand, makeUserSocket, namedSocket, userSocket } from '../../../src/verbs/remote/user-socket.ts'
 
 const uid = process.getuid?.() ?? 0

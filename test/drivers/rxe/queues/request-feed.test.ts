@@ -35,8 +35,8 @@ const watched = (m: Machine) => {
     polled: (_cq, count) => lines.push(`polled ${count}`),
     forgotten: () => lines.push('forgotten'),
   }
-  const looks = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
-  return { looks, posted, lines, take: () => lines.splice(0) }
+  const polls = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
+  return { polls, posted, lines, take: () => lines.splice(0) }
 }
 
 it('reports sends and receives of a connection, with the message that each receive got', () => {
@@ -80,7 +80,7 @@ it('reports sends and receives of a connection, with the message that each recei
 
 it('reports once a send that waits for a receive, and what was polled before the next one', () => {
   const { m, a, b } = pair()
-  const { looks, take } = watched(m)
+  const { polls, take } = watched(m)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
   m.settle()
   assert.deepEqual([...new Set(take())], ['posted SEND 1', 'starved'])
@@ -97,7 +97,7 @@ it('reports once a send that waits for a receive, and what was polled before the
   m.settle()
   assert.deepEqual(take().slice(0, 2), ['polled 1', 'posted SEND 2'])
   pollAll(b.cq.ring)
-  looks[1]!.context(b.p.context)
+  polls[1]!.context(b.p.context)
   assert.deepEqual(take(), ['polled 1'])
 })
 
@@ -176,15 +176,15 @@ it('a queue pair that was never used is destroyed without a report', () => {
 
 it('hashes the bytes of a send, samples of a long one unless all are requested; undefined once the memory is deregistered', () => {
   const { m, a } = pair()
-  const { looks, posted } = watched(m)
+  const { polls, posted } = watched(m)
   for (const length of [100, 40000])
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 50), sgeOf(a.mr, 50, length - 50)] })
   m.settle()
   const isNoticed = (request: WorkRequest, at: number, isWhole: boolean): boolean => {
-    const before = looks[0]!.digest(request, isWhole)
-    assert.equal(looks[0]!.digest(request, isWhole), before)
+    const before = polls[0]!.digest(request, isWhole)
+    assert.equal(polls[0]!.digest(request, isWhole), before)
     a.mr.bytes[at]! ^= 1
-    const after = looks[0]!.digest(request, isWhole)
+    const after = polls[0]!.digest(request, isWhole)
     a.mr.bytes[at]! ^= 1
     return before !== after
   }
@@ -193,5 +193,5 @@ it('hashes the bytes of a send, samples of a long one unless all are requested; 
   assert.ok(!steps.every(at => isNoticed(posted[1]!, at, false)))
   assert.ok(steps.every(at => isNoticed(posted[1]!, at, true)))
   invokeNow(a.p.context, Mr, 'destroy', a.mr.handle, {}, a.p.caller)
-  assert.equal(looks[0]!.digest(posted[0]!, false), undefined)
+  assert.equal(polls[0]!.digest(posted[0]!, false), undefined)
 })

@@ -1,5 +1,5 @@
 /*
- * Paths: the checkout (or installed package), the preload library, and temporary folders.
+ * Paths of the package (a checkout or an installed package) and of its preload libraries, and temporary folders.
  */
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -9,9 +9,9 @@ import { fileURLToPath } from 'node:url'
 const thisFile = fileURLToPath(import.meta.url)
 
 const findRoot = (): string => {
-  let at = dirname(thisFile)
-  while (!existsSync(join(at, 'package.json')) && dirname(at) !== at) at = dirname(at)
-  return at
+  let folder = dirname(thisFile)
+  while (!existsSync(join(folder, 'package.json')) && dirname(folder) !== folder) folder = dirname(folder)
+  return folder
 }
 
 /** The folder with package.json: the checkout, or the installed package. */
@@ -37,10 +37,10 @@ const preloadLibrary = (name: string): string => {
 /** The library that makes the devices visible. Throws as `preloadLibrary`. */
 export const shimLibrary = (): string => preloadLibrary('libuserdma_shim.so')
 
-/** The library that sees blocks freed, for `userdma check`. Throws as `preloadLibrary`. */
+/** The library that reports which memory programs free, for `userdma check`. Throws as `preloadLibrary`. */
 export const freesLibrary = (): string => preloadLibrary('libuserdma_frees.so')
 
-/** The library that sees threads wait, for the search for races. Throws as `preloadLibrary`. */
+/** The library that reports when threads wait, for `userdma check --races`. Throws as `preloadLibrary`. */
 export const waitsLibrary = (): string => preloadLibrary('libuserdma_waits.so')
 
 /** Creates a folder that only this user can enter. Throws an Error if the temporary folder is not writable. */

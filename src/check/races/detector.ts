@@ -1,36 +1,41 @@
 /*
- * Races as a topic of the checker: requests of devices and logs of programs go to the engine, and races become findings
- * with both stacks. Nothing happens until a program writes an event log.
+ * The detector of races: passes the requests of devices and the event logs of programs to the race engine (races.ts),
+ * and reports the races that it finds, with the stacks of both posts. It does nothing until a program writes an event
+ * log.
  */
 import { requestName } from '../../spec/check/causes.ts'
-import type { FindingId, Stack } from '../../spec/check/findings.ts'
+import type { Stack } from '../../spec/check/findings.ts'
 import type { RequestElement, WorkRequest } from '../../spec/check/requests.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
+import type { Detector, DetectorServices } from '../detector.ts'
 import { hex, type KnownObject, moment } from '../objects.ts'
-import type { Topic, World } from '../topic.ts'
 import { type Posted, RaceFeed, type SeenEnd } from './feed.ts'
 import type { RequestKind } from './order.ts'
 import { type Race, Races, type Request } from './races.ts'
 import { type Access, AccessKind, type Range, type Region } from './shadow.ts'
 import type { RaceSources } from './sources.ts'
 
-export interface RaceTopic extends Topic {
-  /** Begins the search: from now on a program writes an event log. */
+export interface RaceDetector extends Detector {
+  /** Begins the search: a program writes an event log from now on. */
   begin(): void
-  /** Joins all requests, posts and polls so far, and reports the races as findings. */
+  /** Joins all requests, posts and polls so far (feed.ts), and reports the races as findings. */
   join(): void
 }
 
-/** Requests and completions that are joined at once. */
+/** Number of events of devices after which they are joined with the logs. */
 const BATCH = 512
+
+/** Bytes of the result of an atomic. */
+const ATOMIC_BYTES = 8
 
 const { RDMA_WRITE, RDMA_WRITE_WITH_IMM, SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_READ } = WrOpcode.values
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE } = WrOpcode.values
 
+/** What a send opcode does to memory. */
 interface Operation {
   readonly kind: RequestKind
-  /** The kinds of its accesses to the poster's memory and to the peer's. */
+  /** The AccessKind of its access to memory of the poster, and to memory of the peer. */
   readonly local: number
   readonly remote: number
 }
@@ -38,6 +43,7 @@ interface Operation {
 const write: Operation = { kind: 'WRITE', local: AccessKind.SOURCE, remote: AccessKind.WRITE }
 const send: Operation = { kind: 'SEND', local: AccessKind.SOURCE, remote: AccessKind.READ }
 const atomic: Operation = { kind: 'ATOMIC', local: AccessKind.RESULT, remote: AccessKind.ATOMIC }
+/** By ibv_wr_opcode; others access no memory that is checked. */
 const operations: ReadonlyMap<number, Operation> = new Map([
   [RDMA_WRITE, write],
   [RDMA_WRITE_WITH_IMM, write],
@@ -51,17 +57,20 @@ const operations: ReadonlyMap<number, Operation> = new Map([
 ])
 
 interface KnownRegion extends Region {
+  /** Undefined if the checker does not know the region. */
   readonly object: KnownObject | undefined
 }
 
+/** Whether a completion means that the peer has the message. */
 const isReliable = ({ class: name }: KnownObject): boolean => name === 'rc_qp' || name.startsWith('xrc_')
 
+/** The request in a sentence: `WRITE`, `receive`. */
 const nameOf = ({ opcode }: WorkRequest): string => (opcode < 0 ? 'receive' : requestName(opcode))
 
-export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic => {
-  const { objects } = world
+export const createRaceDetector = (services: DetectorServices, sources: RaceSources): RaceDetector => {
+  const { objects } = services
   let isOn = false
-  /** By device, then lkey. */
+  /** Registered regions by device, then lkey. */
   const regions = new Map<number, Map<number, KnownRegion>>()
 
   const regionOf = (device: number, lkey: number): KnownRegion => {
@@ -72,13 +81,13 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     }
     let region = ofDevice.get(lkey)
     if (region === undefined) {
-      region = { isGone: false, object: objects.region(device, lkey) }
+      region = { isDeregistered: false, object: objects.region(device, lkey) }
       ofDevice.set(lkey, region)
     }
     return region
   }
 
-  /** The memory of `length` bytes that a key names; undefined: it names none. */
+  /** The memory of `length` bytes that a request accesses with a key; undefined: the key has none. */
   const rangeOf = (device: number, key: number, address: number, length: number, kind: number): Range | undefined => {
     const memory = length === 0 ? undefined : sources.memoryOf(device, key)
     if (memory === undefined) return undefined
@@ -86,28 +95,29 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     return { space: memory.space, start, end: start + length, kind, region: regionOf(device, memory.region) }
   }
 
-  /** The first `bytes` of scatter/gather elements. */
+  /** The memory of the first `bytes` bytes of a scatter/gather list. */
   const elementRanges = (device: number, elements: readonly RequestElement[], bytes: number, kind: number): Range[] => {
     const ranges: Range[] = []
-    let left = bytes
+    let remaining = bytes
     for (const { address, length, lkey } of elements) {
-      const used = Math.min(length, left)
-      left -= used
+      const used = Math.min(length, remaining)
+      remaining -= used
       const range = rangeOf(device, lkey, address, used, kind)
       if (range !== undefined) ranges.push(range)
     }
     return ranges
   }
 
+  /** All memory that a send accesses, at both ends. */
   const sendRanges = (qp: KnownObject, { elements, remote, length }: WorkRequest, operation: Operation): Range[] => {
-    const bytes = operation.kind === 'ATOMIC' ? 8 : length
+    const bytes = operation.kind === 'ATOMIC' ? ATOMIC_BYTES : length
     const ranges = elementRanges(qp.device, elements, bytes, operation.local)
-    const peer = remote && qp.qp.address && world.deviceWith(qp.qp.address.dgid)
-    const there =
+    const peer = remote && qp.qp.address && services.deviceWith(qp.qp.address.dgid)
+    const remoteRange =
       remote && peer !== undefined
         ? rangeOf(peer, remote.rkey, remote.address, remote.length, operation.remote)
         : undefined
-    if (there !== undefined) ranges.push(there)
+    if (remoteRange !== undefined) ranges.push(remoteRange)
     return ranges
   }
 
@@ -119,13 +129,13 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     const { request, start, end } = access
     const owner = ownerOf(request)
     const { program } = (access.region as KnownRegion).object ?? {}
-    const verb = ['reads', 'writes', 'reads', 'writes', 'changes'][access.kind]!
-    const where = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
-    const who = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
-    return `${who}, wr_id ${request.info.request.wrId}, ${verb} ${end - start} bytes at ${hex(start)}${where}`
+    const memory = program === undefined ? '' : ` of process ${program.pid} (${program.command})`
+    const subject = `${nameOf(request.info.request)} of ${owner?.nameWithProgram ?? 'a queue pair that is gone'}`
+    return `${subject}, wr_id ${request.info.request.wrId}, ${accessVerbs[access.kind]} ${end - start} bytes at ${hex(start)}${memory}`
   }
 
-  const rules: Readonly<Record<Race<Posted>['id'], string>> = {
+  /** Why the two accesses are a race. */
+  const reasons: Readonly<Record<Race<Posted>['id'], string>> = {
     race: 'nothing orders them',
     'read-then-write-unfenced': 'the second has no fence, and the first was not known to be over',
     'atomic-mixed-with-write': 'one is atomic, the other is not, and nothing orders them',
@@ -139,12 +149,11 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     const owner = ownerOf(later)
     if (owner === undefined) return
     const names = `${nameOf(later.info.request)} of ${owner.name} and ${nameOf(earlier.info.request)} of ${ownerOf(earlier)?.name ?? 'a queue pair that is gone'}`
-    const finding: FindingId = id
-    world.find(
-      finding,
-      { ...world.placeOf(owner, stackOf(later)), what: `posted the ${nameOf(later.info.request)}` },
+    services.report(
+      id,
+      { ...services.occurrenceAt(owner, stackOf(later)), action: `posted the ${nameOf(later.info.request)}` },
       {
-        text: `${names} access the same ${end - start} bytes: ${rules[id]}`,
+        text: `${names} access the same ${end - start} bytes: ${reasons[id]}`,
         ...(!isProven && { severity: 'warning' as const }),
         details: [
           `first:  ${accessText(first)}`,
@@ -159,25 +168,28 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     )
   }
 
-  const races = new Races<Posted>(report, world.omit)
-  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id, world.omit)
+  const races = new Races<Posted>(report, services.omit)
+  const feed = new RaceFeed(races, (context, handle) => objects.byHandle(context, 'cq', handle)?.id, services.omit)
 
-  /** The last send that ended. Its completion, which mostly follows at once, says the same. */
-  let ended: SeenEnd | undefined
-  const addEnded = (): void => {
-    if (ended !== undefined) feed.add(ended)
-    ended = undefined
+  /**
+   * The last send that ended, until the next event. Its completion, which mostly is the next event, also says that it
+   * has ended: then the end itself is not added.
+   */
+  let pendingEnd: SeenEnd | undefined
+  const addPendingEnd = (): void => {
+    if (pendingEnd !== undefined) feed.add(pendingEnd)
+    pendingEnd = undefined
   }
 
   const join = (): void => {
     if (!isOn) return
-    addEnded()
-    const begun = world.sources.now()
+    addPendingEnd()
+    const begun = services.sources.now()
     const { entries, lost } = sources.read()
     for (const context of lost) feed.lost(context)
     feed.join(entries, begun)
   }
-  const added = (): void => {
+  const joinBatch = (): void => {
     if (feed.pending >= BATCH) join()
   }
 
@@ -189,11 +201,11 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
     posted(request) {
       const owner = isOn ? objects.find(request.owner) : undefined
       if (owner === undefined) return
-      addEnded()
+      addPendingEnd()
       const isSend = request.queue === PostQueue.SEND
       const operation = isSend ? operations.get(request.opcode) : undefined
       feed.add({
-        what: isSend ? 'send' : 'receive',
+        event: isSend ? 'send' : 'receive',
         request,
         context: owner.context,
         time: request.time,
@@ -202,29 +214,29 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
         ranges: operation === undefined ? [] : sendRanges(owner, request, operation),
         isReliable: !isSend || isReliable(owner),
       })
-      added()
+      joinBatch()
     },
     ended(request) {
       if (!isOn) return
-      addEnded()
-      ended = { what: 'end', request, time: world.sources.now() }
+      addPendingEnd()
+      pendingEnd = { event: 'end', request, time: services.sources.now() }
     },
     completed(request, { cq, count, status, bytes, qp, message }) {
       if (!isOn || count === 0) return
-      const time = ended?.request === request ? ended.time : world.sources.now()
-      if (ended?.request !== request) addEnded()
-      ended = undefined
+      const time = pendingEnd?.request === request ? pendingEnd.time : services.sources.now()
+      if (pendingEnd?.request !== request) addPendingEnd()
+      pendingEnd = undefined
       const isFilled = request.queue !== PostQueue.SEND && status === WcStatus.values.SUCCESS
       const owner = isFilled ? objects.find(qp) : undefined
-      // A WRITE with immediate data takes a receive and leaves its buffer.
-      const isEmpty = message?.opcode === RDMA_WRITE_WITH_IMM
+      // A WRITE with immediate data consumes a receive and does not write to its buffer.
+      const leavesBuffer = message?.opcode === RDMA_WRITE_WITH_IMM
       const filled = owner && {
         qp,
         message,
-        ranges: isEmpty ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
+        ranges: leavesBuffer ? [] : elementRanges(owner.device, request.elements, bytes, AccessKind.RESULT),
       }
-      feed.add({ what: 'completion', request, time, cq, filled })
-      added()
+      feed.add({ event: 'completion', request, time, cq, filled })
+      joinBatch()
     },
     forgotten(id) {
       const owner = isOn ? objects.find(id) : undefined
@@ -238,12 +250,12 @@ export const createRaceTopic = (world: World, sources: RaceSources): RaceTopic =
         join()
         feed.forgetCq(object.id)
       }
-      // A region that is registered anew may have other memory.
+      // ibv_rereg_mr (`modify`) may give a region other memory.
       if (name !== 'mr' || (method !== 'destroy' && method !== 'modify')) return
       const { lkey } = object
       const region = lkey === undefined ? undefined : regions.get(object.device)?.get(lkey)
       if (region === undefined || lkey === undefined) return
-      region.isGone = true
+      region.isDeregistered = true
       regions.get(object.device)?.delete(lkey)
     },
   }

@@ -5,13 +5,13 @@ import assert from 'node:assert/strict'
 import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { packageRoot, privateFolder, removeFolder } from '../../src/cli/places.ts'
+import { packageRoot, privateFolder, removeFolder } from '../../src/cli/paths.ts'
 
 test('the package is found from the compiled files', () => {
   assert.ok(existsSync(join(packageRoot, 'package.json')))
 })
 
-test('only its user may access a private folder', () => {
+test('a private folder is accessible to its user only', () => {
   const folder = privateFolder()
   assert.equal(statSync(folder).mode & 0o777, 0o700)
   removeFolder(folder)

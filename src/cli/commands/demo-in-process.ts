@@ -1,8 +1,9 @@
 /*
  * The demo without programs and without native code: two queue pairs of one device in this process.
  *
- * Everything except the programs is real: calls pass through core to the rxe driver, work requests are in rings as
- * librxe writes them, and the engine builds their packets. Rings and buffers are ordinary buffers of this process.
+ * Only the programs are simulated: calls pass through core to the rxe driver, work requests are written into rings in
+ * the layout of rdma-core's rxe provider, and the engine builds their packets. Rings and memory regions are buffers of
+ * this process.
  */
 
 import { closeContext, createCore, openContext } from '../../core/devices/registry.ts'
@@ -27,38 +28,43 @@ import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
 import { packetText } from '../../trace/packets.ts'
 import { plainArena } from '../../wire/arena.ts'
-import { blank, cut, heading, paragraph } from '../demo-format.ts'
+import { blank, heading, line, paragraph } from '../demo-format.ts'
 
+/** Length of the message. */
 const BYTES = 2000
 /** Upper bound on the polls that an exchange of this demo needs. */
-const MAX_TURNS = 1000
+const MAX_POLLS = 1000
 
 /** One of the two simulated programs. */
-interface Side {
+interface Endpoint {
   readonly context: Context
   readonly caller: Caller
+  /** Its registered memory, with address and lkey. */
   readonly buffer: Uint8Array
   readonly address: bigint
-  readonly key: number
+  readonly lkey: number
+  /** Handle and number of its queue pair. */
   readonly qp: number
   readonly qpn: number
+  /** Rings. */
   readonly send: MappedChunk
   readonly receive: MappedChunk
   readonly completions: MappedChunk
 }
 
-type Queue = { readonly offset: bigint }
-const queueOf = (out: object, name: string): bigint => (out as Record<string, Queue>)[name]!.offset
+/** Where a ring is to be mapped: an output of `create` (struct mminfo of rdma-core). */
+type RingLocation = { readonly offset: bigint }
+const ringOffset = (out: object, name: string): bigint => (out as Record<string, RingLocation>)[name]!.offset
 
-const createSide = ({ device }: RxeDevice): Side => {
+const createEndpoint = ({ device }: RxeDevice): Endpoint => {
   const rings = findableMemory()
   const context = openContext(device, { opened: true })
   context.state = { rings: mappedRings(rings) } satisfies RxeContext
   const memory = createLocalSpace()
-  const none = (): never => {
+  const neverCopied = (): never => {
     throw new Error('a call in this process has no bytes')
   }
-  const caller: Caller = { memory, copyIn: none, copyOut: none, descriptor: () => undefined }
+  const caller: Caller = { memory, copyIn: neverCopied, copyOut: neverCopied, descriptor: () => undefined }
   const buffer = new Uint8Array(BYTES)
   const start = BigInt(memory.add(buffer))
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object ?? 0
@@ -74,18 +80,19 @@ const createSide = ({ device }: RxeDevice): Side => {
     caller,
     buffer,
     address: start,
-    key: lkey,
+    lkey,
     qp: qp.object ?? 0,
     qpn: qp.out.qpNum,
-    send: rings.at(queueOf(qp.out, 'sendQueue')),
-    receive: rings.at(queueOf(qp.out, 'recvQueue')),
-    completions: rings.at(queueOf(cq.out, 'queue')),
+    send: rings.at(ringOffset(qp.out, 'sendQueue')),
+    receive: rings.at(ringOffset(qp.out, 'recvQueue')),
+    completions: rings.at(ringOffset(cq.out, 'queue')),
   }
 }
 
-const connect = (side: Side, other: Side, dgid: Uint8Array): void => {
+/** Moves a queue pair to RTS, connected to that of `peer`. */
+const connect = (endpoint: Endpoint, peer: Endpoint, dgid: Uint8Array): void => {
   const modify = (args: Parameters<typeof invokeNow<typeof RcQp, 'modify'>>[4]): void => {
-    invokeNow(side.context, RcQp, 'modify', side.qp, args, side.caller)
+    invokeNow(endpoint.context, RcQp, 'modify', endpoint.qp, args, endpoint.caller)
   }
   const route = { flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0, isGlobal: 1 }
   modify({ state: QpState.values.INIT, pkeyIndex: 0, port: 1, accessFlags: 0 })
@@ -93,7 +100,7 @@ const connect = (side: Side, other: Side, dgid: Uint8Array): void => {
     state: QpState.values.RTR,
     address: { dgid, sgidIndex: 1, port: 1, ...route },
     pathMtu: Mtu.values.MTU_1024,
-    destQpn: other.qpn,
+    destQpn: peer.qpn,
     rqPsn: 0,
     maxDestRdAtomic: 1,
     minRnrTimer: 12,
@@ -101,47 +108,47 @@ const connect = (side: Side, other: Side, dgid: Uint8Array): void => {
   modify({ state: QpState.values.RTS, timeout: 14, retryCnt: 7, rnrRetry: 7, sqPsn: 0, maxRdAtomic: 1 })
 }
 
-const putSge = ({ address, key }: Side, view: DataView, at: number): void => {
+const putSge = ({ address, lkey }: Endpoint, view: DataView, at: number): void => {
   view.setBigUint64(at + RingSge.ADDRESS, address, true)
   view.setUint32(at + RingSge.LENGTH, BYTES, true)
-  view.setUint32(at + RingSge.LKEY, key, true)
+  view.setUint32(at + RingSge.LKEY, lkey, true)
 }
 
-/** Sets the producer index: one element is written. */
+/** Advances the producer index from 0 to 1: the ring has one element. */
 const produce = ({ words }: MappedChunk): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }
 
-const postReceive = (side: Side): void => {
-  const { view } = side.receive
+const postReceive = (endpoint: Endpoint): void => {
+  const { view } = endpoint.receive
   view.setUint32(RingHeader.DATA + RecvWqe.DMA_NUM_SGE, 1, true)
-  putSge(side, view, RingHeader.DATA + RecvWqe.SGE)
-  produce(side.receive)
+  putSge(endpoint, view, RingHeader.DATA + RecvWqe.SGE)
+  produce(endpoint.receive)
 }
 
-const postSend = (side: Side): void => {
-  const { view } = side.send
+const postSend = (endpoint: Endpoint): void => {
+  const { view } = endpoint.send
   const at = RingHeader.DATA
   view.setUint32(at + SendWqe.OPCODE, WrOpcode.values.SEND, true)
   view.setUint32(at + SendWqe.FLAGS, SendFlags.values.SIGNALED, true)
   view.setUint32(at + SendWqe.DMA_LENGTH, BYTES, true)
   view.setUint32(at + SendWqe.DMA_NUM_SGE, 1, true)
-  putSge(side, view, at + SendWqe.SGE)
-  produce(side.send)
+  putSge(endpoint, view, at + SendWqe.SGE)
+  produce(endpoint.send)
 }
 
 const statusName = (status: number): string =>
   Object.entries(WcStatus.values).find(([, value]) => value === status)?.[0] ?? String(status)
 
 /** Status and byte count of the only completion; undefined before it arrives. */
-const completion = ({ completions: { view, words } }: Side): string | undefined => {
+const completion = ({ completions: { view, words } }: Endpoint): string | undefined => {
   if (Atomics.load(words, RingHeader.PRODUCER >> 2) === 0) return undefined
   const status = view.getUint32(RingHeader.DATA + Wc.STATUS, true)
   return `status ${statusName(status)}, ${view.getUint32(RingHeader.DATA + Wc.BYTE_LEN, true)} bytes`
 }
 
 /** Connects two queue pairs, sends a message, and prints its packets and the result. */
-export const demoInside = async (): Promise<void> => {
+export const demoInProcess = async (): Promise<void> => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const port = link.attach()
   const identity = identityOf(defaultDevice)
@@ -156,25 +163,26 @@ export const demoInside = async (): Promise<void> => {
   paragraph(
     `A device, ${defaultDevice.name} at ${defaultDevice.address}, was created in this process, and two contexts were opened on it, as two programs would. Each registers ${BYTES} bytes of memory and makes a queue pair; the queue pairs are connected, and one sends its bytes to the other.`,
   )
-  const [from, to] = [createSide(rxe), createSide(rxe)]
-  connect(from, to, identity.gids[1]!)
-  connect(to, from, identity.gids[1]!)
-  from.buffer.forEach((_, i) => {
-    from.buffer[i] = (i * 31) & 0xff
+  const [sender, receiver] = [createEndpoint(rxe), createEndpoint(rxe)]
+  connect(sender, receiver, identity.gids[1]!)
+  connect(receiver, sender, identity.gids[1]!)
+  sender.buffer.forEach((_, i) => {
+    sender.buffer[i] = (i * 31) & 0xff
   })
-  postReceive(to)
-  postSend(from)
-  for (let turn = 0; turn < MAX_TURNS && !(completion(from) && completion(to)); turn++) rxe.poll(nowMicroseconds())
+  postReceive(receiver)
+  postSend(sender)
+  for (let polls = 0; polls < MAX_POLLS && !(completion(sender) && completion(receiver)); polls++)
+    rxe.poll(nowMicroseconds())
 
   heading('2. The packets')
-  for (const packet of packets) cut(packet)
+  for (const packet of packets) line(packet)
   blank()
-  cut(`sender:   ${completion(from) ?? 'no completion'}`)
-  cut(`receiver: ${completion(to) ?? 'no completion'}`)
-  const equal = Buffer.compare(from.buffer, to.buffer) === 0
-  cut(`memory:   ${equal ? `all ${BYTES} bytes arrived` : 'the bytes differ'}`)
+  line(`sender:   ${completion(sender) ?? 'no completion'}`)
+  line(`receiver: ${completion(receiver) ?? 'no completion'}`)
+  const equal = Buffer.compare(sender.buffer, receiver.buffer) === 0
+  line(`memory:   ${equal ? `all ${BYTES} bytes arrived` : 'the bytes differ'}`)
   untap()
-  closeContext(from.context)
-  closeContext(to.context)
+  closeContext(sender.context)
+  closeContext(receiver.context)
   if (!equal) throw new Error('the bytes that arrived differ from those that were sent')
 }

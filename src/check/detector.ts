@@ -1,0 +1,157 @@
+/*
+ * The interface of the checker's detectors. Each detector looks for one kind of mistake, in a file of its own: it
+ * receives calls and requests, and reports findings through `DetectorServices`. A detector keeps facts about requests
+ * and objects only until `ended`, `forgotten` or the destruction of the object: its memory is bounded by the requests
+ * and objects that exist.
+ */
+import type { AdapterName } from '../spec/check/adapters.ts'
+import type { FindingId, Moment, Program, Stack } from '../spec/check/findings.ts'
+import type { NoteOmission } from '../spec/check/omissions.ts'
+import type { BufferCheck, RequestWatcher, WorkRequest } from '../spec/check/requests.ts'
+import { PostQueue } from '../spec/session.ts'
+import type { DeviceWithGid } from './connection.ts'
+import type { CheckedCall, Misuse } from './events.ts'
+import { type KnownObject, type KnownObjects, moment } from './objects.ts'
+import type { RaceSources } from './races/sources.ts'
+import type { FindingContent, FindingReporter, Occurrence } from './reporting.ts'
+
+/** Facts that the daemon or library that serves the calls provides. Contexts and devices are named by their numbers. */
+export interface CheckerSources {
+  /** Microseconds. */
+  now(): number
+  deviceName(device: number): string
+  /**
+   * The stack of the last post with this wr_id to a queue of this kind (`queue`: PostQueue) and number; empty: it is
+   * not known.
+   */
+  postStack(context: number, queue: number, number: number, wrId: bigint): Stack
+  /**
+   * A hash of the bytes that an outstanding send reads: of all bytes, or of samples of a long message. Undefined: they
+   * cannot be read now.
+   */
+  digest?(device: number, request: WorkRequest, isWhole: boolean): number | undefined
+  /**
+   * Makes the driver report the receives that a context has posted and the completions that it has polled, up to now.
+   */
+  scanContext?(device: number, context: number): void
+  /**
+   * Whether a child of fork gets a copy of the page of this address; undefined: it is not known. Absent: programs run
+   * without the preload library, so nothing reports what they do with memory (`Checker.misused`).
+   */
+  isCopiedByFork?(program: Program, address: number): boolean | undefined
+  /** Absent: `sampled`. */
+  readonly buffers?: BufferCheck
+  /** The adapters of `--like`. */
+  readonly like?: readonly AdapterName[]
+  /** RLIMIT_MEMLOCK of a process in bytes; infinite if it has no limit. */
+  lockLimit?(program: Program): number
+  /** Absent: the checker does not search for races. */
+  readonly races?: RaceSources
+}
+
+export const noSources: CheckerSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
+
+/** The events that a detector receives. Those of requests are only about objects that the checker knows. */
+export interface Detector extends Partial<RequestWatcher> {
+  /** A call about an object begins. All earlier polls and posts of the program were reported before. */
+  calling?(call: BeginningCall, object: KnownObject): void
+  /** The program has unmapped memory of a region that is registered. */
+  unmapped?(region: KnownObject): void
+  /** A call about an object has ended, perhaps its destruction. */
+  called?(call: CheckedCall, object: KnownObject): void
+  /** A program has freed, left (a stack frame) or forked memory of a request of this queue. */
+  misused?(misuse: Misuse, owner: KnownObject): void
+  /** A process that has not called ibv_fork_init is about to fork. */
+  forked?(pid: number, stack: Stack): void
+}
+
+/** A call that begins; the fields of `CheckedCall` that are known then. */
+export interface BeginningCall {
+  readonly class: string
+  readonly method: string
+  readonly program: Program | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly stack: Stack
+}
+
+/** Services of the checker that its detectors share. */
+export class DetectorServices {
+  readonly objects: KnownObjects
+  readonly deviceWith: DeviceWithGid
+  readonly sources: CheckerSources
+  readonly omit: NoteOmission
+  readonly #reporter: FindingReporter
+
+  constructor(objects: KnownObjects, reporter: FindingReporter, deviceWith: DeviceWithGid, sources: CheckerSources) {
+    this.objects = objects
+    this.deviceWith = deviceWith
+    this.sources = sources
+    this.omit = reporter.omit
+    this.#reporter = reporter
+  }
+
+  report(id: FindingId, occurrence: Occurrence, content: FindingContent): void {
+    this.#reporter.report(id, occurrence, content)
+  }
+
+  /** An occurrence now, by the program of an object and on its device. */
+  occurrenceAt({ device, program }: KnownObject, stack: Stack, action?: string): Occurrence {
+    const { sources } = this
+    return { time: sources.now(), device: sources.deviceName(device), program, stack, ...(action && { action }) }
+  }
+
+  /** An occurrence now, with the stack of the post of a request of `owner`. */
+  occurrenceAtPost(owner: KnownObject, request: WorkRequest): Occurrence {
+    return this.occurrenceAt(owner, this.postStack(owner, request), 'posted')
+  }
+
+  /** The post of a request; without its stack if its queue was destroyed. */
+  postMoment(request: WorkRequest, what = 'posted'): Moment {
+    const owner = this.objects.find(request.owner)
+    return moment(what, request.time, owner ? this.postStack(owner, request) : [])
+  }
+
+  /**
+   * The stack of the post of a request of `owner`, its queue pair or SRQ. A later post with the same wr_id overwrites
+   * it, so it is read while the request is new. Sends of the ibv_wr_ interface are logged as BATCH, without a wr_id.
+   */
+  postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
+    const { sources } = this
+    const stack = sources.postStack(context, queue, number, wrId)
+    return stack.length > 0 || queue !== PostQueue.SEND
+      ? stack
+      : sources.postStack(context, PostQueue.BATCH, number, wrId)
+  }
+}
+
+/** Passes the events of requests of known objects to the detectors. */
+export const watcherFor = (objects: KnownObjects, detectors: readonly Detector[]): RequestWatcher => {
+  const receiversOf = <K extends keyof RequestWatcher>(event: K): readonly RequestWatcher[K][] =>
+    detectors.flatMap(detector => {
+      const receive = detector[event]?.bind(detector) as RequestWatcher[K] | undefined
+      return receive === undefined ? [] : [receive]
+    })
+  const [posted, ended, completed] = [receiversOf('posted'), receiversOf('ended'), receiversOf('completed')]
+  const [starved, polled, forgotten] = [receiversOf('starved'), receiversOf('polled'), receiversOf('forgotten')]
+  const isKnown = (id: number): boolean => objects.find(id) !== undefined
+  return {
+    posted(request) {
+      if (isKnown(request.owner)) for (const receive of posted) receive(request)
+    },
+    ended(request) {
+      if (isKnown(request.owner)) for (const receive of ended) receive(request)
+    },
+    completed(request, completion) {
+      if (isKnown(request.owner)) for (const receive of completed) receive(request, completion)
+    },
+    starved(qp) {
+      if (isKnown(qp)) for (const receive of starved) receive(qp)
+    },
+    polled(cq, count) {
+      if (isKnown(cq)) for (const receive of polled) receive(cq, count)
+    },
+    forgotten(owner) {
+      if (isKnown(owner)) for (const receive of forgotten) receive(owner)
+    },
+  }
+}

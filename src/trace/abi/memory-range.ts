@@ -1,0 +1,33 @@
+/*
+ * Ranges of the program's memory that a traced call has read or written (`userdma trace --abi`), and their text. raw.ts
+ * and layout.ts interpret the bytes.
+ */
+import type { RawPiece } from '../../uapi/tool.ts'
+import { bytesText } from '../bytes.ts'
+import { fromBase64 } from '../decode.ts'
+import type { Style } from '../values.ts'
+
+export interface MemoryRange {
+  readonly address: bigint
+  readonly bytes: Uint8Array
+  /** The length of the range; the tracer may have kept fewer `bytes`. */
+  readonly length: number
+}
+
+export const memoryRangeOf = ([address, bytes, length]: RawPiece): MemoryRange => ({
+  address: BigInt(address),
+  bytes: fromBase64(bytes),
+  length,
+})
+
+export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
+
+/** Bytes as text, limited by `style`. `length`: how many there were; the tracer may have kept fewer. */
+export const limitedBytes = (bytes: Uint8Array, length: number, style: Style): string =>
+  `${bytesText(bytes, Math.min(style.bytes, bytes.length))}${
+    length > bytes.length && bytes.length <= style.bytes ? '…' : ''
+  }`
+
+/** Address, length and bytes of a range. */
+export const memoryText = ({ address, bytes, length }: MemoryRange, style: Style): string =>
+  `at ${hex(address)}, ${length} bytes: ${limitedBytes(bytes, length, style)}`
