@@ -56,6 +56,15 @@ const operations: ReadonlyMap<number, Operation> = new Map([
   [ATOMIC_WRITE, { ...atomic, local: AccessKind.SOURCE }],
 ])
 
+/** Verbs for accesses, by AccessKind. */
+const accessVerbs: Readonly<Record<number, string>> = {
+  [AccessKind.SOURCE]: 'reads',
+  [AccessKind.RESULT]: 'writes',
+  [AccessKind.READ]: 'reads',
+  [AccessKind.WRITE]: 'writes',
+  [AccessKind.ATOMIC]: 'changes',
+}
+
 interface KnownRegion extends Region {
   /** Undefined if the checker does not know the region. */
   readonly object: KnownObject | undefined

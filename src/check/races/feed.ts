@@ -20,7 +20,7 @@ export interface LoggedEvent {
   readonly time: number
   /** As in `Races.post`. */
   readonly acquired: number
-  /** Of the first request of a post, or of the last completion of a poll. */
+  /** Of a single posted request, or of the last polled completion. */
   readonly wrId: bigint
   /** The process, and its thread. */
   readonly process: number
