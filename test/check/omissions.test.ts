@@ -228,7 +228,7 @@ const bounds: Readonly<Record<string, OmissionId | { readonly because: string }>
   'src/daemon/check.ts MAX_STACKS': 'stacks',
   'src/daemon/check.ts MAX_BYTES': 'stacks',
   'src/daemon/check.ts MAX_PROCESSES': 'stacks',
-  'src/daemon/check.ts MAX_TOTAL': 'stacks',
+  'src/daemon/check.ts MAX_TOTAL_BYTES': 'stacks',
   'src/daemon/event-log.ts MAX_CLAIMED': 'race-log',
   'shim/check/stacks.c MAX_STACKS': 'stacks',
   'shim/check/refused.c MAX_REPORTS': { because: 'refused posts repeat one finding' },

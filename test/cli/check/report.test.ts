@@ -35,7 +35,7 @@ test('text output has the finding, its stacks, objects and advice', () => {
     #1 main at /app/main.ts:3
   MR 0x700
     registered 3.0 s before
-  advice: deregister only after the peer has said that it uses the key no more
+  advice: deregister only after the peer has said that it no longer uses the rkey
 `,
   )
 })
