@@ -17,13 +17,13 @@ import { AccessFlags, MwType, XrcdFlags } from '../src/spec/enums.ts'
 import type { AnyValues, ObjectClass } from '../src/spec/schema/schema.ts'
 import type { Carrier } from '../src/verbs/carrier.ts'
 import type { Device } from '../src/verbs/index.ts'
-import type { PathFacts } from '../src/verbs/plan.ts'
+import type { LocalPath } from '../src/verbs/plan.ts'
 import { connectSteps, reliableSteps } from '../src/verbs/qp/connection.ts'
 
 export interface Setup {
   readonly device: Device
   readonly carrier: Carrier
-  readonly path: PathFacts
+  readonly path: LocalPath
 }
 
 /** An object of the library, or the handle of one that a call created. */

@@ -8,29 +8,35 @@ import type { CallError } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
-/** The mapping of one ring in this process: byte offsets of its header and first element in these views. */
+/** A ring that is mapped in this process; the three views show the same memory. */
 export interface RingBytes {
+  /** Byte offset of the ring's header in the views. */
   readonly head: number
+  /** Byte offset of its first element. */
   readonly data: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly words: Int32Array
 }
 
-/** Position of a ring, as calls return it. */
-export interface RingPlace {
+/** A ring as calls return it, like Linux's struct mminfo: its offset, for `Carrier.ring`, and its size in bytes. */
+export interface MmapInfo {
   readonly offset: bigint
   readonly size: number
 }
 
-/** The answer of a call: results, and the handle of the new object (for a descriptor: its number). */
-export interface Answered<O> {
+/** The result of a call: the handle of the new object (for a descriptor: its number), otherwise 0, and the outputs. */
+export interface CallResult<O> {
   readonly object: number
   readonly out: O
 }
 
-/** Receives the events of objects created through this carrier. `userHandle` was passed when the object was created. */
+/**
+ * Receives the events of objects that were created through this carrier. `userHandle`: the attribute with which the
+ * object was created.
+ */
 export interface EventTargets {
+  /** A completion event of a CQ that was armed. */
   completion(userHandle: number): void
   /** `type`: ibv_event_type; without a handle it is an event of the device or of port `port`. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
@@ -44,7 +50,7 @@ export interface EventTargets {
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 
-/** A mapped piece of a driver's memory. */
+/** A mapping of a driver's memory. */
 export interface MappedBytes {
   readonly bytes: Uint8Array
   /** Unmaps it; its views must not be used afterwards. */
@@ -57,13 +63,13 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `take` with each record of at most `maxBytes` bytes, valid only during the call; `ended`: no more can follow.
-   * Once per descriptor.
+   * Calls `take` with each record of at most `maxBytes` bytes, which is valid only during the call, and `ended` when no
+   * more records can follow. Called once per descriptor.
    */
   read(fd: number, maxBytes: number, take: (record: DataView) => void, ended: () => void): void
-  /** Calls `ready` when records may be available to a call that takes them. Once per descriptor. */
+  /** Calls `ready` when a call that reads records (`cm_channel.getEvent`) may find one. Called once per descriptor. */
   watch(fd: number, ready: () => void): void
-  /** The driver's own calls; the driver may change bytes that are passed as an argument. */
+  /** ioctl(2) of the driver. A Uint8Array is passed by address, and the driver may change its bytes. */
   ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
   write(fd: number, bytes: Uint8Array): number
   map(fd: number, offset: number, length: number, writable: boolean): MappedBytes
@@ -71,13 +77,13 @@ export interface Descriptors {
 }
 
 /** `Carrier.call` for a class or method that is known only at run time; implementations have this type. */
-export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => Answered<AnyValues>
-export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<Answered<AnyValues>>
+export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => CallResult<AnyValues>
+export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>
 
 export interface Carrier {
-  /** Calls cross a process boundary: one chain is cheaper than many calls. */
+  /** Whether calls cross a process boundary: one chain is then cheaper than many calls. */
   readonly remote: boolean
-  /** The device's classes, if they were queried already. */
+  /** The device's classes, if the carrier has queried them when it was opened. */
   readonly classes?: readonly ObjectClass[]
   /** Runs a method; throws RdmaError. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
@@ -85,11 +91,12 @@ export interface Carrier {
     method: K,
     object: number,
     args: In<C['methods'][K]>,
-  ): Answered<Out<C['methods'][K]>>
+  ): CallResult<Out<C['methods'][K]>>
   call(...args: Parameters<AnyCall>): ReturnType<AnyCall>
   /**
-   * Like `call`, for a method that may take time; calls to a daemon block instead. Rejects with RdmaError, or with the
-   * signal's reason; the object that the call then creates is destroyed.
+   * `call` for a method whose handler is asynchronous; calls to a daemon block until the answer arrives. Rejects with
+   * RdmaError. If the signal is aborted first, it rejects with the signal's reason, and an object that the call still
+   * creates is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -97,39 +104,40 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
     signal?: AbortSignal,
-  ): Promise<Answered<Out<C['methods'][K]>>>
+  ): Promise<CallResult<Out<C['methods'][K]>>>
   callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
-   * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
-   * Returns the successful calls, and why the next call failed; `isAsynchronous`: because its handler is asynchronous.
+   * Runs a chain of calls, all or none, without encoding them as messages. Returns the results of the successful calls,
+   * and `error` of the call after them; `isAsynchronous`: it failed because its handler is asynchronous. Returns undefined if
+   * this chain must be encoded (docs/reference/object-dialect.md); a carrier of a daemon has no such method.
    */
   chain?(
     calls: readonly ChainedCall[],
-  ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; isAsynchronous: boolean } | undefined
+  ): { results: readonly CallResult<AnyValues>[]; error: CallError | undefined; isAsynchronous: boolean } | undefined
   readonly descriptors: Descriptors
   /** Layout of all its rings. */
   readonly layout: RingLayout
   /** Maps the ring that a call returned. */
-  ring(place: RingPlace): RingBytes
+  ring(place: MmapInfo): RingBytes
   /** Unmaps a ring whose object was destroyed or got another ring. */
-  release(place: RingPlace): void
-  /** Attributes with which CQs are created so that their events arrive here. */
+  release(place: MmapInfo): void
+  /** Attributes of every `cq.create`: the completion channel from which this carrier reads events, if it needs one. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
   /** A sentence that explains the failure of the request with this id better than its completion, if one is known. */
   explain?(qpn: number, id: number): string | undefined
-  /** The first waiter starts (true), or the last one ends: while there are waiters, the process must not exit. */
-  waiting(begins: boolean): void
+  /** True: the first waiter starts, and the process must stay alive; false: the last one has ended. */
+  setWaiting(hasWaiters: boolean): void
   /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
   posted(handle: number): void
-  /** Drives the device if this process must; true if it did work. */
+  /** Lets devices of this process do their work, or yields the processor to a daemon. False if there was no work. */
   drive(): boolean
   /**
-   * Called before each wait. Posts and completions can follow each other in microtasks only, which would starve timers
-   * and I/O: a promise for the next turn of the event loop if the last one was long ago, otherwise undefined.
+   * Called before each wait. A program that posts and waits may run in microtasks only, which starves timers and I/O:
+   * after many waits without a turn of the event loop the result is a promise for the next turn, otherwise undefined.
    */
   pause(): Promise<void> | undefined
-  /** The device continues its work in the next turn of the event loop: waiters must not poll until then. */
+  /** Whether the device continues its work in the next turn of the event loop; waiters must not poll until then. */
   awaitsNextTurn(): boolean
   /** Assigns a buffer an address that the device can use; the same buffer always gets the same address. */
   addressOf(buffer: Uint8Array): bigint

@@ -1,8 +1,8 @@
 /*
- * Chains in the library (R16): many objects with one call, all or none. A builder function describes them with the
- * library's own methods; later objects may refer to earlier ones.
+ * Chains in the library (R16): many objects with one call, all or none. A function describes them with the methods of a
+ * builder (`Chain`), which are those of the library; later objects may refer to earlier ones.
  *
- * The builder's objects stand for the entries that create them: their `handle` is negative, -1 for the first entry.
+ * The builder's methods return planned objects: entries of the chain, with a negative `handle`, -1 for the first entry.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
@@ -11,7 +11,7 @@ import { CallError, errnoName } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { chainEntries, encodeChain, type Link } from '../uapi/object/chain.ts'
 import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
-import type { Answered } from './carrier.ts'
+import type { CallResult } from './carrier.ts'
 import { checkRecord } from './checks/options.ts'
 import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import {
@@ -29,9 +29,9 @@ import { windowPlan } from './mr/window.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import {
-  checkOwn,
+  checkObject,
   type DeviceContext,
-  isNativeObject,
+  isObjectOf,
   type Kind,
   type KindOf,
   type MakeAll,
@@ -61,36 +61,37 @@ export type Resolved<T> =
         ? { readonly [K in keyof T]: Resolved<T[K]> }
         : T
 
-type Made<P> = P extends Plan<infer T> ? PlannedObject<T> : never
+/** The planned object of a plan. */
+type PlannedBy<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
 /** The argument of `device.chain`'s builder: the library's methods, each of which adds an entry to the chain. */
 export interface Chain {
   /** `device.pd()`. */
   pd(): PlannedObject<ProtectionDomain>
   /** `device.cq()`. */
-  cq(options?: CqOptions): Made<ReturnType<typeof cqPlan>>
+  cq(options?: CqOptions): PlannedBy<ReturnType<typeof cqPlan>>
   /** `pd.register()`. */
-  register(pd: Named, buffer: Uint8Array, access?: Access): Made<ReturnType<typeof regionPlan>>
+  register(pd: Named, buffer: Uint8Array, access?: Access): PlannedBy<ReturnType<typeof regionPlan>>
   /** `pd.window()`. */
-  window(pd: Named, type?: 1 | 2): Made<ReturnType<typeof windowPlan>>
+  window(pd: Named, type?: 1 | 2): PlannedBy<ReturnType<typeof windowPlan>>
   /** `pd.rcQp()` with a `sendCq`. */
-  rcQp(pd: Named, options: RcQueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
+  rcQp(pd: Named, options: RcQueuePairOptions): PlannedBy<ReturnType<typeof rcQpPlan>>
   /** `pd.ucQp()` with a `sendCq`. */
-  ucQp(pd: Named, options: UcQueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
+  ucQp(pd: Named, options: UcQueuePairOptions): PlannedBy<ReturnType<typeof ucQpPlan>>
   /** `pd.udQp()` with a `sendCq`. */
-  udQp(pd: Named, options: UdQueuePairOptions): Made<ReturnType<typeof udQpPlan>>
+  udQp(pd: Named, options: UdQueuePairOptions): PlannedBy<ReturnType<typeof udQpPlan>>
   /** `pd.gsiQp()`. */
-  gsiQp(pd: Named, options: GsiQueuePairOptions): Made<ReturnType<typeof gsiQpPlan>>
+  gsiQp(pd: Named, options: GsiQueuePairOptions): PlannedBy<ReturnType<typeof gsiQpPlan>>
   /** `pd.smiQp()`. */
-  smiQp(pd: Named, options: SmiQueuePairOptions): Made<ReturnType<typeof smiQpPlan>>
+  smiQp(pd: Named, options: SmiQueuePairOptions): PlannedBy<ReturnType<typeof smiQpPlan>>
   /** `pd.xrcInitiator()`. */
-  xrcInitiator(pd: Named, options: XrcInitiatorOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
+  xrcInitiator(pd: Named, options: XrcInitiatorOptions): PlannedBy<ReturnType<typeof xrcInitiatorPlan>>
   /** `pd.srq()`. */
-  srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
+  srq(pd: Named, options?: SrqOptions): PlannedBy<ReturnType<typeof srqPlan>>
   /** `pd.xrcSrq()`. */
-  xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
+  xrcSrq(pd: Named, options: XrcSrqOptions): PlannedBy<ReturnType<typeof xrcSrqPlan>>
   /** `pd.addressHandle()`. */
-  addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
+  addressHandle(pd: Named, to: Destination): PlannedBy<ReturnType<typeof addressPlan>>
   /** An object of any class, like `device.create`; references in `args` may be handles of planned objects. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
   /** Any call of the device; references in `args`, and `object`, may be handles of planned objects. */
@@ -102,21 +103,25 @@ export interface Chain {
   ): PlannedObject<Out<C['methods'][K]>>
 }
 
-/** An entry of the chain: represents its object until the chain has run. */
+/** An entry of the chain: the planned object that the builder returns. */
 interface Entry extends ChainedCall {
+  /** -1 - the entry's number. */
   readonly handle: number
-  /** Some plans depend on the kind of the object that they belong to. */
+  /** The class as the program knows it; `on.class` is the device's declaration. */
   readonly cls: ObjectClass
+  /** Name of the method. */
   readonly name: string
   readonly options: OptionNames | undefined
-  readonly made: (answered: Answered<AnyValues>) => unknown
-  readonly failed: () => void
+  readonly onSuccess: (result: CallResult<AnyValues>) => unknown
+  readonly onFailure: () => void
+  /** The method as the device declares it, and the entries that the arguments name; both set before the chain runs. */
   on: Chainable
   refs: ChainedRefs | undefined
 }
 
-/** A method as the device declares it, with its attributes that name objects. */
+/** A method as the device declares it. */
 interface Chainable extends ChainedMethod {
+  /** Names of the input attributes that are objects or descriptors. */
   readonly references: readonly string[]
 }
 
@@ -126,7 +131,7 @@ const chainable = (cls: ObjectClass, name: string): Chainable => {
   return { class: cls, name, method, references: references.map(([attribute]) => attribute) }
 }
 
-/** Arguments that name entries of the chain, by attribute; undefined if there are none. */
+/** The numbers of the entries that arguments name by a negative handle, by attribute; undefined if there are none. */
 const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | undefined => {
   let found: Record<string, number> | undefined
   for (const name in args) {
@@ -138,44 +143,48 @@ const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | u
   return found
 }
 
-/** Replaces planned objects by real ones; other objects stay. */
+/** Replaces planned objects in `value` by the objects of their entries; other values stay. */
 const resolvePlanned = (
-  kit: DeviceContext,
+  context: DeviceContext,
   value: unknown,
   entries: readonly Entry[],
-  made: readonly unknown[],
+  objects: readonly unknown[],
 ): unknown => {
   if (typeof value !== 'object' || value === null) return value
-  if (Array.isArray(value)) return value.map(one => resolvePlanned(kit, one, entries, made))
+  if (Array.isArray(value)) return value.map(element => resolvePlanned(context, element, entries, objects))
   const { handle } = value as Partial<Named>
-  if (handle !== undefined && handle < 0 && entries[-1 - handle] === value) return made[-1 - handle]
-  if (Object.getPrototypeOf(value) !== Object.prototype || isNativeObject(kit, value)) return value
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, resolvePlanned(kit, one, entries, made)]))
+  if (handle !== undefined && handle < 0 && entries[-1 - handle] === value) return objects[-1 - handle]
+  if (Object.getPrototypeOf(value) !== Object.prototype || isObjectOf(context, value)) return value
+  return Object.fromEntries(
+    Object.entries(value).map(([name, field]) => [name, resolvePlanned(context, field, entries, objects)]),
+  )
 }
 
-/** Placeholder for a method that has not been looked up. */
-const nowhere: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
+/** The method of an entry before `execute` looks it up. */
+const NOT_LOOKED_UP: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
-const creation = <O>({ class: cls, args, options, made, failed }: Plan<O>, at: number): Entry => ({
+/** The entry with number `index` of a chain, which runs a plan. */
+const creation = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O>, index: number): Entry => ({
   options,
-  handle: -1 - at,
+  handle: -1 - index,
   cls,
   name: 'create',
   args,
   object: 0,
-  made,
-  failed,
-  on: nowhere,
+  onSuccess,
+  onFailure,
+  on: NOT_LOOKED_UP,
   refs: undefined,
 })
 
 const nothing = (): void => {}
-const outOf = ({ out }: Answered<AnyValues>): AnyValues => out
+const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 
 /** Matches the call's name at the start of a codec's message. */
 const CALL = /^\w+\.\w+(?=: )/
 
-const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
+/** The encoded chain. A refusal of the codec names the options of the first entry that makes the refused call. */
+const encode = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
   try {
     return encodeChain(links)
   } catch (error) {
@@ -186,90 +195,91 @@ const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array 
   }
 }
 
-/** Objects per chain of creations: a chain has at most 1 MiB. */
-const AT_ONCE = 2048
+/** A builder that appends to `entries`. */
+const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
+  const add = (entry: Entry): never => {
+    entries.push(entry)
+    return entry as never
+  }
+  const create = <O>(plan: Plan<O>): never => add(creation(plan, entries.length))
+  return {
+    pd: () => create(pdPlan(context)),
+    cq: options => create(cqPlan(context, options)),
+    register: (pd, buffer, access = {}) => create(regionPlan(context, pd, buffer, access)),
+    window: (pd, type = 2) => create(windowPlan(context, pd, type)),
+    rcQp: (pd, options) => create(rcQpPlan(context, pd, options)),
+    ucQp: (pd, options) => create(ucQpPlan(context, pd, options)),
+    udQp: (pd, options) => create(udQpPlan(context, pd, options)),
+    gsiQp: (pd, options) => create(gsiQpPlan(context, pd, options)),
+    smiQp: (pd, options) => create(smiQpPlan(context, pd, options)),
+    xrcInitiator: (pd, options) => create(xrcInitiatorPlan(context, pd, options)),
+    srq: (pd, options) => create(srqPlan(context, pd, options)),
+    xrcSrq: (pd, options) => create(xrcSrqPlan(context, pd, options)),
+    addressHandle: (pd, to) => create(addressPlan(context, pd, to)),
+    create: (cls, args) => create(objectPlan(context, 'chain.create', cls, args)),
+    call(cls, method, args, object) {
+      checkClass('chain.call', cls)
+      checkText('chain.call', 'method', method)
+      checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
+      if (object !== undefined) checkObject(context, `${cls.name}.${method}`, 'object', object)
+      return add({
+        handle: -1 - entries.length,
+        cls,
+        name: method,
+        args: args as AnyValues,
+        object: object?.handle ?? 0,
+        onSuccess: outOf,
+        onFailure: nothing,
+        on: NOT_LOOKED_UP,
+        refs: undefined,
+        options: undefined,
+      })
+    },
+  }
+}
+
+/** Maximum plans that `makeAll` puts into one chain: a chain has at most 1 MiB. */
+const PLANS_PER_CHAIN = 2048
 
 /** Runs chains on a device. `classOf`: the device's own declaration of a class that has the method. */
-export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
+export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]): T[] => {
-    const made: T[] = []
+    const created: T[] = []
     try {
-      if (!kit.carrier.remote) for (const one of plans) made.push(make(kit, one))
+      if (!context.carrier.remote) for (const plan of plans) created.push(make(context, plan))
       else
-        for (let at = 0; at < plans.length; at += AT_ONCE)
-          made.push(...(execute(plans.slice(at, at + AT_ONCE).map(creation)) as T[]))
+        for (let first = 0; first < plans.length; first += PLANS_PER_CHAIN)
+          created.push(...(execute(plans.slice(first, first + PLANS_PER_CHAIN).map(creation)) as T[]))
     } catch (error) {
-      for (const one of made) one[Symbol.dispose]()
+      for (const object of created) object[Symbol.dispose]()
       throw error
     }
-    return made
+    return created
   }
 
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
     checkFunction('interface.chain', 'the builder', build)
     const entries: Entry[] = []
-    const add = (entry: Entry): never => {
-      entries.push(entry)
-      return entry as never
-    }
-    const create = <O>(plan: Plan<O>): never => add(creation(plan, entries.length))
-    const builder: Chain = {
-      pd: () => create(pdPlan(kit)),
-      cq: options => create(cqPlan(kit, options)),
-      register: (pd, buffer, access = {}) => create(regionPlan(kit, pd, buffer, access)),
-      window: (pd, type = 2) => create(windowPlan(kit, pd, type)),
-      rcQp: (pd, options) => create(rcQpPlan(kit, pd, options)),
-      ucQp: (pd, options) => create(ucQpPlan(kit, pd, options)),
-      udQp: (pd, options) => create(udQpPlan(kit, pd, options)),
-      gsiQp: (pd, options) => create(gsiQpPlan(kit, pd, options)),
-      smiQp: (pd, options) => create(smiQpPlan(kit, pd, options)),
-      xrcInitiator: (pd, options) => create(xrcInitiatorPlan(kit, pd, options)),
-      srq: (pd, options) => create(srqPlan(kit, pd, options)),
-      xrcSrq: (pd, options) => create(xrcSrqPlan(kit, pd, options)),
-      addressHandle: (pd, to) => create(addressPlan(kit, pd, to)),
-      create: (cls, args) => create(objectPlan(kit, 'chain.create', cls, args)),
-      call(cls, method, args, object) {
-        checkClass('chain.call', cls)
-        checkText('chain.call', 'method', method)
-        checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
-        if (object !== undefined) checkOwn(kit, `${cls.name}.${method}`, 'object', object)
-        return add({
-          handle: -1 - entries.length,
-          cls,
-          name: method,
-          args: args as AnyValues,
-          object: object?.handle ?? 0,
-          made: outOf,
-          failed: nothing,
-          on: nowhere,
-          refs: undefined,
-          options: undefined,
-        })
-      },
-    }
     try {
-      const built = build(builder)
+      const built = build(chainBuilder(context, entries))
       if (built instanceof Promise)
         throw invalidArgument(
           'interface.chain',
           'the function returns a promise',
           'describe the objects without waiting',
         )
-      const made = entries.length === 0 ? [] : execute(entries)
-      return resolvePlanned(kit, built, entries, made) as Resolved<T>
+      const objects = entries.length === 0 ? [] : execute(entries)
+      return resolvePlanned(context, built, entries, objects) as Resolved<T>
     } catch (error) {
-      for (const entry of entries) entry.failed()
+      for (const entry of entries) entry.onFailure()
       throw error
     }
   }
 
-  const execute = (entries: readonly Entry[]): unknown[] => {
+  /** Looks up the methods of the entries, and the entries that their arguments refer to. */
+  const lookUp = (entries: readonly Entry[]): void => {
     const known = new Map<ObjectClass, Map<string, Chainable>>()
-    let last: Chainable | undefined
-    let lastWanted: ObjectClass | undefined
-    let lastName = ''
     const find = (cls: ObjectClass, name: string): Chainable => {
-      if (last !== undefined && lastWanted === cls && lastName === name) return last
       let methods = known.get(cls)
       if (methods === undefined) {
         methods = new Map()
@@ -280,33 +290,39 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
         found = chainable(classOf(cls, name), name)
         methods.set(name, found)
       }
-      last = found
-      lastWanted = cls
-      lastName = name
       return found
     }
+    // Most chains have runs of entries with the same method: these need no lookup.
+    let last: Entry | undefined
     for (const entry of entries) {
-      entry.on = find(entry.cls, entry.name)
+      const isSame = last !== undefined && last.cls === entry.cls && last.name === entry.name
+      entry.on = isSame ? last!.on : find(entry.cls, entry.name)
       entry.refs = refsOf(entry.args, entry.on.references)
+      last = entry
     }
-    const refuse = (done: number, error: number, why: string, hint?: string): never => {
-      const { cls, name, options } = entries[done]!
-      const refused = refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
-      throw nameOptions(refused, options)
+  }
+
+  /** Runs the entries, all or none; returns the objects and results of all. Throws RdmaError. */
+  const execute = (entries: readonly Entry[]): unknown[] => {
+    lookUp(entries)
+    const refuse = (index: number, errno: number, reason: string, hint?: string): never => {
+      const { cls, name, options } = entries[index]!
+      const sentence = `${reason} (entry ${index} of a chain)`
+      throw nameOptions(refusal(errnoName(errno), errno, `${cls.name}.${name}`, sentence, hint), options)
     }
-    const straight = kit.carrier.chain?.(entries)
-    if (straight !== undefined) {
-      const { answers, error, isAsynchronous } = straight
+    const outcome = context.carrier.chain?.(entries)
+    if (outcome !== undefined) {
+      const { results, error, isAsynchronous } = outcome
       if (error !== undefined)
-        return refuse(answers.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
-      return answers.map((answered, i) => entries[i]!.made(answered))
+        return refuse(results.length, error.errno, error.message, isAsynchronous ? USE_ASYNC_HINT : undefined)
+      return results.map((result, i) => entries[i]!.onSuccess(result))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {
       const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
       return { call, refs, object: object < 0 ? -1 - object : undefined }
     })
-    const { out } = kit.carrier.call(Interface, 'chain', 0, {
-      entries: encoded(links, entries),
+    const { out } = context.carrier.call(Interface, 'chain', 0, {
+      entries: encode(links, entries),
       onError: ChainErrors.values.UNDO,
     })
     const { results, done, error, reason } = out
@@ -314,7 +330,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
     return chainEntries(results as Uint8Array).map(({ message }, i) => {
       const result = decodeResult(links[i]!.call, message)
-      return entries[i]!.made({ object: result.object ?? 0, out: result.out })
+      return entries[i]!.onSuccess({ object: result.object ?? 0, out: result.out })
     })
   }
   return { run, makeAll }

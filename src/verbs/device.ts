@@ -12,7 +12,7 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
-import type { Checked, CountedFinding } from './check/checked.ts'
+import type { CountedFinding, DeviceCheck } from './check/watch.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
@@ -26,7 +26,7 @@ import { orElse, showAs } from './objects/show.ts'
 import { noteWaiting } from './objects/unsettled.ts'
 import { DETACH, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
-import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
+import { checkObject, type DeviceContext, type LocalPath, make, makeAsync, type Named } from './plan.ts'
 import { BareQp } from './qp/queue-pair.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { outstandingRequests } from './ring.ts'
@@ -34,11 +34,11 @@ import { outstandingRequests } from './ring.ts'
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
-/** An asynchronous event of a queue pair or queue created on it, of a port, or of the device. */
+/** An asynchronous event of an object that was created through this `Device`, of a port, or of the device. */
 export interface DeviceEvent {
   /** ibv_event_type by name. */
   readonly type: AsyncEventName
-  /** The object of the event, if it was created on this device object: a queue pair or a queue of any kind. */
+  /** The object of the event: a queue pair or a queue; undefined for an event of a port or of the device. */
   readonly source: Disposable | undefined
   /** Number of the port of a port event, from 1. */
   readonly port: number | undefined
@@ -48,7 +48,7 @@ export interface DeviceEvent {
 export interface Device extends AsyncDisposable {
   /** Its name: 'rxe0' … */
   readonly name: string
-  /** Its network address. */
+  /** Its IP address as text; '' for a device without one. */
   readonly address: string
   /** Number of completion vectors. */
   readonly numCompVectors: number
@@ -60,9 +60,9 @@ export interface Device extends AsyncDisposable {
   gids(): readonly RecordOf<typeof GidEntry>[]
   /** One entry of a port's GID table. Throws RdmaError ENODATA if it is empty, EINVAL beyond the table's end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
-  /** Its current clock, in nanoseconds: the clock of the timestamps of completions. */
+  /** The device's clock in nanoseconds, from which the timestamps of completions are. */
   clock(): number
-  /** A snapshot of the counters of its port and engine. */
+  /** A snapshot of its counters. Throws RdmaError EOPNOTSUPP for another driver's device in this process. */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): Readonly<Record<string, number>>
@@ -84,9 +84,9 @@ export interface Device extends AsyncDisposable {
   /** Creates an event queue, which can receive the events of all objects of the device (R38). */
   eventQueue(): EventQueue
   /**
-   * Opens the driver's own descriptor for the first of these interfaces that it has (R28), so list the newest first;
-   * without names its provider channel. Throws RdmaError ENOENT if it has none of them, EOPNOTSUPP if it has no
-   * interfaces.
+   * Opens a descriptor of the first of these interfaces that the driver has (R28): list the newest version first.
+   * Without names it opens the driver's provider channel. Throws RdmaError ENOENT if the driver has none of them,
+   * EOPNOTSUPP if it has no interfaces.
    */
   driverOps(...names: readonly string[]): DriverDescriptor
   /** Names of the driver's interfaces. */
@@ -104,9 +104,9 @@ export interface Device extends AsyncDisposable {
     object?: Named | number,
   ): Out<C['methods'][K]>
   /**
-   * `call` for drivers in this process whose handlers are asynchronous, for which `call` throws EOPNOTSUPP. Calls to a
-   * daemon block. With a signal it rejects with the signal's reason; an object that the driver then creates is
-   * destroyed.
+   * `call` for methods whose handler is asynchronous, for which `call` throws EOPNOTSUPP; drivers in this process may
+   * have such methods. Calls to a daemon block until the answer arrives. Rejects with RdmaError. If `options.signal` is
+   * aborted first, it rejects with the signal's reason, and an object that the driver still creates is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -115,16 +115,16 @@ export interface Device extends AsyncDisposable {
     object?: Named | number,
     options?: Until,
   ): Promise<Out<C['methods'][K]>>
-  /** `create` for drivers whose handlers are asynchronous. Rejects with RdmaError, or the signal's reason. */
+  /** `create` for classes whose handlers are asynchronous, see `callAsync`. */
   createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: Until): Promise<ObjectOf<C>>
-  /** Handles of all objects of this context in any of these classes, newest first. */
-  handles(...of: readonly ObjectClass[]): readonly number[]
+  /** Handles of all objects of these classes that this `Device` has, newest first. */
+  handles(...classes: readonly ObjectClass[]): readonly number[]
   /**
-   * Creates the objects that `build` describes with one call, all or none, and returns them in the same shape. Throws
-   * RdmaError.
+   * Creates the objects that `build` describes, with one call, all or none. Returns what `build` returned, with the
+   * created objects in place of the planned ones. Throws RdmaError.
    */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
-  /** Calls `handler` for each asynchronous event, until the returned function is called. */
+  /** Calls `handler` with each asynchronous event, until the returned function is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Yields asynchronous events from this call on, until the signal is aborted or the device is closed. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
@@ -132,31 +132,34 @@ export interface Device extends AsyncDisposable {
    * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
    */
   readonly findings: readonly CountedFinding[]
-  /** What the check of the device's network has left out, since its memory is bounded; otherwise empty. */
+  /** What the check of the device's network has left out, because its memory is bounded; otherwise empty. */
   readonly omissions: readonly Omission[]
   /**
-   * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. Rejects with the
-   * signal's reason, and the device stays open; with a FindingsError if the device was checked and something was found,
-   * and the device is closed.
+   * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. If `signal` is
+   * aborted while it drains, it rejects with the signal's reason, and the device stays open. If the device was checked
+   * and has findings (`CheckOptions.failOn`), it rejects with FindingsError, and the device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }
 
-/** Options of `device.close`. `signal` aborts the draining; the device then stays open. */
+/** Options of `device.close`. `signal` aborts `drain`; the device then stays open. */
 export interface CloseOptions extends Until {
-  /** Waits first until all posted sends are complete; default false. */
+  /** First waits until all posted sends are complete; default false. */
   readonly drain?: boolean
 }
 const closeOptionNames: KnownOptions<CloseOptions> = { drain: true, signal: true }
-/** Turns of the event loop in which sends within this process complete; after them, the peer or a timer is awaited. */
+/**
+ * Turns of the event loop in which `drain` looks for the end of all sends; afterwards it looks once a millisecond, as
+ * sends that take longer wait for a peer or a timer.
+ */
 const DRAIN_TURNS = 64
 
-/** The state for the finalizer of a device; it must not refer to the device. */
-interface Life {
+/** What the finalizer of a device needs; it must not refer to the device. */
+interface FinalizerState {
   readonly name: string
   isOpen: boolean
 }
-const dropped = new FinalizationRegistry<Life>(({ name, isOpen }) => {
+const devices = new FinalizationRegistry<FinalizerState>(({ name, isOpen }) => {
   if (isOpen)
     globalThis.process?.emitWarning(`device ${name} was dropped without close() and stays open`, {
       type: 'UserdmaWarning',
@@ -164,6 +167,7 @@ const dropped = new FinalizationRegistry<Life>(({ name, isOpen }) => {
     })
 })
 
+/** Counters by 'group.name'. */
 const flatCounters = (counters: DeviceCounters): Readonly<Record<string, number>> =>
   Object.fromEntries(
     Object.entries(counters).flatMap(([group, values]) =>
@@ -179,40 +183,40 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 
 const contexts = new WeakMap<Device, DeviceContext>()
 
-/** The state that a device's objects share. Throws RdmaError EINVAL if the value is not a device. */
+/** The state that a device's objects share. Throws RdmaError EINVAL if `device` is not a device. */
 export const contextOf = (call: string, device: Device): DeviceContext => {
-  const found = contexts.get(device)
-  if (found === undefined) throw invalidArgument(call, 'device is not an open device', 'give what `open` answers')
-  return found
+  const context = contexts.get(device)
+  if (context === undefined) throw invalidArgument(call, 'device is not an open device', 'pass the result of open()')
+  return context
 }
 
-/** Makes the device of a carrier; `path`: its address and MTU. */
+/** The library's device on a carrier. */
 export const createDevice = (
   carrier: Carrier,
   name: string,
   address: string,
-  path: PathFacts,
-  checked?: Checked,
+  path: LocalPath,
+  check?: DeviceCheck,
 ): Device => {
   const sources: DeviceContext['sources'] = new Map()
-  const onWaiting = (begins: boolean): void => {
-    carrier.waiting(begins)
-    noteWaiting(carrier, name, begins)
+  const onWaiting = (hasWaiters: boolean): void => {
+    carrier.setWaiting(hasWaiters)
+    noteWaiting(carrier, name, hasWaiters)
   }
   const waiters = createWaiterList(onWaiting, sources)
-  const kit: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), checked }
+  const context: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), check }
   const handlers = new Set<(event: DeviceEvent) => void>()
-  const onOverrun = (number: number): void => {
-    Object.assign(sources.get(number) ?? {}, { isOverrun: true })
-    waiters.wake(number)
+  const onOverrun = (userHandle: number): void => {
+    Object.assign(sources.get(userHandle) ?? {}, { isOverrun: true })
+    waiters.wake(userHandle)
   }
   carrier.targets = {
-    completion: number => waiters.wake(number),
-    event(type, number, port) {
-      if (type === AsyncEventType.values.CQ_ERR && number !== undefined) onOverrun(number)
+    completion: userHandle => waiters.wake(userHandle),
+    event(type, userHandle, port) {
+      if (type === AsyncEventType.values.CQ_ERR && userHandle !== undefined) onOverrun(userHandle)
       const event = {
         type: eventNames[type]!,
-        source: number === undefined ? undefined : kit.sources.get(number),
+        source: userHandle === undefined ? undefined : context.sources.get(userHandle),
         port,
       }
       // The device is in the middle of its work: handlers run afterwards.
@@ -221,7 +225,7 @@ export const createDevice = (
           try {
             handler(event)
           } catch (error) {
-            // An exception of a handler reaches the program as uncaught, and the other handlers of the event still run.
+            // Thrown in a microtask of its own, so that it is an uncaught exception, and the other handlers still run.
             queueMicrotask(() => {
               throw error
             })
@@ -230,92 +234,98 @@ export const createDevice = (
     },
     ended() {
       // Completions can still be read; further posts are refused.
-      for (const one of sources.values()) if (one instanceof BareQp) one[DETACH]()
+      for (const source of sources.values()) if (source instanceof BareQp) source[DETACH]()
       waiters.wakeAll()
     },
   }
-  let described: readonly ObjectClass[] | undefined
-  const describe = (): readonly ObjectClass[] => {
-    described ??= carrier.classes ?? declare(carrier.call(Interface, 'query', 0, {}).out)
-    return described
+  let classes: readonly ObjectClass[] | undefined
+  const deviceClasses = (): readonly ObjectClass[] => {
+    classes ??= carrier.classes ?? declare(carrier.call(Interface, 'query', 0, {}).out)
+    return classes
   }
-  const find = (className: string): ObjectClass | undefined => describe().find(one => one.name === className)
-  const chains = createChains(kit, (cls, method) =>
-    rethrow(`${cls.name}.${method}`, () => agreedClass(cls, find(cls.name), method)),
+  const findClass = (className: string): ObjectClass | undefined => deviceClasses().find(cls => cls.name === className)
+  const chains = createChains(context, (cls, method) =>
+    rethrow(`${cls.name}.${method}`, () => agreedClass(cls, findClass(cls.name), method)),
   )
-  const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
-  let open = true
-  const life: Life = { name, isOpen: true }
+  const { numCompVectors } = carrier.call(DeviceClass, 'query', 0, {}).out
+  const state: FinalizerState = { name, isOpen: true }
 
   const onEvent = (handler: (event: DeviceEvent) => void): (() => void) => {
     checkFunction('device.onEvent', 'handler', handler)
-    const own = (event: DeviceEvent): void => handler(event)
-    handlers.add(own)
+    // A function of its own, because the program may add the same handler twice.
+    const wrapper = (event: DeviceEvent): void => handler(event)
+    handlers.add(wrapper)
     return () => {
-      handlers.delete(own)
+      handlers.delete(wrapper)
     }
   }
   const events = (options: Until = {}): AsyncGenerator<DeviceEvent> => {
     checkUntil('device.events', options)
-    // Collects from now on, not only from the first request for an event.
-    const mail = createMailbox<DeviceEvent>(kit, 'device')
-    const stop = onEvent(mail.put)
+    // Collects events from this call on, and not only from the first `next()`.
+    const mailbox = createMailbox<DeviceEvent>(context, 'device')
+    const stop = onEvent(mailbox.put)
     const iterate = async function* (): AsyncGenerator<DeviceEvent> {
       try {
-        for await (const event of mail.arrivals(options)) {
-          // Handlers of a closed device are not called.
-          if (!open) return
+        for await (const event of mailbox.arrivals(options)) {
+          // As handlers, an iteration gets no events after the close.
+          if (!state.isOpen) return
           yield event
         }
       } finally {
         stop()
-        mail.end()
+        mailbox.end()
       }
     }
     return iterate()
   }
-  const numberOf = (call: string, cls: ObjectClass, method: string, args: object, object: Named | number): number => {
+  /** Checks the arguments of `call` and `callAsync`; returns the handle of the object, or the number of the port. */
+  const checkedHandle = (
+    call: string,
+    cls: ObjectClass,
+    method: string,
+    args: object,
+    object: Named | number,
+  ): number => {
     checkClass(call, cls)
     checkText(call, 'method', method)
     checkRecord(`${cls.name}.${method}`, 'its arguments', args, 'give {} where there are none')
     if (typeof object === 'number') return object
-    checkOwn(kit, `${cls.name}.${method}`, 'object', object)
+    checkObject(context, `${cls.name}.${method}`, 'object', object)
     return object.handle
   }
-  const unfinished = (): number => {
+  const outstandingSends = (): number => {
     let requests = 0
-    for (const one of sources.values()) {
-      const sends = one instanceof BareQp ? one.sends : undefined
+    for (const source of sources.values()) {
+      const sends = source instanceof BareQp ? source.sends : undefined
       if (sends !== undefined) requests += outstandingRequests(sends)
     }
     return requests
   }
-  const drained = async (signal: AbortSignal | undefined): Promise<void> => {
-    for (let turn = 0; unfinished() > 0 && !waiters.over; turn++) {
+  const drain = async (signal: AbortSignal | undefined): Promise<void> => {
+    for (let turn = 0; outstandingSends() > 0 && !waiters.over; turn++) {
       signal?.throwIfAborted()
       carrier.drive()
-      // Waiting for a peer or a timer takes longer than a few turns of the event loop.
       await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
     }
   }
   const close = async (options: CloseOptions = {}): Promise<void> => {
     checkOptions('device.close', 'options', options, closeOptionNames)
     checkSignal('device.close', options)
-    if (open && options.drain === true) await drained(options.signal)
-    if (!open) return
-    open = false
-    life.isOpen = false
+    if (state.isOpen && options.drain === true) await drain(options.signal)
+    // Another call may have closed the device meanwhile.
+    if (!state.isOpen) return
+    state.isOpen = false
     handlers.clear()
-    for (const one of sources.values()) if (one instanceof VerbsObject) one[DETACH]()
+    for (const source of sources.values()) if (source instanceof VerbsObject) source[DETACH]()
     const closed = carrier.close()
     waiters.wakeAll()
     await closed
-    checked?.end()
+    check?.end()
   }
   const device: Device = {
     name,
     address,
-    numCompVectors: facts.numCompVectors,
+    numCompVectors,
     query: () => carrier.call(DeviceClass, 'query', 0, {}).out.attributes,
     queryPort(port = 1) {
       checkU32('device.queryPort', 'port', port)
@@ -329,52 +339,52 @@ export const createDevice = (
     clock: () => Number(carrier.call(DeviceClass, 'queryClock', 0, {}).out.nanoseconds),
     counters: () => carrier.counters(),
     metrics: () => flatCounters(carrier.counters()),
-    interface: describe,
+    interface: deviceClasses,
     supports(className, method) {
-      const cls = find(className)
+      const cls = findClass(className)
       return cls !== undefined && (method === undefined || Object.hasOwn(cls.methods, method))
     },
-    pd: () => make(kit, pdPlan(kit)),
-    cq: options => make(kit, cqPlan(kit, options)),
-    xrcd: options => make(kit, xrcdPlan(kit, options)),
-    ip: options => make(kit, ipPlan(kit, options)),
-    eventQueue: () => openEventQueue(kit),
-    driverOps: (...names) => openDriverOps(kit, names),
-    driverInterfaces: () => interfaceNames(kit),
-    create: (cls, args) => make(kit, objectPlan(kit, 'device.create', cls, args)),
+    pd: () => make(context, pdPlan(context)),
+    cq: options => make(context, cqPlan(context, options)),
+    xrcd: options => make(context, xrcdPlan(context, options)),
+    ip: options => make(context, ipPlan(context, options)),
+    eventQueue: () => openEventQueue(context),
+    driverOps: (...names) => openDriverOps(context, names),
+    driverInterfaces: () => interfaceNames(context),
+    create: (cls, args) => make(context, objectPlan(context, 'device.create', cls, args)),
     call: (cls, method, args, object = 0) =>
-      carrier.call(cls, method, numberOf('device.call', cls, method, args, object), args).out,
+      carrier.call(cls, method, checkedHandle('device.call', cls, method, args, object), args).out,
     async callAsync(cls, method, args, object = 0, options = {}) {
       checkUntil('device.callAsync', options)
-      const number = numberOf('device.callAsync', cls, method, args, object)
-      return (await carrier.callAsync(cls, method, number, args, options.signal)).out
+      const handle = checkedHandle('device.callAsync', cls, method, args, object)
+      return (await carrier.callAsync(cls, method, handle, args, options.signal)).out
     },
     async createAsync(cls, args, options = {}) {
       checkUntil('device.createAsync', options)
-      return makeAsync(kit, objectPlan(kit, 'device.createAsync', cls, args), options.signal)
+      return makeAsync(context, objectPlan(context, 'device.createAsync', cls, args), options.signal)
     },
-    handles(...of) {
-      for (const cls of of) checkClass('device.handles', cls)
-      const { out } = carrier.call(DeviceClass, 'queryHandles', 0, { classes: of.map(({ id }) => ({ id })) })
+    handles(...wanted) {
+      for (const cls of wanted) checkClass('device.handles', cls)
+      const { out } = carrier.call(DeviceClass, 'queryHandles', 0, { classes: wanted.map(({ id }) => ({ id })) })
       return out.handles.map(({ handle }) => handle)
     },
     chain: chains.run,
     onEvent,
     events,
     get findings() {
-      return checked?.findings ?? []
+      return check?.findings ?? []
     },
     get omissions() {
-      return checked?.omissions ?? []
+      return check?.omissions ?? []
     },
     close,
     [Symbol.asyncDispose]: () => close(),
   }
-  dropped.register(device, life)
+  devices.register(device, state)
   showAs(device, 'Device', () => ({
     name,
     address,
-    ...(open
+    ...(state.isOpen
       ? {
           portState: orElse(
             () => portStateName(carrier.call(PortClass, 'query', 1, {}).out.attributes.state),
@@ -383,6 +393,6 @@ export const createDevice = (
         }
       : { closed: true }),
   }))
-  contexts.set(device, kit)
+  contexts.set(device, context)
   return device
 }

@@ -3,23 +3,23 @@
  */
 
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
-import type { CountedFinding } from './check/checked.ts'
+import type { CountedFinding } from './check/watch.ts'
 
 /** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
 
-/** The remedy for an errno, where it is always the same. */
+/** The remedies for errnos that always have the same remedy. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
   EIO: 'the device was removed: open it again',
-  EOPNOTSUPP: 'this device does not have it; ask `device.supports()` what it has',
+  EOPNOTSUPP: 'this device does not support it; `device.supports()` tells what it supports',
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
 
-/** Matches the attribute in a sentence (of uapi, core or drivers). */
+/** Matches the attribute at the start of a refusal by uapi, core or a driver: 'attribute cap.maxSendWr: …'. */
 const ATTRIBUTE = /^attribute (\w+(?:\.\w+|\[\d+\])*)/
 
-/** Lets `instanceof` accept instances made by another copy of the library. */
+/** Lets `instanceof` accept instances of the class with this name in other copies of the library. */
 export const recognizeCopies = (cls: { readonly prototype: Error }, name: string): void => {
   const brand = Symbol.for(name)
   Object.defineProperty(cls.prototype, brand, { value: true })
@@ -33,8 +33,8 @@ export const recognizeCopies = (cls: { readonly prototype: Error }, name: string
 }
 
 /**
- * A call was refused, or a work request could not be posted. `instanceof` also accepts errors of other copies of the
- * library.
+ * A call was refused, or a work request could not be posted. `instanceof` also accepts the errors of other copies of
+ * the library in the same program.
  */
 export class RdmaError extends Error {
   /** 'RdmaError'. */
@@ -50,8 +50,8 @@ export class RdmaError extends Error {
   /** The part of `call` after the dot. */
   readonly method: string
   /**
-   * The wrong option, or the wrong attribute in the words of its class; with the field of a record: 'maxSendWr',
-   * 'addresses[2].dgid'. Undefined if the error is about something else.
+   * The refused option ('maxSendWr'), or the refused attribute of the class where no option sets it, with the field of
+   * a record ('addresses[2].dgid'). Undefined if the error is not about an option or attribute.
    */
   readonly attribute: string | undefined
   /** The reason. */
@@ -81,28 +81,28 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** `device.close()` of a checked device with findings (`open({ check })`). */
+/** `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings. */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'
   /** 'ERR_USERDMA_FINDINGS'. */
   readonly code = 'ERR_USERDMA_FINDINGS'
-  /** The findings for which `failOn` asks, in the order in which they were found. */
+  /** The findings of the severity in `CheckOptions.failOn` or a higher one, in the order in which they were found. */
   readonly findings: readonly CountedFinding[]
 
-  /** `texts`: of each finding. */
+  /** `device`: its name; `texts`: the text of each finding. */
   constructor(device: string, findings: readonly CountedFinding[], texts: readonly string[]) {
     super(`device ${device}: ${findings.length} finding${findings.length === 1 ? '' : 's'}\n\n${texts.join('\n')}`)
     this.findings = findings
   }
 }
 
-/** The remedy for a synchronous call of a driver that takes time. */
+/** The remedy for a synchronous call of a method whose handler is asynchronous. */
 export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
 
-/** A refusal with its sentence, from which the call's name is removed. */
+/** A refusal by core, a driver or a daemon. The call's name at the start of `sentence` is left out of the reason. */
 export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
-  // A newer device may use an unknown number.
+  // `code` may be unknown here: the device may be of a newer release.
   new RdmaError(
     code as ErrorCode,
     errno,
@@ -123,11 +123,11 @@ export const refused = (code: ErrnoName, call: string, reason: string, hint?: st
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
-/** The error of a method that is called without its object. */
+/** The error of a method that is called without its object, as in `const { poll } = cq`. */
 export const detached = (call: string): RdmaError =>
   invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)
 
-/** A value as text for a sentence, whatever its type: callers may have no types. */
+/** A value of any type as text for a message: JavaScript programs may pass any type. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
@@ -165,14 +165,17 @@ export const checkChoice = (call: string, option: string, value: unknown, choice
     throw invalidArgument(call, `${option} ${formatValue(value)} is not one of ${choices.join(', ')}`)
 }
 
-/** The error to throw: core's refusal becomes an RdmaError. */
+/** A refusal by core as an RdmaError; other errors unchanged. */
 export const toRdmaError = (error: unknown, call: string): unknown =>
   error instanceof CallError ? rdmaError(error, call) : error
 
-/** Options by the names of their attributes, where these differ. */
+/** Names of options by the attributes that they set, where the names differ: { cqe: 'entries' }. */
 export type OptionNames = Readonly<Record<string, string>>
 
-/** A refusal in the words of the options that were given: `cq.create: entries: 0 is below 1`. */
+/**
+ * A refusal that names the option in place of the attribute: `cq.create: entries: 0 is below 1`. Fields of `cap` are
+ * options of the same name. Other errors unchanged.
+ */
 export const nameOptions = (error: unknown, names: OptionNames | undefined): unknown => {
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
   const [first = '', ...fields] = error.attribute.split('.')
@@ -181,7 +184,7 @@ export const nameOptions = (error: unknown, names: OptionNames | undefined): unk
   return new RdmaError(error.code, error.errno, error.call, reason, error.hint, option)
 }
 
-/** Runs `body`; its refusals name the options that were given. */
+/** Runs `body`; its refusals name options in place of attributes. */
 export const namingOptions = <T>(names: OptionNames, body: () => T): T => {
   try {
     return body()

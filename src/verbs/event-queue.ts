@@ -1,7 +1,7 @@
 /*
- * Event queues in the library (R38): events of objects of any kind (CQs, QPs, SRQs, ports, the device) in one place.
- * Events of an attached object go there and nowhere else, until it is detached or closed. A CQ must be armed for each
- * event, as usual (`cq.arm`).
+ * Event queues in the library (R38): one queue receives the events of many objects (CQs, QPs, SRQs, ports, the device).
+ * Events of an attached object go to its event queue only, until the object is detached or closed. A CQ must be armed
+ * for each event, as without an event queue (`cq.arm`).
  */
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
@@ -17,7 +17,7 @@ import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './objects/object.ts'
 import { orElse, showAs } from './objects/show.ts'
-import { CLOSED, type DeviceContext, sourceName } from './plan.ts'
+import { CLOSED, type DeviceContext, sourceIdentity } from './plan.ts'
 
 /** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values
@@ -29,13 +29,13 @@ export type EventKindName = keyof typeof EventKind.values
 export interface QueuedEvent {
   /** 'COMPLETION', or the name of an asynchronous event. */
   readonly type: EventKindName
-  /** The object of the event. */
+  /** The object of the event; undefined for an event of a port or of the device. */
   readonly source: Disposable | undefined
   /** Number of the port of a port event, from 1. */
   readonly port: number | undefined
 }
 
-/** Possible sources: an object with events, a port, or the device. */
+/** What can be attached: an object with events, a port by its number (from 1), or the device. */
 export type Attachable = Disposable | 'device' | { readonly port: number }
 
 /** A queue of events of many objects (class `event_queue`). */
@@ -56,79 +56,86 @@ const kinds: EventKindName[] = []
 for (const [name, value] of Object.entries(EventKind.values)) kinds[value] = name as EventKindName
 const { COMPLETION } = EventKind.values
 
-type Arguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
+/** The attribute that names the source: `device`, `port`, or the class of an object. */
+type SourceArguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
 
-/** Device and ports are not objects of the library and have no number; this is their cookie. */
-const NOBODY = 0
+/** The cookie of the device and of ports. Objects have their user handle, which is never 0. */
+const NO_OBJECT = 0
 
-export const openEventQueue = (kit: DeviceContext): EventQueue => {
-  const { carrier, waiters, sources } = kit
+export const openEventQueue = (context: DeviceContext): EventQueue => {
+  const { carrier, waiters, sources } = context
   const { object: handle } = carrier.call(EventQueueClass, 'create', 0, {})
-  const mail = createMailbox<QueuedEvent & { readonly number: number }>(kit, 'event_queue')
+  const mailbox = createMailbox<QueuedEvent & { readonly cookie: number }>(context, 'event_queue')
 
   carrier.descriptors.read(
     handle,
     recordSize(Event),
     record => {
       const event = readRecord(record, 0, Event, 'event')
-      const number = Number(event.cookie)
-      mail.put({
+      const cookie = Number(event.cookie)
+      mailbox.put({
         type: kinds[event.type]!,
-        source: sources.get(number),
+        source: sources.get(cookie),
         port: event.class === PortClass.id ? event.object : undefined,
-        number,
+        cookie,
       })
-      // Waiters for the completion queue itself are woken too.
-      if (event.type === COMPLETION) waiters.wake(number)
+      // `cq.wait` of the completion queue resolves too.
+      if (event.type === COMPLETION) waiters.wake(cookie)
     },
-    mail.end,
+    mailbox.end,
   )
 
-  /** How calls name a source, and its cookie. */
-  const sourceOf = (method: string, source: Attachable): { readonly number: number; readonly args: Arguments } => {
-    if (source === 'device') return { number: NOBODY, args: { device: 1 } }
-    const known = typeof source === 'object' && source !== null ? sourceName(kit, source) : undefined
-    if (known !== undefined)
-      return { number: known.number, args: { [known.cls.name as SourceClass]: known.handle } as Arguments }
+  /** The cookie of a source, and the attribute that names it. Throws RdmaError EINVAL if it has no events. */
+  const sourceOf = (
+    method: string,
+    source: Attachable,
+  ): { readonly cookie: number; readonly args: SourceArguments } => {
+    if (source === 'device') return { cookie: NO_OBJECT, args: { device: 1 } }
+    const object = typeof source === 'object' && source !== null ? sourceIdentity(context, source) : undefined
+    if (object !== undefined)
+      return {
+        cookie: object.userHandle,
+        args: { [object.cls.name as SourceClass]: object.handle } as SourceArguments,
+      }
     if (typeof source === 'object' && source !== null && 'port' in source)
-      return { number: NOBODY, args: { port: source.port } }
+      return { cookie: NO_OBJECT, args: { port: source.port } }
     throw invalidArgument(
       `event_queue.${method}`,
-      'it is not an object of this device that has events',
+      'the source is not an object of this device that has events',
       "attach queue pairs, queues of any kind, { port } or 'device'",
     )
   }
   const close = descriptorCloser(carrier, EventQueueClass, handle, () => {
     self.handle = CLOSED
-    mail.end()
+    mailbox.end()
   })
-  const plain = ({ type, source, port }: QueuedEvent): QueuedEvent => ({ type, source, port })
+  const withoutCookie = ({ type, source, port }: QueuedEvent): QueuedEvent => ({ type, source, port })
   const arrivals: EventQueue['arrivals'] = async function* (options) {
-    for await (const event of mail.arrivals(options)) yield plain(event)
+    for await (const event of mailbox.arrivals(options)) yield withoutCookie(event)
   }
   const self: EventQueue & { handle: number } = {
     handle,
     attach(source) {
-      const { number, args } = sourceOf('attach', source)
-      carrier.call(EventQueueClass, 'attach', self.handle, { cookie: BigInt(number), ...args })
+      const { cookie, args } = sourceOf('attach', source)
+      carrier.call(EventQueueClass, 'attach', self.handle, { cookie: BigInt(cookie), ...args })
     },
     detach(source) {
-      const { number, args } = sourceOf('detach', source)
+      const { cookie, args } = sourceOf('detach', source)
       carrier.call(EventQueueClass, 'detach', self.handle, args)
-      mail.drop(event => event.number === number && event.port === args.port)
+      mailbox.drop(event => event.cookie === cookie && event.port === args.port)
     },
     attached: () =>
-      carrier.call(EventQueueClass, 'query', self.handle, {}).out.attached.flatMap((one): Attachable[] => {
-        if (one.class === DeviceClass.id) return ['device']
-        if (one.class === PortClass.id) return [{ port: one.object }]
-        return [sources.get(Number(one.cookie))].filter(found => found !== undefined)
+      carrier.call(EventQueueClass, 'query', self.handle, {}).out.attached.flatMap((entry): Attachable[] => {
+        if (entry.class === DeviceClass.id) return ['device']
+        if (entry.class === PortClass.id) return [{ port: entry.object }]
+        return [sources.get(Number(entry.cookie))].filter(object => object !== undefined)
       }),
     poll() {
       carrier.drive()
-      const event = mail.poll()
-      return event && plain(event)
+      const event = mailbox.poll()
+      return event && withoutCookie(event)
     },
-    wait: mail.wait,
+    wait: mailbox.wait,
     arrivals,
     [Symbol.asyncIterator]: arrivals,
     close,

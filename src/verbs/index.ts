@@ -16,8 +16,8 @@ export type { CompletedRequest } from './awaitable/request-promises.ts'
 export { type RequestWindow, requestWindow } from './awaitable/request-window.ts'
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
-export type { CountedFinding } from './check/checked.ts'
 export type { CheckOptions } from './check/options.ts'
+export type { CountedFinding } from './check/watch.ts'
 export type {
   FlushExtent,
   FlushOptions,

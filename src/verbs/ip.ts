@@ -1,6 +1,6 @@
 /*
- * IP over a device in the library (RFC 4391; classes `ip_interface`, `ip_socket`): an interface with an address of its
- * own, pings, and UDP sockets, for devices of this process and of a daemon alike.
+ * IP over a device in the library (RFC 4391; classes `ip_interface`, `ip_socket`): interfaces with an address of their
+ * own, ping, and UDP sockets, on devices of this process and of a daemon.
  */
 
 import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/device/ip.ts'
@@ -19,15 +19,15 @@ import { CLOSED, type DeviceContext, type Plan, plan } from './plan.ts'
 /** Options of `device.ip`. */
 export interface IpOptions {
   /**
-   * '10.9.0.1/24' or 'fd00:9::1/64'; without a prefix length, /24 or /64 as in these examples. All addresses of the
-   * prefix are on the link.
+   * Address with prefix length: '10.9.0.1/24' or 'fd00:9::1/64'. Default: /24 for IPv4, /64 for IPv6. All addresses
+   * with this prefix are on the link.
    */
   readonly address: string
 }
 
 /** Options of `IpInterface.ping`. */
 export interface PingOptions extends Until {
-  /** Milliseconds; default 5000. */
+  /** Milliseconds until the ping fails; default 5000. */
   readonly timeout?: number
   /** Payload of the echo request in bytes; default 56. */
   readonly size?: number
@@ -80,7 +80,7 @@ export interface IpInterface extends Disposable {
   readonly address: string
   /** MTU: the maximum bytes of an IP packet. */
   readonly mtu: number
-  /** Its link-layer address, prefix, neighbours and counters. Throws RdmaError. */
+  /** Its attributes, as declared in the class: link-layer address, prefix, neighbours, counters. Throws RdmaError. */
   query(): Out<typeof InterfaceClass.methods.query>
   /**
    * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with RdmaError ETIMEDOUT,
@@ -97,11 +97,17 @@ const ipOptionNames: KnownOptions<IpOptions> = { address: true }
 const pingOptionNames: KnownOptions<PingOptions> = { timeout: true, size: true, signal: true }
 const udpOptionNames: KnownOptions<UdpOptions> = { port: true }
 
+/** Milliseconds. */
 const DEFAULT_TIMEOUT = 5000
-const DEFAULT_SIZE = 56
+/** The longest delay of Node's timers in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
+/** Payload bytes of an echo request. */
+const DEFAULT_SIZE = 56
+/** Payload bytes: no MTU is larger. */
+const MAX_SIZE = 4096
 const HIGHEST_PORT = 65535
-const HIGHEST_SIZE = 4096
+/** Bytes of a record that announces received data. */
+const ANNOUNCEMENT_BYTES = 8
 
 const addressOf = (call: string, text: string): Uint8Array => {
   checkText(call, 'address', text)
@@ -120,27 +126,31 @@ const checkInteger = (call: string, option: string, value: number, min: number, 
     throw invalidArgument(call, `${option} ${formatValue(value)} is not an integer from ${min} to ${max}`)
 }
 
-/** A socket of either protocol; `poll`, `wait`, `arrivals` and `close` as in `UdpSocket`. */
-const openSocket = (kit: DeviceContext, on: number, protocol: number, port: number) => {
-  const { carrier, waiters } = kit
-  const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: on, protocol, port })
-  const number = waiters.add()
+/**
+ * A socket of `protocol` (IpProtocol) on the interface with handle `ipInterface`. `poll`, `wait`, `arrivals` and
+ * `close` are those of `UdpSocket`.
+ */
+const openSocket = (context: DeviceContext, ipInterface: number, protocol: number, port: number) => {
+  const { carrier, waiters } = context
+  const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: ipInterface, protocol, port })
+  const waiterId = waiters.add()
   let isEnded = false
-  let current = handle
-  const wake = (): void => waiters.wake(number)
+  let currentHandle = handle
+  const wake = (): void => waiters.wake(waiterId)
   const markEnded = (): void => {
     isEnded = true
-    waiters.remove(number)
+    waiters.remove(waiterId)
   }
-  // A record announces that data has arrived; the data stays at the device until it is taken.
-  carrier.descriptors.read(handle, 8, wake, markEnded)
+  // A record only announces that datagrams have arrived: they stay at the device until `poll`.
+  carrier.descriptors.read(handle, ANNOUNCEMENT_BYTES, wake, markEnded)
   const close = descriptorCloser(carrier, SocketClass, handle, () => {
-    current = CLOSED
+    currentHandle = CLOSED
     markEnded()
   })
-  const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, current, args)
+  /** A call on the socket, whatever `object` is: after `close` it is refused. */
+  const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)
   const call = anyCall as typeof carrier.call
-  const waiting = (): boolean => !isEnded && !waiters.over && call(SocketClass, 'query', 0, {}).out.waiting > 0
+  const hasDatagrams = (): boolean => !isEnded && !waiters.over && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
     carrier.drive()
     try {
@@ -156,7 +166,7 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
     options.signal?.throwIfAborted()
     const pause = carrier.pause()
     if (pause !== undefined) await pause
-    if (!waiting() && !isEnded && !waiters.over) await waiters.wait(number, options.signal)
+    if (!hasDatagrams() && !isEnded && !waiters.over) await waiters.wait(waiterId, options.signal)
   }
   const arrivals = async function* (options: Until = {}): AsyncGenerator<UdpDatagram> {
     while (!isEnded && !waiters.over) {
@@ -171,7 +181,7 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
       const address = addressOf('ip_socket.send', to.address)
       call(SocketClass, 'send', 0, { address, port: to.port, payload })
     },
-    group: (method: 'join' | 'leave', group: string): void => {
+    changeGroup: (method: 'join' | 'leave', group: string): void => {
       call(SocketClass, method, 0, { group: addressOf(`ip_socket.${method}`, group) })
     },
     poll,
@@ -181,8 +191,8 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
   }
 }
 
-const openUdp = (kit: DeviceContext, on: number, port: number): UdpSocket => {
-  const socket = openSocket(kit, on, IpProtocol.values.UDP, port)
+const openUdp = (context: DeviceContext, ipInterface: number, port: number): UdpSocket => {
+  const socket = openSocket(context, ipInterface, IpProtocol.values.UDP, port)
   const { poll, wait, arrivals, close } = socket
   const self: UdpSocket = {
     port: socket.port,
@@ -191,12 +201,12 @@ const openUdp = (kit: DeviceContext, on: number, port: number): UdpSocket => {
       if (typeof to !== 'object' || to === null)
         throw invalidArgument('ip_socket.send', 'the receiver is missing', 'give { address, port }')
       checkInteger('ip_socket.send', 'port', to.port, 1, HIGHEST_PORT)
-      if (payload.length > HIGHEST_SIZE)
+      if (payload.length > MAX_SIZE)
         throw refused('EMSGSIZE', 'ip_socket.send', `${payload.length} bytes do not fit a packet`)
       socket.send(payload, to)
     },
-    join: group => socket.group('join', group),
-    leave: group => socket.group('leave', group),
+    join: group => socket.changeGroup('join', group),
+    leave: group => socket.changeGroup('leave', group),
     poll,
     wait,
     arrivals,
@@ -213,8 +223,8 @@ class Interface extends VerbsObject implements IpInterface {
   readonly mtu: number
   #sequence = 0
 
-  constructor(kit: DeviceContext, handle: number, address: Uint8Array, mtu: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, address: Uint8Array, mtu: number) {
+    super(context, handle)
     this.#address = address
     this.mtu = mtu
   }
@@ -232,7 +242,7 @@ class Interface extends VerbsObject implements IpInterface {
   }
 
   query() {
-    return this.kit.carrier.call(InterfaceClass, 'query', this.handle, {}).out
+    return this.context.carrier.call(InterfaceClass, 'query', this.handle, {}).out
   }
 
   async ping(address: string, options: PingOptions = {}): Promise<number> {
@@ -240,21 +250,22 @@ class Interface extends VerbsObject implements IpInterface {
     checkOptions(call, 'options', options, pingOptionNames)
     const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
     checkInteger(call, 'timeout', timeout, 1, LONGEST_TIMER)
-    checkInteger(call, 'size', size, 0, HIGHEST_SIZE)
+    checkInteger(call, 'size', size, 0, MAX_SIZE)
     checkUntil(call, signal === undefined ? {} : { signal })
     const target = addressText(addressOf(call, address))
-    const socket = openSocket(this.kit, this.handle, IpProtocol.values.ICMP, 0)
-    const late = new AbortController()
-    const timer = setTimeout(() => late.abort(), timeout)
-    const until = signal === undefined ? late.signal : AbortSignal.any([late.signal, signal])
+    const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
+    const timedOut = new AbortController()
+    const timer = setTimeout(() => timedOut.abort(), timeout)
+    const until = signal === undefined ? timedOut.signal : AbortSignal.any([timedOut.signal, signal])
     const sequence = this.#sequence++ & 0xffff
     const start = performance.now()
     try {
+      // On an ICMP socket `port` is the sequence number of the echo request and of its answer.
       socket.send(new Uint8Array(size), { address, port: sequence })
-      for await (const { address: from, port } of socket.arrivals({ signal: until }))
-        if (port === sequence && from === target) return performance.now() - start
+      for await (const answer of socket.arrivals({ signal: until }))
+        if (answer.port === sequence && answer.address === target) return performance.now() - start
     } catch (error) {
-      if (!late.signal.aborted || signal?.aborted) throw error
+      if (!timedOut.signal.aborted || signal?.aborted) throw error
       throw refused('ETIMEDOUT', call, `${address} has not answered within ${timeout} ms`)
     } finally {
       clearTimeout(timer)
@@ -267,24 +278,24 @@ class Interface extends VerbsObject implements IpInterface {
     checkOptions('ip_socket.create', 'options', options, udpOptionNames)
     const { port = 0 } = options
     checkInteger('ip_socket.create', 'port', port, 0, HIGHEST_PORT)
-    return openUdp(this.kit, this.handle, port)
+    return openUdp(this.context, this.handle, port)
   }
 }
 defineVerbsClass(Interface, 'ip_interface', 'IpInterface')
 
-/** An interface with an address. */
-export const ipPlan = (kit: DeviceContext, options: IpOptions): Plan<IpInterface> => {
+/** An interface of IP with the address of the options. */
+export const ipPlan = (context: DeviceContext, options: IpOptions): Plan<IpInterface> => {
   const call = 'ip_interface.create'
   checkOptions(call, 'options', options, ipOptionNames)
   checkText(call, 'address', options.address)
-  const [text = '', length, ...more] = options.address.split('/')
-  if (more.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length)))
+  const [text = '', prefixLength, ...more] = options.address.split('/')
+  if (more.length > 0 || (prefixLength !== undefined && !/^\d{1,3}$/.test(prefixLength)))
     throw invalidArgument(
       call,
       `address ${formatValue(options.address)} is not an address with a prefix length`,
       'write 10.9.0.1/24',
     )
   const address = addressOf(call, text)
-  const args = { address, ...(length !== undefined && { prefixLength: Number(length) }) }
-  return plan(InterfaceClass, args, ({ object, out }) => new Interface(kit, object, address, out.mtu))
+  const args = { address, ...(prefixLength !== undefined && { prefixLength: Number(prefixLength) }) }
+  return plan(InterfaceClass, args, ({ object, out }) => new Interface(context, object, address, out.mtu))
 }

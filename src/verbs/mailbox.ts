@@ -1,6 +1,7 @@
 /*
- * A queue of values that arrive asynchronously until the program takes them: asynchronous events of a device, events of
- * an event queue, records of a driver. They can be polled, awaited, or iterated by `for await`.
+ * A mailbox: keeps values that arrive asynchronously until the program takes them by `poll`, `wait` or `for await`.
+ * Devices have one for asynchronous events, event queues for events, `driver_ops` descriptors for the driver's records,
+ * listeners for connection requests.
  */
 import type { Carrier } from './carrier.ts'
 import { checkOptions, type KnownOptions } from './checks/options.ts'
@@ -21,7 +22,7 @@ export const checkSignal = (call: string, { signal }: Until): void => {
     throw invalidArgument(
       call,
       'signal is not an AbortSignal',
-      'give that of an AbortController, or AbortSignal.timeout(…)',
+      'give the signal of an AbortController, or AbortSignal.timeout(…)',
     )
 }
 
@@ -31,7 +32,7 @@ export const checkUntil = (call: string, options: Until): void => {
   checkSignal(call, options)
 }
 
-/** The program's view of a mailbox. */
+/** Values that arrive asynchronously: events, connection requests, records of a driver, datagrams. */
 export interface Arrivals<T> {
   /** Takes the oldest value; undefined if there is none. */
   poll(): T | undefined
@@ -43,46 +44,46 @@ export interface Arrivals<T> {
 
 export interface Mailbox<T> extends Arrivals<T> {
   put(value: T): void
-  /** Removes values that must not be seen any more. */
-  drop(isGone: (value: T) => boolean): void
-  /** No value can follow: wakes all waiters. */
+  /** Discards the values for which `isDropped` returns true. */
+  drop(isDropped: (value: T) => boolean): void
+  /** Wakes all waiters: no value can follow. Values that have arrived can still be taken. */
   end(): void
 }
 
-/** `owner`: the name of its object in sentences. */
+/** `owner`: the class of its object, as errors name it. */
 export const createMailbox = <T>(
   { carrier, waiters }: { readonly carrier: Pick<Carrier, 'pause'>; readonly waiters: WaiterList },
   owner: string,
 ): Mailbox<T> => {
-  const number = waiters.add()
-  let waiting: T[] = []
-  let ended = false
-  const isOver = (): boolean => ended || waiters.over
+  const id = waiters.add()
+  let values: T[] = []
+  let isEnded = false
+  const isOver = (): boolean => isEnded || waiters.over
   const wait = async (options: Until = {}): Promise<void> => {
     checkUntil(`${owner}.wait`, options)
     const { signal } = options
     signal?.throwIfAborted()
     const pause = carrier.pause()
     if (pause !== undefined) await pause
-    if (waiting.length === 0 && !isOver()) await waiters.wait(number, signal)
+    if (values.length === 0 && !isOver()) await waiters.wait(id, signal)
   }
   return {
     put(value) {
-      waiting.push(value)
-      waiters.wake(number)
+      values.push(value)
+      waiters.wake(id)
     },
-    drop(isGone) {
-      waiting = waiting.filter(value => !isGone(value))
+    drop(isDropped) {
+      values = values.filter(value => !isDropped(value))
     },
     end() {
-      ended = true
-      waiters.remove(number)
+      isEnded = true
+      waiters.remove(id)
     },
-    poll: () => waiting.shift(),
+    poll: () => values.shift(),
     wait,
     async *arrivals(options: Until = {}) {
-      while (waiting.length > 0 || !isOver()) {
-        if (waiting.length > 0) yield waiting.shift() as T
+      while (values.length > 0 || !isOver()) {
+        if (values.length > 0) yield values.shift() as T
         else await wait(options)
       }
     },

@@ -17,7 +17,7 @@ import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
 import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.ts'
 import { createNetwork, isNetwork, type LocalNetwork, type Network } from './local/network.ts'
-import type { PathFacts } from './plan.ts'
+import type { LocalPath } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
 import { namedSocket, userSocket } from './remote/user-socket.ts'
 
@@ -65,56 +65,64 @@ const openOptionNames: KnownOptions<OpenOptions> = {
 }
 const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
+/** Index of the address in the GID table of a soft device; entry 0 is the link-local GID. */
 const GID_OF_ADDRESS = 1
-const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
+/** The path of a device without ports or without an address. */
+const NO_PATH: LocalPath = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
-/** Number `n`, from 1, of the addresses 127.0.0.1 to 127.255.255.255. */
+/** Bytes of an MTU of enum ibv_mtu: 1 is 256, 5 is 4096. */
+const mtuBytes = (mtu: number): number => 128 << mtu
+
+/** The `n`-th loopback address, from 1: 127.0.0.1, 127.0.0.2, … */
 const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`
 
-const openHere = (options: OpenOptions, check: StartCheck | undefined): Device => {
+/** Creates a soft device on the network of the options, or on a new one, and opens it. */
+const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
   const { address = loopbackAddress(network.added + 1), name = `rxe${network.added}` } = options
-  const carrier = localCarrier(network, name, address, options.rings, check)
+  const carrier = localCarrier(network, name, address, options.rings, startCheck)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
-  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu }, carrier.checked)
+  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu }, carrier.check)
 }
 
-/** For other drivers' devices: the address of the first port, if its link has addresses. */
-const factsOf = (carrier: Carrier, link: LinkName | undefined): PathFacts => {
-  if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NOWHERE
+/** The path of port 1 of another driver's device; NO_PATH without a link or without ports. */
+const localPathOf = (carrier: Carrier, link: LinkName | undefined): LocalPath => {
+  if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NO_PATH
   const { lid, activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
   const [entry] = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries
-  const { gid, index: gidIndex } = entry ?? { gid: NOWHERE.gid, index: 0 }
+  const { gid, index: gidIndex } = entry ?? { gid: NO_PATH.gid, index: 0 }
   const hasLids = link === 'ib' || link === 'opa'
-  return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : 128 << activeMtu, link, ...(hasLids && { lid }) }
+  return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : mtuBytes(activeMtu), link, ...(hasLids && { lid }) }
 }
 
-const openAgain = (network: Network, name: string, check: StartCheck | undefined): Device => {
-  const carrier = contextCarrier(network, name, check)
+/** Opens a device that exists on the network already: a soft device, or another driver's. */
+const openNetworkDevice = (network: Network, name: string, startCheck: StartCheck | undefined): Device => {
+  const carrier = contextCarrier(network, name, startCheck)
   const soft = (network as LocalNetwork).softDevice(name)
   if (soft === undefined) {
     const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
-    return createDevice(carrier, name, '', factsOf(carrier, link), carrier.checked)
+    return createDevice(carrier, name, '', localPathOf(carrier, link), carrier.check)
   }
   const { identity, port } = soft.rxe.state
   const gid = identity.gids[GID_OF_ADDRESS]!
   const path = { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu }
-  return createDevice(carrier, name, addressText(gid), path, carrier.checked)
+  return createDevice(carrier, name, addressText(gid), path, carrier.check)
 }
 
-const openThere = (socket: string, device: string | undefined): Device => {
+/** `device`: the device's name; undefined for the daemon's first device. */
+const openDaemonDevice = (socket: string, device: string | undefined): Device => {
   const carrier = remoteCarrier(socket, device)
   const { name, address } = carrier.device
   // A device without a network has no address.
-  if (address === '') return createDevice(carrier, name, address, NOWHERE, carrier.checked)
+  if (address === '') return createDevice(carrier, name, address, NO_PATH, carrier.check)
   try {
     const gid = parseAddress(address) as Uint8Array
     const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
-    const entry = entries.find(one => one.gid.every((byte, i) => byte === gid[i]))
+    const entry = entries.find(candidate => candidate.gid.every((byte, i) => byte === gid[i]))
     const { activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
-    const path = { gid, gidIndex: entry?.index ?? GID_OF_ADDRESS, pathMtu: 128 << activeMtu }
-    return createDevice(carrier, name, address, path, carrier.checked)
+    const path = { gid, gidIndex: entry?.index ?? GID_OF_ADDRESS, pathMtu: mtuBytes(activeMtu) }
+    return createDevice(carrier, name, address, path, carrier.check)
   } catch (error) {
     void carrier.close()
     throw error
@@ -125,11 +133,11 @@ const checkNetwork = (network: Network, link: Link | undefined): void => {
   if (!isNetwork(network))
     throw invalidArgument('open', `network ${formatValue(network)} is not a network`, 'make one with createNetwork()')
   if (link !== undefined && link !== network.link)
-    throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
+    throw invalidArgument('open', `link "${link}": the network has link "${network.link}"`, 'give network or link')
 }
 
-/** Loaded only if a device is checked. Rejects with RdmaError EINVAL. */
-const checkStarter = async (check: true | CheckOptions): Promise<StartCheck> => {
+/** The function that starts the check of a context. Imports the checker. Rejects with RdmaError EINVAL. */
+const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('./check/options.ts')
   const options = readCheckOptions('open', check)
   const { checkContext } = await import('./check/device-check.ts')
@@ -137,7 +145,8 @@ const checkStarter = async (check: true | CheckOptions): Promise<StartCheck> => 
 }
 
 /**
- * Opens a device. Throws RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED without a daemon.
+ * Opens a device. Rejects with RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED if no daemon
+ * listens at the socket.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)
@@ -151,24 +160,24 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
     throw invalidArgument('open', `socket ${formatValue(socket)} is not a path, nor true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)
   const { check = (network as LocalNetwork | undefined)?.check } = options
-  const start = check === undefined || check === false ? undefined : await checkStarter(check)
+  const startCheck = check === undefined || check === false ? undefined : await loadCheck(check)
   if (socket === undefined) {
-    if (device === undefined) return openHere(options, start)
+    if (device === undefined) return openSoftDevice(options, startCheck)
     if (network === undefined)
       throw invalidArgument(
         'open',
-        `device "${device}" is one of a daemon or a network: say which, with socket or network`,
+        `device "${device}": pass socket for a device of a daemon, or network for a device of a network`,
       )
-    if ([link, name, address, rings].some(one => one !== undefined))
+    if ([link, name, address, rings].some(option => option !== undefined))
       throw invalidArgument('open', `device "${device}" exists already: pass only network and device`)
-    return openAgain(network, device, start)
+    return openNetworkDevice(network, device, startCheck)
   }
-  if ([network, link, name, address, rings].some(one => one !== undefined))
+  if ([network, link, name, address, rings].some(option => option !== undefined))
     throw invalidArgument(
       'open',
       'a daemon has its own network, names, addresses and rings: give socket and device only',
     )
-  if (start !== undefined)
+  if (startCheck !== undefined)
     throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')
-  return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
+  return openDaemonDevice(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

@@ -1,5 +1,6 @@
 /*
- * Protection domains in the library (IBA 10.2.3); they create everything that accesses memory.
+ * Protection domains in the library (IBA 10.2.3): they create memory regions, windows, queue pairs, SRQs and address
+ * handles.
  */
 import { Pd } from '../spec/classes/pd.ts'
 import {
@@ -68,19 +69,20 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** Registers a buffer, which must not be resized or transferred while it is registered. Throws RdmaError. */
   register(buffer: Uint8Array, access?: Access): MemoryRegion
   /**
-   * Registers bytes of a file, by a descriptor of this process; a daemon accepts memory files only. The file is
-   * accessed at each request and never grows. Throws RdmaError EBADF, EINVAL.
+   * Registers bytes of a file, by a file descriptor of this process; a daemon accepts memory files (memfd_create(2))
+   * only. Each request reads or writes the file; a write never makes it longer. Throws RdmaError EBADF, EINVAL.
    */
   registerFile(file: number, options: FileRegionOptions): Region
-  /** A region of `length` bytes without memory: reads return zeros, writes are discarded. */
+  /** A region of `length` bytes without memory: READs return zeros, WRITEs are discarded. */
   nullRegion(length: number, access?: Access): Region
-  /** Registers the program's whole memory, so that no buffer needs a registration of its own. */
+  /** Registers the program's whole memory: `slice` and `remote` of the region accept every buffer. */
   wholeRegion(access?: Access): WholeRegion
   /** A memory window, not bound yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /**
-   * A reliable connected queue pair. With a `sendCq`, requests complete there without allocation; without one each
-   * request returns a promise, and the queue pair owns its completion queue. Throws RdmaError EINVAL, ENOMEM.
+   * A reliable connected queue pair. With a `sendCq`, requests complete there, and nothing is allocated for a request.
+   * Without one each request returns a promise, and the queue pair has a completion queue of its own. Throws RdmaError
+   * EINVAL, ENOMEM.
    */
   rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
@@ -98,7 +100,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
   /** A shared receive queue. Throws RdmaError EINVAL, ENOMEM. */
   srq(options?: SrqOptions): SharedReceiveQueue
-  /** An SRQ for XRC, named by senders. Throws RdmaError EINVAL, ENOMEM. */
+  /** An SRQ for XRC, which senders name by its `srqNumber`. Throws RdmaError EINVAL, ENOMEM. */
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(to: Destination): AddressHandle
@@ -111,10 +113,10 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
 }
 
 /**
- * With a `sendCq` completions go there; without one requests return promises. An explicit `sendCq: undefined` is
- * refused.
+ * Whether the program has passed a `sendCq`; otherwise requests return promises. `sendCq: undefined` counts as passed,
+ * and is then refused: it is probably a mistake.
  */
-const hasCq = (options: object | undefined): boolean =>
+const hasSendCq = (options: object | undefined): boolean =>
   typeof options === 'object' && options !== null && 'sendCq' in options
 
 class Domain extends VerbsObject implements ProtectionDomain {
@@ -123,82 +125,82 @@ class Domain extends VerbsObject implements ProtectionDomain {
   }
 
   register(buffer: Uint8Array, access: Access = {}): MemoryRegion {
-    return make(this.kit, regionPlan(this.kit, this, buffer, access))
+    return make(this.context, regionPlan(this.context, this, buffer, access))
   }
 
   registerFile(file: number, options: FileRegionOptions): Region {
-    return make(this.kit, fileRegionPlan(this.kit, this, file, options))
+    return make(this.context, fileRegionPlan(this.context, this, file, options))
   }
 
   nullRegion(length: number, access?: Access): Region {
-    return make(this.kit, nullRegionPlan(this.kit, this, length, access))
+    return make(this.context, nullRegionPlan(this.context, this, length, access))
   }
 
   wholeRegion(access?: Access): WholeRegion {
-    return make(this.kit, wholeRegionPlan(this.kit, this, access))
+    return make(this.context, wholeRegionPlan(this.context, this, access))
   }
 
   window(type: 1 | 2 = 2): MemoryWindow {
-    return make(this.kit, windowPlan(this.kit, this, type))
+    return make(this.context, windowPlan(this.context, this, type))
   }
 
   rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
   rcQp(options?: RcQueuePairOptions | AwaitableRcOptions): RcQueuePair | AwaitableRcQueuePair {
-    return hasCq(options)
-      ? make(this.kit, rcQpPlan(this.kit, this, options as RcQueuePairOptions))
-      : awaitableRcQp(this.kit, this, options)
+    return hasSendCq(options)
+      ? make(this.context, rcQpPlan(this.context, this, options as RcQueuePairOptions))
+      : awaitableRcQp(this.context, this, options)
   }
 
   ucQp(options: UcQueuePairOptions): UcQueuePair
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
   ucQp(options?: UcQueuePairOptions | AwaitableUcOptions): UcQueuePair | AwaitableUcQueuePair {
-    return hasCq(options)
-      ? make(this.kit, ucQpPlan(this.kit, this, options as UcQueuePairOptions))
-      : awaitableUcQp(this.kit, this, options)
+    return hasSendCq(options)
+      ? make(this.context, ucQpPlan(this.context, this, options as UcQueuePairOptions))
+      : awaitableUcQp(this.context, this, options)
   }
 
   udQp(options: UdQueuePairOptions): UdQueuePair
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
   udQp(options?: UdQueuePairOptions | AwaitableUdOptions): UdQueuePair | AwaitableUdQueuePair {
-    return hasCq(options)
-      ? make(this.kit, udQpPlan(this.kit, this, options as UdQueuePairOptions))
-      : awaitableUdQp(this.kit, this, options)
+    return hasSendCq(options)
+      ? make(this.context, udQpPlan(this.context, this, options as UdQueuePairOptions))
+      : awaitableUdQp(this.context, this, options)
   }
 
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair {
-    return make(this.kit, gsiQpPlan(this.kit, this, options))
+    return make(this.context, gsiQpPlan(this.context, this, options))
   }
 
   smiQp(options: SmiQueuePairOptions): SmiQueuePair {
-    return make(this.kit, smiQpPlan(this.kit, this, options))
+    return make(this.context, smiQpPlan(this.context, this, options))
   }
 
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator {
-    return make(this.kit, xrcInitiatorPlan(this.kit, this, options))
+    return make(this.context, xrcInitiatorPlan(this.context, this, options))
   }
 
   srq(options?: SrqOptions): SharedReceiveQueue {
-    return make(this.kit, srqPlan(this.kit, this, options))
+    return make(this.context, srqPlan(this.context, this, options))
   }
 
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue {
-    return make(this.kit, xrcSrqPlan(this.kit, this, options))
+    return make(this.context, xrcSrqPlan(this.context, this, options))
   }
 
   addressHandle(to: Destination): AddressHandle {
-    return make(this.kit, addressPlan(this.kit, this, to))
+    return make(this.context, addressPlan(this.context, this, to))
   }
 
   addressHandles(to: readonly Destination[]): readonly AddressHandle[] {
-    return makeAddresses(this.kit, this, to)
+    return makeAddresses(this.context, this, to)
   }
 
   closeAddressHandles(handles: readonly AddressHandle[]): void {
-    closeAddresses(this.kit, this, handles)
+    closeAddresses(this.context, this, handles)
   }
 }
 defineVerbsClass(Domain, 'pd', 'ProtectionDomain')
 
-export const pdPlan = (kit: DeviceContext): Plan<ProtectionDomain> =>
-  plan(Pd, {}, ({ object: handle }) => new Domain(kit, handle))
+export const pdPlan = (context: DeviceContext): Plan<ProtectionDomain> =>
+  plan(Pd, {}, ({ object: handle }) => new Domain(context, handle))

@@ -1,12 +1,13 @@
 /*
- * Creation of objects: a plan is the call that creates an object, and the conversion of its answer. A plan runs at once
- * or as an entry of a chain (R16), where the objects that it refers to may not exist yet: these have a negative
- * `handle`, which chain.ts turns into a reference to the entry that creates them.
+ * Creation of objects, and the state that all objects of a device share. A plan is the call that creates an object,
+ * with the conversion of its result to the library's object. It runs at once, or as an entry of a chain (R16). In a
+ * chain the objects that it refers to may not exist yet: they have a negative `handle`, which chain.ts turns into a
+ * reference to the entry that creates them.
  */
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
-import type { Answered, Carrier } from './carrier.ts'
-import type { Checked } from './check/checked.ts'
+import type { CallResult, Carrier } from './carrier.ts'
+import type { DeviceCheck } from './check/watch.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument, nameOptions, type OptionNames, RdmaError } from './error.ts'
 
@@ -16,7 +17,6 @@ export interface Named {
   readonly handle: number
 }
 
-/** Distinguishes kinds of objects for the compiler; does not exist at run time. */
 declare const KIND: unique symbol
 /** Distinguishes kinds of objects for the compiler; does not exist at run time. */
 export interface Kind<N extends string> {
@@ -26,26 +26,28 @@ export interface Kind<N extends string> {
 export type Reference<N extends string> = Named & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
-/** The handle that a closed object gets, because its number may belong to another object now. Carriers refuse it. */
+/** The handle of a closed object, whose former handle another object may have now. Carriers refuse calls on CLOSED. */
 export const CLOSED = -0x40000000
-export const isClosed = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
+export const closedError = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
 
-/** Properties of the device that queue pairs need. */
-export interface PathFacts {
-  /** The device's address, and its index in the GID table. */
+/** The local end of a queue pair's path: properties of the device and of its port 1. */
+export interface LocalPath {
+  /** The device's address as a GID; zeros for a device without an address. */
   readonly gid: Uint8Array
+  /** Index of `gid` in the port's GID table. */
   readonly gidIndex: number
-  /** Largest path MTU of the port, in bytes. */
+  /** Largest path MTU of the port, in bytes; 0 if unknown. */
   readonly pathMtu: number
-  /** Its link; undefined if unknown. */
+  /** The port's link; undefined if unknown. */
   readonly link?: LinkName | undefined
-  /** The port's LID, on a link that has them. */
+  /** The port's LID, on InfiniBand and Omni-Path. */
   readonly lid?: number
 }
 
-/** Fields of every object with events: its number, and its handle. */
-export interface SourceName {
-  readonly number: number
+/** Fields of every object with events. */
+export interface SourceIdentity {
+  /** The attribute with which the object was created; its events carry it. */
+  readonly userHandle: number
   readonly cls: ObjectClass
   readonly handle: number
 }
@@ -54,18 +56,17 @@ export interface SourceName {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** Objects with events, by number; undefined while one is being created. */
+  /** Objects with events, by user handle; undefined while one is being created. */
   readonly sources: Map<number, Disposable | undefined>
-  readonly path: PathFacts
-  /** Runs many plans, all or none. Throws RdmaError. */
+  readonly path: LocalPath
   readonly makeAll: MakeAll
-  /** Set only for a checked device. */
-  readonly checked: Checked | undefined
+  /** Set only for a checked device (`open({ check })`). */
+  readonly check: DeviceCheck | undefined
 }
 
-/** Members of every object of the library, see verbs-object.ts. */
-export interface HeldObject {
-  readonly kit: DeviceContext
+/** Members of every `VerbsObject`. */
+export interface LibraryObject {
+  readonly context: DeviceContext
   handle: number
   isOpen: boolean
 }
@@ -76,150 +77,148 @@ export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
 export interface Plan<T> {
   readonly class: ObjectClass
   readonly args: AnyValues
-  /** For refusals: the options' names by attribute. */
+  /** The names of the options by attribute, for refusals. */
   readonly options?: OptionNames
-  made(answered: Answered<AnyValues>): T
-  /** The object will not be created. */
-  failed(): void
+  /** Converts the result of `create`. */
+  onSuccess(result: CallResult<AnyValues>): T
+  /** Releases what the plan holds: no object was created. */
+  onFailure(): void
 }
 
 const nothing = (): void => {}
 
-/** A plan whose arguments and answer follow the class's declaration. */
+/** A plan whose arguments and result follow the class's declaration. */
 export const plan = <C extends ObjectClass, T>(
   cls: C,
   args: In<C['methods']['create']>,
-  made: (answered: Answered<Out<C['methods']['create']>>) => T,
-  failed: () => void = nothing,
+  onSuccess: (result: CallResult<Out<C['methods']['create']>>) => T,
+  onFailure: () => void = nothing,
   options?: OptionNames,
 ): Plan<T> => ({
   class: cls,
   ...(options && { options }),
   args: args as AnyValues,
-  made: answered => made(answered as Answered<Out<C['methods']['create']>>),
-  failed,
+  onSuccess: result => onSuccess(result as CallResult<Out<C['methods']['create']>>),
+  onFailure,
 })
 
 /** Runs a plan. Throws RdmaError. */
-export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options, made, failed }: Plan<T>): T => {
-  let answered: Answered<AnyValues>
+export const make = <T>(
+  { carrier }: DeviceContext,
+  { class: cls, args, options, onSuccess, onFailure }: Plan<T>,
+): T => {
+  let result: CallResult<AnyValues>
   try {
-    answered = carrier.call(cls, 'create', 0, args)
+    result = carrier.call(cls, 'create', 0, args)
   } catch (error) {
-    failed()
+    onFailure()
     throw nameOptions(error, options)
   }
-  return made(answered)
+  return onSuccess(result)
 }
 
 /** Runs a plan of an asynchronous driver. Rejects with RdmaError, or the signal's reason. */
 export const makeAsync = async <T>(
   { carrier }: DeviceContext,
-  { class: cls, args, made, failed }: Plan<T>,
+  { class: cls, args, onSuccess, onFailure }: Plan<T>,
   signal: AbortSignal | undefined,
 ): Promise<T> => {
-  let answered: Answered<AnyValues>
+  let result: CallResult<AnyValues>
   try {
-    answered = await carrier.callAsync(cls, 'create', 0, args, signal)
+    result = await carrier.callAsync(cls, 'create', 0, args, signal)
   } catch (error) {
-    failed()
+    onFailure()
     throw error
   }
-  return made(answered)
+  return onSuccess(result)
 }
 
-/** A number for an object with events; `is` assigns the object once it exists, `forget` releases the number. */
+/** The user handle of a new object with events: the object is assigned to it once it exists. */
 export interface EventSource {
-  readonly number: number
-  is<T extends Disposable & Named>(object: T): T
-  forget(): void
+  readonly userHandle: number
+  /** Makes `object` the source of the events with this user handle; returns it. */
+  assign<T extends Disposable & Named>(object: T): T
+  /** Releases the user handle: the object was closed, or not created. */
+  release(): void
 }
 
 export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClass): EventSource => {
-  const number = waiters.add()
+  const userHandle = waiters.add()
   return {
-    number,
-    is(object) {
-      sources.set(number, object)
-      return 'cls' in object ? object : Object.assign(object, { number, cls })
+    userHandle,
+    assign(object) {
+      sources.set(userHandle, object)
+      return 'cls' in object ? object : Object.assign(object, { userHandle, cls })
     },
-    forget: () => waiters.remove(number),
+    release: () => waiters.remove(userHandle),
   }
 }
 
-/** Number, class and handle of an object with events; undefined if it does not belong to this device. */
-export const sourceName = ({ sources }: DeviceContext, object: object): SourceName | undefined => {
-  const { number = 0 } = object as Partial<SourceName>
-  return sources.get(number) === object ? (object as SourceName) : undefined
+/** User handle, class and handle of an object with events; undefined if it does not belong to this device. */
+export const sourceIdentity = ({ sources }: DeviceContext, object: object): SourceIdentity | undefined => {
+  const { userHandle = 0 } = object as Partial<SourceIdentity>
+  return sources.get(userHandle) === object ? (object as SourceIdentity) : undefined
 }
 
-/** The property in which an object without events stores its device state; undefined once it is closed. */
+/** The property in which an `ObjectOf` without events stores its device's context; undefined once it is closed. */
 const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined
 }
-const OWN = 'use what was made by the same open()'
+const SAME_DEVICE_HINT = 'use objects that were created on the device that open() returned'
 
 /**
  * Checks that `object` is open and belongs to this device: on another device, or after its close, its handle would be
- * another object's. The device checks planned objects and plain handles.
+ * another object's. Objects that a chain plans, and plain `{ handle }`s, pass: the device checks their handles.
  */
-export const checkOwn = (kit: DeviceContext, call: string, option: string, object: Named | undefined): void => {
+export const checkObject = (context: DeviceContext, call: string, option: string, object: Named | undefined): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
-  if (typeof object?.handle !== 'number') throw invalidArgument(call, `${option} is not an object of a device`, OWN)
-  const { number, kit: its, isOpen } = object as Partial<SourceName & HeldObject>
-  const isOwn =
-    its !== undefined
-      ? its === kit && isOpen === true
+  if (typeof object?.handle !== 'number')
+    throw invalidArgument(call, `${option} is not an object of a device`, SAME_DEVICE_HINT)
+  const { userHandle, context: ownContext, isOpen } = object as Partial<SourceIdentity & LibraryObject>
+  const isValid =
+    ownContext !== undefined
+      ? ownContext === context && isOpen === true
       : OWNER in object
-        ? object[OWNER] === kit
-        : number === undefined || kit.sources.get(number) === (object as unknown)
-  if (!isOwn) throw invalidArgument(call, `${option} is closed or of another device`, OWN)
+        ? object[OWNER] === context
+        : userHandle === undefined || context.sources.get(userHandle) === (object as unknown)
+  if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
-/** Whether it is an object of this device with its own methods. */
-export const isNativeObject = (kit: DeviceContext, object: object): boolean =>
-  OWNER in object || sourceName(kit, object) !== undefined
+/** Whether `object` is an `ObjectOf` of this device. */
+export const isObjectOf = (context: DeviceContext, object: object): boolean =>
+  OWNER in object || sourceIdentity(context, object) !== undefined
 
-/** Assigns `object` to this device; objects without events are not among the sources. */
-export const adopt = <T extends object>(kit: DeviceContext, object: T): T => Object.assign(object, { [OWNER]: kit })
+/** Records that `object`, which has no events, belongs to this device; returns it. */
+export const setOwner = <T extends object>(context: DeviceContext, object: T): T =>
+  Object.assign(object, { [OWNER]: context })
 
-/** Marks it as closed. */
-export const markEnded = (object: object): void => {
+/** Records that the object is closed. */
+export const clearOwner = (object: object): void => {
   ;(object as Owned)[OWNER] = undefined
 }
 
-const isGone = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
+/** EIO: the device was removed, and its objects with it. */
+const isRemovalError = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
 /** Makes a call that destroys an object; does nothing if the device was removed. */
 export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()
   } catch (error) {
-    if (!isGone(error)) throw error
+    if (!isRemovalError(error)) throw error
   }
 }
 
-/** Destroys an object. Throws RdmaError EBUSY while it is in use. */
+/** Destroys an object; does nothing if the device was removed. Throws RdmaError EBUSY while the object is in use. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {}))
 
-/** Destroys an object of an asynchronous driver. Rejects with RdmaError. */
+/** `destroy` for an object of an asynchronous driver. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {
   try {
     await carrier.callAsync(cls, 'destroy', handle, {})
   } catch (error) {
-    if (!isGone(error)) throw error
-  }
-}
-
-/** A function that destroys an object once; later calls do nothing. It throws RdmaError EBUSY while it is in use. */
-export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {
-  let open = true
-  return (): void => {
-    if (!open) return
-    destroy(carrier, cls, handle)
-    open = false
-    closed()
+    if (!isRemovalError(error)) throw error
   }
 }

@@ -1,43 +1,44 @@
 /*
- * The program's side of the rings shared with a device, in either layout (spec/drivers/ring-layout.ts): it produces
- * requests and consumes completions. If the device is in another process, index accesses are ordered against the
- * elements (`loadIndex`).
+ * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts): the
+ * program produces requests and consumes completions. `loadIndex` and `storeIndex` order the accesses to the index of a
+ * ring before or after those to its elements where the device is in another process.
  */
 import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../spec/drivers/ring-layout.ts'
-import type { Carrier, RingPlace } from './carrier.ts'
+import type { Carrier, MmapInfo } from './carrier.ts'
 
 export interface ProgramRing {
   readonly view: DataView
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** In elements: all slots if stored indices only count up (layout `counting`), otherwise one less. */
+  /** Elements that fit: all slots if stored indices only count up (layout `counting`), otherwise one less. */
   readonly capacity: number
   /** Mask from an index to its slot. */
   readonly mask: number
-  /** Mask from an index to its stored value. */
+  /** Mask from an index to the value that is stored for the device. */
   readonly wrap: number
+  /** Log2 of the bytes of an element. */
   readonly log2: number
-  /** Byte offset of the first element, word offsets of the indices. */
+  /** Byte offset of the first element in `bytes` and `view`. */
   readonly data: number
+  /** Offsets of the producer's and the consumer's index in `words`. */
   readonly producer: number
   readonly consumer: number
-  /** Our own index, not masked: it only counts up. */
+  /** The program's index (producer of requests, consumer of completions), not masked: it only counts up. */
   index: number
 }
 
-/**
- * Position of a ring, as objects keep it: two Numbers, smaller than the ring record that a call returns. NOWHERE: none.
- */
-const NOWHERE = -1
-export const placeAt = (at: number, size: number): RingPlace | undefined =>
-  at === NOWHERE ? undefined : { offset: BigInt(at), size }
-export const offsetOf = (place: RingPlace | undefined): number => (place === undefined ? NOWHERE : Number(place.offset))
+const NO_OFFSET = -1
+/** The ring at an offset that `offsetOf` returned: queue pairs keep two numbers instead of the larger record. */
+export const mmapInfoOf = (offset: number, size: number): MmapInfo | undefined =>
+  offset === NO_OFFSET ? undefined : { offset: BigInt(offset), size }
+/** The offset of a ring as a number; -1 without a ring. */
+export const offsetOf = (info: MmapInfo | undefined): number => (info === undefined ? NO_OFFSET : Number(info.offset))
 
-/** A new ring; this side starts at its beginning. */
-export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
+/** Maps a ring whose indices are 0. */
+export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
   const { header, counting } = layout
-  const { head, data, bytes, view, words } = ring(place)
+  const { head, data, bytes, view, words } = ring(info)
   const mask = view.getUint32(head + header.INDEX_MASK, true)
   return {
     view,
@@ -55,20 +56,21 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
   }
 }
 
-/** A ring that already has requests; this side continues behind them. */
-export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
-  const ring = programRing(carrier, place)
+/** Maps a ring that already has requests; the program continues behind them. */
+export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo): ProgramRing => {
+  const ring = programRing(carrier, info)
   ring.index = loadIndex(ring.layout, ring.words, ring.producer)
   return ring
 }
 
-const none = new ArrayBuffer(8)
+/** The producer's and the consumer's index, both 0. */
+const emptyHeader = new ArrayBuffer(8)
 
-/** Stands for a queue of size 0. */
+/** A ring of capacity 0: of a queue without requests, of a driver without rings, or of a closed queue. */
 export const noProgramRing = (layout: RingLayout): ProgramRing => ({
-  view: new DataView(none),
-  bytes: new Uint8Array(none),
-  words: new Int32Array(none),
+  view: new DataView(emptyHeader),
+  bytes: new Uint8Array(emptyHeader),
+  words: new Int32Array(emptyHeader),
   layout,
   capacity: 0,
   mask: 0,
@@ -80,9 +82,9 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** The ring that a call returned, or none: a driver may lack rings, or rings of this kind. */
-export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
-  place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
+/** Maps the ring that a creation returned; `noProgramRing` if the driver returned none. */
+export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, info: MmapInfo | undefined): ProgramRing =>
+  info === undefined ? noProgramRing(carrier.layout) : programRing(carrier, info)
 
 /** Byte offset of the next request; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
@@ -100,7 +102,7 @@ export const produce = (ring: ProgramRing): void => {
 export const outstandingRequests = (ring: ProgramRing): number =>
   (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
 
-/** Byte offset of the oldest completion; -1 if there is none. */
+/** Byte offset of the oldest unread completion; -1 if there is none. */
 export const oldestCompletion = (ring: ProgramRing): number =>
   loadIndex(ring.layout, ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
@@ -116,7 +118,7 @@ export const consume = (ring: ProgramRing): void => {
   storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
-/** Starts at slot 0 again: the device has done so when the queue pair was moved to RESET. */
+/** Sets the program's index to 0, as the device did with both stored indices when the queue pair was moved to RESET. */
 export const restart = (ring: ProgramRing): void => {
   ring.index = 0
 }

@@ -1,6 +1,6 @@
 /*
- * The system-wide device for a program (R13, R18): lists the devices of a network in this process or of a daemon, with
- * what is needed to choose one, and reports those that are added or removed.
+ * The system-wide device in the library (R13, R18): lists the devices of a network in this process or of a daemon, with
+ * the properties by which a program chooses one, and reports devices that are added or removed.
  */
 import { resolve } from 'node:path'
 import { addEventHandler } from '../core/devices/clients.ts'
@@ -37,17 +37,17 @@ export type NodeTypeName = keyof typeof NodeType.values
 export interface DeviceEntry {
   /** Its name. */
   readonly name: string
-  /** N of uverbsN. A later device may get the number of a removed one. */
+  /** N of uverbsN. A new device may get the number of a removed one. */
   readonly index: number
   /** Name of its driver. */
   readonly driver: string
   /** rdma_driver_id of Linux. */
   readonly driverId: number
-  /** ibv_node_type by name. */
+  /** ibv_node_type by name; undefined for a type that this release does not know. */
   readonly nodeType: NodeTypeName | undefined
   /** Number of ports. */
   readonly ports: number
-  /** In sysfs format: four groups of four digits. */
+  /** As sysfs has it: four groups of four hexadecimal digits, '0200:00ff:fe00:0001'. */
   readonly nodeGuid: string
   /** Version of Linux's uverbs ABI. */
   readonly uverbsAbi: number
@@ -61,37 +61,37 @@ export interface DeviceEntry {
 export interface DeviceChange {
   /** Whether it was added or removed. */
   readonly type: 'added' | 'removed'
-  /** Its number in the system. */
+  /** As `DeviceEntry.index`. */
   readonly index: number
 }
 
 /** The system-wide device: the list of devices. */
 export interface System extends Disposable {
-  /** The current devices, by number. */
+  /** The current devices, in the order of `index`. Throws RdmaError EIO after `close`. */
   devices(): readonly DeviceEntry[]
   /**
-   * A device's own description of its classes; without a name the system-wide device's. Throws RdmaError ENODEV if no
-   * device has the name.
+   * The classes of the device with this name, as the device describes them; without a name those of the system-wide
+   * device. Throws RdmaError ENODEV if no device has the name.
    */
   interface(name?: string): readonly ObjectClass[]
   /**
-   * Calls `handler` for each device that is added or removed, until the returned function is called; does not keep the
-   * process alive. `devices` has earlier changes.
+   * Calls `handler` for each device that is added or removed from now on, until the returned function is called. Does
+   * not keep the process alive.
    */
   onChange(handler: (change: DeviceChange) => void): () => void
   /** Closes it. */
   close(): void
 }
 
-/** Options of `openSystem`. */
+/** Options of `openSystem`; exactly one of them. */
 export interface SystemOptions {
   /** A network in this process. */
   readonly network?: Network
-  /** The daemon at this path; `true`: the one under which the program runs, or else the user's own. */
+  /** The daemon at this path; `true`: the daemon under which the program runs, or else the user's own. */
   readonly socket?: string | true
 }
 
-// ---- access ----
+// ---- access to the device, in this process or in a daemon ----
 
 type Description = Out<typeof Interface.methods.query>
 
@@ -101,9 +101,10 @@ interface SystemAccess {
   describe(device: DeviceEntry): Description
   close(): void
 }
+/** Called with each event of the system-wide device: its type (AsyncEventType), and the index of the device. */
 type Report = (type: number, index: number) => void
 
-const reachHere = (network: LocalNetwork, report: Report): SystemAccess => {
+const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
   const caller = callerWithoutMemory('the library')
@@ -113,11 +114,11 @@ const reachHere = (network: LocalNetwork, report: Report): SystemAccess => {
       rethrow(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
     describe: ({ name }) =>
       rethrow('interface.query', () => {
-        const one = openContext(network.core.devices.get(name) as Device, { opened: true })
+        const temporary = openContext(network.core.devices.get(name) as Device, { opened: true })
         try {
-          return invokeNow(one, Interface, 'query', 0, {}, caller).out
+          return invokeNow(temporary, Interface, 'query', 0, {}, caller).out
         } finally {
-          closeContext(one)
+          closeContext(temporary)
         }
       }),
     close() {
@@ -127,25 +128,25 @@ const reachHere = (network: LocalNetwork, report: Report): SystemAccess => {
   }
 }
 
-/** A context on a device node of a daemon. */
+/** Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. */
 const openNode = (session: Session, node: number, name: string) => {
-  const { reply, fds } = session.ask('open', (to, from) => writeRequest(to, 'OPEN', from, { node }))
-  if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]!) }
+  const { reply, fds } = session.ask('open', (buffer, header) => writeRequest(buffer, 'OPEN', header, { node }))
+  if (reply.error === 0) return { fds, makeCall: createCalls(session, reply.context, fds[0]!) }
   for (const fd of fds) close(fd)
   throw refusal(errnoName(reply.error), reply.error, 'open', `the daemon at ${session.socket} does not open ${name}`)
 }
 
-const describeThere = (session: Session, { index, name, classes }: DeviceEntry): Description => {
-  const { fds, send } = openNode(session, index, `device ${name}`)
+const describeDaemonDevice = (session: Session, { index, name, classes }: DeviceEntry): Description => {
+  const { fds, makeCall } = openNode(session, index, `device ${name}`)
   try {
-    if (classes.includes(DeviceClass.id)) send(DeviceClass, 'open', 0, {})
-    return send(Interface, 'query', 0, {}).out as Description
+    if (classes.includes(DeviceClass.id)) makeCall(DeviceClass, 'open', 0, {})
+    return makeCall(Interface, 'query', 0, {}).out as Description
   } finally {
     for (const fd of fds) close(fd)
   }
 }
 
-const reachThere = (socket: string, report: Report): SystemAccess => {
+const accessDaemon = (socket: string, report: Report): SystemAccess => {
   const session = joinDaemon(socket)
   const fds: number[] = []
   let events: Watch | undefined
@@ -155,16 +156,17 @@ const reachThere = (socket: string, report: Report): SystemAccess => {
     session.leave()
   }
   try {
-    const { fds: passed, send } = openNode(session, SYSTEM_NODE, 'the system-wide device')
-    fds.push(...passed)
-    const { object: channel } = send(AsyncFd, 'create', 0, {})
+    const { fds: contextFds, makeCall } = openNode(session, SYSTEM_NODE, 'the system-wide device')
+    fds.push(...contextFds)
+    const { object: channel } = makeCall(AsyncFd, 'create', 0, {})
     fds.push(channel)
+    // struct ib_uverbs_async_event_desc: u64 element (the index of the device), u32 event_type.
     const take = (record: DataView): void => report(record.getUint32(8, true), record.getUint32(0, true))
     events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
     events.unref()
     return {
-      call: (cls, method) => send(cls, method, 0, {}).out,
-      describe: device => describeThere(session, device),
+      call: (cls, method) => makeCall(cls, method, 0, {}).out,
+      describe: device => describeDaemonDevice(session, device),
       close: end,
     }
   } catch (error) {
@@ -178,6 +180,7 @@ const reachThere = (socket: string, report: Report): SystemAccess => {
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const nodeTypes = Object.entries(NodeType.values) as [NodeTypeName, number][]
 const decoder = new TextDecoder()
+/** The text of a field that is padded with zeros. */
 const text = (bytes: Uint8Array): string => decoder.decode(bytes).replace(/\0+$/, '')
 const guidText = (bytes: Uint8Array): string =>
   Array.from({ length: bytes.length / 2 }, (_, i) =>
@@ -193,7 +196,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
   if ((network === undefined) === (socket === undefined))
     throw invalidArgument(
       'open',
-      'say whose devices: those of a network of this process, or those of the daemon at socket',
+      'pass either network or socket: they name the network, or the daemon, whose devices are listed',
     )
   const handlers = new Set<(change: DeviceChange) => void>()
   const report: Report = (type, index) => {
@@ -205,19 +208,19 @@ export const openSystem = (options: SystemOptions = {}): System => {
     })
   }
   const path = socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket ?? '')
-  const reach = network === undefined ? reachThere(path, report) : reachHere(network as LocalNetwork, report)
-  let open = true
+  const access = network === undefined ? accessDaemon(path, report) : accessNetwork(network as LocalNetwork, report)
+  let isOpen = true
   const call = (cls: ObjectClass, method: string): AnyValues => {
-    if (!open) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')
-    return reach.call(cls, method)
+    if (!isOpen) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')
+    return access.call(cls, method)
   }
   const end = (): void => {
-    if (!open) return
-    open = false
+    if (!isOpen) return
+    isOpen = false
     handlers.clear()
-    reach.close()
+    access.close()
   }
-  const listed = (): readonly DeviceEntry[] => {
+  const listDevices = (): readonly DeviceEntry[] => {
     const { devices, classes } = call(SystemClass, 'query') as Out<typeof SystemClass.methods.query>
     return devices.map(({ name, driver, nodeType, nodeGuid, ...rest }) => ({
       name: text(name),
@@ -229,26 +232,27 @@ export const openSystem = (options: SystemOptions = {}): System => {
     }))
   }
   const system: System = {
-    devices: listed,
+    devices: listDevices,
     interface(name) {
       if (name === undefined) return declare(call(Interface, 'query') as Description)
       checkText('system.interface', 'name', name)
-      const found = listed()
-      const device = found.find(one => one.name === name)
-      if (device !== undefined) return declare(reach.describe(device))
-      const names = found.map(one => one.name).join(', ') || 'none'
+      const entries = listDevices()
+      const device = entries.find(entry => entry.name === name)
+      if (device !== undefined) return declare(access.describe(device))
+      const names = entries.map(entry => entry.name).join(', ') || 'none'
       throw refused('ENODEV', 'open', `there is no device ${name}; there are: ${names}`)
     },
     onChange(handler) {
-      const own = (change: DeviceChange): void => handler(change)
-      handlers.add(own)
+      // A function of its own, because the program may add the same handler twice.
+      const wrapper = (change: DeviceChange): void => handler(change)
+      handlers.add(wrapper)
       return () => {
-        handlers.delete(own)
+        handlers.delete(wrapper)
       }
     },
     close: end,
     [Symbol.dispose]: end,
   }
-  showAs(system, 'System', () => ({ devices: orElse(() => listed().map(({ name }) => name), []) }))
+  showAs(system, 'System', () => ({ devices: orElse(() => listDevices().map(({ name }) => name), []) }))
   return system
 }

@@ -48,8 +48,8 @@ test('devices of this process are listed, with events as they are added and remo
 test('the system-wide device names the owner of its devices, and reports no events once it is closed', () => {
   const refused = (body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
-  refused(() => openSystem({}), 'EINVAL', /say whose devices/)
-  refused(() => openSystem({ network: createNetwork(), socket: '/x' }), 'EINVAL', /say whose devices/)
+  refused(() => openSystem({}), 'EINVAL', /pass either network or socket/)
+  refused(() => openSystem({ network: createNetwork(), socket: '/x' }), 'EINVAL', /pass either network or socket/)
   const system = openSystem({ network: createNetwork() })
   refused(() => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
   system.close()

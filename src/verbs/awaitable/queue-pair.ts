@@ -1,6 +1,7 @@
 /*
- * Queue pairs whose requests return promises: they are created without completion queues, because each owns one. Their
- * methods are those of the type's table; each posts the request with an id of its own.
+ * Queue pairs whose requests return promises. The program creates them without completion queues: each has one of its
+ * own. Their class wraps the posting methods of the class with a `sendCq` (`awaitable`): each request gets an id, by
+ * which its completion resolves the promise.
  */
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
@@ -11,16 +12,16 @@ import { type DeviceContext, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
-/** Options that make no sense for a request with a promise. */
-type PlainOnly = 'id' | 'signaled'
-/** Options of a request with a promise. */
-export interface AwaitedOptions extends Omit<SendOptions, PlainOnly> {}
+/** Options of requests that the library sets where requests return promises. */
+type ReservedOption = 'id' | 'signaled'
+/** Options of a request that returns a promise. */
+export interface AwaitedOptions extends Omit<SendOptions, ReservedOption> {}
 /** Options of a message. */
 export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions {}
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** Options without those that name queues of the program. */
+/** The options of a queue pair without those about queues that the program creates. */
 export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
@@ -28,9 +29,9 @@ export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'
  * if nothing was posted or the queue pair is closed.
  */
 export interface AwaitableQueuePair extends BareQueuePair {
-  /** The largest inline payload, bytes. */
+  /** Maximum inline data in bytes. */
   readonly maxInlineData: number
-  /** Number of incomplete sends. */
+  /** Number of sends whose promises are not settled. */
   readonly pending: number
   /** Posts a receive; resolves when a message has arrived in it. Rejects with ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
@@ -40,10 +41,10 @@ export interface AwaitableQueuePair extends BareQueuePair {
   close(): void
 }
 
-type Post = (this: QueuedQp, ...args: unknown[]) => unknown
+type PostMethod = (this: QueuedQp, ...args: unknown[]) => unknown
 type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T }
 
-const plainOnly: readonly PlainOnly[] = ['id', 'signaled']
+const reservedOptions: readonly ReservedOption[] = ['id', 'signaled']
 
 /** Calls `make` and turns its exceptions into rejections. */
 const promising = <T>(make: () => Promise<T>): Promise<T> => {
@@ -54,24 +55,28 @@ const promising = <T>(make: () => Promise<T>): Promise<T> => {
   }
 }
 
-/** Wraps a posting method: it returns a promise for the completion. `at`: index of the options among its arguments. */
-const promised = (name: string, post: Post, at: number) => {
+/**
+ * Wraps a posting method: the new method returns a promise for the completion. `optionsIndex`: index of the options
+ * among its arguments.
+ */
+const promised = (name: string, post: PostMethod, optionsIndex: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
     return promising(() => {
-      if (this?.kit === undefined) throw detached(call)
-      if (args[at] !== undefined) checkAwaited(call, args[at])
+      if (this?.context === undefined) throw detached(call)
+      if (args[optionsIndex] !== undefined) refuseReservedOptions(call, args[optionsIndex])
       return this.promises.request(call, 'send', id => {
-        args[at] = { ...(args[at] as object | undefined), id }
+        args[optionsIndex] = { ...(args[optionsIndex] as object | undefined), id }
         return post.apply(this, args)
       })
     })
   }
 }
 
-const checkAwaited = (call: string, options: unknown): void => {
+/** Throws RdmaError EINVAL for `id` and `signaled`, and for options that are not an object. */
+const refuseReservedOptions = (call: string, options: unknown): void => {
   if (typeof options !== 'object' || options === null) checkOptions(call, 'options', options as object, {})
-  const option = plainOnly.find(name => Object.hasOwn(options as object, name))
+  const option = reservedOptions.find(name => Object.hasOwn(options as object, name))
   if (option !== undefined)
     throw invalidArgument(
       call,
@@ -87,7 +92,7 @@ interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
 }
 
-/** The class of a type whose requests return promises; `T`: its interface. */
+/** A subclass of `Plain` whose `requests` return promises; `T`: its interface. */
 export const awaitable = <T extends AwaitableQueuePair>(
   Plain: QpConstructor<QueuedQp>,
   requests: PromisedRequests,
@@ -102,7 +107,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
     override receive(local?: Slice | readonly Slice[]): Promise<unknown> {
       return promising(() => {
-        if (this?.kit === undefined) throw detached('qp.receive')
+        if (this?.context === undefined) throw detached('qp.receive')
         return this.promises.request('qp.receive', 'receive', id => super.receive(local, id))
       })
     }
@@ -123,34 +128,38 @@ export const awaitable = <T extends AwaitableQueuePair>(
       this.promises.close()
     }
   }
-  const plain = Plain.prototype as object as Readonly<Record<string, Post>>
-  for (const [name, at] of Object.entries(requests))
-    Object.defineProperty(Awaitable.prototype, name, { value: promised(name, plain[name]!, at), configurable: true })
+  const methods = Plain.prototype as object as Readonly<Record<string, PostMethod>>
+  for (const [name, optionsIndex] of Object.entries(requests))
+    Object.defineProperty(Awaitable.prototype, name, {
+      value: promised(name, methods[name]!, optionsIndex),
+      configurable: true,
+    })
   return Awaitable as object as QpConstructor<QueuedQp & T>
 }
 
-const DEPTH = 16
+/** Default of `maxSendWr` and `maxRecvWr`. */
+const DEFAULT_DEPTH = 16
 
 /**
- * Creates a queue pair, with a completion queue that has room for all its requests. `optionNames`: the options of the
- * type with a `sendCq`.
+ * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
+ * `optionNames`: the options of the type with a `sendCq`; `planWith`: the plan of the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
-  kit: DeviceContext,
+  context: DeviceContext,
   call: string,
   options: WithoutQueues<O> | undefined,
   optionNames: KnownOptions<O>,
   planWith: (options: WithoutQueues<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
-  const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...own } = optionNames as KnownOptions<QueuePairOptions>
-  const given = options ?? ({} as WithoutQueues<O>)
-  checkOptions(call, 'options', given, own)
-  const { maxSendWr: send = DEPTH, maxRecvWr: receive = DEPTH } = given as Partial<QueuePairOptions>
-  const cq = make(kit, cqPlan(kit, { entries: Math.max(1, Number(send) + Number(receive)) }))
-  kit.checked?.posts.pollsForPromises?.(cq.handle)
+  const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...known } = optionNames as KnownOptions<QueuePairOptions>
+  const qpOptions = options ?? ({} as WithoutQueues<O>)
+  checkOptions(call, 'options', qpOptions, known)
+  const { maxSendWr: send = DEFAULT_DEPTH, maxRecvWr: receive = DEFAULT_DEPTH } = qpOptions as Partial<QueuePairOptions>
+  const cq = make(context, cqPlan(context, { entries: Math.max(1, Number(send) + Number(receive)) }))
+  context.check?.posts.pollsForPromises?.(cq.handle)
   try {
-    const qp = make(kit, planWith({ ...given, sendCq: cq }))
-    const explain = (id: number): string | undefined => kit.carrier.explain?.(qp.qpn, id)
+    const qp = make(context, planWith({ ...qpOptions, sendCq: cq }))
+    const explain = (id: number): string | undefined => context.carrier.explain?.(qp.qpn, id)
     return Object.assign(qp, { promises: new RequestPromises(cq, { send, receive }, explain) })
   } catch (error) {
     cq.close()

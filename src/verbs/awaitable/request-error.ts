@@ -6,7 +6,7 @@ import { Errno, type ErrnoName } from '../../spec/errno.ts'
 import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
 import { RdmaError, recognizeCopies } from '../error.ts'
 
-/** The errno of a status, where it is not EIO. */
+/** The errno of a status; EIO for the others. */
 const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   LOC_PROT_ERR: 'EACCES',
   LOC_ACCESS_ERR: 'EACCES',
@@ -19,41 +19,41 @@ const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   WR_FLUSH_ERR: 'ECANCELED',
 }
 
-/** The sentence of a cause, without arguments. */
+/** The text of a cause, with '…' in place of its arguments. */
 const generalText = (cause: CauseName | undefined): string =>
   cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
 
 const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect() start again'
 
-/** A request was posted and completed in error. */
+/** The request completed in error. */
 export class RequestError extends RdmaError {
   /** 'RequestError'. */
   override readonly name: string = 'RequestError'
   /**
-   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR' after the failure of an earlier request.
+   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' if an earlier request has failed.
    */
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
   readonly opcode: OpcodeName
   /**
-   * Name of the cause (docs/reference/vendor-errors.md); for a request that the peer refused, the peer's cause if
-   * known.
+   * Name of the cause (docs/reference/vendor-errors.md). If the peer refused the request, the peer's cause, provided
+   * that it is known; undefined if no cause is known.
    */
   override readonly cause: CauseName | undefined
   /** Number of the cause, as `Completion.vendorError`. */
   readonly vendorError: number
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
-  /** The failure that moved the queue pair to ERR, if that was the failure of another request. */
+  /** With WR_FLUSH_ERR: the error of the earlier request whose failure moved the queue pair to ERR. */
   readonly earlier: RequestError | undefined
 
-  /** `peerCause`: the text of the peer's cause, if it is known. */
-  constructor(call: string, wc: Completion, peerCause: string | undefined, earlier: RequestError | undefined) {
+  /** `explanation`: see `Carrier.explain`. */
+  constructor(call: string, wc: Completion, explanation: string | undefined, earlier: RequestError | undefined) {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'
-    const why =
-      earlier === undefined ? (peerCause ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
-    super(code, Errno[code], call, `${status}: ${why}`, HINT)
+    const reason =
+      earlier === undefined ? (explanation ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
+    super(code, Errno[code], call, `${status}: ${reason}`, HINT)
     this.status = status
     this.opcode = opcode
     this.cause = cause

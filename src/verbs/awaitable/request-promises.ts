@@ -1,7 +1,7 @@
 /*
- * Promises for the requests of one queue pair: it owns the completion queue, takes completions while requests are
- * outstanding, and finds the request by the completion's id. A request counts until its completion was taken, so that
- * the completion queue cannot overflow.
+ * The promises for the requests of one queue pair, which has a completion queue of its own. While requests are
+ * outstanding, completions are polled, and the id of a completion finds the request whose promise it settles. A request
+ * counts as outstanding until its completion is polled, so that the completion queue cannot overflow.
  */
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
@@ -14,11 +14,11 @@ export interface CompletedRequest {
   readonly opcode: OpcodeName
   /** Bytes received or read. */
   readonly bytes: number
-  /** Of a received message: its immediate data. */
+  /** Of a received message: its immediate data, u32; undefined if it has none. */
   readonly immediate: number | undefined
-  /** Of a received message: the rkey that it invalidated. */
+  /** Of a received message: the rkey that it has invalidated; undefined if it has invalidated none. */
   readonly invalidated: number | undefined
-  /** Of a datagram: the sender's queue pair number. The first 40 bytes of the buffer are a GRH (`senderOf`). */
+  /** Of a received datagram: the sender's queue pair number. The buffer begins with a GRH of 40 bytes (`senderOf`). */
   readonly sourceQpn: number
 }
 
@@ -40,35 +40,38 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** An outstanding request, and its promise, which resolves with `answer`, or with the completion if it is undefined. */
-const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: unknown) => {
-  let one: Outstanding = { call, queue, resolve: ignore, reject: ignore }
+/** An outstanding request and its promise, which resolves with `value`, or with the completion if that is undefined. */
+const outstandingRequest = (call: string, queue: Outstanding['queue'], value: unknown) => {
+  let request: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {
-    one = {
+    request = {
       call,
       queue,
-      resolve: completed => resolve(answer ?? completed),
+      resolve: completed => resolve(value ?? completed),
       reject(error, isHandled) {
         if (isHandled) promise.catch(ignore)
         reject(error)
       },
     }
   })
-  return { one, promise }
+  return { request, promise }
 }
 
 export class RequestPromises {
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
-  /** Details of a request's failure beyond its completion. */
+  /** See `Carrier.explain`. */
   readonly #explain: (id: number) => string | undefined
+  /** By id. */
   readonly #outstanding = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
-  #last = 0
-  #isTaking = false
+  #lastId = 0
+  /** Whether `#poll` runs. */
+  #isPolling = false
   /** The failure that moved the queue pair to ERR. */
   #failure: RequestError | undefined
-  #drained: (() => void)[] = []
+  /** Resolve the promises of `drained`. */
+  #drainWaiters: (() => void)[] = []
 
   constructor(
     cq: CompletionQueue,
@@ -80,13 +83,15 @@ export class RequestPromises {
     this.#explain = explain
   }
 
+  /** Number of outstanding sends. */
   get sends(): number {
     return this.#counts.send
   }
 
   /**
-   * Posts a request with the id that `post` receives; resolves with the value that `post` returned, or with the
-   * completion if it returned undefined. Throws what `post` throws, and ENOMEM when the queue is full.
+   * Calls `post`, which posts a request with the passed id. When the request is complete, the promise resolves with the
+   * value that `post` has returned, or with the completion if that is undefined. Throws what `post` throws, and
+   * RdmaError ENOMEM when the queue is full.
    */
   request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
     if (this.#counts[queue] >= this.#depths[queue])
@@ -96,63 +101,64 @@ export class RequestPromises {
         `the ${queue} queue is full: ${this.#depths[queue]} requests are outstanding`,
         `await earlier ones first (requestWindow() does), or ask for a larger ${queue === 'send' ? 'maxSendWr' : 'maxRecvWr'}`,
       )
-    const id = ++this.#last
-    const answer = post(id)
+    const id = ++this.#lastId
+    const value = post(id)
     this.#counts[queue]++
-    const { one, promise } = outstandingRequest(call, queue, answer)
-    this.#outstanding.set(id, one)
-    if (!this.#isTaking) void this.#take()
+    const { request, promise } = outstandingRequest(call, queue, value)
+    this.#outstanding.set(id, request)
+    if (!this.#isPolling) void this.#poll()
     return promise
   }
 
   /** Resolves when no send is outstanding. */
   drained(): Promise<void> {
-    return this.#counts.send === 0 ? Promise.resolve() : new Promise(resolve => this.#drained.push(resolve))
+    return this.#counts.send === 0 ? Promise.resolve() : new Promise(resolve => this.#drainWaiters.push(resolve))
   }
 
-  /** Takes all available completions. */
+  /** Settles the requests whose completions are available. */
   settle(): void {
     while (this.#cq.poll()) this.#settleOne(this.#cq.completion)
   }
 
   /** Rejects all outstanding requests: the queue pair was reset or closed, so they get no completions. */
   cancel(reason: string): void {
-    for (const [id, one] of this.#outstanding) {
-      this.#end(id, one)
-      one.reject(refused('ECANCELED', one.call, reason), true)
+    for (const [id, request] of this.#outstanding) {
+      this.#remove(id, request)
+      request.reject(refused('ECANCELED', request.call, reason), true)
     }
     this.#failure = undefined
   }
 
-  /** The queue pair is closed. */
+  /** Cancels all requests and closes the completion queue: the queue pair is closed. */
   close(): void {
     this.cancel('the queue pair was closed before the request was complete')
     this.#cq.close()
   }
 
-  #end(id: number, { queue }: Outstanding): void {
+  #remove(id: number, { queue }: Outstanding): void {
     this.#outstanding.delete(id)
     if (--this.#counts[queue] > 0 || queue === 'receive') return
-    for (const resolve of this.#drained.splice(0)) resolve()
+    for (const resolve of this.#drainWaiters.splice(0)) resolve()
   }
 
   #settleOne(wc: Completion): void {
     const { id } = wc
-    const one = this.#outstanding.get(id)
-    if (one === undefined) return
-    this.#end(id, one)
+    const request = this.#outstanding.get(id)
+    if (request === undefined) return
+    this.#remove(id, request)
     if (wc.ok) {
-      one.resolve(copyOf(wc))
+      request.resolve(copyOf(wc))
       return
     }
     const isFlushed = wc.statusName === 'WR_FLUSH_ERR'
-    const error = new RequestError(one.call, wc, this.#explain(id), isFlushed ? this.#failure : undefined)
+    const error = new RequestError(request.call, wc, this.#explain(id), isFlushed ? this.#failure : undefined)
     this.#failure ??= error
-    one.reject(error, isFlushed)
+    request.reject(error, isFlushed)
   }
 
-  async #take(): Promise<void> {
-    this.#isTaking = true
+  /** Polls and waits until no request is outstanding. */
+  async #poll(): Promise<void> {
+    this.#isPolling = true
     try {
       for (;;) {
         this.settle()
@@ -162,7 +168,7 @@ export class RequestPromises {
     } catch {
       this.cancel('the device is closed or removed')
     } finally {
-      this.#isTaking = false
+      this.#isPolling = false
     }
   }
 }

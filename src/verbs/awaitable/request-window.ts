@@ -1,6 +1,6 @@
 /*
- * A bounded window of requests: adding a request waits while the window is full. Works with any function that returns a
- * promise; needed for a queue pair when a program posts more requests than its queues hold.
+ * A window of requests: at most `limit` are in flight, and adding another waits. For programs that post more requests
+ * than the queues of a queue pair hold; works with any function that returns a promise.
  */
 import { checkFunction, detached, formatValue, invalidArgument } from '../error.ts'
 
@@ -24,8 +24,8 @@ export class RequestWindow {
   }
 
   /**
-   * Calls `post` as soon as fewer than `limit` requests are in flight, and resolves then, without waiting for the
-   * request to complete. Rejects without posting, with the error of an earlier request, if one failed.
+   * Waits until fewer than `limit` requests are in flight, calls `post`, and resolves; it does not wait for the request
+   * to complete. If an earlier request has failed, it rejects with the error of that request and does not call `post`.
    */
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
@@ -45,7 +45,7 @@ export class RequestWindow {
     }
   }
 
-  /** Resolves when no request is in flight; rejects with the error of the first that failed. */
+  /** Waits until no request is in flight; rejects with the error of the first request that has failed. */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
     while (this.#inFlight > 0) await this.#change()
@@ -69,6 +69,7 @@ export class RequestWindow {
   }
 }
 
+/** Throws RdmaError EINVAL if a method is called without its window. */
 const checkWindow = (call: string, self: unknown): void => {
   if (!(self instanceof RequestWindow)) throw detached(call)
 }

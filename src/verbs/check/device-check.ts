@@ -1,8 +1,8 @@
 /*
- * Checked devices of this process (`open({ check })`): the checker of `userdma check`, with stacks of V8. Each network
- * has one checker, which sees the calls of all its checked devices; a finding belongs to the device that it names.
+ * Checked devices of this process (`open({ check })`): the checker of `userdma check`, with V8 stacks. Each network has
+ * one checker for all its checked devices; a finding belongs to the device that it names.
  *
- * Loaded with the first checked device only.
+ * This file and the checker are imported with the first checked device.
  */
 import { relative } from 'node:path'
 import type { Checker } from '../../check/checker.ts'
@@ -17,30 +17,31 @@ import { SCRATCH_BYTES } from '../../spec/check/requests.ts'
 import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { FindingsError } from '../error.ts'
-import { type Checked, pollWatch } from './checked.ts'
 import type { CheckOptions } from './options.ts'
-import { type Posts, watchPosts } from './posts.ts'
+import { createPostStacks, type PostStacks } from './posts.ts'
 import { createProgramLog, type ProgramLog } from './program-log.ts'
 import { captureStack } from './stacks.ts'
+import { type DeviceCheck, pollWatch } from './watch.ts'
 
-/** A checked device: its context, its posts and its findings. */
-interface Subject {
+/** A checked device. */
+interface CheckedDevice {
   readonly context: Context
-  readonly posts: Posts
+  readonly posts: PostStacks
   readonly options: CheckOptions
+  /** Its findings so far. */
   readonly found: Finding[]
 }
 
 interface NetworkCheck {
   readonly checker: Checker
   readonly log: ProgramLog
-  readonly subjects: Map<Context, Subject>
-  /** Those of all its devices. */
+  readonly devices: Map<Context, CheckedDevice>
+  /** The adapters in the options of all its devices. */
   readonly like: AdapterName[]
 }
 
-/** Whether the options ask for such findings. */
-const isWanted = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
+/** Whether the options `failOn`, `notes` and `ignore` let the finding be reported. */
+const isReported = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
   (notes || severity !== 'note') && !ignore.includes(id)
 
 const shortPath = (path: string): string => {
@@ -48,25 +49,26 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') ? path : short
 }
 
-/** File names have the form in which the command shows them. */
+/** Formats V8's frames as `userdma check` does: with paths relative to the current directory. */
 const v8Symbols: Symbols = {
   framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
 }
 
-const show = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
+const print = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
 
 const checks = new WeakMap<Core, NetworkCheck>()
 
-const checkOf = (core: Core): NetworkCheck => {
+/** The check of a network, created with its first checked device. */
+const networkCheck = (core: Core): NetworkCheck => {
   const known = checks.get(core)
   if (known !== undefined) return known
-  const subjects = new Map<Context, Subject>()
+  const devices = new Map<Context, CheckedDevice>()
   const like: AdapterName[] = []
   const report = (finding: Finding): void => {
-    for (const { context, options, found } of subjects.values())
-      if (context.device.name === finding.device && isWanted(finding, options)) {
+    for (const { context, options, found } of devices.values())
+      if (context.device.name === finding.device && isReported(finding, options)) {
         found.push(finding)
-        ;(options.onFinding ?? show)(finding)
+        ;(options.onFinding ?? print)(finding)
         return
       }
   }
@@ -77,51 +79,54 @@ const checkOf = (core: Core): NetworkCheck => {
   const checker: Checker = createChecker(core, report, {
     scratch: plainArena(SCRATCH_BYTES),
     now: nowMicroseconds,
-    watches: context => subjects.has(context),
+    watches: context => devices.has(context),
     program: () => undefined,
     callStack: captureStack,
-    postStack: (context, queue, number, wrId) => subjects.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
+    postStack: (context, queue, number, wrId) => devices.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
     like,
     events: log,
   })
-  const check = { checker, log, subjects, like }
+  const check = { checker, log, devices, like }
   checks.set(core, check)
   return check
 }
 
-/** Findings for which its close fails. */
-const failing = ({ found, options: { failOn = 'error' } }: Subject): readonly Finding[] =>
+/** The findings with which `device.close()` rejects (`failOn`). */
+const failures = ({ found, options: { failOn = 'error' } }: CheckedDevice): readonly Finding[] =>
   found.filter(({ severity }) => isFailure(severity, failOn))
 
-const unclosed = new Set<Subject>()
-let listens = false
+const openDevices = new Set<CheckedDevice>()
+let hasExitListener = false
 
-/** Ends the checks of devices that were never closed: their objects leak, and findings set the exit status. */
-const endAll = (status: number): void => {
+/**
+ * At the program's exit with status 0: closes the contexts of devices that are still open, which may lead to findings
+ * (leaked objects), and sets the exit status if there are findings.
+ */
+const onExit = (status: number): void => {
   if (status !== 0) return
-  for (const subject of unclosed) {
-    closeContext(subject.context)
-    if (failing(subject).length > 0) process.exitCode = FOUND_STATUS
+  for (const device of openDevices) {
+    closeContext(device.context)
+    if (failures(device).length > 0) process.exitCode = FOUND_STATUS
   }
 }
 
-/** Checks what the program does on a device from now on. */
-export const checkContext = (context: Context, options: CheckOptions): Checked => {
+/** Starts the check of a context. */
+export const checkContext = (context: Context, options: CheckOptions): DeviceCheck => {
   const { core, name } = context.device
-  const { checker, log, subjects, like } = checkOf(core)
+  const { checker, log, devices, like } = networkCheck(core)
   const { races = false, stacks = 'shared' } = options
   if (races) checker.races?.begin()
   for (const adapter of options.like ?? []) if (!like.includes(adapter)) like.push(adapter)
-  const posts = watchPosts(
+  const posts = createPostStacks(
     stacks,
     races ? (queue, number, wrId, stack) => log.post(context.id, queue, number, wrId, stack) : undefined,
   )
-  const subject: Subject = { context, posts, options, found: [] }
-  subjects.set(context, subject)
-  if (!listens && typeof process === 'object') process.on('exit', endAll)
-  listens = true
-  unclosed.add(subject)
-  const counted = (finding: Finding) => ({ ...finding, count: checker.counts[finding.number - 1] ?? 1 })
+  const device: CheckedDevice = { context, posts, options, found: [] }
+  devices.set(context, device)
+  if (!hasExitListener && typeof process === 'object') process.on('exit', onExit)
+  hasExitListener = true
+  openDevices.add(device)
+  const withCount = (finding: Finding) => ({ ...finding, count: checker.counts[finding.number - 1] ?? 1 })
   return {
     posts: {
       ...posts,
@@ -134,29 +139,34 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
           context: context.id,
           program: undefined,
           stack: captureStack()(),
-          ...{ queue, number, wrId: BigInt(wrId), error, state },
+          queue,
+          number,
+          wrId: BigInt(wrId),
+          error,
+          state,
         })
       },
     },
     get findings() {
       checker.races?.join()
-      return subject.found.map(counted)
+      return device.found.map(withCount)
     },
     get omissions() {
       return checker.omissions
     },
     end() {
       checker.races?.join()
-      if (subjects.size === 1 && options.onFinding === undefined)
+      // The omissions are those of the whole network: they are printed when its last checked device is closed.
+      if (devices.size === 1 && options.onFinding === undefined)
         for (const omission of checker.omissions) console.error(`userdma check: left out: ${omissionText(omission)}`)
-      subjects.delete(context)
-      unclosed.delete(subject)
-      const found = failing(subject).map(counted)
-      if (found.length > 0)
+      devices.delete(context)
+      openDevices.delete(device)
+      const findings = failures(device).map(withCount)
+      if (findings.length > 0)
         throw new FindingsError(
           name,
-          found,
-          found.map(one => findingText(one, v8Symbols)),
+          findings,
+          findings.map(finding => findingText(finding, v8Symbols)),
         )
     },
   }

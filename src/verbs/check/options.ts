@@ -1,5 +1,5 @@
 /*
- * Options of checked devices, the equivalents of options of `userdma check`.
+ * Options of checked devices; most are also options of the command `userdma check`.
  */
 import { type AdapterName, adapterNames } from '../../spec/check/adapters.ts'
 import { type Finding, type FindingId, failLimits, findingIds, type Severity } from '../../spec/check/findings.ts'
@@ -9,30 +9,30 @@ import { type StackSharing, stackSharings } from './posts.ts'
 
 /** Options of a checked device (`open({ check })`). */
 export interface CheckOptions {
-  /** Called with each finding once, instead of text on standard error. Must not call the device. */
+  /** Called once with each finding; without it the finding is printed to standard error. Must not call the device. */
   readonly onFinding?: (finding: Finding) => void
   /**
    * `device.close()` rejects with a `FindingsError` if there was a finding of this severity or a higher one; 'never':
    * it does not reject. Default: 'error'.
    */
   readonly failOn?: Severity | 'never'
-  /** Whether notes are findings too; default false. */
+  /** Whether findings of severity 'note' are reported too; default false, with `failOn: 'note'` true. */
   readonly notes?: boolean
-  /** Suppressed findings. */
+  /** Ids of findings that are not reported. */
   readonly ignore?: readonly FindingId[]
   /**
-   * Adapters: a call or request that works here and fails there is a finding, on all devices of the network
-   * (docs/reference/adapters.md).
+   * Names of RDMA adapters (docs/reference/adapters.md): a call or request that works here and would fail on one of
+   * them is a finding. Applies to all checked devices of the network.
    */
   readonly like?: readonly AdapterName[]
   /**
-   * Searches for races: requests that access the same bytes, one of them writing, without anything that orders them;
-   * default false.
+   * Searches for races: requests that access the same bytes in no defined order, at least one of them writing; default
+   * false.
    */
   readonly races?: boolean
   /**
-   * 'all': each request has the stack of its post. Default: 'shared', from the 257th request of a queue on, equal
-   * requests (opcode, flags, region) share stacks, which costs less.
+   * 'all': the stack of each post is captured. 'shared' (default), which costs less: from the 257th request of a queue
+   * on, equal requests (opcode, flags, region) share stacks.
    */
   readonly stacks?: StackSharing
 }
@@ -47,7 +47,7 @@ const names: KnownOptions<CheckOptions> = {
   stacks: true,
 }
 
-/** Throws RdmaError EINVAL. */
+/** The options of `check: true` or of an object. Throws RdmaError EINVAL for an invalid option. */
 export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
   if (check === true) return {}
   if (typeof check !== 'object' || check === null)

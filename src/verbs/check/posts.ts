@@ -1,17 +1,19 @@
 /*
- * Stacks of posts: a watched work queue keeps the stack of each post, by its slot in the ring.
+ * The stacks of posts on a checked device of this process: each work queue keeps the stack of the last post to each
+ * slot of its ring.
  */
 
 import type { Stack } from '../../spec/check/findings.ts'
 import { loadIndex } from '../../spec/drivers/ring-layout.ts'
 import { PostQueue } from '../../spec/session.ts'
-import type { RingPlace } from '../carrier.ts'
+import type { MmapInfo } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
-import { onPost, type PostWatch } from './checked.ts'
 import { sharingStacks } from './stack-sharing.ts'
 import { captureStack, type LazyStack } from './stacks.ts'
+import { onPost, type PostWatch } from './watch.ts'
 
-interface Watched {
+/** A work queue; `queue` and `number` as in `PostWatch`. */
+interface WatchedQueue {
   readonly queue: number
   readonly number: number
   readonly ring: ProgramRing
@@ -19,69 +21,69 @@ interface Watched {
   readonly stacks: readonly (LazyStack | undefined)[]
 }
 
-const NONE: Stack = []
+const NO_STACK: Stack = []
 
-/** Whether equal requests of a queue share stacks (stack-sharing.ts). */
+/** Values of `CheckOptions.stacks`. */
 export const stackSharings = ['shared', 'all'] as const
 export type StackSharing = (typeof stackSharings)[number]
 
-const wrIdOf = (queue: number, { layout }: ProgramRing): number =>
+/** Byte offset of the wr_id in an element of the ring. */
+const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
   queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
 
 /**
- * The stack of the request that failed: of sends the oldest one that is outstanding, of receives the last one that was
- * taken, as far as `wr_id`s tell.
+ * The stack of the request that has failed with this wr_id. Several requests may have the wr_id: a failed send is then
+ * the oldest outstanding one; a failed receive is the one that the device has taken last.
  */
-const stackOf = ({ queue, ring, stacks }: Watched, wrId: bigint): LazyStack | undefined => {
+const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, data, mask, log2, index, wrap, consumer } = ring
   const isSend = queue === PostQueue.SEND
-  const wrIdAt = wrIdOf(queue, ring)
-  const at = (place: number): LazyStack | undefined => {
-    const slot = place & mask
+  const wrIdAt = wrIdOffset(queue, ring)
+  /** The stack of the post with this ring index, if its request has the wr_id. */
+  const stackAt = (postIndex: number): LazyStack | undefined => {
+    const slot = postIndex & mask
     return view.getBigUint64(data + (slot << log2) + wrIdAt, true) === wrId ? stacks[slot] : undefined
   }
   const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
   const oldest = index - outstanding
   let found: LazyStack | undefined
-  for (let i = 0; isSend && i < outstanding && found === undefined; i++) found = at(oldest + i)
-  for (let i = 1; i <= stacks.length && found === undefined; i++) found = at(oldest - i)
+  for (let i = 0; isSend && i < outstanding && found === undefined; i++) found = stackAt(oldest + i)
+  for (let i = 1; i <= stacks.length && found === undefined; i++) found = stackAt(oldest - i)
   return found
 }
 
-export interface Posts extends Pick<PostWatch, 'watch' | 'forget'> {
-  /** The stack of the post of a failed request: see `CheckSources.postStack`. */
+export interface PostStacks extends Pick<PostWatch, 'watch' | 'forget'> {
+  /** The stack of the post of a failed request, see `CheckSources.postStack`; empty if it is not known. */
   stackOf(queue: number, number: number, wrId: bigint): Stack
 }
 
-/**
- * `stacks`: whether each post has a stack of its own, or equal ones share them. `log`: called with each post; undefined
- * without a search for races.
- */
-export const watchPosts = (
-  stacks: StackSharing,
+/** `sharing`: `CheckOptions.stacks`. `log`: called with each post; undefined without a search for races. */
+export const createPostStacks = (
+  sharing: StackSharing,
   log: ((queue: number, number: number, wrId: bigint, stack: LazyStack) => void) | undefined,
-): Posts => {
-  const byPlace = new Map<bigint, Watched>()
+): PostStacks => {
+  /** By offset of the ring. */
+  const queues = new Map<bigint, WatchedQueue>()
   return {
     watch(queue, number, { offset }, ring) {
-      const bySlot: LazyStack[] = []
-      const stackOf = stacks === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
+      const stacks: LazyStack[] = []
+      const stackOfSlot = sharing === 'all' ? captureStack : sharingStacks(queue, ring, captureStack)
       const { view, data, log2 } = ring
-      const wrIdAt = data + wrIdOf(queue, ring)
+      const wrIdAt = data + wrIdOffset(queue, ring)
       onPost(ring, slot => {
-        const stack = stackOf(slot)
-        bySlot[slot] = stack
+        const stack = stackOfSlot(slot)
+        stacks[slot] = stack
         log?.(queue, number, view.getBigUint64(wrIdAt + (slot << log2), true), stack)
       })
-      byPlace.set(offset, { queue, number, ring, stacks: bySlot })
+      queues.set(offset, { queue, number, ring, stacks })
     },
-    forget: ({ offset }: RingPlace) => void byPlace.delete(offset),
+    forget: ({ offset }: MmapInfo) => void queues.delete(offset),
     stackOf(queue, number, wrId) {
-      for (const watched of byPlace.values()) {
+      for (const watched of queues.values()) {
         if (watched.queue !== queue || watched.number !== number) continue
-        return stackOf(watched, wrId)?.() ?? NONE
+        return stackOfRequest(watched, wrId)?.() ?? NO_STACK
       }
-      return NONE
+      return NO_STACK
     },
   }
 }

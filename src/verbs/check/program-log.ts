@@ -1,8 +1,6 @@
 /*
- * The log of the program's posts and polled completions on checked devices of this process, in order, for the search
- * for races. Programs on a daemon's device write the same into the event log (spec/session.ts).
- *
- * There is one thread. A promise of the library counts as a poll of the completion that resolves it.
+ * The log of posts and polled completions on the checked devices of a network in this process, in order, for the search
+ * for races. (Programs on a daemon's device write the event log of spec/session.ts.) All entries are of one thread.
  */
 import type { LoggedEvent } from '../../check/races/feed.ts'
 import type { RaceSources } from '../../check/races/sources.ts'
@@ -11,24 +9,25 @@ import type { NoteOmission } from '../../spec/check/omissions.ts'
 import { EventKind } from '../../spec/session.ts'
 import type { LazyStack } from './stacks.ts'
 
-/** Number of entries after which they are joined with the requests of devices. */
+/** Number of entries at which the search reads them. */
 const MAX_ENTRIES = 4096
-/** Maximum stacks; those of the oldest posts are forgotten. */
+/** Maximum stacks; beyond that the oldest ones are forgotten. */
 const MAX_STACKS = 16_384
-/** Milliseconds after which the entries of programs that post little are joined. */
-const JOIN_MS = 100
+/** Milliseconds after which the search reads fewer entries. */
+const READ_DELAY = 100
 
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
-  /** A post to a work queue of a context. `queue`: PostQueue; `number`: as in the post log. */
+  /** A post to a work queue. `context`: its id; `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
   post(context: number, queue: number, number: number, wrId: bigint, stack: LazyStack): void
-  /** A completion that the program polls, or `count` completions that it has only counted. */
+  /** A polled completion, or `count` completions of a counting CQ, with `wrId` 0. `cq`: handle of the CQ. */
   poll(context: number, cq: number, count: number, wrId: bigint): void
 }
 
-/** `join`: called when there are entries to read. */
+/** `join`: lets the search read the entries (`read`); `omit`: called when a stack is forgotten. */
 export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramLog => {
   let entries: LoggedEvent[] = []
-  let isPlanned = false
+  let hasTimer = false
+  /** By number, in the order in which they were captured. */
   const stacks = new Map<number, LazyStack>()
   const numbers = new WeakMap<LazyStack, number>()
   let lastStack = 0
@@ -46,12 +45,19 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
     return lastStack
   }
 
-  const onTime = (): void => {
-    isPlanned = false
+  const onTimer = (): void => {
+    hasTimer = false
     join()
   }
 
-  const log = (context: number, kind: number, number: number, count: number, wrId: bigint, stack: number): void => {
+  const addEntry = (
+    context: number,
+    kind: number,
+    number: number,
+    count: number,
+    wrId: bigint,
+    stack: number,
+  ): void => {
     entries.push({
       time: nowMicroseconds(),
       acquired: 0,
@@ -65,14 +71,14 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
       stack,
     })
     if (entries.length >= MAX_ENTRIES) join()
-    if (isPlanned) return
-    isPlanned = true
-    setTimeout(onTime, JOIN_MS).unref?.()
+    if (hasTimer) return
+    hasTimer = true
+    setTimeout(onTimer, READ_DELAY).unref?.()
   }
 
   return {
-    post: (context, queue, number, wrId, stack) => log(context, queue, number, 1, wrId, numberOf(stack)),
-    poll: (context, cq, count, wrId) => log(context, EventKind.POLL, cq, count, wrId, 0),
+    post: (context, queue, number, wrId, stack) => addEntry(context, queue, number, 1, wrId, numberOf(stack)),
+    poll: (context, cq, count, wrId) => addEntry(context, EventKind.POLL, cq, count, wrId, 0),
     stackOf: (_process, stack) => stacks.get(stack)?.() ?? [],
     read() {
       const read = entries

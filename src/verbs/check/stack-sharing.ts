@@ -1,7 +1,7 @@
 /*
- * Shares stacks between posts, because a stack takes longer than the rest of a post. The first requests of a work queue
- * have stacks of their own; later, equal ones (the same opcode, flags, and region of the first element) share the stack
- * of one of them.
+ * Sharing of stacks between posts, because the capture of a stack takes longer than the rest of a post. The first
+ * requests of a work queue have stacks of their own. Later ones are equal if they have the same opcode, flags, and
+ * region of the first scatter/gather element; EVERY equal requests have the stack of the first of them.
  */
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
@@ -10,28 +10,31 @@ import type { ProgramRing } from '../ring.ts'
 /** Number of first requests of a queue that have stacks of their own. */
 const FIRST = 256
 /**
- * Number of later, equal requests that share a stack; a prime, so that each post of a loop is captured now and then.
+ * Number of equal requests that share a stack. A prime, so that with a loop of several equal posts it is not always the
+ * same post of the loop whose stack is captured.
  */
 const EVERY = 251
-/** Maximum kinds of requests of a queue that are remembered. */
+/** Maximum kinds of equal requests of a queue; when there are more, all are forgotten. */
 const MAX_KINDS = 64
 
 const { INLINE } = SendFlags.values
 
-interface Shared<S> {
+interface SharedStack<S> {
   readonly stack: S
-  left: number
+  /** Number of further requests that have this stack. */
+  remaining: number
 }
 
-/** Returns a function for the stack of the post in a slot: captured by `capture`, or shared. `queue`: PostQueue. */
+/** Returns a function for the stack of the post in a slot, captured by `capture` or shared. `queue`: PostQueue. */
 export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () => S): ((slot: number) => S) => {
   const { layout, view, data, log2 } = ring
   const isSend = queue === PostQueue.SEND
   const { DMA_NUM_SGE, SGE } = isSend ? layout.send : layout.receive
   const { OPCODE, FLAGS } = layout.send
-  const kinds = new Map<number, Shared<S>>()
+  const sharedStacks = new Map<number, SharedStack<S>>()
   let posts = 0
 
+  /** Equal for equal requests: lkey, flags and opcode as one number. */
   const kindOf = (slot: number): number => {
     const at = data + (slot << log2)
     const flags = isSend ? view.getUint32(at + FLAGS, true) & 0xff : 0
@@ -48,11 +51,11 @@ export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () =
       return capture()
     }
     const kind = kindOf(slot)
-    const known = kinds.get(kind)
-    if (known !== undefined && known.left-- > 0) return known.stack
-    if (kinds.size === MAX_KINDS) kinds.clear()
+    const shared = sharedStacks.get(kind)
+    if (shared !== undefined && shared.remaining-- > 0) return shared.stack
+    if (sharedStacks.size === MAX_KINDS) sharedStacks.clear()
     const stack = capture()
-    kinds.set(kind, { stack, left: EVERY - 1 })
+    sharedStacks.set(kind, { stack, remaining: EVERY - 1 })
     return stack
   }
 }

@@ -1,28 +1,30 @@
 /*
- * V8 stacks for findings, without the frames of userdma and of Node. V8 formats a stack when it is read, so a stack
- * that no finding needs is only captured. Source maps apply if Node has enabled them (--enable-source-maps).
+ * V8 stacks for findings, without the frames of userdma and of Node. V8 formats the text of a stack when it is read, so
+ * that a stack which no finding needs costs the capture only. The frames name the sources if Node applies source maps
+ * (--enable-source-maps).
  */
 import type { Stack } from '../../spec/check/findings.ts'
 
-/** Captured frames, including those that are left out. */
+/** Maximum frames of a captured stack; those of userdma and Node count, and are left out afterwards. */
 const MAX_FRAMES = 32
 
 /** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */
 const [, root] =
   /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(new Error().stack ?? '') ?? []
-/** Folders of userdma's code and, by source maps, of its sources. */
-const own = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
+/** Folders of userdma's code; src with source maps. */
+const ownFolders = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
-/** A stack whose text is formatted on demand. */
+/** A captured stack; the call formats it. */
 export type LazyStack = () => Stack
 
 const FRAME = /^ {4}at (.*)$/gm
 
-const isForeign = (frame: string): boolean =>
-  !/(?:^|[ (])node:/.test(frame) && !own.some(folder => frame.includes(folder))
+/** Whether a frame is the program's: neither Node's nor userdma's. */
+const isProgramFrame = (frame: string): boolean =>
+  !/(?:^|[ (])node:/.test(frame) && !ownFolders.some(folder => frame.includes(folder))
 
 const parse = (text: unknown): Stack =>
-  typeof text === 'string' ? [...text.matchAll(FRAME)].map(([, frame = '']) => frame).filter(isForeign) : []
+  typeof text === 'string' ? [...text.matchAll(FRAME)].map(([, frame = '']) => frame).filter(isProgramFrame) : []
 
 /** The stack of the caller. */
 export const captureStack = (): LazyStack => {

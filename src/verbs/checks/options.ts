@@ -1,13 +1,13 @@
 /*
- * Checks options: objects written by hand, in which every property must be known, because a misspelt option would be
- * silently ignored. A missing options object that is required is reported too.
+ * Checks of options objects. Every property must be known, because a misspelt option would be silently ignored; a
+ * missing options object that is required is refused too.
  *
- * Not for data from elsewhere (endpoints, remote memory), where a peer may send additional properties. Requests have a
- * faster check of their own (request-options.ts).
+ * Not for data that comes from a peer (endpoints, remote memory), which may have additional properties. Options of
+ * requests have a faster check (request-options.ts).
  */
 import { formatValue, invalidArgument } from '../error.ts'
 
-/** All option names of `O`: the compiler checks that the list is complete. */
+/** The names of all options in `O`; the compiler checks that the list is complete. */
 export type KnownOptions<O> = { readonly [K in keyof Required<O>]: true }
 
 /** Checks that `value` is an object; `what` names it in the error. Throws RdmaError EINVAL. */

@@ -1,9 +1,9 @@
 /*
- * Checks the operands of work requests, for callers without types: values that are not slices, remote memory or numbers
- * are refused before anything is posted. The device would detect them too, or access something else, but at the cost of
- * the connection.
+ * Checks of the operands of work requests, for JavaScript programs: a value that is not a slice, remote memory or a
+ * number is refused before anything is posted. Without the check the device would access other bytes, or complete the
+ * request in error and move the queue pair to ERR.
  *
- * Hot: a correct request costs a few type comparisons; only an error builds a sentence.
+ * Hot: a valid request costs a few type comparisons; only an error builds its message.
  */
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
 import { isForeignSlice, type Slice } from '../mr/region.ts'
@@ -21,18 +21,18 @@ const isSlice = (value: Slice): boolean =>
   isLength(value.length) &&
   value.lkey >>> 0 === value.lkey
 
-/** Whether `local` looks like a slice, or a list of slices. */
-const isLocal = (local: Slice | readonly Slice[]): boolean => {
+/** Whether `local` is a slice or a copy of one, or a list of them. */
+const areSlices = (local: Slice | readonly Slice[]): boolean => {
   if (!Array.isArray(local)) return isSlice(local as Slice)
   for (let i = 0; i < local.length; i++) if (!isSlice(local[i])) return false
   return true
 }
 
-const noSlice = (call: string, local: unknown): RdmaError =>
+const notSlice = (call: string, local: unknown): RdmaError =>
   invalidArgument(
     call,
     `the bytes: ${formatValue(local)} is not a slice of registered memory`,
-    'register a buffer with pd.register() and give a slice of it, or several in a list: mr.slice()',
+    'register a buffer with pd.register() and pass mr.slice(), or a list of slices',
   )
 
 const foreignSlice = (call: string): RdmaError =>
@@ -43,9 +43,11 @@ const foreignSlice = (call: string): RdmaError =>
   )
 
 /** Throws RdmaError EINVAL unless `local` is memory registered at the device. */
-export const checkLocal = (call: string, kit: DeviceContext, local: Slice | readonly Slice[]): void => {
-  if (!isLocal(local)) throw noSlice(call, local)
-  const isForeign = Array.isArray(local) ? local.some(one => isForeignSlice(one, kit)) : isForeignSlice(local, kit)
+export const checkLocal = (call: string, context: DeviceContext, local: Slice | readonly Slice[]): void => {
+  if (!areSlices(local)) throw notSlice(call, local)
+  const isForeign = Array.isArray(local)
+    ? local.some(slice => isForeignSlice(slice, context))
+    : isForeignSlice(local, context)
   if (isForeign) throw foreignSlice(call)
 }
 
@@ -59,38 +61,39 @@ export const checkId = (call: string, id: number): void => {
     )
 }
 
-/** For requests that write to `local`: it must be registered. */
+/** Throws RdmaError EINVAL if `local`, to which a READ writes, is a Uint8Array: that is inline data, not registered. */
 export const checkTarget = (call: string, local: Slice | readonly Slice[]): void => {
-  if (local instanceof Uint8Array) throw noSlice(call, local)
+  if (local instanceof Uint8Array) throw notSlice(call, local)
 }
 
-/** Checks that the bytes of a WRITE or READ fit the peer's remote memory. */
+/** Throws RdmaError EINVAL if the bytes of a WRITE or READ do not fit the remote memory. */
 export const checkExtent = (call: string, bytes: number, { length }: RemoteMemoryData): void => {
   if (bytes > length)
     throw invalidArgument(
       call,
       `${bytes} bytes do not fit the peer's memory of ${length} bytes`,
-      'ask for less, with mr.slice()',
+      'pass a shorter slice: mr.slice(offset, length)',
     )
 }
 
-const WORD = 8
+/** Bytes on which an atomic or ATOMIC WRITE operates. */
+const WORD_BYTES = 8
 
-/** Checks an operand of an atomic. */
+/** Throws RdmaError EINVAL if an operand of an atomic is not a bigint. */
 export const checkWord = (call: string, name: string, word: bigint): void => {
   if (typeof word !== 'bigint') throw invalidArgument(call, `${name} ${formatValue(word)} is not a bigint`, 'write 5n')
 }
 
-/** Checks that `local` has room for the 8 bytes of an atomic's result. */
+/** Throws RdmaError EINVAL unless `local` has exactly the 8 bytes of an atomic's result. */
 export const checkOriginal = (call: string, local: Slice | readonly Slice[]): void => {
-  if (local === undefined || local instanceof Uint8Array || !isLocal(local)) throw noSlice(call, local)
+  if (local === undefined || local instanceof Uint8Array || !areSlices(local)) throw notSlice(call, local)
   const length = totalOf(local)
-  if (length !== WORD) throw invalidArgument(call, `${length} bytes for the old value, which has ${WORD}`)
+  if (length !== WORD_BYTES) throw invalidArgument(call, `${length} bytes for the old value, which has ${WORD_BYTES}`)
 }
 
-/** Checks that remote memory is an aligned 64-bit word. */
+/** Throws RdmaError EINVAL unless remote memory begins with an aligned 64-bit word. */
 export const checkAligned = (call: string, { address, length }: RemoteMemory): void => {
-  if (address % BigInt(WORD) !== 0n)
-    throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${WORD}`)
-  if (length < WORD) throw invalidArgument(call, `${length} bytes of remote memory, a word has ${WORD}`)
+  if (address % BigInt(WORD_BYTES) !== 0n)
+    throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${WORD_BYTES}`)
+  if (length < WORD_BYTES) throw invalidArgument(call, `${length} bytes of remote memory, a word has ${WORD_BYTES}`)
 }

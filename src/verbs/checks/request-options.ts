@@ -1,8 +1,8 @@
 /*
- * Options of requests, and the check that there are no others: a misspelt option would be silently ignored. The allowed
- * ones depend on the operation and on the service.
+ * Options of work requests, and their check: an option that the operation or the service does not have is refused,
+ * because a misspelt option would be silently ignored.
  *
- * Hot: a request without options costs nothing, each option one or two nanoseconds.
+ * Hot: a request without options costs nothing, and each option one or two nanoseconds.
  */
 import { invalidArgument } from '../error.ts'
 import { checkRecord, type KnownOptions } from './options.ts'
@@ -10,13 +10,13 @@ import { checkId } from './request-checks.ts'
 
 /** Options of every request to the send queue. */
 export interface SendOptions {
-  /** wr_id: returned in the completion; an integer up to 2^53, default 0. */
+  /** wr_id, which the completion returns: an integer from 0 to 2^53 - 1; default 0. */
   readonly id?: number
   /** Requests a completion; default true. Failed requests always complete. */
   readonly signaled?: boolean
-  /** Solicited event: wakes a peer that waits for solicited completions only. */
+  /** Solicited event: wakes a peer that waits for solicited completions only; default false. */
   readonly solicited?: boolean
-  /** Fence: starts after earlier READs and atomics have completed. */
+  /** Fence: the request starts after earlier READs and atomics of the queue pair have completed; default false. */
   readonly fence?: boolean
 }
 
@@ -30,11 +30,11 @@ export interface InvalidateOptions {
   /** An rkey of the peer that the message invalidates; not together with `immediate`. */
   readonly invalidate?: number
 }
-/** Scope of a FLUSH. */
+/** Placement type and selectivity level of a FLUSH (IBA annex A19). */
 export interface FlushExtent {
-  /** Makes the bytes persistent (safe from power loss), beyond global visibility. */
+  /** Placement type PERSISTENT: the bytes survive a power loss. Default: GLOBAL, the bytes are globally visible. */
   readonly persistent?: boolean
-  /** Flushes the whole region instead of the range. */
+  /** Selectivity level REGION: flushes the whole region. Default: RANGE, flushes the given bytes. */
   readonly wholeRegion?: boolean
 }
 /** Options of SEND and WRITE. */
@@ -44,26 +44,26 @@ export interface RcMessageOptions extends MessageOptions, InvalidateOptions {}
 /** Options of a FLUSH. */
 export interface FlushOptions extends SendOptions, FlushExtent {}
 
-/** Requests that name the receiving SRQ by its `srqNumber`. */
+/** Options of requests of an XRC initiator. */
 export interface XrcOptions extends SendOptions {
   /** Number of the receiving SRQ, 24 bits. */
   readonly srqNumber: number
 }
 
-/** Options of requests as bits: of each operation, and of each queue pair type. */
+/** Groups of options as bits; ANY: the options of `SendOptions`, which every request has. */
 export const RequestOptionBits = { ANY: 1, IMMEDIATE: 2, INVALIDATE: 4, FLUSH: 8, SRQ: 16 } as const
 const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
 
 type RequestOptions = RcMessageOptions & FlushOptions & XrcOptions
 
-/** Options of requests, by service. */
-export const UC_WORDS = ANY | IMMEDIATE
-export const RC_WORDS = UC_WORDS | INVALIDATE | FLUSH
-export const XRC_WORDS = RC_WORDS | SRQ
+/** The options of each service; UD has those of UC. */
+export const UC_OPTIONS = ANY | IMMEDIATE
+export const RC_OPTIONS = UC_OPTIONS | INVALIDATE | FLUSH
+export const XRC_OPTIONS = RC_OPTIONS | SRQ
 
-/** A switch, because a table costs 5 ns per option; the compiler checks that it is complete. */
-const bitOf = (word: keyof RequestOptions): number => {
-  switch (word) {
+/** The bit of an option. A switch, because a table costs 5 ns per option; the compiler checks that it is complete. */
+const bitOf = (name: keyof RequestOptions): number => {
+  switch (name) {
     case 'id':
     case 'signaled':
     case 'solicited':
@@ -92,24 +92,25 @@ const requestOptionNames: KnownOptions<RequestOptions> = {
   srqNumber: true,
 }
 
-const refuseWord = (call: string, options: object, word: string, allowed: number): void => {
-  if ((options as Readonly<Record<string, unknown>>)[word] === undefined) return
+/** Throws RdmaError EINVAL for an option that is not allowed, unless its value is undefined. */
+const refuseOption = (call: string, options: object, name: string, allowed: number): void => {
+  if ((options as Readonly<Record<string, unknown>>)[name] === undefined) return
   const names = (Object.keys(requestOptionNames) as (keyof RequestOptions)[]).filter(
-    one => (bitOf(one) & allowed) !== 0,
+    known => (bitOf(known) & allowed) !== 0,
   )
-  throw invalidArgument(call, `options: "${word}" is unknown`, `there are ${names.join(', ')}`)
+  throw invalidArgument(call, `options: "${name}" is unknown`, `there are ${names.join(', ')}`)
 }
 
 /**
- * Checks that a request's options are an object with the properties in `allowed` only: a misspelt `signaled` would
- * silently change what completes. Throws RdmaError EINVAL.
+ * Checks that a request's options are an object with options of `allowed` (`RequestOptionBits`) only, and that `id` is
+ * valid. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)
     checkRecord(call, 'options', options, 'give { id: 1 }, or nothing')
-  for (const word in options) {
-    // An unknown property has no bit.
-    if ((bitOf(word as keyof RequestOptions) & allowed) === 0) refuseWord(call, options, word, allowed)
+  for (const name in options) {
+    // The bit of an unknown property is undefined, and `undefined & allowed` is 0.
+    if ((bitOf(name as keyof RequestOptions) & allowed) === 0) refuseOption(call, options, name, allowed)
   }
   if (options.id !== undefined) checkId(call, options.id)
 }

@@ -1,5 +1,5 @@
 /*
- * `connect` and `listen`: connections by address and port, on devices in this process or in a daemon.
+ * `connect` and `listen`: connections by address and port (R17), on devices in this process or in a daemon.
  */
 import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -27,13 +27,14 @@ import {
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
 
-/** Bytes of private data; a request also carries rdma_cm's header. */
-const MAX_WITH_REQUEST = privateDataBytes.REQ - rdmaCmHeader.bytes
-const MAX_WITH_ANSWER = privateDataBytes.REP
-const MAX_WITH_REFUSAL = privateDataBytes.REJ
+/** Maximum bytes of a program's private data; in a REQ rdma_cm's header takes some. */
+const MAX_REQ_DATA = privateDataBytes.REQ - rdmaCmHeader.bytes
+const MAX_REP_DATA = privateDataBytes.REP
+const MAX_REJ_DATA = privateDataBytes.REJ
+/** The attribute `reason` of `cm_id.reject` has 8 bits. */
 const HIGHEST_REASON = 255
 
-/** The device to use. */
+/** The device of a connection or server. */
 export interface DeviceChoice {
   /** Default: the first device of the daemon under which the program runs, or of the user's own daemon. */
   readonly device?: Device
@@ -52,7 +53,7 @@ export interface ListenOptions extends DeviceChoice {
 export interface RejectOptions {
   /** Private data for the peer, at most 148 bytes. */
   readonly privateData?: Uint8Array
-  /** Reason of the REJ; default 28, rejected by the consumer. */
+  /** Reason of the REJ, 1 to 255 (IBA 12.6.7.2); default 28, consumer reject. */
   readonly reason?: number
 }
 
@@ -65,8 +66,8 @@ export interface ConnectionRequest {
   /** Port of the peer. */
   readonly remotePort: number
   /**
-   * Accepts it; resolves when the peer is ready. Rejects with ConnectionError ETIMEDOUT or ECONNREFUSED if the peer has
-   * given up.
+   * Accepts the request; resolves when the connection is established. Rejects with ConnectionError: ECONNREFUSED if the
+   * peer has canceled the request, ETIMEDOUT if it does not answer.
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
@@ -74,13 +75,13 @@ export interface ConnectionRequest {
   reject(options?: RejectOptions): void
 }
 
-/** Yields requests as they arrive: `for await (const request of server)`. */
+/** A listener, which yields requests as they arrive: `for await (const request of server)`. */
 export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
   /** The device that it listens on. */
   readonly device: Device
   /** Its address, as text. */
   readonly address: string
-  /** The port; the chosen one if 0 was requested. */
+  /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
   /** Stops listening; accepted connections stay open. */
   close(): Promise<void>
@@ -90,9 +91,10 @@ const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOption
 const listenOptionNames: KnownOptions<ListenOptions> = { device: true, backlog: true }
 const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reason: true }
 
-const sharedDevice = async (call: string, device: Device | undefined): Promise<SharedDevice> => {
-  const chosen = device ?? (await open({ socket: true }))
-  return new SharedDevice(chosen, contextOf(call, chosen), device === undefined)
+/** The chosen device, or the first one of the user's daemon. */
+const sharedDevice = async (call: string, chosen: Device | undefined): Promise<SharedDevice> => {
+  const device = chosen ?? (await open({ socket: true }))
+  return new SharedDevice(device, contextOf(call, device), chosen === undefined)
 }
 
 /** Connects to the listener at `rdma://HOST:PORT`. */
@@ -100,16 +102,16 @@ export function connect(url: string, options?: ConnectToOptions): Promise<Connec
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectOptionNames)
-  const given = options as ConnectToOptions<never>
-  checkConnection('connect', given, MAX_WITH_REQUEST)
-  given.signal?.throwIfAborted()
+  const checked = options as ConnectToOptions<never>
+  checkConnection('connect', checked, MAX_REQ_DATA)
+  checked.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
-  const shared = await sharedDevice('connect', given.device)
+  const shared = await sharedDevice('connect', checked.device)
   const end = new ConnectionEnd('connect', shared)
   try {
-    given.signal?.throwIfAborted()
+    checked.signal?.throwIfAborted()
     end.create()
-    return await end.connect(destination, given)
+    return await end.connect(destination, checked)
   } catch (error) {
     await end.close()
     throw error
@@ -119,7 +121,7 @@ export async function connect(url: string, options: object = {}): Promise<Connec
 class RequestObject implements ConnectionRequest {
   readonly privateData: Uint8Array
   readonly #shared: SharedDevice
-  /** Undefined once the request is accepted or refused. */
+  /** Handle of the request's identifier; undefined once the request is accepted or refused. */
   #id: number | undefined
   readonly #addresses = new LazyAddresses()
 
@@ -130,24 +132,24 @@ class RequestObject implements ConnectionRequest {
   }
 
   get remoteAddress(): string {
-    return this.#addresses.of(this.#shared.kit, this.#id).remote.address
+    return this.#addresses.of(this.#shared.context, this.#id).remote.address
   }
 
   get remotePort(): number {
-    return this.#addresses.of(this.#shared.kit, this.#id).remote.port
+    return this.#addresses.of(this.#shared.context, this.#id).remote.port
   }
 
   // Arrow functions, because programs may take the methods out of the object.
   readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
-    const given = options as ConnectionOptions<never>
-    checkConnection('request.accept', given, MAX_WITH_ANSWER)
-    given.signal?.throwIfAborted()
-    const id = this.#take('request.accept')
+    const checked = options as ConnectionOptions<never>
+    checkConnection('request.accept', checked, MAX_REP_DATA)
+    checked.signal?.throwIfAborted()
+    const id = this.#takeIdentifier('request.accept')
     const end = new ConnectionEnd('request.accept', this.#shared.share())
-    end.take(id, this.privateData)
+    end.setIdentifier(id, this.privateData)
     try {
-      return await end.accept(given)
+      return await end.accept(checked)
     } catch (error) {
       await end.close()
       throw error
@@ -157,11 +159,14 @@ class RequestObject implements ConnectionRequest {
   readonly reject = (options: RejectOptions = {}): void => {
     checkOptions('request.reject', 'options', options, rejectOptionNames)
     const { privateData = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
-    checkPrivateData('request.reject', privateData, MAX_WITH_REFUSAL)
+    checkPrivateData('request.reject', privateData, MAX_REJ_DATA)
     if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
-      throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
-    const id = this.#take('request.reject')
-    const { carrier } = this.#shared.kit
+      throw invalidArgument(
+        'request.reject',
+        `reason ${formatValue(reason)} is not an integer from 1 to ${HIGHEST_REASON}`,
+      )
+    const id = this.#takeIdentifier('request.reject')
+    const { carrier } = this.#shared.context
     try {
       carrier.call(CmId, 'reject', id, { privateData, reason })
     } finally {
@@ -169,8 +174,8 @@ class RequestObject implements ConnectionRequest {
     }
   }
 
-  /** Takes the identifier: `accept` or `reject` owns it from now on. */
-  #take(call: string): number {
+  /** The identifier, which `accept` or `reject` owns from now on. Throws RdmaError EINVAL at the second call. */
+  #takeIdentifier(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
     this.#id = undefined
@@ -178,42 +183,46 @@ class RequestObject implements ConnectionRequest {
   }
 }
 
-/** Listens at `rdma://HOST:PORT` of one device; 0.0.0.0 and [::] mean all its addresses, port 0 any free port. */
+/**
+ * Listens at `rdma://HOST:PORT` on one device; 0.0.0.0 and [::] are all its addresses, port 0 any free port. Rejects
+ * with RdmaError.
+ */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenOptionNames)
+  // 0 means the maximum, as for rdma_listen(3).
   const { backlog = 0 } = options
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)
   const address = await resolveUrl('listen', url)
   const shared = await sharedDevice('listen', options.device)
-  const { device, kit } = shared
-  const { carrier, waiters } = kit
-  const requests: Mailbox<ConnectionRequest> = createMailbox(kit, 'server')
-  const number = waiters.add()
+  const { device, context } = shared
+  const { carrier, waiters } = context
+  const requests: Mailbox<ConnectionRequest> = createMailbox(context, 'server')
+  const userHandle = waiters.add()
   let id: number | undefined
   let isOpen = true
   const close = async (): Promise<void> => {
     if (!isOpen) return
     isOpen = false
     try {
-      connectionEvents(kit).off(number)
+      connectionEvents(context).off(userHandle)
       destroyUnlessRemoved(() => {
         for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
       })
       if (id !== undefined) destroy(carrier, CmId, id)
     } finally {
       requests.end()
-      waiters.remove(number)
+      waiters.remove(userHandle)
       await shared.release()
     }
   }
   try {
-    const events = connectionEvents(kit)
-    events.on(number, event => {
+    const events = connectionEvents(context)
+    events.on(userHandle, event => {
       if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(shared, event))
     })
-    const named = { channel: events.channel, userHandle: BigInt(number), portSpace: CmPortSpace.values.TCP }
-    id = carrier.call(CmId, 'create', 0, named).object
+    const args = { channel: events.channel, userHandle: BigInt(userHandle), portSpace: CmPortSpace.values.TCP }
+    id = carrier.call(CmId, 'create', 0, args).object
     carrier.call(CmId, 'bind', id, { address: emitAddress(address) })
     carrier.call(CmId, 'listen', id, { backlog })
     const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))

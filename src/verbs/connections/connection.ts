@@ -1,6 +1,7 @@
 /*
- * One end of a connection by address and port (R17): its identifier and its queue pair. Core resolves the address,
- * exchanges messages with the peer and moves the queue pair; this file waits for the outcome.
+ * One end of a connection by address and port (R17): its identifier (class `cm_id`) and its queue pair. The device's
+ * connection manager (src/clients/rdma-cm) resolves the address, exchanges messages with the peer and moves the queue
+ * pair to RTS; this file makes the calls and waits for the events.
  */
 import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/connections/cm_id.ts'
@@ -14,16 +15,16 @@ import type { Device } from '../device.ts'
 import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
-import { checkOwn, type DeviceContext, destroy, type HeldObject } from '../plan.ts'
+import { checkObject, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { markReady } from '../qp/queue-pair.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { type ShownAddress, shownAddress } from './url.ts'
 
-/** Who ended a connection: this side, the peer, or the removal of the device. */
+/** What ended a connection: `close` on this side, the peer, or the close or removal of the device. */
 export type Ending = 'closed' | 'peer' | 'device'
 
-/** A queue pair of either kind. */
+/** The queue pair of a connection: with a `sendCq`, or with requests that return promises. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
 
 /** One end of a connection by address and port, with its queue pair. */
@@ -32,14 +33,14 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
   readonly device: Device
   /** The protection domain in which memory for its requests is registered. */
   readonly pd: ProtectionDomain
-  /** The queue pair, ready to send. Its requests return promises, unless the option `qp` says otherwise. */
+  /** The queue pair, ready to send. Its requests return promises, unless the option `qp` has a `sendCq`. */
   readonly qp: Q
   /**
-   * The private data of the peer's request or reply. InfiniBand's messages do not carry its length: it is padded with
-   * zeros to 56 or 196 bytes.
+   * The private data of the peer's REQ or REP. These messages do not carry its length, so that it is padded with zeros:
+   * 56 bytes of a REQ, 196 bytes of a REP.
    */
   readonly privateData: Uint8Array
-  /** Local address, as text. If first read after the end, it is '' and the ports are 0, as in `net.Socket`. */
+  /** Local address, as text; '' (and the ports 0) if the addresses are read for the first time after `close`. */
   readonly localAddress: string
   /** Local port. */
   readonly localPort: number
@@ -47,7 +48,7 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number
-  /** Resolves when the connection has ended, with who ended it. */
+  /** Resolves when the connection has ended, with what ended it. */
   readonly closed: Promise<Ending>
   /**
    * Disconnects, tells the peer, and destroys the queue pair without waiting for its requests (`await qp.drained()`
@@ -58,22 +59,22 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
 
 /** Options of both sides. */
 export interface ConnectionOptions<P = AwaitableRcOptions> {
-  /** Private data for the peer: at most 56 bytes with a request, 196 with a reply. */
+  /** Private data for the peer: at most 56 bytes with `connect`, 196 with `accept`. */
   readonly privateData?: Uint8Array
   /** The protection domain of the queue pair; default: one for all connections of the device. */
   readonly pd?: ProtectionDomain
-  /** Options of the queue pair; with a `sendCq` it completes there, and its requests return no promises. */
+  /** Options of the queue pair; with a `sendCq` its requests complete there and return no promises. */
   readonly qp?: P
   /**
-   * Called and awaited with the queue pair before the connection is established: receives that are posted here miss no
-   * message.
+   * Called with the queue pair, and awaited, before the connection is established: receives that it posts are there for
+   * the peer's first message.
    */
   readonly prepare?: (
     qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair,
   ) => void | Promise<void>
   /** Maximum outstanding READs and atomics in each direction, 0–128; default 16. */
   readonly maxRdAtomic?: number
-  /** Aborts the attempt: it rejects with the signal's reason, and the connection is released. */
+  /** Aborts `connect` or `accept`, which rejects with the signal's reason and releases the connection. */
   readonly signal?: AbortSignal
 }
 
@@ -86,11 +87,11 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   signal: true,
 }
 
-/** The peer or the network refused the connection: the reason, and the peer's private data. */
+/** The peer refused the connection (ECONNREFUSED), or did not answer (ETIMEDOUT). */
 export class ConnectionError extends RdmaError {
   /** Reason of the REJ (IBA 12.6.7.2); undefined without a REJ. */
   readonly reject: number | undefined
-  /** The private data of the refusal. */
+  /** The private data of the REJ; empty without a REJ. */
   readonly privateData: Uint8Array
 
   constructor(
@@ -108,12 +109,14 @@ export class ConnectionError extends RdmaError {
 
 const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
   CmEventType.values
+/** Maximum of the option `maxRdAtomic` (the port's maximum may be lower), and its default. */
 const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
 /** retry_cnt and rnr_retry: 7 retries; of RNR retries 7 means unlimited. */
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
+/** Name of a reason in `rejReason`. */
 const reasonText = (reason: number): string => reasons.find(([, value]) => value === reason)?.[0] ?? `reason ${reason}`
 
 const noData = new Uint8Array(0)
@@ -122,20 +125,20 @@ const noData = new Uint8Array(0)
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
-/** Checks the options of both sides. Throws RdmaError EINVAL. `maxBytes`: maximum bytes of private data. */
+/** Checks options that `connect` and `accept` have. `maxBytes`: of private data. Throws RdmaError EINVAL. */
 export const checkConnection = (call: string, options: ConnectionOptions<never>, maxBytes: number): void => {
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined && !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MAX_RD_ATOMIC))
-    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)}: it is 0 to ${MAX_RD_ATOMIC}`)
+    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)} is not an integer from 0 to ${MAX_RD_ATOMIC}`)
   checkSignal(call, options)
 }
 
 export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes: number): void => {
   checkBytes(call, 'privateData', privateData)
   if (privateData.length > maxBytes)
-    throw invalidArgument(call, `privateData: it has ${privateData.length} bytes, at most ${maxBytes} are sent`)
+    throw invalidArgument(call, `privateData has ${privateData.length} bytes, at most ${maxBytes} are possible`)
 }
 
 const noParameters = zeroRecord(CmConnectionParameters)
@@ -159,21 +162,21 @@ const parametersOf = ({
   }
 }
 
-/** A device that several connections use, and its open state, which they share. */
+/** A device that a server and its connections, or one connection, use. */
 export class SharedDevice {
   readonly device: Device
-  readonly kit: DeviceContext
-  /** The device was opened for its connections and is closed with the last of them. */
-  readonly #isOwn: boolean
+  readonly context: DeviceContext
+  /** Whether the device was opened here, because the program passed none: it is closed with its last user. */
+  readonly #isOwned: boolean
   #users = 1
 
-  constructor(device: Device, kit: DeviceContext, isOwn: boolean) {
+  constructor(device: Device, context: DeviceContext, isOwned: boolean) {
     this.device = device
-    this.kit = kit
-    this.#isOwn = isOwn
+    this.context = context
+    this.#isOwned = isOwned
   }
 
-  /** Adds a user of the device. */
+  /** Adds a user of the device: a connection that a server has accepted. */
   share(): this {
     this.#users++
     return this
@@ -181,20 +184,20 @@ export class SharedDevice {
 
   async release(): Promise<void> {
     this.#users--
-    if (this.#users === 0 && this.#isOwn) await this.device.close()
+    if (this.#users === 0 && this.#isOwned) await this.device.close()
   }
 }
 
-const domains = new WeakMap<DeviceContext, ProtectionDomain>()
+const defaultPds = new WeakMap<DeviceContext, ProtectionDomain>()
 
-/** The default protection domain of a device's connections. */
-const domainOf = ({ device, kit }: SharedDevice): ProtectionDomain => {
-  let known = domains.get(kit)
-  if (known === undefined || !(known as ProtectionDomain & HeldObject).isOpen) {
-    known = device.pd()
-    domains.set(kit, known)
+/** The protection domain of a device's connections without the option `pd`; a new one if the program has closed it. */
+const defaultPd = ({ device, context }: SharedDevice): ProtectionDomain => {
+  let pd = defaultPds.get(context)
+  if (pd === undefined || !(pd as ProtectionDomain & LibraryObject).isOpen) {
+    pd = device.pd()
+    defaultPds.set(context, pd)
   }
-  return known
+  return pd
 }
 
 /** Addresses of both ends. */
@@ -202,109 +205,122 @@ interface Addresses {
   readonly local: ShownAddress
   readonly remote: ShownAddress
 }
-const none: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
+const noAddresses: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
-/** Addresses of an identifier, queried when first read; '' and 0 after its end. */
+/** The addresses of an identifier, queried when they are read for the first time. */
 export class LazyAddresses {
-  #known: Addresses | undefined
+  #queried: Addresses | undefined
 
+  /** `id`: the identifier; undefined once it is destroyed. */
   of({ carrier }: DeviceContext, id: number | undefined): Addresses {
-    if (this.#known !== undefined || id === undefined) return this.#known ?? none
+    if (this.#queried !== undefined || id === undefined) return this.#queried ?? noAddresses
     const { addresses } = carrier.call(CmId, 'query', id, {}).out
-    this.#known = {
+    this.#queried = {
       local: shownAddress(parseAddress(addresses.source)),
       remote: shownAddress(parseAddress(addresses.destination)),
     }
-    return this.#known
+    return this.#queried
   }
 }
 
-/** One end of a connection while it is being established. */
+/** One end of a connection from its first call to its close. */
 export class ConnectionEnd {
-  readonly number: number
+  /** Of its identifier; also its id in the waiter list. */
+  readonly userHandle: number
+  /** The method that the program has called, for errors. */
   readonly #call: string
   readonly #shared: SharedDevice
   readonly #events: ConnectionEvents
+  /** Handle of the identifier; undefined before it is created and after `close`. */
   #id: number | undefined
   #qp: ConnectedQueuePair | undefined
+  /** The private data of the peer's REQ or REP. */
   privateData: Uint8Array = noData
   readonly #addresses = new LazyAddresses()
   #isEstablished = false
+  /** Why the connection could not be established. */
   #failure: RdmaError | undefined
-  #end: Ending | undefined
+  #ending: Ending | undefined
   #isClosed = false
 
   constructor(call: string, shared: SharedDevice) {
-    const { waiters } = shared.kit
+    const { waiters } = shared.context
     this.#call = call
     this.#shared = shared
-    this.#events = connectionEvents(shared.kit)
-    this.number = waiters.add()
-    this.#events.on(this.number, event => this.#onEvent(event))
+    this.#events = connectionEvents(shared.context)
+    this.userHandle = waiters.add()
+    this.#events.on(this.userHandle, event => this.#onEvent(event))
   }
 
   /** Creates the identifier of the active side. */
   create(): void {
-    const { carrier } = this.#shared.kit
+    const { carrier } = this.#shared.context
     this.#id = carrier.call(CmId, 'create', 0, {
       channel: this.#events.channel,
-      userHandle: BigInt(this.number),
+      userHandle: BigInt(this.userHandle),
       portSpace: CmPortSpace.values.TCP,
     }).object
   }
 
-  /** Uses the identifier of an incoming request from now on. */
-  take(id: number, privateData: Uint8Array): void {
+  /** Takes over the identifier of a peer's request, with the private data of the request. */
+  setIdentifier(id: number, privateData: Uint8Array): void {
     this.#id = id
     this.privateData = privateData
   }
 
-  async #makeQueuePair({ pd, qp: options, prepare, signal }: ConnectionOptions<never>): Promise<ProtectionDomain> {
-    if (pd !== undefined) checkOwn(this.#shared.kit, this.#call, 'pd', pd)
-    const domain = pd ?? domainOf(this.#shared)
-    const qp = domain.rcQp(options)
+  /** Creates the queue pair and runs `prepare`; resolves with the protection domain of the queue pair. */
+  async #createQueuePair({
+    pd: chosenPd,
+    qp: options,
+    prepare,
+    signal,
+  }: ConnectionOptions<never>): Promise<ProtectionDomain> {
+    if (chosenPd !== undefined) checkObject(this.#shared.context, this.#call, 'pd', chosenPd)
+    const pd = chosenPd ?? defaultPd(this.#shared)
+    const qp = pd.rcQp(options)
     this.#qp = qp
     if (prepare !== undefined) {
       await (prepare as (qp: ConnectedQueuePair) => void | Promise<void>)(qp)
       signal?.throwIfAborted()
-      if (!(qp as ConnectedQueuePair & HeldObject).isOpen)
+      if (!(qp as ConnectedQueuePair & LibraryObject).isOpen)
         throw invalidArgument(this.#call, 'prepare has closed the queue pair')
     }
-    return domain
+    return pd
   }
 
-  /** Sends the request and waits for the reply. */
+  /** Sends the REQ and waits for the REP. */
   async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
-    const pd = await this.#makeQueuePair(options)
-    this.#request('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
-    return this.#established(pd, options.signal)
+    const pd = await this.#createQueuePair(options)
+    this.#callWithQp('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
+    return this.#waitUntilEstablished(pd, options.signal)
   }
 
-  /** Sends the reply and waits until the peer is ready. */
+  /** Sends the REP and waits for the RTU. */
   async accept(options: ConnectionOptions<never>): Promise<Connection<never>> {
-    const pd = await this.#makeQueuePair(options)
+    const pd = await this.#createQueuePair(options)
     try {
-      this.#request('accept', { parameters: parametersOf(options), userHandle: BigInt(this.number) })
+      this.#callWithQp('accept', { parameters: parametersOf(options), userHandle: BigInt(this.userHandle) })
     } catch (error) {
+      // The connection manager has no such request any more.
       if (!(error instanceof RdmaError && error.code === 'EINVAL')) throw error
       throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }
-    return this.#established(pd, options.signal)
+    return this.#waitUntilEstablished(pd, options.signal)
   }
 
-  #request(method: 'connect' | 'accept', args: object): void {
-    const { carrier } = this.#shared.kit
+  #callWithQp(method: 'connect' | 'accept', args: object): void {
+    const { carrier } = this.#shared.context
     carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle })
   }
 
-  async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
-    const { waiters } = this.#shared.kit
-    this.#events.hold()
+  async #waitUntilEstablished(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
+    const { waiters } = this.#shared.context
+    this.#events.beginWait()
     try {
       while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
-        await waiters.wait(this.number, signal)
+        await waiters.wait(this.userHandle, signal)
     } finally {
-      this.#events.release()
+      this.#events.endWait()
     }
     if (this.#failure !== undefined) throw this.#failure
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device was removed')
@@ -318,63 +334,64 @@ export class ConnectionEnd {
 
   #onEvent(event: ConnectionEvent): void {
     const { type, status } = event
-    const { carrier, waiters } = this.#shared.kit
+    const { carrier, waiters } = this.#shared.context
     if (type === ESTABLISHED) {
       this.#isEstablished = true
       if (this.#qp !== undefined) markReady(this.#qp)
-      // A REP brings private data; that of a REQ was read when the REQ arrived.
+      // On the active side the event has the private data of the REP; the passive side has that of the REQ already.
       if (event.connection !== undefined && this.privateData.length === 0) this.privateData = dataOf(event)
     } else if (type === DISCONNECTED) {
-      // Answers the DREQ: the peer waits for the DREP.
+      // Sends the DREP, for which the peer waits.
       carrier.call(CmId, 'disconnect', this.#id as number, {})
-      this.#over('peer')
-    } else if (type === DEVICE_REMOVAL) this.#over('device')
-    else if (type === REJECTED && this.#isEstablished) this.#over('peer')
-    else this.#failure ??= this.#refusal(type, status | 0, dataOf(event))
-    waiters.wake(this.number)
+      this.#setEnding('peer')
+    } else if (type === DEVICE_REMOVAL) this.#setEnding('device')
+    else if (type === REJECTED && this.#isEstablished) this.#setEnding('peer')
+    else this.#failure ??= this.#failureOf(type, status | 0, dataOf(event))
+    waiters.wake(this.userHandle)
   }
 
-  #refusal(type: number, status: number, data: Uint8Array): RdmaError | undefined {
+  /** The failure that an event reports; undefined if it reports none. `status`: a reason of a REJ, or -errno. */
+  #failureOf(type: number, status: number, data: Uint8Array): RdmaError | undefined {
     if (type === REJECTED)
       return new ConnectionError('ECONNREFUSED', this.#call, `the peer refused: ${reasonText(status)}`, status, data)
     if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', this.#call, 'the peer does not answer')
     if (type !== ADDR_ERROR && type !== CONNECT_ERROR) return undefined
-    const what = type === ADDR_ERROR ? 'there is no route to the address' : 'the queue pair could not be connected'
-    return refusal(errnoName(-status), -status, this.#call, what)
+    const reason = type === ADDR_ERROR ? 'there is no route to the address' : 'the queue pair could not be connected'
+    return refusal(errnoName(-status), -status, this.#call, reason)
   }
 
-  #over(why: Ending): void {
-    this.#end ??= why
-    this.#shared.kit.waiters.wake(this.number)
+  #setEnding(ending: Ending): void {
+    this.#ending ??= ending
+    this.#shared.context.waiters.wake(this.userHandle)
   }
 
-  /** Waits for the disconnect. */
+  /** Resolves when the connection has ended. */
   async closed(): Promise<Ending> {
-    const { waiters } = this.#shared.kit
-    while (this.#end === undefined && !waiters.over) await waiters.wait(this.number)
-    return this.#end ?? 'device'
+    const { waiters } = this.#shared.context
+    while (this.#ending === undefined && !waiters.over) await waiters.wait(this.userHandle)
+    return this.#ending ?? 'device'
   }
 
-  /** Releases everything and tells the peer. */
+  /** Destroys the identifier, which tells the peer that the connection ends, and the queue pair. */
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true
-    const { kit } = this.#shared
+    const { context } = this.#shared
     const id = this.#id
     this.#id = undefined
-    this.#events.off(this.number)
+    this.#events.off(this.userHandle)
     try {
-      if (id !== undefined) destroy(kit.carrier, CmId, id)
+      if (id !== undefined) destroy(context.carrier, CmId, id)
       this.#qp?.close()
     } finally {
-      kit.waiters.remove(this.number)
-      this.#over('closed')
+      context.waiters.remove(this.userHandle)
+      this.#setEnding('closed')
       await this.#shared.release()
     }
   }
 
   get addresses(): Addresses {
-    return this.#addresses.of(this.#shared.kit, this.#id)
+    return this.#addresses.of(this.#shared.context, this.#id)
   }
 }
 

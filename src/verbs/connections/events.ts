@@ -1,5 +1,6 @@
 /*
- * Events of connection management: one channel per device, whose events go to the owner of the identifier.
+ * Events of connection management: each open device has one event channel (class `cm_channel`, rdma_event_channel of
+ * librdmacm) for all its identifiers. An event goes to the handler of its identifier's user handle.
  */
 import { CmChannel } from '../../spec/classes/connections/cm_channel.ts'
 import type { Out } from '../../spec/schema/schema.ts'
@@ -7,46 +8,47 @@ import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'
 
 export type ConnectionEvent = Out<typeof CmChannel.methods.getEvent>
-/** Milliseconds. */
+/** The longest delay of Node's timers in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
 
 type Handler = (event: ConnectionEvent) => void
 
 export class ConnectionEvents {
-  /** The channel's number in calls. */
+  /** Handle of the channel. */
   readonly channel: number
-  readonly #kit: DeviceContext
+  readonly #context: DeviceContext
   readonly #handlers = new Map<number, Handler>()
-  #awaited = 0
+  #waiters = 0
   #keepAlive: NodeJS.Timeout | undefined
 
-  constructor(kit: DeviceContext) {
-    const { carrier } = kit
-    this.#kit = kit
+  constructor(context: DeviceContext) {
+    const { carrier } = context
+    this.#context = context
     this.channel = carrier.call(CmChannel, 'create', 0, {}).object
     carrier.descriptors.watch(this.channel, () => this.#drain())
   }
 
-  /** `number`: the user handle of the identifiers. */
-  on(number: number, handler: Handler): void {
-    this.#handlers.set(number, handler)
+  /** Sets the handler for the events of identifiers with this user handle. */
+  on(userHandle: number, handler: Handler): void {
+    this.#handlers.set(userHandle, handler)
   }
 
-  off(number: number): void {
-    this.#handlers.delete(number)
+  off(userHandle: number): void {
+    this.#handlers.delete(userHandle)
   }
 
-  /** Keeps the process alive while an event is awaited: the timers of a device in this process do not. */
-  hold(): void {
-    if (this.#awaited++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
+  /** Keeps the process alive until `endWait`: the connection manager's timers of a device in this process do not. */
+  beginWait(): void {
+    if (this.#waiters++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
   }
 
-  release(): void {
-    if (--this.#awaited === 0) clearInterval(this.#keepAlive)
+  endWait(): void {
+    if (--this.#waiters === 0) clearInterval(this.#keepAlive)
   }
 
+  /** Reads all events and calls their handlers. */
   #drain(): void {
-    const { carrier } = this.#kit
+    const { carrier } = this.#context
     try {
       for (let unread = 1; unread > 0; ) {
         const event = carrier.call(CmChannel, 'getEvent', this.channel, {}).out
@@ -54,10 +56,10 @@ export class ConnectionEvents {
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
-      // The events of this wake were read after an earlier one.
+      // No event: an earlier call has read them all.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
-      // The device was closed or removed, which wakes all waiters.
+      // The device was closed or removed, which wakes all waiters (`WaiterList.wakeAll`).
       carrier.descriptors.close(this.channel)
     }
   }
@@ -65,9 +67,9 @@ export class ConnectionEvents {
 
 const channels = new WeakMap<DeviceContext, ConnectionEvents>()
 
-/** The events of a device. Throws RdmaError EOPNOTSUPP if the device has no connection management. */
-export const connectionEvents = (kit: DeviceContext): ConnectionEvents => {
-  const known = channels.get(kit) ?? new ConnectionEvents(kit)
-  channels.set(kit, known)
-  return known
+/** The channel of a device, created at the first call. Throws RdmaError EOPNOTSUPP without connection management. */
+export const connectionEvents = (context: DeviceContext): ConnectionEvents => {
+  const events = channels.get(context) ?? new ConnectionEvents(context)
+  channels.set(context, events)
+  return events
 }

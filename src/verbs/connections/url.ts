@@ -1,5 +1,6 @@
 /*
- * Addresses of connections: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets.
+ * URLs of connections: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets. A link-local
+ * address names its network interface: rdma://[fe80::2%eth0]:7471.
  */
 import { ipAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
@@ -7,17 +8,17 @@ import { checkText, invalidArgument, refused } from '../error.ts'
 
 const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
-/** Index of the network interface. */
+/** Of a network interface (if_nametoindex(3)). */
 const HIGHEST_INDEX = 2 ** 31 - 1
 const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
 
-/** Index of the interface in an address's scope: a number, or an interface name. */
+/** The index of a network interface, written as the index or the name after `%` in an IPv6 address. */
 const scopeOf = async (call: string, scope: string): Promise<number> => {
   if (/^\d+$/.test(scope) && Number(scope) <= HIGHEST_INDEX) return Number(scope)
   const { networkInterfaces } = await import('node:os')
-  const found = new Map(Object.entries(networkInterfaces())).get(scope)?.find(({ family }) => family === 'IPv6')
-  if (found?.family !== 'IPv6') throw invalidArgument(call, `there is no interface ${scope} with an IPv6 address`)
-  return found.scopeid
+  const address = new Map(Object.entries(networkInterfaces())).get(scope)?.find(({ family }) => family === 'IPv6')
+  if (address?.family !== 'IPv6') throw invalidArgument(call, `there is no interface ${scope} with an IPv6 address`)
+  return address.scopeid
 }
 
 const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
@@ -30,7 +31,7 @@ const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
   }
 }
 
-/** Resolves a URL. Rejects with RdmaError: EINVAL for another form, EHOSTUNREACH for an unknown name. */
+/** The address of a URL. Rejects with RdmaError: EINVAL for text of another form, EHOSTUNREACH for an unknown name. */
 export const resolveUrl = async (call: string, url: string): Promise<SocketAddress> => {
   checkText(call, 'url', url)
   const { ipv6, scope, name, port: digits } = URL_PARTS.exec(url)?.groups ?? {}
@@ -49,7 +50,7 @@ const shortText = (address: Uint8Array): string => {
   return text.includes(':') ? new URL(`http://[${text}]`).hostname.slice(1, -1) : text
 }
 
-/** An address and port, with the names of `net.Socket`. */
+/** An address as text, and its port; '' and 0 without an address. */
 export interface ShownAddress {
   readonly address: string
   readonly port: number

@@ -1,7 +1,7 @@
 /*
- * Work completions, read in place (R45): a base record that every completion has, and optional parts that are undefined
- * if absent. One object per CQ represents the oldest completion; nothing is allocated or copied, so its values are
- * valid until the next step of the CQ.
+ * Work completions, read in place (R45). Each CQ has one object for the completion that it has polled last. Its
+ * accessors read the ring, so that nothing is allocated or copied, and the values are valid until the next poll of the
+ * CQ. Fields that not every completion has are undefined if they are absent.
  */
 import { type CauseName, causeOfCode } from '../../spec/check/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
@@ -14,9 +14,9 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
-/** A work completion, read in place: valid until the next step of its CQ. */
+/** A work completion (ibv_wc), valid until the next poll of its CQ. */
 export interface Completion {
-  /** wr_id of the request, an integer up to 2^53. */
+  /** wr_id of the request, an integer from 0 to 2^53 - 1. */
   readonly id: number
   /** Whether the status is SUCCESS. */
   readonly ok: boolean
@@ -24,31 +24,32 @@ export interface Completion {
   readonly status: number
   /** `status` by name: 'SUCCESS', 'RETRY_EXC_ERR' … */
   readonly statusName: StatusName
-  /** ibv_wc_opcode; undefined meaning unless `ok`. */
+  /** ibv_wc_opcode; valid only if `ok`. */
   readonly opcode: number
   /** `opcode` by name: 'SEND', 'RECV' … */
   readonly opcodeName: OpcodeName
-  /** Name of the cause of a failed request (docs/reference/vendor-errors.md); otherwise undefined. */
+  /** Name of the cause of a failure (docs/reference/vendor-errors.md); undefined if `ok`, or if no cause is known. */
   readonly cause: CauseName | undefined
   /** vendor_err: number of the cause (docs/reference/vendor-errors.md); 0 on success. */
   readonly vendorError: number
   /** Bytes received or read. */
   readonly bytes: number
-  /** The queue pair's number. */
+  /** The number of the queue pair, 24 bits. */
   readonly qpn: number
-  /** The immediate data of a message, u32. */
+  /** Of a received message: its immediate data, u32; undefined if it has none. */
   readonly immediate: number | undefined
-  /** The rkey that the peer's message invalidated. */
+  /** Of a received message: the rkey that it has invalidated; undefined if it has invalidated none. */
   readonly invalidated: number | undefined
-  /** Datagrams: the sender's queue pair number. */
+  /** Of a received datagram: the sender's queue pair number. */
   readonly sourceQpn: number
-  /** Datagrams: the first 40 bytes of the buffer are a GRH. */
+  /** Of a received datagram: the first 40 bytes of the buffer are a GRH. */
   readonly hasGrh: boolean
-  /** Of a queue of kind 'timed': when it completed, nanoseconds of `device.clock()`, exact up to 2^53. */
+  /** In a CQ of kind 'timed': the time of the completion in nanoseconds of `device.clock()`, exact up to 2^53. */
   readonly timestamp: number | undefined
 }
 
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
+/** The names of an enum by their values. */
 const namesOf = <N extends string>(values: Readonly<Record<N, number>>): readonly N[] => {
   const names: N[] = []
   for (const [name, value] of Object.entries(values)) names[value as number] = name as N
@@ -58,18 +59,19 @@ const statusNames = namesOf(WcStatus.values)
 const opcodeNames = namesOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 
+/** The u32 at byte offset `at`. */
 const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 
-/** The cursor of one CQ: `at` is the offset of its completion. */
+/** The completion object of one CQ. */
 export class CompletionCursor implements Completion {
   ring: ProgramRing
+  /** Byte offset of the completion in the ring. */
   at = 0
-  readonly #timed: boolean
+  readonly #hasTimestamps: boolean
 
-  /** `timed`: the CQ's completions have timestamps. */
-  constructor(ring: ProgramRing, timed = false) {
+  constructor(ring: ProgramRing, hasTimestamps = false) {
     this.ring = ring
-    this.#timed = timed
+    this.#hasTimestamps = hasTimestamps
   }
 
   get id(): number {
@@ -141,7 +143,7 @@ export class CompletionCursor implements Completion {
   }
 
   get timestamp(): number | undefined {
-    if (!this.#timed) return undefined
+    if (!this.#hasTimestamps) return undefined
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
   }

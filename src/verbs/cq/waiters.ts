@@ -1,51 +1,54 @@
 /*
- * Waiters for events of objects. An object with events gets a number, its user handle at the device; events carry that
- * number.
+ * Promises that wait for events, by id. Each object with events, mailbox, connection and IP socket has an id. The id of
+ * an object is its user handle at the device, which its events carry.
  */
 
 export interface WaiterList {
-  /** A number for a new object; never 0. */
+  /** A new id; never 0. */
   add(): number
-  /** The object was destroyed: its waiters wake and detect that. */
-  remove(number: number): void
-  /** Resolves with the next wake; rejects with the signal's reason if it is aborted first. */
-  wait(number: number, signal?: AbortSignal): Promise<void>
-  wake(number: number): void
-  /** Wakes all waiters and sets `over`: no event can follow. */
+  /** Ends the use of an id and wakes its waiters, which then see that their object is closed. */
+  remove(id: number): void
+  /**
+   * Resolves with the next `wake` of the id, at once if the id was removed; rejects with the signal's reason if the
+   * signal is aborted first.
+   */
+  wait(id: number, signal?: AbortSignal): Promise<void>
+  wake(id: number): void
+  /** The device is closed or removed, so that no event can follow: sets `over`, and wakes the waiters of all ids. */
   wakeAll(): void
   readonly over: boolean
 }
 
 /**
- * `changed`: called when the first waiter starts and when the last one ends. `live`: its keys are the numbers in use; a
- * new number has the value undefined.
+ * `onChange`: called with true when the first waiter starts, with false when the last one ends. `ids`: its keys are the
+ * ids in use; a new id has the value undefined.
  */
 export const createWaiterList = (
-  changed: (begins: boolean) => void = () => {},
-  live: Map<number, unknown> = new Map(),
+  onChange: (hasWaiters: boolean) => void = () => {},
+  ids: Map<number, unknown> = new Map(),
 ): WaiterList => {
   let count = 0
-  /** Only numbers with waiters. */
+  /** The `done` functions of the waiters of each id; ids without waiters have no entry. */
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
-  const wake = (number: number): void => {
-    const all = waiting.get(number)
-    if (all !== undefined) for (const one of [...all]) one()
+  const wake = (id: number): void => {
+    const waiters = waiting.get(id)
+    if (waiters !== undefined) for (const done of [...waiters]) done()
   }
   // A plain property instead of an accessor, because every post reads it.
-  const waiters = {
+  const list = {
     over: false,
     add() {
-      live.set(next, undefined)
+      ids.set(next, undefined)
       return next++
     },
-    remove(number: number) {
-      wake(number)
-      live.delete(number)
+    remove(id: number) {
+      wake(id)
+      ids.delete(id)
     },
-    wait: (number: number, signal?: AbortSignal) =>
+    wait: (id: number, signal?: AbortSignal) =>
       new Promise<void>((resolve, reject) => {
-        if (!live.has(number)) {
+        if (!ids.has(id)) {
           resolve()
           return
         }
@@ -53,31 +56,31 @@ export const createWaiterList = (
           reject(signal.reason)
           return
         }
-        const all = waiting.get(number) ?? new Set()
-        waiting.set(number, all)
+        const waiters = waiting.get(id) ?? new Set()
+        waiting.set(id, waiters)
         const end = (): void => {
-          all.delete(done)
-          if (all.size === 0) waiting.delete(number)
-          signal?.removeEventListener('abort', aborted)
-          if (--count === 0) changed(false)
+          waiters.delete(done)
+          if (waiters.size === 0) waiting.delete(id)
+          signal?.removeEventListener('abort', onAbort)
+          if (--count === 0) onChange(false)
         }
         const done = (): void => {
           end()
           resolve()
         }
-        const aborted = (): void => {
+        const onAbort = (): void => {
           end()
           reject(signal?.reason)
         }
-        all.add(done)
-        if (++count === 1) changed(true)
-        signal?.addEventListener('abort', aborted, { once: true })
+        waiters.add(done)
+        if (++count === 1) onChange(true)
+        signal?.addEventListener('abort', onAbort, { once: true })
       }),
     wake,
     wakeAll() {
-      waiters.over = true
-      for (const number of [...waiting.keys()]) wake(number)
+      list.over = true
+      for (const id of [...waiting.keys()]) wake(id)
     },
   }
-  return waiters
+  return list
 }

@@ -24,32 +24,33 @@ import { failureReason } from '../../spec/check/failures.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
-import type { Answered, AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
-import type { Checked } from '../check/checked.ts'
+import type { AnyCall, AnyCallAsync, CallResult, Carrier } from '../carrier.ts'
+import type { DeviceCheck } from '../check/watch.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
-import { CLOSED, isClosed } from '../plan.ts'
+import { CLOSED, closedError } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile } from './file.ts'
 import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
 
-/** Begins to check a context (verbs/check/device-check.ts). */
-export type StartCheck = (context: Context) => Checked
+/** Starts the check of a context (check/device-check.ts). */
+export type StartCheck = (context: Context) => DeviceCheck
 
 interface LocalCarrier extends Carrier {
-  readonly checked: Checked | undefined
+  readonly check: DeviceCheck | undefined
 }
 
+/** Memory for rings of one layout. */
 interface Rings {
   readonly memory: RingMemory
+  /** Finds a ring by its offset. */
   readonly ring: Carrier['ring']
-  /** Memory that can be looked up by offset: drivers of all kinds may place rings of rxe's layout there. */
+  /** With layout 'rxe': the memory as drivers other than rxe use it for their rings. */
   readonly mapped?: FindableMemory
 }
 
 /** Arguments of a call whose method is known only at run time. */
 type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
 
-/** Memory for rings of one layout, and their lookup. */
 const ringsWith = (layout: RingLayout['name']): Rings => {
   if (layout === 'compact') {
     const memory = slabRings()
@@ -61,34 +62,37 @@ const ringsWith = (layout: RingLayout['name']): Rings => {
       },
     }
   }
-  const pieces = findableMemory()
-  const memory = mappedRings(pieces)
+  const mapped = findableMemory()
+  const memory = mappedRings(mapped)
   return {
     memory,
-    mapped: pieces,
+    mapped,
     ring({ offset }) {
-      const { at, bytes, view, words } = pieces.at(offset)
+      const { at, bytes, view, words } = mapped.at(offset)
       return { head: at, data: at + memory.layout.header.DATA, bytes, view, words }
     },
   }
 }
 
-const answered = ({ object, descriptors, out }: Result): Answered<AnyValues> => ({
+const callResult = ({ object, descriptors, out }: Result): CallResult<AnyValues> => ({
   object: object ?? descriptors?.[0]?.object ?? 0,
   out,
 })
 
-/** The result; or the signal's reason if it is aborted first, and then the result is discarded. */
+/**
+ * Settles as `call`. If the signal is aborted first, it rejects with the signal's reason, and the call is undone: an
+ * object that it still creates is destroyed.
+ */
 const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> => {
   if (signal === undefined) return call
   return new Promise((resolve, reject) => {
-    const aborted = (): void => {
+    const onAbort = (): void => {
       undoWhenDone(context, call)
       reject(signal.reason)
     }
-    signal.addEventListener('abort', aborted, { once: true })
-    // The result has been returned, so it must not be undone.
-    const stopListening = (): void => signal.removeEventListener('abort', aborted)
+    signal.addEventListener('abort', onAbort, { once: true })
+    // Called when the program gets the result: an abort must not undo it any more.
+    const stopListening = (): void => signal.removeEventListener('abort', onAbort)
     call.then(
       result => {
         stopListening()
@@ -103,24 +107,25 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
 }
 
 /**
- * A context on a device of this process. `soft`: set for a soft device. `closed`: called when the context is closed.
+ * A context on a device of this process. `soft`: the device if it is a soft device, otherwise undefined. `onClosed`:
+ * called when everything in the context is destroyed.
  */
 const carrierOn = (
   network: LocalNetwork,
   device: CoreDevice,
   soft: AttachedDevice | undefined,
   layout: RingLayout['name'],
-  check: StartCheck | undefined,
-  closed: () => Promise<void> | undefined,
+  startCheck: StartCheck | undefined,
+  onClosed: () => Promise<void> | undefined,
 ): LocalCarrier => {
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
   const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
-  const checked = check?.(context)
+  const check = startCheck?.(context)
   if (soft !== undefined) context.state = { rings: ringMemory, isInProcess: true } satisfies RxeContext
-  // only ports with sockets have memory that native code can access
+  // Only ports with sockets have packet memory that native code can access.
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
-  /** Registered buffers, their addresses, and the number of registrations of each. */
-  const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
+  /** Registered buffers, with their addresses and the number of registrations of each. */
+  const registrations = new Map<Uint8Array, { readonly address: number; count: number }>()
   const caller: Caller = {
     memory,
     ...localCopies(memory),
@@ -137,7 +142,7 @@ const carrierOn = (
     if (type === DEVICE_FATAL) carrier.targets?.ended()
   })
 
-  /** Drivers of other devices get the doorbell as a call of `postSend`, if they implement it. */
+  /** For drivers other than rxe the doorbell is a call of `postSend`, if the driver implements that method. */
   const ringDoorbell = (handle: number): void => {
     const object = findHandle(context.handles, handle)
     const call = object?.class.methods.postSend?.call
@@ -147,8 +152,8 @@ const carrierOn = (
   }
 
   /**
-   * Runs a call and returns its answer. EOPNOTSUPP if its handler takes time; the object that it creates is then
-   * destroyed.
+   * Runs a call and returns its result. Throws RdmaError EOPNOTSUPP if its handler is asynchronous; an object that it
+   * still creates is then destroyed.
    */
   const callNow: AnyCall = (cls, method, object, args) => {
     let result: ReturnType<typeof invoke>
@@ -157,7 +162,7 @@ const carrierOn = (
     } catch (error) {
       throw toRdmaError(error, `${cls.name}.${method}`)
     }
-    if (!(result instanceof Promise)) return answered(result)
+    if (!(result instanceof Promise)) return callResult(result)
     undoWhenDone(context, result as Promise<Result>)
     throw refused(
       'EOPNOTSUPP',
@@ -168,8 +173,8 @@ const carrierOn = (
   }
 
   const call: AnyCall = (cls, method, object, args) => {
-    if (object === CLOSED) throw isClosed(`${cls.name}.${method}`)
-    // Arming does not change the queues, and every wait arms.
+    if (object === CLOSED) throw closedError(`${cls.name}.${method}`)
+    // `reqNotify`, which every wait calls, gives the device no work.
     if (method !== 'reqNotify') network.touch()
     try {
       return callNow(cls, method, object, args)
@@ -180,12 +185,12 @@ const carrierOn = (
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
     const name = `${cls.name}.${method}`
     signal?.throwIfAborted()
-    if (object === CLOSED) throw isClosed(name)
+    if (object === CLOSED) throw closedError(name)
     network.touch()
     try {
       const result = invoke(context, cls, method, object, args as AnyArguments, caller)
-      if (!(result instanceof Promise)) return answered(result)
-      return answered(await untilAborted(context, result as Promise<Result>, signal))
+      if (!(result instanceof Promise)) return callResult(result)
+      return callResult(await untilAborted(context, result as Promise<Result>, signal))
     } catch (error) {
       throw toRdmaError(error, name)
     } finally {
@@ -196,7 +201,7 @@ const carrierOn = (
   }
 
   const carrier: LocalCarrier = {
-    checked,
+    check,
     remote: false,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
@@ -204,12 +209,12 @@ const carrierOn = (
       network.touch()
       const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
       network.scheduleTimers()
-      return outcome && { ...outcome, answers: outcome.results.map(answered) }
+      return outcome && { ...outcome, results: outcome.results.map(callResult) }
     },
     descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,
     ring,
-    release: place => checked?.posts.forget(place),
+    release: mmapInfo => check?.posts.forget(mmapInfo),
     channel: {},
     counters() {
       if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
@@ -221,7 +226,7 @@ const carrierOn = (
       const failure = failures.last(qpns.rowOf(qpn))
       return failure?.wrId === BigInt(id) ? failureReason(failure) : undefined
     },
-    waiting() {},
+    setWaiting() {},
     posted(handle) {
       if (soft === undefined) ringDoorbell(handle)
       else soft.rxe.posted(context, handle)
@@ -231,49 +236,49 @@ const carrierOn = (
     pause: () => network.pause(),
     awaitsNextTurn: () => network.awaitsNextTurn(),
     addressOf(buffer) {
-      let area = known.get(buffer)
-      if (area === undefined) {
-        area = { address: rethrow('pd.register', () => memory.add(buffer)), uses: 0 }
-        known.set(buffer, area)
+      let registration = registrations.get(buffer)
+      if (registration === undefined) {
+        registration = { address: rethrow('pd.register', () => memory.add(buffer)), count: 0 }
+        registrations.set(buffer, registration)
       }
-      area.uses++
-      return BigInt(area.address)
+      registration.count++
+      return BigInt(registration.address)
     },
     forget(buffer) {
-      const area = known.get(buffer)
-      if (area === undefined || --area.uses > 0) return
-      known.delete(buffer)
-      memory.remove(area.address)
+      const registration = registrations.get(buffer)
+      if (registration === undefined || --registration.count > 0) return
+      registrations.delete(buffer)
+      memory.remove(registration.address)
     },
     targets: undefined,
     close() {
       unsubscribe()
-      return new Promise(ended => closeContext(context, () => ended(closed())))
+      return new Promise(resolve => closeContext(context, () => resolve(onClosed())))
     },
   }
   return carrier
 }
 
-/** Creates a soft device in this process and a context on it. `close` removes the device. */
+/** Creates a soft device on the network, and a context on it. `close` removes the device. Throws RdmaError. */
 export const localCarrier = (
-  on: Network,
+  network: Network,
   name: string,
   address: string,
   layout: RingLayout['name'] = 'compact',
-  check?: StartCheck,
+  startCheck?: StartCheck,
 ): LocalCarrier & { readonly rxe: RxeDevice } => {
-  const network = on as LocalNetwork
-  const soft = rethrow('open', () => network.add(name, address))
-  return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, check, soft.remove), { rxe: soft.rxe })
+  const local = network as LocalNetwork
+  const soft = rethrow('open', () => local.add(name, address))
+  return Object.assign(carrierOn(local, soft.rxe.device, soft, layout, startCheck, soft.remove), { rxe: soft.rxe })
 }
 
-/** A context on a device of the network; `close` leaves the device. */
-export const contextCarrier = (on: Network, name: string, check?: StartCheck): LocalCarrier => {
-  const network = on as LocalNetwork
-  const { devices } = network.core
+/** A context on a device that the network has; `close` leaves the device. Throws RdmaError ENODEV. */
+export const contextCarrier = (network: Network, name: string, startCheck?: StartCheck): LocalCarrier => {
+  const local = network as LocalNetwork
+  const { devices } = local.core
   const device = devices.get(name)
   if (device === undefined)
     throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
-  const soft = network.softDevice(name)
-  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', check, () => undefined)
+  const soft = local.softDevice(name)
+  return carrierOn(local, device, soft, soft === undefined ? 'rxe' : 'compact', startCheck, () => undefined)
 }

@@ -1,6 +1,6 @@
 /*
- * Descriptors of a device in this process (R28, R37): core objects by number, not file descriptors. Buffers that
- * drivers receive by address have one for the duration of the call.
+ * Descriptors of a device in this process (R28, R37): numbers of core's objects, not file descriptors. A buffer that is
+ * passed to a driver has an address (`LocalSpace`) for the duration of the call.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -14,24 +14,25 @@ import { viewOf } from '../../uapi/scalar.ts'
 import type { Descriptors } from '../carrier.ts'
 import { rethrow } from '../error.ts'
 
+/** Maximum records that are taken at once. */
 const BATCH = 256
 
-/** Access of calls to buffers of this process by address. */
+/** Copies between buffers of this process, by address, and calls. Throws CallError EFAULT. */
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
-  const move = (way: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
+  const copy = (direction: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
     if (bytes.length === 0) return
-    const place = { address: 0, bytes, view: viewOf(bytes) }
+    const arena = { address: 0, bytes, view: viewOf(bytes) }
     const [hi, lo] = [Number(address >> 32n), Number(address % BigInt(TWO_32))]
-    if (memory[way](hi, lo, place, 0, bytes.length, bytes.length, bytes.length) !== 0)
+    if (memory[direction](hi, lo, arena, 0, bytes.length, bytes.length, bytes.length) !== 0)
       throw new CallError('EFAULT', `no buffer has the ${bytes.length} bytes at 0x${address.toString(16)}`)
   }
   return {
     copyIn(address, length) {
       const bytes = new Uint8Array(length)
-      move('read', address, bytes)
+      copy('read', address, bytes)
       return bytes
     },
-    copyOut: (address, bytes) => move('write', address, bytes),
+    copyOut: (address, bytes) => copy('write', address, bytes),
   }
 }
 
@@ -47,30 +48,30 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
   }
   return {
     read(fd, _maxBytes, take, ended) {
-      let scheduled = false
-      // Called by the device: records are read afterwards.
+      let isScheduled = false
       const drain = (): void => {
-        scheduled = false
+        isScheduled = false
         for (let events = sink.take(BATCH); events.length > 0; events = sink.take(BATCH))
           for (const { bytes } of events) take(viewOf(bytes))
         if (sink.ended) ended()
       }
+      // The device calls the function in the middle of its work: records are read afterwards.
       const sink = createEventQueue(() => {
-        if (scheduled) return
-        scheduled = true
+        if (isScheduled) return
+        isScheduled = true
         queueMicrotask(drain)
       })
       attachSink(findDescriptor(core, fd), sink)
     },
     watch(fd, ready) {
-      let scheduled = false
+      let isScheduled = false
       attachSink(
         findDescriptor(core, fd),
         createEventQueue(() => {
-          if (scheduled) return
-          scheduled = true
+          if (isScheduled) return
+          isScheduled = true
           queueMicrotask(() => {
-            scheduled = false
+            isScheduled = false
             ready()
           })
         }),
@@ -78,14 +79,14 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
     },
     ioctl: (fd, request, argument) =>
       rethrow('driver_ops.ioctl', () => {
-        const of = findDescriptor(core, fd)
-        if (typeof argument === 'bigint') return opsIoctl(of, caller, request, argument)
-        return withAddress(argument, address => opsIoctl(of, caller, request, address))
+        const descriptor = findDescriptor(core, fd)
+        if (typeof argument === 'bigint') return opsIoctl(descriptor, caller, request, argument)
+        return withAddress(argument, address => opsIoctl(descriptor, caller, request, address))
       }),
     write: (fd, bytes) =>
       rethrow('driver_ops.write', () => {
-        const of = findDescriptor(core, fd)
-        return withAddress(bytes, address => opsWrite(of, caller, address, bytes.length))
+        const descriptor = findDescriptor(core, fd)
+        return withAddress(bytes, address => opsWrite(descriptor, caller, address, bytes.length))
       }),
     map: (fd, offset, length, writable) =>
       rethrow('driver_ops.mmap', () => {

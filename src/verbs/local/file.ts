@@ -1,6 +1,7 @@
 /*
- * Files of this program as memory of its devices (class `mr`, kind FILE): any regular file, since a slow one delays the
- * program only. Needs no native code: the descriptor is reopened by its name in /proc.
+ * Files of this program as memory regions of devices in this process (class `mr`, kind FILE). Any regular file is
+ * accepted, since a slow file delays this program only. The file is opened again by its name in /proc/self/fd, which
+ * needs no native code.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -11,18 +12,21 @@ const { O_RDONLY, O_RDWR } = constants
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 
-/** The file behind a descriptor. Throws CallError EBADF, EINVAL if it is not a regular file, EACCES. */
-export const openOwnFile = (number: number): FileMemory => {
+/**
+ * The file of a descriptor. Throws CallError: EBADF without such a descriptor, EINVAL if it is not a regular file,
+ * EACCES if it cannot be opened again.
+ */
+export const openOwnFile = (fd: number): FileMemory => {
   let isFile: boolean
   try {
-    isFile = fstatSync(number).isFile()
+    isFile = fstatSync(fd).isFile()
   } catch {
-    throw new CallError('EBADF', `there is no descriptor ${number}`)
+    throw new CallError('EBADF', `there is no descriptor ${fd}`)
   }
-  if (!isFile) throw new CallError('EINVAL', `descriptor ${number} is not a regular file`)
+  if (!isFile) throw new CallError('EINVAL', `descriptor ${fd} is not a regular file`)
   try {
-    return fileMemory(openSync(`/proc/self/fd/${number}`, isWritable(number) ? O_RDWR : O_RDONLY))
+    return fileMemory(openSync(`/proc/self/fd/${fd}`, isWritable(fd) ? O_RDWR : O_RDONLY))
   } catch (error) {
-    throw new CallError('EACCES', `the file of descriptor ${number} cannot be opened again (${codeOf(error)})`)
+    throw new CallError('EACCES', `the file of descriptor ${fd} cannot be opened again (${codeOf(error)})`)
   }
 }

@@ -1,10 +1,14 @@
 /*
  * The network of devices in this process (docs/decisions/one-provider.md): soft devices connected by memory or by
- * sockets of this machine, driven by the program's own event loop. Memory and `dgram` need no native code.
+ * sockets of this machine. The links memory and `dgram` need no native code.
  *
- * A drive runs when the program has posted (once for everything posted in one go), polls an empty CQ, when packets
- * arrive, and when a device's timer expires. Posted requests are processed in a microtask, so that an immediate answer
- * needs no turn of the event loop; after BUDGET drives without one, the program's timers and sockets get a turn.
+ * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
+ * - in a microtask after the program has posted, once for all requests that it posts without an await in between;
+ * - when the program polls an empty CQ;
+ * - when packets arrive;
+ * - when a device's timer expires.
+ * Since microtasks run before timers and sockets of the program, only BUDGET drives are allowed per turn of the event
+ * loop; further ones wait for the next turn.
  */
 
 import { Clients, classesWithClients } from '../../clients/clients.ts'
@@ -40,16 +44,16 @@ import { observe, publishWaits, type TracedCall } from './observe.ts'
 export interface Network {
   /**
    * Adds a device of any driver, which `make` creates (`createCtxDevice` of userdma/drivers, or your own); `open({
-   * network, device: name })` opens it. The returned function removes it, even while it is open. Throws RdmaError
-   * EEXIST if the name is in use.
+   * network, device: name })` opens it. The returned function removes the device, even while it is open. Throws
+   * RdmaError EEXIST if the name is in use.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
   /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. */
   setFaults(text: string): void
   /**
-   * Captures every packet of its soft devices, later ones included, to a pcapng file, until the returned function is
-   * called. The file gets mode 0600; meanwhile messages travel as packets. Throws RdmaError EINVAL for a file that
-   * cannot be written, such as a symbolic link or another user's.
+   * Captures every packet of its soft devices, also of those opened later, to a pcapng file with mode 0600, until the
+   * returned function is called. While it captures, all messages are sent as packets (`NetworkOptions.path`). Throws
+   * RdmaError EINVAL for a file that cannot be written, such as a symbolic link or another user's file.
    */
   capture(path: string): () => void
   /** Calls `handler` after each call on one of its devices, until the returned function is called. */
@@ -61,33 +65,34 @@ export interface NetworkOptions {
   /** Fault rules, see `Network.setFaults`. */
   readonly fault?: string
   /**
-   * What connects the devices: memory of this process (default), or sockets on their addresses, which this machine must
-   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` only other `dgram` devices.
+   * What connects the devices: 'memory' of this process (default), or sockets on their addresses, which this machine
+   * must have. 'udp' reaches every RoCE device and needs the package koffi; 'dgram' reaches other 'dgram' devices only.
    */
   readonly link?: Link
   /**
-   * How messages pass through memory: 'direct', the default, from buffer to buffer unless packets are captured or
-   * faulted; or always as 'packets'. Programs see no difference.
+   * How messages pass through memory: 'direct' (default) copies them from buffer to buffer, unless packets are captured
+   * or a fault rule applies; 'packets' always builds packets. Programs see no difference.
    */
   readonly path?: Path
   /**
-   * Integers from 0 to 2^32 - 1, for the first memory keys and queue pair numbers. Default: the system's generator, so
-   * that they are unpredictable; your own makes them repeatable.
+   * Returns integers from 0 to 2^32 - 1, from which the first memory keys and queue pair numbers are made. Default: the
+   * system's secure generator; a function with a seed makes them repeatable.
    */
   readonly random?: () => number
   /** Checks all devices that are opened on it, see `OpenOptions.check`. Default: false. */
   readonly check?: boolean | CheckOptions
   /**
-   * A seed, an integer from 0 to 2^32 - 1: the devices do what the specification allows and hardware rarely does, as
-   * with `userdma check --torment`. Default: the usual.
+   * A seed, an integer from 0 to 2^32 - 1, with which the devices do what the specification allows and hardware rarely
+   * does, as with `userdma check --torment`. Default: they do not.
    */
   readonly torment?: number
 }
 
+/** A soft device of the network. */
 export interface AttachedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
-  /** Resolves once all its objects are destroyed. */
+  /** Removes the device; resolves once all its objects are destroyed. */
   remove(): Promise<void>
 }
 
@@ -95,34 +100,38 @@ export interface LocalNetwork extends Network {
   readonly core: Core
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
-  /** Devices added so far, including removed ones. */
+  /** Number of soft devices that were added, including removed ones. */
   added: number
+  /** Adds a soft device. Throws RdmaError or CallError, EEXIST if the name is in use. */
   add(name: string, address: string): AttachedDevice
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
-  /** Work may have been posted: drives after the current task of the program. */
+  /** Schedules a drive in a microtask: requests were posted, or packets have arrived. */
   kick(): void
-  /** A call may have changed something: the next drive polls everything. */
+  /** A call may have given the devices work, so that the next `drive` must not be skipped. */
   touch(): void
-  /** A call was made: a timer that it may have set must not be missed. */
+  /** Arms the timers: a call may have set an earlier one. */
   scheduleTimers(): void
+  /** As `Carrier.drive`. */
   drive(): boolean
-  /** A promise for the next turn of the event loop, if there has been none for long. */
+  /** As `Carrier.pause`. */
   pause(): Promise<void> | undefined
-  /** Whether a drive stopped before its work was done; the next turn of the event loop continues it. */
+  /** As `Carrier.awaitsNextTurn`: a drive stopped before its work was done, and the next turn continues it. */
   awaitsNextTurn(): boolean
 }
 
-/** Maximum rounds of one drive: devices that keep each other busy let the event loop run between drives. */
+/** Maximum rounds of one drive, so that the event loop runs while devices keep each other busy. */
 const MAX_ROUNDS = 64
-/** Maximum microseconds of one drive. */
+/** Microseconds after which a drive starts no further round. */
 const LONGEST_DRIVE = 1000
-/** Maximum drives, and waits of programs, between two turns of the event loop. */
+/** Maximum drives of `kick`, and waits of programs, in one turn of the event loop. */
 const BUDGET = 256
-/** The clock is read in one idle drive out of this many: a drive takes some 20 ns. */
+/** An idle drive takes some 20 ns, less than reading the clock: one in so many reads it. */
 const CLOCK_INTERVAL = 32
+/** The longest delay of Node's timers in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
 
+/** Parses fault rules. Throws RdmaError EINVAL. */
 const faultRules = (text: string) => {
   if (typeof text !== 'string')
     throw invalidArgument(
@@ -137,43 +146,46 @@ const faultRules = (text: string) => {
   }
 }
 
-/** Milliseconds from now to a time, for setTimeout. */
-const delayTo = (due: number): number =>
+/** Milliseconds until `due` (microseconds of `nowMicroseconds`), for setTimeout. */
+const delayUntil = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
 
 /**
- * Drives devices: now, soon, or when their timers expire. `quiet`: between two drives nothing can happen except what
- * `touch` and timers report, so that polling an empty CQ costs almost nothing.
+ * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work from `touch`, `kick` and timers
+ * only, so that a drive between them is skipped, and polling an empty CQ costs almost nothing.
  */
-const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean, clients: Clients) => {
-  let touched = true
-  /** A call was made since the last drive: it may have set a timer. */
-  let called = true
-  let driving = false
-  let scheduled = false
-  /** A drive stopped before its work was done; the next turn of the event loop continues it. */
-  let continues = false
+const createDriver = (core: Core, devices: readonly RxeDevice[], isMemoryLink: boolean, clients: Clients) => {
+  let isTouched = true
+  /** Whether a call was made since the last drive: it may have set a timer. */
+  let wasCalled = true
+  let isDriving = false
+  /** Whether `runScheduled` will run: in a microtask, or in the next turn of the event loop. */
+  let isScheduled = false
+  /** Whether a drive stopped before its work was done; `resume` continues it in the next turn of the event loop. */
+  let isInterrupted = false
   let budget = BUDGET
   let untilClockRead = CLOCK_INTERVAL
+  /** The timer of the devices, and when it is due in microseconds; -Infinity once it has fired. */
   let timer: NodeJS.Timeout | undefined
   let timerDue = Number.POSITIVE_INFINITY
   let clientTimer: NodeJS.Timeout | undefined
   let clientsDue = Number.POSITIVE_INFINITY
 
+  /** One round of a drive; true if there was work. `now` in microseconds. */
   const pollAll = (now: number): boolean => {
     let progress = false
     const hasExpired = now >= timerDue
     if (hasExpired) disarm()
-    // Every post names its queue pair, so that idle ones cost nothing.
+    // `posted` has reported the queue pair of each post, so that only these are checked for requests.
     for (let i = 0; i < devices.length; i++)
       if (hasExpired || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
     return (hasExpired && expire(core, now)) || progress
   }
-  /** Processes posted requests that need no turn of the event loop. */
-  const ring = (): boolean => {
-    let found = false
-    for (let i = 0; i < devices.length; i++) found = devices[i]!.ring() || found
-    return found
+  /** Processes the requests of queues that were reported by `posted`; true if there were any. */
+  const ringDevices = (): boolean => {
+    let hasPosts = false
+    for (let i = 0; i < devices.length; i++) hasPosts = devices[i]!.ring() || hasPosts
+    return hasPosts
   }
   const hasWork = (): boolean => {
     for (let i = 0; i < devices.length; i++) if (devices[i]!.hasWork()) return true
@@ -190,18 +202,18 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     if (due >= timerDue) return
     clearTimeout(timer)
     timerDue = due
-    timer = setTimeout(onTimer, delayTo(due))
+    timer = setTimeout(onTimer, delayUntil(due))
   }
   /**
-   * The timer of clients does not keep the process alive, since the program may not wait for their connections and
-   * packets.
+   * Arms the timer of clients (connection manager, IP). It does not keep the process alive, since it may serve
+   * connections and packets for which the program does not wait.
    */
   const scheduleClients = (): void => {
     const due = clients.nextTimeout()
     if (due >= clientsDue) return
     clearTimeout(clientTimer)
     clientsDue = due
-    clientTimer = setTimeout(onClientTimer, delayTo(due)).unref()
+    clientTimer = setTimeout(onClientTimer, delayUntil(due)).unref()
   }
   const onClientTimer = (): void => {
     clientsDue = Number.POSITIVE_INFINITY
@@ -213,88 +225,90 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
-    // The timer may fire slightly early; it is checked and armed again in any case.
+    // Node's timers may fire slightly early. The drive then finds no expired timer, and arms this one again.
     timerDue = Number.NEGATIVE_INFINITY
-    touched = true
+    isTouched = true
     drive()
   }
-  /** Whether a timer has expired, without reading the clock each time, which allocates a double. */
+  /** Whether the timer is due; reads the clock only now and then, because that allocates a double. */
   const hasTimerExpired = (): boolean => {
     if (timerDue === Number.POSITIVE_INFINITY || --untilClockRead > 0) return false
     untilClockRead = CLOCK_INTERVAL
     return nowMicroseconds() >= timerDue
   }
   const drive = (): boolean => {
-    if (driving || (quiet && !touched && !hasTimerExpired())) return false
-    driving = true
-    touched = false
-    let worked = ring()
-    // Usually all work is done now, and computing the next timeout is expensive.
-    let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
-    if (!busy) {
-      driving = false
-      // A completion may have started the timer of event moderation, and no other.
-      if (called) armTimer()
+    if (isDriving || (isMemoryLink && !isTouched && !hasTimerExpired())) return false
+    isDriving = true
+    isTouched = false
+    let hasWorked = ringDevices()
+    // Usually all work is done now; the rounds below, and the next timeout after them, are expensive.
+    let isBusy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
+    if (!isBusy) {
+      isDriving = false
+      // Without a call only the timer of event moderation may be new: a completion starts it.
+      if (wasCalled) armTimer()
       else scheduleTimers()
-      called = false
-      return worked
+      wasCalled = false
+      return hasWorked
     }
     const start = nowMicroseconds()
-    for (let round = 0, now = start; round < MAX_ROUNDS && busy && now - start < LONGEST_DRIVE; round++) {
-      const progress = pollAll(now)
-      worked = progress || worked
-      busy = progress && hasWork()
+    for (let round = 0, now = start; round < MAX_ROUNDS && isBusy && now - start < LONGEST_DRIVE; round++) {
+      const hasProgress = pollAll(now)
+      hasWorked = hasProgress || hasWorked
+      isBusy = hasProgress && hasWork()
       now = nowMicroseconds()
     }
-    driving = false
+    isDriving = false
     publishWaits(devices)
-    if (busy) driveNextTurn()
+    if (isBusy) driveNextTurn()
     armTimer()
-    called = false
-    return worked
+    wasCalled = false
+    return hasWorked
   }
-  /** Long messages take time; the rest of the process gets turns in between. */
+  /** Continues an interrupted drive in the next turn of the event loop, so that the rest of the process runs before. */
   const driveNextTurn = (): void => {
-    touched = true
-    if (continues) return
-    continues = true
-    scheduled = true
+    isTouched = true
+    if (isInterrupted) return
+    isInterrupted = true
+    isScheduled = true
     onNextTurn(resume)
   }
   const resume = (): void => {
-    continues = false
-    later()
+    isInterrupted = false
+    runScheduled()
   }
-  const later = (): void => {
-    scheduled = false
+  const runScheduled = (): void => {
+    isScheduled = false
     drive()
   }
-  const renew = (): void => {
+  /** In the next turn: renews the budget, and runs the drive that was over the budget. */
+  const renewBudget = (): void => {
     budget = BUDGET
-    if (scheduled && !continues) later()
+    if (isScheduled && !isInterrupted) runScheduled()
   }
-  /** Takes one from the budget; false if it is used up. The next turn of the event loop renews it. */
+  /** Takes one from the budget of this turn of the event loop; false if it is used up. */
   const spend = (): boolean => {
-    if (budget === BUDGET) onNextTurn(renew)
+    if (budget === BUDGET) onNextTurn(renewBudget)
     if (budget === 0) return false
     budget--
     return true
   }
   const kick = (): void => {
-    touched = true
-    if (scheduled) return
-    scheduled = true
-    if (spend()) queueMicrotask(later)
+    isTouched = true
+    if (isScheduled) return
+    isScheduled = true
+    if (spend()) queueMicrotask(runScheduled)
   }
   const pause = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
   const touch = (): void => {
-    touched = true
-    called = true
+    isTouched = true
+    wasCalled = true
   }
-  return { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn: () => continues, stop: disarm }
+  return { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn: () => isInterrupted, stop: disarm }
 }
 
-const throwOn = (error: unknown): never => {
+/** Handles exceptions of jobs: they are bugs of the library, and reach the program as uncaught exceptions. */
+const rethrowBug = (error: unknown): never => {
   throw error
 }
 
@@ -322,15 +336,15 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
   if (seed !== undefined && !isSeed(seed))
-    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is no seed`, `a seed is ${SEED_RANGE}`)
+    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is not a seed`, `a seed is ${SEED_RANGE}`)
   const slices = createSlices(undefined, STEPS_PER_TURN)
   const core = createCore({
     now: nowMicroseconds,
     random,
     classes: classesWithClients(() => clients),
-    run: job => slices.begin(job, throwOn),
+    run: job => slices.begin(job, rethrowBug),
   })
-  /** Clients start when a call needs one: until then queue pair 1 of each device is the program's. */
+  /** Started when a call needs one (connection manager, IP); until then queue pair 1 of a device is the program's. */
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -354,24 +368,25 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     seed === undefined ? undefined : createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(PIECE_BYTES))
   let rules = faultRules(fault)
 
-  const observed = observe(core, attached)
+  const observation = observe(core, attached)
 
+  /** A port of a new device with its identity. Throws RdmaError. */
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
-    const taken = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
-    if (taken !== undefined)
+    const owner = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
+    if (owner !== undefined)
       throw refused(
         'EADDRINUSE',
         'open',
-        `address: ${formatValue(address)} is the address of ${taken.device.name} on this network`,
+        `address: ${formatValue(address)} is the address of ${owner.device.name} on this network`,
       )
     if (memory !== undefined) {
       if (memory.stat().ports === MAX_DEVICES)
         throw refused(
           'ENOSPC',
           'open',
-          `the network has ${MAX_DEVICES} devices, the most it can have`,
+          `the network has ${MAX_DEVICES} devices, which is its maximum`,
           'close one first',
         )
       return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
@@ -412,23 +427,23 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         rxe,
         port,
         remove() {
-          // Tells the peers of the device's connections that they end.
+          // Sends what is outstanding: peers of the device's connections learn that these end.
           touch()
           drive()
           devices.splice(devices.indexOf(rxe), 1)
           attached.delete(name)
-          observed.removed(name)
+          observation.removed(name)
           if (devices.length === 0) stop()
-          return new Promise(ended => unregister(rxe.device, ended))
+          return new Promise(resolve => unregister(rxe.device, resolve))
         },
       }
       attached.set(name, soft)
-      observed.added(name, soft)
+      observation.added(name, soft)
       return soft
     },
     softDevice: name => attached.get(name),
-    capture: observed.capture,
-    trace: observed.trace,
+    capture: observation.capture,
+    trace: observation.trace,
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)
       const device = rethrow('network.addDevice', () => make(core))
@@ -439,7 +454,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     setFaults(text) {
       rules = faultRules(text)
       for (const { port } of attached.values()) port.setFaults(rules)
-      // Sends the messages that were held back.
+      // The drive sends the packets that the old rules have delayed.
       touch()
       kick()
     },

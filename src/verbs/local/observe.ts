@@ -2,9 +2,11 @@
  * Observation of a network in this process: packets as pcapng, calls as records, and failures as messages on Node's
  * diagnostics channels, which cost nothing without subscribers.
  *
- *   userdma:failure         a request that failed or was flushed, or an asynchronous event: FailureJson (spec/check/failures.ts)
- *   userdma:rnr             the peer had no receive posted, and the sender waits: { device, count }
- *   userdma:retransmission  a send queue has gone back to resend: { device, count }
+ *   userdma:failure         FailureJson (spec/check/failures.ts): a failed or flushed request, or an asynchronous event
+ *   userdma:rnr             { device, count }: RNR NAKs received; the sender waits until the peer posts a receive
+ *   userdma:retransmission  { device, count }: send queues that have gone back to resend
+ *
+ * `device` is the name of the device; `count` is the number since the last message.
  */
 
 import { channel } from 'node:diagnostics_channel'
@@ -24,7 +26,7 @@ import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, invalidArgument } from '../error.ts'
 import { jsonSafe, showAs } from '../objects/show.ts'
 
-/** The observed parts of a soft device. */
+/** A soft device and its port. */
 interface ObservedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
@@ -38,15 +40,15 @@ export interface TracedCall {
   readonly class: string
   /** Name of the method. */
   readonly method: string
-  /** The object's handle; for a creation the new one; undefined for calls on the device itself. */
+  /** Handle of the object, of `create` that of the new object; undefined for calls on the device itself. */
   readonly object: number | undefined
   /** Arguments by name, objects by their handles. */
   readonly args: Readonly<Record<string, unknown>>
   /** The results, if it succeeded. */
   readonly result: Readonly<Record<string, unknown>> | undefined
-  /** Errno and sentence if it was refused. */
+  /** Errno ('EINVAL' …) and message, if it was refused. */
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Microseconds in its handler; 0 if it was refused before. */
+  /** Microseconds in its handler; 0 if it was refused before its handler. */
   readonly microseconds: number
 }
 
@@ -54,27 +56,28 @@ const failures = channel('userdma:failure')
 const rnrWaits = channel('userdma:rnr')
 const retransmissions = channel('userdma:retransmission')
 
-interface Waits {
-  rnr: number
-  resent: number
+/** Counters of a device at the last call of `publishWaits`. */
+interface PublishedCounters {
+  readonly receivedRnr: number
+  readonly retransmissions: number
 }
-const known = new WeakMap<RxeDevice, Waits>()
+const published = new WeakMap<RxeDevice, PublishedCounters>()
 
-/** Publishes the RNR waits and retransmissions since the last call, if the channels have subscribers. */
+/** Publishes the RNR NAKs and retransmissions since the last call, if the channels have subscribers. */
 export const publishWaits = (devices: readonly RxeDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
   for (const rxe of devices) {
     const { receivedRnr, retransmissions: resent } = rxe.state.engine().counters
-    const before = known.get(rxe) ?? { rnr: 0, resent: 0 }
-    known.set(rxe, { rnr: receivedRnr, resent })
+    const before = published.get(rxe) ?? { receivedRnr: 0, retransmissions: 0 }
+    published.set(rxe, { receivedRnr, retransmissions: resent })
     const device = rxe.device.name
-    if (receivedRnr > before.rnr) rnrWaits.publish({ device, count: receivedRnr - before.rnr })
-    if (resent > before.resent) retransmissions.publish({ device, count: resent - before.resent })
+    if (receivedRnr > before.receivedRnr) rnrWaits.publish({ device, count: receivedRnr - before.receivedRnr })
+    if (resent > before.retransmissions) retransmissions.publish({ device, count: resent - before.retransmissions })
   }
 }
 
-/** Core objects become their handles; lists and records are unchanged. */
-const plain = (values: object | undefined): Record<string, unknown> =>
+/** `values` with the handles of core objects in place of the objects; lists and records are unchanged. */
+const withHandles = (values: object | undefined): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(values ?? {}).map(([name, value]) => {
       const isObject = typeof value === 'object' && value !== null && 'handle' in value && 'class' in value
@@ -88,9 +91,9 @@ const argumentsText = (values: Readonly<Record<string, unknown>>): string =>
     .join(', ')
 
 const callText = ({ class: cls, method, object, args, result, error }: TracedCall): string => {
-  const given = [object === undefined ? '' : `object ${object}`, argumentsText(args)].filter(Boolean).join(', ')
-  const answer = error === undefined ? `{${argumentsText(result ?? {})}}` : `${error.code} (${error.message})`
-  return `${cls}.${method}(${given}) = ${answer}`
+  const inputs = [object === undefined ? '' : `object ${object}`, argumentsText(args)].filter(Boolean).join(', ')
+  const outcome = error === undefined ? `{${argumentsText(result ?? {})}}` : `${error.code} (${error.message})`
+  return `${cls}.${method}(${inputs}) = ${outcome}`
 }
 
 const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hook => {
@@ -107,8 +110,8 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
         class: cls.name,
         method,
         object: object?.handle,
-        args: plain(args),
-        result: error === undefined ? plain(out) : undefined,
+        args: withHandles(args),
+        result: error === undefined ? withHandles(out) : undefined,
         error: error instanceof CallError ? { code: errnoName(error.errno), message: error.message } : undefined,
         microseconds: start === undefined ? 0 : nowMicroseconds() - start,
       }
@@ -118,7 +121,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
   }
 }
 
-/** Observation of a network. `attached`: its soft devices. */
+/** Observes a network. `attached`: its soft devices by name. */
 export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
@@ -127,13 +130,14 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
 
   interface Capture {
     readonly write: (packet: PcapngPacket) => void
+    /** By device name: removes the tap of the device's port. */
     readonly taps: Map<string, () => void>
     stop(): void
   }
 
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
-      // A packet between two devices of the network is captured when it is sent, one from outside when it arrives.
+      // A packet between two devices of the network is captured when it is sent; one from outside when it arrives.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
       const time = performance.timeOrigin * 1000 + nowMicroseconds()
       try {
@@ -149,7 +153,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
     })
     taps.set(name, remove)
   }
-  /** Whether no device of the network has the address. */
+  /** Whether the source address (16 bytes) belongs to no device of the network. */
   const isForeign = (source: Uint8Array): boolean => {
     for (const { rxe } of attached.values())
       if (rxe.state.identity.gids.some(gid => String(gid) === String(source))) return false
@@ -173,7 +177,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
       }
       const write = createPcapng(
         bytes => {
-          for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done)
+          for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written)
         },
         { interfaces: ['userdma'] },
       )

@@ -1,5 +1,6 @@
 /*
- * Registered memory in the library: regions of buffers, and slices of them, with which work requests name bytes.
+ * Registered memory in the library: memory regions (of buffers, of files, of the whole program, without memory), and
+ * slices of them, which are the scatter/gather elements of work requests.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -9,10 +10,10 @@ import { checkBytes, formatValue, invalidArgument } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
-  checkOwn,
+  checkObject,
+  closedError,
   type DeviceContext,
-  type HeldObject,
-  isClosed,
+  type LibraryObject,
   type Named,
   type Plan,
   plan,
@@ -40,7 +41,7 @@ export interface Access {
   readonly zeroBased?: boolean
 }
 
-/** A slice: bytes of a registered region. Create it once and post it any number of times. */
+/** A slice: bytes of a registered region, a scatter/gather element. Create it once and post it any number of times. */
 export interface Slice {
   /** Lower 32 bits of the address. */
   readonly lo: number
@@ -66,7 +67,7 @@ export interface Region extends Disposable {
   readonly address: bigint
   /** `length` bytes from `offset`; without arguments the whole region. Throws RdmaError EINVAL outside the region. */
   slice(offset?: number, length?: number): Slice
-  /** The data with which a peer can read or write the region, or a part of it (as for `slice`). */
+  /** Address, rkey and length for a peer's requests; arguments as for `slice`. */
   remote(offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
@@ -74,8 +75,11 @@ export interface Region extends Disposable {
   close(): void
 }
 
-interface Changes {
+/** Changes of `MemoryRegion.reregister`. */
+interface RegionChanges {
+  /** New rights; default: unchanged. */
   readonly access?: Access
+  /** New protection domain; default: unchanged. */
   readonly pd?: Reference<'pd'>
 }
 
@@ -87,10 +91,10 @@ export interface MemoryRegion extends Region {
    * Re-registers it with other rights or in another protection domain. Keys may change, so earlier slices become
    * invalid. Throws RdmaError EBUSY while a window is bound to it.
    */
-  reregister(changes: Changes): void
+  reregister(changes: RegionChanges): void
 }
 
-/** A region of the program's whole memory: it covers every buffer, without further registration. */
+/** A region of the program's whole memory: it covers every buffer. */
 export interface WholeRegion extends Disposable {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
@@ -98,9 +102,9 @@ export interface WholeRegion extends Disposable {
   readonly lkey: number
   /** Remote key, 32 bits. */
   readonly rkey: number
-  /** A slice of a buffer, like `MemoryRegion.slice`. The buffer must not be resized or transferred afterwards. */
+  /** As `MemoryRegion.slice`, of any buffer. The buffer must not be resized or transferred afterwards. */
   slice(buffer: Uint8Array, offset?: number, length?: number): Slice
-  /** Bytes of a buffer for a peer, like `MemoryRegion.remote`. */
+  /** As `MemoryRegion.remote`, of any buffer. */
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
@@ -131,9 +135,9 @@ export const accessOptionNames: KnownOptions<Access> = {
   zeroBased: true,
 }
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
-const changeOptionNames: KnownOptions<Changes> = { access: true, pd: true }
+const changeOptionNames: KnownOptions<RegionChanges> = { access: true, pd: true }
 
-/** ibv_access_flags of the rights. */
+/** The rights as ibv_access_flags. `localWrite`: the default of `access.localWrite`. */
 export const accessFlags = (call: string, access: Access, localWrite: boolean): number => {
   checkOptions(call, 'access', access, accessOptionNames)
   return (
@@ -148,36 +152,36 @@ export const accessFlags = (call: string, access: Access, localWrite: boolean): 
   )
 }
 
-/** Slices of a closed region would fail later with a key error, which breaks the connection. */
-const checkOpen = (call: string, { isOpen }: HeldObject): void => {
-  if (!isOpen) throw isClosed(call)
+/** Throws RdmaError EINVAL for a closed region: a request with a slice of it would move the queue pair to ERR. */
+const checkOpen = (call: string, { isOpen }: LibraryObject): void => {
+  if (!isOpen) throw closedError(call)
 }
 
-/** A slice that records its device and is immutable, so that requests need not check it. */
+/** A slice from `slice()`: immutable, and it knows its device, so that a request checks only the device. */
 class DeviceSlice implements Slice {
   readonly lo: number
   readonly hi: number
   readonly length: number
   readonly lkey: number
-  readonly #kit: DeviceContext
+  readonly #context: DeviceContext
 
-  constructor(kit: DeviceContext, start: bigint, length: number, lkey: number) {
+  constructor(context: DeviceContext, start: bigint, length: number, lkey: number) {
     this.lo = Number(start & 0xffffffffn)
     this.hi = Number(start >> 32n)
     this.length = length
     this.lkey = lkey
-    this.#kit = kit
+    this.#context = context
     Object.freeze(this)
   }
 
   /** Whether it is a slice of this device. Hot. */
-  static isOf(value: unknown, kit: DeviceContext): value is DeviceSlice {
-    return value instanceof DeviceSlice && value.#kit === kit
+  static isOf(value: unknown, context: DeviceContext): value is DeviceSlice {
+    return value instanceof DeviceSlice && value.#context === context
   }
 
-  /** Whether it is a slice of another device; unknown for a copy of a slice. */
-  static isForeign(value: unknown, kit: DeviceContext): boolean {
-    return value instanceof DeviceSlice && value.#kit !== kit
+  /** Whether it is a slice of another device; false for a copy of a slice, whose device is not known. */
+  static isForeign(value: unknown, context: DeviceContext): boolean {
+    return value instanceof DeviceSlice && value.#context !== context
   }
 }
 
@@ -191,14 +195,15 @@ inspectAs<DeviceSlice>(
 export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
-class AnyRegion extends VerbsObject implements Region {
+/** A region of any kind but IMPLICIT. */
+class RangeRegion extends VerbsObject implements Region {
   readonly length: number
   readonly address: bigint
   lkey: number
   rkey: number
 
-  constructor(kit: DeviceContext, handle: number, length: number, address: bigint, lkey: number, rkey: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, length: number, address: bigint, lkey: number, rkey: number) {
+    super(context, handle)
     this.length = length
     this.address = address
     this.lkey = lkey
@@ -212,7 +217,7 @@ class AnyRegion extends VerbsObject implements Region {
   slice(offset = 0, length?: number): Slice {
     checkOpen('mr.slice', this)
     const bytes = lengthOfPart('mr.slice', this.length, offset, length)
-    return new DeviceSlice(this.kit, this.address + BigInt(offset), bytes, this.lkey)
+    return new DeviceSlice(this.context, this.address + BigInt(offset), bytes, this.lkey)
   }
 
   remote(offset = 0, length?: number): RemoteMemory {
@@ -222,7 +227,7 @@ class AnyRegion extends VerbsObject implements Region {
   }
 
   query() {
-    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+    return this.context.carrier.call(Mr, 'query', this.handle, {}).out
   }
 
   override [SHOWN]() {
@@ -231,19 +236,19 @@ class AnyRegion extends VerbsObject implements Region {
   }
 }
 
-class BufferRegion extends AnyRegion implements MemoryRegion {
+class BufferRegion extends RangeRegion implements MemoryRegion {
   readonly buffer: Uint8Array
 
-  constructor(kit: DeviceContext, handle: number, buffer: Uint8Array, address: bigint, lkey: number, rkey: number) {
-    super(kit, handle, buffer.length, address, lkey, rkey)
+  constructor(context: DeviceContext, handle: number, buffer: Uint8Array, address: bigint, lkey: number, rkey: number) {
+    super(context, handle, buffer.length, address, lkey, rkey)
     this.buffer = buffer
   }
 
-  reregister(changes: Changes): void {
+  reregister(changes: RegionChanges): void {
     checkOptions('mr.reregister', 'changes', changes, changeOptionNames)
     const { access, pd } = changes
-    if (pd !== undefined) checkOwn(this.kit, 'mr.reregister', 'pd', pd)
-    const { out } = this.kit.carrier.call(Mr, 'modify', this.handle, {
+    if (pd !== undefined) checkObject(this.context, 'mr.reregister', 'pd', pd)
+    const { out } = this.context.carrier.call(Mr, 'modify', this.handle, {
       ...(access !== undefined && { access: accessFlags('mr.reregister', access, true) }),
       ...(pd !== undefined && { pd: pd.handle }),
     })
@@ -252,20 +257,25 @@ class BufferRegion extends AnyRegion implements MemoryRegion {
   }
 
   protected override [RELEASED](): void {
-    this.kit.carrier.forget(this.buffer)
+    this.context.carrier.forget(this.buffer)
   }
 }
 defineVerbsClass(BufferRegion, 'mr', 'MemoryRegion')
-defineVerbsClass(AnyRegion, 'mr', 'Region')
+defineVerbsClass(RangeRegion, 'mr', 'Region')
 
 /** A region of `buffer` in protection domain `pd`. */
-export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
-  const { carrier } = kit
-  checkOwn(kit, 'pd.register', 'pd', pd)
+export const regionPlan = (
+  context: DeviceContext,
+  pd: Named,
+  buffer: Uint8Array,
+  access: Access,
+): Plan<MemoryRegion> => {
+  const { carrier } = context
+  checkObject(context, 'pd.register', 'pd', pd)
   checkBytes('pd.register', 'buffer', buffer)
   const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
-  const wanted = {
+  const args = {
     pd: pd.handle,
     start: address,
     iova: address,
@@ -274,47 +284,47 @@ export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, ac
   }
   return plan(
     Mr,
-    wanted,
-    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(kit, handle, buffer, address, lkey, rkey),
+    args,
+    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(context, handle, buffer, address, lkey, rkey),
     () => carrier.forget(buffer),
   )
 }
 
 const { FILE, NULL, IMPLICIT } = MrKind.values
 
-/** A region of another kind, with addresses from `start`. */
-const otherPlan = (
-  kit: DeviceContext,
+/** A region of kind FILE or NULL. `kindArgs`: the arguments of the kind; the region's address is `kindArgs.start`. */
+const rangePlan = (
+  context: DeviceContext,
   pd: Named,
   access: Access,
   length: number,
-  more: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file'>,
+  kindArgs: Pick<In<typeof Mr.methods.create>, 'kind' | 'start' | 'file'>,
 ): Plan<Region> => {
-  checkOwn(kit, 'mr.create', 'pd', pd)
+  checkObject(context, 'mr.create', 'pd', pd)
   if (!Number.isSafeInteger(length) || length < 0)
     throw invalidArgument('mr.create', `length ${formatValue(length)} is not a number of bytes`)
-  const iova = more.start
+  const iova = kindArgs.start
   const rights = accessFlags('mr.create', access, true)
-  const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
+  const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...kindArgs }
   return plan(
     Mr,
     args,
-    ({ object: handle, out: { lkey, rkey } }) => new AnyRegion(kit, handle, length, iova, lkey, rkey),
+    ({ object: handle, out: { lkey, rkey } }) => new RangeRegion(context, handle, length, iova, lkey, rkey),
   )
 }
 
-/** Reads return zeros, writes are discarded. */
-export const nullRegionPlan = (kit: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
-  otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
+/** A region of kind NULL: READs return zeros, WRITEs are discarded. */
+export const nullRegionPlan = (context: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
+  rangePlan(context, pd, access, length, { kind: NULL, start: 0n })
 
 const checkOffset = (offset: number): void => {
   if (!Number.isSafeInteger(offset) || offset < 0)
     throw invalidArgument('mr.create', `offset ${formatValue(offset)} is not a number of bytes`)
 }
 
-/** Part of a file; `file`: a descriptor of this process. */
+/** A region of kind FILE; `file`: a file descriptor of this process. */
 export const fileRegionPlan = (
-  kit: DeviceContext,
+  context: DeviceContext,
   pd: Named,
   file: number,
   options: FileRegionOptions,
@@ -322,17 +332,18 @@ export const fileRegionPlan = (
   checkOptions('mr.create', 'options', options, fileOptionNames)
   const { offset = 0, length, access = {} } = options
   checkOffset(offset)
-  return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
+  return rangePlan(context, pd, access, length, { kind: FILE, start: BigInt(offset), file })
 }
 
-class AllMemory extends VerbsObject implements WholeRegion {
+/** A region of kind IMPLICIT. */
+class ImplicitRegion extends VerbsObject implements WholeRegion {
   readonly lkey: number
   readonly rkey: number
   /** Addresses of the buffers used so far. */
   readonly #addresses = new Map<Uint8Array, bigint>()
 
-  constructor(kit: DeviceContext, handle: number, lkey: number, rkey: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, lkey: number, rkey: number) {
+    super(context, handle)
     this.lkey = lkey
     this.rkey = rkey
   }
@@ -345,7 +356,7 @@ class AllMemory extends VerbsObject implements WholeRegion {
     checkOpen('mr.slice', this)
     checkBytes('mr.slice', 'the buffer', buffer)
     const bytes = lengthOfPart('mr.slice', buffer.length, offset, length)
-    return new DeviceSlice(this.kit, this.#addressIn(buffer, offset), bytes, this.lkey)
+    return new DeviceSlice(this.context, this.#addressIn(buffer, offset), bytes, this.lkey)
   }
 
   remote(buffer: Uint8Array, offset = 0, length?: number): RemoteMemory {
@@ -356,7 +367,7 @@ class AllMemory extends VerbsObject implements WholeRegion {
   }
 
   query() {
-    return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
+    return this.context.carrier.call(Mr, 'query', this.handle, {}).out
   }
 
   override [SHOWN]() {
@@ -366,25 +377,26 @@ class AllMemory extends VerbsObject implements WholeRegion {
   #addressIn(buffer: Uint8Array, offset: number): bigint {
     let address = this.#addresses.get(buffer)
     if (address === undefined) {
-      address = this.kit.carrier.addressOf(buffer)
+      address = this.context.carrier.addressOf(buffer)
       this.#addresses.set(buffer, address)
     }
     return address + BigInt(offset)
   }
 
   protected override [RELEASED](): void {
-    for (const buffer of this.#addresses.keys()) this.kit.carrier.forget(buffer)
+    for (const buffer of this.#addresses.keys()) this.context.carrier.forget(buffer)
     this.#addresses.clear()
   }
 }
-defineVerbsClass(AllMemory, 'mr', 'WholeRegion')
+defineVerbsClass(ImplicitRegion, 'mr', 'WholeRegion')
 
-export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
-  checkOwn(kit, 'mr.create', 'pd', pd)
+/** A region of kind IMPLICIT. */
+export const wholeRegionPlan = (context: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
+  checkObject(context, 'mr.create', 'pd', pd)
   const rights = accessFlags('mr.create', access, true)
   return plan(
     Mr,
     { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: rights, kind: IMPLICIT },
-    ({ object: handle, out: { lkey, rkey } }) => new AllMemory(kit, handle, lkey, rkey),
+    ({ object: handle, out: { lkey, rkey } }) => new ImplicitRegion(context, handle, lkey, rkey),
   )
 }

@@ -1,6 +1,7 @@
 /*
- * Remote memory: the result of `mr.remote()`, and an operand of requests. It can be sent to the peer in any way, also
- * as JSON. Objects made here are valid; data from elsewhere is checked at each request.
+ * Remote memory: address, rkey and length of a region or window for a peer's requests. `mr.remote()` returns it, and
+ * the program sends it to the peer, for example as JSON. Requests also accept plain data, which they check each time;
+ * `remoteMemory` checks it once and returns an object that requests need not check.
  */
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../checks/options.ts'
@@ -9,7 +10,7 @@ import { addressHex, inspectAs } from '../objects/show.ts'
 
 /** Remote memory as plain data, for example parsed from JSON. */
 export interface RemoteMemoryData {
-  /** Address of the first byte, 64 bits; as text decimal or '0x…', as written by `toJSON`. */
+  /** Address of the first byte, 64 bits: a bigint, or text, decimal or '0x…' (as `toJSON` writes it). */
   readonly address: bigint | string
   /** rkey of the region or window, 32 bits. */
   readonly rkey: number
@@ -20,14 +21,15 @@ export interface RemoteMemoryData {
 /** Remote memory, as returned by `mr.remote()` and `qp.bind()`. Create it once and use it any number of times. */
 export interface RemoteMemory extends RemoteMemoryData {
   readonly address: bigint
-  /** `length` bytes from `offset`, by default up to the end. Throws RdmaError EINVAL outside of it. */
+  /** `length` bytes from `offset`, by default up to the end. Throws RdmaError EINVAL beyond the end. */
   slice(offset?: number, length?: number): RemoteMemory
-  /** For JSON: requests and `remoteMemory` accept the result of `JSON.parse`. */
+  /** Plain data for `JSON.stringify`; requests and `remoteMemory` accept the result of `JSON.parse`. */
   toJSON(): RemoteMemoryData & { readonly address: string }
 }
 
 /**
- * Length of the part from `offset` of `whole` bytes: `length`, or up to the end. Throws RdmaError EINVAL outside of it.
+ * The length of the part from `offset` of a region of `whole` bytes: `wanted`, or up to the region's end if that is
+ * undefined. Throws RdmaError EINVAL if the part is not inside the region.
  */
 export const lengthOfPart = (call: string, whole: number, offset: number, wanted: number | undefined): number => {
   const length = wanted ?? (typeof offset === 'number' ? whole - offset : Number.NaN)
@@ -45,7 +47,7 @@ export class RemoteRange implements RemoteMemory {
   readonly address: bigint
   readonly rkey: number
   readonly length: number
-  /** The address as two words, as in a request. */
+  /** The address as two words, which a request has. */
   readonly #lo: number
   readonly #hi: number
 
@@ -69,17 +71,18 @@ export class RemoteRange implements RemoteMemory {
     return { address: `0x${this.address.toString(16)}`, rkey: this.rkey, length: this.length }
   }
 
-  /** Writes address and rkey of a range into a request at these byte offsets. Hot. */
-  static put(range: RemoteRange, words: Int32Array, address: number, rkey: number): void {
-    words[address >> 2] = range.#lo
-    words[(address >> 2) + 1] = range.#hi
-    words[rkey >> 2] = range.rkey
+  /** Writes address and rkey of a range into a request, at these byte offsets in `words`. Hot. */
+  static put(range: RemoteRange, words: Int32Array, addressAt: number, rkeyAt: number): void {
+    words[addressAt >> 2] = range.#lo
+    words[(addressAt >> 2) + 1] = range.#hi
+    words[rkeyAt >> 2] = range.rkey
   }
 }
 
 const LAST_ADDRESS = 2n ** 64n - 1n
 
-const addressOf = (address: unknown): bigint | undefined => {
+/** The address in remote memory; undefined if it is neither a bigint nor the text of one. */
+const parseRemoteAddress = (address: unknown): bigint | undefined => {
   if (typeof address === 'bigint') return address
   return typeof address === 'string' && /^(0x[\da-f]{1,16}|\d{1,20})$/i.test(address) ? BigInt(address) : undefined
 }
@@ -93,9 +96,9 @@ inspectAs<RemoteRange>(
 
 const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
 
-/** Converts data that this library did not make. Throws RdmaError EINVAL. */
+/** Remote memory from plain data. Throws RdmaError EINVAL. */
 const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
-  const address = typeof remote === 'object' ? addressOf(remote?.address) : undefined
+  const address = typeof remote === 'object' ? parseRemoteAddress(remote?.address) : undefined
   if (
     address === undefined ||
     address < 0n ||
@@ -112,16 +115,16 @@ const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   return new RemoteRange(address, remote.rkey, remote.length)
 }
 
-/** Checked remote memory. Throws RdmaError EINVAL. Hot: objects made here cost one comparison. */
+/** The remote memory of a request. Throws RdmaError EINVAL. Hot: a `RemoteRange` costs one comparison. */
 export const rangeOf = (call: string, remote: RemoteMemoryData): RemoteRange =>
   remote instanceof RemoteRange ? remote : checkedRange(call, remote)
 
-/** Remote memory from plain data, for example from JSON or a message. Throws RdmaError EINVAL. */
+/** Remote memory from plain data, for example from parsed JSON. Throws RdmaError EINVAL. */
 export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => {
   checkRecord('remoteMemory', 'remote memory', data, HINT)
   return checkedRange('remoteMemory', data)
 }
 
-/** Remote memory of a local region or window. */
+/** The remote memory that describes a local region or window. */
 export const createRemoteMemory = (address: bigint, rkey: number, length: number): RemoteMemory =>
   new RemoteRange(address, rkey, length)

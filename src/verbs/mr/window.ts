@@ -1,14 +1,14 @@
 /*
- * Memory windows in the library (IBA 10.6.7): rights to part of a region, granted and revoked by work requests. Binding
- * and invalidating are operations of queue pairs (verbs/qp/operations.ts).
+ * Memory windows in the library (IBA 10.6.7): rights to part of a region, which work requests grant (`qp.bind`) and
+ * revoke (`qp.invalidate`, in qp/operations.ts).
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { KnownOptions } from '../checks/options.ts'
-import { invalidArgument } from '../error.ts'
+import { formatValue, invalidArgument } from '../error.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { checkOwn, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
+import { checkObject, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
 import type { Access, Region } from './region.ts'
 
 /** A memory window (IBA 10.6.7). */
@@ -17,7 +17,7 @@ export interface MemoryWindow extends Disposable {
   readonly handle: number
   /** 1, or 2 (type 2B). */
   readonly type: 1 | 2
-  /** rkey of the last posted bind. */
+  /** rkey of the last posted bind; before the first bind, that of the allocation. */
   readonly rkey: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
@@ -27,7 +27,7 @@ export interface MemoryWindow extends Disposable {
 
 /** Arguments of a bind: part of a region, and the peer's rights. */
 export interface Binding {
-  /** A region registered with `window`. */
+  /** A region that is registered with the right `window`. */
   readonly region: Region
   /** Offset in the region in bytes; default 0. */
   readonly offset?: number
@@ -39,13 +39,13 @@ export interface Binding {
 
 export const bindingOptionNames: KnownOptions<Binding> = { region: true, offset: true, length: true, access: true }
 
-/** A window with its internals for `bind`, which changes the key. */
+/** A window whose rkey `bind` can set. */
 export class Window extends VerbsObject implements MemoryWindow {
   readonly type: 1 | 2
   rkey: number
 
-  constructor(kit: DeviceContext, handle: number, type: 1 | 2, rkey: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, type: 1 | 2, rkey: number) {
+    super(context, handle)
     this.type = type
     this.rkey = rkey
   }
@@ -55,7 +55,7 @@ export class Window extends VerbsObject implements MemoryWindow {
   }
 
   query() {
-    return this.kit.carrier.call(Mw, 'query', this.handle, {}).out
+    return this.context.carrier.call(Mw, 'query', this.handle, {}).out
   }
 
   override [SHOWN]() {
@@ -64,12 +64,12 @@ export class Window extends VerbsObject implements MemoryWindow {
 }
 defineVerbsClass(Window, 'window', 'MemoryWindow')
 
-export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
-  checkOwn(kit, 'mw.create', 'pd', pd)
-  if (type !== 1 && type !== 2) throw invalidArgument('mw.create', `type ${String(type)}: it is 1 or 2`)
+export const windowPlan = (context: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
+  checkObject(context, 'mw.create', 'pd', pd)
+  if (type !== 1 && type !== 2) throw invalidArgument('mw.create', `type ${formatValue(type)} is not 1 or 2`)
   return plan(
     Mw,
     { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },
-    ({ object: handle, out }) => new Window(kit, handle, type, out.rkey),
+    ({ object: handle, out }) => new Window(context, handle, type, out.rkey),
   )
 }

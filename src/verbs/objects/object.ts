@@ -1,28 +1,28 @@
 /*
- * Objects of any class, as declared (R1, R12–R14): for classes that have no interface of their own in the library, such
- * as those of other drivers, private ones, and those of a newer release. Methods, arguments and results follow the
- * declaration.
+ * Objects of any class (R1, R12–R14): `device.create` and the planned objects of `chain.create`. Their methods,
+ * arguments and results are those of the class's declaration. For classes without an interface of their own in the
+ * library: private classes of drivers, and classes of a newer release.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { Carrier } from '../carrier.ts'
 import { checkRecord } from '../checks/options.ts'
 import { formatValue, invalidArgument } from '../error.ts'
 import {
-  adopt,
   CLOSED,
+  clearOwner,
   type DeviceContext,
   destroy,
   destroyAsync,
   eventSource,
-  markEnded,
   type Named,
   type Plan,
+  setOwner,
 } from '../plan.ts'
 import { jsonSafe, showAs } from './show.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
-/** Arguments of a creation: the class's, without the user handle, which the library sets. */
+/** Arguments of `create` as the class declares them, without the user handle, which the library sets. */
 export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
 
 /**
@@ -35,7 +35,7 @@ export type ObjectOf<C extends ObjectClass> = {
   Disposable &
   AsyncDisposable & {
     readonly class: C
-    /** The results of its creation. */
+    /** The output attributes of its creation. */
     readonly made: Out<C['methods']['create']>
     /**
      * Destroys it, or closes its descriptor. Throws RdmaError EBUSY while it is in use. If the driver's destroy is
@@ -45,17 +45,17 @@ export type ObjectOf<C extends ObjectClass> = {
   }
 
 /**
- * A function that closes a descriptor once: it calls `destroy` if the class has it (EBUSY if the object is in use),
- * closes the descriptor, and calls `closed`.
+ * A function that closes a descriptor: it calls `destroy` if the class has it (EBUSY if the object is in use), closes
+ * the descriptor, and calls `onClosed`. Later calls do nothing.
  */
-export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void) => {
-  let open = true
+export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, onClosed: () => void) => {
+  let isOpen = true
   return (): void => {
-    if (!open) return
+    if (!isOpen) return
     if (cls.methods.destroy !== undefined) destroy(carrier, cls, handle)
-    open = false
+    isOpen = false
     carrier.descriptors.close(handle)
-    closed()
+    onClosed()
   }
 }
 
@@ -65,54 +65,55 @@ export const checkClass = (call: string, cls: ObjectClass): void => {
     throw invalidArgument(
       call,
       `${formatValue(cls)} is not a class`,
-      'give one of Classes of userdma/spec, or of a driver',
+      'give one of `Classes` of userdma/spec, or a class of a driver',
     )
 }
 
-/** `call`: the calling method, for errors. */
+/** An object of class `cls`. `call`: the method that the program has called, for errors about `cls`. */
 export const objectPlan = <C extends ObjectClass>(
-  kit: DeviceContext,
+  context: DeviceContext,
   call: string,
   cls: C,
   args: CreateArguments<C> | undefined,
 ): Plan<ObjectOf<C>> => {
-  const { carrier } = kit
+  const { carrier } = context
   checkClass(call, cls)
   const { create } = cls.methods
   if (args !== undefined) checkRecord(`${cls.name}.create`, 'its arguments', args, 'give {} if there are none')
   if (create === undefined)
     throw invalidArgument(`${cls.name}.create`, 'objects of this class exist already', 'use device.call')
-  const source = 'userHandle' in create.in ? eventSource(kit, cls) : undefined
+  const source = 'userHandle' in create.in ? eventSource(context, cls) : undefined
   return {
     class: cls,
-    args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.number) }) },
-    made({ object: handle, out }) {
+    args: { ...(args as AnyValues), ...(source !== undefined && { userHandle: BigInt(source.userHandle) }) },
+    onSuccess({ object: handle, out }) {
       const hasDestroy = cls.methods.destroy !== undefined
       const release = (): void => {
-        if (own.handle === CLOSED) return
+        if (self.handle === CLOSED) return
         if (cls.identity === 'fd') carrier.descriptors.close(handle)
-        source?.forget()
-        markEnded(object)
-        own.handle = CLOSED
+        source?.release()
+        clearOwner(object)
+        self.handle = CLOSED
       }
       const close = (): void => {
-        if (own.handle === CLOSED) return
+        if (self.handle === CLOSED) return
         if (hasDestroy) destroy(carrier, cls, handle)
         release()
       }
       const closeAsync = async (): Promise<void> => {
-        if (own.handle === CLOSED) return
+        if (self.handle === CLOSED) return
         if (hasDestroy) await destroyAsync(carrier, cls, handle)
         release()
       }
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
-        .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given).out])
-      const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
-      const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as ObjectOf<C>
-      showAs(object, 'Object', () => ({ class: cls.name, handle: own.handle, made: jsonSafe(out) }))
-      return source === undefined ? adopt(kit, object) : source.is(object)
+        .map(name => [name, (methodArgs = {}) => carrier.call(cls, name, self.handle, methodArgs).out])
+      const self = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
+      // The library's properties win over methods of the class with the same names.
+      const object = Object.assign(self, { ...Object.fromEntries(methods), ...self }) as ObjectOf<C>
+      showAs(object, 'Object', () => ({ class: cls.name, handle: self.handle, made: jsonSafe(out) }))
+      return source === undefined ? setOwner(context, object) : source.assign(object)
     },
-    failed: () => source?.forget(),
+    onFailure: () => source?.release(),
   }
 }

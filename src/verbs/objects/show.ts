@@ -1,6 +1,6 @@
 /*
- * The library's objects in `console.log` and `JSON.stringify`: their relevant properties instead of their internals.
- * Not hot. JSON has no 64-bit numbers: addresses are text.
+ * What `console.log` and `JSON.stringify` show of the library's objects: their main properties instead of their
+ * internals. JSON has no 64-bit numbers, so that addresses are text.
  */
 import { detached } from '../error.ts'
 
@@ -15,15 +15,15 @@ interface InspectOptions {
 
 export const addressHex = (address: bigint): string => `0x${address.toString(16)}`
 
-/** The same value with bigints as text. */
+/** `value` with its bigints as text ('0x…'), in lists and records too. */
 export const jsonSafe = (value: unknown): unknown => {
   if (typeof value === 'bigint') return addressHex(value)
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value
   if (Array.isArray(value)) return value.map(jsonSafe)
-  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, jsonSafe(one)]))
+  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonSafe(field)]))
 }
 
-/** Sets the output of util.inspect for `target`, or for the objects whose prototype `target` is. */
+/** Adds util.inspect's method to `target`, an object or the prototype of objects; parameters as for `showAs`. */
 export const inspectAs = <S extends object>(
   target: object,
   name: string,
@@ -35,8 +35,8 @@ export const inspectAs = <S extends object>(
     value(this: S, depth: number, options: InspectOptions, inspect: Inspect): string {
       // Node also inspects prototypes, which are not instances.
       if (!isInstance(this) || depth < 0) return `[${name}]`
-      const inner = options.depth === null || options.depth === undefined ? null : options.depth - 1
-      return `${name} ${inspect(show(this), { ...options, depth: inner })}`
+      const innerDepth = options.depth === null || options.depth === undefined ? null : options.depth - 1
+      return `${name} ${inspect(show(this), { ...options, depth: innerDepth })}`
     },
   })
 }
@@ -61,11 +61,11 @@ export const showAs = <S extends object>(
   })
 }
 
-/** The result of a call, or `instead` if the object is closed or its device removed: inspection never throws. */
-export const orElse = <T>(call: () => T, instead: T): T => {
+/** The result of `call`, or `fallback` if it throws: a closed object, or one of a removed device, can be shown too. */
+export const orElse = <T>(call: () => T, fallback: T): T => {
   try {
     return call()
   } catch {
-    return instead
+    return fallback
   }
 }

@@ -1,29 +1,31 @@
 /*
- * The base class of the library's objects. A program may have very many (R15): an object has few fields, and values
- * that all objects of a class share are accessors of the class.
+ * The base class of the library's objects. A program may have very many of them (R15), so that an object has few
+ * fields, and values that all objects of a class share are accessors.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { detached } from '../error.ts'
-import { CLOSED, type DeviceContext, destroy, type HeldObject } from '../plan.ts'
+import { CLOSED, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import { type Shown, showAs } from './show.ts'
 
-/** Called once after the object is destroyed, to release its resources. A symbol hides it from programs. */
+// Names of methods for the library itself; symbols hide them from programs.
+
+/** Called once after the object is destroyed: releases its rings, buffers and user handle. */
 export const RELEASED = Symbol('released')
 /**
- * Called when the device is closed, and for queue pairs when it is removed: the rings' memory may be reused, so it is
- * not accessed any more.
+ * Called when the device is closed, and for queue pairs when it is removed: drops the rings, because another device may
+ * use their memory.
  */
 export const DETACH = Symbol('detach')
-/** The properties that `console.log` and JSON show. */
+/** Returns the properties that `console.log` and JSON show. */
 export const SHOWN = Symbol('shown')
 
-export abstract class VerbsObject implements HeldObject, Disposable {
-  readonly kit: DeviceContext
+export abstract class VerbsObject implements LibraryObject, Disposable {
+  readonly context: DeviceContext
   handle: number
   isOpen = true
 
-  constructor(kit: DeviceContext, handle: number) {
-    this.kit = kit
+  constructor(context: DeviceContext, handle: number) {
+    this.context = context
     this.handle = handle
   }
 
@@ -32,7 +34,7 @@ export abstract class VerbsObject implements HeldObject, Disposable {
   /** Destroys the object; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void {
     if (!this.isOpen) return
-    destroy(this.kit.carrier, this.cls, this.handle)
+    destroy(this.context.carrier, this.cls, this.handle)
     markClosed(this)
     this[RELEASED]()
   }
@@ -50,43 +52,65 @@ export abstract class VerbsObject implements HeldObject, Disposable {
   }
 }
 
-/** Marks the object as destroyed: calls on it are refused. */
-export const markClosed = (self: HeldObject): void => {
-  self.isOpen = false
-  self.handle = CLOSED
+/** Records that the object is destroyed: further calls on it are refused. */
+export const markClosed = (object: LibraryObject): void => {
+  object.isOpen = false
+  object.handle = CLOSED
 }
 
-/** Hot methods, which check `this` themselves. */
-const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWrite', 'flush', 'receive', 'poll', 'wait']
+/** Hot methods, which check `this` themselves, so that `guard` leaves them unchanged. */
+const SELF_CHECKED = [
+  'send',
+  'write',
+  'read',
+  'compareSwap',
+  'fetchAdd',
+  'atomicWrite',
+  'flush',
+  'receive',
+  'poll',
+  'wait',
+]
 
-/** Methods of a class and its base classes, the nearest of each name. */
+/** Methods of a class and of its base classes by name. */
 const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: never[]) => unknown> => {
   const methods = new Map<string, (...args: never[]) => unknown>()
-  for (let from = cls.prototype; from !== Object.prototype; from = Object.getPrototypeOf(from) as object)
-    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(from)))
+  for (let proto = cls.prototype; proto !== Object.prototype; proto = Object.getPrototypeOf(proto) as object)
+    for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(proto)))
       if (typeof value === 'function' && name !== 'constructor' && !methods.has(name)) methods.set(name, value)
   return methods
 }
 
-/** Makes methods of a class throw an RdmaError if called without their object. `call`: the object's name in errors. */
-const guard = (call: string, cls: { readonly prototype: object }): void => {
-  for (const [key, method] of methodsOf(cls)) {
-    if (CHECKING.includes(key)) continue
-    const checked = function (this: Partial<HeldObject> | undefined, ...args: never[]): unknown {
-      if (this?.kit === undefined) throw detached(`${call}.${key}`)
+/**
+ * Makes methods of a class throw an RdmaError if they are called without their object, as in `const { query } = qp`.
+ * `prefix`: the part of `RdmaError.call` before the dot.
+ */
+const guard = (prefix: string, cls: { readonly prototype: object }): void => {
+  for (const [name, method] of methodsOf(cls)) {
+    if (SELF_CHECKED.includes(name)) continue
+    const guarded = function (this: Partial<LibraryObject> | undefined, ...args: never[]): unknown {
+      if (this?.context === undefined) throw detached(`${prefix}.${name}`)
       return method.apply(this, args)
     }
-    Object.defineProperty(cls.prototype, key, { value: checked, writable: true, configurable: true, enumerable: false })
+    Object.defineProperty(cls.prototype, name, {
+      value: guarded,
+      writable: true,
+      configurable: true,
+      enumerable: false,
+    })
   }
 }
 
-/** Completes a class, subclasses first: `call` is the object's name in errors, `name` its kind when shown. */
-export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, call: string, name: string): void => {
-  guard(call, cls)
+/**
+ * Guards the methods of a class and defines what `console.log` and JSON show of its objects. Called for subclasses
+ * before their base class. `prefix`: as for `guard`; `name`: the kind of its objects as shown.
+ */
+export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, prefix: string, name: string): void => {
+  guard(prefix, cls)
   showAs<VerbsObject>(
     cls.prototype,
     name,
     self => ({ ...self[SHOWN](), ...(!self.isOpen && { closed: true }) }),
-    self => self.kit !== undefined,
+    self => self.context !== undefined,
   )
 }

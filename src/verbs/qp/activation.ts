@@ -1,47 +1,47 @@
 /*
- * Moves queue pairs without a peer from RESET to ready to send (IBA 10.3.1): by `activate`, or at creation with
- * `active` (R7). The type defines the steps and their options.
+ * The way to RTS (IBA 10.3.1) of queue pairs without a peer, which are UD, GSI and SMI: by `activate`, or with the
+ * option `active` at their creation (R7). Each type defines the steps and their options.
  */
 
 import { checkOptions } from '../checks/options.ts'
 import { combineSteps } from './connection.ts'
 
-/** Options of a queue pair that is created ready to send. */
+/** The option of a creation in RTS. */
 export interface ActiveOptions<A> {
-  /** Creates it ready to send with one call (R7), like a later `activate` with these options. */
+  /** Creates the queue pair in RTS (R7), as a later `activate` with these options would move it. Default: false. */
   readonly active?: boolean | A
 }
 
 /** A queue pair without a peer. */
 export interface Activatable<A> {
-  /** Moves it from RESET to ready to send. */
+  /** Moves it from RESET to RTS. Throws RdmaError EINVAL. */
   activate(options?: A): void
 }
 
-/** Definition of a type: its class, its option names, and the steps as arguments of `modify`. */
+/** The activation of a type: its class, the names of the options, and the arguments of `modify` for each step. */
 export interface Activation<A> {
   readonly cls: { readonly name: string }
   readonly optionNames: object
-  steps(chosen: A): readonly object[]
+  steps(options: A): readonly object[]
 }
 
 interface Initial {
   readonly initial?: object
 }
 
-/** The options; with `active`, `initial` has all attributes that make the queue pair ready to send. */
+/** The options of a creation, in which `active` has become `initial`: the attributes of all steps to RTS. */
 export const atCreation = <A extends object, O extends ActiveOptions<A> & Initial>(
   { cls, optionNames, steps }: Activation<A>,
   options: O,
 ): Omit<O, 'initial'> & Initial => {
   const { active = false } = options
   if (active === false) return options
-  const chosen = active === true ? ({} as A) : active
-  checkOptions(`${cls.name}.create`, 'active', chosen, optionNames)
-  return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
+  const activeOptions = active === true ? ({} as A) : active
+  checkOptions(`${cls.name}.create`, 'active', activeOptions, optionNames)
+  return { ...options, initial: { ...combineSteps(steps(activeOptions)), ...options.initial } }
 }
 
-/** Moves it from RESET to ready to send. */
+/** Moves a queue pair from RESET to RTS. */
 export const activate = <A extends object>(
   qp: { modify(step: object): void },
   { optionNames, steps }: Activation<A>,

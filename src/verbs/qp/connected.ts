@@ -1,5 +1,5 @@
 /*
- * Queue pairs of the connected services in the library: RC, with acknowledgements, and UC, without.
+ * RC and UC queue pairs in the library, with a `sendCq` of the program and with requests that return promises.
  */
 
 import { RcQp } from '../../spec/classes/qp/rc_qp.ts'
@@ -17,10 +17,10 @@ import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import {
   type MessageOptions,
-  RC_WORDS,
+  RC_OPTIONS,
   type RcMessageOptions,
   type SendOptions,
-  UC_WORDS,
+  UC_OPTIONS,
 } from '../checks/request-options.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
@@ -45,13 +45,13 @@ import {
   type StepsTo,
 } from './queue-pair.ts'
 
-/** An unreliable connected queue pair. */
+/** An unreliable connected queue pair whose requests complete in the program's completion queues. */
 export interface UcQueuePair
   extends QueuePair<typeof UcQp>,
     Connected<ConnectOptions>,
     Operations<MessageOptions, SendOptions> {}
 
-/** A reliable connected queue pair that completes in the program's completion queues. */
+/** A reliable connected queue pair whose requests complete in the program's completion queues. */
 export interface RcQueuePair
   extends QueuePair<typeof RcQp>,
     Connected<RcConnectOptions>,
@@ -67,13 +67,13 @@ export interface AwaitableRcQueuePair
     Operations<AwaitedRcMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>>,
     ReliableOperations<AwaitedOptions, Completed> {
   /**
-   * Checks that the peer is alive, by a WRITE of zero bytes. Rejects with RETRY_EXC_ERR after all retries if it does
-   * not answer.
+   * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError RETRY_EXC_ERR if it answers none
+   * of the retries.
    */
   ping(): Completed
 }
 
-/** A UC queue pair whose requests return promises, which resolve when the message has been sent. */
+/** A UC queue pair whose requests return promises; those of messages resolve when the message has been sent. */
 export interface AwaitableUcQueuePair
   extends AwaitableQueuePair,
     Connected<ConnectOptions>,
@@ -95,7 +95,7 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-/** Options of RC and UC queue pairs; `connection` has the options that differ. */
+/** RC and UC queue pairs have options of the same names; only the options in `connection` differ. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
   initial: true,
@@ -103,9 +103,9 @@ const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOp
   connection: true,
 }
 
-const rcSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
-  const { responder, requester } = reliableSteps(chosen)
+const rcSteps: StepsTo = (path, psn, peer, options) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, options, rcConnectOptionNames)
+  const { responder, requester } = reliableSteps(options)
   return [init, { ...rtr, ...responder }, { ...rts, ...requester }]
 }
 
@@ -115,7 +115,7 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
   }
 
   get requestOptionBits(): number {
-    return RC_WORDS
+    return RC_OPTIONS
   }
 
   override get [STEPS](): StepsTo {
@@ -124,13 +124,13 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
 }
 const rcType = queuePairType('RcQueuePair', RcObject)
 
-export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
+export const rcQpPlan = (context: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, optionNames)
-  return queuePairPlan(kit, rcType, pd, options)
+  return queuePairPlan(context, rcType, pd, options)
 }
 
-const ucSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+const ucSteps: StepsTo = (path, psn, peer, options) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, options)
   return [init, rtr, rts]
 }
 
@@ -140,7 +140,7 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
   }
 
   get requestOptionBits(): number {
-    return UC_WORDS
+    return UC_OPTIONS
   }
 
   override get [STEPS](): StepsTo {
@@ -149,27 +149,32 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
 }
 const ucType = queuePairType('UcQueuePair', UcObject)
 
-/** Operations that return promises, and the index of their options. */
-const POSITIONS = { send: 1, write: 2, bind: 2, invalidate: 1 }
-const RC_POSITIONS = { ...POSITIONS, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
-const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, RC_POSITIONS)
+/** The operations, with the index of the options among their arguments. */
+const ucRequests = { send: 1, write: 2, bind: 2, invalidate: 1 }
+const rcRequests = { ...ucRequests, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
+const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, rcRequests)
 Object.defineProperty(AwaitableRc.prototype, 'ping', {
   configurable: true,
-  // A zero-length WRITE: neither address nor rkey is checked (IBA 9.7.5).
+  // C9-88: a zero-length WRITE checks neither address nor rkey.
   value(this: AwaitableRcQueuePair): Completed {
     return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
   },
 })
 const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc)
-const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, POSITIONS))
+const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, ucRequests))
 
-/** Creates a queue pair that owns its completion queue. */
-export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
-  makeAwaitable(kit, 'rc_qp.create', options, optionNames, all => queuePairPlan(kit, awaitableRcType, pd, all))
-export const awaitableUcQp = (kit: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>
-  makeAwaitable(kit, 'uc_qp.create', options, optionNames, all => queuePairPlan(kit, awaitableUcType, pd, all))
+/** Creates an RC queue pair whose requests return promises. */
+export const awaitableRcQp = (context: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
+  makeAwaitable(context, 'rc_qp.create', options, optionNames, optionsWithCq =>
+    queuePairPlan(context, awaitableRcType, pd, optionsWithCq),
+  )
+/** Creates a UC queue pair whose requests return promises. */
+export const awaitableUcQp = (context: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>
+  makeAwaitable(context, 'uc_qp.create', options, optionNames, optionsWithCq =>
+    queuePairPlan(context, awaitableUcType, pd, optionsWithCq),
+  )
 
-export const ucQpPlan = (kit: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+export const ucQpPlan = (context: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
   checkOptions('uc_qp.create', 'options', options, optionNames)
-  return queuePairPlan(kit, ucType, pd, options)
+  return queuePairPlan(context, ucType, pd, options)
 }

@@ -1,6 +1,6 @@
 /*
- * Moves connected queue pairs from RESET to ready to send (IBA 10.3.1): the data that peers exchange, the options, and
- * the three steps as arguments of `modify`. Each class selects those of its service.
+ * The way of connected queue pairs from RESET to RTS (IBA 10.3.1): the endpoints that peers exchange, the options of
+ * `connect`, and the arguments of `modify` for each of the three steps. Each type adds the attributes of its service.
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
@@ -9,23 +9,23 @@ import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
 import { invalidArgument, namingOptions } from '../error.ts'
 import { type Access, accessOptionNames } from '../mr/region.ts'
-import type { PathFacts } from '../plan.ts'
+import type { LocalPath } from '../plan.ts'
 
-/** The data with which a peer connects to a queue pair; plain data, which can be sent to the peer in any way. */
+/** What a peer needs to connect to a queue pair; plain data, which can be sent to the peer in any way. */
 export interface Endpoint {
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
   /** IPv4 or IPv6 address as text. */
   readonly gid: string
-  /** On a link that has LIDs. */
+  /** LID of the port, on InfiniBand and Omni-Path. */
   readonly lid?: number
-  /** The first PSN that this side sends. */
+  /** The first PSN that this queue pair sends, 24 bits. */
   readonly psn: number
 }
 
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
-  /** Rights of the peer; default: all rights that registered regions grant. */
+  /** Rights of the peer at this queue pair; default: all, so that only the rights of the regions count. */
   readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
   /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number
@@ -33,13 +33,13 @@ export interface ConnectOptions extends PathOptions {
 
 /** Options of `qp.connect` for reliable connections. */
 export interface RcConnectOptions extends ConnectOptions {
-  /** Local ACK timeout, 4.096 µs · 2^n, 0 none; default 14 (67 ms). */
+  /** Local ACK timeout n, 0–31: 4.096 µs · 2^n; 0: none. Default 14 (67 ms). */
   readonly timeout?: number
-  /** Retries after a timeout or loss before a request fails, 0–7; default 7. */
+  /** Retries after a timeout or a loss until a request fails, 0–7; default 7. */
   readonly retryCount?: number
-  /** RNR retries before a request fails, 0–7, 7 unlimited; default 7. */
+  /** Retries after an RNR NAK until a request fails, 0–7; 7: unlimited. Default 7. */
   readonly rnrRetryCount?: number
-  /** Time that a peer waits after an RNR NAK of this side, code 0–31; default 12 (0.64 ms). */
+  /** Time that the peer waits after an RNR NAK of this side, a code 0–31 (IBA 9.7.5.2.8); default 12 (0.64 ms). */
   readonly minRnrTimer?: number
   /** Maximum outstanding READs and atomics in each direction; default 16. */
   readonly maxRdAtomic?: number
@@ -58,6 +58,7 @@ export const rcConnectOptionNames: KnownOptions<RcConnectOptions> = {
 const { INIT, RTR, RTS } = QpState.values
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 
+/** The rights of the peer as ibv_access_flags. */
 const accessOf = (access: ConnectOptions['access'] = {}): number => {
   checkOptions('qp.connect', 'access', access, accessOptionNames)
   const { remoteRead = true, remoteWrite = true, remoteAtomic = true } = access
@@ -71,29 +72,30 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
   )
 }
 
+/** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. */
 const mtuCode = (bytes: number): number => {
   const code = Math.log2(bytes) - 7
   if (Object.values(Mtu.values).includes(code as 1)) return code
-  throw invalidArgument('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
+  throw invalidArgument('qp.connect', `pathMtu ${bytes} is not 256, 512, 1024, 2048 or 4096`)
 }
 
-/** A first PSN that cannot be guessed from an earlier one. */
+/** A random first PSN, 24 bits: it cannot be guessed from an earlier one. */
 export const firstPsn = (): number => secureRandom() >>> 8
 
-/** A queue pair created in connected state, to an existing peer (R7). */
+/** Options that create a queue pair in RTS, connected to a peer (R7). */
 export interface PeerOptions<O extends ConnectOptions> {
   /** The peer's endpoint. */
   readonly peer?: Endpoint
-  /** As for `qp.connect`. */
+  /** Options as for `qp.connect`; only with `peer`. */
   readonly connection?: O
 }
 
-/** The attributes of several steps in one creation, with the final state. */
+/** The attributes of all steps, with the state of the last one: `create` makes the steps with one call. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
 const TWO_24 = 2 ** 24
 
-/** Checked before the first step, so that an invalid peer changes nothing. */
+/** Throws RdmaError EINVAL for an invalid qpn or psn, before the first step has changed the queue pair. */
 const checkNumbers = (peer: Endpoint): void => {
   for (const name of ['qpn', 'psn'] as const) {
     const value = peer[name]
@@ -107,11 +109,11 @@ const checkNumbers = (peer: Endpoint): void => {
 }
 
 /**
- * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first PSN of this side; `known`: the
- * option names of the service.
+ * The arguments of `modify` to INIT, RTR and RTS that every connected service needs. `psn`: the first PSN that this
+ * side sends; `known`: the names of the service's options. Throws RdmaError EINVAL.
  */
 export const connectSteps = (
-  path: PathFacts,
+  path: LocalPath,
   psn: number,
   peer: Endpoint,
   options: ConnectOptions = {},
@@ -119,13 +121,13 @@ export const connectSteps = (
 ) => {
   checkOptions('qp.connect', 'options', options, known)
   checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
-  const where = addressing('qp.connect', path, peer, options)
+  const address = addressing('qp.connect', path, peer, options)
   checkNumbers(peer)
   return {
     init: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: accessOf(options.access) },
     rtr: {
       state: RTR,
-      ...where,
+      ...address,
       pathMtu: mtuCode(options.pathMtu ?? path.pathMtu),
       destQpn: peer.qpn,
       rqPsn: peer.psn,
@@ -134,7 +136,7 @@ export const connectSteps = (
   }
 }
 
-/** The attributes of the options. */
+/** The names of the options by their attributes, see `OptionNames`. */
 export const qpOptions = {
   retryCnt: 'retryCount',
   rnrRetry: 'rnrRetryCount',
@@ -145,7 +147,7 @@ export const qpOptions = {
 }
 
 /**
- * Further attributes of services with acknowledgements: `responder` for RTR, `requester` for RTS. An XRC target has no
+ * The further attributes of reliable services: `responder` for RTR, `requester` for RTS. An XRC target has no
  * requester: for RTS it needs only `timeout`.
  */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
@@ -159,21 +161,21 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
 
 /** A queue pair with one peer. */
 export interface Connected<O extends ConnectOptions> {
-  /** The data with which the peer connects to the queue pair. */
+  /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
-  /** Connects it to a peer: RESET to ready to send. Throws RdmaError EINVAL, and stays in RESET. */
+  /** Connects it to a peer: moves it from RESET to RTS. Throws RdmaError EINVAL; the queue pair is then in RESET. */
   connect(peer: Endpoint, options?: O): void
 }
 
-/** The data with which a peer connects to a queue pair. */
-export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
+/** The endpoint of a queue pair of a device with this path. */
+export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
   qpn,
   gid: addressText(gid),
   psn,
   ...(lid !== undefined && { lid }),
 })
 
-/** Moves a queue pair through steps; back to RESET if one after the first fails. */
+/** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
   namingOptions(qpOptions, () => {
     let done = 0

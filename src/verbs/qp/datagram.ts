@@ -1,6 +1,6 @@
 /*
- * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs, address handles, multicast groups, and the sender of a
- * received datagram.
+ * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs and their multicast groups, address handles, and the
+ * sender of a received datagram (`senderOf`).
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -11,7 +11,7 @@ import type { In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
-import { type Addressing, addressing, addressRecord, noAddress, type PathOptions } from '../address.ts'
+import { type Addressing, addressing, addressRecord, invalidGid, type PathOptions } from '../address.ts'
 import {
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
@@ -21,10 +21,10 @@ import {
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
-import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
+import { type MessageOptions, UC_OPTIONS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
-import { checkOwn, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
+import { checkObject, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Activatable, type ActiveOptions, activate, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
@@ -46,7 +46,8 @@ import {
 import { putDestination, putImmediate } from './requests.ts'
 
 /**
- * Destination of datagrams: an IPv4 or IPv6 address as text, which may be a group, or a LID, and options of the path.
+ * Destination of datagrams: an IPv4 or IPv6 address as text, also of a multicast group, or a LID; and options of the
+ * path.
  */
 export interface Destination extends PathOptions {
   /** IPv4 or IPv6 address as text. */
@@ -69,7 +70,7 @@ export interface AddressHandle extends Disposable {
   close(): void
 }
 
-/** The data with which senders reach a datagram queue pair; plain data. */
+/** What senders need to reach a datagram queue pair; plain data, which can be sent to them in any way. */
 export interface DatagramEndpoint extends Destination {
   /** Its address, as text. */
   readonly gid: string
@@ -79,40 +80,43 @@ export interface DatagramEndpoint extends Destination {
   readonly qkey: number
 }
 
-/** One receiver: a queue pair at an address. Create it once and send to it any number of times. */
+/** A receiver of datagrams: a queue pair at an address. Create it once and send to it any number of times. */
 export interface DatagramPeer {
   /** Its address handle. */
   readonly ah: AddressHandle
-  /** Its queue pair number; `MULTICAST_QPN` for a group. */
+  /** Its queue pair number; `MULTICAST_QPN` for a multicast group. */
   readonly qpn: number
   /** Its Q_Key, 32 bits. */
   readonly qkey: number
 }
 
-/** `M`: options; `R`: the result of posting. */
+/** A queue pair that sends datagrams. `M`: options of `send`; `R`: its result. */
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
-  /** Sends a datagram, at most one packet. The receiver's buffer needs 40 bytes more (`completion.hasGrh`). */
+  /**
+   * Sends a datagram, at most the path MTU in bytes. The receiver's buffer has a GRH of 40 bytes before the payload.
+   * Throws RdmaError EINVAL, and ENOMEM when the send queue is full.
+   */
   send(local: Local, to: DatagramPeer, options?: M): R
 }
 
-/** Options of a datagram queue pair's state. */
+/** Options of `activate` of a UD queue pair. */
 export interface UdActivation {
-  /** Datagrams with another Q_Key are dropped; default 0x11111111. */
+  /** Its Q_Key, 32 bits: received datagrams with another Q_Key are dropped. Default 0x11111111. */
   readonly qkey?: number
 }
 
 /** A queue pair for unreliable datagrams. */
 export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, UdMethods {}
 
-/** A UD queue pair whose requests return promises, which resolve when the datagram has been sent. */
+/** A UD queue pair whose requests return promises; that of `send` resolves when the datagram has been sent. */
 export interface AwaitableUdQueuePair
   extends AwaitableQueuePair,
     DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
     UdMethods {}
 
-/** Members of datagram queue pairs beside sending and receiving. */
+/** Members of UD queue pairs besides those for sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** The data with which senders reach the queue pair. Its Q_Key is the one set last; before, the default of `activate`. */
+  /** What senders need to reach the queue pair. Its Q_Key is the default of `activate` until one is set. */
   readonly endpoint: DatagramEndpoint
   /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
@@ -120,7 +124,7 @@ export interface UdMethods extends Activatable<UdActivation> {
   detach(gid: string): void
 }
 
-/** The queue pair number of all members of a group. */
+/** The queue pair number in datagrams to a multicast group (IBA 10.5). */
 export const MULTICAST_QPN = 0xffffff
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
@@ -128,12 +132,16 @@ const { SEND, SEND_WITH_IMM } = WrOpcode.values
 /** Bytes before the payload in the buffer of a received datagram. */
 export const GRH_BYTES = IPV6_BYTES
 
-/** The sender of a received datagram, from the first 40 bytes of its buffer. */
+/**
+ * The sender of a received datagram, from the first 40 bytes of its buffer: a GRH or IPv6 header, or 20 unused bytes
+ * and an IPv4 header. Throws RdmaError EINVAL for fewer bytes.
+ */
 export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
   checkBytes('senderOf', 'the header', header)
   if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
   const view = new DataView(header.buffer, header.byteOffset, GRH_BYTES)
   if (view.getUint8(0) >> 4 === 6) {
+    // The first word: 4 bits version, 8 bits traffic class, 20 bits flow label. The source address is at 8.
     const word = view.getUint32(0)
     return {
       gid: addressText(header.subarray(8, 24)),
@@ -141,20 +149,22 @@ export const senderOf = (header: Uint8Array): Destination & { readonly gid: stri
       flowLabel: word & 0xfffff,
     }
   }
-  const ip = GRH_BYTES - IPV4_BYTES
-  return { gid: header.subarray(ip + 12, ip + 16).join('.'), trafficClass: view.getUint8(ip + 1) }
+  // IPv4: the TOS is at 1, the source address at 12.
+  const ipv4 = GRH_BYTES - IPV4_BYTES
+  return { gid: header.subarray(ipv4 + 12, ipv4 + 16).join('.'), trafficClass: view.getUint8(ipv4 + 1) }
 }
 
-const groupOf = (call: string, gid: string) => {
+/** Arguments of `attachMcast` and `detachMcast`. */
+const groupArguments = (call: string, gid: string) => {
   const bytes = typeof gid === 'string' ? parseAddress(gid) : undefined
-  if (bytes === undefined) throw noAddress(call, gid)
+  if (bytes === undefined) throw invalidGid(call, gid)
   return { gid: bytes, mlid: 0 }
 }
 
 const checkDestination = (call: string, to: Destination): void =>
   checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
 
-/** The address attributes of the device's link, which the static types of calls do not have. */
+/** The address attributes of the device's link. The types of `ah.create` and `ah.modify` require that of RoCE. */
 const addressAttributes = (
   call: string,
   { path }: DeviceContext,
@@ -164,41 +174,45 @@ const addressAttributes = (
   return addressing(call, path, to, to) as ReturnType<typeof addressAttributes>
 }
 
-/** The list attribute of the device's link. */
-const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
-  const addresses = to.map(one => {
-    checkDestination('pd.createAhs', one)
-    return addressRecord('pd.createAhs', path, one, one)
+/** Arguments of `createAhs`: the list attribute of the device's link. */
+const createAhsArguments = (
+  { path }: DeviceContext,
+  destinations: readonly Destination[],
+): In<typeof Pd.methods.createAhs> => {
+  const addresses = destinations.map(destination => {
+    checkDestination('pd.createAhs', destination)
+    return addressRecord('pd.createAhs', path, destination, destination)
   })
   const { addresses: name = 'addresses' } = Links[path.link ?? 'roce'].attributes
   return { [name]: addresses } as In<typeof Pd.methods.createAhs>
 }
 
 /** Checks that the address handle is open and belongs to this device. */
-const checkAddress = (kit: DeviceContext, call: string, ah: AddressHandle): void => {
-  if (!(ah instanceof Address) || ah.kit !== kit || !ah.isOpen)
+const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): void => {
+  if (!(ah instanceof Address) || ah.context !== context || !ah.isOpen)
     throw invalidArgument(
       call,
       `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
-      'use one that pd.addressHandle() of the same device made',
+      'use one that pd.addressHandle() of the same device has created',
     )
 }
 
-const checkPeer = (kit: DeviceContext, to: DatagramPeer): void => {
+/** Throws RdmaError EINVAL unless `to` is a `DatagramPeer` with an address handle of this device. */
+const checkPeer = (context: DeviceContext, to: DatagramPeer): void => {
   if (typeof to !== 'object' || to === null || typeof to.qpn !== 'number' || typeof to.qkey !== 'number')
     throw invalidArgument(
       'qp.send',
       to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
-      'give { ah, qpn, qkey }: where it is, and its endpoint',
+      "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint",
     )
-  checkAddress(kit, 'qp.send', to.ah)
+  checkAddress(context, 'qp.send', to.ah)
 }
 
 class Address extends VerbsObject implements AddressHandle {
   readonly number: number
 
-  constructor(kit: DeviceContext, handle: number, number: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, number: number) {
+    super(context, handle)
     this.number = number
   }
 
@@ -207,91 +221,98 @@ class Address extends VerbsObject implements AddressHandle {
   }
 
   query() {
-    return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
+    return this.context.carrier.call(Ah, 'query', this.handle, {}).out
   }
 
   override [SHOWN]() {
     return { handle: this.handle, number: this.number }
   }
 
-  modify(other: Destination): void {
-    this.kit.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.kit, other))
+  modify(to: Destination): void {
+    this.context.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.context, to))
   }
 }
 defineVerbsClass(Address, 'ah', 'AddressHandle')
 
 /** An address handle in protection domain `pd`. */
-export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
-  checkOwn(kit, 'ah.create', 'pd', pd)
-  const where = addressAttributes('ah.create', kit, to)
+export const addressPlan = (context: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
+  checkObject(context, 'ah.create', 'pd', pd)
+  const attributes = addressAttributes('ah.create', context, to)
   return plan(
     Ah,
-    { pd: pd.handle, ...where, userHandle: 0n },
-    // The driver's number of the address handle; the handle if the driver has no such numbers.
-    ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
+    { pd: pd.handle, ...attributes, userHandle: 0n },
+    // Work requests name the address handle by the driver's number, or by its handle if the driver has no numbers.
+    ({ object, out }) => new Address(context, object, (out as { readonly number?: number }).number ?? object),
   )
 }
 
 /** Maximum address handles in one call: an encoded call has a maximum size. */
-const AHS_AT_ONCE = 1 << 15
+const AHS_PER_CALL = 1 << 15
 
-const pieces = <T>(all: readonly T[]): T[][] =>
-  Array.from({ length: Math.ceil(all.length / AHS_AT_ONCE) }, (_, i) =>
-    all.slice(i * AHS_AT_ONCE, (i + 1) * AHS_AT_ONCE),
+/** `all` in lists of at most AHS_PER_CALL. */
+const chunks = <T>(all: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(all.length / AHS_PER_CALL) }, (_, i) =>
+    all.slice(i * AHS_PER_CALL, (i + 1) * AHS_PER_CALL),
   )
 
-/** Results of a device that creates many address handles with one call; some drivers add numbers. */
-type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
+/** The output attributes of `createAhs`; `numbers`: for work requests, if the driver has them. */
+type CreateAhsResult = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
 /** Creates many address handles, with one call if the device supports it (R25). All or none. */
-export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destination[]): readonly AddressHandle[] => {
-  const { carrier, makeAll } = kit
-  checkOwn(kit, 'pd.createAhs', 'pd', pd)
-  if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
-  // A list attribute has addresses only, so other options need one call for each.
-  const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
-  if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
-  const made: AddressHandle[] = []
+export const makeAddresses = (
+  context: DeviceContext,
+  pd: Named,
+  destinations: readonly Destination[],
+): readonly AddressHandle[] => {
+  const { carrier, makeAll } = context
+  checkObject(context, 'pd.createAhs', 'pd', pd)
+  if (!Array.isArray(destinations))
+    throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
+  // The list attribute has no fields for dmac and vlan: each address handle then needs a call of its own.
+  const hasDmacOrVlan = destinations.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
+  if (hasDmacOrVlan) return makeAll(destinations.map(destination => addressPlan(context, pd, destination)))
+  const created: AddressHandle[] = []
   try {
-    for (const some of pieces(to)) {
-      const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, listOf(kit, some)).out
+    for (const chunk of chunks(destinations)) {
+      const args = createAhsArguments(context, chunk)
+      const { handles, numbers }: CreateAhsResult = carrier.call(Pd, 'createAhs', pd.handle, args).out
       for (const [i, { handle }] of handles.entries())
-        made.push(new Address(kit, handle, numbers?.[i]?.number ?? handle))
+        created.push(new Address(context, handle, numbers?.[i]?.number ?? handle))
     }
-    return made
+    return created
   } catch (error) {
-    closeAddresses(kit, pd, made)
+    closeAddresses(context, pd, created)
     if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
-    // A device of an older release has no such method.
-    return makeAll(to.map(one => addressPlan(kit, pd, one)))
+    // A device of an older release has no `createAhs`.
+    return makeAll(destinations.map(destination => addressPlan(context, pd, destination)))
   }
 }
 
-/** Destroys many address handles with one call, all or none. */
-export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
-  const { carrier } = kit
-  if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are not a list')
-  for (const one of all) checkAddress(kit, 'pd.destroyAhs', one)
-  for (const some of pieces(all)) {
+/** Destroys many address handles with one call for AHS_PER_CALL of them; each call destroys all or none. */
+export const closeAddresses = (context: DeviceContext, pd: Named, addresses: readonly AddressHandle[]): void => {
+  const { carrier } = context
+  if (!Array.isArray(addresses)) throw invalidArgument('pd.destroyAhs', 'the address handles are not a list')
+  for (const address of addresses) checkAddress(context, 'pd.destroyAhs', address)
+  for (const chunk of chunks(addresses)) {
     destroyUnlessRemoved(() =>
-      carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }),
+      carrier.call(Pd, 'destroyAhs', pd.handle, { handles: chunk.map(({ handle }) => ({ handle })) }),
     )
-    for (const one of some) markClosed(one as Address)
+    for (const address of chunk) markClosed(address as Address)
   }
 }
 
 /** A queue pair that sends datagrams. */
 export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends QueuedQp<C> implements DatagramSender {
   get requestOptionBits(): number {
-    return UC_WORDS
+    return UC_OPTIONS
   }
 
   send(local: Local, to: DatagramPeer, options?: MessageOptions): void {
-    if (this?.kit === undefined) throw detached('qp.send')
-    checkDevicePresent('qp.send', this.kit)
-    checkPeer(this.kit, to)
+    if (this?.context === undefined) throw detached('qp.send')
+    checkDevicePresent('qp.send', this.context)
+    checkPeer(this.context, to)
     const immediate = options?.immediate
-    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_WORDS)
+    const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_OPTIONS)
     const ring = this.sends as ProgramRing
     putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
     if (immediate !== undefined) {
@@ -328,10 +349,10 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
   }
 
   get endpoint(): DatagramEndpoint {
-    const { kit, qpn, qkey } = this
-    const { gid, lid } = kit.path
-    const own = { qpn, gid: addressText(gid), qkey }
-    return lid === undefined ? own : { ...own, lid }
+    const { context, qpn, qkey } = this
+    const { gid, lid } = context.path
+    const endpoint = { qpn, gid: addressText(gid), qkey }
+    return lid === undefined ? endpoint : { ...endpoint, lid }
   }
 
   activate(options: UdActivation = {}): void {
@@ -344,23 +365,23 @@ class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
   }
 
   attach(gid: string): void {
-    this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
+    this.context.carrier.call(UdQp, 'attachMcast', this.handle, groupArguments('qp.attach', gid))
   }
 
   detach(gid: string): void {
-    this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
+    this.context.carrier.call(UdQp, 'detachMcast', this.handle, groupArguments('qp.detach', gid))
   }
 }
 const udType = queuePairType('UdQueuePair', UdObject)
 const awaitableUdType = queuePairType('UdQueuePair', awaitable<AwaitableUdQueuePair>(UdObject, { send: 2 }))
 
-export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
+export const udQpPlan = (context: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udOptionNames)
-  return queuePairPlan(kit, udType, pd, atCreation(activation, options))
+  return queuePairPlan(context, udType, pd, atCreation(activation, options))
 }
 
-/** Creates a queue pair that owns its completion queue. */
-export const awaitableUdQp = (kit: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
-  makeAwaitable(kit, 'ud_qp.create', options, udOptionNames, all =>
-    queuePairPlan(kit, awaitableUdType, pd, atCreation(activation, all)),
+/** Creates a queue pair whose requests return promises. */
+export const awaitableUdQp = (context: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
+  makeAwaitable(context, 'ud_qp.create', options, udOptionNames, optionsWithCq =>
+    queuePairPlan(context, awaitableUdType, pd, atCreation(activation, optionsWithCq)),
   )

@@ -1,7 +1,7 @@
 /*
  * Queue pairs 0 and 1 of a port in the library (IBA 13.5; classes `smi_qp`, `gsi_qp`), for management datagrams. As in
- * Linux, programs on a daemon cannot create them; a device in this process offers queue pair 1, once per port. Soft
- * devices have no subnet management; a program's own driver may.
+ * Linux, programs cannot create them on a device of a daemon. On a soft device in this process they can create queue
+ * pair 1, once per port; it has no queue pair 0, but the device of another driver may have one.
  */
 
 import { GsiQp } from '../../spec/classes/qp/gsi_qp.ts'
@@ -23,6 +23,7 @@ import {
   queuePairType,
 } from './queue-pair.ts'
 
+/** Options of `activate` of queue pairs 0 and 1. */
 export interface ManagementPath {
   /** Index of the partition in the port's P_Key table; default 0. */
   readonly pkeyIndex?: number
@@ -44,6 +45,7 @@ export interface SmiQueuePairOptions extends ManagementOptions<typeof SmiQp> {}
 
 export { GSI_QKEY }
 
+/** Queue pair 0 has no Q_Key; its packets have 0. */
 const SMI_QKEY = 0
 
 const { INIT, RTR, RTS } = QpState.values
@@ -83,11 +85,11 @@ class SmiObject extends DatagramQp<typeof SmiQp> implements SmiQueuePair {
 const gsiType = queuePairType('GsiQueuePair', GsiObject)
 const smiType = queuePairType('SmiQueuePair', SmiObject)
 
-export const gsiQpPlan = (kit: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
+export const gsiQpPlan = (context: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
   checkOptions('gsi_qp.create', 'options', options, optionNames)
-  return queuePairPlan(kit, gsiType, pd, atCreation(gsiActivation, options))
+  return queuePairPlan(context, gsiType, pd, atCreation(gsiActivation, options))
 }
-export const smiQpPlan = (kit: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
+export const smiQpPlan = (context: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
   checkOptions('smi_qp.create', 'options', options, optionNames)
-  return queuePairPlan(kit, smiType, pd, atCreation(smiActivation, options))
+  return queuePairPlan(context, smiType, pd, atCreation(smiActivation, options))
 }

@@ -1,6 +1,6 @@
 /*
- * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19): tables of methods that queue pair classes share.
- * RC and XRC have all of them, UC those without responses.
+ * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19). `MessageQp` has those without responses, which UC
+ * has too; `ReliableQp`, for RC and XRC, adds READ, atomics, ATOMIC WRITE and FLUSH.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -19,34 +19,34 @@ import { checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
 import { type Binding, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
-import { checkOwn } from '../plan.ts'
+import { checkObject } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Connected, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
 import { beginRequest, endRequest, type Local, QueuedQp, STEPS, type StepsTo } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
- * Operations without responses. `M`, `O`: options of messages and of all requests of the service; `R`: the result of
- * posting, `B`: the result of a bind.
+ * Operations without responses. `M`: options of `send`; `O`: options of every request; `R`: the result of a post; `B`:
+ * the result of `bind`.
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
   /**
-   * SEND: fills the peer's next receive. Throws RdmaError ENOMEM when the send queue is full, EINVAL for bytes that are
-   * not a slice of the device or too long for inline data, like all operations.
+   * SEND: the message goes into the peer's next receive. As all operations it throws RdmaError ENOMEM when the send
+   * queue is full, and EINVAL for bytes that are not a slice of this device or too long for inline data.
    */
   send(local: Local, options?: M): R
   /** WRITE: writes to the peer's memory; with `immediate` it also completes a receive there. */
   write(local: Local, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
   /**
-   * Binds a window: grants the peer access to part of a region with the returned key; the window's old key becomes
-   * invalid when the bind completes. A type 1 window may be bound again, a type 2 window must be unbound.
+   * Binds a window: grants the peer access to part of a region. Returns address and rkey for the peer; the window's old
+   * rkey becomes invalid when the bind completes. A window of type 1 may be bound already, one of type 2 must not.
    */
   bind(window: MemoryWindow, binding: Binding, options?: O): B
-  /** Invalidates a type 2 window. */
+  /** Invalidates the rkey of a type 2 window, which is then unbound. */
   invalidate(window: MemoryWindow, options?: O): R
 }
 
-/** Operations with responses. */
+/** Operations with responses; `O` and `R` as for `Operations`. */
 export interface ReliableOperations<O extends object, R = void> {
   /** READ: reads from the peer's memory into `local`. */
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): R
@@ -56,44 +56,45 @@ export interface ReliableOperations<O extends object, R = void> {
   fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: O): R
   /** ATOMIC WRITE: writes the peer's 64-bit word atomically. */
   atomicWrite(remote: RemoteMemoryData, word: bigint, options?: O): R
-  /** FLUSH: completes when earlier WRITEs to these bytes are globally visible at the peer, or persistent. */
+  /** FLUSH: completes when earlier WRITEs to these bytes are globally visible, or persistent, at the peer. */
   flush(remote: RemoteMemoryData, options?: O & FlushExtent): R
 }
 
 const wr = WrOpcode.values
 const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
-/** The options of each operation. */
-const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
-const WRITE_WORDS = ANY | IMMEDIATE | SRQ
-const READ_ATOMIC_WORDS = ANY | SRQ
-const FLUSH_WORDS = ANY | FLUSH | SRQ
+// The options of each operation.
+const SEND_OPTIONS = ANY | IMMEDIATE | INVALIDATE | SRQ
+const WRITE_OPTIONS = ANY | IMMEDIATE | SRQ
+const READ_ATOMIC_OPTIONS = ANY | SRQ
+const FLUSH_OPTIONS = ANY | FLUSH | SRQ
 
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
-const KEY_BYTE = 0xff
+/** The bits of an rkey that the consumer chooses, and which `bind` increments: the key portion (ibv_inc_rkey). */
+const KEY_BITS = 0xff
 
+/** The send ring, after `beginRequest`. */
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
-/** A connected queue pair without responses (UC): SEND, WRITE, and local operations on windows. */
+/** A connected queue pair with the operations without responses: SEND, WRITE, and those on windows. */
 export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   extends QueuedQp<C>
   implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>
 {
-  /** The steps to a peer, as arguments of `modify`. */
   abstract override get [STEPS](): StepsTo
 
   get endpoint(): Endpoint {
-    return endpointOf(this.kit.path, this)
+    return endpointOf(this.context.path, this)
   }
 
-  connect(peer: Endpoint, chosen?: RcConnectOptions): void {
-    connectBy(this, this[STEPS](this.kit.path, this.psn, peer, chosen))
+  connect(peer: Endpoint, options?: RcConnectOptions): void {
+    connectBy(this, this[STEPS](this.context.path, this.psn, peer, options))
   }
 
   send(local: Local, options?: RcMessageOptions): void {
     const immediate = options?.immediate
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
-    const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_WORDS)
+    const at = beginRequest(this, 'qp.send', opcode, local, options, SEND_OPTIONS)
     if (immediate !== undefined && invalidate !== undefined)
       throw invalidArgument('qp.send', 'options: immediate and invalidate exclude each other', 'give one of them')
     if (invalidate !== undefined) {
@@ -110,7 +111,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
     const range = rangeOf('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
-    const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_WORDS)
+    const at = beginRequest(this, 'qp.write', opcode, local, options, WRITE_OPTIONS)
     checkExtent('qp.write', bytesOf(ringOf(this), at), range)
     putRemote(ringOf(this), at, range)
     if (immediate !== undefined) {
@@ -121,13 +122,13 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 
   bind(window: MemoryWindow, binding: Binding, options?: SendOptions): RemoteMemory {
-    checkOwn(this.kit, 'qp.bind', 'window', window)
+    checkObject(this.context, 'qp.bind', 'window', window)
     checkOptions('qp.bind', 'binding', binding, bindingOptionNames)
-    checkOwn(this.kit, 'qp.bind', 'region', binding.region)
+    checkObject(this.context, 'qp.bind', 'region', binding.region)
     const { region, offset = 0, length = region.length - offset, access } = binding
     const { address } = region.remote(offset, length)
     const rights = access === undefined ? REMOTE_READ | REMOTE_WRITE : accessFlags('qp.bind', access, false)
-    const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
+    const rkey = ((window.rkey & ~KEY_BITS) | ((window.rkey + 1) & KEY_BITS)) >>> 0
     const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options, ANY)
     putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
     ;(window as Window).rkey = rkey
@@ -136,7 +137,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 
   invalidate(window: MemoryWindow, options?: SendOptions): void {
-    checkOwn(this.kit, 'qp.invalidate', 'window', window)
+    checkObject(this.context, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
       throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
     const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
@@ -145,8 +146,9 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   }
 }
 
+/** Posts an atomic. `swap`: 0 for fetch-and-add. */
 const atomic = (
-  self: QueuedQp,
+  qp: QueuedQp,
   call: string,
   opcode: number,
   local: Slice,
@@ -158,12 +160,12 @@ const atomic = (
   checkOriginal(call, local)
   const range = rangeOf(call, remote)
   checkAligned(call, range)
-  const at = beginRequest(self, call, opcode, local, options, READ_ATOMIC_WORDS)
-  putAtomic(ringOf(self), at, range, compareOrAdd, swap)
-  endRequest(self)
+  const at = beginRequest(qp, call, opcode, local, options, READ_ATOMIC_OPTIONS)
+  putAtomic(ringOf(qp), at, range, compareOrAdd, swap)
+  endRequest(qp)
 }
 
-/** A connected queue pair with responses: RC and XRC. */
+/** A connected queue pair with all operations: RC and XRC. */
 export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
   extends MessageQp<C>
   implements ReliableOperations<SendOptions>
@@ -171,7 +173,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: SendOptions): void {
     checkTarget('qp.read', local)
     const range = rangeOf('qp.read', remote)
-    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, READ_ATOMIC_WORDS)
+    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, READ_ATOMIC_OPTIONS)
     checkExtent('qp.read', bytesOf(ringOf(this), at), range)
     putRemote(ringOf(this), at, range)
     endRequest(this)
@@ -192,7 +194,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
     const range = rangeOf('qp.atomicWrite', remote)
     checkAligned('qp.atomicWrite', range)
     checkWord('qp.atomicWrite', 'word', word)
-    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, READ_ATOMIC_WORDS)
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, READ_ATOMIC_OPTIONS)
     putRemote(ringOf(this), at, range)
     putWord(ringOf(this), at, word)
     endRequest(this)
@@ -200,7 +202,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
 
   flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
-    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_WORDS)
+    const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_OPTIONS)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
     putFlush(ringOf(this), at, range, placement, selectivity)

@@ -1,11 +1,11 @@
 /*
- * Queue pairs in the library: the common part of all types. Each type's own file has its operations and its connection.
+ * Queue pairs in the library: the classes and functions that all types share. operations.ts has the operations of
+ * connected types, connection.ts their way to RTS; datagram.ts, xrc.ts and management.ts have the other types.
  *
- * Posting writes a request into a slot of the shared ring and advances an index; the device is notified once for all
- * requests that are posted without an await in between. Requests carry an id of the caller, which completions return.
+ * A post writes the request into a slot of the ring that device and program share, advances the ring's index, and
+ * reports the queue pair to the carrier (`posted`).
  *
- * A program may have very many queue pairs (R15): each has only a few fields, the methods are shared, and a ring is
- * mapped when the first request is posted.
+ * A program may have very many queue pairs (R15): each has few fields, and its rings are mapped with the first request.
  */
 import type { QpAttributeName, qpMethods } from '../../spec/classes/qp/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
@@ -13,8 +13,8 @@ import { Errno } from '../../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags, SRQN_SHIFT } from '../../spec/work.ts'
-import type { Carrier, RingPlace } from '../carrier.ts'
-import { watched } from '../check/checked.ts'
+import type { Carrier, MmapInfo } from '../carrier.ts'
+import { watchedRing } from '../check/watch.ts'
 import { checkRecord, type KnownOptions } from '../checks/options.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
@@ -23,20 +23,20 @@ import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
 import { DETACH, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
-  checkOwn,
+  checkObject,
   type DeviceContext,
   eventSource,
+  type LocalPath,
   type Named,
-  type PathFacts,
   type Plan,
   type Reference,
 } from '../plan.ts'
 import {
+  mmapInfoOf,
   nextSlot,
   offsetOf,
   outstandingRequests,
   type ProgramRing,
-  placeAt,
   produce,
   restart,
   ringOrNone,
@@ -51,7 +51,7 @@ import {
 } from './connection.ts'
 import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
-/** The bytes of a request: a slice, several slices, or a few bytes of any array, which are copied (inline data). */
+/** The bytes of a send request: a slice, several slices, or a Uint8Array, which the WQE contains (inline data). */
 export type Local = Slice | readonly Slice[] | Uint8Array
 
 /** Options of queue pairs with a send queue. */
@@ -95,40 +95,40 @@ export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
   maxRecvSge: true,
 }
 
-/** The Q_Key of datagram queue pairs that are given none. */
+/** The Q_Key of UD queue pairs without the option `qkey`. */
 export const DEFAULT_QKEY = 0x11111111
 
-/** Attributes of a creation that are not attributes of a state; the library sets them. */
-type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
+/** Attributes of `create` that `modify` does not have; the library sets them from other options. */
+type CreateOnly = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
- * Attributes with which a queue pair is created directly in a state (R7): `state`, and those of the steps to it. If any
- * step fails, nothing is created.
+ * Attributes with which a queue pair is created directly in a state (R7): `state`, and the attributes that `modify`
+ * needs to reach that state. If a step fails, nothing is created.
  */
-export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, OwnArgument | 'state'> & {
+export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, CreateOnly | 'state'> & {
   readonly state?: QpStateName | number
 }
 
 /** The state of a new queue pair. */
 export interface InitialOptions<C extends ObjectClass> {
-  /** Attributes of the steps to that state. */
+  /** Creates the queue pair in a state other than RESET. */
   readonly initial?: Initial<C>
 }
 
-/** Methods and attributes of every type. */
+/** A class with the methods and attributes that the classes of all types have. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 /** States of a queue pair (IBA 10.3.1) by name. */
 export type QpStateName = keyof typeof QpState.values
 
-/** A type's attributes; the state may be given by name. */
+/** Arguments of `modify` of a type; the state by name or number. */
 export type Modification<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
   readonly state?: QpStateName | number
 }
 
 const { values: states } = QpState
 
-/** `args` with the state as a number. */
+/** `args` with the number of the state in place of its name. */
 const withStateNumber = <A extends object>(args: A): A => {
   const { state } = args as { readonly state?: unknown }
   return typeof state === 'string' && Object.hasOwn(states, state)
@@ -147,8 +147,8 @@ export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Dispo
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<C['methods']['query']>
   /**
-   * Changes attributes, `state` included ('RESET' … or its number), by the type's state machine. Throws RdmaError
-   * EINVAL for an illegal change.
+   * Changes attributes and, with `state` ('RESET' … or its number), the state. Throws RdmaError EINVAL for what the
+   * type's state machine does not allow.
    */
   modify(args: Modification<C>): void
   /**
@@ -186,11 +186,16 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.fence === true ? FENCE : 0) |
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
-/** The error for a queue without room; a queue of size 0, or of a driver without rings, never has room. */
+/** ENOMEM for a post to a full queue. `depth`: its capacity; 0 for a queue of size 0, or of a driver without rings. */
 export const fullError = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
   const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
   if (depth === 0)
-    return refused('ENOMEM', call, `there is no ${queue} queue`, `ask for ${option}; a driver may have none to post to`)
+    return refused(
+      'ENOMEM',
+      call,
+      `there is no ${queue} queue`,
+      `set ${option}; devices of some drivers have no ${queue} queues`,
+    )
   const hint = `${queue === 'send' ? 'take completions first, or ' : ''}ask for a larger ${option}`
   return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
 }
@@ -198,32 +203,32 @@ export const fullError = (call: string, queue: 'send' | 'receive', depth: number
 export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
 
-/** Throws EIO if the device is closed or removed: the memory of its rings may belong to another device now. */
+/** Throws RdmaError EIO if the device is closed or removed: another device may use the memory of its rings now. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
 }
 
-/** Checks that `self` is an open queue pair of a device that was not removed. */
-const checkUsable = (call: string, self: QueuedQp | undefined): void => {
-  if (self?.kit === undefined) throw detached(call)
-  checkDevicePresent(call, self.kit)
-  if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
+/** Throws RdmaError unless `qp` is an open queue pair of a device that was not removed. */
+const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
+  if (qp?.context === undefined) throw detached(call)
+  checkDevicePresent(call, qp.context)
+  if (!qp.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
-/** `fullError` for a queue of the queue pair's own; reports the refused post to the checker. */
-const queueFull = (self: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
-  const which = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
-  self.kit.checked?.posts.refused(which, self.qpn, id, Errno.ENOMEM, QpState.values.RTS)
+/** `fullError` for a queue of this queue pair; also reports the refused post to the check of the device. */
+const queueFull = (qp: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
+  const postQueue = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
+  qp.context.check?.posts.refused(postQueue, qp.qpn, id, Errno.ENOMEM, QpState.values.RTS)
   return fullError(call, queue, depth)
 }
 
-/** Maps the send ring for the first request. Throws before RTS, where the device would not execute requests. */
-const openSends = (self: QueuedQp, call: string, id: number): ProgramRing => {
-  checkUsable(call, self)
-  if (!self.canSend) {
-    const { state } = queryOf(self)
+/** Maps the send ring for the first request. Throws RdmaError EINVAL before RTS: a request would not be executed. */
+const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
+  checkUsable(call, qp)
+  if (!qp.canSend) {
+    const { state } = queryOf(qp)
     if (state < QpState.values.RTS) {
-      self.kit.checked?.posts.refused(PostQueue.SEND, self.qpn, id, Errno.EINVAL, state)
+      qp.context.check?.posts.refused(PostQueue.SEND, qp.qpn, id, Errno.EINVAL, state)
       throw invalidArgument(
         call,
         `the queue pair is in ${stateNames[state]}: it cannot send`,
@@ -231,46 +236,47 @@ const openSends = (self: QueuedQp, call: string, id: number): ProgramRing => {
       )
     }
   }
-  const place = placeAt(self.sendAt, self.sendSize)
-  self.sends = watched(self.kit, PostQueue.SEND, self.qpn, place, ringOrNone(self.kit.carrier, place))
-  return self.sends
+  const info = mmapInfoOf(qp.sendOffset, qp.sendSize)
+  qp.sends = watchedRing(qp.context, PostQueue.SEND, qp.qpn, info, ringOrNone(qp.context.carrier, info))
+  return qp.sends
 }
 
-const openReceives = (self: QueuedQp): ProgramRing => {
-  checkUsable('qp.receive', self)
-  if (self.maxRecvSge < 0)
-    throw invalidArgument('qp.receive', 'it uses a shared receive queue', 'post to that one, with srq.receive()')
-  const place = placeAt(self.receiveAt, self.receiveSize)
-  self.receives = watched(self.kit, PostQueue.RECEIVE, self.qpn, place, ringOrNone(self.kit.carrier, place))
-  return self.receives
+/** Maps the receive ring for the first receive. */
+const openReceives = (qp: QueuedQp): ProgramRing => {
+  checkUsable('qp.receive', qp)
+  if (qp.maxRecvSge < 0)
+    throw invalidArgument('qp.receive', 'the queue pair uses a shared receive queue', 'post with srq.receive()')
+  const info = mmapInfoOf(qp.receiveOffset, qp.receiveSize)
+  qp.receives = watchedRing(qp.context, PostQueue.RECEIVE, qp.qpn, info, ringOrNone(qp.context.carrier, info))
+  return qp.receives
 }
 
-const releaseAt = (carrier: Carrier, at: number, size: number): void => {
-  const place = placeAt(at, size)
-  if (place !== undefined) carrier.release(place)
+const releaseRing = (carrier: Carrier, offset: number, size: number): void => {
+  const info = mmapInfoOf(offset, size)
+  if (info !== undefined) carrier.release(info)
 }
 
-/** The steps of a connected type. */
+/** Name of the property with the `StepsTo` of a connected type; a symbol hides it from programs. */
 export const STEPS = Symbol('steps')
+/** Name of the method that unmaps the send ring. */
 const RELEASE_SENDS = Symbol('release sends')
 
 /** A queue pair of any type: query, modify, destroy. */
 export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsObject implements BareQueuePair<C> {
   readonly qpn: number
-  /** Its number among the objects with events. */
-  readonly number: number
+  readonly userHandle: number
   /** The first PSN that it sends. */
   readonly psn: number
-  /** Its rings, mapped with the first request; the send ring only from RTS on. */
+  /** Its rings, mapped with the first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
-  /** Whether the queue pair is known to have reached RTS, so that the first request need not query it. */
+  /** Whether it is known to be in RTS or a later state, so that the first request need not query the state. */
   canSend = false
 
-  constructor(kit: DeviceContext, handle: number, number: number, qpn: number, psn: number) {
-    super(kit, handle)
+  constructor(context: DeviceContext, handle: number, userHandle: number, qpn: number, psn: number) {
+    super(context, handle)
     this.qpn = qpn
-    this.number = number
+    this.userHandle = userHandle
     this.psn = psn
   }
 
@@ -287,7 +293,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   modify(changes: Modification<C>): void {
     checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "give an object, { state: 'RESET' } for example")
     const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
-    this.kit.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
+    this.context.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args
     if (state !== undefined) {
       this.canSend = state >= QpState.values.RTS
@@ -309,13 +315,13 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     }
   }
 
-  /** No further sends are possible: unmaps the ring. */
+  /** Unmaps the send ring: the queue pair is not in RTS any more, or closed. */
   protected [RELEASE_SENDS](): void {
     this.sends = undefined
   }
 
   protected override [RELEASED](): void {
-    this.kit.waiters.remove(this.number)
+    this.context.waiters.remove(this.userHandle)
     this[RELEASE_SENDS]()
     this.receives = undefined
   }
@@ -326,60 +332,61 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 }
 
-/** Marks a queue pair as able to send, after core's connection management has moved it to RTS. */
+/** Records that the connection manager has moved a queue pair to RTS. */
 export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }
 
-/** All types have the methods and attributes used here. */
+/** A class of queue pairs as one with the methods and attributes that all types have. */
 const anyQp = (cls: ObjectClass): AnyQpClass => cls as AnyQpClass
-const queryOf = ({ kit, cls, handle }: BareQp<ObjectClass>) => kit.carrier.call(anyQp(cls), 'query', handle, {}).out
+const queryOf = ({ context, cls, handle }: BareQp<ObjectClass>) =>
+  context.carrier.call(anyQp(cls), 'query', handle, {}).out
 
-/** Results of a creation. */
-export type QpMade = Out<AnyQpClass['methods']['create']> & {
-  readonly sendQueue?: RingPlace
-  readonly recvQueue?: RingPlace
+/** The output attributes of `create`, with the rings of drivers that have them. */
+export type QpCreateResult = Out<AnyQpClass['methods']['create']> & {
+  readonly sendQueue?: MmapInfo
+  readonly recvQueue?: MmapInfo
 }
 
 /** A queue pair with a send queue and, except for XRC initiators, a receive queue. */
 export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends BareQp<C> implements QueuePair<C> {
-  /** Positions of the rings, by `offsetOf`. */
-  readonly sendAt: number
+  /** Offsets (`offsetOf`) and bytes of the rings. */
+  readonly sendOffset: number
   readonly sendSize: number
-  readonly receiveAt: number
+  readonly receiveOffset: number
   readonly receiveSize: number
   readonly maxInlineData: number
   readonly maxSendSge: number
-  /** -1: the queue pair uses an SRQ. */
+  /** -1: the queue pair has no receive queue of its own (it uses an SRQ, or is an XRC initiator). */
   readonly maxRecvSge: number
-  /** Datagrams: the Q_Key. */
+  /** Of datagram queue pairs: the Q_Key. */
   qkey: number
 
-  /** `shared`: the queue pair has no receive queue of its own. */
+  /** `hasNoReceiveQueue`: see `maxRecvSge`. */
   constructor(
-    kit: DeviceContext,
-    number: number,
+    context: DeviceContext,
+    userHandle: number,
     handle: number,
-    { cap, qpNum, sendQueue, recvQueue }: QpMade,
-    shared: boolean,
+    { cap, qpNum, sendQueue, recvQueue }: QpCreateResult,
+    hasNoReceiveQueue: boolean,
     psn: number,
     qkey: number,
   ) {
-    super(kit, handle, number, qpNum, psn)
-    this.sendAt = offsetOf(sendQueue)
+    super(context, handle, userHandle, qpNum, psn)
+    this.sendOffset = offsetOf(sendQueue)
     this.sendSize = sendQueue?.size ?? 0
-    this.receiveAt = offsetOf(recvQueue)
+    this.receiveOffset = offsetOf(recvQueue)
     this.receiveSize = recvQueue?.size ?? 0
     this.maxInlineData = cap.maxInlineData
     this.maxSendSge = cap.maxSendSge
-    this.maxRecvSge = shared ? -1 : cap.maxRecvSge
+    this.maxRecvSge = hasNoReceiveQueue ? -1 : cap.maxRecvSge
     this.qkey = qkey
   }
 
-  /** The options of its requests (`RequestOptionBits`). */
+  /** The options that requests of this type may have, as `RequestOptionBits`. */
   abstract get requestOptionBits(): number
 
-  /** The steps that connect it to a peer; undefined for types without connections. */
+  /** Returns the steps that connect it to a peer; undefined for types without connections. */
   get [STEPS](): StepsTo | undefined {
     return undefined
   }
@@ -395,157 +402,173 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     if (Array.isArray(local) && local.length > this.maxRecvSge)
       throw tooManySges('qp.receive', local.length, this.maxRecvSge)
     if (id !== 0) checkId('qp.receive', id)
-    if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal('qp.receive', this.kit, local)
+    if (local !== undefined && !isSliceOf(local, this.context)) checkLocal('qp.receive', this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)
-    this.kit.carrier.posted(this.handle)
+    this.context.carrier.posted(this.handle)
   }
 
   protected override [RELEASE_SENDS](): void {
-    if (this.sends !== undefined) releaseAt(this.kit.carrier, this.sendAt, this.sendSize)
+    if (this.sends !== undefined) releaseRing(this.context.carrier, this.sendOffset, this.sendSize)
     super[RELEASE_SENDS]()
   }
 
   protected override [RELEASED](): void {
-    if (this.receives !== undefined) releaseAt(this.kit.carrier, this.receiveAt, this.receiveSize)
+    if (this.receives !== undefined) releaseRing(this.context.carrier, this.receiveOffset, this.receiveSize)
     super[RELEASED]()
   }
 }
 
-/** The options that requests of this type of queue pair may have, as bits. */
-const requestOptionsOf = (self: QueuedQp | undefined, call: string): number => {
-  if (self?.kit === undefined) throw detached(call)
-  return self.requestOptionBits
+/** `requestOptionBits` of the queue pair. Throws RdmaError EINVAL if the method was called without its queue pair. */
+const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
+  if (qp?.context === undefined) throw detached(call)
+  return qp.requestOptionBits
 }
 
 /**
- * Bytes of a request that are not a slice from `mr.slice()` of this device: inline data, several slices, copies of
- * slices, or none.
+ * Writes the bytes of the request at `at` unless they are a single slice from `mr.slice()` of this device: inline data,
+ * several slices, copies of slices, or none.
  */
-const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
-  const ring = self.sends as ProgramRing
+const putOther = (qp: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
+  const ring = qp.sends as ProgramRing
   if (local instanceof Uint8Array) {
-    if (local.length > self.maxInlineData)
+    if (local.length > qp.maxInlineData)
       throw invalidArgument(
         call,
-        `${local.length} bytes inline, at most ${self.maxInlineData} are possible`,
+        `${local.length} bytes inline, at most ${qp.maxInlineData} are possible`,
         'register the buffer and send a slice of it, or ask for a larger maxInlineData',
       )
     putInline(ring, at, local)
     return
   }
-  if (Array.isArray(local) && local.length > self.maxSendSge) throw tooManySges(call, local.length, self.maxSendSge)
-  if (local !== undefined) checkLocal(call, self.kit, local)
+  if (Array.isArray(local) && local.length > qp.maxSendSge) throw tooManySges(call, local.length, qp.maxSendSge)
+  if (local !== undefined) checkLocal(call, qp.context, local)
   putMany(ring, at, local)
 }
 
 /**
- * Starts a send request: returns a slot of the send queue with the common fields written; throws RdmaError ENOMEM when
- * the queue is full. `sends` of the queue pair is the ring; `endRequest` posts the request. `allowed`: options of the
- * operation (`RequestOptionBits`); those that the type of the queue pair lacks are refused as well.
+ * Writes the common fields of a send request (opcode, id, flags, local bytes) into the next slot of `qp.sends`, and
+ * returns the slot's byte offset. The caller writes the fields of the operation and posts the request by `endRequest`.
+ * `allowed`: the options of the operation (`RequestOptionBits`); options that the queue pair's type lacks are refused
+ * too. Throws RdmaError EINVAL, and ENOMEM when the queue is full.
  */
 export const beginRequest = (
-  self: QueuedQp,
+  qp: QueuedQp,
   call: string,
   opcode: number,
   local: Local | undefined,
   options: SendOptions | undefined,
   allowed: number,
 ): number => {
-  if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(self, call))
-  const ring = self?.sends ?? openSends(self, call, options?.id ?? 0)
+  if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(qp, call))
+  const ring = qp?.sends ?? openSends(qp, call, options?.id ?? 0)
   const at = nextSlot(ring)
-  if (at < 0) throw queueFull(self, call, 'send', ring.capacity, options?.id ?? 0)
+  if (at < 0) throw queueFull(qp, call, 'send', ring.capacity, options?.id ?? 0)
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
-  if (!isInline && isSliceOf(local, self.kit)) putOne(ring, at, local)
-  else putOther(self, call, at, local as Exclude<Local, Slice> | undefined)
+  if (!isInline && isSliceOf(local, qp.context)) putOne(ring, at, local)
+  else putOther(qp, call, at, local as Exclude<Local, Slice> | undefined)
   return at
 }
 
-/** Posts the request that was started. */
-export const endRequest = ({ sends, kit, handle }: QueuedQp): void => {
+/** Posts the request that `beginRequest` has started. */
+export const endRequest = ({ sends, context, handle }: QueuedQp): void => {
   produce(sends as ProgramRing)
-  kit.carrier.posted(handle)
+  context.carrier.posted(handle)
 }
 
-/** The steps that connect a type to a peer, as arguments of `modify`. */
-export type StepsTo = (path: PathFacts, psn: number, peer: Endpoint, chosen?: ConnectOptions) => readonly object[]
+/** Returns the arguments of `modify` for each step from RESET to RTS. `psn`: the first PSN that this side sends. */
+export type StepsTo = (path: LocalPath, psn: number, peer: Endpoint, options?: ConnectOptions) => readonly object[]
 
 /** Definition of a type with queues. */
 interface QueuePairType<T> {
+  /** Its class in the object model. */
   readonly cls: ObjectClass
-  readonly Made: new (...args: ConstructorParameters<typeof QueuedQp>) => T
+  /** Constructor of its objects. */
+  readonly Constructor: new (
+    ...args: ConstructorParameters<typeof QueuedQp>
+  ) => T
   readonly stepsTo: StepsTo | undefined
 }
 
-/** A type with queues; `name`: that of its interface. */
+/** Defines a type with queues; `name`: the name of its interface, which `console.log` shows. */
 export const queuePairType = <T extends QueuedQp>(
   name: string,
-  Made: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
+  Constructor: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
 ): QueuePairType<T> => {
-  const { cls, [STEPS]: stepsTo } = Made.prototype
-  defineVerbsClass(Made, 'qp', name)
-  return { cls, Made, stepsTo }
+  const { cls, [STEPS]: stepsTo } = Constructor.prototype
+  defineVerbsClass(Constructor, 'qp', name)
+  return { cls, Constructor, stepsTo }
 }
 
-/** Further arguments of a creation: those that connect it to `options.peer`, and options. */
+/**
+ * Arguments of `create` that set the first state: with `peer` those of all steps of the connection, overridden by
+ * `initial`. Undefined for a queue pair in RESET.
+ */
 export const initialAttributesOf = (
   stepsTo: StepsTo | undefined,
   { path }: DeviceContext,
   psn: number,
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): { readonly qkey?: number } | undefined => {
-  const own = initial === undefined ? undefined : withStateNumber(initial)
-  if (peer === undefined || stepsTo === undefined) return own
-  return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...own }
+  const initialArgs = initial === undefined ? undefined : withStateNumber(initial)
+  if (peer === undefined || stepsTo === undefined) return initialArgs
+  return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...initialArgs }
 }
 
 /** A queue pair of a type in protection domain `pd`. */
 export const queuePairPlan = <T extends Disposable & Named>(
-  kit: DeviceContext,
+  context: DeviceContext,
   type: QueuePairType<T>,
   pd: Named,
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
-  const { cls, Made, stepsTo } = type
+  const { cls, Constructor, stepsTo } = type
   const call = `${cls.name}.create`
-  const hasReceives = 'recvCq' in (cls.methods.create?.in ?? {})
+  const hasRecvCq = 'recvCq' in (cls.methods.create?.in ?? {})
   const { sendCq, signalAll = false, maxSendWr = 16, maxSendSge = 1, maxInlineData = 64 } = options
   const { recvCq = sendCq, srq, maxRecvWr = 16, maxRecvSge = 1 } = options as QueuePairOptions
-  checkOwn(kit, call, 'pd', pd)
-  checkOwn(kit, call, 'sendCq', sendCq)
-  checkOwn(kit, call, 'recvCq', recvCq)
-  if (srq !== undefined) checkOwn(kit, call, 'srq', srq)
+  checkObject(context, call, 'pd', pd)
+  checkObject(context, call, 'sendCq', sendCq)
+  checkObject(context, call, 'recvCq', recvCq)
+  if (srq !== undefined) checkObject(context, call, 'srq', srq)
   const psn = firstPsn()
-  const first = initialAttributesOf(stepsTo, kit, psn, options)
-  const source = eventSource(kit, cls)
-  const shared = !hasReceives || srq !== undefined
+  const initial = initialAttributesOf(stepsTo, context, psn, options)
+  const source = eventSource(context, cls)
+  const hasNoReceiveQueue = !hasRecvCq || srq !== undefined
   const cap = {
     maxSendWr,
-    maxRecvWr: shared ? 0 : maxRecvWr,
+    maxRecvWr: hasNoReceiveQueue ? 0 : maxRecvWr,
     maxSendSge,
-    maxRecvSge: shared ? 0 : maxRecvSge,
+    maxRecvSge: hasNoReceiveQueue ? 0 : maxRecvSge,
     maxInlineData,
   }
   const args: AnyValues = {
     pd: pd.handle,
     sendCq: sendCq.handle,
     flags: signalAll === true ? QpFlags.values.SQ_SIG_ALL : 0,
-    userHandle: BigInt(source.number),
+    userHandle: BigInt(source.userHandle),
     cap,
   }
-  if (hasReceives) args.recvCq = recvCq.handle
+  if (hasRecvCq) args.recvCq = recvCq.handle
   if (srq !== undefined) args.srq = srq.handle
-  if (first !== undefined) Object.assign(args, first)
+  if (initial !== undefined) Object.assign(args, initial)
   return {
     class: cls,
     args,
     options: qpOptions,
-    made: ({ object, out }) =>
-      source.is(
-        new Made(kit, source.number, object, out as QpMade & AnyValues, shared, psn, first?.qkey ?? DEFAULT_QKEY),
+    onSuccess: ({ object, out }) =>
+      source.assign(
+        new Constructor(
+          context,
+          source.userHandle,
+          object,
+          out as QpCreateResult & AnyValues,
+          hasNoReceiveQueue,
+          psn,
+          initial?.qkey ?? DEFAULT_QKEY,
+        ),
       ),
-    failed: source.forget,
+    onFailure: source.release,
   }
 }

@@ -1,6 +1,6 @@
 /*
- * Encodes work requests in the device's rings, in the layout of each ring (spec/drivers/ring-layout.ts). Plain stores
- * into a slot, without allocation.
+ * Encodes work requests into slots of rings, in the layout of each ring (spec/drivers/ring-layout.ts). Hot: stores of
+ * numbers, without allocation. `at` is the byte offset of the slot.
  */
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -20,7 +20,7 @@ const putSlice = (words: Int32Array, at: number, { lo, hi, length, lkey }: Slice
   words[(at + RingSge.LKEY) >> 2] = lkey
 }
 
-/** Writes elements to `at` and returns their number; `totalOf` gives their total length. */
+/** Writes scatter/gather elements at byte offset `at` and returns their number. */
 const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) {
     putSlice(words, at, local as Slice)
@@ -30,6 +30,7 @@ const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[
   return local.length
 }
 
+/** The total length of the slices in bytes. */
 export const totalOf = (local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) return (local as Slice).length
   let total = 0
@@ -37,7 +38,7 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
   return total
 }
 
-/** The common fields of every send request; `putSlice`, `putSlices` or `putInline` adds the bytes. */
+/** The common fields of every send request; `putOne`, `putMany` or `putInline` adds the bytes. */
 export const putSend = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -67,32 +68,32 @@ export const putMany = (
   words[(at + send.DMA_NUM_SGE) >> 2] = local === undefined ? 0 : putSlices(words, at + send.SGE, local)
 }
 
-/** Inline data instead of elements. */
+/** The bytes of a send request: inline data in place of scatter/gather elements. */
 export const putInline = ({ words, bytes, layout: { send } }: ProgramRing, at: number, data: Uint8Array): void => {
   words[(at + send.DMA_LENGTH) >> 2] = data.length
   words[(at + send.DMA_NUM_SGE) >> 2] = 0
   bytes.set(data, at + send.SGE)
 }
 
-/** Immediate data: the u32 in the peer's completion. */
+/** Immediate data: a u32, in network byte order. */
 export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number, immediate: number): void => {
   view.setUint32(at + send.IMM, immediate)
 }
 
-/** The rkey to invalidate: by the peer (SEND with invalidate), or here (LOCAL_INV). */
-export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, key: number): void => {
-  words[(at + send.IMM) >> 2] = key
+/** The rkey to invalidate, in native byte order: of the peer (SEND with invalidate), or of this side (LOCAL_INV). */
+export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, rkey: number): void => {
+  words[(at + send.IMM) >> 2] = rkey
 }
 
-/** Remote memory of WRITE and READ. */
+/** Remote address and rkey of a WRITE, READ or ATOMIC WRITE. */
 export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, remote: RemoteRange): void =>
   RemoteRange.put(remote, words, at + send.REMOTE, at + send.RKEY)
 
-/** Total bytes of the request at `at`, whose common fields are written. */
+/** Total bytes of the request, whose common fields are written. */
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
   words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 
-/** Remote word and operands of an atomic. */
+/** Remote address, rkey and operands of an atomic; `swap` only of compare-and-swap. */
 export const putAtomic = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
@@ -105,7 +106,7 @@ export const putAtomic = (
   view.setBigUint64(at + send.ATOMIC_SWAP, swap, true)
 }
 
-/** FLUSH (annex A19): `placement` and `selectivity` as in spec/wire/headers.ts. */
+/** The fields of a FLUSH (annex A19): `flushPlacement` and `flushSelectivity` of spec/wire/headers.ts. */
 export const putFlush = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
@@ -119,18 +120,18 @@ export const putFlush = (
   words[(at + send.DMA_LENGTH) >> 2] = remote.length
 }
 
-/** The 8 bytes of an ATOMIC WRITE. */
+/** The payload of an ATOMIC WRITE, 8 bytes. */
 export const putWord = ({ view, words, layout: { send } }: ProgramRing, at: number, word: bigint): void => {
   view.setBigUint64(at + send.SGE, word, true)
   words[(at + send.DMA_LENGTH) >> 2] = 8
 }
 
-/** A bind: the window's old and new key, and the range and rights of the region with `lkey`. */
+/** The fields of a bind: the window's old and new rkey, and address, length and rights in the region with `lkey`. */
 export const putBind = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
-  key: number,
-  newKey: number,
+  rkey: number,
+  newRkey: number,
   lkey: number,
   address: bigint,
   length: number,
@@ -139,12 +140,12 @@ export const putBind = (
   view.setBigUint64(at + send.REMOTE, address, true)
   putU64(words, at + send.MW_LENGTH, length)
   words[(at + send.MW_LKEY) >> 2] = lkey
-  words[(at + send.MW_KEY) >> 2] = key
-  words[(at + send.MW_NEW_KEY) >> 2] = newKey
+  words[(at + send.MW_KEY) >> 2] = rkey
+  words[(at + send.MW_NEW_KEY) >> 2] = newRkey
   words[(at + send.MW_ACCESS) >> 2] = access
 }
 
-/** The destination of a datagram: number of an address handle, queue pair number and Q_Key. */
+/** The destination of a datagram; `ah`: `AddressHandle.number`. */
 export const putDestination = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -157,6 +158,7 @@ export const putDestination = (
   words[(at + send.UD_QKEY) >> 2] = qkey
 }
 
+/** A receive: its id and scatter/gather elements. */
 export const putReceive = (
   { words, layout: { receive } }: ProgramRing,
   at: number,

@@ -1,15 +1,15 @@
 /*
- * XRC in the library (IBA annex A14): domains, initiators, whose requests name the receiver's SRQ, and targets, which
- * have no queues and may be shared by processes.
+ * XRC in the library (IBA annex A14): domains; initiators, whose requests name an SRQ of the peer; and targets, which
+ * have no queues and may be shared by processes. The SRQs are in srq/shared-receive.ts.
  */
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/qp/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
-import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
+import { type RcMessageOptions, type SendOptions, XRC_OPTIONS, type XrcOptions } from '../checks/request-options.ts'
 import { defineVerbsClass, VerbsObject } from '../objects/verbs-object.ts'
-import { checkOwn, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
+import { checkObject, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
 import {
   type Connected,
   connectBy,
@@ -37,17 +37,17 @@ import {
   sendQueueOptionNames,
 } from './queue-pair.ts'
 
-/** The same operations with mandatory options. */
-type Addressed<T> = {
+/** The operations of `T` with options that may not be omitted, since they name the SRQ. */
+type WithRequiredOptions<T> = {
   [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: Required<A>) => R : never
 }
-type Messages = Pick<Operations<RcMessageOptions & XrcOptions, XrcOptions>, 'send' | 'write'>
+type MessageOperations = Pick<Operations<RcMessageOptions & XrcOptions, XrcOptions>, 'send' | 'write'>
 
 /** The sending end of an XRC connection. */
 export interface XrcInitiator
   extends SendingQueuePair<typeof XrcIniQp>,
-    Addressed<Messages>,
-    Addressed<ReliableOperations<XrcOptions>>,
+    WithRequiredOptions<MessageOperations>,
+    WithRequiredOptions<ReliableOperations<XrcOptions>>,
     Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
     Connected<RcConnectOptions> {}
 
@@ -56,7 +56,7 @@ export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcC
 
 /** Options of `xrcd.target`. */
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
-  /** Opens the existing target with this number. */
+  /** Opens the existing target with this queue pair number. */
   readonly qpn?: number
 }
 
@@ -70,19 +70,19 @@ export interface XrcInitiatorOptions
 export interface XrcDomain extends Disposable, Kind<'xrcd'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Creates a target of the domain; with `qpn` (or a plain number) opens an existing one. */
+  /** Creates a target in the domain; with a queue pair number (or the option `qpn`) opens an existing one. */
   target(options?: number | XrcTargetOptions): XrcTarget
-  /** Whether it has a file, how often it is open in all processes, and its users in this opening. */
+  /** All attributes, as declared in the class: among them whether it has a file, and how often it is open. */
   query(): Out<typeof Xrcd.methods.query>
-  /** Closes it. Throws RdmaError EBUSY while an SRQ or queue pair belongs to it. */
+  /** Closes it. Throws RdmaError EBUSY while it has an SRQ or queue pair. */
   close(): void
 }
 
 /** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
-  /** A file descriptor: processes that open the domain of the same file share it. Without one it is private. */
+  /** A file descriptor: all who open an XRC domain with the same file share the domain. Default: a private domain. */
   readonly file?: number
-  /** Fail with EINVAL if the file has a domain already. */
+  /** Fails with EINVAL if the file has a domain already; default false. */
   readonly exclusive?: boolean
 }
 
@@ -97,10 +97,10 @@ const domainOptionNames: KnownOptions<XrcDomainOptions> = { file: true, exclusiv
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
-  const { responder: answering, timeout } = reliableSteps(chosen)
-  return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
+const targetSteps: StepsTo = (path, psn, peer, options) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, options, rcConnectOptionNames)
+  const { responder, timeout } = reliableSteps(options)
+  return [init, { ...rtr, ...responder }, { ...rts, ...timeout }]
 }
 
 class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
@@ -109,33 +109,33 @@ class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
   }
 
   get endpoint(): Endpoint {
-    return endpointOf(this.kit.path, this)
+    return endpointOf(this.context.path, this)
   }
 
-  connect(peer: Endpoint, chosen?: RcConnectOptions): void {
-    connectBy(this, targetSteps(this.kit.path, this.psn, peer, chosen))
+  connect(peer: Endpoint, options?: RcConnectOptions): void {
+    connectBy(this, targetSteps(this.context.path, this.psn, peer, options))
   }
 }
 defineVerbsClass(TargetObject, 'qp', 'XrcTarget')
 
-const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
-  checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
+const targetPlan = (context: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
+  checkObject(context, 'xrc_tgt_qp.create', 'xrcd', xrcd)
   checkOptions('xrc_tgt_qp.create', 'options', options, targetOptionNames)
   const { qpn } = options
   const psn = firstPsn()
-  const first = initialAttributesOf(targetSteps, kit, psn, options)
-  const source = eventSource(kit, XrcTgtQp)
-  const { number } = source
+  const initial = initialAttributesOf(targetSteps, context, psn, options)
+  const source = eventSource(context, XrcTgtQp)
+  const { userHandle } = source
   return plan(
     XrcTgtQp,
     {
       xrcd: xrcd.handle,
-      userHandle: BigInt(number),
+      userHandle: BigInt(userHandle),
       ...(qpn !== undefined && { qpNum: qpn }),
-      ...first,
+      ...initial,
     },
-    ({ object, out }) => source.is(new TargetObject(kit, object, number, out.qpNum, psn)),
-    source.forget,
+    ({ object, out }) => source.assign(new TargetObject(context, object, userHandle, out.qpNum, psn)),
+    source.release,
   )
 }
 
@@ -145,25 +145,25 @@ class Domain extends VerbsObject implements XrcDomain {
   }
 
   target(options: number | XrcTargetOptions = {}): XrcTarget {
-    return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
+    return make(this.context, targetPlan(this.context, this, typeof options === 'number' ? { qpn: options } : options))
   }
 
   query() {
-    return this.kit.carrier.call(Xrcd, 'query', this.handle, {}).out
+    return this.context.carrier.call(Xrcd, 'query', this.handle, {}).out
   }
 }
 defineVerbsClass(Domain, 'xrcd', 'XrcDomain')
 
-export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
+export const xrcdPlan = (context: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainOptionNames)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
-  return plan(Xrcd, args, ({ object: handle }) => new Domain(kit, handle))
+  return plan(Xrcd, args, ({ object: handle }) => new Domain(context, handle))
 }
 
-const initiatorSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
-  return [init, rtr, { ...rts, ...reliableSteps(chosen).requester }]
+const initiatorSteps: StepsTo = (path, psn, peer, options) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, options, rcConnectOptionNames)
+  return [init, rtr, { ...rts, ...reliableSteps(options).requester }]
 }
 
 class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiator {
@@ -172,7 +172,7 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
   }
 
   get requestOptionBits(): number {
-    return XRC_WORDS
+    return XRC_OPTIONS
   }
 
   override get [STEPS](): StepsTo {
@@ -181,7 +181,11 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
 }
 const initiatorType = queuePairType('XrcInitiator', InitiatorObject)
 
-export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
+export const xrcInitiatorPlan = (
+  context: DeviceContext,
+  pd: Named,
+  options: XrcInitiatorOptions,
+): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorOptionNames)
-  return queuePairPlan(kit, initiatorType, pd, options)
+  return queuePairPlan(context, initiatorType, pd, options)
 }

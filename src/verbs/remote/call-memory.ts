@@ -1,35 +1,39 @@
 /*
  * Memory for call messages (messages.ts): memory of this process, which the daemon accesses, or, where the kernel
- * refuses that, a memory file that the session passes to it (spec/session.ts). All contexts share one message, since a
- * call is answered before the next call is made. Untouched pages take no memory.
+ * refuses that, a memory file that the session passes to the daemon (spec/session.ts). All contexts use the same
+ * memory, since a call is answered before the next one is made.
+ *
+ * It has MESSAGE_BYTES for the message, then MAX_ROOMS rooms of ROOM_BYTES each for long values outside the message.
+ * Pages that are never used take no memory.
  */
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'
 
-/** Bytes of the message, bytes of one indirect value, and the maximum number of indirect values of a call. */
-export const MESSAGE = 1 << 16
-export const ROOM = 1 << 20
-export const ROOMS = 10
+export const MESSAGE_BYTES = 1 << 16
+export const ROOM_BYTES = 1 << 20
+export const MAX_ROOMS = 10
 
-/** `address`: the daemon's address for it. */
+/** `address`: by which the daemon accesses the memory. */
 export type CallMemory = Pick<Arena, 'address' | 'bytes' | 'view'>
 
-const BYTES = MESSAGE + ROOMS * ROOM
+const TOTAL_BYTES = MESSAGE_BYTES + MAX_ROOMS * ROOM_BYTES
 
-let own: CallMemory | undefined
-/** Memory of this process. */
-export const ownMemory = (): CallMemory => {
-  own ??= mapArena(BYTES)
-  return own
+let processMemory: CallMemory | undefined
+/** Memory of this process; created at the first call. */
+export const callMemory = (): CallMemory => {
+  processMemory ??= mapArena(TOTAL_BYTES)
+  return processMemory
 }
 
 let passed: { readonly fd: number; readonly memory: CallMemory } | undefined
-/** The file and its bytes; addresses are offsets. The descriptor stays open for further sessions. */
+/**
+ * The memory file and its mapping; addresses are offsets in the file. The descriptor stays open for further sessions.
+ */
 export const passedMemory = (): { readonly fd: number; readonly memory: CallMemory } => {
   if (passed === undefined) {
-    const fd = createMemfd('userdma-calls', BYTES)
+    const fd = createMemfd('userdma-calls', TOTAL_BYTES)
     addSeals(fd, SEAL_SHRINK | SEAL_GROW)
-    const { bytes, view } = createRingPool().map(fd, 0, BYTES)
+    const { bytes, view } = createRingPool().map(fd, 0, TOTAL_BYTES)
     passed = { fd, memory: { address: 0, bytes, view } }
   }
   return passed

@@ -1,7 +1,7 @@
 /*
- * The carrier of devices in a daemon (docs/decisions/one-provider.md): does what a program does through the preload
- * library, in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real
- * addresses, events arrive on descriptors. Posting wakes the daemon if it sleeps.
+ * The carrier of devices in a daemon (docs/decisions/one-provider.md): what the preload library does for a program of
+ * libibverbs, in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real
+ * addresses, events arrive on descriptors. A post wakes the daemon if it sleeps.
  */
 
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
@@ -20,9 +20,9 @@ import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
-import type { Checked } from '../check/checked.ts'
-import { invalidArgument, RdmaError, refusal, refused } from '../error.ts'
-import { CLOSED, isClosed } from '../plan.ts'
+import type { DeviceCheck } from '../check/watch.ts'
+import { invalidArgument, refusal, refused } from '../error.ts'
+import { CLOSED, closedError } from '../plan.ts'
 import { joinDaemon, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
@@ -33,8 +33,8 @@ import { areStacksWanted } from './stack-numbers.ts'
 
 const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
   AsyncEventType.values
-/** Events whose element is a port's number. */
-const OF_PORT = new Set<number>([
+/** Events of a port: their element is the port's number. */
+const portEvents = new Set<number>([
   PORT_ACTIVE,
   PORT_ERR,
   LID_CHANGE,
@@ -43,7 +43,7 @@ const OF_PORT = new Set<number>([
   CLIENT_REREGISTER,
   GID_CHANGE,
 ])
-/** A doorbell for no queue pair. */
+/** A doorbell token that names no queue pair. */
 const NO_QP = 0xffff_ffff
 /** Empty polls between two checks that the daemon is alive. */
 const POLLS_PER_CHECK = 128
@@ -57,8 +57,8 @@ export interface RemoteDevice {
 
 interface RemoteCarrier extends Carrier {
   readonly device: RemoteDevice
-  /** Only under `userdma check`. */
-  readonly checked: Checked | undefined
+  /** Set under `userdma check`. */
+  readonly check: DeviceCheck | undefined
 }
 
 /** The devices of a daemon, sorted by node number. */
@@ -68,8 +68,11 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
   return answer.config.devices
 }
 
-/** The context's descriptors: memory file and doorbell; and its number. */
-const openContext = (session: Session, wanted: string | undefined) => {
+/**
+ * Opens a context on the device with this name, or on the first one that has a network. Returns the device, the
+ * context's number, and its descriptors: memory file and doorbell.
+ */
+const openContext = (session: Session, name: string | undefined) => {
   if (session.memory !== undefined)
     throw refused(
       'EACCES',
@@ -78,96 +81,96 @@ const openContext = (session: Session, wanted: string | undefined) => {
       'start the daemon as the same user or as root; see also /proc/sys/kernel/yama/ptrace_scope',
     )
   const devices = devicesOf(session)
-  const device = devices.find(({ name, address }) => (wanted === undefined ? address !== '' : name === wanted))
+  const device = devices.find(one => (name === undefined ? one.address !== '' : one.name === name))
   if (device === undefined)
     throw refused(
       'ENODEV',
       'open',
-      `no device ${wanted ?? 'in a network'}; there are ${devices.map(({ name }) => name).join(', ')}`,
+      `no device ${name ?? 'in a network'}; there are ${devices.map(one => one.name).join(', ')}`,
     )
-  const { reply, fds } = session.ask('open', (to, from) =>
-    writeRequest(to, 'OPEN', from, { node: device.node, wants: OpenWants.PACKED_RINGS }),
+  const { reply, fds } = session.ask('open', (buffer, header) =>
+    writeRequest(buffer, 'OPEN', header, { node: device.node, wants: OpenWants.PACKED_RINGS }),
   )
   if (reply.error !== 0)
     throw refusal(errnoName(reply.error), reply.error, 'open', `device ${device.name} cannot be opened`)
   return { device, context: reply.context, file: fds[0]!, doorbell: fds[1]! }
 }
 
-/** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */
-export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier => {
+/** Opens a device of the daemon at `socket`: the one with this name, or the first with a network. Throws RdmaError. */
+export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   const session = joinDaemon(socket)
   let opened: ReturnType<typeof openContext>
   try {
-    opened = openContext(session, wanted)
+    opened = openContext(session, name)
   } catch (error) {
     session.leave()
     throw error
   }
   const { device, context, file, doorbell } = opened
-  const send = createCalls(session, context, file)
+  const makeCall = createCalls(session, context, file)
   const rings = createFileRings(file)
   /** Registered buffers, which must not be garbage-collected, and the number of registrations of each. */
-  const known = new Map<Uint8Array, number>()
+  const registrations = new Map<Uint8Array, number>()
+  /** A message to the doorbell: the handle of a queue pair. */
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
   let polls = 0
-  let closed = false
+  let isClosed = false
 
   const descriptors = remoteDescriptors(session, () => session.check())
   /** Reads the records of an event descriptor as they arrive, until its end. */
-  const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
-    descriptors.made(fd)
+  const readEvents = (fd: number, bytes: number, take: (record: DataView) => void): void => {
+    descriptors.add(fd)
     descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
   }
 
   const end = (): undefined => {
-    if (closed) return
-    closed = true
+    if (isClosed) return
+    isClosed = true
     descriptors.closeAll()
     close(doorbell)
     close(file)
     rings.close()
-    known.clear()
+    registrations.clear()
     session.leave()
   }
 
   let channel: number | undefined
   let classes: readonly ObjectClass[]
   try {
-    const { out } = send(DeviceClass, 'open', 0, {})
-    if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an unexpected answer')
-    classes = declare(send(Interface, 'query', 0, {}).out as Parameters<typeof declare>[0])
-    send.learn(classes)
-    const events = send(AsyncFd, 'create', 0, {}).object
-    read(events, ASYNC_RECORD, record => {
+    const { out } = makeCall(DeviceClass, 'open', 0, {})
+    if (typeof out.numCompVectors !== 'number')
+      throw refused('EIO', 'device.open', `the daemon at ${socket} answers without numCompVectors`)
+    classes = declare(makeCall(Interface, 'query', 0, {}).out as Parameters<typeof declare>[0])
+    makeCall.setDeviceClasses(classes)
+    const events = makeCall(AsyncFd, 'create', 0, {}).object
+    readEvents(events, ASYNC_RECORD, record => {
+      // struct ib_uverbs_async_event_desc: u64 element (a user handle or a port), u32 event_type.
       const element = record.getUint32(0, true)
       const type = record.getUint32(8, true)
       if (type === DEVICE_FATAL) carrier.targets?.event(type, undefined, undefined)
-      else if (OF_PORT.has(type)) carrier.targets?.event(type, undefined, element)
+      else if (portEvents.has(type)) carrier.targets?.event(type, undefined, element)
       else carrier.targets?.event(type, element, undefined)
       if (type === DEVICE_FATAL) carrier.targets?.ended()
     })
     // A device without verbs has no completions.
     if (classes.some(({ name }) => name === CompChannel.name)) {
-      channel = send(CompChannel, 'create', 0, {}).object
-      read(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
+      channel = makeCall(CompChannel, 'create', 0, {}).object
+      // struct ib_uverbs_comp_event_desc: u64 cq_handle, the user handle of the CQ.
+      readEvents(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
     }
   } catch (error) {
     end()
     throw error
   }
 
-  const alive = (call: string): void => {
-    if (closed) throw refused('EIO', call, 'the device is closed')
-  }
-
   const call: AnyCall = (cls, method, object, args) => {
-    const name = `${cls.name}.${method}`
-    if (object === CLOSED) throw isClosed(name)
-    alive(name)
-    const answered = send(cls, method, object, args)
-    if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
-    return answered
+    const callName = `${cls.name}.${method}`
+    if (object === CLOSED) throw closedError(callName)
+    if (isClosed) throw refused('EIO', callName, 'the device is closed')
+    const result = makeCall(cls, method, object, args)
+    if (cls.identity === 'fd' && method === 'create') descriptors.add(result.object)
+    return result
   }
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
     signal?.throwIfAborted()
@@ -183,7 +186,7 @@ export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier =>
   const carrier: RemoteCarrier = {
     remote: true,
     device,
-    checked: areStacksWanted() ? createPostLog(session, context, file, wake) : undefined,
+    check: areStacksWanted() ? createPostLog(session, context, file, wake) : undefined,
     classes,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
@@ -194,39 +197,40 @@ export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier =>
     channel: channel === undefined ? {} : { channel },
     counters() {
       const answer = session.tool({ what: 'stat' })
-      const found = 'stat' in answer ? answer.stat.devices.find(({ name }) => name === device.name) : undefined
-      if (found === undefined) throw refused('EIO', 'device.counters', 'the daemon does not report them')
-      const { hw_counters, counters, port, transport, faults } = found
+      const stat = 'stat' in answer ? answer.stat.devices.find(one => one.name === device.name) : undefined
+      if (stat === undefined)
+        throw refused('EIO', 'device.counters', `the daemon does not report counters of device ${device.name}`)
+      const { hw_counters, counters, port, transport, faults } = stat
       return { hw_counters, counters, port, transport, faults }
     },
-    waiting: descriptors.waiting,
+    setWaiting: descriptors.setWaiting,
     posted(handle) {
-      // The preceding store of the ring's index is a full barrier (host/memory/fence.ts).
-      if (closed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
+      // The store of the ring's index before this load is a full barrier (host/memory/fence.ts).
+      if (isClosed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
       tokenView.setUint32(0, handle, true)
-      // A full socket already holds tokens: the daemon will poll.
+      // If the socket is full, its tokens wake the daemon, so that this one may be lost.
       sendSmall(doorbell, token)
     },
     drive() {
-      if (++polls % POLLS_PER_CHECK === 0 && (closed || !session.check()))
-        throw new RdmaError('EIO', 5, 'cq.poll', `the daemon of device ${device.name} is gone`)
+      if (++polls % POLLS_PER_CHECK === 0 && (isClosed || !session.check()))
+        throw refused('EIO', 'cq.poll', `the daemon of device ${device.name} has ended`)
       yieldProcessor()
       return true
     },
-    // Events arrive through the event loop anyway.
+    // Waits for a daemon's events always let the event loop run.
     pause: () => undefined,
     awaitsNextTurn: () => false,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
         throw invalidArgument('pd.register', 'a resizable buffer cannot be registered: copy it into one of fixed size')
-      known.set(buffer, (known.get(buffer) ?? 0) + 1)
+      registrations.set(buffer, (registrations.get(buffer) ?? 0) + 1)
       return addressOf(buffer)
     },
     forget(buffer) {
-      const uses = (known.get(buffer) ?? 1) - 1
-      if (uses === 0) known.delete(buffer)
-      else known.set(buffer, uses)
+      const count = (registrations.get(buffer) ?? 1) - 1
+      if (count === 0) registrations.delete(buffer)
+      else registrations.set(buffer, count)
     },
     targets: undefined,
     close: end,

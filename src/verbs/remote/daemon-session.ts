@@ -1,8 +1,10 @@
 /*
- * A program's session with a daemon (spec/session.ts): each request blocks until its reply, without the event loop,
- * since the caller needs the result synchronously. Contexts of one program share a session. Where the kernel restricts
- * access to memory, the daemon gets permission for ours (prctl); where it still refuses, calls are in a file that the
- * session passes.
+ * A program's session with a daemon (spec/session.ts). Each request blocks the thread until its reply, since library
+ * calls are synchronous. All contexts of a program on one daemon share a session.
+ *
+ * The daemon reads and writes the program's memory. Where the kernel allows that to permitted processes only, the
+ * session permits it (PR_SET_PTRACER); where the kernel still refuses, call messages are in a memory file that the
+ * session passes to the daemon (call-memory.ts).
  */
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
@@ -35,27 +37,35 @@ export interface Answer {
 }
 
 export interface Session {
+  /** Path of the daemon's socket. */
   readonly socket: string
-  /** Nonzero while the daemon sleeps: it then needs a doorbell. */
+  /** The page of `ParkedPage`: its word PARKED is nonzero while the daemon sleeps and needs a doorbell. */
   readonly parked: Int32Array
   readonly alive: boolean
-  /** Memory for calls, if the daemon may not access this program's memory; it then cannot register memory either. */
+  /** Memory for call messages, if the daemon may not access this program's memory; otherwise undefined. */
   readonly memory?: CallMemory | undefined
-  /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO if the daemon has ended. */
-  ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
-  /** The number of the caller's stack, which the daemon knows; 0: none, or stacks are not recorded. */
+  /**
+   * Sends the request that `write` encodes into the buffer (it returns the length; `header`: the fields of every
+   * request), and waits for the reply. `call`: the call's name in errors. Throws RdmaError EIO if the daemon has ended.
+   */
+  ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number): Answer
+  /** The number by which the daemon knows the caller's stack; 0: no stack, or stacks are not recorded. */
   stackNumber(): number
+  /** A request of the daemon's tools. */
   tool(request: ToolRequest): ToolReply
-  /** Checks whether the daemon's end is still open. */
+  /** Whether the daemon's end of the socket is still open; if not, the session ends. */
   check(): boolean
-  /** Releases one user; the last one closes it. */
+  /** Ends the use of a caller of `joinDaemon`; the last one closes the session. */
   leave(): void
 }
 
-/** Milliseconds after which a call without an answer fails; a live daemon answers in microseconds. */
-const PATIENCE = 30_000
+type JoinableSession = Session & { join(): Session }
 
-const sessions = new Map<string, Session & { join(): Session }>()
+/** Milliseconds until a call without an answer fails; a live daemon answers in microseconds. */
+const ANSWER_TIMEOUT = 30_000
+
+/** By path of the socket. */
+const sessions = new Map<string, JoinableSession>()
 
 const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   try {
@@ -71,7 +81,7 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   }
 }
 
-const newSession = (socket: string): Session & { join(): Session } => {
+const newSession = (socket: string): JoinableSession => {
   const { fd, peer } = dial(socket)
   const { pid } = peer
   const buffer = messageBuffer()
@@ -82,37 +92,41 @@ const newSession = (socket: string): Session & { join(): Session } => {
   let memory: CallMemory | undefined
   let stackNumber = (): number => 0
 
+  /** Closes the session; later requests fail. */
   const end = (): void => {
     if (!alive) return
     alive = false
     close(fd)
     if (sessions.get(socket) === session) sessions.delete(socket)
   }
-  const ended = (call: string, why = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
+  /** Ends the session; returns the error of the call that has found the reason. */
+  const failed = (call: string, reason = `the daemon at ${socket} (process ${pid}) has ended`): RdmaError => {
     end()
-    return refused('EIO', call, why)
+    return refused('EIO', call, reason)
   }
-  const exchange = (call: string, write: Parameters<Session['ask']>[1], passing: readonly number[] = []): Answer => {
-    if (!alive) throw ended(call)
+  /** Sends a request, with descriptors to pass, and waits for its reply. */
+  const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): Answer => {
+    if (!alive) throw failed(call)
     serial = (serial + 1) >>> 0
     const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
-    if (send(fd, buffer.bytes.subarray(0, length), passing) < 0) throw ended(call)
+    if (send(fd, buffer.bytes.subarray(0, length), passedFds) < 0) throw failed(call)
     const reply = newReply()
     for (;;) {
-      const { length: got, fds } = recv(fd, buffer.bytes)
-      if (got === -EAGAIN) {
-        if (!waitReadable(fd, PATIENCE)) throw ended(call, `the daemon at ${socket} does not answer`)
+      const { length: received, fds } = recv(fd, buffer.bytes)
+      if (received === -EAGAIN) {
+        if (!waitReadable(fd, ANSWER_TIMEOUT)) throw failed(call, `the daemon at ${socket} does not answer`)
         continue
       }
-      if (got <= 0) throw ended(call)
-      const fault = readReply(buffer, got, reply)
-      if (fault !== undefined) throw ended(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
+      if (received <= 0) throw failed(call)
+      const fault = readReply(buffer, received, reply)
+      if (fault !== undefined) throw failed(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
       if (reply.serial === serial && (reply.type & MessageType.REPLY) !== 0) return { reply, fds }
-      for (const one of fds) close(one)
+      // The reply to another request.
+      for (const passed of fds) close(passed)
     }
   }
 
-  const session: Session & { join(): Session } = {
+  const session: JoinableSession = {
     socket,
     get parked() {
       return (page as Arena).i32
@@ -125,15 +139,15 @@ const newSession = (socket: string): Session & { join(): Session } => {
     },
     ask(call, write) {
       const stack = stackNumber()
-      return exchange(call, (to, from) => write(to, { ...from, stack }))
+      return exchange(call, (message, header) => write(message, { ...header, stack }))
     },
     stackNumber: () => stackNumber(),
     tool(request) {
-      const { reply } = exchange('device', (to, from) => writeTool(to, from, JSON.stringify(request)))
+      const { reply } = exchange('device', (message, header) => writeTool(message, header, JSON.stringify(request)))
       return JSON.parse(reply.text) as ToolReply
     },
     check() {
-      // There are no unsolicited messages: readable means closed.
+      // The daemon sends replies only, so that a readable socket is a closed one.
       if (alive && waitReadable(fd, 0)) end()
       return alive
     },
@@ -148,33 +162,34 @@ const newSession = (socket: string): Session & { join(): Session } => {
 
   allowPtraceBy(pid)
   const defineStack = (id: number, frames: string): boolean => {
-    const { reply } = exchange('check', (to, from) => writeRequest(to, 'STACK', from, { id, frames }))
+    const { reply } = exchange('check', (message, header) => writeRequest(message, 'STACK', header, { id, frames }))
     return reply.ret === 0n
   }
   const tag = process.env[SessionEnv.tag] ?? ''
   const wants = HelloWants.REASONS | (areEventsWanted() ? HelloWants.EVENTS : 0)
-  const sendHello = (passing?: readonly number[]): Answer =>
-    exchange('open', (to, from) => writeHello(to, from, tag, wants), passing)
+  const sendHello = (passedFds?: readonly number[]): Answer =>
+    exchange('open', (message, header) => writeHello(message, header, tag, wants), passedFds)
   let { reply, fds } = sendHello()
+  // The daemon may not access this program's memory.
   if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
-    const { fd: file, memory: bytes } = passedMemory()
-    memory = bytes
-    const again = sendHello([file])
-    reply = again.reply
-    fds = again.fds
+    const passed = passedMemory()
+    memory = passed.memory
+    const answer = sendHello([passed.fd])
+    reply = answer.reply
+    fds = answer.fds
   }
   try {
     if (reply.version !== SESSION_VERSION)
-      throw ended(
+      throw failed(
         'open',
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
-    if (reply.error === Errno.EPERM) throw ended('open', notServed(socket))
+    if (reply.error === Errno.EPERM) throw failed('open', notServed(socket))
     if (reply.error !== 0)
-      throw ended('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
+      throw failed('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
     page = mapReadOnly(fds[0]!, ParkedPage.bytes)
   } finally {
-    for (const one of fds) close(one)
+    for (const received of fds) close(received)
   }
   if (areStacksWanted()) stackNumber = createStackNumbers(defineStack)
   return session

@@ -1,7 +1,7 @@
 /*
- * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they arrive; the
- * driver's own calls are messages of the session about the descriptor, not about a context, since the descriptor may be
- * a duplicate.
+ * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they arrive.
+ * ioctl, write and mmap are messages of the session that name the descriptor and no context (`context: 0`), since the
+ * descriptor may be a duplicate that another program has passed.
  */
 
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -19,62 +19,64 @@ const PROT_READ = 1
 const PROT_WRITE = 2
 
 export interface RemoteDescriptors extends Descriptors {
-  /** Takes ownership of a descriptor that a call created: it is closed once, here or with all others. */
-  made(fd: number): void
-  /** Whether records are awaited; otherwise the process may exit. */
-  waiting(begins: boolean): void
-  /** Stops all reading. */
+  /** Takes ownership of a descriptor that a call created: `close` or `closeAll` closes it, once. */
+  add(fd: number): void
+  /** As `Carrier.setWaiting`. */
+  setWaiting(hasWaiters: boolean): void
+  /** Stops reading, and closes all descriptors. */
   closeAll(): void
 }
 
-/** `lost`: a descriptor has reached its end, perhaps because the daemon has ended. */
-export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
+/** `onEnd`: called when a descriptor has reached its end, which may mean that the daemon has ended. */
+export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => void): RemoteDescriptors => {
   const open = new Set<number>()
   const watches = new Map<number, Watch>()
   let hasWaiters = false
 
-  type Write = (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number
+  type Write = (buffer: ReturnType<typeof messageBuffer>, header: Partial<Header>) => number
+  /** Sends a request. Throws RdmaError if the daemon refuses it; `ret`: its result, never negative. */
   const ask = (call: string, write: Write): Answer & { readonly ret: number } => {
     const { reply, fds } = session.ask(call, write)
     const ret = Number(reply.ret)
     if (ret >= 0) return { reply, fds, ret }
-    for (const one of fds) close(one)
+    for (const fd of fds) close(fd)
     throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
   }
-  const keep = (fd: number, one: Watch): void => {
-    if (hasWaiters) one.ref()
-    else one.unref()
-    watches.set(fd, one)
+  const addWatch = (fd: number, watch: Watch): void => {
+    if (hasWaiters) watch.ref()
+    else watch.unref()
+    watches.set(fd, watch)
   }
   return {
     read(fd, maxBytes, take, ended) {
       const markEnded = (): void => {
-        lost()
+        onEnd()
         ended()
       }
-      keep(fd, readRecords(fd, maxBytes, take, markEnded))
+      addWatch(fd, readRecords(fd, maxBytes, take, markEnded))
     },
-    watch: (fd, ready) => keep(fd, watch(fd, { readable: true }, ready)),
+    watch: (fd, ready) => addWatch(fd, watch(fd, { readable: true }, ready)),
     ioctl(fd, request, argument) {
       const value = typeof argument === 'bigint' ? argument : addressOf(argument)
-      return ask('driver_ops.ioctl', (to, from) =>
-        writeRequest(to, 'IOCTL', { ...from, context: 0, fd }, { request, argument: value }),
+      return ask('driver_ops.ioctl', (buffer, header) =>
+        writeRequest(buffer, 'IOCTL', { ...header, context: 0, fd }, { request, argument: value }),
       ).ret
     },
     write(fd, bytes) {
-      const at = addressOf(bytes)
+      const address = addressOf(bytes)
       const length = BigInt(bytes.length)
-      return ask('driver_ops.write', (to, from) =>
-        writeRequest(to, 'WRITE', { ...from, context: 0, fd }, { buffer: at, length }),
+      return ask('driver_ops.write', (buffer, header) =>
+        writeRequest(buffer, 'WRITE', { ...header, context: 0, fd }, { buffer: address, length }),
       ).ret
     },
     map(fd, offset, length, writable) {
       const protection = PROT_READ | (writable ? PROT_WRITE : 0)
-      const { ret, fds } = ask('driver_ops.mmap', (to, from) =>
+      // `ret` is the offset in the memory file whose descriptor the reply passes.
+      const { ret, fds } = ask('driver_ops.mmap', (buffer, header) =>
         writeRequest(
-          to,
+          buffer,
           'MAP',
-          { ...from, context: 0, fd },
+          { ...header, context: 0, fd },
           { offset: BigInt(offset), length: BigInt(length), protection },
         ),
       )
@@ -82,10 +84,10 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
         const mapping = ringPool().map(fds[0]!, ret, length)
         return { bytes: mapping.bytes.subarray(0, length), release: () => ringPool().release(mapping) }
       } finally {
-        for (const one of fds) close(one)
+        for (const file of fds) close(file)
       }
     },
-    made(fd) {
+    add(fd) {
       open.add(fd)
     },
     close(fd) {
@@ -95,10 +97,10 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
       watches.delete(fd)
       close(fd)
     },
-    waiting(begins) {
-      hasWaiters = begins
+    setWaiting(isWaiting) {
+      hasWaiters = isWaiting
       for (const watch of watches.values())
-        if (begins) watch.ref()
+        if (isWaiting) watch.ref()
         else watch.unref()
     },
     closeAll() {

@@ -1,65 +1,69 @@
 /*
- * Rings of a context in a daemon: mapped pieces of the context's memory file. Adjacent rings share a mapping, since
- * mapping dominates the cost of creating a queue; a mapping ends with its last ring.
+ * Rings of a context in a daemon: mappings of the context's memory file. The rings of a chunk of the file share one
+ * mapping, since a mapping is most of the cost of creating a queue. It is unmapped with its last ring.
  */
 import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { PACKED_ELEMENTS } from '../../spec/drivers/rxe-rings.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
 import { ContextFile } from '../../spec/session.ts'
-import type { RingBytes, RingPlace } from '../carrier.ts'
+import type { MmapInfo, RingBytes } from '../carrier.ts'
 
-/** One for each process: address ranges are reused. */
 let pool: RingPool | undefined
+/** The pool of mappings of this process, which reuses address ranges. */
 export const ringPool = (): RingPool => {
   pool ??= createRingPool()
   return pool
 }
 
-/** A mapping covers a chunk, with the daemon's boundaries; a ring that crosses a boundary has a mapping of its own. */
+/** Bytes: of a chunk, before the first chunk, and of the file. A ring that crosses a boundary has its own mapping. */
 const { chunk: CHUNK, firstRing: FIRST, bytes: END } = ContextFile
 
-interface Shared {
+interface SharedMapping {
   readonly mapping: Mapping
+  /** Number of rings that use the mapping. */
   uses: number
 }
 
+/** `ring` and `release` as in `Carrier`. */
 export interface FileRings {
-  ring(place: RingPlace): RingBytes
-  release(place: RingPlace): void
-  /** Ends all mappings. */
+  ring(info: MmapInfo): RingBytes
+  release(info: MmapInfo): void
+  /** Unmaps all rings. */
   close(): void
 }
 
 /** `file`: the context's memory file. */
 export const createFileRings = (file: number): FileRings => {
-  /** By file offset of the chunk; the mapping of a ring that crosses a boundary by the ring's negated offset. */
-  const mappings = new Map<number, Shared>()
+  /** By file offset of the chunk; that of a ring which crosses a boundary by the ring's negated offset. */
+  const mappings = new Map<number, SharedMapping>()
 
-  const spanOf = ({ offset, size }: RingPlace) => {
+  /** The mapping of a ring at file offset `at`: its key in `mappings`, file offset and length. */
+  const spanOf = ({ offset, size }: MmapInfo) => {
     const at = Number(offset)
     const start = at - ((at - FIRST) % CHUNK)
     const end = Math.min(start + CHUNK, END)
-    if (at + size <= end) return { at, key: start, from: start, length: end - start }
-    const from = at - (at % PAGE_BYTES)
-    return { at, key: -at, from, length: at + size - from }
+    if (at + size <= end) return { at, key: start, start, length: end - start }
+    const pageStart = at - (at % PAGE_BYTES)
+    return { at, key: -at, start: pageStart, length: at + size - pageStart }
   }
   return {
-    ring(place) {
-      const { at, key, from, length } = spanOf(place)
+    ring(info) {
+      const { at, key, start, length } = spanOf(info)
       let shared = mappings.get(key)
       if (shared === undefined) {
-        shared = { mapping: ringPool().map(file, from, length), uses: 0 }
+        shared = { mapping: ringPool().map(file, start, length), uses: 0 }
         mappings.set(key, shared)
       }
       shared.uses++
       const { bytes, view, i32 } = shared.mapping
-      const head = at - from
+      const head = at - start
+      // Packed rings have the offset of their elements in the header; in others it is 0.
       const elements = view.getUint32(head + PACKED_ELEMENTS, true) || rxeLayout.header.DATA
       return { head, data: head + elements, bytes, view, words: i32 }
     },
-    release(place) {
-      const { key } = spanOf(place)
+    release(info) {
+      const { key } = spanOf(info)
       const shared = mappings.get(key)
       if (shared === undefined || --shared.uses > 0) return
       mappings.delete(key)

@@ -1,7 +1,6 @@
 /*
- * Calls of a context in a daemon: messages of the object dialect in memory that the daemon accesses
- * (docs/reference/object-dialect.md; call-memory.ts). Long inputs and outputs are outside the message; the daemon
- * chooses where numbers of new descriptors are stored.
+ * Calls of a context in a daemon: messages of the object dialect (docs/reference/object-dialect.md) in memory that the
+ * daemon accesses (call-memory.ts). Long inputs and outputs are in rooms outside the message.
  */
 import { close } from '../../host/net/sockets.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
@@ -12,89 +11,97 @@ import { decodeResult, encodeCall, type OutputRoom } from '../../uapi/object/cli
 import { ioctlRequest } from '../../uapi/object/dialect.ts'
 import { payloadOf } from '../../uapi/object/format.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
-import type { Answered } from '../carrier.ts'
+import type { CallResult } from '../carrier.ts'
 import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
-import { MESSAGE, ownMemory, ROOM, ROOMS } from './call-memory.ts'
+import { callMemory, MAX_ROOMS, MESSAGE_BYTES, ROOM_BYTES } from './call-memory.ts'
 import type { Session } from './daemon-session.ts'
 
-/** Longer values are outside the message. */
-const LONG = 1024
+/** Lists and blobs of more bytes are outside the message. */
+const MAX_INLINE_BYTES = 1024
 
-const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
+/** Whether values of this kind may be outside the message. */
+const canBeOutside = (kind: string): boolean => kind === 'list' || kind === 'blob'
 
-/** Makes a call. Throws RdmaError. */
 export interface Calls {
-  (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues>
-  /** From now on uses the device's own version of each class, with what both sides know of it (R47). */
-  learn(classes: readonly ObjectClass[]): void
+  /** Makes a call. Throws RdmaError. */
+  (cls: ObjectClass, method: string, object: number, args: AnyValues): CallResult<AnyValues>
+  /** Sets the device's declarations: later calls use the methods and attributes that program and device have (R47). */
+  setDeviceClasses(classes: readonly ObjectClass[]): void
 }
 
 /** Makes calls on context number `context` of the daemon; `fd` is its descriptor here, for the trace. */
 export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: number, fd: number): Calls => {
-  const memory = session.memory ?? ownMemory()
-  let own: ReadonlyMap<string, ObjectClass> | undefined
+  const memory = session.memory ?? callMemory()
+  let deviceClasses: ReadonlyMap<string, ObjectClass> | undefined
   const copyIn = (address: bigint, length: number): Uint8Array => {
     const at = Number(address) - memory.address
     return memory.bytes.slice(at, at + length)
   }
 
-  const make = (known: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
-    const name = `${known.name}.${method}`
-    const cls = own === undefined ? known : rethrow(name, () => agreedClass(known, own?.get(known.name), method))
+  const make = (programClass: ObjectClass, method: string, object: number, args: AnyValues): CallResult<AnyValues> => {
+    const name = `${programClass.name}.${method}`
+    const cls =
+      deviceClasses === undefined
+        ? programClass
+        : rethrow(name, () => agreedClass(programClass, deviceClasses?.get(programClass.name), method))
     const declared = cls.methods[method]!
     // Methods of a descriptor are called on the descriptor (R37).
-    const onDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
-    const to = onDescriptor ? { context: 0, fd: object } : { context, fd }
-    const call: Call = { class: cls, methodName: method, method: declared, object: onDescriptor ? 0 : object, args }
+    const isOnDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
+    const target = isOnDescriptor ? { context: 0, fd: object } : { context, fd }
+    const call: Call = { class: cls, methodName: method, method: declared, object: isOnDescriptor ? 0 : object, args }
+    /** Addresses of long inputs, and address and length of long outputs, by attribute. */
     const elsewhere: Record<string, bigint> = {}
     const rooms: Record<string, OutputRoom> = {}
-    let next = MESSAGE
-    const room = (): number => {
-      if (next + ROOM > MESSAGE + ROOMS * ROOM) throw new Error(`${name} has more than ${ROOMS} long values`)
-      next += ROOM
-      return next - ROOM
+    let next = MESSAGE_BYTES
+    /** Offset of an unused room in the memory. */
+    const takeRoom = (): number => {
+      if (next + ROOM_BYTES > MESSAGE_BYTES + MAX_ROOMS * ROOM_BYTES)
+        throw new Error(`${name} has more than ${MAX_ROOMS} long values`)
+      next += ROOM_BYTES
+      return next - ROOM_BYTES
     }
     try {
       for (const [attribute, { of }] of Object.entries(call.method.in)) {
         const value = args[attribute]
-        if (value === undefined || !isLong(of.kind)) continue
+        if (value === undefined || !canBeOutside(of.kind)) continue
         const payload = payloadOf(of, value)
-        if (payload.length <= LONG) continue
-        if (payload.length > ROOM)
-          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM}`)
-        const at = room()
+        if (payload.length <= MAX_INLINE_BYTES) continue
+        if (payload.length > ROOM_BYTES)
+          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM_BYTES}`)
+        const at = takeRoom()
         memory.bytes.set(payload, at)
         elsewhere[attribute] = BigInt(memory.address + at)
       }
       for (const [attribute, { of }] of Object.entries(call.method.out))
-        if (isLong(of.kind) && sizeOf(of) > LONG)
-          rooms[attribute] = { address: BigInt(memory.address + room()), length: Math.min(sizeOf(of), ROOM) }
+        if (canBeOutside(of.kind) && sizeOf(of) > MAX_INLINE_BYTES)
+          rooms[attribute] = { address: BigInt(memory.address + takeRoom()), length: Math.min(sizeOf(of), ROOM_BYTES) }
       const message = encodeCall(call, { elsewhere, rooms })
       memory.bytes.set(message, 0)
-      const { reply, fds } = session.ask(name, (buffer, from) =>
+      const { reply, fds } = session.ask(name, (buffer, header) =>
         writeRequest(
           buffer,
           'IOCTL',
-          { ...from, ...to },
+          { ...header, ...target },
           { request: ioctlRequest(call.method.call), argument: BigInt(memory.address) },
         ),
       )
       const errno = -Number(reply.ret)
       if (errno > 0) {
-        for (const one of fds) close(one)
+        for (const passed of fds) close(passed)
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
+      // The reply passes new descriptors, and says where in the message their numbers in this process belong.
       for (const [i, { address }] of reply.installs.entries())
         memory.view.setUint32(Number(address) - memory.address, fds[i]!, true)
-      const { object: made = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)
-      return { object: made, out }
+      const { object: newObject = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)
+      return { object: newObject, out }
     } catch (error) {
       throw error instanceof CallError ? rdmaError(error, name) : error
     }
   }
   return Object.assign(make, {
-    learn(classes: readonly ObjectClass[]): void {
-      own = new Map(classes.map(cls => [cls.name, cls]))
+    setDeviceClasses(classes: readonly ObjectClass[]): void {
+      deviceClasses = new Map(classes.map(cls => [cls.name, cls]))
     },
   })
 }

@@ -10,21 +10,26 @@ export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `take` with each record of at most `bytes` bytes, valid only during the call; and `ended` when no more can
- * follow.
+ * Calls `take` with each record of at most `maxBytes` bytes, which is valid only during the call, and `ended` when no
+ * more records can follow.
  */
-export const readRecords = (fd: number, bytes: number, take: (record: DataView) => void, ended: () => void): Watch => {
-  const record = new Uint8Array(bytes)
+export const readRecords = (
+  fd: number,
+  maxBytes: number,
+  take: (record: DataView) => void,
+  ended: () => void,
+): Watch => {
+  const record = new Uint8Array(maxBytes)
   const view = new DataView(record.buffer)
-  const one = watch(fd, { readable: true }, () => {
+  const reader = watch(fd, { readable: true }, () => {
     for (;;) {
       const length = recvSmall(fd, record)
       if (length === -EAGAIN) return
       if (length <= 0) break
-      take(length === bytes ? view : new DataView(record.buffer, 0, length))
+      take(length === maxBytes ? view : new DataView(record.buffer, 0, length))
     }
-    one.update({})
+    reader.update({})
     ended()
   })
-  return one
+  return reader
 }

@@ -1,6 +1,6 @@
 /*
- * Numbers of stacks of a program on a daemon's device, for `userdma check` (SessionEnv.stacks): as the preload library
- * does, the daemon gets each stack once (STACK), and its number afterwards.
+ * Numbers of stacks of a program on a daemon's device, for `userdma check` (SessionEnv.stacks). As the preload library,
+ * the program sends each stack to the daemon once (message STACK), and afterwards only its number.
  */
 import { Messages, SessionEnv } from '../../spec/session.ts'
 import { captureStack } from '../check/stacks.ts'
@@ -11,23 +11,25 @@ export const areStacksWanted = (): boolean => ['1', '2'].includes(process.env[Se
 /** Whether it runs under `userdma check --races`. */
 export const areEventsWanted = (): boolean => process.env[SessionEnv.stacks] === '2'
 
-/** As in the preload library. */
+/** Maximum stacks of a program, as in the preload library; further stacks have no number. */
 const MAX_STACKS = 8192
-const FRAMES = Messages.stack.fields.find(({ name }) => name === 'frames')!.size
+/** Bytes of the field `frames`. */
+const FRAMES_BYTES = Messages.stack.fields.find(({ name }) => name === 'frames')!.size
 
-/** Whole frames that fit. */
+/** The first frames that fit into `frames`, one a line. */
 const framesText = (stack: readonly string[]): string => {
   let text = ''
   for (const frame of stack) {
     const line = `${frame}\n`
-    if (Buffer.byteLength(text) + Buffer.byteLength(line) >= FRAMES) break
+    if (Buffer.byteLength(text) + Buffer.byteLength(line) >= FRAMES_BYTES) break
     text += line
   }
   return text
 }
 
 /**
- * The number of the caller's stack; 0: none. `define` sends a new one to the daemon, and answers whether it keeps it.
+ * Returns a function for the number of the caller's stack; 0: the stack has no number. `define` sends a new stack to
+ * the daemon, and returns false if the daemon does not keep it.
  */
 export const createStackNumbers = (define: (id: number, frames: string) => boolean): (() => number) => {
   const known = new Map<string, number>()
@@ -36,8 +38,8 @@ export const createStackNumbers = (define: (id: number, frames: string) => boole
     const number = known.get(frames)
     if (number !== undefined || frames === '' || known.size === MAX_STACKS) return number ?? 0
     const id = known.size + 1
-    const kept = define(id, frames) ? id : 0
-    known.set(frames, kept)
-    return kept
+    const newNumber = define(id, frames) ? id : 0
+    known.set(frames, newNumber)
+    return newNumber
   }
 }

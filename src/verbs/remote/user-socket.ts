@@ -1,5 +1,5 @@
 /*
- * Paths of the sockets of daemons, and the check whether a socket can be trusted.
+ * Paths of daemons' sockets, and the check whether a daemon can be trusted.
  *
  * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the temporary
  * directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so a folder
@@ -27,7 +27,8 @@ const userFolder = (): string => {
   return resolve(tmpdir(), `userdma-${uid()}`)
 }
 
-const requireOwn = (folder: string): void => {
+/** Throws an Error if the folder exists and is another user's, or if other users can access it. */
+const requirePrivate = (folder: string): void => {
   const found = statOf(folder)
   if (!found) return
   const remedy = `remove it, or make a folder (\`mkdir -m 700 FOLDER\`) and use --socket FOLDER/sock`
@@ -48,11 +49,11 @@ const requireOwn = (folder: string): void => {
 /** The socket of the user's own daemon. Throws an Error if its folder is not private to the user. */
 export const userSocket = (): string => {
   const folder = userFolder()
-  requireOwn(folder)
+  requirePrivate(folder)
   return join(folder, 'sock')
 }
 
-/** The socket of the user's own daemon; creates its folder. */
+/** As `userSocket`, and creates the folder. Throws an Error if that is not possible. */
 export const makeUserSocket = (): string => {
   const folder = userFolder()
   try {
@@ -60,15 +61,18 @@ export const makeUserSocket = (): string => {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST')
       throw new Error(
-        `cannot make ${folder} for your daemon's socket (${(error as NodeJS.ErrnoException).code}); choose another place with --socket PATH`,
+        `cannot make ${folder} for your daemon's socket (${(error as NodeJS.ErrnoException).code}); choose another path with --socket PATH`,
         { cause: error },
       )
   }
-  requireOwn(folder)
+  requirePrivate(folder)
   return join(folder, 'sock')
 }
 
-/** The socket for a command: the given one, the one that this process runs under, or undefined for the user's own. */
+/**
+ * The socket that the option `--socket` or, without it, the environment of `userdma run` names; undefined if neither
+ * does: then it is the user's own daemon.
+ */
 export const namedSocket = (option: string | undefined): string | undefined => {
   const named = option ?? (process.env[SessionEnv.socket] || undefined)
   return named === undefined ? undefined : resolve(named)
@@ -80,12 +84,12 @@ export const daemonCommand = (socket: string): string => {
   return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
 }
 
-/** A daemon of a user other than this one and root. */
+/** The daemon belongs to a user other than this one and root. */
 export class UntrustedDaemonError extends Error {
   override readonly name = 'UntrustedDaemonError'
 }
 
-/** Why a daemon refuses this user, and the remedy. */
+/** The message for a daemon that refuses this user, with the remedy. */
 export const notServed = (socket: string): string => {
   const folder = dirname(socket)
   try {

@@ -1,13 +1,13 @@
 /*
- * A receive queue with its own ring, as used by SRQs (IBA 10.2.9): posted to like a queue pair's receive queue, and
- * consumed by any of its queue pairs.
+ * The receive queue of SRQs (IBA 10.2.9): a ring of its own, to which programs post as to a queue pair's receive queue,
+ * and from which each of its queue pairs takes receives.
  */
 import type { Srq } from '../../spec/classes/srq.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { PostQueue } from '../../spec/session.ts'
-import type { RingPlace } from '../carrier.ts'
-import { watched } from '../check/checked.ts'
+import type { MmapInfo } from '../carrier.ts'
+import { watchedRing } from '../check/watch.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { detached, invalidArgument } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
@@ -36,32 +36,32 @@ export interface ReceiveQueue {
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-/** The result of a creation. */
-export interface ReceiveQueueMade {
+/** The output attributes of `create` that are used here. */
+export interface ReceiveQueueCreateResult {
   readonly maxSge: number
-  readonly queue?: RingPlace
+  /** The ring; undefined if the driver provides none. */
+  readonly queue?: MmapInfo
 }
 
 const CALL = 'srq.receive'
 
 /** A queue of receive WQEs in a ring of its own. */
 export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
-  /** Its number among the objects with events. */
-  readonly number: number
+  readonly userHandle: number
   readonly #maxSge: number
-  /** Undefined if the driver provides no ring. */
-  #place: RingPlace | undefined
+  /** Undefined if the driver provides no ring, and once the queue is closed or detached. */
+  #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
 
-  constructor(kit: DeviceContext, number: number, handle: number, { maxSge, queue }: ReceiveQueueMade) {
-    super(kit, handle)
-    this.number = number
+  constructor(context: DeviceContext, userHandle: number, handle: number, { maxSge, queue }: ReceiveQueueCreateResult) {
+    super(context, handle)
+    this.userHandle = userHandle
     this.#maxSge = maxSge
-    this.#place = queue
-    this.#ring = watched(kit, PostQueue.SHARED, handle, queue, ringOrNone(kit.carrier, queue))
+    this.#mmapInfo = queue
+    this.#ring = watchedRing(context, PostQueue.SHARED, handle, queue, ringOrNone(context.carrier, queue))
   }
 
-  /** XRC's SRQ has the same methods, in its own class. */
+  /** `Srq`, or `XrcSrq`, which has the same methods. */
   abstract override get cls(): typeof Srq
 
   get maxWr(): number {
@@ -73,31 +73,31 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   }
 
   receive(local?: Slice | readonly Slice[], id = 0): void {
-    if (this?.kit === undefined) throw detached(CALL)
-    checkDevicePresent(CALL, this.kit)
+    if (this?.context === undefined) throw detached(CALL)
+    checkDevicePresent(CALL, this.context)
     if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
     const ring = this.#ring
     const at = nextSlot(ring)
     if (at < 0) {
-      this.kit.checked?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
+      this.context.check?.posts.refused(PostQueue.SHARED, this.handle, id, Errno.ENOMEM, QpState.values.RTS)
       throw fullError(CALL, 'receive', ring.capacity)
     }
     if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
     if (id !== 0) checkId(CALL, id)
-    if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal(CALL, this.kit, local)
+    if (local !== undefined && !isSliceOf(local, this.context)) checkLocal(CALL, this.context, local)
     putReceive(ring, at, id, local)
     produce(ring)
   }
 
   resize(maxWr: number): void {
-    const { carrier } = this.kit
+    const { carrier } = this.context
     const { out } = carrier.call(this.cls, 'modify', this.handle, { maxWr })
-    const { queue } = out as { queue?: RingPlace }
+    const { queue } = out as { queue?: MmapInfo }
     if (queue === undefined) return
-    // the device has moved the ring, with the unconsumed WQEs
-    if (this.#place !== undefined) carrier.release(this.#place)
-    this.#place = queue
-    this.#ring = watched(this.kit, PostQueue.SHARED, this.handle, queue, producingRing(carrier, queue))
+    // The device has a new ring, into which it has copied the unconsumed WQEs.
+    if (this.#mmapInfo !== undefined) carrier.release(this.#mmapInfo)
+    this.#mmapInfo = queue
+    this.#ring = watchedRing(this.context, PostQueue.SHARED, this.handle, queue, producingRing(carrier, queue))
   }
 
   override [SHOWN](): Shown {
@@ -106,14 +106,14 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   }
 
   protected override [RELEASED](): void {
-    const { carrier, waiters } = this.kit
-    waiters.remove(this.number)
-    if (this.#place !== undefined) carrier.release(this.#place)
+    const { carrier, waiters } = this.context
+    waiters.remove(this.userHandle)
+    if (this.#mmapInfo !== undefined) carrier.release(this.#mmapInfo)
     this[DETACH]()
   }
 
   override [DETACH](): void {
-    this.#place = undefined
-    this.#ring = noProgramRing(this.kit.carrier.layout)
+    this.#mmapInfo = undefined
+    this.#ring = noProgramRing(this.context.carrier.layout)
   }
 }

@@ -1,13 +1,13 @@
 /*
- * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): receives for many queue pairs, consumed in the
- * order of arriving messages.
+ * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): the messages that arrive on all its queue pairs
+ * consume the posted receives in order.
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { defineVerbsClass, SHOWN } from '../objects/verbs-object.ts'
 import {
-  checkOwn,
+  checkObject,
   type DeviceContext,
   type EventSource,
   eventSource,
@@ -16,7 +16,7 @@ import {
   type Plan,
   type Reference,
 } from '../plan.ts'
-import { type ReceiveQueue, type ReceiveQueueMade, ReceiveRing } from './receive-queue.ts'
+import { type ReceiveQueue, type ReceiveQueueCreateResult, ReceiveRing } from './receive-queue.ts'
 
 /** Options of `pd.srq`. */
 export interface SrqOptions {
@@ -30,9 +30,9 @@ export interface SrqOptions {
 export interface SharedReceiveQueue extends ReceiveQueue, Disposable, Kind<'srq'> {
   /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Raises one event SRQ_LIMIT_REACHED when fewer than `limit` receives are left; 0: none. */
+  /** Raises one event SRQ_LIMIT_REACHED when fewer than `limit` receives are posted; 0: no event. Throws RdmaError. */
   setLimit(limit: number): void
-  /** Resizes the queue to at least `maxWr` requests; posted receives stay. */
+  /** Resizes the queue to at least `maxWr` requests; posted receives stay. Throws RdmaError. */
   resize(maxWr: number): void
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Srq.methods.query>
@@ -46,20 +46,20 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
   readonly srqNumber: number
 }
 
-/** Results of creations, with the driver's own attributes. */
-type SrqMade = AnyValues & ReceiveQueueMade
-type XrcSrqMade = SrqMade & { readonly srqNum: number }
+/** Results of `create`, with the driver's own attributes. */
+type SrqCreateResult = AnyValues & ReceiveQueueCreateResult
+type XrcSrqCreateResult = SrqCreateResult & { readonly srqNum: number }
 
-const RECEIVES = 256
+const DEFAULT_MAX_WR = 256
 const srqOptionNames: KnownOptions<SrqOptions> = { maxWr: true, maxSge: true }
 
-/** Arguments of creations of all kinds. */
-const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge = 1 }: SrqOptions) => ({
+/** The arguments of `create` that SRQs of both classes have. */
+const srqArguments = (pd: Named, source: EventSource, { maxWr = DEFAULT_MAX_WR, maxSge = 1 }: SrqOptions) => ({
   pd: pd.handle,
   maxWr,
   maxSge,
   limit: 0,
-  userHandle: BigInt(source.number),
+  userHandle: BigInt(source.userHandle),
 })
 
 class SrqObject extends ReceiveRing implements SharedReceiveQueue {
@@ -68,20 +68,20 @@ class SrqObject extends ReceiveRing implements SharedReceiveQueue {
   }
 
   setLimit(limit: number): void {
-    this.kit.carrier.call(this.cls, 'modify', this.handle, { limit })
+    this.context.carrier.call(this.cls, 'modify', this.handle, { limit })
   }
 
   query() {
-    return this.kit.carrier.call(this.cls, 'query', this.handle, {}).out
+    return this.context.carrier.call(this.cls, 'query', this.handle, {}).out
   }
 }
 
 class XrcSrqObject extends SrqObject implements XrcSharedReceiveQueue {
   readonly srqNumber: number
 
-  constructor(kit: DeviceContext, number: number, handle: number, made: XrcSrqMade) {
-    super(kit, number, handle, made)
-    this.srqNumber = made.srqNum
+  constructor(context: DeviceContext, userHandle: number, handle: number, result: XrcSrqCreateResult) {
+    super(context, userHandle, handle, result)
+    this.srqNumber = result.srqNum
   }
 
   override [SHOWN]() {
@@ -96,16 +96,17 @@ defineVerbsClass(XrcSrqObject, 'srq', 'XrcSharedReceiveQueue')
 defineVerbsClass(SrqObject, 'srq', 'SharedReceiveQueue')
 
 /** A shared receive queue in protection domain `pd`. */
-export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
-  checkOwn(kit, 'srq.create', 'pd', pd)
+export const srqPlan = (context: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
+  checkObject(context, 'srq.create', 'pd', pd)
   checkOptions('srq.create', 'options', options, srqOptionNames)
-  const source = eventSource(kit, Srq)
+  const source = eventSource(context, Srq)
   return {
     class: Srq,
     args: srqArguments(pd, source, options),
-    made: ({ object, out }) => source.is(new SrqObject(kit, source.number, object, out as SrqMade)),
+    onSuccess: ({ object, out }) =>
+      source.assign(new SrqObject(context, source.userHandle, object, out as SrqCreateResult)),
     options: {},
-    failed: source.forget,
+    onFailure: source.release,
   }
 }
 
@@ -113,23 +114,24 @@ export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {})
 export interface XrcSrqOptions extends SrqOptions {
   /** The XRC domain that it belongs to. */
   readonly xrcd: Reference<'xrcd'>
-  /** The completion queue of messages to this SRQ. */
+  /** The completion queue of its receives. */
   readonly cq: Reference<'cq'>
 }
 
 const xrcSrqOptionNames: KnownOptions<XrcSrqOptions> = { ...srqOptionNames, xrcd: true, cq: true }
 
-export const xrcSrqPlan = (kit: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
+export const xrcSrqPlan = (context: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
   checkOptions('xrc_srq.create', 'options', options, xrcSrqOptionNames)
-  checkOwn(kit, 'xrc_srq.create', 'pd', pd)
-  checkOwn(kit, 'xrc_srq.create', 'xrcd', options.xrcd)
-  checkOwn(kit, 'xrc_srq.create', 'cq', options.cq)
-  const source = eventSource(kit, XrcSrq)
+  checkObject(context, 'xrc_srq.create', 'pd', pd)
+  checkObject(context, 'xrc_srq.create', 'xrcd', options.xrcd)
+  checkObject(context, 'xrc_srq.create', 'cq', options.cq)
+  const source = eventSource(context, XrcSrq)
   return {
     class: XrcSrq,
     args: { ...srqArguments(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
-    made: ({ object, out }) => source.is(new XrcSrqObject(kit, source.number, object, out as XrcSrqMade)),
+    onSuccess: ({ object, out }) =>
+      source.assign(new XrcSrqObject(context, source.userHandle, object, out as XrcSrqCreateResult)),
     options: {},
-    failed: source.forget,
+    onFailure: source.release,
   }
 }

@@ -293,7 +293,7 @@ test('a message may consume a receive request while its queue is resized', async
   to.connect(from.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
   // A message consumes a receive request before the call runs, as it may on a daemon.
-  const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
+  const { carrier } = (srq as unknown as { context: DeviceContext }).context
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {
     from.send(Uint8Array.of(1))

@@ -87,7 +87,7 @@ const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void
     return { reply, fds: [] }
   }
   const send = createCalls({ ask }, 1, 3)
-  send.learn(declare(send(Interface, 'query', 0, {}).out as never))
+  send.setDeviceClasses(declare(send(Interface, 'query', 0, {}).out as never))
   const carrier = { remote: true, call: send, close() {}, targets: undefined } as unknown as Carrier
   const path = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 1024 }
   return {

@@ -41,7 +41,10 @@ test("first keys and numbers: unpredictable, or repeatable with one's own source
   assert.equal(seen.size, 3)
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
   for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
-    assert.throws(() => createNetwork({ torment }), /torment .* is no seed.*a seed is an integer from 0 to 4294967295/)
+    assert.throws(
+      () => createNetwork({ torment }),
+      /torment .* is not a seed.*a seed is an integer from 0 to 4294967295/,
+    )
 })
 
 test('a device that cannot be opened is refused with a message', async t => {
@@ -71,7 +74,7 @@ describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.throws(() => pd.window(), { code: 'EIO' })
     assert.throws(() => {
       for (;;) cq.poll()
-    }, /cq\.poll: .*is gone/)
+    }, /cq\.poll: .*has ended/)
     assert.throws(() => qp.query(), { code: 'EIO' })
     qp.close()
     await device.close()

@@ -89,7 +89,7 @@ eachCarrier(openTwo => {
     refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
     refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
     refuses('pd.createAhs', /not a list$/, () => pd.addressHandles(untyped(undefined)))
-    refuses('mw.create', /^type 3: it is 1 or 2$/, () => pd.window(untyped(3)))
+    refuses('mw.create', /^type 3 is not 1 or 2$/, () => pd.window(untyped(3)))
     // The peer's record may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
     await device.close()

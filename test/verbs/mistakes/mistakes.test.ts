@@ -85,7 +85,7 @@ test('impossible networks and devices are refused', async () => {
     createNetwork(untyped({ link: 'upd' })),
   )
   refuses('createNetwork', /^path "x" is not one of direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
-  refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
+  refuses('open', /pass either network or socket/, () => openSystem(untyped(undefined)))
   const network = createNetwork()
   refuses('network.setFaults', /^fault undefined is not a string$/, () => network.setFaults(untyped(undefined)))
   const device = await open({ network, address: '127.0.0.9' })

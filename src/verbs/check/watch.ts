@@ -1,0 +1,112 @@
+/*
+ * What the library's objects report to the check of their device (`open({ check })`, or `userdma check` for a device of
+ * a daemon): posts and polls. They are observed through accessors on rings and completion objects, so that the hot code
+ * of posts and polls is the same with and without a check.
+ */
+import type { Finding } from '../../spec/check/findings.ts'
+import type { Omission } from '../../spec/check/omissions.ts'
+import type { MmapInfo } from '../carrier.ts'
+import type { ProgramRing } from '../ring.ts'
+
+/**
+ * Records the posts and polls of a checked device. A work queue is named by `queue` (PostQueue) and `number`: the QPN,
+ * or the handle of the SRQ.
+ */
+export interface PostWatch {
+  /** Starts to record the posts to a work queue; `info`: its ring. */
+  watch(queue: number, number: number, info: MmapInfo, ring: ProgramRing): void
+  /** Forgets the work queue with this ring: it is closed, or has another ring. */
+  forget(info: MmapInfo): void
+  /** Reports a post that was refused with `error`, a positive errno; `state`: of its queue pair (ibv_qp_state). */
+  refused(queue: number, number: number, wrId: number, error: number, state: number): void
+  // Set only with the search for races:
+  /** Starts to record the completions that are polled from the CQ with handle `cq`. */
+  watchPolls?(cq: number, completion: PolledCompletion): void
+  /** Called if the library polls the CQ for promises: the program learns of a completion by its promise. */
+  pollsForPromises?(cq: number): void
+  /** Records `count` completions of a CQ of kind 'counting'. */
+  counted?(cq: number, count: number): void
+}
+
+/** The completion object of a CQ: each poll that finds a completion sets `at`. */
+export interface PolledCompletion {
+  readonly id: number
+  at: number
+}
+
+/** A finding, with how often it was found. */
+export interface CountedFinding extends Finding {
+  /** How often it was found with the same id, program and stack, and the same text except for numbers. */
+  readonly count: number
+}
+
+/** The check of an open device. */
+export interface DeviceCheck {
+  readonly posts: PostWatch
+  /** The findings about the device; empty for a device of a daemon, whose findings `userdma check` reports. */
+  readonly findings: readonly CountedFinding[]
+  /** What the check of its network has left out. */
+  readonly omissions: readonly Omission[]
+  /** Called when the device is closed. Throws FindingsError. */
+  end(): void
+}
+
+/** Calls `note` with the slot of each post to a work queue, before the device can see the request. */
+export const onPost = (ring: ProgramRing, note: (slot: number) => void): void => {
+  let { index } = ring
+  Object.defineProperty(ring, 'index', {
+    get: () => index,
+    set(next: number) {
+      // A post advances the index by one; a move to RESET sets it to 0.
+      if (next === ((index + 1) | 0)) note(index & ring.mask)
+      index = next
+    },
+  })
+}
+
+/** Calls `note` with the wr_id of each completion that is polled. */
+const onPoll = (completion: PolledCompletion, note: (wrId: number) => void): void => {
+  let { at } = completion
+  Object.defineProperty(completion, 'at', {
+    get: () => at,
+    set(next: number) {
+      at = next
+      note(completion.id)
+    },
+  })
+}
+
+/** The functions of `PostWatch` about polls: they call `note` when the program learns of completions. */
+export const pollWatch = (
+  note: (cq: number, count: number, wrId: bigint) => void,
+): Pick<PostWatch, 'watchPolls' | 'pollsForPromises' | 'counted'> => {
+  /** Handles of the CQs that are polled for promises. */
+  const promiseCqs = new Set<number>()
+  return {
+    watchPolls(cq, completion) {
+      // The handle may have been that of a closed CQ.
+      promiseCqs.delete(cq)
+      onPoll(completion, wrId => {
+        // This microtask is queued before the promise is resolved, and so runs before the code that awaits the promise.
+        if (promiseCqs.has(cq)) queueMicrotask(() => note(cq, 1, BigInt(wrId)))
+        else note(cq, 1, BigInt(wrId))
+      })
+    },
+    pollsForPromises: cq => void promiseCqs.add(cq),
+    counted: (cq, count) => note(cq, count, 0n),
+  }
+}
+
+/**
+ * Returns `ring`; if the device is checked, posts to it are recorded from now on. `queue`, `number`: as in `PostWatch`.
+ */
+export const watchedRing = (
+  { check }: { readonly check: DeviceCheck | undefined },
+  queue: number,
+  number: number,
+  info: MmapInfo | undefined,
+  ring: ProgramRing,
+): ProgramRing => {
+  if (info !== undefined) check?.posts.watch(queue, number, info, ring)
+  return ring
+}
