@@ -11,7 +11,7 @@ import { createNetwork, open, openSystem } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, next, pair } from './connections/endpoints.ts'
 
 /** Fields that a user does not need. */
-const INSIDE = /context|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
+const INSIDE = /\bcontext:|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
 
 eachCarrier(openTwo => {
   test('objects show their attributes, open and closed', async () => {

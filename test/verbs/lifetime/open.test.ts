@@ -52,7 +52,7 @@ test('a device that cannot be opened is refused with a message', async t => {
   const device = await open({ network, name: 'one' })
   await assert.rejects(open({ network, name: 'one' }), { code: 'EEXIST' })
   await assert.rejects(open({ address: 'here' }), /address "here" is not an IPv4 or IPv6 address/)
-  await assert.rejects(open({ device: 'rxe0' }), /one of a daemon or a network/)
+  await assert.rejects(open({ device: 'rxe0' }), /pass socket for a device of a daemon, or network/)
   await assert.rejects(open({ socket: '/x', network }), /has its own network/)
   await device.close()
   if (!hasNative()) return

@@ -154,7 +154,7 @@ test('options of `open` of a wrong type, or that do not fit the network, are ref
   await refusedWith({ network: {} }, /network an object is not a network/)
   await refusedWith({ network: null }, /network null is not a network/)
   await refusedWith({ link: 'wire' }, /link "wire"/)
-  await refusedWith({ network, link: 'udp' }, /link "udp": the network is made of "memory"/)
+  await refusedWith({ network, link: 'udp' }, /link "udp": the network has link "memory"/)
   await (await open({ network, link: 'memory' })).close()
 })
 
