@@ -108,8 +108,8 @@ export interface Carrier {
   callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
    * Runs a chain of calls, all or none, without encoding them as messages. Returns the results of the successful calls,
-   * and `error` of the call after them; `isAsynchronous`: it failed because its handler is asynchronous. Returns undefined if
-   * this chain must be encoded (docs/reference/object-dialect.md); a carrier of a daemon has no such method.
+   * and `error` of the call after them; `isAsynchronous`: it failed because its handler is asynchronous. Returns
+   * undefined if this chain must be encoded (docs/reference/object-dialect.md). A carrier of a daemon has no `chain`.
    */
   chain?(
     calls: readonly ChainedCall[],
