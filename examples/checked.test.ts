@@ -1,6 +1,6 @@
 /*
- * How a program's tests find its mistakes with RDMA: the devices of a checked network report them, with the line of the
- * program, and the test fails when it closes its device.
+ * How the tests of a program find its mistakes with RDMA: checked devices report them as findings, with lines of the
+ * program, and closing a device that has findings fails, and with it the test.
  *
  *   node --enable-source-maps --test dist/examples/checked.test.js
  */
@@ -8,37 +8,37 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, type Device, FindingsError, open } from 'userdma'
 
-/** Code under test: a server that lends memory to one reader. With `early` it deregisters the memory too early. */
-const lend = (device: Device, early: boolean) => {
+/** Code under test: a server that lets one client read memory. With `isEarly` it deregisters the memory too early. */
+const lend = (device: Device, isEarly: boolean) => {
   const pd = device.pd()
   const mr = pd.register(new Uint8Array(64).fill(7), { remoteRead: true })
   const qp = pd.rcQp()
   const remote = mr.remote()
-  if (early) mr.close()
+  if (isEarly) mr.close()
   const close = () => {
-    for (const one of [qp, mr, pd]) one.close()
+    for (const object of [qp, mr, pd]) object.close()
   }
   return { qp, remote, close }
 }
 
-/** Reads what the server lends; returns whether it arrived. */
-const transfer = async (server: Device, client: Device, early: boolean): Promise<boolean> => {
-  const lent = lend(server, early)
+/** Reads the server's memory; resolves with false if the READ fails. */
+const transfer = async (server: Device, client: Device, isEarly: boolean): Promise<boolean> => {
+  const lent = lend(server, isEarly)
   const pd = client.pd()
   const mr = pd.register(new Uint8Array(64))
   const qp = pd.rcQp()
   qp.connect(lent.qp.endpoint)
   lent.qp.connect(qp.endpoint)
-  const arrived = await qp.read(mr.slice(), lent.remote).then(
+  const isComplete = await qp.read(mr.slice(), lent.remote).then(
     () => true,
     () => false,
   )
-  for (const one of [qp, mr, pd]) one.close()
+  for (const object of [qp, mr, pd]) object.close()
   lent.close()
-  return arrived
+  return isComplete
 }
 
-test('a transfer without mistakes', async () => {
+test('a transfer without mistakes has no findings', async () => {
   const network = createNetwork({ check: true })
   await using server = await open({ network })
   await using client = await open({ network })

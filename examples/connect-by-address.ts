@@ -1,6 +1,6 @@
 /*
- * A server that grants READ access to its memory, and clients that read it: connections by address and port, in one
- * process, or between two (with a daemon: `userdma daemon`).
+ * A server that grants READ access to its memory, and clients that read it, with connections by address and port. The
+ * first form runs all in one process; the others need a daemon (`userdma daemon`).
  *
  *   node dist/examples/connect-by-address.js [clients]
  *   node dist/examples/connect-by-address.js serve rdma://127.0.0.1:7471     (in one terminal)
@@ -8,9 +8,9 @@
  */
 import { connect, createNetwork, type Device, listen, open, remoteMemory, type Server } from 'userdma'
 
-const text = 'whoever connects may read this'
+const text = 'every client may read this'
 
-/** Accepts clients, and sends each the address of the text as private data. */
+/** Accepts clients, and sends each of them the remote memory of the text as private data. */
 const serve = async (server: Server): Promise<void> => {
   const pd = server.device.pd()
   const region = pd.register(Buffer.from(text), { remoteRead: true })
@@ -25,29 +25,29 @@ const serve = async (server: Server): Promise<void> => {
 const read = async (url: string, device?: Device): Promise<string> => {
   const connection = await connect(url, device && { device })
   // The private data is padded with zeros.
-  const text = Buffer.from(connection.privateData).toString().replace(/\0+$/, '')
-  const from = remoteMemory(JSON.parse(text))
-  const into = Buffer.alloc(from.length)
-  await connection.qp.read(connection.pd.register(into).slice(), from)
+  const json = Buffer.from(connection.privateData).toString().replace(/\0+$/, '')
+  const remote = remoteMemory(JSON.parse(json))
+  const buffer = Buffer.alloc(remote.length)
+  await connection.qp.read(connection.pd.register(buffer).slice(), remote)
   await connection.close()
-  return into.toString()
+  return buffer.toString()
 }
 
-const [what = '10', url = 'rdma://127.0.0.1:7471'] = process.argv.slice(2)
-if (what === 'serve') await serve(await listen(url))
-else if (what === 'read') console.log(await read(url))
+const [command = '10', url = 'rdma://127.0.0.1:7471'] = process.argv.slice(2)
+if (command === 'serve') await serve(await listen(url))
+else if (command === 'read') console.log(await read(url))
 else {
   const network = createNetwork()
-  const near = await open({ network })
-  const far = await open({ network })
-  const server = await listen('rdma://0.0.0.0:0', { device: near })
+  const serverDevice = await open({ network })
+  const clientDevice = await open({ network })
+  const server = await listen('rdma://0.0.0.0:0', { device: serverDevice })
   const serving = serve(server)
   const texts = await Promise.all(
-    Array.from({ length: Number(what) }, () => read(`rdma://${near.address}:${server.port}`, far)),
+    Array.from({ length: Number(command) }, () => read(`rdma://${serverDevice.address}:${server.port}`, clientDevice)),
   )
-  console.log(`${texts.filter(one => one === text).length} of ${what} clients have read "${text}"`)
+  console.log(`${texts.filter(received => received === text).length} of ${command} clients have read "${text}"`)
   await server.close()
   await serving
-  await near.close()
-  await far.close()
+  await serverDevice.close()
+  await clientDevice.close()
 }

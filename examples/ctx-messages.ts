@@ -1,7 +1,7 @@
 /*
- * A device without verbs: the ctx driver assigns contexts, as hfi1 does, and moves messages through memory that their
- * owners map. One context is used through the driver's own descriptor (its ops interface), the other through the
- * driver's private class.
+ * A device without verbs: the ctx driver assigns contexts, as Linux's hfi1 does, and delivers messages into queues in
+ * memory that the owner of a context maps. One context is used through ioctl, write and mmap of the driver's own
+ * descriptor, the other through the driver's private class `ctx_context`.
  *
  *   node dist/examples/ctx-messages.js
  */
@@ -24,7 +24,8 @@ import {
 import { encodeRecords, readRecord, viewOf } from 'userdma/uapi'
 
 type Info = RecordOf<typeof CtxInfo>
-const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
+/** Size of the queues of a context, and the key that contexts of one job share. */
+const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
@@ -46,33 +47,33 @@ const show = (memory: Uint8Array, info: Info): void => {
 
 const network = createNetwork()
 network.addDevice(core => createCtxDevice(core, 'ctx0'))
-const one = await open({ network, device: 'ctx0' })
-const other = await open({ network, device: 'ctx0' })
+const receiverDevice = await open({ network, device: 'ctx0' })
+const senderDevice = await open({ network, device: 'ctx0' })
 
-// The receiver: a context assigned and mapped through the driver's own descriptor.
-const ops = one.driverOps(CtxInterface.V2, CtxInterface.V1)
-ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
+// The receiver: a context that is assigned and mapped through the driver's own descriptor.
+const ops = receiverDevice.driverOps(CtxInterface.V2, CtxInterface.V1)
+ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...contextOptions, handle: 0 }]))
 const answer = new Uint8Array(recordSize(CtxInfo))
 ops.ioctl(CtxIoctl.INFO, answer)
 const info = readRecord(viewOf(answer), 0, CtxInfo, 'info') as Info
 const memory = ops.map(info.bytes)
 
-// The sender: a context of the private class, used through the object model. The receiver is notified.
-const sender = other.create(CtxContext, shape)
+// The sender: an object of the private class. ARM requests one record for the next message, for which `wait` waits.
+const sender = senderDevice.create(CtxContext, contextOptions)
 ops.ioctl(CtxIoctl.ARM)
 for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
   sender.send({ to: info.number, tag: BigInt(i), data: bytes(word) })
 await ops.wait()
 show(memory, info)
 
-// The reply, by writing a header and the message to the descriptor. A context of the class is mapped through a
-// descriptor too, which must be attached to it.
-const to = sender.made.info
-const head = encodeRecords(CtxSend, [{ to: to.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
-ops.write(Uint8Array.of(...head, ...bytes('answer')))
-const theirs = other.driverOps(CtxInterface.V2)
-theirs.ioctl(CtxIoctl.USE, Uint8Array.of(sender.handle, 0, 0, 0))
-show(theirs.map(to.bytes), to)
+// The reply: a header and the message, written to the descriptor.
+const senderInfo = sender.made.info
+const header = encodeRecords(CtxSend, [{ to: senderInfo.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
+ops.write(Uint8Array.of(...header, ...bytes('answer')))
+// The memory of an object of the class is mapped through a descriptor too; USE attaches the descriptor to the object.
+const senderOps = senderDevice.driverOps(CtxInterface.V2)
+senderOps.ioctl(CtxIoctl.USE, Uint8Array.of(sender.handle, 0, 0, 0))
+show(senderOps.map(senderInfo.bytes), senderInfo)
 
-await one.close()
-await other.close()
+await receiverDevice.close()
+await senderDevice.close()

@@ -16,8 +16,7 @@ import {
   verifyIcrc,
 } from 'userdma/wire'
 
-const ROCE = 4791
-const say = (line: string): void => console.log(line)
+const ROCE_PORT = 4791
 const text = (address: Uint8Array): string =>
   address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
 
@@ -39,18 +38,19 @@ let damaged = 0
 let first: bigint | undefined
 for (const { bytes, time = 0n } of readCapture(readFileSync(file))) {
   const frame = parseFrame(bytes)
-  if (frame.kind === 'opaque' || frame.destinationPort !== ROCE) continue
+  if (frame.kind === 'opaque' || frame.destinationPort !== ROCE_PORT) continue
   first ??= time
   const packet = parsePacket(frame.payload)
   const name = packet.kind === 'opaque' ? 'malformed' : packet.name
   counts.set(name, (counts.get(name) ?? 0) + 1)
-  const right = isIntact(frame)
-  if (!right) damaged++
+  const hasRightIcrc = isIntact(frame)
+  if (!hasRightIcrc) damaged++
   const microseconds = String((time - first) / 1000n).padStart(8)
-  say(
-    `${microseconds} µs  ${text(frame.source)} → ${text(frame.destination)}  ${packetLine(packet)}${right ? '' : '  WRONG ICRC'}`,
+  console.log(
+    `${microseconds} µs  ${text(frame.source)} → ${text(frame.destination)}  ${packetLine(packet)}${hasRightIcrc ? '' : '  WRONG ICRC'}`,
   )
 }
-say('')
-for (const [name, count] of [...counts].sort((a, b) => b[1] - a[1])) say(`${String(count).padStart(6)}  ${name}`)
-say(`${String(damaged).padStart(6)}  with a wrong ICRC`)
+console.log('')
+for (const [name, count] of [...counts].sort((a, b) => b[1] - a[1]))
+  console.log(`${String(count).padStart(6)}  ${name}`)
+console.log(`${String(damaged).padStart(6)}  with a wrong ICRC`)

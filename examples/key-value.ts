@@ -1,13 +1,14 @@
 /*
- * A key-value store whose readers never interrupt the server: it writes entries into a table, and clients find them
- * with one-sided READs. A version before and after each entry tells a reader that the server was writing at the same
- * time.
+ * A key-value store whose clients never interrupt the server: it writes entries into a table, and clients find them with
+ * one-sided READs. Each entry begins and ends with its version: if the two differ, the server was writing the entry
+ * during the READ, and the client reads it again.
  *
  *   node dist/examples/key-value.js [keys]
  */
 import { createHash } from 'node:crypto'
 import { createNetwork, type Device, type Endpoint, open, type RemoteMemory } from 'userdma'
 
+/** Bytes of an entry: version u32, key from byte 8, value from byte 40 (length u8, then UTF-8), version u32. */
 const SLOT = 128
 const KEY = 8
 const VALUE = 40
@@ -16,13 +17,13 @@ const keys = Number(process.argv[2] ?? 1000)
 /** Twice as many slots as keys, a power of two: a lookup rarely needs a second READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
-/** A key's 32 bytes in the table, and the first slot of its lookup. */
+/** The 32 bytes that stand for a key in the table, and the first slot of its lookup. */
 const locate = (key: string) => {
   const digest = createHash('sha256').update(key).digest()
   return { digest, first: digest.readUInt32LE(0) % slots }
 }
 
-/** The data that a client needs, as plain data: a program sends it over any channel, for example TCP. */
+/** What a client needs: plain data, which a program sends over any channel, for example TCP. */
 interface Invitation {
   readonly endpoint: Endpoint
   readonly table: RemoteMemory
@@ -54,7 +55,7 @@ const createServer = (device: Device) => {
   }
 }
 
-/** Reads the server's table over its own connection. */
+/** A client: reads the server's table over a connection of its own. */
 const createClient = (device: Device) => {
   const pd = device.pd()
   const slot = Buffer.alloc(SLOT)

@@ -1,7 +1,7 @@
 /*
- * An event-driven server with many queue pairs: all share one receive queue and one completion queue, so that its
- * memory depends on the messages in flight and not on the connections, and one loop serves all. Each client sends some
- * requests, the server answers in capitals.
+ * An event-driven server with many queue pairs. All share one receive queue and one completion queue: the memory for
+ * messages depends on the messages in flight and not on the number of connections, and one loop serves all. Each client
+ * sends some questions; the server answers in capitals.
  *
  *   node dist/examples/many-connections.js [connections] [questions]
  */
@@ -41,13 +41,14 @@ const createServer = (device: Device, signal: AbortSignal) => {
   return { serve, accept }
 }
 
-const createClient = (device: Device, dial: (client: Endpoint) => Endpoint) => {
+/** Returns a function that sends a question and resolves with the answer. */
+const createClient = (device: Device, connectToServer: (client: Endpoint) => Endpoint) => {
   const pd = device.pd()
   const cq = device.cq({ entries: 8 })
   const buffer = Buffer.alloc(MESSAGE)
   const mr = pd.register(buffer)
   const qp = pd.rcQp({ sendCq: cq, maxSendWr: 4, maxRecvWr: 2 })
-  qp.connect(dial(qp.endpoint))
+  qp.connect(connectToServer(qp.endpoint))
   return async (question: string): Promise<string> => {
     qp.receive(mr.slice())
     qp.send(Buffer.from(question), { signaled: false })
@@ -77,7 +78,7 @@ stop.abort()
 await serving.catch(error => {
   if (error !== stop.signal.reason) throw error
 })
-const right = answers.reduce((sum, one) => sum + one, 0)
+const right = answers.reduce((sum, count) => sum + count, 0)
 console.log(
   `${right} of ${connections * questions} answers on ${connections} connections, ${Math.round(right / seconds)} a second`,
 )

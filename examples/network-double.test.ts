@@ -1,6 +1,6 @@
 /*
- * How a program's tests use userdma as their network: two devices in this process, a link with the losses that the test
- * needs, and counters that show the effect. Nothing is mocked: the protocol is the real one.
+ * How the tests of a program use userdma as their network: two devices in this process, a link that loses as many
+ * packets as the test needs, and counters that show the effect. Nothing is mocked: the devices run the real protocol.
  *
  *   node --test dist/examples/network-double.test.js
  */
@@ -22,18 +22,16 @@ const sendParts = async (
   const cq = device.cq()
   const qp = pd.rcQp({ sendCq: cq, maxSendWr: 64 })
   qp.connect(connect(qp.endpoint), { retryCount: RETRIES, timeout: 10 })
-  let left = Math.ceil(file.length / partBytes)
+  let incomplete = Math.ceil(file.length / partBytes)
   for (let at = 0; at < file.length; at += partBytes) qp.send(mr.slice(at, Math.min(partBytes, file.length - at)))
-  while (left > 0) {
-    for await (const wc of cq) {
-      assert.equal(wc.statusName, 'SUCCESS')
-      if (--left === 0) break
-    }
+  for await (const wc of cq) {
+    assert.equal(wc.statusName, 'SUCCESS')
+    if (--incomplete === 0) break
   }
 }
 
-/** The receiver: collects what arrives, in order. */
-const receiver = (device: Device, parts: number, partBytes: number) => {
+/** The receiver: writes the parts into `bytes`, in the order in which they arrive. */
+const createReceiver = (device: Device, parts: number, partBytes: number) => {
   const pd = device.pd()
   const bytes = new Uint8Array(parts * partBytes)
   const mr = pd.register(bytes)
@@ -48,18 +46,19 @@ const receiver = (device: Device, parts: number, partBytes: number) => {
 
 const file = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 7) % 251)
 
-/** The sender of the last transfer. */
-let last: Device | undefined
+/** The sender's device of the last transfer. */
+let lastSender: Device | undefined
 
+/** Transfers the file on a network with these fault rules; returns the counters of both devices. */
 const transfer = async (fault: string) => {
   const network = createNetwork({ fault })
-  const left = await open({ network })
-  last = left
-  await using right = await open({ network })
-  const { bytes, connect } = receiver(right, 50, 1000)
-  await sendParts(left, file, 1000, connect)
+  const sender = await open({ network })
+  lastSender = sender
+  await using receiver = await open({ network })
+  const { bytes, connect } = createReceiver(receiver, 50, 1000)
+  await sendParts(sender, file, 1000, connect)
   assert.deepEqual(bytes, file)
-  return { sender: left.counters(), receiver: right.counters() }
+  return { sender: sender.counters(), receiver: receiver.counters() }
 }
 
 test('on a good network nothing is sent twice', async () => {
@@ -71,8 +70,8 @@ test('on a good network nothing is sent twice', async () => {
 test('a transfer to a peer that never answers fails after the configured retries', async () => {
   const failed = transfer('opcode=RC_ACKNOWLEDGE,drop=100%')
   await assert.rejects(failed, /RETRY_EXC_ERR/)
-  assert.equal(last?.counters().transport.retransmissions, RETRIES)
-  assert.equal(last?.counters().hw_counters.retry_exceeded_err, 1)
+  assert.equal(lastSender?.counters().transport.retransmissions, RETRIES)
+  assert.equal(lastSender?.counters().hw_counters.retry_exceeded_err, 1)
 })
 
 test('a lossy network causes retransmissions, and no data is lost', async () => {

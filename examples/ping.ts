@@ -1,23 +1,26 @@
 /*
- * Two stacks ping each other, and exchange datagrams: IP over the device (RFC 4391), over a link that loses packets.
+ * IP over the device (RFC 4391): two stacks ping each other, then one sends the other many UDP datagrams over a link
+ * that loses packets.
  *
  *   node dist/examples/ping.js [loss] [bytes]        default: 1% 1000000
  */
 import { createNetwork, open, type UdpSocket } from 'userdma'
 
 const [loss = '1%', total = '1000000'] = process.argv.slice(2)
+/** Bytes of the transfer in one datagram. */
 const CHUNK = 1400
+/** Maximum unanswered datagrams. */
 const WINDOW = 32
-/** Milliseconds until a datagram is sent again. */
+/** Milliseconds until an unanswered datagram is sent again. */
 const RETRANSMIT_MS = 20
 const network = createNetwork()
-const near = await open({ network })
-const far = await open({ network })
-const left = near.ip({ address: '10.9.0.1/24' })
-const right = far.ip({ address: '10.9.0.2/24' })
+const clientDevice = await open({ network })
+const serverDevice = await open({ network })
+const client = clientDevice.ip({ address: '10.9.0.1/24' })
+const server = serverDevice.ip({ address: '10.9.0.2/24' })
 
 const times = []
-for (let i = 0; i < 10; i++) times.push(await (i % 2 === 0 ? left.ping('10.9.0.2') : right.ping('10.9.0.1')))
+for (let i = 0; i < 10; i++) times.push(await (i % 2 === 0 ? client.ping('10.9.0.2') : server.ping('10.9.0.1')))
 console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times) * 1000).toFixed(0)} µs`)
 
 network.setFaults(`drop=${loss},seed=1`)
@@ -37,18 +40,18 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   let [next, sent] = [0, 0]
   while (next < chunks || unanswered.size > 0) {
     const now = performance.now()
-    const wanted = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > RETRANSMIT_MS)
-    while (next < chunks && unanswered.size + wanted.length < WINDOW) wanted.push(next++)
-    for (const number of wanted) {
+    const due = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > RETRANSMIT_MS)
+    while (next < chunks && unanswered.size + due.length < WINDOW) due.push(next++)
+    for (const number of due) {
       const payload = new Uint8Array(4 + CHUNK)
       new DataView(payload.buffer).setUint32(0, number)
       socket.send(payload, { address: '10.9.0.2', port: 7 })
       unanswered.set(number, now)
       sent++
     }
-    const late = new AbortController()
-    const timer = setTimeout(() => late.abort(), RETRANSMIT_MS)
-    await socket.wait({ signal: late.signal }).catch(() => {})
+    const timeout = new AbortController()
+    const timer = setTimeout(() => timeout.abort(), RETRANSMIT_MS)
+    await socket.wait({ signal: timeout.signal }).catch(() => {})
     clearTimeout(timer)
     for (let answer = socket.poll(); answer !== undefined; answer = socket.poll())
       unanswered.delete(new DataView(answer.payload.buffer, answer.payload.byteOffset).getUint32(0))
@@ -56,14 +59,14 @@ const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   return sent
 }
 
-const server = right.udp({ port: 7 })
+const serverSocket = server.udp({ port: 7 })
 const ended = new AbortController()
-const serving = serve(server, ended.signal)
+const serving = serve(serverSocket, ended.signal)
 const chunks = Math.ceil(Number(total) / CHUNK)
-const sent = await send(left.udp(), chunks)
+const sent = await send(client.udp(), chunks)
 console.log(`${total} bytes arrived, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
 ended.abort()
-server.close()
+serverSocket.close()
 await serving
-await near.close()
-await far.close()
+await clientDevice.close()
+await serverDevice.close()

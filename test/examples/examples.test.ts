@@ -49,7 +49,7 @@ test('key-value finds all keys by RDMA READs', () => {
 })
 
 test('clients of connect-by-address read the server’s memory', () => {
-  assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
+  assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "every client may read this"\n')
 })
 
 test('ping: two IP stacks answer each other’s pings, and every byte arrives over a lossy link', () => {
