@@ -1,7 +1,7 @@
 /*
- * A key-value store whose clients never interrupt the server: it writes entries into a table, and clients find them with
- * one-sided READs. Each entry begins and ends with its version: if the two differ, the server was writing the entry
- * during the READ, and the client reads it again.
+ * A key-value store whose clients never interrupt the server: it writes entries into a table, and clients find them
+ * with one-sided READs. Each entry begins and ends with its version: if the two differ, the server was writing the
+ * entry during the READ, and the client reads it again.
  *
  *   node dist/examples/key-value.js [keys]
  */

@@ -58,12 +58,12 @@ const createClient = (device: Device, connectToServer: (client: Endpoint) => End
 }
 
 const network = createNetwork()
-await using near = await open({ network })
-await using far = await open({ network })
+await using clientDevice = await open({ network })
+await using serverDevice = await open({ network })
 const stop = new AbortController()
-const server = createServer(far, stop.signal)
+const server = createServer(serverDevice, stop.signal)
 const serving = server.serve()
-const clients = Array.from({ length: connections }, () => createClient(near, server.accept))
+const clients = Array.from({ length: connections }, () => createClient(clientDevice, server.accept))
 
 const start = performance.now()
 const answers = await Promise.all(
