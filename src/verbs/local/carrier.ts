@@ -32,7 +32,7 @@ import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile } from './file.ts'
 import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
 
-/** Starts the check of a context (check/device-check.ts). */
+/** Starts the check of a context (verbs/check/device-check.ts). */
 export type StartCheck = (context: Context) => DeviceCheck
 
 interface LocalCarrier extends Carrier {

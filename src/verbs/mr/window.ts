@@ -1,6 +1,6 @@
 /*
  * Memory windows in the library (IBA 10.6.7): rights to part of a region, which work requests grant (`qp.bind`) and
- * revoke (`qp.invalidate`, in qp/operations.ts).
+ * revoke (`qp.invalidate`, in verbs/qp/operations.ts).
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'

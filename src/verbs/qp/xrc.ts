@@ -1,6 +1,6 @@
 /*
  * XRC in the library (IBA annex A14): domains; initiators, whose requests name an SRQ of the peer; and targets, which
- * have no queues and may be shared by processes. The SRQs are in srq/shared-receive.ts.
+ * have no queues and may be shared by processes. The SRQs are in verbs/srq/shared-receive.ts.
  */
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/qp/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
