@@ -1,12 +1,12 @@
 /*
- * R38 from the library: events of a device, a port, completion queues, queue pairs and shared queues, all in one queue.
+ * Event queues in the library (R38): one queue has the events of a device, a port, CQs, queue pairs and SRQs.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, next, pair, resourcesOn } from './connections/endpoints.ts'
 
-/** The next event, without yielding to the event loop. */
+/** The next event of the queue. */
 const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
   for await (const event of queue) return event
   throw new Error('the queue has ended')
@@ -42,7 +42,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('waiters of an attached queue are still woken; detaching restores everything', async () => {
+  test('`wait` of an attached completion queue still resolves, and detaching discards unread events', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     events.attach(b.cq)
@@ -60,7 +60,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('impossible requests are refused with a message', async () => {
+  test('attach and detach of sources that cannot be attached or detached are refused with a message', async () => {
     const [one, two] = await openTwo()
     const a = resourcesOn(one)
     using events = a.device.eventQueue()
@@ -75,7 +75,7 @@ eachCarrier(openTwo => {
     await closeAll(a, { device: two })
   })
 
-  test('a wait ends with its signal, the queue, and the device', async () => {
+  test('a wait ends when its signal is aborted, the queue is closed, or the device is closed', async () => {
     const [one, two] = await openTwo()
     const events = one.eventQueue()
     const stop = new AbortController()

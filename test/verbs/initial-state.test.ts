@@ -1,5 +1,5 @@
 /*
- * R7 from the library: one call creates a queue pair that is connected or in RTS; also in chains.
+ * R7 in the library: one call creates a queue pair that is connected to its peer, or in any state; also in chains.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -15,18 +15,18 @@ eachCarrier(openTwo => {
   test('for every connected service a queue pair is created connected to its peer', async () => {
     const [a, b] = await bothResources()
     const rc = a.pd.rcQp({ sendCq: a.cq })
-    const answer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
-    assert.deepEqual([answer.state, answer.query().timeout, answer.query().pathMtu], ['RTS', 10, 1])
-    rc.connect(answer.endpoint, { pathMtu: 256 })
+    const rcPeer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
+    assert.deepEqual([rcPeer.state, rcPeer.query().timeout, rcPeer.query().pathMtu], ['RTS', 10, 1])
+    rc.connect(rcPeer.endpoint, { pathMtu: 256 })
     rc.write(Uint8Array.of(1, 2), b.mr.remote(), { id: 3 })
     assert.equal(await line(a.cq), '3 RDMA_WRITE')
-    answer.write(Uint8Array.of(3), a.mr.remote(), { id: 4 })
+    rcPeer.write(Uint8Array.of(3), a.mr.remote(), { id: 4 })
     assert.equal(await line(b.cq), '4 RDMA_WRITE')
 
     const uc = a.pd.ucQp({ sendCq: a.cq })
-    const ucAnswer = b.pd.ucQp({ sendCq: b.cq, peer: uc.endpoint })
-    uc.connect(ucAnswer.endpoint)
-    ucAnswer.receive(b.mr.slice(0, 8), 6)
+    const ucPeer = b.pd.ucQp({ sendCq: b.cq, peer: uc.endpoint })
+    uc.connect(ucPeer.endpoint)
+    ucPeer.receive(b.mr.slice(0, 8), 6)
     uc.send(Uint8Array.of(9))
     assert.equal(await line(b.cq), '6 RECV')
 
@@ -44,13 +44,13 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a datagram queue pair is created in RTS, and one of any type in an earlier state', async () => {
+  test('a datagram queue pair is created in RTS, and an RC queue pair in INIT', async () => {
     const [a, b] = await bothResources()
-    const to = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
-    assert.deepEqual([to.state, to.endpoint.qkey], ['RTS', 77])
-    const from = a.pd.udQp({ sendCq: a.cq, active: true })
-    to.receive(b.mr.slice(), 2)
-    from.send(Uint8Array.of(1), { ah: a.pd.addressHandle(to.endpoint), qpn: to.qpn, qkey: 77 })
+    const receiver = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
+    assert.deepEqual([receiver.state, receiver.endpoint.qkey], ['RTS', 77])
+    const sender = a.pd.udQp({ sendCq: a.cq, active: true })
+    receiver.receive(b.mr.slice(), 2)
+    sender.send(Uint8Array.of(1), { ah: a.pd.addressHandle(receiver.endpoint), qpn: receiver.qpn, qkey: 77 })
     assert.equal(await line(b.cq), '2 RECV')
     const { INIT } = QpState.values
     const qp = a.pd.rcQp({ sendCq: a.cq, initial: { state: INIT, pkeyIndex: 0, port: 1, accessFlags: 0 } })
@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('an impossible state is refused with a message and leaves nothing', async () => {
+  test('a creation in an impossible state is refused with a message and leaves no object', async () => {
     const [a, b] = await bothResources()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {

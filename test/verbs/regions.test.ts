@@ -1,6 +1,6 @@
 /*
- * Other kinds of regions from the library: of a file, the null region, of all memory; many address handles with one
- * call (R25); a threshold per arming (R36).
+ * Kinds of memory regions in the library: of a file, of all memory, and the null region. Also address handles by the
+ * thousands with one call (R25), the threshold of one arming (R36), and remote memory as data.
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'
@@ -85,7 +85,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a single arming may have its own threshold', async () => {
+  test('one arming may have its own threshold', async () => {
     const { a, b } = await pair(openTwo)
     for (let id = 0; id < 3; id++) b.qp.receive(b.mr.slice(0, 8), id)
     using events = b.device.eventQueue()
@@ -109,8 +109,8 @@ test('remote memory survives JSON and structuredClone, limits accesses, and can 
   const { a, b } = await pair()
   const original = b.mr.remote(8, 16)
   assert.equal(JSON.stringify({ ...original.toJSON() }), JSON.stringify(original))
-  const ways: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]
-  for (const [i, data] of ways.entries()) {
+  const copies: RemoteMemoryData[] = [JSON.parse(JSON.stringify(original)), structuredClone(original), { ...original }]
+  for (const [i, data] of copies.entries()) {
     a.qp.write(Uint8Array.of(i + 1), data, { id: i })
     assert.equal(await line(a.cq), `${i} RDMA_WRITE`)
     assert.equal(b.buffer[8], i + 1)

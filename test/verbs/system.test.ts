@@ -1,5 +1,5 @@
 /*
- * R13 and R18 from the library: the system-wide device of a network of this process, and of a daemon.
+ * The system-wide device in the library (R13, R18), of a network of this process and of a daemon.
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
@@ -11,28 +11,28 @@ import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../sy
 const globals = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
 
-/** The attributes of the devices that are the same on every machine. */
-const seen = (system: System) =>
+/** The attributes of the listed devices that are the same on every machine. */
+const portableEntries = (system: System) =>
   system.devices().map(({ nodeGuid, classes: ids, ...rest }) => {
     assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)
     assert.notEqual(nodeGuid, '0000:0000:0000:0000')
     assert.ok(ids.length > 10 && ids.includes(1))
     return rest
   })
-const facts = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
+const rxeEntry = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
 
 test('devices of this process are listed, with events as they are added and removed', async () => {
   const network = createNetwork()
   const before = await open({ network })
   using system = openSystem({ network })
   assert.deepEqual(interfaceOf(system), globals)
-  assert.deepEqual(seen(system), [{ name: 'rxe0', index: 0, ...facts }])
+  assert.deepEqual(portableEntries(system), [{ name: 'rxe0', index: 0, ...rxeEntry }])
   assert.deepEqual(system.interface('rxe0'), before.interface())
   const changes: DeviceChange[] = []
   const stop = system.onChange(change => changes.push(change))
   const later = await open({ network, name: 'rxe7' })
   await before.close()
-  assert.deepEqual(seen(system), [{ name: 'rxe7', index: 1, ...facts }])
+  assert.deepEqual(portableEntries(system), [{ name: 'rxe7', index: 1, ...rxeEntry }])
   await later.close()
   await Promise.resolve()
   assert.deepEqual(changes, [
@@ -45,7 +45,7 @@ test('devices of this process are listed, with events as they are added and remo
   assert.equal(changes.length, 3)
 })
 
-test('the system-wide device names the owner of its devices, and reports no events once it is closed', () => {
+test('a missing or ambiguous owner, an unknown device and a closed system-wide device are refused', () => {
   const refused = (body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
   refused(() => openSystem({}), 'EINVAL', /pass either network or socket/)
@@ -63,9 +63,9 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     {
       using system = openSystem({ socket: daemon.socket })
       assert.deepEqual(interfaceOf(system), globals)
-      assert.deepEqual(seen(system), [
-        { name: 'rxe0', index: 0, ...facts },
-        { name: 'rxe1', index: 1, ...facts },
+      assert.deepEqual(portableEntries(system), [
+        { name: 'rxe0', index: 0, ...rxeEntry },
+        { name: 'rxe1', index: 1, ...rxeEntry },
       ])
       const device = await open({ socket: daemon.socket, device: 'rxe1' })
       assert.deepEqual(system.interface('rxe1'), device.interface())

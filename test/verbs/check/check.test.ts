@@ -1,6 +1,6 @@
 /*
- * Checked devices (`open({ check })`): the findings of `userdma check` for programs in TypeScript, with the lines of
- * their calls and posts; silence about programs without a fault; and how a finding fails a test.
+ * Checked devices (`open({ check })`): findings about programs in TypeScript, with the lines of their calls and posts;
+ * no findings about programs without a fault; and how findings fail a program and a test.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -31,7 +31,7 @@ const linesOf = ({ moments, objects }: CountedFinding): string[] =>
 /** Lines of this file with the mark of a finding. */
 const marked = (id: string): string[] => markedLines('check.test.ts', `// FAULT ${id}`)
 
-/** Closes the objects, then the devices. */
+/** Closes all objects, then the devices, so that none is leaked. */
 const closeTidily = async ({ a, b }: Ends): Promise<void> => {
   for (const { qp, mr, cq, pd } of [a, b]) for (const one of [qp, mr, cq, pd]) one.close()
   await closeAll(a, b)
@@ -188,7 +188,7 @@ describe('a checked device', () => {
     await closeTidily(ends)
   })
 
-  it('may share a network with devices that are not checked', async () => {
+  it('has no findings about unchecked devices of its network', async () => {
     const network = createNetwork()
     const [a, b] = [await open({ network, check: all }), await open({ network })]
     for (const device of [a, b]) assert.throws(() => device.cq({ vector: 99 }), { code: 'EINVAL' })
@@ -228,7 +228,7 @@ describe('close() of a checked device', () => {
     assert.throws(() => device.pd())
   })
 
-  it('rejects if a finding that is not ignored has at least the severity failOn', async () => {
+  it('rejects if a finding that is not ignored has the severity `failOn` or a higher one', async () => {
     await (await withFault({ ...all, failOn: 'never' })).close()
     const ignoring = await withFault({ ...all, ignore: ['unknown-rkey', 'leak'] })
     await ignoring.close()

@@ -1,11 +1,11 @@
 /*
- * Lines of a test file with a mark at their end, and lines in stacks, both as `name:line`.
+ * Compares stacks with marked lines of a test file: both become text of the form `file:line`.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../paths.ts'
 
-/** The line of a stack's frame; empty if it has none. */
+/** `file:line` of a stack's frame; '' if it has none. */
 export const lineOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
 
 /** Lines of a file of this folder that end with a mark. */

@@ -18,10 +18,11 @@ import { lineOf, markedLines } from './marks.ts'
 
 const access = { remoteRead: true, remoteWrite: true, remoteAtomic: true }
 
+/** The findings of races about these devices. */
 const racesOf = (...devices: readonly Device[]): CountedFinding[] =>
   devices.flatMap(({ findings }) => findings).filter(({ id }) => raceIds.some(one => one === id))
 
-/** Lines of this file with the mark of a case. */
+/** Lines of this file that end with the mark of a case. */
 const marked = (name: string): string[] => markedLines('races.test.ts', `// RACE ${name}`)
 
 /** Two links between two devices, the first with its own completion queues at both ends. */
@@ -202,7 +203,7 @@ describe('races of a checked device', () => {
     await Promise.allSettled([all.b.device.close()])
   })
 
-  it('among thousands of requests have the stack of an equal request', async () => {
+  it('among thousands of requests are reported with the stack of an equal request', async () => {
     const all = await links({ stacks: 'shared' })
     const { a, b, near } = all
     for (let i = 0; i < 2000; i++) {

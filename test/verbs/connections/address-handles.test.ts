@@ -1,6 +1,5 @@
 /*
- * Address handles of the library: each sends to its own address and is destroyed exactly once, with one call or with
- * others.
+ * Address handles in the library: each has its own address and is destroyed exactly once, alone or in a list.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -30,7 +29,7 @@ test('each address handle sends to its own address, and has its own attributes',
   assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
 })
 
-test('an address handle is destroyed once, alone or with others', async () => {
+test('an address handle is destroyed once, alone or in a list', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
   const [one, two, three] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))

@@ -1,5 +1,5 @@
 /*
- * Connections by address and port (R17) with every carrier, and over UDP.
+ * Connections by address and port (R17), on devices of this process and of a daemon, and over UDP.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -27,7 +27,7 @@ import { loopbackText } from '../../loopback.ts'
 import { eachCarrier, next, type OpenTwo, openTwoHere } from './endpoints.ts'
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
-const bytes = (what: string): Uint8Array => new TextEncoder().encode(what)
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
 const nextOf = async (server: Server): Promise<ConnectionRequest> => {
   const { value, done } = await server[Symbol.asyncIterator]().next()
@@ -76,7 +76,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('receives posted during preparation miss no message', async () => {
+  it('a receive that `prepare` posts gets the first message', async () => {
     let received: Promise<{ readonly bytes: number }> | undefined
     const connecting = connect(url, {
       device: two,
@@ -133,7 +133,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: one }), { code: /^EADDR/ })
   })
 
-  it('a signal ends the wait, and the peer sees the connection end', async () => {
+  it('`connect` rejects with the reason of its signal, and the peer cannot accept any more', async () => {
     const controller = new AbortController()
     const connecting = connect(url, { device: two, signal: controller.signal })
     const request = await nextOf(server)
@@ -177,7 +177,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('closing a server rejects pending requests, and an address of another device has no listener', async () => {
+  it('closing a server rejects its pending requests', async () => {
     const other = await listen(`rdma://${one.address}:0`, { device: one })
     const connecting = connect(`rdma://${one.address}:${other.port}`, { device: two })
     const refused = assert.rejects(connecting, { code: 'ECONNREFUSED' })
@@ -191,7 +191,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await secondRefused
   })
 
-  it('a signal works at every step', async () => {
+  it('a signal aborts `connect` at its start and during `prepare`', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()
     const connecting = connect(url, { device: two, signal: controller.signal })
@@ -202,7 +202,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(connect(url, { device: two, signal: during.signal, prepare }), ended)
   })
 
-  it('a failed preparation leaves nothing', async () => {
+  it('`connect` with a failing `prepare` or a wrong pd rejects, and later connections work', async () => {
     const wrong = (options: object): Promise<unknown> => connect(url, { device: two, ...options })
     await assert.rejects(wrong({ prepare: async () => Promise.reject(new Error('mine')) }), /mine/)
     await assert.rejects(
@@ -233,9 +233,9 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(connecting, { reject: 42 })
   })
 
-  it('mistakes are refused with a message', async () => {
-    const refuses = (what: Promise<unknown>, message: RegExp): Promise<void> =>
-      assert.rejects(what, error => {
+  it('invalid arguments are refused with a message', async () => {
+    const refuses = (call: Promise<unknown>, message: RegExp): Promise<void> =>
+      assert.rejects(call, error => {
         assert.match((error as Error).message, message)
         return (error as { code: string }).code === 'EINVAL'
       })
@@ -292,7 +292,7 @@ it('a REJ of the peer ends an established connection', async () => {
   await two.close()
 })
 
-it('a thousand connections are open together in one process, and leave nothing (R44)', async () => {
+it('a thousand connections are open together in one process, and leave no objects (R44)', async () => {
   const COUNT = 1000
   const AT_ONCE = 100
   const [one, two] = await openTwoHere()()

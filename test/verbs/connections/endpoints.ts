@@ -1,5 +1,5 @@
 /*
- * Two connected endpoints for tests of the library, on devices of any carrier.
+ * Two connected queue pairs for tests of the library, on devices of this process or of a daemon.
  */
 import assert from 'node:assert/strict'
 import { afterEach, before, describe } from 'node:test'
@@ -18,6 +18,7 @@ import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../../system/prog
 /** Opens two devices that can reach each other. */
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
+/** Opens the devices in this process, on the network `shared` or a new one. */
 export const openTwoHere =
   (shared?: Network, options: OpenOptions = {}): OpenTwo =>
   async () => {
@@ -35,7 +36,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
     before(async () => {
       const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
-      // No object may be left, whatever the tests did.
+      // The tests must leave no object.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
     // A failed test leaves its devices open, so the daemon would keep their objects.
@@ -80,6 +81,7 @@ export const endpointOn = (device: Device, options: EndOptions = {}) => {
   return { ...here, qp: here.pd.rcQp({ sendCq: here.cq, ...queue }) }
 }
 
+/** Two connected endpoints. */
 export const pair = async (openTwo: OpenTwo = openTwoHere(), options: EndOptions = {}) => {
   const [one, two] = await openTwo()
   const a = endpointOn(one, options)
@@ -98,7 +100,7 @@ export const next = async (cq: CompletionQueue) => {
   return { id, statusName, opcodeName, bytes, immediate, invalidated, qpn, sourceQpn, hasGrh }
 }
 
-/** The next completion, in one line. */
+/** The next completion as text: its id, and the opcode, or the status of a failure. */
 export const line = async (cq: CompletionQueue): Promise<string> => {
   const { id, opcodeName, statusName } = await next(cq)
   return statusName === 'SUCCESS' ? `${id} ${opcodeName}` : `${id} ${statusName}`

@@ -1,5 +1,5 @@
 /*
- * IP over a device (RFC 4391) with every carrier: pings, datagrams, groups, and refusals.
+ * IP over a device (RFC 4391), on devices of this process and of a daemon: pings, datagrams, groups, and refusals.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -16,6 +16,7 @@ import { eachCarrier, type OpenTwo } from './endpoints.ts'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
 
+/** The errno of a call's RdmaError, 'ok' without an error. */
 const codeOf = (body: () => unknown): string => {
   try {
     body()
@@ -94,7 +95,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     assert.deepEqual((await next(member)).payload, bytes(3))
   })
 
-  it('mistakes are refused with a message that says what is allowed', () => {
+  it('invalid arguments, and addresses and ports in use, are refused with their errno', () => {
     assert.equal(
       codeOf(() => one.ip({ address: '10.9.0.1' })),
       'EADDRINUSE',
@@ -153,7 +154,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     })()
     await one.close()
     assert.deepEqual(await waiting, [])
-    // A daemon closes it later.
+    // A daemon closes the interface later than `close` returns: until then it answers.
     const pings = async (): Promise<never> => {
       for (;;) await right.ping('10.9.0.1', { timeout: 20 })
     }

@@ -17,8 +17,8 @@ const GID = addressText(gid)
 const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
 const noGid = new Uint8Array(16)
 
-/** A device of a link, and the addresses that its calls carried. */
-const on = async (link: LinkName) => {
+/** A device of a link, and the address arguments of its calls in `passed`. */
+const openOn = async (link: LinkName) => {
   const network = createNetwork()
   const passed: object[] = []
   network.addDevice(core => {
@@ -42,8 +42,8 @@ for (const [link, name, list] of [
   ['ib', 'ibAddress', 'ibAddresses'],
   ['opa', 'opaAddress', 'opaAddresses'],
 ] as const)
-  test(`${link}: a peer is known by its LID, and by a GID if it is reached through routers`, async () => {
-    const { device, pd, cq, passed } = await on(link)
+  test(`${link}: a peer is addressed by its LID, and with \`global\` also by its GID`, async () => {
+    const { device, pd, cq, passed } = await openOn(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
     assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: GID, lid: 3, psn: 0 })
@@ -81,8 +81,8 @@ for (const [link, name, list] of [
     )
   })
 
-test('roce: a peer is known by its GID, and by an explicit MAC address and VLAN', async () => {
-  const { device, pd, cq, passed } = await on('roce')
+test('roce: a peer is addressed by its GID, and by an explicit MAC address and VLAN', async () => {
+  const { device, pd, cq, passed } = await openOn('roce')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
   assert.deepEqual(Object.keys(qp.endpoint), ['qpn', 'gid', 'psn'])
@@ -105,7 +105,7 @@ test('roce: a peer is known by its GID, and by an explicit MAC address and VLAN'
 })
 
 test('iwarp: a queue pair has no address; the connection has it', async () => {
-  const { device, pd, cq, passed } = await on('iwarp')
+  const { device, pd, cq, passed } = await openOn('iwarp')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
   qp.connect(qp.endpoint)

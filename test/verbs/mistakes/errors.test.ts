@@ -1,6 +1,6 @@
 /*
- * Errors of the library: options by their names, states by name, distinct codes, and error classes of other copies of
- * the library.
+ * Errors of the library: messages name options as the program wrote them, states have names, and `instanceof` accepts
+ * errors of other copies of the library.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -17,6 +17,7 @@ import {
 import { closeAll, eachCarrier, next, pair } from '../connections/endpoints.ts'
 import { untyped } from './mistakes.ts'
 
+/** The message of the RdmaError that `body` throws. */
 const messageOf = (body: () => unknown): string => {
   try {
     body()
@@ -80,8 +81,8 @@ eachCarrier(openTwo => {
     assert.equal(a.qp.state, 'ERR')
     a.qp.modify({ state: 'RESET' })
     a.qp.connect(b.qp.endpoint)
-    const ready = a.pd.rcQp({ sendCq: a.cq, initial: { state: 'INIT', pkeyIndex: 0, port: 1, accessFlags: 0 } })
-    assert.equal(ready.state, 'INIT')
+    const inInit = a.pd.rcQp({ sendCq: a.cq, initial: { state: 'INIT', pkeyIndex: 0, port: 1, accessFlags: 0 } })
+    assert.equal(inInit.state, 'INIT')
     assert.match(
       messageOf(() => a.qp.modify(untyped({ state: 'RESTE' }))),
       /"RESTE" is not a value of qp_state \(0 RESET, 1 INIT/,
@@ -96,7 +97,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('an address in use is EADDRINUSE, one that the machine lacks EADDRNOTAVAIL', async () => {
+test('an address in use is refused with EADDRINUSE, one that the machine lacks with EADDRNOTAVAIL', async () => {
   await using one = await open({ link: 'dgram', address: '127.0.0.61' })
   assert.equal(one.address, '127.0.0.61')
   await assert.rejects(open({ link: 'dgram', address: '127.0.0.61' }), {

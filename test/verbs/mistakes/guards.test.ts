@@ -1,6 +1,6 @@
 /*
- * Mistakes with valid objects: a slice of another device, more bytes than the peer's region has, an endless loop over
- * completions, a queue that overflows, a network that is used for a long time.
+ * Mistakes with valid objects (a slice of another device, more bytes than the peer's region has, a CQ that overflows),
+ * and load that must not starve the event loop or exhaust a network.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -72,14 +72,14 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('an unconnected queue pair refuses requests', async () => {
+  test('a send to a queue pair before RTS is refused with its state', async () => {
     const { a, b } = await pair(openTwo)
     const qp = a.pd.rcQp({ sendCq: a.cq })
     refuses('qp.send', /^the queue pair is in RESET: it cannot send$/, () => qp.send(new Uint8Array(1)))
-    qp.modify({ state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
+    qp.modify({ state: 'INIT', pkeyIndex: 0, port: 1, accessFlags: 0 })
     refuses('qp.write', /^the queue pair is in INIT: it cannot send$/, () => qp.write(a.mr.slice(), b.mr.remote()))
     qp.close()
-    a.qp.modify({ state: 0 })
+    a.qp.modify({ state: 'RESET' })
     refuses('qp.send', /^the queue pair is in RESET: it cannot send$/, () => a.qp.send(new Uint8Array(1)))
     await closeAll(a, b)
   })
@@ -200,7 +200,7 @@ test('a long message does not starve other queue pairs', async () => {
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(received, mebibytes)
-  // what the fastest memory can copy in a millisecond
+  // More than the fastest memory copies in a millisecond, the maximum time of a drive.
   assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)
 })

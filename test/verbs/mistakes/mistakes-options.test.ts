@@ -1,6 +1,6 @@
 /*
- * Options from programs without types: an unknown option, a missing record, and objects that are closed or belong to
- * another device, which a call would accept by their handles alone. Each throws an RdmaError that names the call.
+ * Options from JavaScript programs: an unknown option, a missing one, and objects that are closed or belong to another
+ * device, whose handles alone would be accepted. Each throws an RdmaError that names the call and the option.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,9 +10,8 @@ import { eachCarrier } from '../connections/endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes
-const OTHER = 'is closed or of another device$'
-const not = (option: string) => new RegExp(`^${option} ${OTHER}`)
-const unknown = (what: string, word: string) => new RegExp(`^${what}: "${word}" is unknown$`)
+const notOfDevice = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+const unknown = (record: string, name: string) => new RegExp(`^${record}: "${name}" is unknown$`)
 
 eachCarrier(openTwo => {
   test('an unknown option is refused with the list of known ones', async () => {
@@ -113,36 +112,36 @@ eachCarrier(openTwo => {
     const chained = (build: Parameters<Device['chain']>[0]) => () => here.chain(build)
     refuses(
       'pd.register',
-      not('pd'),
+      notOfDevice('pd'),
       chained(chain => chain.register(foreign.pd, new Uint8Array(8))),
     )
     refuses(
       'mw.create',
-      not('pd'),
+      notOfDevice('pd'),
       chained(chain => chain.window(foreign.pd)),
     )
     refuses(
       'rc_qp.create',
-      not('pd'),
+      notOfDevice('pd'),
       chained(chain => chain.rcQp(foreign.pd, { sendCq: own.cq })),
     )
     refuses(
       'srq.create',
-      not('pd'),
+      notOfDevice('pd'),
       chained(chain => chain.srq(foreign.pd)),
     )
     refuses(
       'ah.create',
-      not('pd'),
+      notOfDevice('pd'),
       chained(chain => chain.addressHandle(foreign.pd, address)),
     )
-    refuses('mr.query', not('object'), () => here.call(Mr, 'query', {}, foreign.mr))
-    refuses('mr.reregister', not('pd'), () => own.mr.reregister({ pd: foreign.pd }))
-    refuses('xrc_srq.create', not('xrcd'), () => own.pd.xrcSrq({ xrcd: foreign.xrcd, cq: own.cq }))
-    refuses('xrc_srq.create', not('cq'), () => own.pd.xrcSrq({ xrcd: own.xrcd, cq: foreign.cq }))
-    refuses('qp.bind', not('window'), () => qp.bind(foreign.window, { region: own.mr }))
-    refuses('qp.bind', not('region'), () => qp.bind(own.window, { region: foreign.mr }))
-    refuses('qp.invalidate', not('window'), () => qp.invalidate(foreign.window))
+    refuses('mr.query', notOfDevice('object'), () => here.call(Mr, 'query', {}, foreign.mr))
+    refuses('mr.reregister', notOfDevice('pd'), () => own.mr.reregister({ pd: foreign.pd }))
+    refuses('xrc_srq.create', notOfDevice('xrcd'), () => own.pd.xrcSrq({ xrcd: foreign.xrcd, cq: own.cq }))
+    refuses('xrc_srq.create', notOfDevice('cq'), () => own.pd.xrcSrq({ xrcd: own.xrcd, cq: foreign.cq }))
+    refuses('qp.bind', notOfDevice('window'), () => qp.bind(foreign.window, { region: own.mr }))
+    refuses('qp.bind', notOfDevice('region'), () => qp.bind(own.window, { region: foreign.mr }))
+    refuses('qp.invalidate', notOfDevice('window'), () => qp.invalidate(foreign.window))
     refuses('qp.send', /^the address handle is closed or of another device$/, () =>
       ud.send(new Uint8Array(1), { ah: foreign.ah, qpn: 5, qkey: 5 }),
     )
@@ -154,16 +153,16 @@ eachCarrier(openTwo => {
     closedXrcd.close()
     const [newer, another] = [here.pd(), here.xrcd()]
     assert.equal(newer.handle, handle)
-    refuses('pd.register', not('pd'), () => closed.register(new Uint8Array(8)))
-    refuses('rc_qp.create', not('pd'), () => closed.rcQp({ sendCq: own.cq }))
-    refuses('xrc_tgt_qp.create', not('xrcd'), () => closedXrcd.target())
+    refuses('pd.register', notOfDevice('pd'), () => closed.register(new Uint8Array(8)))
+    refuses('rc_qp.create', notOfDevice('pd'), () => closed.rcQp({ sendCq: own.cq }))
+    refuses('xrc_tgt_qp.create', notOfDevice('xrcd'), () => closedXrcd.target())
     newer.register(new Uint8Array(8)).close()
     another.target().close()
     for (const device of two) await device.close()
   })
 })
 
-test('of opening', async () => {
+test('unknown options of `createNetwork`, `open` and `openSystem` are refused', async () => {
   refuses('createNetwork', unknown('options', 'lnk'), () => createNetwork(untyped({ lnk: 'udp' })))
   refuses('open', unknown('options', 'sock'), () => openSystem(untyped({ sock: true })))
   const rejects = (options: object, reason: RegExp) =>

@@ -1,5 +1,5 @@
 /*
- * Work requests from programs without types: a request that would complete with an error and end the connection, or
+ * Work requests from JavaScript programs: a request that would complete in error and move the queue pair to ERR, or
  * throw a TypeError, is refused before it is posted. The queue pair works afterwards.
  */
 import assert from 'node:assert/strict'
@@ -14,7 +14,7 @@ eachCarrier(openTwo => {
     const { qp } = a
     const slice = a.mr.slice(0, 8)
     const remote = b.mr.remote(8, 8)
-    const no = (shown: string) => new RegExp(`^the bytes: ${shown} is not a slice of registered memory$`)
+    const notSlice = (shown: string) => new RegExp(`^the bytes: ${shown} is not a slice of registered memory$`)
     const notLocal = [
       ['"text"', 'text'],
       ['null', null],
@@ -27,17 +27,17 @@ eachCarrier(openTwo => {
     ] as const
     for (const [shown, value] of notLocal) {
       const local = untyped<Slice>(value)
-      const hint = refuses('qp.send', no(shown), () => qp.send(local))
+      const hint = refuses('qp.send', notSlice(shown), () => qp.send(local))
       assert.match(hint, /mr\.slice\(\)/)
-      refuses('qp.write', no(shown), () => qp.write(local, remote))
-      refuses('qp.read', no(shown), () => qp.read(local, remote))
-      refuses('qp.fetchAdd', no(shown), () => qp.fetchAdd(local, remote, 1n))
-      if (!Array.isArray(value)) refuses('qp.receive', no(shown), () => qp.receive(local))
+      refuses('qp.write', notSlice(shown), () => qp.write(local, remote))
+      refuses('qp.read', notSlice(shown), () => qp.read(local, remote))
+      refuses('qp.fetchAdd', notSlice(shown), () => qp.fetchAdd(local, remote, 1n))
+      if (!Array.isArray(value)) refuses('qp.receive', notSlice(shown), () => qp.receive(local))
     }
     const bytes = untyped<Slice>(new Uint8Array(8))
-    refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
-    refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
-    refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
+    refuses('qp.receive', notSlice('a Uint8Array'), () => qp.receive(bytes))
+    refuses('qp.read', notSlice('a Uint8Array'), () => qp.read(bytes, remote))
+    refuses('qp.compareSwap', notSlice('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
     refuses('qp.send', /^id 5n is not a number that a completion can contain$/, () =>
       qp.send(slice, { id: untyped(5n) }),
     )

@@ -1,7 +1,7 @@
 /*
- * Mistakes that a device does not detect, or reports with an unhelpful errno: an object of another device whose handle
- * exists on this device too; a closed object whose handle now belongs to another object; an unknown choice, from a
- * program without types. Each throws an RdmaError that names the call and the mistake.
+ * Mistakes that a device does not detect, or would report by its errno only: an object of another device whose handle
+ * exists on this device too; a closed object whose handle now belongs to another object; values of a wrong type, from
+ * JavaScript programs. Each throws an RdmaError that names the call and the mistake.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -17,15 +17,15 @@ eachCarrier(openTwo => {
     const sendCq = one.cq()
     const foreign = [other.pd(), other.cq()] as const
     assert.equal(foreign[1].handle, sendCq.handle)
-    const not = (option: string) => new RegExp(`^${option} is closed or of another device$`)
-    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq: foreign[1] }))
-    refuses('uc_qp.create', not('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
-    refuses('ud_qp.create', not('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
-    refuses('rc_qp.create', not('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
+    const notOfDevice = (option: string) => new RegExp(`^${option} is closed or of another device$`)
+    refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq: foreign[1] }))
+    refuses('uc_qp.create', notOfDevice('recvCq'), () => pd.ucQp({ sendCq, recvCq: foreign[1] }))
+    refuses('ud_qp.create', notOfDevice('srq'), () => pd.udQp({ sendCq, srq: foreign[0].srq() }))
+    refuses('rc_qp.create', notOfDevice('sendCq'), () => one.chain(chain => chain.rcQp(pd, { sendCq: foreign[1] })))
     refuses('rc_qp.create', /^sendCq is missing$/, () => pd.rcQp(untyped({ sendCq: undefined })))
     sendCq.close()
     const newer = one.cq()
-    refuses('rc_qp.create', not('sendCq'), () => pd.rcQp({ sendCq }))
+    refuses('rc_qp.create', notOfDevice('sendCq'), () => pd.rcQp({ sendCq }))
     pd.rcQp({ sendCq: newer }).close()
     await one.close()
     await other.close()
@@ -80,7 +80,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('impossible networks and devices are refused', async () => {
+test('wrong options of networks, an address in use, and handlers that are not functions are refused', async () => {
   refuses('createNetwork', /^link "upd" is not one of memory, udp, udp-plain, dgram$/, () =>
     createNetwork(untyped({ link: 'upd' })),
   )
@@ -94,12 +94,12 @@ test('impossible networks and devices are refused', async () => {
     code: 'EADDRINUSE',
     reason: 'address: "127.0.0.9" is the address of rxe0 on this network',
   })
-  for (const [call, what, body] of [
+  for (const [call, argument, body] of [
     ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
     ['device.onEvent', 'handler', () => device.onEvent(untyped(5))],
     ['interface.chain', 'the builder', () => device.chain(untyped(5))],
   ] as const)
-    refuses(call, new RegExp(`^${what} 5 is not a function$`), body)
+    refuses(call, new RegExp(`^${argument} 5 is not a function$`), body)
   await device.close()
   await (await open({ network, address: '127.0.0.9' })).close()
 })
@@ -138,13 +138,13 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   await device.close()
 })
 
-test('an event handler that throws does not stop others; an iterator gets events from its creation on', async () => {
+test('a handler that throws does not stop the others, and an iterator gets events from its creation on', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'rxe7' })
   const device = await open({ network, device: 'rxe7' })
   const uncaught: unknown[] = []
   const events: string[] = []
-  const before = process.listeners('uncaughtException')
+  const listeners = process.listeners('uncaughtException')
   process.removeAllListeners('uncaughtException')
   process.on('uncaughtException', error => uncaught.push(error.message))
   device.onEvent(() => assert.fail('mine'))
@@ -153,7 +153,7 @@ test('an event handler that throws does not stop others; an iterator gets events
   await owner.close()
   await new Promise(setImmediate)
   process.removeAllListeners('uncaughtException')
-  for (const listener of before) process.on('uncaughtException', listener)
+  for (const listener of listeners) process.on('uncaughtException', listener)
   assert.deepEqual([uncaught, events], [['mine'], ['DEVICE_FATAL']])
   for await (const { type } of walk) events.push(type)
   assert.deepEqual(events, ['DEVICE_FATAL', 'DEVICE_FATAL'])

@@ -1,13 +1,13 @@
 /*
- * Shared by the tests of programs' mistakes.
+ * Helpers of the tests of mistakes in calls of the library.
  */
 import assert from 'node:assert/strict'
 import { RdmaError } from '../../../src/verbs/index.ts'
 
-/** Passes a value as a program without types would. */
+/** A value of a wrong type, as a JavaScript program could pass it. */
 export const untyped = <T>(value: unknown): T => value as T
 
-/** Asserts that `body` is refused as the caller's mistake, with a matching message; returns the hint. */
+/** Asserts that `body` throws RdmaError EINVAL of this call with a matching reason; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {
   let hint = ''
   assert.throws(body, (error: unknown) => {

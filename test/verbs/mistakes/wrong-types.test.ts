@@ -1,6 +1,6 @@
 /*
- * Programs without types: a method called without its object, or with a wrong argument, throws an RdmaError, never the
- * engine's own TypeError. The test walks all public objects, so that it covers new methods too.
+ * JavaScript programs: a method that is called without its object, or with a wrong argument, throws an RdmaError, never
+ * a TypeError of V8. The test calls all methods of all public objects, so that it covers new methods too.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -64,10 +64,10 @@ const createAll = async () => {
   return { objects, close: () => Promise.all([device, other, ctx].map(one => one.close())) }
 }
 
-/** Methods that are not part of the public interface. */
+/** Methods that are not part of the public interface (`LocalNetwork`). */
 const INTERNAL = /^network\.(?!addDevice|setFaults)|\.stepsTo$/
 
-/** Methods and accessors, including those of prototypes. */
+/** The properties of an object and of its prototypes, by name. */
 const membersOf = (object: object): Map<string, PropertyDescriptor> => {
   const members = new Map<string, PropertyDescriptor>()
   for (let at = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at))
@@ -92,39 +92,40 @@ const errorOf = async (call: () => unknown): Promise<unknown> => {
     return error
   }
 }
-const isRaw = (error: unknown): boolean => error instanceof Error && !(error instanceof RdmaError)
+/** Whether it is an Error other than RdmaError. */
+const isForeignError = (error: unknown): boolean => error instanceof Error && !(error instanceof RdmaError)
 
 const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))
 
 test('a method that is called without its object throws an error about it', async () => {
   const { objects, close } = await createAll()
-  const raw: string[] = []
+  const foreign: string[] = []
   for (const [name, object] of Object.entries(objects))
     for (const [member, { value }] of membersOf(object)) {
       if (isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
       if (typeof value !== 'function') continue
       for (const self of [undefined, {}]) {
         const error = await errorOf(() => (value as Method).call(self))
-        if (isRaw(error)) raw.push(`${name}.${member} of ${typeof self}: ${error}`)
+        if (isForeignError(error)) foreign.push(`${name}.${member} of ${typeof self}: ${error}`)
       }
     }
   await close()
-  assert.equal(raw.join('\n'), '')
+  assert.equal(foreign.join('\n'), '')
 })
 
 test('an argument of any other type is refused by an RdmaError', async () => {
-  const raw = new Set<string>()
+  const foreign = new Set<string>()
   for (const wrong of WRONG)
-    for (const before of [0, 1, 2]) {
+    for (const earlier of [0, 1, 2]) {
       const { objects, close } = await createAll()
       for (const [name, object] of Object.entries(objects))
         for (const [member, { value }] of membersOf(object)) {
           if (typeof value !== 'function' || isClass(value) || INTERNAL.test(`${name}.${member}`)) continue
-          const args = [...WRONG.slice(-before - 1, -1).map(() => wrong), wrong]
+          const args = Array.from({ length: earlier + 1 }, () => wrong)
           const error = await errorOf(() => (value as Method).apply(object, args))
-          if (isRaw(error)) raw.add(`${name}.${member}(${args.map(arg => typeof arg)}): ${error}`)
+          if (isForeignError(error)) foreign.add(`${name}.${member}(${args.map(arg => typeof arg)}): ${error}`)
         }
       await close()
     }
-  assert.equal([...raw].join('\n'), '')
+  assert.equal([...foreign].join('\n'), '')
 })
