@@ -1,6 +1,6 @@
 /*
- * Packed rings of a context's memory file, from device and library: the device packs the ring headers side by side, the
- * library maps each ring by the answer of the call, and both see the same elements, for random sizes and orders.
+ * Packed rings in a context's memory file: the device puts the headers of rings side by side, the library maps each
+ * ring by the offset and size that the call returned, and both see the same elements, for random sizes and orders.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,9 +25,9 @@ const native = { skip: !hasNative() }
 const PAGE = 4096
 
 /** The ring memory of a context, with or without packed rings, and the library's mapping of it. */
-const deviceAndLibrary = (packed: boolean) => {
+const deviceAndLibrary = (isPacked: boolean) => {
   const pool = createRingPool()
-  const memory = createContextMemory(pool, packed)
+  const memory = createContextMemory(pool, isPacked)
   const rings = ringMemoryOf({ state: undefined, mapped: memory } as never)
   const file = createFileRings(memory.fd)
   const find = (ring: Ring): ProgramRing => programRing({ layout: rxeLayout, ring: file.ring }, mmapInfo(ring))
@@ -47,15 +47,15 @@ const size = fc.oneof(
   { arbitrary: fc.record({ elements: fc.integer({ min: 3000, max: 20_000 }), bytes: fc.constant(128) }), weight: 1 },
 )
 
-for (const packed of [true, false])
+for (const isPacked of [true, false])
   test(
-    `device and library see the same elements, ${packed ? 'rings packed' : 'each ring in its own pages'}`,
+    `device and library see the same elements, ${isPacked ? 'rings packed' : 'each ring in its own pages'}`,
     native,
     () => {
       const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
       fc.assert(
         fc.property(fc.array(step, { maxLength: 60 }), steps => {
-          const { rings, file, find, end } = deviceAndLibrary(packed)
+          const { rings, file, find, end } = deviceAndLibrary(isPacked)
           const live: { ring: Ring; program: ProgramRing; mark: number }[] = []
           const check = ({ ring, program, mark }: (typeof live)[number]): void => {
             assert.equal(loadProducer(ring), 1)
@@ -66,10 +66,10 @@ for (const packed of [true, false])
           }
           steps.forEach(({ free, of }, i) => {
             if (free !== undefined && live.length > 0) {
-              const [one] = live.splice(free % live.length, 1)
-              check(one)
-              file.release(mmapInfo(one.ring))
-              rings.free(one.ring)
+              const [freed] = live.splice(free % live.length, 1)
+              check(freed)
+              file.release(mmapInfo(freed.ring))
+              rings.free(freed.ring)
               return
             }
             const ring = createRing(rings, of.elements, of.bytes)
@@ -80,7 +80,7 @@ for (const packed of [true, false])
             produce(program)
             live.push({ ring, program, mark: i + 1 })
           })
-          for (const one of live) check(one)
+          for (const entry of live) check(entry)
           end()
         }),
         { numRuns: 40 },
@@ -90,11 +90,11 @@ for (const packed of [true, false])
 
 test('headers of packed rings share pages, separate from their elements', native, () => {
   const { memory, rings, end } = deviceAndLibrary(true)
-  const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
-  const pages = new Set(made.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE)))
+  const created = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
+  const pages = new Set(created.map(({ area, headerAt }) => Math.floor((area.offset + headerAt - area.at) / PAGE)))
   assert.ok(pages.size <= 2, `${pages.size} pages for 10 headers`)
   assert.equal(memory.ringCount, 10)
-  for (const ring of made) rings.free(ring)
+  for (const ring of created) rings.free(ring)
   rings.free(emptyRing)
   assert.equal(memory.ringCount, 0)
   end()
@@ -114,18 +114,19 @@ test("a program’s writes to its header do not move the device's elements", nat
 
 test('a slab beyond the end of the shared mapping is mapped separately', native, () => {
   const { rings, find, end } = deviceAndLibrary(true)
-  // A long ring shifts those behind it by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
-  const counts = [
+  // Number of rings, elements, bytes of an element. The first ring shifts those after it by a page; the others have
+  // 193, 3 × 18, 6 and 3 pages, which fill a chunk of 256 pages.
+  const sizes = [
     [1, 20_000, 128],
     [1, 2047, 128],
     [48, 63, 64],
     [1, 15, 64],
     [16, 3, 64],
   ]
-  const made = counts.flatMap(([count, elements, bytes]) =>
+  const created = sizes.flatMap(([count, elements, bytes]) =>
     Array.from({ length: count }, () => createRing(rings, elements, bytes)),
   )
-  for (const [i, ring] of made.entries()) {
+  for (const [i, ring] of created.entries()) {
     const program = find(ring)
     program.view.setUint32(nextSlot(program), i, true)
     produce(program)

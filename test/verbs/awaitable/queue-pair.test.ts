@@ -1,6 +1,6 @@
 /*
- * Queue pairs whose requests return promises: each resolves with its own completion, and rejects with status, opcode
- * and the peer's answer.
+ * Queue pairs whose requests return promises: each resolves with its own completion, or rejects with its status, its
+ * opcode and the cause.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -23,6 +23,7 @@ const pair = async (openTwo: OpenTwo) => {
   return { a, b, close: () => Promise.all([one.close(), two.close()]) }
 }
 
+/** The RdmaError with which a promise rejects. */
 const failureOf = async (promise: Promise<unknown>): Promise<RdmaError> => {
   const error = await promise.then(
     () => undefined,
@@ -64,7 +65,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('a failed request rejects with status, opcode and the peer’s answer; later ones name it as their cause', async () => {
+  test('a failed request rejects with status, opcode and cause; flushed requests name it as the earlier failure', async () => {
     const { a, b, close } = await pair(openTwo)
     const deregistered = b.pd.register(new Uint8Array(8), { remoteWrite: true })
     const remote = deregistered.remote()
@@ -100,23 +101,23 @@ eachCarrier(openTwo => {
     b.qp.close()
     assert.equal((await awaited).code, 'ECANCELED')
     const reset = failureOf(a.qp.receive())
-    a.qp.modify({ state: 0 })
+    a.qp.modify({ state: 'RESET' })
     assert.match((await reset).message, /moved to RESET/)
     const again = b.pd.rcQp()
     a.qp.connect(again.endpoint)
     again.connect(a.qp.endpoint)
     await a.qp.write(Uint8Array.of(4), b.mr.remote(0, 1))
-    const left = failureOf(a.qp.receive())
+    const canceled = failureOf(a.qp.receive())
     await close()
-    assert.equal((await left).code, 'ECANCELED')
+    assert.equal((await canceled).code, 'ECANCELED')
     // An unhandled rejection would end the test.
     await nextTurn()
   })
 
   test('a full queue rejects requests; a window keeps as many requests in flight as the queue holds', async () => {
     const { a, b, close } = await pair(openTwo)
-    const room = Array.from({ length: 17 }, () => a.qp.receive())
-    const full = await failureOf(room[16])
+    const receives = Array.from({ length: 17 }, () => a.qp.receive())
+    const full = await failureOf(receives[16])
     assert.match(full.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
     const window = requestWindow(16)
     let maxPending = 0
@@ -148,7 +149,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('mistakes reject with a message that says what is allowed', async () => {
+test('invalid arguments are refused with a message that says what is allowed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
@@ -165,7 +166,7 @@ test('mistakes reject with a message that says what is allowed', async () => {
   await close()
 })
 
-test('a ping detects a peer that has left', async () => {
+test('a ping rejects with RETRY_EXC_ERR after the device of the peer is closed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]

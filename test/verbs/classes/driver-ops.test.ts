@@ -1,5 +1,5 @@
 /*
- * R12, R14, R28–R30, R37 from the library: devices without verbs, private classes, and the driver's own descriptors, in
+ * Devices without verbs, private classes and the driver's own descriptors in the library (R12, R14, R28–R30, R37), in
  * this process and on a daemon; and a descriptor that was passed to another process.
  */
 import assert from 'node:assert/strict'

@@ -1,5 +1,5 @@
 /*
- * Work in this process progresses without turns of the event loop, and does not starve other work.
+ * Devices in this process work without turns of the event loop, and do not starve other work of the process.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

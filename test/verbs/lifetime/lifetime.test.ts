@@ -1,5 +1,5 @@
 /*
- * Devices and programs that end: draining, devices dropped without close, and waits that can never finish.
+ * The end of devices and programs: `drain`, devices that are dropped without close, and waits that can never resolve.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -17,7 +17,7 @@ const run = (program: string, options: readonly string[] = []) => {
 }
 
 eachCarrier(openTwo => {
-  test('closing with drain waits for posted sends; without it they are dropped', async () => {
+  test('closing with `drain` waits for posted sends', async () => {
     const { a, b } = await pair(openTwo)
     a.buffer.fill(9, 0, 10)
     for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
@@ -59,7 +59,7 @@ test('a device dropped without close causes a warning, a closed device does not'
   assert.doesNotMatch(stderr, /device kept/)
 })
 
-test('a wait that nothing can end is refused with an explanation', () => {
+test('a program that ends during a wait which nothing can end prints the reason', () => {
   const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
   assert.equal(status, 13)
   assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)

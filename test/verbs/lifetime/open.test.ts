@@ -1,5 +1,5 @@
 /*
- * Which device `open` opens: here, over memory or sockets, or in a daemon; and its error when there is none.
+ * `open`: devices in this process, over memory or sockets, and devices of a daemon; and its errors.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -28,7 +28,7 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
     await closeAll(a, b)
   })
 
-test("first keys and numbers: unpredictable, or repeatable with one's own source of random numbers", async () => {
+test('the first rkey and qpn are unpredictable, and repeatable with the option `random`', async () => {
   const firstOf = async (random?: () => number): Promise<string> => {
     const { pd, qp, device } = endpointOn(await open({ network: createNetwork(random ? { random } : {}) }))
     const text = `${pd.register(new Uint8Array(8)).rkey} ${qp.qpn}`
@@ -61,7 +61,7 @@ test('a device that cannot be opened is refused with a message', async t => {
 })
 
 describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
-  test('that ends: calls are refused, waiters are woken, polling reports the end', async t => {
+  test('that ends wakes waiters; calls are refused, and polling throws', async t => {
     const daemon = await startDaemon(t)
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)

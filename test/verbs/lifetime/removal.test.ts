@@ -1,6 +1,6 @@
 /*
- * A daemon removes a device that programs of the library use (R23): waiters get all flushed completions and then EIO,
- * events end with DEVICE_FATAL, calls are refused, and the peer notices.
+ * A daemon removes a device that a program of the library uses (R23): a loop over completions gets all flushed
+ * completions and then EIO, events end with DEVICE_FATAL, calls are refused, and requests of the peer fail.
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'

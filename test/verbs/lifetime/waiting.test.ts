@@ -1,6 +1,6 @@
 /*
- * A program's own drivers with asynchronous handlers, called through the library: `await` gets the answer; a
- * synchronous call is refused with a message, and everything that the driver created is destroyed.
+ * Drivers of the program with asynchronous handlers: `callAsync` and `createAsync` resolve with the answer; a
+ * synchronous call is refused with a message, and an object that the driver still creates is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -31,7 +31,7 @@ const Slow = objectClass('slow', 0x8000, {
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
 /** A device whose `slow` objects answer late: each call waits until the test resumes it with success or an error. */
-const opened = async () => {
+const openSlow = async () => {
   const pending: ((error?: CallError) => void)[] = []
   let live = 0
   const resumed = () =>
@@ -89,14 +89,14 @@ const opened = async () => {
 }
 
 /** Resumes all waiting calls, `call` among them, and returns its answer. */
-const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof opened>>, call: Promise<T>): Promise<T> => {
+const resumeAfter = async <T>(fixture: Awaited<ReturnType<typeof openSlow>>, call: Promise<T>): Promise<T> => {
   await fixture.resume()
   return call
 }
 const isAsynchronous = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
 
 test('an awaited call returns the driver’s answer or refusal', async () => {
-  const fixture = await opened()
+  const fixture = await openSlow()
   const { device, pd, live } = fixture
   {
     const making = device.createAsync(Slow, { pd: pd.handle })
@@ -122,7 +122,7 @@ test('an awaited call returns the driver’s answer or refusal', async () => {
 })
 
 test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
-  const fixture = await opened()
+  const fixture = await openSlow()
   const { device, core, pd, live } = fixture
   assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...isAsynchronous, call: 'slow.create' })
   assert.throws(() => device.call(Slow, 'create', { pd: pd.handle }), isAsynchronous)
@@ -142,7 +142,7 @@ test('a synchronous call is refused, and what the driver creates later is destro
 })
 
 test('a chain that would wait is refused, and leaves no objects', async () => {
-  const fixture = await opened()
+  const fixture = await openSlow()
   const { device, core, live } = fixture
   const before = { ...core.counts }
   const chained = (): unknown =>
@@ -150,18 +150,19 @@ test('a chain that would wait is refused, and leaves no objects', async () => {
       const pd = chain.pd()
       return chain.create(Slow, { pd: pd.handle })
     })
-  for (const watched of [false, true]) {
-    const stop = watched ? addHook(core, { class: 'interface', method: 'chain', pre() {} }) : () => {}
+  // A hook on `interface.chain` makes the library encode the chain.
+  for (const hasHook of [false, true]) {
+    const stop = hasHook ? addHook(core, { class: 'interface', method: 'chain', pre() {} }) : () => {}
     assert.throws(chained, isAsynchronous)
     await fixture.resume()
-    assert.deepEqual([live(), { ...core.counts }], [0, { ...before, slow: 0 }], `watched: ${watched}`)
+    assert.deepEqual([live(), { ...core.counts }], [0, { ...before, slow: 0 }], `with a hook: ${hasHook}`)
     stop()
   }
   await device.close()
 })
 
 test('a signal ends the wait, and what is created later is destroyed', async () => {
-  const fixture = await opened()
+  const fixture = await openSlow()
   const { device, core, pd, live } = fixture
   const controller = new AbortController()
   const { signal } = controller

@@ -1,5 +1,5 @@
 /*
- * What only devices in this process have: fault injection by tests, and the cost of polling.
+ * Devices in this process: faults that a test injects, and posts and polls that allocate nothing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

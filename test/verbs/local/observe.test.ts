@@ -1,6 +1,5 @@
 /*
- * Observing a network from the library: packets as pcapng, calls as records, diagnostics channels, and counters as
- * plain numbers.
+ * Observation of a network in this process: packets as pcapng, calls as records, diagnostics channels, and metrics.
  */
 import assert from 'node:assert/strict'
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
@@ -47,8 +46,8 @@ test('a trace reports calls, arguments and refusals, until it is stopped', async
   stop()
   device.pd()
   await device.close()
-  const made = calls.filter(({ method }) => method === 'create').map(({ class: cls, error }) => [cls, error?.code])
-  assert.deepEqual(made, [
+  const creations = calls.filter(({ method }) => method === 'create').map(({ class: cls, error }) => [cls, error?.code])
+  assert.deepEqual(creations, [
     ['pd', undefined],
     ['cq', undefined],
     ['cq', 'EINVAL'],

@@ -1,5 +1,5 @@
 /*
- * The library's connected queue pairs: messages, one-sided operations, waiting, errors, closing.
+ * Connected queue pairs in the library: messages, one-sided operations, waiting, errors, closing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -86,7 +86,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('UC connects, sends and writes', async () => {
+  test('a UC queue pair sends a message', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
     const cq = device.cq()
@@ -100,7 +100,7 @@ eachCarrier(openTwo => {
     await closeAll({ device }, { device: other })
   })
 
-  test('refusals name the call, the reason and what to do', async () => {
+  test('an RdmaError has errno, call, reason and remedy', async () => {
     const { a, b } = await pair(openTwo)
     const thrown = (run: () => unknown): RdmaError => {
       try {
@@ -145,7 +145,7 @@ eachCarrier(openTwo => {
     assert.deepEqual([id, statusName, a.qp.state, b.qp.state], [3, 'REM_ACCESS_ERR', 'ERR', 'ERR'])
     const { type, source } = (await event) ?? {}
     assert.deepEqual([type, source === b.qp], ['QP_ACCESS_ERR', true])
-    const reset = (qp: RcQueuePair) => qp.modify({ state: 0 })
+    const reset = (qp: RcQueuePair) => qp.modify({ state: 'RESET' })
     reset(a.qp)
     reset(b.qp)
     a.qp.connect(b.qp.endpoint)

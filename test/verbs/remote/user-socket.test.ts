@@ -1,3 +1,6 @@
+/*
+ * The path of the user's own daemon's socket, and the refusal of folders that are not private to the user.
+ */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, existsSync, mkdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -52,28 +55,28 @@ describe("the user's own socket", () => {
     assert.equal(statSync(join(socket, '..')).mode & 0o7777, 0o700)
   })
 
-  const own = (): string => join(folder, `userdma-${uid}`)
-  const unsafe: readonly (readonly [name: string, make: () => void, message: RegExp, root?: boolean])[] = [
+  const userFolder = (): string => join(folder, `userdma-${uid}`)
+  const unsafe: readonly (readonly [name: string, create: () => void, message: RegExp, needsRoot?: boolean])[] = [
     [
       'others may enter the folder',
-      () => mkdirSync(own(), { mode: 0o755 }),
+      () => mkdirSync(userFolder(), { mode: 0o755 }),
       /has mode 0755, so that others may use it; run `chmod 700 /,
     ],
-    ['it is not a folder', () => writeFileSync(own(), ''), /is not a folder/],
-    ['it is a link', () => symlinkSync(folder, own()), /is not a folder/],
+    ['it is not a folder', () => writeFileSync(userFolder(), ''), /is not a folder/],
+    ['it is a link', () => symlinkSync(folder, userFolder()), /is not a folder/],
     [
       'it belongs to another user',
       () => {
-        mkdirSync(own(), { mode: 0o700 })
-        chownSync(own(), NOBODY, NOBODY)
+        mkdirSync(userFolder(), { mode: 0o700 })
+        chownSync(userFolder(), NOBODY, NOBODY)
       },
       /belongs to user 65534, not to you \(0\)/,
       true,
     ],
   ]
-  for (const [name, make, message, root] of unsafe)
-    it(`is refused if ${name}`, { skip: root && uid !== 0 && 'only root can give files away' }, () => {
-      make()
+  for (const [name, create, message, needsRoot] of unsafe)
+    it(`is refused if ${name}`, { skip: needsRoot && uid !== 0 && 'only root can give files away' }, () => {
+      create()
       assert.throws(() => userSocket(), message)
       assert.throws(() => makeUserSocket(), message)
     })
@@ -90,7 +93,7 @@ describe("the user's own socket", () => {
     assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
   })
 
-  it('is not used if another one is named, or if this program runs under a daemon', () => {
+  it('is not used if an option or the environment names another one', () => {
     assert.equal(namedSocket(undefined), undefined)
     assert.equal(namedSocket('/a/b'), '/a/b')
     assert.equal(namedSocket('b'), join(process.cwd(), 'b'))
