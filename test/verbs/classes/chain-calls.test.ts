@@ -1,6 +1,6 @@
 /*
- * A chain on a device of this process runs as direct calls. While a hook observes the device, it is encoded as bytes
- * (interface.chain). Results, error messages and clean-up are the same in both cases.
+ * A chain on a device of this process runs as direct calls. While the device has a hook on interface.chain, the chain
+ * is encoded as messages. Results, error messages and clean-up are the same.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import { QpState } from '../../../src/spec/enums.ts'
 import { type Chain, createNetwork, type Named, open, RdmaError } from '../../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../../src/verbs/local/network.ts'
 
-const opened = async () => {
+const openDevice = async () => {
   const network = createNetwork()
   const device = await open({ network })
   const core = (network as LocalNetwork).core.devices.get(device.name)
@@ -23,10 +23,10 @@ const opened = async () => {
   return { device, core, pd, cq, qp: pd.rcQp({ sendCq: cq }) }
 }
 
-type Base = Awaited<ReturnType<typeof opened>>
+type Base = Awaited<ReturnType<typeof openDevice>>
 
-/** The result of `body` while a hook observes chains, and the number of chain bytes that the hook saw. */
-const observed = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
+/** The result of `body` while the device has a hook on chains, and the bytes of the encoded chains. */
+const withHook = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
   let bytes = 0
   const stop = addHook(core, {
     class: 'interface',
@@ -75,14 +75,14 @@ const refusedChains: Readonly<Record<string, (chain: Chain, base: Base) => unkno
   },
   'a mistake after a call that creates a list of objects': (chain, { pd, cq }) => {
     const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
-    const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
-    chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
+    const address = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
+    chain.call(Pd, 'createAhs', { addresses: [{ ...address, sl: 0, staticRate: 0 }] }, chain.pd())
     chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
 }
 
 test('a refused chain has the same message with and without a hook, and leaves no objects', async () => {
-  const base = await opened()
+  const base = await openDevice()
   const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
     const before = { ...base.core.counts }
     try {
@@ -94,36 +94,36 @@ test('a refused chain has the same message with and without a hook, and leaves n
     }
     return 'nothing'
   }
-  for (const [what, wrong] of Object.entries(refusedChains)) {
+  for (const [name, wrong] of Object.entries(refusedChains)) {
     const direct = refusalOf(wrong)
-    const { out, bytes } = observed(base, () => refusalOf(wrong))
-    assert.notEqual(direct, 'nothing', what)
-    assert.ok(bytes > 0, what)
-    assert.equal(direct, out, what)
+    const { out, bytes } = withHook(base, () => refusalOf(wrong))
+    assert.notEqual(direct, 'nothing', name)
+    assert.ok(bytes > 0, name)
+    assert.equal(direct, out, name)
   }
   await base.device.close()
 })
 
 test('a chain creates the same objects with and without a hook', async () => {
-  const base = await opened()
+  const base = await openDevice()
   const { device, pd, cq } = base
   const build = (): unknown =>
     device.chain(chain => {
       const qp = chain.rcQp(pd, { sendCq: cq })
-      return { qp: chain.call(RcQp, 'query', {}, qp), own: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), given: pd }
+      return { qp: chain.call(RcQp, 'query', {}, qp), uc: chain.ucQp(chain.pd(), { sendCq: chain.cq() }), passed: pd }
     })
-  const direct = build() as { own: { qpn: number }; given: object }
-  const { out, bytes } = observed(base, build)
+  const direct = build() as { uc: { qpn: number }; passed: object }
+  const { out, bytes } = withHook(base, build)
   assert.ok(bytes > 0)
   assert.deepEqual((out as { qp: object }).qp, (direct as unknown as { qp: object }).qp)
-  assert.equal(direct.given, pd)
-  assert.notEqual(direct.own.qpn, (out as typeof direct).own.qpn)
+  assert.equal(direct.passed, pd)
+  assert.notEqual(direct.uc.qpn, (out as typeof direct).uc.qpn)
   await device.close()
 })
 
-test('a chain returns an object that was passed to it unchanged', async () => {
-  const { device } = await opened()
-  const given = device.create(Pd)
-  assert.equal(device.chain(chain => ({ made: chain.pd(), given })).given, given as unknown)
+test('a chain returns an object that it has not created unchanged', async () => {
+  const { device } = await openDevice()
+  const existing = device.create(Pd)
+  assert.equal(device.chain(chain => ({ created: chain.pd(), existing })).existing, existing as unknown)
   await device.close()
 })

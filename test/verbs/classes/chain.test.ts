@@ -1,5 +1,5 @@
 /*
- * Chained set-up: one call creates many objects that refer to each other, all or none.
+ * Chains (R16) in the library: one call creates many objects that refer to each other, all or none.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,7 +8,7 @@ import { RdmaError } from '../../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, resourcesOn } from '../connections/endpoints.ts'
 
 eachCarrier(openTwo => {
-  test('one chain creates both queues, regions and queue pairs, which work', async () => {
+  test('one chain creates a PD, a CQ, a region, an SRQ and queue pairs, which work', async () => {
     const [one, two] = await openTwo()
     const buffer = new Uint8Array(64)
     const made = one.chain(chain => {
@@ -59,7 +59,7 @@ eachCarrier(openTwo => {
     const { code, call, class: cls, method, attribute } = error
     assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'maxSendWr'])
     assert.match(error.message, /entry 3 of a chain/)
-    // A message after a wait would be lost.
+    // Entries that an asynchronous function adds after an await would not be in the chain.
     assert.throws(
       () => one.chain(async chain => chain.cq()),
       (error: unknown) =>

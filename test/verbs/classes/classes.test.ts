@@ -1,6 +1,6 @@
 /*
- * The library's other classes: datagrams and groups, shared receive queues, windows, XRC, FLUSH and ATOMIC WRITE; and
- * methods that change existing objects.
+ * Further objects and operations of the library: datagrams and groups, SRQs, windows, FLUSH and ATOMIC WRITE, XRC,
+ * kinds of completion queues; and calls that change existing objects.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -121,15 +121,15 @@ eachCarrier(openTwo => {
   test('a window gives a peer access to a part of a region until it is invalidated', async () => {
     const { a, b } = await pair(openTwo)
     const window = b.pd.window()
-    const shown = b.qp.bind(window, { region: b.mr, offset: 100, length: 50, access: { remoteWrite: true } })
+    const remote = b.qp.bind(window, { region: b.mr, offset: 100, length: 50, access: { remoteWrite: true } })
     assert.equal(await line(b.cq), '0 BIND_MW')
-    assert.equal(window.query().rkey, shown.rkey)
-    a.qp.write(Uint8Array.of(1, 2), shown)
+    assert.equal(window.query().rkey, remote.rkey)
+    a.qp.write(Uint8Array.of(1, 2), remote)
     assert.equal(await line(a.cq), '0 RDMA_WRITE')
     assert.deepEqual([...b.buffer.subarray(99, 103)], [0, 1, 2, 0])
     b.qp.receive()
-    a.qp.send([], { invalidate: shown.rkey })
-    assert.equal((await next(b.cq)).invalidated, shown.rkey)
+    a.qp.send([], { invalidate: remote.rkey })
+    assert.equal((await next(b.cq)).invalidated, remote.rkey)
     await next(a.cq)
     const zero = { remoteRead: true, zeroBased: true }
     const again = b.qp.bind(window, { region: b.mr, offset: 8, access: zero })
@@ -139,8 +139,8 @@ eachCarrier(openTwo => {
     assert.equal(await line(b.cq), '0 LOCAL_INV')
     a.qp.read(a.mr.slice(0, 8), again, { id: 9 })
     assert.equal(await line(a.cq), '9 REM_ACCESS_ERR')
-    const fixed = b.pd.window(1)
-    assert.throws(() => b.qp.invalidate(fixed), /type 1/)
+    const typeOne = b.pd.window(1)
+    assert.throws(() => b.qp.invalidate(typeOne), /type 1/)
     window.close()
     await closeAll(a, b)
   })
@@ -182,7 +182,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('the endpoint of a datagram queue pair has the Q_Key of the device', async () => {
+  test('the endpoint of a datagram queue pair has the Q_Key that a query returns', async () => {
     const [one, two] = await openTwo()
     const { pd, cq } = resourcesOn(one)
     const chosen = pd.udQp({ sendCq: cq, active: { qkey: 7 } })
@@ -203,7 +203,7 @@ eachCarrier(openTwo => {
     await two.close()
   })
 
-  test('a counting queue is never full and wakes waiters when its count grows; thresholds work', async () => {
+  test('a counting queue is never full, and wakes waiters when its count has grown by the threshold', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const counting = b.device.cq({ kind: 'counting' })
@@ -237,7 +237,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('completions of a timestamping queue carry times in order', async () => {
+  test('completions of a queue of kind `timed` have increasing timestamps', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [resourcesOn(one), resourcesOn(two)]
     const cq = a.device.cq({ kind: 'timed', entries: 4 })

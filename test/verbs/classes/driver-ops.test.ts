@@ -26,7 +26,7 @@ import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
 import { createNetwork, type Device, type DriverDescriptor, open } from '../../../src/verbs/index.ts'
 import { isEmpty, startDaemon, suiteScope } from '../../system/programs.ts'
 
-const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
+const contextOptions = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }
 
 const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
@@ -50,15 +50,15 @@ const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
   return new TextDecoder().decode(memory.slice(at, at + header.length))
 }
 
-const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
+const testsOfCarrier = (openDevice: (name: string) => Promise<Device>): void => {
   test('an interface is opened by name, and its calls, memory and records work', async () => {
-    const device = await opened('ctx0')
+    const device = await openDevice('ctx0')
     assert.deepEqual(device.driverInterfaces(), Object.values(CtxInterface))
     assert.deepEqual([device.supports('rc_qp'), device.supports('ctx_context', 'send')], [false, true])
     {
       using ops = device.driverOps(CtxInterface.V2)
       assert.equal(ops.name, CtxInterface.V2)
-      ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
+      ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...contextOptions, handle: 0 }]))
       const info = ioctlOutput(ops, CtxIoctl.INFO, CtxInfo)
       assert.equal(info.eagerCount, 16)
       const memory = ops.map(info.bytes)
@@ -66,7 +66,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
       assert.equal(ops.poll(), undefined)
 
       // The peer: an object of the driver's private class, with its methods.
-      using sender = device.create(CtxContext, shape)
+      using sender = device.create(CtxContext, contextOptions)
       assert.equal(sender.made.info.jobKey, 7)
       sender.send({ to: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
       for await (const record of ops) {
@@ -77,7 +77,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
 
       // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that was
       // passed to it.
-      using receiver = device.create(CtxContext, shape)
+      using receiver = device.create(CtxContext, contextOptions)
       using peerOps = device.driverOps(CtxInterface.V1)
       peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
       assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
@@ -92,8 +92,8 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
     await device.close()
   })
 
-  test('an older interface is a fallback; the provider channel is opened; missing interfaces are refused', async () => {
-    const device = await opened('ctx0')
+  test('the first known interface is opened, without names the provider channel; unknown names are refused', async () => {
+    const device = await openDevice('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)
     const channel = device.driverOps()
@@ -114,7 +114,7 @@ const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
   })
 
   test('generic methods create and call objects of a private class, alone and in a chain', async () => {
-    const device = await opened('null0')
+    const device = await openDevice('null0')
     const pd = device.pd()
     const sink = device.create(Sink, { pd: pd.handle })
     sink.take({ data: new Uint8Array(100) })
@@ -142,7 +142,7 @@ describe('in this process', () => {
   const remove = network.addDevice(core => createNullDevice(core, 'null0'))
   testsOfCarrier(name => open({ network, device: name }))
 
-  test('two programs in one process share a soft device; an open device can be removed', async () => {
+  test('a soft device can be opened twice, and an open device can be removed', async () => {
     const one = await open({ network })
     const again = await open({ network, device: one.name })
     assert.equal(again.address, one.address)

@@ -1,8 +1,8 @@
 /*
- * R8 from the library: for every class and method of a device here the library has a method of its own, besides the
- * generic `device.create` and `device.call`. Each row runs it, and the test checks that it makes exactly that call on a
- * device that has the class; rows without a method give the reason. Calls that the soft device lacks are refused with
- * their names.
+ * R8 in the library: for every method of every class the library has a method of its own, besides the generic
+ * `device.create` and `device.call`. `rows` has a use of each, and the test checks that it makes the call on a device
+ * that has the class; where the library has no method of its own, the row is the reason. Calls that the soft device
+ * lacks are refused with their names.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -199,10 +199,10 @@ const qpClass = <N extends QpClassName>(name: N) =>
         affiliate(object, userHandle)
         const [sends, ring] = [ringIn(call, 9), ringIn(call, 7)]
         const table = rwqIndTable?.state as Qp['table']
-        const given = { sends, ring, sendCq: sendCq as CoreObject<Ring>, cq: recvCq as CoreObject<Ring>, table }
-        object.state = { ...given, state: QpState.values.RESET }
-        const own = table === undefined ? { recvQueue: mmapInfoOf(ring) } : {}
-        return { cap: { ...cap, maxInlineData: 128 }, qpNum: 100, sendQueue: mmapInfoOf(sends), ...own }
+        const queues = { sends, ring, sendCq: sendCq as CoreObject<Ring>, cq: recvCq as CoreObject<Ring>, table }
+        object.state = { ...queues, state: QpState.values.RESET }
+        const receiveQueue = table === undefined ? { recvQueue: mmapInfoOf(ring) } : {}
+        return { cap: { ...cap, maxInlineData: 128 }, qpNum: 100, sendQueue: mmapInfoOf(sends), ...receiveQueue }
       },
       query: (_call, { state: { state } }) => ({ ...zeros(Classes[name].methods.query.out), state }) as never,
       modify(_call, { state }, args) {
@@ -326,9 +326,9 @@ const others = [
     queue,
   ),
   driverClass<typeof dm, { length: bigint; alignment: number }>(dm, {
-    create(_call, object, given) {
-      if (given.length > 0x10000n) throw new CallError('ENOMEM', `dm.create: ${given.length} bytes, there are 65536`)
-      object.state = given
+    create(_call, object, args) {
+      if (args.length > 0x10000n) throw new CallError('ENOMEM', `dm.create: ${args.length} bytes, there are 65536`)
+      object.state = args
       return {}
     },
     query: (_call, { state }) => state,
@@ -345,8 +345,8 @@ const others = [
   driverClass(ah, { create: () => ({}), modify: () => ({}) }),
   /** Regions of any kind; their keys are not checked. */
   driverClass<typeof mr, { length: bigint; iova: bigint }>(mr, {
-    create(_call, object, given) {
-      object.state = given
+    create(_call, object, args) {
+      object.state = args
       return { lkey: 5, rkey: 6 }
     },
     query: (_call, { state: { length, iova } }) => ({ lkey: 5, rkey: 6, length, iova }),

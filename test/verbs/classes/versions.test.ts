@@ -1,6 +1,6 @@
 /*
- * R47: the library on devices of other releases. It uses the device's own description: what both have works, what one
- * of them lacks is refused with a message, with every carrier.
+ * The library on devices of other releases (R47). It uses the device's own description: methods and attributes that
+ * both have work, and those that one of them lacks are refused with a message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -70,8 +70,8 @@ const deviceOf = (classes: readonly ObjectClass[], omitted: readonly string[] = 
 }
 
 /** A device of the library whose calls reach a core device, and a function that closes both. */
-const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
-  const context = openContext(on as never, { opened: true })
+const library = (coreDevice: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
+  const context = openContext(coreDevice as never, { opened: true })
   const process_ = openProcess(process.pid)
   assert.ok(!(process_ instanceof SystemError))
   const space = createProcessSpace(process_, () => 0)
@@ -86,9 +86,9 @@ const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void
     assert.equal(readReply(buffer, writeCallReply(buffer, request, ret, [], reason), reply), undefined)
     return { reply, fds: [] }
   }
-  const send = createCalls({ ask }, 1, 3)
-  send.setDeviceClasses(declare(send(Interface, 'query', 0, {}).out as never))
-  const carrier = { remote: true, call: send, close() {}, targets: undefined } as unknown as Carrier
+  const call = createCalls({ ask }, 1, 3)
+  call.setDeviceClasses(declare(call(Interface, 'query', 0, {}).out as never))
+  const carrier = { remote: true, call, close() {}, targets: undefined } as unknown as Carrier
   const path = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 1024 }
   return {
     device: createDevice(carrier, 'test0', '127.0.0.1', path),
@@ -112,7 +112,7 @@ const refusal = (body: () => unknown): string => {
 
 const native = { skip: !hasNative() && 'koffi is missing' }
 
-test('an old library on a newer device uses what it knows', native, () => {
+test('an old library on a newer device uses the attributes that it knows', native, () => {
   const tint = method(Block.MANAGEMENT + 5, { in: {}, out: { tint: u32(64) } })
   const { create } = Pd.methods
   const newer = changed(Pd, {
