@@ -1,6 +1,6 @@
 /*
- * The result of every call of uverbs and rdma_cm on Linux's own rxe, recorded from Linux 6.12, and those that differ here:
- * test/fixtures/abi/every-call.txt and every-call.here.txt.
+ * The result of every call of uverbs and rdma_cm on Linux's own rxe, recorded from Linux 6.12, and those that differ
+ * here: test/fixtures/abi/every-call.txt and every-call.here.txt.
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
@@ -22,7 +22,7 @@ export const onLinux = linesOf('every-call.txt')
 export interface Departure {
   readonly why: string
   /** Lines of Linux, and the last word of the corresponding line here. */
-  readonly lines: readonly (readonly [linux: string, here: string])[]
+  readonly lines: readonly (readonly [linux: string, resultHere: string])[]
 }
 
 export const departures: readonly Departure[] = linesOf('every-call.here.txt')
@@ -34,8 +34,8 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
     return { why, lines: lines.map(line => line.split(' | ') as [string, string]) }
   })
 
-const here = new Map(departures.flatMap(({ lines }) => lines))
+const resultHere = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
 /** The expected result here. */
-export const expectedHere = onLinux.map(line => line.replace(lastWord, word => here.get(line) ?? word))
+export const expectedHere = onLinux.map(line => line.replace(lastWord, word => resultHere.get(line) ?? word))

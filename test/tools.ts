@@ -79,8 +79,8 @@ export const filesBelow = (folder: string): string[] =>
     .sort()
 
 /**
- * The program that the build has made of C sources (all files below their folder), if nothing has changed there since; a
- * path below build/.
+ * The program that the build has made of C sources (all files below their folder), if nothing has changed there since;
+ * a path below build/.
  */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)

@@ -60,7 +60,7 @@ export interface Guest {
   /** Sends a signal to the guest's processes of a program. */
   signal(scope: Scope, program: string, signal: 'STOP' | 'CONT'): Promise<unknown>
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
-  withItsLibraries(scope: Scope, program: string): readonly string[]
+  withGuestLibraries(scope: Scope, program: string): readonly string[]
   /**
    * The guest's IP accepts this group until the scope ends: its rxe does not join groups, and gets only packets that IP
    * accepts. Meanwhile the guest's packets to the group stay in the guest.
@@ -136,7 +136,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
         signal,
         `grep -lxs ${program} /proc/[0-9]*/comm | while IFS=/ read -r _ _ pid _; do kill -${signal} $pid; done`,
       ),
-    withItsLibraries(testScope, program) {
+    withGuestLibraries(testScope, program) {
       const folder = temporaryFolder(testScope)
       const packages = ['libc6', 'libibverbs1', 'ibverbs-providers', 'libnl-3-200', 'libnl-route-3-200']
       const { status, stderr } = spawnSync(script, ['unpack', folder, ...packages], { env, encoding: 'utf8' })

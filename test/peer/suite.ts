@@ -111,17 +111,17 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
 }
 
 /**
- * Runs one of our own programs at both ends; it stops itself after `limit` seconds. `itsLibraries`: with the guest's
- * libibverbs at both, where the host's is too old.
+ * Runs one of our own programs at both ends; it stops itself after `limit` seconds. `withGuestLibraries`: with the
+ * guest's libibverbs at both, where the host's is too old.
  */
 const runOwn = async (
   t: Scope,
   ends: Ends,
-  { name, limit, itsLibraries = false }: { name: string; limit: number; itsLibraries?: boolean },
+  { name, limit, withGuestLibraries = false }: { name: string; limit: number; withGuestLibraries?: boolean },
   ...args: string[]
 ): Promise<Pair> => {
   const program = ownProgram(name)
-  const here = itsLibraries ? ends.guest.withItsLibraries(t, program) : [program]
+  const here = withGuestLibraries ? ends.guest.withGuestLibraries(t, program) : [program]
   const programs = { here, there: await ends.guest.copy(t, program) }
   const pair = await runPair(t, ends, programs, '-g', ['-t', String(limit), ...args], limit + 10)
   assertGood(pair, ends.guestServes)
@@ -208,7 +208,9 @@ export interface PeerPlan {
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /** The guest's calls of uverbs and rdma_cm are those that test/system/suites/every-call.test.ts compares ours with. */
+  /**
+   * The guest's calls of uverbs and rdma_cm are those that test/system/suites/every-call.test.ts compares ours with.
+   */
   readonly recorded: boolean
 }
 
@@ -229,12 +231,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
 
     /**
      * Tests with a daemon; `counts` if all its packets are for queue pairs that accept them, and are therefore counted;
-     * a retransmission is answered with at most `again` packets.
+     * a retransmission is answered with at most `maxAnswers` packets.
      */
     const withDaemon = (
       name: string,
       version: Version,
-      { fault, counts = true, again = 1 }: { fault?: string; counts?: boolean; again?: number },
+      { fault, counts = true, maxAnswers = 1 }: { fault?: string; counts?: boolean; maxAnswers?: number },
       body: (
         test: (name: string, run: (t: TestContext, ends: Omit<Ends, 'guestServes'>) => Promise<void>) => void,
       ) => void,
@@ -268,7 +270,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           // A retransmission of the guest is answered again, possibly after the program has exited.
           const retries = later.retries - earlier.retries
           assert.ok(
-            missing >= 0 && missing <= retries * again,
+            missing >= 0 && missing <= retries * maxAnswers,
             `${missing} of ${sentPackets} packets were not accepted, ${retries} retries`,
           )
         })
@@ -327,7 +329,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       withDaemon(`FLUSH and ATOMIC WRITE over IPv${version}`, version, {}, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), async (t, ends) => {
-            const program = { name: 'persist', limit: 100, itsLibraries: true }
+            const program = { name: 'persist', limit: 100, withGuestLibraries: true }
             const { client } = await runOwn(t, { ...ends, guestServes }, program)
             assert.match(client.stdout, /each complete before its number\n.*beyond the region.*\n.*without that right/)
           })
@@ -363,26 +365,31 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     })
 
     for (const { version, bytes, percent } of plan.soaks)
-      withDaemon(`a soak over IPv${version}`, version, { fault: `drop=${percent / 100},seed=7`, again: 64 }, test => {
-        for (const guestServes of [true, false])
-          test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
-            await guest.lose(t, percent)
-            // Seven short timeouts may expire while the guest is not scheduled; long ones are waited for when a
-            // response is lost.
-            const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
-            const { client } = await runOwn(
-              t,
-              { ...ends, guestServes },
-              { name: 'soak', limit: 100 + bytes / 30_000 },
-              ...args,
-            )
-            assert.match(client.stdout, /every byte is right/)
-            await guest.lose(t, 0)
-            if (percent > 0) {
-              const { transport } = (await ends.daemon.stat()).devices[0]
-              assert.ok(transport.retransmissions > 0, 'packets were lost')
-            }
-          })
-      })
+      withDaemon(
+        `a soak over IPv${version}`,
+        version,
+        { fault: `drop=${percent / 100},seed=7`, maxAnswers: 64 },
+        test => {
+          for (const guestServes of [true, false])
+            test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
+              await guest.lose(t, percent)
+              // Seven short timeouts may expire while the guest is not scheduled; long ones are waited for when a
+              // response is lost.
+              const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
+              const { client } = await runOwn(
+                t,
+                { ...ends, guestServes },
+                { name: 'soak', limit: 100 + bytes / 30_000 },
+                ...args,
+              )
+              assert.match(client.stdout, /every byte is right/)
+              await guest.lose(t, 0)
+              if (percent > 0) {
+                const { transport } = (await ends.daemon.stat()).devices[0]
+                assert.ok(transport.retransmissions > 0, 'packets were lost')
+              }
+            })
+        },
+      )
   })
 }

@@ -6,9 +6,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { replay } from './replay.ts'
 
-for (const by of ['linux', 'object'] as const)
-  test(`objects.abilog: core and rxe answer as Linux did, ${by} dialect`, () => {
-    const { calls, refused, skipped } = replay('objects.abilog', 2, by, {
+for (const dialect of ['linux', 'object'] as const)
+  test(`objects.abilog: core and rxe answer as Linux did, ${dialect} dialect`, () => {
+    const { calls, refused, skipped } = replay('objects.abilog', 2, dialect, {
       skip: true,
       // Linux accepts a path MTU beyond the interface's, we refuse it.
       pathMtu: 4096,

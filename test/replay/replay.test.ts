@@ -6,16 +6,16 @@ import { test } from 'node:test'
 import { PROGRAM_LOGS } from '../uapi/abilog.ts'
 import { replay } from './replay.ts'
 
-for (const by of ['linux', 'object'] as const) {
-  const way = by === 'linux' ? '' : ' through the object dialect'
+for (const dialect of ['linux', 'object'] as const) {
+  const suffix = dialect === 'linux' ? '' : ' through the object dialect'
   for (const name of PROGRAM_LOGS)
-    test(`${name}: core and rxe answer as Linux did${way}`, () => {
-      const { calls } = replay(name, name.includes('server') ? 3 : 2, by)
+    test(`${name}: core and rxe answer as Linux did${suffix}`, () => {
+      const { calls } = replay(name, name.includes('server') ? 3 : 2, dialect)
       assert.ok(calls >= 15, `${calls} calls`)
     })
 
-  test(`raw.abilog: core and rxe answer hand-made calls as Linux did${way}`, () => {
-    const { calls, refused } = replay('raw.abilog', 2, by)
+  test(`raw.abilog: core and rxe answer hand-made calls as Linux did${suffix}`, () => {
+    const { calls, refused } = replay('raw.abilog', 2, dialect)
     assert.equal(calls, 70)
     assert.ok(refused > 40, `${refused} refused`)
   })

@@ -55,10 +55,10 @@ const machine = (last: 2 | 3) => {
 /** The program's memory for registration: everything is mapped except the first pages. */
 const space: AddressSpace = {
   check: (hi, lo, length) => length === 0 || hi > 0 || lo >= 0x100000,
-  read: () => 14,
-  write: () => 14,
-  compareSwap: () => 14,
-  fetchAdd: () => 14,
+  read: () => Errno.EFAULT,
+  write: () => Errno.EFAULT,
+  compareSwap: () => Errno.EFAULT,
+  fetchAdd: () => Errno.EFAULT,
 }
 
 /** Response bytes that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
@@ -114,7 +114,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
  * Device attributes that differ: XRC, which rxe lacks, FLUSH and ATOMIC WRITE, which the recorded kernel did not have
  * yet, and the limits max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports values that exceed memory.
  */
-const NEWER: Chosen = [1, RESPONSE].flatMap(where => [
+const DEVICE_QUERY_CHOSEN: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const,
   [where, 62, 63] as const,
   [where, 72, 76] as const,
@@ -173,10 +173,10 @@ const NO_METHOD: readonly number[] = [Errno.EOPNOTSUPP, Errno.EPROTONOSUPPORT]
 const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
   if (logged.errno !== 0) return undefined
   if (logged.kind === 'write') return undefined
-  const made = logged.attributes.find(
+  const created = logged.attributes.find(
     ({ id, length, dataAfter }) => id === 0 && length === 0 && dataAfter !== undefined,
   )
-  if (made !== undefined && logged.object !== 16) return Number(made.dataAfter)
+  if (created !== undefined && logged.object !== 16) return Number(created.dataAfter)
   const command = logged.object === 0 && logged.method === 0 ? Number(logged.attributes[0].data) : -1
   const out = logged.attributes.find(({ id }) => id === 1)
   const bytes = out?.after ?? out?.before
@@ -218,13 +218,13 @@ const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer =>
 }
 
 /**
- * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `by`
+ * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `dialect`
  * object: every call reaches core as a message of the object dialect.
  */
 export const replay = (
   name: string,
   last: 2 | 3,
-  by: 'linux' | 'object' = 'linux',
+  dialect: 'linux' | 'object' = 'linux',
   differences: Differences = {},
 ): Replayed => {
   const core = createCore()
@@ -266,19 +266,19 @@ export const replay = (
   const compare = (logged: LoggedIoctl | LoggedWrite): void => {
     const where = `${name}:${logged.line}`
     assert.ok(context)
-    const made = differences.skip ? createdHandle(logged) : undefined
-    if (made !== undefined) prepare(context, made)
+    const handle = differences.skip ? createdHandle(logged) : undefined
+    if (handle !== undefined) prepare(context, handle)
     memory = memoryBefore(logged)
     let method = ''
-    const dialect = (view: CallerView): Decoded | Answer => {
+    const decode = (view: CallerView): Decoded | Answer => {
       const decoded =
         logged.kind === 'ioctl'
           ? decodeIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
           : decodeWrite(view, MESSAGE_AT, logged.data.length)
       if (!isAnswer(decoded)) method = `${decoded.call.class.name}.${decoded.call.methodName}`
-      return by === 'linux' || isAnswer(decoded) ? decoded : viaObjectDialect(view, decoded)
+      return dialect === 'linux' || isAnswer(decoded) ? decoded : viaObjectDialect(view, decoded)
     }
-    const answer = dispatch(context, dialect, [], caller) as Answer
+    const answer = dispatch(context, decode, [], caller) as Answer
     if (isQueryContext(logged)) {
       assert.equal(answer.ret, 0, `${where} ${method}: ${answer.reason ?? ''}`)
       return
@@ -307,7 +307,7 @@ export const replay = (
     }
     const own = differences.chosen?.[method]
     const chosen = [
-      ...(method === 'device.query' && logged.errno === 0 ? NEWER : (CHOSEN[method] ?? [])),
+      ...(method === 'device.query' && logged.errno === 0 ? DEVICE_QUERY_CHOSEN : (CHOSEN[method] ?? [])),
       ...(own?.step.test(logged.step) ? own.bytes : []),
     ]
     if (logged.kind === 'write') {
@@ -326,10 +326,14 @@ export const replay = (
       // A larger attribute at the same address contains it.
       if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
         continue
-      const now = memory.copyIn(data, before.length)
+      const actual = memory.copyIn(data, before.length)
       const recorded = after ?? before
-      assert.equal(mask(now, chosen, id), mask(recorded, chosen, id), `${where} ${method}: memory of attribute ${id}`)
-      if (method === 'mr.create' && id === 1) sameKeys(now, recorded, where)
+      assert.equal(
+        mask(actual, chosen, id),
+        mask(recorded, chosen, id),
+        `${where} ${method}: memory of attribute ${id}`,
+      )
+      if (method === 'mr.create' && id === 1) sameKeys(actual, recorded, where)
     }
   }
 
@@ -369,12 +373,12 @@ export const replay = (
 }
 
 /** The keys correspond, though their numbers differ. */
-const sameKeys = (now: Uint8Array, recorded: Uint8Array, where: string): void => {
+const sameKeys = (actual: Uint8Array, recorded: Uint8Array, where: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)
     const lkey = view.getUint32(4, true)
     const rkey = view.getUint32(8, true)
     return `${lkey !== 0} ${rkey === 0 ? 'none' : rkey === lkey}`
   }
-  assert.equal(shape(now), shape(recorded), `${where}: keys`)
+  assert.equal(shape(actual), shape(recorded), `${where}: keys`)
 }
