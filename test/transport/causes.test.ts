@@ -1,6 +1,6 @@
 /*
- * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/check/causes.ts). node.ts
- * checks in every engine test that the table lists the failure's cause.
+ * Each failure of the engine has a cause: a sentence, and a number in the completion's vendor_err
+ * (spec/check/causes.ts). node.ts checks in every engine test that the table lists the failure's cause.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

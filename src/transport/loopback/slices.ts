@@ -241,9 +241,9 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const peerBase = s.peerRow * QP.WORDS
   if (inPart === 0 && !beginReadPart(s, peer, row, request, done, partEnd))
     return onSliceReceived(s, row, request, packets, 0, 0, false, now)
-  const why = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
-  if (why !== DmaResult.OK) {
-    const syndrome = why === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
+  const result = bytes === 0 ? DmaResult.OK : locateRemote(s, peer, request, done * mtu, bytes)
+  if (result !== DmaResult.OK) {
+    const syndrome = result === DmaResult.NO_REGION ? NakSyndrome.REMOTE_ACCESS : NakSyndrome.REMOTE_OPERATION
     nakAt(peer, s.peerRow, peer.rows[peerBase + QP.RESP_EPSN], syndrome, takeCause(peer))
     return onSliceReceived(s, row, request, packets, 0, 0, false, now)
   }
@@ -256,8 +256,8 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
     setPayload(s, s.result.arena, s.result.at, bytes)
-    const moved = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
-    if (moved !== DmaResult.OK) return failLocalAccess(s, row, request)
+    const written = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, p[wr + Send.SGES], done * mtu, true)
+    if (written !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceReceived(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
@@ -346,8 +346,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
     view.setUint32(staging, peer.pool[resource + RES.DATA_LO], true)
     view.setUint32(staging + 4, peer.pool[resource + RES.DATA_HI], true)
     setPayload(s, arena, staging, 8)
-    const why = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, true)
-    if (why !== DmaResult.OK) return failLocalAccess(s, row, request)
+    const result = scatter(s, row, DmaKind.READ_RESPONSE, wr + Send.SGE, s.pool[wr + Send.SGES], 0, true)
+    if (result !== DmaResult.OK) return failLocalAccess(s, row, request)
   }
   return onSliceReceived(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
 }

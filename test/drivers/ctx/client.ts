@@ -21,6 +21,8 @@ import {
   CTX_HEADER_BYTES,
   CtxHeader,
   CtxInfo,
+  CtxIoctl,
+  CtxKind,
   CtxRecord,
   CtxSend,
   CtxWord,
@@ -70,9 +72,9 @@ export const receive = (mapped: Mapped) => {
   const { chunk, info } = mapped
   const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
   if (consumed === getWord(mapped, CtxWord.HEADER_PRODUCER)) return undefined
-  const place = chunk.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
-  const header = read(CtxHeader, chunk.bytes, place)
-  const isEager = header.kind === 1
+  const headerAt = chunk.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
+  const header = read(CtxHeader, chunk.bytes, headerAt)
+  const isEager = header.kind === CtxKind.values.EAGER
   const at = chunk.at + (isEager ? info.eagerAt : info.expectedAt)
   const start = at + header.slot * (isEager ? info.eagerBytes : info.expectedBytes)
   const data = chunk.bytes.slice(start, start + header.length)
@@ -114,7 +116,7 @@ export const openClient = (core: Core, device: string, name: string): Client => 
     ioctl,
     map() {
       const chunk = opsMap(fd, caller, 0, 4096, true)
-      return { chunk, info: read(CtxInfo, ioctl(0x8038c702)) }
+      return { chunk, info: read(CtxInfo, ioctl(CtxIoctl.INFO)) }
     },
     send(to, tag, data, slot, offset = 0) {
       const flags = slot === undefined ? 0 : CTX_EXPECTED

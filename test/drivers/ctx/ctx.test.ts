@@ -20,6 +20,7 @@ import {
   CtxExpect,
   CtxInterface,
   CtxIoctl,
+  CtxKind,
   CtxStatistics,
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
@@ -30,6 +31,7 @@ import { flatCaller, openClient, read, receive, setWord } from './client.ts'
 
 const SHAPE = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 4096, jobKey: 7 }
 const assignment = (shape: Partial<typeof SHAPE> = {}) => encodeRecords(CtxAssign, [{ ...SHAPE, ...shape, handle: 0 }])
+const { EAGER, EXPECTED } = CtxKind.values
 const word = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
 
@@ -51,7 +53,7 @@ test('eager messages move between two contexts, in order, through shared memory 
   assert.equal(a.send(b.mapped.info.number, 5n, bytes(64)), 24 + 64)
   a.send(b.mapped.info.number, 6n, bytes(3, 9))
   const first = receive(b.mapped)
-  assert.deepEqual([first?.kind, first?.source, first?.tag, first?.slot], [1, a.mapped.info.number, 5n, 0])
+  assert.deepEqual([first?.kind, first?.source, first?.tag, first?.slot], [EAGER, a.mapped.info.number, 5n, 0])
   assert.deepEqual(first?.data, bytes(64))
   assert.deepEqual(receive(b.mapped)?.data, bytes(3, 9))
   assert.equal(receive(b.mapped), undefined)
@@ -70,7 +72,7 @@ test('an expected message arrives in fragments at its announced address, with on
   assert.equal(receive(b.mapped), undefined)
   a.send(number, 8n, whole.subarray(0, 1000), 1, 0)
   const message = receive(b.mapped)
-  assert.deepEqual([message?.kind, message?.slot, message?.length], [2, 1, 4000])
+  assert.deepEqual([message?.kind, message?.slot, message?.length], [EXPECTED, 1, 4000])
   assert.deepEqual(message?.data, whole)
   assert.equal(
     errnoOf(() => a.send(number, 8n, bytes(1), 1)),

@@ -45,7 +45,7 @@ const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => 
   return {
     live,
     allocate(bytes) {
-      if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test has no room for ${bytes} bytes`)
+      if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test does not allocate ${bytes} bytes`)
       const chunk = plain.allocate(bytes)
       live.add(chunk)
       return chunk

@@ -11,7 +11,10 @@ import { GsiQp } from '../../../src/spec/classes/qp/gsi_qp.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { UdQp } from '../../../src/spec/classes/qp/ud_qp.ts'
+import { AddressVector } from '../../../src/spec/drivers/rxe-rings.ts'
 import { MULTICAST_QPN } from '../../../src/spec/wire/headers.ts'
+import { GSI_QKEY, GSI_QPN } from '../../../src/spec/wire/mad.ts'
+import { WcStatus } from '../../../src/spec/work.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
 import { parseFrame } from '../../../src/wire/frame.ts'
 import {
@@ -34,6 +37,7 @@ import {
 import { pattern, sgeOf } from './pair.ts'
 import { type Mapped, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
+const { SUCCESS, LOC_QP_OP_ERR, WR_FLUSH_ERR } = WcStatus.values
 const QKEY = 0x1234
 const GROUP = ipv4(239, 77, 0, 9)
 type DatagramClass = typeof UdQp | typeof GsiQp
@@ -79,6 +83,14 @@ const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, more = {}): { ha
   const args = { pd, address: path(dgid, more), userHandle: 0n }
   const { object, out } = invokeNow(context, Ah, 'create', 0, args, caller)
   return { handle: object!, number: (out as unknown as { number: number }).number }
+}
+/** An address vector in a WQE: port 1, and the sender's GID 1. */
+const vectorTo = (gid: Uint8Array): Uint8Array => {
+  const vector = new Uint8Array(AddressVector.BYTES)
+  vector[AddressVector.PORT] = 1
+  vector.set(gid, AddressVector.DGID)
+  vector[AddressVector.SGID_INDEX] = 1
+  return vector
 }
 const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
 const receives = ({ receive, mr }: Peer, count = 3): void => {
@@ -211,7 +223,7 @@ describe('address handles', () => {
     invokeNow(a.p.context, Ah, 'destroy', one.handle, {}, a.p.caller)
     sendTo(a, b.qpn, one.number)
     m.settle()
-    assert.deepEqual(polled(a), [[1, 2, 0, 0]])
+    assert.deepEqual(polled(a), [[1, LOC_QP_OP_ERR, 0, 0]])
     assert.equal(invokeNow(a.p.context, UdQp, 'query', a.handle, {}, a.p.caller).out.state, Qps.SQE)
   })
   it('of another protection domain are refused', () => {
@@ -219,7 +231,7 @@ describe('address handles', () => {
     const other = program(m, 0)
     sendTo(a, b.qpn, ah(other, gidOf(b)).number)
     m.settle()
-    assert.deepEqual(polled(a), [[1, 2, 0, 0]])
+    assert.deepEqual(polled(a), [[1, LOC_QP_OP_ERR, 0, 0]])
   })
   it('are refused where Linux refuses them', () => {
     const { a } = pair()
@@ -254,30 +266,23 @@ describe('address handles', () => {
   it('may be given as whole address vectors in the request, as older providers do', () => {
     const { m, a, b } = pair()
     receives(b)
-    const vector = new Uint8Array(88)
-    vector[0] = 1
-    vector.set(gidOf(b), 8)
-    vector[28] = 1
-    const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector }
+    const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector: vectorTo(gidOf(b)) }
     for (let i = 0; i < 2; i++) postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to })
     m.settle()
     assert.equal(polled(b).length, 2)
-    postSend(a.send, { opcode: Wr.SEND, to: { ...to, vector: new Uint8Array(88) } })
+    postSend(a.send, { opcode: Wr.SEND, to: { ...to, vector: new Uint8Array(AddressVector.BYTES) } })
     m.settle()
     assert.deepEqual(
       polled(a).map(([, status]) => status),
-      [0, 0, 2],
+      [SUCCESS, SUCCESS, LOC_QP_OP_ERR],
     )
   })
   it('and their queue pairs leave nothing behind', () => {
     const { m, a, b } = pair()
     ah(a.p, gidOf(b))
     for (let i = 0; i < 100; i++) {
-      const vector = new Uint8Array(88)
-      vector[0] = 1
-      vector.set(ipv4(10, 0, 1, i), 8)
-      vector[28] = 1
-      postSend(a.send, { opcode: Wr.SEND, to: { qpn: 1, qkey: QKEY, ah: 0, vector } })
+      const to = { qpn: GSI_QPN, qkey: QKEY, ah: 0, vector: vectorTo(ipv4(10, 0, 1, i)) }
+      postSend(a.send, { opcode: Wr.SEND, to })
       m.settle()
     }
     invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
@@ -289,13 +294,6 @@ describe('address handles', () => {
 
 describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
-  const vectorTo = (gid: Uint8Array): Uint8Array => {
-    const vector = new Uint8Array(88)
-    vector[0] = 1
-    vector.set(gid, 8)
-    vector[28] = 1
-    return vector
-  }
   /** `a` has posted more datagrams to `b` than it sends in one pacing interval. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
@@ -320,9 +318,9 @@ describe('the path of a datagram that waits in the send queue', () => {
       ah(a.p, gidOf(c))
       settleAll(m)
       const sent = statuses(a)
-      const good = sent.lastIndexOf(0) + 1
+      const good = sent.lastIndexOf(SUCCESS) + 1
       assert.ok(good > 1 && good < 12, `${good} WQEs were fetched before the handle was destroyed`)
-      assert.deepEqual(sent.slice(good), [2, ...new Array(11 - good).fill(5)])
+      assert.deepEqual(sent.slice(good), [LOC_QP_OP_ERR, ...new Array(11 - good).fill(WR_FLUSH_ERR)])
       assert.equal(statuses(b).length, good)
       assert.deepEqual(statuses(c), [])
       for (const { p } of [a, b, c]) closeContext(p.context)
@@ -333,7 +331,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     const { m, a, b, c, handle } = waiting()
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(c)) }, a.p.caller)
     settleAll(m)
-    assert.deepEqual(statuses(a), new Array(12).fill(0))
+    assert.deepEqual(statuses(a), new Array(12).fill(SUCCESS))
     const there = statuses(b).length
     assert.ok(there > 1 && there < 12)
     assert.equal(c.qpn, b.qpn, 'QP numbers are per device')
@@ -384,7 +382,7 @@ describe('a multicast group', () => {
     const outside = peer(m, 1)
     for (const one of [a, b, c, outside]) receives(one)
     for (const one of [a, b, c]) assert.equal(attach(one), 'ok')
-    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number)
+    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(a), [
       [1, 0, 64, 0],
@@ -394,7 +392,7 @@ describe('a multicast group', () => {
     assert.deepEqual(polled(outside), [])
     assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the header has the group as its destination')
     assert.equal(detach(b), 'ok')
-    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number)
+    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(b), [])
     assert.deepEqual(polled(c), [[101, 0, 104, a.qpn]])
@@ -412,7 +410,7 @@ describe('a multicast group', () => {
     const gid = Uint8Array.of(0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77, 9)
     receives(b)
     assert.equal(attach(b, gid), 'ok')
-    sendTo(a, 0xff_ffff, ah(a.p, gid, { sgidIndex: 2 }).number)
+    sendTo(a, MULTICAST_QPN, ah(a.p, gid, { sgidIndex: 2 }).number)
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
@@ -420,7 +418,7 @@ describe('a multicast group', () => {
     const { m, a, b } = pair()
     receives(b)
     attach(b)
-    sendTo(a, 0xff_ffff, ah(a.p, GROUP).number, 64, 5)
+    sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number, 64, 5)
     m.settle()
     assert.deepEqual(polled(b), [])
   })
@@ -474,12 +472,12 @@ describe('the queue pair of the general services', () => {
   it('is number 1 and has the well-known Q_Key', () => {
     const m = machine()
     const [a, b] = [gsi(m, 0), gsi(m, 1)]
-    assert.equal(a.qpn, 1)
+    assert.equal(a.qpn, GSI_QPN)
     receives(b)
-    sendTo(a, 1, ah(a.p, gidOf(b)).number, 256, 0x8001_0000)
+    sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, 256, GSI_QKEY)
     m.settle()
-    assert.deepEqual(polled(b), [[100, 0, 296, 1]])
-    assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, 0x8001_0000)
+    assert.deepEqual(polled(b), [[100, SUCCESS, 296, GSI_QPN]])
+    assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, GSI_QKEY)
   })
   it('exists once per port, and programs cannot create it', () => {
     const m = machine(1)
@@ -493,6 +491,6 @@ describe('the queue pair of the general services', () => {
       'EINVAL',
     )
     invokeNow(first.p.context, GsiQp, 'destroy', first.handle, {}, first.p.caller)
-    assert.equal(gsi(m, 0).qpn, 1)
+    assert.equal(gsi(m, 0).qpn, GSI_QPN)
   })
 })

@@ -17,7 +17,8 @@ import { postReceive, postSend, Wr } from './provider.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = WcStatus.values
 const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
-const ACCESS = 0xf | AccessFlags.values.MW_BIND
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
+const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 
 /** Binds the first 64 bytes of a region. */
 const bindAll = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({

@@ -10,7 +10,7 @@ import { invokeNow } from '../../../src/core/index.ts'
 import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
-import { WrOpcode } from '../../../src/spec/work.ts'
+import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
 import { type Kind, play, type Request, type Script, type Step } from './loopback-script.ts'
 import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
 import { completions, pattern, sgeOf } from './pair.ts'
@@ -35,7 +35,7 @@ type Posted = Extract<Step, { do: 'send' }>
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
 /**
- * A wrong local key of a READ is found when the response is placed: how much was sent until then depends on timing
+ * A wrong local key of a READ is found when the response is written: how much was sent until then depends on timing
  * (response-keys.test.ts covers these).
  */
 const comparable = (one: Request): Request =>
@@ -188,10 +188,10 @@ it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
   }
   const direct = play(script, 'direct')
   assert.deepEqual(direct.seen, play(script, 'packets').seen)
-  assert.ok(direct.seen[0][0].sends.some(([, status]) => status === 9))
+  assert.ok(direct.seen[0][0].sends.some(([, status]) => status === WcStatus.values.REM_INV_REQ_ERR))
 })
 
-it('a READ whose last responses come in a later turn is counted once, with all its bytes', () => {
+it('a READ whose last responses come in a later poll is counted once, with all its bytes', () => {
   const counted = (path: Path, packets: number) => {
     const m = machine(2, '', path)
     const [a, b] = [0, 1].map(device => {

@@ -8,7 +8,7 @@ import { Mw } from '../../../src/spec/classes/mw.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { UcQp } from '../../../src/spec/classes/qp/uc_qp.ts'
 import { RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
-import { MwType } from '../../../src/spec/enums.ts'
+import { AccessFlags, MwType, QpState } from '../../../src/spec/enums.ts'
 import { WcOpcode, WrOpcode } from '../../../src/spec/work.ts'
 import {
   cap,
@@ -30,6 +30,8 @@ import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, 
 
 const wr = WrOpcode.values
 const { RECV } = WcOpcode.values
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL } = AccessFlags.values
+const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
 export type Kind = 'RC' | 'UC' | 'XRC' | 'SRQ'
 
 /**
@@ -123,7 +125,7 @@ const side = (m: Machine, kind: Kind, device: number, first: boolean): Side => {
   const p = program(m, device)
   const sendCq = makeCq(p, 255)
   const receiveCq = makeCq(p, 255)
-  const mr = register(p, BYTES, 0x11f)
+  const mr = register(p, BYTES, ACCESS | MW_BIND)
   pattern(mr.bytes.subarray(SOURCE, AREA), first ? 3 : 5)
   const window = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out.rkey
   const base = { p, sendCq, receiveCq, mr, window, posted: 0, srqn: 0 }
@@ -153,7 +155,7 @@ const connect = (script: Script, sides: readonly [Side, Side]): void => {
   const { kind, mtu, rnrRetry, maxRdAtomic, readResources } = script
   if (kind === 'XRC') {
     const as = (one: Side) => ({ program: one.p, handle: one.handle, qpn: one.qpn })
-    joinXrc({ ...as(sides[0]), cap: cap(), send: sides[0].send!, receive: sides[0].send! }, as(sides[1]), 0x10f)
+    joinXrc({ ...as(sides[0]), cap: cap(), send: sides[0].send!, receive: sides[0].send! }, as(sides[1]), ACCESS)
     return
   }
   const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
@@ -161,8 +163,8 @@ const connect = (script: Script, sides: readonly [Side, Side]): void => {
     const peer = sides[1 - i]
     const { maxDestRdAtomic, minRnrTimer, ...bare } = toRtr(peer.qpn, gid(peer.p), { pathMtu: mtu })
     const rtr = kind === 'UC' ? bare : { ...bare, maxDestRdAtomic: readResources, minRnrTimer: 2 + i }
-    const rts = kind === 'UC' ? { state: 3, sqPsn: 100 } : toRts({ rnrRetry, maxRdAtomic })
-    const access = kind === 'UC' ? 3 : 0x10f
+    const rts = kind === 'UC' ? { state: QpState.values.RTS, sqPsn: 100 } : toRts({ rnrRetry, maxRdAtomic })
+    const access = kind === 'UC' ? LOCAL_WRITE | REMOTE_WRITE : ACCESS
     for (const change of [toInit({ accessFlags: access }), rtr, rts])
       invokeNow(one.p.context, one.cls!, 'modify', one.handle, change, one.p.caller)
   }
@@ -236,7 +238,7 @@ const postWithoutData = (one: Side, peer: Side, r: Request): void => {
     view.setUint32(at + SendWqe.MW_LKEY, one.mr.lkey, true)
     view.setUint32(at + SendWqe.MW_KEY, one.window, true)
     view.setUint32(at + SendWqe.MW_NEW_KEY, one.window, true)
-    view.setUint32(at + SendWqe.MW_ACCESS, 2, true)
+    view.setUint32(at + SendWqe.MW_ACCESS, REMOTE_WRITE, true)
   }
   ring.producer = (ring.producer + 1) & ring.mask
 }
@@ -256,9 +258,9 @@ const RNR_STEP = 10
  * Posts of each side are at different times, because it is not specified which of two timers with the same expiry acts
  * first. So it is also unspecified which of two failing queue pairs retransmits once more.
  */
-const waitForTurn = (m: Machine, side: number): void => {
-  const turn = (side * RNR_STEP) / 2
-  wait(m, (RNR_STEP + turn - (m.now % RNR_STEP)) % RNR_STEP)
+const waitForTimeOf = (m: Machine, side: number): void => {
+  const time = (side * RNR_STEP) / 2
+  wait(m, (RNR_STEP + time - (m.now % RNR_STEP)) % RNR_STEP)
 }
 
 const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
@@ -276,7 +278,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
     return
   }
   if (one.send === undefined) return
-  waitForTurn(m, step.side)
+  waitForTimeOf(m, step.side)
   for (const request of step.requests) {
     if (((one.send.producer + 1) & one.send.mask) === one.send.consumer) break
     // a local operation may run before earlier requests are acknowledged: here it waits for them

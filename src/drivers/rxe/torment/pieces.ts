@@ -5,7 +5,7 @@
  * The pieces of a queue pair are in memory before the program may rely on them: before the queue pair's READs, atomics,
  * FLUSHes and ATOMIC WRITEs are executed at the responder (`resolve`, `completeWrites`), before its completions and
  * those of its peer (`readyAt`), before a later payload for the same bytes is written, and before a key changes
- * (`placeAll`). The key is checked again for each piece, so a deregistered region is never written. A payload whose
+ * (`writeAll`). The key is checked again for each piece, so a deregistered region is never written. A payload whose
  * memory cannot be written is passed on immediately, so that the engine gets the error.
  */
 import { addressHi, addressLo, type MemoryTable } from '../../../core/memory/region-table.ts'
@@ -49,7 +49,7 @@ export interface Pieces {
   poll(now: number): boolean
   nextTimeout(): number
   /** Writes all pieces. */
-  placeAll(): void
+  writeAll(): void
 }
 
 /** `scratch`: memory from which the address spaces of `table` can write. */
@@ -69,7 +69,8 @@ export const createPieces = (
   /** The arguments of the last `resolve`, which a write follows immediately. */
   const last = { pd: 0, key: 0, access: 0, qp: 0 }
 
-  const place = ({ pd, key, access, qp, hi, lo, begin, bytes }: Piece): void => {
+  /** Writes a piece, if its key still permits it. */
+  const writePiece = ({ pd, key, access, qp, hi, lo, begin, bytes }: Piece): void => {
     held -= bytes.length
     for (let done = 0; done < bytes.length; ) {
       const size = Math.min(bytes.length - done, scratch.bytes.length)
@@ -85,22 +86,22 @@ export const createPieces = (
   }
 
   /** Writes those pieces of a queue pair for which `isIncluded` is true; true if there were any. */
-  const placeIf = (qp: number, isIncluded: (piece: Piece) => boolean): boolean => {
+  const writeIf = (qp: number, isIncluded: (piece: Piece) => boolean): boolean => {
     const pieces = waiting.get(qp)
     if (pieces === undefined) return false
     const kept = pieces.filter(piece => !isIncluded(piece))
     if (kept.length === pieces.length) return false
     if (kept.length === 0) waiting.delete(qp)
     else waiting.set(qp, kept)
-    for (const piece of pieces) if (isIncluded(piece)) place(piece)
+    for (const piece of pieces) if (isIncluded(piece)) writePiece(piece)
     return true
   }
   const everyPiece = (): boolean => true
   /** Writes all pieces of a queue pair. */
   const completeWrites = (qp: number): void => {
-    placeIf(qp, everyPiece)
+    writeIf(qp, everyPiece)
   }
-  const placeAll = (): void => {
+  const writeAll = (): void => {
     for (const qp of [...waiting.keys()]) completeWrites(qp)
     next = Number.POSITIVE_INFINITY
   }
@@ -135,7 +136,7 @@ export const createPieces = (
     const spaceHi = addressHi(table, region, hi, lo)
     const spaceLo = addressLo(table, region, lo)
     const start = spaceHi * TWO_32 + spaceLo
-    placeIf(
+    writeIf(
       qp,
       piece => piece.space === space && piece.start < start + total && start < piece.start + piece.bytes.length,
     )
@@ -146,7 +147,7 @@ export const createPieces = (
       sequence.acts() &&
       Number.isSafeInteger(start) &&
       table.spaces[space]?.check(spaceHi, spaceLo, total, true) === true
-    // again, because `placeIf` may have resolved other keys since the engine resolved this one
+    // again, because `writeIf` may have resolved other keys since the engine resolved this one
     inner.resolve(pd, key, hi, lo, total, access, qp)
     if (!mayHold) return inner.write(region, hi, lo, from, at, chunk, stride, total)
     const bytes = new Uint8Array(total)
@@ -174,7 +175,7 @@ export const createPieces = (
       }
       held += piece.bytes.length
       texts.push(`${begin}–${ends[i] - 1}${wait === 0 ? '' : ` after ${wait} µs`}`)
-      if (wait === 0) place(piece)
+      if (wait === 0) writePiece(piece)
       else {
         const pieces = waiting.get(qp)
         if (pieces === undefined) waiting.set(qp, [piece])
@@ -187,7 +188,7 @@ export const createPieces = (
       device,
       () => `${total} bytes for QP 0x${qp.toString(16)} at 0x${start.toString(16)} arrive as ${texts.join(', ')}`,
     )
-    if (held > MAX_HELD) placeAll()
+    if (held > MAX_HELD) writeAll()
     return 0
   }
 
@@ -206,11 +207,11 @@ export const createPieces = (
     write,
     completeWrites,
     bindWindow(pd, qp, words, at) {
-      placeAll()
+      writeAll()
       return inner.bindWindow(pd, qp, words, at)
     },
     invalidate(pd, qp, key) {
-      placeAll()
+      writeAll()
       return inner.invalidate(pd, qp, key)
     },
   }
@@ -219,15 +220,15 @@ export const createPieces = (
     readyAt: qp => waiting.get(qp)?.reduce((latest, { due }) => Math.max(latest, due), 0) ?? 0,
     poll(time) {
       if (time < next) return false
-      let placed = false
+      let hasWritten = false
       next = Number.POSITIVE_INFINITY
       for (const qp of [...waiting.keys()]) {
-        placed = placeIf(qp, ({ due }) => due <= time) || placed
+        hasWritten = writeIf(qp, ({ due }) => due <= time) || hasWritten
         for (const { due } of waiting.get(qp) ?? []) next = Math.min(next, due)
       }
-      return placed
+      return hasWritten
     },
     nextTimeout: () => next,
-    placeAll,
+    writeAll,
   }
 }

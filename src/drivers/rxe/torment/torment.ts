@@ -144,7 +144,7 @@ export const createTorment = (setting: TormentSetting, scratch: Arena): Torment 
     return worked
   }
   const placeBytes = (): void => {
-    for (const { pieces } of parts) pieces.placeAll()
+    for (const { pieces } of parts) pieces.writeAll()
   }
   const endDelays = (): void => {
     suspensions++

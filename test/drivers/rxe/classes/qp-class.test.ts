@@ -9,6 +9,7 @@ import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Classes } from '../../../../src/spec/classes.ts'
+import { AccessFlags } from '../../../../src/spec/enums.ts'
 import { declare } from '../../../../src/spec/schema/description.ts'
 import {
   assertNothingLeft,
@@ -30,6 +31,8 @@ import {
   toRtr,
   toRts,
 } from '../machine.ts'
+
+const { REMOTE_WRITE } = AccessFlags.values
 
 const setUp = () => {
   const m = machine()
@@ -164,9 +167,9 @@ test('query returns RESET as recorded, and each state with the attributes set', 
   assert.equal(reset.address.isGlobal, 1)
   assert.equal(reset.destQpn, 0)
 
-  modify(q, toInit({ accessFlags: 2 }))
+  modify(q, toInit({ accessFlags: REMOTE_WRITE }))
   const init = query(q)
-  assert.deepEqual([init.state, init.accessFlags, init.port, init.pkeyIndex], [Qps.INIT, 2, 1, 0])
+  assert.deepEqual([init.state, init.accessFlags, init.port, init.pkeyIndex], [Qps.INIT, REMOTE_WRITE, 1, 0])
 
   modify(q, toRtr(42, peer, { pathMtu: 5, rqPsn: 7, maxDestRdAtomic: 2 }))
   const rtr = query(q)

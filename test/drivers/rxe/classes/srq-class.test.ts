@@ -7,6 +7,7 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import { Limits } from '../../../../src/drivers/rxe/attributes.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { Srq, TmSrq } from '../../../../src/spec/classes/srq.ts'
+import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import {
   assertNothingLeft,
   errnoOf,
@@ -24,8 +25,7 @@ import { completions, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
 import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../shared.ts'
 
-const SRQ_LIMIT_REACHED = 15
-const LAST_WQE_REACHED = 16
+const { SRQ_LIMIT_REACHED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
 /** Two senders on one device, and two queue pairs with one SRQ on the other. */
 const setUp = () => {
@@ -117,7 +117,7 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
   const { cqB, to, receive, send, asyncs, close } = setUp()
   for (const id of [1, 2]) receive(id)
   modify(to[0], { state: Qps.ERR })
-  assert.deepEqual(asyncs(), [[LAST_WQE_REACHED, 1]])
+  assert.deepEqual(asyncs(), [[QP_LAST_WQE_REACHED, 1]])
   assert.deepEqual(completions(cqB), [])
   send(1, 1)
   assert.deepEqual(

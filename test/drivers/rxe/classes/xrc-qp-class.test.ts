@@ -9,7 +9,8 @@ import { createTorment, type Torment } from '../../../../src/drivers/rxe/torment
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
-import { XrcdFlags } from '../../../../src/spec/enums.ts'
+import { AsyncEventType, XrcdFlags } from '../../../../src/spec/enums.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
@@ -27,12 +28,9 @@ import {
 } from '../shared.ts'
 
 const { CREAT, EXCL } = XrcdFlags.values
+const { QP_REQ_ERR, QP_ACCESS_ERR, COMM_EST, QP_LAST_WQE_REACHED } = AsyncEventType.values
+const { REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
 const FILE = 0x100
-const QP_REQ_ERR = 2
-const COMM_EST = 4
-const LAST_WQE_REACHED = 16
-const REM_INV_REQ_ERR = 9
-const REM_ACCESS_ERR = 10
 
 /** A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. */
 const setUp = (torment?: Torment) => {
@@ -116,7 +114,7 @@ test('the SRQ that a request names decides the protection domain', () => {
     [REM_ACCESS_ERR],
   )
   assert.deepEqual(completions(cqC), [])
-  assert.deepEqual(asyncs(b), [LAST_WQE_REACHED, 3])
+  assert.deepEqual(asyncs(b), [QP_LAST_WQE_REACHED, QP_ACCESS_ERR])
   close()
 })
 
@@ -155,7 +153,7 @@ test('an unknown SRQ, one of another domain and a destroyed one are invalid requ
       [REM_INV_REQ_ERR],
       kind,
     )
-    assert.deepEqual(asyncs(b), [LAST_WQE_REACHED, QP_REQ_ERR], kind)
+    assert.deepEqual(asyncs(b), [QP_LAST_WQE_REACHED, QP_REQ_ERR], kind)
     close()
   }
 })
@@ -215,7 +213,7 @@ test('a target is one queue pair for all processes that opened it, and exists un
     [2],
   )
   invokeNow(c.context, XrcTgtQp, 'modify', again.handle, { state: Qps.ERR }, c.caller)
-  assert.deepEqual(asyncs(c), [LAST_WQE_REACHED])
+  assert.deepEqual(asyncs(c), [QP_LAST_WQE_REACHED])
   assert.deepEqual(asyncs(b), [])
   destroyTarget(again)
   assert.deepEqual(
@@ -232,7 +230,7 @@ test('events of a target go to all processes that opened it', () => {
   const tgt = makeTarget(p, openDomain(p, FILE))
   const again = makeTarget(q, openDomain(q, FILE), tgt.qpn)
   invokeNow(p.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.ERR }, p.caller)
-  assert.deepEqual([asyncs(p), asyncs(q)], [[LAST_WQE_REACHED], [LAST_WQE_REACHED]])
+  assert.deepEqual([asyncs(p), asyncs(q)], [[QP_LAST_WQE_REACHED], [QP_LAST_WQE_REACHED]])
   assert.equal(queryTarget(again).state, Qps.ERR)
   p.close()
   q.close()

@@ -8,6 +8,7 @@ import fc from 'fast-check'
 import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
 import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
 import { RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/types.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import {
@@ -88,8 +89,7 @@ const sges: readonly SgeRecord[] = [
   { address: 8, length: 28, lkey: 3 },
 ]
 
-const LOC_LEN_ERR = 1
-const LOC_QP_OP_ERR = 2
+const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 
 for (const [name, opcode] of Object.entries(Wr)) {
   test(`${name}: all fields arrive`, () => {

@@ -63,11 +63,11 @@ const prepare = (from: End, to: End): void => {
   to.mr.bytes.fill(BEFORE)
 }
 
-/** Advances time until no timer is set; calls `look` after each step. */
-const run = (m: ReturnType<typeof machine>, look: () => void = () => {}): void => {
+/** Advances time until no timer is set; calls `check` after each step. */
+const run = (m: ReturnType<typeof machine>, check: () => void = () => {}): void => {
   m.settle()
-  look()
-  while (m.tick()) look()
+  check()
+  while (m.tick()) check()
 }
 
 for (const path of PATHS)
