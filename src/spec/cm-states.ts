@@ -3,7 +3,7 @@
  * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: the effect of a
  * received message, the legal commands of the consumer, the next state when the last retransmission is not answered,
  * and the message to the peer when the consumer destroys the connection. The diagram in the docs is drawn from this
- * table. docs/reference/conformance.md lists where Linux and the specification differ.
+ * table. docs/reference/connection-manager.md lists the differences from Linux's ib_cm.
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 
@@ -25,7 +25,10 @@ export type CmState =
   | 'SIDR_REQ_SENT'
   | 'SIDR_REQ_RCVD'
 
-/** Events for the consumer: a received message, an unanswered one, or the end of TIMEWAIT. */
+/**
+ * Events for the consumer: a message was received, or not answered, TIMEWAIT has ended, or the consumer said that the
+ * connection is established (USER_ESTABLISHED, raised by the engine and not by this table).
+ */
 export type CmEventName =
   | `${Exclude<CmMessageName, 'LAP' | 'APR'>}_RECEIVED`
   | 'REQ_ERROR'

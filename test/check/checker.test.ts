@@ -343,7 +343,7 @@ test('a refused destroy names the user of the object', () => {
   assert.match(s.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
 })
 
-test('refused arguments are reported with their reason, probes are not', () => {
+test('calls refused for their arguments are reported with the reason, calls refused for missing features are not', () => {
   const s = scenario()
   s.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
   s.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })

@@ -1,6 +1,6 @@
 /*
  * Plausible calls of every class and method of a device, made from its declarations: values within their limits, small
- * where small values make more calls succeed, and names of existing objects.
+ * where small values make more calls succeed, and handles and descriptors of existing objects.
  */
 import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
 import {
@@ -125,7 +125,7 @@ const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyVal
   )
 }
 
-/** State transitions of a queue pair: the required attributes of each, for every type. */
+/** Next states of a queue pair, with the attributes that any type requires for them; those that a type lacks are left out. */
 const steps: readonly (readonly [state: number, ...names: string[]])[] = [
   [1, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
   [2, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
@@ -145,7 +145,7 @@ export const isCreate = (call: number): boolean => call === CREATE || call === C
 const isThere = ({ handles, fds }: Names, cls: string): boolean =>
   [...handles.values()].includes(cls) || [...fds.values()].includes(cls)
 
-/** Whether there is an object of each class that the call needs. */
+/** Whether the call's own object exists, and an object for each required handle; descriptors are not checked. */
 const isPossible = (names: Names, { name, identity, methods }: ObjectClass, methodName: string): boolean => {
   const { call, in: inputs } = methods[methodName]
   const isFound = isCreate(call) || identity === 'fixed' || isThere(names, name)

@@ -18,7 +18,7 @@ const refused: TraceRecord = { ...records[0], duration: 5, ret: -28, attempt: 'C
 delete (refused as { call?: unknown }).call
 
 describe('a summary', () => {
-  it('lists the longest calls first, and the total at the end', () => {
+  it('lists the methods by their total time, and the total at the end', () => {
     const summary = createSummary()
     for (const record of [withDuration(/^pd$/, 10), withDuration(/^mr$/, 75), refused, withDuration(/^pd$/, 10)])
       summary.add(record)

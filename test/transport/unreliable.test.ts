@@ -94,7 +94,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('stops a message whose memory is deregistered within it, and goes to error', () => {
+  it('stops a message whose memory is deregistered while it is sent, and goes to SQE', () => {
     const t = start({ maxBytes: 2200 })
     t.node.port.room = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })

@@ -43,7 +43,7 @@ export interface EventSocket extends EventSink {
   readonly target: string
   /** Closes the daemon's copy of the program's end, which was passed to the program. */
   closePeerEnd(): void
-  /** A process has named the program's end by this descriptor number of its own: it is searched there first. */
+  /** `process` has the program's end as its descriptor `number`: it is looked for there first, then everywhere. */
   setPeerEnd(process: ProcessHandle, number: number): void
   close(): void
 }
@@ -97,7 +97,7 @@ export const createEventSocket = (
     }
     if (count > 0) sent.push(...queue.splice(0, count))
     if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
-    // A program that shut down its end never reads again: its socket would be writable at every poll.
+    // Only after EAGAIN: once the program has shut down its end, sends fail otherwise, and `ownEnd` is always writable.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
@@ -116,7 +116,7 @@ export const createEventSocket = (
   const markEnded = (): void => {
     if (isEnded) return
     isEnded = true
-    // `close` stops the watcher, which takes longer.
+    // The watcher's handle is released by `close`.
     watcher.update({})
     onHangUp()
   }
