@@ -75,11 +75,14 @@ export const omissions = {
   },
 } as const satisfies Readonly<Record<string, OmissionRow>>
 
+/** The name of an omission, as in the report: `race-log`, `stacks` … */
 export type OmissionId = keyof typeof omissions
 
-/** An omission that happened `count` times. */
+/** Records that the checker has dropped, or could not get. */
 export interface Omission {
+  /** Names the bound that was reached. */
   readonly id: OmissionId
+  /** Number of dropped records. */
   readonly count: number
 }
 
