@@ -5,7 +5,7 @@
  * is sized once and sealed against shrinking. SEAL_FUTURE_WRITE makes a file that is mapped writable here (map first,
  * then seal) read-only for all later receivers. See memfd_create(2), fcntl(2) "File Sealing".
  */
-import { fstatSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { EAGAIN } from '../errno.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
 
@@ -45,7 +45,12 @@ export const SEAL_FUTURE_WRITE = 16
  */
 export const createMemfd = (name: string, size: number): number => {
   const fd = check('memfd_create', sys().memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), `memory file "${name}"`)
-  check('ftruncate', sys().ftruncate(fd, size), `memory file "${name}" of ${size} bytes`)
+  try {
+    check('ftruncate', sys().ftruncate(fd, size), `memory file "${name}" of ${size} bytes`)
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
   return fd
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { test } from 'node:test'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import {
@@ -25,6 +25,12 @@ test('a memory file has its size, uses no memory yet, and closes on exec', t => 
   assert.equal(fstatSync(fd).blocks, 0)
   const flags = /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0'
   assert.equal(Number.parseInt(flags, 8) & 0o2000000, 0o2000000)
+})
+
+test('a memory file that cannot have its size leaves no descriptor', () => {
+  const before = readdirSync('/proc/self/fd').length
+  assert.throws(() => createMemfd('test', -1), { errno: 22 })
+  assert.equal(readdirSync('/proc/self/fd').length, before)
 })
 
 test('identity is the same through another descriptor, and differs between files', t => {
