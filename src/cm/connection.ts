@@ -116,7 +116,7 @@ export class CmConnection implements Timed {
   /** The peer's communication id; 0 until its first message. */
   remoteId = 0
   remoteCaGuid = 0n
-  /** Transaction id of the message that is being answered. */
+  /** Transaction id of our own last request, or of the message that is being answered; 0 before the first. */
   tid = 0n
   path: CmPath
   serviceId = 0n

@@ -262,8 +262,8 @@ export class CmEngine {
   }
 
   /**
-   * Retransmits unanswered messages, and ends connections without retries left. Timers beyond `MAX_DUE` are left to the
-   * next call.
+   * Retransmits unanswered messages; ends the wait of those without retries left, and TIMEWAIT. Timers beyond `MAX_DUE`
+   * are left to the next call.
    */
   onTimeout(now: number): void {
     for (let remaining = MAX_DUE; remaining > 0; remaining--) {

@@ -250,7 +250,7 @@ export class CmMachine {
 
   /**
    * If a REQ or REP is for a remote queue pair that is connected here already, rejects the message, and disconnects
-   * that connection, since the peer no longer has it. Returns whether it did.
+   * that connection if it is ESTABLISHED, since the peer no longer has it. Returns whether the message was rejected.
    */
   refuseStale(message: ReceivedMessage<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(from, message.caGuid, qpn)

@@ -204,7 +204,7 @@ export class CmRegistry {
     if (listeners !== this.#ranges && listeners.length === 0) this.#listeners.delete(serviceId)
   }
 
-  /** Removes the listeners for this device only. */
+  /** Removes the listeners for this device; those for all devices stay. */
   unlistenDevice(device: number): void {
     const all = [...this.#listeners.values()].flat()
     for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)

@@ -247,7 +247,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (this.#sending.delete(sending)) this.#owner.ended(sending.options.tag, outcome, sending.message)
   }
 
-  /** The send that a datagram answers: it is a response, or an ACK of segments. */
+  /** The send that a datagram answers, as a response, or as an ACK, STOP or ABORT of an RMPP transfer. */
   #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
     for (const sending of this.#sending) {
       const { fields: sent, to } = sending
@@ -292,13 +292,13 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), to)
   }
 
-  /** The peer violates the protocol: the transfer ends on both sides. */
+  /** The peer violates the protocol: ends our transfer, and sends an ABORT that ends the peer's. */
   #refuse(mad: Uint8Array, fields: MadFields, from: P, status: number): void {
     this.#stop(fields, from)
     this.#abort(mad, from, status)
   }
 
-  /** Ends the transfer to which a datagram belongs, unless it was acknowledged completely. */
+  /** Ends the transfer that a datagram answers as aborted, unless all its segments were acknowledged. */
   #stop(fields: MadFields, from: P): void {
     const sending = this.#sendingOf(fields, from)
     if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')

@@ -52,7 +52,7 @@ export class SegmentSender {
     return this.#segment(++this.#sent)
   }
 
-  /** Sends the segments after the last acknowledged one again. */
+  /** From now on `next` returns the segments after the last acknowledged one again. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }

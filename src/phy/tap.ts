@@ -10,7 +10,7 @@ const tapsOf = new WeakMap<Port, PortTap[]>()
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // A new function for onPacket call of `addTap`, so that the same tap can be added twice and removed once.
+  // A new function for each call of `addTap`, so that the same tap can be added twice and removed once.
   const registration: PortTap = run => tap(run)
   const updatePort = (): void => {
     // A copy, since a tap may remove itself during the call.

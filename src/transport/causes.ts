@@ -95,7 +95,7 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
-/** Clears the causes of a row at RESET or destroy. */
+/** Clears the stored cause and the RNR NAK count of a row that is reset, is destroyed or enters ERR. */
 export const forgetCauses = (s: EngineState, row: number): void => {
   if (s.stoppedCauses.size > 0) s.stoppedCauses.delete(row)
   if (s.rnrNaks.size > 0) s.rnrNaks.delete(row)

@@ -167,7 +167,7 @@ export const setPayloads = (
   payloads.count = count
 }
 
-/** The pending DMA is not extended beyond this: its length must remain a 32-bit number. */
+/** A pending DMA of this many bytes or more is not extended: its length must remain a 32-bit number. */
 const MAX_PENDING_BYTES = 0x1000_0000
 
 /** The access that the key must grant: remote for a peer's WRITE, local for the memory of this QP's own WQEs. */

@@ -127,7 +127,7 @@ export interface EngineOptions {
    */
   readonly boundReads?: boolean
   /**
-   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most MAX_PACED_BYTES.
+   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most 256 KiB.
    * Default 0: unlimited.
    */
   readonly pace?: number
@@ -470,7 +470,7 @@ const nextRow = (s: EngineState): number => {
   return row >= 0 || s.windows.waitingWindows.length === 0 ? row : takeWaiting(s)
 }
 
-/** Polls a row: responses first, then requests. Returns a PollResult. */
+/** Polls a row: sends responses, flushes WQEs that are left to flush, then sends requests. Returns a PollResult. */
 const transmitRow = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   if (s.rows[base + QP.ALIVE] === 0 || s.rows[base + QP.STATE] < RTR) return PollResult.DONE

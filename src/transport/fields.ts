@@ -119,7 +119,7 @@ export const enum ReqFlag {
   RESENT = 4,
   /** SQD: the event SQ_DRAINED was not raised yet. */
   DRAINING = 8,
-  /** ERR: there are more WQEs to flush than one call allows. */
+  /** ERR and SQE: there may be more WQEs to flush than one call allows. */
   FLUSHING = 16,
   /** The ACK timeout expired late and was extended (once). */
   LATE = 32,

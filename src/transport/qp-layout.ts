@@ -5,7 +5,7 @@
 import { QP } from './fields.ts'
 import { requestBlock } from './state.ts'
 
-/** Bit positions; the last two are single bits. */
+/** Bit positions of numbers; the last two are masks of one bit. */
 const QpLayout = {
   /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,

@@ -12,7 +12,8 @@ import { clearTimer } from './timers.ts'
 const { LOC_PROT_ERR } = WcStatus.values
 
 /**
- * Result of polling a row. DONE: nothing is left to send; MORE: more than one poll may send; FULL: the port is full.
+ * Result of polling a row. DONE: nothing more can be sent now; MORE: there is more than one poll may send; FULL: the
+ * port is full.
  */
 export const PollResult = { DONE: 0, MORE: 1, FULL: -1 } as const
 

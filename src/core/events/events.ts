@@ -393,7 +393,7 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 
 /**
  * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): on every async fd of the device, with the port's number as
- * element, and for every handler (R32).
+ * element, on event queues to which the port is attached, and for every handler (R32).
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
@@ -404,7 +404,10 @@ export const raisePort = (device: Device, port: number, type: number): void => {
   )
 }
 
-/** Raises an event of the device on every async fd, with element 0. */
+/**
+ * Raises an event of the device: on every async fd, with element 0, on event queues to which the device is attached,
+ * and for every handler.
+ */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })

@@ -71,7 +71,7 @@ export interface AddressSpace {
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
 }
 
-/** A space in which every access faults, for calls that core makes itself (destroys). */
+/** A space in which every access faults: for calls that core makes itself (destroys), and for unmapped regions. */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
   read: () => Errno.EFAULT,

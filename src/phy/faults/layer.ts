@@ -27,7 +27,7 @@ export interface FaultPort extends Port {
 }
 
 const noReceiver = (): null => null
-/** `isWaiting` of a layer that may have delayed packets ready: the device then calls `receive`, which knows. */
+/** `isWaiting` of a layer that may have delayed packets ready: always true, so that the device calls `receive`. */
 const isAlwaysWaiting = (): boolean => true
 
 /** State behind the accessors of a layer: the inner port, and what the layer's owner has set. */

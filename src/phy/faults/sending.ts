@@ -1,8 +1,8 @@
 /*
  * The sending half of a fault layer: packets are dropped, duplicated, reordered, corrupted and delayed before they are
  * sent, so that peers on other machines see the faults. The port writes the ICRCs of a run when it is committed; bits
- * are flipped after that, before the run is sent. Delayed packets are sent at the end of a poll, when the device has no
- * reservation; their flow stays open until then.
+ * are flipped after that, before the run is sent. Delayed packets are sent by `flush` and `onTimeout`, when the device
+ * has no reservation; their flow stays open until then.
  */
 
 import type { FaultCounters } from '../../spec/faults.ts'
@@ -61,7 +61,7 @@ export const createFaultySending = (
     for (let i = 0; i < delayed.closes; i++) port.closeFlow(flow)
   }
 
-  /** Copies a packet to the delay queue; false if the queue is full, and the packet is lost. */
+  /** Copies a packet to the delay queue; false, counted in `faults.overflowed`, if the queue is full. */
   const hold = (
     at: number,
     length: number,

@@ -4,10 +4,10 @@
  * (UDP_SEGMENT); its datagrams have IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed
  * for that.
  *
- * A peer that has never sent identification 0 may be of another vendor, with a network card that numbers segments
- * differently: it gets single datagrams. So do all peers if the kernel refuses to segment. Datagrams that
- * the system refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket
- * buffer is full, the staging area fills up.
+ * An IPv4 peer that has never sent identification 0 may be of another vendor, with a network card that numbers segments
+ * differently: it gets single datagrams. So do all peers if the kernel refuses to segment. Datagrams that the system
+ * refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket buffer is
+ * full, the staging area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'

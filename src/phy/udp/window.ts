@@ -21,10 +21,13 @@ const BUFFER_PER_WINDOW = 4.5
 export const MAX_WINDOW_BYTES = 0x10_0000
 /** Maximum window of one queue pair without UDP_SEGMENT, in bytes: a larger one would only fill buffers. */
 export const MAX_WINDOW_BYTES_WITHOUT_GSO = 0x4_0000
-/** Maximum window of all queue pairs of a port, in bytes. */
+/** Maximum window of all queue pairs of a port that send to one peer, in bytes. */
 export const MAX_SHARED_WINDOW_BYTES = 0x20_0000
 const SMALLEST_WINDOW = 0x4000
 
-/** The window in bytes that all queue pairs of a port share. `receiveBuffer`: bytes as the kernel counts them. */
+/**
+ * The window in bytes that all queue pairs of a port that send to one peer share. `receiveBuffer`: bytes as the kernel
+ * counts them.
+ */
 export const sharedWindowOf = (receiveBuffer: number): number =>
   Math.max(SMALLEST_WINDOW, Math.min(MAX_SHARED_WINDOW_BYTES, Math.floor(receiveBuffer / BUFFER_PER_WINDOW)))

@@ -177,7 +177,8 @@ const SKIPPED_AHEAD = 0x100
 
 /**
  * After PSNs were acknowledged: resets the retry counters, grows the windows, restarts the timer, and schedules the
- * row. If the oldest WQE now is one with a local error, it completes.
+ * row. If the oldest WQE now is one with a local error, it fails. If a draining QP has no WQE left, SQ_DRAINED is
+ * raised.
  */
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -428,7 +429,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
 /** Number of packets that may always be sent before an ACK, regardless of the congestion window. */
 const MIN_CWND_PACKETS = 8
 
-/** Halves the congestion window after a loss; it is the number of bytes that are sent again. */
+/** Halves the congestion window after a loss: the resent packets in flight have at most that many window bytes. */
 const halveCwnd = (s: EngineState, base: number): void => {
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)

@@ -27,7 +27,7 @@ const { SIGNALED } = SendFlags.values
 /** Maximum number of posted WQEs of each queue that one call flushes. */
 const MAX_FLUSHED = 1024
 
-/** Completion opcode by ibv_wr_opcode; 0: none. */
+/** ibv_wc_opcode by ibv_wr_opcode; an unknown opcode has 0, which is also that of a SEND. */
 const completionOpcode = new Uint8Array(256)
 /** 1 for SENDs, by ibv_wr_opcode. */
 const isSend = new Uint8Array(256)

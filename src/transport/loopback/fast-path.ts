@@ -29,7 +29,7 @@ const { NONE } = SendKind
 /** Maximum bytes of a message on the fast path. */
 const MAX_BYTES = 0x10_0000
 
-/** Window bytes that a queue pair sends per poll. */
+/** Window bytes that a queue pair sends to a local peer per poll. */
 export const FAST_QUANTUM = 0x10_0000
 
 /** Maximum number of WQEs of a batch. */
@@ -153,8 +153,8 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
 }
 
 /**
- * Prepares the WQE at `wr` as entry `i` of the batch, and advances the PSNs. False, without any change, if it is not
- * eligible.
+ * Prepares the WQE at `wr` as entry `i` of the batch, and advances the PSNs. False if the WQE is not eligible; then
+ * nothing is changed, except that `findReceive` may have taken a receive WQE.
  */
 const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, i: number): boolean => {
   const p = s.pool

@@ -6,8 +6,8 @@
  * count packets and their bytes.
  *
  * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: the peer is
- * connected to it, has the same service and path MTU, and has no message in progress. All other messages are sent as
- * packets, and so are all messages while packets are captured at the port (`LocalPeerDevice`). After each slice both
+ * connected to it, has the same service and path MTU, and has no other message in progress. All other messages are sent
+ * as packets, and so are all messages while packets are captured at the port (`LocalPeerDevice`). After each slice both
  * ends are in the state in which packets would have left them, so the next slice may be sent either way.
  *
  * `peer` is the state of the peer's engine, and `peerRow` the peer's row in it.
@@ -412,8 +412,8 @@ const isAccepted = (peer: EngineState, peerRow: number, psn: number, kind: numbe
   isAdmitted(peer, peerRow, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
 /**
- * UC: if the responder has dropped the message at packet number `accepted` of the slice, counts the packets after it as
- * received.
+ * UC: if the responder has dropped the message at packet number `accepted` of the slice, drops the packets after that
+ * one too, and counts each as a dropped packet.
  */
 const dropRest = (
   peer: EngineState,

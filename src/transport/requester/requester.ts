@@ -331,7 +331,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
 
 /**
  * Sends up to `want` packets, from packet number `done` on, that have only the headers of every packet: SEND FIRST,
- * MIDDLE, and LAST without immediate.
+ * MIDDLE, and LAST without immediate and without IETH.
  */
 const sendBasicPackets = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
@@ -406,7 +406,8 @@ const lastAckReq = (w: Int32Array, base: number): number =>
   reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0
 
 /**
- * The AckReq bit of another packet, and counts it: set after each quarter of the window, so that it does not fill up.
+ * Counts a packet before the last of its message, and returns its AckReq bit: set after each quarter of the congestion
+ * window, so that ACKs arrive before the window is full.
  */
 const nextAckReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows

@@ -4,7 +4,8 @@
  * they use a resource, from which a duplicate is answered without executing it again.
  *
  * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH only executes the
- * pending DMA (dma.ts) before it is answered; a FLUSH for persistence needs a right that no region grants.
+ * pending DMA (dma.ts) and completes the QP's writes (`Memory.completeWrites`) before it is answered; a FLUSH for
+ * persistence needs a right that no region grants.
  */
 import { because } from '../../spec/check/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -63,7 +64,8 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
-  flushDma(s) // this is all that a FLUSH does
+  // These two calls are all that a FLUSH does.
+  flushDma(s)
   s.env.memory.completeWrites?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {

@@ -56,7 +56,7 @@ const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): 
 }
 
 /**
- * UC and UD: drops the current message and all packets until the next message begins, which uses the same receive WQE.
+ * UC: drops the current message and all packets until the next message begins, which uses the same receive WQE.
  */
 export const dropMessage = (s: EngineState, row: number): void => {
   const w = s.rows
@@ -68,7 +68,8 @@ export const dropMessage = (s: EngineState, row: number): void => {
 
 /**
  * Handles an error of a request: schedules a NAK and moves the queue pair to ERR. The current receive WQE completes
- * with `status`; if there is none, an event is raised. An unreliable service drops the message instead.
+ * with `status`; if there is none, an event is raised. An unreliable service drops the message instead, unless the
+ * error is one of its own receive buffer (LOC_PROT_ERR).
  */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS

@@ -134,7 +134,9 @@ export const consumeResponse = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** Accepts a new READ or atomic: queues its response, which also acknowledges everything before it. */
+/**
+ * Accepts a new READ, atomic, FLUSH or ATOMIC WRITE: queues its response, which also acknowledges everything before it.
+ */
 export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool

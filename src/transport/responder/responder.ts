@@ -1,7 +1,7 @@
 /*
  * The receiving half of the responder: it checks and executes request packets (InfiniBand Architecture Specification,
  * volume 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position
- * in the message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and moves the
+ * in the message, length, SRQ (XRC), rights, resources, execution, ACK. A step that refuses sends a NAK and moves the
  * QP to ERR, or sends an RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and
  * WRITEs, of packets and of local peers.
  */
@@ -135,8 +135,8 @@ const isExpected = (
 }
 
 /**
- * Handles a duplicate: a SEND or WRITE is acknowledged again; a READ or atomic is answered again from its resource, if
- * that was not reused.
+ * Handles a duplicate: a SEND or WRITE is acknowledged again; a READ, atomic, FLUSH or ATOMIC WRITE is answered again
+ * from its resource, if that was not reused.
  */
 const onDuplicate = (
   s: EngineState,
@@ -227,8 +227,8 @@ const refuseLength = (s: EngineState, length: number): number => {
 }
 
 /**
- * Checks the start of a WRITE and stores its range; a WRITE of one packet is checked when it is written. `at`: offset
- * of the RETH. Returns 0, or the syndrome of a NAK.
+ * Checks the start of a WRITE and stores its range; the range of a WRITE of one packet is checked when it is written.
+ * `at`: offset of the RETH. Returns 0, or the syndrome of a NAK.
  */
 const onWriteStart = (
   s: EngineState,

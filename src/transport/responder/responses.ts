@@ -222,7 +222,7 @@ const fillReadResponses = (
   return false
 }
 
-/** Drops all responses that were not sent yet. */
+/** Marks all resources as unused, and so drops the responses that were not sent yet. */
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]

@@ -16,7 +16,7 @@ const { NONE, SEND, WRITE } = SendKind
 
 /**
  * Whether a packet of UC is accepted. A FIRST or ONLY always is, with any PSN, and ends the current message. A packet
- * that is not drops the current message.
+ * that is not accepted drops the current message.
  */
 export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
