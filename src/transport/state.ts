@@ -98,7 +98,7 @@ export interface EngineState {
    * requested as a whole, and its responses do not count.
    */
   readonly readBytes: number
-  /** Interval in µs in which all unreliable QPs together send at most `window` bytes, and at most 256 KiB; 0: unlimited. */
+  /** Interval (µs) in which all unreliable QPs together send at most `window` bytes, at most 256 KiB; 0: unlimited. */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
 
@@ -236,7 +236,7 @@ export const createState = (
 export const readPartPackets = (s: EngineState, mtu: number): number =>
   s.readBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 
-/** Takes a row for a new queue pair: all zero but ALIVE, and SCHEDULED if a reused row is still in the transmit queue. */
+/** Takes a row for a new queue pair: zero but for ALIVE, and for SCHEDULED if the row is still in the transmit queue. */
 export const takeRow = (s: EngineState): number => {
   let row = s.freeRows.pop()
   if (row === undefined) {
