@@ -236,7 +236,7 @@ export const createState = (
 export const readPartPackets = (s: EngineState, mtu: number): number =>
   s.readBytes === 0 ? PSN_HALF : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 
-/** Takes a row for a new queue pair: zero but for ALIVE, and for SCHEDULED if the row is still in the transmit queue. */
+/** Takes a row for a new queue pair: zero but for ALIVE, and SCHEDULED if the row is still in the transmit queue. */
 export const takeRow = (s: EngineState): number => {
   let row = s.freeRows.pop()
   if (row === undefined) {

@@ -72,7 +72,7 @@ describe('an agent', () => {
     assert.equal(pair.send(pair.a, response), false)
   })
 
-  it('completes every waiting request when it is closed', () => {
+  it('ends a waiting request as aborted when it is closed', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
     pair.a.engine.close()

@@ -92,7 +92,7 @@ describe('a transfer', () => {
     assert.equal(pair.b.received.length, 1)
   })
 
-  it('fails without an ACK after the last retry; progress resets the count', () => {
+  it('fails without an ACK after the last retry', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, SEGMENT_BYTES), 0, 2)
     do script(pair, () => true)
@@ -125,7 +125,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
   })
 
-  it("announces the window in the sender's response", () => {
+  it('of a request announces the window for the response in an ACK of segment 0', () => {
     const pair = new Pair()
     const request = longMessage(GET_TABLE, 7, 2 * SEGMENT_BYTES)
     pair.send(pair.a, request, 10 * SECOND)
@@ -230,7 +230,7 @@ describe('protocol errors', () => {
     assert.equal(pair.wire.length, 0)
   })
 
-  it('many unfinished messages of one peer do not exclude those of other peers: one of them is aborted', () => {
+  it('many unfinished messages of one peer do not exclude those of other peers: one of them is stopped', () => {
     const { pair } = startTransfer()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
     const deliverFirst = (tid: number, remoteGid: Uint8Array) => {
@@ -242,7 +242,7 @@ describe('protocol errors', () => {
     for (let tid = 0; tid < 256; tid++) assert.deepEqual(deliverFirst(tid, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(deliverFirst(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
     assert.deepEqual(deliverFirst(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
-    // The newest of them is aborted, the first one is kept.
+    // The first peer's newest message was stopped, its oldest one is kept.
     assert.deepEqual(deliverFirst(0, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(deliverFirst(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })

@@ -259,7 +259,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
     })
 
-    it('transfers runs of every shape, whole', async () => {
+    it('transfers runs of 1 to 1024 packets of different lengths, whole', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       let psn = 0

@@ -170,7 +170,7 @@ describe('memory link', () => {
     assert.equal(at % 64, 0)
   })
 
-  it('an unused reservation costs nothing', () => {
+  it('an unused reservation is freed by the next one, and by close', () => {
     const link = smallSwitch()
     const [a] = ports(link, 1)
     for (let i = 0; i < 50; i++) a.reserve(i % 2 === 0 ? 64 : 60000)

@@ -191,7 +191,7 @@ describe('a receiver of datagrams', () => {
       assert.deepEqual(t.completions(), ['100 0 100'])
       assert.deepEqual(t.node.events, [])
     })
-  it('counts Q_Key violations', () => {
+  it('counts Q_Key and P_Key violations', () => {
     const t = start()
     t.arrives('SEND_ONLY', { qkey: 1 })
     t.arrives('SEND_ONLY', { pkey: 1 })

@@ -63,7 +63,7 @@ describe('attributes', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
-  it('change in SQD: max_dest_rd_atomic, and its resources are kept', () => {
+  it('change in SQD: max_dest_rd_atomic, and the youngest resources are kept', () => {
     for (const [count, expected] of [
       [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
@@ -151,7 +151,7 @@ describe('RESET', () => {
 })
 
 describe('requests posted before RTS', () => {
-  it('are sent in RTS, with or without a doorbell', () => {
+  it('are sent in RTS without another doorbell', () => {
     const t = startScript()
     t.node.engine.modify(t.row, RESET, {})
     t.post({ id: 1, opcode: SEND })
