@@ -558,7 +558,7 @@ describe('resolution of a service id', () => {
 })
 
 describe('peers that send wrong values', () => {
-  test('a DREQ or RTU with a wrong id or queue pair changes nothing', () => {
+  test('a DREQ with a wrong id or queue pair changes nothing', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 1n, localId: active.localId, remoteId: passive.localId }
     inject(pair.b, { name: 'DREQ', ...ids, remoteQpn: 0x99 })

@@ -96,7 +96,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
   })
-  it('is polled, and then the program can post into its slot immediately', () => {
+  it('frees the slot of its request, so that the program can post again', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
