@@ -15,11 +15,11 @@ import { testRings } from '../drivers/rxe/provider.ts'
 import { createRandomSource } from '../model/random.ts'
 import {
   AREA,
+  clientStateOf,
   createHostileClient,
   type DialectName,
   linuxMessage,
   type Message,
-  namesOf,
   objectMessage,
   runOne,
   splitChain,
@@ -106,8 +106,8 @@ const calls = (dialect: DialectName): Target => {
         const client = createClient()
         const records: Uint8Array[] = []
         while (records.length < SEED_MESSAGES) {
-          const names = namesOf(client, random)
-          const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, RXE_DRIVER_ID)
+          const state = clientStateOf(client, random)
+          const message = dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, RXE_DRIVER_ID)
           // Only short messages, and no random chains, which have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
           if (runOne(client, message).ret >= 0) records.push(bytesOf(message))
@@ -142,7 +142,7 @@ const chains = (): Target => {
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
         const client = createHostileClient(setup().m, setup().p, true, setup().address)
-        const entries = plausibleChain(namesOf(client, createRandomSource(seed)))
+        const entries = plausibleChain(clientStateOf(client, createRandomSource(seed)))
         closeContext(client.context)
         return encodeChain(entries)
       }),

@@ -4,15 +4,16 @@
  */
 import { Errno } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'
-import { type Code, forget, isCreate, type ModelObject, type Names } from './reference.ts'
+import { type Code, forget, isCreate, type ModelObject, type Scope } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
-/** One call of a chain; the arguments in `refs` are objects created by those entries. */
+/** One call of a chain. `refs`: arguments that name the object which an earlier entry created, by attribute. */
 export interface Entry {
   readonly cls: ObjectClass
   readonly methodName: string
-  /** A handle; `from`: the object created by this entry. */
+  /** The handle of the target. */
   readonly object: number
+  /** The target is the object that this entry created; then `object` is unused. */
   readonly from?: number
   readonly args: AnyValues
   readonly refs: Readonly<Record<string, number>>
@@ -21,25 +22,27 @@ export interface Entry {
 export interface ChainResult {
   /** Error of the chain as a whole: refused before any entry was executed. */
   readonly code: Code
+  /** Number of entries that succeeded. */
   readonly done: number
+  /** The errno of the entry that failed, positive; 0 if none did. */
   readonly error: number
-  /** By entry: the results of those that succeeded. */
+  /** The results of the entries that succeeded, in order. */
   readonly outcomes: readonly Outcome[]
 }
 
-/** Descriptors of the chain have no number yet. */
+/** A descriptor created in the chain gets its number at the end; until then, this plus the index of its entry. */
 const UNNUMBERED = 0x8000_0000
 
 /** The arguments after resolving an entry's references, or the error. */
 const resolve = (
   { cls, methodName, args, refs }: Entry,
-  made: readonly (ModelObject | undefined)[],
+  createdObjects: readonly (ModelObject | undefined)[],
 ): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
   for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {
     const entry = refs[name]
     if (entry === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
-    const modelObject = made[entry]
+    const modelObject = createdObjects[entry]
     if (modelObject === undefined) return 'EINVAL'
     if (modelObject.gone) return 'ENOENT'
     if (modelObject.class !== of.class) return 'EINVAL'
@@ -48,45 +51,46 @@ const resolve = (
   return resolved
 }
 
-const one = (names: Names, entry: Entry, made: readonly (ModelObject | undefined)[]): Outcome => {
+const performEntry = (scope: Scope, entry: Entry, createdObjects: readonly (ModelObject | undefined)[]): Outcome => {
   const refused = (code: Code): Outcome => ({ code, out: {} })
-  const args = resolve(entry, made)
+  const args = resolve(entry, createdObjects)
   if (typeof args === 'string') return refused(args)
   const { cls, methodName, from } = entry
-  if (from === undefined) return perform(names, cls, methodName, entry.object, args)
+  if (from === undefined) return perform(scope, cls, methodName, entry.object, args)
   if (isCreate(cls.methods[methodName])) return refused('EINVAL')
-  const modelObject = made[from]
+  const modelObject = createdObjects[from]
   if (modelObject === undefined) return refused('EINVAL')
   if (modelObject.gone) return refused('ENOENT')
-  return perform(names, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
+  return perform(scope, cls, methodName, modelObject.class === cls.name ? modelObject : modelObject.handle, args)
 }
 
-export const performChain = (names: Names, entries: readonly Entry[], undo: boolean): ChainResult => {
+export const performChain = (scope: Scope, entries: readonly Entry[], undo: boolean): ChainResult => {
   const outcomes: Outcome[] = []
   const ended = (code: Code, error = 0): ChainResult => ({ code, done: outcomes.length, error, outcomes })
-  if (!names.opening.device.alive || names.opening.ended) return ended('EIO')
-  const isLasting = ({ cls, methodName, from }: Entry): boolean => {
+  if (!scope.opening.device.alive || scope.opening.ended) return ended('EIO')
+  const isNotUndoable = ({ cls, methodName, from }: Entry): boolean => {
     const method = cls.methods[methodName]
     return !isCreate(method) && method.call !== QUERY && method.undoable !== true && from === undefined
   }
-  if (undo && entries.some(isLasting)) return ended('EINVAL')
-  const made: (ModelObject | undefined)[] = []
-  const fds = new Map(names.fds)
+  if (undo && entries.some(isNotUndoable)) return ended('EINVAL')
+  const createdObjects: (ModelObject | undefined)[] = []
+  const fds = new Map(scope.fds)
   for (const entry of entries) {
-    const outcome = one({ ...names, fds }, entry, made)
+    const outcome = performEntry({ ...scope, fds }, entry, createdObjects)
     if (outcome.code === 'ok') {
-      made.push(outcome.modelObject)
+      createdObjects.push(outcome.modelObject)
       outcomes.push(outcome)
-      if (outcome.modelObject?.handle === -1) fds.set(UNNUMBERED + made.length - 1, outcome.modelObject)
+      if (outcome.modelObject?.handle === -1) fds.set(UNNUMBERED + createdObjects.length - 1, outcome.modelObject)
       continue
     }
-    if (undo) undoOutcomes(names, outcomes)
+    if (undo) undoOutcomes(scope, outcomes)
     return ended('ok', Errno[outcome.code as keyof typeof Errno])
   }
   return ended('ok')
 }
 
-const undoOutcomes = ({ opening }: Names, outcomes: readonly Outcome[]): void => {
+/** Destroys everything that the entries created, newest first. */
+const undoOutcomes = ({ opening }: Scope, outcomes: readonly Outcome[]): void => {
   const all = outcomes.flatMap(({ modelObject, others = [] }) => [
     ...(modelObject === undefined ? [] : [modelObject]),
     ...others,

@@ -10,23 +10,30 @@ import type { Call } from '../../src/uapi/call.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { ATTRIBUTE, HEADER } from '../../src/uapi/object/dialect.ts'
 import { type Item, itemAt, pad, payloadOf } from '../../src/uapi/object/format.ts'
-import { isCreate, type Names } from './plausible.ts'
+import { type ClientState, isCreate } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
 
-/** Where calls are made: the objects that they may name. */
+/** The client that makes the calls. */
 export interface CallTarget {
-  readonly names: Names
+  readonly state: ClientState
 }
 
-/** An object of another class. */
-export const notOf = (there: ReadonlyMap<number, string>, cls: string): number =>
-  [...there].find(([, name]) => name !== cls)![0]
+/** No object and no descriptor of the tests has these numbers. */
+export const ABSENT_HANDLE = 4000
+export const ABSENT_FD = 999
 
+/** The handle or descriptor of an object of another class. */
+export const notOf = (classByNumber: ReadonlyMap<number, string>, cls: string): number =>
+  [...classByNumber].find(([, name]) => name !== cls)![0]
+
+/** A call with one mistake, and how it is refused. */
 export interface Wrong {
   readonly title: string
+  /** The errno by name. */
   readonly code: string
   readonly message: RegExp
+  /** The encoded call. */
   readonly bytes: Uint8Array
 }
 
@@ -65,6 +72,7 @@ const withAttribute = (
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
+/** A wrong payload of one attribute; `message` is the source of a RegExp. */
 interface WrongValue {
   readonly title: string
   readonly code: string
@@ -73,13 +81,14 @@ interface WrongValue {
   readonly flags?: number
 }
 
-const number = (value: number, size: number): Uint8Array => {
+/** `value` in `size` bytes, little-endian. */
+const littleEndian = (value: number, size: number): Uint8Array => {
   const bytes = new Uint8Array(8)
   viewOf(bytes).setUint32(0, value, true)
   return bytes.subarray(0, size)
 }
 
-const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): WrongValue[] => {
+const wrongValues = ({ state }: CallTarget, of: Kind, payload: Uint8Array): WrongValue[] => {
   const found: WrongValue[] = []
   const add = (title: string, code: string, message: string, bytes: Uint8Array): void => {
     found.push({ title, code, message, payload: bytes })
@@ -89,25 +98,26 @@ const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): Wron
     case 'u16':
     case 'u32': {
       const size = sizeOf(of)
-      if (of.min !== undefined) add('too small', 'EINVAL', `${of.min - 1} is below ${of.min}`, number(of.min - 1, size))
+      if (of.min !== undefined)
+        add('too small', 'EINVAL', `${of.min - 1} is below ${of.min}`, littleEndian(of.min - 1, size))
       if (of.max !== undefined && of.max < highest[of.kind])
-        add('too large', 'EINVAL', `${of.max + 1} is above ${of.max}`, number(of.max + 1, size))
+        add('too large', 'EINVAL', `${of.max + 1} is above ${of.max}`, littleEndian(of.max + 1, size))
       break
     }
     case 'enum':
-      add('no such value', 'EINVAL', `77 is not a value of ${of.of.name}`, number(77, of.width))
+      add('no such value', 'EINVAL', `77 is not a value of ${of.of.name}`, littleEndian(77, of.width))
       break
     case 'flags': {
       const all = Object.values(of.of.values).reduce((bits, bit) => (bits | bit) >>> 0, 0)
       const unknown = [...Array(8 * of.width).keys()].map(i => 2 ** i).find(bit => (all & bit) === 0)
       if (unknown !== undefined)
-        add('unknown bits', 'EINVAL', `${of.of.name} has no bits 0x`, number(unknown, of.width))
+        add('unknown bits', 'EINVAL', `${of.of.name} has no bits 0x`, littleEndian(unknown, of.width))
       break
     }
     case 'ref': {
-      add('no such object', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
-      const other = notOf(names.handles, of.class)
-      add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, number(other, 4))
+      add('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, littleEndian(ABSENT_HANDLE, 4))
+      const other = notOf(state.handles, of.class)
+      add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, littleEndian(other, 4))
       found.push({
         title: 'a reference to a chain entry',
         code: 'EINVAL',
@@ -118,12 +128,12 @@ const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): Wron
       break
     }
     case 'fd':
-      add('no descriptor', 'EBADF', 'the descriptor does not belong to this context', number(999, 4))
+      add('no descriptor', 'EBADF', 'the descriptor does not belong to this context', littleEndian(ABSENT_FD, 4))
       add(
         'another class',
         'EBADF',
         `the descriptor is of class \\w+, not ${of.class}`,
-        number(notOf(names.fds, of.class), 4),
+        littleEndian(notOf(state.fds, of.class), 4),
       )
       break
     case 'record': {
@@ -131,8 +141,8 @@ const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): Wron
       longer.set(payload)
       add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
       for (const [name, field] of Object.entries(of.fields))
-        for (const wrong of wrongValues({ names }, field.of, payload)) {
-          // A field has a fixed size.
+        for (const wrong of wrongValues({ state }, field.of, payload)) {
+          // A field of a record has a fixed size.
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
           whole.set(wrong.payload, field.offset)
@@ -161,7 +171,7 @@ const wrongValues = ({ names }: CallTarget, of: Kind, payload: Uint8Array): Wron
   return found
 }
 
-/** Every possible mistake in one input. */
+/** Every possible mistake in one input; `call` has the attribute. */
 export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, of, optional } = call.method.in[name]
@@ -183,7 +193,7 @@ export const wrongInput = (target: CallTarget, call: Call, name: string): Wrong[
       bytes: withAttribute(bytes, id, false),
     })
   const refused = { code: 'EINVAL' }
-  const twice = new Uint8Array(Buffer.concat([bytes, bytes.subarray(16)]))
+  const twice = new Uint8Array(Buffer.concat([bytes, bytes.subarray(HEADER)]))
   viewOf(twice).setUint16(0, twice.length, true)
   const unmapped = new Uint8Array(16)
   viewOf(unmapped).setBigUint64(0, 0xdead_0000n, true)
@@ -237,7 +247,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
 }
 
 /** Every possible mistake in a call outside its attributes. */
-export const wrongCalls = ({ names }: CallTarget, call: Call): Wrong[] => {
+export const wrongCalls = ({ state }: CallTarget, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)
   const where = `^${cls.name}\\.${methodName}: `
@@ -289,8 +299,8 @@ export const wrongCalls = ({ names }: CallTarget, call: Call): Wrong[] => {
   if (isCreate(call.method.call))
     object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for an object to be created', 3)
   else if (cls.identity === 'handle') {
-    object('no such object', 'ENOENT', 'there is no object with handle 4000', 4000)
-    object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(names.handles, cls.name))
+    object('no such object', 'ENOENT', `there is no object with handle ${ABSENT_HANDLE}`, ABSENT_HANDLE)
+    object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(state.handles, cls.name))
   } else if (cls.identity === 'fixed')
     object(
       'no such object',

@@ -1,6 +1,6 @@
 /*
- * The object model against its reference: random programs on core and soft devices (random-program.ts). model.long.test.ts runs
- * more of them, daemon.test.ts the same through sessions of a daemon.
+ * The object model against its reference: random programs (random-program.ts) on core and soft devices.
+ * model.long.test.ts runs more of them, daemon.test.ts runs some through sessions of a daemon.
  */
 import { it } from 'node:test'
 import { checkPrograms } from './run.ts'

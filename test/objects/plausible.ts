@@ -1,8 +1,9 @@
 /*
- * Plausible calls of every class and method of a device, made from its declarations: values within their limits, small
+ * Plausible calls of every class and method of a device, drawn from its declarations: values within their limits, small
  * where small values make more calls succeed, and handles and descriptors of existing objects.
  */
 import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
+import { AccessFlags, Mtu, QpState } from '../../src/spec/enums.ts'
 import {
   type AnyRecord,
   type AnyValue,
@@ -18,9 +19,10 @@ import type { Call } from '../../src/uapi/call.ts'
 import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
 import type { RandomSource } from '../model/random.ts'
 
-/** Objects that calls may name. */
-export interface Names {
+/** The client that makes the calls: what their arguments are drawn from. */
+export interface ClientState {
   readonly random: RandomSource
+  /** Classes of the device. */
   readonly classes: readonly ObjectClass[]
   /** Class by live handle. */
   readonly handles: ReadonlyMap<number, string>
@@ -31,20 +33,25 @@ export interface Names {
   readonly gid: Uint8Array
 }
 
-/** Plausible values, by the name of attribute or field; other numbers are usually 0 to 3. */
-const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
+const REMOTE_READ_WRITE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ
+const ALL_REMOTE = REMOTE_READ_WRITE | REMOTE_ATOMIC
+
+/** Plausible values by the name of an attribute or field. Other numbers are usually 0 to 3 above the minimum. */
+const likely: Readonly<Record<string, (client: ClientState) => AnyValue>> = {
   start: ({ address }) => address,
   iova: ({ address }) => address,
   length: ({ random }) => BigInt(random.pick([1, 64, 4096])),
   dgid: ({ gid }) => gid,
+  // A multicast GID.
   gid: ({ random }) => new Uint8Array(16).fill(random.int(3), 1).fill(0xff, 0, 1),
   sgidIndex: () => 1,
   isGlobal: () => 1,
   port: () => 1,
-  access: ({ random }) => random.pick([1, 7, 15, 31]),
-  accessFlags: ({ random }) => random.pick([1, 7, 15]),
+  access: ({ random }) => random.pick([LOCAL_WRITE, REMOTE_READ_WRITE, ALL_REMOTE, ALL_REMOTE | MW_BIND]),
+  accessFlags: ({ random }) => random.pick([LOCAL_WRITE, REMOTE_READ_WRITE, ALL_REMOTE]),
   compVector: ({ random }) => random.int(2),
-  pathMtu: () => 3,
+  pathMtu: () => Mtu.values.MTU_1024,
   cqe: ({ random }) => 1 + random.int(64),
   maxWr: ({ random }) => 1 + random.int(16),
   maxInlineData: () => 0,
@@ -59,15 +66,16 @@ const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-const named = ({ random }: Names, there: ReadonlyMap<number, string>, cls: string): number => {
-  const right = [...there].filter(([, name]) => name === cls)
-  if (right.length > 0 && random.hits(0.9)) return random.pick(right)[0]
-  return there.size > 0 && random.hits(0.5) ? random.pick([...there.keys()]) : random.int(100)
+/** A number (handle or descriptor) of an object: usually of the class, else of another one, or any number. */
+const pickObject = ({ random }: ClientState, classByNumber: ReadonlyMap<number, string>, cls: string): number => {
+  const ofClass = [...classByNumber].filter(([, name]) => name === cls)
+  if (ofClass.length > 0 && random.hits(0.9)) return random.pick(ofClass)[0]
+  return classByNumber.size > 0 && random.hits(0.5) ? random.pick([...classByNumber.keys()]) : random.int(100)
 }
 
 /** A value for an attribute or field of this name. */
-export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
-  const { random } = names
+export const likelyValue = (client: ClientState, name: string, of: Kind): AnyValue => {
+  const { random } = client
   const hint = random.hits(0.95) ? likely[name] : undefined
   switch (of.kind) {
     case 'u8':
@@ -75,134 +83,135 @@ export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
     case 'u32': {
       const min = of.min ?? 0
       const max = of.max ?? highest[of.kind]
-      const wanted = hint?.(names) ?? min + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
+      const wanted = hint?.(client) ?? min + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
       return Math.min(Math.max(Number(wanted), min), max)
     }
     case 'u64':
-      return (hint?.(names) as bigint | undefined) ?? BigInt(random.u32()) << (random.hits(0.5) ? 32n : 0n)
+      return (hint?.(client) as bigint | undefined) ?? BigInt(random.u32()) << (random.hits(0.5) ? 32n : 0n)
     case 'enum':
-      return (hint?.(names) as number | undefined) ?? random.pick(Object.values(of.of.values))
+      return (hint?.(client) as number | undefined) ?? random.pick(Object.values(of.of.values))
     case 'flags':
-      return (hint?.(names) as number | undefined) ?? (random.hits(0.5) ? 0 : random.pick(Object.values(of.of.values)))
+      return (hint?.(client) as number | undefined) ?? (random.hits(0.5) ? 0 : random.pick(Object.values(of.of.values)))
     case 'ref':
-      return named(names, names.handles, of.class)
+      return pickObject(client, client.handles, of.class)
     case 'fd':
-      return named(names, names.fds, of.class)
+      return pickObject(client, client.fds, of.class)
     case 'bytes': {
       const bytes = new Uint8Array(of.size)
       random.fill(bytes)
-      return (hint?.(names) as Uint8Array | undefined) ?? bytes
+      return (hint?.(client) as Uint8Array | undefined) ?? bytes
     }
     case 'blob': {
       const bytes = new Uint8Array(random.int(Math.min(of.max, 64)))
       random.fill(bytes)
-      return (hint?.(names) as Uint8Array | undefined) ?? bytes
+      return (hint?.(client) as Uint8Array | undefined) ?? bytes
     }
     case 'record':
-      return record(names, of.fields)
+      return record(client, of.fields)
     case 'list':
       return Array.from({ length: random.int(Math.min(of.max, Math.floor(600 / recordSize(of.fields)), 5) + 1) }, () =>
-        record(names, of.fields),
+        record(client, of.fields),
       )
   }
 }
 
-const record = (names: Names, fields: Fields): AnyRecord =>
-  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(names, name, of)]))
+const record = (client: ClientState, fields: Fields): AnyRecord =>
+  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(client, name, of)]))
 
 /** Optional attributes are rare: most of them request special behaviour. */
 const OPTIONAL_SHARE = 0.12
 
-const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {
-  const { random } = names
+const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string): AnyValues => {
+  const { random } = client
   const { in: attributes } = cls.methods[methodName]
   const all = random.hits(0.1)
   const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : OPTIONAL_SHARE
   return Object.fromEntries(
     Object.entries(attributes)
       .filter(([, { optional }]) => !optional || all || random.hits(share))
-      .map(([name, { of }]) => [name, likelyValue(names, name, of)]),
+      .map(([name, { of }]) => [name, likelyValue(client, name, of)]),
   )
 }
 
-/** Next states of a queue pair, with the attributes that any type requires for them; those that a type lacks are left out. */
-const steps: readonly (readonly [state: number, ...names: string[]])[] = [
-  [1, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
-  [2, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
-  [3, 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
+/** Next states of a queue pair, with the attributes that any type requires for them; `modifyQp` omits those a type lacks. */
+const steps: readonly (readonly [state: number, ...attributes: string[]])[] = [
+  [QpState.values.INIT, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
+  [QpState.values.RTR, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
+  [QpState.values.RTS, 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
 ]
-const modifyQp = (names: Names, cls: ObjectClass): AnyValues => {
-  const { random } = names
-  if (random.hits(0.1)) return argumentsOf(names, cls, 'modify')
+const modifyQp = (client: ClientState, cls: ObjectClass): AnyValues => {
+  const { random } = client
+  if (random.hits(0.1)) return argumentsOf(client, cls, 'modify')
   const [state, ...needed] = random.pick(steps)
   const { in: attributes } = cls.methods.modify
-  const own = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
-  return { state, ...Object.fromEntries(own.map(name => [name, likelyValue(names, name, attributes[name].of)])) }
+  const declared = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
+  return { state, ...Object.fromEntries(declared.map(name => [name, likelyValue(client, name, attributes[name].of)])) }
 }
 
 export const isCreate = (call: number): boolean => call === CREATE || call === CREATE_FD
 
-const isThere = ({ handles, fds }: Names, cls: string): boolean =>
+const hasObjectOf = ({ handles, fds }: ClientState, cls: string): boolean =>
   [...handles.values()].includes(cls) || [...fds.values()].includes(cls)
 
 /** Whether the call's own object exists, and an object for each required handle; descriptors are not checked. */
-const isPossible = (names: Names, { name, identity, methods }: ObjectClass, methodName: string): boolean => {
+const isPossible = (client: ClientState, { name, identity, methods }: ObjectClass, methodName: string): boolean => {
   const { call, in: inputs } = methods[methodName]
-  const isFound = isCreate(call) || identity === 'fixed' || isThere(names, name)
+  const hasTarget = isCreate(call) || identity === 'fixed' || hasObjectOf(client, name)
   return (
-    isFound &&
-    Object.values(inputs).every(({ of, optional }) => of.kind !== 'ref' || optional || isThere(names, of.class))
+    hasTarget &&
+    Object.values(inputs).every(({ of, optional }) => of.kind !== 'ref' || optional || hasObjectOf(client, of.class))
   )
 }
 
 /** A class and its method, favoring creation and possible calls. */
-const choose = (names: Names): [ObjectClass, string] => {
-  const { random, classes } = names
+const choose = (client: ClientState): [ObjectClass, string] => {
+  const { random, classes } = client
   for (let left = 5; ; left--) {
     const cls = random.pick(classes)
     const all = Object.keys(cls.methods)
     const creates = all.filter(name => isCreate(cls.methods[name].call))
     const methodName = creates.length > 0 && random.hits(0.4) ? creates[0] : random.pick(all)
-    if (left === 0 || isPossible(names, cls, methodName)) return [cls, methodName]
+    if (left === 0 || isPossible(client, cls, methodName)) return [cls, methodName]
   }
 }
 
-/** A call of any method; `fd`: on this descriptor. */
-export const plausibleCall = (names: Names): Call & { readonly fd?: number } => {
-  const { handles, fds } = names
-  const [cls, methodName] = choose(names)
+/** A call of any method; `fd`: the descriptor on which it is made. */
+export const plausibleCall = (client: ClientState): Call & { readonly fd?: number } => {
+  const { handles, fds } = client
+  const [cls, methodName] = choose(client)
   const method = cls.methods[methodName]
   const isQp = cls.methods.modify !== undefined && cls.name.endsWith('_qp')
-  const args = isQp && methodName === 'modify' ? modifyQp(names, cls) : argumentsOf(names, cls, methodName)
+  const args = isQp && methodName === 'modify' ? modifyQp(client, cls) : argumentsOf(client, cls, methodName)
   const call = { class: cls, methodName, method, object: 0, args }
-  if (cls.name === 'interface' && methodName === 'chain') return { ...call, args: anyChain(names) }
+  if (cls.name === 'interface' && methodName === 'chain') return { ...call, args: anyChain(client) }
   if (isCreate(method.call)) return call
-  if (cls.identity === 'handle') return { ...call, object: named(names, handles, cls.name) }
+  if (cls.identity === 'handle') return { ...call, object: pickObject(client, handles, cls.name) }
   if (cls.identity === 'fixed') return { ...call, object: cls.name === 'port' ? 1 : 0 }
-  const fd = named(names, fds, cls.name)
+  const fd = pickObject(client, fds, cls.name)
   return fds.has(fd) ? { ...call, fd } : call
 }
 
-/** Entries of a chain whose later calls name objects of earlier ones. */
-export const plausibleChain = (names: Names): Link[] => {
-  const { random } = names
+/** Entries of a chain: later entries name objects that earlier ones create. */
+export const plausibleChain = (client: ClientState): Link[] => {
+  const { random } = client
   const links: Link[] = []
   for (let left = 1 + random.int(6); left > 0; left--) {
-    const call = plausibleCall({ ...names, classes: names.classes.filter(({ name }) => name !== 'interface') })
-    const made = (cls: string): number[] =>
+    const call = plausibleCall({ ...client, classes: client.classes.filter(({ name }) => name !== 'interface') })
+    /** Indexes of earlier entries that create an object of the class. */
+    const creatorsOf = (cls: string): number[] =>
       [...links.keys()].filter(i => links[i].call.class.name === cls && isCreate(links[i].call.method.call))
     const refs: Record<string, number> = {}
     for (const [name, { of }] of Object.entries(call.method.in)) {
-      const right = of.kind === 'ref' || of.kind === 'fd' ? made(of.class) : []
-      if (right.length > 0 && call.args[name] !== undefined) refs[name] = random.pick(right)
+      const creators = of.kind === 'ref' || of.kind === 'fd' ? creatorsOf(of.class) : []
+      if (creators.length > 0 && call.args[name] !== undefined) refs[name] = random.pick(creators)
     }
-    const objects = isCreate(call.method.call) ? [] : made(call.class.name)
+    const objects = isCreate(call.method.call) ? [] : creatorsOf(call.class.name)
     links.push({ call, refs, ...(objects.length > 0 && { object: random.pick(objects) }) })
   }
   return links
 }
 
-const anyChain = (names: Names): AnyValues => ({
-  entries: encodeChain(plausibleChain(names)),
-  onError: names.random.int(2),
+const anyChain = (client: ClientState): AnyValues => ({
+  entries: encodeChain(plausibleChain(client)),
+  onError: client.random.int(2),
 })

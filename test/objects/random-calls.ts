@@ -1,13 +1,12 @@
 /*
- * Draws the calls of the model test: mostly valid arguments, and sometimes a wrong handle, one of another class,
- * another process's descriptor, or a refused value.
+ * Draws the calls of the model test: mostly valid arguments, and sometimes an unused handle, a handle of
+ * another class, a descriptor of another context, or a refused value.
  */
-
 import { ChainErrors } from '../../src/spec/classes/device/interface.ts'
 import { MAX_EVENTS } from '../../src/spec/classes/events/event_queue.ts'
 import { QpTypes } from '../../src/spec/classes/qp/qp.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
-import { CqKind, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
+import { AccessFlags, CqKind, Mtu, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
 import { qpTransitions } from '../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { RandomSource } from '../model/random.ts'
@@ -21,24 +20,25 @@ export interface CallSite {
   readonly facts: Facts
   readonly process: Process
   readonly opening: Opening
-  /** In a chain: the objects that its entries will create; a reference may name them. */
+  /** In a chain: for each earlier entry the class of the object that it creates, if any; a reference may name it. */
   readonly planned?: readonly (string | undefined)[]
 }
 
 export interface Drawn {
   readonly args: AnyValues
-  /** Entries of the chain that arguments refer to. */
+  /** Arguments that name the object of an earlier entry of the chain: the index of the entry, by attribute. */
   readonly refs: Record<string, number>
 }
 
 export const classOf = (name: string): ObjectClass => (Classes as Readonly<Record<string, ObjectClass>>)[name]
 
+/** A handle that no object has. */
 const ABSENT = 4000
 
 /** A handle of the class, usually; else any, or an unused one. */
 const handleOf = ({ random, opening }: CallSite, cls: string): number => {
-  const right = [...opening.handles].filter(([, modelObject]) => modelObject.class === cls)
-  if (right.length > 0 && random.hits(0.93)) return random.pick(right)[0]
+  const ofClass = [...opening.handles].filter(([, modelObject]) => modelObject.class === cls)
+  if (ofClass.length > 0 && random.hits(0.93)) return random.pick(ofClass)[0]
   const any = [...opening.handles.keys()]
   return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT
 }
@@ -50,8 +50,8 @@ const fdsOf = ({ process }: CallSite, is: (modelObject: ModelObject) => boolean)
 const fdOf = (site: CallSite, cls: string): number | undefined => {
   const { random, opening } = site
   if (random.hits(0.5)) return undefined
-  const right = fdsOf(site, modelObject => modelObject.class === cls && modelObject.home === opening)
-  if (right.length > 0 && random.hits(0.95)) return random.pick(right)
+  const ofClass = fdsOf(site, modelObject => modelObject.class === cls && modelObject.home === opening)
+  if (ofClass.length > 0 && random.hits(0.95)) return random.pick(ofClass)
   const any = fdsOf(site, () => true)
   return any.length === 0 || random.hits(0.7) ? undefined : random.pick(any)
 }
@@ -68,11 +68,15 @@ const address = ({ random, facts, opening }: CallSite) => ({
   port: random.hits(0.95) ? 1 : 7,
 })
 
+const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const ALL_REMOTE = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
+
 /** Distinct, so that events identify their object. */
 let nextHandle = 1n
 const userHandle = (): bigint => nextHandle++
 
 const cap = { maxSendWr: 3, maxRecvWr: 3, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+/** A multicast GID (first byte 0xff), sometimes a unicast one. */
 const gid = (random: RandomSource): Uint8Array => {
   const bytes = new Uint8Array(16).fill(random.int(3), 1)
   bytes[0] = random.hits(0.9) ? 0xff : 0x20
@@ -83,10 +87,10 @@ const gid = (random: RandomSource): Uint8Array => {
 const transition: Readonly<Record<string, (site: CallSite) => number | AnyValues>> = {
   pkeyIndex: () => 0,
   port: () => 1,
-  accessFlags: () => 15,
+  accessFlags: () => ALL_REMOTE,
   qkey: () => 0x11,
   address: site => ({ ...address(site), port: 1 }),
-  pathMtu: () => 3,
+  pathMtu: () => Mtu.values.MTU_1024,
   destQpn: () => 17,
   rqPsn: () => 5,
   sqPsn: () => 6,
@@ -105,7 +109,7 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   const names = Object.entries(QpState.values)
   const from = target?.qp?.state ?? RESET
   // Usually the next state.
-  const to = random.hits(0.75) && from < SQD ? from + 1 : random.int(7)
+  const to = random.hits(0.75) && from < SQD ? from + 1 : random.int(Object.keys(QpState.values).length)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
     Record<string, Readonly<Record<string, { required: readonly string[] }>> | undefined>
@@ -118,16 +122,17 @@ const modifyQp = (site: CallSite, cls: string, target: ModelObject | undefined):
   } as AnyValues
 }
 
+/** The source of an attach or detach: one, sometimes two, which is refused. */
 const source = (site: CallSite): AnyValues => {
   const { random } = site
-  const one = (): AnyValues => {
+  const oneSource = (): AnyValues => {
     const choice = random.int(8)
     if (choice === 0) return { device: 1 }
     if (choice === 1) return { port: random.hits(0.8) ? 1 : 2 }
     const cls = random.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
     return { [cls]: handleOf(site, cls) }
   }
-  return random.hits(0.95) ? one() : { ...one(), ...one() }
+  return random.hits(0.95) ? oneSource() : { ...oneSource(), ...oneSource() }
 }
 
 type Maker = (site: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
@@ -149,9 +154,11 @@ const queue: Maker = site => ({
   userHandle: userHandle(),
   asyncFd: fdOf(site, 'async_fd'),
 })
+/** The first multicast LID (IBA 4.1.3). */
+const FIRST_MULTICAST_LID = 0xc000
 const modifyQueue: Maker = ({ random }) => ({ limit: random.int(9) })
 const modify: Maker = (site, target, cls) => modifyQp(site, cls, target)
-const membership: Maker = ({ random }) => ({ gid: gid(random), mlid: 0xc000 + random.int(2) })
+const groupArguments: Maker = ({ random }) => ({ gid: gid(random), mlid: FIRST_MULTICAST_LID + random.int(2) })
 
 /** Arguments of the methods that the test calls; unlisted methods have none. */
 const makers: Readonly<Record<string, Maker>> = {
@@ -161,12 +168,17 @@ const makers: Readonly<Record<string, Maker>> = {
   }),
   'mr.create': site => {
     const start = site.facts.address(site.process)
-    // With MW_BIND (16).
-    return { pd: handleOf(site, 'pd'), start, length: 64n, iova: start, access: 31 }
+    return {
+      pd: handleOf(site, 'pd'),
+      start,
+      length: 64n,
+      iova: start,
+      access: ALL_REMOTE | AccessFlags.values.MW_BIND,
+    }
   },
   'mr.modify': site => ({
     ...(site.random.hits(0.6) && { pd: handleOf(site, 'pd') }),
-    ...(site.random.hits(0.6) && { access: 31 }),
+    ...(site.random.hits(0.6) && { access: ALL_REMOTE | AccessFlags.values.MW_BIND }),
   }),
   'mw.create': site => ({ pd: handleOf(site, 'pd'), type: MwType.values.TYPE_1 }),
   'ah.create': site => ({ pd: handleOf(site, 'pd'), address: address(site), userHandle: 0n }),
@@ -203,19 +215,19 @@ const makers: Readonly<Record<string, Maker>> = {
   'uc_qp.modify': modify,
   'ud_qp.create': connected,
   'ud_qp.modify': modify,
-  'ud_qp.attachMcast': membership,
-  'ud_qp.detachMcast': membership,
+  'ud_qp.attachMcast': groupArguments,
+  'ud_qp.detachMcast': groupArguments,
   'xrc_ini_qp.create': site => ({ ...qpNames(site), cap, userHandle: userHandle() }),
   'xrc_ini_qp.modify': modify,
   'xrc_tgt_qp.create': site => {
     const numbers = [...site.opening.device.openings].flatMap(({ handles }) =>
       [...handles.values()].flatMap(({ class: cls, qp }) => (cls === 'xrc_tgt_qp' && qp ? [qp.qpn] : [])),
     )
-    const again = numbers.length > 0 && site.random.hits(0.5)
+    const opensExisting = numbers.length > 0 && site.random.hits(0.5)
     return {
       xrcd: handleOf(site, 'xrcd'),
       userHandle: userHandle(),
-      ...(again ? { qpNum: site.random.pick(numbers) } : site.random.hits(0.1) && { qpNum: 0xfffff }),
+      ...(opensExisting ? { qpNum: site.random.pick(numbers) } : site.random.hits(0.1) && { qpNum: 0xfffff }),
     }
   },
   'xrc_tgt_qp.modify': modify,
@@ -252,8 +264,8 @@ export const drawArguments = (
   if (planned === undefined) return { args, refs }
   for (const [name, { of }] of Object.entries(cls.methods[method].in)) {
     if ((of.kind !== 'ref' && of.kind !== 'fd') || args[name] === undefined) continue
-    const right = [...planned.keys()].filter(i => planned[i] === of.class)
-    if (right.length > 0 && random.hits(0.8)) refs[name] = random.pick(right)
+    const ofClass = [...planned.keys()].filter(i => planned[i] === of.class)
+    if (ofClass.length > 0 && random.hits(0.8)) refs[name] = random.pick(ofClass)
     else if (random.hits(0.02)) refs[name] = random.int(planned.length + 2)
   }
   return { args, refs }
@@ -273,14 +285,14 @@ const weightOf = (cls: string, method: string): number => {
   return cls === 'device' ? 1 : 2
 }
 
-const isOn = (cls: ObjectClass): boolean => cls.identity === 'fd'
+const isDescriptorClass = (cls: ObjectClass): boolean => cls.identity === 'fd'
 const called: readonly Weighted[] = Object.values(Classes as Readonly<Record<string, ObjectClass>>).flatMap(cls =>
   Object.keys(cls.methods)
     .filter(method => isKnown(cls.name, method) && !['gsi_qp', 'smi_qp', 'raw_packet_qp', 'rd_qp'].includes(cls.name))
     .map(method => ({ cls, method, weight: weightOf(cls.name, method) })),
 )
-const onContext = called.filter(({ cls, method }) => !isOn(cls) || method === 'create')
-const onDescriptors = called.filter(({ cls, method }) => isOn(cls) && method !== 'create')
+const onContext = called.filter(({ cls, method }) => !isDescriptorClass(cls) || method === 'create')
+const onDescriptors = called.filter(({ cls, method }) => isDescriptorClass(cls) && method !== 'create')
 
 export interface DrawnCall extends Drawn {
   readonly cls: ObjectClass
@@ -291,17 +303,17 @@ export interface DrawnCall extends Drawn {
 
 /** Whether there is an object of each class that the call needs. */
 const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weighted): boolean => {
-  const there = new Set([...[...opening.handles.values()].map(modelObject => modelObject.class), ...planned])
+  const existing = new Set([...[...opening.handles.values()].map(modelObject => modelObject.class), ...planned])
   const needed = Object.values(cls.methods[method].in).flatMap(({ of, optional }) =>
     of.kind === 'ref' && !optional ? [of.class] : [],
   )
   if (cls.identity === 'handle' && !isCreate(cls.methods[method])) needed.push(cls.name)
-  return needed.every(name => there.has(name))
+  return needed.every(name => existing.has(name))
 }
 
-/** Usually a possible one of these. */
+/** One of the methods, by weight; usually one that is possible. */
 const choose = (site: CallSite, from: readonly Weighted[]): Weighted => {
-  const possible = from.filter(one => isPossible(site, one))
+  const possible = from.filter(weighted => isPossible(site, weighted))
   return site.random.weighted(possible.length > 0 && site.random.hits(0.96) ? possible : from)
 }
 
@@ -309,7 +321,7 @@ const choose = (site: CallSite, from: readonly Weighted[]): Weighted => {
 export const drawCall = (site: CallSite): DrawnCall => {
   const { cls, method } = choose(site, onContext)
   const creates = isCreate(cls.methods[method])
-  // Usually the handle's class, because the call names the class.
+  // Usually a handle of this class, because the call names the class.
   const object = creates || cls.identity !== 'handle' ? 0 : handleOf(site, cls.name)
   return { cls, method, object, ...drawArguments(site, cls, method, site.opening.handles.get(object)) }
 }
@@ -318,8 +330,8 @@ export const drawCall = (site: CallSite): DrawnCall => {
 export const drawOnDescriptor = (site: CallSite): DrawnCall | undefined => {
   const { random, process } = site
   if (process.fds.size === 0) return undefined
-  const full = [...process.fds].filter(([, modelObject]) => modelObject.unread.length > 0)
-  const [fd, modelObject] = random.pick(full.length > 0 && random.hits(0.6) ? full : [...process.fds])
+  const withEvents = [...process.fds].filter(([, modelObject]) => modelObject.unread.length > 0)
+  const [fd, modelObject] = random.pick(withEvents.length > 0 && random.hits(0.6) ? withEvents : [...process.fds])
   const fitting = onDescriptors.filter(({ cls }) => cls.name === modelObject.class || random.hits(0.02))
   const { cls, method } = random.weighted(fitting)
   return {
@@ -339,11 +351,11 @@ export const drawChain = (site: CallSite): { entries: Entry[]; undo: boolean } =
   const entries: Entry[] = []
   for (let left = 1 + random.int(8); left > 0; left--) {
     const inChain = { ...site, planned }
-    const onMade = planned.some(name => name !== undefined) && random.hits(0.35)
-    if (onMade) {
+    const usesPlanned = planned.some(name => name !== undefined) && random.hits(0.35)
+    if (usesPlanned) {
       const from = random.pick([...planned.keys()].filter(i => planned[i] !== undefined))
       const cls = classOf(random.hits(0.97) ? (planned[from] as string) : 'pd')
-      const fitting = called.filter(one => one.cls === cls && one.method !== 'create')
+      const fitting = called.filter(weighted => weighted.cls === cls && weighted.method !== 'create')
       if (fitting.length > 0) {
         const { method } = random.weighted(fitting)
         entries.push({ cls, methodName: method, object: 0, from, ...drawArguments(inChain, cls, method, undefined) })

@@ -43,8 +43,8 @@ interface State {
 // ---- calls ----
 
 /**
- * Compares values that both sides know. A value that the reference does not know yet (a key, in a chain) is undefined
- * in `expected`.
+ * Compares the results that both the carrier and the reference know. A value that the reference does not know yet (a
+ * key, in a chain) is undefined in `expected`.
  */
 const assertResults = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
   for (const [name, value] of Object.entries(expected))
@@ -85,8 +85,8 @@ function* call(site: CallSite, onDescriptor: boolean): Run {
   const { cls, method, object, args, fd } = drawn
   const modelObject = fd === undefined ? undefined : process.fds.get(fd)
   const home = modelObject?.home ?? opening
-  const names = { opening: home, fds: process.fds }
-  const expected = perform(names, cls, method, modelObject ?? object, args)
+  const scope = { opening: home, fds: process.fds }
+  const expected = perform(scope, cls, method, modelObject ?? object, args)
   const actual = yield {
     do: 'call',
     process,
@@ -127,15 +127,16 @@ const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
 
 // ---- processes ----
 
+/** Number of descriptors of all processes that refer to the object. */
 const copies = ({ processes }: State, modelObject: ModelObject): number =>
-  processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === modelObject).length, 0)
+  processes.reduce((n, { fds }) => n + [...fds.values()].filter(object => object === modelObject).length, 0)
 
 function* closeOne(state: State, process: Process, fd: number): Run {
   const modelObject = process.fds.get(fd) as ModelObject
-  const last = copies(state, modelObject) === 1
+  const isLast = copies(state, modelObject) === 1
   process.fds.delete(fd)
-  if (last) closeFd(modelObject)
-  yield { do: 'closeFd', process, fd, last }
+  if (isLast) closeFd(modelObject)
+  yield { do: 'closeFd', process, fd, isLast }
 }
 
 function* closeOpening(process: Process, opening: Opening): Run {
@@ -155,9 +156,9 @@ function* end(state: State, process: Process): Run {
 function* readOne({ random, facts, process }: CallSite): Run {
   // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
   const fds = [...process.fds].filter(([, { gone }]) => facts.raisesEvents || !gone)
-  const full = fds.filter(([, { unread }]) => unread.length > 0)
+  const withEvents = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
-  const [fd, modelObject] = random.pick(full.length > 0 && random.hits(0.8) ? full : fds)
+  const [fd, modelObject] = random.pick(withEvents.length > 0 && random.hits(0.8) ? withEvents : fds)
   const expected = readRecord(modelObject)
   const { code, out } = yield { do: 'read', process, fd }
   assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${modelObject.class} ${fd}`)
@@ -213,7 +214,7 @@ function* raiseEvent(state: State, { random }: CallSite): Run {
     raise(modelObject, type)
     yield { do: 'raise', modelObject, type }
   } else if (choice < 9) {
-    const device = random.pick(state.devices.filter(one => one !== undefined))
+    const device = random.pick(state.devices.filter(device => device !== undefined))
     const type = random.pick([PORT_ACTIVE, PORT_ERR])
     raisePort(device, 1, type)
     yield { do: 'port', device, type }
@@ -230,34 +231,34 @@ function* raiseEvent(state: State, { random }: CallSite): Run {
   }
 }
 
-function* plug(state: State, index: number): Run {
-  const there = state.devices[index]
-  if (there === undefined) {
+function* addOrRemove(state: State, index: number): Run {
+  const present = state.devices[index]
+  if (present === undefined) {
     const device = newDevice(DEVICES[index])
     state.devices[index] = device
     yield { do: 'add', device }
   } else {
-    endDevice(there, DEVICE_FATAL)
+    endDevice(present, DEVICE_FATAL)
     state.devices[index] = undefined
-    yield { do: 'remove', device: there }
+    yield { do: 'remove', device: present }
   }
 }
 
 // ---- steps ----
 
-const weights: readonly { readonly what: string; readonly weight: number }[] = [
-  { what: 'call', weight: 60 },
-  { what: 'chain', weight: 10 },
-  { what: 'on descriptor', weight: 14 },
-  { what: 'read', weight: 6 },
-  { what: 'device event', weight: 14 },
-  { what: 'close descriptor', weight: 3 },
-  { what: 'copy', weight: 2 },
-  { what: 'open', weight: 1 },
-  { what: 'close', weight: 0.6 },
-  { what: 'fork', weight: 1 },
-  { what: 'end', weight: 0.5 },
-  { what: 'add or remove device', weight: 0.6 },
+const weights: readonly { readonly action: string; readonly weight: number }[] = [
+  { action: 'call', weight: 60 },
+  { action: 'chain', weight: 10 },
+  { action: 'on descriptor', weight: 14 },
+  { action: 'read', weight: 6 },
+  { action: 'device event', weight: 14 },
+  { action: 'close descriptor', weight: 3 },
+  { action: 'copy', weight: 2 },
+  { action: 'open', weight: 1 },
+  { action: 'close', weight: 0.6 },
+  { action: 'fork', weight: 1 },
+  { action: 'end', weight: 0.5 },
+  { action: 'add or remove device', weight: 0.6 },
 ]
 
 function* step(state: State, seed: number): Run {
@@ -266,32 +267,32 @@ function* step(state: State, seed: number): Run {
   if (processes.length === 0) yield* start(state)
   const process = random.pick(processes)
   const present = devices.filter(device => device !== undefined)
-  const { what } = random.weighted(weights)
-  if (what === 'add or remove device') {
+  const { action } = random.weighted(weights)
+  if (action === 'add or remove device') {
     const index = random.int(DEVICES.length)
-    if (devices[index] === undefined || present.length > 1) yield* plug(state, index)
+    if (devices[index] === undefined || present.length > 1) yield* addOrRemove(state, index)
     return
   }
-  // A process whose device was removed has few possible actions.
-  const openOnes = [...process.openings].filter(one => !one.ended)
-  const shouldOpen = openOnes.length === 0 || what === 'open'
+  // On an opening whose device was removed nearly every call fails, so such a process usually opens another one.
+  const usable = [...process.openings].filter(opening => !opening.ended)
+  const shouldOpen = usable.length === 0 || action === 'open'
   if (process.openings.size === 0 || (shouldOpen && process.openings.size < MAX_OPENINGS)) {
     yield* open(process, random.pick(present))
     return
   }
-  const opening = random.pick(openOnes.length > 0 && random.hits(0.95) ? openOnes : [...process.openings])
+  const opening = random.pick(usable.length > 0 && random.hits(0.95) ? usable : [...process.openings])
   const site: CallSite = { random, facts, process, opening }
-  if (what === 'call') yield* call(site, false)
-  else if (what === 'chain') yield* chain(site)
-  else if (what === 'on descriptor') yield* call(site, true)
-  else if (what === 'read') yield* readOne(site)
-  else if (what === 'device event' && facts.raisesEvents) yield* raiseEvent(state, site)
-  else if (what === 'close') yield* closeOpening(process, opening)
-  else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(state, process)
-  else if (what === 'end' && processes.length > 1) yield* end(state, process)
-  else if (process.fds.size > 0 && what === 'close descriptor')
+  if (action === 'call') yield* call(site, false)
+  else if (action === 'chain') yield* chain(site)
+  else if (action === 'on descriptor') yield* call(site, true)
+  else if (action === 'read') yield* readOne(site)
+  else if (action === 'device event' && facts.raisesEvents) yield* raiseEvent(state, site)
+  else if (action === 'close') yield* closeOpening(process, opening)
+  else if (action === 'fork' && processes.length < MAX_PROCESSES) yield* fork(state, process)
+  else if (action === 'end' && processes.length > 1) yield* end(state, process)
+  else if (process.fds.size > 0 && action === 'close descriptor')
     yield* closeOne(state, process, random.pick([...process.fds.keys()]))
-  else if (process.fds.size > 0 && what === 'copy') {
+  else if (process.fds.size > 0 && action === 'copy') {
     const [fd, modelObject] = random.pick([...process.fds])
     const to = random.pick(processes)
     const { fds } = yield { do: 'copy', from: process, fd, to }
@@ -299,12 +300,12 @@ function* step(state: State, seed: number): Run {
   }
 }
 
-/** Runs these steps, compares at intervals, and closes everything. */
+/** Runs a step for each seed, compares the state after every `compareEvery` steps, and at the end closes everything. */
 export function* run(facts: Facts, seeds: readonly number[], compareEvery = 1): Run {
   const state: State = { facts, devices: DEVICES.map(() => undefined), processes: [] }
   const present = (): ModelDevice[] => state.devices.filter(device => device !== undefined)
-  yield* plug(state, 0)
-  yield* plug(state, 1)
+  yield* addOrRemove(state, 0)
+  yield* addOrRemove(state, 1)
   for (const [i, seed] of seeds.entries()) {
     yield* step(state, seed)
     if (i % compareEvery === 0) yield { do: 'compare', devices: present() }

@@ -1,7 +1,7 @@
 /*
  * A simple reference of the object model (R23, R34, R35, R37, R38): handles are keys of a map and the lowest free one
- * is searched, uses are counted on demand, events are in lists. rules.ts has the specific behaviour of each class; both
- * know declarations and nothing of core's implementation.
+ * is searched, uses are counted on demand, events are in lists. rules.ts has the specific behaviour of each class. Both
+ * files know the declarations of the classes (src/spec/classes) and nothing of core's implementation.
  */
 import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema/schema.ts'
 
@@ -9,7 +9,7 @@ import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../..
 export type Code = string
 
 export interface Event {
-  /** A port's number, 0 for the device; or an object. */
+  /** The object that raised it, or a port's number; 0 is the device. */
   readonly source: ModelObject | number
   /** ibv_event_type; COMPLETION for a completion. */
   readonly type: number
@@ -23,9 +23,12 @@ export interface QpFacts {
   readonly openers: ModelObject[]
 }
 
+/** An XRC domain, shared by the xrcd objects that opened it. */
 export interface Domain {
+  /** Descriptor of the file that identifies it; undefined for a domain that cannot be shared. */
   readonly file: number | undefined
   openers: number
+  /** XRC target queue pairs by QPN. */
   readonly targets: Map<number, QpFacts>
 }
 
@@ -35,10 +38,12 @@ export interface ModelObject {
   /** Identifies it in events. */
   userHandle: bigint
   readonly class: string
+  /** The opening that created it. */
   readonly home: Opening
   /** Handle in its context; unused for a descriptor. */
   handle: number
   parents: ModelObject[]
+  /** It was destroyed. */
   gone: boolean
   /** Of a descriptor: the client has closed its last copy. */
   closed: boolean
@@ -46,28 +51,34 @@ export interface ModelObject {
   readonly unread: Event[]
   readonly channel: ModelObject | undefined
   readonly asyncFd: ModelObject | undefined
+  /** Of a completion queue: 0: not armed; 1: for solicited completions; 2: for every completion. */
   armed: 0 | 1 | 2
   /** Events that the client has read. */
   read: { completions: number; asyncs: number }
+  /** The event queue that gets its events instead of its channel or async fd. */
   attached: { readonly queue: ModelObject; readonly cookie: bigint } | undefined
   /** Of an event queue: cookies of the device (0) and ports. */
   readonly ports: Map<number, bigint>
-  // Fields of single classes.
+  /** Of a region: its lkey; of a window: its rkey. */
   key?: number
+  /** Of a completion queue: its kind is COUNTING. */
   counting?: boolean
+  /** Of a shared receive queue: the limit for SRQ_LIMIT_REACHED. */
   limit?: number
   qp?: QpFacts
+  /** Of a UD queue pair: its multicast groups. */
   readonly groups: Set<string>
   domain?: Domain
   /** Of a window: its region. */
   bound?: ModelObject | undefined
 }
 
+/** A context: one open of a device. */
 export interface Opening {
   readonly device: ModelDevice
   readonly handles: Map<number, ModelObject>
   readonly descriptors: Set<ModelObject>
-  /** The first async fd. */
+  /** The first async fd, which gets the events of objects created without one. */
   asyncFd: ModelObject | undefined
   /** Processes that have it open. */
   holders: number
@@ -79,11 +90,11 @@ export interface ModelDevice {
   alive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
-  /** Used keys. A key must not be reused soon. */
+  /** Keys of destroyed objects: no object of the same run may get one again. */
   readonly stale: Set<number>
 }
 
-let made = 0
+let createdObjects = 0
 
 export const newDevice = (name: string): ModelDevice => ({
   name,
@@ -112,24 +123,24 @@ const lowest = (handles: ReadonlyMap<number, unknown>): number => {
   return handle
 }
 
-/** A new object that names `parents`. */
+/** A new object; its parents are `references`, the objects that the call's arguments name. */
 export const newObject = (
   home: Opening,
   cls: ObjectClass,
-  named: Readonly<Record<string, ModelObject | undefined>>,
+  references: Readonly<Record<string, ModelObject | undefined>>,
 ): ModelObject => {
   const modelObject: ModelObject = {
-    id: ++made,
+    id: ++createdObjects,
     userHandle: 0n,
     class: cls.name,
     home,
     handle: cls.identity === 'fd' ? -1 : lowest(home.handles),
-    parents: Object.values(named).filter(one => one !== undefined),
+    parents: Object.values(references).filter(reference => reference !== undefined),
     gone: false,
     closed: false,
     unread: [],
-    channel: named.channel,
-    asyncFd: named.asyncFd ?? home.asyncFd,
+    channel: references.channel,
+    asyncFd: references.asyncFd ?? home.asyncFd,
     armed: 0,
     read: { completions: 0, asyncs: 0 },
     attached: undefined,
@@ -143,7 +154,7 @@ export const newObject = (
 
 export const allObjects = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
-/** How many objects need this one, counting each reference. */
+/** Number of references to the object from others of its context; an object may refer to it twice. */
 export const uses = (modelObject: ModelObject): number =>
   allObjects(modelObject.home).reduce(
     (n, { parents }) => n + parents.filter(parent => parent === modelObject).length,
@@ -165,12 +176,13 @@ export const complete = (modelObject: ModelObject, solicited: boolean): void => 
   post(modelObject.attached?.queue ?? modelObject.channel, { source: modelObject, type: COMPLETION })
 }
 
-/** An event of a device or one of its ports; `source` as in `Event`: listeners have that attached. */
+/** Raises an event of a device (source 0) or of a port, for every async fd and the event queues attached to it. */
 export const raisePort = (device: ModelDevice, source: number, type: number): void => {
   for (const { descriptors } of device.openings)
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })
 }
 
+/** Removes the unread events of `source`. */
 const withdraw = (fd: ModelObject | undefined, source: ModelObject | number): void => {
   if (fd === undefined) return
   const kept = fd.unread.filter(event => event.source !== source)
@@ -248,49 +260,49 @@ export const endOpening = (opening: Opening): void => {
 }
 
 /** Device removal: every listener gets the event, then everything is destroyed. */
-export const endDevice = (device: ModelDevice, fatal: number): void => {
+export const endDevice = (device: ModelDevice, eventType: number): void => {
   device.alive = false
-  raisePort(device, 0, fatal)
+  raisePort(device, 0, eventType)
   for (const opening of [...device.openings]) endOpening(opening)
 }
 
 // ---- lookup ----
 
-/** Objects that the call may name: by handle, descriptors by number. */
-export interface Names {
+/** Where the arguments of a call are looked up: handles in the opening, descriptors in the process. */
+export interface Scope {
   readonly opening: Opening
   /** Descriptors of the calling process. */
   readonly fds: ReadonlyMap<number, ModelObject>
 }
 
-/** The expected result of naming a handle of a class. */
-export const byHandle = ({ opening }: Names, handle: number, cls: string): Code | ModelObject => {
+/** The object with this handle and class, or the errno of the lookup. */
+export const byHandle = ({ opening }: Scope, handle: number, cls: string): Code | ModelObject => {
   const found = opening.handles.get(handle)
   if (found === undefined) return 'ENOENT'
   return found.class === cls ? found : 'EINVAL'
 }
 
-const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | ModelObject => {
+const byFd = ({ opening, fds }: Scope, fd: number, cls: string): Code | ModelObject => {
   const found = fds.get(fd)
   if (found === undefined || found.home !== opening || found.closed || found.gone) return 'EBADF'
   return found.class === cls ? found : 'EBADF'
 }
 
-/** Objects that the arguments name. */
+/** The objects that the arguments name, by attribute; or the errno of the first lookup that fails. */
 export const lookUp = (
-  names: Names,
+  scope: Scope,
   method: Method,
   args: Readonly<Record<string, unknown>>,
 ): Code | Record<string, ModelObject | undefined> => {
-  const named: Record<string, ModelObject | undefined> = {}
+  const references: Record<string, ModelObject | undefined> = {}
   for (const [name, { of }] of Object.entries(method.in)) {
     const value = args[name] as number | undefined
     if (value === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue
-    const found = of.kind === 'ref' ? byHandle(names, value, of.class) : byFd(names, value, of.class)
+    const found = of.kind === 'ref' ? byHandle(scope, value, of.class) : byFd(scope, value, of.class)
     if (typeof found === 'string') return found
-    named[name] = found
+    references[name] = found
   }
-  return named
+  return references
 }
 
 export const isCreate = ({ call }: Method): boolean => call === CREATE || call === CREATE_FD

@@ -1,6 +1,6 @@
 /*
  * The specific behaviour and refusals of each class's methods, by the specification and the declarations, on top of the
- * reference (reference.ts), which has what all classes share: handles, names, uses.
+ * reference (reference.ts), which has what all classes share: handles, references, uses.
  */
 import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp/qp.ts'
@@ -18,25 +18,26 @@ import {
   isDestroy,
   lookUp,
   type ModelObject,
-  type Names,
   newObject,
   type Opening,
   type QpFacts,
   raise,
   readEvent,
+  type Scope,
   uses,
 } from './reference.ts'
 
 interface CheckedCall {
-  readonly names: Names
+  readonly scope: Scope
   readonly opening: Opening
   readonly cls: ObjectClass
   readonly args: AnyValues
-  readonly named: Readonly<Record<string, ModelObject | undefined>>
+  /** Objects that the arguments name, by attribute. */
+  readonly references: Readonly<Record<string, ModelObject | undefined>>
 }
 
 interface Rule {
-  /** The errno for a refusal that names and uses do not explain; undefined to accept. Changes nothing. */
+  /** The errno of a refusal for another reason than a wrong reference or a used object; undefined: accepted. */
   refuse?(call: CheckedCall, modelObject: ModelObject | undefined): Code | undefined
   /** The effect of the call; returns the predictable results. */
   apply?(call: CheckedCall, modelObject: ModelObject): AnyValues | undefined
@@ -46,33 +47,37 @@ export interface Outcome {
   readonly code: Code
   /** Results that the reference can predict. */
   readonly out: AnyValues
-  /** The created object and any others. */
+  /** The created object. */
   readonly modelObject?: ModelObject
+  /** The address handles that createAhs created. */
   readonly others?: readonly ModelObject[]
 }
 
 const { CREAT, EXCL } = XrcdFlags.values
 const { SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { RESET, ERR, RTS, SQD } = QpState.values
+/** First byte of a multicast GID. */
+const MULTICAST_PREFIX = 0xff
 
 // ---- classes ----
 
-const destroyed = (_call: CheckedCall, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
+/** The result of destroy: the events that the client has read. */
+const countAsyncEvents = (_call: CheckedCall, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
 
-/** A valid address of this device; a test invalidates it with another port. */
+/** Drawn addresses are valid except for the port (random-calls.ts); the device has port 1 only. */
 const isValidAddress = (address: unknown): boolean => (address as { port: number }).port === 1
 
-const xrcd: Readonly<Record<string, Rule>> = {
+const xrcdRules: Readonly<Record<string, Rule>> = {
   create: {
     refuse({ opening: { device }, args: { file, flags } }) {
-      const there = file === undefined ? undefined : device.domains.get(file as number)
-      if (there === undefined && !((flags as number) & CREAT)) return 'EAGAIN'
-      return there !== undefined && (flags as number) & EXCL ? 'EINVAL' : undefined
+      const existing = file === undefined ? undefined : device.domains.get(file as number)
+      if (existing === undefined && !((flags as number) & CREAT)) return 'EAGAIN'
+      return existing !== undefined && (flags as number) & EXCL ? 'EINVAL' : undefined
     },
     apply({ opening: { device }, args }, modelObject) {
       const file = args.file as number | undefined
-      const there = file === undefined ? undefined : device.domains.get(file)
-      const domain: Domain = there ?? { file, openers: 0, targets: new Map() }
+      const existing = file === undefined ? undefined : device.domains.get(file)
+      const domain: Domain = existing ?? { file, openers: 0, targets: new Map() }
       domain.openers++
       if (file !== undefined) device.domains.set(file, domain)
       modelObject.domain = domain
@@ -88,7 +93,7 @@ const xrcd: Readonly<Record<string, Rule>> = {
   destroy: {},
 }
 
-const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> => ({
+const qpRules = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> => ({
   create: {
     apply({ args }, modelObject) {
       modelObject.userHandle = args.userHandle as bigint
@@ -107,33 +112,35 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
       const facts = modelObject.qp as QpFacts
       const before = facts.state
       facts.state = args.state as number
-      for (const one of facts.openers) {
-        if (before === RTS && facts.state === SQD && args.enSqdAsyncNotify === 1) raise(one, SQ_DRAINED)
-        if (facts.state === ERR && before !== ERR && sharesReceives(one)) raise(one, QP_LAST_WQE_REACHED)
+      for (const opener of facts.openers) {
+        if (before === RTS && facts.state === SQD && args.enSqdAsyncNotify === 1) raise(opener, SQ_DRAINED)
+        if (facts.state === ERR && before !== ERR && usesSrq(opener)) raise(opener, QP_LAST_WQE_REACHED)
       }
       return {}
     },
   },
   destroy: {
     refuse: (_call, modelObject) => (modelObject!.groups.size > 0 ? 'EBUSY' : undefined),
-    apply: destroyed,
+    apply: countAsyncEvents,
   },
 })
 
-/** An XRC target's receives belong to its domain. */
-const sharesReceives = ({ class: name, parents }: ModelObject): boolean =>
+/** Whether the queue pair takes receives from an SRQ; an XRC target takes them from the SRQs of its domain. */
+const usesSrq = ({ class: name, parents }: ModelObject): boolean =>
   name === 'xrc_tgt_qp' || parents.some(parent => parent.class === 'srq')
 
-const membership = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
+/** A multicast group as a key of `groups`. */
+const groupKey = ({ args }: CheckedCall): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
 
-const sourceOf = ({ args, named: names }: CheckedCall): ModelObject | number | Code => {
-  const objects = Object.values(names).filter(one => one !== undefined)
-  const given = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
-  if (given !== 1 || ((args.port as number | undefined) ?? 1) > 1) return 'EINVAL'
+/** The one source that attach and detach name: an object, a port, or 0 for the device. */
+const sourceOf = ({ args, references }: CheckedCall): ModelObject | number | Code => {
+  const objects = Object.values(references).filter(object => object !== undefined)
+  const sources = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
+  if (sources !== 1 || ((args.port as number | undefined) ?? 1) > 1) return 'EINVAL'
   return objects[0] ?? (args.device !== undefined ? 0 : (args.port as number))
 }
 
-const shared: Readonly<Record<string, Rule>> = {
+const srqRules: Readonly<Record<string, Rule>> = {
   create: {
     apply({ args }, modelObject) {
       modelObject.userHandle = args.userHandle as bigint
@@ -143,14 +150,14 @@ const shared: Readonly<Record<string, Rule>> = {
   },
   query: { apply: (_call, { limit }) => ({ limit }) },
   modify: {
-    // The queue has 7 requests, and is not resized here.
+    // Every drawn SRQ has maxWr 7 (random-calls.ts), and is not resized.
     refuse: ({ args }) => ((args.limit as number) > 7 ? 'EINVAL' : undefined),
     apply({ args }, modelObject) {
       modelObject.limit = args.limit as number
       return {}
     },
   },
-  destroy: { apply: destroyed },
+  destroy: { apply: countAsyncEvents },
 }
 
 const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
@@ -161,10 +168,10 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       refuse: ({ args }) => ((args.addresses as object[]).every(isValidAddress) ? undefined : 'EINVAL'),
     },
     destroyAhs: {
-      refuse({ names, args }, pd) {
+      refuse({ scope, args }, pd) {
         const seen = new Set<number>()
         for (const { handle } of args.handles as { handle: number }[]) {
-          const ah = seen.has(handle) ? 'ENOENT' : byHandle(names, handle, 'ah')
+          const ah = seen.has(handle) ? 'ENOENT' : byHandle(scope, handle, 'ah')
           if (typeof ah === 'string') return ah
           if (!ah.parents.includes(pd!)) return 'EINVAL'
           seen.add(handle)
@@ -182,13 +189,17 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     query: { apply: (_call, { key }) => ({ lkey: key }) },
     modify: {
       refuse: ({ args, opening }, mr) =>
-        args.pd === undefined && args.access === undefined ? 'EINVAL' : boundTo(opening, mr) > 0 ? 'EBUSY' : undefined,
-      apply({ named: { pd } }, mr) {
+        args.pd === undefined && args.access === undefined
+          ? 'EINVAL'
+          : boundWindows(opening, mr) > 0
+            ? 'EBUSY'
+            : undefined,
+      apply({ references: { pd } }, mr) {
         if (pd !== undefined) mr.parents = [pd]
         return { lkey: mr.key }
       },
     },
-    destroy: { refuse: ({ opening }, mr) => (boundTo(opening, mr) > 0 ? 'EBUSY' : undefined) },
+    destroy: { refuse: ({ opening }, mr) => (boundWindows(opening, mr) > 0 ? 'EBUSY' : undefined) },
   },
   mw: { create: {}, destroy: {} },
   ah: {
@@ -225,40 +236,40 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     },
     destroy: { apply: (_call, { read }) => ({ compEvents: read.completions, asyncEvents: read.asyncs }) },
   },
-  srq: shared,
-  xrc_srq: shared,
-  xrcd,
-  ...Object.fromEntries(QP_CLASSES.map(name => [name, qp(name)])),
+  srq: srqRules,
+  xrc_srq: srqRules,
+  xrcd: xrcdRules,
+  ...Object.fromEntries(QP_CLASSES.map(name => [name, qpRules(name)])),
   ud_qp: {
-    ...qp('ud_qp'),
+    ...qpRules('ud_qp'),
     attachMcast: {
-      refuse: ({ args }) => ((args.gid as Uint8Array)[0] === 0xff ? undefined : 'EINVAL'),
+      refuse: ({ args }) => ((args.gid as Uint8Array)[0] === MULTICAST_PREFIX ? undefined : 'EINVAL'),
       apply(call, { groups }) {
-        groups.add(membership(call))
+        groups.add(groupKey(call))
         return {}
       },
     },
     detachMcast: {
-      refuse: (call, modelObject) => (modelObject!.groups.has(membership(call)) ? undefined : 'EINVAL'),
+      refuse: (call, modelObject) => (modelObject!.groups.has(groupKey(call)) ? undefined : 'EINVAL'),
       apply(call, { groups }) {
-        groups.delete(membership(call))
+        groups.delete(groupKey(call))
         return {}
       },
     },
   },
   xrc_tgt_qp: {
-    ...qp('xrc_tgt_qp'),
+    ...qpRules('xrc_tgt_qp'),
     create: {
-      refuse: ({ args, named: { xrcd: domain } }) =>
-        args.qpNum === undefined || domain!.domain!.targets.has(args.qpNum as number) ? undefined : 'EINVAL',
-      apply({ args, named: { xrcd: opened } }, modelObject) {
+      refuse: ({ args, references: { xrcd } }) =>
+        args.qpNum === undefined || xrcd!.domain!.targets.has(args.qpNum as number) ? undefined : 'EINVAL',
+      apply({ args, references: { xrcd } }, modelObject) {
         modelObject.userHandle = args.userHandle as bigint
-        const domain = opened!.domain as Domain
+        const domain = xrcd!.domain as Domain
         modelObject.domain = domain
-        const there = args.qpNum === undefined ? undefined : domain.targets.get(args.qpNum as number)
-        modelObject.qp = there ?? { state: RESET, qpn: 0, openers: [] }
+        const existing = args.qpNum === undefined ? undefined : domain.targets.get(args.qpNum as number)
+        modelObject.qp = existing ?? { state: RESET, qpn: 0, openers: [] }
         modelObject.qp.openers.push(modelObject)
-        return there === undefined ? {} : { qpNum: there.qpn }
+        return existing === undefined ? {} : { qpNum: existing.qpn }
       },
     },
   },
@@ -266,7 +277,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     create: {},
     query: {
       apply({ opening: { handles } }, fd) {
-        const cqs = [...handles.values()].filter(one => one.class === 'cq' && one.channel === fd)
+        const cqs = [...handles.values()].filter(object => object.class === 'cq' && object.channel === fd)
         return {
           cqs: cqs.map(({ handle }) => ({ handle })).sort((a, b) => a.handle - b.handle),
           unread: fd.unread.length,
@@ -330,7 +341,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
       refuse: (_call, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
       apply({ args }, fd) {
         const count = Math.min(args.max as number, fd.unread.length)
-        return { events: Array.from({ length: count }, () => asRecord(fd)) }
+        return { events: Array.from({ length: count }, () => takeRecord(fd)) }
       },
     },
   },
@@ -338,17 +349,21 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     queryHandles: {
       apply({ opening: { handles }, args }) {
         const ids = (args.classes as { id: number }[]).map(({ id }) => id)
-        const found = [...handles.values()].filter(one => ids.includes(ClassId[one.class as keyof typeof ClassId]))
+        const found = [...handles.values()].filter(object =>
+          ids.includes(ClassId[object.class as keyof typeof ClassId]),
+        )
         return { handles: found.sort((a, b) => b.id - a.id).map(({ handle }) => ({ handle })) }
       },
     },
   },
 }
 
-const boundTo = ({ handles }: Opening, mr: ModelObject | undefined): number =>
+/** Number of windows bound to a region. */
+const boundWindows = ({ handles }: Opening, mr: ModelObject | undefined): number =>
   [...handles.values()].filter(({ bound }) => bound === mr).length
 
-const asRecord = (fd: ModelObject) => {
+/** Reads the oldest event, as a record of an event queue. */
+const takeRecord = (fd: ModelObject) => {
   const { source, type } = fd.unread[0]
   const element =
     typeof source === 'number'
@@ -362,7 +377,7 @@ const asRecord = (fd: ModelObject) => {
 export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } => {
   if (fd.unread.length === 0) return { code: fd.gone ? 'EIO' : 'EAGAIN' }
   if (fd.class === 'event_queue') {
-    const { cookie, object, class: cls, type } = asRecord(fd)
+    const { cookie, object, class: cls, type } = takeRecord(fd)
     const view = new DataView(new ArrayBuffer(24))
     view.setBigUint64(0, BigInt(cookie), true)
     view.setUint32(8, Number(object), true)
@@ -380,22 +395,22 @@ export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } 
 /** Whether the reference implements a method. */
 export const isKnown = (cls: string, method: string): boolean => rules[cls]?.[method] !== undefined
 
-/** A single call. `object`: the target's handle, or the object itself if it is a descriptor. */
+/** Performs one call in the reference. `object`: the target's handle, or the object itself if it is a descriptor. */
 export const perform = (
-  names: Names,
+  scope: Scope,
   cls: ObjectClass,
   methodName: string,
   object: number | ModelObject,
   args: AnyValues,
 ): Outcome => {
-  const { opening } = names
+  const { opening } = scope
   const method = cls.methods[methodName]
   const rule = rules[cls.name][methodName]
   const refused = (code: Code): Outcome => ({ code, out: {} })
   if (!opening.device.alive || opening.ended) return refused('EIO')
-  const found = lookUp(names, method, args)
+  const found = lookUp(scope, method, args)
   if (typeof found === 'string') return refused(found)
-  const call: CheckedCall = { names, opening, cls, args, named: found }
+  const call: CheckedCall = { scope, opening, cls, args, references: found }
   if (isCreate(method)) {
     const code = rule.refuse?.(call, undefined)
     if (code !== undefined) return refused(code)
@@ -403,7 +418,7 @@ export const perform = (
     return { code: 'ok', out: rule.apply?.(call, modelObject) ?? {}, modelObject }
   }
   if (cls.identity === 'fixed') return { code: 'ok', out: rule.apply?.(call, undefined as never) ?? {} }
-  const modelObject = typeof object === 'number' ? byHandle(names, object, cls.name) : object
+  const modelObject = typeof object === 'number' ? byHandle(scope, object, cls.name) : object
   if (typeof modelObject === 'string') return refused(modelObject)
   if (modelObject.class !== cls.name) return refused(modelObject.handle < 0 ? 'EBADF' : 'EINVAL')
   if (isDestroy(method) && uses(modelObject) > 0) return refused('EBUSY')

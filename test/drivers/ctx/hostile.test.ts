@@ -32,7 +32,7 @@ import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { createRandomSource, type RandomSource } from '../../model/random.ts'
 import { correctLengths, splits } from '../../objects/hostile/hostile-client.ts'
-import { type Names, plausibleCall } from '../../objects/plausible.ts'
+import { type ClientState, plausibleCall } from '../../objects/plausible.ts'
 import { flatCaller, openClient, receive } from './client.ts'
 
 const ROUNDS = 12
@@ -61,7 +61,7 @@ interface Attacker {
   readonly fds: Map<number, FdObject>
 }
 
-const namesOf = ({ context, fds }: Attacker, random: RandomSource): Names => ({
+const clientStateOf = ({ context, fds }: Attacker, random: RandomSource): ClientState => ({
   random,
   classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
   handles: new Map(context.handles.slots.flatMap(one => (one === undefined ? [] : [[one.handle, one.class.name]]))),
@@ -73,7 +73,7 @@ const namesOf = ({ context, fds }: Attacker, random: RandomSource): Names => ({
 /** A message of the object dialect, usually mutated. */
 const sendMessage = (one: Attacker, random: RandomSource): string => {
   const { context, caller, fds } = one
-  const call = plausibleCall(namesOf(one, random))
+  const call = plausibleCall(clientStateOf(one, random))
   const bytes = encodeCall(call)
   const changed = random.hits(0.5) ? bytes : correctLengths('object', mutate(bytes, bytes, splits.object, random))
   caller.bytes.set(changed.subarray(0, 8192))

@@ -1,7 +1,7 @@
 /*
- * Connects the model test (random-program.ts) to a real subsystem: core in this process (core-carrier.ts), or the sessions of a
- * daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a carrier maps them to
- * its own.
+ * Connects the model test (random-program.ts) to a real subsystem: core in this process (core-carrier.ts), or the
+ * sessions of a daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a carrier
+ * maps them to its own.
  */
 import type { AnyValues, ObjectClass } from '../../../src/spec/schema/schema.ts'
 import type { Entry } from '../chain.ts'
@@ -22,8 +22,8 @@ export type Op =
   | { readonly do: 'close'; readonly process: Process; readonly opening: Opening }
   /** Copies a descriptor, perhaps to another process; returns its number there. */
   | { readonly do: 'copy'; readonly from: Process; readonly fd: number; readonly to: Process }
-  /** `last`: no process has another copy. */
-  | { readonly do: 'closeFd'; readonly process: Process; readonly fd: number; readonly last: boolean }
+  /** `isLast`: no process has another copy. */
+  | { readonly do: 'closeFd'; readonly process: Process; readonly fd: number; readonly isLast: boolean }
   /** `fd`: the call is made on this descriptor. */
   | {
       readonly do: 'call'
@@ -46,7 +46,7 @@ export type Op =
   | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
-  /** Device events, only where `Facts.acts`. */
+  /** Device events, only if `Facts.raisesEvents`. */
   | { readonly do: 'complete'; readonly modelObject: ModelObject; readonly solicited: boolean }
   | { readonly do: 'raise'; readonly modelObject: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
@@ -62,13 +62,14 @@ export interface Answer {
   readonly fds: readonly number[]
 }
 
-/** Values of a call for that carrier. */
+/** What the test must know of a carrier. */
 export interface Facts {
+  /** The carrier can raise device events. */
   readonly raisesEvents: boolean
-  /** 4096 bytes of a process's memory. */
+  /** Address of 4096 bytes of memory of a process. */
   address(process: Process): bigint
   gid(device: ModelDevice): Uint8Array
-  /** Descriptors of files of a process. */
+  /** Descriptors of files, which identify XRC domains. */
   readonly files: readonly number[]
 }
 

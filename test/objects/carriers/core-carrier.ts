@@ -41,11 +41,12 @@ import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts
 
 interface ProcessState {
   readonly caller: Caller
-  /** Descriptor number → core's. */
+  /** Core's descriptor by the process's number. */
   readonly fds: Map<number, number>
   readonly address: bigint
 }
 
+/** Numbers of three files that `Caller.file` knows. */
 const FILES = [0x100, 0x101, 0x102]
 const gidOf = (name: string): Uint8Array => ipv4(127, 0, 0, 1 + Number(name.at(-1)))
 
@@ -106,12 +107,12 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       descriptor: fd => fds.get(fd),
       file: fd => (FILES.includes(fd) ? `file ${fd}` : undefined),
     }
-    const own = { caller, fds, address: BigInt(memory.add(new Uint8Array(4096))) }
-    processes.set(process, own)
-    return own
+    const state = { caller, fds, address: BigInt(memory.add(new Uint8Array(4096))) }
+    processes.set(process, state)
+    return state
   }
 
-  const own = (process: Process): ProcessState => processes.get(process) as ProcessState
+  const stateOf = (process: Process): ProcessState => processes.get(process) as ProcessState
 
   const install = ({ fds }: ProcessState, numbers: readonly { object: number }[] = []): number[] =>
     numbers.map(({ object }) => {
@@ -128,10 +129,10 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     object: number,
     args: AnyValues,
   ) => {
-    const mine = own(process)
+    const processState = stateOf(process)
     try {
-      const result = invokeNow(context, cls, name, object, args as never, mine.caller)
-      return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(mine, result.descriptors) }
+      const result = invokeNow(context, cls, name, object, args as never, processState.caller)
+      return { code: 'ok', ...result, out: result.out as AnyValues, fds: install(processState, result.descriptors) }
     } catch (error) {
       if (error instanceof CallError && error.message.length > 20)
         return { code: errnoName(error.errno), out: {}, fds: [] }
@@ -156,14 +157,14 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       assert.equal(object?.class.name, modelObject.class)
       assert.equal(object?.uses, uses(modelObject), `uses of ${modelObject.class} ${handle}`)
       if (object?.events === undefined) continue
-      const mine = unread.filter(({ source }) => source === modelObject)
-      const completions = mine.filter(({ type }) => type === COMPLETION).length
+      const eventsOfObject = unread.filter(({ source }) => source === modelObject)
+      const completions = eventsOfObject.filter(({ type }) => type === COMPLETION).length
       const { events } = object
       assert.deepEqual(
         [events.state?.completions ?? 0, events.state?.asyncs ?? 0, events.armed],
         [
           modelObject.read.completions + completions,
-          modelObject.read.asyncs + mine.length - completions,
+          modelObject.read.asyncs + eventsOfObject.length - completions,
           modelObject.armed,
         ],
         `events of ${modelObject.class} ${handle}`,
@@ -195,7 +196,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     for (const opening of openings) compareOpening(opening)
     if (openings.length > 0) return
     const all = present.map(device => devices.get(device) as RxeDevice)
-    const programs = [...rings.values()].map(one => ({ rings: one }) as Program)
+    const programs = [...rings.values()].map(testRing => ({ rings: testRing }) as Program)
     assertNothingLeft({ core, link, devices: all, ports: [], now, settle, tick: () => false }, programs)
     rings.clear()
   }
@@ -207,11 +208,11 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         return OK
       case 'fork': {
         const child = createProcess(op.child)
-        for (const [fd, number] of own(op.parent).fds) child.fds.set(fd, number)
+        for (const [fd, number] of stateOf(op.parent).fds) child.fds.set(fd, number)
         return { ...OK, fds: [...op.parent.fds.keys()] }
       }
       case 'end':
-        assert.equal(own(op.process).fds.size, 0)
+        assert.equal(stateOf(op.process).fds.size, 0)
         processes.delete(op.process)
         return OK
       case 'open': {
@@ -227,19 +228,19 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         settle()
         return OK
       case 'copy': {
-        own(op.to).fds.set(nextFd, own(op.from).fds.get(op.fd) as number)
+        stateOf(op.to).fds.set(nextFd, stateOf(op.from).fds.get(op.fd) as number)
         return { ...OK, fds: [nextFd++] }
       }
       case 'closeFd': {
-        const { fds } = own(op.process)
+        const { fds } = stateOf(op.process)
         const number = fds.get(op.fd) as number
         fds.delete(op.fd)
-        if (op.last) closeDescriptor(core, number)
+        if (op.isLast) closeDescriptor(core, number)
         return OK
       }
       case 'call': {
         const { fd, process, opening, cls, methodName, args } = op
-        const object = fd === undefined ? op.object : (own(process).fds.get(fd) as number)
+        const object = fd === undefined ? op.object : (stateOf(process).fds.get(fd) as number)
         const answer = invoke(process, contexts.get(opening) as Context, cls, methodName, object, args)
         settle()
         return answer
@@ -252,7 +253,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         return { ...answer, out: chainAnswer(op.entries, answer.out.results as Uint8Array, answer.out) }
       }
       case 'read': {
-        const sink = sinks.get(own(op.process).fds.get(op.fd) as number) as EventQueue
+        const sink = sinks.get(stateOf(op.process).fds.get(op.fd) as number) as EventQueue
         const [event] = sink.take(1)
         if (event === undefined) return { ...OK, code: sink.ended ? 'EIO' : 'EAGAIN' }
         return { ...OK, out: { bytes: event.bytes } }
@@ -273,7 +274,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         completed(objectOf(op.modelObject).events!, op.solicited)
         return OK
       case 'raise':
-        for (const object of [objectOf(op.modelObject)]) raiseObjectEvent(object, op.type)
+        raiseObjectEvent(objectOf(op.modelObject), op.type)
         return OK
       case 'port':
         raisePort((devices.get(op.device) as RxeDevice).device as Device, 1, op.type)
@@ -282,8 +283,9 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
         const { memory } = (devices.get(op.window.home.device) as RxeDevice).device
         const [pd] = objectOf(op.window).parents
         const { row } = (objectOf(op.region) as CoreObject<MrState>).state
-        const place = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
-        const bind = { window: op.window.key as number, key: 1, lkey: op.region.key as number, access: 0, ...place }
+        // The first 8 bytes of the region.
+        const range = { hi: memory.startHi[row], lo: memory.startLo[row], lengthHi: 0, lengthLo: 8 }
+        const bind = { window: op.window.key as number, key: 1, lkey: op.region.key as number, access: 0, ...range }
         assert.ok(bindWindow(memory, pd.id, 0, bind))
         op.window.key = memory.key[(objectOf(op.window) as CoreObject<MrState>).state.row]
         return OK
@@ -297,7 +299,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const facts: Facts = {
     raisesEvents: true,
     files: FILES,
-    address: process => own(process).address,
+    address: process => stateOf(process).address,
     gid: ({ name }) => gidOf(name),
   }
   return { facts, perform }

@@ -25,7 +25,7 @@ import type { ModelDevice, Opening } from '../reference.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
 
-/** Layout of a program's memory. */
+/** Offsets in a program's memory: the message, a buffer for chains, and the memory that it registers. */
 const MESSAGE = 0x2000
 const AREA = 0x4000
 const AREA_BYTES = 0x4000
@@ -41,7 +41,8 @@ interface ProcessState {
   readonly openings: Map<Opening, OpenContext>
 }
 
-const addressOf = (name: string): number => 1 + Number(name.at(-1))
+/** Last byte of the IPv4 address of a device. */
+const lastAddressByte = (name: string): number => 1 + Number(name.at(-1))
 
 /** `daemon` already has the devices of the test. */
 export const daemonCarrier = async (
@@ -59,7 +60,7 @@ export const daemonCarrier = async (
   const outgoing = messageBuffer()
   const processes = new Map<Process, ProcessState>()
   const nodes = new Map<string, number>()
-  /** Objects that the daemon must have. */
+  /** Numbers of descriptors and contexts that the daemon must have. */
   let descriptors = 0
   let contexts = 0
 
@@ -74,9 +75,9 @@ export const daemonCarrier = async (
   const connect = async (process: Process): Promise<ProcessState> => {
     const client = dial(t, daemon)
     await client.hello()
-    const made = { client, openings: new Map<Opening, OpenContext>() }
-    processes.set(process, made)
-    return made
+    const state = { client, openings: new Map<Opening, OpenContext>() }
+    processes.set(process, state)
+    return state
   }
 
   const sendCall = async (
@@ -115,10 +116,10 @@ export const daemonCarrier = async (
         const child = await connect(op.child)
         for (const opening of op.parent.openings) {
           const [file] = (stateOf(op.parent).openings.get(opening) as OpenContext).fds
-          const mine = copyOf(file)
-          const { error, context, descriptors: doorbells } = await child.client.attach(mine)
+          const copy = copyOf(file)
+          const { error, context, descriptors: doorbells } = await child.client.attach(copy)
           assert.equal(error, 0)
-          child.openings.set(opening, { context, fds: [mine, ...doorbells] })
+          child.openings.set(opening, { context, fds: [copy, ...doorbells] })
         }
         return { ...OK, fds: [...op.parent.fds.keys()].map(copyOf) }
       }
@@ -148,7 +149,7 @@ export const daemonCarrier = async (
         return { ...OK, fds: [copyOf(op.fd)] }
       case 'closeFd':
         close(op.fd)
-        if (op.last) descriptors--
+        if (op.isLast) descriptors--
         await settled()
         return OK
       case 'call': {
@@ -195,13 +196,13 @@ export const daemonCarrier = async (
         const config = await control.tool({ what: 'config' })
         assert.ok('config' in config)
         let devices: readonly ListedDevice[] = config.config.devices
-        if (!devices.some(one => one.name === name)) {
-          const spec = { name, address: `127.0.0.${addressOf(name)}` }
+        if (!devices.some(device => device.name === name)) {
+          const spec = { name, address: `127.0.0.${lastAddressByte(name)}` }
           const added = await control.tool({ what: 'device', add: spec })
           assert.ok('devices' in added, JSON.stringify(added))
           devices = added.devices
         }
-        nodes.set(name, devices.find(one => one.name === name)!.node)
+        nodes.set(name, devices.find(device => device.name === name)!.node)
         return OK
       }
       case 'remove': {
@@ -218,14 +219,14 @@ export const daemonCarrier = async (
         return OK
       }
       default:
-        throw new Error(`an operation of core's own devices, not of a daemon's: ${op.do}`)
+        throw new Error(`a daemon raises no device events on request: ${op.do}`)
     }
   }
   const facts: Facts = {
     raisesEvents: false,
     files,
     address: process => BigInt(stateOf(process).client.memory.address + REGION),
-    gid: ({ name }) => ipv4(127, 0, 0, addressOf(name)),
+    gid: ({ name }) => ipv4(127, 0, 0, lastAddressByte(name)),
   }
   return { facts, perform }
 }

@@ -19,11 +19,11 @@ import { type TestRings, testRings } from '../../drivers/rxe/provider.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import type { RandomSource } from '../../model/random.ts'
 import { expressible } from '../../uapi/expressible.ts'
-import { type Names, plausibleCall } from '../plausible.ts'
+import { type ClientState, plausibleCall } from '../plausible.ts'
 
 // ---- the memory of a client ----
 
-/** A message lies at `AT`, its buffers at the other address; everything around them is unmapped. */
+/** A message lies at `AT`, its buffers at `AREA`, `SIZE` bytes each; all other addresses are unmapped. */
 export const AT = 0x10_0000n
 export const AREA = 0x20_0000n
 export const SIZE = 0x1_0000
@@ -79,32 +79,40 @@ const split = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: n
   }
   return found.filter(({ length }) => length > 0)
 }
+/** Bytes of struct ib_uverbs_ioctl_hdr, ib_uverbs_attr and ib_uverbs_cmd_hdr. */
+const IOCTL_HEADER = 24
+const IOCTL_ATTRIBUTE = 16
+const WRITE_HEADER = 8
+
+/** Splits a message of each dialect. */
 export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Array[]>> = {
   object: bytes => split(bytes, HEADER, (view, at) => pad(view.getUint16(at, true))),
-  ioctl: bytes => split(bytes, 24, () => 16),
-  write: bytes => split(bytes, 8, () => 8),
+  ioctl: bytes => split(bytes, IOCTL_HEADER, () => IOCTL_ATTRIBUTE),
+  write: bytes => split(bytes, WRITE_HEADER, () => 8),
 }
+/** Splits the bytes of a chain into entries. */
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   split(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
 
 /** Corrects the lengths in a header, so that the rest of the message is parsed. */
 export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
-  if (bytes.length < 24) return bytes
+  if (bytes.length < IOCTL_HEADER) return bytes
   const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
   const view = new DataView(whole.buffer, whole.byteOffset, whole.length)
   if (dialect === 'object') view.setUint16(0, whole.length, true)
   else if (dialect === 'write') {
+    // Byte 3 has the flags of `command`: 0 is a command without the extended header; in_words counts words of 4 bytes.
     if (view.getUint8(3) === 0) view.setUint16(4, whole.length >> 2, true)
   } else {
     view.setUint16(0, whole.length, true)
-    view.setUint16(6, (whole.length - 24) >> 4, true)
+    view.setUint16(6, (whole.length - IOCTL_HEADER) / IOCTL_ATTRIBUTE, true)
   }
   return whole
 }
 
-export const objectMessage = (names: Names): Message | undefined => {
-  const { random } = names
-  const call = plausibleCall(names)
+export const objectMessage = (state: ClientState): Message | undefined => {
+  const { random } = state
+  const call = plausibleCall(state)
   const { in: inputs, out: outputs } = call.method
   const title = `${call.class.name}.${call.methodName}`
   const request = ioctlRequest(call.method.call)
@@ -126,23 +134,30 @@ export const objectMessage = (names: Names): Message | undefined => {
   return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
 }
 
-export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driverId: number): Message | undefined => {
-  const { random } = names
-  const call = plausibleCall(names)
+/** A plausible call in one of Linux's dialects; undefined if the dialect cannot express the drawn call. */
+export const linuxMessage = (
+  state: ClientState,
+  systemCall: 'write' | 'ioctl',
+  driverId: number,
+): Message | undefined => {
+  const { random } = state
+  const call = plausibleCall(state)
   const wanted = encodings(call, driverId, AREA).filter(({ means }) => (means === 'write') === (systemCall === 'write'))
   if (wanted.length === 0) return undefined
-  const way = random.pick(wanted)
-  const expressed = expressible(way, call)
-  const again = encodings(expressed, driverId, AREA).find(({ name, means }) => name === way.name && means === way.means)
-  if (again === undefined) return undefined
-  const image = encodeLinux(expressed, again.legacy)
+  const encoding = random.pick(wanted)
+  const expressed = expressible(encoding, call)
+  const encodingOfExpressed = encodings(expressed, driverId, AREA).find(
+    ({ name, means }) => name === encoding.name && means === encoding.means,
+  )
+  if (encodingOfExpressed === undefined) return undefined
+  const image = encodeLinux(expressed, encodingOfExpressed.legacy)
   assert.equal(image.entryPoint === EntryPoint.WRITE, systemCall === 'write')
   return {
     systemCall,
     request: RDMA_VERBS_IOCTL,
     bytes: image.bytes,
     memory: image.memory,
-    title: `${way.means} ${way.name}`,
+    title: `${encoding.means} ${encoding.name}`,
   }
 }
 
@@ -154,16 +169,20 @@ export interface HostileClient {
   readonly context: Context
   readonly memory: Memory
   readonly caller: Caller
+  /** Core's descriptor by the client's number. */
   readonly fds: Map<number, number>
   readonly rings: TestRings
   /** Registrable memory. */
   readonly address: bigint
 }
 
-/** Rings are small: larger requests fail as without memory. */
+/** Bytes; a larger ring fails with ENOMEM. */
 const MAX_RING = 1 << 18
 
-/** A client with the memory of `p`, in its own context; `address`: its registrable part. */
+/**
+ * A client with the memory of `p`, in its own context. `opened`: the context was opened with device.open; `address`:
+ * the memory of `p` that it may register.
+ */
 export const createHostileClient = (
   m: Machine,
   p: Program,
@@ -188,7 +207,7 @@ export const createHostileClient = (
   return { m, p, context, memory, caller, fds, rings, address }
 }
 
-export const namesOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): Names => {
+export const clientStateOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): ClientState => {
   const handles = new Map<number, string>()
   for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
   const open = new Map<number, string>()
@@ -196,9 +215,11 @@ export const namesOf = ({ context, fds, m, address, p }: HostileClient, random: 
     const name = m.core.descriptors.get(number)?.class.name
     if (name !== undefined) open.set(fd, name)
   }
-  const there = [...context.device.shared.byName.values()].map(table => table.class)
-  // Sometimes one that this device lacks.
-  const all: readonly ObjectClass[] = random.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
+  const deviceClasses = [...context.device.shared.byName.values()].map(table => table.class)
+  // Sometimes classes that this device lacks.
+  const all: readonly ObjectClass[] = random.hits(0.03)
+    ? [...deviceClasses, Classes.flow, Classes.dm, Classes.system]
+    : deviceClasses
   return { random, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
 }
 
@@ -208,9 +229,9 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
   return fd
 }
 
-/** Makes one call, and handles its answer like a carrier. */
-export const runOne = (one: HostileClient, message: Message): Answer => {
-  const { context, caller, memory, fds, m } = one
+/** Makes one call, checks its answer, and gives numbers to the descriptors that it returns. */
+export const runOne = (client: HostileClient, message: Message): Answer => {
+  const { context, caller, memory, fds, m } = client
   memory.message.set(message.bytes.subarray(0, SIZE))
   for (const { address, bytes } of message.memory)
     if (bytes.length <= SIZE) memory.copyOut(address, bytes.subarray(0, SIZE))
@@ -225,9 +246,9 @@ export const runOne = (one: HostileClient, message: Message): Answer => {
     assert.match(answer.reason ?? '', /\w+ \w+/, 'no message')
     assert.equal(answer.installs.length, 0)
   }
-  for (const { descriptor: made } of answer.installs) {
-    assert.ok(m.core.descriptors.has(made.object), 'a closed descriptor')
-    fds.set(freeFd(fds), made.object)
+  for (const { descriptor: created } of answer.installs) {
+    assert.ok(m.core.descriptors.has(created.object), 'a closed descriptor')
+    fds.set(freeFd(fds), created.object)
   }
   return answer
 }

@@ -7,7 +7,7 @@ import { type DialectName, hostileRun } from './hostile.ts'
 const RUNS = 10
 const dialects: readonly DialectName[] = ['object', 'write', 'ioctl']
 
-describe('mutated messages, for long', () => {
+describe('many mutated messages', () => {
   const first = Date.now() & 0x7fff_ffff
   for (const dialect of dialects)
     for (let seed = first; seed < first + RUNS; seed++)

@@ -1,7 +1,8 @@
 /*
  * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls, mutated
- * by structure (hostile-client.ts). Every call is answered with an errno and a message, nothing throws, an honest program is
- * not affected, and when the client ends nothing is left. Seeded; a failure prints the seed and the message.
+ * by structure (hostile-client.ts). Every refused call gets an errno and a message, nothing throws, traffic of an
+ * honest pair of programs goes on, and a closed context leaves no object and no ring. Seeded; a failure prints the seed
+ * and the message.
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, stat } from '../../../src/core/index.ts'
@@ -12,12 +13,12 @@ import { type End, end, exchange } from '../../drivers/rxe/pair.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { createRandomSource, type RandomSource } from '../../model/random.ts'
 import {
+  clientStateOf,
   correctLengths,
   createHostileClient,
   type DialectName,
   linuxMessage,
   type Message,
-  namesOf,
   objectMessage,
   runOne,
   splits,
@@ -26,13 +27,14 @@ import {
 export type { DialectName }
 
 export interface Results {
-  /** Successful calls, and calls by errno. */
+  /** Number of calls by result: ok, or the errno by name. */
   readonly [outcome: string]: number
 }
 
 /** Messages per context; then it is closed, and nothing of it may be left. */
 const ROUND = 250
 
+/** The message, mutated with a probability of 65 %. */
 const changed = (dialect: DialectName, message: Message, last: Uint8Array, random: RandomSource): Message => {
   if (random.hits(0.35)) return message
   const bytes = mutate(message.bytes, last, splits[dialect], random)
@@ -54,7 +56,7 @@ const setUp = () => {
   return { m, honest, programs }
 }
 
-/** Sends `count` messages of a dialect. Returns their results. */
+/** Sends `count` messages of a dialect. Returns the number of calls by result. */
 export const hostileRun = (dialect: DialectName, seed: number, count: number): Results => {
   const random = createRandomSource(seed)
   const { m, honest, programs } = setUp()
@@ -64,33 +66,33 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
   let message: Message | undefined
   try {
     for (let done = 0; done < count; ) {
-      const one = createHostileClient(m, random.pick(programs), random.hits(0.95))
-      rest[one.context.device.name] = stat(m.core).devices[one.context.device.name]
+      const client = createHostileClient(m, random.pick(programs), random.hits(0.95))
+      rest[client.context.device.name] = stat(m.core).devices[client.context.device.name]
       for (let left = ROUND; left > 0 && done < count; left--) {
-        const names = namesOf(one, random)
-        const meant =
-          dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, one.context.device.driver.id)
-        if (meant === undefined) continue
-        message = changed(dialect, meant, last, random)
-        last = meant.bytes
-        const { ret } = runOne(one, message)
+        const state = clientStateOf(client, random)
+        const plausible =
+          dialect === 'object' ? objectMessage(state) : linuxMessage(state, dialect, client.context.device.driver.id)
+        if (plausible === undefined) continue
+        message = changed(dialect, plausible, last, random)
+        last = plausible.bytes
+        const { ret } = runOne(client, message)
         const outcome = ret < 0 ? errnoName(-ret) : 'ok'
         tally[outcome] = (tally[outcome] ?? 0) + 1
         done++
-        if (one.fds.size > 0 && random.hits(0.1)) {
-          const [fd, number] = random.pick([...one.fds])
-          one.fds.delete(fd)
+        if (client.fds.size > 0 && random.hits(0.1)) {
+          const [fd, number] = random.pick([...client.fds])
+          client.fds.delete(fd)
           closeDescriptor(m.core, number)
         }
         if (done % 16 === 0) m.settle()
       }
       message = undefined
-      closeContext(one.context)
+      closeContext(client.context)
       m.settle()
       exchange(m, ...(random.hits(0.5) ? honest : ([honest[1], honest[0]] as const)), seed)
-      const { objects } = stat(m.core).devices[one.context.device.name]
-      const before = rest[one.context.device.name].objects
-      assert.deepEqual([objects, one.rings.live.size], [before, 0], 'objects are left')
+      const { objects } = stat(m.core).devices[client.context.device.name]
+      const before = rest[client.context.device.name].objects
+      assert.deepEqual([objects, client.rings.live.size], [before, 0], 'objects are left')
     }
     for (const p of [...programs, ...honest.map(({ p }) => p)]) p.close()
     assertNothingLeft(m)
@@ -101,4 +103,4 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): R
   return tally
 }
 const hex = ({ bytes, memory }: Message): string =>
-  [bytes, ...memory.map(one => one.bytes)].map(one => Buffer.from(one).toString('hex')).join(' ')
+  [bytes, ...memory.map(buffer => buffer.bytes)].map(part => Buffer.from(part).toString('hex')).join(' ')

@@ -1,4 +1,4 @@
-/* Programs that make it hard for `userdma check` to record stacks; the first argument names the case. */
+/* Cases in which `userdma check` has difficulty recording stacks; the first argument names the case. */
 #include "../../../docs/findings/pair.h"
 #include "../../../shim/protocol.h"
 

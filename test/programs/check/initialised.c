@@ -5,7 +5,8 @@
  *   initialised recv|extended|read|write|beyond
  *
  * recv: a SEND, polled; extended: the same with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write: an RDMA
- * WRITE of which the program sees only its own completion; beyond: a byte behind the received ones.
+ * WRITE of which the program sees only its own completion; beyond: as recv, and it branches on the
+ * byte after the received ones, which valgrind reports.
  */
 #include "../endpoint.h"
 

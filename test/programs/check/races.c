@@ -22,16 +22,16 @@
 #include <unistd.h>
 
 /*
- * Offsets in the buffer: local sources (OWN), remote targets (FAR), READ destinations (INTO), words of atomics, and
- * their results. LENGTH: bytes of a request. BYTES: of the buffer.
+ * Offsets in the buffer: local sources, remote addresses, local destinations of READs and receives, words of atomics
+ * (WORD) and their results. LENGTH: bytes of a request. BYTES: bytes of the buffer.
  */
 enum {
-    OWN = 0,
-    OWN2 = 0x1000,
-    FAR = 0x2000,
-    FAR2 = 0x3000,
-    INTO = 0x4000,
-    INTO2 = 0x5000,
+    SOURCE = 0,
+    SOURCE2 = 0x1000,
+    REMOTE = 0x2000,
+    REMOTE2 = 0x3000,
+    DESTINATION = 0x4000,
+    DESTINATION2 = 0x5000,
     WORD = 0x6000,
     WORD2 = 0x6008,
     RESULT = 0x7000,
@@ -58,18 +58,18 @@ static struct ibv_pd *pd;
 static struct ibv_mr *mr;
 static char *buffer;
 static union ibv_gid gid;
-/* Of the case that runs. */
+/* The number of the case that runs. */
 static uint64_t number;
 /* Flags in shared memory: one thread or process sets a flag, another polls it. `userdma check` sees no call. */
 static volatile int *shared;
 
-static void *need(void *made, const char *what)
+static void *need(void *object, const char *function)
 {
-    if (!made) {
-        perror(what);
+    if (!object) {
+        perror(function);
         exit(1);
     }
-    return made;
+    return object;
 }
 
 static void check(int error, const char *what)
@@ -229,25 +229,25 @@ static void end_side(struct side *side)
 /* A SEND of `from` that its peer `to` receives. */
 INLINE void send_message(struct side *from, struct side *to)
 {
-    receive(to, INTO2);
-    SEND(from, OWN2);
+    receive(to, DESTINATION2);
+    SEND(from, SOURCE2);
     poll_one(to);
 }
 
 /* ---- threads and processes ---- */
 
-static void await(int index)
+static void wait_for_flag(int index)
 {
     while (!shared[index])
         sched_yield();
 }
 
-static void done(int index)
+static void set_flag(int index)
 {
     shared[index] = 1;
 }
 
-/* A thread that is created before the case. Its body waits with `await(0)`. */
+/* A thread that is created before the case. Its body waits with `wait_for_flag(0)`. */
 static pthread_t start_thread(void *(*body)(void *), struct link *links)
 {
     pthread_t thread;
@@ -315,113 +315,113 @@ static void end_child(struct child *child)
 
 #define CASE(name) static __attribute__((noinline)) void name(struct link *one, struct link *two)
 
-CASE(write_write) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR); }
-CASE(write_read) { WRITE(&one->a, OWN, FAR); READ(&two->a, FAR, INTO); }
-CASE(read_write) { READ(&one->a, FAR, INTO); WRITE(&two->a, OWN, FAR); }
-CASE(read_read) { READ(&one->a, FAR, INTO); READ(&two->a, FAR, INTO2); }
+CASE(write_write) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE); }
+CASE(write_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE, DESTINATION); }
+CASE(read_write) { READ(&one->a, REMOTE, DESTINATION); WRITE(&two->a, SOURCE, REMOTE); }
+CASE(read_read) { READ(&one->a, REMOTE, DESTINATION); READ(&two->a, REMOTE, DESTINATION2); }
 CASE(add_add) { add(&one->a, WORD, RESULT); add(&two->a, WORD, RESULT2); }
-CASE(write_add) { WRITE_WORD(&one->a, OWN, WORD); add(&two->a, WORD, RESULT); }
-CASE(add_write) { add(&one->a, WORD, RESULT); WRITE(&two->a, OWN, WORD); }
-CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, INTO); }
+CASE(write_add) { WRITE_WORD(&one->a, SOURCE, WORD); add(&two->a, WORD, RESULT); }
+CASE(add_write) { add(&one->a, WORD, RESULT); WRITE(&two->a, SOURCE, WORD); }
+CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, DESTINATION); }
 CASE(add_read_word) { add(&one->a, WORD, RESULT); READ_WORD(&two->a, WORD, RESULT2); }
-CASE(partly) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR + LENGTH / 2); }
-CASE(beside) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN2, FAR + LENGTH); }
-CASE(same_source) { WRITE(&one->a, OWN, FAR); WRITE(&two->a, OWN, FAR2); }
-CASE(read_then_source) { READ(&one->a, FAR, INTO); WRITE(&two->a, INTO, FAR2); }
-CASE(source_then_read) { WRITE(&one->a, OWN, FAR); READ(&two->a, FAR2, OWN); }
-CASE(reads_into_one) { READ(&one->a, FAR, INTO); READ(&two->a, FAR2, INTO); }
-CASE(result_sent) { add(&one->a, WORD, INTO); WRITE(&two->a, INTO, FAR); }
+CASE(partly) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH / 2); }
+CASE(beside) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH); }
+CASE(same_source) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE, REMOTE2); }
+CASE(read_then_source) { READ(&one->a, REMOTE, DESTINATION); WRITE(&two->a, DESTINATION, REMOTE2); }
+CASE(source_then_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE2, SOURCE); }
+CASE(reads_into_one) { READ(&one->a, REMOTE, DESTINATION); READ(&two->a, REMOTE2, DESTINATION); }
+CASE(result_sent) { add(&one->a, WORD, DESTINATION); WRITE(&two->a, DESTINATION, REMOTE); }
 
-CASE(completion) { WRITE(&one->a, OWN, FAR); poll_one(&one->a); WRITE(&two->a, OWN2, FAR); }
-CASE(read_completion) { READ(&one->a, FAR, INTO); poll_one(&one->a); WRITE(&two->a, INTO, FAR); }
+CASE(completion) { WRITE(&one->a, SOURCE, REMOTE); poll_one(&one->a); WRITE(&two->a, SOURCE2, REMOTE); }
+CASE(read_completion) { READ(&one->a, REMOTE, DESTINATION); poll_one(&one->a); WRITE(&two->a, DESTINATION, REMOTE); }
 CASE(later_completion)
 {
-    WRITE(&one->a, OWN, FAR);
-    WRITE(&one->a, OWN, FAR2);
+    WRITE(&one->a, SOURCE, REMOTE);
+    WRITE(&one->a, SOURCE, REMOTE2);
     poll_one(&one->a);
     poll_one(&one->a);
-    WRITE(&two->a, OWN2, FAR);
+    WRITE(&two->a, SOURCE2, REMOTE);
 }
 CASE(earlier_completion)
 {
-    WRITE(&one->a, OWN, FAR2);
+    WRITE(&one->a, SOURCE, REMOTE2);
     poll_one(&one->a);
-    WRITE(&one->a, OWN, FAR);
-    WRITE(&two->a, OWN2, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
+    WRITE(&two->a, SOURCE2, REMOTE);
 }
 CASE(another_completion)
 {
-    WRITE(&two->a, OWN, FAR2);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&two->a, SOURCE, REMOTE2);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&two->a);
-    WRITE(&two->a, OWN2, FAR);
+    WRITE(&two->a, SOURCE2, REMOTE);
 }
 
 /* ---- one queue ---- */
 
-CASE(queue_write_write) { (void)two; WRITE(&one->a, OWN, FAR); WRITE(&one->a, OWN2, FAR); }
-CASE(queue_write_read) { (void)two; WRITE(&one->a, OWN, FAR); READ(&one->a, FAR, INTO); }
-CASE(queue_read_write) { (void)two; READ(&one->a, FAR, INTO); WRITE(&one->a, OWN, FAR); }
-CASE(queue_read_write_fenced) { (void)two; READ(&one->a, FAR, INTO); WRITE_FENCED(&one->a, OWN, FAR); }
+CASE(queue_write_write) { (void)two; WRITE(&one->a, SOURCE, REMOTE); WRITE(&one->a, SOURCE2, REMOTE); }
+CASE(queue_write_read) { (void)two; WRITE(&one->a, SOURCE, REMOTE); READ(&one->a, REMOTE, DESTINATION); }
+CASE(queue_read_write) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE(&one->a, SOURCE, REMOTE); }
+CASE(queue_read_write_fenced) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE_FENCED(&one->a, SOURCE, REMOTE); }
 CASE(queue_fence_between)
 {
     (void)two;
-    READ(&one->a, FAR, INTO);
-    WRITE_FENCED(&one->a, OWN, FAR2);
-    WRITE(&one->a, OWN, FAR);
+    READ(&one->a, REMOTE, DESTINATION);
+    WRITE_FENCED(&one->a, SOURCE, REMOTE2);
+    WRITE(&one->a, SOURCE, REMOTE);
 }
-CASE(queue_read_poll_write) { (void)two; READ(&one->a, FAR, INTO); poll_one(&one->a); WRITE(&one->a, OWN, FAR); }
-CASE(queue_read_sent) { (void)two; READ(&one->a, FAR, INTO); WRITE(&one->a, INTO, FAR2); }
-CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, FAR, INTO); WRITE_FENCED(&one->a, INTO, FAR2); }
-CASE(queue_reads) { (void)two; READ(&one->a, FAR, INTO); READ(&one->a, FAR2, INTO); }
+CASE(queue_read_poll_write) { (void)two; READ(&one->a, REMOTE, DESTINATION); poll_one(&one->a); WRITE(&one->a, SOURCE, REMOTE); }
+CASE(queue_read_sent) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE(&one->a, DESTINATION, REMOTE2); }
+CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE_FENCED(&one->a, DESTINATION, REMOTE2); }
+CASE(queue_reads) { (void)two; READ(&one->a, REMOTE, DESTINATION); READ(&one->a, REMOTE2, DESTINATION); }
 CASE(queue_adds) { (void)two; add(&one->a, WORD, RESULT); add(&one->a, WORD, RESULT); }
-CASE(queue_add_write) { (void)two; add(&one->a, WORD, RESULT); WRITE_WORD(&one->a, OWN, WORD); }
+CASE(queue_add_write) { (void)two; add(&one->a, WORD, RESULT); WRITE_WORD(&one->a, SOURCE, WORD); }
 
 /* ---- messages between the sides of links, of one thread ---- */
 
 CASE(write_then_message)
 {
     (void)two;
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     send_message(&one->a, &one->b);
-    READ(&one->b, FAR2, FAR);
+    READ(&one->b, REMOTE2, REMOTE);
 }
 CASE(read_then_message)
 {
-    READ(&one->a, FAR, INTO);
+    READ(&one->a, REMOTE, DESTINATION);
     send_message(&one->a, &one->b);
-    WRITE(&two->b, OWN, FAR);
+    WRITE(&two->b, SOURCE, REMOTE);
 }
 CASE(read_then_fenced_message)
 {
-    READ(&one->a, FAR, INTO);
-    receive(&one->b, INTO2);
-    SEND_FENCED(&one->a, OWN2);
+    READ(&one->a, REMOTE, DESTINATION);
+    receive(&one->b, DESTINATION2);
+    SEND_FENCED(&one->a, SOURCE2);
     poll_one(&one->b);
-    WRITE(&two->b, OWN, FAR);
+    WRITE(&two->b, SOURCE, REMOTE);
 }
 CASE(message_of_another_queue)
 {
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     send_message(&two->a, &two->b);
-    READ(&two->b, FAR2, FAR);
+    READ(&two->b, REMOTE2, REMOTE);
 }
 CASE(immediate)
 {
-    receive(&one->b, INTO2);
-    WRITE_IMM(&one->a, OWN, FAR);
+    receive(&one->b, DESTINATION2);
+    WRITE_IMM(&one->a, SOURCE, REMOTE);
     poll_one(&one->b);
-    READ(&two->b, FAR2, FAR);
+    READ(&two->b, REMOTE2, REMOTE);
 }
 CASE(ping_pong)
 {
     (void)two;
     for (int i = 0; i < 4; i++) {
-        receive(&one->b, FAR);
-        receive(&one->a, OWN);
-        SEND(&one->a, OWN);
+        receive(&one->b, REMOTE);
+        receive(&one->a, SOURCE);
+        SEND(&one->a, SOURCE);
         poll_one(&one->b);
-        SEND(&one->b, FAR);
+        SEND(&one->b, REMOTE);
         while (one->a.outstanding > 0)
             poll_one(&one->a);
         poll_one(&one->b);
@@ -429,44 +429,44 @@ CASE(ping_pong)
 }
 CASE(filled_while_sent)
 {
-    receive(&one->b, FAR);
-    WRITE(&two->a, FAR, FAR2);
-    SEND(&one->a, OWN);
+    receive(&one->b, REMOTE);
+    WRITE(&two->a, REMOTE, REMOTE2);
+    SEND(&one->a, SOURCE);
 }
 CASE(received_then_sent)
 {
-    receive(&one->b, FAR);
-    SEND(&one->a, OWN);
+    receive(&one->b, REMOTE);
+    SEND(&one->a, SOURCE);
     poll_one(&one->b);
-    WRITE(&two->a, FAR, FAR2);
+    WRITE(&two->a, REMOTE, REMOTE2);
 }
 
 /* ---- threads ---- */
 
 static void *write_later(void *links)
 {
-    await(0);
-    WRITE(&((struct link *)links)[1].a, OWN2, FAR);
-    done(1);
+    wait_for_flag(0);
+    WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);
+    set_flag(1);
     return NULL;
 }
 CASE(threads)
 {
     (void)two;
     const pthread_t thread = start_thread(write_later, one);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    done(0);
-    await(1);
+    set_flag(0);
+    wait_for_flag(1);
     pthread_join(thread, NULL);
 }
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static void *write_locked(void *links)
 {
-    await(0);
+    wait_for_flag(0);
     pthread_mutex_lock(&mutex);
-    WRITE(&((struct link *)links)[1].a, OWN2, FAR);
+    WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);
     pthread_mutex_unlock(&mutex);
     return NULL;
 }
@@ -475,49 +475,49 @@ CASE(threads_with_mutex)
     (void)two;
     const pthread_t thread = start_thread(write_locked, one);
     pthread_mutex_lock(&mutex);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     pthread_mutex_unlock(&mutex);
-    done(0);
+    set_flag(0);
     pthread_join(thread, NULL);
 }
 static void *write_and_poll(void *links)
 {
     struct link *link = links;
-    WRITE(&link->a, OWN, FAR);
+    WRITE(&link->a, SOURCE, REMOTE);
     poll_one(&link->a);
     return NULL;
 }
 CASE(thread_joined)
 {
     pthread_join(start_thread(write_and_poll, one), NULL);
-    WRITE(&two->a, OWN2, FAR);
+    WRITE(&two->a, SOURCE2, REMOTE);
 }
 CASE(thread_created)
 {
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     pthread_join(start_thread(write_and_poll, two), NULL);
 }
 CASE(thread_created_early)
 {
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     pthread_join(start_thread(write_and_poll, two), NULL);
 }
 static void *poll_later(void *links)
 {
     struct link *link = links;
-    await(0);
+    wait_for_flag(0);
     poll_one(&link[0].a);
-    WRITE(&link[1].a, OWN2, FAR);
+    WRITE(&link[1].a, SOURCE2, REMOTE);
     return NULL;
 }
 CASE(polled_by_another)
 {
     (void)two;
     const pthread_t thread = start_thread(poll_later, one);
-    WRITE(&one->a, OWN, FAR);
-    done(0);
+    WRITE(&one->a, SOURCE, REMOTE);
+    set_flag(0);
     pthread_join(thread, NULL);
 }
 
@@ -528,7 +528,7 @@ static void *write_in_turn(void *links)
 {
     struct link *link = links;
     pthread_mutex_lock(&mutex);
-    WRITE(&link->a, OWN, FAR);
+    WRITE(&link->a, SOURCE, REMOTE);
     poll_one(&link->a);
     pthread_mutex_unlock(&mutex);
     return NULL;
@@ -551,8 +551,8 @@ CASE(many_threads_but_one)
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
     (void)two;
-    done(0);
-    await(1);
+    set_flag(0);
+    wait_for_flag(1);
     pthread_join(last, NULL);
 }
 
@@ -561,7 +561,7 @@ CASE(many_threads_but_one)
     static void *name##_later(void *links)                                                                             \
     {                                                                                                                  \
         wait;                                                                                                          \
-        WRITE(&((struct link *)links)[1].a, OWN2, FAR);                                                                \
+        WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);                                                                \
         return NULL;                                                                                                   \
     }                                                                                                                  \
     CASE(name)                                                                                                         \
@@ -569,7 +569,7 @@ CASE(many_threads_but_one)
         (void)two;                                                                                                     \
         prepare;                                                                                                       \
         const pthread_t thread = start_thread(name##_later, one);                                                      \
-        WRITE(&one->a, OWN, FAR);                                                                                      \
+        WRITE(&one->a, SOURCE, REMOTE);                                                                                      \
         poll_one(&one->a);                                                                                             \
         wake;                                                                                                          \
         pthread_join(thread, NULL);                                                                                    \
@@ -620,11 +620,11 @@ WAITING_CASE(condition_after_its_time, is_ready = false, await_briefly(), set_re
 
 static void lock_by_clock(void)
 {
-    await(0);
+    wait_for_flag(0);
     pthread_mutex_clocklock(&mutex, CLOCK_MONOTONIC, far_future());
     pthread_mutex_unlock(&mutex);
 }
-WAITING_CASE(mutex_of_a_clock, (void)0, lock_by_clock(), done(0))
+WAITING_CASE(mutex_of_a_clock, (void)0, lock_by_clock(), set_flag(0))
 
 static sem_t semaphore;
 WAITING_CASE(semaphore_of_a_clock, sem_init(&semaphore, 0, 0), sem_clockwait(&semaphore, CLOCK_MONOTONIC, far_future()),
@@ -633,22 +633,22 @@ WAITING_CASE(semaphore_of_a_clock, sem_init(&semaphore, 0, 0), sem_clockwait(&se
 static pthread_rwlock_t rwlock = PTHREAD_RWLOCK_INITIALIZER;
 static void read_lock_by_clock(void)
 {
-    await(0);
+    wait_for_flag(0);
     pthread_rwlock_clockrdlock(&rwlock, CLOCK_MONOTONIC, far_future());
     pthread_rwlock_unlock(&rwlock);
 }
-WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), done(0))
+WAITING_CASE(rwlock_of_a_clock, (void)0, read_lock_by_clock(), set_flag(0))
 
 static mtx_t c11_mutex;
 static cnd_t c11_condition;
 
 static void lock_c11(void)
 {
-    await(0);
+    wait_for_flag(0);
     mtx_lock(&c11_mutex);
     mtx_unlock(&c11_mutex);
 }
-WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), done(0))
+WAITING_CASE(c11_lock, mtx_init(&c11_mutex, mtx_plain), lock_c11(), set_flag(0))
 
 static void set_ready_c11(void)
 {
@@ -681,17 +681,17 @@ static void run_c11(struct link *link)
 CASE(c11_thread_joined)
 {
     run_c11(one);
-    WRITE(&two->a, OWN2, FAR);
+    WRITE(&two->a, SOURCE2, REMOTE);
 }
 CASE(c11_thread_created)
 {
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     run_c11(two);
 }
 CASE(c11_thread_created_early)
 {
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     run_c11(two);
 }
 
@@ -705,11 +705,11 @@ CASE(batch)
     ibv_wr_start(requests);
     requests->wr_id = number;
     ibv_wr_atomic_write(requests, link.a.rkey, link.a.address + WORD, "8 bytes");
-    ibv_wr_rdma_write(requests, link.a.rkey, link.a.address + FAR);
-    ibv_wr_set_sge(requests, mr->lkey, (uintptr_t)buffer + OWN, LENGTH);
+    ibv_wr_rdma_write(requests, link.a.rkey, link.a.address + REMOTE);
+    ibv_wr_set_sge(requests, mr->lkey, (uintptr_t)buffer + SOURCE, LENGTH);
     check(ibv_wr_complete(requests), "ibv_wr_complete");
     link.a.outstanding += 2;
-    WRITE(&one->a, OWN2, FAR);
+    WRITE(&one->a, SOURCE2, REMOTE);
     end_side(&link.a);
     end_side(&link.b);
 }
@@ -721,28 +721,28 @@ CASE(batch)
 CHILD(child_writes)
 {
     (void)socket;
-    await(0);
-    WRITE(side, OWN, FAR);
+    wait_for_flag(0);
+    WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes)
 {
     (void)two;
     struct child child = start_child(child_writes);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    done(0);
+    set_flag(0);
     end_child(&child);
 }
 CHILD(child_writes_after_barrier)
 {
     barrier(socket);
-    WRITE(side, OWN, FAR);
+    WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes_with_barrier)
 {
     (void)two;
     struct child child = start_child(child_writes_after_barrier);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
     barrier(child.socket);
     end_child(&child);
@@ -751,44 +751,44 @@ CASE(processes_with_early_barrier)
 {
     (void)two;
     struct child child = start_child(child_writes_after_barrier);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     barrier(child.socket);
     end_child(&child);
 }
 CHILD(child_is_told)
 {
     (void)socket;
-    receive(side, INTO);
-    done(0);
+    receive(side, DESTINATION);
+    set_flag(0);
     poll_one(side);
-    WRITE(side, OWN, FAR);
+    WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes_with_message)
 {
     (void)two;
     struct child child = start_child(child_is_told);
-    await(0);
-    WRITE(&one->a, OWN, FAR);
+    wait_for_flag(0);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    SEND(&child.side, OWN2);
+    SEND(&child.side, SOURCE2);
     end_child(&child);
 }
 CASE(processes_with_early_message)
 {
     (void)two;
     struct child child = start_child(child_is_told);
-    await(0);
-    WRITE(&one->a, OWN, FAR);
-    SEND(&child.side, OWN2);
+    wait_for_flag(0);
+    WRITE(&one->a, SOURCE, REMOTE);
+    SEND(&child.side, SOURCE2);
     end_child(&child);
 }
 CHILD(child_locks)
 {
     (void)socket;
-    await(0);
+    wait_for_flag(0);
     add(side, WORD, RESULT);
     poll_one(side);
-    WRITE(side, OWN, FAR);
+    WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes_with_lock)
 {
@@ -796,20 +796,20 @@ CASE(processes_with_lock)
     struct child child = start_child(child_locks);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
     poll_one(&one->a);
-    done(0);
+    set_flag(0);
     end_child(&child);
 }
 CHILD(child_locks_another)
 {
     (void)socket;
-    await(0);
+    wait_for_flag(0);
     add(side, WORD2, RESULT);
     poll_one(side);
-    WRITE(side, OWN, FAR);
+    WRITE(side, SOURCE, REMOTE);
 }
 CASE(processes_with_two_locks)
 {
@@ -817,9 +817,9 @@ CASE(processes_with_two_locks)
     struct child child = start_child(child_locks_another);
     add(&one->a, WORD, RESULT2);
     poll_one(&one->a);
-    WRITE(&one->a, OWN, FAR);
+    WRITE(&one->a, SOURCE, REMOTE);
     poll_one(&one->a);
-    done(0);
+    set_flag(0);
     end_child(&child);
 }
 

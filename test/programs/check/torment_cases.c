@@ -1,5 +1,6 @@
 /*
- * Mistakes that work with most hardware most of the time, for `userdma check --torment`, and their right counterparts:
+ * Mistakes that work with most hardware most of the time, for `userdma check --torment`, and correct
+ * counterparts (-right):
  *
  *   torment_cases last-byte | last-byte-right       a WRITE is complete when its last byte has arrived
  *   torment_cases order | order-right               a SEND completes before the peer's reply arrives
@@ -7,7 +8,7 @@
  *   torment_cases depth | depth-right               a queue holds more requests than it was created for
  *   torment_cases unsignaled | unsignaled-right     slots of unsignaled sends are free once the peer has answered
  *
- * Exit status 1 and a message if the assumption fails.
+ * Each line names the assumption of the program. If it fails, the program prints a message and exits with status 1.
  */
 #include "../../../docs/findings/pair.h"
 

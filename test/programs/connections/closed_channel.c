@@ -2,8 +2,8 @@
  * A thread waits for an rdma_cm event on a channel, and another thread closes the channel after the call has started.
  * As on Linux, where the call holds a reference to the channel, the thread keeps waiting until a signal arrives.
  *
- * userfaultfd closes the channel at the right moment: half of the message is on a page that is missing until the
- * daemon, which reads the message, has faulted on it.
+ * userfaultfd tells when the call has started: the body of the message is on a missing page, and the daemon
+ * faults on it when it reads the message. Then the program closes the channel, and provides the page.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -22,7 +22,7 @@ enum { PAGE = 4096 };
 
 static int channel;
 static struct rdma_ucm_cmd_hdr *message;
-static atomic_int ended; /* the errno of the call, once it has ended */
+static atomic_int ended; /* 0 during the call, then its errno; -1 if it succeeded */
 
 static void *wait_for_event(UNUSED void *none)
 {

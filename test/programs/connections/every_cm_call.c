@@ -1,6 +1,6 @@
 /*
- * Every command of an rdma_cm file in every state of an identifier, and its result: one line each, the same on every
- * machine with one RoCE device. librdmacm is not used: it would refuse some of these commands before the kernel.
+ * Writes every command to an rdma_cm file in every state of an identifier, and prints the result: one line each, the
+ * same on every machine with one RoCE device. It does not use librdmacm, which refuses some of these commands itself.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

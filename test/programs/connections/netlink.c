@@ -5,7 +5,7 @@
  *   netlink              all cases
  *   netlink child FD     the other program, which has received a socket
  *
- * The first wrong answer is printed, and the exit status is 1.
+ * The first unexpected result is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -2,15 +2,17 @@
  * Writes to rdma_cm files as a test requests, for test/system/rdmacm/connections.test.ts.
  *
  * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of write(2) or minus an errno, HEX
- * is the response.
+ * is the response of the command.
  *
  *   open                              opens another channel, to which later lines write; RESULT is its descriptor
- *   use FD                            later lines write to that one
- *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
- *   poll                              whether the channel is readable now, by poll(2), select(2) and epoll(7): 0 or 7
+ *   use FD                            later lines write to that descriptor
+ *   write NUMBER AT OUT HEX           writes command NUMBER with the body HEX; at offset AT the body gets the address
+ *                                     of a response of OUT bytes (AT -1: no address)
+ *   poll                              RESULT is the sum of 1, 2 and 4 if poll(2), select(2) and epoll(7) say that the
+ *                                     channel is readable
  *   fork                              a child runs the steps that follow; the parent waits for its exit
  *   exit                              this process ends, without an answer
- *   raw LENGTH HEX                    writes these bytes with LENGTH as the length
+ *   raw LENGTH HEX                    calls write(2) with these bytes and this length
  */
 #define _GNU_SOURCE
 #include <errno.h>

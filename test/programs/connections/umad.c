@@ -6,7 +6,7 @@
  *
  *   open PATH [wait]       opens another file, which later lines use, with O_NONBLOCK unless `wait`; RESULT is its
  *                          descriptor
- *   use FD                 later lines use that one
+ *   use FD                 later lines use that descriptor
  *   close                  closes it
  *   pkeys                  IB_USER_MAD_ENABLE_PKEY
  *   register HEX           IB_USER_MAD_REGISTER_AGENT with that struct, which is the output

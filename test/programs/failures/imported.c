@@ -7,7 +7,7 @@
  *   imported outlive       the exporter is killed first
  *   imported take …        the importer
  *
- * The first wrong answer is printed, and the exit status is 1.
+ * The first unexpected result is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <signal.h>

@@ -6,7 +6,7 @@
  *   passing nobody       the second program finds no daemon at the socket that PASSING_OTHER names
  *   passing take …       the second program
  *
- * The first wrong answer is printed, and the exit status is 1.
+ * The first unexpected result is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -5,7 +5,7 @@
  *   removal [-d DEVICE]      prints "ready", waits for a line of input, which comes when the device has been removed,
  *                            then checks and cleans up
  *
- * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first wrong answer is
+ * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first unexpected result is
  * printed, and the exit status is 1.
  */
 #include <fcntl.h>
@@ -79,10 +79,11 @@ static void check_removal(void)
     ibv_ack_async_event(&event);
     NEED(ibv_get_async_event(context, &event) < 0 && errno == EIO, "after the last event: %s", strerror(errno));
     struct ibv_cq *cq;
-    void *own;
+    void *cq_context;
     for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
         NEED(fcntl(ends[1].channel->fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
-        NEED(ibv_get_cq_event(ends[1].channel, &cq, &own) < 0 && errno == EIO, "ibv_get_cq_event: %s", strerror(errno));
+        NEED(ibv_get_cq_event(ends[1].channel, &cq, &cq_context) < 0 && errno == EIO, "ibv_get_cq_event: %s",
+             strerror(errno));
     }
     /* Earlier receives can be polled; then the poll returns the error, without a flushed request. */
     struct ibv_wc wc;

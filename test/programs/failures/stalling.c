@@ -12,7 +12,7 @@
  *   stalling shown       another process uses the session of such a program, and sends ATTACH for a descriptor of it
  *   stalling mapped      another process registers memory of such a program; the arguments of its calls are in a file
  *
- * A second argument is the number of the user that it becomes before it connects.
+ * A second argument is the UID that it takes before it connects.
  */
 #define _GNU_SOURCE
 #include "../../../shim/protocol.h"

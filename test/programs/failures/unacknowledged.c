@@ -1,7 +1,11 @@
 /*
- * Destroys a completion queue or a queue pair whose event it has read but not acknowledged: libibverbs waits. A line on
- * standard input makes another thread acknowledge it. With a second argument it acknowledges immediately, as a correct
- * program does. "layout" prints the offsets in libibverbs' structures that the daemon reads.
+ * Destroys a queue pair and its completion queue, and has read an event of one of them without acknowledging it:
+ * libibverbs waits for the acknowledgement.
+ *
+ *   unacknowledged cq|qp           the event is of the completion queue or of the queue pair; a line on standard input
+ *                                  makes another thread acknowledge it
+ *   unacknowledged cq|qp at-once   acknowledges it before the destruction, as a correct program does
+ *   unacknowledged layout          prints the offsets in libibverbs' structures that the daemon reads
  */
 #include "../endpoint.h"
 #include <pthread.h>
@@ -18,7 +22,7 @@ static void acknowledge(struct ibv_async_event *event)
         ibv_ack_cq_events(cq, 1);
 }
 
-static void *on_line(void *event)
+static void *acknowledge_on_line(void *event)
 {
     NEED(getchar() != EOF, "no line says when to acknowledge");
     acknowledge(event);
@@ -45,13 +49,13 @@ int main(int argc, char **argv)
     struct ibv_pd *pd = ibv_alloc_pd(context);
     struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
     cq = ibv_create_cq(context, 16, NULL, channel, 0);
-    struct ibv_srq_init_attr shared = {.attr = {.max_wr = 4, .max_sge = 1}};
-    struct ibv_srq *srq = ibv_create_srq(pd, &shared);
+    struct ibv_srq_init_attr srq_init = {.attr = {.max_wr = 4, .max_sge = 1}};
+    struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
     struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = {1, 1, 1, 1, 0}};
     const bool is_cq = strcmp(argv[1], "cq") == 0;
     init.srq = is_cq ? NULL : srq;
     struct ibv_qp *qp = ibv_create_qp(pd, &init);
-    NEED(cq && srq && qp, "objects: %s", strerror(errno));
+    NEED(cq && srq && qp, "a CQ, an SRQ or a QP could not be created: %s", strerror(errno));
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
     NEED(ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0, "INIT");
     struct ibv_async_event event;
@@ -63,8 +67,8 @@ int main(int argc, char **argv)
     NEED(ibv_modify_qp(qp, &attr, IBV_QP_STATE) == 0, "ERR");
     if (is_cq) {
         struct ibv_cq *from;
-        void *own;
-        NEED(ibv_get_cq_event(channel, &from, &own) == 0, "ibv_get_cq_event: %s", strerror(errno));
+        void *cq_context;
+        NEED(ibv_get_cq_event(channel, &from, &cq_context) == 0, "ibv_get_cq_event: %s", strerror(errno));
     } else
         NEED(ibv_get_async_event(context, &event) == 0, "ibv_get_async_event: %s", strerror(errno));
     struct ibv_async_event *const read = is_cq ? NULL : &event;
@@ -72,7 +76,7 @@ int main(int argc, char **argv)
     if (argc > 2)
         acknowledge(read);
     else
-        NEED(pthread_create(&other, NULL, on_line, read) == 0, "pthread_create");
+        NEED(pthread_create(&other, NULL, acknowledge_on_line, read) == 0, "pthread_create");
     NEED(ibv_destroy_qp(qp) == 0 && ibv_destroy_cq(cq) == 0, "destroy");
     puts("destroyed");
     return 0;

@@ -19,7 +19,7 @@
 
 #define LENGTH 16384
 
-/* Changes to this user; with NULL the user stays the same. */
+/* Takes this UID and GID; NULL: keeps its own. */
 static void become(const char *user)
 {
     if (!user)
@@ -70,14 +70,14 @@ static pid_t server;
 
 static void *file_mapping(const char *user, int times, int flags)
 {
-    char place[] = "slow-XXXXXX", how[100];
-    const int mounted_on = mkstemp(place);
+    char path[] = "slow-XXXXXX", mount_options[100];
+    const int mounted_on = mkstemp(path);
     const int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
     NEED(fuse >= 0, "cannot: /dev/fuse: %s", strerror(errno));
-    snprintf(how, sizeof how, "fd=%d,rootmode=100600,user_id=0,group_id=0", fuse);
+    snprintf(mount_options, sizeof mount_options, "fd=%d,rootmode=100600,user_id=0,group_id=0", fuse);
     NEED(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0,
          "cannot: a mount namespace: %s", strerror(errno));
-    NEED(mount("slow", place, "fuse", 0, how) == 0, "cannot: a FUSE mount: %s", strerror(errno));
+    NEED(mount("slow", path, "fuse", 0, mount_options) == 0, "cannot: a FUSE mount: %s", strerror(errno));
     server = fork();
     NEED(server >= 0, "fork: %s", strerror(errno));
     if (server == 0) {
@@ -88,9 +88,9 @@ static void *file_mapping(const char *user, int times, int flags)
     }
     close(fuse);
     close(mounted_on);
-    file = open(place, O_RDWR);
+    file = open(path, O_RDWR);
     struct stat status;
-    NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", place, strerror(errno));
+    NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", path, strerror(errno));
     void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, file, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     return memory;

@@ -3,15 +3,15 @@
  * never provided. It prints how the WRITE completed, and runs until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
- *   slow_memory late           the same, but it answers the first time; then the pages are dropped
- *   slow_memory dirty          the same, shared; written pages never reach its disk
+ *   slow_memory late           the same, but the file system answers the first read; then the pages are dropped
+ *   slow_memory dirty          the same, a shared mapping: the file system never answers its writeback
  *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
- *   slow_memory argument       the same, as the argument of a call on the device
- *   slow_memory descriptor     no memory: the file of an XRC domain is on such a file system
+ *   slow_memory argument       such memory is the argument of a call on the device; no WRITE
+ *   slow_memory descriptor     the file of an XRC domain is on such a file system; no WRITE
  *   slow_memory lock           a thread of the program reads such a page and so keeps the lock of the address space
  *                              (mmap_lock), while other memory is registered
  *
- * A second argument is the number of the user that it becomes before it opens the device.
+ * A second argument is the UID that it takes before it opens the device.
  */
 #define _GNU_SOURCE
 #include "slow_file.h"
@@ -126,7 +126,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First the server: threads that wait for it could not end. */
+    /* Threads that wait for the server can end only after it. */
     if (server)
         kill(server, SIGKILL);
     return 0;

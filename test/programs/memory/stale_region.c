@@ -2,10 +2,14 @@
  * Regions whose memory is unmapped: later writes of a peer must not reach memory that is mapped there afterwards. The
  * peer is a second queue pair of this program.
  *
- *   stale_region munmap|fixed|mremap|part|window|twice
- *                            how the memory is unmapped; each prints the results of two WRITEs, one to the old region
- *                            and one to a new region at the same address
- *   stale_region limit BYTES   registers BYTES as often as allowed, and prints how often
+ *   stale_region CASE          registers memory, writes to it, unmaps it, maps other memory at the same address, and
+ *                              prints the results of two WRITEs, one to the old region and one to a new region there
+ *
+ * CASE is how the memory is unmapped: munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
+ * page by munmap, the rest by the new mapping; window: munmap, and the first WRITE names a memory window; twice: munmap,
+ * after another region of the same memory was deregistered.
+ *
+ *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often
  */
 #define _GNU_SOURCE
 #include "../endpoint.h"
@@ -17,10 +21,11 @@
 #define LENGTH (1 << 20)
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE)
 
-static uint8_t *map_at(void *place)
+/* Maps LENGTH bytes at this address, or anywhere if it is NULL. */
+static uint8_t *map_at(void *address)
 {
-    uint8_t *memory = mmap(place, LENGTH, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | (place ? MAP_FIXED : 0), -1, 0);
+    uint8_t *memory = mmap(address, LENGTH, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | (address ? MAP_FIXED : 0), -1, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     return memory;
 }
@@ -49,7 +54,7 @@ static void write_to(struct endpoint *end, const void *memory, uint32_t rkey)
     printf("%s, vendor_err 0x%x\n", ibv_wc_status_str(status), vendor);
 }
 
-static struct ibv_mr *reg(struct ibv_pd *pd, void *memory, int rights)
+static struct ibv_mr *register_memory(struct ibv_pd *pd, void *memory, int rights)
 {
     struct ibv_mr *mr = ibv_reg_mr(pd, memory, LENGTH, rights);
     NEED(mr, "ibv_reg_mr: %s", strerror(errno));
@@ -69,8 +74,8 @@ static void count_registrations(struct ibv_context *context, size_t bytes)
     if (count == 0)
         return;
     NEED(ibv_dereg_mr(regions[0]) == 0, "ibv_dereg_mr: %s", strerror(errno));
-    const struct ibv_mr *again = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE);
-    printf("after a deregistration: %s\n", again ? "registered" : strerror(errno));
+    const struct ibv_mr *second = ibv_reg_mr(pd, memory, bytes, IBV_ACCESS_LOCAL_WRITE);
+    printf("after a deregistration: %s\n", second ? "registered" : strerror(errno));
 }
 
 int main(int count, char **arguments)
@@ -78,7 +83,7 @@ int main(int count, char **arguments)
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "";
     static const char kinds[] = "munmap fixed mremap part window twice limit";
-    NEED(*kind && strstr(kinds, kind), "usage: %s %s BYTES", arguments[0], kinds);
+    NEED(*kind && strstr(kinds, kind), "usage: %s munmap|fixed|mremap|part|window|twice, or limit BYTES", arguments[0]);
     struct ibv_context *context = open_named(NULL);
     if (strcmp(kind, "limit") == 0 && count > 2) {
         count_registrations(context, strtoul(arguments[2], NULL, 10));
@@ -92,7 +97,7 @@ int main(int count, char **arguments)
     uint8_t *memory = map_at(NULL);
     memset(memory, 1, LENGTH);
     struct ibv_pd *pd = to.qp->pd;
-    struct ibv_mr *old = reg(pd, memory, RIGHTS | (window ? IBV_ACCESS_MW_BIND : 0));
+    struct ibv_mr *old = register_memory(pd, memory, RIGHTS | (window ? IBV_ACCESS_MW_BIND : 0));
     uint32_t rkey = old->rkey;
     if (window) {
         struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
@@ -107,7 +112,7 @@ int main(int count, char **arguments)
         rkey = mw->rkey;
     }
     if (strcmp(kind, "twice") == 0)
-        NEED(ibv_dereg_mr(reg(pd, memory, RIGHTS)) == 0, "ibv_dereg_mr: %s", strerror(errno));
+        NEED(ibv_dereg_mr(register_memory(pd, memory, RIGHTS)) == 0, "ibv_dereg_mr: %s", strerror(errno));
     write_to(&from, memory, rkey);
     if (strcmp(kind, "fixed") == 0) {
         map_at(memory);
@@ -126,7 +131,7 @@ int main(int count, char **arguments)
     memset(other_from.buffer, 9, 64);
     write_to(&from, memory, rkey);
     printf("the memory has %d\n", memory[0]);
-    write_to(&other_from, memory, reg(other_to.qp->pd, memory, RIGHTS)->rkey);
+    write_to(&other_from, memory, register_memory(other_to.qp->pd, memory, RIGHTS)->rkey);
     printf("the memory has %d\n", memory[0]);
     return 0;
 }

@@ -1,7 +1,7 @@
 /*
  * Many threads on one context, as in a server: each creates two ends of a connection, writes between them, waits for
- * the event and destroys everything, repeatedly, while another thread opens and closes the device and, with -f, one
- * forks.
+ * the completion event and destroys everything, ROUNDS times. Meanwhile another thread opens and closes the device and,
+ * with -f, one forks.
  *
  *   threads [options]
  *

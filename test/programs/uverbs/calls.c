@@ -1,5 +1,5 @@
 /*
- * Control calls in a row: the cost of a call that only needs an answer.
+ * Repeats a control call (ibv_query_gid) and measures its cost.
  *
  *   calls COUNT        queries a GID COUNT times, and prints microseconds per call
  *   calls endless      repeats the query until it is killed; prints a line after the first call
@@ -10,12 +10,12 @@
 #include <string.h>
 #include <time.h>
 
-/* One call before the clock starts: the first run of code is slower. */
+/* Calls before the clock starts: the first ones are slower. */
 #define WARM_UP 2000
 
 static struct ibv_context *context;
 
-static void ask(long count)
+static void query_gids(long count)
 {
     union ibv_gid gid;
     for (long i = 0; i < count; i++)
@@ -38,17 +38,17 @@ int main(int argc, char **argv)
         fprintf(stderr, "no device could be opened\n");
         return 1;
     }
-    ask(1);
+    query_gids(1);
     if (endless) {
         printf("asking\n");
         fflush(stdout);
         for (;;)
-            ask(1000);
+            query_gids(1000);
     }
-    ask(WARM_UP);
+    query_gids(WARM_UP);
     struct timespec start, end;
     clock_gettime(CLOCK_MONOTONIC, &start);
-    ask(count);
+    query_gids(count);
     clock_gettime(CLOCK_MONOTONIC, &end);
     const double us = (double)(end.tv_sec - start.tv_sec) * 1e6 + (double)(end.tv_nsec - start.tv_nsec) / 1e3;
     printf("%.3f usec/call\n", us / (double)count);

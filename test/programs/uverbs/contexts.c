@@ -6,7 +6,7 @@
  *   contexts wait             uses a context until the device is removed, and reports the removal
  *   contexts measure          the cost of calls on the descriptor
  *
- * The first wrong answer is printed, and the exit status is 1.
+ * The first unexpected result is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <dirent.h>

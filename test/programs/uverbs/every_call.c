@@ -3,8 +3,7 @@
  * program covers which calls exist, contexts, ports, and features that soft devices lack; every_region_call.c and
  * every_queue_call.c cover the others.
  *
- * The results of Linux's own rxe are recorded (test/fixtures/abi/every-call.txt); test/system/suites/every-call.test.ts
- * compares.
+ * test/fixtures/abi/every-call.txt has the results of Linux's own rxe; test/system/suites/every-call.test.ts compares.
  */
 #include "uverbs_calls.h"
 
