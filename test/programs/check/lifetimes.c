@@ -1,6 +1,7 @@
 /*
  * Memory of outstanding requests that is freed, or is in the frame of a function that returns, and forks, for
- * `userdma check` (test/system/check/lifetimes.test.ts). The first argument names the case; some are mistakes, the others are not.
+ * `userdma check` (test/system/check/lifetimes.test.ts). The first argument names the case; some are mistakes, the
+ * others are not.
  */
 #include "../../../docs/findings/pair.h"
 

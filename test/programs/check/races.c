@@ -30,8 +30,8 @@ enum {
     SOURCE2 = 0x1000,
     REMOTE = 0x2000,
     REMOTE2 = 0x3000,
-    DESTINATION = 0x4000,
-    DESTINATION2 = 0x5000,
+    DEST = 0x4000,
+    DEST2 = 0x5000,
     WORD = 0x6000,
     WORD2 = 0x6008,
     RESULT = 0x7000,
@@ -229,7 +229,7 @@ static void end_side(struct side *side)
 /* A SEND of `from` that its peer `to` receives. */
 INLINE void send_message(struct side *from, struct side *to)
 {
-    receive(to, DESTINATION2);
+    receive(to, DEST2);
     SEND(from, SOURCE2);
     poll_one(to);
 }
@@ -316,24 +316,24 @@ static void end_child(struct child *child)
 #define CASE(name) static __attribute__((noinline)) void name(struct link *one, struct link *two)
 
 CASE(write_write) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE); }
-CASE(write_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE, DESTINATION); }
-CASE(read_write) { READ(&one->a, REMOTE, DESTINATION); WRITE(&two->a, SOURCE, REMOTE); }
-CASE(read_read) { READ(&one->a, REMOTE, DESTINATION); READ(&two->a, REMOTE, DESTINATION2); }
+CASE(write_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE, DEST); }
+CASE(read_write) { READ(&one->a, REMOTE, DEST); WRITE(&two->a, SOURCE, REMOTE); }
+CASE(read_read) { READ(&one->a, REMOTE, DEST); READ(&two->a, REMOTE, DEST2); }
 CASE(add_add) { add(&one->a, WORD, RESULT); add(&two->a, WORD, RESULT2); }
 CASE(write_add) { WRITE_WORD(&one->a, SOURCE, WORD); add(&two->a, WORD, RESULT); }
 CASE(add_write) { add(&one->a, WORD, RESULT); WRITE(&two->a, SOURCE, WORD); }
-CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, DESTINATION); }
+CASE(add_read) { add(&one->a, WORD, RESULT); READ(&two->a, WORD, DEST); }
 CASE(add_read_word) { add(&one->a, WORD, RESULT); READ_WORD(&two->a, WORD, RESULT2); }
 CASE(partly) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH / 2); }
 CASE(beside) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE2, REMOTE + LENGTH); }
 CASE(same_source) { WRITE(&one->a, SOURCE, REMOTE); WRITE(&two->a, SOURCE, REMOTE2); }
-CASE(read_then_source) { READ(&one->a, REMOTE, DESTINATION); WRITE(&two->a, DESTINATION, REMOTE2); }
+CASE(read_then_source) { READ(&one->a, REMOTE, DEST); WRITE(&two->a, DEST, REMOTE2); }
 CASE(source_then_read) { WRITE(&one->a, SOURCE, REMOTE); READ(&two->a, REMOTE2, SOURCE); }
-CASE(reads_into_one) { READ(&one->a, REMOTE, DESTINATION); READ(&two->a, REMOTE2, DESTINATION); }
-CASE(result_sent) { add(&one->a, WORD, DESTINATION); WRITE(&two->a, DESTINATION, REMOTE); }
+CASE(reads_into_one) { READ(&one->a, REMOTE, DEST); READ(&two->a, REMOTE2, DEST); }
+CASE(result_sent) { add(&one->a, WORD, DEST); WRITE(&two->a, DEST, REMOTE); }
 
 CASE(completion) { WRITE(&one->a, SOURCE, REMOTE); poll_one(&one->a); WRITE(&two->a, SOURCE2, REMOTE); }
-CASE(read_completion) { READ(&one->a, REMOTE, DESTINATION); poll_one(&one->a); WRITE(&two->a, DESTINATION, REMOTE); }
+CASE(read_completion) { READ(&one->a, REMOTE, DEST); poll_one(&one->a); WRITE(&two->a, DEST, REMOTE); }
 CASE(later_completion)
 {
     WRITE(&one->a, SOURCE, REMOTE);
@@ -360,20 +360,20 @@ CASE(another_completion)
 /* ---- one queue ---- */
 
 CASE(queue_write_write) { (void)two; WRITE(&one->a, SOURCE, REMOTE); WRITE(&one->a, SOURCE2, REMOTE); }
-CASE(queue_write_read) { (void)two; WRITE(&one->a, SOURCE, REMOTE); READ(&one->a, REMOTE, DESTINATION); }
-CASE(queue_read_write) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE(&one->a, SOURCE, REMOTE); }
-CASE(queue_read_write_fenced) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE_FENCED(&one->a, SOURCE, REMOTE); }
+CASE(queue_write_read) { (void)two; WRITE(&one->a, SOURCE, REMOTE); READ(&one->a, REMOTE, DEST); }
+CASE(queue_read_write) { (void)two; READ(&one->a, REMOTE, DEST); WRITE(&one->a, SOURCE, REMOTE); }
+CASE(queue_read_write_fenced) { (void)two; READ(&one->a, REMOTE, DEST); WRITE_FENCED(&one->a, SOURCE, REMOTE); }
 CASE(queue_fence_between)
 {
     (void)two;
-    READ(&one->a, REMOTE, DESTINATION);
+    READ(&one->a, REMOTE, DEST);
     WRITE_FENCED(&one->a, SOURCE, REMOTE2);
     WRITE(&one->a, SOURCE, REMOTE);
 }
-CASE(queue_read_poll_write) { (void)two; READ(&one->a, REMOTE, DESTINATION); poll_one(&one->a); WRITE(&one->a, SOURCE, REMOTE); }
-CASE(queue_read_sent) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE(&one->a, DESTINATION, REMOTE2); }
-CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, REMOTE, DESTINATION); WRITE_FENCED(&one->a, DESTINATION, REMOTE2); }
-CASE(queue_reads) { (void)two; READ(&one->a, REMOTE, DESTINATION); READ(&one->a, REMOTE2, DESTINATION); }
+CASE(queue_read_poll_write) { (void)two; READ(&one->a, REMOTE, DEST); poll_one(&one->a); WRITE(&one->a, SOURCE, REMOTE); }
+CASE(queue_read_sent) { (void)two; READ(&one->a, REMOTE, DEST); WRITE(&one->a, DEST, REMOTE2); }
+CASE(queue_read_sent_fenced) { (void)two; READ(&one->a, REMOTE, DEST); WRITE_FENCED(&one->a, DEST, REMOTE2); }
+CASE(queue_reads) { (void)two; READ(&one->a, REMOTE, DEST); READ(&one->a, REMOTE2, DEST); }
 CASE(queue_adds) { (void)two; add(&one->a, WORD, RESULT); add(&one->a, WORD, RESULT); }
 CASE(queue_add_write) { (void)two; add(&one->a, WORD, RESULT); WRITE_WORD(&one->a, SOURCE, WORD); }
 
@@ -388,14 +388,14 @@ CASE(write_then_message)
 }
 CASE(read_then_message)
 {
-    READ(&one->a, REMOTE, DESTINATION);
+    READ(&one->a, REMOTE, DEST);
     send_message(&one->a, &one->b);
     WRITE(&two->b, SOURCE, REMOTE);
 }
 CASE(read_then_fenced_message)
 {
-    READ(&one->a, REMOTE, DESTINATION);
-    receive(&one->b, DESTINATION2);
+    READ(&one->a, REMOTE, DEST);
+    receive(&one->b, DEST2);
     SEND_FENCED(&one->a, SOURCE2);
     poll_one(&one->b);
     WRITE(&two->b, SOURCE, REMOTE);
@@ -408,7 +408,7 @@ CASE(message_of_another_queue)
 }
 CASE(immediate)
 {
-    receive(&one->b, DESTINATION2);
+    receive(&one->b, DEST2);
     WRITE_IMM(&one->a, SOURCE, REMOTE);
     poll_one(&one->b);
     READ(&two->b, REMOTE2, REMOTE);
@@ -561,7 +561,7 @@ CASE(many_threads_but_one)
     static void *name##_later(void *links)                                                                             \
     {                                                                                                                  \
         wait;                                                                                                          \
-        WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);                                                                \
+        WRITE(&((struct link *)links)[1].a, SOURCE2, REMOTE);                                                          \
         return NULL;                                                                                                   \
     }                                                                                                                  \
     CASE(name)                                                                                                         \
@@ -569,7 +569,7 @@ CASE(many_threads_but_one)
         (void)two;                                                                                                     \
         prepare;                                                                                                       \
         const pthread_t thread = start_thread(name##_later, one);                                                      \
-        WRITE(&one->a, SOURCE, REMOTE);                                                                                      \
+        WRITE(&one->a, SOURCE, REMOTE);                                                                                \
         poll_one(&one->a);                                                                                             \
         wake;                                                                                                          \
         pthread_join(thread, NULL);                                                                                    \
@@ -758,7 +758,7 @@ CASE(processes_with_early_barrier)
 CHILD(child_is_told)
 {
     (void)socket;
-    receive(side, DESTINATION);
+    receive(side, DEST);
     set_flag(0);
     poll_one(side);
     WRITE(side, SOURCE, REMOTE);

@@ -6,8 +6,8 @@
  *                              prints the results of two WRITEs, one to the old region and one to a new region there
  *
  * CASE is how the memory is unmapped: munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
- * page by munmap, the rest by the new mapping; window: munmap, and the first WRITE names a memory window; twice: munmap,
- * after another region of the same memory was deregistered.
+ * page by munmap, the rest by the new mapping; window: munmap, and the first WRITE names a memory window; twice:
+ * munmap, after another region of the same memory was deregistered.
  *
  *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often
  */
