@@ -133,7 +133,7 @@ const argumentsOf = (client: ClientState, cls: ObjectClass, methodName: string):
   )
 }
 
-/** Next states of a queue pair, with the attributes that any type requires for them; `modifyQp` omits those a type lacks. */
+/** Next states of a queue pair, with the attributes that any type requires; `modifyQp` omits those a type lacks. */
 const steps: readonly (readonly [state: number, ...attributes: string[]])[] = [
   [QpState.values.INIT, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
   [QpState.values.RTR, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],

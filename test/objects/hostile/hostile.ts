@@ -1,8 +1,8 @@
 /*
  * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls,
- * mutated by structure (hostile-client.ts). Every refused call gets an errno and a message, nothing throws, traffic of
- * an honest pair of programs goes on, and a closed context leaves no object and no ring. Seeded; a failure prints the seed
- * and the message.
+ * mutated by structure (hostile-client.ts). Every refused call gets an errno and a message, nothing throws, traffic
+ * between honest programs goes on, and a closed context leaves no object and no ring. Seeded; a failure prints the
+ * seed and the message.
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, stat } from '../../../src/core/index.ts'

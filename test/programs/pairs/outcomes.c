@@ -63,15 +63,15 @@ static void post_receives(int length)
     }
 }
 
-static void post_requests(const struct scenario *s, const struct address *far)
+static void post_requests(const struct scenario *s, const struct address *peer_address)
 {
     const uint64_t offset = s->target == PAST_END ? LENGTH - 8191 : 0;
-    const uint64_t address = far->buffer + offset;
-    const uint32_t rkey = s->target == WRONG_RKEY ? far->rkey ^ 0x55 : far->rkey;
+    const uint64_t address = peer_address->buffer + offset;
+    const uint32_t rkey = s->target == WRONG_RKEY ? peer_address->rkey ^ 0x55 : peer_address->rkey;
     struct ibv_sge sge = {(uintptr_t)end.buffer, s->length, end.mr->lkey};
-    struct ibv_send_wr behind = {
+    struct ibv_send_wr second = {
         .wr_id = 2, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
-    struct ibv_send_wr *bad, wr = behind;
+    struct ibv_send_wr *bad, wr = second;
     wr.wr_id = 1;
     wr.opcode = s->opcode;
     if (s->opcode == IBV_WR_ATOMIC_CMP_AND_SWP || s->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
@@ -85,11 +85,11 @@ static void post_requests(const struct scenario *s, const struct address *far)
     int error = ibv_post_send(end.qp, &wr, &bad);
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
     sge.length = 16;
-    error = ibv_post_send(end.qp, &behind, &bad);
+    error = ibv_post_send(end.qp, &second, &bad);
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Two completions, unless none comes for a long time: responders differ in what they flush. */
+/* Prints `wanted` completions, or fewer if none comes for 20 s: responders differ in what they flush. */
 static void report(const struct scenario *s, int wanted)
 {
     struct timespec start, now;
@@ -120,9 +120,9 @@ static void report(const struct scenario *s, int wanted)
 
 static void synchronise(int peer, uint32_t step)
 {
-    uint32_t theirs;
-    exchange(peer, &step, &theirs, sizeof step);
-    NEED(step == theirs, "the peer is at step %u, this program at %u", theirs, step);
+    uint32_t peer_step;
+    exchange(peer, &step, &peer_step, sizeof step);
+    NEED(step == peer_step, "the peer is at step %u, this program at %u", peer_step, step);
 }
 
 static void run(const struct scenario *s, int peer, bool requests, struct options options, struct ibv_context *context)
@@ -130,17 +130,17 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
     struct ibv_mr *readable = NULL;
     options.rnr_retry = s->rnr_retry;
     create_endpoint(&end, context, &options, LENGTH, 0xfffff0);
-    struct address far, here = address_of(&end);
+    struct address peer_address, own_address = address_of(&end);
     if (s->target == READ_ONLY) {
         readable = ibv_reg_mr(end.pd, end.buffer, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ);
         NEED(readable, "ibv_reg_mr: %s", strerror(errno));
-        here.rkey = readable->rkey;
+        own_address.rkey = readable->rkey;
     }
-    exchange(peer, &here, &far, sizeof here);
-    connect_to(&end, &far, &options);
+    exchange(peer, &own_address, &peer_address, sizeof own_address);
+    connect_to(&end, &peer_address, &options);
     if (requests) {
         synchronise(peer, 1);
-        post_requests(s, &far);
+        post_requests(s, &peer_address);
         report(s, 2);
         synchronise(peer, 2);
     } else {
@@ -170,7 +170,7 @@ int main(int argc, char **argv)
     unsigned time_limit = 120;
     struct options options = default_options;
     /*
-     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, seven times. Some implementations
+     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, and six retries. Some implementations
      * treat 7 retries as unlimited.
      */
     options.timeout = 16;
