@@ -170,8 +170,8 @@ int main(int argc, char **argv)
     unsigned time_limit = 120;
     struct options options = default_options;
     /*
-     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, and six retries. Some implementations
-     * treat 7 retries as unlimited.
+     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s and six retries. Some
+     * implementations treat 7 retries as unlimited.
      */
     options.timeout = 16;
     options.retry_count = 6;
