@@ -1,4 +1,4 @@
-/* timeout is 0: the requester never retransmits. */
+/* timeout is 0: a request may wait for its answer without limit. */
 #include "pair.h"
 
 int main(void)

@@ -28,7 +28,7 @@ export interface Result {
   readonly object?: number
   /** By attribute name, including the driver's; new fd objects are in `descriptors` instead. */
   readonly out: AnyValues
-  /** Handles of other new objects: those of a chain. */
+  /** Of a chain (a list of calls that run as one, R16): handles of the objects that its calls created. */
   readonly also?: readonly number[]
   /** New file descriptors for the caller; the daemon makes and passes them. */
   readonly descriptors?: readonly NewDescriptor[]
@@ -73,7 +73,7 @@ export interface Decoded {
   /**
    * The caller's bytes beyond the call: pointers, lengths, the order of attributes, bytes that the kernel ignores.
    * Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions (R41).
-   * Undefined for a call that was not Linux's.
+   * Undefined if there are none: calls of rdma_cm and umad files, and calls of the object dialect without LEGACY.
    */
   legacy(): Uint8Array | undefined
   /**
@@ -93,7 +93,7 @@ export interface Schema {
   /** Link of its devices: it selects among alternatives in Linux's structs; RoCE if undefined. */
   readonly link?: LinkName | undefined
   classById(id: number): ObjectClass | undefined
-  className(name: string): ObjectClass | undefined
+  classByName(name: string): ObjectClass | undefined
 }
 
 /** The calling process and its context, for codecs. */

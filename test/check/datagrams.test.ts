@@ -1,5 +1,6 @@
 /*
- * Datagrams that their receiver drops: the checker looks at the receiver when the request is posted.
+ * Datagrams that their receiver drops: the checker compares a send with the receiver when the device
+ * fetches the request.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

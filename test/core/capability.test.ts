@@ -67,7 +67,7 @@ test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
 test('a chain does not bypass the check', () => {
   const { context, caller, qp } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, caller).object!
-  const method = context.device.schema.className('flow')!.methods.create
+  const method = context.device.schema.classByName('flow')!.methods.create
   const call = { class: Flow, methodName: 'create', method, object: 0, args: { ...rule, udQp } }
   const entries = encodeChain([{ call }])
   const errorOf = (has: boolean) =>

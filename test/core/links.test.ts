@@ -90,7 +90,7 @@ test('devices with equal drivers but different links share no table', () => {
   assert.notEqual(openDeviceOf('ib').device.shared, openDeviceOf('roce').device.shared)
   const { core, device } = openDeviceOf('ib')
   assert.equal(core.tables.devices.size, 1)
-  assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
+  assert.equal(device.schema.classByName('rc_qp')?.methods.create?.in.address, undefined)
 })
 
 test('on devices of one link a method may have its own handler, or be removed', () => {

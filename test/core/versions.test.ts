@@ -174,7 +174,7 @@ test('a new client on an older device: missing features are refused, and ignored
 
 /** The class as a client that knows `cls` uses it on a device. */
 const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
-  agreedClass(cls, device.device.schema.className(cls.name), name)
+  agreedClass(cls, device.device.schema.classByName(cls.name), name)
 
 test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(next)

@@ -37,7 +37,8 @@ import type { Target } from './fuzzer.ts'
 
 const PORT = 7471
 
-// ---- ucma: records {u8 channel, u8 0, u16 bytes written, u16 area bytes, u16 0}, then both ----
+// ---- ucma: records {u8 channel, u8 0, u16 message bytes, u16 area bytes, u16 0}, the message (write(2)), the bytes at
+// AREA, to which pointers in the message lead ----
 
 const MAX_MESSAGES = 40
 const MESSAGE = 0x10000
@@ -57,8 +58,8 @@ const record = (channel: number, written: Uint8Array, area = new Uint8Array(0)):
 }
 
 /**
- * A command on the first channel. `fill` writes the request struct; `responseAt`: the offset of the pointer to the
- * response, which is in the area, and `responseBytes` its size; -1: no response.
+ * A command on the first channel. `fill` writes the request struct. `responseAt`: offset of the response pointer in the
+ * request, which points to AREA; -1: no response. `responseBytes`: size of the response.
  */
 const command = (name: string, fill: (request: DataView) => void, responseAt = -1, responseBytes = 0): Uint8Array => {
   const { number, in: request } = ucmaCommands.find(one => one.name === name)!
@@ -277,7 +278,7 @@ const ucma: Target = {
 
 // ---- mads: records {u8 peer, u8 IDS, u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
 
-/** Bits: the local or remote communication id of the datagram is replaced by one that belongs to the connection. */
+/** Bits: the datagram gets the local or remote communication ID of the last MAD that was sent, as its receiver would set it. */
 const IDS = { LOCAL: 1, REMOTE: 2 }
 /** Offsets of the communication ids in a MAD. */
 const LOCAL_ID = 24

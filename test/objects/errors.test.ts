@@ -51,7 +51,7 @@ const createObjects = () => {
     m,
     client,
     state,
-    classes: wanted.concat(['device', 'port', 'interface'].map(name => schema.className(name)!)),
+    classes: wanted.concat(['device', 'port', 'interface'].map(name => schema.classByName(name)!)),
   }
 }
 

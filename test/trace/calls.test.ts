@@ -204,7 +204,7 @@ describe('call lines', () => {
     const call: Call = { class: RcQp, methodName: 'create', method: create, object: 0, args }
     const request = encodeCall(call)
     const view: CallerView = {
-      schema: { driverId: 14, classById: () => RcQp, className: () => RcQp },
+      schema: { driverId: 14, classById: () => RcQp, classByName: () => RcQp },
       copyIn: () => new Uint8Array(0),
       copyOut: () => {},
       classOf: () => undefined,

@@ -17,7 +17,7 @@ import type { TraceRecord } from '../../src/uapi/tool.ts'
 import { fakeView, rxeSchema } from '../uapi/fake-view.ts'
 
 const callOf = (className: string, methodName: string, args: AnyValues = {}, object = 0): Call => {
-  const cls = rxeSchema.className(className)!
+  const cls = rxeSchema.classByName(className)!
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
 

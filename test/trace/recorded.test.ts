@@ -50,7 +50,7 @@ const recordOf = (call: LoggedIoctl | LoggedWrite, handles: Map<number, ObjectCl
     schema: {
       driverId: RXE_DRIVER_ID,
       classById: id => merged.find(c => c.id === id),
-      className: name => byName.get(name),
+      classByName: name => byName.get(name),
     },
     copyIn: memory.copyIn,
     copyOut: memory.copyOut,

@@ -1,9 +1,12 @@
 /*
  * Two nodes joined in virtual time by a link that drops, duplicates, delays and corrupts packets at random, from a
  * seed. A corrupted packet is dropped, because a port never delivers a packet with a wrong ICRC. Each step lets both
- * engines send, and delivers the packets that are due in one burst, in runs as long as possible.
+ * engines send, and delivers the packets that are due in one burst, in runs of at most MAX_RUN packets.
  */
 import type { TestNode } from './node.ts'
+
+/** Maximum packets that are delivered at once. */
+const MAX_RUN = 20
 
 /** Shares of the packets, 0 to 1. */
 export interface LinkOptions {
@@ -69,11 +72,11 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     const rest = inFlight.filter(p => p.at > now)
     inFlight.length = 0
     inFlight.push(...rest)
-    // equal packets form one run, whatever the destination QP
+    // Packets of one size form a run, whose last may be shorter, whatever their destination QPs.
     for (let i = 0; i < due.length; ) {
       const { to, bytes } = due[i]
       const run = [bytes]
-      for (i++; i < due.length && due[i].to === to && run.length < 20; i++) {
+      for (i++; i < due.length && due[i].to === to && run.length < MAX_RUN; i++) {
         const next = due[i].bytes
         if (run[run.length - 1].length < bytes.length || next.length > bytes.length) break
         run.push(next)
@@ -86,11 +89,11 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     get now() {
       return now
     },
-    /** Routes packets for `qpn` of node `side` to its row. */
+    /** Delivers packets for QP number `qpn` of node `side` to the queue pair in row `row` of its engine. */
     bind(side: number, qpn: number, row: number): void {
       rowOf[side].set(qpn, row)
     },
-    /** One step: both engines send all they may, then time moves to the next event. False if there is none. */
+    /** One step: both engines send all they may, then time moves to the next event. False if there is none by `until`. */
     step(until = Number.POSITIVE_INFINITY): boolean {
       send(0)
       send(1)

@@ -27,7 +27,7 @@ const byName = new Map(rxeClasses.map(cls => [cls.name, cls]))
 export const rxeSchema: Schema = {
   driverId: RXE_DRIVER_ID,
   classById: id => byId.get(id),
-  className: name => byName.get(name),
+  classByName: name => byName.get(name),
 }
 
 export interface FakeView extends CallerView {

@@ -359,7 +359,7 @@ test('the request number of an ioctl selects the dialect', () => {
   const view = fakeView(memory)
   assert.equal(errorOf(decodeIoctl(view, 0xc0181b02, AT)), 'ENOTTY')
   assert.equal(errorOf(decodeIoctl(view, 0x5401, AT)), 'ENOTTY')
-  const cls = rxeSchema.className('pd')!
+  const cls = rxeSchema.classByName('pd')!
   const call: Call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args: {} }
   memory.map(AT, encodeCall(call))
   const decoded = decodeIoctl(view, ioctlRequest(0), AT)

@@ -235,7 +235,7 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
     const again = byLine.get(logged.line) === 'GET_CONTEXT again'
     if (again) {
       // Linux reserves a descriptor before it refuses; the number it leaves is invalid.
-      const open = { ...decoded.call, method: view.schema.className('device')!.methods.open }
+      const open = { ...decoded.call, method: view.schema.classByName('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
       assert.equal(answer.reason, GET_CONTEXT_AGAIN.message)

@@ -1,6 +1,6 @@
 /*
  * The classes of connection management (R18): channels, identifiers and multicast memberships, on the system-wide
- * device.
+ * device, or on one device, to which identifiers are restricted then.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
@@ -111,7 +111,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service` returns rdma_cm; called at the first call of a class. */
+/** `service` returns rdma_cm, which it starts at the first call. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
@@ -152,7 +152,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (onlyDevice === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is used by another client`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, onlyDevice })
-      // The channel is destroyed with its descriptor, and its identifiers with it.
+      // Otherwise the identifier would keep the channel alive after its descriptor is closed.
       dropParent(object, channel)
       return {}
     },
@@ -255,7 +255,9 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         throw new CallError('EINVAL', `${where}: ${why}`)
       }
       if (channel === undefined || id.device === undefined || !JOINABLE_STATES.has(id.state))
-        return refuse(`the identifier is in state ${id.state}; it must be bound to a device`)
+        return refuse(
+          `the identifier is in state ${id.state}${id.device ? '' : ' without a device'}; it must be bound to the address of a device, and not connected`,
+        )
       if (id.qpType !== QpType.values.UD) refuse('the identifier is not for datagrams')
       if (flags > SEND_ONLY)
         refuse(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)

@@ -70,7 +70,7 @@ export const assembleDevice = <D>(core: Core, description: DeviceDescription<D>,
       driverId: driver.id,
       link: driver.link,
       classById: id => classTable(device.shared, id)?.class,
-      className: classByName,
+      classByName,
     },
     ports:
       portCls === undefined

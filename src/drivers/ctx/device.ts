@@ -1,5 +1,5 @@
 /*
- * A device of contexts, like hfi1 (R29): no queue pairs, no verbs. A client gets a context assigned, maps its queues,
+ * A device of contexts, as PSM uses those of hfi1 (R29), but without queue pairs and other verbs. A client gets a context assigned, maps its queues,
  * and sends messages from it to other contexts of the device.
  *
  * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are objects of the driver's
@@ -51,10 +51,10 @@ const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
 /** Notifies the receiving client if it has armed its context. */
 const notify = (receiver: AssignedContext): void => {
-  if (!receiver.armed || receiver.ops === undefined) return
+  if (!receiver.armed || receiver.notifyFd === undefined) return
   receiver.armed = false
   const { number, queues } = receiver
-  postRecord(receiver.ops, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
+  postRecord(receiver.notifyFd, encodeRecords(CtxRecord, [{ number, producer: queues.produced }]))
 }
 
 const lowestFree = (slots: readonly unknown[]): number => {
@@ -68,7 +68,7 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
     const number = lowestFree(state.assigned)
     const sizes: QueueSizes = { eagerCount, eagerBytes, expectedCount, expectedBytes }
     const queues: Queues = createQueues(mappedMemoryOf(call.context), sizes)
-    object.state = { number, jobKey, queues, receives: true, armed: false, ops: ops as FdObject | undefined }
+    object.state = { number, jobKey, queues, receives: true, armed: false, notifyFd: ops as FdObject | undefined }
     state.assigned[number] = object as CoreObject<AssignedContext>
     return { info: infoOf(object.state) }
   },
@@ -116,8 +116,11 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
   },
 
   arm(_call, { state }) {
-    if (state.ops === undefined)
-      throw new CallError('EINVAL', 'ctx_context.arm: there is no descriptor to notify: pass one to create, or use USE')
+    if (state.notifyFd === undefined)
+      throw new CallError(
+        'EINVAL',
+        'ctx_context.arm: there is no descriptor to notify: pass one to ctx_context.create, or set one with ioctl USE',
+      )
     state.armed = true
     if (hasUnread(state.queues)) notify(state)
     return {}

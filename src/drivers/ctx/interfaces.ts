@@ -51,7 +51,7 @@ const objectOf = ({ fd }: Call): CoreObject<AssignedContext> => {
 
 const bind = ({ fd }: Call, object: CoreObject<AssignedContext>, isOwned: boolean): void => {
   addParent(fd, object)
-  object.state.ops = fd
+  object.state.notifyFd = fd
   fd.state.own = { object, isOwned }
 }
 
@@ -86,7 +86,7 @@ const use = (call: Call, address: bigint): number => {
     readWord(call, address),
     'USE',
   ) as CoreObject<AssignedContext>
-  if (object.state.ops !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
+  if (object.state.notifyFd !== undefined) throw new CallError('EBUSY', 'USE: the context has a descriptor already')
   bind(call, object, false)
   return 0
 }
@@ -156,7 +156,7 @@ const contextInterface = (name: string, ioctls: typeof baseIoctls, takesExpected
     const { fd, context, device, caller } = call
     const { object, isOwned } = fd.state.own
     if (object === undefined) return
-    object.state.ops = undefined
+    object.state.notifyFd = undefined
     object.state.armed = false
     // core destroys the objects of a closed context, and of a removed device
     if (context.closed || !device.alive) return

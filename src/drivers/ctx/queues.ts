@@ -154,7 +154,7 @@ export const putExpected = (
   const { sizes, chunk, expectedAt, announcedBytes, arrivedBytes } = queues
   const length = slot < sizes.expectedCount ? announcedBytes[slot] : 0
   if (length === 0)
-    throw new CallError('EINVAL', `ctx_context.send: the receiver has announcedBytes no buffer in slot ${slot}`)
+    throw new CallError('EINVAL', `ctx_context.send: the receiver has announced no buffer in slot ${slot}`)
   if (offset + data.length > length)
     throw new CallError('EINVAL', `ctx_context.send: bytes ${offset} to ${offset + data.length} of ${length}`)
   const isLast = arrivedBytes[slot] + data.length >= length

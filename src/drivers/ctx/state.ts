@@ -12,9 +12,9 @@ export interface AssignedContext {
   readonly queues: Queues
   /** Whether messages are accepted; otherwise their senders get EAGAIN. */
   receives: boolean
-  /** Whether the next message is reported on `ops`, once. */
+  /** Whether the next message is reported on `notifyFd`, once. */
   armed: boolean
-  ops: FdObject | undefined
+  notifyFd: FdObject | undefined
 }
 
 export interface CtxState {

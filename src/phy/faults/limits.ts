@@ -1,5 +1,6 @@
 /*
- * Limits of reordering, and the bytes of a packet that a rate limit counts; both halves of a fault layer use them.
+ * Limits of reordering, and the bytes of headers that a rate limit counts; the fault layer uses them for sending and
+ * receiving.
  */
 
 import { isMappedIpv4 } from '../../wire/address.ts'
@@ -13,5 +14,6 @@ export const MAX_REORDER_DELAY = 1000
 
 const UDP_BYTES = 8
 
-/** Bytes of the headers before a UDP payload; a rate limit counts them too. */
-export const ipBytes = ({ source }: FlowAddress): number => UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)
+/** Bytes of the IP and UDP headers; a rate limit counts them too. */
+export const ipUdpHeaderBytes = ({ source }: FlowAddress): number =>
+  UDP_BYTES + (isMappedIpv4(source) ? IPV4_BYTES : IPV6_BYTES)

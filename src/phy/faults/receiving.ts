@@ -18,7 +18,7 @@ import {
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
+import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultyReceiving {
   /** As in `Port`. */
@@ -60,7 +60,7 @@ export const createFaultyReceiving = (
   let isInnerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
-    decider.departure(limits, time, length + ipBytes(from)),
+    decider.departure(limits, time, length + ipUdpHeaderBytes(from)),
   )
   /** Offset of the layer buffer that delayed packets are received from (-1: none), and its bytes in use. */
   let buffer = -1

@@ -10,7 +10,7 @@ import type { FlowAddress, Port } from '../port.ts'
 import type { FaultDecider } from './decider.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
+import { ipUdpHeaderBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultySending {
   /** As in `Port`. */
@@ -44,7 +44,7 @@ export const createFaultySending = (
   const { arena } = port
   let decider = initialDecider
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
-    decider.departure(limits, time, length + ipBytes(flowOf(flow))),
+    decider.departure(limits, time, length + ipUdpHeaderBytes(flowOf(flow))),
   )
   /** By flow: number of its delayed packets, and of `closeFlow` calls that wait until these are sent. */
   const delayedByFlow = new Map<number, { packets: number; closes: number }>()

@@ -115,7 +115,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
 
 /** Whether the device has the method for any of `classes`. */
 export const hasMethodOnDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
-  classes.some(name => view.schema.className(name)?.methods[method] !== undefined)
+  classes.some(name => view.schema.classByName(name)?.methods[method] !== undefined)
 
 /** The numbers in a struct that identify the class: the inverse of `classNameOf`. */
 export const factsOf = (call: Call): Facts => {
@@ -138,7 +138,7 @@ export const callOf = (
   object: number | undefined,
   args: AnyValues,
 ): Call => {
-  const cls = view.schema.className(className)
+  const cls = view.schema.classByName(className)
   const method = cls?.methods[methodName]
   if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
   const opens = className === 'device' && methodName === 'open'

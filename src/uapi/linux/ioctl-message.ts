@@ -72,7 +72,7 @@ const requireOnDevice = (view: CallerView, { name, classes, method, attributes }
     throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
   const needed = attributes.find(
     ({ kind, mandatory, classes }) =>
-      kind === 'handle' && mandatory && classes.every(cls => view.schema.className(cls) === undefined),
+      kind === 'handle' && mandatory && classes.every(cls => view.schema.classByName(cls) === undefined),
   )
   if (needed !== undefined)
     throw new CallError('EPROTONOSUPPORT', `${name}: this device has no objects of class ${needed.classes[0]}`)
@@ -129,7 +129,7 @@ const wrongLength = (where: string, length: number, { min, max, grows }: IoctlAt
   )
 
 const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
-  if (classes.every(name => view.schema.className(name) === undefined))
+  if (classes.every(name => view.schema.classByName(name) === undefined))
     throw new CallError('EINVAL', `${where}: this device has no objects that it could name`)
   const cls = handle <= 0xffffffffn ? view.classOf(Number(handle)) : undefined
   if (cls === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)

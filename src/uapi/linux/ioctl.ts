@@ -176,7 +176,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   if (isHandles) {
     const object = constant(message, InfoHandles.OBJECT_ID, 0xffffn)
     const classes = LinuxObjectClasses[object]
-    const known = classes?.flatMap(name => view.schema.className(name) ?? [])
+    const known = classes?.flatMap(name => view.schema.classByName(name) ?? [])
     if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
       throw new CallError('ENOENT', `INFO_HANDLES: this device has no objects of type ${object}`)
     args.classes = known.map(({ id }) => ({ id }))

@@ -75,7 +75,7 @@ test('devices of one driver share their tables, and release them (R20)', () => {
   const core = createCore()
   const devices = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.equal(devices[0].table, devices[2].table)
-  assert.equal(devices[0].schema.className('cq'), devices[1].schema.className('cq'))
+  assert.equal(devices[0].schema.classByName('cq'), devices[1].schema.classByName('cq'))
   assert.deepEqual(stat(core).tables, { classes: testClasses.length, devices: 1 })
   for (const device of devices) unregister(device)
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
@@ -150,7 +150,7 @@ test('a device with only private classes has no verbs (R29)', () => {
     errnoOf(() => invokeNow(context, Pd, 'create', 0, {}, testCaller())),
     'EOPNOTSUPP',
   )
-  assert.equal(device.schema.className('odd')?.id, 0x8001)
+  assert.equal(device.schema.classByName('odd')?.id, 0x8001)
   assert.deepEqual(device.ports, [])
 })
 

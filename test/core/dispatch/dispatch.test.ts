@@ -35,7 +35,7 @@ interface Message {
 const outcomes: (Result | CallError)[] = []
 /** A dialect whose messages are objects, without encoding. */
 const objectDialect: Dialect<[Message]> = (view, { class: name, method, object, args, isUndeliverable }) => {
-  const cls = view.schema.className(name)
+  const cls = view.schema.classByName(name)
   if (cls?.methods[method] === undefined)
     return { ret: -Errno.EOPNOTSUPP, installs: [], reason: `no ${name}.${method}` }
   return {
@@ -74,9 +74,9 @@ test('codecs see the device’s classes, the classes of handles, and whether the
   assert.equal(view.classOf(0)?.name, 'pd')
   assert.equal(view.classOf(1), undefined)
   assert.equal(view.schema.driverId, 14)
-  assert.equal(view.schema.classById(Classes.cq.id), view.schema.className('cq'))
+  assert.equal(view.schema.classById(Classes.cq.id), view.schema.classByName('cq'))
   // The test driver has no cq.query, so its codecs know none.
-  assert.deepEqual(Object.keys(view.schema.className('cq')!.methods).sort(), [
+  assert.deepEqual(Object.keys(view.schema.classByName('cq')!.methods).sort(), [
     'create',
     'destroy',
     'modify',

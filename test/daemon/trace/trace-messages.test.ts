@@ -40,7 +40,7 @@ const view: CallerView = {
   schema: {
     driverId: 0,
     classById: id => [...byName.values()].find(cls => cls.id === id),
-    className: name => byName.get(name),
+    classByName: name => byName.get(name),
   },
 }
 

@@ -23,7 +23,7 @@ import { ARENA, AT, arena, fakeView, rxeSchema } from '../../uapi/fake-view.ts'
 const base = { time: 0, duration: 1, pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'object' } as const
 
 const callOf = (className: string, methodName: string, args: AnyValues = {}, object = 0): Call => {
-  const cls = rxeSchema.className(className)!
+  const cls = rxeSchema.classByName(className)!
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
 

@@ -98,7 +98,7 @@ const kinds: readonly { name: string; means: Encoding['means']; classes: readonl
 for (const { name, means, classes, method } of kinds)
   test(`${means} ${name}: any call and any result survive the round trip`, () => {
     for (const className of classes) {
-      const cls = rxeSchema.className(className)!
+      const cls = rxeSchema.classByName(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))
       const some = fc.array(change, { minLength: 1, maxLength: 4 })
       fc.assert(

@@ -228,7 +228,7 @@ test('a response is the handle of the rule', () => {
 })
 
 test('a rule without a Linux spec is not encoded; a legacy part of another rule is EINVAL', () => {
-  const cls = rxeSchema.className('flow')!
+  const cls = rxeSchema.classByName('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
   assert.equal(encodings(call, rxeSchema.driverId, ARENA).length, 2)

@@ -15,7 +15,7 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 const { WRITE, IOCTL } = EntryPoint
 
 test('a forged legacy part throws a CallError, never another error', () => {
-  const cls = rxeSchema.className('rc_qp')!
+  const cls = rxeSchema.classByName('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
@@ -49,8 +49,8 @@ test('a forged legacy part throws a CallError, never another error', () => {
 })
 
 test('a legacy part with an ioctl about another class is EINVAL', () => {
-  const rc_qp = rxeSchema.className('rc_qp')!
-  const port = rxeSchema.className('port')!
+  const rc_qp = rxeSchema.classByName('rc_qp')!
+  const port = rxeSchema.classByName('port')!
   const query: Call = {
     class: port,
     methodName: 'queryGidEntry',

@@ -16,7 +16,7 @@ import { fakeMemory } from '../abilog.ts'
 import { fakeView, rxeClasses, rxeSchema } from '../fake-view.ts'
 
 const callOf = (className: string, methodName: string, args: AnyValues, object = 0): Call => {
-  const cls = rxeSchema.className(className)!
+  const cls = rxeSchema.classByName(className)!
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
 const code = (body: () => unknown): string => {

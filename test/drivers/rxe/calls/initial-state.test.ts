@@ -148,7 +148,7 @@ test('a LID on a RoCE queue pair is refused with a message, through the library 
     /^rc_qp.create: attribute ibAddress does not belong to this device's link, RoCE: .*there are no LIDs; use address$/
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })
   const { rxe } = p
-  assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
+  assert.equal(rxe.device.schema.classByName('rc_qp')!.methods.create.in.ibAddress, undefined)
   // A client that supports all links uses its own attribute names.
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
