@@ -2,11 +2,11 @@
  * Regions whose memory is unmapped: later writes of a peer must not reach memory that is mapped there afterwards. The
  * peer is a second queue pair of this program.
  *
- *   stale_region CASE          registers memory, writes to it, unmaps it, maps other memory at the same address, and
- *                              prints the results of two WRITEs, one to the old region and one to a new region there
+ *   stale_region CASE          registers memory, writes to it, unmaps it, maps other memory at the same address, writes
+ *                              by the old rkey and by one of a new region there; prints the results of the three WRITEs
  *
  * CASE is how the memory is unmapped: munmap; fixed: by the new mapping (MAP_FIXED); mremap: it is moved; part: one
- * page by munmap, the rest by the new mapping; window: munmap, and the first WRITE names a memory window; twice:
+ * page by munmap, the rest by the new mapping; window: munmap, and the old rkey is that of a memory window; twice:
  * munmap, after another region of the same memory was deregistered.
  *
  *   stale_region limit BYTES   registers BYTES until it is refused, at most 64 times, and prints how often
