@@ -3,7 +3,7 @@
  * daemon ends or the user presses Ctrl-C. With --json each line is the whole stat instead.
  */
 import type { DeviceStat } from '../uapi/tool.ts'
-import type { ToolClient } from './client.ts'
+import { NoDaemonError, type ToolClient } from './client.ts'
 import { bytesText, printFromDaemon, type QueryOptions } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
 
@@ -48,7 +48,11 @@ export const rateTexts = (
   })
 
 /** Prints until the daemon ends or the output is closed. */
-const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
+export const watchStat = async (
+  client: Pick<ToolClient, 'stat' | 'ended'>,
+  seconds: number,
+  json: boolean,
+): Promise<void> => {
   let previous = await client.stat()
   let isEnded = false
   const end = (): void => {
@@ -60,7 +64,12 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
   for (let time = performance.now(); ; ) {
     await Promise.race([client.ended, outputClosed, new Promise(resolve => setTimeout(resolve, seconds * 1000))])
     if (isEnded) return
-    const stat = await client.stat()
+    const stat = await client.stat().catch(error => {
+      // The daemon ended before it replied.
+      if (error instanceof NoDaemonError) return undefined
+      throw error
+    })
+    if (stat === undefined) return
     const now = performance.now()
     const lines = json ? [JSON.stringify(stat)] : rateTexts(previous.devices, stat.devices, (now - time) / 1000)
     const clock = new Date().toTimeString().slice(0, 8)

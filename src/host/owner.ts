@@ -1,11 +1,11 @@
 /*
- * The owner that a process has now. Linux allows access to another program's memory by its owner (ptrace(2), "Ptrace
- * access mode checking"); here a daemon to which the kernel would allow all accesses checks the owner itself.
+ * The owner that a process has now. Linux compares owners when a process accesses the memory of another one (ptrace(2),
+ * "Ptrace access mode checking"). A daemon with CAP_SYS_PTRACE passes this check for every process, so it compares the
+ * owner itself.
  *
  * With CAP_SYS_PTRACE the kernel allows access to programs that the client itself could not read: one that the client
  * became by exec of a set-uid file, or one that is not dumpable. /proc/PID/ns belongs to the process's effective user
- * and group, and to root if the process is not dumpable; an open descriptor of it keeps referring to the process (0.4
- * µs a check).
+ * and group, and to root if the process is not dumpable; an open descriptor of it keeps referring to the process.
  */
 import { closeSync, openSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -41,7 +41,7 @@ export const needsOwner = (uid: number): boolean => {
   return hasPtraceCapability && uid !== 0
 }
 
-/** Opens /proc/PID/ns, for `isOwned` to check `uid` and `gid` against; undefined if there is no such process. */
+/** Opens /proc/PID/ns, for later checks by `isOwned`; undefined if that fails, mostly because the process has ended. */
 export const openOwner = (pid: number, uid: number, gid: number): Owner | undefined => {
   try {
     return { uid, gid, fd: openSync(`/proc/${pid}/ns`, 'r') }
@@ -50,7 +50,7 @@ export const openOwner = (pid: number, uid: number, gid: number): Owner | undefi
   }
 }
 
-/** Whether the process belongs to uid and gid, and is dumpable: false also once it has ended. */
+/** Whether the process belongs to uid and gid, and is dumpable: false also once it has ended. Takes 0.4 µs. */
 export const isOwned = ({ uid, gid, fd }: Owner): boolean => {
   const { address, u32 } = workArena()
   if (sys().statx(fd, address + Statx.BYTES, AT_EMPTY_PATH, STATX_UID_GID, address) < 0) return false

@@ -71,7 +71,8 @@ export interface Answer {
 export interface Decoded {
   readonly call: Call
   /**
-   * The caller's bytes beyond the call: pointers, lengths, the order of attributes, bytes that the kernel ignores.
+   * What the caller's message contains and `call` does not: pointers, lengths, the order of attributes, bytes that the
+   * kernel ignores.
    * Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions (R41).
    * Undefined if there are none: calls of rdma_cm and umad files, and calls of the object dialect without LEGACY.
    */
@@ -90,7 +91,7 @@ export const isAnswer = (decoded: Decoded | Answer): decoded is Answer => 'ret' 
 export interface Schema {
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly driverId: number
-  /** Link of its devices: it selects among alternatives in Linux's structs; RoCE if undefined. */
+  /** The RDMA protocol of the ports, which selects among alternatives in Linux's structs; RoCE if undefined. */
   readonly link?: LinkName | undefined
   classById(id: number): ObjectClass | undefined
   classByName(name: string): ObjectClass | undefined

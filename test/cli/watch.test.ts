@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { NoDaemonError, type ToolClient } from '../../src/cli/client.ts'
 import { UsageError } from '../../src/cli/fail.ts'
-import { rateText, rateTexts, watchSeconds } from '../../src/cli/watch.ts'
-import type { DeviceStat } from '../../src/uapi/tool.ts'
+import { rateText, rateTexts, watchSeconds, watchStat } from '../../src/cli/watch.ts'
+import type { DeviceStat, Stat } from '../../src/uapi/tool.ts'
 
 const device = (packets: number, words: number, dropped: number): DeviceStat => ({
   name: 'rxe0',
@@ -27,6 +28,16 @@ describe('userdma stat --watch', () => {
     const before = [named('gone', 900), named('stays', 10)]
     const after = [named('stays', 14), named('added', 500)]
     assert.deepEqual(rateTexts(before, after, 2), ['stays  out 0 B/s, in 0 B/s, sent_pkts 2/s', undefined])
+  })
+
+  it('ends without an error when the daemon ends before it replies', async () => {
+    const replies = [Promise.resolve({ devices: [] as readonly DeviceStat[] } as Stat)]
+    const client: Pick<ToolClient, 'stat' | 'ended'> = {
+      stat: () => replies.shift() ?? Promise.reject(new NoDaemonError('the daemon ended')),
+      ended: new Promise(() => {}),
+    }
+    await watchStat(client, 0.001, false)
+    assert.deepEqual(replies, [])
   })
 
   it('takes the interval in seconds, 1 by default', () => {

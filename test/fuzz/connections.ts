@@ -118,6 +118,7 @@ const join = (id: number) =>
     'JOIN_MCAST',
     body => {
       body.setUint32(16, id, true)
+      body.setUint16(20, 16, true)
       put(body, 24, emitAddress({ ...ip4(1, 0), address: ipv4(239, 1, 2, 3) }))
     },
     0,
@@ -278,7 +279,10 @@ const ucma: Target = {
 
 // ---- mads: records {u8 peer, u8 IDS, u16 bytes, u16 0, u16 0}, then the datagram's bytes ----
 
-/** Bits: the datagram gets the local or remote communication ID of the last MAD that was sent, as its receiver would set it. */
+/**
+ * Bits. LOCAL: the local communication ID of the datagram is the remote one of the last MAD that was sent; REMOTE: the
+ * remote ID is the local one. So the datagram looks like an answer to that MAD.
+ */
 const IDS = { LOCAL: 1, REMOTE: 2 }
 /** Offsets of the communication ids in a MAD. */
 const LOCAL_ID = 24

@@ -5,7 +5,7 @@
  */
 import type { TestNode } from './node.ts'
 
-/** Maximum packets that are delivered at once. */
+/** Maximum packets of a run. */
 const MAX_RUN = 20
 
 /** Shares of the packets, 0 to 1. */

@@ -1,6 +1,7 @@
 /*
- * The classes of connection management (R18): channels, identifiers and multicast memberships, on the system-wide
- * device, or on one device, to which identifiers are restricted then.
+ * The classes of connection management (R18): channels, identifiers and multicast memberships. They are created on the
+ * system-wide device (/dev/infiniband/rdma_cm) or on an RDMA device; an identifier that is created on an RDMA device
+ * uses only this device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
@@ -256,7 +257,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       }
       if (channel === undefined || id.device === undefined || !JOINABLE_STATES.has(id.state))
         return refuse(
-          `the identifier is in state ${id.state}${id.device ? '' : ' without a device'}; it must be bound to the address of a device, and not connected`,
+          `the identifier is in state ${id.state}${id.device ? '' : ' without a device'}; ` +
+            'it must be in ADDR_BOUND or ADDR_RESOLVED, with a device',
         )
       if (id.qpType !== QpType.values.UD) refuse('the identifier is not for datagrams')
       if (flags > SEND_ONLY)

@@ -1,6 +1,6 @@
 /*
- * A device of contexts, as PSM uses those of hfi1 (R29), but without queue pairs and other verbs. A client gets a context assigned, maps its queues,
- * and sends messages from it to other contexts of the device.
+ * A device that has contexts and no verbs (R29). Its contexts resemble those of Linux's hfi1, which PSM uses: a client
+ * gets a context assigned, maps its queues, and sends messages from it to other contexts of the device.
  *
  * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are objects of the driver's
  * own class `ctx_context` (spec/drivers/ctx.ts), whose methods the interfaces of interfaces.ts also call. This driver
@@ -101,10 +101,13 @@ const contextClass = driverClass<typeof CtxContext, AssignedContext>(CtxContext,
     const receiver = assigned[number]?.state
     try {
       if (receiver === undefined || receiver.jobKey !== sender.jobKey)
-        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with key ${sender.jobKey}`)
+        throw new CallError('ENXIO', `ctx_context.send: there is no context ${number} with jobKey ${sender.jobKey}`)
       if (!receiver.receives) throw new CallError('EAGAIN', `ctx_context.send: context ${number} does not receive now`)
       if (slot === undefined) putEager(receiver.queues, sender.number, tag, data)
-      else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) return {}
+      else if (!putExpected(receiver.queues, sender.number, tag, slot, offset, data)) {
+        counts.bytes += data.length
+        return {}
+      }
     } catch (error) {
       counts.refused++
       throw error

@@ -7,9 +7,9 @@ import { isMappedIpv4 } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** Maximum number of packets that pass a reordered one. */
+/** A reordered packet may leave when 1 to this many others, a random number, have passed it. */
 export const MAX_REORDER_DISTANCE = 8
-/** Microseconds after which a reordered packet leaves even if fewer packets than chosen have passed it. */
+/** Microseconds after which it may leave even if fewer have passed; they are added to the delay of another rule. */
 export const MAX_REORDER_DELAY = 1000
 
 const UDP_BYTES = 8

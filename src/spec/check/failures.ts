@@ -1,6 +1,6 @@
 /*
- * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message, or a
- * destroy that waits. This file has the record, its JSON for tools, and the line that log, trace, stat and library
+ * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message or packet,
+ * or a destroy that waits. This file has the record, its JSON for tools, and the line that log, trace, stat and library
  * show:
  *
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
@@ -39,7 +39,7 @@ export interface Failure {
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
-  /** Number of dropped messages or flushed requests. */
+  /** Number of dropped messages or packets, or of flushed requests. */
   readonly count?: number
   /** The queue of flushed requests. */
   readonly queue?: 'send' | 'receive'
@@ -77,7 +77,7 @@ const subjectText = (failure: Failure): string => {
     case 'flush':
       return `${qp} ${flushText(failure)}: `
     case 'drop':
-      return `${qp} drops ${count > 1 ? `${count} messages so far` : 'a message'}: `
+      return `${qp} drops ${count > 1 ? `${count} messages or packets so far` : 'a message or packet'}: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
     case 'wait':

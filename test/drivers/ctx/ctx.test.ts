@@ -62,7 +62,7 @@ test('eager messages move between two contexts, in order, through shared memory 
 })
 
 test('an expected message arrives in fragments at its announced address, with one header', () => {
-  const { a, b } = pair()
+  const { core, a, b } = pair()
   const whole = bytes(4000, 3)
   const { number } = b.mapped.info
   const expect = () => b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 1, length: 4000 }]))
@@ -74,6 +74,9 @@ test('an expected message arrives in fragments at its announced address, with on
   const message = receive(b.mapped)
   assert.deepEqual([message?.kind, message?.slot, message?.length], [EXPECTED, 1, 4000])
   assert.deepEqual(message?.data, whole)
+  const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
+  const { messages, bytes: sent } = read(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
+  assert.deepEqual([messages, sent], [1n, 4000n])
   assert.equal(
     errnoOf(() => a.send(number, 8n, bytes(1), 1)),
     'EINVAL',

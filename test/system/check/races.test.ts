@@ -65,7 +65,7 @@ describe('userdma check --races', { skip: lacking(program) }, () => {
   })
 })
 
-describe('userdma check --races has no finding about', {
+describe('userdma check --races finds no race in', {
   skip: lacking('ibv_rc_pingpong', 'ib_write_bw', 'ss'),
 }, () => {
   const commands = [

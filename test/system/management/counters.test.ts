@@ -82,7 +82,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.equal(await read(script), '100\n110\n')
   })
 
-  it('are refreshed until no program reads them', async t => {
+  it('are shown by `stat --watch` until the daemon ends', async t => {
     const daemon = await startDaemon(t, {})
     const watching = start(t, userdma, ['stat', '--watch', '0.1', '--socket', daemon.socket])
     const json = start(t, 'sh', ['-c', `"${userdma}" stat --watch 0.1 --json --socket ${daemon.socket} | head -n 2`])
