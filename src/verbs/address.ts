@@ -50,7 +50,7 @@ export type Addressing = Partial<
   Pick<In<typeof Ah.methods.modify>, 'address' | 'ibAddress' | 'opaAddress' | 'dmac' | 'vlan'>
 >
 
-/** Of the GRH, or of the IP header on RoCE. */
+/** The hop limit of the GRH; on RoCE the TTL or hop limit of the IP header. */
 const HOP_LIMIT = 64
 
 export const invalidGid = (call: string, gid: unknown): RdmaError =>
@@ -59,7 +59,10 @@ export const invalidGid = (call: string, gid: unknown): RdmaError =>
 /** The last parsed address: consecutive calls often have the same one. */
 let lastParsed: { readonly text: string; readonly gid: Uint8Array } | undefined
 
-/** The GID of an address as text. The array is shared between calls: callers copy the bytes that they keep. */
+/**
+ * The GID of an address as text. The array is shared between calls: callers copy the bytes that they keep. Throws
+ * RdmaError EINVAL.
+ */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (lastParsed === undefined || lastParsed.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
@@ -69,7 +72,7 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
   return lastParsed.gid
 }
 
-/** Throws RdmaError EINVAL if the option, which the device's link does not have, is set. */
+/** Throws RdmaError EINVAL if an option that the device's link does not have is set. */
 const refuseOption = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
     throw invalidArgument(
@@ -78,6 +81,7 @@ const refuseOption = (call: string, name: string, value: unknown, link: LinkName
     )
 }
 
+/** The 6 bytes of a MAC address as text. Throws RdmaError EINVAL. */
 const macOf = (call: string, text: string): Uint8Array => {
   const parts = typeof text === 'string' && /^[\da-f]{2}(:[\da-f]{2}){5}$/i.test(text) ? text.split(':') : undefined
   if (parts === undefined)
@@ -96,6 +100,7 @@ const commonFields = ({ gidIndex }: LocalPath, dgid: Uint8Array, isGlobal: 0 | 1
   hopLimit: HOP_LIMIT,
   trafficClass: options.trafficClass ?? 0,
   sl: options.sl ?? 0,
+  /** IBV_RATE_MAX. */
   staticRate: 0,
 })
 
@@ -126,8 +131,8 @@ const gidAddress = (call: string, path: LocalPath, peer: PeerAddress, options: P
 }
 
 /**
- * The address record of the device's link, as `pd.createAhs` lists them; that of RoCE if the link is unknown. Throws
- * RdmaError EINVAL for options of another link.
+ * The address record of the device's link, an element of a list attribute of `pd.createAhs`; that of RoCE for a link
+ * without LIDs. Throws RdmaError EINVAL for options of another link.
  */
 export const addressRecord = (call: string, path: LocalPath, peer: PeerAddress, options: PathOptions) =>
   path.link === 'ib' || path.link === 'opa'

@@ -63,26 +63,29 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `take` with each record of at most `maxBytes` bytes, which is valid only during the call, and `ended` when no
-   * more records can follow. Called once per descriptor.
+   * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd` when
+   * no more records can follow. Called once per descriptor.
    */
-  read(fd: number, maxBytes: number, take: (record: DataView) => void, ended: () => void): void
-  /** Calls `ready` when a call that reads records (`cm_channel.getEvent`) may find one. Called once per descriptor. */
-  watch(fd: number, ready: () => void): void
+  read(fd: number, maxBytes: number, onRecord: (record: DataView) => void, onEnd: () => void): void
+  /** Calls `onReadable` when a call that reads records (`cm_channel.getEvent`) may find one. Called once per descriptor. */
+  watch(fd: number, onReadable: () => void): void
   /** ioctl(2) of the driver. A Uint8Array is passed by address, and the driver may change its bytes. */
   ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
   write(fd: number, bytes: Uint8Array): number
-  map(fd: number, offset: number, length: number, writable: boolean): MappedBytes
+  map(fd: number, offset: number, length: number, isWritable: boolean): MappedBytes
   close(fd: number): void
 }
 
-/** `Carrier.call` for a class or method that is known only at run time; implementations have this type. */
+/**
+ * `Carrier.call` for a class or method that is known only at run time; implementations have this type. `object`: the
+ * handle of the object, the number of the port, or 0 for calls on the device.
+ */
 export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => CallResult<AnyValues>
 export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<CallResult<AnyValues>>
 
 export interface Carrier {
   /** Whether calls cross a process boundary: one chain is then cheaper than many calls. */
-  readonly remote: boolean
+  readonly isRemote: boolean
   /** The device's classes, if the carrier has queried them when it was opened. */
   readonly classes?: readonly ObjectClass[]
   /** Runs a method; throws RdmaError. */
@@ -118,19 +121,22 @@ export interface Carrier {
   /** Layout of all its rings. */
   readonly layout: RingLayout
   /** Maps the ring that a call returned. */
-  ring(place: MmapInfo): RingBytes
+  ring(info: MmapInfo): RingBytes
   /** Unmaps a ring whose object was destroyed or got another ring. */
-  release(place: MmapInfo): void
-  /** Attributes of every `cq.create`: the completion channel from which this carrier reads events, if it needs one. */
+  release(info: MmapInfo): void
+  /** Arguments of every `cq.create`: the completion channel from which this carrier reads events, if it needs one. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
   /** A sentence that explains the failure of the request with this id better than its completion, if one is known. */
   explain?(qpn: number, id: number): string | undefined
   /** True: the first waiter starts, and the process must stay alive; false: the last one has ended. */
   setWaiting(hasWaiters: boolean): void
-  /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
+  /** Called after each post to a queue of the queue pair with this handle. */
   posted(handle: number): void
-  /** Lets devices of this process do their work, or yields the processor to a daemon. False if there was no work. */
+  /**
+   * Lets devices of this process do their work; false if there was none. For a device of a daemon it yields the
+   * processor, and returns true.
+   */
   drive(): boolean
   /**
    * Called before each wait. A program that posts and waits may run in microtasks only, which starves timers and I/O:

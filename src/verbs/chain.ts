@@ -91,7 +91,7 @@ export interface Chain {
   /** `pd.xrcSrq()`. */
   xrcSrq(pd: Named, options: XrcSrqOptions): PlannedBy<ReturnType<typeof xrcSrqPlan>>
   /** `pd.addressHandle()`. */
-  addressHandle(pd: Named, to: Destination): PlannedBy<ReturnType<typeof addressPlan>>
+  addressHandle(pd: Named, destination: Destination): PlannedBy<ReturnType<typeof addressPlan>>
   /** An object of any class, like `device.create`; references in `args` may be handles of planned objects. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
   /** Any call of the device; references in `args`, and `object`, may be handles of planned objects. */
@@ -164,7 +164,7 @@ const resolvePlanned = (
 const NOT_LOOKED_UP: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
 /** The entry with number `index` of a chain, which runs a plan. */
-const creation = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O>, index: number): Entry => ({
+const creationEntry = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O>, index: number): Entry => ({
   options,
   handle: -1 - index,
   cls,
@@ -177,7 +177,7 @@ const creation = <O>({ class: cls, args, options, onSuccess, onFailure }: Plan<O
   refs: undefined,
 })
 
-const nothing = (): void => {}
+const doNothing = (): void => {}
 const outOf = ({ out }: CallResult<AnyValues>): AnyValues => out
 
 /** Matches the call's name at the start of a codec's message. */
@@ -201,7 +201,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
     entries.push(entry)
     return entry as never
   }
-  const create = <O>(plan: Plan<O>): never => add(creation(plan, entries.length))
+  const create = <O>(plan: Plan<O>): never => add(creationEntry(plan, entries.length))
   return {
     pd: () => create(pdPlan(context)),
     cq: options => create(cqPlan(context, options)),
@@ -215,7 +215,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
     xrcInitiator: (pd, options) => create(xrcInitiatorPlan(context, pd, options)),
     srq: (pd, options) => create(srqPlan(context, pd, options)),
     xrcSrq: (pd, options) => create(xrcSrqPlan(context, pd, options)),
-    addressHandle: (pd, to) => create(addressPlan(context, pd, to)),
+    addressHandle: (pd, destination) => create(addressPlan(context, pd, destination)),
     create: (cls, args) => create(objectPlan(context, 'chain.create', cls, args)),
     call(cls, method, args, object) {
       checkClass('chain.call', cls)
@@ -229,7 +229,7 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
         args: args as AnyValues,
         object: object?.handle ?? 0,
         onSuccess: outOf,
-        onFailure: nothing,
+        onFailure: doNothing,
         on: NOT_LOOKED_UP,
         refs: undefined,
         options: undefined,
@@ -241,15 +241,15 @@ const chainBuilder = (context: DeviceContext, entries: Entry[]): Chain => {
 /** Maximum plans that `makeAll` puts into one chain: a chain has at most 1 MiB. */
 const PLANS_PER_CHAIN = 2048
 
-/** Runs chains on a device. `classOf`: the device's own declaration of a class that has the method. */
+/** Runs chains on a device. `classOf` returns the device's own declaration of a class; it throws without the method. */
 export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]): T[] => {
     const created: T[] = []
     try {
-      if (!context.carrier.remote) for (const plan of plans) created.push(make(context, plan))
+      if (!context.carrier.isRemote) for (const plan of plans) created.push(make(context, plan))
       else
         for (let first = 0; first < plans.length; first += PLANS_PER_CHAIN)
-          created.push(...(execute(plans.slice(first, first + PLANS_PER_CHAIN).map(creation)) as T[]))
+          created.push(...(execute(plans.slice(first, first + PLANS_PER_CHAIN).map(creationEntry)) as T[]))
     } catch (error) {
       for (const object of created) object[Symbol.dispose]()
       throw error
@@ -295,8 +295,8 @@ export const createChains = (context: DeviceContext, classOf: (cls: ObjectClass,
     // Most chains have runs of entries with the same method: these need no lookup.
     let last: Entry | undefined
     for (const entry of entries) {
-      const isSame = last !== undefined && last.cls === entry.cls && last.name === entry.name
-      entry.on = isSame ? last!.on : find(entry.cls, entry.name)
+      const isSameMethod = last !== undefined && last.cls === entry.cls && last.name === entry.name
+      entry.on = isSameMethod ? last!.on : find(entry.cls, entry.name)
       entry.refs = refsOf(entry.args, entry.on.references)
       last = entry
     }

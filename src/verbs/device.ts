@@ -24,7 +24,7 @@ import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './objects/object.ts'
 import { orElse, showAs } from './objects/show.ts'
 import { noteWaiting } from './objects/unsettled.ts'
-import { DETACH, VerbsObject } from './objects/verbs-object.ts'
+import { DROP_RINGS, VerbsObject } from './objects/verbs-object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkObject, type DeviceContext, type LocalPath, make, makeAsync, type Named } from './plan.ts'
 import { BareQp } from './qp/queue-pair.ts'
@@ -52,17 +52,17 @@ export interface Device extends AsyncDisposable {
   readonly address: string
   /** Number of completion vectors. */
   readonly numCompVectors: number
-  /** Its attributes. Throws RdmaError EIO when it was removed. */
+  /** Its attributes. Throws RdmaError EIO once it is removed. */
   query(): RecordOf<typeof DeviceAttributes>
-  /** Attributes of a port, from 1. Throws RdmaError EINVAL for a port that does not exist. */
+  /** Attributes of a port, by its number (from 1; default 1). Throws RdmaError EINVAL if the port does not exist. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
-  /** One entry of a port's GID table. Throws RdmaError ENODATA if it is empty, EINVAL beyond the table's end. */
+  /** One entry of the GID table of a port (default 1). Throws RdmaError ENODATA if it is empty, EINVAL beyond the end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
-  /** The device's clock in nanoseconds, from which the timestamps of completions are. */
+  /** The device's clock in nanoseconds, exact up to 2^53; it gives completions their timestamps. */
   clock(): number
-  /** A snapshot of its counters. Throws RdmaError EOPNOTSUPP for another driver's device in this process. */
+  /** A snapshot of its counters. Throws RdmaError EOPNOTSUPP for a device in this process that is not a soft device. */
   counters(): DeviceCounters
   /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): Readonly<Record<string, number>>
@@ -126,7 +126,10 @@ export interface Device extends AsyncDisposable {
   chain<T>(build: (chain: Chain) => T): Resolved<T>
   /** Calls `handler` with each asynchronous event, until the returned function is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
-  /** Yields asynchronous events from this call on, until the signal is aborted or the device is closed. */
+  /**
+   * Yields asynchronous events from this call on, until the device is closed. Rejects with the signal's reason if the
+   * signal is aborted during a wait.
+   */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
   /**
    * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
@@ -137,7 +140,7 @@ export interface Device extends AsyncDisposable {
   /**
    * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. If `signal` is
    * aborted while it drains, it rejects with the signal's reason, and the device stays open. If the device was checked
-   * and has findings (`CheckOptions.failOn`), it rejects with FindingsError, and the device is closed.
+   * and has findings that fail (`CheckOptions.failOn`), it rejects with FindingsError, and the device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }
@@ -159,7 +162,7 @@ interface FinalizerState {
   readonly name: string
   isOpen: boolean
 }
-const devices = new FinalizationRegistry<FinalizerState>(({ name, isOpen }) => {
+const finalizers = new FinalizationRegistry<FinalizerState>(({ name, isOpen }) => {
   if (isOpen)
     globalThis.process?.emitWarning(`device ${name} was dropped without close() and stays open`, {
       type: 'UserdmaWarning',
@@ -234,7 +237,7 @@ export const createDevice = (
     },
     ended() {
       // Completions can still be read; further posts are refused.
-      for (const source of sources.values()) if (source instanceof BareQp) source[DETACH]()
+      for (const source of sources.values()) if (source instanceof BareQp) source[DROP_RINGS]()
       waiters.wakeAll()
     },
   }
@@ -302,7 +305,7 @@ export const createDevice = (
     return requests
   }
   const drain = async (signal: AbortSignal | undefined): Promise<void> => {
-    for (let turn = 0; outstandingSends() > 0 && !waiters.over; turn++) {
+    for (let turn = 0; outstandingSends() > 0 && !waiters.isOver; turn++) {
       signal?.throwIfAborted()
       carrier.drive()
       await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
@@ -316,7 +319,7 @@ export const createDevice = (
     if (!state.isOpen) return
     state.isOpen = false
     handlers.clear()
-    for (const source of sources.values()) if (source instanceof VerbsObject) source[DETACH]()
+    for (const source of sources.values()) if (source instanceof VerbsObject) source[DROP_RINGS]()
     const closed = carrier.close()
     waiters.wakeAll()
     await closed
@@ -380,7 +383,7 @@ export const createDevice = (
     close,
     [Symbol.asyncDispose]: () => close(),
   }
-  devices.register(device, state)
+  finalizers.register(device, state)
   showAs(device, 'Device', () => ({
     name,
     address,

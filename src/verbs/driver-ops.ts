@@ -70,9 +70,9 @@ export const openDriverOps = (context: DeviceContext, names: readonly string[]):
   const mappings: MappedBytes[] = []
   const mailbox = createMailbox<Uint8Array>(context, 'driver_ops')
   // A copy: the record is only valid during the call.
-  const take = (record: DataView): void =>
+  const keepRecord = (record: DataView): void =>
     mailbox.put(new Uint8Array(record.buffer, record.byteOffset, record.byteLength).slice())
-  descriptors.read(handle, RECORD_BYTES, take, mailbox.end)
+  descriptors.read(handle, RECORD_BYTES, keepRecord, mailbox.end)
   const close = descriptorCloser(carrier, DriverOps, handle, () => {
     self.handle = CLOSED
     for (const mapping of mappings) mapping.release()

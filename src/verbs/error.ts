@@ -8,7 +8,7 @@ import type { CountedFinding } from './check/watch.ts'
 /** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
 
-/** The remedies for errnos that always have the same remedy. */
+/** The remedy of a refusal that names none, by errno. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
   EIO: 'the device was removed: open it again',
@@ -45,9 +45,9 @@ export class RdmaError extends Error {
   readonly errno: number
   /** The refused call: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
-  /** The part of `call` before the dot: a class of the device, or an object of the library. */
+  /** The part of `call` before the dot: a class of the device, or an object of the library; '' without a dot ('open'). */
   readonly class: string
-  /** The part of `call` after the dot. */
+  /** The part of `call` after the dot, or all of it. */
   readonly method: string
   /**
    * The refused option ('maxSendWr'), or the refused attribute of the class where no option sets it, with the field of
@@ -81,7 +81,7 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings. */
+/** `device.close()` of a checked device (`open({ check })`) rejects with it if there are findings that fail (`failOn`). */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'
@@ -124,10 +124,12 @@ export const invalidArgument = (call: string, reason: string, hint?: string): Rd
   refused('EINVAL', call, reason, hint)
 
 /** The error of a method that is called without its object, as in `const { poll } = cq`. */
-export const detached = (call: string): RdmaError =>
+export const withoutObject = (call: string): RdmaError =>
   invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)
 
-/** A value of any type as text for a message: JavaScript programs may pass any type. */
+// The checks below are for JavaScript programs, which may pass any type. They throw RdmaError EINVAL.
+
+/** A value of any type as text for a message. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
@@ -147,19 +149,19 @@ export const checkU32 = (call: string, option: string, value: unknown): void => 
     throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of 32 bits`)
 }
 
-/** Checks that `value` is a Uint8Array. In arrays of longer elements `length` would not count bytes. */
-export const checkBytes = (call: string, what: string, value: unknown): void => {
+/** Checks that `value` is a Uint8Array or another array of bytes: otherwise `length` would not count bytes. */
+export const checkBytes = (call: string, option: string, value: unknown): void => {
   // Test runners with their own globals have another Uint8Array.
   if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
-    throw invalidArgument(call, `${what}: ${formatValue(value)} is not a Uint8Array`, 'write new Uint8Array(buffer)')
+    throw invalidArgument(call, `${option}: ${formatValue(value)} is not a Uint8Array`, 'write new Uint8Array(buffer)')
 }
 
-/** Checks that a callback is a function, which would otherwise fail much later. */
-export const checkFunction = (call: string, what: string, value: unknown): void => {
-  if (typeof value !== 'function') throw invalidArgument(call, `${what} ${formatValue(value)} is not a function`)
+/** Checks that `value`, a callback, is a function: otherwise the failure would come much later. */
+export const checkFunction = (call: string, option: string, value: unknown): void => {
+  if (typeof value !== 'function') throw invalidArgument(call, `${option} ${formatValue(value)} is not a function`)
 }
 
-/** Checks that a value is one of the allowed ones. */
+/** Checks that `value` is one of `choices`. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
     throw invalidArgument(call, `${option} ${formatValue(value)} is not one of ${choices.join(', ')}`)
@@ -185,7 +187,7 @@ export const nameOptions = (error: unknown, names: OptionNames | undefined): unk
 }
 
 /** Runs `body`; its refusals name options in place of attributes. */
-export const namingOptions = <T>(names: OptionNames, body: () => T): T => {
+export const withOptionNames = <T>(names: OptionNames, body: () => T): T => {
   try {
     return body()
   } catch (error) {

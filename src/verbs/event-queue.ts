@@ -1,7 +1,7 @@
 /*
  * Event queues in the library (R38): one queue receives the events of many objects (CQs, QPs, SRQs, ports, the device).
- * Events of an attached object go to its event queue only, until the object is detached or closed. A CQ must be armed
- * for each event, as without an event queue (`cq.arm`).
+ * Events of an attached object go to its event queue only, until the object is detached, or one of the two is closed. A
+ * CQ must be armed for each event, as without an event queue (`cq.arm`).
  */
 import { Device as DeviceClass } from '../spec/classes/device/device.ts'
 import { Port as PortClass } from '../spec/classes/device/port.ts'
@@ -23,7 +23,7 @@ import { CLOSED, type DeviceContext, sourceIdentity } from './plan.ts'
 export type EventKindName = keyof typeof EventKind.values
 
 /**
- * An event of an object created by this program, of a port, or of the device; for the device `object` and `port` are
+ * An event of an object created by this program, of a port, or of the device; for the device `source` and `port` are
  * undefined.
  */
 export interface QueuedEvent {
@@ -52,8 +52,8 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
   close(): void
 }
 
-const kinds: EventKindName[] = []
-for (const [name, value] of Object.entries(EventKind.values)) kinds[value] = name as EventKindName
+const kindNames: EventKindName[] = []
+for (const [name, value] of Object.entries(EventKind.values)) kindNames[value] = name as EventKindName
 const { COMPLETION } = EventKind.values
 
 /** The attribute that names the source: `device`, `port`, or the class of an object. */
@@ -74,7 +74,7 @@ export const openEventQueue = (context: DeviceContext): EventQueue => {
       const event = readRecord(record, 0, Event, 'event')
       const cookie = Number(event.cookie)
       mailbox.put({
-        type: kinds[event.type]!,
+        type: kindNames[event.type]!,
         source: sources.get(cookie),
         port: event.class === PortClass.id ? event.object : undefined,
         cookie,

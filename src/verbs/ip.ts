@@ -61,7 +61,7 @@ export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncItera
    * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE for more than a
    * packet holds (the MTU of the interface less 28 bytes, 48 of IPv6).
    */
-  send(payload: Uint8Array, to: UdpEnd): void
+  send(payload: Uint8Array, receiver: UdpEnd): void
   /**
    * Joins a multicast group, whose datagrams this socket then receives. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM.
    */
@@ -97,13 +97,13 @@ const ipOptionNames: KnownOptions<IpOptions> = { address: true }
 const pingOptionNames: KnownOptions<PingOptions> = { timeout: true, size: true, signal: true }
 const udpOptionNames: KnownOptions<UdpOptions> = { port: true }
 
-/** Milliseconds. */
+/** Milliseconds until a ping fails. */
 const DEFAULT_TIMEOUT = 5000
 /** The longest delay of Node's timers in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
 /** Payload bytes of an echo request. */
 const DEFAULT_SIZE = 56
-/** Payload bytes: no MTU is larger. */
+/** Maximum payload bytes of a datagram or echo request: no MTU is larger. */
 const MAX_SIZE = 4096
 const HIGHEST_PORT = 65535
 /** Bytes of a record that announces received data. */
@@ -150,12 +150,12 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   /** A call on the socket, whatever `object` is: after `close` it is refused. */
   const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, currentHandle, args)
   const call = anyCall as typeof carrier.call
-  const hasDatagrams = (): boolean => !isEnded && !waiters.over && call(SocketClass, 'query', 0, {}).out.waiting > 0
+  const hasDatagrams = (): boolean => !isEnded && !waiters.isOver && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
     carrier.drive()
     try {
-      const { address, port: from, payload } = call(SocketClass, 'receive', 0, {}).out
-      return { address: addressText(address), port: from, payload }
+      const { address, port: senderPort, payload } = call(SocketClass, 'receive', 0, {}).out
+      return { address: addressText(address), port: senderPort, payload }
     } catch (error) {
       if (error instanceof RdmaError && error.code === 'EAGAIN') return undefined
       throw error
@@ -166,10 +166,10 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
     options.signal?.throwIfAborted()
     const pause = carrier.pause()
     if (pause !== undefined) await pause
-    if (!hasDatagrams() && !isEnded && !waiters.over) await waiters.wait(waiterId, options.signal)
+    if (!hasDatagrams() && !isEnded && !waiters.isOver) await waiters.wait(waiterId, options.signal)
   }
   const arrivals = async function* (options: Until = {}): AsyncGenerator<UdpDatagram> {
-    while (!isEnded && !waiters.over) {
+    while (!isEnded && !waiters.isOver) {
       const datagram = poll()
       if (datagram === undefined) await wait(options)
       else yield datagram
@@ -177,9 +177,9 @@ const openSocket = (context: DeviceContext, ipInterface: number, protocol: numbe
   }
   return {
     port: call(SocketClass, 'query', 0, {}).out.port,
-    send: (payload: Uint8Array, to: UdpEnd): void => {
-      const address = addressOf('ip_socket.send', to.address)
-      call(SocketClass, 'send', 0, { address, port: to.port, payload })
+    send: (payload: Uint8Array, receiver: UdpEnd): void => {
+      const address = addressOf('ip_socket.send', receiver.address)
+      call(SocketClass, 'send', 0, { address, port: receiver.port, payload })
     },
     changeGroup: (method: 'join' | 'leave', group: string): void => {
       call(SocketClass, method, 0, { group: addressOf(`ip_socket.${method}`, group) })
@@ -196,14 +196,14 @@ const openUdp = (context: DeviceContext, ipInterface: number, port: number): Udp
   const { poll, wait, arrivals, close } = socket
   const self: UdpSocket = {
     port: socket.port,
-    send(payload, to) {
+    send(payload, receiver) {
       checkBytes('ip_socket.send', 'payload', payload)
-      if (typeof to !== 'object' || to === null)
+      if (typeof receiver !== 'object' || receiver === null)
         throw invalidArgument('ip_socket.send', 'the receiver is missing', 'give { address, port }')
-      checkInteger('ip_socket.send', 'port', to.port, 1, HIGHEST_PORT)
+      checkInteger('ip_socket.send', 'port', receiver.port, 1, HIGHEST_PORT)
       if (payload.length > MAX_SIZE)
         throw refused('EMSGSIZE', 'ip_socket.send', `${payload.length} bytes do not fit a packet`)
-      socket.send(payload, to)
+      socket.send(payload, receiver)
     },
     join: group => socket.changeGroup('join', group),
     leave: group => socket.changeGroup('leave', group),
@@ -218,7 +218,7 @@ const openUdp = (context: DeviceContext, ipInterface: number, port: number): Udp
   return self
 }
 
-class Interface extends VerbsObject implements IpInterface {
+class IpInterfaceObject extends VerbsObject implements IpInterface {
   readonly #address: Uint8Array
   readonly mtu: number
   #sequence = 0
@@ -256,13 +256,13 @@ class Interface extends VerbsObject implements IpInterface {
     const socket = openSocket(this.context, this.handle, IpProtocol.values.ICMP, 0)
     const timedOut = new AbortController()
     const timer = setTimeout(() => timedOut.abort(), timeout)
-    const until = signal === undefined ? timedOut.signal : AbortSignal.any([timedOut.signal, signal])
+    const anySignal = signal === undefined ? timedOut.signal : AbortSignal.any([timedOut.signal, signal])
     const sequence = this.#sequence++ & 0xffff
     const start = performance.now()
     try {
       // On an ICMP socket `port` is the sequence number of the echo request and of its answer.
       socket.send(new Uint8Array(size), { address, port: sequence })
-      for await (const answer of socket.arrivals({ signal: until }))
+      for await (const answer of socket.arrivals({ signal: anySignal }))
         if (answer.port === sequence && answer.address === target) return performance.now() - start
     } catch (error) {
       if (!timedOut.signal.aborted || signal?.aborted) throw error
@@ -281,15 +281,15 @@ class Interface extends VerbsObject implements IpInterface {
     return openUdp(this.context, this.handle, port)
   }
 }
-defineVerbsClass(Interface, 'ip_interface', 'IpInterface')
+defineVerbsClass(IpInterfaceObject, 'ip_interface', 'IpInterface')
 
 /** An interface of IP with the address of the options. */
 export const ipPlan = (context: DeviceContext, options: IpOptions): Plan<IpInterface> => {
   const call = 'ip_interface.create'
   checkOptions(call, 'options', options, ipOptionNames)
   checkText(call, 'address', options.address)
-  const [text = '', prefixLength, ...more] = options.address.split('/')
-  if (more.length > 0 || (prefixLength !== undefined && !/^\d{1,3}$/.test(prefixLength)))
+  const [text = '', prefixLength, ...extraParts] = options.address.split('/')
+  if (extraParts.length > 0 || (prefixLength !== undefined && !/^\d{1,3}$/.test(prefixLength)))
     throw invalidArgument(
       call,
       `address ${formatValue(options.address)} is not an address with a prefix length`,
@@ -297,5 +297,5 @@ export const ipPlan = (context: DeviceContext, options: IpOptions): Plan<IpInter
     )
   const address = addressOf(call, text)
   const args = { address, ...(prefixLength !== undefined && { prefixLength: Number(prefixLength) }) }
-  return plan(InterfaceClass, args, ({ object, out }) => new Interface(context, object, address, out.mtu))
+  return plan(InterfaceClass, args, ({ object, out }) => new IpInterfaceObject(context, object, address, out.mtu))
 }

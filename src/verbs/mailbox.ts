@@ -1,7 +1,7 @@
 /*
  * A mailbox: keeps values that arrive asynchronously until the program takes them by `poll`, `wait` or `for await`.
- * Devices have one for asynchronous events, event queues for events, `driver_ops` descriptors for the driver's records,
- * listeners for connection requests.
+ * Each iteration of `device.events` has one for asynchronous events, an event queue for its events, a `driver_ops`
+ * descriptor for the driver's records, a listener for connection requests.
  */
 import type { Carrier } from './carrier.ts'
 import { checkOptions, type KnownOptions } from './checks/options.ts'
@@ -38,7 +38,10 @@ export interface Arrivals<T> {
   poll(): T | undefined
   /** Resolves when `poll` may find a value, or when no more can follow. */
   wait(options?: Until): Promise<void>
-  /** Yields values until the signal is aborted, the object is closed, or the device is removed. */
+  /**
+   * Yields values until the object is closed or the device is removed. Rejects with the signal's reason if the signal is
+   * aborted during a wait.
+   */
   arrivals(options?: Until): AsyncIterableIterator<T>
 }
 
@@ -58,7 +61,7 @@ export const createMailbox = <T>(
   const id = waiters.add()
   let values: T[] = []
   let isEnded = false
-  const isOver = (): boolean => isEnded || waiters.over
+  const isOver = (): boolean => isEnded || waiters.isOver
   const wait = async (options: Until = {}): Promise<void> => {
     checkUntil(`${owner}.wait`, options)
     const { signal } = options

@@ -28,8 +28,8 @@ export interface OpenOptions {
   /** Link of a new network, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
   readonly link?: Link
   /**
-   * Layout of work requests and completions in memory: 'compact' (default), or 'rxe' as used by libibverbs programs.
-   * Devices of a daemon always have 'rxe'.
+   * For a new soft device: layout of work requests and completions in memory, 'compact' (default), or 'rxe' as used by
+   * libibverbs programs.
    */
   readonly rings?: RingLayout['name']
   /** Name of the device. Default: rxe0, rxe1, … */
@@ -42,7 +42,7 @@ export interface OpenOptions {
    */
   readonly socket?: string | true
   /**
-   * With `socket`: the device's name; default: the daemon's first device. With `network`: a device that was added to it
+   * With `socket`: the device's name; default: the daemon's first device with a network. With `network`: a device that was added to it
    * (`network.addDevice`) or is open already; closing this handle leaves the device.
    */
   readonly device?: string
@@ -79,7 +79,7 @@ const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 
 /** Creates a soft device on the network of the options, or on a new one, and opens it. */
 const openSoftDevice = (options: OpenOptions, startCheck: StartCheck | undefined): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
-  const { address = loopbackAddress(network.added + 1), name = `rxe${network.added}` } = options
+  const { address = loopbackAddress(network.devicesAdded + 1), name = `rxe${network.devicesAdded}` } = options
   const carrier = localCarrier(network, name, address, options.rings, startCheck)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
@@ -110,7 +110,7 @@ const openNetworkDevice = (network: Network, name: string, startCheck: StartChec
   return createDevice(carrier, name, addressText(gid), path, carrier.check)
 }
 
-/** `device`: the device's name; undefined for the daemon's first device. */
+/** `device`: the device's name; undefined for the daemon's first device with a network. */
 const openDaemonDevice = (socket: string, device: string | undefined): Device => {
   const carrier = remoteCarrier(socket, device)
   const { name, address } = carrier.device
@@ -136,7 +136,7 @@ const checkNetwork = (network: Network, link: Link | undefined): void => {
     throw invalidArgument('open', `link "${link}": the network has link "${network.link}"`, 'give network or link')
 }
 
-/** The function that starts the check of a context. Imports the checker. Rejects with RdmaError EINVAL. */
+/** Imports the checker; resolves with the function that starts the check of a context. Rejects with RdmaError EINVAL. */
 const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('./check/options.ts')
   const options = readCheckOptions('open', check)
@@ -145,8 +145,8 @@ const loadCheck = async (check: true | CheckOptions): Promise<StartCheck> => {
 }
 
 /**
- * Opens a device. Rejects with RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED if no daemon
- * listens at the socket.
+ * Opens a device. Rejects with RdmaError: EINVAL for an invalid option, EEXIST or EADDRINUSE if the network has a device
+ * with this name or address, ENODEV if there is no such device, ECONNREFUSED if no daemon listens at the socket.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openOptionNames)

@@ -103,10 +103,13 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   /** An SRQ for XRC, which senders name by its `srqNumber`. Throws RdmaError EINVAL, ENOMEM. */
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
   /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
-  addressHandle(to: Destination): AddressHandle
-  /** Many address handles with one call, all or none (R25). */
-  addressHandles(to: readonly Destination[]): readonly AddressHandle[]
-  /** Destroys many address handles of this protection domain with one call, all or none. */
+  addressHandle(destination: Destination): AddressHandle
+  /**
+   * Many address handles, all or none (R25). One call creates up to 32,768 of them, if the device supports it and no
+   * destination has `dmac` or `vlan`.
+   */
+  addressHandles(destinations: readonly Destination[]): readonly AddressHandle[]
+  /** Destroys many address handles of this protection domain; one call destroys up to 32,768 of them, all or none. */
   closeAddressHandles(handles: readonly AddressHandle[]): void
   /** Destroys it. Throws RdmaError EBUSY while it is in use. */
   close(): void
@@ -119,7 +122,7 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
 const hasSendCq = (options: object | undefined): boolean =>
   typeof options === 'object' && options !== null && 'sendCq' in options
 
-class Domain extends VerbsObject implements ProtectionDomain {
+class PdObject extends VerbsObject implements ProtectionDomain {
   get cls(): typeof Pd {
     return Pd
   }
@@ -188,19 +191,19 @@ class Domain extends VerbsObject implements ProtectionDomain {
     return make(this.context, xrcSrqPlan(this.context, this, options))
   }
 
-  addressHandle(to: Destination): AddressHandle {
-    return make(this.context, addressPlan(this.context, this, to))
+  addressHandle(destination: Destination): AddressHandle {
+    return make(this.context, addressPlan(this.context, this, destination))
   }
 
-  addressHandles(to: readonly Destination[]): readonly AddressHandle[] {
-    return makeAddresses(this.context, this, to)
+  addressHandles(destinations: readonly Destination[]): readonly AddressHandle[] {
+    return makeAddresses(this.context, this, destinations)
   }
 
   closeAddressHandles(handles: readonly AddressHandle[]): void {
     closeAddresses(this.context, this, handles)
   }
 }
-defineVerbsClass(Domain, 'pd', 'ProtectionDomain')
+defineVerbsClass(PdObject, 'pd', 'ProtectionDomain')
 
 export const pdPlan = (context: DeviceContext): Plan<ProtectionDomain> =>
-  plan(Pd, {}, ({ object: handle }) => new Domain(context, handle))
+  plan(Pd, {}, ({ object: handle }) => new PdObject(context, handle))

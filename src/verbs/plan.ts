@@ -26,13 +26,16 @@ export interface Kind<N extends string> {
 export type Reference<N extends string> = Named & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
-/** The handle of a closed object, whose former handle another object may have now. Carriers refuse calls on CLOSED. */
+/**
+ * The handle of a closed object, whose former handle another object may have now. Carriers refuse calls on CLOSED. The
+ * negative handles of planned objects (-1, -2, …) do not reach it.
+ */
 export const CLOSED = -0x40000000
 export const closedError = (call: string): RdmaError => invalidArgument(call, 'the object is closed')
 
 /** The local end of a queue pair's path: properties of the device and of its port 1. */
 export interface LocalPath {
-  /** The device's address as a GID; zeros for a device without an address. */
+  /** The GID of the device's address, or the first GID of another driver's device; zeros without either. */
   readonly gid: Uint8Array
   /** Index of `gid` in the port's GID table. */
   readonly gidIndex: number
@@ -56,7 +59,7 @@ export interface SourceIdentity {
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** Objects with events, by user handle; undefined while one is being created. */
+  /** Objects with events, by user handle; undefined while one is being created, and for ids of other waiters. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: LocalPath
   readonly makeAll: MakeAll
@@ -85,14 +88,14 @@ export interface Plan<T> {
   onFailure(): void
 }
 
-const nothing = (): void => {}
+const doNothing = (): void => {}
 
 /** A plan whose arguments and result follow the class's declaration. */
 export const plan = <C extends ObjectClass, T>(
   cls: C,
   args: In<C['methods']['create']>,
   onSuccess: (result: CallResult<Out<C['methods']['create']>>) => T,
-  onFailure: () => void = nothing,
+  onFailure: () => void = doNothing,
   options?: OptionNames,
 ): Plan<T> => ({
   class: cls,
@@ -185,7 +188,7 @@ export const checkObject = (context: DeviceContext, call: string, option: string
   if (!isValid) throw invalidArgument(call, `${option} is closed or of another device`, SAME_DEVICE_HINT)
 }
 
-/** Whether `object` is an `ObjectOf` of this device. */
+/** Whether an object that is not a `VerbsObject` is an `ObjectOf`; one with events must be of this device. */
 export const isObjectOf = (context: DeviceContext, object: object): boolean =>
   OWNER in object || sourceIdentity(context, object) !== undefined
 

@@ -53,7 +53,7 @@ export interface DeviceEntry {
   readonly uverbsAbi: number
   /** Version of the driver's ABI. */
   readonly driverAbi: number
-  /** Ids of its classes. */
+  /** Ids of its classes (`ObjectClass.id`). */
   readonly classes: readonly number[]
 }
 
@@ -104,6 +104,7 @@ interface SystemAccess {
 /** Called with each event of the system-wide device: its type (AsyncEventType), and the index of the device. */
 type Report = (type: number, index: number) => void
 
+/** Access to the devices of a network in this process. */
 const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
@@ -128,16 +129,19 @@ const accessNetwork = (network: LocalNetwork, report: Report): SystemAccess => {
   }
 }
 
-/** Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. */
-const openNode = (session: Session, node: number, name: string) => {
-  const { reply, fds } = session.ask('open', (buffer, header) => writeRequest(buffer, 'OPEN', header, { node }))
+/**
+ * Opens a context on a device node of a daemon: its descriptors, and the function that makes calls on it. `call`, `name`:
+ * of the call and the device, for errors.
+ */
+const openNode = (session: Session, call: string, node: number, name: string) => {
+  const { reply, fds } = session.ask(call, (buffer, header) => writeRequest(buffer, 'OPEN', header, { node }))
   if (reply.error === 0) return { fds, makeCall: createCalls(session, reply.context, fds[0]!) }
   for (const fd of fds) close(fd)
-  throw refusal(errnoName(reply.error), reply.error, 'open', `the daemon at ${session.socket} does not open ${name}`)
+  throw refusal(errnoName(reply.error), reply.error, call, `the daemon at ${session.socket} does not open ${name}`)
 }
 
 const describeDaemonDevice = (session: Session, { index, name, classes }: DeviceEntry): Description => {
-  const { fds, makeCall } = openNode(session, index, `device ${name}`)
+  const { fds, makeCall } = openNode(session, 'system.interface', index, `device ${name}`)
   try {
     if (classes.includes(DeviceClass.id)) makeCall(DeviceClass, 'open', 0, {})
     return makeCall(Interface, 'query', 0, {}).out as Description
@@ -146,8 +150,9 @@ const describeDaemonDevice = (session: Session, { index, name, classes }: Device
   }
 }
 
+/** Access to the devices of the daemon at `socket`. Throws RdmaError. */
 const accessDaemon = (socket: string, report: Report): SystemAccess => {
-  const session = joinDaemon(socket)
+  const session = joinDaemon(socket, 'openSystem')
   const fds: number[] = []
   let events: Watch | undefined
   const end = (): void => {
@@ -156,13 +161,13 @@ const accessDaemon = (socket: string, report: Report): SystemAccess => {
     session.leave()
   }
   try {
-    const { fds: contextFds, makeCall } = openNode(session, SYSTEM_NODE, 'the system-wide device')
+    const { fds: contextFds, makeCall } = openNode(session, 'openSystem', SYSTEM_NODE, 'the system-wide device')
     fds.push(...contextFds)
     const { object: channel } = makeCall(AsyncFd, 'create', 0, {})
     fds.push(channel)
     // struct ib_uverbs_async_event_desc: u64 element (the index of the device), u32 event_type.
-    const take = (record: DataView): void => report(record.getUint32(8, true), record.getUint32(0, true))
-    events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
+    const onRecord = (record: DataView): void => report(record.getUint32(8, true), record.getUint32(0, true))
+    events = readRecords(channel, ASYNC_RECORD, onRecord, () => session.checkAlive())
     events.unref()
     return {
       call: (cls, method) => makeCall(cls, method, 0, {}).out,
@@ -181,7 +186,7 @@ const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const nodeTypes = Object.entries(NodeType.values) as [NodeTypeName, number][]
 const decoder = new TextDecoder()
 /** The text of a field that is padded with zeros. */
-const text = (bytes: Uint8Array): string => decoder.decode(bytes).replace(/\0+$/, '')
+const paddedText = (bytes: Uint8Array): string => decoder.decode(bytes).replace(/\0+$/, '')
 const guidText = (bytes: Uint8Array): string =>
   Array.from({ length: bytes.length / 2 }, (_, i) =>
     ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16).padStart(4, '0'),
@@ -189,13 +194,16 @@ const guidText = (bytes: Uint8Array): string =>
 
 const systemOptionNames: KnownOptions<SystemOptions> = { network: true, socket: true }
 
-/** Opens the system-wide device of a network or of a daemon. Throws RdmaError: ECONNREFUSED without a daemon. */
+/**
+ * Opens the system-wide device of a network or of a daemon. Throws RdmaError: EINVAL unless exactly one of the options is
+ * set, ECONNREFUSED without a daemon.
+ */
 export const openSystem = (options: SystemOptions = {}): System => {
-  checkOptions('open', 'options', options, systemOptionNames)
+  checkOptions('openSystem', 'options', options, systemOptionNames)
   const { network, socket } = options
   if ((network === undefined) === (socket === undefined))
     throw invalidArgument(
-      'open',
+      'openSystem',
       'pass either network or socket: they name the network, or the daemon, whose devices are listed',
     )
   const handlers = new Set<(change: DeviceChange) => void>()
@@ -222,13 +230,13 @@ export const openSystem = (options: SystemOptions = {}): System => {
   }
   const listDevices = (): readonly DeviceEntry[] => {
     const { devices, classes } = call(SystemClass, 'query') as Out<typeof SystemClass.methods.query>
-    return devices.map(({ name, driver, nodeType, nodeGuid, ...rest }) => ({
-      name: text(name),
-      driver: text(driver),
-      ...rest,
+    return devices.map(({ name, driver, nodeType, nodeGuid, ...numbers }) => ({
+      name: paddedText(name),
+      driver: paddedText(driver),
+      ...numbers,
       nodeType: nodeTypes.find(([, value]) => value === nodeType)?.[0],
       nodeGuid: guidText(nodeGuid),
-      classes: classes.filter(({ index }) => index === rest.index).map(row => row.class),
+      classes: classes.filter(({ index }) => index === numbers.index).map(entry => entry.class),
     }))
   }
   const system: System = {
@@ -240,7 +248,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       const device = entries.find(entry => entry.name === name)
       if (device !== undefined) return declare(access.describe(device))
       const names = entries.map(entry => entry.name).join(', ') || 'none'
-      throw refused('ENODEV', 'open', `there is no device ${name}; there are: ${names}`)
+      throw refused('ENODEV', 'system.interface', `there is no device ${name}; there are: ${names}`)
     },
     onChange(handler) {
       // A function of its own, because the program may add the same handler twice.

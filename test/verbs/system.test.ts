@@ -13,27 +13,27 @@ const interfaceOf = (system: System): string[] => system.interface().map(({ name
 
 /** The attributes of the listed devices that are the same on every machine. */
 const portableEntries = (system: System) =>
-  system.devices().map(({ nodeGuid, classes: ids, ...rest }) => {
+  system.devices().map(({ nodeGuid, classes: ids, ...attributes }) => {
     assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)
     assert.notEqual(nodeGuid, '0000:0000:0000:0000')
     assert.ok(ids.length > 10 && ids.includes(1))
-    return rest
+    return attributes
   })
 const rxeEntry = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
 
 test('devices of this process are listed, with events as they are added and removed', async () => {
   const network = createNetwork()
-  const before = await open({ network })
+  const first = await open({ network })
   using system = openSystem({ network })
   assert.deepEqual(interfaceOf(system), globals)
   assert.deepEqual(portableEntries(system), [{ name: 'rxe0', index: 0, ...rxeEntry }])
-  assert.deepEqual(system.interface('rxe0'), before.interface())
+  assert.deepEqual(system.interface('rxe0'), first.interface())
   const changes: DeviceChange[] = []
   const stop = system.onChange(change => changes.push(change))
-  const later = await open({ network, name: 'rxe7' })
-  await before.close()
+  const second = await open({ network, name: 'rxe7' })
+  await first.close()
   assert.deepEqual(portableEntries(system), [{ name: 'rxe7', index: 1, ...rxeEntry }])
-  await later.close()
+  await second.close()
   await Promise.resolve()
   assert.deepEqual(changes, [
     { type: 'added', index: 1 },
@@ -45,20 +45,27 @@ test('devices of this process are listed, with events as they are added and remo
   assert.equal(changes.length, 3)
 })
 
-test('a missing or ambiguous owner, an unknown device and a closed system-wide device are refused', () => {
-  const refused = (body: () => unknown, code: string, reason: RegExp): void =>
-    assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
-  refused(() => openSystem({}), 'EINVAL', /pass either network or socket/)
-  refused(() => openSystem({ network: createNetwork(), socket: '/x' }), 'EINVAL', /pass either network or socket/)
+test('neither or both of network and socket, an unknown device and a closed system-wide device are refused', () => {
+  const refused = (call: string, body: () => unknown, code: string, reason: RegExp): void =>
+    assert.throws(body, error => {
+      assert.ok(error instanceof RdmaError)
+      assert.deepEqual([error.call, error.code], [call, code])
+      assert.match(error.reason, reason)
+      return true
+    })
+  refused('openSystem', () => openSystem({}), 'EINVAL', /pass either network or socket/)
+  const both = { network: createNetwork(), socket: '/x' }
+  refused('openSystem', () => openSystem(both), 'EINVAL', /pass either network or socket/)
   const system = openSystem({ network: createNetwork() })
-  refused(() => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
+  refused('system.interface', () => system.interface('rxe5'), 'ENODEV', /there is no device rxe5; there are: none/)
   system.close()
-  refused(() => system.devices(), 'EIO', /closed/)
+  refused('system.query', () => system.devices(), 'EIO', /closed/)
 })
 
 describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
-  test('devices are listed', async () => {
+  test('a missing daemon is refused, and the devices of a running one are listed', async () => {
+    assert.throws(() => openSystem({ socket: '/absent/sock' }), { code: 'ECONNREFUSED', call: 'openSystem' })
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     {
       using system = openSystem({ socket: daemon.socket })
@@ -78,7 +85,8 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     using system = openSystem({ socket: daemon.socket })
     const changes: DeviceChange[] = []
-    const nextEvents = (count: number) =>
+    /** Resolves once `changes` has `count` elements. */
+    const changesReach = (count: number) =>
       new Promise<void>(done => {
         const stop = system.onChange(() => {
           if (changes.length < count) return
@@ -91,7 +99,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
       const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
       assert.deepEqual([status, stderr], [0, ''])
     }
-    const all = nextEvents(2)
+    const bothChanged = changesReach(2)
     await command('add', 'ctx0')
     assert.deepEqual(
       system
@@ -102,7 +110,7 @@ describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     )
     assert.ok(system.interface('ctx0').some(({ name }) => name === 'ctx_context'))
     await command('remove', 'rxe0')
-    await all
+    await bothChanged
     assert.deepEqual(changes, [
       { type: 'added', index: 2 },
       { type: 'removed', index: 0 },

@@ -1,18 +1,18 @@
 /*
  * Queue pairs whose requests return promises. The program creates them without completion queues: each has one of its
- * own. Their class wraps the posting methods of the class with a `sendCq` (`awaitable`): each request gets an id, by
- * which its completion resolves the promise.
+ * own. `awaitable` derives their class from that of queue pairs with a `sendCq`, and wraps the posting methods: each
+ * request gets an id, by which its completion resolves the promise.
  */
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
 import { cqPlan } from '../cq/completion-queue.ts'
-import { detached, invalidArgument } from '../error.ts'
+import { invalidArgument, withoutObject } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
 import { type DeviceContext, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
-/** Options of requests that the library sets where requests return promises. */
+/** Options of requests that the library sets itself where requests return promises. */
 type ReservedOption = 'id' | 'signaled'
 /** Options of a request that returns a promise. */
 export interface AwaitedOptions extends Omit<SendOptions, ReservedOption> {}
@@ -21,23 +21,24 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** The options of a queue pair without those about queues that the program creates. */
+/** The options of a queue pair without queues of the program; all its requests are signaled. */
 export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
- * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError`, or with `RdmaError`
- * if nothing was posted or the queue pair is closed.
+ * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError`; with `RdmaError` if
+ * nothing was posted; and with `RdmaError` ECANCELED if the queue pair is closed or moved to RESET, or if the device is
+ * closed or removed.
  */
 export interface AwaitableQueuePair extends BareQueuePair {
   /** Maximum inline data in bytes. */
   readonly maxInlineData: number
   /** Number of sends whose promises are not settled. */
   readonly pending: number
-  /** Posts a receive; resolves when a message has arrived in it. Rejects with ENOMEM when the queue is full. */
+  /** Posts a receive; resolves when a message has consumed it. Rejects with RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
   /** Resolves when no send is outstanding. */
   drained(): Promise<void>
-  /** Destroys it; outstanding requests reject with ECANCELED. */
+  /** Destroys it; requests that are not complete reject with RdmaError ECANCELED. */
   close(): void
 }
 
@@ -46,10 +47,10 @@ type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) =
 
 const reservedOptions: readonly ReservedOption[] = ['id', 'signaled']
 
-/** Calls `make` and turns its exceptions into rejections. */
-const promising = <T>(make: () => Promise<T>): Promise<T> => {
+/** Calls `post` and turns its exceptions into rejections. */
+const rejectOnThrow = <T>(post: () => Promise<T>): Promise<T> => {
   try {
-    return make()
+    return post()
   } catch (error) {
     return Promise.reject(error)
   }
@@ -59,11 +60,11 @@ const promising = <T>(make: () => Promise<T>): Promise<T> => {
  * Wraps a posting method: the new method returns a promise for the completion. `optionsIndex`: index of the options
  * among its arguments.
  */
-const promised = (name: string, post: PostMethod, optionsIndex: number) => {
+const promiseMethod = (name: string, post: PostMethod, optionsIndex: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
-    return promising(() => {
-      if (this?.context === undefined) throw detached(call)
+    return rejectOnThrow(() => {
+      if (this?.context === undefined) throw withoutObject(call)
       if (args[optionsIndex] !== undefined) refuseReservedOptions(call, args[optionsIndex])
       return this.promises.request(call, 'send', id => {
         args[optionsIndex] = { ...(args[optionsIndex] as object | undefined), id }
@@ -85,17 +86,20 @@ const refuseReservedOptions = (call: string, options: unknown): void => {
     )
 }
 
-/** The posting methods of a queue pair type by name, with the index of their options among the arguments. */
-export type PromisedRequests = Readonly<Record<string, number>>
+/** The posting methods of a queue pair type by name, with the index of the options among their arguments. */
+export type OptionsIndexes = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
 }
 
-/** A subclass of `Plain` whose `requests` return promises; `T`: its interface. */
+/**
+ * A subclass of `Plain`, a class of queue pairs with a `sendCq`, whose methods `requests` return promises. `T`: its
+ * interface.
+ */
 export const awaitable = <T extends AwaitableQueuePair>(
   Plain: QpConstructor<QueuedQp>,
-  requests: PromisedRequests,
+  requests: OptionsIndexes,
 ): QpConstructor<QueuedQp & T> => {
   abstract class Awaitable extends Plain implements WithPromises {
     /** Set by `makeAwaitable`. */
@@ -106,8 +110,8 @@ export const awaitable = <T extends AwaitableQueuePair>(
     }
 
     override receive(local?: Slice | readonly Slice[]): Promise<unknown> {
-      return promising(() => {
-        if (this?.context === undefined) throw detached('qp.receive')
+      return rejectOnThrow(() => {
+        if (this?.context === undefined) throw withoutObject('qp.receive')
         return this.promises.request('qp.receive', 'receive', id => super.receive(local, id))
       })
     }
@@ -131,7 +135,7 @@ export const awaitable = <T extends AwaitableQueuePair>(
   const methods = Plain.prototype as object as Readonly<Record<string, PostMethod>>
   for (const [name, optionsIndex] of Object.entries(requests))
     Object.defineProperty(Awaitable.prototype, name, {
-      value: promised(name, methods[name]!, optionsIndex),
+      value: promiseMethod(name, methods[name]!, optionsIndex),
       configurable: true,
     })
   return Awaitable as object as QpConstructor<QueuedQp & T>
@@ -142,7 +146,7 @@ const DEFAULT_DEPTH = 16
 
 /**
  * Creates a queue pair whose requests return promises, and its completion queue, which has room for all its requests.
- * `optionNames`: the options of the type with a `sendCq`; `planWith`: the plan of the queue pair.
+ * `optionNames`: the options of the type with a `sendCq`; `planWith` returns the plan of the queue pair.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   context: DeviceContext,

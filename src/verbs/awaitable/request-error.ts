@@ -30,7 +30,8 @@ export class RequestError extends RdmaError {
   /** 'RequestError'. */
   override readonly name: string = 'RequestError'
   /**
-   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' if an earlier request has failed.
+   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' …; 'WR_FLUSH_ERR' for a request that was outstanding when
+   * the queue pair moved to ERR.
    */
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
@@ -44,7 +45,7 @@ export class RequestError extends RdmaError {
   readonly vendorError: number
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
-  /** With WR_FLUSH_ERR: the error of the earlier request whose failure moved the queue pair to ERR. */
+  /** With WR_FLUSH_ERR: the error of the first request that failed; undefined if this one is the first. */
   readonly earlier: RequestError | undefined
 
   /** `explanation`: see `Carrier.explain`. */

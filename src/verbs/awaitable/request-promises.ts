@@ -68,7 +68,7 @@ export class RequestPromises {
   #lastId = 0
   /** Whether `#poll` runs. */
   #isPolling = false
-  /** The failure that moved the queue pair to ERR. */
+  /** The first failure since the queue pair was created or reset. */
   #failure: RequestError | undefined
   /** Resolve the promises of `drained`. */
   #drainWaiters: (() => void)[] = []
@@ -120,7 +120,7 @@ export class RequestPromises {
     while (this.#cq.poll()) this.#settleOne(this.#cq.completion)
   }
 
-  /** Rejects all outstanding requests: the queue pair was reset or closed, so they get no completions. */
+  /** Rejects all outstanding requests with ECANCELED: they get no completions. */
   cancel(reason: string): void {
     for (const [id, request] of this.#outstanding) {
       this.#remove(id, request)

@@ -2,7 +2,7 @@
  * A window of requests: at most `limit` are in flight, and adding another waits. For programs that post more requests
  * than the queues of a queue pair hold; works with any function that returns a promise.
  */
-import { checkFunction, detached, formatValue, invalidArgument } from '../error.ts'
+import { checkFunction, formatValue, invalidArgument, withoutObject } from '../error.ts'
 
 /** At most `limit` requests in flight; created by `requestWindow`. */
 export class RequestWindow {
@@ -30,33 +30,33 @@ export class RequestWindow {
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
     checkFunction('requestWindow.add', 'post', post)
-    while (this.#inFlight >= this.limit && this.#failure === undefined) await this.#change()
+    while (this.#inFlight >= this.limit && this.#failure === undefined) await this.#nextSettlement()
     this.#throwFailure()
     this.#inFlight++
     try {
       // An exception means that nothing was posted; a rejection is reported by the next call.
       void Promise.resolve(post()).then(
-        () => this.#settled(),
-        error => this.#settled({ error }),
+        () => this.#onSettled(),
+        error => this.#onSettled({ error }),
       )
     } catch (error) {
-      this.#settled()
+      this.#onSettled()
       throw error
     }
   }
 
-  /** Waits until no request is in flight; rejects with the error of the first request that has failed. */
+  /** Waits until no request is in flight; rejects with the error of the first failed request that `add` has not reported. */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
-    while (this.#inFlight > 0) await this.#change()
+    while (this.#inFlight > 0) await this.#nextSettlement()
     this.#throwFailure()
   }
 
-  #change(): Promise<void> {
+  #nextSettlement(): Promise<void> {
     return new Promise(resolve => this.#waiting.push(resolve))
   }
 
-  #settled(failure?: { readonly error: unknown }): void {
+  #onSettled(failure?: { readonly error: unknown }): void {
     this.#inFlight--
     this.#failure ??= failure
     for (const resolve of this.#waiting.splice(0)) resolve()
@@ -71,7 +71,7 @@ export class RequestWindow {
 
 /** Throws RdmaError EINVAL if a method is called without its window. */
 const checkWindow = (call: string, self: unknown): void => {
-  if (!(self instanceof RequestWindow)) throw detached(call)
+  if (!(self instanceof RequestWindow)) throw withoutObject(call)
 }
 
 /** A window of at most `limit` (≥ 1) requests in flight. */

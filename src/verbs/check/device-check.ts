@@ -28,7 +28,7 @@ interface CheckedDevice {
   readonly context: Context
   readonly posts: PostStacks
   readonly options: CheckOptions
-  /** Its findings so far. */
+  /** Its reported findings so far. */
   readonly found: Finding[]
 }
 
@@ -100,7 +100,7 @@ let hasExitListener = false
 
 /**
  * At the program's exit with status 0: closes the contexts of devices that are still open, which may lead to findings
- * (leaked objects), and sets the exit status if there are findings.
+ * (leaked objects), and sets the exit status if a device has findings that fail (`failOn`).
  */
 const onExit = (status: number): void => {
   if (status !== 0) return

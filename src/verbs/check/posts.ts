@@ -32,17 +32,17 @@ const wrIdOffset = (queue: number, { layout }: ProgramRing): number =>
   queue === PostQueue.SEND ? layout.send.WR_ID : layout.receive.WR_ID
 
 /**
- * The stack of the request that has failed with this wr_id. Several requests may have the wr_id: a failed send is then
- * the oldest outstanding one; a failed receive is the one that the device has taken last.
+ * The stack of the request that has failed with this wr_id. If several requests have the wr_id, it is the oldest
+ * outstanding send; for a receive, and if no such send is outstanding, it is the one that the device has taken last.
  */
 const stackOfRequest = ({ queue, ring, stacks }: WatchedQueue, wrId: bigint): LazyStack | undefined => {
   const { layout, view, words, data, mask, log2, index, wrap, consumer } = ring
   const isSend = queue === PostQueue.SEND
-  const wrIdAt = wrIdOffset(queue, ring)
+  const wrIdAt = data + wrIdOffset(queue, ring)
   /** The stack of the post with this ring index, if its request has the wr_id. */
   const stackAt = (postIndex: number): LazyStack | undefined => {
     const slot = postIndex & mask
-    return view.getBigUint64(data + (slot << log2) + wrIdAt, true) === wrId ? stacks[slot] : undefined
+    return view.getBigUint64(wrIdAt + (slot << log2), true) === wrId ? stacks[slot] : undefined
   }
   const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
   const oldest = index - outstanding

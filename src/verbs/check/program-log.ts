@@ -13,8 +13,8 @@ import type { LazyStack } from './stacks.ts'
 const MAX_ENTRIES = 4096
 /** Maximum stacks; beyond that the oldest ones are forgotten. */
 const MAX_STACKS = 16_384
-/** Milliseconds after which the search reads fewer entries. */
-const READ_DELAY = 100
+/** After this time the search reads the entries even if there are fewer. */
+const READ_DELAY_MS = 100
 
 export interface ProgramLog extends Omit<RaceSources, 'memoryOf'> {
   /** A post to a work queue. `context`: its id; `queue`: PostQueue; `number`: the QPN, or the handle of the SRQ. */
@@ -73,10 +73,11 @@ export const createProgramLog = (join: () => void, omit: NoteOmission): ProgramL
     if (entries.length >= MAX_ENTRIES) join()
     if (hasTimer) return
     hasTimer = true
-    setTimeout(onTimer, READ_DELAY).unref?.()
+    setTimeout(onTimer, READ_DELAY_MS).unref?.()
   }
 
   return {
+    // The kind of a post is its PostQueue.
     post: (context, queue, number, wrId, stack) => addEntry(context, queue, number, 1, wrId, numberOf(stack)),
     poll: (context, cq, count, wrId) => addEntry(context, EventKind.POLL, cq, count, wrId, 0),
     stackOf: (_process, stack) => stacks.get(stack)?.() ?? [],

@@ -1,20 +1,20 @@
 /*
  * Sharing of stacks between posts, because the capture of a stack takes longer than the rest of a post. The first
  * requests of a work queue have stacks of their own. Later ones are equal if they have the same opcode, flags, and
- * region of the first scatter/gather element; EVERY equal requests have the stack of the first of them.
+ * region of the first scatter/gather element; POSTS_PER_STACK equal requests have the stack of the first of them.
  */
 import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
 
 /** Number of first requests of a queue that have stacks of their own. */
-const FIRST = 256
+const UNSHARED_POSTS = 256
 /**
  * Number of equal requests that share a stack. A prime, so that with a loop of several equal posts it is not always the
  * same post of the loop whose stack is captured.
  */
-const EVERY = 251
-/** Maximum kinds of equal requests of a queue; when there are more, all are forgotten. */
+const POSTS_PER_STACK = 251
+/** Maximum kinds of equal requests of a queue; at this number the next capture forgets all stacks. */
 const MAX_KINDS = 64
 
 const { INLINE } = SendFlags.values
@@ -46,7 +46,7 @@ export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () =
   }
 
   return slot => {
-    if (posts < FIRST) {
+    if (posts < UNSHARED_POSTS) {
       posts++
       return capture()
     }
@@ -55,7 +55,7 @@ export const sharingStacks = <S>(queue: number, ring: ProgramRing, capture: () =
     if (shared !== undefined && shared.remaining-- > 0) return shared.stack
     if (sharedStacks.size === MAX_KINDS) sharedStacks.clear()
     const stack = capture()
-    sharedStacks.set(kind, { stack, remaining: EVERY - 1 })
+    sharedStacks.set(kind, { stack, remaining: POSTS_PER_STACK - 1 })
     return stack
   }
 }

@@ -11,7 +11,7 @@ const MAX_FRAMES = 32
 /** The folder of the package, from the frame of this file; undefined if a bundler has moved it. */
 const [, root] =
   /(?:file:\/\/)?(\/[^:]*?\/)(?:dist\/)?src\/verbs\/check\/stacks\.[jt]s/.exec(new Error().stack ?? '') ?? []
-/** Folders of userdma's code; src with source maps. */
+/** Folders of userdma's code: dist/src, or src if Node applies source maps. */
 const ownFolders = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
 /** A captured stack; the call formats it. */

@@ -45,7 +45,7 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 
 /** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
-  /** Backlog: requests that wait for `accept`; further ones are dropped, and their senders retry. Default 1024. */
+  /** Maximum requests that wait for an answer; further ones are dropped, and their senders retry. Default 1024. */
   readonly backlog?: number
 }
 
@@ -61,7 +61,7 @@ export interface RejectOptions {
 export interface ConnectionRequest {
   /** The private data of the request. */
   readonly privateData: Uint8Array
-  /** Address of the peer, as text. */
+  /** Address of the peer, as text; '' (and the port 0) if it is read for the first time after the answer. */
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number
@@ -71,7 +71,7 @@ export interface ConnectionRequest {
    */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
-  /** Refuses the connection. Throws RdmaError. */
+  /** Refuses the connection. Throws RdmaError EINVAL, also if the request was answered already. */
   reject(options?: RejectOptions): void
 }
 
@@ -83,7 +83,7 @@ export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest
   readonly address: string
   /** The port; if the URL has port 0, the free port that was chosen. */
   readonly port: number
-  /** Stops listening; accepted connections stay open. */
+  /** Stops listening, and rejects the requests that wait; accepted connections stay open. */
   close(): Promise<void>
 }
 
@@ -97,7 +97,10 @@ const sharedDevice = async (call: string, chosen: Device | undefined): Promise<S
   return new SharedDevice(device, contextOf(call, device), chosen === undefined)
 }
 
-/** Connects to the listener at `rdma://HOST:PORT`. */
+/**
+ * Connects to the listener at `rdma://HOST:PORT`. Rejects with RdmaError: EINVAL for another URL or an invalid option,
+ * EHOSTUNREACH for an unknown name; with ConnectionError if the peer refuses or does not answer.
+ */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
@@ -205,7 +208,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     if (!isOpen) return
     isOpen = false
     try {
-      connectionEvents(context).off(userHandle)
+      connectionEvents(context).removeHandler(userHandle)
       destroyUnlessRemoved(() => {
         for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
       })
@@ -218,7 +221,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
   }
   try {
     const events = connectionEvents(context)
-    events.on(userHandle, event => {
+    events.setHandler(userHandle, event => {
       if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(shared, event))
     })
     const args = { channel: events.channel, userHandle: BigInt(userHandle), portSpace: CmPortSpace.values.TCP }

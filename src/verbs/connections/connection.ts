@@ -87,7 +87,7 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   signal: true,
 }
 
-/** The peer refused the connection (ECONNREFUSED), or did not answer (ETIMEDOUT). */
+/** The peer refused the connection or canceled its request (ECONNREFUSED), or did not answer (ETIMEDOUT). */
 export class ConnectionError extends RdmaError {
   /** Reason of the REJ (IBA 12.6.7.2); undefined without a REJ. */
   readonly reject: number | undefined
@@ -249,7 +249,7 @@ export class ConnectionEnd {
     this.#shared = shared
     this.#events = connectionEvents(shared.context)
     this.userHandle = waiters.add()
-    this.#events.on(this.userHandle, event => this.#onEvent(event))
+    this.#events.setHandler(this.userHandle, event => this.#onEvent(event))
   }
 
   /** Creates the identifier of the active side. */
@@ -317,7 +317,7 @@ export class ConnectionEnd {
     const { waiters } = this.#shared.context
     this.#events.beginWait()
     try {
-      while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
+      while (!this.#isEstablished && this.#failure === undefined && !waiters.isOver)
         await waiters.wait(this.userHandle, signal)
     } finally {
       this.#events.endWait()
@@ -368,7 +368,7 @@ export class ConnectionEnd {
   /** Resolves when the connection has ended. */
   async closed(): Promise<Ending> {
     const { waiters } = this.#shared.context
-    while (this.#ending === undefined && !waiters.over) await waiters.wait(this.userHandle)
+    while (this.#ending === undefined && !waiters.isOver) await waiters.wait(this.userHandle)
     return this.#ending ?? 'device'
   }
 
@@ -379,7 +379,7 @@ export class ConnectionEnd {
     const { context } = this.#shared
     const id = this.#id
     this.#id = undefined
-    this.#events.off(this.userHandle)
+    this.#events.removeHandler(this.userHandle)
     try {
       if (id !== undefined) destroy(context.carrier, CmId, id)
       this.#qp?.close()

@@ -18,7 +18,7 @@ export class ConnectionEvents {
   readonly channel: number
   readonly #context: DeviceContext
   readonly #handlers = new Map<number, Handler>()
-  #waiters = 0
+  #waits = 0
   #keepAlive: NodeJS.Timeout | undefined
 
   constructor(context: DeviceContext) {
@@ -29,21 +29,21 @@ export class ConnectionEvents {
   }
 
   /** Sets the handler for the events of identifiers with this user handle. */
-  on(userHandle: number, handler: Handler): void {
+  setHandler(userHandle: number, handler: Handler): void {
     this.#handlers.set(userHandle, handler)
   }
 
-  off(userHandle: number): void {
+  removeHandler(userHandle: number): void {
     this.#handlers.delete(userHandle)
   }
 
   /** Keeps the process alive until `endWait`: the connection manager's timers of a device in this process do not. */
   beginWait(): void {
-    if (this.#waiters++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
+    if (this.#waits++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
   }
 
   endWait(): void {
-    if (--this.#waiters === 0) clearInterval(this.#keepAlive)
+    if (--this.#waits === 0) clearInterval(this.#keepAlive)
   }
 
   /** Reads all events and calls their handlers. */

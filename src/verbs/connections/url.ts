@@ -8,11 +8,14 @@ import { checkText, invalidArgument, refused } from '../error.ts'
 
 const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
-/** Of a network interface (if_nametoindex(3)). */
+/** Highest index of a network interface (if_nametoindex(3)). */
 const HIGHEST_INDEX = 2 ** 31 - 1
 const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
 
-/** The index of a network interface, written as the index or the name after `%` in an IPv6 address. */
+/**
+ * The index of a network interface, written as the index or the name after `%` in an IPv6 address. Rejects with
+ * RdmaError EINVAL.
+ */
 const scopeOf = async (call: string, scope: string): Promise<number> => {
   if (/^\d+$/.test(scope) && Number(scope) <= HIGHEST_INDEX) return Number(scope)
   const { networkInterfaces } = await import('node:os')
@@ -21,6 +24,7 @@ const scopeOf = async (call: string, scope: string): Promise<number> => {
   return address.scopeid
 }
 
+/** The first address of a host. Rejects with RdmaError EHOSTUNREACH. */
 const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
   const { lookup } = await import('node:dns/promises')
   try {

@@ -7,9 +7,9 @@ import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
-import { checkChoice, detached, invalidArgument, namingOptions, refused } from '../error.ts'
+import { checkChoice, invalidArgument, refused, withOptionNames, withoutObject } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
-import { DETACH, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
 import { type Completion, CompletionCursor } from './completion.ts'
@@ -29,9 +29,9 @@ export interface Threshold {
   readonly microseconds?: number
 }
 
-/** The next event: its moderation, by default that of `moderate`, and its kind. */
+/** When the next event is raised. Without `completions` and `microseconds`: as `moderate` has set it. */
 export interface ArmOptions extends Threshold {
-  /** Only solicited and failed completions. */
+  /** Only solicited and failed completions raise it; default false. */
   readonly solicitedOnly?: boolean
 }
 
@@ -48,7 +48,10 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   readonly completion: Completion
   /** Takes the oldest completion; false if there is none. Allocates nothing. */
   poll(): boolean
-  /** Resolves when `poll` may find a completion; of a queue of kind 'counting', when `count` has grown. */
+  /**
+   * Resolves when `poll` may find a completion (of a queue of kind 'counting': when `count` has grown), or when the queue
+   * is closed. Rejects with RdmaError EOVERFLOW if the queue has lost completions.
+   */
   wait(options?: WaitOptions): Promise<void>
   /**
    * Yields completions until the queue is closed. The yielded object is always `completion`, which is valid until the
@@ -57,7 +60,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
   /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
   resize(entries: number): void
-  /** Number of completions since its creation: in the ring of a queue of kind 'counting', otherwise a query. */
+  /** Number of completions since its creation. Read from the ring of a queue of kind 'counting', otherwise queried. */
   readonly count: number
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Cq.methods.query>
@@ -94,8 +97,8 @@ const thresholdOptionNames: KnownOptions<Threshold> = { completions: true, micro
 const waitOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: true, signal: true }
 
 // The names of the options by their attributes, see `OptionNames`.
-const cqOptions = { cqe: 'entries', compVector: 'vector' }
-const thresholdOptions = { count: 'completions', period: 'microseconds' }
+const optionsByCqAttribute = { cqe: 'entries', compVector: 'vector' }
+const optionsByThresholdAttribute = { count: 'completions', period: 'microseconds' }
 
 const DEFAULT_ENTRIES = 256
 /** Completions that an iteration yields in one turn of the event loop. */
@@ -116,7 +119,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
   /** Set by the event CQ_ERR: completions were lost, and none will follow. */
   isOverrun = false
   readonly #isCounting: boolean
-  /** Undefined if the driver provides no ring, and once the queue is closed or detached. */
+  /** Undefined if the driver provides no ring, and once the queue or the device is closed. */
   #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
   /** Whether `poll` has found `completion`, whose slot is in use until the next poll. */
@@ -160,13 +163,13 @@ class CqObject extends VerbsObject implements CompletionQueue {
   moderate(threshold: Threshold): void {
     checkOptions('cq.moderate', 'threshold', threshold, thresholdOptionNames)
     const { completions = 0, microseconds = 0 } = threshold
-    namingOptions(thresholdOptions, () =>
+    withOptionNames(optionsByThresholdAttribute, () =>
       this.context.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds }),
     )
   }
 
   poll(): boolean {
-    if (this?.context === undefined) throw detached('cq.poll')
+    if (this?.context === undefined) throw withoutObject('cq.poll')
     return this.#pollRing() || (this.context.carrier.drive() && this.#pollRing())
   }
 
@@ -178,18 +181,18 @@ class CqObject extends VerbsObject implements CompletionQueue {
       ...(completions !== undefined && { count: completions }),
       ...(microseconds !== undefined && { period: microseconds }),
     }
-    namingOptions(thresholdOptions, () => this.context.carrier.call(Cq, 'reqNotify', this.handle, args))
+    withOptionNames(optionsByThresholdAttribute, () => this.context.carrier.call(Cq, 'reqNotify', this.handle, args))
   }
 
   async wait(options: WaitOptions = {}): Promise<void> {
-    if (this?.context === undefined) throw detached('cq.wait')
+    if (this?.context === undefined) throw withoutObject('cq.wait')
     checkOptions('cq.wait', 'options', options, waitOptionNames)
     checkSignal('cq.wait', options)
     const { signal } = options
     const { carrier, waiters } = this.context
     signal?.throwIfAborted()
     this.#consume()
-    const wasOver = waiters.over
+    const wasOver = waiters.isOver
     const pause = carrier.pause()
     if (pause !== undefined) await pause
     // Peers in this process often complete a request within a few microtasks.
@@ -197,7 +200,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       if (this.#hasUnread()) return
       if (carrier.awaitsNextTurn()) break
       if (carrier.drive() && this.#hasUnread()) return
-      if (carrier.remote) break
+      if (carrier.isRemote) break
       await undefined
     }
     signal?.throwIfAborted()
@@ -210,7 +213,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       )
     // The device was closed during the polls above: this wait ends like waits that have begun before them. A later wait
     // fails in `arm`.
-    if (waiters.over && !wasOver) return
+    if (waiters.isOver && !wasOver) return
     const woken = waiters.wait(this.userHandle, signal)
     try {
       this.arm(options)
@@ -251,8 +254,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
   resize(entries: number): void {
     const { carrier } = this.context
     this.#consume()
-    const { cqe, queue } = namingOptions(
-      cqOptions,
+    const { cqe, queue } = withOptionNames(
+      optionsByCqAttribute,
       () => carrier.call(Cq, 'modify', this.handle, { cqe: entries }).out as CqCreateResult,
     )
     const old = this.#mmapInfo
@@ -304,11 +307,11 @@ class CqObject extends VerbsObject implements CompletionQueue {
     const { carrier, waiters } = this.context
     waiters.remove(this.userHandle)
     const info = this.#mmapInfo
-    this[DETACH]()
+    this[DROP_RINGS]()
     if (info !== undefined) carrier.release(info)
   }
 
-  override [DETACH](): void {
+  override [DROP_RINGS](): void {
     this.#counted += this.#isCounting ? this.#uncounted() : 0
     this.#hasCompletion = false
     this.#mmapInfo = undefined
@@ -337,6 +340,6 @@ export const cqPlan = (context: DeviceContext, options: CqOptions = {}): Plan<Co
     args,
     ({ object, out }) => source.assign(new CqObject(context, userHandle, object, out, kind)),
     source.release,
-    cqOptions,
+    optionsByCqAttribute,
   )
 }

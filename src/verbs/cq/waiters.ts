@@ -1,6 +1,6 @@
 /*
- * Promises that wait for events, by id. Each object with events, mailbox, connection and IP socket has an id. The id of
- * an object is its user handle at the device, which its events carry.
+ * Promises that wait for events, by id. Objects with events, mailboxes, connections and IP sockets have one id each. The
+ * id of an object is its user handle at the device, which its events carry.
  */
 
 export interface WaiterList {
@@ -14,9 +14,9 @@ export interface WaiterList {
    */
   wait(id: number, signal?: AbortSignal): Promise<void>
   wake(id: number): void
-  /** The device is closed or removed, so that no event can follow: sets `over`, and wakes the waiters of all ids. */
+  /** The device is closed or removed, so that no event can follow: sets `isOver`, and wakes the waiters of all ids. */
   wakeAll(): void
-  readonly over: boolean
+  readonly isOver: boolean
 }
 
 /**
@@ -30,17 +30,17 @@ export const createWaiterList = (
   let count = 0
   /** The `done` functions of the waiters of each id; ids without waiters have no entry. */
   const waiting = new Map<number, Set<() => void>>()
-  let next = 1
+  let nextId = 1
   const wake = (id: number): void => {
     const waiters = waiting.get(id)
     if (waiters !== undefined) for (const done of [...waiters]) done()
   }
   // A plain property instead of an accessor, because every post reads it.
   const list = {
-    over: false,
+    isOver: false,
     add() {
-      ids.set(next, undefined)
-      return next++
+      ids.set(nextId, undefined)
+      return nextId++
     },
     remove(id: number) {
       wake(id)
@@ -78,7 +78,7 @@ export const createWaiterList = (
       }),
     wake,
     wakeAll() {
-      list.over = true
+      list.isOver = true
       for (const id of [...waiting.keys()]) wake(id)
     },
   }

@@ -202,7 +202,7 @@ const carrierOn = (
 
   const carrier: LocalCarrier = {
     check,
-    remote: false,
+    isRemote: false,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
     chain(calls) {

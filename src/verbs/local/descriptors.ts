@@ -23,6 +23,7 @@ export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOu
     if (bytes.length === 0) return
     const arena = { address: 0, bytes, view: viewOf(bytes) }
     const [hi, lo] = [Number(address >> 32n), Number(address % BigInt(TWO_32))]
+    // One chunk: chunk, stride and total are the length.
     if (memory[direction](hi, lo, arena, 0, bytes.length, bytes.length, bytes.length) !== 0)
       throw new CallError('EFAULT', `no buffer has the ${bytes.length} bytes at 0x${address.toString(16)}`)
   }
@@ -47,13 +48,13 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
     }
   }
   return {
-    read(fd, _maxBytes, take, ended) {
+    read(fd, _maxBytes, onRecord, onEnd) {
       let isScheduled = false
       const drain = (): void => {
         isScheduled = false
         for (let events = sink.take(BATCH); events.length > 0; events = sink.take(BATCH))
-          for (const { bytes } of events) take(viewOf(bytes))
-        if (sink.ended) ended()
+          for (const { bytes } of events) onRecord(viewOf(bytes))
+        if (sink.ended) onEnd()
       }
       // The device calls the function in the middle of its work: records are read afterwards.
       const sink = createEventQueue(() => {
@@ -63,7 +64,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
       })
       attachSink(findDescriptor(core, fd), sink)
     },
-    watch(fd, ready) {
+    watch(fd, onReadable) {
       let isScheduled = false
       attachSink(
         findDescriptor(core, fd),
@@ -72,7 +73,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
           isScheduled = true
           queueMicrotask(() => {
             isScheduled = false
-            ready()
+            onReadable()
           })
         }),
       )
@@ -88,9 +89,9 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
         const descriptor = findDescriptor(core, fd)
         return withAddress(bytes, address => opsWrite(descriptor, caller, address, bytes.length))
       }),
-    map: (fd, offset, length, writable) =>
+    map: (fd, offset, length, isWritable) =>
       rethrow('driver_ops.mmap', () => {
-        const { at, bytes } = opsMap(findDescriptor(core, fd), caller, offset, length, writable)
+        const { at, bytes } = opsMap(findDescriptor(core, fd), caller, offset, length, isWritable)
         return { bytes: bytes.subarray(at, at + length), release() {} }
       }),
     close: fd => closeDescriptor(core, fd),

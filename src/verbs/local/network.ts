@@ -4,11 +4,11 @@
  *
  * The program's event loop drives the devices: a drive polls them until they have no work. Drives run
  * - in a microtask after the program has posted, once for all requests that it posts without an await in between;
- * - when the program polls an empty CQ;
+ * - when the program polls an empty CQ or an event queue, or waits for a completion;
  * - when packets arrive;
  * - when a device's timer expires.
- * Since microtasks run before timers and sockets of the program, only BUDGET drives are allowed per turn of the event
- * loop; further ones wait for the next turn.
+ * Since microtasks run before timers and sockets of the program, only BUDGET drives in microtasks, and waits, are allowed
+ * per turn of the event loop; further ones wait for the next turn.
  */
 
 import { Clients, classesWithClients } from '../../clients/clients.ts'
@@ -48,7 +48,7 @@ export interface Network {
    * RdmaError EEXIST if the name is in use.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
-  /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. */
+  /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. Throws RdmaError EINVAL. */
   setFaults(text: string): void
   /**
    * Captures every packet of its soft devices, also of those opened later, to a pcapng file with mode 0600, until the
@@ -101,8 +101,8 @@ export interface LocalNetwork extends Network {
   readonly link: Link
   readonly check: boolean | CheckOptions | undefined
   /** Number of soft devices that were added, including removed ones. */
-  added: number
-  /** Adds a soft device. Throws RdmaError or CallError, EEXIST if the name is in use. */
+  devicesAdded: number
+  /** Adds a soft device. Throws RdmaError, or CallError of core: EEXIST if the name is in use. */
   add(name: string, address: string): AttachedDevice
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
@@ -126,7 +126,7 @@ const MAX_ROUNDS = 64
 const LONGEST_DRIVE = 1000
 /** Maximum drives of `kick`, and waits of programs, in one turn of the event loop. */
 const BUDGET = 256
-/** An idle drive takes some 20 ns, less than reading the clock: one in so many reads it. */
+/** One in so many idle drives reads the clock, which takes longer than the rest of the drive (some 20 ns). */
 const CLOCK_INTERVAL = 32
 /** The longest delay of Node's timers in milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1
@@ -146,7 +146,7 @@ const faultRules = (text: string) => {
   }
 }
 
-/** Milliseconds until `due` (microseconds of `nowMicroseconds`), for setTimeout. */
+/** Milliseconds until `due` (microseconds of `nowMicroseconds`) for setTimeout, at least 1. */
 const delayUntil = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
 
@@ -154,7 +154,7 @@ const delayUntil = (due: number): number =>
  * The functions of `LocalNetwork` that drive devices. `isMemoryLink`: devices get work from `touch`, `kick` and timers
  * only, so that a drive between them is skipped, and polling an empty CQ costs almost nothing.
  */
-const createDriver = (core: Core, devices: readonly RxeDevice[], isMemoryLink: boolean, clients: Clients) => {
+const createDriveLoop = (core: Core, devices: readonly RxeDevice[], isMemoryLink: boolean, clients: Clients) => {
   let isTouched = true
   /** Whether a call was made since the last drive: it may have set a timer. */
   let wasCalled = true
@@ -173,13 +173,13 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], isMemoryLink: b
 
   /** One round of a drive; true if there was work. `now` in microseconds. */
   const pollAll = (now: number): boolean => {
-    let progress = false
+    let hasWorked = false
     const hasExpired = now >= timerDue
     if (hasExpired) disarm()
     // `posted` has reported the queue pair of each post, so that only these are checked for requests.
     for (let i = 0; i < devices.length; i++)
-      if (hasExpired || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
-    return (hasExpired && expire(core, now)) || progress
+      if (hasExpired || devices[i]!.hasWork()) hasWorked = devices[i]!.poll(now, Where.CHANGED) || hasWorked
+    return (hasExpired && expire(core, now)) || hasWorked
   }
   /** Processes the requests of queues that were reported by `posted`; true if there were any. */
   const ringDevices = (): boolean => {
@@ -358,7 +358,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn, stop } = createDriver(
+  const { drive, kick, touch, scheduleTimers, pause, awaitsNextTurn, stop } = createDriveLoop(
     core,
     devices,
     link === 'memory',
@@ -403,7 +403,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     link,
     check,
-    added: 0,
+    devicesAdded: 0,
     drive,
     kick,
     touch,
@@ -411,8 +411,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     pause,
     awaitsNextTurn,
     add(name, address) {
-      const { port: bare, identity } = attach(name, address)
-      const port = withFaults(bare, name, rules)
+      const { port: barePort, identity } = attach(name, address)
+      const port = withFaults(barePort, name, rules)
       let rxe: RxeDevice
       try {
         rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds, torment })
@@ -421,7 +421,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         throw error
       }
       if (link !== 'memory') port.wake = kick
-      network.added++
+      network.devicesAdded++
       devices.push(rxe)
       const soft: AttachedDevice = {
         rxe,
@@ -432,13 +432,13 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
           drive()
           devices.splice(devices.indexOf(rxe), 1)
           attached.delete(name)
-          observation.removed(name)
+          observation.deviceRemoved(name)
           if (devices.length === 0) stop()
           return new Promise(resolve => unregister(rxe.device, resolve))
         },
       }
       attached.set(name, soft)
-      observation.added(name, soft)
+      observation.deviceAdded(name, soft)
       return soft
     },
     softDevice: name => attached.get(name),

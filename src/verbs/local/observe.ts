@@ -48,7 +48,7 @@ export interface TracedCall {
   readonly result: Readonly<Record<string, unknown>> | undefined
   /** Errno ('EINVAL' …) and message, if it was refused. */
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** Microseconds in its handler; 0 if it was refused before its handler. */
+  /** Microseconds until its result; 0 if it was refused before its handler. */
   readonly microseconds: number
 }
 
@@ -135,6 +135,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
     stop(): void
   }
 
+  /** Captures the packets of the device's port. */
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
       // A packet between two devices of the network is captured when it is sent; one from outside when it arrives.
@@ -161,10 +162,10 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
   }
 
   return {
-    added(name: string, device: ObservedDevice): void {
+    deviceAdded(name: string, device: ObservedDevice): void {
       for (const capture of captures) tap(capture, name, device)
     },
-    removed(name: string): void {
+    deviceRemoved(name: string): void {
       for (const { taps } of captures) taps.delete(name)
     },
     capture(path: string): () => void {

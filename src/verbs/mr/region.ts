@@ -21,7 +21,7 @@ import {
 } from '../plan.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
-/** Access rights of a region beside local read. */
+/** Access rights of a region beside local read; the default is false except for `localWrite`. */
 export interface Access {
   /** Local write, needed by receives and READs; default true. */
   readonly localWrite?: boolean
@@ -137,11 +137,11 @@ export const accessOptionNames: KnownOptions<Access> = {
 const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
 const changeOptionNames: KnownOptions<RegionChanges> = { access: true, pd: true }
 
-/** The rights as ibv_access_flags. `localWrite`: the default of `access.localWrite`. */
-export const accessFlags = (call: string, access: Access, localWrite: boolean): number => {
+/** The rights as ibv_access_flags. Throws RdmaError EINVAL. */
+export const accessFlags = (call: string, access: Access, localWriteDefault: boolean): number => {
   checkOptions(call, 'access', access, accessOptionNames)
   return (
-    ((access.localWrite ?? localWrite) ? flags.LOCAL_WRITE : 0) |
+    ((access.localWrite ?? localWriteDefault) ? flags.LOCAL_WRITE : 0) |
     (access.remoteRead ? flags.REMOTE_READ : 0) |
     (access.remoteWrite ? flags.REMOTE_WRITE : 0) |
     (access.remoteAtomic ? flags.REMOTE_ATOMIC : 0) |

@@ -5,7 +5,7 @@
  */
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../checks/options.ts'
-import { detached, formatValue, invalidArgument } from '../error.ts'
+import { formatValue, invalidArgument, withoutObject } from '../error.ts'
 import { addressHex, inspectAs } from '../objects/show.ts'
 
 /** Remote memory as plain data, for example parsed from JSON. */
@@ -43,6 +43,7 @@ export const lengthOfPart = (call: string, whole: number, offset: number, wanted
   return length
 }
 
+/** Remote memory with checked fields. */
 export class RemoteRange implements RemoteMemory {
   readonly address: bigint
   readonly rkey: number
@@ -61,13 +62,13 @@ export class RemoteRange implements RemoteMemory {
   }
 
   slice(offset = 0, length?: number): RemoteMemory {
-    if (!(this instanceof RemoteRange)) throw detached('remote.slice')
+    if (!(this instanceof RemoteRange)) throw withoutObject('remote.slice')
     const bytes = lengthOfPart('remote.slice', this.length, offset, length)
     return new RemoteRange(this.address + BigInt(offset), this.rkey, bytes)
   }
 
   toJSON() {
-    if (!(this instanceof RemoteRange)) throw detached('remote.toJSON')
+    if (!(this instanceof RemoteRange)) throw withoutObject('remote.toJSON')
     return { address: `0x${this.address.toString(16)}`, rkey: this.rkey, length: this.length }
   }
 

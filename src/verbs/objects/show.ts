@@ -2,7 +2,7 @@
  * What `console.log` and `JSON.stringify` show of the library's objects: their main properties instead of their
  * internals. JSON has no 64-bit numbers, so that addresses are text.
  */
-import { detached } from '../error.ts'
+import { withoutObject } from '../error.ts'
 
 /** The symbol of Node's util.inspect, without importing it: browsers have none. */
 const INSPECT = Symbol.for('nodejs.util.inspect.custom')
@@ -55,7 +55,7 @@ export const showAs = <S extends object>(
   Object.defineProperty(target, 'toJSON', {
     configurable: true,
     value(this: S | undefined): Shown {
-      if (this === undefined || !isInstance(this)) throw detached(`${name}.toJSON`)
+      if (this === undefined || !isInstance(this)) throw withoutObject(`${name}.toJSON`)
       return show(this)
     },
   })

@@ -3,7 +3,7 @@
  * fields, and values that all objects of a class share are accessors.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
-import { detached } from '../error.ts'
+import { withoutObject } from '../error.ts'
 import { CLOSED, type DeviceContext, destroy, type LibraryObject } from '../plan.ts'
 import { type Shown, showAs } from './show.ts'
 
@@ -15,7 +15,7 @@ export const RELEASED = Symbol('released')
  * Called when the device is closed, and for queue pairs when it is removed: drops the rings, because another device may
  * use their memory.
  */
-export const DETACH = Symbol('detach')
+export const DROP_RINGS = Symbol('drop rings')
 /** Returns the properties that `console.log` and JSON show. */
 export const SHOWN = Symbol('shown')
 
@@ -45,7 +45,7 @@ export abstract class VerbsObject implements LibraryObject, Disposable {
 
   protected [RELEASED](): void {}
 
-  [DETACH](): void {}
+  [DROP_RINGS](): void {}
 
   [SHOWN](): Shown {
     return { handle: this.handle }
@@ -89,7 +89,7 @@ const guard = (prefix: string, cls: { readonly prototype: object }): void => {
   for (const [name, method] of methodsOf(cls)) {
     if (SELF_CHECKED.includes(name)) continue
     const guarded = function (this: Partial<LibraryObject> | undefined, ...args: never[]): unknown {
-      if (this?.context === undefined) throw detached(`${prefix}.${name}`)
+      if (this?.context === undefined) throw withoutObject(`${prefix}.${name}`)
       return method.apply(this, args)
     }
     Object.defineProperty(cls.prototype, name, {

@@ -25,15 +25,18 @@ export interface Activation<A> {
   steps(options: A): readonly object[]
 }
 
-interface Initial {
+interface WithInitial {
   readonly initial?: object
 }
 
-/** The options of a creation, in which `active` has become `initial`: the attributes of all steps to RTS. */
-export const atCreation = <A extends object, O extends ActiveOptions<A> & Initial>(
+/**
+ * The options of a creation, with `initial` set as `active` requires: the attributes of all steps to RTS. Throws
+ * RdmaError EINVAL.
+ */
+export const activeAtCreation = <A extends object, O extends ActiveOptions<A> & WithInitial>(
   { cls, optionNames, steps }: Activation<A>,
   options: O,
-): Omit<O, 'initial'> & Initial => {
+): Omit<O, 'initial'> & WithInitial => {
   const { active = false } = options
   if (active === false) return options
   const activeOptions = active === true ? ({} as A) : active
@@ -41,7 +44,7 @@ export const atCreation = <A extends object, O extends ActiveOptions<A> & Initia
   return { ...options, initial: { ...combineSteps(steps(activeOptions)), ...options.initial } }
 }
 
-/** Moves a queue pair from RESET to RTS. */
+/** Moves a queue pair from RESET to RTS. Throws RdmaError EINVAL. */
 export const activate = <A extends object>(
   qp: { modify(step: object): void },
   { optionNames, steps }: Activation<A>,

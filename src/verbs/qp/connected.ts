@@ -58,26 +58,26 @@ export interface RcQueuePair
     Operations<RcMessageOptions, SendOptions>,
     ReliableOperations<SendOptions> {}
 
-type Completed = Promise<CompletedRequest>
+type PromisedCompletion = Promise<CompletedRequest>
 
 /** An RC queue pair whose requests return promises. */
 export interface AwaitableRcQueuePair
   extends AwaitableQueuePair,
     Connected<RcConnectOptions>,
-    Operations<AwaitedRcMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>>,
-    ReliableOperations<AwaitedOptions, Completed> {
+    Operations<AwaitedRcMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>>,
+    ReliableOperations<AwaitedOptions, PromisedCompletion> {
   /**
-   * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError RETRY_EXC_ERR if it answers none
-   * of the retries.
+   * Checks that the peer answers, by a WRITE of zero bytes. Rejects with RequestError (status RETRY_EXC_ERR) if the peer
+   * acknowledges neither the WRITE nor one of its retries.
    */
-  ping(): Completed
+  ping(): PromisedCompletion
 }
 
 /** A UC queue pair whose requests return promises; those of messages resolve when the message has been sent. */
 export interface AwaitableUcQueuePair
   extends AwaitableQueuePair,
     Connected<ConnectOptions>,
-    Operations<AwaitedMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>> {}
+    Operations<AwaitedMessageOptions, AwaitedOptions, PromisedCompletion, Promise<RemoteMemory>> {}
 
 /** Options of `pd.rcQp` without a `sendCq`. */
 export interface AwaitableRcOptions extends WithoutQueues<RcQueuePairOptions> {}
@@ -149,6 +149,11 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
 }
 const ucType = queuePairType('UcQueuePair', UcObject)
 
+export const ucQpPlan = (context: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
+  checkOptions('uc_qp.create', 'options', options, optionNames)
+  return queuePairPlan(context, ucType, pd, options)
+}
+
 /** The operations, with the index of the options among their arguments. */
 const ucRequests = { send: 1, write: 2, bind: 2, invalidate: 1 }
 const rcRequests = { ...ucRequests, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
@@ -156,7 +161,7 @@ const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, rcRequests)
 Object.defineProperty(AwaitableRc.prototype, 'ping', {
   configurable: true,
   // C9-88: a zero-length WRITE checks neither address nor rkey.
-  value(this: AwaitableRcQueuePair): Completed {
+  value(this: AwaitableRcQueuePair): PromisedCompletion {
     return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
   },
 })
@@ -173,8 +178,3 @@ export const awaitableUcQp = (context: DeviceContext, pd: Named, options?: Await
   makeAwaitable(context, 'uc_qp.create', options, optionNames, optionsWithCq =>
     queuePairPlan(context, awaitableUcType, pd, optionsWithCq),
   )
-
-export const ucQpPlan = (context: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
-  checkOptions('uc_qp.create', 'options', options, optionNames)
-  return queuePairPlan(context, ucType, pd, options)
-}

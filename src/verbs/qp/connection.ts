@@ -7,7 +7,7 @@ import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
-import { invalidArgument, namingOptions } from '../error.ts'
+import { invalidArgument, withOptionNames } from '../error.ts'
 import { type Access, accessOptionNames } from '../mr/region.ts'
 import type { LocalPath } from '../plan.ts'
 
@@ -72,7 +72,7 @@ const accessOf = (access: ConnectOptions['access'] = {}): number => {
   )
 }
 
-/** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. */
+/** The ibv_mtu of an MTU in bytes: 1 for 256, 5 for 4096. Throws RdmaError EINVAL. */
 const mtuCode = (bytes: number): number => {
   const code = Math.log2(bytes) - 7
   if (Object.values(Mtu.values).includes(code as 1)) return code
@@ -137,7 +137,7 @@ export const connectSteps = (
 }
 
 /** The names of the options by their attributes, see `OptionNames`. */
-export const qpOptions = {
+export const optionsByQpAttribute = {
   retryCnt: 'retryCount',
   rnrRetry: 'rnrRetryCount',
   maxDestRdAtomic: 'maxRdAtomic',
@@ -163,7 +163,7 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
 export interface Connected<O extends ConnectOptions> {
   /** What the peer needs to connect to the queue pair. */
   readonly endpoint: Endpoint
-  /** Connects it to a peer: moves it from RESET to RTS. Throws RdmaError EINVAL; the queue pair is then in RESET. */
+  /** Connects it to a peer: moves it from RESET to RTS, or back to RESET if a step fails. Throws RdmaError EINVAL. */
   connect(peer: Endpoint, options?: O): void
 }
 
@@ -177,15 +177,15 @@ export const endpointOf = ({ gid, lid }: LocalPath, { qpn, psn }: { qpn: number;
 
 /** Moves a queue pair through `steps`, arguments of `modify`; back to RESET if a step after the first fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
-  namingOptions(qpOptions, () => {
-    let done = 0
+  withOptionNames(optionsByQpAttribute, () => {
+    let completedSteps = 0
     try {
       for (const step of steps) {
         qp.modify(step)
-        done++
+        completedSteps++
       }
     } catch (error) {
-      if (done > 0) qp.modify({ state: QpState.values.RESET })
+      if (completedSteps > 0) qp.modify({ state: QpState.values.RESET })
       throw error
     }
   })

@@ -22,11 +22,11 @@ import {
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
 import { type MessageOptions, UC_OPTIONS } from '../checks/request-options.ts'
-import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
+import { checkBytes, checkU32, invalidArgument, RdmaError, withoutObject } from '../error.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import { checkObject, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { type Activatable, type ActiveOptions, activate, atCreation } from './activation.ts'
+import { type Activatable, type ActiveOptions, activate, activeAtCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
   beginRequest,
@@ -65,7 +65,7 @@ export interface AddressHandle extends Disposable {
   /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Ah.methods.query>
   /** Changes the destination of datagrams that are sent afterwards. */
-  modify(to: Destination): void
+  modify(destination: Destination): void
   /** Destroys it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
@@ -94,9 +94,9 @@ export interface DatagramPeer {
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
   /**
    * Sends a datagram, at most the path MTU in bytes. The receiver's buffer has a GRH of 40 bytes before the payload.
-   * Throws RdmaError EINVAL, and ENOMEM when the send queue is full.
+   * Throws RdmaError EINVAL, ENOMEM when the send queue is full, and EIO if the device is closed or removed.
    */
-  send(local: Local, to: DatagramPeer, options?: M): R
+  send(local: Local, receiver: DatagramPeer, options?: M): R
 }
 
 /** Options of `activate` of a UD queue pair. */
@@ -150,8 +150,8 @@ export const senderOf = (header: Uint8Array): Destination & { readonly gid: stri
     }
   }
   // IPv4: the TOS is at 1, the source address at 12.
-  const ipv4 = GRH_BYTES - IPV4_BYTES
-  return { gid: header.subarray(ipv4 + 12, ipv4 + 16).join('.'), trafficClass: view.getUint8(ipv4 + 1) }
+  const start = GRH_BYTES - IPV4_BYTES
+  return { gid: header.subarray(start + 12, start + 16).join('.'), trafficClass: view.getUint8(start + 1) }
 }
 
 /** Arguments of `attachMcast` and `detachMcast`. */
@@ -161,17 +161,17 @@ const groupArguments = (call: string, gid: string) => {
   return { gid: bytes, mlid: 0 }
 }
 
-const checkDestination = (call: string, to: Destination): void =>
-  checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
+const checkDestination = (call: string, destination: Destination): void =>
+  checkRecord(call, 'the destination', destination, 'give { gid }, an IPv4 or IPv6 address as text')
 
 /** The address attributes of the device's link. The types of `ah.create` and `ah.modify` require that of RoCE. */
 const addressAttributes = (
   call: string,
   { path }: DeviceContext,
-  to: Destination,
+  destination: Destination,
 ): Addressing & Pick<Required<Addressing>, 'address'> => {
-  checkDestination(call, to)
-  return addressing(call, path, to, to) as ReturnType<typeof addressAttributes>
+  checkDestination(call, destination)
+  return addressing(call, path, destination, destination) as ReturnType<typeof addressAttributes>
 }
 
 /** Arguments of `createAhs`: the list attribute of the device's link. */
@@ -189,7 +189,7 @@ const createAhsArguments = (
 
 /** Checks that the address handle is open and belongs to this device. */
 const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): void => {
-  if (!(ah instanceof Address) || ah.context !== context || !ah.isOpen)
+  if (!(ah instanceof AhObject) || ah.context !== context || !ah.isOpen)
     throw invalidArgument(
       call,
       `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
@@ -197,18 +197,19 @@ const checkAddress = (context: DeviceContext, call: string, ah: AddressHandle): 
     )
 }
 
-/** Throws RdmaError EINVAL unless `to` is a `DatagramPeer` with an address handle of this device. */
-const checkPeer = (context: DeviceContext, to: DatagramPeer): void => {
-  if (typeof to !== 'object' || to === null || typeof to.qpn !== 'number' || typeof to.qkey !== 'number')
+/** Throws RdmaError EINVAL unless `receiver` is a `DatagramPeer` with an address handle of this device. */
+const checkReceiver = (context: DeviceContext, receiver: DatagramPeer): void => {
+  const isPeer = typeof receiver === 'object' && receiver !== null
+  if (!isPeer || typeof receiver.qpn !== 'number' || typeof receiver.qkey !== 'number')
     throw invalidArgument(
       'qp.send',
-      to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
+      receiver === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
       "give { ah, qpn, qkey }: an address handle, and the receiver's endpoint",
     )
-  checkAddress(context, 'qp.send', to.ah)
+  checkAddress(context, 'qp.send', receiver.ah)
 }
 
-class Address extends VerbsObject implements AddressHandle {
+class AhObject extends VerbsObject implements AddressHandle {
   readonly number: number
 
   constructor(context: DeviceContext, handle: number, number: number) {
@@ -228,21 +229,21 @@ class Address extends VerbsObject implements AddressHandle {
     return { handle: this.handle, number: this.number }
   }
 
-  modify(to: Destination): void {
-    this.context.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.context, to))
+  modify(destination: Destination): void {
+    this.context.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.context, destination))
   }
 }
-defineVerbsClass(Address, 'ah', 'AddressHandle')
+defineVerbsClass(AhObject, 'ah', 'AddressHandle')
 
 /** An address handle in protection domain `pd`. */
-export const addressPlan = (context: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
+export const addressPlan = (context: DeviceContext, pd: Named, destination: Destination): Plan<AddressHandle> => {
   checkObject(context, 'ah.create', 'pd', pd)
-  const attributes = addressAttributes('ah.create', context, to)
+  const attributes = addressAttributes('ah.create', context, destination)
   return plan(
     Ah,
     { pd: pd.handle, ...attributes, userHandle: 0n },
     // Work requests name the address handle by the driver's number, or by its handle if the driver has no numbers.
-    ({ object, out }) => new Address(context, object, (out as { readonly number?: number }).number ?? object),
+    ({ object, out }) => new AhObject(context, object, (out as { readonly number?: number }).number ?? object),
   )
 }
 
@@ -277,7 +278,7 @@ export const makeAddresses = (
       const args = createAhsArguments(context, chunk)
       const { handles, numbers }: CreateAhsResult = carrier.call(Pd, 'createAhs', pd.handle, args).out
       for (const [i, { handle }] of handles.entries())
-        created.push(new Address(context, handle, numbers?.[i]?.number ?? handle))
+        created.push(new AhObject(context, handle, numbers?.[i]?.number ?? handle))
     }
     return created
   } catch (error) {
@@ -297,7 +298,7 @@ export const closeAddresses = (context: DeviceContext, pd: Named, addresses: rea
     destroyUnlessRemoved(() =>
       carrier.call(Pd, 'destroyAhs', pd.handle, { handles: chunk.map(({ handle }) => ({ handle })) }),
     )
-    for (const address of chunk) markClosed(address as Address)
+    for (const address of chunk) markClosed(address as AhObject)
   }
 }
 
@@ -307,14 +308,14 @@ export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends Qu
     return UC_OPTIONS
   }
 
-  send(local: Local, to: DatagramPeer, options?: MessageOptions): void {
-    if (this?.context === undefined) throw detached('qp.send')
+  send(local: Local, receiver: DatagramPeer, options?: MessageOptions): void {
+    if (this?.context === undefined) throw withoutObject('qp.send')
     checkDevicePresent('qp.send', this.context)
-    checkPeer(this.context, to)
+    checkReceiver(this.context, receiver)
     const immediate = options?.immediate
     const at = beginRequest(this, 'qp.send', immediate === undefined ? SEND : SEND_WITH_IMM, local, options, UC_OPTIONS)
     const ring = this.sends as ProgramRing
-    putDestination(ring, at, to.ah.number, to.qpn, to.qkey)
+    putDestination(ring, at, receiver.ah.number, receiver.qpn, receiver.qkey)
     if (immediate !== undefined) {
       checkU32('qp.send', 'immediate', immediate)
       putImmediate(ring, at, immediate)
@@ -377,11 +378,11 @@ const awaitableUdType = queuePairType('UdQueuePair', awaitable<AwaitableUdQueueP
 
 export const udQpPlan = (context: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udOptionNames)
-  return queuePairPlan(context, udType, pd, atCreation(activation, options))
+  return queuePairPlan(context, udType, pd, activeAtCreation(activation, options))
 }
 
 /** Creates a queue pair whose requests return promises. */
 export const awaitableUdQp = (context: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
   makeAwaitable(context, 'ud_qp.create', options, udOptionNames, optionsWithCq =>
-    queuePairPlan(context, awaitableUdType, pd, atCreation(activation, optionsWithCq)),
+    queuePairPlan(context, awaitableUdType, pd, activeAtCreation(activation, optionsWithCq)),
   )

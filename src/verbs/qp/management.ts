@@ -11,7 +11,7 @@ import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { GSI_QKEY } from '../../spec/wire/mad.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
-import { type Activatable, type Activation, type ActiveOptions, activate, atCreation } from './activation.ts'
+import { type Activatable, type Activation, type ActiveOptions, activate, activeAtCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import { DatagramQp, type DatagramSender } from './datagram.ts'
 import {
@@ -87,9 +87,9 @@ const smiType = queuePairType('SmiQueuePair', SmiObject)
 
 export const gsiQpPlan = (context: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
   checkOptions('gsi_qp.create', 'options', options, optionNames)
-  return queuePairPlan(context, gsiType, pd, atCreation(gsiActivation, options))
+  return queuePairPlan(context, gsiType, pd, activeAtCreation(gsiActivation, options))
 }
 export const smiQpPlan = (context: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
   checkOptions('smi_qp.create', 'options', options, optionNames)
-  return queuePairPlan(context, smiType, pd, atCreation(smiActivation, options))
+  return queuePairPlan(context, smiType, pd, activeAtCreation(smiActivation, options))
 }

@@ -1,6 +1,6 @@
 /*
- * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19). `MessageQp` has those without responses, which UC
- * has too; `ReliableQp`, for RC and XRC, adds READ, atomics, ATOMIC WRITE and FLUSH.
+ * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19). `MessageQp` has those that UC has too;
+ * `ReliableQp`, for RC and XRC, adds those that need a response of the peer: READ, atomics, ATOMIC WRITE and FLUSH.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -26,7 +26,7 @@ import { beginRequest, endRequest, type Local, QueuedQp, STEPS, type StepsTo } f
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
- * Operations without responses. `M`: options of `send`; `O`: options of every request; `R`: the result of a post; `B`:
+ * Operations that need no response, which UC has too. `M`: options of `send`; `O`: options of every request; `R`: the result of a post; `B`:
  * the result of `bind`.
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
@@ -46,7 +46,7 @@ export interface Operations<M extends object, O extends object, R = void, B = Re
   invalidate(window: MemoryWindow, options?: O): R
 }
 
-/** Operations with responses; `O` and `R` as for `Operations`. */
+/** Operations that need a response, of reliable services only; `O` and `R` as for `Operations`. */
 export interface ReliableOperations<O extends object, R = void> {
   /** READ: reads from the peer's memory into `local`. */
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): R
@@ -75,7 +75,7 @@ const KEY_BITS = 0xff
 /** The send ring, after `beginRequest`. */
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
-/** A connected queue pair with the operations without responses: SEND, WRITE, and those on windows. */
+/** A connected queue pair with the operations that need no response: SEND, WRITE, and those on windows. */
 export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   extends QueuedQp<C>
   implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>

@@ -18,10 +18,10 @@ import { watchedRing } from '../check/watch.ts'
 import { checkRecord, type KnownOptions } from '../checks/options.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
-import { detached, invalidArgument, type RdmaError, refused } from '../error.ts'
+import { invalidArgument, type RdmaError, refused, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import { orElse, type Shown } from '../objects/show.ts'
-import { DETACH, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DROP_RINGS, defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import {
   checkObject,
   type DeviceContext,
@@ -46,8 +46,8 @@ import {
   combineSteps,
   type Endpoint,
   firstPsn,
+  optionsByQpAttribute,
   type PeerOptions,
-  qpOptions,
 } from './connection.ts'
 import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
@@ -169,8 +169,8 @@ export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends Ba
 /** A queue pair with a send queue and a receive queue. */
 export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQueuePair<C> {
   /**
-   * Posts a receive; without a buffer for messages without payload. Throws RdmaError ENOMEM when the queue is full,
-   * EINVAL if the queue pair uses an SRQ.
+   * Posts a receive; without a slice for messages without payload. `id`: wr_id, as `SendOptions.id`. Throws RdmaError
+   * ENOMEM when the queue is full, EINVAL if the queue pair uses an SRQ.
    */
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
@@ -205,17 +205,20 @@ export const tooManySges = (call: string, sges: number, max: number): RdmaError 
 
 /** Throws RdmaError EIO if the device is closed or removed: another device may use the memory of its rings now. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
-  if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
+  if (waiters.isOver) throw refused('EIO', call, 'the device is closed or removed')
 }
 
 /** Throws RdmaError unless `qp` is an open queue pair of a device that was not removed. */
 const checkUsable = (call: string, qp: QueuedQp | undefined): void => {
-  if (qp?.context === undefined) throw detached(call)
+  if (qp?.context === undefined) throw withoutObject(call)
   checkDevicePresent(call, qp.context)
   if (!qp.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
-/** `fullError` for a queue of this queue pair; also reports the refused post to the check of the device. */
+/**
+ * `fullError` for a queue of this queue pair; also reports the refused post to the check of the device, with RTS as the
+ * state, since ENOMEM does not depend on it.
+ */
 const queueFull = (qp: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
   const postQueue = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
   qp.context.check?.posts.refused(postQueue, qp.qpn, id, Errno.ENOMEM, QpState.values.RTS)
@@ -241,7 +244,7 @@ const openSends = (qp: QueuedQp, call: string, id: number): ProgramRing => {
   return qp.sends
 }
 
-/** Maps the receive ring for the first receive. */
+/** Maps the receive ring for the first receive. Throws RdmaError EINVAL if the queue pair has no receive queue. */
 const openReceives = (qp: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', qp)
   if (qp.maxRecvSge < 0)
@@ -267,7 +270,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   readonly userHandle: number
   /** The first PSN that it sends. */
   readonly psn: number
-  /** Its rings, mapped with the first request; the send ring only in RTS and later states. */
+  /** Its rings, each mapped with its first request; the send ring only in RTS and later states. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
   /** Whether it is known to be in RTS or a later state, so that the first request need not query the state. */
@@ -326,7 +329,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     this.receives = undefined
   }
 
-  override [DETACH](): void {
+  override [DROP_RINGS](): void {
     this.sends = undefined
     this.receives = undefined
   }
@@ -362,13 +365,13 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   /** Of datagram queue pairs: the Q_Key. */
   qkey: number
 
-  /** `hasNoReceiveQueue`: see `maxRecvSge`. */
+  /** `hasReceiveQueue`: see `maxRecvSge`. */
   constructor(
     context: DeviceContext,
     userHandle: number,
     handle: number,
     { cap, qpNum, sendQueue, recvQueue }: QpCreateResult,
-    hasNoReceiveQueue: boolean,
+    hasReceiveQueue: boolean,
     psn: number,
     qkey: number,
   ) {
@@ -379,7 +382,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     this.receiveSize = recvQueue?.size ?? 0
     this.maxInlineData = cap.maxInlineData
     this.maxSendSge = cap.maxSendSge
-    this.maxRecvSge = hasNoReceiveQueue ? -1 : cap.maxRecvSge
+    this.maxRecvSge = hasReceiveQueue ? cap.maxRecvSge : -1
     this.qkey = qkey
   }
 
@@ -421,7 +424,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
 
 /** `requestOptionBits` of the queue pair. Throws RdmaError EINVAL if the method was called without its queue pair. */
 const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
-  if (qp?.context === undefined) throw detached(call)
+  if (qp?.context === undefined) throw withoutObject(call)
   return qp.requestOptionBits
 }
 
@@ -429,7 +432,7 @@ const requestOptionsOf = (qp: QueuedQp | undefined, call: string): number => {
  * Writes the bytes of the request at `at` unless they are a single slice from `mr.slice()` of this device: inline data,
  * several slices, copies of slices, or none.
  */
-const putOther = (qp: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
+const putOtherBytes = (qp: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
   const ring = qp.sends as ProgramRing
   if (local instanceof Uint8Array) {
     if (local.length > qp.maxInlineData)
@@ -467,7 +470,7 @@ export const beginRequest = (
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
   if (!isInline && isSliceOf(local, qp.context)) putOne(ring, at, local)
-  else putOther(qp, call, at, local as Exclude<Local, Slice> | undefined)
+  else putOtherBytes(qp, call, at, local as Exclude<Local, Slice> | undefined)
   return at
 }
 
@@ -535,12 +538,12 @@ export const queuePairPlan = <T extends Disposable & Named>(
   const psn = firstPsn()
   const initial = initialAttributesOf(stepsTo, context, psn, options)
   const source = eventSource(context, cls)
-  const hasNoReceiveQueue = !hasRecvCq || srq !== undefined
+  const hasReceiveQueue = hasRecvCq && srq === undefined
   const cap = {
     maxSendWr,
-    maxRecvWr: hasNoReceiveQueue ? 0 : maxRecvWr,
+    maxRecvWr: hasReceiveQueue ? maxRecvWr : 0,
     maxSendSge,
-    maxRecvSge: hasNoReceiveQueue ? 0 : maxRecvSge,
+    maxRecvSge: hasReceiveQueue ? maxRecvSge : 0,
     maxInlineData,
   }
   const args: AnyValues = {
@@ -556,7 +559,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
   return {
     class: cls,
     args,
-    options: qpOptions,
+    options: optionsByQpAttribute,
     onSuccess: ({ object, out }) =>
       source.assign(
         new Constructor(
@@ -564,7 +567,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
           source.userHandle,
           object,
           out as QpCreateResult & AnyValues,
-          hasNoReceiveQueue,
+          hasReceiveQueue,
           psn,
           initial?.qkey ?? DEFAULT_QKEY,
         ),

@@ -139,7 +139,7 @@ const targetPlan = (context: DeviceContext, xrcd: Named, options: XrcTargetOptio
   )
 }
 
-class Domain extends VerbsObject implements XrcDomain {
+class XrcdObject extends VerbsObject implements XrcDomain {
   get cls(): typeof Xrcd {
     return Xrcd
   }
@@ -152,13 +152,13 @@ class Domain extends VerbsObject implements XrcDomain {
     return this.context.carrier.call(Xrcd, 'query', this.handle, {}).out
   }
 }
-defineVerbsClass(Domain, 'xrcd', 'XrcDomain')
+defineVerbsClass(XrcdObject, 'xrcd', 'XrcDomain')
 
 export const xrcdPlan = (context: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainOptionNames)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
-  return plan(Xrcd, args, ({ object: handle }) => new Domain(context, handle))
+  return plan(Xrcd, args, ({ object: handle }) => new XrcdObject(context, handle))
 }
 
 const initiatorSteps: StepsTo = (path, psn, peer, options) => {

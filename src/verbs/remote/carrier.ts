@@ -61,7 +61,7 @@ interface RemoteCarrier extends Carrier {
   readonly check: DeviceCheck | undefined
 }
 
-/** The devices of a daemon, sorted by node number. */
+/** The devices of a daemon, in its order. Throws RdmaError EIO. */
 const devicesOf = (session: Session): readonly RemoteDevice[] => {
   const answer = session.tool({ what: 'config' })
   if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not list its devices`)
@@ -70,7 +70,8 @@ const devicesOf = (session: Session): readonly RemoteDevice[] => {
 
 /**
  * Opens a context on the device with this name, or on the first one that has a network. Returns the device, the
- * context's number, and its descriptors: memory file and doorbell.
+ * context's number, and its descriptors: memory file and doorbell. Throws RdmaError: EACCES if the daemon may not access
+ * this program's memory, ENODEV without such a device.
  */
 const openContext = (session: Session, name: string | undefined) => {
   if (session.memory !== undefined)
@@ -98,7 +99,7 @@ const openContext = (session: Session, name: string | undefined) => {
 
 /** Opens a device of the daemon at `socket`: the one with this name, or the first with a network. Throws RdmaError. */
 export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
-  const session = joinDaemon(socket)
+  const session = joinDaemon(socket, 'open')
   let opened: ReturnType<typeof openContext>
   try {
     opened = openContext(session, name)
@@ -117,11 +118,11 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   let polls = 0
   let isClosed = false
 
-  const descriptors = remoteDescriptors(session, () => session.check())
+  const descriptors = remoteDescriptors(session, () => session.checkAlive())
   /** Reads the records of an event descriptor as they arrive, until its end. */
-  const readEvents = (fd: number, bytes: number, take: (record: DataView) => void): void => {
+  const readEvents = (fd: number, bytes: number, onRecord: (record: DataView) => void): void => {
     descriptors.add(fd)
-    descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
+    descriptors.read(fd, bytes, onRecord, () => carrier.targets?.ended())
   }
 
   const end = (): undefined => {
@@ -184,7 +185,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
   }
 
   const carrier: RemoteCarrier = {
-    remote: true,
+    isRemote: true,
     device,
     check: areStacksWanted() ? createPostLog(session, context, file, wake) : undefined,
     classes,
@@ -212,7 +213,7 @@ export const remoteCarrier = (socket: string, name?: string): RemoteCarrier => {
       sendSmall(doorbell, token)
     },
     drive() {
-      if (++polls % POLLS_PER_CHECK === 0 && (isClosed || !session.check()))
+      if (++polls % POLLS_PER_CHECK === 0 && (isClosed || !session.checkAlive()))
         throw refused('EIO', 'cq.poll', `the daemon of device ${device.name} has ended`)
       yieldProcessor()
       return true

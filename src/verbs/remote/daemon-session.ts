@@ -41,7 +41,6 @@ export interface Session {
   readonly socket: string
   /** The page of `ParkedPage`: its word PARKED is nonzero while the daemon sleeps and needs a doorbell. */
   readonly parked: Int32Array
-  readonly alive: boolean
   /** Memory for call messages, if the daemon may not access this program's memory; otherwise undefined. */
   readonly memory?: CallMemory | undefined
   /**
@@ -54,8 +53,8 @@ export interface Session {
   /** A request of the daemon's tools. */
   tool(request: ToolRequest): ToolReply
   /** Whether the daemon's end of the socket is still open; if not, the session ends. */
-  check(): boolean
-  /** Ends the use of a caller of `joinDaemon`; the last one closes the session. */
+  checkAlive(): boolean
+  /** Ends the use by one caller of `joinDaemon`; the last one closes the session. */
   leave(): void
 }
 
@@ -67,35 +66,36 @@ const ANSWER_TIMEOUT = 30_000
 /** By path of the socket. */
 const sessions = new Map<string, JoinableSession>()
 
-const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
+/** Connects to the daemon at `socket`. Throws RdmaError; `call`: the call's name in errors. */
+const connectSocket = (socket: string, call: string): ReturnType<typeof connectToDaemon> => {
   try {
     return connectToDaemon(socket)
   } catch (error) {
     const code = error instanceof SystemError ? error.code : ''
     if (code === 'ENOENT' || code === 'ECONNREFUSED')
-      throw refused('ECONNREFUSED', 'open', `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
-    if (error instanceof UntrustedDaemonError) throw refused('EACCES', 'open', error.message)
-    if (code === 'EACCES') throw refused('EACCES', 'open', notServed(socket))
-    if (error instanceof SystemError) throw refusal(error.code, error.errno, 'open', error.message)
+      throw refused('ECONNREFUSED', call, `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
+    if (error instanceof UntrustedDaemonError) throw refused('EACCES', call, error.message)
+    if (code === 'EACCES') throw refused('EACCES', call, notServed(socket))
+    if (error instanceof SystemError) throw refusal(error.code, error.errno, call, error.message)
     throw error
   }
 }
 
-const newSession = (socket: string): JoinableSession => {
-  const { fd, peer } = dial(socket)
+const newSession = (socket: string, openCall: string): JoinableSession => {
+  const { fd, peer } = connectSocket(socket, openCall)
   const { pid } = peer
   const buffer = messageBuffer()
   let serial = 0
-  let alive = true
+  let isAlive = true
   let users = 0
-  let page: Arena | undefined
+  let parkedPage: Arena | undefined
   let memory: CallMemory | undefined
   let stackNumber = (): number => 0
 
   /** Closes the session; later requests fail. */
   const end = (): void => {
-    if (!alive) return
-    alive = false
+    if (!isAlive) return
+    isAlive = false
     close(fd)
     if (sessions.get(socket) === session) sessions.delete(socket)
   }
@@ -106,8 +106,9 @@ const newSession = (socket: string): JoinableSession => {
   }
   /** Sends a request, with descriptors to pass, and waits for its reply. */
   const exchange = (call: string, write: Parameters<Session['ask']>[1], passedFds: readonly number[] = []): Answer => {
-    if (!alive) throw failed(call)
+    if (!isAlive) throw failed(call)
     serial = (serial + 1) >>> 0
+    // The tid of the main thread is the pid.
     const length = write(buffer, { serial, pid: process.pid, tid: process.pid })
     if (send(fd, buffer.bytes.subarray(0, length), passedFds) < 0) throw failed(call)
     const reply = newReply()
@@ -129,10 +130,7 @@ const newSession = (socket: string): JoinableSession => {
   const session: JoinableSession = {
     socket,
     get parked() {
-      return (page as Arena).i32
-    },
-    get alive() {
-      return alive
+      return (parkedPage as Arena).i32
     },
     get memory() {
       return memory
@@ -146,10 +144,10 @@ const newSession = (socket: string): JoinableSession => {
       const { reply } = exchange('device', (message, header) => writeTool(message, header, JSON.stringify(request)))
       return JSON.parse(reply.text) as ToolReply
     },
-    check() {
+    checkAlive() {
       // The daemon sends replies only, so that a readable socket is a closed one.
-      if (alive && waitReadable(fd, 0)) end()
-      return alive
+      if (isAlive && waitReadable(fd, 0)) end()
+      return isAlive
     },
     leave() {
       if (--users === 0) end()
@@ -168,7 +166,7 @@ const newSession = (socket: string): JoinableSession => {
   const tag = process.env[SessionEnv.tag] ?? ''
   const wants = HelloWants.REASONS | (areEventsWanted() ? HelloWants.EVENTS : 0)
   const sendHello = (passedFds?: readonly number[]): Answer =>
-    exchange('open', (message, header) => writeHello(message, header, tag, wants), passedFds)
+    exchange(openCall, (message, header) => writeHello(message, header, tag, wants), passedFds)
   let { reply, fds } = sendHello()
   // The daemon may not access this program's memory.
   if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
@@ -181,13 +179,13 @@ const newSession = (socket: string): JoinableSession => {
   try {
     if (reply.version !== SESSION_VERSION)
       throw failed(
-        'open',
+        openCall,
         `the daemon at ${socket} speaks version ${reply.version} of the session protocol, not ${SESSION_VERSION}`,
       )
-    if (reply.error === Errno.EPERM) throw failed('open', notServed(socket))
+    if (reply.error === Errno.EPERM) throw failed(openCall, notServed(socket))
     if (reply.error !== 0)
-      throw failed('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
-    page = mapReadOnly(fds[0]!, ParkedPage.bytes)
+      throw failed(openCall, `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
+    parkedPage = mapReadOnly(fds[0]!, ParkedPage.bytes)
   } finally {
     for (const received of fds) close(received)
   }
@@ -195,13 +193,13 @@ const newSession = (socket: string): JoinableSession => {
   return session
 }
 
-/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError. */
-export const joinDaemon = (socket: string): Session => {
+/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError; `call`: its call. */
+export const joinDaemon = (socket: string, call: string): Session => {
   if (!hasNative())
-    throw refused('EOPNOTSUPP', 'open', 'connecting to a daemon needs native calls', 'install the package koffi')
+    throw refused('EOPNOTSUPP', call, 'connecting to a daemon needs native calls', 'install the package koffi')
   let session = sessions.get(socket)
-  if (session === undefined || !session.check()) {
-    session = newSession(socket)
+  if (session === undefined || !session.checkAlive()) {
+    session = newSession(socket, call)
     sessions.set(socket, session)
   }
   return session.join()

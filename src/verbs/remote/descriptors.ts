@@ -27,9 +27,9 @@ export interface RemoteDescriptors extends Descriptors {
   closeAll(): void
 }
 
-/** `onEnd`: called when a descriptor has reached its end, which may mean that the daemon has ended. */
-export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => void): RemoteDescriptors => {
-  const open = new Set<number>()
+/** `onAnyEnd`: called when a descriptor has reached its end, which may mean that the daemon has ended. */
+export const remoteDescriptors = (session: Pick<Session, 'ask'>, onAnyEnd: () => void): RemoteDescriptors => {
+  const ownedFds = new Set<number>()
   const watches = new Map<number, Watch>()
   let hasWaiters = false
 
@@ -48,14 +48,14 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => vo
     watches.set(fd, watch)
   }
   return {
-    read(fd, maxBytes, take, ended) {
-      const markEnded = (): void => {
+    read(fd, maxBytes, onRecord, onEnd) {
+      const end = (): void => {
+        onAnyEnd()
         onEnd()
-        ended()
       }
-      addWatch(fd, readRecords(fd, maxBytes, take, markEnded))
+      addWatch(fd, readRecords(fd, maxBytes, onRecord, end))
     },
-    watch: (fd, ready) => addWatch(fd, watch(fd, { readable: true }, ready)),
+    watch: (fd, onReadable) => addWatch(fd, watch(fd, { readable: true }, onReadable)),
     ioctl(fd, request, argument) {
       const value = typeof argument === 'bigint' ? argument : addressOf(argument)
       return ask('driver_ops.ioctl', (buffer, header) =>
@@ -69,8 +69,8 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => vo
         writeRequest(buffer, 'WRITE', { ...header, context: 0, fd }, { buffer: address, length }),
       ).ret
     },
-    map(fd, offset, length, writable) {
-      const protection = PROT_READ | (writable ? PROT_WRITE : 0)
+    map(fd, offset, length, isWritable) {
+      const protection = PROT_READ | (isWritable ? PROT_WRITE : 0)
       // `ret` is the offset in the memory file whose descriptor the reply passes.
       const { ret, fds } = ask('driver_ops.mmap', (buffer, header) =>
         writeRequest(
@@ -88,11 +88,11 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => vo
       }
     },
     add(fd) {
-      open.add(fd)
+      ownedFds.add(fd)
     },
     close(fd) {
       // The number may belong to another descriptor now.
-      if (!open.delete(fd)) return
+      if (!ownedFds.delete(fd)) return
       watches.get(fd)?.stop()
       watches.delete(fd)
       close(fd)
@@ -105,9 +105,9 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, onEnd: () => vo
     },
     closeAll() {
       for (const watch of watches.values()) watch.stop()
-      for (const fd of open) close(fd)
+      for (const fd of ownedFds) close(fd)
       watches.clear()
-      open.clear()
+      ownedFds.clear()
     },
   }
 }

@@ -16,8 +16,8 @@ export const ringPool = (): RingPool => {
   return pool
 }
 
-/** Bytes: of a chunk, before the first chunk, and of the file. A ring that crosses a boundary has its own mapping. */
-const { chunk: CHUNK, firstRing: FIRST, bytes: END } = ContextFile
+// A ring that crosses the boundary of a chunk has its own mapping.
+const { chunk: CHUNK_BYTES, firstRing: FIRST_CHUNK, bytes: FILE_BYTES } = ContextFile
 
 interface SharedMapping {
   readonly mapping: Mapping
@@ -41,8 +41,8 @@ export const createFileRings = (file: number): FileRings => {
   /** The mapping of a ring at file offset `at`: its key in `mappings`, file offset and length. */
   const spanOf = ({ offset, size }: MmapInfo) => {
     const at = Number(offset)
-    const start = at - ((at - FIRST) % CHUNK)
-    const end = Math.min(start + CHUNK, END)
+    const start = at - ((at - FIRST_CHUNK) % CHUNK_BYTES)
+    const end = Math.min(start + CHUNK_BYTES, FILE_BYTES)
     if (at + size <= end) return { at, key: start, start, length: end - start }
     const pageStart = at - (at % PAGE_BYTES)
     return { at, key: -at, start: pageStart, length: at + size - pageStart }

@@ -1,6 +1,6 @@
 /*
  * Calls of a context in a daemon: messages of the object dialect (docs/reference/object-dialect.md) in memory that the
- * daemon accesses (call-memory.ts). Long inputs and outputs are in rooms outside the message.
+ * daemon accesses (call-memory.ts). Long inputs and outputs are in buffers outside the message.
  */
 import { close } from '../../host/net/sockets.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
@@ -13,7 +13,7 @@ import { payloadOf } from '../../uapi/object/format.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { CallResult } from '../carrier.ts'
 import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
-import { callMemory, MAX_ROOMS, MESSAGE_BYTES, ROOM_BYTES } from './call-memory.ts'
+import { BUFFER_BYTES, callMemory, MAX_BUFFERS, MESSAGE_BYTES } from './call-memory.ts'
 import type { Session } from './daemon-session.ts'
 
 /** Lists and blobs of more bytes are outside the message. */
@@ -44,21 +44,27 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
       deviceClasses === undefined
         ? programClass
         : rethrow(name, () => agreedClass(programClass, deviceClasses?.get(programClass.name), method))
-    const declared = cls.methods[method]!
+    const declaredMethod = cls.methods[method]!
     // Methods of a descriptor are called on the descriptor (R37).
-    const isOnDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
+    const isOnDescriptor = cls.identity === 'fd' && declaredMethod.call !== CREATE_FD
     const target = isOnDescriptor ? { context: 0, fd: object } : { context, fd }
-    const call: Call = { class: cls, methodName: method, method: declared, object: isOnDescriptor ? 0 : object, args }
+    const call: Call = {
+      class: cls,
+      methodName: method,
+      method: declaredMethod,
+      object: isOnDescriptor ? 0 : object,
+      args,
+    }
     /** Addresses of long inputs, and address and length of long outputs, by attribute. */
     const elsewhere: Record<string, bigint> = {}
     const rooms: Record<string, OutputRoom> = {}
-    let next = MESSAGE_BYTES
-    /** Offset of an unused room in the memory. */
-    const takeRoom = (): number => {
-      if (next + ROOM_BYTES > MESSAGE_BYTES + MAX_ROOMS * ROOM_BYTES)
-        throw new Error(`${name} has more than ${MAX_ROOMS} long values`)
-      next += ROOM_BYTES
-      return next - ROOM_BYTES
+    let nextBuffer = MESSAGE_BYTES
+    /** Offset of an unused buffer in the memory. */
+    const takeBuffer = (): number => {
+      if (nextBuffer + BUFFER_BYTES > MESSAGE_BYTES + MAX_BUFFERS * BUFFER_BYTES)
+        throw new Error(`${name} has more than ${MAX_BUFFERS} long values`)
+      nextBuffer += BUFFER_BYTES
+      return nextBuffer - BUFFER_BYTES
     }
     try {
       for (const [attribute, { of }] of Object.entries(call.method.in)) {
@@ -66,15 +72,18 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         if (value === undefined || !canBeOutside(of.kind)) continue
         const payload = payloadOf(of, value)
         if (payload.length <= MAX_INLINE_BYTES) continue
-        if (payload.length > ROOM_BYTES)
-          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${ROOM_BYTES}`)
-        const at = takeRoom()
+        if (payload.length > BUFFER_BYTES)
+          throw invalidArgument(name, `attribute ${attribute}: ${payload.length} bytes, at most ${BUFFER_BYTES}`)
+        const at = takeBuffer()
         memory.bytes.set(payload, at)
         elsewhere[attribute] = BigInt(memory.address + at)
       }
       for (const [attribute, { of }] of Object.entries(call.method.out))
         if (canBeOutside(of.kind) && sizeOf(of) > MAX_INLINE_BYTES)
-          rooms[attribute] = { address: BigInt(memory.address + takeRoom()), length: Math.min(sizeOf(of), ROOM_BYTES) }
+          rooms[attribute] = {
+            address: BigInt(memory.address + takeBuffer()),
+            length: Math.min(sizeOf(of), BUFFER_BYTES),
+          }
       const message = encodeCall(call, { elsewhere, rooms })
       memory.bytes.set(message, 0)
       const { reply, fds } = session.ask(name, (buffer, header) =>

@@ -10,14 +10,14 @@ export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `take` with each record of at most `maxBytes` bytes, which is valid only during the call, and `ended` when no
- * more records can follow.
+ * Calls `onRecord` with each record of at most `maxBytes` bytes, which is valid only during the call, and `onEnd` when
+ * no more records can follow.
  */
 export const readRecords = (
   fd: number,
   maxBytes: number,
-  take: (record: DataView) => void,
-  ended: () => void,
+  onRecord: (record: DataView) => void,
+  onEnd: () => void,
 ): Watch => {
   const record = new Uint8Array(maxBytes)
   const view = new DataView(record.buffer)
@@ -26,10 +26,10 @@ export const readRecords = (
       const length = recvSmall(fd, record)
       if (length === -EAGAIN) return
       if (length <= 0) break
-      take(length === maxBytes ? view : new DataView(record.buffer, 0, length))
+      onRecord(length === maxBytes ? view : new DataView(record.buffer, 0, length))
     }
     reader.update({})
-    ended()
+    onEnd()
   })
   return reader
 }

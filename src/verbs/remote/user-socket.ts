@@ -89,7 +89,7 @@ export class UntrustedDaemonError extends Error {
   override readonly name = 'UntrustedDaemonError'
 }
 
-/** The message for a daemon that refuses this user, with the remedy. */
+/** The message for a daemon that refuses this user, or whose folder this user cannot enter. */
 export const notServed = (socket: string): string => {
   const folder = dirname(socket)
   try {

@@ -9,10 +9,10 @@ import { PostQueue } from '../../spec/session.ts'
 import type { MmapInfo } from '../carrier.ts'
 import { watchedRing } from '../check/watch.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
-import { detached, invalidArgument } from '../error.ts'
+import { invalidArgument, withoutObject } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { Shown } from '../objects/show.ts'
-import { DETACH, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
+import { DROP_RINGS, RELEASED, SHOWN, VerbsObject } from '../objects/verbs-object.ts'
 import type { DeviceContext } from '../plan.ts'
 import { checkDevicePresent, fullError, tooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
@@ -32,7 +32,7 @@ export interface ReceiveQueue {
   readonly maxWr: number
   /** Number of posted receives that no message has consumed. */
   readonly pending: number
-  /** Posts a receive. Throws RdmaError ENOMEM when the queue is full. */
+  /** Posts a receive. `id`: wr_id, as `SendOptions.id`. Throws RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
@@ -49,7 +49,7 @@ const CALL = 'srq.receive'
 export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   readonly userHandle: number
   readonly #maxSge: number
-  /** Undefined if the driver provides no ring, and once the queue is closed or detached. */
+  /** Undefined if the driver provides no ring, and once the queue or the device is closed. */
   #mmapInfo: MmapInfo | undefined
   #ring: ProgramRing
 
@@ -73,7 +73,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   }
 
   receive(local?: Slice | readonly Slice[], id = 0): void {
-    if (this?.context === undefined) throw detached(CALL)
+    if (this?.context === undefined) throw withoutObject(CALL)
     checkDevicePresent(CALL, this.context)
     if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
     const ring = this.#ring
@@ -109,10 +109,10 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const { carrier, waiters } = this.context
     waiters.remove(this.userHandle)
     if (this.#mmapInfo !== undefined) carrier.release(this.#mmapInfo)
-    this[DETACH]()
+    this[DROP_RINGS]()
   }
 
-  override [DETACH](): void {
+  override [DROP_RINGS](): void {
     this.#mmapInfo = undefined
     this.#ring = noProgramRing(this.context.carrier.layout)
   }

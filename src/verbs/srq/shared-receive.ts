@@ -105,6 +105,7 @@ export const srqPlan = (context: DeviceContext, pd: Named, options: SrqOptions =
     args: srqArguments(pd, source, options),
     onSuccess: ({ object, out }) =>
       source.assign(new SrqObject(context, source.userHandle, object, out as SrqCreateResult)),
+    // The options have the names of their attributes.
     options: {},
     onFailure: source.release,
   }
@@ -131,6 +132,7 @@ export const xrcSrqPlan = (context: DeviceContext, pd: Named, options: XrcSrqOpt
     args: { ...srqArguments(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
     onSuccess: ({ object, out }) =>
       source.assign(new XrcSrqObject(context, source.userHandle, object, out as XrcSrqCreateResult)),
+    // The options have the names of their attributes.
     options: {},
     onFailure: source.release,
   }

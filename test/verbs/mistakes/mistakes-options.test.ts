@@ -164,7 +164,7 @@ eachCarrier(openTwo => {
 
 test('unknown options of `createNetwork`, `open` and `openSystem` are refused', async () => {
   refuses('createNetwork', unknown('options', 'lnk'), () => createNetwork(untyped({ lnk: 'udp' })))
-  refuses('open', unknown('options', 'sock'), () => openSystem(untyped({ sock: true })))
+  refuses('openSystem', unknown('options', 'sock'), () => openSystem(untyped({ sock: true })))
   const rejects = (options: object, reason: RegExp) =>
     assert.rejects(open(options), error => error instanceof RdmaError && reason.test(error.reason))
   await rejects({ addres: '127.0.0.9' }, unknown('options', 'addres'))

@@ -85,7 +85,7 @@ test('wrong options of networks, an address in use, and handlers that are not fu
     createNetwork(untyped({ link: 'upd' })),
   )
   refuses('createNetwork', /^path "x" is not one of direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
-  refuses('open', /pass either network or socket/, () => openSystem(untyped(undefined)))
+  refuses('openSystem', /pass either network or socket/, () => openSystem(untyped(undefined)))
   const network = createNetwork()
   refuses('network.setFaults', /^fault undefined is not a string$/, () => network.setFaults(untyped(undefined)))
   const device = await open({ network, address: '127.0.0.9' })
