@@ -31,26 +31,26 @@ import { CallError } from '../../../src/spec/errno.ts'
 import type { Fields, RecordOf } from '../../../src/spec/schema/schema.ts'
 import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
 
-const MEMORY = 1 << 17
+const MEMORY_BYTES = 1 << 17
 
-/** A caller whose addresses are offsets in `memory`. */
+/** A caller whose addresses are offsets in its `bytes`. */
 export const flatCaller = (): Caller & { readonly bytes: Uint8Array } => {
-  const bytes = new Uint8Array(MEMORY)
-  const range = (address: bigint, length: number): number => {
-    const at = Number(address)
-    if (at + length > MEMORY) throw new CallError('EFAULT', `${length} bytes at ${address}`)
-    return at
+  const bytes = new Uint8Array(MEMORY_BYTES)
+  const checkedOffset = (address: bigint, length: number): number => {
+    const offset = Number(address)
+    if (offset + length > MEMORY_BYTES) throw new CallError('EFAULT', `${length} bytes at ${address}`)
+    return offset
   }
   return {
     bytes,
     memory: createLocalSpace(),
-    copyIn: (address, length) => bytes.slice(range(address, length), Number(address) + length),
-    copyOut: (address, from) => bytes.set(from, range(address, from.length)),
+    copyIn: (address, length) => bytes.slice(checkedOffset(address, length), Number(address) + length),
+    copyOut: (address, source) => bytes.set(source, checkedOffset(address, source.length)),
     descriptor: fd => fd,
   }
 }
 
-export const read = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
+export const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'test') as unknown as RecordOf<F>
 
 export type Info = RecordOf<typeof CtxInfo>
@@ -61,22 +61,23 @@ export interface Mapped {
   readonly info: Info
 }
 
-const wordAt = ({ chunk }: Mapped, number: number): number => (chunk.at >> 2) + number
-export const getWord = (mapped: Mapped, number: number): number => mapped.chunk.words[wordAt(mapped, number)] >>> 0
-export const setWord = (mapped: Mapped, number: number, value: number): void => {
-  mapped.chunk.words[wordAt(mapped, number)] = value
+/** `word`: an index of the first page (CtxWord). */
+const wordAt = ({ chunk }: Mapped, word: number): number => (chunk.at >> 2) + word
+export const getWord = (mapped: Mapped, word: number): number => mapped.chunk.words[wordAt(mapped, word)] >>> 0
+export const setWord = (mapped: Mapped, word: number, value: number): void => {
+  mapped.chunk.words[wordAt(mapped, word)] = value
 }
 
-/** The next message of the queues; undefined if they are empty. */
+/** Consumes the next message: its header and data; undefined if the header queue is empty. */
 export const receive = (mapped: Mapped) => {
   const { chunk, info } = mapped
   const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
   if (consumed === getWord(mapped, CtxWord.HEADER_PRODUCER)) return undefined
   const headerAt = chunk.at + info.headersAt + (consumed % info.headerCount) * CTX_HEADER_BYTES
-  const header = read(CtxHeader, chunk.bytes, headerAt)
+  const header = decode(CtxHeader, chunk.bytes, headerAt)
   const isEager = header.kind === CtxKind.values.EAGER
-  const at = chunk.at + (isEager ? info.eagerAt : info.expectedAt)
-  const start = at + header.slot * (isEager ? info.eagerBytes : info.expectedBytes)
+  const buffers = chunk.at + (isEager ? info.eagerAt : info.expectedAt)
+  const start = buffers + header.slot * (isEager ? info.eagerBytes : info.expectedBytes)
   const data = chunk.bytes.slice(start, start + header.length)
   if (isEager) setWord(mapped, CtxWord.EAGER_CONSUMER, getWord(mapped, CtxWord.EAGER_CONSUMER) + 1)
   setWord(mapped, CtxWord.HEADER_CONSUMER, consumed + 1)
@@ -89,21 +90,24 @@ export interface Client {
   readonly fd: FdObject
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
-  /** Accepts fragments of an expected message in `slot`. */
+  /**
+   * Sends an eager message; with `slot`, the fragment at `offset` of the message that the receiver expects in that
+   * buffer. Returns what write(2) returns: the bytes of header and data.
+   */
   send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
-  /** The next readable record. */
-  readRecord(): RecordOf<typeof CtxRecord>
+  /** The next record of read(2); EAGAIN if there is none. */
+  readNotification(): RecordOf<typeof CtxRecord>
 }
 
-/** Opens a device and queries one of its interfaces. */
-export const openClient = (core: Core, device: string, name: string): Client => {
-  const found = core.devices.get(device)
-  if (found === undefined) throw new Error(`no device ${device}`)
-  const context = openContext(found, { opened: true })
+/** Opens a device, and a descriptor with the calls of one of its interfaces (CtxInterface). */
+export const openClient = (core: Core, deviceName: string, interfaceName: string): Client => {
+  const device = core.devices.get(deviceName)
+  if (device === undefined) throw new Error(`no device ${deviceName}`)
+  const context = openContext(device, { opened: true })
   const caller = flatCaller()
-  const args = { name: new TextEncoder().encode(name) }
-  const made = invokeNow(context, Classes.driver_ops, 'create', 0, args, caller)
-  const fd = core.descriptors.get(made.descriptors?.[0].object as number) as FdObject
+  const args = { name: new TextEncoder().encode(interfaceName) }
+  const { descriptors } = invokeNow(context, Classes.driver_ops, 'create', 0, args, caller)
+  const fd = core.descriptors.get(descriptors?.[0].object as number) as FdObject
   const ioctl = (request: number, argument = new Uint8Array(64)): Uint8Array => {
     caller.bytes.set(argument)
     opsIoctl(fd, caller, request, 0n)
@@ -116,7 +120,7 @@ export const openClient = (core: Core, device: string, name: string): Client => 
     ioctl,
     map() {
       const chunk = opsMap(fd, caller, 0, 4096, true)
-      return { chunk, info: read(CtxInfo, ioctl(CtxIoctl.INFO)) }
+      return { chunk, info: decode(CtxInfo, ioctl(CtxIoctl.INFO)) }
     },
     send(to, tag, data, slot, offset = 0) {
       const flags = slot === undefined ? 0 : CTX_EXPECTED
@@ -125,6 +129,6 @@ export const openClient = (core: Core, device: string, name: string): Client => 
       caller.bytes.set(data, head.length)
       return opsWrite(fd, caller, 0n, head.length + data.length)
     },
-    readRecord: () => read(CtxRecord, readEvents(fd)[0].bytes),
+    readNotification: () => decode(CtxRecord, readEvents(fd)[0].bytes),
   }
 }

@@ -21,28 +21,33 @@ import {
   CtxInterface,
   CtxIoctl,
   CtxKind,
+  CtxLimits,
   CtxStatistics,
   CtxWord,
 } from '../../../src/spec/drivers/ctx.ts'
 import { declare } from '../../../src/spec/schema/description.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { errnoOf } from '../../core/fixture.ts'
-import { flatCaller, openClient, read, receive, setWord } from './client.ts'
+import { decode, flatCaller, openClient, receive, setWord } from './client.ts'
 
-const SHAPE = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 4096, jobKey: 7 }
-const assignment = (shape: Partial<typeof SHAPE> = {}) => encodeRecords(CtxAssign, [{ ...SHAPE, ...shape, handle: 0 }])
+/** Inputs of `create`, which ASSIGN has too. */
+const CREATE_INPUTS = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 4096, jobKey: 7 }
+const assignment = (overrides: Partial<typeof CREATE_INPUTS> = {}) =>
+  encodeRecords(CtxAssign, [{ ...CREATE_INPUTS, ...overrides, handle: 0 }])
 const { EAGER, EXPECTED } = CtxKind.values
-const word = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
+const u32 = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
+/** Bytes of the header of write(2), CtxSend. */
+const SEND_HEADER_BYTES = 24
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
 
 /** A device and two clients, each with a context of the newest interface. */
-const pair = (shape: Partial<typeof SHAPE> = {}) => {
+const pair = (overrides: Partial<typeof CREATE_INPUTS> = {}) => {
   const core = createCore()
   const device = createCtxDevice(core, 'ctx0')
   const client = () => {
-    const one = openClient(core, 'ctx0', CtxInterface.V2)
-    const { handle } = read(CtxAssign, one.ioctl(CtxIoctl.ASSIGN, assignment(shape)))
-    return { ...one, handle, mapped: one.map() }
+    const opened = openClient(core, 'ctx0', CtxInterface.V2)
+    const { handle } = decode(CtxAssign, opened.ioctl(CtxIoctl.ASSIGN, assignment(overrides)))
+    return { ...opened, handle, mapped: opened.map() }
   }
   return { core, device, a: client(), b: client() }
 }
@@ -50,7 +55,7 @@ const pair = (shape: Partial<typeof SHAPE> = {}) => {
 test('eager messages move between two contexts, in order, through shared memory (R29)', () => {
   const { a, b } = pair()
   assert.equal(receive(b.mapped), undefined)
-  assert.equal(a.send(b.mapped.info.number, 5n, bytes(64)), 24 + 64)
+  assert.equal(a.send(b.mapped.info.number, 5n, bytes(64)), SEND_HEADER_BYTES + 64)
   a.send(b.mapped.info.number, 6n, bytes(3, 9))
   const first = receive(b.mapped)
   assert.deepEqual([first?.kind, first?.source, first?.tag, first?.slot], [EAGER, a.mapped.info.number, 5n, 0])
@@ -61,7 +66,7 @@ test('eager messages move between two contexts, in order, through shared memory 
   assert.deepEqual(receive(a.mapped)?.data, bytes(10))
 })
 
-test('an expected message arrives in fragments at its announced address, with one header', () => {
+test('an expected message arrives in fragments in the announced buffer, with one header', () => {
   const { core, a, b } = pair()
   const whole = bytes(4000, 3)
   const { number } = b.mapped.info
@@ -75,7 +80,7 @@ test('an expected message arrives in fragments at its announced address, with on
   assert.deepEqual([message?.kind, message?.slot, message?.length], [EXPECTED, 1, 4000])
   assert.deepEqual(message?.data, whole)
   const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
-  const { messages, bytes: sent } = read(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
+  const { messages, bytes: sent } = decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
   assert.deepEqual([messages, sent], [1n, 4000n])
   assert.equal(
     errnoOf(() => a.send(number, 8n, bytes(1), 1)),
@@ -102,9 +107,9 @@ test('the sender gets the error of a full queue, a stopped receiver, a foreign k
   assert.equal(send(), 'ok')
   receive(b.mapped)
   assert.equal(send(65), 'EMSGSIZE')
-  b.ioctl(CtxIoctl.RECEIVE, word(0))
+  b.ioctl(CtxIoctl.RECEIVE, u32(0))
   assert.equal(send(), 'EAGAIN')
-  b.ioctl(CtxIoctl.RECEIVE, word(1))
+  b.ioctl(CtxIoctl.RECEIVE, u32(1))
   assert.equal(send(), 'ok')
   const c = openClient(core, 'ctx0', CtxInterface.V2)
   c.ioctl(CtxIoctl.ASSIGN, assignment({ jobKey: 8 }))
@@ -119,16 +124,16 @@ test('an armed context is notified of the next message once, and immediately if 
   const { a, b } = pair()
   const { number } = b.mapped.info
   a.send(number, 0n, bytes(1))
-  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
+  assert.equal(errnoOf(b.readNotification), 'EAGAIN')
   b.ioctl(CtxIoctl.ARM)
-  assert.deepEqual(b.readRecord(), { number, producer: 1 })
+  assert.deepEqual(b.readNotification(), { number, producer: 1 })
   receive(b.mapped)
   b.ioctl(CtxIoctl.ARM)
-  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
+  assert.equal(errnoOf(b.readNotification), 'EAGAIN')
   a.send(number, 0n, bytes(1))
   a.send(number, 0n, bytes(1))
-  assert.deepEqual(b.readRecord(), { number, producer: 2 })
-  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
+  assert.deepEqual(b.readNotification(), { number, producer: 2 })
+  assert.equal(errnoOf(b.readNotification), 'EAGAIN')
 })
 
 test('reset empties the queues and drops announcements', () => {
@@ -162,7 +167,7 @@ test('the older interface lacks expected messages, and a program uses eager ones
     errnoOf(() => old.send(b.mapped.info.number, 0n, bytes(1), 0)),
     'EINVAL',
   )
-  assert.equal(old.send(b.mapped.info.number, 0n, bytes(1)), 25)
+  assert.equal(old.send(b.mapped.info.number, 0n, bytes(1)), SEND_HEADER_BYTES + 1)
 })
 
 test('descriptor and private class access the same object (R28)', () => {
@@ -175,20 +180,20 @@ test('descriptor and private class access the same object (R28)', () => {
   assert.equal(destroy(a.handle), 'ENOENT')
 
   // Created through the class and used by the descriptor; it exists longer than the descriptor.
-  const made = invokeNow(b.context, CtxContext, 'create', 0, SHAPE, b.caller).object as number
+  const created = invokeNow(b.context, CtxContext, 'create', 0, CREATE_INPUTS, b.caller).object as number
   const name = { name: new TextEncoder().encode(CtxInterface.V1) }
-  const number = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
+  const fd = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
   const use = (handle: number) => {
-    b.caller.bytes.set(word(handle))
-    return errnoOf(() => opsIoctl(core.descriptors.get(number) as FdObject, b.caller, CtxIoctl.USE, 0n))
+    b.caller.bytes.set(u32(handle))
+    return errnoOf(() => opsIoctl(core.descriptors.get(fd) as FdObject, b.caller, CtxIoctl.USE, 0n))
   }
   assert.equal(use(b.handle), 'EBUSY')
   assert.equal(use(4711), 'ENOENT')
-  assert.equal(use(made), 'ok')
-  assert.equal(use(made), 'EBUSY')
-  closeDescriptor(core, number)
+  assert.equal(use(created), 'ok')
+  assert.equal(use(created), 'EBUSY')
+  closeDescriptor(core, fd)
   assert.equal(
-    errnoOf(() => invokeNow(b.context, CtxContext, 'destroy', made, {}, b.caller)),
+    errnoOf(() => invokeNow(b.context, CtxContext, 'destroy', created, {}, b.caller)),
     'ok',
   )
 })
@@ -198,8 +203,8 @@ test('a client that uses only the class sends, and is notified on the descriptor
   const context = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
   const caller = flatCaller()
   const ops = invokeNow(context, Classes.driver_ops, 'create', 0, {}, caller).descriptors?.[0].object as number
-  const to = invokeNow(context, CtxContext, 'create', 0, { ...SHAPE, ops }, caller)
-  const from = invokeNow(context, CtxContext, 'create', 0, SHAPE, caller)
+  const to = invokeNow(context, CtxContext, 'create', 0, { ...CREATE_INPUTS, ops }, caller)
+  const from = invokeNow(context, CtxContext, 'create', 0, CREATE_INPUTS, caller)
   invokeNow(context, CtxContext, 'arm', to.object as number, {}, caller)
   assert.equal(
     errnoOf(() => invokeNow(context, CtxContext, 'arm', from.object as number, {}, caller)),
@@ -218,7 +223,7 @@ test('the provider channel has only statistics (R30)', () => {
     'ENXIO',
   )
   const channel = openClient(core, 'ctx0', CtxInterface.CHANNEL)
-  const { assigned, messages, bytes: moved, refused } = read(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
+  const { assigned, messages, bytes: moved, refused } = decode(CtxStatistics, channel.ioctl(CtxIoctl.STATISTICS))
   assert.deepEqual([assigned, messages, moved, refused], [2, 1n, 10n, 1n])
   assert.equal(
     errnoOf(() => channel.ioctl(CtxIoctl.INFO)),
@@ -227,15 +232,15 @@ test('the provider channel has only statistics (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('contexts are limited, are found by number, and a client that closes leaves nothing', () => {
+test('a device has 160 contexts, queue lengths are powers of two, and a client that closes leaves nothing', () => {
   const { core, device, a, b } = pair()
-  const many = { ...SHAPE, eagerCount: 1, expectedCount: 0 }
-  const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, many, a.caller))
+  const inputs = { ...CREATE_INPUTS, eagerCount: 1, expectedCount: 0 }
+  const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, inputs, a.caller))
   assert.equal(
-    errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, { ...many, eagerCount: 3 }, a.caller)),
+    errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, { ...inputs, eagerCount: 3 }, a.caller)),
     'EINVAL',
   )
-  for (let i = 2; i < 160; i++) assert.equal(create(), 'ok')
+  for (let i = 2; i < CtxLimits.contexts; i++) assert.equal(create(), 'ok')
   assert.equal(create(), 'EBUSY')
   closeContext(b.context)
   assert.equal(create(), 'ok')
@@ -259,11 +264,11 @@ test('a ctx device reports what it supports: its own class and interfaces, no ve
 test('a client that corrupts its queue words harms only itself', () => {
   fc.assert(
     fc.property(
-      fc.array(fc.record({ at: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),
+      fc.array(fc.record({ word: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),
       writes => {
         const { a, b } = pair()
-        for (const { at, value, sends } of writes) {
-          setWord(b.mapped, at, value)
+        for (const { word, value, sends } of writes) {
+          setWord(b.mapped, word, value)
           for (let i = 0; i < sends; i++)
             assert.match(
               errnoOf(() => a.send(b.mapped.info.number, 0n, bytes(64))),
@@ -272,7 +277,7 @@ test('a client that corrupts its queue words harms only itself', () => {
         }
         b.send(a.mapped.info.number, 2n, bytes(7))
         assert.deepEqual(receive(a.mapped)?.data, bytes(7))
-        for (const number of Object.values(CtxWord)) setWord(b.mapped, number, 0)
+        for (const word of Object.values(CtxWord)) setWord(b.mapped, word, 0)
         b.ioctl(CtxIoctl.RESET)
         a.send(b.mapped.info.number, 4n, bytes(9))
         assert.deepEqual(receive(b.mapped)?.data, bytes(9))

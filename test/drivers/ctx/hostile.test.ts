@@ -38,7 +38,7 @@ import { flatCaller, openClient, receive } from './client.ts'
 const ROUNDS = 12
 const CALLS = 250
 
-/** Memory with a limit per allocation; `live`: the chunks that are not freed yet. */
+/** Memory that refuses allocations above 512 KiB with ENOMEM; `live`: the chunks that are not freed yet. */
 const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()
@@ -64,16 +64,18 @@ interface Attacker {
 const clientStateOf = ({ context, fds }: Attacker, random: RandomSource): ClientState => ({
   random,
   classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
-  handles: new Map(context.handles.slots.flatMap(one => (one === undefined ? [] : [[one.handle, one.class.name]]))),
-  fds: new Map([...fds].flatMap(([fd, one]) => (one.closed ? [] : [[fd, one.class.name]]))),
+  handles: new Map(
+    context.handles.slots.flatMap(object => (object === undefined ? [] : [[object.handle, object.class.name]])),
+  ),
+  fds: new Map([...fds].flatMap(([fd, object]) => (object.closed ? [] : [[fd, object.class.name]]))),
   address: 0n,
   gid: new Uint8Array(16),
 })
 
-/** A message of the object dialect, usually mutated. */
-const sendMessage = (one: Attacker, random: RandomSource): string => {
-  const { context, caller, fds } = one
-  const call = plausibleCall(clientStateOf(one, random))
+/** Sends a message of the object dialect, mutated with probability 1/2. Returns its errno, or 'ok'. */
+const sendMessage = (attacker: Attacker, random: RandomSource): string => {
+  const { context, caller, fds } = attacker
+  const call = plausibleCall(clientStateOf(attacker, random))
   const bytes = encodeCall(call)
   const changed = random.hits(0.5) ? bytes : correctLengths('object', mutate(bytes, bytes, splits.object, random))
   caller.bytes.set(changed.subarray(0, 8192))
@@ -87,7 +89,7 @@ const sendMessage = (one: Attacker, random: RandomSource): string => {
   return answer.ret < 0 ? errnoName(-answer.ret) : 'ok'
 }
 
-/** A random call on the driver's descriptor: ioctl, write, read or mmap. */
+/** A random call on one of the client's descriptors: ioctl, write or mmap. Returns its errno, 'ok', or 'none'. */
 const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string => {
   if (fds.size === 0) return 'none'
   const fd = random.pick([...fds.values()])
@@ -108,9 +110,10 @@ const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string
   )
   const address = random.hits(0.95) ? 0n : BigInt(random.u32())
   try {
-    const which = random.int(4)
-    if (which < 2) opsIoctl(fd, caller, random.hits(0.9) ? random.pick(Object.values(CtxIoctl)) : random.u32(), address)
-    else if (which === 2) opsWrite(fd, caller, address, random.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
+    const choice = random.int(4)
+    if (choice < 2)
+      opsIoctl(fd, caller, random.hits(0.9) ? random.pick(Object.values(CtxIoctl)) : random.u32(), address)
+    else if (choice === 2) opsWrite(fd, caller, address, random.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
     else
       opsMap(
         fd,
@@ -127,7 +130,7 @@ const callDescriptor = ({ caller, fds }: Attacker, random: RandomSource): string
   }
 }
 
-/** Writes impossible counts into the client's queue words. */
+/** Writes a random count into one of the first four words of a context's memory. */
 const corruptQueueWords = ({ memory }: Attacker, random: RandomSource): string => {
   if (memory.live.size > 0) {
     const { words, at } = random.pick([...memory.live])
@@ -142,8 +145,8 @@ const run = (seed: number): Record<string, number> => {
   const device = createCtxDevice(core, 'ctx0')
   const createHonest = () => {
     const client = openClient(core, 'ctx0', CtxInterface.V2)
-    const shape = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 64, jobKey: 77, handle: 0 }
-    client.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [shape]))
+    const inputs = { eagerCount: 4, eagerBytes: 64, expectedCount: 2, expectedBytes: 64, jobKey: 77, handle: 0 }
+    client.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [inputs]))
     return { ...client, mapped: client.map() }
   }
   const [a, b] = [createHonest(), createHonest()]
@@ -154,12 +157,10 @@ const run = (seed: number): Record<string, number> => {
     const context = openContext(device as never, { opened: true, mapped: memory }) as Context
     const fds = new Map<number, FdObject>()
     const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }
-    const one: Attacker = { context, caller, memory, fds }
-    for (let left = CALLS; left > 0; left--) {
-      const outcome = random.pick([sendMessage, sendMessage, callDescriptor, callDescriptor, corruptQueueWords])(
-        one,
-        random,
-      )
+    const attacker: Attacker = { context, caller, memory, fds }
+    for (let call = 0; call < CALLS; call++) {
+      const act = random.pick([sendMessage, sendMessage, callDescriptor, callDescriptor, corruptQueueWords])
+      const outcome = act(attacker, random)
       outcomes[outcome] = (outcomes[outcome] ?? 0) + 1
       if (fds.size > 0 && random.hits(0.05)) {
         const fd = random.pick([...fds.keys()])

@@ -16,7 +16,7 @@ test('the driver has at most 70 lines', () => {
   assert.ok(source.split('\n').length - 1 <= 70)
 })
 
-test('the device accepts bytes and counts them, core has its protection domains, and everything else is refused', () => {
+test('a sink counts the bytes that it takes, its protection domain is in use, and classes of verbs are refused', () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
   const context = openContext(device, { opened: true })

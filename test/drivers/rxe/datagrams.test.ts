@@ -1,6 +1,6 @@
 /*
- * Datagrams on the soft device through core's invoke and the rings: address handles, route headers, multicast groups,
- * the queue pair of the general services.
+ * Datagrams on the soft device through core's invoke and the rings: address handles, the IP header that a receiver gets
+ * in place of the GRH, multicast groups, the queue pair of the general services (QP 1).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -35,7 +35,7 @@ import {
   type TestCq,
 } from './machine.ts'
 import { pattern, sgeOf } from './pair.ts'
-import { type Mapped, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts'
+import { type MappedRing, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 const { SUCCESS, LOC_QP_OP_ERR, WR_FLUSH_ERR } = WcStatus.values
 const QKEY = 0x1234
@@ -48,14 +48,15 @@ interface Peer {
   readonly mr: Region
   readonly qpn: number
   readonly handle: number
-  readonly send: Mapped
-  readonly receive: Mapped
+  readonly send: MappedRing
+  readonly receive: MappedRing
 }
 
-const make = (p: Program, cls: DatagramClass = UdQp, maxSendWr = 15): Peer => {
+/** A peer whose queue pair is in RESET. */
+const makePeer = (p: Program, cls: DatagramClass = UdQp, maxSendWr = 15): Peer => {
   const cq = makeCq(p, Math.max(63, maxSendWr))
-  const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr }), userHandle: 0n }
-  const { object, out } = invokeNow(p.context, cls, 'create', 0, made, p.caller)
+  const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr }), userHandle: 0n }
+  const { object, out } = invokeNow(p.context, cls, 'create', 0, args, p.caller)
   const queues = out as unknown as Record<'sendQueue' | 'recvQueue', { offset: bigint }>
   return {
     p,
@@ -67,24 +68,26 @@ const make = (p: Program, cls: DatagramClass = UdQp, maxSendWr = 15): Peer => {
     receive: mapRing(p.rings.at(queues.recvQueue.offset)),
   }
 }
-const start = ({ p, handle }: Peer, cls: DatagramClass = UdQp): void => {
+const toRts = ({ p, handle }: Peer, cls: DatagramClass = UdQp): void => {
   const port = cls === UdQp ? { port: 1 } : {}
   const init = { state: Qps.INIT, pkeyIndex: 0, qkey: QKEY, ...port }
   invokeNow(p.context, cls as typeof UdQp, 'modify', handle, init, p.caller)
   invokeNow(p.context, cls, 'modify', handle, { state: Qps.RTR }, p.caller)
   invokeNow(p.context, cls, 'modify', handle, { state: Qps.RTS, sqPsn: 7 }, p.caller)
 }
-const peer = (m: Machine, device: number): Peer => {
-  const made = make(program(m, device))
-  start(made)
-  return made
+/** A program with a UD queue pair in RTS. */
+const udPeer = (m: Machine, device: number): Peer => {
+  const peer = makePeer(program(m, device))
+  toRts(peer)
+  return peer
 }
-const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, more = {}): { handle: number; number: number } => {
-  const args = { pd, address: path(dgid, more), userHandle: 0n }
+/** An address handle; WQEs name it by `number`. */
+const ah = ({ context, pd, caller }: Program, dgid: Uint8Array, fields = {}): { handle: number; number: number } => {
+  const args = { pd, address: path(dgid, fields), userHandle: 0n }
   const { object, out } = invokeNow(context, Ah, 'create', 0, args, caller)
   return { handle: object!, number: (out as unknown as { number: number }).number }
 }
-/** An address vector in a WQE: port 1, and the sender's GID 1. */
+/** An address vector for a WQE: port 1, the sender's GID 1, and this destination. */
 const vectorTo = (gid: Uint8Array): Uint8Array => {
   const vector = new Uint8Array(AddressVector.BYTES)
   vector[AddressVector.PORT] = 1
@@ -93,34 +96,38 @@ const vectorTo = (gid: Uint8Array): Uint8Array => {
   return vector
 }
 const gidOf = ({ p }: Peer, index = 1): Uint8Array => p.rxe.state.identity.gids[index]
-const receives = ({ receive, mr }: Peer, count = 3): void => {
+/** Posts receives of 1024 bytes with ids from 100 on. */
+const postReceives = ({ receive, mr }: Peer, count = 3): void => {
   for (let i = 0; i < count; i++) assert.ok(postReceive(receive, BigInt(100 + i), [sgeOf(mr, i * 1024, 1024)]))
 }
-const sendTo = (from: Peer, to: number, number: number, length = 64, qkey = QKEY): void => {
+const sendTo = (from: Peer, qpn: number, ahNumber: number, length = 64, qkey = QKEY): void => {
   pattern(from.mr.bytes.subarray(4096), 5)
   const request = { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 4096, length)] }
-  assert.ok(postSend(from.send, { ...request, to: { qpn: to, qkey, ah: number } }))
+  assert.ok(postSend(from.send, { ...request, to: { qpn, qkey, ah: ahNumber } }))
 }
+/** A receive completes with the 40 bytes before the payload (route header) and the payload. */
+const GRH_BYTES = 40
 const polled = ({ cq }: Peer) =>
-  pollAll(cq.ring).map(({ id, status, bytes, from }) => [Number(id), status, bytes, from])
+  pollAll(cq.ring).map(({ id, status, bytes, srcQp }) => [Number(id), status, bytes, srcQp])
 const pair = () => {
   const m = machine()
-  return { m, a: peer(m, 0), b: peer(m, 1) }
+  return { m, a: udPeer(m, 0), b: udPeer(m, 1) }
 }
 
 describe('a datagram', () => {
   it('reaches the destination queue pair, with the sender’s IPv4 header', () => {
     const { m, a, b } = pair()
-    receives(b)
+    postReceives(b)
     sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, 77)
     m.settle()
     assert.deepEqual(polled(a), [[1, 0, 77, 0]])
     const [wc] = pollAll(b.cq.ring)
-    assert.deepEqual([wc.bytes, wc.from, wc.sl, wc.flags, wc.port], [117, a.qpn, 0xa, 1, 1])
+    assert.deepEqual([wc.bytes, wc.srcQp, wc.sl, wc.flags, wc.port], [117, a.qpn, 0xa, 1, 1])
     const { bytes } = b.mr
+    // The 40 bytes end with the IPv4 header of 20 bytes.
     assert.deepEqual(bytes.slice(40, 117), a.mr.bytes.slice(4096, 4173))
     assert.ok(bytes.subarray(0, 20).every(byte => byte === 0))
-    // With an Ethernet header before it and UDP behind it, it parses, checksum included.
+    // A frame of an Ethernet header, this IPv4 header and a UDP header with only a length parses, checksum included.
     const frame = new Uint8Array(14 + ((bytes[22] << 8) | bytes[23]))
     frame.set([8, 0], 12)
     frame.set(bytes.subarray(20, 40), 14)
@@ -129,24 +136,26 @@ describe('a datagram', () => {
     assert.ok(parsed.kind === 'ipv4', JSON.stringify(parsed))
     assert.deepEqual([...parsed.source, ...parsed.destination], [127, 0, 0, 1, 127, 0, 0, 2])
     assert.equal(parsed.trafficClass, 0x20)
-    assert.equal(parsed.payload.length, 12 + 8 + 77 + 3 + 4)
+    assert.equal(parsed.payload.length, 12 + 8 + 77 + 3 + 4, 'BTH, DETH, data, padding, ICRC')
   })
   it('over IPv6 arrives with the whole header', () => {
     const { m, a, b } = pair()
-    receives(b)
+    postReceives(b)
     sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, 8)
     m.settle()
     const [wc] = pollAll(b.cq.ring)
     assert.equal(wc.sl, 0x9)
     const { bytes } = b.mr
-    assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0x01, 0x23, 0x45, 0, 8 + 12 + 8 + 8 + 4, 17, 64])
+    // version, traffic class and flow label; the length: UDP header, BTH, DETH, data, ICRC; next header, hop limit
+    const UDP = 8
+    assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0x01, 0x23, 0x45, 0, UDP + 12 + 8 + 8 + 4, 17, 64])
     assert.deepEqual(bytes.slice(8, 40), Uint8Array.from([...ipv6(1), ...ipv6(2)]))
   })
   it('goes to a queue pair of the same device, also to the sender', () => {
     const m = machine(1)
-    const a = peer(m, 0)
+    const a = udPeer(m, 0)
     const { number } = ah(a.p, gidOf(a))
-    receives(a)
+    postReceives(a)
     sendTo(a, a.qpn, number)
     m.settle()
     assert.deepEqual(polled(a), [
@@ -156,7 +165,7 @@ describe('a datagram', () => {
   })
   it('with a wrong Q_Key is dropped and counted', () => {
     const { m, a, b } = pair()
-    receives(b)
+    postReceives(b)
     sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, 64, 9)
     m.settle()
     assert.deepEqual(polled(b), [])
@@ -176,12 +185,12 @@ describe('a datagram', () => {
 
 describe('datagrams under torment', () => {
   it('overtake each other, and none is lost or duplicated, to a queue pair and to a group', () => {
-    let overtaken = 0
+    let roundsOutOfOrder = 0
     for (let seed = 0; seed < 12; seed++)
       for (const isGroup of [false, true]) {
         const torment = createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(4096))
         const m = machine(2, '', 'packets', undefined, torment)
-        const [a, b] = [peer(m, 0), peer(m, 1)]
+        const [a, b] = [udPeer(m, 0), udPeer(m, 1)]
         if (isGroup) invokeNow(b.p.context, UdQp, 'attachMcast', b.handle, { gid: GROUP, mlid: 0 }, b.p.caller)
         const { number } = ah(a.p, isGroup ? GROUP : gidOf(b))
         const count = 12
@@ -200,28 +209,28 @@ describe('datagrams under torment', () => {
           sent,
           Array.from({ length: count }, (_, i) => [i, 0]),
         )
-        const received = pollAll(b.cq.ring).map(({ id }) => b.mr.bytes[Number(id) * 128 + 40])
+        const received = pollAll(b.cq.ring).map(({ id }) => b.mr.bytes[Number(id) * 128 + GRH_BYTES])
         const inOrder = Array.from({ length: count }, (_, i) => i)
         assert.deepEqual(
           received.toSorted((x, y) => x - y),
           inOrder,
           `seed ${seed}`,
         )
-        overtaken += +(String(received) !== String(inOrder))
+        roundsOutOfOrder += +(String(received) !== String(inOrder))
       }
-    assert.ok(overtaken > 0)
+    assert.ok(roundsOutOfOrder > 0)
   })
 })
 
 describe('address handles', () => {
   it('have numbers that requests name, and that are invalid after destroy', () => {
     const { m, a, b } = pair()
-    const one = ah(a.p, gidOf(b))
-    const two = ah(a.p, gidOf(b))
-    assert.notEqual(one.number, 0)
-    assert.notEqual(one.number, two.number)
-    invokeNow(a.p.context, Ah, 'destroy', one.handle, {}, a.p.caller)
-    sendTo(a, b.qpn, one.number)
+    const first = ah(a.p, gidOf(b))
+    const second = ah(a.p, gidOf(b))
+    assert.notEqual(first.number, 0)
+    assert.notEqual(first.number, second.number)
+    invokeNow(a.p.context, Ah, 'destroy', first.handle, {}, a.p.caller)
+    sendTo(a, b.qpn, first.number)
     m.settle()
     assert.deepEqual(polled(a), [[1, LOC_QP_OP_ERR, 0, 0]])
     assert.equal(invokeNow(a.p.context, UdQp, 'query', a.handle, {}, a.p.caller).out.state, Qps.SQE)
@@ -258,14 +267,14 @@ describe('address handles', () => {
     const { address } = invokeNow(a.p.context, Ah, 'query', handle, {}, a.p.caller).out
     assert.deepEqual([...address.dgid.slice(12), address.trafficClass, address.hopLimit], [10, 9, 9, 9, 3, 64])
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(b)) }, a.p.caller)
-    receives(b)
+    postReceives(b)
     sendTo(a, b.qpn, number)
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
   it('may be given as whole address vectors in the request, as older providers do', () => {
     const { m, a, b } = pair()
-    receives(b)
+    postReceives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0, vector: vectorTo(gidOf(b)) }
     for (let i = 0; i < 2; i++) postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to })
     m.settle()
@@ -294,19 +303,19 @@ describe('address handles', () => {
 
 describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
-  /** `a` has posted more datagrams to `b` than it sends in one pacing interval. */
+  /** `a` has posted more datagrams to `b` than it sends in one pacing interval; `handle`: of their address handle. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
-    const [a, b, c] = [0, 1, 2].map(device => peer(m, device))
-    receives(b, 12)
-    receives(c, 12)
+    const [a, b, c] = [0, 1, 2].map(device => udPeer(m, device))
+    postReceives(b, 12)
+    postReceives(c, 12)
     const { handle, number } = ah(a.p, gidOf(b))
-    for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, 1000 - 40)
+    for (let i = 0; i < 12; i++) sendTo(a, b.qpn, number, 1000 - GRH_BYTES)
     m.settle()
-    return { m, a, b, c, handle, number }
+    return { m, a, b, c, handle }
   }
-  const statuses = (one: Peer): unknown[] => polled(one).map(([, status]) => status)
-  const settleAll = (m: Machine): void => {
+  const statuses = (peer: Peer): unknown[] => polled(peer).map(([, status]) => status)
+  const tickAll = (m: Machine): void => {
     for (let i = 0; i < 50 && m.tick(); i++);
   }
 
@@ -314,46 +323,46 @@ describe('the path of a datagram that waits in the send queue', () => {
     it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      // this open would reuse the number of the closed path
+      // If the path to `b` were closed, this one to `c` would get its number.
       ah(a.p, gidOf(c))
-      settleAll(m)
+      tickAll(m)
       const sent = statuses(a)
-      const good = sent.lastIndexOf(SUCCESS) + 1
-      assert.ok(good > 1 && good < 12, `${good} WQEs were fetched before the handle was destroyed`)
-      assert.deepEqual(sent.slice(good), [LOC_QP_OP_ERR, ...new Array(11 - good).fill(WR_FLUSH_ERR)])
-      assert.equal(statuses(b).length, good)
+      const fetched = sent.lastIndexOf(SUCCESS) + 1
+      assert.ok(fetched > 1 && fetched < 12, `${fetched} WQEs were fetched before the handle was destroyed`)
+      assert.deepEqual(sent.slice(fetched), [LOC_QP_OP_ERR, ...new Array(11 - fetched).fill(WR_FLUSH_ERR)])
+      assert.equal(statuses(b).length, fetched)
       assert.deepEqual(statuses(c), [])
       for (const { p } of [a, b, c]) closeContext(p.context)
-      settleAll(m)
+      tickAll(m)
       assertNothingLeft(m, [a.p, b.p, c.p])
     })
-  it('does not change with its address handle; later requests use the new one', () => {
+  it('does not change with its address handle; WQEs fetched later use the new path', () => {
     const { m, a, b, c, handle } = waiting()
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(c)) }, a.p.caller)
-    settleAll(m)
+    tickAll(m)
     assert.deepEqual(statuses(a), new Array(12).fill(SUCCESS))
-    const there = statuses(b).length
-    assert.ok(there > 1 && there < 12)
+    const receivedByB = statuses(b).length
+    assert.ok(receivedByB > 1 && receivedByB < 12)
     assert.equal(c.qpn, b.qpn, 'QP numbers are per device')
-    assert.equal(statuses(c).length, 12 - there)
+    assert.equal(statuses(c).length, 12 - receivedByB)
   })
-  it('is closed with the queue pair', () => {
-    for (const end of ['destroy', 'reset'] as const) {
+  it('is closed when the queue pair is destroyed or reset', () => {
+    for (const action of ['destroy', 'reset'] as const) {
       const { m, a, handle } = waiting()
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      if (end === 'destroy') invokeNow(a.p.context, UdQp, 'destroy', a.handle, {}, a.p.caller)
+      if (action === 'destroy') invokeNow(a.p.context, UdQp, 'destroy', a.handle, {}, a.p.caller)
       else invokeNow(a.p.context, UdQp, 'modify', a.handle, { state: Qps.RESET }, a.p.caller)
-      settleAll(m)
+      tickAll(m)
       assert.equal(m.link.stat().flows, 0)
     }
   })
   it('stays open for a run that is not sent yet, however many paths are opened after it', () => {
     const m = machine(2)
     const p = program(m)
-    const a = make(p, UdQp, 127)
-    start(a)
-    const b = peer(m, 1)
-    receives(b)
+    const a = makePeer(p, UdQp, 127)
+    toRts(a)
+    const b = udPeer(m, 1)
+    postReceives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0 }
     postSend(a.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
     // more paths than a queue pair caches, without a packet: the datagrams are too long
@@ -378,17 +387,17 @@ describe('a multicast group', () => {
 
   it('is reached by one request, on all devices, the sender’s included', () => {
     const { m, a, b } = pair()
-    const c = peer(m, 1)
-    const outside = peer(m, 1)
-    for (const one of [a, b, c, outside]) receives(one)
-    for (const one of [a, b, c]) assert.equal(attach(one), 'ok')
+    const c = udPeer(m, 1)
+    const outside = udPeer(m, 1)
+    for (const peer of [a, b, c, outside]) postReceives(peer)
+    for (const peer of [a, b, c]) assert.equal(attach(peer), 'ok')
     sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number)
     m.settle()
     assert.deepEqual(polled(a), [
       [1, 0, 64, 0],
       [100, 0, 104, a.qpn],
     ])
-    for (const one of [b, c]) assert.deepEqual(polled(one), [[100, 0, 104, a.qpn]])
+    for (const peer of [b, c]) assert.deepEqual(polled(peer), [[100, 0, 104, a.qpn]])
     assert.deepEqual(polled(outside), [])
     assert.deepEqual([...b.mr.bytes.slice(36, 40)], [239, 77, 0, 9], 'the header has the group as its destination')
     assert.equal(detach(b), 'ok')
@@ -408,7 +417,7 @@ describe('a multicast group', () => {
   it('works over IPv6', () => {
     const { m, a, b } = pair()
     const gid = Uint8Array.of(0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x77, 9)
-    receives(b)
+    postReceives(b)
     assert.equal(attach(b, gid), 'ok')
     sendTo(a, MULTICAST_QPN, ah(a.p, gid, { sgidIndex: 2 }).number)
     m.settle()
@@ -416,13 +425,13 @@ describe('a multicast group', () => {
   })
   it('checks Q_Keys', () => {
     const { m, a, b } = pair()
-    receives(b)
+    postReceives(b)
     attach(b)
     sendTo(a, MULTICAST_QPN, ah(a.p, GROUP).number, 64, 5)
     m.settle()
     assert.deepEqual(polled(b), [])
   })
-  it('follows Linux: attaching twice is one membership, another LID a second one; wrong calls are EINVAL and EBUSY', () => {
+  it('follows Linux: attaching twice is one membership, another LID a second one; a member is not destroyed (EBUSY)', () => {
     const { a } = pair()
     assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
     assert.equal(attach(a), 'ok')
@@ -437,24 +446,24 @@ describe('a multicast group', () => {
     assert.equal(detach(a), 'EINVAL')
     assert.equal(destroy(), 'ok')
   })
-  it('has 56 queue pairs at most', () => {
+  it('has at most 56 queue pairs (max_mcast_qp_attach)', () => {
     const m = machine(1)
     const p = program(m)
-    const all = Array.from({ length: 57 }, () => make(p))
-    for (const one of all.slice(0, 56)) assert.equal(attach(one), 'ok')
-    assert.equal(attach(all[56]), 'ENOMEM')
-    detach(all[3])
-    assert.equal(attach(all[56]), 'ok')
+    const peers = Array.from({ length: 57 }, () => makePeer(p))
+    for (const peer of peers.slice(0, 56)) assert.equal(attach(peer), 'ok')
+    assert.equal(attach(peers[56]), 'ENOMEM')
+    detach(peers[3])
+    assert.equal(attach(peers[56]), 'ok')
   })
   it('accepts no queue pair of another type', () => {
     const { a } = pair()
     for (const cls of [RcQp, UcQp]) {
       const cq = makeCq(a.p)
-      const made = { pd: a.p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
-      const { object } = invokeNow(a.p.context, cls, 'create', 0, made, a.p.caller)
-      const args = { gid: GROUP, mlid: 0 }
+      const args = { pd: a.p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+      const { object } = invokeNow(a.p.context, cls, 'create', 0, args, a.p.caller)
+      const membership = { gid: GROUP, mlid: 0 }
       assert.equal(
-        errnoOf(() => invokeNow(a.p.context, UdQp, 'attachMcast', object!, args, a.p.caller)),
+        errnoOf(() => invokeNow(a.p.context, UdQp, 'attachMcast', object!, membership, a.p.caller)),
         'EINVAL',
       )
     }
@@ -464,16 +473,17 @@ describe('a multicast group', () => {
 describe('the queue pair of the general services', () => {
   const gsi = (m: Machine, device: number): Peer => {
     const p = program(m, device)
+    // Only contexts of core's own process may create the queue pair.
     Object.assign(p.context.state as object, { isInProcess: true })
-    const made = make(p, GsiQp)
-    start(made, GsiQp)
-    return made
+    const peer = makePeer(p, GsiQp)
+    toRts(peer, GsiQp)
+    return peer
   }
   it('is number 1 and has the well-known Q_Key', () => {
     const m = machine()
     const [a, b] = [gsi(m, 0), gsi(m, 1)]
     assert.equal(a.qpn, GSI_QPN)
-    receives(b)
+    postReceives(b)
     sendTo(a, GSI_QPN, ah(a.p, gidOf(b)).number, 256, GSI_QKEY)
     m.settle()
     assert.deepEqual(polled(b), [[100, SUCCESS, 296, GSI_QPN]])
@@ -482,7 +492,7 @@ describe('the queue pair of the general services', () => {
   it('exists once per port, and programs cannot create it', () => {
     const m = machine(1)
     assert.equal(
-      errnoOf(() => make(program(m), GsiQp)),
+      errnoOf(() => makePeer(program(m), GsiQp)),
       'EINVAL',
     )
     const first = gsi(m, 0)

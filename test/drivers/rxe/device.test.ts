@@ -8,10 +8,10 @@ import { type EventQueue, invokeNow } from '../../../src/core/index.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { AsyncEventType, QpFlags } from '../../../src/spec/enums.ts'
-import { WcOpcode, WcStatus } from '../../../src/spec/work.ts'
+import { WcFlags, WcOpcode, WcStatus } from '../../../src/spec/work.ts'
 import {
   assertNothingLeft,
-  join,
+  connectQps,
   machine,
   makeChannel,
   makeCq,
@@ -24,20 +24,22 @@ import {
   toRtr,
   toRts,
 } from './machine.ts'
-import { completions, end, pair, pattern, sgeOf, short } from './pair.ts'
+import { completionFields, completions, makeEnd, pair, pattern, sgeOf } from './pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
 const { SQ_DRAINED, CQ_ERR, QP_FATAL, QP_ACCESS_ERR } = AsyncEventType.values
 const { SUCCESS, REM_ACCESS_ERR, WR_FLUSH_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const { RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, RECV, RECV_RDMA_WITH_IMM } = WcOpcode.values
 
+const { WITH_IMM } = WcFlags.values
+
 for (const devices of [
   [0, 1],
   [0, 0],
 ] as const) {
-  const where = devices[1] === 0 ? 'one device' : 'two devices'
+  const deviceCount = devices[1] === 0 ? 'one device' : 'two devices'
 
-  test(`${where}: SEND, with immediate, gathered and scattered`, () => {
+  test(`${deviceCount}: SEND, with immediate, gathered and scattered`, () => {
     const { m, a, b } = pair(devices)
     pattern(a.mr.bytes, 3)
     postReceive(b.qp.receive, 100n, [sgeOf(b.mr, 0, 1000), sgeOf(b.mr, 5000, 9000)])
@@ -50,25 +52,26 @@ for (const devices of [
       { id: 2, status: SUCCESS, opcode: WcOpcode.values.SEND, bytes: 100 },
     ])
     const received = pollAll(b.cq.ring)
-    assert.deepEqual(received.map(short), [
+    assert.deepEqual(received.map(completionFields), [
       { id: 100, status: SUCCESS, opcode: RECV, bytes: 7001 },
       { id: 101, status: SUCCESS, opcode: RECV, bytes: 100 },
     ])
     assert.deepEqual(
-      received.map(({ qpn, flags, imm, port }) => ({ qpn, withImm: flags & 2, imm, port })),
+      received.map(({ qpn, flags, port }) => ({ qpn, withImm: flags & WITH_IMM, port })),
       [
-        { qpn: b.qp.qpn, withImm: 0, imm: received[0].imm, port: 1 },
-        { qpn: b.qp.qpn, withImm: 2, imm: 0x01020304, port: 1 },
+        { qpn: b.qp.qpn, withImm: 0, port: 1 },
+        { qpn: b.qp.qpn, withImm: WITH_IMM, port: 1 },
       ],
     )
+    assert.equal(received[1].imm, 0x01020304)
     const sent = [...a.mr.bytes.subarray(10, 3010), ...a.mr.bytes.subarray(20000, 24001)]
-    const got = [...b.mr.bytes.subarray(0, 1000), ...b.mr.bytes.subarray(5000, 11001)]
-    assert.deepEqual(got, sent)
+    const scattered = [...b.mr.bytes.subarray(0, 1000), ...b.mr.bytes.subarray(5000, 11001)]
+    assert.deepEqual(scattered, sent)
     assert.deepEqual(b.mr.bytes.subarray(40000, 40100), a.mr.bytes.subarray(7, 107))
     for (const at of [1000, 4999, 11001, 39999, 40100]) assert.equal(b.mr.bytes[at], 0, `byte ${at} is untouched`)
   })
 
-  test(`${where}: WRITE, WRITE with immediate, READ, inline data`, () => {
+  test(`${deviceCount}: WRITE, WRITE with immediate, READ, inline data`, () => {
     const { m, a, b } = pair(devices)
     pattern(a.mr.bytes, 5)
     const data = Uint8Array.from({ length: 64 }, (_, i) => 200 - i)
@@ -107,7 +110,7 @@ for (const devices of [
     assert.deepEqual(a.mr.bytes.subarray(40000, 60000), a.mr.bytes.subarray(0, 20000))
   })
 
-  test(`${where}: CMP_SWAP and FETCH_ADD`, () => {
+  test(`${deviceCount}: CMP_SWAP and FETCH_ADD`, () => {
     const { m, a, b } = pair(devices)
     const remoteView = new DataView(b.mr.bytes.buffer)
     remoteView.setBigUint64(8, 0xffff_ffff_ffff_fff0n, true)
@@ -142,7 +145,7 @@ for (const devices of [
   })
 }
 
-test('unsignaled requests complete without a CQE, unless all are signaled; errors have one', () => {
+test('unsignaled requests complete without a CQE, unless the queue pair signals all; an error has a CQE', () => {
   const { m, a, b } = pair()
   for (let i = 0; i < 3; i++) {
     postReceive(b.qp.receive, 0n, [])
@@ -154,18 +157,19 @@ test('unsignaled requests complete without a CQE, unless all are signaled; error
     [2],
   )
   assert.equal(a.qp.send.consumer, 3, 'slots are free again')
-  postSend(a.qp.send, { opcode: 77, id: 9n, flags: 0 })
+  const UNKNOWN_OPCODE = 77
+  postSend(a.qp.send, { opcode: UNKNOWN_OPCODE, id: 9n, flags: 0 })
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
     [[9, LOC_QP_OP_ERR]],
   )
-  const all = makeQp(a.p, a.cq, { flags: QpFlags.values.SQ_SIG_ALL })
-  const other = makeQp(b.p, b.cq)
-  join(all, other)
-  assert.deepEqual([query(all).sqSigAll, query(other).sqSigAll], [1, 0])
-  postReceive(other.receive, 0n, [])
-  postSend(all.send, { opcode: Wr.SEND, id: 5n, flags: 0 })
+  const allSignaled = makeQp(a.p, a.cq, { flags: QpFlags.values.SQ_SIG_ALL })
+  const receiver = makeQp(b.p, b.cq)
+  connectQps(allSignaled, receiver)
+  assert.deepEqual([query(allSignaled).sqSigAll, query(receiver).sqSigAll], [1, 0])
+  postReceive(receiver.receive, 0n, [])
+  postSend(allSignaled.send, { opcode: Wr.SEND, id: 5n, flags: 0 })
   m.settle()
   assert.deepEqual(
     completions(a.cq).map(({ id }) => id),
@@ -196,7 +200,7 @@ test('a transition to ERR flushes both queues, and later posts too', () => {
     ids.filter(id => id >= 10),
     [10, 11, 12, 13],
   )
-  assert.equal(query(b.qp).state, Qps.RTS)
+  assert.equal(query(b.qp).state, Qps.RTS, 'the peer is not affected')
 })
 
 test('RESET discards requests without completions; the queue pair works again', () => {
@@ -210,7 +214,7 @@ test('RESET discards requests without completions; the queue pair works again', 
     assert.deepEqual([a.qp.send.producer, a.qp.send.consumer, a.qp.receive.producer], [0, 0, 0])
     m.settle()
     assert.deepEqual(completions(a.cq), [])
-    join(a.qp, b.qp)
+    connectQps(a.qp, b.qp)
     postReceive(b.qp.receive, 3n, [])
     postSend(a.qp.send, { opcode: Wr.SEND, id: 4n })
     m.settle()
@@ -224,10 +228,10 @@ test('RESET discards requests without completions; the queue pair works again', 
   }
 })
 
-test('SQ_DRAINED is reported once, if requested', () => {
+test('SQ_DRAINED is raised only if the transition to SQD requests it', () => {
   const m = machine()
-  const a = end(m, 0)
-  join(a.qp, end(m, 1).qp)
+  const a = makeEnd(m, 0)
+  connectQps(a.qp, makeEnd(m, 1).qp)
   const drained = () => a.p.async.queue.filter(({ type }) => type === SQ_DRAINED).length
   modify(a.qp, { state: Qps.SQD })
   m.settle()
@@ -238,10 +242,10 @@ test('SQ_DRAINED is reported once, if requested', () => {
   assert.equal(drained(), 1)
 })
 
-test('requests wait until RTS, and SQD stops new ones', () => {
+test('requests posted before RTS wait for it, and requests posted in SQD wait for the next RTS', () => {
   const m = machine()
-  const a = end(m, 0)
-  const b = end(m, 1)
+  const a = makeEnd(m, 0)
+  const b = makeEnd(m, 1)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
   m.settle()
   modify(a.qp, toInit())
@@ -271,7 +275,8 @@ test('requests wait until RTS, and SQD stops new ones', () => {
   )
 })
 
-const records = ({ queue }: EventQueue): string[] => queue.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
+/** The bytes of queued events, as a program reads them from the channel. */
+const recordsOf = ({ queue }: EventQueue): string[] => queue.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 
 test('completion events: one per arming, with the CQ’s user handle; solicited only on request', () => {
   const m = machine()
@@ -279,7 +284,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   const channel = makeChannel(p)
   const cq = makeCq(p, 31, channel.fd, 0x1122334455667788n)
   const [a, b] = [makeQp(p, cq), makeQp(p, makeCq(p))]
-  join(a, b)
+  connectQps(a, b)
   const arm = (solicitedOnly: number) => invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly }, p.caller)
   const send = (flags = 0) => {
     postReceive(a.receive, 1n, [])
@@ -291,7 +296,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   arm(0)
   assert.equal(send(), 1)
   assert.equal(send(), 1, 'disarmed')
-  assert.deepEqual(records(channel.queue), ['8877665544332211'])
+  assert.deepEqual(recordsOf(channel.queue), ['8877665544332211'])
   arm(1)
   assert.equal(send(), 1, 'not solicited')
   assert.equal(send(Flag.SOLICITED), 2)
@@ -300,7 +305,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   postReceive(a.receive, 1n, [])
   m.settle()
   assert.equal(channel.queue.queue.length, 3, 'a failed completion counts as solicited')
-  // None of the three events was read: destroy reports that and discards them.
+  // None of the three events was read: destroy discards them, and reports 0 events that the program has to acknowledge.
   invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
   const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out
   assert.deepEqual([compEvents, asyncEvents, channel.queue.queue.length], [0, 0, 0])
@@ -308,22 +313,24 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   assertNothingLeft(m, [p])
 })
 
-test('a CQ overrun is reported once, and its queue pairs go to the error state; others continue', () => {
+test('a CQ overrun is reported once, and a queue pair of the CQ moves to ERR; queue pairs of other CQs continue', () => {
   const { m, a, b } = pair()
   const small = makeCq(a.p, 1, undefined, 5n)
   const other = makeCq(a.p, 31)
   const qp = makeQp(a.p, small, { recvCq: other })
-  const to = makeQp(b.p, b.cq)
-  join(qp, to)
+  const receiver = makeQp(b.p, b.cq)
+  connectQps(qp, receiver)
   for (let i = 0; i < 4; i++) {
-    postReceive(to.receive, 1n, [])
+    postReceive(receiver.receive, 1n, [])
     postSend(qp.send, { opcode: Wr.SEND, id: BigInt(i) })
   }
   m.settle()
   assert.equal(pollAll(small.ring).length, 1)
-  const [error, fatal, ...more] = a.p.async.queue.map(({ type }) => type)
-  assert.deepEqual([error, fatal, more], [CQ_ERR, QP_FATAL, []])
-  assert.deepEqual([query(qp).state, query(to).state], [Qps.ERR, Qps.RTS])
+  assert.deepEqual(
+    a.p.async.queue.map(({ type }) => type),
+    [CQ_ERR, QP_FATAL],
+  )
+  assert.deepEqual([query(qp).state, query(receiver).state], [Qps.ERR, Qps.RTS])
   assert.equal(completions(b.cq).length, 4)
   postReceive(b.qp.receive, 1n, [])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })

@@ -1,6 +1,6 @@
 /*
- * Invalidations and binds on the soft device: the effect of a wrong key at the requester and at the peer, with packets
- * and without.
+ * Invalidations of memory windows on the soft device, by LOCAL_INV and by SEND with invalidate: the effect of a wrong
+ * key at the requester and at the peer, and their order with WRITEs, with packets and without.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import type { Path } from '../../../src/phy/memory.ts'
 import { Mw } from '../../../src/spec/classes/mw.ts'
 import { AccessFlags, MwType } from '../../../src/spec/enums.ts'
 import { WcOpcode, WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { join, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
+import { connectQps, machine, makeCq, makeQp, program, Qps, query, register } from './machine.ts'
 import { completions, sgeOf } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
@@ -20,8 +20,8 @@ const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND } = AccessFlags.values
 const ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | MW_BIND
 
-/** Binds the first 64 bytes of a region. */
-const bindAll = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
+/** A bind of the first 64 bytes of a region to a window. */
+const bindFirst64 = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
   window,
   key: window,
   lkey: mr.lkey,
@@ -37,17 +37,17 @@ const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
-  const from = [makeQp(a, cqA), makeQp(a, cqA)]
-  const to = [makeQp(b, cqB), makeQp(b, cqB)]
-  to.forEach((qp, i) => {
-    join(from[i], qp)
+  const peers = [makeQp(a, cqA), makeQp(a, cqA)]
+  const qps = [makeQp(b, cqB), makeQp(b, cqB)]
+  qps.forEach((qp, i) => {
+    connectQps(peers[i], qp)
   })
   const mr = register(b, 8192, ACCESS)
   const { rkey } = invokeNow(b.context, Mw, 'create', 0, { pd: b.pd, type: MwType.values.TYPE_2 }, b.caller).out
   const table = b.rxe.device.memory
   const pd = b.context.handles.slots.find(object => object?.class.name === 'pd')!.id
-  assert.ok(bindWindow(table, pd, to[0].qpn, bindAll(rkey, mr)))
-  return { m, cqA, cqB, from, to, rkey, mr, local: register(a, 4096) }
+  assert.ok(bindWindow(table, pd, qps[0].qpn, bindFirst64(rkey, mr)))
+  return { m, cqA, cqB, peers, qps, rkey, mr, peerMr: register(a, 4096) }
 }
 
 for (const path of ['packets', 'direct'] as const)
@@ -58,28 +58,28 @@ for (const path of ['packets', 'direct'] as const)
         [1, 'bound', MW_BIND_ERR],
         [1, 'unknown', LOC_QP_OP_ERR],
       ] as const) {
-        const { m, cqB, to, rkey } = setUp(path)
-        postSend(to[i].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
+        const { m, cqB, qps, rkey } = setUp(path)
+        postSend(qps[i].send, { opcode: LOCAL_INV, id: 1n, imm: key === 'bound' ? rkey : rkey ^ 0x1_0000 })
         m.settle()
         assert.deepEqual(
-          completions(cqB).map(({ status: is, opcode }) => [is, opcode]),
+          completions(cqB).map(completion => [completion.status, completion.opcode]),
           [[status, WcOpcode.values.LOCAL_INV]],
         )
-        assert.equal(query(to[i]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
+        assert.equal(query(qps[i]).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
       }
     })
-    it('a SEND with invalidate of a bad key is not acknowledged', () => {
-      const { m, cqA, cqB, from, to, rkey, mr, local } = setUp(path)
-      postReceive(to[1].receive, 7n, [sgeOf(mr, 1024, 100)])
-      postSend(from[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [sgeOf(local, 0, 10)] })
+    it('a SEND with invalidate of a window that is bound to another queue pair is not acknowledged', () => {
+      const { m, cqA, cqB, peers, qps, rkey, mr, peerMr } = setUp(path)
+      postReceive(qps[1].receive, 7n, [sgeOf(mr, 1024, 100)])
+      postSend(peers[1].send, { opcode: SEND_WITH_INV, id: 1n, imm: rkey, sges: [sgeOf(peerMr, 0, 10)] })
       m.settle()
       assert.deepEqual(completions(cqA), [])
       assert.deepEqual(
         completions(cqB).map(({ id, status }) => [id, status]),
         [[7, REM_INV_REQ_ERR]],
       )
-      assert.equal(query(to[1]).state, Qps.ERR)
-      while (query(from[1]).state === Qps.RTS) assert.ok(m.tick())
+      assert.equal(query(qps[1]).state, Qps.ERR)
+      while (query(peers[1]).state === Qps.RTS) assert.ok(m.tick())
       assert.deepEqual(
         completions(cqA).map(({ id, status }) => [id, status]),
         [[1, RETRY_EXC_ERR]],
@@ -91,11 +91,11 @@ for (const path of ['packets', 'direct'] as const)
         const p = program(m)
         const cq = makeCq(p)
         const [first, second] = [makeQp(p, cq), makeQp(p, cq)]
-        join(first, second)
+        connectQps(first, second)
         const mr = register(p, 4096, ACCESS)
         const { rkey } = invokeNow(p.context, Mw, 'create', 0, { pd: p.pd, type: MwType.values.TYPE_2 }, p.caller).out
         const pd = p.context.handles.slots.find(object => object?.class.name === 'pd')!.id
-        assert.ok(bindWindow(p.rxe.device.memory, pd, second.qpn, bindAll(rkey, mr)))
+        assert.ok(bindWindow(p.rxe.device.memory, pd, second.qpn, bindFirst64(rkey, mr)))
         const write = (id: bigint, key: number) =>
           postSend(first.send, { opcode: Wr.WRITE, id, sges: [sgeOf(mr, 64, 8)], remote: mr.address, rkey: key })
         write(1n, rkey)

@@ -1,7 +1,7 @@
 /*
- * Messages inside a process without packets (transport/loopback/slices.ts) compared with the same messages as packets:
- * memory, completions, events, states and counters are equal for random requests of every connected service, including
- * wrong ones, short, late or missing receives, and passing time.
+ * Messages inside a process without packets (transport/loopback/slices.ts, path 'direct') compared with the same
+ * messages as packets (path 'packets'): memory, completions, events, states and some counters are equal for random
+ * requests of every connected service, including wrong ones, short, late or missing receives, and passing time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,19 +11,20 @@ import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { RcQp } from '../../../src/spec/classes/qp/rc_qp.ts'
 import { WcStatus, WrOpcode } from '../../../src/spec/work.ts'
-import { type Kind, play, type Request, type Script, type Step } from './loopback-script.ts'
-import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
+import { type Kind, Mistake, play, type Request, type Script, type Step } from './loopback-script.ts'
+import { connectQps, machine, makeCq, makeQp, program, register, type TestQp } from './machine.ts'
 import { completions, pattern, sgeOf } from './pair.ts'
-import { postReceive, postSend } from './provider.ts'
+import { Flag, postReceive, postSend } from './provider.ts'
 
 const wr = WrOpcode.values
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
-const messages = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
-const answered = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
+const sendsAndWrites = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
+/** Operations that have a response with data or a result, besides an ACK. */
+const withResponse = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
 /** One operation in twenty is an operation that often fails. */
 const opcodesOf = (kind: Kind) => {
-  const common = kind === 'UC' ? messages : [...messages, ...answered]
+  const common = kind === 'UC' ? sendsAndWrites : [...sendsAndWrites, ...withResponse]
   const oftenFailing =
     kind === 'UC' ? [BIND_MW] : kind === 'XRC' ? [SEND_WITH_INV] : [BIND_MW, LOCAL_INV, SEND_WITH_INV]
   return fc.oneof(
@@ -31,48 +32,51 @@ const opcodesOf = (kind: Kind) => {
     { weight: 1, arbitrary: fc.constantFrom(...oftenFailing) },
   )
 }
-type Posted = Extract<Step, { do: 'send' }>
+type SendStep = Extract<Step, { do: 'send' }>
+/** 0 in `weight` of `weight` + 1 cases, otherwise `value`. */
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
 /**
- * A wrong local key of a READ is found when the response is written: how much was sent until then depends on timing
- * (response-keys.test.ts covers these).
+ * The request with a wrong rkey in place of a wrong lkey, if it has a response: the lkey is checked when the response
+ * is written, and how much was sent until then depends on timing (response-keys.test.ts tests these).
  */
-const comparable = (one: Request): Request =>
-  one.wrong === 3 && answered.includes(one.opcode as (typeof answered)[number]) ? { ...one, wrong: 1 } : one
+const comparable = (request: Request): Request =>
+  request.mistake === Mistake.LKEY && withResponse.includes(request.opcode as (typeof withResponse)[number])
+    ? { ...request, mistake: Mistake.RKEY }
+    : request
 /** Lengths in bytes: small, about one packet, several packets, more than a slice. */
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
-/** Requests of the fast path (transport/loopback/fast-path.ts), rarely with another in between. */
-const plain: fc.Arbitrary<Request> = fc.record({
+/** Mostly requests that the fast path (transport/loopback/fast-path.ts) executes. */
+const fastPathRequest: fc.Arbitrary<Request> = fc.record({
   opcode: fc.oneof(
     { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },
     { weight: 1, arbitrary: fc.constantFrom(RDMA_WRITE_WITH_IMM, ATOMIC_FETCH_AND_ADD) },
   ),
   length: fc.oneof({ weight: 9, arbitrary: fc.nat(3000) }, { weight: 1, arbitrary: fc.nat(150_000) }),
-  from: fc.nat(),
-  to: fc.nat(),
+  localOffset: fc.nat(),
+  remoteOffset: fc.nat(),
   split: fc.constant(0),
   inline: fc.constant(false),
   flags: fc.nat(7),
   value: fc.nat(),
-  wrong: rarely(fc.integer({ min: 1, max: 4 }), 300),
+  mistake: rarely(fc.integer({ min: 1, max: 4 }), 300),
 })
 
 const request = (kind: Kind): fc.Arbitrary<Request> =>
   fc.record({
     opcode: opcodesOf(kind),
     length,
-    from: fc.nat(),
-    to: fc.nat(),
+    localOffset: fc.nat(),
+    remoteOffset: fc.nat(),
     split: rarely(fc.integer({ min: 1, max: 15 }), 2),
     inline: fc.boolean(),
     flags: fc.nat(7),
     value: fc.nat(),
-    wrong: rarely(fc.integer({ min: 1, max: 4 }), 120),
+    mistake: rarely(fc.integer({ min: 1, max: 4 }), 120),
   })
-const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.Arbitrary<Step> =>
+const step = (requests: fc.Arbitrary<readonly Request[]>, maxReceives: number): fc.Arbitrary<Step> =>
   fc.oneof(
     {
       weight: 4,
@@ -87,28 +91,28 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.
       arbitrary: fc.record({
         do: fc.constant('receive' as const),
         side,
-        count: fc.integer({ min: 1, max: receives }),
+        count: fc.integer({ min: 1, max: maxReceives }),
         length: fc.oneof({ weight: 9, arbitrary: fc.constant(160_000) }, { weight: 1, arbitrary: fc.nat(9000) }),
         split: rarely(fc.integer({ min: 1, max: 15 }), 2),
-        wrong: fc.nat(100).map(n => n === 0),
+        hasWrongLkey: fc.nat(100).map(n => n === 0),
       }),
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
-/** `many`: plain requests, more than one batch. */
-const script = (kind: Kind, many: boolean): fc.Arbitrary<Script> => {
-  const requests = many
-    ? fc.array(plain.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
+/** `isFastPath`: up to 50 requests of the fast path at once, which are more than one batch; otherwise up to 5 of any. */
+const script = (kind: Kind, isFastPath: boolean): fc.Arbitrary<Script> => {
+  const requests = isFastPath
+    ? fc.array(fastPathRequest.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
     : fc.array(request(kind).map(comparable), { minLength: 1, maxLength: 5 })
   return fc.record({
     kind: fc.constant(kind),
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
     mtu: fc.constantFrom(1, 3, 5),
     rnrRetry: fc.constantFrom(1, 7, 7),
-    // limited to max_dest_rd_atomic: beyond it, timing decides whether too many are in flight
+    // at most maxDestRdAtomic: beyond it, timing decides whether too many are in flight
     maxRdAtomic: rarely(fc.nat(4), 5).map(n => 4 - n),
-    readResources: fc.constant(4),
-    steps: fc.array(step(requests, many ? 30 : 1), { maxLength: 25, size: 'max' }),
+    maxDestRdAtomic: fc.constant(4),
+    steps: fc.array(step(requests, isFastPath ? 30 : 1), { maxLength: 25, size: 'max' }),
   })
 }
 
@@ -121,163 +125,169 @@ describe('results are equal with packets and without', () => {
     ['UC', false],
     ['XRC', false],
   ] as const
-  for (const [kind, many] of cases) {
-    it(many ? `${kind}, many requests` : kind, () => {
+  for (const [kind, isFastPath] of cases) {
+    it(isFastPath ? `${kind}, fast path` : kind, () => {
       const runs = { packets: 0, direct: 0 }
       fc.assert(
-        fc.property(script(kind, many), one => {
-          const [packets, direct] = [play(one, 'packets'), play(one, 'direct')]
-          for (const [i, seen] of packets.seen.entries())
-            assert.deepEqual(direct.seen[i], seen, `after step ${i}, ${JSON.stringify(one.steps[i])}`)
-          assert.deepEqual(direct.counters, packets.counters)
+        fc.property(script(kind, isFastPath), generated => {
+          const [packets, direct] = [play(generated, 'packets'), play(generated, 'direct')]
+          for (const [i, results] of packets.results.entries())
+            assert.deepEqual(direct.results[i], results, `after step ${i}, ${JSON.stringify(generated.steps[i])}`)
+          assert.deepEqual(direct.equalCounters, packets.equalCounters)
           for (const [i, memory] of packets.memory.entries())
             assert.equal(Buffer.compare(direct.memory[i], memory), 0, `memory of side ${i}`)
           runs.packets += packets.runs
           runs.direct += direct.runs
         }),
-        { numRuns: many ? 20 : 40 },
+        { numRuns: isFastPath ? 20 : 40 },
       )
-      assert.ok(runs.direct < runs.packets / 2, `${runs.direct} runs of packets, with packets only ${runs.packets}`)
+      // Refused and waiting requests need some packets on the direct path too.
+      assert.ok(
+        runs.direct < runs.packets / 2,
+        `${runs.direct} runs of packets on the direct path, else ${runs.packets}`,
+      )
     })
   }
 })
 
-/** Valid requests of one side whose responses are not delayed. */
-const clean = (kind: Kind): Script => {
-  const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, wrong: false }
-  const requests = (kind === 'UC' ? messages : [...messages, ...answered]).flatMap(opcode =>
+/** Valid requests of one side, each with a receive posted before it. */
+const validScript = (kind: Kind): Script => {
+  const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, hasWrongLkey: false }
+  const requests = (kind === 'UC' ? sendsAndWrites : [...sendsAndWrites, ...withResponse]).flatMap(opcode =>
     [0, 1, 64, 1023, 1024, 70_001, 131_072].map(
       (length): Request => ({
         opcode,
         length,
-        from: length * 3,
-        to: length * 5,
+        localOffset: length * 3,
+        remoteOffset: length * 5,
         split: length & 7,
         inline: length === 1,
-        flags: 2,
+        flags: Flag.SIGNALED,
         value: opcode,
-        wrong: 0,
+        mistake: Mistake.NONE,
       }),
     ),
   )
-  const steps = requests.flatMap((one): Step[] => [receive, { do: 'send', side: 0, requests: [one] }])
-  return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, maxRdAtomic: 4, readResources: 4, steps }
+  const steps = requests.flatMap((request): Step[] => [receive, { do: 'send', side: 0, requests: [request] }])
+  return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, maxRdAtomic: 4, maxDestRdAtomic: 4, steps }
 }
 
-describe('if nothing is refused, counters without packets are equal to those with packets', () => {
+describe('if nothing is refused, all counters and PSNs without packets are equal to those with packets', () => {
   for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
     it(kind, () => {
-      const [packets, direct] = [play(clean(kind), 'packets'), play(clean(kind), 'direct')]
+      const [packets, direct] = [play(validScript(kind), 'packets'), play(validScript(kind), 'direct')]
       assert.equal(direct.runs, 0)
       assert.ok(packets.runs > 0)
-      assert.deepEqual(direct.all, packets.all)
-      assert.deepEqual(direct.psns, packets.psns)
-      const statuses = packets.seen.flat().flatMap(({ sends }) => sends.map(([, status]) => status))
+      assert.deepEqual(direct.allCounters, packets.allCounters)
+      assert.deepEqual(direct.queries, packets.queries)
+      const statuses = packets.results.flat().flatMap(({ sends }) => sends.map(([, status]) => status))
       assert.deepEqual([...new Set(statuses)], [0])
     })
   }
 })
 
 it("READs beyond the responder's max_dest_rd_atomic are refused", () => {
-  const one = clean('RC')
-  const { requests } = one.steps.find(step => step.do === 'send' && step.requests[0].opcode === RDMA_READ) as Posted
+  const valid = validScript('RC')
+  const { requests } = valid.steps.find(step => step.do === 'send' && step.requests[0].opcode === RDMA_READ) as SendStep
   const script: Script = {
-    ...one,
-    readResources: 2,
+    ...valid,
+    maxDestRdAtomic: 2,
     steps: [{ do: 'send', side: 0, requests: new Array(4).fill(requests[0]) }],
   }
   const direct = play(script, 'direct')
-  assert.deepEqual(direct.seen, play(script, 'packets').seen)
-  assert.ok(direct.seen[0][0].sends.some(([, status]) => status === WcStatus.values.REM_INV_REQ_ERR))
+  assert.deepEqual(direct.results, play(script, 'packets').results)
+  assert.ok(direct.results[0][0].sends.some(([, status]) => status === WcStatus.values.REM_INV_REQ_ERR))
 })
 
 it('a READ whose last responses come in a later poll is counted once, with all its bytes', () => {
-  const counted = (path: Path, packets: number) => {
+  const countersAfterRead = (path: Path, packets: number) => {
     const m = machine(2, '', path)
     const [a, b] = [0, 1].map(device => {
       const p = program(m, device)
       const cq = makeCq(p)
       return { cq, qp: makeQp(p, cq), mr: register(p, packets * 4096) }
     })
-    join(a.qp, b.qp, { pathMtu: 5 })
+    connectQps(a.qp, b.qp, { pathMtu: 5 })
     const sges = [sgeOf(a.mr, 0, packets * 4096)]
     postSend(a.qp.send, { opcode: RDMA_READ, sges, remote: b.mr.address, rkey: b.mr.rkey })
     m.settle()
     return m.devices.map(({ state }) => ({ ...state.engine().counters, ...state.port.counters }))
   }
+  // 256 packets of 4096 bytes are 1 MiB, which is the most that one call of the engine transfers to a local peer.
   for (let packets = 257; packets <= 290; packets += 3)
-    assert.deepEqual(counted('direct', packets), counted('packets', packets), `${packets} packets`)
+    assert.deepEqual(countersAfterRead('direct', packets), countersAfterRead('packets', packets), `${packets} packets`)
 })
 
 it('a completion queue overruns in the middle of a batch', () => {
-  const seen = (path: Path) => {
+  const resultsOn = (path: Path) => {
     const m = machine(2, '', path)
     const [p, q] = [program(m, 0), program(m, 1)]
-    const [few, many] = [makeCq(p, 7), makeCq(q, 63)]
-    const [near, far] = [register(p, 4096), register(q, 4096)]
+    const [smallCq, largeCq] = [makeCq(p, 7), makeCq(q, 63)]
+    const [source, target] = [register(p, 4096), register(q, 4096)]
     // two queue pairs complete to the CQ that is too small
-    const pairs = [0, 1].map(() => ({ here: makeQp(p, few), there: makeQp(q, many) }))
-    for (const { here, there } of pairs) {
-      join(here, there)
+    const pairs = [0, 1].map(() => ({ sender: makeQp(p, smallCq), receiver: makeQp(q, largeCq) }))
+    for (const { sender, receiver } of pairs) {
+      connectQps(sender, receiver)
       for (let i = 0; i < 12; i++) {
-        postReceive(there.receive, BigInt(100 + i), [sgeOf(far, 64 * i, 64)])
-        postSend(here.send, { opcode: SEND, id: BigInt(i), flags: 2, sges: [sgeOf(near, 0, 64)] })
+        postReceive(receiver.receive, BigInt(100 + i), [sgeOf(target, 64 * i, 64)])
+        postSend(sender.send, { opcode: SEND, id: BigInt(i), flags: Flag.SIGNALED, sges: [sgeOf(source, 0, 64)] })
       }
     }
     m.settle()
     while (m.tick());
-    const stateOf = ({ handle, program: { context, caller } }: (typeof pairs)[0]['here']) =>
+    const stateOf = ({ handle, program: { context, caller } }: TestQp) =>
       invokeNow(context, RcQp, 'query', handle, {}, caller).out.state
     return {
-      sent: completions(few),
-      received: completions(many),
+      sent: completions(smallCq),
+      received: completions(largeCq),
       events: p.async.queue.map(({ type }) => type),
-      states: pairs.flatMap(({ here, there }) => [stateOf(here), stateOf(there)]),
+      states: pairs.flatMap(({ sender, receiver }) => [stateOf(sender), stateOf(receiver)]),
     }
   }
-  const direct = seen('direct')
-  assert.deepEqual(direct, seen('packets'))
+  const direct = resultsOn('direct')
+  assert.deepEqual(direct, resultsOn('packets'))
   assert.equal(direct.sent.length, 7)
 })
 
 describe('the path changes in the middle of a message', () => {
-  const SIZE = 0xc0_0000
+  const LENGTH = 0xc0_0000
   for (const opcode of [wr.SEND, wr.RDMA_WRITE, wr.RDMA_READ]) {
     it(`opcode ${opcode}`, () => {
       const m = machine(2, '', 'direct')
       const [a, b] = [0, 1].map(device => {
         const p = program(m, device)
         const cq = makeCq(p)
-        return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
+        return { p, cq, qp: makeQp(p, cq), mr: register(p, LENGTH) }
       })
-      join(a.qp, b.qp, { pathMtu: 5 })
-      const from = opcode === wr.RDMA_READ ? b : a
-      pattern(from.mr.bytes, opcode)
-      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, SIZE)])
-      postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+      connectQps(a.qp, b.qp, { pathMtu: 5 })
+      const source = opcode === wr.RDMA_READ ? b : a
+      pattern(source.mr.bytes, opcode)
+      postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, LENGTH)])
+      postSend(a.qp.send, { opcode, sges: [sgeOf(a.mr, 0, LENGTH)], remote: b.mr.address, rkey: b.mr.rkey })
       const { port } = m.devices[0].state
       let packets = 0
       let changes = 0
-      let stop: (() => void) | undefined
+      // A port with a tap sends packets.
+      let removeTap: (() => void) | undefined
       for (let turn = 0; turn < 1000 && a.cq.ring.producer === 0; turn++) {
-        if (stop === undefined)
-          stop = addTap(port, run => {
+        if (removeTap === undefined)
+          removeTap = addTap(port, run => {
             packets += run.count
           })
         else {
-          stop()
-          stop = undefined
+          removeTap()
+          removeTap = undefined
         }
         changes++
         for (const device of m.devices) device.poll(m.now)
       }
-      stop?.()
+      removeTap?.()
       assert.deepEqual(
         completions(a.cq).map(({ status }) => status),
         [0],
       )
       assert.equal(Buffer.compare(a.mr.bytes, b.mr.bytes), 0)
-      assert.ok(changes > 2 && packets > 0 && packets < SIZE / 4096, `${changes} changes, ${packets} packets`)
+      assert.ok(changes > 2 && packets > 0 && packets < LENGTH / 4096, `${changes} changes, ${packets} packets`)
     })
   }
 })

@@ -1,6 +1,7 @@
 /*
- * Soft devices on a memory link in this process, with the test's own clock: core, driver, engines and link, but no
- * other processes.
+ * Soft devices on a memory link in this process, with the test's own clock (`machine`), and programs that use them
+ * through core's `invokeNow` and through rings (`program`, and functions that create objects): core, driver, engines
+ * and link, but no other processes.
  */
 import assert from 'node:assert/strict'
 import {
@@ -34,10 +35,10 @@ import { AccessFlags, Mtu, QpState } from '../../../src/spec/enums.ts'
 import { CallError, errnoName } from '../../../src/spec/errno.ts'
 import type { In } from '../../../src/spec/schema/schema.ts'
 import { plainArena } from '../../../src/wire/arena.ts'
-import { type Mapped, mapRing, type TestRings, testRings } from './provider.ts'
+import { type MappedRing, mapRing, type TestRings, testRings } from './provider.ts'
 
-export const ipv4 = (...four: number[]): Uint8Array =>
-  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...four])
+export const ipv4 = (...octets: number[]): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...octets])
 export const ipv6 = (last: number): Uint8Array => Uint8Array.from([0xfd, ...new Array(14).fill(0), last])
 
 export interface Machine {
@@ -56,7 +57,8 @@ export interface Machine {
 
 /**
  * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as for `--fault`;
- * `windowBytes`: as of a network port, absent for the memory link.
+ * `path`: whether messages between devices are packets, or copied without packets (phy/memory.ts); `windowBytes`: as of
+ * a port to a network (phy/port.ts).
  */
 export const machine = (
   count = 2,
@@ -110,14 +112,18 @@ export interface Program {
   readonly caller: Caller
   readonly space: LocalSpace
   readonly rings: TestRings
+  /** By descriptor number of the program: the number of the object in core. */
   readonly fds: Map<number, number>
+  /** Asynchronous events of the context. */
   readonly async: EventQueue
+  /** Handle of a protection domain. */
   readonly pd: number
   close(): void
 }
 
-export const program = (on: Machine, device = 0): Program => {
-  const rxe = on.devices[device]
+/** Opens device number `device`. Its calls find zeros at every address. */
+export const program = (m: Machine, device = 0): Program => {
+  const rxe = m.devices[device]
   const context = openContext(rxe.device, { opened: true })
   const rings = testRings()
   context.state = { rings }
@@ -128,15 +134,16 @@ export const program = (on: Machine, device = 0): Program => {
     copyIn: (_address, length) => new Uint8Array(length),
     copyOut: () => {},
     descriptor: fd => fds.get(fd),
+    // Descriptors from 0x100 on are open files.
     file: fd => (fd < 0x100 ? undefined : `file ${fd}`),
   }
-  const number = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object
-  fds.set(number, number)
+  const asyncFd = invokeNow(context, AsyncFd, 'create', 0, {}, caller).descriptors![0].object
+  fds.set(asyncFd, asyncFd)
   const async = createEventQueue()
-  attachSink(on.core.descriptors.get(number)!, async)
+  attachSink(m.core.descriptors.get(asyncFd)!, async)
   const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object!
   return {
-    machine: on,
+    machine: m,
     rxe,
     context,
     caller,
@@ -151,35 +158,35 @@ export const program = (on: Machine, device = 0): Program => {
 
 /** Creates a completion channel: number and event queue of its descriptor. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
-  const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
-  p.fds.set(number, number)
+  const fd = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
+  p.fds.set(fd, fd)
   const queue = createEventQueue()
-  attachSink(p.machine.core.descriptors.get(number)!, queue)
-  return { fd: number, queue }
+  attachSink(p.machine.core.descriptors.get(fd)!, queue)
+  return { fd, queue }
 }
 
 export interface TestCq {
   readonly handle: number
   readonly cqe: number
-  ring: Mapped
+  ring: MappedRing
 }
 export const makeCq = (p: Program, cqe = 15, channel?: number, userHandle = 0n): TestCq => {
   const args = { cqe, userHandle, compVector: 0, ...(channel !== undefined && { channel }) }
   const { object, out } = invokeNow(p.context, Cq, 'create', 0, args, p.caller)
   const { queue } = out as unknown as { queue: { offset: bigint; size: number } }
-  const area = p.rings.at(queue.offset)
-  assert.equal(queue.size, area.length)
-  return { handle: object!, cqe: out.cqe, ring: mapRing(area) }
+  const chunk = p.rings.at(queue.offset)
+  assert.equal(queue.size, chunk.length)
+  return { handle: object!, cqe: out.cqe, ring: mapRing(chunk) }
 }
 
 export type Cap = In<typeof RcQp.methods.create>['cap']
-export const cap = (more: Partial<Cap> = {}): Cap => ({
+export const cap = (overrides: Partial<Cap> = {}): Cap => ({
   maxSendWr: 15,
   maxRecvWr: 15,
   maxSendSge: 2,
   maxRecvSge: 2,
   maxInlineData: 64,
-  ...more,
+  ...overrides,
 })
 
 export interface TestQp {
@@ -187,14 +194,14 @@ export interface TestQp {
   readonly handle: number
   readonly qpn: number
   readonly cap: Cap
-  readonly send: Mapped
-  readonly receive: Mapped
+  readonly send: MappedRing
+  readonly receive: MappedRing
 }
 
 export const makeQp = (
   p: Program,
   cq: TestCq,
-  more: { cap?: Partial<Cap>; flags?: number; recvCq?: TestCq; userHandle?: bigint } = {},
+  overrides: { cap?: Partial<Cap>; flags?: number; recvCq?: TestCq; userHandle?: bigint } = {},
 ): TestQp => {
   const { object, out } = invokeNow(
     p.context,
@@ -204,10 +211,10 @@ export const makeQp = (
     {
       pd: p.pd,
       sendCq: cq.handle,
-      recvCq: (more.recvCq ?? cq).handle,
-      cap: cap(more.cap),
-      userHandle: more.userHandle ?? 0n,
-      ...(more.flags !== undefined && { flags: more.flags }),
+      recvCq: (overrides.recvCq ?? cq).handle,
+      cap: cap(overrides.cap),
+      userHandle: overrides.userHandle ?? 0n,
+      ...(overrides.flags !== undefined && { flags: overrides.flags }),
     },
     p.caller,
   )
@@ -234,14 +241,14 @@ export const Qps = QpState.values
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
 const ALL_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC
 
-export const toInit = (more: Modify = {}): Modify => ({
+export const toInit = (overrides: Modify = {}): Modify => ({
   state: Qps.INIT,
   pkeyIndex: 0,
   port: 1,
   accessFlags: ALL_ACCESS,
-  ...more,
+  ...overrides,
 })
-export const path = (dgid: Uint8Array, more: Partial<NonNullable<Modify['address']>> = {}) => ({
+export const path = (dgid: Uint8Array, overrides: Partial<NonNullable<Modify['address']>> = {}) => ({
   dgid,
   flowLabel: 0,
   sgidIndex: 1,
@@ -251,9 +258,9 @@ export const path = (dgid: Uint8Array, more: Partial<NonNullable<Modify['address
   staticRate: 0,
   isGlobal: 1,
   port: 1,
-  ...more,
+  ...overrides,
 })
-export const toRtr = (destQpn: number, dgid: Uint8Array, more: Modify = {}): Modify => ({
+export const toRtr = (destQpn: number, dgid: Uint8Array, overrides: Modify = {}): Modify => ({
   state: Qps.RTR,
   address: path(dgid),
   pathMtu: Mtu.values.MTU_1024,
@@ -261,20 +268,20 @@ export const toRtr = (destQpn: number, dgid: Uint8Array, more: Modify = {}): Mod
   rqPsn: 100,
   maxDestRdAtomic: 4,
   minRnrTimer: 12,
-  ...more,
+  ...overrides,
 })
-export const toRts = (more: Modify = {}): Modify => ({
+export const toRts = (overrides: Modify = {}): Modify => ({
   state: Qps.RTS,
   timeout: 14,
   retryCnt: 7,
   rnrRetry: 7,
   sqPsn: 100,
   maxRdAtomic: 4,
-  ...more,
+  ...overrides,
 })
 
-/** Moves both ends from RESET to RTS, connected to each other. */
-export const join = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): void => {
+/** Connects two RC queue pairs: moves both from RESET to RTS. `rtr`, `rts`: other attributes of these transitions. */
+export const connectQps = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): void => {
   for (const [qp, peer] of [
     [a, b],
     [b, a],
@@ -285,6 +292,7 @@ export const join = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): 
   }
 }
 
+/** A memory region over `bytes`, which begin at `address` of the program. */
 export interface Region {
   readonly handle: number
   readonly bytes: Uint8Array
@@ -301,7 +309,7 @@ export const register = (p: Program, size: number, access = ALL_ACCESS): Region 
   return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
 }
 
-/** errno name of a call's exception, 'ok' if there is none. */
+/** Name of the errno with which `call` throws, 'ok' if it does not throw; other errors than CallErrors are rethrown. */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()
@@ -312,10 +320,10 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, flows, buffers. */
-export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []): void => {
-  on.settle()
-  const { objects, descriptors, contexts, faults, waiting } = stat(on.core)
+/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, flows, buffers of the link. */
+export const assertNothingLeft = (m: Machine, programs: readonly Program[] = []): void => {
+  m.settle()
+  const { objects, descriptors, contexts, faults, waiting } = stat(m.core)
   assert.deepEqual(
     { objects, descriptors, contexts, faults, waiting },
     {
@@ -326,7 +334,7 @@ export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []
       waiting: 0,
     },
   )
-  for (const { device, state } of on.devices) {
+  for (const { device, state } of m.devices) {
     assert.equal(device.memory.live, 0, 'memory regions')
     assert.equal(state.cqs.size(), 0, 'completion queue slots')
     assert.ok(
@@ -340,6 +348,6 @@ export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []
     assert.equal(state.qpns.count(), 0, 'QP numbers')
   }
   for (const { rings } of programs) assert.equal(rings.live.size, 0, 'rings')
-  const { runs, smallRuns, flows } = on.link.stat()
+  const { runs, smallRuns, flows } = m.link.stat()
   assert.deepEqual({ runs, smallRuns, flows }, { runs: 0, smallRuns: 0, flows: 0 })
 }

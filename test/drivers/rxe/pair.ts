@@ -1,9 +1,10 @@
 /*
- * Two programs on a machine with connected queue pairs, and an exchange that shows that they work.
+ * Two programs on a machine, each with a CQ, a region and an RC queue pair, which are connected; and an exchange of
+ * messages that shows that they work.
  */
 import assert from 'node:assert/strict'
 import {
-  join,
+  connectQps,
   type Machine,
   machine,
   makeCq,
@@ -17,6 +18,7 @@ import {
 } from './machine.ts'
 import { Flag, type Polled, pollAll, postReceive, postSend, Wr } from './provider.ts'
 
+/** One program of a pair. */
 export interface End {
   readonly p: Program
   readonly cq: TestCq
@@ -24,40 +26,45 @@ export interface End {
   readonly mr: Region
 }
 
-export const SIZE = 65536
+/** Bytes of an end's region. */
+export const REGION_BYTES = 65536
 
-export const end = (m: Machine, device: number, cqe = 31): End => {
+export const makeEnd = (m: Machine, device: number, cqe = 31): End => {
   const p = program(m, device)
   const cq = makeCq(p, cqe)
-  return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
+  return { p, cq, qp: makeQp(p, cq), mr: register(p, REGION_BYTES) }
 }
 
 export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => pairOn(machine(2, fault), devices)
 
 /** `pair` on an existing machine. */
 export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) => {
-  const a = end(m, devices[0])
-  const b = end(m, devices[1])
-  join(a.qp, b.qp)
+  const a = makeEnd(m, devices[0])
+  const b = makeEnd(m, devices[1])
+  connectQps(a.qp, b.qp)
   return { m, a, b }
 }
 
-export const sgeOf = ({ address, lkey }: Region, from: number, length: number) => ({
-  address: address + from,
+/** An SGE of `length` bytes from byte `offset` of a region on. */
+export const sgeOf = ({ address, lkey }: Region, offset: number, length: number) => ({
+  address: address + offset,
   length,
   lkey,
 })
-export const short = ({ id, status, opcode, bytes }: Polled) => ({ id: Number(id), status, opcode, bytes })
-export const completions = (cq: TestCq) => pollAll(cq.ring).map(short)
+export const completionFields = ({ id, status, opcode, bytes }: Polled) => ({ id: Number(id), status, opcode, bytes })
+export const completions = (cq: TestCq) => pollAll(cq.ring).map(completionFields)
 export const pattern = (bytes: Uint8Array, seed: number): void => {
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + seed + (i >> 8)) & 0xff
 }
 
-/** A valid WRITE and SEND, which must succeed. */
+/**
+ * A WRITE and a SEND of the same 5000 bytes from `from` to `to`. Throws unless both complete successfully within 100
+ * steps of time, and both data arrive.
+ */
 export const exchange = (m: Machine, from: End, to: End, seed: number): void => {
-  const at = (seed * 64) % 8192
+  const writtenAt = 16384 + ((seed * 64) % 8192)
   pattern(from.mr.bytes.subarray(0, 5000), seed)
-  const remote = to.mr.address + 16384 + at
+  const remote = to.mr.address + writtenAt
   postReceive(to.qp.receive, 7n, [sgeOf(to.mr, 40000, 6000)])
   postSend(from.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
   postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(from.mr, 0, 5000)], flags: Flag.SIGNALED })
@@ -69,14 +76,14 @@ export const exchange = (m: Machine, from: End, to: End, seed: number): void => 
   assert.deepEqual(
     completions(from.cq).map(({ status }) => status),
     [0, 0],
-    'an honest program is affected',
+    'statuses of the sender',
   )
   assert.deepEqual(
     completions(to.cq).map(({ status, bytes }) => [status, bytes]),
     [[0, 5000]],
   )
   const sent = from.mr.bytes.subarray(0, 5000)
-  assert.equal(Buffer.compare(to.mr.bytes.subarray(16384 + at, 16384 + at + 5000), sent), 0, 'its WRITE')
-  assert.equal(Buffer.compare(to.mr.bytes.subarray(40000, 45000), sent), 0, 'its SEND')
+  assert.equal(Buffer.compare(to.mr.bytes.subarray(writtenAt, writtenAt + 5000), sent), 0, 'bytes of the WRITE')
+  assert.equal(Buffer.compare(to.mr.bytes.subarray(40000, 45000), sent), 0, 'bytes of the SEND')
 }
 const completionsReady = ({ cq: { ring } }: End): number => (ring.producer - ring.consumer) & ring.mask

@@ -1,6 +1,6 @@
 /*
- * Posts requests to rxe's rings and polls completions, as Debian's user library does: it learns the geometry of a ring
- * from its header. And ring memory that reports leaks.
+ * Posts requests to rxe's rings and polls completions as rdma-core's provider does: it reads size and number of a
+ * ring's elements from its header. And memory for rings, which shows leaks and writes outside the rings.
  */
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'
@@ -13,18 +13,15 @@ import { SendFlags, WcFlags, WrOpcode } from '../../../src/spec/work.ts'
 const PAGE = 4096
 
 export interface TestRings extends RingMemory {
-  /** Blocks that are not freed, oldest first. */
+  /** Chunks that are not freed, oldest first. */
   readonly live: Set<MappedChunk>
   /** Number of allocations that succeed before one fails with ENOMEM; initially Infinity. */
-  left: number
-  /** The block whose ring a program maps at `offset`. */
+  allocationsLeft: number
+  /** The chunk whose ring a program maps at `offset`; throws an Error if there is none. */
   at(offset: bigint): MappedChunk
 }
 
-/**
- * Blocks lie between guard pages of 0xa5, each in its own buffer at some distance from its start, as in a chunk of a
- * context's file.
- */
+/** Memory with one chunk for each ring. A chunk lies between guard pages of 0xa5 in a buffer of its own. */
 export const testRings = (): TestRings => {
   const live = new Set<MappedChunk>()
   let next = PAGE
@@ -32,13 +29,13 @@ export const testRings = (): TestRings => {
     live,
     layout: rxeLayout,
     mayHideSlots: true,
-    left: Number.POSITIVE_INFINITY,
+    allocationsLeft: Number.POSITIVE_INFINITY,
     at(offset) {
-      for (const area of live) if (BigInt(area.offset) === offset) return area
+      for (const chunk of live) if (BigInt(chunk.offset) === offset) return chunk
       throw new Error(`there is no ring at offset ${offset}`)
     },
     allocate(bytes) {
-      if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no more rings')
+      if (this.allocationsLeft-- <= 0) throw new CallError('ENOMEM', 'the test allows no more rings')
       const length = Math.ceil((RingHeader.DATA + bytes) / PAGE) * PAGE
       const buffer = new ArrayBuffer(length + 2 * PAGE)
       const all = new Uint8Array(buffer).fill(0xa5)
@@ -61,13 +58,14 @@ export const testRings = (): TestRings => {
   }
 }
 
-/** Whether nothing was written outside the blocks. */
+/** Whether nothing was written outside the chunk. */
 export const isIntact = ({ bytes, at, length }: MappedChunk): boolean =>
   bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
 
 // ---- one ring, as mapped by the program ----
 
-export interface Mapped {
+/** `log2`: of an element's bytes. `producer`, `consumer`: the indices in the ring's header, in shared memory. */
+export interface MappedRing {
   readonly view: DataView
   readonly log2: number
   readonly mask: number
@@ -80,8 +78,8 @@ const index = (view: DataView, at: number) => ({
   set: (value: number) => view.setUint32(at, value, true),
 })
 
-/** The mmap contents of a block. */
-export const mapRing = ({ bytes, at, length }: MappedChunk): Mapped => {
+/** The ring in a chunk, as the program sees it. */
+export const mapRing = ({ bytes, at, length }: MappedChunk): MappedRing => {
   const view = new DataView(bytes.buffer, at, length)
   const producer = index(view, RingHeader.PRODUCER)
   const consumer = index(view, RingHeader.CONSUMER)
@@ -104,7 +102,7 @@ export const mapRing = ({ bytes, at, length }: MappedChunk): Mapped => {
   }
 }
 
-const element = (ring: Mapped, number: number): number => RingHeader.DATA + ((number & ring.mask) << ring.log2)
+const elementAt = (ring: MappedRing, index: number): number => RingHeader.DATA + ((index & ring.mask) << ring.log2)
 
 export interface SgeRecord {
   readonly address: number
@@ -114,29 +112,33 @@ export interface SgeRecord {
 
 export interface SendRequest {
   readonly opcode: number
+  /** wr_id; 0 by default. */
   readonly id?: bigint
+  /** SIGNALED by default. */
   readonly flags?: number
+  /** Immediate data, or the key to invalidate. */
   readonly imm?: number
   readonly sges?: readonly SgeRecord[]
   readonly inline?: Uint8Array
+  /** The remote address. */
   readonly remote?: number
   readonly rkey?: number
-  /** Datagrams: `ah` 0 and an address vector, as older providers do. */
+  /** The destination of a datagram. `vector`: an address vector with `ah` 0, as older providers write it. */
   readonly to?: { qpn: number; qkey: number; ah: number; vector?: Uint8Array }
   /** BIND_MW of `length` bytes from `remote` on. */
   readonly bind?: { window: number; newKey: number; lkey: number; length: number; access: number }
   readonly compareAdd?: bigint
   readonly swap?: bigint
-  /** dma.length, if it differs from the sum. */
-  readonly claimed?: number
-  /** num_sge, if it differs from the actual number. */
-  readonly count?: number
+  /** dma.length, if it is not the length of the data. */
+  readonly dmaLength?: number
+  /** dma.num_sge, if it is not the number of `sges`. */
+  readonly numSge?: number
 }
 
 export const Flag = SendFlags.values
 const { LOCAL_INV } = WrOpcode.values
 
-/** Short names of opcodes. */
+/** Short names of ibv_wr_opcode values. */
 export const Wr = {
   WRITE: WrOpcode.values.RDMA_WRITE,
   WRITE_IMM: WrOpcode.values.RDMA_WRITE_WITH_IMM,
@@ -159,10 +161,10 @@ const putSges = (view: DataView, at: number, sges: readonly SgeRecord[]): void =
 const total = (sges: readonly SgeRecord[]): number => sges.reduce((sum, { length }) => sum + length, 0)
 
 /** Writes a request at the producer index without advancing it. */
-export const writeSend = (ring: Mapped, request: SendRequest): void => {
+export const writeSend = (ring: MappedRing, request: SendRequest): void => {
   const { opcode, id = 0n, flags = Flag.SIGNALED, imm = 0, sges = [], inline, remote = 0, rkey = 0 } = request
   const { view } = ring
-  const at = element(ring, ring.producer)
+  const at = elementAt(ring, ring.producer)
   const isAtomic = opcode === Wr.CAS || opcode === Wr.FAA
   view.setBigUint64(at + SendWqe.WR_ID, id, true)
   view.setUint32(at + SendWqe.OPCODE, opcode, true)
@@ -187,31 +189,38 @@ export const writeSend = (ring: Mapped, request: SendRequest): void => {
     view.setUint32(at + SendWqe.MW_NEW_KEY, request.bind.newKey, true)
     view.setUint32(at + SendWqe.MW_ACCESS, request.bind.access, true)
   }
-  view.setUint32(at + SendWqe.DMA_LENGTH, request.claimed ?? (inline ? inline.length : total(sges)), true)
-  view.setUint32(at + SendWqe.DMA_NUM_SGE, request.count ?? sges.length, true)
+  view.setUint32(at + SendWqe.DMA_LENGTH, request.dmaLength ?? (inline ? inline.length : total(sges)), true)
+  view.setUint32(at + SendWqe.DMA_NUM_SGE, request.numSge ?? sges.length, true)
   if (inline) new Uint8Array(view.buffer, view.byteOffset + at + SendWqe.SGE, inline.length).set(inline)
   else putSges(view, at + SendWqe.SGE, sges)
 }
 
 /** Posts a send request; false if the queue is full. */
-export const postSend = (ring: Mapped, request: SendRequest): boolean => {
+export const postSend = (ring: MappedRing, request: SendRequest): boolean => {
   if (((ring.producer + 1) & ring.mask) === ring.consumer) return false
   writeSend(ring, request)
   ring.producer = (ring.producer + 1) & ring.mask
   return true
 }
 
-export const postReceive = (ring: Mapped, id: bigint, sges: readonly SgeRecord[], count = sges.length): boolean => {
+/** Posts a receive request; false if the queue is full. */
+export const postReceive = (
+  ring: MappedRing,
+  id: bigint,
+  sges: readonly SgeRecord[],
+  numSge = sges.length,
+): boolean => {
   if (((ring.producer + 1) & ring.mask) === ring.consumer) return false
   const { view } = ring
-  const at = element(ring, ring.producer)
+  const at = elementAt(ring, ring.producer)
   view.setBigUint64(at + RecvWqe.WR_ID, id, true)
-  view.setUint32(at + RecvWqe.DMA_NUM_SGE, count, true)
+  view.setUint32(at + RecvWqe.DMA_NUM_SGE, numSge, true)
   putSges(view, at + RecvWqe.SGE, sges)
   ring.producer = (ring.producer + 1) & ring.mask
   return true
 }
 
+/** A work completion (struct ib_uverbs_wc). */
 export interface Polled {
   readonly id: bigint
   readonly status: number
@@ -220,17 +229,17 @@ export interface Polled {
   readonly imm: number
   readonly qpn: number
   readonly flags: number
-  readonly from: number
+  readonly srcQp: number
   readonly sl: number
   readonly port: number
   readonly vendor: number
 }
 
 /** Takes the oldest completion; undefined if there is none. */
-export const pollCq = (ring: Mapped): Polled | undefined => {
+export const pollCq = (ring: MappedRing): Polled | undefined => {
   if (ring.consumer === ring.producer) return undefined
   const { view } = ring
-  const at = element(ring, ring.consumer)
+  const at = elementAt(ring, ring.consumer)
   ring.consumer = (ring.consumer + 1) & ring.mask
   const flags = view.getUint32(at + Wc.FLAGS, true)
   return {
@@ -242,14 +251,15 @@ export const pollCq = (ring: Mapped): Polled | undefined => {
     imm: view.getUint32(at + Wc.IMM, (flags & WcFlags.values.WITH_INV) !== 0),
     qpn: view.getUint32(at + Wc.QP_NUM, true),
     flags,
-    from: view.getUint32(at + Wc.SRC_QP, true),
+    srcQp: view.getUint32(at + Wc.SRC_QP, true),
     sl: view.getUint8(at + Wc.SL),
     port: view.getUint8(at + Wc.PORT_NUM),
     vendor: view.getUint32(at + Wc.VENDOR_ERR, true),
   }
 }
 
-export const pollAll = (ring: Mapped): Polled[] => {
+/** Takes all completions, oldest first. */
+export const pollAll = (ring: MappedRing): Polled[] => {
   const all: Polled[] = []
   for (let completion = pollCq(ring); completion; completion = pollCq(ring)) all.push(completion)
   return all

@@ -8,8 +8,8 @@ import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, stat } from '../../../src/core/index.ts'
 import { errnoName } from '../../../src/spec/errno.ts'
 import { ioctlRequest } from '../../../src/uapi/index.ts'
-import { assertNothingLeft, join, machine, program } from '../../drivers/rxe/machine.ts'
-import { type End, end, exchange } from '../../drivers/rxe/pair.ts'
+import { assertNothingLeft, connectQps, machine, program } from '../../drivers/rxe/machine.ts'
+import { type End, exchange, makeEnd } from '../../drivers/rxe/pair.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { createRandomSource, type RandomSource } from '../../model/random.ts'
 import {
@@ -50,8 +50,8 @@ const changed = (dialect: DialectName, message: Message, last: Uint8Array, rando
 
 const setUp = () => {
   const m = machine()
-  const honest: readonly [End, End] = [end(m, 0), end(m, 1)]
-  join(honest[0].qp, honest[1].qp)
+  const honest: readonly [End, End] = [makeEnd(m, 0), makeEnd(m, 1)]
+  connectQps(honest[0].qp, honest[1].qp)
   const programs = [program(m, 0), program(m, 1)]
   return { m, honest, programs }
 }

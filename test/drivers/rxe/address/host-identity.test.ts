@@ -9,7 +9,7 @@ import { parseAddress } from '../../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-test('a device’s identity comes from the interface with its address, or is generated on loopback', () => {
+test('a device’s identity comes from the interface with its address, or from lo and the address itself', () => {
   for (const [name, addresses = []] of Object.entries(networkInterfaces()))
     for (const { address, mac, family } of addresses) {
       if (family === 'IPv6' && address.startsWith('fe80')) continue
@@ -18,8 +18,9 @@ test('a device’s identity comes from the interface with its address, or is gen
       if (mac !== '00:00:00:00:00:00') assert.equal(hex(identity.mac), mac.replaceAll(':', ''))
       assert.equal(hex(identity.gids[1]), hex(parseAddress(address)))
     }
-  const far = identityOf({ address: '192.0.2.77' })
-  assert.equal(far.interfaceName, 'lo')
-  assert.equal(hex(far.mac), '0200c000024d')
+  // 192.0.2.0/24 is for documentation (RFC 5737): no interface has the address.
+  const identity = identityOf({ address: '192.0.2.77' })
+  assert.equal(identity.interfaceName, 'lo')
+  assert.equal(hex(identity.mac), '0200c000024d')
   assert.throws(() => identityOf({ address: 'nowhere' }), /"nowhere"/)
 })

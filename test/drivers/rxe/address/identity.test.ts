@@ -1,6 +1,6 @@
 /*
- * The identity of a device: MAC, GUID and GIDs, derived from its interface as in Linux's rxe (the recorded machine), or
- * generated without one.
+ * The identity of a device: MAC, GUID and GIDs, derived from its interface as Linux's rxe did on the machine of the
+ * recordings, or from its address if the interface has no MAC.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,11 +8,12 @@ import fc from 'fast-check'
 import { identify } from '../../../../src/drivers/rxe/address/identity.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
-const mapped = (...four: number[]): Uint8Array => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...four])
+const ipv4Mapped = (...octets: number[]): Uint8Array =>
+  Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...octets])
 
-test('the recorded machine: GUID and GIDs of MAC 52:54:00:77:00:02 with 10.77.0.2', () => {
+test('as recorded: GUID and GIDs of MAC 52:54:00:77:00:02 with 10.77.0.2', () => {
   const mac = Uint8Array.of(0x52, 0x54, 0, 0x77, 0, 2)
-  const { guid, gids, ...rest } = identify(mapped(10, 77, 0, 2), { mac, name: 'enp1s0', index: 2 })
+  const { guid, gids, ...rest } = identify(ipv4Mapped(10, 77, 0, 2), { mac, name: 'enp1s0', index: 2 })
   assert.equal(hex(guid), '505400fffe770002')
   assert.deepEqual(gids.map(hex), ['fe80000000000000505400fffe770002', '00000000000000000000ffff0a4d0002'])
   assert.deepEqual(rest, { mac, interfaceName: 'enp1s0', interfaceIndex: 2 })
@@ -20,8 +21,8 @@ test('the recorded machine: GUID and GIDs of MAC 52:54:00:77:00:02 with 10.77.0.
 
 test('an interface without a MAC gives a locally administered one, which differs with the address', () => {
   for (const mac of [undefined, new Uint8Array(6)]) {
-    const { mac: made, guid } = identify(mapped(127, 0, 0, 1), { ...(mac && { mac }), name: 'lo', index: 1 })
-    assert.equal(hex(made), '02007f000001')
+    const { mac: derived, guid } = identify(ipv4Mapped(127, 0, 0, 1), { ...(mac && { mac }), name: 'lo', index: 1 })
+    assert.equal(hex(derived), '02007f000001')
     assert.equal(hex(guid), '00007ffffe000001')
   }
   fc.assert(
@@ -29,17 +30,17 @@ test('an interface without a MAC gives a locally administered one, which differs
       fc.uint8Array({ minLength: 4, maxLength: 4 }),
       fc.uint8Array({ minLength: 4, maxLength: 4 }),
       (a, b) => {
-        const of = (four: Uint8Array) => identify(mapped(...four), { name: 'lo', index: 1 })
-        const same = hex(a) === hex(b)
-        assert.equal(hex(of(a).guid) === hex(of(b).guid), same)
-        assert.equal(of(a).mac[0] & 3, 2, 'locally administered, not a group address')
+        const identityOf = (octets: Uint8Array) => identify(ipv4Mapped(...octets), { name: 'lo', index: 1 })
+        const isSame = hex(a) === hex(b)
+        assert.equal(hex(identityOf(a).guid) === hex(identityOf(b).guid), isSame)
+        assert.equal(identityOf(a).mac[0] & 3, 2, 'locally administered, not a group address')
       },
     ),
   )
 })
 
 test('the identity keeps no bytes of the caller', () => {
-  const address = mapped(127, 0, 0, 9)
+  const address = ipv4Mapped(127, 0, 0, 9)
   const { gids } = identify(address, { name: 'lo', index: 1 })
   address.fill(0)
   assert.equal(hex(gids[1]), '00000000000000000000ffff7f000009')

@@ -9,7 +9,7 @@ import type { Counters } from '../../../../src/transport/types.ts'
 
 const { MTU_1024, MTU_4096 } = Mtu.values
 
-const counted = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
+const noViolations = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
 
 test('the reported limits are those that creation enforces', () => {
   const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
@@ -26,7 +26,7 @@ test('the reported limits are those that creation enforces', () => {
 })
 
 test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', () => {
-  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(MTU_1024, () => counted)
+  const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(MTU_1024, () => noViolations)
   assert.deepEqual(
     { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state },
     {
@@ -40,8 +40,8 @@ test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', (
   )
 })
 
-test('key violations are counted in 16 bits', () => {
-  const counters = { ...counted }
+test('key violations are noViolations in 16 bits', () => {
+  const counters = { ...noViolations }
   const port = portAttributes(MTU_1024, () => counters)
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])
   Object.assign(counters, { pkeyViolations: 3, qkeyViolations: 70_000 })

@@ -22,15 +22,18 @@ import { decodeObject } from '../../../../src/uapi/object/dialect.ts'
 import { type FakeMemory, fakeMemory } from '../../../uapi/abilog.ts'
 import { machine, makeCq, type Program, program } from '../machine.ts'
 
+/** Address of the call's buffer in the program's memory. */
 const AT = 0x1000n
+
+/** Makes a Linux call with these bytes as its buffer; returns 'OK', or errno and reason. */
 const run = (
   p: Program,
   dialect: 'write' | 'ioctl',
   bytes: Uint8Array,
-  { memory = fakeMemory(), ...more }: { memory?: FakeMemory; openFile?: (fd: number) => FileMemory } = {},
+  { memory = fakeMemory(), ...callerFunctions }: { memory?: FakeMemory; openFile?: (fd: number) => FileMemory } = {},
 ): string => {
   memory.map(AT, bytes)
-  const caller = { ...p.caller, ...more, copyIn: memory.copyIn, copyOut: memory.copyOut }
+  const caller = { ...p.caller, ...callerFunctions, copyIn: memory.copyIn, copyOut: memory.copyOut }
   const answer =
     dialect === 'write'
       ? dispatch(p.context, decodeWrite, [AT, bytes.length], caller)
@@ -39,27 +42,29 @@ const run = (
   return ret < 0 ? `${errnoName(-ret)} ${reason}` : 'OK'
 }
 
-/** The call without arguments. */
+/** The call without arguments: a struct ib_uverbs_cmd_hdr (8 bytes) or ib_uverbs_ioctl_hdr (24 bytes). */
 const bare = ({ dialect, number, methodNumber = 0 }: LinuxCall): Uint8Array => {
   const bytes = new Uint8Array(dialect === 'write' ? 8 : 24)
   const view = new DataView(bytes.buffer)
   if (dialect === 'write') {
-    view.setUint32(0, number, true)
-    view.setUint16(4, 2, true)
+    view.setUint32(0, number, true) // command
+    view.setUint16(4, 2, true) // in_words, of 4 bytes
   } else {
-    view.setUint16(0, 24, true)
-    view.setUint16(2, number, true)
-    view.setUint16(4, methodNumber, true)
-    view.setUint32(16, RXE_DRIVER_ID, true)
+    view.setUint16(0, 24, true) // length
+    view.setUint16(2, number, true) // object_id
+    view.setUint16(4, methodNumber, true) // method_id
+    view.setUint32(16, RXE_DRIVER_ID, true) // driver_id
   }
   return bytes
 }
 
 const p = program(machine(1))
-const has = (name: string, method: string): boolean =>
+const deviceHas = (name: string, method: string): boolean =>
   p.rxe.device.shared.byName.get(name)?.class.methods[method] !== undefined
 
-for (const call of linuxCalls.filter(({ classes, method }) => method && classes.every(name => !has(name, method))))
+for (const call of linuxCalls.filter(
+  ({ classes, method }) => method && classes.every(name => !deviceHas(name, method)),
+))
   test(`${call.name}: not supported by the device`, () => {
     const code = call.dialect === 'write' ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT'
     const [, title] = /([^.]*)$/.exec(call.name)!
@@ -71,12 +76,13 @@ for (const call of linuxCalls.filter(({ classes, method }) => method && classes.
 
 test('a method that the device lacks is refused with the same error text in a message, in a chain and in this process', () => {
   const missing = classes.flatMap(cls =>
-    Object.keys(cls.methods).flatMap(name => (has(cls.name, name) ? [] : [{ cls, name }])),
+    Object.keys(cls.methods).flatMap(name => (deviceHas(cls.name, name) ? [] : [{ cls, name }])),
   )
   assert.ok(missing.some(({ cls, name }) => `${cls.name}.${name}` === 'flow.create'))
   for (const { cls, name } of missing) {
     const text = `this device has no ${cls.name}.${name}`
     const { call } = cls.methods[name]
+    // A message of the object dialect without arguments: u16 length, u16 class, and the rest of its header.
     const message = new Uint8Array(16)
     const view = new DataView(message.buffer)
     view.setUint16(0, 16, true)
@@ -87,6 +93,7 @@ test('a method that the device lacks is refused with the same error text in a me
     const { ret, reason } = dispatch(p.context, decodeObject, [call, AT], caller) as Answer
     assert.deepEqual([errnoName(-ret), reason], ['EOPNOTSUPP', text])
 
+    // A chain of one entry: u8 call, u32 size at offset 4, the message.
     const entries = new Uint8Array(24)
     entries[0] = call
     entries[4] = 16
@@ -98,24 +105,29 @@ test('a method that the device lacks is refused with the same error text in a me
   }
 })
 
-test('a method that needs an object of a class that the device lacks', () => {
+test('a method whose argument names an object of a class that the device lacks is refused with that class', () => {
   const call = linuxCalls.find(({ name }) => name === 'MR.DM_MR_REG')!
   assert.equal(run(p, 'ioctl', bare(call)), 'EPROTONOSUPPORT DM_MR_REG: this device has no objects of class dm')
 })
 
-test('supported methods have other results', () => {
-  for (const call of linuxCalls.filter(({ classes, method }) => method && classes.some(name => has(name, method))))
+test('a method that the device has is not refused as missing', () => {
+  for (const call of linuxCalls.filter(
+    ({ classes, method }) => method && classes.some(name => deviceHas(name, method)),
+  ))
     if (call.name !== 'MR.DM_MR_REG')
       assert.doesNotMatch(run(p, call.dialect, bare(call)), /this device has no/, call.name)
 })
 
-test('MODIFY_CQ sets the threshold of a CQ', () => {
+test('MODIFY_CQ sets the threshold of a CQ, and refuses masks without IB_CQ_MODERATE', () => {
+  const IB_USER_VERBS_EX_CMD_MODIFY_CQ = 57
+  const IB_CQ_MODERATE = 1
   const cq = makeCq(p)
   const modify = (mask: number, count: number, period: number): string => {
+    // ib_uverbs_cmd_hdr and ib_uverbs_ex_cmd_hdr, 24 bytes together, and ib_uverbs_ex_modify_cq, 16 bytes
     const bytes = new Uint8Array(24 + 16)
     const view = new DataView(bytes.buffer)
-    view.setUint32(0, EXTENDED + 57, true)
-    view.setUint16(4, 2, true)
+    view.setUint32(0, EXTENDED + IB_USER_VERBS_EX_CMD_MODIFY_CQ, true)
+    view.setUint16(4, 2, true) // in_words, of 8 bytes
     view.setUint32(24, cq.handle, true)
     view.setUint32(28, mask, true)
     view.setUint16(32, count, true)
@@ -126,7 +138,7 @@ test('MODIFY_CQ sets the threshold of a CQ', () => {
     const { count, period } = invokeNow(p.context, Cq, 'query', cq.handle, {}, p.caller).out
     return [count, period]
   }
-  assert.equal(modify(1, 16, 100), 'OK')
+  assert.equal(modify(IB_CQ_MODERATE, 16, 100), 'OK')
   assert.deepEqual(threshold(), [16, 100])
   assert.match(modify(2, 3, 4), /^EOPNOTSUPP/)
   assert.match(modify(0, 3, 4), /^EINVAL .*nothing to change/)
@@ -141,35 +153,36 @@ test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
     return { space, close: () => opened.push(-fd) }
   }
   const attributes: readonly [id: number, length: number, data: bigint][] = [
-    [0, 0, 0n],
-    [1, 0, BigInt(p.pd)],
-    [2, 8, 8192n],
-    [3, 8, 4096n],
-    [4, 8, 0x70000n],
-    [5, 4, 7n],
-    [6, 4, 7n],
-    [7, 4, 0x8000n],
-    [8, 4, 0x8004n],
+    [0, 0, 0n], // UVERBS_ATTR_REG_DMABUF_MR_HANDLE, an output
+    [1, 0, BigInt(p.pd)], // PD_HANDLE
+    [2, 8, 8192n], // OFFSET
+    [3, 8, 4096n], // LENGTH
+    [4, 8, 0x70000n], // IOVA
+    [5, 4, 7n], // FD
+    [6, 4, 7n], // ACCESS_FLAGS: LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ
+    [7, 4, 0x8000n], // RESP_LKEY, the address of the output
+    [8, 4, 0x8004n], // RESP_RKEY, the address of the output
   ]
   const bytes = new Uint8Array(24 + 16 * attributes.length)
   const view = new DataView(bytes.buffer)
-  for (const [at, number] of [
+  for (const [offset, value] of [
     [0, bytes.length],
-    [2, 7],
-    [4, 4],
+    [2, 7], // object_id: UVERBS_OBJECT_MR
+    [4, 4], // method_id: UVERBS_METHOD_REG_DMABUF_MR
     [6, attributes.length],
     [16, RXE_DRIVER_ID],
   ])
-    view.setUint16(at, number, true)
+    view.setUint16(offset, value, true)
   attributes.forEach(([id, length, data], i) => {
     view.setUint16(24 + 16 * i, id, true)
     view.setUint16(26 + 16 * i, length, true)
-    view.setUint16(28 + 16 * i, 1, true)
+    view.setUint16(28 + 16 * i, 1, true) // UVERBS_ATTR_F_MANDATORY
     view.setBigUint64(32 + 16 * i, data, true)
   })
   const memory = fakeMemory()
   memory.map(0x8000n, new Uint8Array(8))
   assert.equal(run(p, 'ioctl', bytes, { memory, openFile }), 'OK')
+  // the kernel's answer is in `data` of the first attribute
   const handle = Number(new DataView(memory.copyIn(AT + 32n, 8).buffer).getBigUint64(0, true))
   const { lkey, length, iova, kind } = invokeNow(p.context, Mr, 'query', handle, {}, p.caller).out
   assert.deepEqual([length, iova, kind], [4096n, 0x70000n, MrKind.values.FILE])

@@ -62,12 +62,12 @@ test('all address handles of a call are created or none, and all are destroyed o
 
 test('hooks are called for each address handle, and may refuse it', () => {
   const { m, p, create } = setUp()
-  let seen = 0
+  let calls = 0
   const remove = addHook(p.rxe.device, {
     class: 'ah',
     method: 'create',
     pre() {
-      if (++seen > 2) throw new Error('the hook is broken')
+      if (++calls > 2) throw new Error('the hook is broken')
     },
   })
   assert.throws(() => create(peers(4)), /the hook is broken/)
@@ -76,24 +76,27 @@ test('hooks are called for each address handle, and may refuse it', () => {
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
 
-test('a failed chain destroys the address handles it created; so does a call whose output has no room for their numbers', () => {
+test('a failed chain destroys the address handles it created, and so does a call whose output is too short for their handles', () => {
   const { m, p } = setUp()
   const { UNDO, STOP } = ChainErrors.values
-  const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
+  /** One entry of a chain. `fields.object`: the number of the entry that creates the object of the call. */
+  const entry = (cls: ObjectClass, methodName: string, args: AnyValues, fields: Partial<Link> = {}): Link => ({
     call: { class: cls, methodName, method: cls.methods[methodName], object: 0, args },
-    ...more,
+    ...fields,
   })
-  const makesAhs = [link(Pd, 'create', {}), link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0 })]
-  const run = (links: Link[], onError: number) =>
-    invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(links), onError }, p.caller).out
-  const fails = link(Pd, 'destroy', {}, { object: 0 })
-  assert.equal(run([...makesAhs, fails], UNDO).error, Errno.EBUSY)
-  const short = link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
-  assert.deepEqual([run([makesAhs[0], short], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
-  assert.deepEqual([run(makesAhs, UNDO).error, m.devices[0].state.ahs.size], [0, 3])
-  // Also in an existing domain.
-  const { call } = link(Pd, 'createAhs', { addresses: peers(3) })
-  assert.equal(run([{ call: { ...call, object: p.pd } }, link(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
+  const createPd = entry(Pd, 'create', {})
+  const createAhs = entry(Pd, 'createAhs', { addresses: peers(3) }, { object: 0 })
+  const run = (entries: Link[], onError: number) =>
+    invokeNow(p.context, Interface, 'chain', 0, { entries: encodeChain(entries), onError }, p.caller).out
+  const destroyBusyPd = entry(Pd, 'destroy', {}, { object: 0 })
+  assert.equal(run([createPd, createAhs, destroyBusyPd], UNDO).error, Errno.EBUSY)
+  // 8 bytes of output: less than 3 handles need
+  const shortOutput = entry(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
+  assert.deepEqual([run([createPd, shortOutput], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
+  assert.deepEqual([run([createPd, createAhs], UNDO).error, m.devices[0].state.ahs.size], [0, 3])
+  // In a PD that exists before the chain they are destroyed too; entry 9 does not exist.
+  const { call } = entry(Pd, 'createAhs', { addresses: peers(3) })
+  assert.equal(run([{ call: { ...call, object: p.pd } }, entry(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
   assert.equal(m.devices[0].state.ahs.size, 3)
   p.close()
   assertNothingLeft(m, [p])

@@ -60,10 +60,10 @@ const perform = (means: string, call: Call): string => {
   return ret < 0 ? errnoName(-ret) : 'OK'
 }
 
-/** The handle of the object that a call created. */
-const made = (means: string, className: string, args: AnyValues): number => {
-  const handle = p.context.handles.slots.indexOf(undefined)
-  const expected = handle < 0 ? p.context.handles.slots.length : handle
+/** Creates an object through one interface and returns its handle, which is the lowest free one. */
+const create = (means: string, className: string, args: AnyValues): number => {
+  const freeSlot = p.context.handles.slots.indexOf(undefined)
+  const expected = freeSlot < 0 ? p.context.handles.slots.length : freeSlot
   assert.equal(perform(means, callOf(className, 'create', 0, args)), 'OK', `${className}.create by ${means}`)
   assert.equal(findHandle(p.context.handles, expected)?.class.name, className)
   return expected
@@ -76,9 +76,9 @@ describe('an object', () => {
   for (const creator of pdCreators)
     for (const destroyer of pdDestroyers)
       it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
-        const pd = made(creator, 'pd', {})
-        const [user = 'object'] = pdCreators.filter(means => means !== creator)
-        const mw = made(user, 'mw', { pd, type: MwType.values.TYPE_2 })
+        const pd = create(creator, 'pd', {})
+        const [otherInterface = 'object'] = pdCreators.filter(means => means !== creator)
+        const mw = create(otherInterface, 'mw', { pd, type: MwType.values.TYPE_2 })
         assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'EBUSY')
         assert.equal(perform(creator, callOf('mw', 'destroy', mw, {})), 'OK')
         assert.equal(perform(destroyer, callOf('pd', 'destroy', pd, {})), 'OK')
@@ -98,7 +98,7 @@ describe('a completion queue', () => {
           method: 'destroy',
           post: (_call, _object, _args, out) => void reported.push(out?.compEvents),
         })
-        const handle = made(creator, 'cq', args)
+        const handle = create(creator, 'cq', args)
         const cq = findHandle(p.context.handles, handle)
         assert.ok(cq?.events)
         arm(cq, false)
@@ -111,6 +111,6 @@ describe('a completion queue', () => {
       })
 })
 
-it('each interface has calls for it', () => {
+it('at least three interfaces can create a PD, and three can destroy it', () => {
   for (const interfaces of [pdCreators, pdDestroyers]) assert.ok(interfaces.length >= 3, interfaces.join(' '))
 })

@@ -52,7 +52,7 @@ test('QP numbers are assigned in order from 17 on, are unique while in use, and 
   numbers.free(17)
   assert.equal(numbers.rowOf(17), -1)
   assert.equal(numbers.take(), 18, 'the freed number is not used next')
-  // One full round: 0, 1, the multicast number 0xffffff and the number in use never occur.
+  // One full round, to the last number 0xfffffe (0xffffff is for multicast), begins again at 17; 18 is in use.
   let number = 0
   for (let i = 0; i < 0xfffffe - 18; i++) {
     number = numbers.take()
@@ -63,14 +63,14 @@ test('QP numbers are assigned in order from 17 on, are unique while in use, and 
   assert.equal(numbers.take(), 19, '18 lives')
 })
 
-test('QP numbers start at the random offset, and wrap from any start', () => {
+test('QP numbers start at a given offset from 17, and wrap from any start', () => {
   const first = (offset: number): number => createNumbers(FIRST_QPN, offset).take()
   assert.equal(first(1000), 1017)
   assert.equal(first(0xffff_ffff), 17 + (0xffff_ffff % (0xfffffe - 17 + 1)))
   const numbers = createNumbers(FIRST_QPN, 0xfffffe - 17)
-  const row = numbers.take()
-  numbers.bind(row, 3)
-  assert.deepEqual([row, numbers.take(), numbers.rowOf(0xfffffe)], [0xfffffe, 17, 3])
+  const qpn = numbers.take()
+  numbers.bind(qpn, 3)
+  assert.deepEqual([qpn, numbers.take(), numbers.rowOf(0xfffffe)], [0xfffffe, 17, 3])
   numbers.bind(1, 4)
   assert.equal(numbers.rowOf(1), 4, 'the queue pair of the general services keeps its number')
 })

@@ -43,7 +43,7 @@ const setUp = () => {
 
 const peer = ipv4(127, 0, 0, 2)
 
-/** Brings a new QP to a state. */
+/** Moves a QP from RESET to a state (not SQE), by the legal transitions. */
 const inState = (qp: TestQp, state: number): TestQp => {
   if (state === Qps.ERR) {
     modify(qp, { state })
@@ -56,14 +56,14 @@ const inState = (qp: TestQp, state: number): TestQp => {
   return qp
 }
 
-test('create returns the recorded sizes: those requested, and the inline data that fits into the SGE space', () => {
+test('create returns sizes as in recordings: those requested, and the inline data that fits into the SGE space', () => {
   const { p, cq } = setUp()
-  const answered = (more: Partial<Cap>) => makeQp(p, cq, { cap: more }).cap
-  const one = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-  assert.deepEqual(answered(one), { ...one, maxInlineData: 16 })
-  assert.deepEqual(answered({ ...one, maxInlineData: 100 }), { ...one, maxSendSge: 6, maxInlineData: 100 })
-  const none = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }
-  assert.deepEqual(answered(none), none)
+  const createdCap = (requested: Partial<Cap>) => makeQp(p, cq, { cap: requested }).cap
+  const oneSge = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+  assert.deepEqual(createdCap(oneSge), { ...oneSge, maxInlineData: 16 })
+  assert.deepEqual(createdCap({ ...oneSge, maxInlineData: 100 }), { ...oneSge, maxSendSge: 6, maxInlineData: 100 })
+  const zeros = { maxSendWr: 0, maxRecvWr: 0, maxSendSge: 0, maxRecvSge: 0, maxInlineData: 0 }
+  assert.deepEqual(createdCap(zeros), zeros)
 })
 
 test('create refuses values above the limits, and leaves nothing behind', () => {
@@ -93,8 +93,8 @@ test('create refuses values above the limits, and leaves nothing behind', () => 
 test('a create without memory for either ring leaves nothing behind', () => {
   const { m, p, cq } = setUp()
   const before = p.rings.live.size
-  for (const left of [0, 1]) {
-    p.rings.left = left
+  for (const allocations of [0, 1]) {
+    p.rings.allocationsLeft = allocations
     assert.equal(
       errnoOf(() => makeQp(p, cq)),
       'ENOMEM',
@@ -102,20 +102,20 @@ test('a create without memory for either ring leaves nothing behind', () => {
     assert.equal(p.rings.live.size, before)
     assert.equal(m.devices[0].state.qpns.count(), 0)
   }
-  p.rings.left = 0
+  p.rings.allocationsLeft = 0
   assert.equal(
     errnoOf(() => makeCq(p)),
     'ENOMEM',
   )
   assert.equal(m.devices[0].state.cqs.size(), 1)
-  p.rings.left = Number.POSITIVE_INFINITY
+  p.rings.allocationsLeft = Number.POSITIVE_INFINITY
   // Refused creates take no handles.
   assert.equal(makeQp(p, cq).handle, 2)
   p.close()
   assertNothingLeft(m, [p])
 })
 
-test('create refuses wrong and unknown handles; a queue in use is busy', () => {
+test('create refuses wrong and unknown handles of CQs; a CQ in use cannot be destroyed', () => {
   const { p, cq, qp } = setUp()
   assert.equal(
     errnoOf(() => makeQp(p, { ...cq, handle: 99 })),
@@ -125,19 +125,19 @@ test('create refuses wrong and unknown handles; a queue in use is busy', () => {
     errnoOf(() => makeQp(p, { ...cq, handle: p.pd })),
     'EINVAL',
   )
-  const made = qp()
+  const user = qp()
   assert.equal(
     errnoOf(() => invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller)),
     'EBUSY',
   )
-  invokeNow(p.context, RcQp, 'destroy', made.handle, {}, p.caller)
+  invokeNow(p.context, RcQp, 'destroy', user.handle, {}, p.caller)
   assert.equal(
     errnoOf(() => invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller)),
     'ok',
   )
 })
 
-test('completion queues: limits, vectors, and what a resize refuses', () => {
+test('completion queues: sizes and vectors out of range are refused, and a resize without memory', () => {
   const { p, cq } = setUp()
   const create = (cqe: number, compVector = 0) =>
     errnoOf(() => invokeNow(p.context, Cq, 'create', 0, { cqe, userHandle: 0n, compVector }, p.caller))
@@ -150,14 +150,14 @@ test('completion queues: limits, vectors, and what a resize refuses', () => {
   assert.equal(resize(0), 'EINVAL')
   assert.equal(resize(Limits.maxCqe + 1), 'EINVAL')
   const before = p.rings.live.size
-  p.rings.left = 0
+  p.rings.allocationsLeft = 0
   assert.equal(resize(100), 'ENOMEM')
-  p.rings.left = Number.POSITIVE_INFINITY
+  p.rings.allocationsLeft = Number.POSITIVE_INFINITY
   assert.equal(resize(100), 'ok')
   assert.equal(p.rings.live.size, before, 'the old ring is freed')
 })
 
-test('query returns RESET as recorded, and each state with the attributes set', () => {
+test('query returns in RESET what Linux’s driver returned in recordings, and in each state the attributes set', () => {
   const { qp } = setUp()
   const q = qp()
   const reset = query(q)
@@ -177,7 +177,7 @@ test('query returns RESET as recorded, and each state with the attributes set', 
     [rtr.state, rtr.pathMtu, rtr.destQpn, rtr.rqPsn, rtr.maxDestRdAtomic, rtr.minRnrTimer],
     [Qps.RTR, 5, 42, 7, 2, 12],
   )
-  // The hop limit is the route's, as recorded.
+  // The hop limit is 64, as in recordings of Linux's driver, and not the one requested.
   assert.deepEqual(rtr.address, path(peer, { hopLimit: 64 }))
 
   modify(q, toRts({ sqPsn: 9, maxRdAtomic: 2 }))
@@ -205,7 +205,7 @@ test("a query is not affected by later changes of the program's own bytes", () =
   assert.deepEqual(query(q).address.dgid, peer)
 })
 
-test('all transitions from every state to every state are accepted with exactly the required attributes, or refused', () => {
+test('a transition between any two states is accepted with exactly its required attributes, or refused if it is none', () => {
   const needed: Readonly<Record<number, Modify>> = {
     [Qps.INIT]: toInit(),
     [Qps.RTR]: toRtr(42, peer),
@@ -223,9 +223,9 @@ test('all transitions from every state to every state are accepted with exactly 
   for (const from of Object.keys(legal).map(Number))
     for (const to of Object.values(Qps)) {
       const q = inState(qp(), from)
-      const again = from >= Qps.RTS && to === Qps.RTS
-      const args =
-        from === Qps.INIT && to === Qps.INIT ? { state: to } : again ? { state: to } : { state: to, ...needed[to] }
+      // These two need no other attributes.
+      const isRepeated = (from === Qps.INIT && to === Qps.INIT) || (from >= Qps.RTS && to === Qps.RTS)
+      const args = isRepeated ? { state: to } : { state: to, ...needed[to] }
       assert.equal(
         errnoOf(() => modify(q, args)),
         legal[from].includes(to) ? 'ok' : 'EINVAL',
@@ -311,15 +311,15 @@ test('values out of range are refused, with the allowed range', () => {
 test('paths with an empty GID index, without a global route, on another port, or of two families are refused', () => {
   const { m, qp } = setUp()
   const q = inState(qp(), Qps.INIT)
-  const to = (address: NonNullable<Modify['address']>) => errnoOf(() => modify(q, toRtr(42, peer, { address })))
-  assert.equal(to(path(peer, { sgidIndex: 200 })), 'ENODATA')
-  assert.equal(to(path(peer, { isGlobal: 0 })), 'EINVAL')
-  assert.equal(to(path(peer, { port: 2 })), 'EINVAL')
-  assert.equal(to(path(ipv6(2))), 'EINVAL')
-  assert.equal(to(path(peer, { sgidIndex: 2 })), 'EINVAL')
-  assert.equal(to(path(ipv6(2), { isGlobal: 2 })), 'EINVAL')
+  const rtrWith = (address: NonNullable<Modify['address']>) => errnoOf(() => modify(q, toRtr(42, peer, { address })))
+  assert.equal(rtrWith(path(peer, { sgidIndex: 200 })), 'ENODATA')
+  assert.equal(rtrWith(path(peer, { isGlobal: 0 })), 'EINVAL')
+  assert.equal(rtrWith(path(peer, { port: 2 })), 'EINVAL')
+  assert.equal(rtrWith(path(ipv6(2))), 'EINVAL')
+  assert.equal(rtrWith(path(peer, { sgidIndex: 2 })), 'EINVAL')
+  assert.equal(rtrWith(path(ipv6(2), { isGlobal: 2 })), 'EINVAL')
   assert.equal(m.link.stat().flows, 0, 'refused calls leave no flow')
-  assert.equal(to(path(ipv6(2), { sgidIndex: 2 })), 'ok')
+  assert.equal(rtrWith(path(ipv6(2), { sgidIndex: 2 })), 'ok')
   assert.equal(m.link.stat().flows, 1)
 })
 
@@ -339,8 +339,8 @@ test('alternate paths are unsupported: the device does not list them, and refuse
   }
   // An attribute that names objects of a class that the device lacks is not listed either.
   for (const { name, methods } of listed)
-    for (const [method, { in: into, out }] of Object.entries(methods))
-      for (const [attribute, { of }] of Object.entries({ ...into, ...out }))
+    for (const [method, { in: inputs, out: outputs }] of Object.entries(methods))
+      for (const [attribute, { of }] of Object.entries({ ...inputs, ...outputs }))
         if (of.kind === 'ref' || of.kind === 'fd')
           assert.ok(
             listed.some(cls => cls.name === of.class),
@@ -358,7 +358,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
 
-test('a flow exists as long as its path: changed in SQD, kept in RESET, destroyed with the QP', () => {
+test('the flow to the peer: replaced by a new path in SQD, kept in ERR, closed in RESET and with the QP', () => {
   const { m, p, qp } = setUp()
   const q = inState(qp(), Qps.SQD)
   modify(q, { address: path(ipv4(127, 0, 0, 3)) })

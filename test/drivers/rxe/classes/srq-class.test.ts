@@ -10,8 +10,8 @@ import { Srq, TmSrq } from '../../../../src/spec/classes/srq.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import {
   assertNothingLeft,
+  connectQps,
   errnoOf,
-  join,
   machine,
   makeCq,
   makeQp,
@@ -23,11 +23,14 @@ import {
 } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
 import { pollAll, postReceive, postSend, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../shared.ts'
+import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../srq-and-xrc.ts'
 
 const { SRQ_LIMIT_REACHED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/** Two senders on one device, and two queue pairs with one SRQ on the other. */
+/**
+ * Two senders on one device, and two queue pairs with one SRQ on the other. `receive` posts to the SRQ; `send` sends
+ * message `id` on connection `i`.
+ */
 const setUp = () => {
   const m = machine()
   const a = program(m, 0)
@@ -35,34 +38,34 @@ const setUp = () => {
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
   const [mrA, mrB] = [register(a, 4096), register(b, 4096)]
   const srq = makeSrq(b, { userHandle: 77n })
-  const from = [makeQp(a, cqA), makeQp(a, cqA)]
-  const to = [makeSharedQp(b, cqB, srq), makeSharedQp(b, cqB, srq)]
-  to.forEach((qp, i) => {
-    join(from[i], qp)
+  const senders = [makeQp(a, cqA), makeQp(a, cqA)]
+  const receivers = [makeSharedQp(b, cqB, srq), makeSharedQp(b, cqB, srq)]
+  receivers.forEach((qp, i) => {
+    connectQps(senders[i], qp)
   })
   const receive = (id: number): void => {
     assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, id * 100, 100)]))
   }
   const send = (i: number, id: number): void => {
-    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: BigInt(id), sges: [sgeOf(mrA, 0, 50)] }))
+    assert.ok(postSend(senders[i].send, { opcode: Wr.SEND, id: BigInt(id), sges: [sgeOf(mrA, 0, 50)] }))
     m.settle()
   }
-  const asyncs = () => b.async.queue.splice(0).map(({ type, element }) => [type, Number(element.userHandle)])
+  const asyncEvents = () => b.async.queue.splice(0).map(({ type, element }) => [type, Number(element.userHandle)])
   const close = (): void => {
     a.close()
     b.close()
     assertNothingLeft(m, [a, b])
   }
-  return { m, a, b, cqA, cqB, srq, from, to, receive, send, asyncs, close }
+  return { m, a, b, cqA, cqB, srq, receivers, receive, send, asyncEvents, close }
 }
 
 test('messages consume WQEs in the order of their first packets, whatever the queue pair', () => {
-  const { b, cqB, to, receive, send, close } = setUp()
+  const { b, cqB, receivers, receive, send, close } = setUp()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
   assert.deepEqual(
     pollAll(cqB.ring).map(({ id, qpn }) => [Number(id), qpn]),
-    [1, 0, 0, 1].map((i, n) => [n + 1, to[i].qpn]),
+    [1, 0, 0, 1].map((i, n) => [n + 1, receivers[i].qpn]),
   )
   assert.equal(b.async.queue.length, 0)
   close()
@@ -81,17 +84,17 @@ test('an empty SRQ makes senders wait, and a later post serves them', () => {
   close()
 })
 
-test('the limit event is raised once', () => {
-  const { srq, receive, send, asyncs, close } = setUp()
+test('the limit event is raised once, when fewer WQEs than the limit are left', () => {
+  const { srq, receive, send, asyncEvents, close } = setUp()
   for (const id of [1, 2, 3, 4, 5]) receive(id)
   modifySrq(srq, { limit: 4 })
   send(0, 1)
-  assert.deepEqual(asyncs(), [])
+  assert.deepEqual(asyncEvents(), [])
   send(1, 2)
-  assert.deepEqual(asyncs(), [[SRQ_LIMIT_REACHED, 77]])
+  assert.deepEqual(asyncEvents(), [[SRQ_LIMIT_REACHED, 77]])
   assert.equal(querySrq(srq).limit, 0)
   send(1, 3)
-  assert.deepEqual(asyncs(), [])
+  assert.deepEqual(asyncEvents(), [])
   close()
 })
 
@@ -109,22 +112,22 @@ test('a resize keeps the posted WQEs; senders notice nothing', () => {
   )
   for (const id of [6, 7, 8]) receive(id)
   assert.throws(() => modifySrq(srq, { maxWr: 2 }), { code: 'EINVAL', message: /maxWr: 2 is less than the requests/ })
-  assert.equal(b.rings.live.size, 1 + 1 + 2)
+  assert.equal(b.rings.live.size, 1 + 1 + 2, 'rings of a CQ, an SRQ and two send queues')
   close()
 })
 
 test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACHED', () => {
-  const { cqB, to, receive, send, asyncs, close } = setUp()
+  const { cqB, receivers, receive, send, asyncEvents, close } = setUp()
   for (const id of [1, 2]) receive(id)
-  modify(to[0], { state: Qps.ERR })
-  assert.deepEqual(asyncs(), [[QP_LAST_WQE_REACHED, 1]])
+  modify(receivers[0], { state: Qps.ERR })
+  assert.deepEqual(asyncEvents(), [[QP_LAST_WQE_REACHED, 1]])
   assert.deepEqual(completions(cqB), [])
   send(1, 1)
   assert.deepEqual(
     completions(cqB).map(({ id }) => id),
     [1],
   )
-  modify(to[0], { state: Qps.RESET })
+  modify(receivers[0], { state: Qps.RESET })
   send(1, 2)
   assert.deepEqual(
     completions(cqB).map(({ id }) => id),
@@ -134,18 +137,18 @@ test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACH
 })
 
 test('a queue pair with an SRQ has no receive queue of its own', () => {
-  const { to, close } = setUp()
-  const { cap } = query(to[0])
+  const { receivers, close } = setUp()
+  const { cap } = query(receivers[0])
   assert.deepEqual([cap.maxRecvWr, cap.maxRecvSge], [0, 0])
-  assert.deepEqual(to[0].cap.maxRecvWr, 15)
+  assert.equal(receivers[0].cap.maxRecvWr, 15, 'create returns what was requested')
   close()
 })
 
 test('an SRQ in use cannot be destroyed', () => {
-  const { b, srq, to, close } = setUp()
+  const { b, srq, receivers, close } = setUp()
   const destroy = () => invokeNow(b.context, Srq, 'destroy', srq.handle, {}, b.caller)
   assert.equal(errnoOf(destroy), 'EBUSY')
-  for (const qp of to) invokeNow(b.context, RcQp, 'destroy', qp.handle, {}, b.caller)
+  for (const qp of receivers) invokeNow(b.context, RcQp, 'destroy', qp.handle, {}, b.caller)
   assert.deepEqual(destroy().out, { events: 0 })
   close()
 })
@@ -166,7 +169,7 @@ test('sizes and limits are refused beyond those of the device', () => {
   modifySrq(srq, { limit: 31 })
   assert.throws(() => modifySrq(srq, { maxWr: 30 }), { code: 'EINVAL', message: /maxWr: 30 is below the limit, 31/ })
   assert.throws(() => modifySrq(srq, { maxWr: 40, limit: 41 }), { code: 'EINVAL', message: /limit: 41 is above 40/ })
-  p.rings.left = 0
+  p.rings.allocationsLeft = 0
   assert.equal(
     errnoOf(() => makeSrq(p)),
     'ENOMEM',
@@ -184,7 +187,7 @@ test('tag-matching SRQs are declared, but no device here supports them', () => {
   const m = machine()
   const p = program(m)
   const cq = makeCq(p)
-  const wanted = { pd: p.pd, maxWr: 1, maxSge: 1, limit: 0, userHandle: 0n, cq: cq.handle, maxNumTags: 4 }
-  const make = () => invokeNow(p.context, TmSrq, 'create', 0, wanted, p.caller)
+  const args = { pd: p.pd, maxWr: 1, maxSge: 1, limit: 0, userHandle: 0n, cq: cq.handle, maxNumTags: 4 }
+  const make = () => invokeNow(p.context, TmSrq, 'create', 0, args, p.caller)
   assert.throws(make, { code: 'EOPNOTSUPP', message: /this device has no tm_srq\.create/ })
 })

@@ -10,29 +10,33 @@ import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { XrcTgtQp } from '../../../../src/spec/classes/qp/xrc_qp.ts'
 import { XrcSrq } from '../../../../src/spec/classes/srq.ts'
 import { AsyncEventType, XrcdFlags } from '../../../../src/spec/enums.ts'
-import { WcStatus } from '../../../../src/spec/work.ts'
+import { SRQN_SHIFT, WcStatus } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, errnoOf, machine, makeCq, type Program, program, Qps, register } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import {
   closeDomain,
+  connectXrc,
   destroyTarget,
-  joinXrc,
   makeInitiator,
   makeTarget,
   makeXrcSrq,
   openDomain,
   queryTarget,
   type TestSrq,
-} from '../shared.ts'
+} from '../srq-and-xrc.ts'
 
 const { CREAT, EXCL } = XrcdFlags.values
 const { QP_REQ_ERR, QP_ACCESS_ERR, COMM_EST, QP_LAST_WQE_REACHED } = AsyncEventType.values
 const { REM_INV_REQ_ERR, REM_ACCESS_ERR } = WcStatus.values
+/** Descriptor of an open file (machine.ts), which identifies an XRC domain. */
 const FILE = 0x100
 
-/** A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. */
+/**
+ * A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. `send` sends to
+ * the SRQ with number `srqn`.
+ */
 const setUp = (torment?: Torment) => {
   const m = machine(2, '', 'packets', undefined, torment)
   const a = program(m, 0)
@@ -45,23 +49,23 @@ const setUp = (torment?: Torment) => {
   const other = makeXrcSrq(b, xrcd, cqC, otherPd)
   const ini = makeInitiator(a, cqA)
   const tgt = makeTarget(b, xrcd)
-  joinXrc(ini, tgt)
-  const send = (to: number, more: Partial<SendRequest> = {}): void => {
-    const flags = (more.flags ?? Flag.SIGNALED) | (to << 8)
-    assert.ok(postSend(ini.send, { opcode: Wr.SEND, sges: [sgeOf(mrA, 0, 50)], ...more, flags }))
+  connectXrc(ini, tgt)
+  const send = (srqn: number, request: Partial<SendRequest> = {}): void => {
+    const flags = (request.flags ?? Flag.SIGNALED) | (srqn << SRQN_SHIFT)
+    assert.ok(postSend(ini.send, { opcode: Wr.SEND, sges: [sgeOf(mrA, 0, 50)], ...request, flags }))
     m.settle()
   }
   const receive = (srq: TestSrq, id: number, length = 100): void => {
     assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, 0, length)]))
   }
-  const close = (...more: Program[]): void => {
-    for (const p of [a, b, ...more]) p.close()
-    assertNothingLeft(m, [a, b, ...more])
+  const close = (...others: Program[]): void => {
+    for (const p of [a, b, ...others]) p.close()
+    assertNothingLeft(m, [a, b, ...others])
   }
   return { m, a, b, cqA, cqB, cqC, mrA, mrB, xrcd, srq, other, otherPd, ini, tgt, send, receive, close }
 }
 
-const asyncs = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
+const asyncEvents = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
 
 test('a request consumes from the SRQ that it names and completes to its CQ, with the target’s number', () => {
   const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = setUp()
@@ -106,7 +110,7 @@ test('the SRQ that a request names decides the protection domain', () => {
     completions(cqA).map(({ status }) => status),
     [0],
   )
-  // The same memory, through an SRQ of another protection domain.
+  // The same memory region, named with an SRQ of another protection domain.
   receive(other, 1)
   send(other.number, write)
   assert.deepEqual(
@@ -114,7 +118,7 @@ test('the SRQ that a request names decides the protection domain', () => {
     [REM_ACCESS_ERR],
   )
   assert.deepEqual(completions(cqC), [])
-  assert.deepEqual(asyncs(b), [QP_LAST_WQE_REACHED, QP_ACCESS_ERR])
+  assert.deepEqual(asyncEvents(b), [QP_LAST_WQE_REACHED, QP_ACCESS_ERR])
   close()
 })
 
@@ -123,9 +127,9 @@ test('concurrent READs of two protection domains each use the domain of their SR
   const mrOther = register({ ...b, pd: otherPd }, 4096)
   mrB.bytes.fill(3)
   mrOther.bytes.fill(4)
-  const read = (to: number, from: { address: number; rkey: number }, at: number): void => {
-    const request = { opcode: Wr.READ, sges: [sgeOf(mrA, at, 3000)], remote: from.address, rkey: from.rkey }
-    assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (to << 8) }))
+  const read = (srqn: number, source: { address: number; rkey: number }, offset: number): void => {
+    const request = { opcode: Wr.READ, sges: [sgeOf(mrA, offset, 3000)], remote: source.address, rkey: source.rkey }
+    assert.ok(postSend(ini.send, { ...request, flags: Flag.SIGNALED | (srqn << SRQN_SHIFT) }))
   }
   read(srq.number, mrB, 0)
   read(other.number, mrOther, 3000)
@@ -138,22 +142,22 @@ test('concurrent READs of two protection domains each use the domain of their SR
   close()
 })
 
-test('an unknown SRQ, one of another domain and a destroyed one are invalid requests', () => {
-  for (const kind of ['none', 'another', 'gone'] as const) {
+test('requests for an unknown SRQ, one of another domain and a destroyed one are invalid', () => {
+  for (const kind of ['unknown', 'other domain', 'destroyed'] as const) {
     const { b, cqA, cqB, srq, send, close } = setUp()
-    let number = 0x77
-    if (kind === 'another') number = makeXrcSrq(b, openDomain(b), cqB).number
-    if (kind === 'gone') {
+    let srqn = 0x77
+    if (kind === 'other domain') srqn = makeXrcSrq(b, openDomain(b), cqB).number
+    if (kind === 'destroyed') {
       invokeNow(b.context, XrcSrq, 'destroy', srq.handle, {}, b.caller)
-      number = srq.number
+      srqn = srq.number
     }
-    send(number)
+    send(srqn)
     assert.deepEqual(
       completions(cqA).map(({ status }) => status),
       [REM_INV_REQ_ERR],
       kind,
     )
-    assert.deepEqual(asyncs(b), [QP_LAST_WQE_REACHED, QP_REQ_ERR], kind)
+    assert.deepEqual(asyncEvents(b), [QP_LAST_WQE_REACHED, QP_REQ_ERR], kind)
     close()
   }
 })
@@ -161,25 +165,26 @@ test('an unknown SRQ, one of another domain and a destroyed one are invalid requ
 test('a domain belongs to its file, and exists as long as a context has it open', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
-  const open = (from: Program, file: number | undefined, flags: number) => errnoOf(() => openDomain(from, file, flags))
+  const open = (opener: Program, file: number | undefined, flags: number) =>
+    errnoOf(() => openDomain(opener, file, flags))
   assert.equal(open(p, FILE, 0), 'EAGAIN')
   assert.equal(open(p, undefined, 0), 'EAGAIN')
   assert.equal(open(p, 3, CREAT), 'EBADF')
-  assert.equal(open(p, FILE, 1), 'EINVAL')
-  const one = openDomain(p, FILE, CREAT | EXCL)
-  const two = openDomain(q, FILE, 0)
+  assert.equal(open(p, FILE, 1), 'EINVAL', 'an unknown flag')
+  const domainOfP = openDomain(p, FILE, CREAT | EXCL)
+  const domainOfQ = openDomain(q, FILE, 0)
   assert.equal(open(q, FILE, CREAT | EXCL), 'EINVAL')
   const { domains } = m.devices[0].state
   assert.equal(domains.size, 1)
   assert.equal(
-    errnoOf(() => makeTarget(q, openDomain(q), makeTarget(p, one).qpn)),
+    errnoOf(() => makeTarget(q, openDomain(q), makeTarget(p, domainOfP).qpn)),
     'EINVAL',
     'a target of another domain',
   )
-  const tgt = makeTarget(p, one)
-  assert.equal(makeTarget(q, two, tgt.qpn).qpn, tgt.qpn)
+  const tgt = makeTarget(p, domainOfP)
+  assert.equal(makeTarget(q, domainOfQ, tgt.qpn).qpn, tgt.qpn)
   assert.equal(
-    errnoOf(() => closeDomain(p, one)),
+    errnoOf(() => closeDomain(p, domainOfP)),
     'EBUSY',
   )
   p.close()
@@ -195,10 +200,10 @@ test('a target is one queue pair for all processes that opened it, and exists un
   const cq = makeCq(c)
   const mr = register(c, 4096)
   const xrcd = openDomain(c, FILE, 0)
-  const again = makeTarget(c, xrcd, tgt.qpn)
+  const opened = makeTarget(c, xrcd, tgt.qpn)
   const srq = makeXrcSrq(c, xrcd, cq)
-  assert.equal(queryTarget(again).state, Qps.RTS)
-  assert.equal(queryTarget(again).destQpn, ini.qpn)
+  assert.equal(queryTarget(opened).state, Qps.RTS)
+  assert.equal(queryTarget(opened).destQpn, ini.qpn)
   postReceive(srq.ring, 1n, [sgeOf(mr, 0, 100)])
   postReceive(srq.ring, 2n, [sgeOf(mr, 0, 100)])
   send(srq.number)
@@ -212,10 +217,10 @@ test('a target is one queue pair for all processes that opened it, and exists un
     completions(cq).map(({ id }) => id),
     [2],
   )
-  invokeNow(c.context, XrcTgtQp, 'modify', again.handle, { state: Qps.ERR }, c.caller)
-  assert.deepEqual(asyncs(c), [QP_LAST_WQE_REACHED])
-  assert.deepEqual(asyncs(b), [])
-  destroyTarget(again)
+  invokeNow(c.context, XrcTgtQp, 'modify', opened.handle, { state: Qps.ERR }, c.caller)
+  assert.deepEqual(asyncEvents(c), [QP_LAST_WQE_REACHED])
+  assert.deepEqual(asyncEvents(b), [])
+  destroyTarget(opened)
   assert.deepEqual(
     completions(cqA).map(({ status }) => status),
     [0, 0],
@@ -228,16 +233,16 @@ test('events of a target go to all processes that opened it', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const tgt = makeTarget(p, openDomain(p, FILE))
-  const again = makeTarget(q, openDomain(q, FILE), tgt.qpn)
+  const opened = makeTarget(q, openDomain(q, FILE), tgt.qpn)
   invokeNow(p.context, XrcTgtQp, 'modify', tgt.handle, { state: Qps.ERR }, p.caller)
-  assert.deepEqual([asyncs(p), asyncs(q)], [[QP_LAST_WQE_REACHED], [QP_LAST_WQE_REACHED]])
-  assert.equal(queryTarget(again).state, Qps.ERR)
+  assert.deepEqual([asyncEvents(p), asyncEvents(q)], [[QP_LAST_WQE_REACHED], [QP_LAST_WQE_REACHED]])
+  assert.equal(queryTarget(opened).state, Qps.ERR)
   p.close()
   q.close()
   assertNothingLeft(m, [p, q])
 })
 
-test('a destroyed SRQ is an invalid request, and its WQEs leave nothing behind', () => {
+test('a request for a destroyed SRQ is invalid, and the WQEs of the SRQ leave nothing behind', () => {
   const { b, cqA, cqB, srq, mrA, receive, send, close } = setUp()
   receive(srq, 1, 8192)
   send(srq.number, { sges: [sgeOf(mrA, 0, 3000)] })
@@ -261,7 +266,7 @@ test('attributes that a type lacks cannot be passed', () => {
     message: /an XRC_TGT queue pair does not take|does not take port/,
   })
   assert.deepEqual(
-    asyncs(b).filter(type => type === COMM_EST),
+    asyncEvents(b).filter(type => type === COMM_EST),
     [],
   )
   close()

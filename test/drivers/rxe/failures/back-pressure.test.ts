@@ -1,7 +1,7 @@
 /*
- * Objects are destroyed and modified while posted requests wait: for free buffers of a port whose receiver takes no
- * packets, for pacing, for free entries of CQs. Each destroy or modify succeeds or is refused, no poll throws, and
- * nothing is left at the end.
+ * Objects are destroyed and queue pairs modified while posted requests wait: for free buffers of a port whose receiver
+ * takes no packets, for pacing, for free entries of CQs. Each destroy or modify succeeds or is refused, no poll throws,
+ * and nothing is left at the end.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -21,27 +21,27 @@ import { Xrcd } from '../../../../src/spec/classes/xrcd.ts'
 import { MwType } from '../../../../src/spec/enums.ts'
 import type { ObjectClass } from '../../../../src/spec/schema/schema.ts'
 import {
+  path as addressOf,
   assertNothingLeft,
   cap,
+  connectQps,
   errnoOf,
-  join,
   machine,
   makeCq,
   makeQp,
   type Program,
-  path,
   program,
   Qps,
   type Region,
   register,
 } from '../machine.ts'
 import { sgeOf } from '../pair.ts'
-import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
-import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
+import { type MappedRing, mapRing, postReceive, postSend, Wr } from '../provider.ts'
+import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
 
 const QKEY = 0x77
-/** More messages than a port of `machine` has buffers. */
-const BUFFERS = 90
+/** More packets than a port of `machine` has buffers (8 large and 64 small ones). */
+const FLOOD_POSTS = 90
 
 interface TestObject {
   readonly p: Program
@@ -50,16 +50,15 @@ interface TestObject {
 }
 
 interface Sender {
-  readonly ring: Mapped
-  /** Posts one more request of up to `length` bytes. */
+  /** Posts one more request of at most `length` bytes, if the queue is not full. */
   post(length: number): void
 }
 
-/** Two programs on two devices, with queue pairs of every service between them and all the objects that they need. */
+/** Two programs on two devices, with RC, XRC and UD queue pairs between them and objects of the other classes. */
 const setUp = (m: ReturnType<typeof machine>) => {
   const objects: TestObject[] = []
   const senders: Sender[] = []
-  const receivers: { readonly ring: Mapped; readonly mr: Region }[] = []
+  const receivers: { readonly ring: MappedRing; readonly mr: Region }[] = []
   const programs = [program(m, 0), program(m, 1)]
   const add = (p: Program, cls: ObjectClass, handle: number): number => {
     objects.push({ p, cls, handle })
@@ -85,16 +84,15 @@ const setUp = (m: ReturnType<typeof machine>) => {
     return { p, cq, mr, srq, xrcd }
   })
   const [a, b] = sides
-  for (const shared of [false, true]) {
-    const [from, to] = sides.map(({ p, cq, srq }) => (shared ? makeSharedQp(p, cq, srq) : makeQp(p, cq)))
-    join(from, to)
-    add(a.p, RcQp, from.handle)
-    add(b.p, RcQp, to.handle)
-    if (!shared) receivers.push({ ring: to.receive, mr: b.mr })
+  for (const hasSrq of [false, true]) {
+    const [sender, receiver] = sides.map(({ p, cq, srq }) => (hasSrq ? makeSharedQp(p, cq, srq) : makeQp(p, cq)))
+    connectQps(sender, receiver)
+    add(a.p, RcQp, sender.handle)
+    add(b.p, RcQp, receiver.handle)
+    if (!hasSrq) receivers.push({ ring: receiver.receive, mr: b.mr })
     senders.push({
-      ring: from.send,
       post: length =>
-        void postSend(from.send, {
+        void postSend(sender.send, {
           opcode: length % 3 === 0 ? Wr.WRITE : length % 3 === 1 ? Wr.READ : Wr.SEND,
           id: 1n,
           sges: [sgeOf(a.mr, 0, length)],
@@ -105,11 +103,10 @@ const setUp = (m: ReturnType<typeof machine>) => {
   }
   const initiator = makeInitiator(a.p, a.cq)
   const target = makeTarget(b.p, b.xrcd)
-  joinXrc(initiator, target)
+  connectXrc(initiator, target)
   add(a.p, XrcIniQp, initiator.handle)
   add(b.p, XrcTgtQp, target.handle)
   senders.push({
-    ring: initiator.send,
     post: length =>
       void postSend(initiator.send, {
         opcode: Wr.WRITE,
@@ -120,23 +117,22 @@ const setUp = (m: ReturnType<typeof machine>) => {
       }),
   })
   for (const { p, cq, mr } of sides) {
-    const made = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr: 127 }), userHandle: 0n }
-    const { object, out } = invokeNow(p.context, UdQp, 'create', 0, made, p.caller)
+    const args = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap({ maxSendWr: 127 }), userHandle: 0n }
+    const { object, out } = invokeNow(p.context, UdQp, 'create', 0, args, p.caller)
     const handle = add(p, UdQp, object as number)
-    for (const state of [
+    for (const change of [
       { state: Qps.INIT, pkeyIndex: 0, qkey: QKEY, port: 1 },
       { state: Qps.RTR },
       { state: Qps.RTS, sqPsn: 0 },
     ])
-      invokeNow(p.context, UdQp, 'modify', handle, state, p.caller)
+      invokeNow(p.context, UdQp, 'modify', handle, change, p.caller)
     const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
     const ring = mapRing(p.rings.at(sendQueue.offset))
     const dgid = (p === a.p ? b : a).p.rxe.state.identity.gids[1]
-    const ah = invokeNow(p.context, Ah, 'create', 0, { pd: p.pd, address: path(dgid), userHandle: 0n }, p.caller)
+    const ah = invokeNow(p.context, Ah, 'create', 0, { pd: p.pd, address: addressOf(dgid), userHandle: 0n }, p.caller)
     add(p, Ah, ah.object as number)
     const { number } = ah.out as unknown as { number: number }
     senders.push({
-      ring,
       post: length =>
         void postSend(ring, {
           opcode: Wr.SEND,
@@ -191,17 +187,17 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 
 const STATES = { error: Qps.ERR, reset: Qps.RESET, drain: Qps.SQD } as const
 
-const play = (steps: readonly Step[], route: Path, windowBytes: number | undefined): void => {
-  const m = machine(2, '', route, windowBytes)
+const play = (steps: readonly Step[], path: Path, windowBytes: number | undefined): void => {
+  const m = machine(2, '', path, windowBytes)
   const { objects, senders, receivers, programs } = setUp(m)
   const at = <T>(list: readonly T[], index: number): T => list[index % list.length]
-  let removed = false
+  let isRemoved = false
   for (const step of steps) {
     if (step.do === 'post') for (let i = 0; i < step.count; i++) at(senders, step.index).post(step.length)
     else if (step.do === 'flood') {
-      // One by one: each takes a buffer of the port, and none is returned, so later posts wait.
+      // The device sends after each post, so each message takes a buffer of the port; none is returned: later posts wait.
       const sender = at(senders, step.index)
-      for (let i = 0; i < BUFFERS; i++) {
+      for (let i = 0; i < FLOOD_POSTS; i++) {
         sender.post(step.length)
         m.devices[step.index & 1].poll(m.now)
       }
@@ -212,8 +208,8 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
     } else if (step.do === 'poll') m.devices[step.device].poll(m.now)
     else if (step.do === 'tick') m.tick()
     else if (step.do === 'remove') {
-      if (!removed) unregister(m.devices[1].device)
-      removed = true
+      if (!isRemoved) unregister(m.devices[1].device)
+      isRemoved = true
     } else if (step.do === 'destroy') {
       const { p, cls, handle } = at(objects, step.index)
       const errno = errnoOf(() => invokeNow(p.context, cls as typeof Pd, 'destroy', handle, {}, p.caller))
@@ -227,20 +223,20 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
     }
   }
   for (const p of programs) p.close()
-  if (removed) return
+  if (isRemoved) return
   m.settle()
   while (m.tick());
   assertNothingLeft(m, programs)
 }
 
-for (const [name, route, windowBytes] of [
+for (const [name, path, windowBytes] of [
   ['packets', 'packets', undefined],
   ['without packets', 'direct', undefined],
   ['a network’s window', 'packets', 0x1_0000],
 ] as const)
   it(`destroy and modify under back-pressure: ${name}`, () => {
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => play(steps, route, windowBytes)),
+      fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => play(steps, path, windowBytes)),
       { numRuns: 300 },
     )
   })

@@ -10,8 +10,8 @@ import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
-import { assertNothingLeft, join, modify, Qps, query } from '../machine.ts'
-import { completions, end, pair, pattern, SIZE, sgeOf } from '../pair.ts'
+import { assertNothingLeft, connectQps, modify, Qps, query } from '../machine.ts'
+import { completions, makeEnd, pair, pattern, REGION_BYTES, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 
 const { REM_ACCESS_ERR, RETRY_EXC_ERR } = WcStatus.values
@@ -42,7 +42,13 @@ test('packets to a destroyed peer are dropped, and the sender exceeds its retrie
 test('a region deregistered during a transfer is not accessed', () => {
   const { m, a, b } = pair()
   pattern(a.mr.bytes, 1)
-  postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
+  postSend(a.qp.send, {
+    opcode: Wr.WRITE,
+    id: 1n,
+    sges: [sgeOf(a.mr, 0, REGION_BYTES)],
+    remote: b.mr.address,
+    rkey: b.mr.rkey,
+  })
   m.devices[0].poll(m.now)
   invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
   m.settle()
@@ -55,9 +61,9 @@ test('a region deregistered during a transfer is not accessed', () => {
 
 test('contexts close with requests in flight, and nothing is left', () => {
   const { m, a, b } = pair()
-  const more = [end(m, 0), end(m, 1)]
-  join(more[0].qp, more[1].qp)
-  for (const { qp, mr } of [a, b, ...more])
+  const [c, d] = [makeEnd(m, 0), makeEnd(m, 1)]
+  connectQps(c.qp, d.qp)
+  for (const { qp, mr } of [a, b, c, d])
     for (let i = 0; i < 10; i++) {
       postReceive(qp.receive, 1n, [sgeOf(mr, 0, 100)])
       postSend(qp.send, { opcode: Wr.READ, id: 2n, sges: [sgeOf(mr, 0, 9000)], remote: mr.address, rkey: mr.rkey })
@@ -66,18 +72,18 @@ test('contexts close with requests in flight, and nothing is left', () => {
   for (const device of m.devices) device.poll(m.now)
   a.p.close()
   m.devices[1].poll(m.now)
-  more[1].p.close()
+  d.p.close()
   m.devices[0].poll(m.now)
   b.p.close()
-  more[0].p.close()
+  c.p.close()
   while (m.tick()) {}
   assertNothingLeft(
     m,
-    [a, b, ...more].map(({ p }) => p),
+    [a, b, c, d].map(({ p }) => p),
   )
 })
 
-test('a closed context is destroyed in steps; its queue pairs send nothing from the first step on', () => {
+test('a closed context is destroyed in steps; its queue pairs receive nothing from the first step on', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -102,7 +108,7 @@ test('a closed context is destroyed in steps; its queue pairs send nothing from 
   )
 })
 
-test('when a device is removed while one of its contexts closes, each object is destroyed once, and both get their events', () => {
+test('when a device is removed while one of its contexts closes, each object is destroyed once, and every close and the removal report their end', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -110,11 +116,11 @@ test('when a device is removed while one of its contexts closes, each object is 
   closeContext(b.p.context, () => reported.push('context'))
   jobs[0].next()
   unregister(m.devices[1].device, () => reported.push('device'))
-  closeContext(b.p.context, () => reported.push('again'))
-  for (let left = jobs; left.length > 0; ) left = left.filter(job => job.next().done !== true)
-  assert.deepEqual(reported, ['context', 'again', 'device'])
-  closeContext(b.p.context, () => reported.push('late'))
-  assert.deepEqual(reported.slice(3), ['late'])
+  closeContext(b.p.context, () => reported.push('second close'))
+  for (let unfinished = jobs; unfinished.length > 0; ) unfinished = unfinished.filter(job => job.next().done !== true)
+  assert.deepEqual(reported, ['context', 'second close', 'device'])
+  closeContext(b.p.context, () => reported.push('close after the end'))
+  assert.deepEqual(reported.slice(3), ['close after the end'])
   assert.equal(b.p.rings.live.size, 0)
   assert.equal(m.core.faults, 0)
   a.p.close()
@@ -149,15 +155,15 @@ test('a program that fills its rings with garbage while they are processed affec
       fc.array(u32, { minLength: 1, maxLength: 12 }),
       (noise, steps) => {
         const { m, a, b } = pair()
-        const bad = [end(m, 0), end(m, 1)]
-        join(bad[0].qp, bad[1].qp)
+        const hostile = [makeEnd(m, 0), makeEnd(m, 1)]
+        connectQps(hostile[0].qp, hostile[1].qp)
         pattern(a.mr.bytes, 9)
-        let n = 0
+        let written = 0
         for (const step of steps) {
-          for (const { p, qp, cq } of bad) {
+          for (const { p, qp, cq } of hostile) {
             for (const { at, length, view } of p.rings.live)
               for (let i = 8; i < length; i += 4 + (step % 24) * 4)
-                view.setUint32(at + i, noise[n++ % noise.length], true)
+                view.setUint32(at + i, noise[written++ % noise.length], true)
             qp.send.producer = step
             qp.receive.producer = ~step
             cq.ring.consumer = step >>> 3
@@ -165,12 +171,12 @@ test('a program that fills its rings with garbage while they are processed affec
           }
           for (let i = 0; i < 3; i++) for (const device of m.devices) device.poll(m.now)
           m.now += 500
-          const at = (step % 1000) * 8
+          const offset = (step % 1000) * 8
           postSend(a.qp.send, {
             opcode: Wr.WRITE,
             id: 1n,
-            sges: [sgeOf(a.mr, at, 5000)],
-            remote: b.mr.address + at,
+            sges: [sgeOf(a.mr, offset, 5000)],
+            remote: b.mr.address + offset,
             rkey: b.mr.rkey,
           })
           for (let i = 0; i < 400 && a.cq.ring.producer === a.cq.ring.consumer; i++) {
@@ -181,13 +187,13 @@ test('a program that fills its rings with garbage while they are processed affec
             completions(a.cq).map(({ status }) => status),
             [0],
           )
-          assert.deepEqual(b.mr.bytes.subarray(at, at + 5000), a.mr.bytes.subarray(at, at + 5000))
+          assert.deepEqual(b.mr.bytes.subarray(offset, offset + 5000), a.mr.bytes.subarray(offset, offset + 5000))
         }
-        for (const { p } of [...bad, a, b]) p.close()
+        for (const { p } of [...hostile, a, b]) p.close()
         while (m.tick()) {}
         assertNothingLeft(
           m,
-          [a, b, ...bad].map(({ p }) => p),
+          [a, b, ...hostile].map(({ p }) => p),
         )
       },
     ),

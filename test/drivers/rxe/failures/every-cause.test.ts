@@ -19,10 +19,10 @@ import { WrOpcode } from '../../../../src/spec/work.ts'
 import { requester, responder } from '../../../transport/cause-scripts.ts'
 import { NAK, READ, SEND, sge, T14 } from '../../../transport/requests.ts'
 import { packet, RQ, startScript } from '../../../transport/script.ts'
-import { cap, join, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
-import { end, pair, sgeOf } from '../pair.ts'
+import { cap, connectQps, makeChannel, makeCq, makeQp, modify, Qps, register, toInit, toRtr } from '../machine.ts'
+import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { mapRing, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
+import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, MW_BIND, FLUSH_GLOBAL } = AccessFlags.values
 const REMOTE_AND_FLUSH = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL
@@ -31,7 +31,7 @@ const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
 
-/** The failures that the engine reports in the responder's or requester's script with this name. */
+/** The causes that the engine reports in the requester's or responder's script with this name (cause-scripts.ts). */
 const scripted = (id: CauseName): Raise => {
   const ofRequester = requester.find(([name]) => name === id)
   const ofResponder = responder.find(([name]) => name === id)
@@ -45,7 +45,7 @@ const scripted = (id: CauseName): Raise => {
   }
 }
 
-/** The failures that the engine reports in this script. */
+/** The causes that the engine reports in this script. */
 const script =
   (play: (t: ReturnType<typeof startScript>) => void, ...options: Parameters<typeof startScript>): Raise =>
   () => {
@@ -57,7 +57,7 @@ const script =
 
 type Pair = ReturnType<typeof pair>
 
-/** The failures that a pair of queue pairs on two devices reports. */
+/** The causes that a pair of queue pairs on two devices reports; `play` is followed by time until there is one. */
 const devices =
   (play: (p: Pair) => void, fault = ''): Raise =>
   () => {
@@ -71,25 +71,25 @@ const devices =
   }
 
 /** `a` posts a request; by default a SEND of 8 bytes for which `b` has a receive. */
-const sends = (make: (p: Pair) => Partial<SendRequest>): Raise =>
+const sends = (requestOf: (p: Pair) => Partial<SendRequest>): Raise =>
   devices(p => {
-    const request = make(p)
+    const request = requestOf(p)
     postReceive(p.b.qp.receive, 7n, [sgeOf(p.b.mr, 0, 64)])
     postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(p.a.mr, 0, 8)], ...request })
   })
 
-/** `a` sends 8 bytes from the address of a region with another lkey. */
-const lkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
+/** `a` sends 8 bytes with this lkey, from its region's byte `offset` on. */
+const lkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
-    const { key, from = 0 } = of(p)
-    return { sges: [{ address: p.a.mr.address + from, length: 8, lkey: key }] }
+    const { key, offset = 0 } = keyOf(p)
+    return { sges: [{ address: p.a.mr.address + offset, length: 8, lkey: key }] }
   })
 
-/** `a` writes 8 bytes to the region of `b` with another rkey. */
-const rkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
+/** `a` writes 8 bytes with this rkey, to the region of `b` from byte `offset` on. */
+const rkey = (keyOf: (p: Pair) => { key: number; offset?: number }): Raise =>
   sends(p => {
-    const { key, from = 0 } = of(p)
-    return { opcode: Wr.WRITE, remote: p.b.mr.address + from, rkey: key }
+    const { key, offset = 0 } = keyOf(p)
+    return { opcode: Wr.WRITE, remote: p.b.mr.address + offset, rkey: key }
   })
 
 const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: number; key: number } => {
@@ -97,18 +97,28 @@ const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: numb
   return { handle: object ?? 0, key: out.rkey }
 }
 
-/** `side` binds a window to a new region; omitted fields are correct. */
+/**
+ * A bind of a new window to a new region by one side, with these fields instead of valid ones: `post` posts the
+ * request; `key` and `oldKey` are the window's keys after and before it.
+ */
 const bind = (
   { p, qp }: Pair['a'],
   wrong: Partial<NonNullable<SendRequest['bind']>> & { type?: 'TYPE_1' | 'TYPE_2'; regionAccess?: number } = {},
 ): { handle: number; key: number; oldKey: number; post: () => void } => {
-  const { type = 'TYPE_2', regionAccess = ALL, ...more } = wrong
+  const { type = 'TYPE_2', regionAccess = ALL, ...bindFields } = wrong
   const region = register(p, 4096, regionAccess)
-  const { handle, key } = makeWindow({ p, qp } as Pair['a'], type)
-  const newKey = key + 1
-  const made = { window: key, newKey, lkey: region.lkey, length: 64, access: REMOTE_WRITE, ...more }
-  const post = (): void => void postSend(qp.send, { opcode: BIND_MW, id: 2n, remote: region.address, bind: made })
-  return { handle, key: newKey, oldKey: key, post }
+  const { handle, key: oldKey } = makeWindow({ p, qp } as Pair['a'], type)
+  const key = oldKey + 1
+  const operands = {
+    window: oldKey,
+    newKey: key,
+    lkey: region.lkey,
+    length: 64,
+    access: REMOTE_WRITE,
+    ...bindFields,
+  }
+  const post = (): void => void postSend(qp.send, { opcode: BIND_MW, id: 2n, remote: region.address, bind: operands })
+  return { handle, key, oldKey, post }
 }
 
 const binds = (wrong: Parameters<typeof bind>[1] | ((p: Pair) => Parameters<typeof bind>[1])): Raise =>
@@ -122,6 +132,7 @@ const boundWindow = (p: Pair, qp = p.b.qp) => {
   return window
 }
 
+/** Deregisters a side's region; returns the key that it had (lkey and rkey are equal). */
 const destroyRegion = ({ p, mr }: Pair['a']): number => {
   invokeNow(p.context, Mr, 'destroy', mr.handle, {}, p.caller)
   return mr.lkey
@@ -129,33 +140,37 @@ const destroyRegion = ({ p, mr }: Pair['a']): number => {
 
 /** A CQ of `a` with one entry gets several completions. */
 const overflow = devices(({ m }) => {
-  const [a, b] = [end(m, 0, 1), end(m, 1)]
-  join(a.qp, b.qp)
+  const [a, b] = [makeEnd(m, 0, 1), makeEnd(m, 1)]
+  connectQps(a.qp, b.qp)
   const [remote, key] = [b.mr.address, b.mr.rkey]
   for (let i = 0; i < 4; i++) postSend(a.qp.send, { opcode: Wr.WRITE, sges: [sgeOf(a.mr, 0, 8)], remote, rkey: key })
 })
 
-const datagram = devices(({ m, a: { p, cq, mr } }) => {
-  const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
-  const { object, out } = invokeNow(p.context, UdQp, 'create', 0, wanted, p.caller)
-  const set = (args: object): unknown => invokeNow(p.context, UdQp, 'modify', object ?? 0, args, p.caller)
-  set({ state: Qps.INIT, pkeyIndex: 0, qkey: 1, port: 1 })
-  set({ state: Qps.RTR })
-  set({ state: Qps.RTS, sqPsn: 1 })
+/** A datagram names an address handle that does not exist. */
+const noAddressHandle = devices(({ m, a: { p, cq, mr } }) => {
+  const inputs = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 0n }
+  const { object, out } = invokeNow(p.context, UdQp, 'create', 0, inputs, p.caller)
+  const modifyUd = (args: object): unknown => invokeNow(p.context, UdQp, 'modify', object ?? 0, args, p.caller)
+  modifyUd({ state: Qps.INIT, pkeyIndex: 0, qkey: 1, port: 1 })
+  modifyUd({ state: Qps.RTR })
+  modifyUd({ state: Qps.RTS, sqPsn: 1 })
   const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
   const send = mapRing(p.rings.at(sendQueue.offset))
   postSend(send, { opcode: Wr.SEND, sges: [sgeOf(mr, 0, 8)], to: { qpn: 1, qkey: 1, ah: 0xffff } })
   m.settle()
 })
 
-/** A program with libibverbs reads a CQ event and destroys the CQ. */
+/**
+ * A program with libibverbs reads a CQ event and destroys the CQ without ibv_ack_cq_events: it would wait forever in
+ * ibv_destroy_cq. `structure` is its struct ibv_cq, whose bytes 24 to 27 are the handle.
+ */
 const unacknowledged: Raise = () => {
   const { a } = pair()
   const { p } = a
   const reported: CauseName[] = []
   const waits = createDestroyWaits(
     ({ failure }) => reported.push(failure.cause.id),
-    later => later(),
+    check => check(),
   )
   const structure = new DataView(new ArrayBuffer(256))
   const caller: Caller = {
@@ -179,26 +194,26 @@ const unacknowledged: Raise = () => {
 }
 
 const raises: Readonly<Record<CauseName, Raise>> = {
-  BAD_OPCODE: sends(() => ({ opcode: 30 })),
-  TOO_MANY_SGE: sends(() => ({ count: 99 })),
+  BAD_OPCODE: sends(() => ({ opcode: 30 })), // no ibv_wr_opcode
+  TOO_MANY_SGE: sends(() => ({ numSge: 99 })),
   NOT_INLINE: scripted('NOT_INLINE'),
   NO_READS: script(t => t.post({ id: 1, opcode: READ, ...sge(0, 8) }), { maxRdAtomic: 0 }),
   BAD_FLUSH: scripted('BAD_FLUSH'),
   MESSAGE_TOO_LONG: sends(({ a }) => ({ sges: [{ ...sgeOf(a.mr, 0, 8), length: 0xffff_0000 }] })),
-  INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), claimed: 4096 })),
+  INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), dmaLength: 4096 })),
   ATOMIC_LENGTH: scripted('ATOMIC_LENGTH'),
-  NO_ADDRESS_HANDLE: datagram,
+  NO_ADDRESS_HANDLE: noAddressHandle,
   DATAGRAM_TOO_LONG: script(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
   REFUSED: scripted('REFUSED'),
 
   LKEY_UNKNOWN: lkey(() => ({ key: 5 })),
   LKEY_DEREGISTERED: lkey(({ a }) => ({ key: destroyRegion(a) })),
-  LKEY_OTHER_PD: lkey(({ m }) => ({ key: end(m, 0).mr.lkey })),
+  LKEY_OTHER_PD: lkey(({ m }) => ({ key: makeEnd(m, 0).mr.lkey })),
   LKEY_NO_RIGHT: sends(({ a, b }) => {
     const readOnly = register(a.p, 64, 0)
     return { opcode: Wr.READ, sges: [sgeOf(readOnly, 0, 8)], remote: b.mr.address, rkey: b.mr.rkey }
   }),
-  LKEY_RANGE: lkey(({ a }) => ({ key: a.mr.lkey, from: -8 })),
+  LKEY_RANGE: lkey(({ a }) => ({ key: a.mr.lkey, offset: -8 })),
   LKEY_WINDOW: lkey(({ a }) => ({ key: makeWindow(a, 'TYPE_1').key })),
   LOCAL_FAULT: scripted('LOCAL_FAULT'),
   LOCAL_ENDED: scripted('LOCAL_ENDED'),
@@ -224,7 +239,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   ),
   RNR_EXCEEDED: devices(({ a, b }) => {
     for (const { qp } of [a, b]) modify(qp, { state: Qps.RESET })
-    join(a.qp, b.qp, {}, { rnrRetry: 1 })
+    connectQps(a.qp, b.qp, {}, { rnrRetry: 1 })
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
   }),
   BAD_RESPONSE: scripted('BAD_RESPONSE'),
@@ -251,13 +266,13 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 
   RKEY_UNKNOWN: rkey(() => ({ key: 5 })),
   RKEY_DEREGISTERED: rkey(({ b }) => ({ key: destroyRegion(b) })),
-  RKEY_OTHER_PD: rkey(({ m }) => ({ key: end(m, 1).mr.rkey })),
+  RKEY_OTHER_PD: rkey(({ m }) => ({ key: makeEnd(m, 1).mr.rkey })),
   RKEY_NO_RIGHT: rkey(({ b }) => ({ key: register(b.p, 64, LOCAL_WRITE | REMOTE_READ).rkey })),
-  RKEY_RANGE: rkey(({ b }) => ({ key: b.mr.rkey, from: -8 })),
+  RKEY_RANGE: rkey(({ b }) => ({ key: b.mr.rkey, offset: -8 })),
   WINDOW_UNBOUND: rkey(({ b }) => ({ key: makeWindow(b, 'TYPE_1').key })),
   WINDOW_OTHER_QP: rkey(p => {
     const [other, peer] = [makeQp(p.b.p, p.b.cq), makeQp(p.a.p, p.a.cq)]
-    join(other, peer)
+    connectQps(other, peer)
     return { key: boundWindow(p, other).key }
   }),
   RKEY_OLD: rkey(p => ({ key: boundWindow(p).oldKey })),
@@ -310,16 +325,16 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   DRAINED: devices(({ a }) => modify(a.qp, { state: Qps.SQD, enSqdAsyncNotify: 1 })),
   LAST_WQE: devices(({ m, a }) => {
     const qp = makeSharedQp(a.p, a.cq, makeSrq(a.p))
-    join(qp, end(m, 1).qp)
+    connectQps(qp, makeEnd(m, 1).qp)
     modify(qp, { state: Qps.ERR })
   }),
   SRQ_LIMIT: devices(({ m, a, b }) => {
     const srq = makeSrq(b.p)
-    const [from, to] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
-    join(from, to)
+    const [sender, receiver] = [makeQp(a.p, a.cq), makeSharedQp(b.p, b.cq, srq)]
+    connectQps(sender, receiver)
     for (const id of [1n, 2n]) postReceive(srq.ring, id, [sgeOf(b.mr, 0, 64)])
     modifySrq(srq, { limit: 2 })
-    postSend(from.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
+    postSend(sender.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
     m.settle()
   }),
   PORT_EVENT: devices(({ m }) => raisePort(m.devices[0].device, 1, AsyncEventType.values.PORT_ERR)),
@@ -330,5 +345,5 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 for (const name of Object.keys(causes) as CauseName[])
   it(name, () => {
     const reported = raises[name]()
-    assert.ok(reported.includes(name), `no test raises it; reported were: ${reported.join(', ') || 'none'}`)
+    assert.ok(reported.includes(name), `its entry does not raise it; reported were: ${reported.join(', ') || 'none'}`)
   })

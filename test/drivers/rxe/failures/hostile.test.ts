@@ -10,8 +10,8 @@ import { RecvWqe, RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-r
 import { createRandomSource, type RandomSource } from '../../../model/random.ts'
 import {
   assertNothingLeft,
+  connectQps,
   errnoOf,
-  join,
   type Machine,
   machine,
   makeCq,
@@ -26,82 +26,83 @@ import {
   toRtr,
   toRts,
 } from '../machine.ts'
-import { end, exchange } from '../pair.ts'
-import { isIntact, type Mapped, pollAll, postReceive, postSend } from '../provider.ts'
-import { makeSharedQp, makeSrq, modifySrq } from '../shared.ts'
+import { exchange, makeEnd } from '../pair.ts'
+import { isIntact, type MappedRing, pollAll, postReceive, postSend } from '../provider.ts'
+import { makeSharedQp, makeSrq, modifySrq } from '../srq-and-xrc.ts'
 
 const OPERATIONS = 2000
+/** The ibv_wr_opcode values from RDMA_WRITE to SEND_WITH_INV, FLUSH and ATOMIC_WRITE. */
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
-const MORE_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
+const DMA_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
-/** A hostile program: two connected queue pairs, one CQ, some memory; `shares`: the queue pairs share an SRQ. */
+/** A hostile program: two connected queue pairs, one CQ, some memory. `sharesSrq`: the queue pairs share an SRQ. */
 const createAttacker = (m: Machine, device: number, sharesSrq = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
   const srq = sharesSrq ? makeSrq(p) : undefined
-  const make = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
-  const qps = [make(), make()] as const
-  join(qps[0], qps[1])
+  const makeConnectable = () => (srq === undefined ? makeQp(p, cq) : makeSharedQp(p, cq, srq))
+  const qps = [makeConnectable(), makeConnectable()] as const
+  connectQps(qps[0], qps[1])
   return { p, cq, srq, qps, mr: register(p, 8192) }
 }
 type Attacker = ReturnType<typeof createAttacker>
 
-/** Any number, usually a plausible one. */
-const number = (random: RandomSource): number => (random.hits(0.7) ? random.int(20) : random.u32())
+/** Any u32, usually below 20. */
+const anyU32 = (random: RandomSource): number => (random.hits(0.7) ? random.int(20) : random.u32())
 const anyKey = ({ mr }: Attacker, random: RandomSource): number =>
   random.hits(0.7) ? random.pick([mr.lkey, mr.rkey]) : random.u32()
 
 /** Actions of a hostile program, by name. */
-const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: RandomSource) => void>> = {
-  'garbage in a ring': (one, qp, random) => {
-    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
-    const from = RingHeader.DATA + random.int(view.byteLength - RingHeader.DATA)
-    const length = Math.min(1 + random.int(400), view.byteLength - from)
-    random.fill(new Uint8Array(view.buffer, view.byteOffset + from, length))
+const actions: Readonly<Record<string, (attacker: Attacker, qp: TestQp, random: RandomSource) => void>> = {
+  'garbage in a ring': (attacker, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, attacker.cq.ring])
+    const start = RingHeader.DATA + random.int(view.byteLength - RingHeader.DATA)
+    const length = Math.min(1 + random.int(400), view.byteLength - start)
+    random.fill(new Uint8Array(view.buffer, view.byteOffset + start, length))
   },
-  'an index': (one, qp, random) => {
-    const ring: Mapped = random.pick([qp.send, qp.send, qp.receive, one.cq.ring])
-    if (random.hits(0.7)) ring.producer = number(random)
-    else ring.consumer = number(random)
+  'an index': (attacker, qp, random) => {
+    const ring: MappedRing = random.pick([qp.send, qp.send, qp.receive, attacker.cq.ring])
+    if (random.hits(0.7)) ring.producer = anyU32(random)
+    else ring.consumer = anyU32(random)
   },
-  'the size of a ring': (one, qp, random) => {
-    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
-    view.setUint32(random.pick([RingHeader.LOG2_ELEMENT, RingHeader.INDEX_MASK]), number(random), true)
+  'the size of a ring': (attacker, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, attacker.cq.ring])
+    view.setUint32(random.pick([RingHeader.LOG2_ELEMENT, RingHeader.INDEX_MASK]), anyU32(random), true)
   },
-  'a request': (one, qp, random) => {
-    const { mr } = one
+  'a request': (attacker, qp, random) => {
+    const { mr } = attacker
     const sges = Array.from({ length: random.int(4) }, () => ({
       address: random.hits(0.9) ? mr.address + random.int(9000) : random.u32() * 0x1_0000,
       length: random.hits(0.8) ? random.int(3000) : random.u32(),
-      lkey: anyKey(one, random),
+      lkey: anyKey(attacker, random),
     }))
     postSend(qp.send, {
       opcode: random.hits(0.95) ? random.pick(OPCODES) : random.u32(),
       flags: random.hits(0.9) ? random.int(16) : random.u32(),
-      imm: anyKey(one, random),
+      imm: anyKey(attacker, random),
       sges: random.hits(0.9) ? sges.slice(0, 2) : sges,
       remote: mr.address + random.int(9000),
-      rkey: anyKey(one, random),
-      ...(random.hits(0.2) && { claimed: random.pick(MORE_LENGTHS) }),
-      ...(random.hits(0.2) && { count: number(random) }),
+      rkey: anyKey(attacker, random),
+      ...(random.hits(0.2) && { dmaLength: random.pick(DMA_LENGTHS) }),
+      ...(random.hits(0.2) && { numSge: anyU32(random) }),
     })
   },
-  'a mutated request': (one, qp, random) => {
-    actions['a request'](one, qp, random)
+  'a mutated request': (attacker, qp, random) => {
+    actions['a request'](attacker, qp, random)
     const { view, log2, mask } = qp.send
     const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
     const fields = Object.values(SendWqe)
-    for (let left = 1 + random.int(4); left > 0 && at + 256 < view.byteLength; left--)
-      view.setUint32(at + random.pick(fields), number(random), true)
+    for (let mutations = 1 + random.int(4); mutations > 0 && at + 256 < view.byteLength; mutations--)
+      view.setUint32(at + random.pick(fields), anyU32(random), true)
   },
-  'a receive request': (one, qp, random) => {
-    const { mr } = one
-    const sges = [{ address: mr.address + random.int(9000), length: random.int(4000), lkey: anyKey(one, random) }]
-    postReceive(qp.receive, 1n, sges, random.hits(0.8) ? 1 : number(random))
+  'a receive request': (attacker, qp, random) => {
+    const { mr } = attacker
+    const sges = [{ address: mr.address + random.int(9000), length: random.int(4000), lkey: anyKey(attacker, random) }]
+    postReceive(qp.receive, 1n, sges, random.hits(0.8) ? 1 : anyU32(random))
     const { view, log2, mask } = qp.receive
     const at = RingHeader.DATA + (((qp.receive.producer - 1) & mask) << log2)
     if (random.hits(0.2) && at + 64 < view.byteLength)
-      view.setUint32(at + random.pick(Object.values(RecvWqe)), number(random), true)
+      view.setUint32(at + random.pick(Object.values(RecvWqe)), anyU32(random), true)
   },
   'completions taken': ({ cq }, _qp, random) => {
     if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && random.hits(0.8)) pollAll(cq.ring)
@@ -110,14 +111,14 @@ const actions: Readonly<Record<string, (one: Attacker, qp: TestQp, random: Rando
     if (srq === undefined) return
     errnoOf(() => modifySrq(srq, random.hits(0.5) ? { maxWr: 1 + random.int(30) } : { limit: random.int(8) }))
   },
-  'back to RTS': (one, qp) => {
-    const peer = one.qps[0] === qp ? one.qps[1] : one.qps[0]
+  'back to RTS': (attacker, qp) => {
+    const peer = attacker.qps[0] === qp ? attacker.qps[1] : attacker.qps[0]
     modify(qp, { state: Qps.RESET })
     modify(qp, toInit())
-    modify(qp, toRtr(peer.qpn, one.p.rxe.state.identity.gids[1]))
+    modify(qp, toRtr(peer.qpn, attacker.p.rxe.state.identity.gids[1]))
     modify(qp, toRts())
   },
-  'another state': (_one, qp, random) => {
+  'another state': (_attacker, qp, random) => {
     const { state } = query(qp)
     if (state === Qps.RTS) modify(qp, { state: random.pick([Qps.SQD, Qps.ERR, Qps.RESET]) })
     else if (state === Qps.SQD) modify(qp, { state: Qps.RTS })
@@ -128,17 +129,17 @@ const names = Object.keys(actions)
 const run = (seed: number, operations: number): void => {
   const random = createRandomSource(seed)
   const m = machine()
-  const honest = [end(m, 0), end(m, 1)] as const
-  join(honest[0].qp, honest[1].qp)
+  const honest = [makeEnd(m, 0), makeEnd(m, 1)] as const
+  connectQps(honest[0].qp, honest[1].qp)
   const attackers = [createAttacker(m, 0), createAttacker(m, 1), createAttacker(m, 0, true)]
   const programs = [...honest.map(({ p }) => p), ...attackers.map(({ p }) => p)]
-  const last: string[] = []
+  const history: string[] = []
   try {
     for (let i = 0; i < operations; i++) {
-      const one = random.pick(attackers)
+      const attacker = random.pick(attackers)
       const name = random.pick(names)
-      last.push(name)
-      actions[name](one, random.pick(one.qps), random)
+      history.push(name)
+      actions[name](attacker, random.pick(attacker.qps), random)
       if (random.hits(0.5)) m.settle()
       if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {
@@ -150,7 +151,7 @@ const run = (seed: number, operations: number): void => {
     for (const p of programs) p.close()
     assertNothingLeft(m, programs)
   } catch (error) {
-    throw new Error(`seed ${seed}, after ${last.slice(-12).join(', ')}`, { cause: error })
+    throw new Error(`seed ${seed}, after ${history.slice(-12).join(', ')}`, { cause: error })
   }
 }
 

@@ -5,30 +5,33 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { FaultPort } from '../../../../src/phy/faults/layer.ts'
-import { WcStatus } from '../../../../src/spec/work.ts'
+import { WcOpcode, WcStatus } from '../../../../src/spec/work.ts'
 import { register } from '../machine.ts'
 import { completions, pair, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
 
+const { SUCCESS, RETRY_EXC_ERR } = WcStatus.values
+const { SEND, RDMA_READ, RECV } = WcOpcode.values
 const MTU = 1024
 const BYTES = 0x20_0000
 
-test('after a loss a long READ is not repeated from there to its end', () => {
+test('after a loss a long READ is not repeated from the lost packet to its end', () => {
   const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
-  const [to, from] = [register(a.p, BYTES), register(b.p, BYTES)]
-  pattern(from.bytes, 11)
-  const read = { opcode: Wr.READ, id: 5n, sges: [sgeOf(to, 0, BYTES)], remote: from.address, rkey: from.rkey }
+  const [target, source] = [register(a.p, BYTES), register(b.p, BYTES)]
+  pattern(source.bytes, 11)
+  const read = { opcode: Wr.READ, id: 5n, sges: [sgeOf(target, 0, BYTES)], remote: source.address, rkey: source.rkey }
   assert.ok(postSend(a.qp.send, read))
   m.settle()
   while (m.tick()) {}
-  assert.deepEqual(completions(a.cq), [{ id: 5, status: 0, opcode: 2, bytes: BYTES }])
-  assert.ok(Buffer.compare(to.bytes, from.bytes) === 0)
+  assert.deepEqual(completions(a.cq), [{ id: 5, status: SUCCESS, opcode: RDMA_READ, bytes: BYTES }])
+  assert.ok(Buffer.compare(target.bytes, source.bytes) === 0)
   const { sentPackets } = m.devices[1].state.engine().counters
   assert.ok(sentPackets > BYTES / MTU, 'packets are lost')
   assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
 })
 
 test('nothing is retransmitted when the process slept past the ACK timeout', () => {
+  // microseconds: just above the ACK timeout (timeout 14, 67 ms), and very long
   for (const sleepTime of [70_000, 5_000_000]) {
     const { m, a, b } = pair()
     assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
@@ -37,24 +40,24 @@ test('nothing is retransmitted when the process slept past the ACK timeout', () 
     assert.ok(m.devices[0].poll(m.now))
     m.now += sleepTime
     m.settle()
-    assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+    assert.deepEqual(completions(a.cq), [{ id: 2, status: SUCCESS, opcode: SEND, bytes: 64 }])
     assert.equal(m.devices[0].state.engine().counters.retransmissions, 0)
     assert.equal(m.devices[1].state.engine().counters.duplicateRequests, 0)
     assert.ok(!m.tick(), 'no timer is left')
   }
 })
 
-test('a sender that misses the last ACK completes with RETRY_EXC, although the message arrived', () => {
+test('a sender that gets no ACK completes with RETRY_EXC, although the message arrived', () => {
   const { m, a, b } = pair([0, 1], 'opcode=RC_ACKNOWLEDGE,drop=100%')
   assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [sgeOf(a.mr, 0, 64)] }))
   m.settle()
-  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: SUCCESS, opcode: RECV, bytes: 64 }])
   b.p.close()
   while (m.tick()) {}
   assert.deepEqual(
     completions(a.cq).map(({ id, status }) => [id, status]),
-    [[2, WcStatus.values.RETRY_EXC_ERR]],
+    [[2, RETRY_EXC_ERR]],
   )
 })
 
@@ -66,7 +69,7 @@ test('packets held by a fault are delivered when the faults are cleared, even if
   assert.deepEqual(completions(b.cq), [])
   for (const { state } of m.devices) (state.port as FaultPort).setFaults([])
   m.settle()
-  assert.deepEqual(completions(b.cq), [{ id: 1, status: 0, opcode: 128, bytes: 64 }])
-  assert.deepEqual(completions(a.cq), [{ id: 2, status: 0, opcode: 0, bytes: 64 }])
+  assert.deepEqual(completions(b.cq), [{ id: 1, status: SUCCESS, opcode: RECV, bytes: 64 }])
+  assert.deepEqual(completions(a.cq), [{ id: 2, status: SUCCESS, opcode: SEND, bytes: 64 }])
   assert.ok(!m.tick(), 'no timer is left')
 })

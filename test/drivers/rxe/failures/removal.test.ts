@@ -1,7 +1,7 @@
 /*
  * A soft device is removed during traffic (R23), at many points of the same exchange: every request of its users
- * completes, their last event is DEVICE_FATAL, and every call is EIO; peers on other devices exceed their retries, other
- * queue pairs continue, and nothing is left.
+ * completes, their last event is DEVICE_FATAL, and a call is refused with EIO; peers on other devices exceed their
+ * retries, other queue pairs continue, and nothing is left.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,11 +10,12 @@ import type { RxeDevice } from '../../../../src/drivers/rxe/device.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { AsyncEventType } from '../../../../src/spec/enums.ts'
+import { WcStatus } from '../../../../src/spec/work.ts'
 import { createRandomSource } from '../../../model/random.ts'
 import {
   assertNothingLeft,
+  connectQps,
   errnoOf,
-  join,
   machine,
   makeChannel,
   makeCq,
@@ -24,13 +25,16 @@ import {
   register,
   toInit,
 } from '../machine.ts'
-import { completions, type End, end, exchange, sgeOf } from '../pair.ts'
+import { completions, type End, exchange, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 const { DEVICE_FATAL } = AsyncEventType.values
-const [WR_FLUSH_ERR, RETRY_EXC_ERR] = [5, 12]
+const { WR_FLUSH_ERR, RETRY_EXC_ERR } = WcStatus.values
 
-/** Posts requests of several kinds in both directions, with the given number of sends and receives at each end. */
+/**
+ * Posts requests of several kinds in both directions; returns the number of sends, and of receives, at each end. Sends
+ * have ids from 0 on, receives from 100 on.
+ */
 const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
   const count = 8
   for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
@@ -49,31 +53,33 @@ const postAll = (ends: readonly [End, End], random: ReturnType<typeof createRand
   return count
 }
 
-/** Completions by request, each at most once. */
-const idsOf = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
+const sortedIds = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
 
-/** The number of requests that failed because their peer was removed. */
+/**
+ * Removes the second of three devices after some polls, and checks its programs and the others. Returns the number of
+ * requests that exceeded their retries because their peer was removed, 0 or 1.
+ */
 const run = (turns: number, seed: number): number => {
   const random = createRandomSource(seed)
   const m = machine(3)
-  const pair = [end(m, 0), end(m, 1)] as const
-  join(pair[0].qp, pair[1].qp)
-  const inside = [end(m, 1), end(m, 1)] as const
-  join(inside[0].qp, inside[1].qp)
-  const others = [end(m, 0), end(m, 2)] as const
-  join(others[0].qp, others[1].qp)
+  const pair = [makeEnd(m, 0), makeEnd(m, 1)] as const
+  connectQps(pair[0].qp, pair[1].qp)
+  const onRemovedDevice = [makeEnd(m, 1), makeEnd(m, 1)] as const
+  connectQps(onRemovedDevice[0].qp, onRemovedDevice[1].qp)
+  const others = [makeEnd(m, 0), makeEnd(m, 2)] as const
+  connectQps(others[0].qp, others[1].qp)
   const count = postAll(pair, random)
-  postAll(inside, random)
+  postAll(onRemovedDevice, random)
   for (let turn = 0; turn < turns; turn++) m.devices[turn % 3].poll(m.now)
 
   const [removed] = (m.devices as RxeDevice[]).splice(1, 1)
   unregister(removed.device)
 
-  for (const { p, cq } of [pair[1], ...inside]) {
+  for (const { p, cq } of [pair[1], ...onRemovedDevice]) {
     const done = completions(cq)
     // Every posted send and receive has completed.
     assert.deepEqual(
-      idsOf(done),
+      sortedIds(done),
       [...Array(count).keys(), ...Array.from({ length: count }, (_, i) => 100 + i)],
       'each once',
     )
@@ -91,7 +97,7 @@ const run = (turns: number, seed: number): number => {
 
   // A peer with requests in flight fails when its retries are exceeded.
   m.settle()
-  for (let left = 200; left > 0 && m.tick(); left--);
+  for (let ticks = 0; ticks < 200 && m.tick(); ticks++);
   const statuses = completions(pair[0].cq).map(({ status }) => status)
   assert.ok(
     statuses.every(status => [0, WR_FLUSH_ERR, RETRY_EXC_ERR].includes(status)),
@@ -100,10 +106,10 @@ const run = (turns: number, seed: number): number => {
   const failed = statuses.filter(status => status === RETRY_EXC_ERR).length
   assert.ok(failed <= 1)
   exchange(m, others[0], others[1], seed)
-  for (const { p } of [...pair, ...inside, ...others]) p.close()
+  for (const { p } of [...pair, ...onRemovedDevice, ...others]) p.close()
   assertNothingLeft(
     m,
-    [...pair, ...inside, ...others].map(({ p }) => p),
+    [...pair, ...onRemovedDevice, ...others].map(({ p }) => p),
   )
   assert.equal(removed.device.memory.live, 0)
   return failed

@@ -9,7 +9,7 @@ import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import {
   assertNothingLeft,
-  join,
+  connectQps,
   machine,
   makeChannel,
   makeCq,
@@ -18,6 +18,7 @@ import {
   program,
   register,
 } from '../machine.ts'
+import { sgeOf } from '../pair.ts'
 import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from '../provider.ts'
 
 const messages = {
@@ -28,7 +29,7 @@ const messages = {
 } as const
 type MessageName = keyof typeof messages
 
-/** Armings in order, each with the completions that then raise an event. */
+/** `calls`: `solicitedOnly` of each ibv_req_notify_cq, in order; `raises`: the completions that then raise an event. */
 const armings: Readonly<
   Record<string, { readonly calls: readonly number[]; readonly raises: readonly MessageName[] }>
 > = {
@@ -43,9 +44,9 @@ const setUp = () => {
   const m = machine()
   const [sender, receiver] = [program(m, 0), program(m, 1)]
   const channels = { A: makeChannel(receiver), B: makeChannel(receiver) }
-  const from = register(sender, 4096)
-  const to = register(receiver, 4096)
-  return { m, sender, receiver, channels, from, to }
+  const source = register(sender, 4096)
+  const target = register(receiver, 4096)
+  return { m, sender, receiver, channels, source, target }
 }
 type Setup = ReturnType<typeof setUp>
 
@@ -53,14 +54,13 @@ const requestNotify = (p: Program, handle: number, solicitedOnly: number): void 
   invokeNow(p.context, Cq, 'reqNotify', handle, { solicitedOnly }, p.caller)
 }
 
-/** A receiver's CQ, and a connection that completes to it. */
+/** A receiver's CQ, and a connection whose receives complete to it. `cookie`: the CQ's user handle. */
 const connect = (
-  { m, sender, receiver, channels, from, to }: Setup,
-  more: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
+  { m, sender, receiver, channels, source, target }: Setup,
+  { vector, channel, cookie }: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
 ) => {
   const { context, caller, rings } = receiver
-  const { vector, channel, cookie } = more
-  const made = invokeNow(
+  const { object, out } = invokeNow(
     context,
     Cq,
     'create',
@@ -68,31 +68,31 @@ const connect = (
     { cqe: 15, userHandle: cookie, compVector: vector, ...(channel && { channel: channels[channel].fd }) },
     caller,
   )
-  const { queue } = made.out as unknown as { queue: { offset: bigint } }
-  const cq = { handle: made.object!, cqe: made.out.cqe, ring: mapRing(rings.at(queue.offset)) }
-  const there = makeQp(receiver, makeCq(receiver), { recvCq: cq })
-  const here = makeQp(sender, makeCq(sender))
-  join(here, there)
+  const { queue } = out as unknown as { queue: { offset: bigint } }
+  const cq = { handle: object!, cqe: out.cqe, ring: mapRing(rings.at(queue.offset)) }
+  const receivingQp = makeQp(receiver, makeCq(receiver), { recvCq: cq })
+  const sendingQp = makeQp(sender, makeCq(sender))
+  connectQps(sendingQp, receivingQp)
   return {
     cq,
     arm: (solicitedOnly: number) => requestNotify(receiver, cq.handle, solicitedOnly),
     send(name: MessageName) {
       const { bytes, flags } = messages[name]
-      postReceive(there.receive, 1n, [{ address: to.address, length: 128, lkey: to.lkey }])
-      postSend(here.send, { opcode: Wr.SEND, flags, sges: [{ address: from.address, length: bytes, lkey: from.lkey }] })
+      postReceive(receivingQp.receive, 1n, [sgeOf(target, 0, 128)])
+      postSend(sendingQp.send, { opcode: Wr.SEND, flags, sges: [sgeOf(source, 0, bytes)] })
       m.settle()
       assert.equal(pollAll(cq.ring).length, 1)
     },
     vector: () => invokeNow(context, Cq, 'query', cq.handle, {}, caller).out.compVector,
     destroy() {
-      invokeNow(context, RcQp, 'destroy', there.handle, {}, caller)
+      invokeNow(context, RcQp, 'destroy', receivingQp.handle, {}, caller)
       return { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out }
     },
   }
 }
 
-/** Reads the waiting events and returns their cookies. */
-const readAll = (queue: EventQueue, limit = 99): bigint[] =>
+/** Reads up to `limit` waiting events and returns their cookies. */
+const readEvents = (queue: EventQueue, limit = 99): bigint[] =>
   queue.take(limit).map(({ bytes }) => new DataView(bytes.buffer).getBigUint64(0, true))
 
 describe('every combination', () => {
@@ -104,20 +104,20 @@ describe('every combination', () => {
         let cookie = 1n
         for (const [arming, { calls, raises }] of Object.entries(armings))
           for (const name of Object.keys(messages) as MessageName[]) {
-            const one = connect(b, { vector, cookie: ++cookie, ...(channel && { channel }) })
-            assert.equal(one.vector(), vector)
-            for (const solicitedOnly of calls) one.arm(solicitedOnly)
-            one.send(name)
+            const connection = connect(b, { vector, cookie: ++cookie, ...(channel && { channel }) })
+            assert.equal(connection.vector(), vector)
+            for (const solicitedOnly of calls) connection.arm(solicitedOnly)
+            connection.send(name)
             const expected = channel !== undefined && raises.includes(name) ? [cookie] : []
-            const where = `armed: ${arming}, ${name}`
+            const combination = `armed: ${arming}, ${name}`
             for (const other of ['A', 'B'] as const)
-              assert.deepEqual(readAll(channels[other].queue), other === channel ? expected : [], where)
+              assert.deepEqual(readEvents(channels[other].queue), other === channel ? expected : [], combination)
             if (name !== 'failing') {
-              // The event disarmed the CQ. If it was armed for solicited completions, only those raise an event.
-              one.send(name)
-              assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, where)
+              // The event disarmed the CQ; without one, this completion raises none either.
+              connection.send(name)
+              assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, combination)
             }
-            assert.deepEqual(one.destroy(), { compEvents: expected.length, asyncEvents: 0 }, where)
+            assert.deepEqual(connection.destroy(), { compEvents: expected.length, asyncEvents: 0 }, combination)
           }
         for (const p of [b.sender, b.receiver]) p.close()
         assertNothingLeft(b.m, [b.sender, b.receiver])
@@ -127,23 +127,23 @@ describe('every combination', () => {
 test('any number of CQs share a vector and a channel, and each counts its own read events', () => {
   const b = setUp()
   const { A, B } = b.channels
-  const all = Array.from({ length: 12 }, (_, i) =>
+  const connections = Array.from({ length: 12 }, (_, i) =>
     connect(b, { vector: i & 1, channel: i % 3 === 0 ? 'B' : 'A', cookie: BigInt(100 + i) }),
   )
   const rounds = 3
   for (let round = 0; round < rounds; round++)
-    for (const one of all) {
-      one.arm(0)
-      one.send('plain')
+    for (const connection of connections) {
+      connection.arm(0)
+      connection.send('plain')
     }
   const isOnB = (i: number): boolean => i % 3 === 0
-  const onA = all.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
+  const onA = connections.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
   // Reads one event of each CQ of the first channel and four more, and none of the other channel.
-  const read = readAll(A.queue, onA.length + 4)
+  const read = readEvents(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
-  all.forEach((one, i) => {
-    const mine = read.filter(cookie => cookie === BigInt(100 + i)).length
-    assert.deepEqual(one.destroy(), { compEvents: mine, asyncEvents: 0 }, `queue ${i}`)
+  connections.forEach((connection, i) => {
+    const compEvents = read.filter(cookie => cookie === BigInt(100 + i)).length
+    assert.deepEqual(connection.destroy(), { compEvents, asyncEvents: 0 }, `queue ${i}`)
   })
   assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'unread events were dropped with their queue')
 })

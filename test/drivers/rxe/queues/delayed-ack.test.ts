@@ -1,18 +1,18 @@
 /*
- * On ports where sending costs a system call, an ACK is delayed by at most one turn, so that it is sent together with
- * the program's reply.
+ * On ports where sending costs a system call, an ACK is delayed by at most one turn (one poll of the device), so that
+ * it is sent together with the program's reply.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { join, machine } from '../machine.ts'
-import { completions, end, sgeOf } from '../pair.ts'
+import { connectQps, machine } from '../machine.ts'
+import { completions, makeEnd, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
-/** Puts a message of `a` for `b` in flight. */
+/** A message from `a` to `b` is in flight. `sent`: number of packets that the device of `b` has sent. */
 const start = (windowBytes?: number) => {
   const m = machine(2, '', 'packets', windowBytes)
-  const [a, b] = [end(m, 0), end(m, 1)]
-  join(a.qp, b.qp)
+  const [a, b] = [makeEnd(m, 0), makeEnd(m, 1)]
+  connectQps(a.qp, b.qp)
   m.settle()
   postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 100)])
   postReceive(a.qp.receive, 2n, [sgeOf(a.mr, 200, 100)])
@@ -22,11 +22,11 @@ const start = (windowBytes?: number) => {
   return { m, a, b, sent }
 }
 
-describe('the turn after a message', () => {
-  it('sends acknowledgement and response together', () => {
+describe('the turn after the one in which a message arrives', () => {
+  it('sends the acknowledgement together with the reply', () => {
     const { m, a, b, sent } = start(0x4_0000)
     assert.equal(m.devices[1].poll(0), true, 'more work is pending')
-    assert.equal(completions(b.cq).length, 1, 'delivers the message to the program immediately')
+    assert.equal(completions(b.cq).length, 1, 'the message is delivered to the program immediately')
     assert.equal(sent(), 0)
     postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [sgeOf(b.mr, 0, 64)], flags: Flag.SIGNALED })
     m.devices[1].poll(0)

@@ -14,13 +14,14 @@ import { completions, type End, pair, sgeOf } from '../pair.ts'
 import { Flag, postReceive, postSend, Wr } from '../provider.ts'
 
 const resize = ({ p, cq }: End, cqe: number) => invokeNow(p.context, Cq, 'modify', cq.handle, { cqe }, p.caller)
+const WRONG_LKEY = 0xbad
 const send = ({ qp, mr }: End, lkey = mr.lkey): void => {
   const sges = [{ ...sgeOf(mr, 0, 8), lkey }]
   assert.ok(postSend(qp.send, { id: 7n, opcode: Wr.SEND, flags: Flag.SIGNALED, sges }))
 }
 /** Three requests: the first one fails immediately, the others are flushed. */
 const failThree = (end: End): void => {
-  for (let i = 0; i < 3; i++) send(end, 0xbad)
+  for (let i = 0; i < 3; i++) send(end, WRONG_LKEY)
 }
 
 test('a completion queue is not resized below the completions of earlier posts', () => {
@@ -36,8 +37,8 @@ test('a completion queue is not resized below the completions of earlier posts',
 test('a query of a completion queue counts earlier posts', () => {
   const { a } = pair()
   failThree(a)
-  const { completions: all, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
-  assert.deepEqual([all, errors], [3n, 3n])
+  const { completions: completed, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
+  assert.deepEqual([completed, errors], [3n, 3n])
 })
 
 test('a query of a CQ with very many queue pairs checks one slice of them per turn', async () => {
@@ -73,12 +74,12 @@ test('a query of a queue pair includes earlier sends and failures', () => {
   send(a)
   assert.equal(query(a.qp).sqPsn, sqPsn + 1)
   const { b } = pair()
-  send(b, 0xbad)
+  send(b, WRONG_LKEY)
   assert.equal(query(b.qp).state, Qps.ERR)
 })
 
 test('a posted message is sent before its queue pair is modified or destroyed', () => {
-  for (const leave of [
+  for (const leaveRts of [
     ({ qp }: End) => modify(qp, { state: Qps.ERR }),
     ({ qp }: End) => modify(qp, { state: Qps.RESET }),
     ({ p, qp }: End) => void invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller),
@@ -86,7 +87,7 @@ test('a posted message is sent before its queue pair is modified or destroyed', 
     const { m, a, b } = pair()
     assert.ok(postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 64)]))
     send(a)
-    leave(a)
+    leaveRts(a)
     m.settle()
     assert.deepEqual(
       completions(b.cq).map(({ id, status, bytes }) => [id, status, bytes]),

@@ -1,6 +1,6 @@
 /*
- * The requests of watched devices, in order: posts, ends, completions, which message took which receive, what was
- * polled; of queue pairs, shared queues, datagrams and XRC.
+ * What a soft device reports to the watcher of its requests (RequestWatcher, for `userdma check --races`), in order:
+ * posts, ends, completions, which message took which receive, polls; of RC queue pairs, SRQs and XRC.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -12,15 +12,18 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { PostQueue } from '../../../../src/spec/session.ts'
 import { SRQN_SHIFT } from '../../../../src/spec/work.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
-import { join, type Machine, machine, makeCq, makeQp, modify, program, Qps, register } from '../machine.ts'
-import { end, pair, sgeOf } from '../pair.ts'
+import { connectQps, type Machine, machine, makeCq, makeQp, modify, program, Qps, register } from '../machine.ts'
+import { makeEnd, pair, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, Wr } from '../provider.ts'
-import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../shared.ts'
+import { connectXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from '../srq-and-xrc.ts'
 
 const nameOf = ({ opcode, wrId }: WorkRequest): string => `${opcode < 0 ? 'receive' : requestName(opcode)} ${wrId}`
 
-/** Watches all devices: `lines` are the reports, in order; `take` removes and returns them. */
-const watched = (m: Machine) => {
+/**
+ * Watches all devices: `take` returns the reports since the last call; `posted` are all posted requests; `polls` are
+ * the devices' functions that look for polled completions and read the bytes of requests.
+ */
+const watch = (m: Machine) => {
   const lines: string[] = []
   const posted: WorkRequest[] = []
   const watcher: RequestWatcher = {
@@ -36,12 +39,12 @@ const watched = (m: Machine) => {
     forgotten: () => lines.push('forgotten'),
   }
   const polls = m.devices.map(({ device }) => device.driver.watch!(device, watcher, plainArena(4096)))
-  return { polls, posted, lines, take: () => lines.splice(0) }
+  return { polls, posted, take: () => lines.splice(0) }
 }
 
 it('reports sends and receives of a connection, with the message that each receive got', () => {
   const { m, a, b } = pair()
-  const { posted, take } = watched(m)
+  const { posted, take } = watch(m)
   const remote = b.mr.address + 4096
   postReceive(b.qp.receive, 7n, [sgeOf(b.mr, 0, 100)])
   postReceive(b.qp.receive, 8n, [sgeOf(b.mr, 100, 100)])
@@ -78,9 +81,9 @@ it('reports sends and receives of a connection, with the message that each recei
   )
 })
 
-it('reports once a send that waits for a receive, and what was polled before the next one', () => {
+it('reports a send that waits for a receive, and polled completions before the next post or when asked', () => {
   const { m, a, b } = pair()
-  const { polls, take } = watched(m)
+  const { polls, take } = watch(m)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(a.mr, 0, 10)], flags: Flag.SIGNALED })
   m.settle()
   assert.deepEqual([...new Set(take())], ['posted SEND 1', 'starved'])
@@ -101,9 +104,9 @@ it('reports once a send that waits for a receive, and what was polled before the
   assert.deepEqual(take(), ['polled 1'])
 })
 
-it('reports requests that fail and are flushed, and those that a reset forgets', () => {
+it('reports requests that fail and are flushed, and that a reset discards the requests', () => {
   const { m, a, b } = pair()
-  const { take } = watched(m)
+  const { take } = watch(m)
   postReceive(a.qp.receive, 4n, [sgeOf(a.mr, 0, 10)])
   postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: 1 })
   postSend(a.qp.send, { opcode: Wr.WRITE, id: 2n, sges: [sgeOf(a.mr, 0, 10)], remote: 0, rkey: 1 })
@@ -115,7 +118,7 @@ it('reports requests that fail and are flushed, and those that a reset forgets',
   modify(a.qp, { state: Qps.RESET })
   assert.deepEqual(take(), ['forgotten'])
   modify(b.qp, { state: Qps.RESET })
-  join(a.qp, b.qp)
+  connectQps(a.qp, b.qp)
   take()
   postSend(a.qp.send, {
     opcode: Wr.WRITE,
@@ -131,14 +134,14 @@ it('reports requests that fail and are flushed, and those that a reset forgets',
 
 it('reports shared receives with the queue pair that took them, of XRC too', () => {
   const m = machine(2)
-  const a = end(m, 0)
+  const a = makeEnd(m, 0)
   const p = program(m, 1)
   const cq = makeCq(p)
   const mr = register(p, 4096)
   const srq = makeSrq(p)
   const qp = makeSharedQp(p, cq, srq)
-  join(a.qp, qp)
-  const { posted, take } = watched(m)
+  connectQps(a.qp, qp)
+  const { posted, take } = watch(m)
   postReceive(srq.ring, 9n, [sgeOf(mr, 0, 100)])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0, sges: [sgeOf(a.mr, 0, 10)] })
   m.settle()
@@ -152,13 +155,18 @@ it('reports shared receives with the queue pair that took them, of XRC too', () 
   )
   const q = program(m, 0)
   const initiator = makeInitiator(q, makeCq(q))
-  const sent = register(q, 4096)
+  const source = register(q, 4096)
   const xrcd = openDomain(p)
   const target = makeTarget(p, xrcd)
-  const xrc = makeXrcSrq(p, xrcd, cq)
-  joinXrc(initiator, target)
-  postReceive(xrc.ring, 3n, [sgeOf(mr, 0, 100)])
-  postSend(initiator.send, { opcode: Wr.SEND, id: 6n, sges: [sgeOf(sent, 0, 10)], flags: xrc.number << SRQN_SHIFT })
+  const xrcSrq = makeXrcSrq(p, xrcd, cq)
+  connectXrc(initiator, target)
+  postReceive(xrcSrq.ring, 3n, [sgeOf(mr, 0, 100)])
+  postSend(initiator.send, {
+    opcode: Wr.SEND,
+    id: 6n,
+    sges: [sgeOf(source, 0, 10)],
+    flags: xrcSrq.number << SRQN_SHIFT,
+  })
   m.settle()
   assert.deepEqual(
     take().filter(line => line.startsWith('completed')),
@@ -168,7 +176,7 @@ it('reports shared receives with the queue pair that took them, of XRC too', () 
 
 it('a queue pair that was never used is destroyed without a report', () => {
   const { m, a } = pair()
-  const { take } = watched(m)
+  const { take } = watch(m)
   const { handle } = makeQp(a.p, a.cq)
   invokeNow(a.p.context, RcQp, 'destroy', handle, {}, a.p.caller)
   assert.deepEqual(take(), [])
@@ -176,22 +184,24 @@ it('a queue pair that was never used is destroyed without a report', () => {
 
 it('hashes the bytes of a send, samples of a long one unless all are requested; undefined once the memory is deregistered', () => {
   const { m, a } = pair()
-  const { polls, posted } = watched(m)
+  const { polls, posted } = watch(m)
   for (const length of [100, 40000])
     postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 50), sgeOf(a.mr, 50, length - 50)] })
   m.settle()
-  const isNoticed = (request: WorkRequest, at: number, isWhole: boolean): boolean => {
+  /** Whether a changed byte at this offset of the message changes the hash. */
+  const isNoticed = (request: WorkRequest, offset: number, isWhole: boolean): boolean => {
     const before = polls[0]!.digest(request, isWhole)
     assert.equal(polls[0]!.digest(request, isWhole), before)
-    a.mr.bytes[at]! ^= 1
+    a.mr.bytes[offset]! ^= 1
     const after = polls[0]!.digest(request, isWhole)
-    a.mr.bytes[at]! ^= 1
+    a.mr.bytes[offset]! ^= 1
     return before !== after
   }
-  for (const request of posted) for (const at of [0, request.length - 1]) assert.ok(isNoticed(request, at, false))
-  const steps = Array.from({ length: 39 }, (_, i) => 500 + i * 1000)
-  assert.ok(!steps.every(at => isNoticed(posted[1]!, at, false)))
-  assert.ok(steps.every(at => isNoticed(posted[1]!, at, true)))
+  for (const request of posted)
+    for (const offset of [0, request.length - 1]) assert.ok(isNoticed(request, offset, false))
+  const offsets = Array.from({ length: 39 }, (_, i) => 500 + i * 1000)
+  assert.ok(!offsets.every(offset => isNoticed(posted[1]!, offset, false)))
+  assert.ok(offsets.every(offset => isNoticed(posted[1]!, offset, true)))
   invokeNow(a.p.context, Mr, 'destroy', a.mr.handle, {}, a.p.caller)
   assert.equal(polls[0]!.digest(posted[0]!, false), undefined)
 })

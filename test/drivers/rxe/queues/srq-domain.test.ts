@@ -1,6 +1,6 @@
 /*
  * Receives of an SRQ name memory of the SRQ's protection domain, whatever the domain of the consuming queue pair (IBA
- * 10.2.9): with packets, in slices without packets, and on the fast path.
+ * 10.2.9): with packets ('packets'), and without ('direct'), in slices and on the fast path (transport/loopback/).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,38 +8,39 @@ import { invokeNow } from '../../../../src/core/index.ts'
 import type { Path } from '../../../../src/phy/memory.ts'
 import { Pd } from '../../../../src/spec/classes/pd.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
-import { assertNothingLeft, join, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
+import { assertNothingLeft, connectQps, machine, makeCq, makeQp, program, Qps, query, register } from '../machine.ts'
 import { completions, pattern, sgeOf } from '../pair.ts'
 import { postReceive, postSend, Wr } from '../provider.ts'
-import { makeSharedQp, makeSrq } from '../shared.ts'
+import { makeSharedQp, makeSrq } from '../srq-and-xrc.ts'
 
 const { SUCCESS, LOC_PROT_ERR, LOC_ACCESS_ERR, REM_OP_ERR, REM_ACCESS_ERR } = WcStatus.values
 
+/** `srqMr`: memory of the SRQ's protection domain; `qpMr`: memory of the domain of `receiver`, which uses the SRQ. */
 const setUp = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
   const [cqA, cqB] = [makeCq(a), makeCq(b)]
-  const other = { ...b, pd: invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object! }
-  const srq = makeSrq(other)
-  const from = makeQp(a, cqA)
-  const to = makeSharedQp(b, cqB, srq)
-  join(from, to)
+  const otherPd = { ...b, pd: invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object! }
+  const srq = makeSrq(otherPd)
+  const sender = makeQp(a, cqA)
+  const receiver = makeSharedQp(b, cqB, srq)
+  connectQps(sender, receiver)
   const mr = register(a, 8192)
   pattern(mr.bytes, 3)
-  return { m, a, b, cqA, cqB, srq, from, to, mr, ofQueue: register(other, 8192), ofQueuePair: register(b, 8192) }
+  return { m, a, b, cqA, cqB, srq, sender, receiver, mr, srqMr: register(otherPd, 8192), qpMr: register(b, 8192) }
 }
 
 for (const path of ['packets', 'direct'] as const)
   describe(path, () => {
-    for (const [what, length, sgeCount] of [
+    for (const [buffer, length, sgeCount] of [
       ['one element', 100, 1],
       ['two elements and several packets', 3000, 2],
     ] as const) {
-      it(`memory of the queue's domain is written: ${what}`, () => {
-        const { m, a, b, cqA, cqB, srq, from, mr, ofQueue } = setUp(path)
-        const sges = sgeCount === 1 ? [sgeOf(ofQueue, 0, 4000)] : [sgeOf(ofQueue, 0, 1500), sgeOf(ofQueue, 1500, 2000)]
+      it(`memory of the SRQ's domain is written: ${buffer}`, () => {
+        const { m, a, b, cqA, cqB, srq, sender, mr, srqMr } = setUp(path)
+        const sges = sgeCount === 1 ? [sgeOf(srqMr, 0, 4000)] : [sgeOf(srqMr, 0, 1500), sgeOf(srqMr, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
-        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
+        assert.ok(postSend(sender.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.deepEqual(
           [completions(cqA), completions(cqB)].map(([{ id, status }]) => [id, status]),
@@ -48,37 +49,36 @@ for (const path of ['packets', 'direct'] as const)
             [5, SUCCESS],
           ],
         )
-        assert.deepEqual(ofQueue.bytes.subarray(0, length), mr.bytes.subarray(0, length))
+        assert.deepEqual(srqMr.bytes.subarray(0, length), mr.bytes.subarray(0, length))
         a.close()
         b.close()
         assertNothingLeft(m, [a, b])
       })
-      it(`memory of the queue pair's own domain is not: ${what}`, () => {
-        const { m, cqA, cqB, srq, from, mr, ofQueuePair } = setUp(path)
-        const sges =
-          sgeCount === 1 ? [sgeOf(ofQueuePair, 0, 4000)] : [sgeOf(ofQueuePair, 0, 1500), sgeOf(ofQueuePair, 1500, 2000)]
+      it(`memory of the queue pair's own domain is not: ${buffer}`, () => {
+        const { m, cqA, cqB, srq, sender, mr, qpMr } = setUp(path)
+        const sges = sgeCount === 1 ? [sgeOf(qpMr, 0, 4000)] : [sgeOf(qpMr, 0, 1500), sgeOf(qpMr, 1500, 2000)]
         assert.ok(postReceive(srq.ring, 5n, sges))
-        assert.ok(postSend(from.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
+        assert.ok(postSend(sender.send, { opcode: Wr.SEND, id: 1n, sges: [sgeOf(mr, 0, length)] }))
         m.settle()
         assert.equal(completions(cqA)[0].status, REM_OP_ERR)
         assert.equal(completions(cqB)[0].status, LOC_PROT_ERR)
-        assert.ok(ofQueuePair.bytes.every(byte => byte === 0))
+        assert.ok(qpMr.bytes.every(byte => byte === 0))
       })
     }
     it("a WRITE is checked against the queue pair's domain", () => {
       for (const [key, status] of [
-        ['ofQueuePair', SUCCESS],
-        ['ofQueue', REM_ACCESS_ERR],
+        ['qpMr', SUCCESS],
+        ['srqMr', REM_ACCESS_ERR],
       ] as const) {
         const t = setUp(path)
-        const { m, cqA, cqB, srq, from, to, mr } = t
-        postReceive(srq.ring, 5n, [sgeOf(t.ofQueue, 4096, 100)])
-        const remote = { remote: t[key].address, rkey: t[key].rkey }
-        postSend(from.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [sgeOf(mr, 0, 50)], imm: 7, ...remote })
+        const { m, cqA, cqB, srq, sender, receiver, mr } = t
+        postReceive(srq.ring, 5n, [sgeOf(t.srqMr, 4096, 100)])
+        const target = { remote: t[key].address, rkey: t[key].rkey }
+        postSend(sender.send, { opcode: Wr.WRITE_IMM, id: 1n, sges: [sgeOf(mr, 0, 50)], imm: 7, ...target })
         m.settle()
         assert.equal(completions(cqA)[0].status, status)
         assert.equal(completions(cqB)[0].status, status === SUCCESS ? SUCCESS : LOC_ACCESS_ERR)
-        assert.equal(query(to).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
+        assert.equal(query(receiver).state, status === SUCCESS ? Qps.RTS : Qps.ERR)
       }
     })
   })

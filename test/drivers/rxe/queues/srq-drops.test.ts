@@ -13,8 +13,8 @@ import { AsyncEventType, Mtu } from '../../../../src/spec/enums.ts'
 import { WcStatus } from '../../../../src/spec/work.ts'
 import { cap, machine, makeCq, type Program, path, program, Qps, register, type TestCq, toInit } from '../machine.ts'
 import { completions, sgeOf } from '../pair.ts'
-import { type Mapped, mapRing, postReceive, postSend, Wr } from '../provider.ts'
-import { makeSrq, type TestSrq } from '../shared.ts'
+import { type MappedRing, mapRing, postReceive, postSend, Wr } from '../provider.ts'
+import { makeSrq, type TestSrq } from '../srq-and-xrc.ts'
 
 const { WR_FLUSH_ERR } = WcStatus.values
 const LAST_WQE_REACHED = AsyncEventType.values.QP_LAST_WQE_REACHED
@@ -24,18 +24,21 @@ const QKEY = 0x77
 interface Qp {
   readonly handle: number
   readonly qpn: number
-  readonly send: Mapped
+  readonly send: MappedRing
 }
 
-const make = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: TestSrq): Qp => {
+const makeQp = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: TestSrq): Qp => {
   const queues = { sendCq: cq.handle, recvCq: cq.handle, ...(srq !== undefined && { srq: srq.handle }) }
-  const made = { pd: p.pd, ...queues, cap: cap(), userHandle: 1n }
-  const { object, out } = invokeNow(p.context, cls, 'create', 0, made, p.caller)
+  const args = { pd: p.pd, ...queues, cap: cap(), userHandle: 1n }
+  const { object, out } = invokeNow(p.context, cls, 'create', 0, args, p.caller)
   const { sendQueue } = out as unknown as { sendQueue: { offset: bigint } }
   return { handle: object!, qpn: out.qpNum, send: mapRing(p.rings.at(sendQueue.offset)) }
 }
 
-/** Two programs; the second one's SRQ has requests of `length` bytes with ids from 1 on. */
+/**
+ * Two programs; the second one has an SRQ, to which `postReceives` posts `count` receives of `length` bytes, with ids
+ * from 1 on.
+ */
 const setUp = (fault: string) => {
   const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -43,15 +46,15 @@ const setUp = (fault: string) => {
   const [mrA, mrB] = [register(a, 8192), register(b, 0x1_0000)]
   const srq = makeSrq(b, { maxWr: 15 })
   let id = 1
-  const receives = (count: number, length: number): void => {
+  const postReceives = (count: number, length: number): void => {
     for (let i = 0; i < count; i++, id++)
       assert.ok(postReceive(srq.ring, BigInt(id), [sgeOf(mrB, (id - 1) * 4096, length)]))
   }
-  return { m, a, b, cqA, cqB, mrA, srq, receives }
+  return { m, a, b, cqA, cqB, mrA, srq, postReceives }
 }
 
 test('a WQE consumed by an incomplete UC message serves the next message of its queue pair', () => {
-  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('opcode=UC_SEND_LAST,drop=100%')
+  const { m, a, b, cqA, cqB, mrA, srq, postReceives } = setUp('opcode=UC_SEND_LAST,drop=100%')
   const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
   const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
     const modify = (args: Parameters<typeof invokeNow<typeof UcQp, 'modify'>>[4]): void => {
@@ -61,48 +64,48 @@ test('a WQE consumed by an incomplete UC message serves the next message of its 
     modify({ state: Qps.RTR, address: path(dgid), pathMtu: Mtu.values.MTU_1024, destQpn, rqPsn: 0 })
     modify({ state: Qps.RTS, sqPsn: 0 })
   }
-  const from = [make(a, UcQp, cqA), make(a, UcQp, cqA)]
-  const to = [make(b, UcQp, cqB, srq), make(b, UcQp, cqB, srq)]
-  from.forEach((qp, i) => {
-    connect(a, qp, to[i].qpn, gid(b))
-    connect(b, to[i], qp.qpn, gid(a))
+  const senders = [makeQp(a, UcQp, cqA), makeQp(a, UcQp, cqA)]
+  const receivers = [makeQp(b, UcQp, cqB, srq), makeQp(b, UcQp, cqB, srq)]
+  senders.forEach((qp, i) => {
+    connect(a, qp, receivers[i].qpn, gid(b))
+    connect(b, receivers[i], qp.qpn, gid(a))
   })
-  /** A message of one packet arrives, one of two does not. */
+  /** A message of one packet arrives; of one of two packets, only the first arrives. */
   const send = (i: number, length: number): void => {
-    assert.ok(postSend(from[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
+    assert.ok(postSend(senders[i].send, { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }))
     m.settle()
   }
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
-  receives(5, 4096)
+  postReceives(5, 4096)
   send(0, MTU + 1)
   assert.deepEqual(received(), [])
-  // other queue pairs take the next WQE; this one's next message takes none, however often messages are lost
+  // The other queue pair takes the next WQE. The next messages of the first one use the WQE that it has.
   send(1, 10)
   assert.deepEqual(received(), [[2, 0, 10]])
   send(0, MTU + 2)
   send(0, 20)
   assert.deepEqual(received(), [[1, 0, 20]])
-  // in error it is flushed, and LAST_WQE_REACHED follows
+  // In ERR the WQE is flushed, and LAST_WQE_REACHED follows.
   send(0, MTU + 1)
   b.async.queue.length = 0
-  invokeNow(b.context, UcQp, 'modify', to[0].handle, { state: Qps.ERR }, b.caller)
+  invokeNow(b.context, UcQp, 'modify', receivers[0].handle, { state: Qps.ERR }, b.caller)
   m.settle()
   assert.deepEqual(received(), [[3, WR_FLUSH_ERR, 0]])
   assert.deepEqual(
     b.async.queue.map(({ type }) => type),
     [LAST_WQE_REACHED],
   )
-  // reset discards it like everything in flight
+  // RESET discards the WQE, number 4.
   send(1, MTU + 1)
-  invokeNow(b.context, UcQp, 'modify', to[1].handle, { state: Qps.RESET }, b.caller)
-  connect(b, to[1], from[1].qpn, gid(a))
+  invokeNow(b.context, UcQp, 'modify', receivers[1].handle, { state: Qps.RESET }, b.caller)
+  connect(b, receivers[1], senders[1].qpn, gid(a))
   send(1, 30)
   assert.deepEqual(received(), [[5, 0, 30]])
 })
 
 test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {
-  const { m, a, b, cqA, cqB, mrA, srq, receives } = setUp('')
-  const ready = (p: Program, qp: Qp): Qp => {
+  const { m, a, b, cqA, cqB, mrA, srq, postReceives } = setUp('')
+  const toRts = (p: Program, qp: Qp): Qp => {
     const modify = (args: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {
       invokeNow(p.context, UdQp, 'modify', qp.handle, args, p.caller)
     }
@@ -111,19 +114,20 @@ test('a WQE that is too short for a datagram serves the next datagram of its que
     modify({ state: Qps.RTS, sqPsn: 0 })
     return qp
   }
-  const from = ready(a, make(a, UdQp, cqA))
-  const to = [ready(b, make(b, UdQp, cqB, srq)), ready(b, make(b, UdQp, cqB, srq))]
+  const sender = toRts(a, makeQp(a, UdQp, cqA))
+  const receivers = [toRts(b, makeQp(b, UdQp, cqB, srq)), toRts(b, makeQp(b, UdQp, cqB, srq))]
   const address = path(b.rxe.state.identity.gids[1])
   const { out } = invokeNow(a.context, Ah, 'create', 0, { pd: a.pd, address, userHandle: 0n }, a.caller)
   const ah = (out as unknown as { number: number }).number
   const send = (i: number, length: number): void => {
     const request = { opcode: Wr.SEND, id: 9n, sges: [sgeOf(mrA, 0, length)] }
-    assert.ok(postSend(from.send, { ...request, to: { qpn: to[i].qpn, qkey: QKEY, ah } }))
+    assert.ok(postSend(sender.send, { ...request, to: { qpn: receivers[i].qpn, qkey: QKEY, ah } }))
     m.settle()
   }
   const received = () => completions(cqB).map(({ id, status, bytes }) => [id, status, bytes])
-  receives(1, 100)
-  receives(2, 1000)
+  postReceives(1, 100)
+  postReceives(2, 1000)
+  // A datagram needs 40 bytes more than its payload; WQE 1 has 100 bytes.
   send(0, 61)
   assert.deepEqual(received(), [])
   send(1, 61)

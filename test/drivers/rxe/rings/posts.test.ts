@@ -1,5 +1,6 @@
 /*
- * Scans of changed, recently used or all queues for posted requests, and notifications of posts.
+ * Scans of rings for posted requests (`Where`: changed, recently used, all rows, or a slice of them), and which rows a
+ * scan passes to the engine.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -28,16 +29,18 @@ const setUp = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner)
     onReceiveScan: (row: number) => notified.push(`receive ${row}`),
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => ownerOf !== undefined)
-  /** `empty`: the notified queue was changed by a call, and nothing is posted. */
-  const scan = (where: Where, empty = false): string[] => {
+  /** Returns the calls of the engine. `isEmpty`: nothing is posted, and rows are passed only because of `recheck`. */
+  const scan = (where: Where, isEmpty = false): string[] => {
     notified.length = 0
-    const found = posts.scan(where)
-    assert.equal(found, !empty && notified.some(line => line.startsWith('send')))
+    const hasSends = posts.scan(where)
+    assert.equal(hasSends, !isEmpty && notified.some(line => line.startsWith('send')))
     return [...notified]
   }
   for (let row = 0; row < count; row++) posts.add(row)
   scan(Where.CHANGED, true)
-  return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send.ring, to) }
+  /** Posts sends: sets the producer index. */
+  const send = (row: number, producer: number) => storeProducer(rings[row]!.send.ring, producer)
+  return { rings, posts, scan, send }
 }
 
 test('a full scan finds every post, once', () => {
@@ -87,7 +90,7 @@ test('a recently used queue is polled between full scans until it has been idle 
   assert.deepEqual(scan(Where.ALL), ['send 1'])
 })
 
-test('a queue that is used before the first full scan is marked as used', () => {
+test('a queue whose posts a scan of changed rows finds is marked as used', () => {
   const { scan, posts, send } = setUp(2)
   send(1, 1)
   posts.recheck(1)
@@ -96,7 +99,7 @@ test('a queue that is used before the first full scan is marked as used', () => 
   assert.deepEqual(scan(Where.USED), ['send 1'])
 })
 
-test('a changed queue is polled by every scan, whatever its indices, and counts as no work if nothing is posted', () => {
+test('a rechecked row is passed to the engine by the next scan, once, and counts as no work if nothing is posted', () => {
   const { rings, posts, scan, send } = setUp(2)
   posts.recheck(1)
   posts.recheck(1)
@@ -113,7 +116,7 @@ test('a new post is found after the engine took requests itself and the index of
   const { rings, scan, send } = setUp(1, 1)
   const { loadSend, takeReceive } = ringWork(rings)
   const block = new Uint32Array(64)
-  const receive = (to: number) => storeProducer(rings[0]!.receive.ring, to)
+  const receive = (producer: number) => storeProducer(rings[0]!.receive.ring, producer)
   send(0, 1)
   receive(1)
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
@@ -129,17 +132,17 @@ test('a new post is found after the engine took requests itself and the index of
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
 })
 
-test('a post of a context with windows waits for a check of that context’s queues only', () => {
-  const [withWindows, without] = [{ windows: 1 }, { windows: 0 }]
-  const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : without))
+test('with memory windows, a scan checks all queues of the posting context, in the order of posts, and no others', () => {
+  const [withWindows, withoutWindows] = [{ windows: 1 }, { windows: 0 }]
+  const { rings, posts, scan, send } = setUp(30, 15, row => (row % 2 === 0 ? withWindows : withoutWindows))
   for (const row of [0, 6, 7]) send(row, 1)
   posts.recheck(0)
   assert.deepEqual(scan(Where.CHANGED), ['receive 0', 'send 0', 'send 6'])
   for (const row of [1, 8, 9]) send(row, 2)
   posts.recheck(1)
-  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'], 'no windows: nothing else is checked')
+  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'], 'the context has no windows: no other row is checked')
   // The row of a destroyed queue pair now belongs to the other context.
-  rings[8] = { ...rings[8]!, owner: without }
+  rings[8] = { ...rings[8]!, owner: withoutWindows }
   posts.add(8)
   scan(Where.ALL)
   send(8, 3)

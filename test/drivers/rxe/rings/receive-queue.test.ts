@@ -1,5 +1,6 @@
 /*
- * Receives shared by many queue pairs: order, limit, resizing, and a program that writes garbage.
+ * Receive queues, and those shared by many queue pairs (SRQs): order, limit event, resizing, and a program that writes
+ * garbage.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,23 +15,24 @@ import {
 import { Receive, Sge } from '../../../../src/transport/types.ts'
 import { isIntact, mapRing, postReceive, type TestRings, testRings } from '../provider.ts'
 
+/** max_sge of the queues. */
 const SGES = 2
 
 const setUp = (requests = 7) => {
   const memory = testRings()
-  const limitEvents = { times: 0 }
+  const limitEvents = { count: 0 }
   const queue = createReceiveQueue(memory, requests, SGES, () => {
-    limitEvents.times++
+    limitEvents.count++
   })
-  const into = new Uint32Array(Receive.SGE + SGES * Sge.WORDS)
+  const wqe = new Uint32Array(Receive.SGE + SGES * Sge.WORDS)
   return {
     memory,
     queue,
     limitEvents,
     ring: mapRing(queue.ring.area),
-    /** The consumed id; undefined if the queue was empty. */
-    take: (): number | undefined => (takeReceive(queue, into, 0) ? into[Receive.ID_LO] : undefined),
-    into,
+    /** Takes a receive into `wqe` and returns its id; undefined if the queue was empty. */
+    take: (): number | undefined => (takeReceive(queue, wqe, 0) ? wqe[Receive.ID_LO] : undefined),
+    wqe,
   }
 }
 
@@ -44,22 +46,23 @@ test('the limit event is raised once, when fewer requests than the limit remain;
   queue.limit = 3
   take()
   take()
-  assert.equal(limitEvents.times, 0)
+  assert.equal(limitEvents.count, 0)
   take()
-  assert.deepEqual([limitEvents.times, queue.limit], [1, 0])
+  assert.deepEqual([limitEvents.count, queue.limit], [1, 0])
   take()
   take()
   assert.equal(take(), undefined)
-  assert.equal(limitEvents.times, 1)
+  assert.equal(limitEvents.count, 1)
 })
 
-test('a receive queue of one queue pair raises no limit event', () => {
+test('a receive queue is shared if and only if it has a function for the limit event', () => {
   const queue = createReceiveQueue(testRings(), 3, 1)
   assert.equal(queue.shared, false)
   assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).shared, true)
 })
 
-const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
+/** Resizes a queue and frees its old ring; false if it has more requests. */
+const resize = (memory: TestRings, queue: ReceiveQueue, requests: number): boolean => {
   const old = resizeReceives(memory, queue, requests)
   if (old === undefined) return false
   memory.free(old)
@@ -74,25 +77,25 @@ test('random posts, receives and resizes: each request is consumed once, in orde
   )
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
-      const b = setUp(4)
-      const { memory, queue, into } = b
-      let { ring } = b
+      const setup = setUp(4)
+      const { memory, queue, take, wqe } = setup
+      let { ring } = setup
       const waiting: number[] = []
       let next = 1
-      for (const one of steps) {
-        if ('post' in one)
-          for (let i = 0; i < one.post; i++) {
+      for (const step of steps) {
+        if ('post' in step)
+          for (let i = 0; i < step.post; i++) {
             if (!postReceive(ring, BigInt(next), [{ address: 4096 * next, length: next, lkey: 3 }])) break
             waiting.push(next++)
           }
-        else if ('take' in one)
-          for (let i = 0; i < one.take; i++) {
-            assert.equal(b.take(), waiting.shift())
-            if (into[Receive.SGES] === 1) assert.equal(into[Receive.SGE + Sge.LENGTH], into[Receive.ID_LO])
+        else if ('take' in step)
+          for (let i = 0; i < step.take; i++) {
+            assert.equal(take(), waiting.shift())
+            if (wqe[Receive.SGES] === 1) assert.equal(wqe[Receive.SGE + Sge.LENGTH], wqe[Receive.ID_LO])
           }
         else {
-          const fits = waiting.length <= one.resize
-          assert.equal(moved(memory, queue, one.resize), fits)
+          const fits = waiting.length <= step.resize
+          assert.equal(resize(memory, queue, step.resize), fits)
           if (fits) ring = mapRing(queue.ring.area)
         }
         assert.equal(pendingReceives(queue), waiting.length)
@@ -109,21 +112,21 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
       fc.array(u32, { minLength: 40, maxLength: 200 }),
       u32,
       fc.integer({ min: 1, max: 30 }),
-      (noise, to, n) => {
-        const { memory, queue, take, into, limitEvents } = setUp(3)
+      (noise, producer, newSize) => {
+        const { memory, queue, take, wqe, limitEvents } = setUp(3)
         queue.limit = 3
         for (let round = 0; round < 3; round++) {
           const { area } = queue.ring
-          for (let at = 0; at < area.length; at += 4)
-            area.view.setUint32(area.at + at, noise[(at / 4 + round) % noise.length], true)
-          mapRing(area).producer = to + round
+          for (let i = 0; i < area.length / 4; i++)
+            area.view.setUint32(area.at + 4 * i, noise[(i + round) % noise.length], true)
+          mapRing(area).producer = producer + round
           assert.ok(pendingReceives(queue) <= queue.ring.mask)
           take()
-          assert.ok(into[Receive.SGES] <= SGES)
+          assert.ok(wqe[Receive.SGES] <= SGES)
           assert.ok(isIntact(area))
-          moved(memory, queue, n)
+          resize(memory, queue, newSize)
         }
-        assert.ok(limitEvents.times <= 1)
+        assert.ok(limitEvents.count <= 1)
       },
     ),
   )

@@ -1,6 +1,6 @@
 /*
- * Slabs of rings: rings of any size never overlap, lie at the returned offset, are zero when new, and waste little
- * memory.
+ * Memory of rings, which is allocated in slabs: rings of any size never overlap, lie at the offset that a program maps,
+ * have zero indices when new, and waste little memory.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -18,7 +18,7 @@ import {
   storeProducer,
 } from '../../../../src/drivers/rxe/rings/rings.ts'
 
-/** Fills a ring with a number, and checks that it is unchanged. */
+/** Fills a ring's elements and sets its indices to values that identify it; `isMarked`: they are unchanged. */
 const mark = (ring: Ring, value: number): void => {
   for (let i = 0; i <= ring.mask; i++) {
     const at = elementAt(ring, i)
@@ -78,15 +78,16 @@ test('an offset without a ring is an internal error', () => {
   for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /there is no ring at offset/)
 })
 
-test('at most an eighth of the memory of many rings is unused, and freeing rings releases it', () => {
+test('many rings need at most an eighth more memory than their contents, and freeing them releases it', () => {
   const memory = slabRings()
   const rings = Array.from({ length: 5000 }, () => createRing(memory, 16, 64))
-  const needed = rings.length * (16 * 64 + 16)
+  const HEADER_BYTES = 16
+  const needed = rings.length * (16 * 64 + HEADER_BYTES)
   assert.ok(memory.stat().bytes >= needed && memory.stat().bytes < needed * 1.125 + 2 ** 15)
   for (const ring of rings) memory.free(ring)
   assert.ok(memory.stat().bytes <= 2 ** 20, 'one slab is kept')
-  const again = createRing(memory, 16, 64)
-  assert.equal(loadProducer(again), 0)
+  const reused = createRing(memory, 16, 64)
+  assert.equal(loadProducer(reused), 0)
   assert.ok(memory.stat().bytes <= 2 ** 20)
 })
 

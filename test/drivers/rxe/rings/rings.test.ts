@@ -1,6 +1,6 @@
 /*
- * Rings have the sizes and headers that Linux's driver showed in the recorded runs, and indices never lead outside
- * them.
+ * Rings have the sizes and headers that Linux's driver had in recordings of programs (test/uapi/abilog.ts), and indices
+ * never lead outside them.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,14 +22,14 @@ import { isIntact, testRings } from '../provider.ts'
 const u32 = (bytes: Uint8Array, at: number): number =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true)
 
-/** The mappings that follow a successful create, and the requested sizes. */
+/** Each successful create of an object of this type (UVERBS_OBJECT_…), and the mmap calls that follow it directly. */
 const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: LoggedMmap[] }[] => {
   const found: { call: LoggedIoctl; maps: LoggedMmap[] }[] = []
   let last: { call: LoggedIoctl; maps: LoggedMmap[] } | undefined
   for (const call of readAbilog(log) as LoggedCall[]) {
     if (call.kind === 'mmap') last?.maps.push(call)
     else last = undefined
-    if (call.kind === 'ioctl' && call.object === object && call.method === 0 && call.errno === 0) {
+    if (call.kind === 'ioctl' && call.object === object && call.method === CREATE && call.errno === 0) {
       last = { call, maps: [] }
       found.push(last)
     }
@@ -39,30 +39,44 @@ const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: Log
 
 const attribute = (call: LoggedIoctl, id: number) => call.attributes.find(a => a.id === id)
 
-const assertLike = (map: LoggedMmap, elements: number, bytes: number, where: string): void => {
+/** Checks that a ring with these requested sizes has the header and size of a recorded mapping. */
+const assertLike = (map: LoggedMmap, elements: number, bytes: number, name: string): void => {
   const ring = createRing(testRings(), elements, bytes)
-  assert.equal(ring.area.length, map.length, `${where}: bytes to map`)
-  assert.equal(ring.log2, u32(map.head, RingHeader.LOG2_ELEMENT), `${where}: log2 of an element`)
-  assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${where}: mask`)
+  assert.equal(ring.area.length, map.length, `${name}: bytes to map`)
+  assert.equal(ring.log2, u32(map.head, RingHeader.LOG2_ELEMENT), `${name}: log2 of an element`)
+  assert.equal(ring.mask, u32(map.head, RingHeader.INDEX_MASK), `${name}: mask`)
   const head = ring.area.bytes.subarray(ring.area.at, ring.area.at + map.head.length)
-  assert.deepEqual(head, map.head, `${where}: header`)
+  assert.deepEqual(head, map.head, `${name}: header`)
 }
+
+// Numbers of rdma/ib_user_ioctl_cmds.h.
+const UVERBS_OBJECT_CQ = 3
+const UVERBS_OBJECT_QP = 4
+const CREATE = 0
+const UVERBS_ATTR_CREATE_CQ_CQE = 1
+const UVERBS_ATTR_CREATE_QP_SRQ_HANDLE = 3
+const UVERBS_ATTR_CREATE_QP_CAP = 8
 
 for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   test(`${log}: completion queues are mapped as recorded`, () => {
-    const all = mappingsOf(log, 3).filter(({ maps }) => maps.length === 1)
-    assert.ok(all.length > 0)
-    for (const { call, maps } of all)
-      assertLike(maps[0], Number(attribute(call, 1)!.data), 2 ** Wc.LOG2_ELEMENT, `line ${call.line}`)
+    const mapped = mappingsOf(log, UVERBS_OBJECT_CQ).filter(({ maps }) => maps.length === 1)
+    assert.ok(mapped.length > 0)
+    for (const { call, maps } of mapped) {
+      const cqe = Number(attribute(call, UVERBS_ATTR_CREATE_CQ_CQE)!.data)
+      assertLike(maps[0], cqe, 2 ** Wc.LOG2_ELEMENT, `line ${call.line}`)
+    }
   })
 
   test(`${log}: queue pairs are mapped as recorded, the receive queue first`, () => {
     // SRQs and extended QPs have other mappings; a QP with both queues has two.
-    const all = mappingsOf(log, 4).filter(({ call, maps }) => maps.length === 2 && !attribute(call, 3))
-    assert.ok(all.length > 0)
-    for (const { call, maps } of all) {
-      const cap = attribute(call, 8)!.before!
-      const [sends, receives, sendSges, receiveSges, inline] = [0, 4, 8, 12, 16].map(at => u32(cap, at))
+    const mapped = mappingsOf(log, UVERBS_OBJECT_QP).filter(
+      ({ call, maps }) => maps.length === 2 && !attribute(call, UVERBS_ATTR_CREATE_QP_SRQ_HANDLE),
+    )
+    assert.ok(mapped.length > 0)
+    for (const { call, maps } of mapped) {
+      // struct ib_uverbs_qp_cap before the call
+      const cap = attribute(call, UVERBS_ATTR_CREATE_QP_CAP)!.before!
+      const [sends, receives, sendSges, receiveSges, inline] = [0, 4, 8, 12, 16].map(offset => u32(cap, offset))
       assertLike(maps[0], receives, RecvWqe.SGE + receiveSges * RingSge.BYTES, `line ${call.line}: receive`)
       const data = Math.max(sendSges * RingSge.BYTES, inline)
       assertLike(maps[1], sends, SendWqe.SGE + data, `line ${call.line}: send`)
@@ -70,7 +84,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 }
 
-test('a ring holds the requested number of requests, in power-of-two elements of at least 64 bytes', () => {
+test('a ring holds the requested number of requests; number and size of its elements are powers of two, from 64 bytes', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
@@ -97,8 +111,8 @@ test('any index that a program writes stays inside the ring', () => {
           const at = elementAt(ring, index)
           assert.ok(at >= area.at + RingHeader.DATA && at + 2 ** ring.log2 <= area.at + area.length)
           // The program can write any value to the header and indices.
-          for (const place of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
-            ring.area.view.setInt32(area.at + place, index | 0, true)
+          for (const offset of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
+            ring.area.view.setInt32(area.at + offset, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)
           assert.ok(loadConsumer(ring) <= ring.mask && loadConsumer(ring) >= 0)
           assert.equal(elementAt(ring, index), at, 'mask and size are copies that the program cannot change')

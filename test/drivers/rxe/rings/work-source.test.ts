@@ -1,6 +1,6 @@
 /*
- * Work requests from rxe's rings: every field of the provider's struct is copied to the engines' layout, and invalid
- * contents are refused without an access outside the ring.
+ * Work requests from rxe's rings (`ringWork`): every field of the provider's struct is copied to the engine's layout
+ * (`Send`, `Receive`), and invalid contents are refused without an access outside the ring.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -8,13 +8,13 @@ import fc from 'fast-check'
 import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
 import { createSendQueue, type QpRings, resetRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
 import { RingHeader, SendWqe } from '../../../../src/spec/drivers/rxe-rings.ts'
-import { WcStatus } from '../../../../src/spec/work.ts'
+import { WcStatus, WrOpcode } from '../../../../src/spec/work.ts'
 import { BindMw, Flush, Receive, Send, Sge, type WorkSource } from '../../../../src/transport/types.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import {
   Flag,
   isIntact,
-  type Mapped,
+  type MappedRing,
   mapRing,
   postReceive,
   postSend,
@@ -35,9 +35,11 @@ const MARK = 0xa5a5a5a5
 interface Setup {
   readonly rings: QpRings
   readonly work: WorkSource
-  readonly send: Mapped
-  readonly receive: Mapped
+  readonly send: MappedRing
+  readonly receive: MappedRing
+  /** The send request with this index, which counts modulo 2^32; undefined if it is not posted. */
   load(index: number): Uint32Array | undefined
+  /** Consumes a receive request; undefined if none is posted. */
   take(): Uint32Array | undefined
 }
 
@@ -50,17 +52,17 @@ const setUp = (elements = 7): Setup => {
     receive,
   }
   const work = ringWork([undefined, undefined, undefined, rings])
-  const copied = (words: number, copy: (into: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
-    const into = new Uint32Array(words + 2 * MARGIN).fill(MARK)
-    const there = copy(into, MARGIN)
-    const outside = [...into.subarray(0, MARGIN), ...into.subarray(MARGIN + words)]
+  const copied = (length: number, copy: (target: Uint32Array, at: number) => boolean): Uint32Array | undefined => {
+    const target = new Uint32Array(length + 2 * MARGIN).fill(MARK)
+    const isPosted = copy(target, MARGIN)
+    const outside = [...target.subarray(0, MARGIN), ...target.subarray(MARGIN + length)]
     assert.ok(
       outside.every(word => word === MARK),
       'nothing is written outside of the request',
     )
-    if (there) return into.slice(MARGIN, MARGIN + words)
+    if (isPosted) return target.slice(MARGIN, MARGIN + length)
     assert.ok(
-      into.every(word => word === MARK),
+      target.every(word => word === MARK),
       'nothing is written if there is no request',
     )
     return undefined
@@ -70,12 +72,13 @@ const setUp = (elements = 7): Setup => {
     work,
     send: mapRing(send.ring.area),
     receive: mapRing(receive.ring.area),
-    load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.loadSend(ROW, index, into, at)),
-    take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (into, at) => work.takeReceive(ROW, into, at)),
+    load: index => copied(Send.SGE + MAX_SGE * Sge.WORDS, (target, at) => work.loadSend(ROW, index, target, at)),
+    take: () => copied(Receive.SGE + MAX_SGE * Sge.WORDS, (target, at) => work.takeReceive(ROW, target, at)),
   }
 }
 
-const post = (request: SendRequest): Uint32Array => {
+/** Posts a request to a new queue and returns its copy. */
+const postAndLoad = (request: SendRequest): Uint32Array => {
   const b = setUp()
   assert.ok(postSend(b.send, request))
   const words = b.load(0)
@@ -90,11 +93,14 @@ const sges: readonly SgeRecord[] = [
 ]
 
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
+const { BIND_MW, LOCAL_INV, FLUSH, ATOMIC_WRITE } = WrOpcode.values
+/** The low 8 bits of `Send.REFUSED` are the status of the completion. */
+const STATUS = 0xff
 
 for (const [name, opcode] of Object.entries(Wr)) {
   test(`${name}: all fields arrive`, () => {
-    const atomic = opcode === Wr.CAS || opcode === Wr.FAA
-    const words = post({
+    const isAtomic = opcode === Wr.CAS || opcode === Wr.FAA
+    const words = postAndLoad({
       opcode,
       id: 0x1122334455667788n,
       flags: Flag.SIGNALED | Flag.FENCE | Flag.SOLICITED,
@@ -107,12 +113,12 @@ for (const [name, opcode] of Object.entries(Wr)) {
     })
     assert.equal(words[Send.REFUSED], 0)
     assert.equal(words[Send.OPCODE], opcode)
-    assert.equal(words[Send.FLAGS], 7)
+    assert.equal(words[Send.FLAGS], Flag.SIGNALED | Flag.FENCE | Flag.SOLICITED)
     assert.deepEqual([words[Send.ID_HI], words[Send.ID_LO]], [0x11223344, 0x55667788])
     assert.equal(words[Send.IMM], 0x0a0b0c0d)
     assert.deepEqual([words[Send.REMOTE_HI], words[Send.REMOTE_LO]], [1, 0xff8])
     assert.equal(words[Send.RKEY], 0x89abcdef)
-    if (atomic) {
+    if (isAtomic) {
       assert.deepEqual([words[Send.COMPARE_HI], words[Send.COMPARE_LO]], [0x80000000, 1])
       assert.deepEqual([words[Send.SWAP_HI], words[Send.SWAP_LO]], [0xfedcba98, 0x76543210])
     }
@@ -136,26 +142,29 @@ test('immediate data is big-endian, the key to invalidate is in host order', () 
 
 test('a wrong total length is replaced by the sum of the elements', () => {
   // ibv_wr_set_sge_list of rdma-core 44 stores the first element's length times the number of elements.
-  const words = post({ opcode: Wr.SEND, sges, claimed: 300 })
+  const words = postAndLoad({ opcode: Wr.SEND, sges, dmaLength: 300 })
   assert.equal(words[Send.LENGTH], 128)
   assert.equal(words[Send.REFUSED], 0)
 })
 
 test('elements that sum to more than 2^31 bytes are a length error, and their sum does not wrap', () => {
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
-  const words = post({ opcode: Wr.WRITE, sges: [big, big, big, big], claimed: 4 })
-  assert.equal(words[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  const words = postAndLoad({ opcode: Wr.WRITE, sges: [big, big, big, big], dmaLength: 4 })
+  assert.equal(words[Send.REFUSED] & STATUS, LOC_LEN_ERR)
   assert.equal(words[Send.LENGTH], 0)
   assert.equal(words[Send.SGES], 0)
   const longest = { address: 0, length: 2 ** 31, lkey: 1 }
-  assert.equal(post({ opcode: Wr.WRITE, sges: [longest] })[Send.REFUSED], 0)
-  assert.equal(post({ opcode: Wr.WRITE, sges: [longest, { ...longest, length: 1 }] })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  assert.equal(postAndLoad({ opcode: Wr.WRITE, sges: [longest] })[Send.REFUSED], 0)
+  assert.equal(
+    postAndLoad({ opcode: Wr.WRITE, sges: [longest, { ...longest, length: 1 }] })[Send.REFUSED] & STATUS,
+    LOC_LEN_ERR,
+  )
 })
 
 test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGEs say', () => {
-  const loaded = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
+  const loadWith = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
     const b = setUp()
-    writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, count: MAX_SGE + 7 })
+    writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, numSge: MAX_SGE + 7 })
     fill(b.send.view, RingHeader.DATA)
     b.send.producer = 1
     const words = b.load(0)
@@ -164,23 +173,27 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGE
     assert.equal(words[Send.FLAGS], Flag.SIGNALED)
     return words
   }
-  const bind = loaded(8, (view, at) => {
-    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
-    view.setBigUint64(at + 32, 0x5_0000_0006n, true)
-    for (const [i, value] of [0xa1, 0xa2, 0xa3, 0xa4].entries()) view.setUint32(at + 40 + 4 * i, value, true)
+  const bind = loadWith(BIND_MW, (view, at) => {
+    view.setBigUint64(at + SendWqe.REMOTE, 0x1111_2222_3333_4444n, true)
+    view.setBigUint64(at + SendWqe.MW_LENGTH, 0x5_0000_0006n, true)
+    view.setUint32(at + SendWqe.MW_LKEY, 0xa1, true)
+    view.setUint32(at + SendWqe.MW_KEY, 0xa2, true)
+    view.setUint32(at + SendWqe.MW_NEW_KEY, 0xa3, true)
+    view.setUint32(at + SendWqe.MW_ACCESS, 0xa4, true)
   })
   const words = ['HI', 'LO', 'LENGTH_HI', 'LENGTH_LO', 'LKEY', 'WINDOW', 'KEY', 'ACCESS'] as const
   assert.deepEqual(
     words.map(name => bind[BindMw[name]]),
     [0x1111_2222, 0x3333_4444, 5, 6, 0xa1, 0xa2, 0xa3, 0xa4],
   )
-  assert.equal(loaded(7, (view, at) => view.setUint32(at + 20, 0x0102_0304, true))[Send.IMM], 0x0102_0304)
-  const flush = loaded(14, (view, at) => {
-    view.setBigUint64(at + 24, 0x1111_2222_3333_4444n, true)
+  const localInv = loadWith(LOCAL_INV, (view, at) => view.setUint32(at + SendWqe.IMM, 0x0102_0304, true))
+  assert.equal(localInv[Send.IMM], 0x0102_0304)
+  const flush = loadWith(FLUSH, (view, at) => {
+    view.setBigUint64(at + SendWqe.REMOTE, 0x1111_2222_3333_4444n, true)
     view.setUint32(at + SendWqe.DMA_LENGTH, 100, true)
-    view.setUint32(at + 36, 0xbeef, true)
-    view.setUint8(at + 40, 1)
-    view.setUint8(at + 41, 2)
+    view.setUint32(at + SendWqe.FLUSH_RKEY, 0xbeef, true)
+    view.setUint8(at + SendWqe.FLUSH_PLACEMENT, 1)
+    view.setUint8(at + SendWqe.FLUSH_SELECTIVITY, 2)
   })
   assert.deepEqual(
     [Send.REMOTE_LO, Send.RKEY, Flush.LENGTH, Flush.PLACEMENT, Flush.SELECTIVITY].map(word => flush[word]),
@@ -191,7 +204,7 @@ test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGE
 test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () => {
   const data = Uint8Array.from([1, 2, 3, 4, 5, 6, 7, 8])
   const b = setUp()
-  writeSend(b.send, { opcode: 15, inline: data, rkey: 0xbeef, claimed: 0xffff_ffff })
+  writeSend(b.send, { opcode: ATOMIC_WRITE, inline: data, rkey: 0xbeef, dmaLength: 0xffff_ffff })
   b.send.view.setUint32(RingHeader.DATA + SendWqe.FLAGS, Flag.SIGNALED, true)
   b.send.producer = 1
   const words = b.load(0)
@@ -203,14 +216,14 @@ test('an ATOMIC WRITE has its 8 bytes in the request, inline flag or not', () =>
 })
 
 test('too many elements and unknown opcodes are refused', () => {
-  assert.equal(post({ opcode: Wr.SEND, count: MAX_SGE + 1 })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
-  assert.equal(post({ opcode: Wr.SEND, count: 0xffffffff })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR)
+  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: MAX_SGE + 1 })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR)
+  assert.equal(postAndLoad({ opcode: Wr.SEND, numSge: 0xffffffff })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR)
   for (const opcode of [10, 11, 12, 13, 16, 31, 32, 64, 0x80000000, 0xffffffff])
-    assert.equal(post({ opcode })[Send.REFUSED] & 0xff, LOC_QP_OP_ERR, `opcode ${opcode}`)
+    assert.equal(postAndLoad({ opcode })[Send.REFUSED] & STATUS, LOC_QP_OP_ERR, `opcode ${opcode}`)
 })
 
 test('a refused request keeps its identifier for the completion', () => {
-  const words = post({ opcode: 77, id: 0x1122334455667788n, sges })
+  const words = postAndLoad({ opcode: 77, id: 0x1122334455667788n, sges })
   assert.deepEqual([words[Send.ID_HI], words[Send.ID_LO]], [0x11223344, 0x55667788])
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
 })
@@ -228,18 +241,27 @@ test('inline data: up to the limit, with or without its flag, copied in chunks',
   assert.deepEqual(arena.bytes.slice(150, 170), data.slice(30, 50))
   assert.deepEqual(arena.bytes.slice(200, 206), Uint8Array.from([...data.slice(50, 55), 0]))
 
-  assert.equal(post({ opcode: Wr.SEND, inline: data, claimed: INLINE + 1 })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
-  assert.equal(post({ opcode: Wr.SEND, inline: data, claimed: 0xffffffff })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  assert.equal(
+    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: INLINE + 1 })[Send.REFUSED] & STATUS,
+    LOC_LEN_ERR,
+  )
+  assert.equal(
+    postAndLoad({ opcode: Wr.SEND, inline: data, dmaLength: 0xffffffff })[Send.REFUSED] & STATUS,
+    LOC_LEN_ERR,
+  )
   // ibv_wr_set_inline_data of rdma-core 44 sets no flag.
-  const bare = post({ opcode: Wr.SEND, sges: [], claimed: 12, flags: Flag.SIGNALED })
-  assert.deepEqual([bare[Send.FLAGS] & Flag.INLINE, bare[Send.LENGTH], bare[Send.REFUSED]], [Flag.INLINE, 12, 0])
-  const empty = post({ opcode: Wr.SEND, sges: [], flags: Flag.SIGNALED })
+  const flagless = postAndLoad({ opcode: Wr.SEND, sges: [], dmaLength: 12, flags: Flag.SIGNALED })
+  assert.deepEqual(
+    [flagless[Send.FLAGS] & Flag.INLINE, flagless[Send.LENGTH], flagless[Send.REFUSED]],
+    [Flag.INLINE, 12, 0],
+  )
+  const empty = postAndLoad({ opcode: Wr.SEND, sges: [], flags: Flag.SIGNALED })
   assert.deepEqual([empty[Send.FLAGS] & Flag.INLINE, empty[Send.LENGTH], empty[Send.REFUSED]], [0, 0, 0])
 })
 
-test('requests are found by number around the ring, but only posted ones', () => {
+test('a send request is loaded by its index, which counts modulo 2^32, only if it is posted', () => {
   const b = setUp(3)
-  let index = 0xffff_fff0 // numbers count modulo 2^32, and so do the slots
+  let index = 0xffff_fff0
   b.send.producer = index & b.send.mask
   b.send.consumer = b.send.producer
   b.rings.send.retired = b.send.producer
@@ -275,7 +297,7 @@ test('a receive request with more SGEs than the queue allows is a buffer of zero
   assert.deepEqual([words[Receive.SGES], words[Receive.LENGTH], words[Receive.ID_LO]], [0, 0, 1])
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
   postReceive(b.receive, 2n, [big, big])
-  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'a sum greater than any message')
+  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'the sum is limited to 2^32 - 1')
 })
 
 test('garbage in rings and indices is refused or executed within bounds', () => {
@@ -288,27 +310,27 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
       (noise, indices, seed) => {
         const b = setUp(3)
         for (const { area } of [b.rings.send.ring, b.rings.receive.ring])
-          for (let at = 0; at < area.length; at += 4)
-            area.view.setUint32(area.at + at, noise[(at / 4 + seed) % noise.length], true)
+          for (let i = 0; i < area.length / 4; i++)
+            area.view.setUint32(area.at + 4 * i, noise[(i + seed) % noise.length], true)
         const arena = plainArena(4096)
         for (const index of indices) {
           const words = b.load(index)
           if (words) {
-            const refused = words[Send.REFUSED] !== 0
+            const isRefused = words[Send.REFUSED] !== 0
             assert.ok(words[Send.SGES] <= MAX_SGE)
             assert.ok(words[Send.LENGTH] <= 2 ** 31)
-            if (refused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
+            if (isRefused) assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
             const { area } = b.rings.send.ring
             const { [Send.INLINE_AT]: at, [Send.LENGTH]: length } = words
-            if (words[Send.FLAGS] & Flag.INLINE && !refused) {
+            if (words[Send.FLAGS] & Flag.INLINE && !isRefused) {
               assert.ok(length <= INLINE)
               assert.ok(at >= area.at && at + length <= area.at + area.length)
               b.work.copyInline(ROW, at, 0, arena, 0, 64, 64, length)
-            } else if (!refused) {
-              const sum = Array.from({ length: words[Send.SGES] }, (_, i) => words[Send.SGE + 4 * i + Sge.LENGTH])
+            } else if (!isRefused) {
+              const lengths = Array.from({ length: words[Send.SGES] }, (_, i) => words[Send.SGE + 4 * i + Sge.LENGTH])
               assert.equal(
                 length,
-                sum.reduce((a, c) => a + c, 0),
+                lengths.reduce((sum, sgeLength) => sum + sgeLength, 0),
               )
             }
           }

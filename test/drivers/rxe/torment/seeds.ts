@@ -1,5 +1,6 @@
 /*
- * Seeds of torment by what they do.
+ * Seeds of `--torment` that decide in a certain way (src/drivers/rxe/torment/decisions.ts). A kind's share is the part
+ * of its opportunities in which it acts, 0 to 1.
  */
 import { createDecisions } from '../../../../src/drivers/rxe/torment/decisions.ts'
 import type { TormentKind } from '../../../../src/spec/check/torment.ts'
@@ -7,12 +8,12 @@ import type { TormentKind } from '../../../../src/spec/check/torment.ts'
 const shareOf = (seed: number, kind: TormentKind): number =>
   createDecisions({ seed, most: Number.POSITIVE_INFINITY }).share(kind)
 
-/** The first seed in which `kind` takes at least this share of its opportunities. */
+/** The first seed in which the share of `kind` is at least `minShare`. */
 export const seedWith = (kind: TormentKind, minShare: number): number => {
   for (let seed = 0; ; seed++) if (shareOf(seed, kind) >= minShare) return seed
 }
 
-/** The first seed without `kind`. */
+/** The first seed in which `kind` never acts. */
 export const seedWithout = (kind: TormentKind): number => {
   for (let seed = 0; ; seed++) if (shareOf(seed, kind) === 0) return seed
 }

@@ -1,6 +1,7 @@
 /*
- * `--torment` on two devices of one machine, in virtual time, over both paths: the guarantees of the specification hold
- * with every seed, and each wrong assumption of a program fails with some seed (spec/check/torment.ts).
+ * `--torment SEED` on two devices of one machine, in virtual time, with packets ('packets') and without ('direct'): what
+ * the specification guarantees is true with every seed, and what it does not guarantee is false with some seed
+ * (spec/check/torment.ts lists the kinds).
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'
@@ -16,7 +17,7 @@ import { RcQp } from '../../../../src/spec/classes/qp/rc_qp.ts'
 import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
 import {
   assertNothingLeft,
-  join,
+  connectQps,
   machine,
   makeChannel,
   makeCq,
@@ -27,7 +28,7 @@ import {
   query,
   register,
 } from '../machine.ts'
-import { completions, type End, end, exchange, pairOn, pattern, sgeOf } from '../pair.ts'
+import { completions, type End, exchange, makeEnd, pairOn, pattern, sgeOf } from '../pair.ts'
 import { Flag, pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
 import { seedWith, seedWithout } from './seeds.ts'
 
@@ -42,19 +43,21 @@ const tormented = (seed: number, path: Path) => {
   return { torment, ...pairOn(machine(2, '', path, undefined, torment)) }
 }
 
+/** The bytes of a region that `writeTo` writes, and their value before, which no byte of the source has. */
 const LENGTH = 3000
 const AT = 1000
 const BEFORE = 0xee
 
-/** A request for the bytes of `from` from AT on, LENGTH bytes. */
-const writeTo = (from: End, to: End, more: Partial<SendRequest> = {}): SendRequest => ({
+/** A WRITE of the tested bytes of `from` to the same offset of `to`; `fields` replace some of its fields. */
+const writeTo = (from: End, to: End, fields: Partial<SendRequest> = {}): SendRequest => ({
   opcode: Wr.WRITE,
   id: 1n,
   sges: [sgeOf(from.mr, AT, LENGTH)],
   remote: to.mr.address + AT,
   rkey: to.mr.rkey,
-  ...more,
+  ...fields,
 })
+/** Whether all bytes of `writeTo` have arrived. */
 const isWhole = (from: End, to: End): boolean =>
   Buffer.compare(from.mr.bytes.subarray(AT, AT + LENGTH), to.mr.bytes.subarray(AT, AT + LENGTH)) === 0
 const prepare = (from: End, to: End): void => {
@@ -72,26 +75,26 @@ const run = (m: ReturnType<typeof machine>, check: () => void = () => {}): void 
 
 for (const path of PATHS)
   describe(`torment on the path "${path}"`, () => {
-    test('the last byte of a WRITE may come first, and all have come with its completion', () => {
-      let early = 0
+    test('the last byte of a WRITE may arrive before others, and all have arrived when it completes', () => {
+      let earlySeeds = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         prepare(a, b)
         postSend(a.qp.send, writeTo(a, b))
-        let misled = false
+        let isLastByteEarly = false
         let completed = 0
         run(m, () => {
-          if (b.mr.bytes[AT + LENGTH - 1] !== BEFORE && !isWhole(a, b)) misled = true
+          if (b.mr.bytes[AT + LENGTH - 1] !== BEFORE && !isWhole(a, b)) isLastByteEarly = true
           completed += completions(a.cq).length
           if (completed > 0) assert.ok(isWhole(a, b), `seed ${seed}: completed before all bytes have arrived`)
         })
         assert.equal(completed, 1, `seed ${seed}`)
-        early += +misled
+        earlySeeds += +isLastByteEarly
       }
-      assert.ok(early > SEEDS / 10, `${early} of ${SEEDS} seeds show the last byte early`)
+      assert.ok(earlySeeds > SEEDS / 10, `${earlySeeds} of ${SEEDS} seeds show the last byte early`)
     })
 
-    test('a later SEND, immediate or atomic shows the bytes of WRITEs before it', () => {
+    test('when a SEND, immediate data or an atomic arrives, the bytes of earlier WRITEs have arrived', () => {
       const WORD = 8000
       for (let seed = 1; seed <= SEEDS; seed++)
         for (const opcode of [Wr.SEND, Wr.WRITE_IMM, Wr.FAA]) {
@@ -108,12 +111,12 @@ for (const path of PATHS)
             rkey: b.mr.rkey,
             compareAdd: 1n,
           })
-          let shown = false
+          let hasArrived = false
           run(m, () => {
-            shown ||= opcode === Wr.FAA ? b.mr.bytes[WORD] !== 0 : completions(b.cq).length > 0
-            if (shown) assert.ok(isWhole(a, b), `seed ${seed}, opcode ${opcode}`)
+            hasArrived ||= opcode === Wr.FAA ? b.mr.bytes[WORD] !== 0 : completions(b.cq).length > 0
+            if (hasArrived) assert.ok(isWhole(a, b), `seed ${seed}, opcode ${opcode}`)
           })
-          assert.ok(shown)
+          assert.ok(hasArrived)
         }
     })
 
@@ -129,35 +132,35 @@ for (const path of PATHS)
     })
 
     test('a READ gets the bytes of WRITEs before it, and has all of them when it completes', () => {
-      let early = 0
+      let earlyChecks = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         prepare(a, b)
         a.mr.bytes.fill(BEFORE, 40000)
         postSend(a.qp.send, writeTo(a, b, { flags: 0 }))
-        const read = { opcode: Wr.READ, sges: [sgeOf(a.mr, 40000, LENGTH)] }
-        postSend(a.qp.send, writeTo(a, b, read))
+        const readFields = { opcode: Wr.READ, sges: [sgeOf(a.mr, 40000, LENGTH)] }
+        postSend(a.qp.send, writeTo(a, b, readFields))
         const hasRead = (): boolean =>
           Buffer.compare(a.mr.bytes.subarray(AT, AT + LENGTH), a.mr.bytes.subarray(40000, 40000 + LENGTH)) === 0
-        let done = 0
+        let completed = 0
         run(m, () => {
-          done += completions(a.cq).length
-          if (done > 0) assert.ok(hasRead(), `seed ${seed}`)
-          else if (a.mr.bytes[40000 + LENGTH - 1] !== BEFORE && !hasRead()) early++
+          completed += completions(a.cq).length
+          if (completed > 0) assert.ok(hasRead(), `seed ${seed}`)
+          else if (a.mr.bytes[40000 + LENGTH - 1] !== BEFORE && !hasRead()) earlyChecks++
         })
-        assert.equal(done, 1)
+        assert.equal(completed, 1)
       }
-      assert.ok(early > 0, 'no seed shows the last byte of a READ early')
+      assert.ok(earlyChecks > 0, 'no seed shows the last byte of a READ early')
     })
 
     test('nothing is written after the region is deregistered', () => {
-      let waited = 0
+      let delayedSeeds = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         prepare(a, b)
         postSend(a.qp.send, writeTo(a, b))
         m.settle()
-        waited += +!isWhole(a, b)
+        delayedSeeds += +!isWhole(a, b)
         invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
         b.mr.bytes.fill(BEFORE)
         run(m)
@@ -166,12 +169,12 @@ for (const path of PATHS)
           `seed ${seed}`,
         )
       }
-      assert.ok(waited > 0, 'no seed has bytes waiting')
+      assert.ok(delayedSeeds > 0, 'no seed delays bytes')
     })
 
-    test('completions of a work queue keep their order, those of two do not, and none is lost', () => {
-      let late = 0
-      let swapped = 0
+    test('completions of one work queue keep their order, those of two queues in one CQ need not, and none is lost', () => {
+      let lateSeeds = 0
+      let swappedSeeds = 0
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         const seen: string[] = []
@@ -184,7 +187,7 @@ for (const path of PATHS)
         }
         run(m, () => {
           const polled = pollAll(a.cq.ring)
-          if (steps++ === 0 && polled.length < 10) late++
+          if (steps++ === 0 && polled.length < 10) lateSeeds++
           for (const { id, status } of polled) {
             assert.equal(status, 0)
             seen.push(String(id))
@@ -194,13 +197,13 @@ for (const path of PATHS)
         const receives = seen.filter(id => Number(id) < 10)
         assert.deepEqual(sends, ['10', '11', '12', '13', '14'], `seed ${seed}`)
         assert.deepEqual(receives, ['0', '1', '2', '3', '4'], `seed ${seed}`)
-        if (seen.indexOf('14') < seen.indexOf('0') || seen.indexOf('4') < seen.indexOf('10')) swapped++
+        if (seen.indexOf('14') < seen.indexOf('0') || seen.indexOf('4') < seen.indexOf('10')) swappedSeeds++
       }
-      assert.ok(late > 0, 'no seed delays a completion')
-      assert.ok(swapped > 0, 'no seed delivers all completions of one queue before those of the other')
+      assert.ok(lateSeeds > 0, 'no seed delays a completion')
+      assert.ok(swappedSeeds > 0, 'no seed delivers all completions of one queue before those of the other')
     })
 
-    test('an exchange works, and everything can be destroyed at once', () => {
+    test('an exchange works, and queue pair, CQ and contexts can be destroyed while a WRITE is in flight', () => {
       for (let seed = 1; seed <= SEEDS; seed++) {
         const { m, a, b } = tormented(seed, path)
         exchange(m, a, b, seed)
@@ -217,17 +220,20 @@ for (const path of PATHS)
   })
 
 describe('completion events', () => {
-  /** B waits for events of its CQ as a correct program does: arm, poll, wait. Returns how many had an empty CQ. */
+  /**
+   * A program waits for events of its CQ as a correct program does: arm, poll, wait. Returns the number of events after
+   * which the CQ was empty.
+   */
   const receiveByEvents = (seed: number, count: number): number => {
     const torment = tormentOf(seed, plainArena(4096))
     const m = machine(2, '', 'direct', undefined, torment)
-    const a = end(m, 0)
+    const a = makeEnd(m, 0)
     const p = program(m, 1)
     const { fd, queue } = makeChannel(p)
     const cq = makeCq(p, 31, fd)
     const qp = makeQp(p, cq)
     const mr = register(p, 65536)
-    join(a.qp, qp)
+    connectQps(a.qp, qp)
     const arm = (): void => {
       invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
     }
@@ -260,10 +266,10 @@ describe('a seed', () => {
   const decisionsOf = (seed: number): TormentDecision[] => {
     const { torment, m, a, b } = tormented(seed, 'direct')
     const decided: TormentDecision[] = []
-    torment.decisions.listen(one => decided.push(one))
+    torment.decisions.listen(decision => decided.push(decision))
     for (let i = 0; i < 5; i++) exchange(m, a, b, i)
     // numbers of queue pairs and addresses are random
-    return decided.map(one => ({ ...one, text: one.text.replace(/QP \d+|0x[0-9a-f]+/g, '') }))
+    return decided.map(decision => ({ ...decision, text: decision.text.replace(/QP \d+|0x[0-9a-f]+/g, '') }))
   }
   it('repeats its decisions', () => {
     const seeds = Array.from({ length: 30 }, (_, i) => i)
@@ -271,7 +277,7 @@ describe('a seed', () => {
     for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
   })
   it('makes only its first decisions if a number is given', () => {
-    const decisionsOf = (seed: number, most?: number): string[] => {
+    const kindsOf = (seed: number, most?: number): string[] => {
       const torment = tormentOf(seed, plainArena(4096), most)
       const decided: string[] = []
       torment.decisions.listen(({ kind }) => decided.push(kind))
@@ -281,30 +287,30 @@ describe('a seed', () => {
     }
     for (let seed = 0; seed < 20; seed++)
       for (const most of [0, 1, 4]) {
-        const decided = decisionsOf(seed, most)
-        // packets of one burst are decided together
-        assert.deepEqual(decided.slice(0, most), decisionsOf(seed).slice(0, most))
+        const decided = kindsOf(seed, most)
+        // packets of one burst are decided together, so there may be more decisions about packets
+        assert.deepEqual(decided.slice(0, most), kindsOf(seed).slice(0, most))
         assert.ok(decided.slice(most).every(kind => kind === 'packet') && (most > 0 || decided.length === 0))
       }
   })
-  it('differs from others', () => {
+  it('makes other decisions than most other seeds', () => {
     const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
     assert.ok(new Set(texts).size > 15)
   })
 })
 
 describe('every kind', () => {
-  /** Messages for which the receiver is not ready, WRITEs, events and a CQ of an odd size. */
-  const decided = (seed: number, most?: number): TormentKind[] => {
+  /** The kinds of all decisions about WRITEs, SENDs whose receiver is not ready, events, and a CQ of 20 entries. */
+  const decidedKinds = (seed: number, most?: number): TormentKind[] => {
     const torment = tormentOf(seed, plainArena(4096), most)
     const kinds: TormentKind[] = []
     torment.decisions.listen(({ kind }) => kinds.push(kind))
     const m = machine(2, '', 'packets', undefined, torment)
-    const a = end(m, 0)
+    const a = makeEnd(m, 0)
     const p = program(m, 1)
     const cq = makeCq(p, 20, makeChannel(p).fd)
     const b: End = { p, cq, qp: makeQp(p, cq), mr: register(p, 65536) }
-    join(a.qp, b.qp)
+    connectQps(a.qp, b.qp)
     for (let i = 0; i < 8; i++) {
       invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
       postSend(a.qp.send, writeTo(a, b))
@@ -323,14 +329,14 @@ describe('every kind', () => {
   for (const kind of tormentKinds)
     it(`${kind} happens with a seed that has it, and not with --torment SEED:0`, () => {
       const seed = seedWith(kind, 1)
-      assert.ok(decided(seed).includes(kind), `seed ${seed}`)
-      assert.deepEqual(decided(seed, 0), [])
-      assert.ok(!decided(seedWithout(kind)).includes(kind))
+      assert.ok(decidedKinds(seed).includes(kind), `seed ${seed}`)
+      assert.deepEqual(decidedKinds(seed, 0), [])
+      assert.ok(!decidedKinds(seedWithout(kind)).includes(kind))
     })
 })
 
 describe('limits and packets', () => {
-  it('a CQ has exactly the entries that were asked for, also when it is resized', () => {
+  it('a CQ has exactly as many entries as requested, also after a resize (kind limit)', () => {
     const torment = tormentOf(seedWith('limit', 1), plainArena(4096))
     const m = machine(1, '', 'direct', undefined, torment)
     const p = program(m)
@@ -339,7 +345,7 @@ describe('limits and packets', () => {
     assert.equal(cq.ring.mask, 31)
     assert.equal(invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 9 }, p.caller).out.cqe, 9)
   })
-  it('a device has the limits of the smallest adapter with RC, shows them and refuses more', () => {
+  it('a device has the limits of the smallest adapter with RC, reports them and refuses more (kind adapter)', () => {
     const torment = tormentOf(seedWith('adapter', 1), plainArena(4096))
     const m = machine(1, '', 'direct', undefined, torment)
     const { attributes } = m.devices[0].device
@@ -352,30 +358,30 @@ describe('limits and packets', () => {
     assert.ok(texts.includes('adapter: max_inline_data: at most 101'), texts.join('\n'))
     const p = program(m)
     const cq = makeCq(p)
-    for (const more of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
-      assert.throws(() => makeQp(p, cq, { cap: more }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
+    for (const cap of [{ maxSendSge: 14 }, { maxRecvSge: 14 }, { maxInlineData: 102 }, { maxSendWr: 32511 }])
+      assert.throws(() => makeQp(p, cq, { cap }), /rc_qp\.create: attribute cap\.max\w+: \d+ is not in 0 to/)
     makeQp(p, cq, { cap: { maxSendSge: 13, maxInlineData: 101 } })
     assert.equal(tormentOf(seedWith('adapter', 1), plainArena(64), 0).limits('rxe0').maxSge, Limits.maxSge)
   })
-  it('send and receive queues have exactly what was asked for, and look full with it', () => {
+  it('send and receive queues accept exactly as many requests as requested (kind queue)', () => {
     const m = machine(2, '', 'direct', undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
     const p = program(m)
-    const wanted = { maxSendWr: 4, maxRecvWr: 5, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 8 }
-    const qp = makeQp(p, makeCq(p), { cap: wanted })
-    assert.deepEqual(qp.cap, wanted)
-    assert.deepEqual(query(qp).cap, wanted)
-    const posted = () => {
+    const cap = { maxSendWr: 4, maxRecvWr: 5, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 8 }
+    const qp = makeQp(p, makeCq(p), { cap })
+    assert.deepEqual(qp.cap, cap)
+    assert.deepEqual(query(qp).cap, cap)
+    const postUntilFull = () => {
       let sends = 0
       let receives = 0
       while (postSend(qp.send, { opcode: Wr.SEND })) sends++
       while (postReceive(qp.receive, 1n, [])) receives++
       return { sends, receives }
     }
-    assert.deepEqual(posted(), { sends: 4, receives: 5 })
+    assert.deepEqual(postUntilFull(), { sends: 4, receives: 5 })
     modify(qp, { state: Qps.RESET })
-    assert.deepEqual(posted(), { sends: 4, receives: 5 })
+    assert.deepEqual(postUntilFull(), { sends: 4, receives: 5 })
   })
-  it('the slot of a send is free with its completion or a later one, that of a receive with its own', () => {
+  it('the slot of a send is free when it or a later send has a CQE, that of a receive when it has its CQE', () => {
     for (const path of PATHS) {
       const m = machine(2, '', path, undefined, tormentOf(seedWith('queue', 1), plainArena(4096)))
       const [a, b] = [0, 1].map(device => {
@@ -383,7 +389,7 @@ describe('limits and packets', () => {
         const cq = makeCq(p, 31)
         return { p, cq, qp: makeQp(p, cq, { cap: { maxSendWr: 4, maxRecvWr: 3 } }), mr: register(p, 4096) }
       }) as [End, End]
-      join(a.qp, b.qp)
+      connectQps(a.qp, b.qp)
       const receive = () => postReceive(b.qp.receive, 1n, [sgeOf(b.mr, 0, 8)])
       const send = (flags: number) => postSend(a.qp.send, { opcode: Wr.SEND, flags, sges: [sgeOf(a.mr, 0, 8)] })
       for (let round = 0; round < 10; round++) {
@@ -428,17 +434,17 @@ describe('limits and packets', () => {
       if (kind === 'packet') texts.push(text)
     })
     for (let i = 0; i < 40; i++) exchange(m, a, b, i)
-    for (const what of ['duplicated', 'reordered'])
+    for (const effect of ['duplicated', 'reordered'])
       assert.ok(
-        texts.some(text => new RegExp(`^${what}: RC_[A-Z_]+ to QP 0x[0-9a-f]+$`).test(text)),
-        `${what}: ${texts.join('; ')}`,
+        texts.some(text => new RegExp(`^${effect}: RC_[A-Z_]+ to QP 0x[0-9a-f]+$`).test(text)),
+        `${effect}: ${texts.join('; ')}`,
       )
   })
 })
 
 describe('a responder', () => {
   it('sends RNR NAKs with longer timers when it has no receive request', () => {
-    let longer = 0
+    let longSeeds = 0
     for (let seed = 0; seed < SEEDS; seed++) {
       const { m, a, b } = tormented(seed, 'direct')
       postSend(a.qp.send, { opcode: Wr.SEND, sges: [sgeOf(a.mr, 0, 8)] })
@@ -450,25 +456,25 @@ describe('a responder', () => {
         [0],
         `seed ${seed}`,
       )
-      // min_rnr_timer is 12, 640 µs, and other waits are at most 20 ms each
-      longer += +(m.now > 100_000)
+      // min_rnr_timer is 12, 640 µs, and waits of other kinds are at most 20 ms each
+      longSeeds += +(m.now > 100_000)
     }
-    assert.ok(longer > 0)
+    assert.ok(longSeeds > 0)
   })
-  it('acknowledges bytes that are in memory, and a requester loses no request to late ACKs', () => {
+  it('acknowledges only bytes that are in memory, and late ACKs make no request fail', () => {
     for (let seed = 0; seed < SEEDS; seed++) {
       const { m, a, b } = tormented(seed, 'packets')
       prepare(a, b)
       for (let i = 0; i < 8; i++) postSend(a.qp.send, writeTo(a, b, { id: BigInt(i) }))
-      let done = 0
+      let completed = 0
       run(m, () => {
         for (const { status } of completions(a.cq)) {
           assert.equal(status, 0, `seed ${seed}`)
-          done++
+          completed++
         }
-        if (done > 0) assert.ok(isWhole(a, b))
+        if (completed > 0) assert.ok(isWhole(a, b))
       })
-      assert.equal(done, 8)
+      assert.equal(completed, 8)
     }
   })
 })

@@ -9,7 +9,7 @@ import { Srq, XrcSrq } from '../../../src/spec/classes/srq.ts'
 import { Xrcd } from '../../../src/spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../../src/spec/enums.ts'
 import { cap, type Program, type TestCq, type TestQp, toInit, toRtr, toRts } from './machine.ts'
-import { type Mapped, mapRing } from './provider.ts'
+import { type MappedRing, mapRing } from './provider.ts'
 
 interface Queue {
   readonly offset: bigint
@@ -20,19 +20,19 @@ export interface TestSrq {
   readonly program: Program
   readonly handle: number
   readonly number: number
-  ring: Mapped
+  ring: MappedRing
 }
 
 const defaults = { maxWr: 7, maxSge: 2, limit: 0, userHandle: 0n }
-const mapped = (p: Program, queue: Queue): Mapped => mapRing(p.rings.at(queue.offset))
+const mapQueue = (p: Program, queue: Queue): MappedRing => mapRing(p.rings.at(queue.offset))
 
 const testSrq = (p: Program, object: number | undefined, out: unknown): TestSrq => {
   const { queue, number } = out as { queue: Queue; number: number }
-  return { program: p, handle: object!, number, ring: mapped(p, queue) }
+  return { program: p, handle: object!, number, ring: mapQueue(p, queue) }
 }
 
-export const makeSrq = (p: Program, more: Partial<typeof defaults> = {}): TestSrq => {
-  const { object, out } = invokeNow(p.context, Srq, 'create', 0, { pd: p.pd, ...defaults, ...more }, p.caller)
+export const makeSrq = (p: Program, overrides: Partial<typeof defaults> = {}): TestSrq => {
+  const { object, out } = invokeNow(p.context, Srq, 'create', 0, { pd: p.pd, ...defaults, ...overrides }, p.caller)
   return testSrq(p, object, out)
 }
 
@@ -41,12 +41,12 @@ export const makeXrcSrq = (p: Program, xrcd: number, cq: TestCq, pd = p.pd): Tes
   return testSrq(p, object, out)
 }
 
-/** Arms or resizes; a resize replaces the ring. */
+/** Arms the limit event or resizes; a resize replaces the ring. */
 export const modifySrq = (srq: TestSrq, change: { maxWr?: number; limit?: number }): void => {
   const { context, caller } = srq.program
   const { out } = invokeNow(context, Srq, 'modify', srq.handle, change, caller)
   const { queue } = out as { queue?: Queue }
-  if (queue !== undefined) srq.ring = mapped(srq.program, queue)
+  if (queue !== undefined) srq.ring = mapQueue(srq.program, queue)
 }
 export const querySrq = ({ program: { context, caller }, handle }: TestSrq) =>
   invokeNow(context, Srq, 'query', handle, {}, caller).out
@@ -61,7 +61,7 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
     handle: object!,
     qpn: out.qpNum,
     cap: out.cap,
-    send: mapped(p, sendQueue),
+    send: mapQueue(p, sendQueue),
     // A resize of the SRQ replaces its ring.
     get receive() {
       return srq.ring
@@ -69,20 +69,23 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
   }
 }
 
+/** Opens an XRC domain: that of file descriptor `file`, by default one without a file. Returns its handle. */
 export const openDomain = (p: Program, file?: number, flags: number = XrcdFlags.values.CREAT): number =>
   invokeNow(p.context, Xrcd, 'create', 0, { flags, ...(file !== undefined && { file }) }, p.caller).object!
 export const closeDomain = (p: Program, xrcd: number): void => {
   invokeNow(p.context, Xrcd, 'destroy', xrcd, {}, p.caller)
 }
 
+/** An XRC initiator queue pair. */
 export const makeInitiator = (p: Program, cq: TestCq): TestQp => {
   const args = { pd: p.pd, sendCq: cq.handle, cap: cap(), userHandle: 2n }
   const { object, out } = invokeNow(p.context, XrcIniQp, 'create', 0, args, p.caller)
   const { sendQueue, recvQueue } = out as unknown as Record<'sendQueue' | 'recvQueue', Queue>
-  const [send, receive] = [mapped(p, sendQueue), mapped(p, recvQueue)]
+  const [send, receive] = [mapQueue(p, sendQueue), mapQueue(p, recvQueue)]
   return { program: p, handle: object!, qpn: out.qpNum, cap: out.cap, send, receive }
 }
 
+/** An XRC target queue pair, which has no rings. */
 export interface Target {
   readonly program: Program
   readonly handle: number
@@ -100,18 +103,18 @@ export const destroyTarget = ({ program: { context, caller }, handle }: Target) 
 export const queryTarget = ({ program: { context, caller }, handle }: Target) =>
   invokeNow(context, XrcTgtQp, 'query', handle, {}, caller).out
 
-/** Without the attributes that a type lacks. */
+/** A copy of `value` without the attributes `names`, which a type of queue pair lacks. */
 const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): Omit<T, K> =>
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
 /** Connects an initiator and a target, each with the attributes of its type. */
-export const joinXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
+export const connectXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
   const gid = (p: Program) => p.rxe.state.identity.gids[1]
-  const reached = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
-  for (const change of [toInit(), reached, toRts()])
+  const initiatorRtr = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')
+  for (const change of [toInit(), initiatorRtr, toRts()])
     invokeNow(ini.program.context, XrcIniQp, 'modify', ini.handle, change, ini.program.caller)
-  const ready = without(toRts(), 'retryCnt', 'rnrRetry', 'maxRdAtomic')
-  const init = toInit(accessFlags === undefined ? {} : { accessFlags })
-  for (const change of [init, toRtr(ini.qpn, gid(ini.program)), ready])
+  const targetRts = without(toRts(), 'retryCnt', 'rnrRetry', 'maxRdAtomic')
+  const targetInit = toInit(accessFlags === undefined ? {} : { accessFlags })
+  for (const change of [targetInit, toRtr(ini.qpn, gid(ini.program)), targetRts])
     invokeNow(tgt.program.context, XrcTgtQp, 'modify', tgt.handle, change, tgt.program.caller)
 }
